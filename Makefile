@@ -1,0 +1,47 @@
+# `make help` lists the targets. Two of them are enough to begin with: `make demo` and `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+CLUSTER := $(PYTHON) -m hack.cluster
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: install
+install: .venv/installed ## make .venv with every dependency, locked; then .venv/bin/neuronmodel exists
+
+.venv/installed: pyproject.toml constraints.txt
+	@echo "making .venv (the first time downloads about 3 GB, most of it PyTorch)"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint <(sed 's/ *\\$$//; /^ *--hash/d' constraints.txt) uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes constraints.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+.PHONY: lock
+lock: ## resolve pyproject.toml anew into constraints.txt: names, versions and hashes, no index
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate --all-extras --group dev pyproject.toml --output-file constraints.txt
+
+.PHONY: up
+up: ## a real Kubernetes on this machine: two nodes, registry, DNS
+	@$(CLUSTER) up
+
+.PHONY: down
+down: ## end it; leaves no process, mount, bridge or rule behind
+	@$(CLUSTER) down
+
+.PHONY: images
+images: up ## build the images from their Dockerfiles and push them to the local registry
+	@$(CLUSTER) images
+
+.PHONY: lint
+lint: install ## ruff, mypy strict, the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
