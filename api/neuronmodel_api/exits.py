@@ -1,0 +1,23 @@
+"""Exit codes of the worker, after sysexits.h; the Job's podFailurePolicy acts on BAD_INPUT."""
+
+from typing import Final
+
+OK: Final = 0
+FAILED: Final = 1
+"""Something unforeseen; worth another try."""
+USAGE: Final = 64
+BAD_INPUT: Final = 65
+"""The spec, the checkpoint or the flags are wrong: trying again without a change is useless."""
+NO_ENGINE: Final = 69
+"""This image lacks the engine that the spec asks for."""
+NO_SPACE: Final = 74
+"""A volume is full or failed."""
+TRANSIENT: Final = 75
+"""Worth another try soon."""
+SOURCE_CHANGED: Final = 76
+"""The checkpoint is no longer what was prepared: `prepare` has to run again."""
+ARTIFACT_DAMAGED: Final = 77
+"""What was prepared is missing or damaged: `prepare` has to run again."""
+
+PREPARE_AGAIN: Final = frozenset({SOURCE_CHANGED, ARTIFACT_DAMAGED})
+FINAL: Final = frozenset({USAGE, BAD_INPUT, NO_ENGINE})

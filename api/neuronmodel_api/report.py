@@ -1,0 +1,138 @@
+"""What a worker says of itself: at `/status` while it runs, in its termination message when it ends."""
+
+import json
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from neuronmodel_api.model import Tolerant
+
+MAX_REPORT_BYTES: Final = 64 * 1024
+MAX_TERMINATION_BYTES: Final = 4095
+"""The kubelet cuts a termination message at 4096 bytes."""
+
+
+class Stage(StrEnum):
+    PREPARE = "Prepare"
+    SERVE = "Serve"
+    CLEANUP = "Cleanup"
+
+
+class State(StrEnum):
+    RUNNING = "Running"
+    """Starting; for prepare: at work."""
+    READY = "Ready"
+    """Serve: answers. Prepare and cleanup end in SUCCEEDED instead."""
+    DRAINING = "Draining"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class PhaseReport(Tolerant):
+    """One phase by the worker's monotonic clock, laid over its wall clock at the first line."""
+
+    name: str
+    """PascalCase past participle: Booted, SourceOpened, Compiled, Sharded, Sealed, Read, DeviceLoaded, WarmedUp, …"""
+    started_at: datetime
+    milliseconds: int
+    """Share of the wall time: the phases of one report do not overlap."""
+    busy_milliseconds: int | None = None
+    """With what ran beside it; None: the same."""
+    bytes: int | None = None
+
+
+class Progress(Tolerant):
+    """The phase under way."""
+
+    phase: str
+    started_at: datetime
+    done: int = 0
+    total: int | None = None
+    unit: str = "Bytes"
+    """Bytes or Steps."""
+
+
+class Failure(Tolerant):
+    reason: str
+    """PascalCase, becomes a condition's reason."""
+    message: str
+    """What was wrong, where, what to do."""
+    final: bool = False
+    """Trying again without a change is useless."""
+
+
+class Result(Tolerant):
+    """What prepare found or made."""
+
+    source_fingerprint: str
+    model_type: str
+    compiled_key: str
+    shards_key: str | None = None
+    """None with ShardOnLoad."""
+    cache: str
+    """Hit: nothing had to be built; Miss."""
+    missed: str | None = None
+    """On a miss, what was built and why, in a sentence."""
+    bytes: int = 0
+    """Of the artifacts in use."""
+    source_bytes: int = 0
+
+
+class DiskRates(Tolerant):
+    read_bytes_per_second: int | None = None
+    write_bytes_per_second: int | None = None
+
+
+class Report(Tolerant):
+    """The report of one container's run. Times are wall clock, UTC."""
+
+    pod_uid: str
+    spec_hash: str
+    stage: Stage
+    state: State
+    started_at: datetime
+    """The worker's first line."""
+    ready_at: datetime | None = None
+    ended_at: datetime | None = None
+    phases: tuple[PhaseReport, ...] = ()
+    progress: Progress | None = None
+    failure: Failure | None = None
+    result: Result | None = None
+    disk: DiskRates | None = None
+
+    def termination_message(self) -> str:
+        """The report as JSON of at most MAX_TERMINATION_BYTES: long messages are shortened, then phases left out from the front."""
+        report = self
+        for limit in (2000, 500, 100):
+            if report.failure and len(report.failure.message) > limit:
+                cut = report.failure.message[: limit - 1] + "…"
+                report = report.model_copy(update={"failure": report.failure.model_copy(update={"message": cut})})
+            if len(encoded := _compact(report)) <= MAX_TERMINATION_BYTES:
+                return encoded.decode()
+        while report.phases and len(_compact(report)) > MAX_TERMINATION_BYTES:
+            report = report.model_copy(update={"phases": report.phases[1:]})
+        return _compact(report).decode()
+
+
+def parse_report(raw: str | bytes) -> Report:
+    """Raises pydantic.ValidationError (a ValueError) for anything that is not a report."""
+    return Report.model_validate_json(raw)
+
+
+def _compact(report: Report) -> bytes:
+    return json.dumps(report.to_json(), separators=(",", ":"), ensure_ascii=False).encode()
+
+
+__all__ = [
+    "MAX_REPORT_BYTES",
+    "MAX_TERMINATION_BYTES",
+    "DiskRates",
+    "Failure",
+    "PhaseReport",
+    "Progress",
+    "Report",
+    "Result",
+    "Stage",
+    "State",
+    "parse_report",
+]
