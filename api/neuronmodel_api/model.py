@@ -1,4 +1,4 @@
-"""How every type here reads and writes JSON: camelCase outside, snake_case inside, frozen, unknown fields refused or kept out."""
+"""How every type here reads and writes JSON: camelCase outside, snake_case inside, frozen."""
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel

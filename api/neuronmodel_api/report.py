@@ -101,7 +101,7 @@ class Report(Tolerant):
     disk: DiskRates | None = None
 
     def termination_message(self) -> str:
-        """The report as JSON of at most MAX_TERMINATION_BYTES: long messages are shortened, then phases left out from the front."""
+        """As JSON of at most MAX_TERMINATION_BYTES: a long message is shortened, then phases are left out from the front."""
         report = self
         for limit in (2000, 500, 100):
             if report.failure and len(report.failure.message) > limit:

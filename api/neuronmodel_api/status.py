@@ -1,0 +1,150 @@
+"""`status` of a NeuronModel: what the operator writes and users read."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from neuronmodel_api.config import Strategy
+from neuronmodel_api.model import Tolerant
+from neuronmodel_api.report import Stage
+
+
+class ConditionType(StrEnum):
+    READY = "Ready"
+    """The summary; Unknown while working."""
+    SOURCE_RESOLVED = "SourceResolved"
+    ARTIFACTS_READY = "ArtifactsReady"
+    SCHEDULED = "Scheduled"
+    LOADED = "Loaded"
+    UPDATE_AVAILABLE = "UpdateAvailable"
+
+
+class Phase(StrEnum):
+    """For people to read; programs read conditions."""
+
+    PENDING = "Pending"
+    PREPARING = "Preparing"
+    STARTING = "Starting"
+    READY = "Ready"
+    SUSPENDED = "Suspended"
+    FAILED = "Failed"
+    TERMINATING = "Terminating"
+
+
+ConditionStatus = Literal["True", "False", "Unknown"]
+
+
+class Condition(Tolerant):
+    """As metav1.Condition."""
+
+    type: ConditionType
+    status: ConditionStatus
+    reason: str
+    message: str = ""
+    last_transition_time: datetime
+    observed_generation: int | None = None
+
+
+class StrategyStatus(Tolerant):
+    in_force: Strategy
+    reason: str
+    """Specified or NotSpecified."""
+
+
+class CacheResult(StrEnum):
+    HIT = "Hit"
+    MISS = "Miss"
+
+
+class ArtifactsStatus(Tolerant):
+    claim_name: str | None = None
+    compiled_key: str | None = None
+    shards_key: str | None = None
+    cache: CacheResult | None = None
+    """What the latest prepare found."""
+    missed: str | None = None
+    bytes: int | None = None
+
+
+class WorkerProgress(Tolerant):
+    stage: Stage
+    phase: str
+    started_at: datetime
+    percent: int | None = None
+
+
+class WorkerStatus(Tolerant):
+    pod_name: str
+    node: str | None = None
+    stage: Stage
+    state: str
+    """Pending, Starting, Ready, Draining, Failed."""
+    progress: WorkerProgress | None = None
+
+
+class Cause(StrEnum):
+    CREATED = "Created"
+    SPEC_CHANGED = "SpecChanged"
+    POD_REPLACED = "PodReplaced"
+    CONTAINER_RESTARTED = "ContainerRestarted"
+
+
+class Outcome(StrEnum):
+    RUNNING = "Running"
+    READY = "Ready"
+    FAILED = "Failed"
+
+
+class Disk(Tolerant):
+    read_bytes_per_second: int | None = None
+    write_bytes_per_second: int | None = None
+
+
+class StartPhase(Tolerant):
+    """A gap between two boundaries of a start; all of them add up to its total."""
+
+    stage: Stage
+    attempt: int = 1
+    name: str
+    started_at: datetime
+    milliseconds: int
+    busy_milliseconds: int | None = None
+    bytes: int | None = None
+    bytes_per_second: int | None = None
+
+
+class Start(Tolerant):
+    """From what caused it to Ready."""
+
+    id: str
+    """Pod UID and restart count, `<uid>/<count>`; `generation-<n>` until a serving pod exists."""
+    cause: Cause
+    outcome: Outcome
+    reason: str | None = None
+    pod_name: str | None = None
+    node_name: str | None = None
+    strategy: Strategy | None = None
+    cache: CacheResult | None = None
+    started_at: datetime
+    ready_at: datetime | None = None
+    total_milliseconds: int | None = None
+    disk: Disk | None = None
+    phases: tuple[StartPhase, ...] = ()
+
+
+class NeuronModelStatus(Tolerant):
+    observed_generation: int | None = None
+    phase: Phase | None = None
+    conditions: tuple[Condition, ...] = ()
+    strategy: StrategyStatus | None = None
+    artifacts: ArtifactsStatus | None = None
+    endpoint: str | None = None
+    image: str | None = None
+    replicas: int | None = None
+    selector: str | None = None
+    workers: tuple[WorkerStatus, ...] = ()
+    last_load: str | None = None
+    starts: tuple[Start, ...] = ()
+
+    def condition(self, kind: ConditionType) -> Condition | None:
+        return next((condition for condition in self.conditions if condition.type == kind), None)
