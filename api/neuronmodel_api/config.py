@@ -32,7 +32,7 @@ class WorkerConfig(Tolerant):
     source_path: str | None = None
     """The checkpoint's directory inside the pod; None for cleanup."""
     source_display: str = ""
-    """What the user called the source ("claim models, path SmolLM2"): in an error, the pod's own paths tell them nothing."""
+    """What the user called the source ("claim models, path SmolLM2"): the pod's own paths tell them nothing."""
     model_type: str | None = None
     """None: from config.json."""
     served_name: str = ""

@@ -101,7 +101,7 @@ class Report(Tolerant):
     disk: DiskRates | None = None
 
     def termination_message(self) -> str:
-        """As JSON of at most MAX_TERMINATION_BYTES: a long message is shortened, then phases are left out from the front."""
+        """As JSON of at most MAX_TERMINATION_BYTES: a long message is shortened, then phases go, the oldest first."""
         report = self
         for limit in (2000, 500, 100):
             if report.failure and len(report.failure.message) > limit:

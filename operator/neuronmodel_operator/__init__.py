@@ -1,0 +1,1 @@
+"""The operator: watches NeuronModels and makes what they ask for."""

@@ -1,0 +1,63 @@
+"""Everything that exists for one NeuronModel, as one immutable value: what `reconcile` decides from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from neuronmodel_api.report import Report
+from neuronmodel_api.spec import NeuronModelSpec
+from neuronmodel_api.status import NeuronModelStatus
+
+Object = Mapping[str, Any]
+"""A Kubernetes object as the API server gave it."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The NeuronModel itself, parsed."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    created_at: datetime
+    deletion_requested_at: datetime | None
+    annotations: Mapping[str, str]
+    finalizers: tuple[str, ...]
+    spec: NeuronModelSpec
+    status: NeuronModelStatus
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A PersistentVolumeClaim that the spec names, or the templated one."""
+
+    name: str
+    object: Object | None
+    """None: there is none of that name."""
+    volume: Object | None = None
+    """The PersistentVolume it is bound to, where the operator may read it."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One look at the cluster. Children are those that carry the NeuronModel's UID and are owned by it."""
+
+    model: Model
+    deployment: Object | None = None
+    service: Object | None = None
+    jobs: tuple[Object, ...] = ()
+    """Prepare and clean-up Jobs, finished and deleted-but-not-gone ones too."""
+    pods: tuple[Object, ...] = ()
+    """Pods of the Jobs and of the Deployment, ended and terminating ones too, oldest first."""
+    claims: Mapping[str, Claim] = field(default_factory=dict)
+    """By name: the source's, the artifacts', the scratch's."""
+    events: tuple[Object, ...] = ()
+    """core/v1 Events of type Warning, and Normal ones of reason Pulled, about any child, oldest first."""
+    reports: Mapping[str, Report] = field(default_factory=dict)
+    """By pod UID: the newest of what the pod answered, and what its ended container left as termination message.
+    Only reports whose pod UID and spec hash match the pod are here."""
+    namespace_terminating: bool = False
+    other_models: tuple[Object, ...] = ()
+    """The other NeuronModels of the namespace: they may use the same claim."""
