@@ -1,0 +1,153 @@
+"""What can go wrong with a checkpoint, a layout or a volume, each with a reason, a sentence and an exit code.
+
+A failure is for the person who reads `kubectl describe`: its message says what was wrong, where, and what to do.
+The reason is for programs and stays the same when the sentence changes.
+"""
+
+from pathlib import Path
+
+from neuronmodel_api import exits
+
+
+class WorkerFailure(Exception):  # noqa: N818 — a family of ends, each with its own name
+    """Anything that ends the worker for a reason it understands.
+
+    `reason` is PascalCase and machine-readable; `str()` is the sentence; `exit_code` tells a Job whether trying again
+    can help.
+    """
+
+    reason = "WorkerFailed"
+    exit_code: int = exits.TRANSIENT
+
+
+class BadInput(WorkerFailure):
+    """Only a change of the spec or of the source's files helps: the Job need not try again."""
+
+    reason = "BadInput"
+    exit_code = exits.BAD_INPUT
+
+
+class SourceNotFound(BadInput):
+    reason = "SourceNotFound"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"There is no directory at {path}. Name the directory that holds the checkpoint's config.json."
+        )
+
+
+class ConfigMissing(BadInput):
+    reason = "ConfigMissing"
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(
+            f"{directory} holds no config.json. Name the directory of a Hugging Face checkpoint, where config.json and "
+            "the .safetensors files lie."
+        )
+
+
+class ConfigInvalid(BadInput):
+    reason = "ConfigInvalid"
+
+
+class UnknownModelType(BadInput):
+    reason = "UnknownModelType"
+
+    def __init__(self, model_type: str, known: list[str]) -> None:
+        super().__init__(
+            f"No layout is known for model type {model_type!r}; there are layouts for {', '.join(known)}. "
+            "Use a checkpoint of one of these families."
+        )
+
+
+class CheckpointFileMissing(BadInput):
+    reason = "CheckpointFileMissing"
+
+
+class CheckpointTruncated(BadInput):
+    reason = "CheckpointTruncated"
+
+
+class CheckpointHeaderInvalid(BadInput):
+    reason = "CheckpointHeaderInvalid"
+
+    def __init__(self, file: Path, what: str) -> None:
+        super().__init__(f"The safetensors header of {file} is wrong: {what}. Download or copy the file again.")
+
+
+class TensorMissing(BadInput):
+    reason = "TensorMissing"
+
+    def __init__(self, name: str, path: Path) -> None:
+        super().__init__(
+            f"The model needs the tensor {name}, and the checkpoint in {path} has none of that name. "
+            "Check that config.json belongs to these files and that the download is complete."
+        )
+
+
+class TensorShapeMismatch(BadInput):
+    reason = "TensorShapeMismatch"
+
+    def __init__(self, name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+        super().__init__(
+            f"The tensor {name} has shape {list(found)} in the checkpoint, and config.json makes it {list(expected)}. "
+            "Check that config.json belongs to these files."
+        )
+
+
+class LayoutRefused(BadInput):
+    """NxD Inference refuses this combination too, or there is no layout of ours for it."""
+
+    reason = "LayoutRefused"
+
+
+class SourceUnreadable(WorkerFailure):
+    reason = "SourceUnreadable"
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"{path} cannot be read: {error.strerror or error}. Check the volume, and that the pod's user and group "
+            "may read the file."
+        )
+
+
+class SourceChanged(WorkerFailure):
+    reason = "SourceChanged"
+    exit_code = exits.SOURCE_CHANGED
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            f"{path} changed while it was in use: {what}. Leave the checkpoint as it is until the model is loaded; "
+            "the next try reads it anew."
+        )
+
+
+class ArtifactDamaged(WorkerFailure):
+    reason = "ArtifactDamaged"
+    exit_code = exits.ARTIFACT_DAMAGED
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"The artifact {path} is damaged: {what}. It is not served from and has to be built again.")
+
+
+class ArtifactsUnwritable(WorkerFailure):
+    reason = "ArtifactsUnwritable"
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"{path} cannot be written: {error.strerror or error}. Check the artifacts volume, and that the pod's "
+            "user and group may write to it."
+        )
+
+
+class ArtifactsVolumeFull(WorkerFailure):
+    reason = "ArtifactsVolumeFull"
+    exit_code = exits.NO_SPACE
+
+    def __init__(self, directory: Path, needed_bytes: int, free_bytes: int) -> None:
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+        super().__init__(
+            f"{needed_bytes:,} bytes are needed on the volume of {directory} and {free_bytes:,} are free. Enlarge the "
+            "volume, or delete NeuronModels or files on it that are no longer used."
+        )
