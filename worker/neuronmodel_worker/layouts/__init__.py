@@ -1,0 +1,65 @@
+"""One file a model family: what the shards of a checkpoint look like, as data, from headers and flags alone."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+
+from neuronmodel_worker.checkpoint import Checkpoint
+from neuronmodel_worker.failures import ConfigInvalid, UnknownModelType
+from neuronmodel_worker.layouts.draft import Draft, ModelConfig, dtype_in_force, parse_config
+from neuronmodel_worker.layouts.flags import LAYOUT_VERSION, Flags, read_flags
+from neuronmodel_worker.layouts.geometry import Target
+from neuronmodel_worker.layouts.llama import lay_out_llama
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model type: what its config.json holds, how its tensors are laid out, and which flags it alone refuses."""
+
+    config: type[ModelConfig]
+    lay_out: Callable[[Draft, ModelConfig], None]
+    without_layout: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+
+
+FAMILIES: Mapping[str, Family] = {
+    "llama": Family(ModelConfig, lay_out_llama),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Every tensor of every rank. `rank_tensors` are int32 vectors of one element, the rank's number."""
+
+    family: str
+    flags: Flags
+    dtype: str
+    targets: tuple[Target, ...]
+    rank_tensors: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def inputs(self) -> dict[str, object]:
+        """What determines the bytes of the shards, beside the source's content."""
+        flags = asdict(self.flags)
+        return {**flags, "dtype": self.dtype, "family": self.family, "layout_version": LAYOUT_VERSION}
+
+
+def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None) -> Layout:
+    """Raises UnknownModelType, ConfigInvalid, LayoutRefused, TensorMissing or TensorShapeMismatch."""
+    name = model_type or _model_type(checkpoint)
+    family = FAMILIES.get(name)
+    if family is None:
+        raise UnknownModelType(name, sorted(FAMILIES))
+    config = parse_config(checkpoint, family.config)
+    flags = read_flags(neuron_config, family.without_layout)
+    draft = Draft(checkpoint, flags, dtype_in_force(flags, config))
+    family.lay_out(draft, config)
+    return Layout(name, flags, draft.dtype, tuple(draft.targets), tuple(draft.rank_tensors), tuple(draft.warnings))
+
+
+def _model_type(checkpoint: Checkpoint) -> str:
+    name = checkpoint.config.get("model_type")
+    if not isinstance(name, str) or not name:
+        raise ConfigInvalid(
+            f"config.json in {checkpoint.path} has no model_type. Put the checkpoint's own config.json there, or set "
+            "the model's type in the spec."
+        )
+    return name

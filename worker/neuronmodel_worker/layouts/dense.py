@@ -1,0 +1,176 @@
+"""The decoder that Llama, Mistral, Qwen2 and Qwen3 share; what sets a family apart is in its `Traits`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from neuronmodel_worker.checkpoint import TensorSource
+from neuronmodel_worker.failures import LayoutRefused
+from neuronmodel_worker.layouts import geometry
+from neuronmodel_worker.layouts.draft import Draft, ModelConfig
+from neuronmodel_worker.layouts.geometry import Part, Shape, Split
+from neuronmodel_worker.layouts.heads import Head, HeadPlan, place_heads
+
+# `geometry.by_head_rows` or `geometry.by_head_columns`.
+HeadSplit = Callable[[Shape, tuple[Head, ...], int, int, range], Split]
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a family's layout depends on, beside its configuration."""
+
+    head_size: int
+    vocab_parallel: bool = False
+    query_key_value_bias: bool = False
+    output_bias: bool = False
+    query_key_norms: bool = False
+    skip_gamma: bool = False
+    lm_head_declared: str | None = None
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """One model's tensors, added to the draft from the embeddings to the head."""
+
+    draft: Draft
+    config: ModelConfig
+    traits: Traits
+    heads: HeadPlan
+
+    def add_everything(self) -> None:
+        self.add_ends()
+        for layer in range(self.config.num_hidden_layers):
+            self.add_attention(f"layers.{layer}.")
+            self.add_mlp(f"layers.{layer}.")
+            self.add_norms(f"layers.{layer}.")
+            self.draft.rank_tensors.append(f"layers.{layer}.self_attn.rank_util.rank")
+        self.draft.rank_tensors.append("rank_util.rank")
+
+    # How a matrix is dealt out, with this model's degree and ranks.
+
+    def by_rows(self, shape: Shape) -> Split:
+        return geometry.by_rows(shape, self.draft.flags.tp_degree, self.draft.flags.ranks)
+
+    def by_columns(self, shape: Shape) -> Split:
+        return geometry.by_columns(shape, self.draft.flags.tp_degree, self.draft.flags.ranks)
+
+    def whole(self, shape: Shape) -> Split:
+        return geometry.whole(shape, self.draft.flags.ranks)
+
+    # The tensors.
+
+    def add_ends(self) -> None:
+        draft, config, vocabulary = self.draft, self.config, (self.config.vocab_size, self.config.hidden_size)
+        embeddings = draft.take("model.embed_tokens.weight", vocabulary)
+        rows = self.traits.vocab_parallel and draft.flags.vocab_parallel
+        split = self.by_rows(vocabulary) if rows else self.by_columns(vocabulary)
+        draft.add("embed_tokens.weight", Part(embeddings, split))
+        if rows:
+            draft.rank_tensors.append("embed_tokens.rank_util.rank")
+        head = embeddings if config.tie_word_embeddings else draft.take("lm_head.weight", vocabulary)
+        draft.add("lm_head.weight", Part(head, self.by_rows(vocabulary)), declared=self.traits.lm_head_declared)
+        self.add_norm("norm.weight", "model.norm.weight", config.hidden_size)
+
+    def add_norm(self, name: str, source: str, size: int) -> None:
+        self.draft.add(name, Part(self.draft.take(source, (size,)), self.whole((size,))), declared="F32")
+
+    def add_norms(self, layer: str) -> None:
+        for norm in ("input_layernorm.weight", "post_attention_layernorm.weight"):
+            self.add_norm(layer + norm, f"model.{layer}{norm}", self.config.hidden_size)
+        if self.traits.query_key_norms:
+            for which in "qk":
+                name, source = f"{layer}self_attn.{which}_layernorm.weight", f"{layer}self_attn.{which}_norm.weight"
+                self.add_norm(name, f"model.{source}", self.traits.head_size)
+
+    def add_attention(self, layer: str) -> None:
+        draft, flags, attention = self.draft, self.draft.flags, f"model.{layer}self_attn."
+        factor = self.gamma(layer) if flags.skip_gamma_qkv and self.traits.skip_gamma else None
+        self.add_query_key_value(layer, "weight", factor)
+        if self.traits.query_key_value_bias:
+            self.add_query_key_value(layer, "bias", None)
+        shape = (self.config.hidden_size, self.config.num_attention_heads * self.traits.head_size)
+        split = self.by_heads(geometry.by_head_columns, shape, self.heads.query)
+        output = f"{layer}self_attn.o_proj.o_proj."
+        weight = Part(draft.take(f"{attention}o_proj.weight", shape), split)
+        draft.add(f"{output}weight", weight, transposed=flags.transposed_out)
+        if self.traits.output_bias:
+            size = (self.config.hidden_size,)
+            draft.add(f"{output}bias", Part(draft.take(f"{attention}o_proj.bias", size), self.whole(size)))
+
+    def add_query_key_value(self, layer: str, kind: str, factor: TensorSource | None) -> None:
+        draft, flags = self.draft, self.draft.flags
+        parts = {which: self.projection(layer, which, kind, factor) for which in "qkv"}
+        prefix = f"{layer}self_attn.qkv_proj."
+        if flags.fused_qkv:
+            transposed = flags.transposed_qkv and kind == "weight"
+            draft.add(f"{prefix}Wqkv.{kind}", *parts.values(), transposed=transposed)
+        else:
+            for which, part in parts.items():
+                draft.add(f"{prefix}{which}_proj.{kind}", part)
+
+    def projection(self, layer: str, which: str, kind: str, factor: TensorSource | None) -> Part:
+        config, query = self.config, which == "q"
+        rows = (config.num_attention_heads if query else config.key_value_heads) * self.traits.head_size
+        shape = (rows, config.hidden_size) if kind == "weight" else (rows,)
+        places = self.heads.query if query else self.heads.key_value
+        source = self.draft.take(f"model.{layer}self_attn.{which}_proj.{kind}", shape)
+        return Part(source, self.by_heads(geometry.by_head_rows, shape, places), factor)
+
+    def by_heads(self, split: HeadSplit, shape: Shape, places: tuple[Head, ...]) -> Split:
+        return split(shape, places, self.traits.head_size, self.draft.flags.tp_degree, self.draft.flags.ranks)
+
+    def add_mlp(self, layer: str) -> None:
+        draft, flags, config = self.draft, self.draft.flags, self.config
+        wide, narrow = (config.intermediate_size, config.hidden_size), (config.hidden_size, config.intermediate_size)
+        factor = self.gamma(layer) if flags.skip_gamma_mlp and self.traits.skip_gamma else None
+        add = partial(draft.add, transposed=flags.transposed_mlp)
+        for which in ("gate", "up"):
+            name = f"{layer}mlp.{which}_proj.weight"
+            add(name, Part(draft.take(f"model.{name}", wide), self.by_rows(wide), factor))
+        name = f"{layer}mlp.down_proj.weight"
+        add(name, Part(draft.take(f"model.{name}", narrow), self.by_columns(narrow)))
+        if config.mlp_bias:
+            self.add_mlp_biases(layer)
+
+    def add_mlp_biases(self, layer: str) -> None:
+        size, hidden = (self.config.intermediate_size,), (self.config.hidden_size,)
+        splits = {"gate": self.by_rows(size), "up": self.by_rows(size), "down": self.whole(hidden)}
+        for which, split in splits.items():
+            name = f"{layer}mlp.{which}_proj.bias"
+            source = self.draft.take(f"model.{name}", hidden if which == "down" else size)
+            self.draft.add(name, Part(source, split))
+
+    def gamma(self, layer: str) -> TensorSource:
+        return self.draft.take(f"model.{layer}input_layernorm.weight", (self.config.hidden_size,))
+
+
+def lay_out_dense(draft: Draft, config: ModelConfig, traits: Traits) -> None:
+    refuse_padded_mlp_bias(config, draft.flags.tp_degree)
+    warn_of_dropped_biases(draft, config, traits)
+    heads = place_heads(config.num_attention_heads, config.key_value_heads, draft.flags.tp_degree)
+    Decoder(draft, config, traits, heads).add_everything()
+
+
+def refuse_padded_mlp_bias(config: ModelConfig, degree: int) -> None:
+    if config.mlp_bias and config.intermediate_size % degree:
+        raise LayoutRefused(
+            f"The model has mlp_bias, and its intermediate_size {config.intermediate_size} is not divisible by tensor "
+            f"parallel degree {degree}: biases are not padded. {degrees_dividing(config.intermediate_size)}"
+        )
+
+
+def degrees_dividing(*sizes: int) -> str:
+    """A sentence with the degrees that divide all `sizes`."""
+    fitting = [d for d in range(1, 257) if not any(size % d for size in sizes)]
+    return f"Degrees that fit: {', '.join(map(str, fitting))}."
+
+
+def warn_of_dropped_biases(draft: Draft, config: ModelConfig, traits: Traits) -> None:
+    """NxD Inference drops biases that its attention does not have, without a word."""
+    used = [*("qkv" if traits.query_key_value_bias else ""), *("o" if traits.output_bias else "")]
+    dropped = [w for w in "qkvo" if w not in used and f"model.layers.0.self_attn.{w}_proj.bias" in draft.tensors]
+    if dropped:
+        draft.warnings.append(
+            f"The biases of {', '.join(w + '_proj' for w in dropped)} are left out, as NxD Inference does for this "
+            "family: the model computes something else than its checkpoint."
+        )

@@ -1,0 +1,224 @@
+"""NeuronConfig fields by what they do to shards: change them as a layout here knows, leave them alone, or refuse.
+
+A field on none of the lists is refused by name, because a layout that may be wrong is worse than none. A refused field
+at its default is the same as an absent one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from neuronmodel_worker.failures import LayoutRefused
+
+# NxD Inference's release whose layout this is, and our revision of it: part of every shards key.
+LAYOUT_VERSION = "nxdi-0.9.0/1"
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+SWITCHES = _names(
+    """
+    fused_qkv vocab_parallel sequence_parallel_enabled fused_rmsnorm_skip_gamma
+    qkv_kernel_enabled qkv_nki_kernel_enabled mlp_kernel_enabled mlp_tkg_nki_kernel_enabled
+    out_proj_kernel_enabled attn_block_tkg_nki_kernel_enabled attn_tkg_nki_kernel_enabled
+    attn_tkg_builtin_kernel_enabled attn_block_cte_nki_kernel_enabled
+    """
+)
+CHOICES = frozenset({"tp_degree", "torch_dtype", "cast_type", "start_rank_id", "local_ranks_size"})
+
+OUT_PROJECTION_KERNELS = _names(
+    """
+    out_proj_kernel_enabled attn_block_tkg_nki_kernel_enabled attn_tkg_nki_kernel_enabled
+    attn_tkg_builtin_kernel_enabled
+    """
+)
+
+NEUTRAL = _names(
+    """
+    attn_kernel_enabled cc_pipeline_tiling_factor logical_nc_config async_mode is_continuous_batching
+    kv_cache_quant k_cache_transposed is_prefix_caching output_logits lm_head_pad lm_head_pad_alignment_size
+    qk_layernorm mlp_kernel_fuse_residual_add qkv_kernel_fuse_residual_add qkv_kernel_nbsd_layout rpl_reduce_dtype
+    speculation_length scratchpad_page_size weights_to_skip_layout_optimization skip_warmup save_sharded_checkpoint
+    skip_sharding on_device_sampling_config disable_argmax_kernel
+    batch_size padding_side allow_input_truncation seq_len n_active_tokens n_positions on_cpu max_context_length
+    max_new_tokens max_length ctx_batch_size tkg_batch_size max_batch_size kv_cache_batch_size kv_cache_padding_size
+    enable_bucketing buckets bucket_n_active_tokens context_encoding_buckets prefix_buckets token_generation_buckets
+    token_generation_batches spec_batch_size windowed_context_encoding_size pa_num_blocks
+    enable_cte_modular_flow layer_boundary_markers weight_gather_seq_len_threshold attn_cls
+    quantization_type quantization_dtype is_mxfp4_compute modules_to_not_convert eagle_rolling_buffer_kernel_enabled
+    is_eagle3 enable_eagle_draft_input_norm medusa_speculation_length num_medusa_heads
+    enable_ve_data_parallel pre_rope_rmsnorm flash_decoding_enabled disable_kv_cache_tiling
+    attn_block_tkg_nki_kernel_use_online_softmax attn_block_tkg_nki_kernel_disable_gpsimd_sb2sb quantize_clamp_bound
+    router_topk_nki_kernel_enabled expert_mlp_nki_kernel_enabled shared_mlp_nki_kernel_enabled
+    seq_len_threshold_for_cc_tiling target enable_spill_reload_dge apply_seq_ids_mask
+    enable_output_completion_notifications padded_intermediate_size disable_numeric_cc_token switch_cc
+    ep_dispatch_cc_option overrides_torch_dtype
+    hidden_act_scaling_factor hidden_act_bias gate_clamp_upper_limit gate_clamp_lower_limit up_clamp_upper_limit
+    up_clamp_lower_limit use_index_calc_kernel moe_mask_padded_tokens early_expert_affinity_modulation
+    fused_shared_experts shared_experts_sequence_parallel_enabled return_expert_index return_router_logits
+    moe_tp_degree transpose_shared_experts_weights blockwise_matmul_config router_config
+    disable_normalize_top_k_affinities moe_ep_degree moe_fused_nki_kernel_enabled
+    """
+)
+
+# Fields that change the layout and have none here, with the values that mean "off".
+WITHOUT_LAYOUT: Mapping[str, tuple[object, ...]] = {
+    **dict.fromkeys(("cp_degree", "mlp_cp_degree", "attention_dp_degree", "pp_degree", "ep_degree"), (None, 1)),
+    "lora_config": (None,),
+    "activation_quantization_type": (None,),
+    "quantized": (None, False),
+    "quantized_checkpoints_path": (None, ""),
+    "quantized_mlp_kernel_enabled": (None, False),
+    "is_medusa": (None, False),
+    "enable_fused_speculation": (None, False),
+    "enable_eagle_speculation": (None, False),
+    "is_eagle_draft": (None, False),
+    "padded_hidden_size": (None,),
+}
+
+# In Qwen3-MoE these two change the layout; elsewhere they are neutral.
+WITHOUT_LAYOUT_QWEN3_MOE: Mapping[str, tuple[object, ...]] = {
+    "moe_ep_degree": (None, 1),
+    "moe_fused_nki_kernel_enabled": (None, False),
+}
+
+# What `attn_block_cte_nki_kernel_enabled` cannot do without.
+CTE_KERNEL_NEEDS = ("qkv_kernel_enabled", "qkv_nki_kernel_enabled", "attn_kernel_enabled", "out_proj_kernel_enabled")
+
+DTYPES: Mapping[str, str] = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+
+_Value = TypeVar("_Value", int, str)
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """The fields that a layout asks about, checked; dtype is None where the configuration of the model decides."""
+
+    tp_degree: int
+    start_rank: int
+    local_ranks: int
+    dtype: str | None
+    cast: Literal["config", "as-declared"]
+    fused_qkv: bool
+    vocab_parallel: bool
+    transposed_qkv: bool
+    transposed_mlp: bool
+    transposed_out: bool
+    skip_gamma_qkv: bool
+    skip_gamma_mlp: bool
+
+    @property
+    def ranks(self) -> range:
+        return range(self.start_rank, self.start_rank + self.local_ranks)
+
+    @property
+    def transposed_fused_qkv(self) -> bool:
+        return self.fused_qkv and self.transposed_qkv
+
+
+def read_flags(
+    neuron_config: Mapping[str, object], without_layout: Mapping[str, tuple[object, ...]] | None = None
+) -> Flags:
+    """`without_layout`: what one family refuses beside the general list. Raises LayoutRefused by the field's name."""
+    refuse_what_has_no_layout(neuron_config, {**WITHOUT_LAYOUT, **(without_layout or {})})
+    on = {name for name in SWITCHES if _switch(neuron_config, name)}
+    _check_cte_kernel(neuron_config, on)
+    degree = _number(neuron_config, "tp_degree", 1, least=1)
+    _check_world_size(neuron_config.get("world_size"), degree)
+    start = _number(neuron_config, "start_rank_id", 0, least=0)
+    local = _number(neuron_config, "local_ranks_size", degree, least=1)
+    _check_ranks(start, local, degree)
+    skip_gamma = "fused_rmsnorm_skip_gamma" in on and "sequence_parallel_enabled" not in on
+    mlp_kernel = "mlp_kernel_enabled" in on
+    return Flags(
+        tp_degree=degree,
+        start_rank=start,
+        local_ranks=local,
+        dtype=_dtype(neuron_config.get("torch_dtype")),
+        cast=_cast(neuron_config.get("cast_type")),
+        fused_qkv="fused_qkv" in on,
+        vocab_parallel="vocab_parallel" in on,
+        transposed_qkv=bool(on & {"qkv_kernel_enabled", "qkv_nki_kernel_enabled"}),
+        transposed_mlp=bool(on & {"mlp_kernel_enabled", "mlp_tkg_nki_kernel_enabled"}),
+        transposed_out=bool(on & OUT_PROJECTION_KERNELS),
+        skip_gamma_qkv=skip_gamma and "qkv_kernel_enabled" in on,
+        skip_gamma_mlp=skip_gamma and mlp_kernel,
+    )
+
+
+def refuse_what_has_no_layout(
+    neuron_config: Mapping[str, object], without_layout: Mapping[str, tuple[object, ...]]
+) -> None:
+    known = SWITCHES | CHOICES | NEUTRAL | without_layout.keys() | {"world_size"}
+    for name, value in neuron_config.items():
+        if name in without_layout and not _is_off(value, without_layout[name]):
+            raise LayoutRefused(
+                f"There is no layout for {name}={value!r}, which changes the shards. Remove it, or let NxD Inference "
+                "shard the model itself."
+            )
+        if name not in known and value is not None and value is not False:
+            raise LayoutRefused(
+                f"It is not known what {name}={value!r} does to the shards, and shards that may be wrong are not made. "
+                "Remove it, or let NxD Inference shard the model itself."
+            )
+
+
+def _is_off(value: object, off: tuple[object, ...]) -> bool:
+    """Whether `value` is one of `off`; True is not 1 here, though Python holds them equal."""
+    return any(type(value) is type(each) and value == each for each in off)
+
+
+def _switch(neuron_config: Mapping[str, object], name: str) -> bool:
+    value = neuron_config.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise LayoutRefused(f"{name} is {value!r} and has to be true or false.")
+    return bool(value)
+
+
+def _number(neuron_config: Mapping[str, object], name: str, default: int, least: int) -> int:
+    value = neuron_config.get(name)
+    if value is None:
+        return default
+    if type(value) is not int or value < least:
+        raise LayoutRefused(f"{name} is {value!r} and has to be an integer of at least {least}.")
+    return value
+
+
+def _dtype(value: object) -> str | None:
+    if value is not None and (not isinstance(value, str) or value not in DTYPES):
+        raise LayoutRefused(f"torch_dtype is {value!r} and has to be one of {', '.join(DTYPES)}.")
+    return None if value is None else DTYPES[str(value)]
+
+
+def _cast(value: object) -> Literal["config", "as-declared"]:
+    if value in (None, "config"):
+        return "config"
+    if value == "as-declared":
+        return "as-declared"
+    raise LayoutRefused(f"cast_type is {value!r} and has to be config or as-declared.")
+
+
+def _check_world_size(value: object, degree: int) -> None:
+    if value is not None and value != degree:
+        raise LayoutRefused(
+            f"There is no layout for world_size={value!r} with tp_degree={degree}: they have to be equal. "
+            "Remove world_size."
+        )
+
+
+def _check_ranks(start: int, local: int, degree: int) -> None:
+    if start + local > degree:
+        raise LayoutRefused(
+            f"Ranks {start} to {start + local - 1} are asked for (start_rank_id={start}, local_ranks_size={local}), "
+            f"and tp_degree={degree} has ranks 0 to {degree - 1}. At most {max(degree - start, 0)} fit from there."
+        )
+
+
+def _check_cte_kernel(neuron_config: Mapping[str, object], on: set[str]) -> None:
+    if "attn_block_cte_nki_kernel_enabled" not in on:
+        return
+    missing = [name for name in CTE_KERNEL_NEEDS if neuron_config.get(name) is not True]
+    if missing:
+        raise LayoutRefused(f"attn_block_cte_nki_kernel_enabled needs {', '.join(missing)} set to true as well.")

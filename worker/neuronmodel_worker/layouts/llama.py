@@ -1,0 +1,27 @@
+"""Llama: biases when the configuration says so, vocabulary-parallel embeddings, norms folded into the weights."""
+
+from neuronmodel_worker.failures import LayoutRefused
+from neuronmodel_worker.layouts.dense import Traits, lay_out_dense
+from neuronmodel_worker.layouts.draft import Draft, ModelConfig
+
+
+def lay_out_llama(draft: Draft, config: ModelConfig) -> None:
+    flags = draft.flags
+    if flags.fused_qkv and config.attention_bias:
+        raise LayoutRefused(
+            "fused_qkv does not go with attention_bias in a Llama model, at any tensor parallel degree. "
+            "Set fused_qkv to false."
+        )
+    if flags.vocab_parallel and flags.local_ranks < flags.tp_degree:
+        raise LayoutRefused(
+            f"vocab_parallel needs all {flags.tp_degree} ranks in one place, and local_ranks_size is "
+            f"{flags.local_ranks}. Shard all ranks, or set vocab_parallel to false."
+        )
+    traits = Traits(
+        head_size=config.head_dim or config.divided_head_size,
+        vocab_parallel=True,
+        query_key_value_bias=bool(config.attention_bias),
+        output_bias=bool(config.attention_bias),
+        skip_gamma=True,
+    )
+    lay_out_dense(draft, config, traits)

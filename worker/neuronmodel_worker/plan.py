@@ -1,0 +1,106 @@
+"""The layout of one checkpoint at one parallelism, as data: made from headers alone, counted, then streamed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+from neuronmodel_worker.checkpoint import Checkpoint, TensorSource
+from neuronmodel_worker.layouts import Layout, lay_out
+from neuronmodel_worker.layouts.geometry import Block, Part, Piece, Split, Target, as_matrix, row_bytes
+
+RANK_DTYPE = "I32"
+RANK_NBYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTensor:
+    """A tensor in a rank's file; all ranks have the same ones."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The rows of a source that are needed."""
+
+    source: TensorSource
+    rows: range
+
+
+def join(one: range, other: range) -> range:
+    """The smallest range around both."""
+    return range(min(one.start, other.start), max(one.stop, other.stop))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`layout.targets` say which rectangles of which source fill which tensor; see `layouts.geometry`."""
+
+    checkpoint: Checkpoint
+    layout: Layout
+
+    @property
+    def ranks(self) -> range:
+        """The ranks that are made, by their numbers among all of them."""
+        return self.layout.flags.ranks
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        return self.layout.targets
+
+    @property
+    def rank_tensors(self) -> tuple[str, ...]:
+        return self.layout.rank_tensors
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.layout.warnings
+
+    @cached_property
+    def tensors(self) -> tuple[OutputTensor, ...]:
+        """What every rank holds, in the order of its file: ranks' numbers last, so that big tensors stay aligned."""
+        weights = [OutputTensor(t.name, t.dtype, t.shape, t.nbytes) for t in self.targets]
+        numbers = [OutputTensor(name, RANK_DTYPE, (1,), RANK_NBYTES) for name in self.rank_tensors]
+        return (*weights, *numbers)
+
+    @cached_property
+    def reads(self) -> Mapping[str, Read]:
+        """What is read of each source, once; all of it, unless some ranks alone are made."""
+        reads: dict[str, Read] = {}
+        source_rows = cache(Split.source_rows)
+        for part in (part for target in self.targets for part in target.parts()):
+            rows, before = source_rows(part.split), reads.get(part.source.name)
+            reads[part.source.name] = Read(part.source, join(rows, before.rows) if before else rows)
+            if part.factor:
+                reads[part.factor.name] = Read(part.factor, range(as_matrix(part.factor.shape)[0]))
+        return reads
+
+    @property
+    def source_bytes(self) -> int:
+        return sum(len(read.rows) * row_bytes(read.source) for read in self.reads.values())
+
+    @property
+    def rank_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
+    def output_bytes(self) -> int:
+        return self.rank_bytes * len(self.ranks)
+
+    def layout_inputs(self) -> dict[str, object]:
+        """Everything that determines the bytes of the shards, beside the source's content."""
+        return self.layout.inputs()
+
+
+def make_plan(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None) -> Plan:
+    """`neuron_config` holds NxD Inference's NeuronConfig fields by their own names; `model_type` overrides config.json.
+
+    Raises UnknownModelType, ConfigInvalid, LayoutRefused, TensorMissing or TensorShapeMismatch.
+    """
+    return Plan(checkpoint, lay_out(checkpoint, neuron_config, model_type))
+
+
+__all__ = ["Block", "OutputTensor", "Part", "Piece", "Plan", "Read", "Split", "Target", "make_plan"]
