@@ -1,0 +1,25 @@
+"""Runs a plan at disk speed: one reader of checkpoints, sinks for files and for memory, and the way back."""
+
+from neuronmodel_worker.stream.filesink import FileSink, free_bytes
+from neuronmodel_worker.stream.meter import Progress, Transferred
+from neuronmodel_worker.stream.rankfile import WrittenFile, rank_file_name
+from neuronmodel_worker.stream.readback import read_rank_files
+from neuronmodel_worker.stream.run import StreamResult, run
+from neuronmodel_worker.stream.sinks import RankTensor, Sink, TensorSink
+from neuronmodel_worker.stream.steps import Sizes
+
+__all__ = [
+    "FileSink",
+    "Progress",
+    "RankTensor",
+    "Sink",
+    "Sizes",
+    "StreamResult",
+    "TensorSink",
+    "Transferred",
+    "WrittenFile",
+    "free_bytes",
+    "rank_file_name",
+    "read_rank_files",
+    "run",
+]
