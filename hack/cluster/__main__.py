@@ -4,13 +4,15 @@ import argparse
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import lifecycle
+from . import lifecycle, nodes, status, volumes
 from .failures import ClusterError
-from .layout import LAYOUT, NODES
+from .layout import LAYOUT, NODES, Node, node_named
 from .progress import say
+
+Command = Callable[[argparse.Namespace], None]
 
 
 def main(arguments: list[str]) -> int:
@@ -31,18 +33,33 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m hack.cluster", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    def add(name: str, about: str, run: object, *, alone: bool = True) -> argparse.ArgumentParser:
+    def add(name: str, about: str, run: Command, *, alone: bool = True) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=about, description=about)
         command.set_defaults(run=run, alone=alone)
         return command
 
-    up = add(
-        "up", "start what does not run; a second time changes nothing", lambda options: lifecycle.up(options.only_api)
-    )
+    up = add("up", "start what does not run", lambda options: lifecycle.up(options.only_api))
     up.add_argument(
-        "--only-api", action="store_true", help="etcd and API server, enough to try a CustomResourceDefinition"
+        "--only-api", action="store_true", help="etcd and API server, enough for a CustomResourceDefinition"
     )
+    add("down", "end it; built programs, images and the model stay for the next time", lambda _: lifecycle.down())
+    add("purge", "down, and remove everything built and downloaded too", lambda _: lifecycle.purge())
+    add("status", "what runs", lambda _: status.show(), alone=False)
+    add("env", "lines for a shell's eval: KUBECONFIG and PATH", lambda _: status.environment(), alone=False)
+    stop = add("node-stop", "lose a node: its kubelet, containerd and pods die at once", _on_node(nodes.lose))
+    start = add("node-start", "bring a lost node back", _on_node(nodes.start))
+    for command in (stop, start):
+        command.add_argument("node", choices=[node.name for node in NODES])
+    add("recycle", "make volumes whose claim is gone claimable again", lambda _: recycle_volumes())
     return parser
+
+
+def _on_node(act: Callable[[Node], None]) -> Command:
+    return lambda options: act(node_named(options.node))
+
+
+def recycle_volumes() -> None:
+    say(f"recycled: {', '.join(volumes.recycle()) or 'nothing'}")
 
 
 @contextmanager

@@ -22,15 +22,10 @@ def get(*arguments: str) -> Any:
 
 
 def apply(*manifests: Manifest) -> None:
+    """Server-side, with everything that this cluster sets up under one owner."""
+    options = ["--server-side", "--force-conflicts", "--field-manager=hack-cluster", "--filename=-"]
     listed = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
-    kubectl(
-        "apply",
-        "--server-side",
-        "--force-conflicts",
-        "--field-manager=hack-cluster",
-        "--filename=-",
-        stdin=json.dumps(listed),
-    )
+    kubectl("apply", *options, stdin=json.dumps(listed))
 
 
 def patch(kind: str, name: str, operations: Sequence[Mapping[str, Any]], *, subresource: str = "") -> None:

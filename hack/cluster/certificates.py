@@ -41,9 +41,10 @@ def _ensure_authority() -> None:
         return
     _new_key("ca")
     run(
-        ["openssl", "req", "-x509", "-new", "-key", path("ca.key"), "-days", DAYS, "-subj", "/CN=neuronmodel-cluster"]
-        + ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign"]
-        + ["-out", path("ca.crt")]
+        [
+            *("openssl", "req", "-x509", "-new", "-key", path("ca.key"), "-days", DAYS, "-out", path("ca.crt")),
+            *("-subj", "/CN=neuronmodel-cluster", "-addext", "keyUsage=critical,keyCertSign,cRLSign"),
+        ]
     )
 
 
@@ -64,18 +65,9 @@ def _ensure_signed(name: str, subject: str, extension: str = "") -> None:
         run(["openssl", "req", "-new", "-key", path(f"{name}.key"), "-subj", subject, "-out", request])
         run(
             [
-                "openssl",
-                "x509",
-                "-req",
-                "-in",
-                request,
-                "-CA",
-                path("ca.crt"),
-                "-CAkey",
-                path("ca.key"),
-                "-CAcreateserial",
+                *("openssl", "x509", "-req", "-in", request, "-days", DAYS, "-out", path(f"{name}.crt")),
+                *("-CA", path("ca.crt"), "-CAkey", path("ca.key"), "-CAcreateserial", "-extfile", extensions),
             ]
-            + ["-days", DAYS, "-extfile", extensions, "-out", path(f"{name}.crt")]
         )
 
 

@@ -110,6 +110,5 @@ def _plugin_folder() -> Path:
     for folder in PLUGIN_FOLDERS:
         if shutil.which("bridge", path=str(folder)):
             return folder
-    raise CannotRunHereError(
-        f"the CNI plugins are not installed: none of {', '.join(map(str, PLUGIN_FOLDERS))} has `bridge`."
-    )
+    folders = ", ".join(map(str, PLUGIN_FOLDERS))
+    raise CannotRunHereError(f"the CNI plugins are not installed: no `bridge` in {folders}.")

@@ -25,11 +25,16 @@ def ensure_api_server() -> None:
 
 
 def ensure_controllers() -> None:
-    with step("starting controllers, scheduler, proxy and DNS"):
+    with step("starting controllers, scheduler and DNS"):
         processes.ensure("kube-controller-manager", controller_manager_command(), ready=_listens("127.0.0.1", 10257))
         processes.ensure("kube-scheduler", scheduler_command(), ready=_listens("127.0.0.1", 10259))
-        processes.ensure("kube-proxy", proxy_command(), ready=http_ready("http://127.0.0.1:10256/livez"))
         processes.ensure("coredns", dns_command(), ready=http_ready(f"http://{GATEWAY}:8181/ready"))
+
+
+def ensure_proxy() -> None:
+    """After the nodes: it waits half a minute for the one that it is told to be on."""
+    with step("starting the service proxy"):
+        processes.ensure("kube-proxy", proxy_command(), ready=http_ready("http://127.0.0.1:10256/livez"))
 
 
 def stop() -> None:

@@ -10,7 +10,7 @@ KUBERNETES_VERSION = "1.34.4"
 POD_NETWORK = "10.244.0.0/16"
 SERVICE_NETWORK = "10.96.0.0/24"
 KUBERNETES_SERVICE = "10.96.0.1"
-# The API server and DNS listen on the first node's bridge: reachable from the host and from every pod, from nowhere else.
+# The API server and DNS listen on the first node's bridge: the host and every pod reach it, nobody else does.
 GATEWAY = "10.244.0.1"
 API_PORT = 6443
 API_URL = f"https://{GATEWAY}:{API_PORT}"
@@ -52,6 +52,8 @@ class Node:
 
 CGROUP = "neuronmodel-cluster"
 DEVICE = "aws.amazon.com/neuron"
+# Compiled into the kubelet: every one on a machine uses this folder.
+DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
 NODES = (
     Node(name="plain", index=0, instance_type="m7i.large"),
     # Labelled, tainted and equipped as AWS does it; the devices are a number that scheduler and kubelet count down.

@@ -1,4 +1,4 @@
-"""Bridges, forwarding and the kernel's settings: what pods need to reach each other, and how the machine gets it back."""
+"""Bridges, forwarding, kernel settings: what pods need to reach each other, and how the machine gets it back."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ FORWARDED = [["FORWARD", direction, POD_NETWORK, "-j", "ACCEPT"] for direction i
 
 
 def ensure_network() -> None:
-    """Bridges with the nodes' addresses, and a way between them that does not depend on the machine's forwarding policy."""
+    """Bridges with the nodes' addresses, and a way between them whatever the machine's forwarding policy is."""
     _remember_settings()
     _setting("net.ipv4.ip_forward").write_text("1")
     bridged = _setting("net.bridge.bridge-nf-call-iptables")

@@ -11,12 +11,14 @@ from .certificates import path
 from .commands import run
 from .control_plane import CLUSTER_DOMAIN, http_ready
 from .failures import ClusterError
-from .layout import DEVICE, GATEWAY, LAYOUT, NODES, PAUSE_IMAGE, Node
+from .layout import DEVICE, DEVICE_PLUGINS, GATEWAY, LAYOUT, NODES, PAUSE_IMAGE, Node
 from .progress import step
 from .waiting import wait_until
 
 READY_SECONDS = 90.0
 KUBELET_PORT = 10250
+# Compiled into the kubelet, like DEVICE_PLUGINS: both kubelets share it.
+CONTAINER_LOG_LINKS = Path("/var/log/containers")
 
 
 def ensure_nodes() -> None:
@@ -25,7 +27,7 @@ def ensure_nodes() -> None:
 
 
 def start(node: Node) -> None:
-    """Have the node run, Ready and with its devices; one that was lost comes back like a machine that was switched on."""
+    """Have the node run, Ready and with its devices; a lost one comes back like a machine that is switched on."""
     with step(f"starting node {node.name}"):
         cgroups.ensure_cgroups()
         if not containers.alive(node):
@@ -36,11 +38,8 @@ def start(node: Node) -> None:
         wait_until(lambda: _is_registered(node), seconds=READY_SECONDS, what=f"node {node.name} is not registered")
         if node.devices:
             _give_devices(node)
-        wait_until(
-            lambda: is_ready(node),
-            seconds=READY_SECONDS,
-            what=f"node {node.name} is not Ready, see {kubelet_log(node)}",
-        )
+        not_ready = f"node {node.name} is not Ready, see {kubelet_log(node)}"
+        wait_until(lambda: is_ready(node), seconds=READY_SECONDS, what=not_ready)
 
 
 def lose(node: Node) -> None:
@@ -56,10 +55,10 @@ def remove(node: Node) -> None:
     """Nothing of the node is left on this machine."""
     lose(node)
     shutil.rmtree(LAYOUT.node(node), ignore_errors=True)
-    links = Path("/var/log/containers")
-    for link in links.glob("*.log") if links.exists() else ():
+    for link in CONTAINER_LOG_LINKS.glob("*.log"):
         if link.is_symlink() and LAYOUT.node(node) in link.readlink().parents:
             link.unlink()
+    _remove_if_empty(CONTAINER_LOG_LINKS)
 
 
 def clear_volatile(node: Node) -> None:
@@ -125,7 +124,7 @@ def _ensure_kubelet(node: Node) -> None:
     home = LAYOUT.node(node)
     config = home / "kubelet.json"
     config.write_text(json.dumps(kubelet_config(node), indent=2))
-    _keep_devices_across_restarts(node)
+    _keep_devices_across_restarts()
     processes.ensure(
         f"kubelet-{node.name}",
         [
@@ -142,10 +141,10 @@ def _ensure_kubelet(node: Node) -> None:
     )
 
 
-def _keep_devices_across_restarts(node: Node) -> None:
+def _keep_devices_across_restarts() -> None:
     """A kubelet without a device plugin's checkpoint takes its node for a new one and sets devices that it does not
     know to zero, which would refuse its running pods (kubelet's ShouldResetExtendedResourceCapacity)."""
-    checkpoint = LAYOUT.node(node) / "kubelet/device-plugins/kubelet_internal_checkpoint"
+    checkpoint = DEVICE_PLUGINS / "kubelet_internal_checkpoint"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     if not checkpoint.exists():
         checkpoint.write_text("{}")
@@ -179,3 +178,8 @@ def _ensure_pause_image(node: Node) -> None:
     pause.write_archive(binary("pause"), archive)
     run([*ctr, "import", archive])
     archive.unlink()
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()

@@ -61,6 +61,4 @@ def _require_root() -> None:
     if not Path("/proc/self/mountinfo").exists():
         raise CannotRunHereError("a cluster needs Linux: containers share the kernel of the machine they run on.")
     if os.geteuid() != 0:
-        raise CannotRunHereError(
-            "a cluster on this machine needs root: it makes bridges, mounts and cgroups; run it with sudo."
-        )
+        raise CannotRunHereError("a cluster on this machine needs root (bridges, mounts, cgroups): run it with sudo.")

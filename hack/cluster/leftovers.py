@@ -1,0 +1,78 @@
+"""What a cluster leaves behind on a machine: removed here, and looked for afterwards."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import cgroups, mounts
+from .commands import run
+from .layout import CGROUP, DEVICE_PLUGINS, LAYOUT, NODES, POD_NETWORK
+
+# kubelet and kube-proxy name all their chains like this; the chain policies and everybody else's rules stay.
+CHAIN_PREFIX = "KUBE-"
+TABLES = ("filter", "nat", "mangle", "raw")
+
+
+def remove_packet_filter_rules() -> None:
+    for family in ("iptables", "ip6tables"):
+        for table in TABLES:
+            removal = _removal(table, run([f"{family}-save", "-t", table]))
+            if removal:
+                run([f"{family}-restore", "--wait", "--noflush"], stdin=removal)
+
+
+def remove_device_plugins() -> None:
+    shutil.rmtree(DEVICE_PLUGINS, ignore_errors=True)
+    if DEVICE_PLUGINS.parent.exists() and not any(DEVICE_PLUGINS.parent.iterdir()):
+        DEVICE_PLUGINS.parent.rmdir()
+
+
+def found() -> list[str]:
+    """Everything of the cluster that is still on this machine, beside its folder."""
+    return [*_processes(), *_mounts(), *_links(), *_rules(), *_cgroups()]
+
+
+def _removal(table: str, saved: str) -> str:
+    """Input for iptables-restore that takes out our chains and the rules in other chains that lead to them."""
+    lines = saved.splitlines()
+    chains = [line[1:].split()[0] for line in lines if line.startswith(f":{CHAIN_PREFIX}")]
+    if not chains:
+        return ""
+    jumps = [line for line in lines if line.startswith("-A ") and not line.startswith(f"-A {CHAIN_PREFIX}")]
+    removed = [line.replace("-A ", "-D ", 1) for line in jumps if f" -j {CHAIN_PREFIX}" in line]
+    flushed = [f":{chain} - [0:0]" for chain in chains]
+    return "\n".join([f"*{table}", *flushed, *removed, *(f"-X {chain}" for chain in chains), "COMMIT", ""])
+
+
+def _processes() -> Iterator[str]:
+    """Told by the folders in their command lines: ours alone have them as an argument."""
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:  # it ended meanwhile
+            continue
+        if words[0].startswith(str(LAYOUT.binaries)) or any(word.startswith(str(LAYOUT.run)) for word in words):
+            yield f"process {folder.name}: {' '.join(words)[:120]}"
+
+
+def _mounts() -> Iterator[str]:
+    for place in (LAYOUT.state, LAYOUT.run):
+        yield from (f"mount {point}" for point in mounts.below(place))
+
+
+def _links() -> Iterator[str]:
+    yield from (f"bridge {node.bridge}" for node in NODES if Path("/sys/class/net", node.bridge).exists())
+
+
+def _rules() -> Iterator[str]:
+    for family in ("iptables", "ip6tables"):
+        for line in run([f"{family}-save"]).splitlines():
+            if CHAIN_PREFIX in line or POD_NETWORK in line:
+                yield f"{family} rule {line}"
+
+
+def _cgroups() -> Iterator[str]:
+    groups = (hierarchy / CGROUP for hierarchy in cgroups.hierarchies())
+    yield from (f"cgroup {group}" for group in groups if group.exists())

@@ -1,0 +1,141 @@
+"""Storage: local volumes on each node, small ones that run full, and the models, as PersistentVolumes.
+
+The kubelet applies fsGroup to `local` volumes; the controller manager's own host-path provisioner does not.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import api
+from .commands import run
+from .layout import LAYOUT, NODES
+
+PROVISIONER = "kubernetes.io/no-provisioner"
+DEFAULT_CLASS, SMALL_CLASS, MODELS_CLASS = "local", "local-small", "models"
+VOLUMES_A_NODE = 12
+SMALL_VOLUMES_A_NODE = 2
+SMALL_MEBIBYTES = 64
+MODEL_VOLUMES = 12
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One PersistentVolume: a folder of this machine that pods on `nodes` can claim."""
+
+    name: str
+    storage_class: str
+    folder: Path
+    capacity: str
+    nodes: tuple[str, ...]
+    access_modes: tuple[str, ...] = ("ReadWriteOnce",)
+
+    def manifest(self) -> dict[str, Any]:
+        hosts = {"key": "kubernetes.io/hostname", "operator": "In", "values": list(self.nodes)}
+        return {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": self.name},
+            "spec": {
+                "storageClassName": self.storage_class,
+                "capacity": {"storage": self.capacity},
+                "accessModes": list(self.access_modes),
+                "persistentVolumeReclaimPolicy": "Retain",
+                "local": {"path": str(self.folder)},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [hosts]}]}},
+            },
+        }
+
+
+def all_volumes() -> list[Volume]:
+    return [*_local_volumes(), *_small_volumes(), *_model_volumes()]
+
+
+def ensure_volumes() -> None:
+    for volume in all_volumes():
+        volume.folder.mkdir(parents=True, exist_ok=True)
+    for volume in _small_volumes():
+        _mount_small(volume.folder)
+    api.apply(*(_storage_class(name) for name in (DEFAULT_CLASS, SMALL_CLASS, MODELS_CLASS)))
+    api.apply(*(volume.manifest() for volume in all_volumes()))
+    recycle()
+
+
+def recycle() -> list[str]:
+    """Make volumes whose claim is gone claimable again: the folder empty, the reference to the claim removed.
+
+    A local volume is never deleted by Kubernetes, it stays Released for somebody to do this.
+    """
+    known = {volume.name: volume for volume in all_volumes()}
+    released = [
+        item["metadata"]["name"]
+        for item in api.get("persistentvolumes")["items"]
+        if item["status"].get("phase") == "Released" and item["metadata"]["name"] in known
+    ]
+    for name in released:
+        _clean(known[name])
+        api.patch("persistentvolume", name, [{"op": "remove", "path": "/spec/claimRef"}])
+    return released
+
+
+def _local_volumes() -> list[Volume]:
+    return [
+        Volume(
+            f"local-{node.name}-{number}", DEFAULT_CLASS, LAYOUT.volumes / f"{node.name}-{number}", "8Gi", (node.name,)
+        )
+        for node in NODES
+        for number in range(VOLUMES_A_NODE)
+    ]
+
+
+def _small_volumes() -> list[Volume]:
+    return [
+        Volume(
+            f"small-{node.name}-{number}",
+            SMALL_CLASS,
+            LAYOUT.volumes / f"small-{node.name}-{number}",
+            f"{SMALL_MEBIBYTES}Mi",
+            (node.name,),
+        )
+        for node in NODES
+        for number in range(SMALL_VOLUMES_A_NODE)
+    ]
+
+
+def _model_volumes() -> list[Volume]:
+    """All of them are the one folder of models: both nodes are this machine, so both can read it."""
+    nodes = tuple(node.name for node in NODES)
+    modes = ("ReadOnlyMany", "ReadWriteOnce", "ReadWriteMany")
+    return [
+        Volume(f"models-{number}", MODELS_CLASS, LAYOUT.models, "8Gi", nodes, modes) for number in range(MODEL_VOLUMES)
+    ]
+
+
+def _storage_class(name: str) -> dict[str, Any]:
+    is_default = str(name == DEFAULT_CLASS).lower()
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name, "annotations": {"storageclass.kubernetes.io/is-default-class": is_default}},
+        "provisioner": PROVISIONER,
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
+
+
+def _mount_small(folder: Path) -> None:
+    if not folder.is_mount():
+        run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_MEBIBYTES}m,mode=0755", "neuronmodel-small", folder])
+
+
+def _clean(volume: Volume) -> None:
+    """Models are shared and stay; in every other folder nothing is left of the claim, its owner included."""
+    if volume.storage_class == MODELS_CLASS:
+        return
+    for entry in volume.folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    shutil.chown(volume.folder, 0, 0)
+    volume.folder.chmod(0o755)
