@@ -45,3 +45,19 @@ lint: install ## ruff, mypy strict, the import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.PHONY: unit
+unit: install ## unit and golden tests: no cluster, no root
+	$(BIN)/pytest tests/unit
+
+.PHONY: model
+model: install up ## SmolLM2-135M-Instruct as a Hugging Face checkpoint
+	@$(CLUSTER) model
+
+.PHONY: test
+test: install ## everything: lint, unit tests, the real API server, end to end on real kubelets
+	@$(BIN)/python -m hack.verify
+
+.PHONY: demo
+demo: install ## kubectl apply to an answer, both strategies, every second accounted for
+	@$(BIN)/python -m hack.demo

@@ -1,8 +1,8 @@
 """`make test`: everything there is to check, in one go, set up by itself.
 
-The cluster is brought up beside lint and unit tests, as its first start compiles Kubernetes for some minutes. It is ended
-again if it was not there before. Where a cluster cannot run (no root), the tests on it are left out with a sentence;
-with CI=true that is a failure.
+The cluster is brought up beside lint and unit tests, as its first start compiles Kubernetes for some minutes. It is
+ended again if it was not there before. Where a cluster cannot run (no root), the tests on it are left out with a
+sentence; with CI=true that is a failure.
 """
 
 import os
@@ -91,9 +91,7 @@ class _Ready:
             print(f"    ready after {_minutes(time.monotonic() - began)} more", flush=True)
             return True
         if self._setup.returncode == CANNOT_RUN_HERE and os.environ.get("CI") != "true":
-            print(
-                "    LEFT OUT: the tests on a cluster (tests/cluster, tests/e2e), as this machine cannot run one; see above"
-            )
+            print("    LEFT OUT: tests/cluster and tests/e2e, as this machine cannot run a cluster; see above")
             return False
         raise Failed(f"the local cluster did not come up (exit code {self._setup.returncode}); its output is above")
 

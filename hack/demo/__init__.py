@@ -1,0 +1,1 @@
+"""The main job on the local cluster, from `kubectl apply` to an answer, as a user would do it."""
