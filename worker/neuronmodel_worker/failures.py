@@ -9,7 +9,7 @@ from pathlib import Path
 from neuronmodel_api import exits
 
 
-class WorkerFailure(Exception):  # noqa: N818 — a family of ends, each with its own name
+class WorkerFailure(Exception):
     """Anything that ends the worker for a reason it understands.
 
     `reason` is PascalCase and machine-readable; `str()` is the sentence; `exit_code` tells a Job whether trying again

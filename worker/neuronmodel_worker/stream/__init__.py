@@ -1,8 +1,9 @@
 """Runs a plan at disk speed: one reader of checkpoints, sinks for files and for memory, and the way back."""
 
-from neuronmodel_worker.stream.filesink import FileSink, free_bytes
+from neuronmodel_worker.disk import WrittenFile
+from neuronmodel_worker.stream.filesink import FileSink
 from neuronmodel_worker.stream.meter import Progress, Transferred
-from neuronmodel_worker.stream.rankfile import WrittenFile, rank_file_name
+from neuronmodel_worker.stream.rankfile import rank_file_name
 from neuronmodel_worker.stream.readback import read_rank_files
 from neuronmodel_worker.stream.run import StreamResult, run
 from neuronmodel_worker.stream.sinks import RankTensor, Sink, TensorSink
@@ -18,7 +19,6 @@ __all__ = [
     "TensorSink",
     "Transferred",
     "WrittenFile",
-    "free_bytes",
     "rank_file_name",
     "read_rank_files",
     "run",

@@ -1,7 +1,5 @@
 """Writes the files that NxD Inference reads, one a rank, under temporary names until each is whole and on disk."""
 
-import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,14 +9,21 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from neuronmodel_worker.failures import ArtifactsUnwritable, ArtifactsVolumeFull
+from neuronmodel_worker.disk import (
+    WrittenFile,
+    create_locked,
+    lock_of_the_dead,
+    require_space,
+    sync,
+    writing_to,
+)
 from neuronmodel_worker.layouts.geometry import Piece
 from neuronmodel_worker.plan import RANK_NBYTES, Plan
 from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.numbers import STORAGE, Array
 from neuronmodel_worker.stream.rankfile import (
+    TENSOR_DIGESTS,
     RankFileFormat,
-    WrittenFile,
     combine_digests,
     rank_file_format,
     rank_file_name,
@@ -26,7 +31,6 @@ from neuronmodel_worker.stream.rankfile import (
 from neuronmodel_worker.stream.source import Buffers
 from neuronmodel_worker.stream.steps import Step
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 UNFINISHED = ".partial"
 REREAD_BYTES = 8 << 20
 
@@ -56,8 +60,7 @@ class RankFile:
         self.temporary = directory / f".{self.final.name}.{os.getpid()}.{os.urandom(4).hex()}{UNFINISHED}"
         self.layout = layout
         self.digests = {tensor.name: Digest() for tensor in layout.order}
-        self.descriptor = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.descriptor = create_locked(self.temporary)
 
     def allocate(self) -> None:
         os.posix_fallocate(self.descriptor, 0, self.layout.nbytes)
@@ -73,11 +76,15 @@ class RankFile:
         self.write(self.layout.offsets[name] + start, data)
         self.digests[name].update(start, data)
 
-    def seal(self) -> WrittenFile:
-        tensors = [self._digest(tensor.name, tensor.nbytes) for tensor in self.layout.order]
+    def settle(self) -> WrittenFile:
+        """Everything onto the disk; the name is still the temporary one."""
+        digests = [self._digest(tensor.name, tensor.nbytes) for tensor in self.layout.order]
         os.fsync(self.descriptor)
+        digest = combine_digests(self.layout.header, digests)
+        return WrittenFile(self.final.name, self.layout.nbytes, digest, TENSOR_DIGESTS)
+
+    def publish(self) -> None:
         self.temporary.replace(self.final)
-        return WrittenFile(self.final.name, self.layout.nbytes, combine_digests(self.layout.header, tensors))
 
     def _digest(self, name: str, nbytes: int) -> bytes:
         digest = self.digests[name]
@@ -111,18 +118,14 @@ class FileSink:
         self._meter = meter
         layout = rank_file_format(plan.tensors)
         self._needed = layout.nbytes * len(plan.ranks)
-        with self._on_disk():
+        with writing_to(self.directory, self._needed):
             self.directory.mkdir(parents=True, exist_ok=True)
             remove_unfinished(self.directory)
-            self._check_space()
+            require_space(self.directory, self._needed)
             for rank in plan.ranks:
                 self._files.append(RankFile(self.directory, rank, layout))
                 self._files[-1].allocate()
                 self._write_rank_number(plan, self._files[-1])
-
-    def _check_space(self) -> None:
-        if (free := free_bytes(self.directory)) < self._needed:
-            raise ArtifactsVolumeFull(self.directory, self._needed, free)
 
     @staticmethod
     def _write_rank_number(plan: Plan, file: RankFile) -> None:
@@ -139,7 +142,7 @@ class FileSink:
         if step.padded:
             stored.fill(0)
         yield stored.T if step.target.transposed else stored
-        with self._on_disk(), self._meter.writing(nbytes):
+        with writing_to(self.directory, self._needed), self._meter.writing(nbytes):
             self._write(step, place, buffer[:nbytes])
         self._buffers.give(buffer)
 
@@ -154,9 +157,11 @@ class FileSink:
             file.write_tensor(name, start + row * stride, data[row * width : (row + 1) * width])
 
     def finish(self) -> tuple[WrittenFile, ...]:
-        with self._on_disk():
-            written = tuple(file.seal() for file in self._files)
-            sync_directory(self.directory)
+        with writing_to(self.directory, self._needed):
+            written = tuple(file.settle() for file in self._files)
+            for file in self._files:
+                file.publish()
+            sync(self.directory)
         self._close()
         return written
 
@@ -168,32 +173,10 @@ class FileSink:
             with suppress(OSError):
                 self._files.pop().close()
 
-    @contextmanager
-    def _on_disk(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in FULL:
-                raise ArtifactsVolumeFull(self.directory, self._needed, free_bytes(self.directory)) from error
-            raise ArtifactsUnwritable(self.directory, error) from error
-
 
 def remove_unfinished(directory: Path) -> None:
     """Remove what runs that died have left; a file whose writer lives is locked."""
     for path in directory.glob(f".*{UNFINISHED}"):
-        with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-
-
-def free_bytes(path: Path) -> int:
-    stat = os.statvfs(path)
-    return stat.f_bavail * stat.f_frsize
-
-
-def sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with lock_of_the_dead(path) as dead:
+            if dead:
+                path.unlink(missing_ok=True)

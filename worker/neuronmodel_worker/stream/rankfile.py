@@ -14,17 +14,12 @@ from neuronmodel_worker.plan import OutputTensor
 ALIGNMENT = 4096
 
 
+TENSOR_DIGESTS = "xxh3-128-tensors"
+"""The name of `combine_digests` in a manifest."""
+
+
 def rank_file_name(rank: int) -> str:
     return f"tp{rank}_sharded_checkpoint.safetensors"
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenFile:
-    """A file as it was written: its digest was taken on the way."""
-
-    name: str
-    nbytes: int
-    digest: str
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import numpy as np
 import xxhash
 
 from neuronmodel_worker.checkpoint import TensorSource, read_header
+from neuronmodel_worker.disk import WrittenFile
 from neuronmodel_worker.failures import ArtifactDamaged, BadInput
 from neuronmodel_worker.stream.meter import Meter, Progress
 from neuronmodel_worker.stream.numbers import STORAGE, Array
-from neuronmodel_worker.stream.rankfile import WrittenFile, combine_digests, rank_file_name
+from neuronmodel_worker.stream.rankfile import combine_digests, rank_file_name
 from neuronmodel_worker.stream.sinks import RankTensor
 
 CHUNK_BYTES = 16 << 20

@@ -5,11 +5,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from neuronmodel_worker.disk import WrittenFile
 from neuronmodel_worker.layouts.geometry import Part, Piece, Target
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.stream.meter import Meter, Progress
 from neuronmodel_worker.stream.numbers import STORAGE, Array, fill
-from neuronmodel_worker.stream.rankfile import WrittenFile
 from neuronmodel_worker.stream.sinks import Sink
 from neuronmodel_worker.stream.source import Buffers, Chunks, SourceReader
 from neuronmodel_worker.stream.steps import Sizes, Step, steps, units

@@ -11,11 +11,11 @@ from typing import Protocol
 
 import numpy as np
 
+from neuronmodel_worker.disk import WrittenFile
 from neuronmodel_worker.layouts.geometry import Piece, as_matrix
 from neuronmodel_worker.plan import RANK_DTYPE, Plan
 from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.numbers import STORAGE, Array
-from neuronmodel_worker.stream.rankfile import WrittenFile
 from neuronmodel_worker.stream.steps import Step
 
 

@@ -1,0 +1,31 @@
+"""Keys: what an artifact is made from, as 32 hex digits."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Final, Literal
+
+Kind = Literal["compiled", "shards"]
+COMPILED: Final = "compiled"
+SHARDS: Final = "shards"
+KINDS: Final[tuple[Kind, ...]] = (COMPILED, SHARDS)
+
+
+def compiled_key(inputs: Mapping[str, object]) -> str:
+    """`inputs`: architecture, flags that change the graph, compiler and versions; nothing of the weights."""
+    return _key(COMPILED, inputs)
+
+
+def shards_inputs(fingerprint: str, layout_inputs: Mapping[str, object]) -> dict[str, object]:
+    """What `shards_key` is made from, for the manifest."""
+    return {"source": fingerprint, "layout": dict(layout_inputs)}
+
+
+def shards_key(fingerprint: str, layout_inputs: Mapping[str, object]) -> str:
+    """`fingerprint` is the checkpoint's, `layout_inputs` come from the plan."""
+    return _key(SHARDS, shards_inputs(fingerprint, layout_inputs))
+
+
+def _key(kind: Kind, inputs: Mapping[str, object]) -> str:
+    canonical = json.dumps({"kind": kind, "inputs": inputs}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
