@@ -1,0 +1,132 @@
+"""Random Llama configurations: the streaming executor, at any size of chunk, against the rules written out on arrays."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from neuronmodel_worker.checkpoint import open_checkpoint
+from neuronmodel_worker.failures import LayoutRefused
+from neuronmodel_worker.plan import Plan, make_plan
+from neuronmodel_worker.stream import FileSink, RankTensor, Sizes, TensorSink, read_rank_files, run
+from tests.generated import values, write_checkpoint
+from tests.reference_layout import NUMPY, reference_shards
+
+DTYPES = st.sampled_from(["bfloat16", "float16", "float32"])
+SWITCHES = [
+    "fused_qkv",
+    "vocab_parallel",
+    "sequence_parallel_enabled",
+    "qkv_kernel_enabled",
+    "qkv_nki_kernel_enabled",
+    "mlp_kernel_enabled",
+    "out_proj_kernel_enabled",
+    "fused_rmsnorm_skip_gamma",
+]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> dict[str, Any]:
+    key_value = draw(st.integers(1, 6))
+    query = key_value * draw(st.integers(1, 4))
+    size = draw(st.sampled_from([1, 2, 3, 4]))
+    config = {
+        "model_type": "llama",
+        "hidden_size": draw(st.sampled_from([query * size, 10, 16, 24])),
+        "intermediate_size": draw(st.integers(1, 40)),
+        "num_hidden_layers": draw(st.integers(1, 2)),
+        "num_attention_heads": query,
+        "num_key_value_heads": key_value,
+        "head_dim": size,
+        "vocab_size": draw(st.integers(1, 60)),
+        "tie_word_embeddings": draw(st.booleans()),
+        "attention_bias": draw(st.booleans()),
+        "mlp_bias": draw(st.booleans()),
+    }
+    degree = draw(st.integers(1, 12))
+    flags: dict[str, Any] = {"tp_degree": degree, "torch_dtype": draw(DTYPES)}
+    flags |= {name: True for name in SWITCHES if draw(st.booleans())}
+    flags["cast_type"] = draw(st.sampled_from(["config", "as-declared"]))
+    flags["start_rank_id"] = draw(st.integers(0, degree - 1))
+    flags["local_ranks_size"] = draw(st.integers(1, degree - flags["start_rank_id"]))
+    tensors = llama_tensors(config)
+    dtype = draw(DTYPES)
+    dtypes = {name: draw(DTYPES) for name, _ in tensors if "norm" in name and draw(st.booleans())}
+    case = {"hf_config": config, "neuron_config": flags, "tensors": tensors, "dtype": dtype, "dtypes": dtypes}
+    return {**case, "values": 2, "files": draw(st.integers(1, 3))}
+
+
+def llama_tensors(config: dict[str, Any]) -> list[tuple[str, list[int]]]:
+    hidden, wide, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    size = config["head_dim"]
+    heads = {w: config["num_attention_heads" if w == "q" else "num_key_value_heads"] * size for w in "qkv"}
+    found = [("model.embed_tokens.weight", [vocabulary, hidden]), ("model.norm.weight", [hidden])]
+    if not config["tie_word_embeddings"]:
+        found.append(("lm_head.weight", [vocabulary, hidden]))
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}."
+        matrices = {f"self_attn.{w}_proj": [heads[w], hidden] for w in "qkv"}
+        matrices["self_attn.o_proj"] = [hidden, heads["q"]]
+        matrices |= {"mlp.gate_proj": [wide, hidden], "mlp.up_proj": [wide, hidden], "mlp.down_proj": [hidden, wide]}
+        for name, shape in matrices.items():
+            found.append((f"{prefix}{name}.weight", shape))
+            if config["attention_bias" if "attn" in name else "mlp_bias"]:
+                found.append((f"{prefix}{name}.bias", shape[:1]))
+        found += [(f"{prefix}{norm}_layernorm.weight", [hidden]) for norm in ("input", "post_attention")]
+    return found
+
+
+def source_arrays(case: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    found = {}
+    for name, shape in case["tensors"]:
+        dtype = case["dtypes"].get(name, case["dtype"])
+        found[name] = values(name, shape, dtype, case["values"]).view(NUMPY[dtype])
+    return found
+
+
+def bits(tensors: list[dict[str, RankTensor]]) -> list[dict[str, tuple[tuple[int, ...], bytes]]]:
+    return [{name: (t.shape, t.data.tobytes()) for name, t in rank.items()} for rank in tensors]
+
+
+def both_sinks(plan: Plan, sizes: Sizes, weights: Path, threads: int) -> list[Any]:
+    memory = TensorSink()
+    run(plan, memory, sizes=sizes, threads=threads)
+    result = run(plan, FileSink(weights), sizes=sizes, threads=threads)
+    assert result.bytes_read == plan.source_bytes
+    sealed = {file.name: file for file in result.files}
+    return [bits(memory.tensors), bits(read_rank_files(weights, plan.ranks, sealed=sealed, full=True))]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(case=cases(), chunk=st.sampled_from([1, 7, 64, 1000, 1 << 24]), held=st.sampled_from([1, 100, 1 << 27]))
+def test_any_plan_streams_to_what_the_rules_say(case: dict[str, Any], chunk: int, held: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        checkpoint = open_checkpoint(write_checkpoint(directory / "source", case))
+        try:
+            plan = make_plan(checkpoint, case["neuron_config"])
+        except LayoutRefused as refusal:
+            note(str(refusal))
+            return
+        expected = [
+            {name: (array.shape, array.tobytes()) for name, array in rank.items()}
+            for rank in reference_shards(case["hf_config"], case["neuron_config"], source_arrays(case))
+        ]
+        for found in both_sinks(plan, Sizes(chunk, held), directory / "weights", threads=2):
+            assert found == expected
+
+
+def test_bytes_written_are_foretold_by_the_plan() -> None:
+    case = {"hf_config": {"model_type": "llama", "hidden_size": 8, "intermediate_size": 7, "num_hidden_layers": 1}}
+    case["hf_config"] |= {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 4, "vocab_size": 11}
+    case["hf_config"] |= {"tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False}
+    case |= {"tensors": llama_tensors(case["hf_config"]), "dtype": "float32"}
+    with tempfile.TemporaryDirectory() as name:
+        plan = make_plan(open_checkpoint(write_checkpoint(Path(name), case)), {"tp_degree": 2})
+        sink = TensorSink()
+        run(plan, sink)
+    assert plan.output_bytes == sum(np.sum([t.data.nbytes for t in rank.values()]) for rank in sink.tensors)
