@@ -41,6 +41,23 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A write of ours that the API server answered with no, as things stand: the user's to know and to mend.
+
+    It stays among the observed until the write succeeds or is no longer planned; `apply` tries again by itself, ever
+    more rarely (1 s to 60 s) and at once when the manifest changes.
+    """
+
+    kind: str
+    name: str
+    reason: str
+    """Forbidden (quota, admission), NamespaceTerminating, Invalid, NameTaken (an object of that name belongs to
+    somebody else), or what else the API server called it."""
+    message: str
+    """The API server's own sentence."""
+
+
+@dataclass(frozen=True)
 class Observed:
     """One look at the cluster. Children are those that carry the NeuronModel's UID and are owned by it."""
 
@@ -57,7 +74,10 @@ class Observed:
     """core/v1 Events of type Warning, and Normal ones of reason Pulled, about any child, oldest first."""
     reports: Mapping[str, Report] = field(default_factory=dict)
     """By pod UID: the newest of what the pod answered, and what its ended container left as termination message.
-    Only reports whose pod UID and spec hash match the pod are here."""
+    Only reports whose pod UID and spec hash match the pod are here. They are of the container's current run."""
+    last_reports: Mapping[str, Report] = field(default_factory=dict)
+    """By pod UID: what the run before a container's restart left as termination message."""
+    refusals: tuple[Refusal, ...] = ()
     namespace_terminating: bool = False
     other_models: tuple[Object, ...] = ()
     """The other NeuronModels of the namespace: they may use the same claim."""

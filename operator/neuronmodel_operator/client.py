@@ -1,0 +1,227 @@
+"""The way to the API server: objects as dicts, errors as one type, every call counted.
+
+What the operator asks of the API server, all of it in the namespaces that it watches (the chart's Role or ClusterRole):
+
+| group             | resource               | verbs                                   | why                               |
+| ----------------- | ---------------------- | --------------------------------------- | --------------------------------- |
+| neuronmodel.dev   | neuronmodels           | get, list, watch, patch                 | patch: our finalizer              |
+| neuronmodel.dev   | neuronmodels/status    | patch                                   |                                   |
+| apps              | deployments            | get, list, watch, create, patch, delete | server-side apply is create+patch |
+| apps              | replicasets            | list                                    | whose pods are ours; their Events |
+| batch             | jobs                   | get, list, watch, create, delete        | made once, never patched          |
+| "" (core)         | services               | get, list, watch, create, patch, delete |                                   |
+| "" (core)         | persistentvolumeclaims | get, list, watch, create, patch, delete | users' claims: read, never written |
+| "" (core)         | pods                   | list, watch                             | reports, timings; never written   |
+| "" (core)         | events                 | get, list, create, patch                | children's refusals; our own      |
+| "" (core)         | namespaces             | get                                     | is it terminating                 |
+
+No Secrets, no Nodes, no PersistentVolumes, no CustomResourceDefinitions (kopf's scanning is off), no wildcards. With
+`blockOwnerDeletion` set on children, clusters that run OwnerReferencesPermissionEnforcement also want `update` on
+`neuronmodels/finalizers`.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.dynamic import DynamicClient
+from kubernetes.aio.dynamic.resource import Resource
+
+from neuronmodel_api import names
+from neuronmodel_operator.plan import ObjectRef
+
+REQUEST_SECONDS: Final = 15.0
+MAX_CONNECTIONS: Final = 32
+
+MERGE_PATCH: Final = "application/merge-patch+json"
+
+Object = dict[str, Any]
+CountCall = Callable[[str, str, int], None]
+"""Called with verb, kind and HTTP status (0: no answer)."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An API resource, named here so that nothing has to be discovered."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+MODEL: Final = Kind(names.GROUP, names.VERSION, names.KIND, names.PLURAL)
+DEPLOYMENT: Final = Kind("apps", "v1", "Deployment", "deployments")
+REPLICA_SET: Final = Kind("apps", "v1", "ReplicaSet", "replicasets")
+JOB: Final = Kind("batch", "v1", "Job", "jobs")
+SERVICE: Final = Kind("", "v1", "Service", "services")
+CLAIM: Final = Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+POD: Final = Kind("", "v1", "Pod", "pods")
+EVENT: Final = Kind("", "v1", "Event", "events")
+NAMESPACE: Final = Kind("", "v1", "Namespace", "namespaces")
+
+_BY_NAME: Final = {(kind.api_version, kind.kind): kind for kind in (DEPLOYMENT, JOB, SERVICE, CLAIM, POD)}
+
+
+def kind_of(api_version: str, kind: str) -> Kind:
+    """The kind of a manifest. Raises ValueError for one that the operator has no business with."""
+    found = _BY_NAME.get((api_version, kind))
+    if found is None:
+        raise ValueError(f"the operator does not write objects of kind {kind} ({api_version})")
+    return found
+
+
+class ApiError(Exception):
+    """What the API server answered, or that it did not (status 0)."""
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        """The Status object's: AlreadyExists, Forbidden, Invalid, …"""
+        self.message = message
+        self.retry_after = retry_after
+        """Seconds."""
+
+
+class Api:
+    """Reads and writes of namespaced objects (and namespaces). Every method raises ApiError."""
+
+    def __init__(self, client: ApiClient, count: CountCall = lambda verb, kind, status: None) -> None:
+        self._dynamic = DynamicClient(client)
+        self._count = count
+        self.server: str = client.configuration.host
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        """None: there is none."""
+        try:
+            return await self._call("get", kind, namespace, name)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def list(self, kind: Kind, namespace: str, *, labels: str | None = None, fields: str | None = None,
+                   limit: int | None = None) -> tuple[Object, ...]:
+        answer = await self._call(
+            "list", kind, namespace, label_selector=labels, field_selector=fields, limit=limit
+        )
+        # The items of a list carry neither.
+        return tuple(item | {"apiVersion": kind.api_version, "kind": kind.kind} for item in answer["items"])
+
+    async def create(self, kind: Kind, namespace: str, manifest: Mapping[str, Any]) -> Object:
+        return await self._call("create", kind, namespace, body=dict(manifest), field_manager=names.FIELD_MANAGER)
+
+    async def apply(self, kind: Kind, namespace: str, manifest: Mapping[str, Any]) -> Object:
+        """By server-side apply."""
+        return await self._call(
+            "apply",
+            kind,
+            namespace,
+            manifest["metadata"]["name"],
+            body=dict(manifest),
+            field_manager=names.FIELD_MANAGER,
+            force_conflicts=True,
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def merge(
+        self, kind: Kind, namespace: str, name: str, patch: Mapping[str, Any], subresource: str | None = None
+    ) -> Object:
+        """By JSON merge patch: null removes, lists are replaced whole."""
+        return await self._call(
+            "patch",
+            kind,
+            namespace,
+            name,
+            subresource=subresource,
+            body=dict(patch),
+            content_type=MERGE_PATCH,
+            field_manager=names.FIELD_MANAGER,
+        )
+
+    async def delete(self, namespace: str, ref: ObjectRef) -> None:
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": ref.propagation,
+            "preconditions": {"uid": ref.uid},
+        }
+        await self._call("delete", kind_of(ref.api_version, ref.kind), namespace, ref.name, body=options)
+
+    async def _call(
+        self, verb: str, kind: Kind, namespace: str | None, name: str | None = None, *,
+        subresource: str | None = None, **params: Any,
+    ) -> Object:
+        status = 0
+        try:
+            path = _resource(kind).path(name=name, namespace=namespace) + (f"/{subresource}" if subresource else "")
+            response = await self._dynamic.request(
+                _METHODS[verb], path, serialize=False, _request_timeout=REQUEST_SECONDS, **params
+            )
+            status = response.status
+            answer: Object = await response.json()
+            return answer
+        except ApiException as error:
+            status = error.status or 0
+            raise _translate(error) from None
+        except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError) as error:
+            what = f"{type(error).__name__} {error}".strip()
+            raise ApiError(0, "NoAnswer", f"the API server did not answer to {verb} {kind.kind}: {what}") from error
+        finally:
+            self._count(verb, kind.kind, status)
+
+
+@asynccontextmanager
+async def connect(count: CountCall) -> AsyncIterator[Api]:
+    """In a pod by its service account, elsewhere by KUBECONFIG or ~/.kube/config."""
+    configuration = Configuration()
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        config.load_incluster_config(client_configuration=configuration)
+    else:
+        await config.load_kube_config(client_configuration=configuration)
+    configuration.connection_pool_maxsize = MAX_CONNECTIONS
+    async with ApiClient(configuration=configuration) as client:
+        yield Api(client, count)
+
+
+_METHODS: Final = {"get": "get", "list": "get", "create": "post", "apply": "patch", "patch": "patch", "delete": "delete"}
+
+
+def _resource(kind: Kind) -> Any:
+    return Resource(
+        prefix="apis" if kind.group else "api",
+        group=kind.group,
+        api_version=kind.version,
+        kind=kind.kind,
+        name=kind.plural,
+        namespaced=kind is not NAMESPACE,
+    )
+
+
+def _translate(error: ApiException) -> ApiError:
+    try:
+        status = json.loads(error.body or "{}")
+    except ValueError:
+        status = {}
+    if not isinstance(status, dict):
+        status = {}
+    after = (error.headers or {}).get("Retry-After")
+    return ApiError(
+        error.status or 0,
+        status.get("reason") or error.reason or "Unknown",
+        status.get("message") or f"the API server answered {error.status} {error.reason}",
+        float(after) if after and after.isdigit() else None,
+    )
