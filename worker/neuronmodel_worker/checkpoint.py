@@ -107,7 +107,7 @@ def _read_config(directory: Path) -> Mapping[str, object]:
     file = directory / "config.json"
     if not file.exists():
         raise ConfigMissing(directory)
-    return MappingProxyType(_read_json_object(file))
+    return _read_json_object(file)
 
 
 def _read_json_object(file: Path) -> dict[str, object]:
@@ -206,12 +206,12 @@ def _parse_header(file: SourceFile, header: bytes, data_start: int) -> dict[str,
             refuse("a key occurs twice in it")
         return entries
 
-    if not header.startswith(b"{"):
-        refuse("it does not begin with '{'")
     try:
         entries = json.loads(header.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         refuse(f"it is no JSON ({error})")
+    if not isinstance(entries, dict):
+        refuse("it is no JSON object")
     if not _is_metadata(entries.pop("__metadata__", None)):
         refuse("its __metadata__ is no map of strings")
     return {name: _tensor(file, name, entry, data_start, refuse) for name, entry in entries.items()}

@@ -31,7 +31,9 @@ class Read:
 
 
 def join(one: range, other: range) -> range:
-    """The smallest range around both."""
+    """The smallest range around both; an empty one is nowhere."""
+    if not one or not other:
+        return one or other
     return range(min(one.start, other.start), max(one.stop, other.stop))
 
 
