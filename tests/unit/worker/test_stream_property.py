@@ -1,11 +1,11 @@
-"""Random Llama configurations: the streaming executor, at any size of chunk, against the rules written out on arrays."""
+"""Random Llama configurations, at any size of chunk: the streaming executor against the rules written out on arrays."""
 
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -34,7 +34,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     key_value = draw(st.integers(1, 6))
     query = key_value * draw(st.integers(1, 4))
     size = draw(st.sampled_from([1, 2, 3, 4]))
-    config = {
+    config: dict[str, Any] = {
         "model_type": "llama",
         "hidden_size": draw(st.sampled_from([query * size, 10, 16, 24])),
         "intermediate_size": draw(st.integers(1, 40)),
@@ -51,8 +51,12 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     flags: dict[str, Any] = {"tp_degree": degree, "torch_dtype": draw(DTYPES)}
     flags |= {name: True for name in SWITCHES if draw(st.booleans())}
     flags["cast_type"] = draw(st.sampled_from(["config", "as-declared"]))
-    flags["start_rank_id"] = draw(st.integers(0, degree - 1))
-    flags["local_ranks_size"] = draw(st.integers(1, degree - flags["start_rank_id"]))
+    # Most combinations that have no layout are left out: refusals have their own tests.
+    config["attention_bias"] &= not flags.get("fused_qkv")
+    config["mlp_bias"] &= config["intermediate_size"] % degree == 0
+    if not flags.get("vocab_parallel"):
+        flags["start_rank_id"] = draw(st.integers(0, degree - 1))
+        flags["local_ranks_size"] = draw(st.integers(1, degree - flags["start_rank_id"]))
     tensors = llama_tensors(config)
     dtype = draw(DTYPES)
     dtypes = {name: draw(DTYPES) for name, _ in tensors if "norm" in name and draw(st.booleans())}
@@ -110,8 +114,9 @@ def test_any_plan_streams_to_what_the_rules_say(case: dict[str, Any], chunk: int
         try:
             plan = make_plan(checkpoint, case["neuron_config"])
         except LayoutRefused as refusal:
-            note(str(refusal))
+            event(f"refused: {str(refusal)[:24]}")
             return
+        event("made")
         expected = [
             {name: (array.shape, array.tobytes()) for name, array in rank.items()}
             for rank in reference_shards(case["hf_config"], case["neuron_config"], source_arrays(case))
@@ -121,10 +126,10 @@ def test_any_plan_streams_to_what_the_rules_say(case: dict[str, Any], chunk: int
 
 
 def test_bytes_written_are_foretold_by_the_plan() -> None:
-    case = {"hf_config": {"model_type": "llama", "hidden_size": 8, "intermediate_size": 7, "num_hidden_layers": 1}}
-    case["hf_config"] |= {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 4, "vocab_size": 11}
-    case["hf_config"] |= {"tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False}
-    case |= {"tensors": llama_tensors(case["hf_config"]), "dtype": "float32"}
+    config: dict[str, Any] = {"model_type": "llama", "hidden_size": 8, "intermediate_size": 7, "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 4, "vocab_size": 11}
+    config |= {"tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False}
+    case = {"hf_config": config, "tensors": llama_tensors(config), "dtype": "float32"}
     with tempfile.TemporaryDirectory() as name:
         plan = make_plan(open_checkpoint(write_checkpoint(Path(name), case)), {"tp_degree": 2})
         sink = TensorSink()
