@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import lifecycle, nodes, status, volumes
+from . import images, lifecycle, nodes, status, volumes
 from .failures import ClusterError
 from .layout import LAYOUT, NODES, Node, node_named
 from .progress import say
@@ -50,8 +50,17 @@ def _parser() -> argparse.ArgumentParser:
     start = add("node-start", "bring a lost node back", _on_node(nodes.start))
     for command in (stop, start):
         command.add_argument("node", choices=[node.name for node in NODES])
+    build = add("images", "build the images and push them to the registry", lambda options: _images(options.names))
+    build.add_argument("names", nargs="*", metavar="operator|worker", help="both without a name")
     add("recycle", "make volumes whose claim is gone claimable again", lambda _: recycle_volumes())
     return parser
+
+
+def _images(names: list[str]) -> None:
+    unknown = sorted(set(names) - set(images.DOCKERFILES))
+    if unknown:
+        raise ClusterError(f"there is no image {', '.join(unknown)}; there are {', '.join(images.DOCKERFILES)}.")
+    images.build(names)
 
 
 def _on_node(act: Callable[[Node], None]) -> Command:

@@ -11,11 +11,11 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 def hierarchies() -> list[Path]:
-    """One folder for each controller in version 1, a single one in version 2."""
+    """One folder for each controller in version 1, a single one in version 2; both where a machine mounts both."""
     if (ROOT / "cgroup.controllers").exists():
         return [ROOT]
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    return sorted({Path(fields[1]).resolve() for fields in mounts if fields[2] == "cgroup"})
+    return sorted({Path(fields[1]).resolve() for fields in mounts if fields[2] in ("cgroup", "cgroup2")})
 
 
 def ensure_cgroups() -> None:
@@ -65,8 +65,8 @@ def _inherit_processors(group: Path) -> None:
 def _enable_controllers(group: Path) -> None:
     """Version 2 hands controllers down one level at a time."""
     available = group / "cgroup.controllers"
-    if available.exists():
-        wanted = " ".join(f"+{name}" for name in available.read_text().split())
+    wanted = " ".join(f"+{name}" for name in available.read_text().split()) if available.exists() else ""
+    if wanted:
         (group / "cgroup.subtree_control").write_text(wanted)
 
 
