@@ -71,6 +71,8 @@ class WorkerProgress(Tolerant):
     phase: str
     started_at: datetime
     percent: int | None = None
+    updated_at: datetime | None = None
+    """When `percent` was last written: it moves by 5 or more, and at most every 30 seconds."""
 
 
 class WorkerStatus(Tolerant):
