@@ -1,0 +1,100 @@
+"""What computes a model, behind one small interface: compile, load, generate.
+
+Importing this package imports no engine: each brings its own framework, and that takes seconds.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import neuronmodel_api.config as api
+from neuronmodel_api import exits
+from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.stream import RankTensor
+
+# Called with the steps that are done and all there are.
+Steps = Callable[[int, int], None]
+
+
+class NoEngine(WorkerFailure):
+    reason = "NoEngine"
+    exit_code = exits.NO_ENGINE
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """`temperature` 0 takes the likeliest token; `top_k` None considers all tokens; without `seed` each run differs."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """In tokens: the longest prompt, prompt and answer together; and how many answers are computed side by side."""
+
+    context_length: int
+    sequence_length: int
+    batch_size: int
+
+
+class LoadedModel(Protocol):
+    limits: Limits
+
+    def warm_up(self) -> None:
+        """Compute once what the first request would otherwise wait for."""
+
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
+        """Tokens until the sequence is full; the caller stops earlier by closing the iterator. At most
+        `limits.batch_size` at a time, each in a thread of its own; one more waits."""
+
+
+class CompiledModel(Protocol):
+    def load(self, ranks: Sequence[Mapping[str, RankTensor]]) -> LoadedModel:
+        """Hand over every rank's tensors. Raises ArtifactDamaged when they are not what the graph takes."""
+
+
+class Engine(Protocol):
+    def version(self) -> str:
+        """Of everything that decides what `compile` makes, beside its inputs."""
+
+    def graph_inputs(self, plan: Plan, neuron_config: Mapping[str, object]) -> dict[str, object]:
+        """All that shapes the graph: no weights and no paths. Raises a BadInput for what this engine cannot do."""
+
+    def compile(self, plan: Plan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
+        """Put the compiled model's files into `directory`, which exists and is empty."""
+
+    def open(self, directory: Path) -> CompiledModel:
+        """Raises ArtifactDamaged."""
+
+
+def open_engine(name: api.Engine) -> Engine:
+    """The engine with its framework imported. Raises NoEngine."""
+    if name is api.Engine.NEURON:
+        raise NoEngine(
+            "This image has no Neuron engine. Set spec.worker.image to one that holds the Neuron SDK, or engine: CPU."
+        )
+    try:
+        from neuronmodel_worker.engines.cpu import CpuEngine
+    except ModuleNotFoundError as error:
+        raise NoEngine(
+            f"The CPU engine needs PyTorch, and this installation lacks the module {error.name}. "
+            "Install it with the extra `cpu`."
+        ) from error
+    return CpuEngine()
+
+
+__all__ = [
+    "CompiledModel",
+    "Engine",
+    "Limits",
+    "LoadedModel",
+    "NoEngine",
+    "Sampling",
+    "Steps",
+    "open_engine",
+]

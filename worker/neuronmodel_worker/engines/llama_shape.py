@@ -1,0 +1,202 @@
+"""What a Llama graph is made from: the architecture of config.json and the flags that shape the graph, no weights.
+
+The whole of it is part of a compiled model's key, so what is not here cannot change the graph.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+
+from neuronmodel_worker.failures import BadInput, ConfigInvalid
+from neuronmodel_worker.layouts.draft import ModelConfig, parse_config
+from neuronmodel_worker.layouts.flags import Flags
+from neuronmodel_worker.layouts.geometry import equal_part
+from neuronmodel_worker.layouts.heads import place_heads
+from neuronmodel_worker.plan import Plan
+
+# NxD Inference's own default, where neither the spec nor the flags say how long a sequence may become.
+DEFAULT_SEQUENCE_LENGTH = 128
+
+
+class EngineRefused(BadInput):
+    """The CPU engine does not compute what this checkpoint or these flags ask for."""
+
+    reason = "EngineRefused"
+
+
+class LlamaConfig(ModelConfig):
+    """The fields that decide values and not only shapes, with transformers' defaults for Llama."""
+
+    rms_norm_eps: PositiveFloat = 1e-6
+    rope_theta: PositiveFloat = 10000.0
+    rope_scaling: dict[str, Any] | None = None
+    max_position_embeddings: PositiveInt = 2048
+    hidden_act: str = "silu"
+
+
+class Lengths(BaseModel):
+    """NeuronConfig's sizes of a graph, by NxD Inference's names and defaults."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    batch_size: PositiveInt = 1
+    seq_len: PositiveInt = DEFAULT_SEQUENCE_LENGTH
+    max_context_length: PositiveInt | None = None
+
+
+@dataclass(frozen=True)
+class LlamaShape:
+    """`heads` and `key_value_heads` are one rank's, padding included; `vocabulary` and `hidden_size` the model's."""
+
+    degree: int
+    dtype: str
+    layers: int
+    hidden_size: int
+    vocabulary: int
+    heads: int
+    key_value_heads: int
+    head_size: int
+    norm_epsilon: float
+    rotary_frequencies: tuple[float, ...] = field(repr=False)
+    attention_bias: bool
+    mlp_bias: bool
+    fused_qkv: bool
+    vocabulary_rows: int
+    """Of one rank's embeddings with vocab_parallel; 0: they are split by columns."""
+    transposed_qkv: bool
+    transposed_mlp: bool
+    transposed_out: bool
+    skip_gamma_qkv: bool
+    skip_gamma_mlp: bool
+    batch_size: int
+    sequence_length: int
+    context_length: int
+    """The longest prompt."""
+
+    def inputs(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def llama_shape(plan: Plan, neuron_config: Mapping[str, object]) -> LlamaShape:
+    """Raises EngineRefused for what the CPU engine does not compute, ConfigInvalid for a config.json that is wrong."""
+    flags = plan.layout.flags
+    _check_family(plan)
+    _check_whole(flags)
+    config = parse_config(plan.checkpoint, LlamaConfig)
+    _check_activation(config)
+    lengths = _lengths(neuron_config)
+    heads = place_heads(config.num_attention_heads, config.key_value_heads, flags.tp_degree)
+    head_size = config.head_dim or config.divided_head_size
+    return LlamaShape(
+        degree=flags.tp_degree,
+        dtype=plan.layout.dtype,
+        layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        vocabulary=config.vocab_size,
+        heads=len(heads.query) // flags.tp_degree,
+        key_value_heads=len(heads.key_value) // flags.tp_degree,
+        head_size=head_size,
+        norm_epsilon=config.rms_norm_eps,
+        rotary_frequencies=rotary_frequencies(config, head_size),
+        attention_bias=bool(config.attention_bias),
+        mlp_bias=bool(config.mlp_bias),
+        fused_qkv=flags.fused_qkv,
+        vocabulary_rows=equal_part(config.vocab_size, flags.tp_degree) if flags.vocab_parallel else 0,
+        transposed_qkv=flags.transposed_fused_qkv,
+        transposed_mlp=flags.transposed_mlp,
+        transposed_out=flags.transposed_out,
+        skip_gamma_qkv=flags.skip_gamma_qkv,
+        skip_gamma_mlp=flags.skip_gamma_mlp,
+        batch_size=lengths.batch_size,
+        sequence_length=lengths.seq_len,
+        context_length=min(lengths.max_context_length or lengths.seq_len, lengths.seq_len),
+    )
+
+
+def _check_family(plan: Plan) -> None:
+    if plan.layout.family != "llama":
+        raise EngineRefused(
+            f"The CPU engine runs Llama models, and this checkpoint is of type {plan.layout.family}. "
+            "Use a Llama checkpoint, or engine: Neuron."
+        )
+
+
+def _check_whole(flags: Flags) -> None:
+    if flags.local_ranks < flags.tp_degree:
+        raise EngineRefused(
+            f"The CPU engine computes all {flags.tp_degree} ranks in one process, and local_ranks_size is "
+            f"{flags.local_ranks}. Leave start_rank_id and local_ranks_size out."
+        )
+
+
+def _check_activation(config: LlamaConfig) -> None:
+    if config.hidden_act not in ("silu", "swish"):
+        raise EngineRefused(
+            f"config.json has hidden_act {config.hidden_act!r}, and the CPU engine knows silu alone. "
+            "Use a checkpoint with silu, or engine: Neuron."
+        )
+
+
+def _lengths(neuron_config: Mapping[str, object]) -> Lengths:
+    try:
+        return Lengths.model_validate(dict(neuron_config))
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise EngineRefused(f"The flag {name} is wrong: {first['msg'].lower()}. Set it to a positive integer.") from error
+
+
+# Rotary position embeddings.
+
+
+class LlamaThreeScaling(BaseModel):
+    """rope_scaling of Llama 3.1 and later."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    factor: PositiveFloat
+    low_freq_factor: PositiveFloat
+    high_freq_factor: PositiveFloat
+    original_max_position_embeddings: PositiveInt
+
+
+class LinearScaling(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    factor: NonNegativeFloat
+
+
+def rotary_frequencies(config: LlamaConfig, head_size: int) -> tuple[float, ...]:
+    """Radians a position, one for each pair of a head's elements. Raises EngineRefused, ConfigInvalid."""
+    plain = tuple(config.rope_theta ** (-2 * pair / head_size) for pair in range(head_size // 2))
+    scaling = config.rope_scaling or {}
+    kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    try:
+        if kind == "default":
+            return plain
+        if kind == "linear":
+            factor = LinearScaling.model_validate(scaling).factor
+            return tuple(frequency / factor for frequency in plain)
+        if kind == "llama3":
+            return _llama_three(plain, LlamaThreeScaling.model_validate(scaling))
+    except ValidationError as error:
+        raise ConfigInvalid(f"rope_scaling in config.json is wrong: {error.errors()[0]['msg'].lower()}.") from error
+    raise EngineRefused(
+        f"config.json has rope_scaling of type {kind!r}, and the CPU engine knows default, linear and llama3. "
+        "Use another checkpoint, or engine: Neuron."
+    )
+
+
+def _llama_three(plain: tuple[float, ...], scaling: LlamaThreeScaling) -> tuple[float, ...]:
+    """Long wavelengths are stretched by `factor`, short ones kept, and those between blended (Llama 3.1)."""
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+
+    def scale(frequency: float) -> float:
+        turns = scaling.original_max_position_embeddings * frequency / (2 * math.pi)
+        share = min(max((turns - low) / (high - low), 0.0), 1.0)
+        return (1 - share) * frequency / scaling.factor + share * frequency
+
+    return tuple(map(scale, plain))
