@@ -2,18 +2,18 @@
 
 What the operator asks of the API server, all of it in the namespaces that it watches (the chart's Role or ClusterRole):
 
-| group             | resource               | verbs                                   | why                               |
-| ----------------- | ---------------------- | --------------------------------------- | --------------------------------- |
-| neuronmodel.dev   | neuronmodels           | get, list, watch, patch                 | patch: our finalizer              |
-| neuronmodel.dev   | neuronmodels/status    | patch                                   |                                   |
-| apps              | deployments            | get, list, watch, create, patch, delete | server-side apply is create+patch |
-| apps              | replicasets            | list                                    | whose pods are ours; their Events |
-| batch             | jobs                   | get, list, watch, create, delete        | made once, never patched          |
-| "" (core)         | services               | get, list, watch, create, patch, delete |                                   |
-| "" (core)         | persistentvolumeclaims | get, list, watch, create, patch, delete | users' claims: read, never written |
-| "" (core)         | pods                   | list, watch                             | reports, timings; never written   |
-| "" (core)         | events                 | get, list, create, patch                | children's refusals; our own      |
-| "" (core)         | namespaces             | get                                     | is it terminating                 |
+| group           | resource               | verbs                                   | why                            |
+| --------------- | ---------------------- | --------------------------------------- | ------------------------------ |
+| neuronmodel.dev | neuronmodels           | get, list, watch, patch                 | patch: our finalizer           |
+| neuronmodel.dev | neuronmodels/status    | patch                                   |                                |
+| apps            | deployments            | get, list, watch, create, patch, delete | apply is create and patch      |
+| apps            | replicasets            | list                                    | whose pods; their Events       |
+| batch           | jobs                   | get, list, watch, create, delete        | made once, never patched       |
+| "" (core)       | services               | get, list, watch, create, patch, delete |                                |
+| "" (core)       | persistentvolumeclaims | get, list, watch, create, patch, delete | users' own are only read       |
+| "" (core)       | pods                   | list, watch                             | reports, timings; only read    |
+| "" (core)       | events                 | get, list, create, patch                | children's refusals; our own   |
+| "" (core)       | namespaces             | get                                     | is it terminating              |
 
 No Secrets, no Nodes, no PersistentVolumes, no CustomResourceDefinitions (kopf's scanning is off), no wildcards. With
 `blockOwnerDeletion` set on children, clusters that run OwnerReferencesPermissionEnforcement also want `update` on
@@ -22,13 +22,15 @@ No Secrets, no Nodes, no PersistentVolumes, no CustomResourceDefinitions (kopf's
 
 import asyncio
 import json
+import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
+import kopf
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
@@ -40,8 +42,11 @@ from neuronmodel_operator.plan import ObjectRef
 
 REQUEST_SECONDS: Final = 15.0
 MAX_CONNECTIONS: Final = 32
+WAIT_SECONDS: Final = 5.0
 
 MERGE_PATCH: Final = "application/merge-patch+json"
+
+_log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 CountCall = Callable[[str, str, int], None]
@@ -86,7 +91,14 @@ def kind_of(api_version: str, kind: str) -> Kind:
 class ApiError(Exception):
     """What the API server answered, or that it did not (status 0)."""
 
-    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        retry_after: float | None = None,
+        causes: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
@@ -94,6 +106,8 @@ class ApiError(Exception):
         self.message = message
         self.retry_after = retry_after
         """Seconds."""
+        self.causes = causes
+        """Reasons among the Status object's details, as NamespaceTerminating."""
 
 
 class Api:
@@ -113,11 +127,16 @@ class Api:
                 return None
             raise
 
-    async def list(self, kind: Kind, namespace: str, *, labels: str | None = None, fields: str | None = None,
-                   limit: int | None = None) -> tuple[Object, ...]:
-        answer = await self._call(
-            "list", kind, namespace, label_selector=labels, field_selector=fields, limit=limit
-        )
+    async def list(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        *,
+        labels: str | None = None,
+        fields: str | None = None,
+        limit: int | None = None,
+    ) -> tuple[Object, ...]:
+        answer = await self._call("list", kind, namespace, label_selector=labels, field_selector=fields, limit=limit)
         # The items of a list carry neither.
         return tuple(item | {"apiVersion": kind.api_version, "kind": kind.kind} for item in answer["items"])
 
@@ -162,8 +181,14 @@ class Api:
         await self._call("delete", kind_of(ref.api_version, ref.kind), namespace, ref.name, body=options)
 
     async def _call(
-        self, verb: str, kind: Kind, namespace: str | None, name: str | None = None, *,
-        subresource: str | None = None, **params: Any,
+        self,
+        verb: str,
+        kind: Kind,
+        namespace: str | None,
+        name: str | None = None,
+        *,
+        subresource: str | None = None,
+        **params: Any,
     ) -> Object:
         status = 0
         try:
@@ -197,7 +222,42 @@ async def connect(count: CountCall) -> AsyncIterator[Api]:
         yield Api(client, count)
 
 
-_METHODS: Final = {"get": "get", "list": "get", "create": "post", "apply": "patch", "patch": "patch", "delete": "delete"}
+async def wait_for_models(api: Api, namespaces: Sequence[str]) -> None:
+    """Until the API server serves NeuronModels: kopf finds out once, at its start, which resources exist."""
+    told = False
+    while True:
+        try:
+            for namespace in namespaces or (None,):
+                await api.list(MODEL, namespace, limit=1)
+            return
+        except ApiError as error:
+            if not told:
+                _log.warning("waiting until NeuronModels can be listed (is the CRD installed?): %s", error)
+            told = True
+            await asyncio.sleep(WAIT_SECONDS)
+
+
+def kopf_session(server: str, settings: kopf.OperatorSettings, trace: aiohttp.TraceConfig) -> kopf.AiohttpSession:
+    """The session that kopf watches through, by the same account as ours. kopf asks anew when a token has expired."""
+    info = kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
+    if info is None:
+        raise kopf.LoginError("there is neither a service account nor a kubeconfig; set KUBECONFIG")
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+        headers=info.as_http_headers(),
+        trace_configs=[trace],
+    )
+    return kopf.AiohttpSession(server=server, default_namespace=info.default_namespace, aiohttp_session=session)
+
+
+_METHODS: Final = {
+    "get": "get",
+    "list": "get",
+    "create": "post",
+    "apply": "patch",
+    "patch": "patch",
+    "delete": "delete",
+}
 
 
 def _resource(kind: Kind) -> Any:
@@ -224,4 +284,5 @@ def _translate(error: ApiException) -> ApiError:
         status.get("reason") or error.reason or "Unknown",
         status.get("message") or f"the API server answered {error.status} {error.reason}",
         float(after) if after and after.isdigit() else None,
+        frozenset(cause.get("reason", "") for cause in (status.get("details") or {}).get("causes") or ()),
     )

@@ -34,7 +34,7 @@ class Plan:
     """Idempotent: carried out twice it does what it does once."""
 
     finalizer: bool | None = None
-    """True: must be there; False: must go; None: as it is."""
+    """True: must be there, before anything else is done; False: must go, after all else is; None: as it is."""
     delete: tuple[ObjectRef, ...] = ()
     apply: tuple[Manifest, ...] = ()
     """By server-side apply."""

@@ -1,0 +1,77 @@
+"""The operator's own metrics, and nothing of the models': those are at each worker's /metrics."""
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from neuronmodel_api.status import Condition
+
+Conditions = Iterable[Condition]
+
+
+class Metrics:
+    """Counts, and asks for the rest when it is scraped."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.reconciles = Counter(
+            "neuronmodel_operator_reconciles", "Passes over a NeuronModel.", ["outcome"], registry=self.registry
+        )
+        """outcome: Done, Failed, Gone."""
+        self.seconds = Histogram(
+            "neuronmodel_operator_reconcile_duration_seconds",
+            "One pass over a NeuronModel.",
+            registry=self.registry,
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+        )
+        self.errors = Counter("neuronmodel_operator_errors", "Passes that failed.", ["kind"], registry=self.registry)
+        """kind: the API server's reason (Conflict, NoAnswer, …) or the name of an exception of ours."""
+        self.report_errors = Counter(
+            "neuronmodel_operator_report_errors",
+            "Questions to a worker without an answer that counts.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.calls = Counter(
+            "neuronmodel_operator_api_calls",
+            "Requests to the API server beside watches, code 0: no answer.",
+            ["verb", "kind", "code"],
+            registry=self.registry,
+        )
+
+    def count_call(self, verb: str, kind: str, code: int) -> None:
+        self.calls.labels(verb, kind, str(code)).inc()
+
+    def count_report_error(self, reason: str) -> None:
+        self.report_errors.labels(reason).inc()
+
+    def follow(self, conditions: Callable[[], Mapping[str, Conditions]], overdue_seconds: Callable[[], float]) -> None:
+        """From now on a scrape also shows the models by condition, and how late the latest pass is."""
+        self.registry.register(_State(conditions, overdue_seconds))
+
+
+class _State(Collector):
+    def __init__(
+        self, conditions: Callable[[], Mapping[str, Conditions]], overdue_seconds: Callable[[], float]
+    ) -> None:
+        self._conditions = conditions
+        self._overdue_seconds = overdue_seconds
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        models = self._conditions()
+        tally = Tally((c.type.value, c.status) for conditions in models.values() for c in conditions)
+        by_condition = GaugeMetricFamily(
+            "neuronmodel_operator_models", "NeuronModels by condition and its status.", labels=["condition", "status"]
+        )
+        for (condition, status), count in sorted(tally.items()):
+            by_condition.add_metric([condition, status], count)
+        yield by_condition
+        yield GaugeMetricFamily("neuronmodel_operator_followed_models", "NeuronModels followed.", value=len(models))
+        yield GaugeMetricFamily(
+            "neuronmodel_operator_overdue_seconds",
+            "How late the latest pass is; 0: none is.",
+            value=self._overdue_seconds(),
+        )

@@ -1,0 +1,254 @@
+"""Everything that exists for one NeuronModel, as one immutable value.
+
+The watches say *when* to look; what is there is read live. kopf's indices would be nearer at hand, but kopf never
+forgets an object that was deleted while a watch was being re-established (its re-listing reports what exists, not what
+went), and a Job that is believed to exist for ever stops everything. A live look is bounded (two GETs by name, three
+LISTs by label, a GET for each claim) and consistent with our own last write, so nothing is made twice and no status
+goes back and forth. It is taken only when a watch reported a change, when the plan asked for it, or when the last one
+has aged; the frequent passes that only ask workers for their reports reuse it (`Snapshot.fresh_seconds`).
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from pydantic import ValidationError
+
+from neuronmodel_api import names
+from neuronmodel_api.spec import NeuronModelSpec
+from neuronmodel_api.status import ConditionType, NeuronModelStatus
+from neuronmodel_operator import client
+from neuronmodel_operator.client import Api
+from neuronmodel_operator.observed import Claim, Model, Object, Observed
+
+SETTLED_FRESH_SECONDS: Final = 300.0
+"""The slow resync: a change that every watch missed is found after so long."""
+UNSETTLED_FRESH_SECONDS: Final = 10.0
+"""Refusals and mount failures exist only as Events, which are not watched."""
+STUCK_FRESH_SECONDS: Final = 60.0
+"""For what has been unsettled for longer than STUCK_AFTER_SECONDS."""
+STUCK_AFTER_SECONDS: Final = 600.0
+SETTLING_SECONDS: Final = 60.0
+"""How long after a pod became ready its Events are still read."""
+
+
+@dataclass(frozen=True)
+class ModelKey:
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One look, and what `apply` needs of it beside."""
+
+    observed: Observed
+    """Without reports and refusals."""
+    raw: Object
+    """The NeuronModel as the API server gave it."""
+    askable: frozenset[str] = frozenset()
+    """UIDs of the pods whose Job or ReplicaSet exists and is ours: the only ones that are asked for reports."""
+    taken: frozenset[tuple[str, str]] = frozenset()
+    """(kind, name) of objects that have a child's name and are somebody else's."""
+    leaving: frozenset[tuple[str, str]] = frozenset()
+    """(kind, name) of children of a former NeuronModel of that name, which the garbage collector is about to remove."""
+    fresh_seconds: float = SETTLED_FRESH_SECONDS
+
+    def with_model(self, raw: Object) -> "Snapshot":
+        """After a write to the NeuronModel answered with `raw`."""
+        return replace(self, raw=raw, observed=replace(self.observed, model=parse_model(raw)))
+
+
+async def look(api: Api, key: ModelKey, now: datetime) -> Snapshot | None:
+    """None: the NeuronModel is gone. Raises client.ApiError, and pydantic.ValidationError for a spec that this version
+    can't read."""
+    raw = await api.get(client.MODEL, key.namespace, key.name)
+    if raw is None or raw["metadata"]["uid"] != key.uid:
+        return None
+    model = parse_model(raw)
+    by_uid = f"{names.LABEL_UID}={key.uid}"
+    deployment, service, jobs, replica_sets, pods, claims = await asyncio.gather(
+        api.get(client.DEPLOYMENT, key.namespace, names.deployment(key.name)),
+        api.get(client.SERVICE, key.namespace, names.service(key.name)),
+        api.list(client.JOB, key.namespace, labels=by_uid),
+        api.list(client.REPLICA_SET, key.namespace, labels=by_uid),
+        api.list(client.POD, key.namespace, labels=by_uid),
+        _claims(api, model),
+    )
+    named = [child for child in (deployment, service, _templated(claims, model)) if child is not None]
+    jobs = owned(jobs, {key.uid})
+    own_deployment = deployment if deployment and is_owned(deployment, {key.uid}) else None
+    replica_sets = owned(replica_sets, _uids([own_deployment] if own_deployment else []))
+    pods = tuple(pod for pod in pods if _is_made_for(pod, key))
+    children = [*jobs, *replica_sets, *pods, *(claim.object for claim in claims.values() if claim.object)]
+    unsettled = [child for child in children if not is_settled(child, model, now)]
+    events, terminating, others = await asyncio.gather(
+        _events(api, key.namespace, unsettled),
+        _namespace_terminating(api, model),
+        _other_models(api, model),
+    )
+    observed = Observed(
+        model=model,
+        deployment=own_deployment,
+        service=service if service and is_owned(service, {key.uid}) else None,
+        jobs=_oldest_first(jobs),
+        pods=_oldest_first(pods),
+        claims=claims,
+        events=events,
+        namespace_terminating=terminating,
+        other_models=others,
+    )
+    return Snapshot(
+        observed=observed,
+        raw=raw,
+        askable=frozenset(_uids(owned(pods, _uids(jobs) | _uids(replica_sets)))),
+        taken=frozenset((o["kind"], o["metadata"]["name"]) for o in named if _standing(o, key) == "Foreign"),
+        leaving=frozenset((o["kind"], o["metadata"]["name"]) for o in named if _standing(o, key) == "Former"),
+        fresh_seconds=_fresh_seconds(unsettled, now),
+    )
+
+
+def parse_model(raw: Object) -> Model:
+    """Raises pydantic.ValidationError for a spec that this version can't read; a status like that is begun anew."""
+    meta = raw["metadata"]
+    deletion = meta.get("deletionTimestamp")
+    return Model(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta["uid"],
+        generation=meta["generation"],
+        created_at=datetime.fromisoformat(meta["creationTimestamp"]),
+        deletion_requested_at=datetime.fromisoformat(deletion) if deletion else None,
+        annotations=meta.get("annotations") or {},
+        finalizers=tuple(meta.get("finalizers") or ()),
+        spec=NeuronModelSpec.model_validate(raw["spec"]),
+        status=_parse_status(raw.get("status") or {}),
+    )
+
+
+def _parse_status(raw: Mapping[str, Any]) -> NeuronModelStatus:
+    try:
+        return NeuronModelStatus.model_validate(raw)
+    except ValidationError:
+        return NeuronModelStatus()
+
+
+def claim_names(model: Model) -> frozenset[str]:
+    """Of every claim that the spec names or implies."""
+    spec = model.spec
+    named = (
+        spec.model.source.persistent_volume_claim,
+        spec.artifacts.persistent_volume_claim,
+        spec.scratch.persistent_volume_claim,
+    )
+    templated = {names.templated_claim(model.name)} if spec.artifacts.template else set()
+    return frozenset({claim.claim_name for claim in named if claim} | templated)
+
+
+def is_owned(child: Object, uids: Iterable[str]) -> bool:
+    return any(owner["uid"] in uids for owner in child["metadata"].get("ownerReferences", ()))
+
+
+def _is_made_for(pod: Object, key: ModelKey) -> bool:
+    """By its controller's name, which is still there when the controller itself is gone and its pod lingers."""
+    owners = pod["metadata"].get("ownerReferences", ())
+    return any(o["kind"] in ("Job", "ReplicaSet") and o["name"].startswith(f"{key.name}-") for o in owners)
+
+
+def _standing(child: Object, key: ModelKey) -> Literal["Own", "Former", "Foreign"]:
+    """Own is what is owned, and what a NeuronModel of that name left: a claim, children orphaned by a deletion."""
+    if is_owned(child, {key.uid}):
+        return "Own"
+    labels = child["metadata"].get("labels", {})
+    if labels.get(names.LABEL_MANAGED_BY) != names.MANAGED_BY or labels.get(names.LABEL_MODEL) != key.name:
+        return "Foreign"
+    return "Former" if child["metadata"].get("ownerReferences") else "Own"
+
+
+def _templated(claims: Mapping[str, Claim], model: Model) -> Object | None:
+    claim = claims.get(names.templated_claim(model.name)) if model.spec.artifacts.template else None
+    return claim.object if claim else None
+
+
+def owned(children: Iterable[dict[str, Any]], uids: Iterable[str]) -> tuple[dict[str, Any], ...]:
+    return tuple(child for child in children if is_owned(child, uids))
+
+
+def is_settled(child: Object, model: Model, now: datetime) -> bool:
+    """Whether no Event about it matters any more."""
+    ready = model.status.condition(ConditionType.READY)
+    if ready is None or ready.status != "True":
+        return bool(child["kind"] == "PersistentVolumeClaim" and child.get("status", {}).get("phase") == "Bound")
+    if child["kind"] == "Pod":
+        return _ready_for(child, now) > SETTLING_SECONDS
+    return True
+
+
+def _ready_for(pod: Object, now: datetime) -> float:
+    """Seconds; negative while it isn't ready. An ended pod has been ready for ever."""
+    status = pod.get("status", {})
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return float("inf")
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "Ready" and condition["status"] == "True" and condition.get("lastTransitionTime"):
+            return (now - datetime.fromisoformat(condition["lastTransitionTime"])).total_seconds()
+    return -1.0
+
+
+def _fresh_seconds(unsettled: Iterable[Object], now: datetime) -> float:
+    ages = [(now - _created(child)).total_seconds() for child in unsettled]
+    if not ages:
+        return SETTLED_FRESH_SECONDS
+    return UNSETTLED_FRESH_SECONDS if min(ages) < STUCK_AFTER_SECONDS else STUCK_FRESH_SECONDS
+
+
+async def _claims(api: Api, model: Model) -> dict[str, Claim]:
+    wanted = sorted(claim_names(model))
+    found = await asyncio.gather(*(api.get(client.CLAIM, model.namespace, name) for name in wanted))
+    return {name: Claim(name=name, object=claim) for name, claim in zip(wanted, found, strict=True)}
+
+
+async def _events(api: Api, namespace: str, children: Iterable[Object]) -> tuple[Object, ...]:
+    """Asked for by the UID of each child: the API server has no index, but a namespace's Events are many to carry."""
+    selectors = [f"involvedObject.uid={child['metadata']['uid']}" for child in children]
+    lists = await asyncio.gather(*(api.list(client.EVENT, namespace, fields=fields) for fields in selectors))
+    wanted = [e for events in lists for e in events if e.get("type") == "Warning" or e.get("reason") == "Pulled"]
+    return tuple(sorted(wanted, key=_event_time))
+
+
+async def _namespace_terminating(api: Api, model: Model) -> bool:
+    """Asked only for a NeuronModel that goes: nothing else depends on it."""
+    if model.deletion_requested_at is None:
+        return False
+    namespace = await api.get(client.NAMESPACE, None, model.namespace)
+    return namespace is None or "deletionTimestamp" in namespace["metadata"]
+
+
+async def _other_models(api: Api, model: Model) -> tuple[Object, ...]:
+    """Asked only for a NeuronModel that goes: what it alone used goes with it."""
+    if model.deletion_requested_at is None:
+        return ()
+    models = await api.list(client.MODEL, model.namespace)
+    return tuple(other for other in models if other["metadata"]["uid"] != model.uid)
+
+
+def _uids(objects: Iterable[Object]) -> set[str]:
+    return {o["metadata"]["uid"] for o in objects}
+
+
+def _created(o: Object) -> datetime:
+    return datetime.fromisoformat(o["metadata"]["creationTimestamp"])
+
+
+def _oldest_first(objects: Iterable[Object]) -> tuple[Object, ...]:
+    return tuple(sorted(objects, key=lambda o: (o["metadata"]["creationTimestamp"], o["metadata"]["name"])))
+
+
+def _event_time(event: Object) -> str:
+    """RFC 3339 in UTC sorts as text; the second is as fine as it needs to be."""
+    series = event.get("series") or {}
+    moment = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
+    return str(moment or event["metadata"]["creationTimestamp"])[:19]

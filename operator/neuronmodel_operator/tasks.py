@@ -1,0 +1,362 @@
+"""One task a NeuronModel: woken, retried with backoff, watched over.
+
+A task looks at the cluster, decides and carries out, again and again, one pass at a time, until its NeuronModel is
+gone. It is level-triggered: a wake says only that something may have changed, any number of wakes before a pass are
+one, and a wake during a pass is another pass after it.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any, Final, Protocol
+
+from neuronmodel_api import names
+from neuronmodel_api.status import Condition
+from neuronmodel_operator.apply import Applier, Outcome, StoppingError
+from neuronmodel_operator.client import Api, ApiError
+from neuronmodel_operator.metrics import Metrics
+from neuronmodel_operator.observe import ModelKey, Snapshot, claim_names, look
+from neuronmodel_operator.observed import Object, Observed, Refusal
+from neuronmodel_operator.plan import Plan
+from neuronmodel_operator.reports import Heard, Reporter, Reports
+from neuronmodel_operator.settings import Settings
+
+FIRST_BACKOFF_SECONDS: Final = 1.0
+LAST_BACKOFF_SECONDS: Final = 60.0
+GATHER_SECONDS: Final = 0.1
+"""Between a wake and its pass: a pod that starts makes half a dozen events within a moment."""
+LOOK_AGAIN_SECONDS: Final = 5.0
+"""After a write whose event no watch delivered."""
+MAX_PASSES: Final = 16
+"""Under way at once: a restart with hundreds of NeuronModels is no stampede."""
+STOP_SECONDS: Final = 5.0
+"""How long passes under way may take to reach their next write when the operator ends."""
+
+_log = logging.getLogger(__name__)
+
+Decide = Callable[[Observed, datetime, Settings], Plan]
+
+
+class Clock(Protocol):
+    """Time, and waiting for it: injected, so that tests make their own."""
+
+    def now(self) -> datetime: ...
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        ...
+
+    async def wait(self, event: asyncio.Event, seconds: float) -> None:
+        """Until the event is set or so much time has passed."""
+        ...
+
+
+class RealClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return monotonic()
+
+    async def wait(self, event: asyncio.Event, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            return
+
+
+class CarriesOut(Protocol):
+    """As `apply.Applier`."""
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]: ...
+
+    @property
+    def retry_in(self) -> float | None: ...
+
+    async def carry_out(self, plan: Plan, snapshot: Snapshot, *, hold_status: bool) -> Outcome: ...
+
+
+class Listens(Protocol):
+    """As `reports.Heard`."""
+
+    async def listen(self, pods: Iterable[Object], askable: frozenset[str], *, ask: bool) -> Reports: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a task is made of."""
+
+    look: Callable[[], Awaitable[Snapshot | None]]
+    """None: the NeuronModel is gone."""
+    heard: Listens
+    decide: Callable[[Observed], Plan]
+    applier: CarriesOut
+
+
+@dataclass(frozen=True)
+class Agenda:
+    """When what is due next, in monotonic seconds."""
+
+    look_at: float
+    """A pass with a new look at the cluster."""
+    ask_at: float | None = None
+    """A pass that asks the pods; it reuses the last look while that is fresh."""
+
+    @property
+    def due_at(self) -> float:
+        return self.look_at if self.ask_at is None else min(self.look_at, self.ask_at)
+
+
+class ModelTask:
+    """Follows one NeuronModel until it is gone."""
+
+    def __init__(
+        self,
+        key: ModelKey,
+        parts: Parts,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        passes: asyncio.Semaphore,
+        jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 (spreads load, hides nothing)
+    ) -> None:
+        self.key = key
+        self._parts = parts
+        self._clock = clock
+        self._metrics = metrics
+        self._passes = passes
+        self._jitter = jitter
+        self._woken = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._snapshot: Snapshot | None = None
+        self._failures = 0
+        self._not_before = clock.monotonic()
+        self._agenda = Agenda(look_at=clock.monotonic())
+
+    def wake(self) -> None:
+        """Something may have changed."""
+        if not self._woken.is_set():
+            self._woken.set()
+            self._agenda = replace(self._agenda, look_at=min(self._agenda.look_at, self._clock.monotonic()))
+
+    def stop(self) -> None:
+        """Ends the task before its next write."""
+        self._stopping.set()
+        self._woken.set()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    @property
+    def seen_version(self) -> str | None:
+        """The newest version of the NeuronModel that this task has seen, its own writes included."""
+        return self._snapshot.raw["metadata"]["resourceVersion"] if self._snapshot else None
+
+    @property
+    def claims(self) -> frozenset[str]:
+        """Names of the claims whose changes matter."""
+        return claim_names(self._snapshot.observed.model) if self._snapshot else frozenset()
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        return self._snapshot.observed.model.status.conditions if self._snapshot else ()
+
+    @property
+    def overdue_seconds(self) -> float:
+        """How long ago the next pass was due; a pass under way counts from when it was due."""
+        return max(0.0, self._clock.monotonic() - max(self._agenda.due_at, self._not_before))
+
+    async def run(self) -> None:
+        while True:
+            await self._rest()
+            if self.stopping:
+                return
+            async with self._passes:
+                gone = await self._attempt()
+            if gone:
+                return
+
+    async def _rest(self) -> None:
+        """Until something is due; a wake waits a moment for its like, and for the end of a backoff's first second."""
+        while not self.stopping:
+            pause = self._agenda.due_at - self._clock.monotonic()
+            if pause <= 0:
+                break
+            self._woken.clear()
+            await self._clock.wait(self._woken, pause)
+        gather = max(GATHER_SECONDS, self._not_before - self._clock.monotonic())
+        await self._clock.wait(self._stopping, gather)
+
+    async def _attempt(self) -> bool:
+        """One pass, and the agenda for the next. True: the NeuronModel is gone, or the operator ends."""
+        started = self._clock.monotonic()
+        try:
+            agenda = await self._pass()
+        except StoppingError:
+            return True
+        except ApiError as error:
+            self._retreat(error.reason, str(error), error.retry_after)
+            return False
+        except Exception as error:  # one NeuronModel's trouble is not the others'
+            self._retreat(type(error).__name__, repr(error), None)
+            _log.exception("%s/%s: a pass failed", self.key.namespace, self.key.name)
+            return False
+        self._failures = 0
+        self._metrics.seconds.observe(self._clock.monotonic() - started)
+        self._metrics.reconciles.labels("Gone" if agenda is None else "Done").inc()
+        if agenda is not None:
+            self._agenda = replace(agenda, look_at=started) if self._woken.is_set() else agenda
+        return agenda is None
+
+    async def _pass(self) -> Agenda | None:
+        """None: the NeuronModel is gone."""
+        started = self._clock.monotonic()
+        looking = self._snapshot is None or self._agenda.look_at <= started
+        self._woken.clear()
+        if looking:
+            self._snapshot = await self._parts.look()
+        if (snapshot := self._snapshot) is None:
+            return None
+        due = self._agenda.ask_at is not None and self._agenda.ask_at <= started
+        reports = await self._parts.heard.listen(snapshot.observed.pods, snapshot.askable, ask=looking or due)
+        plan, outcome = await self._decide_and_carry_out(snapshot, reports)
+        self._snapshot = outcome.snapshot
+        fresh_until = started + snapshot.fresh_seconds if looking else self._agenda.look_at
+        return self._next(plan, outcome, fresh_until)
+
+    async def _decide_and_carry_out(self, snapshot: Snapshot, reports: Reports) -> tuple[Plan, Outcome]:
+        """Twice where a write was refused, or a refusal ended: the status tells of it in this very pass."""
+        plan = self._decide(snapshot, reports)
+        first = await self._parts.applier.carry_out(plan, snapshot, hold_status=True)
+        if not first.refusals_changed:
+            return plan, first
+        plan = self._decide(first.snapshot, reports)
+        second = await self._parts.applier.carry_out(plan, first.snapshot, hold_status=False)
+        return plan, replace(second, written=first.written or second.written)
+
+    def _decide(self, snapshot: Snapshot, reports: Reports) -> Plan:
+        return self._parts.decide(
+            replace(
+                snapshot.observed,
+                reports=reports.current,
+                last_reports=reports.former,
+                refusals=self._parts.applier.refusals,
+            )
+        )
+
+    def _next(self, plan: Plan, outcome: Outcome, fresh_until: float) -> Agenda:
+        now = self._clock.monotonic()
+        looks = [fresh_until]
+        if plan.wake_after is not None:
+            looks.append(now + plan.wake_after.total_seconds())
+        if outcome.written:
+            looks.append(now + LOOK_AGAIN_SECONDS)
+        if (retry_in := self._parts.applier.retry_in) is not None:
+            looks.append(now + retry_in)
+        ask_at = now + plan.report_interval.total_seconds() if plan.report_interval is not None else None
+        return Agenda(look_at=min(looks), ask_at=ask_at)
+
+    def _retreat(self, kind: str, message: str, retry_after: float | None) -> None:
+        """1, 2, 4 … 60 seconds, shortened by up to half at random; a wake meanwhile is answered after one second."""
+        self._failures += 1
+        pause = min(LAST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(self._failures - 1, 10)) * self._jitter()
+        pause = max(pause, retry_after or 0.0)
+        now = self._clock.monotonic()
+        self._not_before = now + max(min(pause, FIRST_BACKOFF_SECONDS), retry_after or 0.0)
+        self._agenda = Agenda(look_at=now if self._woken.is_set() else now + pause)
+        self._metrics.reconciles.labels("Failed").inc()
+        self._metrics.errors.labels(kind).inc()
+        log = _log.warning if self._failures > 1 else _log.info
+        log("%s/%s: will try again in %.1f s: %s", self.key.namespace, self.key.name, pause, message)
+
+
+class Tasks:
+    """All NeuronModels followed, by UID. What kopf's watches deliver comes in here."""
+
+    def __init__(
+        self, api: Api, reporter: Reporter, decide: Decide, settings: Settings, metrics: Metrics, clock: Clock
+    ) -> None:
+        self._api = api
+        self._reporter = reporter
+        self._decide = decide
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._passes = asyncio.Semaphore(MAX_PASSES)
+        self._followed: dict[str, tuple[ModelTask, asyncio.Task[None]]] = {}
+        metrics.follow(self._conditions, self.overdue_seconds)
+
+    def model_changed(self, model: Mapping[str, Any]) -> None:
+        """Made, changed, deleted or just listed, also one whose deletion began before this operator."""
+        meta = model["metadata"]
+        task = self._task(meta["uid"])
+        if task is None:
+            self._follow(ModelKey(meta["namespace"], meta["name"], meta["uid"]))
+        elif task.seen_version != meta["resourceVersion"]:
+            task.wake()
+
+    def model_gone(self, uid: str) -> None:
+        if task := self._task(uid):
+            task.wake()
+
+    def child_changed(self, labels: Mapping[str, str]) -> None:
+        if task := self._task(labels.get(names.LABEL_UID, "")):
+            task.wake()
+
+    def claim_changed(self, namespace: str, name: str) -> None:
+        """Users' claims carry no label of ours."""
+        for task, _ in self._followed.values():
+            if task.key.namespace == namespace and name in task.claims:
+                task.wake()
+
+    def overdue_seconds(self) -> float:
+        return max((task.overdue_seconds for task, _ in self._followed.values()), default=0.0)
+
+    async def stop(self) -> None:
+        """Lets passes under way reach their next write, then ends them."""
+        for task, _ in self._followed.values():
+            task.stop()
+        running = [runner for _, runner in self._followed.values()]
+        if not running:
+            return
+        _, late = await asyncio.wait(running, timeout=STOP_SECONDS)
+        for runner in late:
+            runner.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    def _follow(self, key: ModelKey) -> None:
+        task = self._new_task(key)
+        runner = asyncio.create_task(task.run(), name=f"{key.namespace}/{key.name}")
+        self._followed[key.uid] = (task, runner)
+        runner.add_done_callback(lambda _: self._followed.pop(key.uid, None))
+
+    def _new_task(self, key: ModelKey) -> ModelTask:
+        applier = Applier(
+            self._api,
+            key,
+            now=self._clock.now,
+            monotonic=self._clock.monotonic,
+            stopping=lambda: task.stopping,
+        )
+        parts = Parts(
+            look=lambda: look(self._api, key, self._clock.now()),
+            heard=Heard(self._reporter),
+            decide=lambda observed: self._decide(observed, self._clock.now(), self._settings),
+            applier=applier,
+        )
+        task = ModelTask(key, parts, clock=self._clock, metrics=self._metrics, passes=self._passes)
+        return task
+
+    def _task(self, uid: str) -> ModelTask | None:
+        found = self._followed.get(uid)
+        return found[0] if found else None
+
+    def _conditions(self) -> dict[str, tuple[Condition, ...]]:
+        return {uid: task.conditions for uid, (task, _) in self._followed.items()}
