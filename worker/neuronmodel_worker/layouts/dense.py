@@ -26,6 +26,7 @@ class Traits:
     query_key_norms: bool = False
     skip_gamma: bool = False
     lm_head_declared: str | None = None
+    attention_knows_rank: bool = True
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Decoder:
             self.add_attention(f"layers.{layer}.")
             self.add_mlp(f"layers.{layer}.")
             self.add_norms(f"layers.{layer}.")
-            self.draft.rank_tensors.append(f"layers.{layer}.self_attn.rank_util.rank")
+            if self.traits.attention_knows_rank:
+                self.draft.rank_tensors.append(f"layers.{layer}.self_attn.rank_util.rank")
         self.draft.rank_tensors.append("rank_util.rank")
 
     # How a matrix is dealt out, with this model's degree and ranks.
@@ -163,6 +165,24 @@ def degrees_dividing(*sizes: int) -> str:
     """A sentence with the degrees that divide all `sizes`."""
     fitting = [d for d in range(1, 257) if not any(size % d for size in sizes)]
     return f"Degrees that fit: {', '.join(map(str, fitting))}."
+
+
+def refuse_other_head_size(draft: Draft, config: ModelConfig) -> None:
+    """For families whose attention divides the hidden size by the heads, whatever `head_dim` says."""
+    rows = config.num_attention_heads * config.divided_head_size
+    query = draft.tensors.get("model.layers.0.self_attn.q_proj.weight")
+    if query and query.shape[:1] != (rows,):
+        raise LayoutRefused(
+            f"The query projection of {draft.checkpoint.path} has {query.shape[0]} rows, and NxD Inference makes "
+            f"{config.num_attention_heads} heads of {config.divided_head_size} for this family (hidden_size "
+            f"{config.hidden_size} // num_attention_heads {config.num_attention_heads}): heads of another size do not "
+            "fit at any degree. Use a model whose heads divide its hidden size."
+        )
+
+
+def refuse_fused_qkv(draft: Draft, family: str) -> None:
+    if draft.flags.fused_qkv:
+        raise LayoutRefused(f"fused_qkv does not go with a {family} model in NxD Inference. Set fused_qkv to false.")
 
 
 def warn_of_dropped_biases(draft: Draft, config: ModelConfig, traits: Traits) -> None:

@@ -1,6 +1,6 @@
 """What a family's layout writes its tensors into: knows the checkpoint, the flags and the rules for types."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -105,7 +105,7 @@ class Draft:
         vector = len(parts[0].source.shape) == 1
         self.targets.append(Target(name, self.cast(declared), (block.rows,) if vector else frame, (block,), transposed))
 
-    def add_stack(self, name: str, frames: list[tuple[Part, ...]], declared: str | None = None) -> None:
+    def add_stack(self, name: str, frames: Sequence[tuple[Part, ...]], declared: str | None = None) -> None:
         """A 3-D tensor of each rank: one transposed frame after the other (experts)."""
         rows, columns = Block(frames[0]).columns, Block(frames[0]).rows
         blocks = tuple(Block(parts, at_row=index * rows) for index, parts in enumerate(frames))

@@ -1,0 +1,22 @@
+"""Mixtral: heads divide the hidden size, queries, keys and values stay apart, experts were declared in float32."""
+
+from pydantic import PositiveInt
+
+from neuronmodel_worker.layouts.dense import Traits, refuse_fused_qkv, refuse_other_head_size
+from neuronmodel_worker.layouts.draft import Draft, ModelConfig
+from neuronmodel_worker.layouts.moe import Experts, lay_out_moe
+
+
+class MixtralConfig(ModelConfig):
+    num_key_value_heads: PositiveInt | None = 8
+    num_local_experts: PositiveInt = 8
+
+
+def lay_out_mixtral(draft: Draft, config: MixtralConfig) -> None:
+    refuse_fused_qkv(draft, "Mixtral")
+    refuse_other_head_size(draft, config)
+    traits = Traits(head_size=config.divided_head_size, lm_head_declared="F32", attention_knows_rank=False)
+    experts = Experts(
+        config.num_local_experts, config.intermediate_size, "block_sparse_moe", "w1", "w3", "w2", declared="F32"
+    )
+    lay_out_moe(draft, config, traits, experts)

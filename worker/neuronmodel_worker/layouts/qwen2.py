@@ -1,0 +1,16 @@
+"""Qwen2: biases on query, key and value always; heads divide the hidden size; the head was declared in float32."""
+
+from pydantic import PositiveInt
+
+from neuronmodel_worker.layouts.dense import Traits, lay_out_dense, refuse_other_head_size
+from neuronmodel_worker.layouts.draft import Draft, ModelConfig
+
+
+class Qwen2Config(ModelConfig):
+    num_key_value_heads: PositiveInt | None = 32
+
+
+def lay_out_qwen2(draft: Draft, config: ModelConfig) -> None:
+    refuse_other_head_size(draft, config)
+    traits = Traits(head_size=config.divided_head_size, query_key_value_bias=True, lm_head_declared="F32")
+    lay_out_dense(draft, config, traits)

@@ -1,0 +1,31 @@
+"""Qwen3-MoE: norms on queries and keys, heads of the size that config.json says, an expert's size of its own."""
+
+from pydantic import PositiveInt
+
+from neuronmodel_worker.failures import LayoutRefused
+from neuronmodel_worker.layouts.dense import Traits
+from neuronmodel_worker.layouts.draft import Draft, ModelConfig
+from neuronmodel_worker.layouts.moe import Experts, lay_out_moe
+
+
+class Qwen3MoeConfig(ModelConfig):
+    num_key_value_heads: PositiveInt | None = 4
+    num_experts: PositiveInt = 128
+    moe_intermediate_size: PositiveInt = 768
+    decoder_sparse_step: PositiveInt = 1
+    mlp_only_layers: list[int] | None = None
+
+
+def lay_out_qwen3_moe(draft: Draft, config: Qwen3MoeConfig) -> None:
+    if config.head_dim is None:
+        raise LayoutRefused("A Qwen3-MoE model needs head_dim in its config.json, and this one has none. Add it.")
+    if config.mlp_only_layers or config.decoder_sparse_step != 1:
+        raise LayoutRefused(
+            "There is no layout for a Qwen3-MoE model with dense layers between (mlp_only_layers or "
+            "decoder_sparse_step). Use a checkpoint whose layers are all sparse."
+        )
+    traits = Traits(head_size=config.head_dim, query_key_norms=True, lm_head_declared="F32")
+    experts = Experts(
+        config.num_experts, config.moe_intermediate_size, "mlp", "gate_proj", "up_proj", "down_proj", know_rank=True
+    )
+    lay_out_moe(draft, config, traits, experts)
