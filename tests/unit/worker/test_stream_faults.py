@@ -184,6 +184,13 @@ def test_a_damaged_rank_file_is_not_read(damage: str, plan: Plan, tmp_path: Path
     assert failure.value.exit_code == exits.ARTIFACT_DAMAGED
 
 
+def test_swapped_ranks_are_noticed_without_a_digest(plan: Plan, tmp_path: Path) -> None:
+    run(plan, FileSink(tmp_path))
+    DAMAGE["swapped"][0](tmp_path / rank_file_name(1))
+    with pytest.raises(ArtifactDamaged, match="holds the tensors of rank 2"):
+        read_rank_files(tmp_path, plan.ranks)
+
+
 def test_progress_counts_every_byte_of_both_sides(plan: Plan, tmp_path: Path) -> None:
     seen: list[Transferred] = []
     result = run(plan, FileSink(tmp_path), seen.append, sizes=Sizes(chunk_bytes=4096))

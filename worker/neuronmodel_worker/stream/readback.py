@@ -37,10 +37,19 @@ def read_rank_files(
 
     def read(rank: int) -> dict[str, RankTensor]:
         file = directory / rank_file_name(rank)
-        return _read_rank_file(file, meter, sealed[file.name] if sealed else None, full)
+        tensors = _read_rank_file(file, meter, sealed[file.name] if sealed else None, full)
+        _check_rank(file, tensors, rank)
+        return tensors
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
         return list(pool.map(read, ranks))
+
+
+def _check_rank(file: Path, tensors: Mapping[str, RankTensor], rank: int) -> None:
+    """Every rank's file has the same names and sizes: two that were swapped betray themselves here alone."""
+    number = tensors.get("rank_util.rank")
+    if number is not None and number.data.tolist() != [rank]:
+        raise ArtifactDamaged(file, f"it holds the tensors of rank {number.data.tolist()[0]}")
 
 
 def _read_rank_file(file: Path, meter: Meter, sealed: WrittenFile | None, full: bool) -> dict[str, RankTensor]:
