@@ -53,7 +53,9 @@ class CpuEngine:
     def open(self, directory: Path) -> "CompiledLlama":
         try:
             shape = LlamaShape(**json.loads((directory / DESCRIPTION_FILE).read_bytes())["shape"])
-            graph = torch.jit.load(str(directory / GRAPH_FILE))
+            graph = torch.jit.load(  # type: ignore[no-untyped-call]
+                str(directory / GRAPH_FILE)
+            )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ArtifactDamaged(directory, f"its graph cannot be loaded ({_first_line(error)})") from error
         return CompiledLlama(graph, shape, directory)

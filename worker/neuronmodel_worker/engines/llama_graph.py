@@ -8,8 +8,9 @@ Suffixes: T tokens, S positions of the cache, V vocabulary, H hidden size, N hea
 rank, D head size. Lists that have an entry for each layer and rank are flat: layer * degree + rank.
 """
 
-# TorchScript reads the annotations of this module: only typing's own generics, no postponed evaluation.
-from typing import Dict, Final, List  # noqa: UP035
+# ruff: noqa: N803, N806 - the suffixes
+
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -39,28 +40,30 @@ class TensorParallelLlama(nn.Module):
     skip_gamma_qkv: Final[bool]
     skip_gamma_mlp: Final[bool]
 
-    embeddings: List[Tensor]
-    embedding_offsets: List[int]
-    heads_of_vocabulary: List[Tensor]
-    final_norms: List[Tensor]
-    attention_norms: List[Tensor]
-    mlp_norms: List[Tensor]
-    queries: List[Tensor]
-    keys: List[Tensor]
-    values: List[Tensor]
-    outputs: List[Tensor]
-    gates: List[Tensor]
-    ups: List[Tensor]
-    downs: List[Tensor]
-    query_biases: List[Tensor]
-    key_biases: List[Tensor]
-    value_biases: List[Tensor]
-    output_biases: List[Tensor]
-    gate_biases: List[Tensor]
-    up_biases: List[Tensor]
-    down_biases: List[Tensor]
-    cached_keys: List[Tensor]
-    cached_values: List[Tensor]
+    embeddings: list[Tensor]
+    embedding_offsets: list[int]
+    heads_of_vocabulary: list[Tensor]
+    final_norms: list[Tensor]
+    attention_norms: list[Tensor]
+    mlp_norms: list[Tensor]
+    queries: list[Tensor]
+    keys: list[Tensor]
+    values: list[Tensor]
+    outputs: list[Tensor]
+    gates: list[Tensor]
+    ups: list[Tensor]
+    downs: list[Tensor]
+    query_biases: list[Tensor]
+    key_biases: list[Tensor]
+    value_biases: list[Tensor]
+    output_biases: list[Tensor]
+    gate_biases: list[Tensor]
+    up_biases: list[Tensor]
+    down_biases: list[Tensor]
+    cached_keys: list[Tensor]
+    cached_values: list[Tensor]
+
+    frequencies: Tensor
 
     def __init__(self, shape: LlamaShape) -> None:
         super().__init__()
@@ -74,7 +77,7 @@ class TensorParallelLlama(nn.Module):
         self.transposed_mlp, self.transposed_out = shape.transposed_mlp, shape.transposed_out
         self.skip_gamma_qkv, self.skip_gamma_mlp = shape.skip_gamma_qkv, shape.skip_gamma_mlp
         self.dtype = DTYPES[shape.dtype]
-        self.register_buffer("frequencies_D", torch.tensor(shape.rotary_frequencies, dtype=torch.float32))
+        self.register_buffer("frequencies", torch.tensor(shape.rotary_frequencies, dtype=torch.float32))
         self._clear()
 
     def _clear(self) -> None:
@@ -87,8 +90,10 @@ class TensorParallelLlama(nn.Module):
         self.gate_biases, self.up_biases, self.down_biases = [], [], []
         self.cached_keys, self.cached_values = [], []
 
-    @torch.jit.export
-    def initialize(self, weights: List[Dict[str, Tensor]], cached_keys: List[Tensor], cached_values: List[Tensor]) -> None:
+    @torch.jit.export  # type: ignore[untyped-decorator]
+    def initialize(
+        self, weights: list[dict[str, Tensor]], cached_keys: list[Tensor], cached_values: list[Tensor]
+    ) -> None:
         """Take every rank's tensors, by NxD Inference's names, and caches [slots, K, S, D] for each layer and rank.
 
         The cache is made outside: TorchScript holds two `torch.zeros` of one shape for the same value and would make
@@ -106,7 +111,7 @@ class TensorParallelLlama(nn.Module):
                 self._take_attention(rank, f"layers.{layer}.")
                 self._take_mlp(rank, f"layers.{layer}.")
 
-    def _take_attention(self, rank: Dict[str, Tensor], layer: str) -> None:
+    def _take_attention(self, rank: dict[str, Tensor], layer: str) -> None:
         self.attention_norms.append(rank[layer + "input_layernorm.weight"])
         prefix = layer + "self_attn.qkv_proj."
         if self.fused_qkv:
@@ -129,7 +134,7 @@ class TensorParallelLlama(nn.Module):
             self.value_biases.append(rank[prefix + "v_proj.bias"])
             self.output_biases.append(rank[layer + "self_attn.o_proj.o_proj.bias"])
 
-    def _take_mlp(self, rank: Dict[str, Tensor], layer: str) -> None:
+    def _take_mlp(self, rank: dict[str, Tensor], layer: str) -> None:
         norm = rank[layer + "post_attention_layernorm.weight"]
         if self.skip_gamma_mlp:
             # NxD Inference multiplies the weight of the *input* norm into gate and up; this undoes it exactly once.
@@ -153,7 +158,7 @@ class TensorParallelLlama(nn.Module):
         sequence in `slot`, whose earlier positions have to be in its cache."""
         hidden_TH = self._embed(tokens_T)
         positions_T = torch.arange(start, start + tokens_T.size(0))
-        angles_TD = positions_T.float().unsqueeze(1) * self.frequencies_D.unsqueeze(0)
+        angles_TD = positions_T.float().unsqueeze(1) * self.frequencies.unsqueeze(0)
         angles_TD = torch.cat([angles_TD, angles_TD], dim=-1)
         cos_TD, sin_TD = angles_TD.cos().to(self.dtype), angles_TD.sin().to(self.dtype)
         mask_TS = torch.arange(start + tokens_T.size(0)).unsqueeze(0) <= positions_T.unsqueeze(1)
@@ -244,7 +249,7 @@ class TensorParallelLlama(nn.Module):
 
     def _logits(self, hidden_TH: Tensor) -> Tensor:
         normal_TH = self._normalize(hidden_TH)
-        parts: List[Tensor] = []
+        parts: list[Tensor] = []
         for rank in range(self.degree):
             mine_TH = (self.final_norms[rank] * normal_TH).to(self.dtype)
             weight = self.heads_of_vocabulary[rank]

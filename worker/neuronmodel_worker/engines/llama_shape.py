@@ -146,7 +146,9 @@ def _lengths(neuron_config: Mapping[str, object]) -> Lengths:
     except ValidationError as error:
         first: Any = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        raise EngineRefused(f"The flag {name} is wrong: {first['msg'].lower()}. Set it to a positive integer.") from error
+        raise EngineRefused(
+            f"The flag {name} is wrong: {first['msg'].lower()}. Set it to a positive integer."
+        ) from error
 
 
 # Rotary position embeddings.

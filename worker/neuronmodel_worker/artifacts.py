@@ -1,0 +1,40 @@
+"""Which artifacts a NeuronModel needs: both keys, computed alike by the one who builds and the one who serves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from neuronmodel_api.config import Strategy, WorkerConfig
+from neuronmodel_worker.engines import Engine
+from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.store import compiled_key, shards_inputs, shards_key
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """`shards_key` is None where every start shards anew."""
+
+    graph_inputs: Mapping[str, object]
+    shards_inputs: Mapping[str, object]
+    compiled_key: str
+    shards_key: str | None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (self.compiled_key, self.shards_key) if self.shards_key else (self.compiled_key,)
+
+
+def wanted_artifacts(config: WorkerConfig, plan: Plan, engine: Engine) -> Wanted:
+    """Raises a BadInput for what the engine cannot do."""
+    graph = {
+        "engine": config.engine,
+        "version": engine.version(),
+        "graph": engine.graph_inputs(plan, config.neuron_config),
+    }
+    fingerprint, layout = plan.checkpoint.fingerprint, plan.layout_inputs()
+    kept = config.strategy is Strategy.SHARD_ON_COMPILE
+    return Wanted(
+        graph_inputs=graph,
+        shards_inputs=shards_inputs(fingerprint, layout),
+        compiled_key=compiled_key(graph),
+        shards_key=shards_key(fingerprint, layout) if kept else None,
+    )

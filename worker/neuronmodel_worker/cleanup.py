@@ -1,0 +1,23 @@
+"""`neuronmodel cleanup`: a deleted model's references go, and with them the sets that no other model refers to."""
+
+import logging
+
+from neuronmodel_api import names
+from neuronmodel_worker.lifecycle import Run
+from neuronmodel_worker.serve.admin import admin_server
+from neuronmodel_worker.serve.metrics import Metrics
+from neuronmodel_worker.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def cleanup(job: Run) -> None:
+    """References of every model that ever had this name count: the name is what a later model takes over by."""
+    with admin_server(job.clock, Metrics(job.clock), job.config.admin_port):
+        with job.clock.phase("LibrariesImported"):
+            store = Store(job.artifacts)
+        with job.clock.phase("ArtifactsRemoved"):
+            # Any UID: neither namespaces nor names of models hold a dot, so the pattern matches this name alone.
+            dropped = set(store.unrefer(names.owner(job.config.namespace, job.config.name, "*")))
+            removed = store.remove_unreferenced(dropped)
+    log.info("references to %d sets removed, and %d sets that nobody else needs", len(dropped), len(removed))

@@ -1,0 +1,75 @@
+"""The command `neuronmodel`: works in a pod, where the operator configures it, and on any host with a file."""
+
+import time
+
+# Before any other import: what they cost is part of the start that the report accounts for.
+_MONOTONIC, _EPOCH = time.monotonic_ns(), time.time_ns()
+
+import argparse  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import NoReturn  # noqa: E402
+
+TERMINATION_LOG = "/dev/termination-log"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code; see neuronmodel_api.exits."""
+    options = _parser().parse_args(arguments)
+    from neuronmodel_worker.lifecycle import run_command
+    from neuronmodel_worker.report import FirstLine
+
+    return run_command(
+        options.command, options.config, options.termination_log, FirstLine(_MONOTONIC, _EPOCH), os.environ
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="neuronmodel", description="Prepares and serves a large language model, shard by shard.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, what in {
+        "prepare": "build what a model's start needs and the artifacts volume lacks",
+        "serve": "load a model and answer requests",
+        "cleanup": "remove what this model alone needed from the artifacts volume",
+    }.items():
+        command = commands.add_parser(name, help=what, description=f"{what.capitalize()}.")
+        command.add_argument(
+            "--config",
+            type=Path,
+            metavar="FILE",
+            help="a WorkerConfig as JSON; absent: the variable NEURONMODEL_CONFIG",
+        )
+        command.add_argument(
+            "--termination-log",
+            type=Path,
+            metavar="FILE",
+            help=f"where the last report goes; absent: {TERMINATION_LOG}, where it exists",
+        )
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Exits with USAGE where argparse would exit with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        from neuronmodel_api import exits
+
+        self.print_usage(sys.stderr)
+        self.exit(exits.USAGE, f"{self.prog}: {message}\n")
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"neuronmodel {version('neuronmodel')}")
+        parser.exit()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

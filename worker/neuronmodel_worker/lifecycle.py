@@ -1,0 +1,193 @@
+"""One run of the worker from its first line to its exit code: configuration, signals, admin port, last report."""
+
+import errno
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from pydantic import ValidationError
+
+from neuronmodel_api import exits, names
+from neuronmodel_api.config import WorkerConfig
+from neuronmodel_api.report import Failure, Stage
+from neuronmodel_worker.failures import BadInput, WorkerFailure
+from neuronmodel_worker.report import FirstLine, StartClock
+
+log = logging.getLogger(__name__)
+
+TERMINATED = 128 + signal.SIGTERM
+STAGES = {"prepare": Stage.PREPARE, "serve": Stage.SERVE, "cleanup": Stage.CLEANUP}
+
+
+class ConfigurationInvalid(BadInput):
+    """The worker was told nothing, or nonsense."""
+
+    reason = "ConfigurationInvalid"
+    exit_code = exits.USAGE
+
+
+class ScratchUnwritable(WorkerFailure):
+    reason = "ScratchUnwritable"
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGINT: unwinds whatever is under way, so that what was staged is cleaned up."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every command works with."""
+
+    config: WorkerConfig
+    clock: StartClock
+
+    @property
+    def source(self) -> Path:
+        if not self.config.source_path:
+            raise ConfigurationInvalid("The configuration names no sourcePath. Set it to the checkpoint's directory.")
+        return Path(self.config.source_path)
+
+    @property
+    def artifacts(self) -> Path:
+        return Path(self.config.artifacts_path)
+
+    @property
+    def owner(self) -> str:
+        return names.owner(self.config.namespace, self.config.name, self.config.uid)
+
+    def use_scratch(self) -> None:
+        """Temporary files of everything that runs here, compilers included, go to the scratch volume."""
+        directory = Path(self.config.scratch_path) / "tmp"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ScratchUnwritable(
+                f"{directory} cannot be made: {error.strerror or error}. Check the scratch volume, and that the pod's "
+                "user and group may write to it."
+            ) from error
+        os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
+
+
+Command = Callable[[Run], None]
+
+
+def run_command(
+    name: str,
+    config_file: Path | None,
+    termination_log: Path | None,
+    first_line: FirstLine,
+    environment: Mapping[str, str],
+) -> int:
+    """The exit code. Every failure is a sentence on stderr and in the last report; only a bug has a traceback too."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    log_file = termination_log or _existing(Path(names.TERMINATION_LOG))
+    pod_uid = environment.get(names.ENV_POD_UID, "")
+    try:
+        config = read_config(config_file, environment)
+    except ConfigurationInvalid as failure:
+        clock = StartClock(STAGES[name], first_line, pod_uid=pod_uid)
+        clock.failed(_told(failure, None))
+        return _end(clock, failure.exit_code, log_file)
+    clock = StartClock(STAGES[name], first_line, pod_uid=pod_uid, spec_hash=config.spec_hash)
+    code = _carry_out(Run(config, clock), name)
+    return _end(clock, code, log_file)
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.exists() else None
+
+
+def read_config(file: Path | None, environment: Mapping[str, str]) -> WorkerConfig:
+    """Raises ConfigurationInvalid."""
+    where = str(file) if file else f"The variable {names.ENV_CONFIG}"
+    try:
+        raw = file.read_bytes() if file else environment[names.ENV_CONFIG]
+        return WorkerConfig.model_validate_json(raw)
+    except KeyError:
+        raise ConfigurationInvalid(
+            f"There is no configuration: name a file with --config, or set {names.ENV_CONFIG}."
+        ) from None
+    except OSError as error:
+        raise ConfigurationInvalid(f"{where} cannot be read: {error.strerror or error}.") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "its start"
+        raise ConfigurationInvalid(f"{where} is no configuration of a worker: at {place}, {first['msg']}.") from None
+
+
+def _carry_out(run: Run, name: str) -> int:
+    """Does the command's work and takes down what stopped it. Serving ends itself, everything else here."""
+    _terminate_on_signals()
+    try:
+        _command(name)(run)
+    except Terminated:
+        run.clock.failed(Failure(reason="Terminated", message="The worker was told to stop before it was done."))
+        return TERMINATED
+    except WorkerFailure as failure:
+        run.clock.failed(_told(failure, run.config))
+        return failure.exit_code
+    except Exception as error:
+        log.exception("unforeseen")
+        return _crashed(run.clock, error)
+    run.clock.succeeded()
+    return exits.OK
+
+
+def _crashed(clock: StartClock, error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = f"A volume is full: {error}. Enlarge it, or delete what is no longer used."
+        clock.failed(Failure(reason="VolumeFull", message=what))
+        return exits.NO_SPACE
+    what = f"{type(error).__name__}: {error}. This is a mistake in the worker; its log has the traceback."
+    clock.failed(Failure(reason="WorkerCrashed", message=what))
+    return exits.FAILED
+
+
+def _command(name: str) -> Command:
+    """Imported only now: each command brings what it needs and no more."""
+    if name == "prepare":
+        from neuronmodel_worker.prepare import prepare
+
+        return prepare
+    if name == "serve":
+        from neuronmodel_worker.serve.command import serve
+
+        return serve
+    from neuronmodel_worker.cleanup import cleanup
+
+    return cleanup
+
+
+def _terminate_on_signals() -> None:
+    def terminate(number: int, _: FrameType | None) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)
+        raise Terminated
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, terminate)
+
+
+def _told(failure: WorkerFailure, config: WorkerConfig | None) -> Failure:
+    """The failure in the user's words: the pod's path of the source says nothing to them."""
+    message = str(failure)
+    if config and config.source_path and config.source_display:
+        message = message.replace(config.source_path, config.source_display)
+    return Failure(reason=failure.reason, message=message, final=failure.exit_code in exits.FINAL)
+
+
+def _end(clock: StartClock, code: int, log_file: Path | None) -> int:
+    report = clock.snapshot()
+    if report.failure:
+        sys.stderr.write(f"neuronmodel: {report.failure.reason}: {report.failure.message}\n")
+    if log_file:
+        with suppress(OSError):  # the report is at /status and in the log as well; a worker does not fail for it
+            log_file.write_text(report.termination_message())
+    return code

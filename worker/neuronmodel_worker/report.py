@@ -1,0 +1,175 @@
+"""The clock of a start: consecutive boundaries, and phases as what lies between them.
+
+A phase begins where the one before it ended, whatever the code did in between, so the phases of a run sum to its time
+exactly and leave nothing unexplained. Times are laid on a grid of milliseconds from the worker's first line.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from neuronmodel_api.report import DiskRates, Failure, PhaseReport, Progress, Report, Result, Stage, State
+
+NANOSECONDS_A_MILLISECOND = 1_000_000
+
+MonotonicClock = Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLine:
+    """One moment by two clocks, in nanoseconds: monotonic for distances, the epoch for what others compare with."""
+
+    monotonic: int
+    epoch: int
+
+    @classmethod
+    def now(cls) -> "FirstLine":
+        return cls(time.monotonic_ns(), time.time_ns())
+
+
+@dataclass
+class Phase:
+    """The phase under way. Threads may move it."""
+
+    name: str
+    unit: str
+    total: int | None
+    done: int = 0
+    busy_milliseconds: int | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def advance(self, count: int) -> None:
+        with self._lock:
+            self.done += count
+
+    def reach(self, done: int, total: int | None = None) -> None:
+        with self._lock:
+            self.done = done
+            self.total = total if total is not None else self.total
+
+    def was_busy(self, seconds: float) -> None:
+        """With what ran beside others, where that differs from the share of the wall time."""
+        self.busy_milliseconds = round(seconds * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """`end` in milliseconds from the first line."""
+
+    name: str
+    end: int
+    bytes: int | None
+    busy_milliseconds: int | None
+
+
+class StartClock:
+    """Everything a worker says of its own run; `snapshot` may be called from any thread at any time."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        first_line: FirstLine,
+        *,
+        pod_uid: str = "",
+        spec_hash: str = "",
+        monotonic: MonotonicClock = time.monotonic_ns,
+    ) -> None:
+        self._origin = first_line.monotonic
+        self._started_at = datetime.fromtimestamp(first_line.epoch // NANOSECONDS_A_MILLISECOND / 1000, UTC)
+        self._monotonic = monotonic
+        self._lock = threading.RLock()
+        self._ended: list[_Ended] = []
+        self._current: Phase | None = None
+        self._report = Report(
+            pod_uid=pod_uid, spec_hash=spec_hash, stage=stage, state=State.RUNNING, started_at=self._started_at
+        )
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None, unit: str = "Bytes") -> Iterator[Phase]:
+        """What happens from the last boundary to the end of this context, also when it fails."""
+        with self._lock:
+            self._current = phase = Phase(name, unit, total)
+        try:
+            yield phase
+        finally:
+            self._end(phase)
+
+    def _end(self, phase: Phase) -> None:
+        moved = phase.done if phase.unit == "Bytes" and phase.done else None
+        with self._lock:
+            self._ended.append(_Ended(phase.name, self._now(), moved, phase.busy_milliseconds))
+            self._current = None
+
+    @property
+    def state(self) -> State:
+        return self._report.state
+
+    def found(self, result: Result) -> None:
+        self._update(result=result)
+
+    def measured(self, disk: DiskRates) -> None:
+        self._update(disk=disk)
+
+    def ready(self) -> None:
+        self._update(state=State.READY, ready_at=self._at(self._close()))
+
+    def draining(self) -> None:
+        self._update(state=State.DRAINING)
+
+    def succeeded(self) -> None:
+        self._finish(State.SUCCEEDED)
+
+    def failed(self, failure: Failure) -> None:
+        self._finish(State.FAILED, failure)
+
+    def _finish(self, state: State, failure: Failure | None = None) -> None:
+        started = self._report.ready_at is None
+        end = self._close() if started else self._now()
+        self._update(state=state, failure=failure, ended_at=self._at(end))
+
+    def _close(self) -> int:
+        """Let the last phase reach to this moment, so that nothing of a start lies after it."""
+        with self._lock:
+            now = self._now()
+            if self._ended:
+                last = self._ended.pop()
+                self._ended.append(_Ended(last.name, now, last.bytes, last.busy_milliseconds))
+            return now
+
+    def _update(self, **changes: object) -> None:
+        with self._lock:
+            self._report = self._report.model_copy(update=changes)
+
+    def snapshot(self) -> Report:
+        with self._lock:
+            return self._report.model_copy(update={"phases": tuple(self._phases()), "progress": self._progress()})
+
+    def _phases(self) -> Iterator[PhaseReport]:
+        start = 0
+        for ended in self._ended:
+            yield PhaseReport(
+                name=ended.name,
+                started_at=self._at(start),
+                milliseconds=ended.end - start,
+                busy_milliseconds=ended.busy_milliseconds,
+                bytes=ended.bytes,
+            )
+            start = ended.end
+
+    def _progress(self) -> Progress | None:
+        phase = self._current
+        if phase is None:
+            return None
+        start = self._ended[-1].end if self._ended else 0
+        return Progress(
+            phase=phase.name, started_at=self._at(start), done=phase.done, total=phase.total, unit=phase.unit
+        )
+
+    def _now(self) -> int:
+        return (self._monotonic() - self._origin) // NANOSECONDS_A_MILLISECOND
+
+    def _at(self, milliseconds: int) -> datetime:
+        return self._started_at + timedelta(milliseconds=milliseconds)

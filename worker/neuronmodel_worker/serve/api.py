@@ -1,0 +1,271 @@
+"""The model's API in OpenAI's shape: /v1/completions, /v1/chat/completions, /v1/models."""
+
+import contextlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from neuronmodel_worker.engines import Sampling
+from neuronmodel_worker.serve.generation import Answer, Generation, Question, QueueFull
+from neuronmodel_worker.serve.keys import ApiKey
+from neuronmodel_worker.serve.metrics import Metrics
+from neuronmodel_worker.serve.requests import (
+    DEFAULT_COMPLETION_TOKENS,
+    ChatRequest,
+    CompletionRequest,
+    Request,
+)
+from neuronmodel_worker.serve.text import ChatTemplateError
+
+log = logging.getLogger(__name__)
+
+MAX_REQUEST_BYTES = 16 << 20
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+AnyRequest = TypeVar("AnyRequest", bound=Request)
+
+
+@dataclass
+class ApiError(Exception):
+    """Becomes a response in OpenAI's shape of errors."""
+
+    status: int
+    message: str
+    kind: str = "invalid_request_error"
+    code: str | None = None
+    param: str | None = None
+
+    def response(self) -> web.Response:
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return web.json_response({"error": error}, status=self.status)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How one kind of completion looks on the wire."""
+
+    id_prefix: str
+    whole: str
+    piece: str
+    choice: Callable[[str, str | None], dict[str, Any]]
+    delta: Callable[[str, str | None], dict[str, Any]]
+    opening: Callable[[], dict[str, Any]] | None = None
+
+
+def _text_choice(text: str, reason: str | None) -> dict[str, Any]:
+    return {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+
+
+def _message_choice(text: str, reason: str | None) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text, "refusal": None}
+    return {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+
+
+def _delta_choice(text: str, reason: str | None) -> dict[str, Any]:
+    delta = {"content": text} if text else {}
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+
+
+def _opening_choice() -> dict[str, Any]:
+    return {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+
+
+COMPLETION = Shape("cmpl", "text_completion", "text_completion", _text_choice, _text_choice)
+CHAT = Shape("chatcmpl", "chat.completion", "chat.completion.chunk", _message_choice, _delta_choice, _opening_choice)
+
+
+@dataclass
+class Api:
+    generation: Generation
+    served_name: str
+    defaults: Sampling
+    metrics: Metrics
+    key: ApiKey | None = None
+    created: int = field(default_factory=lambda: int(time.time()))
+    in_flight: int = 0
+    draining: bool = False
+
+    def application(self) -> web.Application:
+        application = web.Application(middlewares=[self._account], client_max_size=MAX_REQUEST_BYTES)
+        application.add_routes(
+            [
+                web.post("/v1/completions", self.complete),
+                web.post("/v1/chat/completions", self.chat),
+                web.get("/v1/models", self.models),
+                web.get("/v1/models/{name:.+}", self.model),
+            ]
+        )
+        return application
+
+    # Around every request.
+
+    @web.middleware
+    async def _account(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        status = 499  # what is counted when the client leaves
+        self._begin()
+        try:
+            response = await self._answer(request, handler)
+            status = response.status
+            return response
+        finally:
+            self.in_flight -= 1
+            self.metrics.in_flight.dec()
+            resource = request.match_info.route.resource
+            self.metrics.requests.labels(resource.canonical if resource else "unknown", str(status)).inc()
+
+    def _begin(self) -> None:
+        self.in_flight += 1
+        self.metrics.in_flight.inc()
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            self._authorize(request)
+            response = await handler(request)
+        except ApiError as error:
+            response = error.response()
+        except QueueFull as error:
+            response = ApiError(429, str(error), "rate_limit_error", "queue_full").response()
+        except web.HTTPException as error:
+            response = ApiError(error.status, f"{error.reason}: {request.method} {request.path}").response()
+        except ConnectionResetError:
+            raise
+        except Exception:
+            log.exception("a request failed")
+            response = ApiError(500, "The server made a mistake; its log has the traceback.", "server_error").response()
+        if self.draining and not response.prepared:
+            response.force_close()
+        return response
+
+    def _authorize(self, request: web.Request) -> None:
+        if self.key and not self.key.admits(request.headers.get("Authorization")):
+            message = "The API key is missing or wrong. Send it as `Authorization: Bearer <key>`."
+            raise ApiError(401, message, "authentication_error", "invalid_api_key")
+
+    # The routes.
+
+    async def models(self, _: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [self._card()]})
+
+    async def model(self, request: web.Request) -> web.Response:
+        self._check_name(request.match_info["name"])
+        return web.json_response(self._card())
+
+    def _card(self) -> dict[str, Any]:
+        length = self.generation.limits.sequence_length
+        return {
+            "id": self.served_name, "object": "model", "created": self.created, "owned_by": "neuronmodel",
+            "max_model_len": length,
+        }  # fmt: skip
+
+    def _check_name(self, name: str) -> None:
+        if name != self.served_name:
+            message = f"There is no model {name!r} here; this server answers as {self.served_name!r}."
+            raise ApiError(404, message, code="model_not_found", param="model")
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        asked = await self._parse(request, CompletionRequest)
+        prompt = asked.prompt if isinstance(asked.prompt, list) else self.generation.text.encode(asked.prompt)
+        tokens = [token for token in prompt if isinstance(token, int)]
+        return await self._reply(request, asked, tokens, asked.max_tokens or DEFAULT_COMPLETION_TOKENS, COMPLETION)
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        asked = await self._parse(request, ChatRequest)
+        try:
+            prompt = self.generation.text.encode_chat([message.for_template() for message in asked.messages])
+        except ChatTemplateError as error:
+            raise ApiError(400, str(error), param="messages") from error
+        return await self._reply(request, asked, prompt, asked.max_completion_tokens or asked.max_tokens, CHAT)
+
+    async def _parse(self, request: web.Request, kind: type[AnyRequest]) -> AnyRequest:
+        try:
+            asked = kind.model_validate_json(await request.read())
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"])) or None
+            what = first["msg"].removeprefix("Value error, ")
+            if first["type"] == "extra_forbidden":
+                what = "this server does not know the field"
+            raise ApiError(400, f"{place}: {what}." if place else f"{what}.", param=place) from error
+        self._check_name(asked.model)
+        return asked
+
+    async def _reply(
+        self, request: web.Request, asked: Request, prompt: list[int], max_tokens: int | None, shape: Shape
+    ) -> web.StreamResponse:
+        self._check_prompt(prompt)
+        answer = Answer(Question(prompt, asked.sampling(self.defaults), max_tokens, asked.stops))
+        async with self.generation.turn():
+            if asked.stream:
+                return await self._stream(request, answer, shape, asked.reports_usage)
+            text = "".join([piece async for piece in self.generation.pieces(answer)])
+        return web.json_response(
+            {
+                **self._envelope(shape.id_prefix, shape.whole),
+                "choices": [shape.choice(text, answer.finish_reason)],
+                "usage": _usage(answer),
+            }
+        )
+
+    def _check_prompt(self, prompt: list[int]) -> None:
+        limits, size = self.generation.limits, len(prompt)
+        if not prompt:
+            raise ApiError(400, "The prompt is empty.", param="prompt")
+        if max(prompt) >= self.generation.text.vocabulary or min(prompt) < 0:
+            what = f"The prompt holds tokens outside the vocabulary of {self.generation.text.vocabulary:,}."
+            raise ApiError(400, what, param="prompt")
+        if size > limits.context_length:
+            raise ApiError(
+                400,
+                f"The prompt has {size:,} tokens, and this model takes at most {limits.context_length:,} "
+                f"({limits.sequence_length:,} with the answer). Shorten it.",
+                code="context_length_exceeded",
+            )
+
+    async def _stream(self, request: web.Request, answer: Answer, shape: Shape, with_usage: bool) -> web.StreamResponse:
+        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        response = web.StreamResponse(headers=headers)
+        if self.draining:
+            response.force_close()
+        await response.prepare(request)
+        envelope = self._envelope(shape.id_prefix, shape.piece)
+        extra: dict[str, Any] = {"usage": None} if with_usage else {}
+        async with contextlib.aclosing(self._events(answer, shape)) as choices:
+            async for choice in choices:
+                await _send(response, {**envelope, "choices": [choice], **extra})
+        if with_usage:
+            await _send(response, {**envelope, "choices": [], "usage": _usage(answer)})
+        await response.write(b"data: [DONE]\n\n")
+        await response.write_eof()
+        return response
+
+    async def _events(self, answer: Answer, shape: Shape) -> AsyncGenerator[dict[str, Any], None]:
+        if shape.opening:
+            yield shape.opening()
+        async with contextlib.aclosing(self.generation.pieces(answer)) as pieces:
+            async for piece in pieces:
+                yield shape.delta(piece, None)
+        yield shape.delta("", answer.finish_reason)
+
+    def _envelope(self, prefix: str, kind: str) -> dict[str, Any]:
+        return {
+            "id": f"{prefix}-{uuid.uuid4().hex}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": self.served_name,
+        }
+
+
+async def _send(response: web.StreamResponse, event: dict[str, Any]) -> None:
+    await response.write(f"data: {json.dumps(event, separators=(',', ':'))}\n\n".encode())
+
+
+def _usage(answer: Answer) -> dict[str, int]:
+    prompt = len(answer.question.prompt)
+    return {"prompt_tokens": prompt, "completion_tokens": answer.tokens, "total_tokens": prompt + answer.tokens}

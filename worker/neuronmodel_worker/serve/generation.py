@@ -1,0 +1,126 @@
+"""Takes requests in turn to a model that computes in threads: a batch of them at once, a bounded number waiting."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from neuronmodel_worker.engines import LoadedModel, Sampling
+from neuronmodel_worker.serve.metrics import Metrics
+from neuronmodel_worker.serve.text import StopText, Text
+
+FinishReason = Literal["stop", "length"]
+MAX_WAITING = 64
+
+
+class QueueFull(Exception):
+    """Too many requests wait already. A sentence for the client."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """`max_tokens` None: until the sequence is full."""
+
+    prompt: Sequence[int]
+    sampling: Sampling
+    max_tokens: int | None = None
+    stops: tuple[str, ...] = ()
+
+
+@dataclass
+class Answer:
+    """What became of a question so far; `finish_reason` is set at the end."""
+
+    question: Question
+    tokens: int = 0
+    finish_reason: FinishReason | None = None
+    arrived: float = field(default_factory=time.monotonic)
+
+
+class Generation:
+    def __init__(self, model: LoadedModel, text: Text, metrics: Metrics, max_waiting: int = MAX_WAITING) -> None:
+        self.text = text
+        self.limits = model.limits
+        self._model = model
+        self._metrics = metrics
+        self._max_waiting = max_waiting
+        self._waiting = 0
+        self._turns = asyncio.Semaphore(model.limits.batch_size)
+        self._threads = ThreadPoolExecutor(model.limits.batch_size, thread_name_prefix="generate")
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Waits until the model has room for one more answer. Raises QueueFull."""
+        if self._turns.locked() and self._waiting >= self._max_waiting:
+            raise QueueFull(
+                f"{self._waiting} requests wait already, and no more than {self._max_waiting} may. Try again later."
+            )
+        self._waiting += 1
+        self._metrics.waiting.set(self._waiting)
+        try:
+            await self._turns.acquire()
+        finally:
+            self._waiting -= 1
+            self._metrics.waiting.set(self._waiting)
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    async def pieces(self, answer: Answer) -> AsyncGenerator[str, None]:
+        """The answer's text piece by piece; to be run during a `turn`, and closed when nobody listens any more."""
+        detokenizer, stops = self.text.detokenizer(), StopText(answer.question.stops)
+        self._metrics.prompt_tokens.inc(len(answer.question.prompt))
+        tokens = self._tokens(answer.question)
+        try:
+            async for token in tokens:
+                self._count(answer)
+                if token in self.text.end_tokens:
+                    answer.finish_reason = "stop"
+                    break
+                told, stopped = stops.push(detokenizer.push(token))
+                if told:
+                    yield told
+                if stopped:
+                    answer.finish_reason = "stop"
+                    return
+                if answer.tokens == answer.question.max_tokens:
+                    break
+        finally:
+            await tokens.aclose()
+            self._metrics.answer_seconds.observe(time.monotonic() - answer.arrived)
+        answer.finish_reason = answer.finish_reason or "length"
+        told, stopped = stops.push(detokenizer.rest())
+        if stopped:
+            answer.finish_reason = "stop"
+        if rest := told if stopped else told + stops.rest():
+            yield rest
+
+    def _count(self, answer: Answer) -> None:
+        answer.tokens += 1
+        self._metrics.generated_tokens.inc()
+        if answer.tokens == 1:
+            self._metrics.first_token_seconds.observe(time.monotonic() - answer.arrived)
+
+    async def _tokens(self, question: Question) -> AsyncGenerator[int, None]:
+        """One step of the model at a time, each in a thread: whoever stops listening stops the computing."""
+        loop = asyncio.get_running_loop()
+        tokens = iter(self._model.generate(question.prompt, question.sampling))
+        step: asyncio.Future[int | None] | None = None
+        try:
+            while True:
+                step = loop.run_in_executor(self._threads, next, tokens, None)
+                token = await asyncio.shield(step)
+                if token is None:
+                    return
+                yield token
+        finally:
+            if step is not None and not step.done():
+                await asyncio.wait([step])
+            tokens.close()  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)

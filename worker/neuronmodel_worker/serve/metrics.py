@@ -1,0 +1,66 @@
+"""What Prometheus may ask a worker: the phases of its start, and the requests it answers."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from neuronmodel_worker.report import StartClock
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+FIRST_TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+ANSWER_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class StartCollector(Collector):
+    """Reads the clock when it is asked, so that the metrics cannot disagree with the report."""
+
+    def __init__(self, clock: StartClock) -> None:
+        self._clock = clock
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        report = self._clock.snapshot()
+        seconds = GaugeMetricFamily(
+            "neuronmodel_start_phase_seconds", "Wall time of each phase of this start", labels=("stage", "phase")
+        )
+        moved = GaugeMetricFamily(
+            "neuronmodel_start_phase_bytes", "Bytes that each phase of this start moved", labels=("stage", "phase")
+        )
+        for phase in report.phases:
+            seconds.add_metric((report.stage, phase.name), phase.milliseconds / 1000)
+            if phase.bytes is not None:
+                moved.add_metric((report.stage, phase.name), phase.bytes)
+        ready = GaugeMetricFamily("neuronmodel_ready", "1 when this worker answers requests")
+        ready.add_metric((), float(report.state == "Ready"))
+        return seconds, moved, ready
+
+
+class Metrics:
+    def __init__(self, clock: StartClock) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(StartCollector(clock))
+        self.requests = Counter(
+            "neuronmodel_requests", "Requests to the API", ("endpoint", "status"), registry=self.registry
+        )
+        self.in_flight = Gauge("neuronmodel_requests_in_flight", "Requests being answered", registry=self.registry)
+        self.waiting = Gauge(
+            "neuronmodel_requests_waiting", "Requests that wait for their turn", registry=self.registry
+        )
+        self.prompt_tokens = Counter("neuronmodel_prompt_tokens", "Tokens of prompts", registry=self.registry)
+        self.generated_tokens = Counter("neuronmodel_generated_tokens", "Tokens of answers", registry=self.registry)
+        self.first_token_seconds = Histogram(
+            "neuronmodel_time_to_first_token_seconds",
+            "From a request's arrival to its first token",
+            buckets=FIRST_TOKEN_SECONDS,
+            registry=self.registry,
+        )
+        self.answer_seconds = Histogram(
+            "neuronmodel_answer_seconds",
+            "From a request's arrival to the end of its answer",
+            buckets=ANSWER_SECONDS,
+            registry=self.registry,
+        )
+
+    def exposition(self) -> bytes:
+        return generate_latest(self.registry)
