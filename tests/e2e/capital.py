@@ -1,0 +1,46 @@
+"""The real model, served both ways side by side: what several modules ask, look at and restart."""
+
+from dataclasses import dataclass
+
+from neuronmodel_api.status import Start
+
+from .neuronmodels import Applied, Expected, await_starts
+from .room import Room
+
+MODEL = "SmolLM2-135M-Instruct"
+DEGREE = 3
+PROMPT = "The capital of France is"
+SECONDS = 240.0
+SPEC = {
+    "compile": {"torchDtype": "bfloat16", "sequenceLength": 512, "maxContextLength": 256},
+    "artifacts": {"template": {"size": "2Gi"}},
+}
+
+
+@dataclass(frozen=True)
+class Capital:
+    """`kept` keeps its shards on a volume, `sliced` slices the checkpoint at every start."""
+
+    room: Room
+    kept: Applied
+    sliced: Applied
+    first_of_kept: Start
+    first_of_sliced: Start
+    source_before: list[tuple[str, int, int, int]]
+    """What `file_facts` said of the checkpoint before any pod had mounted it."""
+
+
+def serve(room: Room) -> Capital:
+    """Both from nothing to Ready; their times agree with a stopwatch here."""
+    before = file_facts(room)
+    kept, kept_since = room.neuron_model("kept", MODEL, degree=DEGREE, strategy="ShardOnCompile", **SPEC)
+    sliced, sliced_since = room.neuron_model("sliced", MODEL, degree=DEGREE, strategy="ShardOnLoad", **SPEC)
+    of_kept, of_sliced = await_starts(Expected(kept, kept_since), Expected(sliced, sliced_since), seconds=SECONDS)
+    return Capital(room, kept, sliced, of_kept, of_sliced, before)
+
+
+def file_facts(room: Room) -> list[tuple[str, int, int, int]]:
+    """Name, owner, group and mode of every file and folder of the checkpoint."""
+    source = room.models / MODEL
+    paths = [source, *sorted(source.rglob("*"))]
+    return [(str(path), path.lstat().st_uid, path.lstat().st_gid, path.lstat().st_mode) for path in paths]

@@ -1,0 +1,82 @@
+"""The operator as its users install it: with Helm, from the chart, with images from a registry."""
+
+import json
+import subprocess
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+from hack.cluster.binaries import binary
+from hack.cluster.layout import LAYOUT, PROJECT, REGISTRY
+
+from .cluster import Cluster, Object
+
+CHART = PROJECT / "charts" / "neuronmodel"
+RELEASE = "neuronmodel"
+NAMESPACE = "neuronmodel-system"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+DOCKER_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One release, and the images that it is installed with."""
+
+    cluster: Cluster
+    operator_image: str
+    worker_image: str
+
+    def install(self, **values: Any) -> None:
+        """`helm upgrade --install`, and wait until the operator runs."""
+        repository, _, tag = self.operator_image.rpartition(":")
+        chosen = {
+            "image": {"repository": repository, "tag": tag},
+            "workerImages": {"cpu": self.worker_image, "neuron": self.worker_image},
+            **values,
+        }
+        helm(
+            *("upgrade", "--install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--create-namespace"),
+            *("--wait", "--timeout", "120s", "--values", "-"),
+            stdin=json.dumps(chosen),
+        )
+
+    def uninstall(self) -> None:
+        helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "60s")
+
+    def operator_pods(self) -> list[Object]:
+        labels = f"app.kubernetes.io/instance={RELEASE}"
+        return self.cluster.find("Pod", NAMESPACE, labels=labels)
+
+    def operator_pod(self) -> Object:
+        running = [pod for pod in self.operator_pods() if "deletionTimestamp" not in pod["metadata"]]
+        assert len(running) == 1, [pod["metadata"]["name"] for pod in running]
+        return running[0]
+
+    def log(self, lines: int = 60) -> str:
+        return self.cluster.kubectl(
+            "logs", f"--namespace={NAMESPACE}", f"--selector=app.kubernetes.io/instance={RELEASE}", f"--tail={lines}"
+        )
+
+
+def helm(*arguments: str, stdin: str | None = None) -> str:
+    command = [str(binary("helm")), f"--kubeconfig={LAYOUT.kubeconfig}", *arguments]
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, f"helm {' '.join(arguments)}: {done.stderr.strip()}"
+    return done.stdout
+
+
+def with_second_tag(image: str, tag: str) -> str:
+    """The same image under another tag, as a new release of it would be: the registry is given its manifest again."""
+    repository, _, old = image.removeprefix(f"{REGISTRY}/").rpartition(":")
+    accepted = {"Accept": f"{MANIFEST_TYPE}, {DOCKER_TYPE}"}
+    with _registry("GET", repository, old, accepted) as answer:
+        kind, manifest = answer.headers["Content-Type"], answer.read()
+    with _registry("PUT", repository, tag, {"Content-Type": kind}, manifest) as answer:
+        assert answer.status == 201, answer.status
+    return f"{REGISTRY}/{repository}:{tag}"
+
+
+def _registry(method: str, repository: str, tag: str, headers: dict[str, str], data: bytes | None = None) -> Any:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    url = f"http://{REGISTRY}/v2/{repository}/manifests/{tag}"
+    return opener.open(urllib.request.Request(url, method=method, data=data, headers=headers), timeout=20)

@@ -1,0 +1,66 @@
+"""The cluster with the operator on it, and a fresh namespace for every module."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hack.cluster.layout import LAYOUT, PROJECT
+
+from . import capital as capital_of_france
+from .capital import Capital
+from .chart import Chart
+from .cluster import Cluster
+from .room import Room
+
+CANNOT_RUN_HERE = 3
+"""What `hack.cluster` exits with on a machine that cannot run a cluster."""
+TEST_SECONDS = 600
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test's own time is limited; a cluster from nothing, in the first one's fixtures, takes what it takes."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """Up, with the model on it."""
+    for step in ("up", "model"):
+        exit_code = subprocess.run([sys.executable, "-m", "hack.cluster", step], cwd=PROJECT, check=False).returncode
+        if exit_code == CANNOT_RUN_HERE and os.environ.get("CI") != "true":
+            pytest.skip("the end-to-end tests are left out: a cluster cannot run on this machine (see above)")
+        assert exit_code == 0, f"`python3 -m hack.cluster {step}` exited with {exit_code}"
+    return Cluster(LAYOUT.kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def chart(cluster: Cluster) -> Chart:
+    """The operator, installed from the chart with images built from this tree."""
+    subprocess.run([sys.executable, "-m", "hack.cluster", "images"], cwd=PROJECT, check=True)
+    images = json.loads(LAYOUT.images.read_text())
+    chart = Chart(cluster, images["operator"], images["worker"])
+    chart.install()
+    return chart
+
+
+@pytest.fixture(scope="module")
+def room(request: pytest.FixtureRequest, chart: Chart) -> Iterator[Room]:
+    subject = request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-")
+    made = Room(chart.cluster, f"e2e-{subject}").enter()
+    yield made
+    made.leave()
+
+
+@pytest.fixture(scope="session")
+def capital(chart: Chart) -> Iterator[Capital]:
+    """SmolLM2, served with both strategies."""
+    made = Room(chart.cluster, "e2e-capital").enter()
+    yield capital_of_france.serve(made)
+    made.leave()

@@ -1,0 +1,221 @@
+"""NeuronModels: a manifest to apply, and one that was applied, watched and changed as its user would."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from neuronmodel_api import names
+from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Outcome, Start
+
+from .accounting import assert_accounted, assert_agrees_with_stopwatch, table
+from .cluster import Cluster, Object
+from .waiting import eventually
+
+START_SECONDS = 150.0
+"""A start of a tiny model takes about ten seconds alone, and more where a dozen share two processors."""
+SMALL_RESOURCES = {"requests": {"cpu": "20m", "memory": "64Mi"}}
+
+
+def neuron_model(
+    name: str, path: str, *, degree: int = 3, strategy: str | None = None, claim: str = "models", **spec: Any
+) -> Object:
+    """A NeuronModel for the CPU engine; `spec` is merged over it, None removing a field."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": name},
+        "spec": merged(
+            {
+                "model": {"source": {"persistentVolumeClaim": {"claimName": claim, "path": path}}},
+                "engine": "CPU",
+                "parallelism": {"tensorParallelDegree": degree},
+                "compile": {"torchDtype": "float32", "sequenceLength": 256, "maxContextLength": 128},
+                "sharding": {"strategy": strategy},
+                "artifacts": {"template": {"size": "1Gi"}},
+                "prepare": {"resources": SMALL_RESOURCES},
+                "worker": {"resources": SMALL_RESOURCES},
+            },
+            spec,
+        ),
+    }
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Object:
+    """As a JSON merge patch does it."""
+    result = dict(below)
+    for key, value in above.items():
+        nested = isinstance(value, Mapping)
+        result[key] = merged(result[key] if isinstance(result.get(key), Mapping) else {}, value) if nested else value
+    return {key: value for key, value in result.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A NeuronModel in the cluster."""
+
+    cluster: Cluster
+    namespace: str
+    name: str
+
+    @property
+    def resource(self) -> Object:
+        found = self.cluster.get(names.KIND, self.name, self.namespace)
+        assert found is not None, f"there is no NeuronModel {self.name} in {self.namespace}"
+        return found
+
+    @property
+    def status(self) -> NeuronModelStatus:
+        return NeuronModelStatus.model_validate(self.resource.get("status", {}))
+
+    def condition(self, kind: ConditionType) -> Condition | None:
+        return self.status.condition(kind)
+
+    def change(self, **spec: Any) -> float:
+        """Merge this into the spec. The time of the change, for a stopwatch."""
+        since = time.monotonic()
+        self.cluster.patch(names.KIND, self.name, self.namespace, {"spec": spec})
+        return since
+
+    def annotate(self, **annotations: str | None) -> float:
+        """With keys of our own group."""
+        since = time.monotonic()
+        keyed = {f"{names.GROUP}/{key}": value for key, value in annotations.items()}
+        self.cluster.patch(names.KIND, self.name, self.namespace, {"metadata": {"annotations": keyed}})
+        return since
+
+    def retry(self) -> float:
+        return self.annotate(retry=str(time.time_ns()))
+
+    def delete(self) -> None:
+        self.cluster.delete(names.KIND, self.name, self.namespace)
+
+    def await_gone(self, seconds: float = 90) -> None:
+        eventually(
+            lambda: self.cluster.get(names.KIND, self.name, self.namespace) is None,
+            seconds=seconds,
+            what=f"{self.name} to be gone",
+            instead=self.story,
+        )
+
+    def children(self, kind: str, component: str | None = None) -> list[Object]:
+        labels = f"{names.LABEL_MODEL}={self.name}"
+        if component is not None:
+            labels += f",{names.LABEL_COMPONENT}={component}"
+        return self.cluster.find(kind, self.namespace, labels=labels)
+
+    def serving_pods(self) -> list[Object]:
+        """Those that are not on their way out."""
+        pods = self.children("Pod", names.COMPONENT_SERVE)
+        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+    def serving_pod(self) -> Object:
+        pods = self.serving_pods()
+        assert len(pods) == 1, [pod["metadata"]["name"] for pod in pods]
+        return pods[0]
+
+    def prepare_jobs(self) -> list[Object]:
+        return self.children("Job", names.COMPONENT_PREPARE)
+
+    def await_condition(
+        self, kind: ConditionType, status: str, *, reason: str | None = None, seconds: float = START_SECONDS
+    ) -> Condition:
+        """For the generation that is there now."""
+        generation = self.resource["metadata"]["generation"]
+
+        def met() -> Condition | None:
+            found = self.status
+            condition = found.condition(kind)
+            if condition is None or (found.observed_generation or 0) < generation:
+                return None
+            return condition if condition.status == status and reason in (None, condition.reason) else None
+
+        what = f"{self.name} to be {kind}={status}{f' ({reason})' if reason else ''}"
+        return eventually(met, seconds=seconds, what=what, instead=self.story)
+
+    def await_reason(self, *reasons: str, seconds: float = START_SECONDS) -> Condition:
+        """Ready is not True, and this is why."""
+
+        def met() -> Condition | None:
+            ready = self.condition(ConditionType.READY)
+            return ready if ready and ready.status != "True" and ready.reason in reasons else None
+
+        what = f"{self.name} to say {' or '.join(reasons)}"
+        return eventually(met, seconds=seconds, what=what, instead=self.story)
+
+    @property
+    def last_start(self) -> Start | None:
+        """status.starts begins with the newest."""
+        return next(iter(self.status.starts), None)
+
+    def finished_start(self, after: str | None = None) -> Start | None:
+        """Of a NeuronModel that is Ready at its present generation, by a start other than `after`."""
+        found = self.resource
+        status = NeuronModelStatus.model_validate(found.get("status", {}))
+        ready = status.condition(ConditionType.READY)
+        start = next(iter(status.starts), None)
+        if ready is None or ready.status != "True" or status.observed_generation != found["metadata"]["generation"]:
+            return None
+        return start if start and start.outcome == Outcome.READY and start.id != after else None
+
+    def await_start(
+        self, *, since: float | None = None, after: str | None = None, seconds: float = START_SECONDS
+    ) -> Start:
+        """Ready, by a start other than `after`; its times add up, and agree with a stopwatch that ran `since`."""
+        return await_starts(Expected(self, since, after), seconds=seconds)[0]
+
+    def story(self) -> str:
+        """What somebody would look at who has to find out why it hangs."""
+        parts = [json.dumps(self._brief(), indent=1)]
+        parts += [table(start) for start in reversed(self.status.starts)]
+        parts.append(self._say("get", "pods,jobs,deployments,pvc", "--output=wide"))
+        parts.append(self._say("get", "events", "--sort-by=.metadata.creationTimestamp", "--no-headers"))
+        labels = f"--selector={names.LABEL_MODEL}={self.name}"
+        parts.append(self._say("logs", labels, "--tail=15", "--prefix", "--ignore-errors"))
+        return "\n\n".join(parts)
+
+    def _brief(self) -> Object:
+        found = self.cluster.get(names.KIND, self.name, self.namespace) or {}
+        status = {key: value for key, value in found.get("status", {}).items() if key != "starts"}
+        return {"spec": found.get("spec"), "status": status}
+
+    def _say(self, *arguments: str) -> str:
+        try:
+            return self.cluster.kubectl(*arguments, f"--namespace={self.namespace}")
+        except Exception as error:
+            return str(error)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A start that is under way."""
+
+    model: Applied
+    since: float | None = None
+    """When its cause was, by time.monotonic(); None: the status' total is held against nothing."""
+    after: str | None = None
+    """The id of the start before it."""
+
+
+def await_starts(*expected: Expected, seconds: float = START_SECONDS) -> list[Start]:
+    """All of them, side by side: each is stopped the moment that it is seen Ready."""
+    ended: dict[int, tuple[Start, float]] = {}
+
+    def all_ended() -> bool:
+        for index, one in enumerate(expected):
+            if index not in ended and (start := one.model.finished_start(one.after)):
+                ended[index] = start, time.monotonic()
+        return len(ended) == len(expected)
+
+    def unfinished() -> str:
+        return "\n\n".join(one.model.story() for index, one in enumerate(expected) if index not in ended)
+
+    names_of = ", ".join(one.model.name for one in expected)
+    eventually(all_ended, seconds=seconds, what=f"{names_of} to be Ready by a new start", instead=unfinished)
+    for index, one in enumerate(expected):
+        start, at = ended[index]
+        assert_accounted(start)
+        if one.since is not None:
+            assert_agrees_with_stopwatch(start, at - one.since)
+    return [ended[index][0] for index in range(len(expected))]

@@ -1,0 +1,20 @@
+"""What a checkpoint has to answer, by transformers: nothing of this project takes part in it."""
+
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def answer(folder: Path, prompt: str, *, num_tokens: int, of: str = "") -> str:
+    """The greedy continuation, in 32-bit floats; `of` tells contents apart that were at the same path."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    prompt_ids = tokenizer(prompt, return_tensors="pt").input_ids
+    made = model.generate(
+        prompt_ids, attention_mask=torch.ones_like(prompt_ids), max_new_tokens=num_tokens, do_sample=False
+    )
+    text: str = tokenizer.decode(made[0, prompt_ids.shape[1] :], skip_special_tokens=True)
+    return text

@@ -1,0 +1,38 @@
+"""Things that are wrong with a NeuronModel or around it: each has to get a reason, and to recover once put right."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .cluster import Object
+from .neuronmodels import Applied
+from .room import Room
+
+SECONDS = 240.0
+"""A dozen models share two processors."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    breaks: Callable[[Room], Object]
+    """Prepares what is wrong; the NeuronModel to apply."""
+    reason: str
+    says: tuple[str, ...]
+    """Words of the message: what was wrong, where, what to do."""
+    repair: Callable[[Room, Applied], object]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def apply_all(room: Room, scenarios: tuple[Scenario, ...]) -> dict[str, Applied]:
+    """Side by side, since most of each is waiting."""
+    return {scenario.name: room.apply(scenario.breaks(room))[0] for scenario in scenarios}
+
+
+def assert_explained(scenario: Scenario, model: Applied) -> None:
+    condition = model.await_reason(scenario.reason, seconds=SECONDS)
+    missing = [words for words in scenario.says if words not in condition.message]
+    assert not missing, f"the message lacks {missing}: {condition.message}"
+    events = model.cluster.kubectl("get", "events", f"--namespace={model.namespace}", "--output=json")
+    assert scenario.reason in events, "no event told of it"

@@ -1,0 +1,79 @@
+"""From `kubectl apply` to an answer, with a real model: what users see of it."""
+
+from neuronmodel_api.status import Cause, Start
+
+from .accounting import phases
+from .capital import PROMPT, Capital
+from .chat import completion
+from .cluster import Cluster
+
+COLUMNS = ["NAME", "READY", "REASON", "STRATEGY", "CACHE", "LOAD", "NODE", "AGE"]
+
+
+def table(cluster: Cluster, namespace: str, *options: str) -> dict[str, dict[str, str]]:
+    """What `kubectl get nm` prints, by name and column."""
+    printed = cluster.kubectl("get", "nm", f"--namespace={namespace}", *options).splitlines()
+    header = printed[0].split()
+    rows = [dict(zip(header, line.split(), strict=True)) for line in printed[1:]]
+    return {row["NAME"]: row for row in rows}
+
+
+def test_both_strategies_answer_the_same(capital: Capital) -> None:
+    answers = {completion(model, PROMPT, num_tokens=24) for model in (capital.kept, capital.sliced)}
+    assert len(answers) == 1, answers
+    assert "Paris" in answers.pop()
+
+
+def test_the_first_start_tells_where_its_time_went(capital: Capital) -> None:
+    for start, strategy in ((capital.first_of_kept, "ShardOnCompile"), (capital.first_of_sliced, "ShardOnLoad")):
+        assert (start.cause, start.strategy, start.cache) == (Cause.CREATED, strategy, "Miss")
+        assert start.node_name == "plain"
+        assert {"Queued", "Starting", "Booted", "SourceOpened", "HandedOver", "Announced"} <= set(phases(start))
+    assert _stages(capital.first_of_kept, "Sharded") == ["Prepare"]
+    assert _stages(capital.first_of_sliced, "Sharded") == ["Serve"]
+    for start in (capital.first_of_kept, capital.first_of_sliced):
+        assert _stages(start, "Compiled") == ["Prepare"]
+
+
+def _stages(start: Start, phase: str) -> list[str]:
+    return [found.stage.value for found in start.phases if found.name == phase]
+
+
+def test_get_shows_one_line_that_says_it_all(capital: Capital) -> None:
+    rows = table(capital.room.cluster, capital.room.namespace)
+    assert list(rows["kept"]) == COLUMNS
+    kept, sliced = rows["kept"], rows["sliced"]
+    assert (kept["READY"], kept["STRATEGY"], kept["NODE"]) == ("True", "ShardOnCompile", "plain")
+    assert (sliced["READY"], sliced["STRATEGY"], sliced["NODE"]) == ("True", "ShardOnLoad", "plain")
+    total = capital.kept.last_start.total_milliseconds if capital.kept.last_start else None
+    assert total is not None
+    assert float(kept["LOAD"].removesuffix("s")) == round(total / 1000, 1)
+
+
+def test_get_wide_shows_more(capital: Capital) -> None:
+    rows = table(capital.room.cluster, capital.room.namespace, "--output=wide")
+    assert set(COLUMNS) < set(rows["kept"])
+
+
+def test_wait_works_on_the_condition(capital: Capital) -> None:
+    said = capital.room.cluster.kubectl(
+        "wait",
+        "--for=condition=Ready",
+        "nm/kept",
+        "nm/sliced",
+        f"--namespace={capital.room.namespace}",
+        "--timeout=10s",
+    )
+    assert said.count("condition met") == 2
+
+
+def test_describe_tells_the_story_in_events(capital: Capital) -> None:
+    described = capital.room.cluster.kubectl("describe", "nm", "kept", f"--namespace={capital.room.namespace}")
+    events = described.partition("\nEvents:")[2]
+    assert "Prepar" in events
+    assert "Ready" in events
+
+
+def test_explain_reads_like_a_manual(capital: Capital) -> None:
+    explained = capital.room.cluster.kubectl("explain", "nm.spec.sharding")
+    assert "ShardOnCompile" in explained

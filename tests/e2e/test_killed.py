@@ -1,0 +1,151 @@
+"""Deaths at awkward moments: whatever dies, what the spec asks for is reached, with the right weights."""
+
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from neuronmodel_api import names
+from neuronmodel_api.status import ConditionType
+
+from . import outages, reference
+from .capital import MODEL, SPEC
+from .chart import Chart
+from .chat import completion
+from .neuronmodels import Applied
+from .room import Room
+from .test_refused_pods import ON_TRN2
+from .waiting import eventually
+
+SECONDS = 240.0
+PROMPT = "w1 w2 w3"
+TOKENS = 12
+Moment = tuple[str, Callable[[Applied], object]]
+
+
+def pod_in_phase(component: str, phase: str) -> Callable[[Applied], object]:
+    def reached(model: Applied) -> bool:
+        return any(pod["status"].get("phase") == phase for pod in model.children("Pod", component))
+
+    return reached
+
+
+OF_A_START: Sequence[Moment] = (
+    ("it was applied", lambda model: True),
+    ("its claim was made", lambda model: model.children("PersistentVolumeClaim")),
+    ("its Job was made", lambda model: model.prepare_jobs()),
+    ("its Job runs", pod_in_phase(names.COMPONENT_PREPARE, "Running")),
+    ("its Job is done", pod_in_phase(names.COMPONENT_PREPARE, "Succeeded")),
+    ("its worker was made", lambda model: model.serving_pods()),
+    ("its worker runs", pod_in_phase(names.COMPONENT_SERVE, "Running")),
+)
+OF_A_DELETION: Sequence[Moment] = (
+    ("it was asked for", lambda model: True),
+    ("cleaning was begun", lambda model: gone(model) or model.children("Job", names.COMPONENT_CLEANUP)),
+    ("cleaning runs", lambda model: gone(model) or pod_in_phase(names.COMPONENT_CLEANUP, "Running")(model)),
+    ("cleaning is done", lambda model: gone(model) or pod_in_phase(names.COMPONENT_CLEANUP, "Succeeded")(model)),
+)
+
+
+def gone(model: Applied) -> bool:
+    return model.cluster.get(names.KIND, model.name, model.namespace) is None
+
+
+def kill_operator(chart: Chart) -> None:
+    """SIGKILL, and no waiting for the kubelet's back-off: its pod is replaced as well."""
+    for pod in chart.operator_pods():
+        outages.send(pod, "neuronmodel-operator", signal.SIGKILL)
+        chart.cluster.delete("Pod", pod["metadata"]["name"], pod["metadata"]["namespace"], grace_seconds=0)
+
+
+def kill_operator_at(chart: Chart, model: Applied, moments: Sequence[Moment]) -> None:
+    for what, reached in moments:
+        eventually(lambda: reached(model), seconds=SECONDS, what=f"the moment when {what}", instead=model.story)  # noqa: B023
+        kill_operator(chart)
+
+
+def test_killing_the_operator_ends_in_what_the_spec_asks_for(chart: Chart, room: Room) -> None:
+    path = room.tiny("operator")
+    expected = reference.answer(room.folder / "operator", PROMPT, num_tokens=TOKENS)
+    model, since = room.neuron_model("operator", path, artifacts={"retention": "Delete"})
+
+    kill_operator_at(chart, model, OF_A_START)
+    start = model.await_start(since=since, seconds=SECONDS)
+    assert completion(model, PROMPT, num_tokens=TOKENS) == expected
+
+    model.change(parallelism={"tensorParallelDegree": 1})
+    former = {job["metadata"]["uid"] for job in model.prepare_jobs()}
+    new_job = ("the new Job was made", lambda m: {job["metadata"]["uid"] for job in m.prepare_jobs()} - former)
+    kill_operator_at(chart, model, (("it was changed", lambda m: True), new_job, OF_A_START[-1]))
+    model.await_start(after=start.id, seconds=SECONDS)
+    assert completion(model, PROMPT, num_tokens=TOKENS) == expected
+
+    model.delete()
+    kill_operator_at(chart, model, OF_A_DELETION)
+    model.await_gone()
+    for kind in ("Deployment", "Job", "PersistentVolumeClaim", "Pod"):
+        eventually(lambda: not model.children(kind), seconds=60, what=f"its {kind} to go", instead=model.story)  # noqa: B023
+
+
+def test_killing_the_worker_while_it_loads_is_one_start_more(room: Room) -> None:
+    path = room.tiny("worker")
+    expected = reference.answer(room.folder / "worker", PROMPT, num_tokens=TOKENS)
+    model, _ = room.neuron_model("worker", path, strategy="ShardOnLoad")
+    eventually(lambda: kill_worker(model), seconds=SECONDS, what="a worker to kill", instead=model.story)
+    start = model.await_start(seconds=SECONDS)
+    assert start.cause == "ContainerRestarted"
+    eventually(lambda: kill_worker(model), seconds=SECONDS, what="a worker to kill", instead=model.story)
+    model.await_start(after=start.id, seconds=SECONDS)
+    assert completion(model, PROMPT, num_tokens=TOKENS) == expected
+
+
+def kill_worker(model: Applied) -> int:
+    return sum(outages.send(pod, "neuronmodel", signal.SIGKILL) for pod in model.serving_pods())
+
+
+def test_killing_the_job_amid_half_written_shards_leaves_no_trace_of_them(room: Room) -> None:
+    model, since = room.neuron_model("job", MODEL, strategy="ShardOnCompile", **SPEC)
+    eventually(lambda: half_written(model), seconds=SECONDS, what="shards being written", instead=model.story)
+    killed = [outages.send(pod, "neuronmodel", signal.SIGKILL) for pod in model.children("Pod", "prepare")]
+    assert sum(killed), "there was nothing to kill"
+    model.await_start(since=since, seconds=SECONDS)
+    assert "Paris" in completion(model, "The capital of France is")
+
+
+def test_a_job_that_vanishes_is_made_again(room: Room) -> None:
+    model, since = room.neuron_model("vanished", room.tiny("vanished"))
+    running = pod_in_phase(names.COMPONENT_PREPARE, "Running")
+    eventually(lambda: running(model), seconds=SECONDS, what="its Job to run", instead=model.story)
+    model.cluster.kubectl("delete", "jobs", "--all", f"--namespace={room.namespace}", "--wait=false")
+    model.await_start(since=since, seconds=SECONDS)
+
+
+def half_written(model: Applied) -> bool:
+    folder = artifacts_folder(model)
+    return folder is not None and any(file.stat().st_size > 1 << 20 for file in folder.rglob("*.safetensors*"))
+
+
+def artifacts_folder(model: Applied) -> Path | None:
+    """The claim's folder on this machine."""
+    claim = model.cluster.get("PersistentVolumeClaim", names.templated_claim(model.name), model.namespace)
+    bound = claim and claim["spec"].get("volumeName")
+    volume = model.cluster.get("PersistentVolume", bound) if bound else None
+    return Path(volume["spec"]["local"]["path"]) if volume else None
+
+
+def test_losing_the_node_and_getting_it_back_ends_in_a_model_that_answers(room: Room) -> None:
+    path = room.tiny("lost")
+    expected = reference.answer(room.folder / "lost", PROMPT, num_tokens=TOKENS)
+    model, since = room.neuron_model("lost", path, worker=ON_TRN2)
+    start = model.await_start(since=since, seconds=SECONDS)
+    assert start.node_name == "trn2"
+    with outages.lost_node("trn2"):
+        eventually(
+            lambda: not is_ready(model), seconds=120, what="the loss of its node to be noticed", instead=model.story
+        )
+    model.await_start(after=start.id, seconds=SECONDS)
+    assert completion(model, PROMPT, num_tokens=TOKENS) == expected
+
+
+def is_ready(model: Applied) -> bool:
+    ready = model.condition(ConditionType.READY)
+    return ready is not None and ready.status == "True"

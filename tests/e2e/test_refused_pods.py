@@ -1,0 +1,251 @@
+"""Pods that cannot be made, placed, started or kept alive: a reason each, and recovery without deleting the model."""
+
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hack.cluster.layout import LAYOUT, PAUSE_IMAGE, REGISTRY
+from neuronmodel_api import names
+from neuronmodel_api.status import ConditionType
+
+from . import outages
+from .capital import MODEL
+from .chart import Chart
+from .chat import completion
+from .cluster import Cluster, Object
+from .neuronmodels import Applied, neuron_model
+from .room import Room, claim
+from .scenarios import SECONDS, Scenario, apply_all, assert_explained
+from .waiting import eventually
+
+ON_TRN2 = {
+    "nodeSelector": {names.INSTANCE_TYPE_LABEL: names.DEFAULT_INSTANCE_TYPE},
+    "tolerations": [{"key": names.NEURON_TAINT, "operator": "Exists"}],
+}
+ONE_DEVICE = {"limits": {names.NEURON_RESOURCE: "1"}, "requests": {names.NEURON_RESOURCE: "1", "cpu": "20m"}}
+ABSENT_IMAGE = f"{REGISTRY}/neuronmodel/none:1"
+FULL_VOLUME = "small-plain-1"
+UNMOUNTABLE = "e2e-unmountable"
+UNMOUNTABLE_FOLDER = LAYOUT.volumes / UNMOUNTABLE
+FILLER = LAYOUT.volumes / FULL_VOLUME / "filler"
+
+
+def too_small(room: Room) -> Object:
+    """64 MiB for shards of 270 MB."""
+    artifacts = {"template": {"size": "60Mi", "storageClassName": "local-small"}}
+    return neuron_model("too-small", MODEL, strategy="ShardOnCompile", artifacts=artifacts)
+
+
+def full(room: Room) -> Object:
+    fill(FILLER)
+    wanted = claim("full", room.namespace, storage_class="local-small", size="60Mi")
+    wanted["spec"]["volumeName"] = FULL_VOLUME
+    room.cluster.apply(wanted)
+    named = {"template": None, "persistentVolumeClaim": {"claimName": "full"}}
+    return neuron_model("full", room.tiny("full"), artifacts=named)
+
+
+def fill(file: Path) -> None:
+    """Until nothing fits beside it."""
+    block = bytes(1 << 16)
+    with file.open("wb", buffering=0) as opened:
+        try:
+            while opened.write(block) == len(block):
+                pass
+        except OSError:
+            return
+
+
+def make_space(room: Room, model: Applied) -> None:
+    FILLER.unlink()
+    model.retry()
+
+
+def image_absent(room: Room) -> Object:
+    return neuron_model(
+        "image-absent", room.tiny("image-absent"), worker={"image": "localhost:5000/neuronmodel/none:1"}
+    )
+
+
+def refused_by_pod_security(room: Room) -> Object:
+    worker = {
+        "volumes": [{"name": "host", "hostPath": {"path": "/etc"}}],
+        "volumeMounts": [{"name": "host", "mountPath": "/host"}],
+    }
+    return neuron_model("pod-security", room.tiny("pod-security"), worker=worker)
+
+
+def no_device_left(room: Room) -> Object:
+    room.cluster.apply(holder_of_all_devices(room.namespace))
+    return neuron_model("no-device", room.tiny("no-device"), worker={**ON_TRN2, "resources": ONE_DEVICE})
+
+
+def holder_of_all_devices(namespace: str) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "holder", "namespace": namespace},
+        "spec": {
+            **ON_TRN2,
+            "terminationGracePeriodSeconds": 0,
+            "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [
+                {
+                    "name": "holder",
+                    "image": PAUSE_IMAGE,
+                    "imagePullPolicy": "Never",
+                    "resources": {"limits": {names.NEURON_RESOURCE: "16"}},
+                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                }
+            ],
+        },
+    }
+
+
+def unmountable(room: Room) -> Object:
+    """The claim is bound to a volume whose folder is not there."""
+    wanted = claim(UNMOUNTABLE, room.namespace, storage_class=UNMOUNTABLE, size="1Gi")
+    wanted["spec"]["volumeName"] = UNMOUNTABLE
+    room.cluster.apply(unmountable_volume(), wanted)
+    named = {"template": None, "persistentVolumeClaim": {"claimName": UNMOUNTABLE}}
+    return neuron_model("unmountable", room.tiny("unmountable"), artifacts=named)
+
+
+def unmountable_volume() -> Object:
+    on_plain = {"key": "kubernetes.io/hostname", "operator": "In", "values": ["plain"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": UNMOUNTABLE},
+        "spec": {
+            "storageClassName": UNMOUNTABLE,
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "local": {"path": str(UNMOUNTABLE_FOLDER)},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [on_plain]}]}},
+        },
+    }
+
+
+def out_of_memory(room: Room) -> Object:
+    """Enough for the Job, which has its own resources; too little to load PyTorch."""
+    return neuron_model("memory", room.tiny("memory"), worker={"resources": {"limits": {"memory": "80Mi"}}})
+
+
+def remove_limit(room: Room, model: Applied) -> None:
+    model.change(worker={"resources": {"limits": None}})
+
+
+SCENARIOS = (
+    Scenario(
+        "too-small",
+        too_small,
+        "ArtifactsVolumeFull",
+        ("bytes", "Enlarge"),
+        lambda room, model: model.change(sharding={"strategy": "ShardOnLoad"}),
+    ),
+    Scenario("full", full, "ArtifactsVolumeFull", ("bytes", "delete"), make_space),
+    Scenario(
+        "image-absent",
+        image_absent,
+        "ImagePullFailed",
+        (ABSENT_IMAGE,),
+        lambda room, model: model.change(worker={"image": None}),
+    ),
+    Scenario(
+        "pod-security",
+        refused_by_pod_security,
+        "PodSecurityRefused",
+        ("restricted", "hostPath"),
+        lambda room, model: model.change(worker={"volumes": None, "volumeMounts": None}),
+    ),
+    Scenario(
+        "no-device",
+        no_device_left,
+        "Unschedulable",
+        ("Insufficient aws.amazon.com/neuron",),
+        lambda room, model: room.cluster.delete("Pod", "holder", room.namespace, grace_seconds=0),
+    ),
+    Scenario(
+        "unmountable",
+        unmountable,
+        "VolumeMountFailed",
+        (str(UNMOUNTABLE_FOLDER),),
+        lambda room, model: UNMOUNTABLE_FOLDER.mkdir(mode=0o755),
+    ),
+    Scenario("memory", out_of_memory, "WorkerCrashed", ("memory", "spec.worker.resources"), remove_limit),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lent(cluster: Cluster) -> Iterator[None]:
+    """What the scenarios put on this machine goes after the room."""
+    yield
+    FILLER.unlink(missing_ok=True)
+    cluster.delete("PersistentVolume", UNMOUNTABLE)
+    shutil.rmtree(UNMOUNTABLE_FOLDER, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def broken(room: Room) -> dict[str, Applied]:
+    return apply_all(room, SCENARIOS)
+
+
+@pytest.fixture(scope="module")
+def repaired(room: Room, broken: dict[str, Applied]) -> dict[str, Applied]:
+    for scenario in SCENARIOS:
+        scenario.repair(room, broken[scenario.name])
+    return broken
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+def test_what_is_wrong_is_said(broken: dict[str, Applied], scenario: Scenario) -> None:
+    assert_explained(scenario, broken[scenario.name])
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+def test_put_right_it_becomes_ready(repaired: dict[str, Applied], scenario: Scenario) -> None:
+    model = repaired[scenario.name]
+    model.await_start(seconds=SECONDS)
+    assert completion(model, "w1 w2 w3").strip()
+
+
+def test_a_quota_that_leaves_no_room_is_named_until_it_does(chart: Chart) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "pods"}, "spec": {"hard": {"pods": "0"}}}
+    room = Room(chart.cluster, "e2e-quota").enter()
+    try:
+        room.apply(quota)
+        model, _ = room.neuron_model("over-quota", room.tiny("over-quota"))
+        condition = model.await_reason("QuotaExceeded")
+        assert "exceeded quota: pods" in condition.message
+        room.cluster.patch("ResourceQuota", "pods", room.namespace, {"spec": {"hard": {"pods": "10"}}})
+        model.await_start(seconds=SECONDS)
+    finally:
+        room.leave()
+
+
+def test_a_start_that_is_stuck_is_said_to_be_and_goes_on_when_it_can(room: Room) -> None:
+    """The worker is stopped in its tracks while it loads, and set going again."""
+    model, _ = room.neuron_model("stuck", room.tiny("stuck"), serving={"startTimeoutSeconds": 6})
+    pod = eventually(lambda: running_pod(model), seconds=SECONDS, what="a worker", instead=model.story)
+    try:
+        eventually(
+            lambda: outages.send(pod, "neuronmodel", signal.SIGSTOP),
+            seconds=30,
+            what="its process",
+            instead=model.story,
+        )
+        condition = model.await_reason("StartStuck", seconds=60)
+        assert pod["metadata"]["name"] in condition.message
+        assert model.serving_pod()["metadata"]["uid"] == pod["metadata"]["uid"], "a start that is stuck was killed"
+    finally:
+        outages.send(pod, "neuronmodel", signal.SIGCONT)
+    model.await_condition(ConditionType.READY, "True")
+    assert model.serving_pod()["metadata"]["uid"] == pod["metadata"]["uid"]
+
+
+def running_pod(model: Applied) -> Object | None:
+    return next(iter(model.serving_pods()), None)

@@ -1,0 +1,82 @@
+"""What a deletion leaves, and what the next NeuronModel of that name finds."""
+
+from hack.cluster.layout import LAYOUT
+from neuronmodel_api import names
+
+from .chat import completion
+from .neuronmodels import Applied, Expected, await_starts
+from .room import Room, claim
+from .waiting import eventually
+
+PROMPT = "w1 w2 w3"
+SHARED_VOLUME = "local-plain-11"
+
+
+def test_artifacts_are_kept_for_the_next_of_that_name_or_removed(room: Room) -> None:
+    """Retain and Delete side by side."""
+    retained, retained_since = room.neuron_model("retained", room.tiny("retained"))
+    removed, removed_since = room.neuron_model("removed", room.tiny("removed"), artifacts={"retention": "Delete"})
+    await_starts(Expected(retained, retained_since), Expected(removed, removed_since))
+    answer = completion(retained, PROMPT)
+
+    for model in (retained, removed):
+        model.delete()
+    for model in (retained, removed):
+        model.await_gone()
+    kept = room.cluster.get("PersistentVolumeClaim", names.templated_claim("retained"), room.namespace)
+    assert kept is not None
+    assert kept["metadata"].get("ownerReferences") is None
+    await_no_claim(removed)
+
+    again, since = room.neuron_model("retained", room.path("retained"))
+    start = again.await_start(since=since)
+    assert start.cache == "Hit"
+    assert completion(again, PROMPT) == answer
+
+
+def test_deleting_one_of_two_on_a_claim_leaves_the_other_what_it_uses(room: Room) -> None:
+    """The user's own claim; one model alone uses its shards, both use the compiled model."""
+    room.cluster.apply(on_volume(SHARED_VOLUME, claim("ours", room.namespace, storage_class="local", size="1Gi")))
+    named = {"template": None, "persistentVolumeClaim": {"claimName": "ours"}, "retention": "Delete"}
+    first, _ = room.neuron_model("first", room.tiny("first", seed=1), artifacts=named)
+    second, _ = room.neuron_model("second", room.tiny("second", seed=2), artifacts=named)
+    await_starts(Expected(first), Expected(second))
+    answer = completion(second, PROMPT)
+    shards_of = {model.name: shards_key(model) for model in (first, second)}
+
+    first.delete()
+    first.await_gone()
+    assert room.cluster.get("PersistentVolumeClaim", "ours", room.namespace), "a claim of the user's was deleted"
+    on_disk = {folder.name for folder in (LAYOUT.volumes / SHARED_VOLUME.removeprefix("local-")).rglob("*")}
+    assert shards_of["second"] in on_disk
+    assert shards_of["first"] not in on_disk
+
+    second.cluster.delete("Pod", second.serving_pod()["metadata"]["name"], second.namespace)
+    before = second.last_start
+    assert before is not None
+    start = second.await_start(after=before.id)
+    assert {phase.stage for phase in start.phases} == {"Serve"}, "it had to be prepared again"
+    assert completion(second, PROMPT) == answer
+
+
+def shards_key(model: Applied) -> str:
+    artifacts = model.status.artifacts
+    assert artifacts is not None
+    assert artifacts.shards_key is not None
+    return artifacts.shards_key
+
+
+def on_volume(volume: str, wanted: dict[str, object]) -> dict[str, object]:
+    spec = wanted["spec"]
+    assert isinstance(spec, dict)
+    return {**wanted, "spec": {**spec, "volumeName": volume}}
+
+
+def await_no_claim(model: Applied) -> None:
+    name = names.templated_claim(model.name)
+    eventually(
+        lambda: model.cluster.get("PersistentVolumeClaim", name, model.namespace) is None,
+        seconds=90,
+        what=f"claim {name} to go",
+        instead=model.story,
+    )

@@ -1,0 +1,21 @@
+"""Waits for what the cluster does, with a deadline and a word on what stood there instead."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+POLL_SECONDS = 0.2
+
+
+def eventually(
+    probe: Callable[[], T | None], *, seconds: float, what: str, instead: Callable[[], str] = lambda: ""
+) -> T:
+    """The first truthy value of `probe`; AssertionError with `instead()` when there is none within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if value := probe():
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:.0f} s in vain for {what}\n{instead()}")
+        time.sleep(POLL_SECONDS)
