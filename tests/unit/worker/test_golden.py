@@ -36,7 +36,7 @@ def describe(tensor: RankTensor) -> list[Any]:
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-@pytest.mark.parametrize("sizes", [Sizes(), Sizes(chunk_bytes=1500, transposed_bytes=4000)], ids=["whole", "pieces"])
+@pytest.mark.parametrize("sizes", [Sizes(), Sizes(chunk_bytes=5000, transposed_bytes=9000)], ids=["whole", "pieces"])
 def test_shards_are_what_nxd_inference_writes(path: Path, sizes: Sizes, tmp_path: Path) -> None:
     case = json.loads(path.read_text())
     plan = make_plan(open_checkpoint(write_checkpoint(tmp_path / "source", case)), case["neuron_config"])

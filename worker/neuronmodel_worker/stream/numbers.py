@@ -65,6 +65,6 @@ def _promote(one: str, other: str) -> str:
 
 def _cast(values: Array, dtype: str) -> Array:
     with np.errstate(all="ignore"):
-        if values.dtype == np.float64 and dtype == "BF16":
+        if values.dtype == np.float64 and dtype in ("BF16", "F16"):
             values = values.astype(np.float32)  # PyTorch rounds twice here
         return values.astype(VALUES[dtype])
