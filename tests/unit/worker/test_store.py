@@ -204,6 +204,13 @@ def test_a_later_model_of_the_same_name_takes_references_over(store: Store) -> N
     assert store.owners(KEY) == ["ns.one.u2", "ns.other.u3"]
 
 
+def test_the_references_of_every_model_of_a_name_can_go_at_once(store: Store) -> None:
+    store.refer("compiled", KEY, "ns.one.u1")
+    store.refer("compiled", KEY, "ns.one-more.u2")
+    assert store.unrefer("ns.one.*") == [KEY]
+    assert store.owners(KEY) == ["ns.one-more.u2"]
+
+
 def test_space_is_asked_for_before_work(store: Store) -> None:
     store.require_space(1)
     free = free_bytes(store.root)

@@ -120,7 +120,10 @@ class Store:
         return [path for path in every if path.name.rpartition(".")[0] == name and path.name != owner]
 
     def unrefer(self, owner: str, keep: Iterable[str] = ()) -> list[str]:
-        """Remove the owner's references, but those to the keys in `keep`. Returns the keys it no longer refers to."""
+        """Remove the owner's references, but those to the keys in `keep`; `owner` may hold `*`, for any UID.
+
+        Returns the keys that are no longer referred to by it.
+        """
         spared = set(keep)
         dropped = [path for path in (self.root / "refs").glob(f"*/{owner}") if path.parent.name not in spared]
         with writing_to(self.root):
