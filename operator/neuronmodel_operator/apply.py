@@ -140,7 +140,7 @@ class Applier:
     async def _delete(self, ref: ObjectRef) -> bool:
         self._stop_here()
         try:
-            await self._api.delete(self._key.namespace, ref)
+            await self._api.delete(client.kind_of(ref.api_version, ref.kind), self._key.namespace, ref)
         except ApiError as error:
             if error.status in (404, 409):  # gone, or another one of that name
                 return False
@@ -192,12 +192,13 @@ class Applier:
         return True
 
     async def _write_status(self, status: NeuronModelStatus, snapshot: Snapshot) -> Snapshot:
-        """At most one write, of what changed alone."""
+        """At most one write, of what changed alone, and only onto the version that the plan was made from: on a status
+        the API server heeds no UID (tried on 1.34), so that a successor of the name would get it."""
         patch = merge_patch(snapshot.raw.get("status") or {}, status.to_json())
         if not patch:
             return snapshot
         self._stop_here()
-        body = {"metadata": {"uid": self._key.uid}, "status": patch}
+        body = {"metadata": {"resourceVersion": snapshot.raw["metadata"]["resourceVersion"]}, "status": patch}
         raw = await self._api.merge(client.MODEL, self._key.namespace, self._key.name, body, "status")
         self._say_transition(snapshot.observed.model.status, status)
         return snapshot.with_model(raw)

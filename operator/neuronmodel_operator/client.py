@@ -140,7 +140,7 @@ class Api:
         # The items of a list carry neither.
         return tuple(item | {"apiVersion": kind.api_version, "kind": kind.kind} for item in answer["items"])
 
-    async def create(self, kind: Kind, namespace: str, manifest: Mapping[str, Any]) -> Object:
+    async def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any]) -> Object:
         return await self._call("create", kind, namespace, body=dict(manifest), field_manager=names.FIELD_MANAGER)
 
     async def apply(self, kind: Kind, namespace: str, manifest: Mapping[str, Any]) -> Object:
@@ -171,14 +171,14 @@ class Api:
             field_manager=names.FIELD_MANAGER,
         )
 
-    async def delete(self, namespace: str, ref: ObjectRef) -> None:
+    async def delete(self, kind: Kind, namespace: str | None, ref: ObjectRef) -> None:
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "propagationPolicy": ref.propagation,
             "preconditions": {"uid": ref.uid},
         }
-        await self._call("delete", kind_of(ref.api_version, ref.kind), namespace, ref.name, body=options)
+        await self._call("delete", kind, namespace, ref.name, body=options)
 
     async def _call(
         self,
