@@ -8,7 +8,7 @@ from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.plan import Plan, make_plan
 from neuronmodel_worker.stream import FileSink, Transferred, run
 from tests.generated import write_checkpoint
-from tests.unit.worker.test_stream_property import llama_tensors
+from tests.unit.worker.test_stream_property import decoder_tensors
 
 CONFIG: dict[str, Any] = {
     "model_type": "llama",
@@ -27,7 +27,7 @@ CONFIG: dict[str, Any] = {
 
 def small_source(directory: Path, files: int = 1, **config: Any) -> Path:
     described = {**CONFIG, **config}
-    case = {"hf_config": described, "tensors": llama_tensors(described), "dtype": "bfloat16", "files": files}
+    case = {"hf_config": described, "tensors": decoder_tensors(described), "dtype": "bfloat16", "files": files}
     return write_checkpoint(directory, case)
 
 

@@ -18,7 +18,7 @@ from neuronmodel_worker.layouts.heads import place_heads
 from neuronmodel_worker.plan import make_plan
 from tests.generated import write_checkpoint
 from tests.unit.worker.sharding import CONFIG, small_plan, small_source
-from tests.unit.worker.test_stream_property import llama_tensors
+from tests.unit.worker.test_stream_property import decoder_tensors
 
 
 @pytest.fixture(scope="module")
@@ -117,19 +117,19 @@ def test_a_config_that_lacks_a_size_is_refused_by_field(field: str, tmp_path: Pa
 
 def without(directory: Path, field: str) -> Path:
     config = {name: value for name, value in CONFIG.items() if name != field}
-    case = {"hf_config": config, "tensors": llama_tensors(CONFIG), "dtype": "bfloat16"}
+    case = {"hf_config": config, "tensors": decoder_tensors(CONFIG), "dtype": "bfloat16"}
     return write_checkpoint(directory, case)
 
 
 def test_a_tensor_that_the_checkpoint_lacks_is_named(tmp_path: Path) -> None:
-    tensors = [each for each in llama_tensors(CONFIG) if each[0] != "model.layers.1.mlp.up_proj.weight"]
+    tensors = [each for each in decoder_tensors(CONFIG) if each[0] != "model.layers.1.mlp.up_proj.weight"]
     write_checkpoint(tmp_path, {"hf_config": CONFIG, "tensors": tensors, "dtype": "bfloat16"})
     with pytest.raises(TensorMissing, match=r"model\.layers\.1\.mlp\.up_proj\.weight"):
         small_plan(tmp_path)
 
 
 def test_a_tensor_of_another_shape_than_the_config_says_is_named(tmp_path: Path) -> None:
-    tensors = [(name, [7, 64] if name == "lm_head.weight" else shape) for name, shape in llama_tensors(CONFIG)]
+    tensors = [(name, [7, 64] if name == "lm_head.weight" else shape) for name, shape in decoder_tensors(CONFIG)]
     write_checkpoint(tmp_path, {"hf_config": CONFIG, "tensors": tensors, "dtype": "bfloat16"})
     with pytest.raises(TensorShapeMismatch, match=r"lm_head\.weight has shape \[7, 64\].*\[128, 64\]"):
         small_plan(tmp_path)
@@ -137,7 +137,7 @@ def test_a_tensor_of_another_shape_than_the_config_says_is_named(tmp_path: Path)
 
 def test_layers_and_tensors_beyond_the_model_are_left_out(tmp_path: Path) -> None:
     tensors = [
-        *llama_tensors({**CONFIG, "num_hidden_layers": 3}),
+        *decoder_tensors({**CONFIG, "num_hidden_layers": 3}),
         ("model.layers.0.self_attn.rotary_emb.inv_freq", [8]),
     ]
     write_checkpoint(tmp_path, {"hf_config": CONFIG, "tensors": tensors, "dtype": "bfloat16"})
