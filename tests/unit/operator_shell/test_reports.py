@@ -1,0 +1,222 @@
+"""Questions to workers that answer well, badly, slowly, too much, or for somebody else."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from neuronmodel_api import names
+from neuronmodel_api.report import MAX_REPORT_BYTES, Report, Stage, State
+from neuronmodel_operator.reports import ANSWER_SECONDS, Heard, Reporter, open_session
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+UID = "pod-1"
+HASH = "abcdef"
+
+
+def report(**changes: Any) -> Report:
+    parts: dict[str, Any] = {
+        "pod_uid": UID,
+        "spec_hash": HASH,
+        "stage": Stage.SERVE,
+        "state": State.RUNNING,
+        "started_at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+    return Report(**(parts | changes))
+
+
+def as_json(report: Report) -> str:
+    return json.dumps(report.to_json())
+
+
+def pod(
+    state: dict[str, Any] | None = None,
+    last_state: dict[str, Any] | None = None,
+    container: str = "containerd://1",
+    annotation: str = names.ANNOTATION_TEMPLATE_HASH,
+) -> dict[str, Any]:
+    status = {
+        "name": names.CONTAINER,
+        "containerID": container,
+        "state": state or {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+        "lastState": last_state or {},
+    }
+    return {
+        "kind": "Pod",
+        "metadata": {"name": "smol-1", "uid": UID, "annotations": {annotation: HASH}},
+        "status": {"podIP": "127.0.0.1", "containerStatuses": [status]},
+    }
+
+
+def ended(message: str) -> dict[str, Any]:
+    return {"terminated": {"exitCode": 1, "message": message}}
+
+
+class Worker:
+    """An admin port on this machine."""
+
+    def __init__(self) -> None:
+        self.answer: Answer = self._silence
+        self.paths: list[str] = []
+        self.errors: Counter[str] = Counter()
+
+    async def _silence(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(status=503)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.paths.append(request.path)
+        return await self.answer(request)
+
+    def says(self, text: str | bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=text, status=status, headers=headers)
+
+        self.answer = answer
+
+
+@pytest.fixture
+async def worker() -> Worker:
+    return Worker()
+
+
+@pytest.fixture
+async def reporter(worker: Worker) -> AsyncIterator[Reporter]:
+    app = web.Application()
+    app.router.add_get("/{path:.*}", worker.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    async with open_session() as session:
+        yield Reporter(session, lambda why: worker.errors.update([why]), port=port)
+    await runner.cleanup()
+
+
+async def test_a_running_worker_is_asked_for_its_status(worker: Worker, reporter: Reporter) -> None:
+    worker.says(as_json(report()))
+    assert await reporter.ask(pod()) == report()
+    assert worker.paths == ["/status"]
+    assert not worker.errors
+
+
+async def test_a_job_pod_is_known_by_its_inputs_hash(worker: Worker, reporter: Reporter) -> None:
+    worker.says(as_json(report()))
+    assert await reporter.ask(pod(annotation=names.ANNOTATION_INPUTS_HASH)) == report()
+
+
+async def test_a_report_as_long_as_allowed_is_read_and_a_longer_one_is_not(worker: Worker, reporter: Reporter) -> None:
+    text = as_json(report())
+    worker.says(text.ljust(MAX_REPORT_BYTES))
+    assert await reporter.ask(pod()) == report()
+    worker.says(text.ljust(MAX_REPORT_BYTES + 1))
+    assert await reporter.ask(pod()) is None
+    assert worker.errors == {"TooLong": 1}
+
+
+async def test_an_answer_without_end_is_left_after_64_kib(worker: Worker, reporter: Reporter) -> None:
+    sent = 0
+
+    async def pour(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b" " * 65536)
+            sent += 65536
+
+    worker.answer = pour
+    began = monotonic()
+    assert await reporter.ask(pod()) is None
+    assert worker.errors == {"TooLong": 1}
+    assert monotonic() - began < ANSWER_SECONDS
+
+
+async def test_a_slow_answer_is_given_up_after_two_seconds(worker: Worker, reporter: Reporter) -> None:
+    async def dribble(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.1)
+
+    worker.answer = dribble
+    began = monotonic()
+    assert await reporter.ask(pod()) is None
+    assert ANSWER_SECONDS - 0.1 < monotonic() - began < ANSWER_SECONDS + 1
+    assert worker.errors == {"NoAnswer": 1}
+
+
+async def test_a_redirect_is_not_followed(worker: Worker, reporter: Reporter) -> None:
+    worker.says(as_json(report()), status=302, headers={"Location": "/elsewhere"})
+    assert await reporter.ask(pod()) is None
+    assert worker.paths == ["/status"]
+
+
+@pytest.mark.parametrize("junk", ["", "null", "[]", "<html>", '{"podUid": 1}', b"\xff\xfe", "[" * 5000])
+async def test_junk_is_no_report(worker: Worker, reporter: Reporter, junk: str | bytes) -> None:
+    worker.says(junk)
+    assert await reporter.ask(pod()) is None
+    assert worker.errors == {"NotAReport": 1}
+
+
+@pytest.mark.parametrize("other", [{"pod_uid": "pod-2"}, {"spec_hash": "fedcba"}])
+async def test_a_report_of_another_pod_or_spec_is_dropped(
+    worker: Worker, reporter: Reporter, other: dict[str, str]
+) -> None:
+    worker.says(as_json(report(**other)))
+    assert await reporter.ask(pod()) is None
+    assert worker.errors == {"AnotherPod": 1}
+
+
+async def test_a_packed_answer_is_not_unpacked(worker: Worker, reporter: Reporter) -> None:
+    worker.says(b"\x1f\x8b" + b"\0" * 100, headers={"Content-Encoding": "gzip"})
+    assert await reporter.ask(pod()) is None
+    assert worker.errors == {"NotAReport": 1}
+
+
+async def test_a_pod_whose_owner_is_not_ours_is_not_asked(worker: Worker, reporter: Reporter) -> None:
+    worker.says(as_json(report()))
+    heard = await Heard(reporter).listen([pod()], frozenset(), ask=True)
+    assert heard.current == {}
+    assert worker.paths == []
+
+
+async def test_what_a_pod_said_is_kept_while_it_is_silent(worker: Worker, reporter: Reporter) -> None:
+    heard = Heard(reporter)
+    worker.says(as_json(report()))
+    await heard.listen([pod()], frozenset({UID}), ask=True)
+    worker.says("", status=503)
+    assert (await heard.listen([pod()], frozenset({UID}), ask=True)).current == {UID: report()}
+    assert (await heard.listen([pod()], frozenset({UID}), ask=False)).current == {UID: report()}
+    assert (await heard.listen([], frozenset(), ask=False)).current == {}
+
+
+async def test_a_restarted_container_has_not_said_what_its_former_run_said(worker: Worker, reporter: Reporter) -> None:
+    heard = Heard(reporter)
+    worker.says(as_json(report()))
+    await heard.listen([pod()], frozenset({UID}), ask=True)
+    last_words = report(state=State.FAILED)
+    restarted = pod(container="containerd://2", last_state=ended(last_words.termination_message()))
+    worker.says("", status=503)
+    reports = await heard.listen([restarted], frozenset({UID}), ask=True)
+    assert reports.current == {}
+    assert reports.former == {UID: last_words}
+
+
+async def test_an_ended_container_speaks_by_its_termination_message(reporter: Reporter) -> None:
+    last_words = report(stage=Stage.PREPARE, state=State.SUCCEEDED)
+    finished = pod(state=ended(last_words.termination_message()))
+    assert (await Heard(reporter).listen([finished], frozenset(), ask=False)).current == {UID: last_words}
+
+
+@pytest.mark.parametrize("message", ["Killed", as_json(report(pod_uid="pod-2")), '{"podUid":"pod-1","specH'])
+async def test_a_termination_message_that_is_no_report_of_this_pod_is_dropped(reporter: Reporter, message: str) -> None:
+    reports = await Heard(reporter).listen([pod(state=ended(message))], frozenset(), ask=False)
+    assert reports.current == {}
