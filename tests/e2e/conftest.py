@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from hack.cluster import volumes
 from hack.cluster.layout import LAYOUT, PROJECT
 
 from . import capital as capital_of_france
 from .capital import Capital
 from .chart import Chart
 from .cluster import Cluster
-from .room import Room
+from .room import Room, await_gone
 
 CANNOT_RUN_HERE = 3
 """What `hack.cluster` exits with on a machine that cannot run a cluster."""
 TEST_SECONDS = 600
+ROOMS = "e2e-"
+"""How the names of the tests' namespaces begin."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,19 +44,23 @@ def cluster() -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def chart(cluster: Cluster) -> Chart:
+def chart(cluster: Cluster) -> Iterator[Chart]:
     """The operator, installed from the chart with images built from this tree."""
     subprocess.run([sys.executable, "-m", "hack.cluster", "images"], cwd=PROJECT, check=True)
     images = json.loads(LAYOUT.images.read_text())
     chart = Chart(cluster, images["operator"], images["worker"])
     chart.install()
-    return chart
+    yield chart
+    for namespace in cluster.find("Namespace"):
+        if namespace["metadata"]["name"].startswith(ROOMS):
+            await_gone(cluster, namespace["metadata"]["name"])
+    volumes.recycle()
 
 
 @pytest.fixture(scope="module")
 def room(request: pytest.FixtureRequest, chart: Chart) -> Iterator[Room]:
     subject = request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-")
-    made = Room(chart.cluster, f"e2e-{subject}").enter()
+    made = Room(chart.cluster, f"{ROOMS}{subject}").enter()
     yield made
     made.leave()
 
@@ -61,6 +68,6 @@ def room(request: pytest.FixtureRequest, chart: Chart) -> Iterator[Room]:
 @pytest.fixture(scope="session")
 def capital(chart: Chart) -> Iterator[Capital]:
     """SmolLM2, served with both strategies."""
-    made = Room(chart.cluster, "e2e-capital").enter()
+    made = Room(chart.cluster, f"{ROOMS}capital").enter()
     yield capital_of_france.serve(made)
     made.leave()

@@ -60,7 +60,10 @@ class Room:
 
     def enter(self) -> "Room":
         """Make it; what an interrupted run left is cleared first."""
-        self._clear()
+        self.cluster.delete("Namespace", self.namespace)
+        await_gone(self.cluster, self.namespace)
+        volumes.recycle()
+        shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.cluster.apply(
@@ -70,23 +73,23 @@ class Room:
         return self
 
     def leave(self) -> None:
-        """Every start that went well is held to its arithmetic; then everything has to go."""
+        """Every start that went well is held to its arithmetic; then everything is asked to go."""
         try:
             for model in self.applied():
                 assert_all_accounted(model.status.starts)
         finally:
-            self._clear()
+            self.cluster.delete("Namespace", self.namespace)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _clear(self) -> None:
-        self.cluster.delete("Namespace", self.namespace)
-        eventually(
-            lambda: self.cluster.get("Namespace", self.namespace) is None,
-            seconds=GONE_SECONDS,
-            what=f"namespace {self.namespace} to go",
-            instead=lambda: self.cluster.kubectl("get", "all,nm,pvc", f"--namespace={self.namespace}"),
-        )
-        volumes.recycle()
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def await_gone(cluster: Cluster, namespace: str) -> None:
+    """With its NeuronModels: their finalizers must not hold it."""
+    eventually(
+        lambda: cluster.get("Namespace", namespace) is None,
+        seconds=GONE_SECONDS,
+        what=f"namespace {namespace} to go",
+        instead=lambda: cluster.kubectl("get", "all,nm,pvc", f"--namespace={namespace}"),
+    )
 
 
 def claim(name: str, namespace: str, *, storage_class: str, size: str, mode: str = "ReadWriteOnce") -> Object:
