@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from . import images, lifecycle, nodes, status, volumes
 from .failures import ClusterError
 from .layout import LAYOUT, NODES, Node, node_named
+from .model import ensure_model
 from .progress import say
 
-Command = Callable[[argparse.Namespace], None]
+Command = Callable[[argparse.Namespace], object]
 
 
 def main(arguments: list[str]) -> int:
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("node", choices=[node.name for node in NODES])
     build = add("images", "build the images and push them to the registry", lambda options: _images(options.names))
     build.add_argument("names", nargs="*", metavar="operator|worker", help="both without a name")
+    add("model", "prepare the small language model that demo and tests serve", lambda _: ensure_model())
     add("recycle", "make volumes whose claim is gone claimable again", lambda _: recycle_volumes())
     return parser
 
