@@ -93,7 +93,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     CheckpointHeaderInvalid or SourceUnreadable.
     """
     try:
-        if not path.is_dir():
+        if not _is_there(path) or not path.is_dir():
             raise SourceNotFound(path)
         config = _read_config(path)
         named = _files_of(path)
@@ -103,9 +103,18 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, config, MappingProxyType(_merge(path, named, files)), tuple(f for f, _ in files.values()))
 
 
+def _is_there(path: Path) -> bool:
+    """Unlike `Path.exists`, which takes a file that may not be looked at for one that is not there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def _read_config(directory: Path) -> Mapping[str, object]:
     file = directory / "config.json"
-    if not file.exists():
+    if not _is_there(file):
         raise ConfigMissing(directory)
     return _read_json_object(file)
 
@@ -130,10 +139,10 @@ ALL_TENSORS = "*"
 
 def _files_of(directory: Path) -> dict[str, str]:
     """Tensor name → file name, as the index says; of a single file, all tensors."""
-    if (directory / SINGLE_FILE).exists():
+    if _is_there(directory / SINGLE_FILE):
         return {ALL_TENSORS: SINGLE_FILE}
     index = directory / INDEX_FILE
-    if not index.exists():
+    if not _is_there(index):
         raise CheckpointFileMissing(
             f"{directory} holds neither {SINGLE_FILE} nor {INDEX_FILE}. Download the checkpoint in safetensors format."
         )
@@ -148,7 +157,7 @@ def _files_of(directory: Path) -> dict[str, str]:
 def _check_index_entry(directory: Path, index: Path, file: object) -> None:
     if not isinstance(file, str) or not file or Path(file).name != file:
         raise ConfigInvalid(f"{index} names {file!r}, which is no file beside it. Download or copy the index again.")
-    if not (directory / file).exists():
+    if not _is_there(directory / file):
         raise CheckpointFileMissing(f"{index} names {file}, and {directory} holds no such file. Download it again.")
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from neuronmodel_worker.failures import (
     ConfigInvalid,
     ConfigMissing,
     SourceNotFound,
+    SourceUnreadable,
     WorkerFailure,
 )
 from tests.safetensors_bytes import safetensors_bytes, with_header
@@ -197,6 +199,31 @@ def test_a_missing_directory_config_and_weights_have_each_their_sentence(tmp_pat
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigInvalid, match="not valid JSON"):
         open_checkpoint(tmp_path)
+
+
+def test_a_file_that_cannot_be_looked_at_is_not_called_missing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").symlink_to("model.safetensors")
+    with pytest.raises(SourceUnreadable, match=r"model\.safetensors cannot be read") as failure:
+        open_checkpoint(tmp_path)
+    assert failure.value.exit_code == exits.TRANSIENT
+
+
+@pytest.fixture
+def shut_directory(tmp_path: Path) -> Iterator[Path]:
+    """Root may enter every directory, so root becomes somebody else for a while."""
+    user = os.geteuid()
+    tmp_path.chmod(0)
+    if user == 0:
+        os.seteuid(65534)
+    yield tmp_path
+    os.seteuid(user)
+    tmp_path.chmod(0o700)
+
+
+def test_a_directory_that_may_not_be_entered_is_not_called_missing(shut_directory: Path) -> None:
+    with pytest.raises(SourceUnreadable, match="Permission denied"):
+        open_checkpoint(shut_directory / "model")
 
 
 def test_symlinks_into_a_blob_store_are_followed(tmp_path: Path) -> None:
