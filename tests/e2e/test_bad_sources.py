@@ -106,7 +106,7 @@ def no_engine(room: Room) -> Object:
 
 
 SCENARIOS = (
-    Scenario("claim-missing", claim_missing, "ClaimNotFound", ("later", "PersistentVolumeClaim"), make_claim),
+    Scenario("claim-missing", claim_missing, "SourceClaimMissing", ("later", "claim", "Make it"), make_claim),
     Scenario("path-missing", path_missing, "SourceNotFound", ("path-missing", "config.json"), make_path),
     Scenario("no-config", no_config, "ConfigMissing", ("no-config", "config.json", "checkpoint"), write_whole),
     Scenario("unknown-type", unknown_type, "UnknownModelType", ("wizard", "llama"), write_whole),
