@@ -23,9 +23,12 @@ install: .venv/installed ## make .venv with every dependency, locked; then .venv
 	@touch $@
 
 .PHONY: lock
-lock: ## resolve pyproject.toml anew into constraints.txt: names, versions and hashes, no index
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --no-annotate --all-extras --group dev pyproject.toml --output-file constraints.txt
+lock: LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+lock: ## resolve pyproject.toml anew: constraints.txt for developers, hack/locks for the images; names, versions and hashes, no index
+	$(LOCK) --all-extras --group dev pyproject.toml --output-file constraints.txt
+	$(LOCK) --constraint constraints.txt --extra operator pyproject.toml --output-file hack/locks/operator.txt
+	$(LOCK) --constraint constraints.txt --extra worker pyproject.toml --output-file hack/locks/worker.txt
+	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | $(LOCK) --constraint constraints.txt - --output-file hack/locks/build.txt
 
 .PHONY: up
 up: ## a real Kubernetes on this machine: two nodes, registry, DNS

@@ -1,6 +1,8 @@
 """What a cluster leaves behind on a machine: removed here, and looked for afterwards."""
 
+import errno
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from .layout import CGROUP, DEVICE_PLUGINS, LAYOUT, NODES, POD_NETWORK
 
 # kubelet and kube-proxy name all their chains like this; the chain policies and everybody else's rules stay.
 CHAIN_PREFIX = "KUBE-"
+SHIM_SOCKETS = Path("/run/containerd/s")
+NETWORK_NOTES = Path("/var/lib/cni/results")
 TABLES = ("filter", "nat", "mangle", "raw")
 
 
@@ -27,6 +31,22 @@ def remove_device_plugins() -> None:
         DEVICE_PLUGINS.parent.rmdir()
 
 
+def remove_runtime_files() -> None:
+    """Dead shims' sockets and the network plugins' notes, at paths compiled into containerd."""
+    for path in SHIM_SOCKETS.iterdir() if SHIM_SOCKETS.exists() else ():
+        if _is_dead(path):
+            path.unlink()
+    for node in NODES:
+        prefix = f"neuronmodel-{node.name}-"
+        for note in NETWORK_NOTES.glob(f"{prefix}*-eth0"):
+            sandbox = note.name.removeprefix(prefix).removesuffix("-eth0")
+            (NETWORK_NOTES / f"cni-loopback-{sandbox}-lo").unlink(missing_ok=True)
+            note.unlink()
+    for folder in (SHIM_SOCKETS, SHIM_SOCKETS.parent, NETWORK_NOTES, NETWORK_NOTES.parent):
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
 def found() -> list[str]:
     """Everything of the cluster that is still on this machine, beside its folder."""
     return [*_processes(), *_mounts(), *_links(), *_rules(), *_cgroups()]
@@ -42,6 +62,12 @@ def _removal(table: str, saved: str) -> str:
     removed = [line.replace("-A ", "-D ", 1) for line in jumps if f" -j {CHAIN_PREFIX}" in line]
     flushed = [f":{chain} - [0:0]" for chain in chains]
     return "\n".join([f"*{table}", *flushed, *removed, *(f"-X {chain}" for chain in chains), "COMMIT", ""])
+
+
+def _is_dead(path: Path) -> bool:
+    """Whether nobody listens: another containerd of this machine keeps its sockets here too."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return path.is_socket() and probe.connect_ex(str(path)) == errno.ECONNREFUSED
 
 
 def _processes() -> Iterator[str]:

@@ -46,6 +46,7 @@ def down() -> None:
             processes.stop(name)
         leftovers.remove_packet_filter_rules()
         leftovers.remove_device_plugins()
+        leftovers.remove_runtime_files()
         remove_network()
         mounts.unmount_below(LAYOUT.state)
         mounts.unmount_below(LAYOUT.run)
