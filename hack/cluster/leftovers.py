@@ -20,9 +20,9 @@ TABLES = ("filter", "nat", "mangle", "raw")
 def remove_packet_filter_rules() -> None:
     for family in ("iptables", "ip6tables"):
         for table in TABLES:
-            removal = _removal(table, run([f"{family}-save", "-t", table]))
-            if removal:
-                run([f"{family}-restore", "--wait", "--noflush"], stdin=removal)
+            restore = removal(table, run([f"{family}-save", "-t", table]))
+            if restore:
+                run([f"{family}-restore", "--wait", "--noflush"], stdin=restore)
 
 
 def remove_device_plugins() -> None:
@@ -52,7 +52,7 @@ def found() -> list[str]:
     return [*_processes(), *_mounts(), *_links(), *_rules(), *_cgroups()]
 
 
-def _removal(table: str, saved: str) -> str:
+def removal(table: str, saved: str) -> str:
     """Input for iptables-restore that takes out our chains and the rules in other chains that lead to them."""
     lines = saved.splitlines()
     chains = [line[1:].split()[0] for line in lines if line.startswith(f":{CHAIN_PREFIX}")]

@@ -8,7 +8,7 @@ from .commands import run, succeeds
 def below(folder: Path) -> list[Path]:
     """Mount points at or below `folder`, the innermost first."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    points = [Path(_unescaped(line.split()[4])) for line in lines]
+    points = [Path(unescaped(line.split()[4])) for line in lines]
     return [point for point in reversed(points) if point == folder or folder in point.parents]
 
 
@@ -18,7 +18,7 @@ def unmount_below(folder: Path) -> None:
             run(["umount", "--lazy", point])
 
 
-def _unescaped(field: str) -> str:
+def unescaped(field: str) -> str:
     """The kernel writes space, tab, newline and backslash as three octal digits."""
     for character in " \t\n\\":
         field = field.replace(f"\\{ord(character):03o}", character)

@@ -74,7 +74,7 @@ def recycle() -> list[str]:
         if item["status"].get("phase") == "Released" and item["metadata"]["name"] in known
     ]
     for name in released:
-        _clean(known[name])
+        clean(known[name])
         api.patch("persistentvolume", name, [{"op": "remove", "path": "/spec/claimRef"}])
     return released
 
@@ -128,7 +128,7 @@ def _mount_small(folder: Path) -> None:
         run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_MEBIBYTES}m,mode=0755", "neuronmodel-small", folder])
 
 
-def _clean(volume: Volume) -> None:
+def clean(volume: Volume) -> None:
     """Models are shared and stay; in every other folder nothing is left of the claim, its owner included."""
     if volume.storage_class == MODELS_CLASS:
         return
