@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -108,9 +109,12 @@ def kill_worker(model: Applied) -> int:
 def interrupted(room: Room) -> Applied:
     """Its Job was killed while it wrote shards; the next attempt comes by itself, a minute later."""
     model, _ = room.neuron_model("job", MODEL, strategy="ShardOnCompile", **SPEC)
-    eventually(lambda: half_written(model), seconds=SECONDS, what="shards being written", instead=model.story)
+    bound = eventually(lambda: artifacts_folder(model), seconds=SECONDS, what="its volume", instead=model.story)
+    writing = partial(half_written, bound)
+    eventually(writing, seconds=SECONDS, what="shards being written", instead=model.story, poll=0.01)
     killed = [outages.send(pod, "neuronmodel", signal.SIGKILL) for pod in model.children("Pod", "prepare")]
     assert sum(killed), "there was nothing to kill"
+    assert not model.serving_pods(), "the shards were finished"
     return model
 
 
@@ -130,9 +134,11 @@ def test_killing_the_job_amid_half_written_shards_leaves_right_ones(interrupted:
     assert "Paris" in completion(interrupted, "The capital of France is")
 
 
-def half_written(model: Applied) -> bool:
-    folder = artifacts_folder(model)
-    return folder is not None and any(file.stat().st_size > 1 << 20 for file in folder.rglob("*.safetensors*"))
+def half_written(folder: Path) -> bool:
+    try:
+        return any(file.stat().st_size > 1 << 20 for file in folder.rglob("*.safetensors*"))
+    except FileNotFoundError:  # it was renamed meanwhile
+        return False
 
 
 def artifacts_folder(model: Applied) -> Path | None:

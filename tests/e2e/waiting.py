@@ -9,7 +9,12 @@ POLL_SECONDS = 0.2
 
 
 def eventually(
-    probe: Callable[[], T | None], *, seconds: float, what: str, instead: Callable[[], str] = lambda: ""
+    probe: Callable[[], T | None],
+    *,
+    seconds: float,
+    what: str,
+    instead: Callable[[], str] = lambda: "",
+    poll: float = POLL_SECONDS,
 ) -> T:
     """The first truthy value of `probe`; AssertionError with `instead()` when there is none within `seconds`."""
     deadline = time.monotonic() + seconds
@@ -18,4 +23,4 @@ def eventually(
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds:.0f} s in vain for {what}\n{instead()}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(poll)
