@@ -104,7 +104,7 @@ class Decoder:
         parts = {which: self.projection(layer, which, kind, factor) for which in "qkv"}
         prefix = f"{layer}self_attn.qkv_proj."
         if flags.fused_qkv:
-            transposed = flags.transposed_qkv and kind == "weight"
+            transposed = flags.transposed_fused_qkv and kind == "weight"
             draft.add(f"{prefix}Wqkv.{kind}", *parts.values(), transposed=transposed)
         else:
             for which, part in parts.items():

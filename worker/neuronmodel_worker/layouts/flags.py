@@ -115,6 +115,7 @@ class Flags:
 
     @property
     def transposed_fused_qkv(self) -> bool:
+        """The kernels transpose the fused weight alone: q, k and v apart stay as they are."""
         return self.fused_qkv and self.transposed_qkv
 
 
@@ -131,7 +132,6 @@ def read_flags(
     local = _number(neuron_config, "local_ranks_size", degree, least=1)
     _check_ranks(start, local, degree)
     skip_gamma = "fused_rmsnorm_skip_gamma" in on and "sequence_parallel_enabled" not in on
-    mlp_kernel = "mlp_kernel_enabled" in on
     return Flags(
         tp_degree=degree,
         start_rank=start,
@@ -144,7 +144,7 @@ def read_flags(
         transposed_mlp=bool(on & {"mlp_kernel_enabled", "mlp_tkg_nki_kernel_enabled"}),
         transposed_out=bool(on & OUT_PROJECTION_KERNELS),
         skip_gamma_qkv=skip_gamma and "qkv_kernel_enabled" in on,
-        skip_gamma_mlp=skip_gamma and mlp_kernel,
+        skip_gamma_mlp=skip_gamma and "mlp_kernel_enabled" in on,
     )
 
 

@@ -4,7 +4,7 @@ A sink lends out the memory that a step fills, so that nothing is copied twice: 
 that is written when it is full.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -75,6 +75,3 @@ def _empty_rank(plan: Plan, rank: int) -> dict[str, RankTensor]:
     for name in plan.rank_tensors:
         tensors[name] = RankTensor(RANK_DTYPE, (1,), np.array([rank], STORAGE[RANK_DTYPE]))
     return tensors
-
-
-RankTensors = Mapping[str, RankTensor]
