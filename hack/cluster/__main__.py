@@ -45,7 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("down", "end it; built programs, images and the model stay for the next time", lambda _: lifecycle.down())
     add("purge", "down, and remove everything built and downloaded too", lambda _: lifecycle.purge())
-    add("status", "what runs", lambda _: status.show(), alone=False)
+    show = add("status", "what runs; exit code 1 when something does not", _status, alone=False)
+    show.add_argument("--quiet", action="store_true", help="the exit code alone")
     add("env", "lines for a shell's eval: KUBECONFIG and PATH", lambda _: status.environment(), alone=False)
     stop = add("node-stop", "lose a node: its kubelet, containerd and pods die at once", _on_node(nodes.lose))
     start = add("node-start", "bring a lost node back", _on_node(nodes.start))
@@ -63,6 +64,12 @@ def _images(names: list[str]) -> None:
     if unknown:
         raise ClusterError(f"there is no image {', '.join(unknown)}; there are {', '.join(images.DOCKERFILES)}.")
     images.build(names)
+
+
+def _status(options: argparse.Namespace) -> None:
+    if not options.quiet:
+        status.show()
+    status.require_all()
 
 
 def _on_node(act: Callable[[Node], None]) -> Command:
