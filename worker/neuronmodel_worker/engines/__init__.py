@@ -3,6 +3,7 @@
 Importing this package imports no engine: each brings its own framework, and that takes seconds.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,9 @@ def open_engine(name: api.Engine) -> Engine:
         raise NoEngine(
             "This image has no Neuron engine. Set spec.worker.image to one that holds the Neuron SDK, or engine: CPU."
         )
+    # Threads that spin while they wait starve each other where processors are shared: 0.9 instead of 10 tokens a second
+    # of a 135M model on two busy ones. OpenMP reads this when PyTorch loads it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         from neuronmodel_worker.engines.cpu import CpuEngine
     except ModuleNotFoundError as error:
