@@ -36,7 +36,7 @@ class Chart:
         }
         helm(
             *("upgrade", "--install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--create-namespace"),
-            *("--wait", "--timeout", "120s", "--values", "-"),
+            *("--wait", "--timeout", "120s", "--take-ownership", "--values", "-"),
             stdin=json.dumps(chosen),
         )
 

@@ -61,7 +61,7 @@ class Cluster:
             "apply", "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests})
         )
 
-    def patch(self, kind: str, name: str, namespace: str, change: Mapping[str, Any]) -> Object:
+    def patch(self, kind: str, name: str, namespace: str | None, change: Mapping[str, Any]) -> Object:
         """A merge patch: None removes a field."""
         patched: Object = (
             self._resource(kind)

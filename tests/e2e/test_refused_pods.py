@@ -70,14 +70,6 @@ def image_absent(room: Room) -> Object:
     )
 
 
-def refused_by_pod_security(room: Room) -> Object:
-    worker = {
-        "volumes": [{"name": "host", "hostPath": {"path": "/etc"}}],
-        "volumeMounts": [{"name": "host", "mountPath": "/host"}],
-    }
-    return neuron_model("pod-security", room.tiny("pod-security"), worker=worker)
-
-
 def no_device_left(room: Room) -> Object:
     room.cluster.apply(holder_of_all_devices(room.namespace))
     return neuron_model("no-device", room.tiny("no-device"), worker={**ON_TRN2, "resources": ONE_DEVICE})
@@ -156,13 +148,6 @@ SCENARIOS = (
         lambda room, model: model.change(worker={"image": None}),
     ),
     Scenario(
-        "pod-security",
-        refused_by_pod_security,
-        "PodSecurityRefused",
-        ("restricted", "hostPath"),
-        lambda room, model: model.change(worker={"volumes": None, "volumeMounts": None}),
-    ),
-    Scenario(
         "no-device",
         no_device_left,
         "Unschedulable",
@@ -211,6 +196,27 @@ def test_put_right_it_becomes_ready(repaired: dict[str, Applied], scenario: Scen
     model = repaired[scenario.name]
     model.await_start(seconds=SECONDS)
     assert completion(model, "w1 w2 w3").strip()
+
+
+def test_pod_security_is_named_until_the_namespace_allows_the_pod(chart: Chart) -> None:
+    """Only paths of the node can be refused by it, and only where the chart lets them through."""
+    room = Room(chart.cluster, "e2e-host-path").enter()
+    room.tiny("on-host")
+    manifest = neuron_model("on-host", "")
+    manifest["spec"]["model"]["source"] = {"hostPath": {"path": str(room.folder / "on-host")}}
+    chart.install(allowHostPath=True)
+    try:
+        model, _ = room.apply(manifest)
+        condition = model.await_reason("PodSecurityRefused")
+        assert "restricted" in condition.message
+        assert "hostPath" in condition.message
+        privileged = {"pod-security.kubernetes.io/enforce": "privileged"}
+        room.cluster.patch("Namespace", room.namespace, None, {"metadata": {"labels": privileged}})
+        model.await_start(seconds=SECONDS)
+        assert completion(model, "w1 w2 w3").strip()
+    finally:
+        chart.install()
+        room.leave()
 
 
 def test_a_quota_that_leaves_no_room_is_named_until_it_does(chart: Chart) -> None:
