@@ -2,22 +2,23 @@
 
 What the operator asks of the API server, all of it in the namespaces that it watches (the chart's Role or ClusterRole):
 
-| group           | resource               | verbs                                   | why                            |
-| --------------- | ---------------------- | --------------------------------------- | ------------------------------ |
-| neuronmodel.dev | neuronmodels           | get, list, watch, patch                 | patch: our finalizer           |
-| neuronmodel.dev | neuronmodels/status    | patch                                   |                                |
-| apps            | deployments            | get, list, watch, create, patch, delete | apply is create and patch      |
-| apps            | replicasets            | list                                    | whose pods; their Events       |
-| batch           | jobs                   | get, list, watch, create, delete        | made once, never patched       |
-| "" (core)       | services               | get, list, watch, create, patch, delete |                                |
-| "" (core)       | persistentvolumeclaims | get, list, watch, create, patch, delete | users' own are only read       |
-| "" (core)       | pods                   | list, watch                             | reports, timings; only read    |
-| "" (core)       | events                 | get, list, create, patch                | children's refusals; our own   |
-| "" (core)       | namespaces             | get                                     | is it terminating              |
+| group           | resource                | verbs                                   | why                        |
+| --------------- | ----------------------- | --------------------------------------- | -------------------------- |
+| neuronmodel.dev | neuronmodels            | get, list, watch, patch                 | patch: our finalizer       |
+| neuronmodel.dev | neuronmodels/status     | patch                                   |                            |
+| neuronmodel.dev | neuronmodels/finalizers | update                                  | children block their owner |
+| apps            | deployments             | get, list, watch, create, patch, delete | apply is create and patch  |
+| apps            | replicasets             | list                                    | whose pods; their Events   |
+| batch           | jobs                    | get, list, watch, create, delete        | made once, never patched   |
+| core            | services                | get, list, watch, create, patch, delete | apply                      |
+| core            | persistentvolumeclaims  | get, list, watch, create, patch, delete | users' own are only read   |
+| core            | pods                    | list, watch                             | only read                  |
+| core            | events                  | get, list, create, patch                | refusals; our own          |
+| core            | namespaces              | get                                     | is it terminating          |
 
-No Secrets, no Nodes, no PersistentVolumes, no CustomResourceDefinitions (kopf's scanning is off), no wildcards. With
-`blockOwnerDeletion` set on children, clusters that run OwnerReferencesPermissionEnforcement also want `update` on
-`neuronmodels/finalizers`.
+No Secrets, no Nodes, no PersistentVolumes, no CustomResourceDefinitions (kopf's scanning is off), no wildcards.
+`neuronmodels/finalizers` is asked for only where OwnerReferencesPermissionEnforcement is on. A test runs the operator
+with these rights alone.
 """
 
 import asyncio

@@ -1,0 +1,38 @@
+"""What the operator's log looks like to a machine."""
+
+import json
+import logging
+import sys
+
+import pytest
+
+from neuronmodel_operator.logs import JSONFormatter, configure
+
+
+def record(**extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("neuronmodel_operator.apply", logging.INFO, "", 0, "made %s\n%s", ("Job", "é"), None)
+    made.__dict__.update(extra)
+    return made
+
+
+def test_a_line_is_one_json_object_that_names_its_model() -> None:
+    text = JSONFormatter().format(record(namespace="demo", model="smol"))
+    assert "\n" not in text
+    line = json.loads(text)
+    assert (line["message"], line["namespace"], line["model"], line["level"]) == ("made Job\né", "demo", "smol", "INFO")
+
+
+def test_an_exception_stays_on_the_line() -> None:
+    made = record()
+    try:
+        raise ValueError("bad")
+    except ValueError:
+        made.exc_info = sys.exc_info()
+    text = JSONFormatter().format(made)
+    assert "\n" not in text
+    assert "ValueError: bad" in json.loads(text)["exception"]
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(ValueError, match="text or json"):
+        configure("yaml")
