@@ -1,0 +1,32 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from openai import OpenAI
+
+from tests.unit.engine.models import write_chat_model
+from tests.unit.serve.workers import Place, Worker
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    source = tmp_path / "source"
+    source.mkdir()
+    write_chat_model(source)
+    return Place(tmp_path, source)
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """One that serves, for tests that only ask."""
+    root = tmp_path_factory.mktemp("served")
+    source = root / "source"
+    source.mkdir()
+    write_chat_model(source)
+    with Place(root, source).serving() as worker:
+        yield worker
+
+
+@pytest.fixture
+def client(worker: Worker) -> OpenAI:
+    return OpenAI(base_url=worker.url, api_key="none", max_retries=0)

@@ -1,0 +1,133 @@
+"""Runs the worker as its users do, as a process of its own, and asks it over its ports."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+
+from neuronmodel_api import names
+from neuronmodel_api.report import Report, parse_report
+
+SECONDS = 120
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+@dataclass
+class Place:
+    """A NeuronModel's world on this host: a source, an artifacts volume, a scratch volume, a configuration."""
+
+    root: Path
+    source: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    def config(self, **changes: Any) -> dict[str, Any]:
+        return {
+            "namespace": "team", "name": "small", "uid": "uid-1", "specHash": "hash-1", "engine": "CPU",
+            "servedName": "small", "sourcePath": str(self.source), "artifactsPath": str(self.artifacts),
+            "scratchPath": str(self.root / "scratch"), "servingPort": free_port(), "adminPort": free_port(),
+            "neuronConfig": {"tp_degree": 3, "torch_dtype": "float32", "seq_len": 128},
+            **self.settings, **changes,
+        }  # fmt: skip
+
+    def start(self, command: str, **changes: Any) -> "Worker":
+        config = self.config(**changes)
+        log = self.root / f"termination-{time.monotonic_ns()}"
+        environment = {**os.environ, names.ENV_CONFIG: json.dumps(config), names.ENV_POD_UID: "pod-1"}
+        arguments = [sys.executable, "-m", "neuronmodel_worker", command, "--termination-log", str(log)]
+        process = subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)
+        return Worker(process, config, log)
+
+    def run(self, command: str, **changes: Any) -> "Ended":
+        return self.start(command, **changes).wait()
+
+    def prepare(self, **changes: Any) -> Report:
+        ended = self.run("prepare", **changes)
+        assert ended.code == 0, ended.stderr
+        return ended.report
+
+    @contextmanager
+    def serving(self, **changes: Any) -> Iterator["Worker"]:
+        """A worker that is ready, with what prepare returned."""
+        result = self.prepare(**changes).result
+        assert result is not None
+        with self.started("serve", **{**returned(result.to_json()), **changes}) as worker:
+            worker.until_ready()
+            yield worker
+
+    @contextmanager
+    def started(self, command: str, **changes: Any) -> Iterator["Worker"]:
+        worker = self.start(command, **changes)
+        try:
+            yield worker
+        finally:
+            if worker.process.poll() is None:
+                worker.process.kill()
+                worker.process.communicate()
+
+
+def returned(result: dict[str, Any]) -> dict[str, Any]:
+    """What the operator puts into a serving worker's configuration."""
+    return {name: result.get(name) for name in ("compiledKey", "shardsKey", "sourceFingerprint")}
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    stderr: str
+    report: Report
+
+
+@dataclass
+class Worker:
+    process: "subprocess.Popen[str]"
+    config: dict[str, Any]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.config['servingPort']}/v1"
+
+    def admin(self, path: str) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.config['adminPort']}{path}")
+
+    def status(self) -> Report:
+        return parse_report(self.admin("/status").content)
+
+    def until(self, holds: Any) -> None:
+        """Waits until `holds()`; connections that are refused count as not yet."""
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.process.communicate()[1]
+            try:
+                if holds():
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.02)
+        raise TimeoutError("the worker did not get there")
+
+    def until_ready(self) -> None:
+        self.until(lambda: self.admin("/readyz").status_code == 200)
+
+    def wait(self) -> Ended:
+        _, stderr = self.process.communicate(timeout=SECONDS)
+        return Ended(self.process.returncode, stderr, parse_report(self.log.read_bytes()))
