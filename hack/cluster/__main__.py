@@ -18,11 +18,10 @@ Command = Callable[[argparse.Namespace], object]
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
+    # Where Debian keeps the programs of administrators: not on everybody's path, and kubelets look for theirs there.
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
     try:
-        if options.alone:
-            with _alone():
-                options.run(options)
-        else:
+        with _one_at_a_time(options.work):
             options.run(options)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -34,9 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m hack.cluster", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    def add(name: str, about: str, run: Command, *, alone: bool = True) -> argparse.ArgumentParser:
+    def add(name: str, about: str, run: Command, *, work: str = "cluster") -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=about, description=about)
-        command.set_defaults(run=run, alone=alone)
+        command.set_defaults(run=run, work=work)
         return command
 
     up = add("up", "start what does not run", lambda options: lifecycle.up(options.only_api))
@@ -45,16 +44,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("down", "end it; built programs, images and the model stay for the next time", lambda _: lifecycle.down())
     add("purge", "down, and remove everything built and downloaded too", lambda _: lifecycle.purge())
-    show = add("status", "what runs; exit code 1 when something does not", _status, alone=False)
+    show = add("status", "what runs; exit code 1 when something does not", _status, work="")
     show.add_argument("--quiet", action="store_true", help="the exit code alone")
-    add("env", "lines for a shell's eval: KUBECONFIG and PATH", lambda _: status.environment(), alone=False)
+    add("env", "lines for a shell's eval: KUBECONFIG and PATH", lambda _: status.environment(), work="")
     stop = add("node-stop", "lose a node: its kubelet, containerd and pods die at once", _on_node(nodes.lose))
     start = add("node-start", "bring a lost node back", _on_node(nodes.start))
     for command in (stop, start):
         command.add_argument("node", choices=[node.name for node in NODES])
-    build = add("images", "build the images and push them to the registry", lambda options: _images(options.names))
+    build = add(
+        "images",
+        "build the images and push them to the registry",
+        lambda options: _images(options.names),
+        work="images",
+    )
     build.add_argument("names", nargs="*", metavar="operator|worker", help="both without a name")
-    add("model", "prepare the small language model that demo and tests serve", lambda _: ensure_model())
+    add("model", "prepare the small language model that demo and tests serve", lambda _: ensure_model(), work="model")
     add("recycle", "make volumes whose claim is gone claimable again", lambda _: recycle_volumes())
     return parser
 
@@ -81,15 +85,18 @@ def recycle_volumes() -> None:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """One at a time on a machine, whichever clone it comes from; the others wait."""
+def _one_at_a_time(work: str) -> Iterator[None]:
+    """One command on a machine does this kind of work, whichever clone it is from; others wait. Looking locks nothing."""
+    if not work:
+        yield
+        return
     LAYOUT.state.mkdir(parents=True, exist_ok=True)
-    lock = os.open(LAYOUT.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    lock = os.open(LAYOUT.state / f"{work}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another command works on the cluster; waiting for it")
+            say(f"another command works on the {work}; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:

@@ -1,6 +1,7 @@
 """Runs other programs; one that fails becomes a sentence with its last lines."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ def run(
     timeout: float | None = None,
 ) -> str:
     """Its standard output; `env` is added to the environment, `log` gets both streams instead. Raises ClusterError."""
+    if shutil.which(command[0]) is None:
+        raise ClusterError(f"the program {command[0]} is not installed; install it and try again.")
     if log is not None:
         return _run_into(log, command, cwd=cwd, env=env, timeout=timeout)
     done = subprocess.run(

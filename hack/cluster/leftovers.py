@@ -18,7 +18,7 @@ TABLES = ("filter", "nat", "mangle", "raw")
 
 
 def remove_packet_filter_rules() -> None:
-    for family in ("iptables", "ip6tables"):
+    for family in _packet_filters():
         for table in TABLES:
             restore = removal(table, run([f"{family}-save", "-t", table]))
             if restore:
@@ -64,6 +64,11 @@ def removal(table: str, saved: str) -> str:
     return "\n".join([f"*{table}", *flushed, *removed, *(f"-X {chain}" for chain in chains), "COMMIT", ""])
 
 
+def _packet_filters() -> list[str]:
+    """None on a machine where no cluster ever ran."""
+    return [family for family in ("iptables", "ip6tables") if shutil.which(f"{family}-save")]
+
+
 def _is_dead(path: Path) -> bool:
     """Whether nobody listens: another containerd of this machine keeps its sockets here too."""
     with socket.socket(socket.AF_UNIX) as probe:
@@ -93,7 +98,7 @@ def _links() -> Iterator[str]:
 
 
 def _rules() -> Iterator[str]:
-    for family in ("iptables", "ip6tables"):
+    for family in _packet_filters():
         for line in run([f"{family}-save"]).splitlines():
             if CHAIN_PREFIX in line or POD_NETWORK in line:
                 yield f"{family} rule {line}"

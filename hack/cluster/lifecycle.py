@@ -14,7 +14,7 @@ from .packages import ensure_packages
 from .progress import say, step
 
 # What `down` keeps: it is costly to make again and belongs to no cluster in particular.
-KEPT = ("bin", "image-storage", "registry", "images.json", "models", "logs", "lock")
+KEPT = ("bin", "image-storage", "registry", "images.json", "models", "logs")
 
 
 def up(only_api: bool = False) -> None:
@@ -68,7 +68,7 @@ def purge() -> None:
 def _remove_state() -> None:
     shutil.rmtree(LAYOUT.run, ignore_errors=True)
     for entry in LAYOUT.state.iterdir() if LAYOUT.state.exists() else ():
-        if entry.name in KEPT:
+        if entry.name in KEPT or entry.suffix == ".lock":
             continue
         if entry.is_dir():
             shutil.rmtree(entry)

@@ -1,6 +1,7 @@
 """Bridges, forwarding, kernel settings: what pods need to reach each other, and how the machine gets it back."""
 
 import json
+import shutil
 from pathlib import Path
 
 from .commands import run, succeeds
@@ -40,7 +41,7 @@ def ensure_network() -> None:
 
 
 def remove_network() -> None:
-    for rule in FORWARDED:
+    for rule in FORWARDED if shutil.which("iptables") else ():
         while succeeds(["iptables", "-w", "-D", *rule]):
             pass
     for node in NODES:

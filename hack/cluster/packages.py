@@ -21,8 +21,6 @@ PROGRAMS = {
     "conntrack": "conntrack",
     "openssl": "openssl",
     "mount": "mount",
-    "nsenter": "util-linux",
-    "mkfs.ext4": "e2fsprogs",
     "buildah": "buildah",
     "debootstrap": "debootstrap",
 }
@@ -50,11 +48,9 @@ def missing_packages() -> list[str]:
 
 
 def _is_there(program: str) -> bool:
-    folders = ["/usr/local/sbin", "/usr/sbin", "/sbin"]
     if program == "bridge":  # the CNI plugin, not iproute2's program of that name
-        folders = [str(folder) for folder in PLUGIN_FOLDERS]
-        return shutil.which(program, path=os.pathsep.join(folders)) is not None
-    return shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", ""), *folders])) is not None
+        return shutil.which(program, path=os.pathsep.join(map(str, PLUGIN_FOLDERS))) is not None
+    return shutil.which(program) is not None
 
 
 def _require_root() -> None:

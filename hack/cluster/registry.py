@@ -7,6 +7,7 @@ import urllib.request
 from . import processes
 from .binaries import binary
 from .control_plane import http_ready
+from .failures import ClusterError
 from .layout import LAYOUT, REGISTRY
 
 
@@ -32,6 +33,10 @@ def holds(repository: str, tag: str) -> bool:
             return bool(answer.status == 200)
     except urllib.error.HTTPError:
         return False
+    except urllib.error.URLError as error:
+        raise ClusterError(
+            f"the registry at {REGISTRY} does not answer; `python3 -m hack.cluster up` starts it."
+        ) from error
 
 
 def _config() -> dict[str, object]:
