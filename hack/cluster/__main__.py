@@ -86,7 +86,7 @@ def recycle_volumes() -> None:
 
 @contextmanager
 def _one_at_a_time(work: str) -> Iterator[None]:
-    """One command on a machine does this kind of work, whichever clone it is from; others wait. Looking locks nothing."""
+    """One command on a machine does this kind of work, whichever clone it is from; others wait."""
     if not work:
         yield
         return
