@@ -113,12 +113,10 @@ def _build(module: Module) -> None:
 
 
 def _compile(module: Module, package: str, target: Path) -> None:
-    run(
-        ["go", "build", "-trimpath", "-ldflags", f"-s -w {module.linker_flags}".strip(), "-o", target, package],
-        cwd=module.folder,
-        env={"CGO_ENABLED": "0"},
-        log=LAYOUT.logs / f"build-{target.name}.log",
-    )
+    linker_flags = f"-s -w {module.linker_flags}".strip()
+    # Without buildvcs=false a checkout that belongs to another user cannot be built.
+    command = ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags", linker_flags, "-o", str(target), package]
+    run(command, cwd=module.folder, env={"CGO_ENABLED": "0"}, log=LAYOUT.logs / f"build-{target.name}.log")
 
 
 def _require_go() -> None:

@@ -91,7 +91,7 @@ def controller_manager_command() -> Sequence[str]:
         f"--service-account-private-key-file={path('sa.key')}",
         "--use-service-account-credentials",
         "--leader-elect=false",
-        # Half of the default, with kubelets that report twice as often.
+        # Four missed reports of a kubelet, for a test to notice a lost node; the default is 50 s.
         "--node-monitor-grace-period=20s",
         "--node-monitor-period=2s",
     ]
