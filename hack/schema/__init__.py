@@ -1,1 +1,1 @@
-"""Makes crds/neuronmodels.yaml, its copy in the chart and docs/reference from the hand-written neuronmodels.yaml here."""
+"""From the hand-written neuronmodels.yaml here: crds/neuronmodels.yaml, the chart's copy of it and docs/reference."""

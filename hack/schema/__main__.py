@@ -1,4 +1,4 @@
-"""`python -m hack.schema`: reads the API server's own schemas with kubectl and writes everything that follows from them."""
+"""`python -m hack.schema`: reads the API server's own schemas with kubectl and writes what follows from them."""
 
 import json
 import subprocess

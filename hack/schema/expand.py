@@ -14,7 +14,9 @@ INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 # What the API server itself takes for a quantity.
-QUANTITY_PATTERN = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
+QUANTITY_PATTERN = (
+    r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
+)
 QUANTITY_SCHEMA: Schema = {
     "anyOf": [{"type": "integer"}, {"type": "string"}],
     "pattern": QUANTITY_PATTERN,
@@ -46,7 +48,7 @@ class Kubernetes:
     schemas: Mapping[str, Schema]
 
     def field(self, reference: str) -> Schema:
-        """`Container.env` or `Toleration`, with every reference resolved. Raises KeyError for a name that is not there."""
+        """`Container.env` or `Toleration`, with every reference resolved. Raises KeyError for what is not there."""
         type_name, _, field_name = reference.partition(".")
         schema = self.schemas[CORE + type_name]
         return self._structural(schema["properties"][field_name] if field_name else schema)
