@@ -1,0 +1,462 @@
+"""Starts: from what caused one to Ready, as one list of boundaries whose gaps are the phases.
+
+Kubernetes' times have a resolution of one second and are floored; the worker's have one of a millisecond. Every
+boundary is therefore clamped to the one before it, and what lies between two spans that are known is named for what it
+waited for. So the phases add up to the total by construction, whatever the boundaries say.
+
+A start that is under way lives in `status.starts[0]`: what it holds of pods and Jobs that have gone stays as it was
+written; a start that has ended is never touched again.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from neuronmodel_api.report import Report, Stage
+from neuronmodel_api.status import CacheResult, Cause, Disk, Outcome, Start, StartPhase
+from neuronmodel_operator.annotations import Change
+from neuronmodel_operator.changes import CHANGES, STOPPED, generation_id, is_unrecorded, open_start
+from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.views import Ended, PodView
+
+KEPT_STARTS: Final = 5
+KEPT_ATTEMPTS: Final = 5
+"""Of one start, in detail; what came before them is one phase."""
+
+RECONCILED: Final = "Reconciled"
+HANDED_OVER: Final = "HandedOver"
+BACKED_OFF: Final = "BackedOff"
+PREVIOUS_STOPPED: Final = "PreviousStopped"
+UNACCOUNTED: Final = "Unaccounted"
+ANNOUNCED: Final = "Announced"
+QUEUED: Final = "Queued"
+STARTING: Final = "Starting"
+IMAGE_PULLED: Final = "ImagePulled"
+BOOTED: Final = "Booted"
+_GAPS: Final = frozenset({RECONCILED, HANDED_OVER, BACKED_OFF, UNACCOUNTED, PREVIOUS_STOPPED})
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_SECOND: Final = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of time that something is known about."""
+
+    stage: Stage
+    attempt: int
+    name: str
+    start: datetime
+    end: datetime
+    busy_milliseconds: int | None = None
+    bytes: int | None = None
+
+
+def phases(origin: datetime, spans: Iterable[Span], end: datetime | None = None) -> tuple[StartPhase, ...]:
+    """The spans, each beginning where the one before ended at the earliest, and the gaps between them. They add up to
+    the time from origin to the last boundary; with `end`, that is the last one."""
+    found: list[StartPhase] = []
+    cursor, limit = 0, _offset(origin, end) if end else None
+    previous: Span | None = None
+    for span in sorted(spans, key=lambda span: (span.start, span.end)):
+        start, stop = (_clamp(_offset(origin, moment), cursor, limit) for moment in (span.start, span.end))
+        if start > cursor:
+            found.append(_phase(origin, cursor, start, _gap(span, _gap_name(previous, span))))
+        found.append(_phase(origin, start, max(start, stop), span))
+        cursor, previous = max(start, stop), span
+    if limit is not None and limit > cursor:
+        last = previous or Span(Stage.SERVE, 1, UNACCOUNTED, origin, origin)
+        found.append(_phase(origin, cursor, limit, _gap(last, _last_gap_name(previous))))
+    return _joined(found)
+
+
+def _gap(span: Span, name: str) -> Span:
+    return replace(span, name=name, busy_milliseconds=None, bytes=None)
+
+
+def _offset(origin: datetime, moment: datetime) -> int:
+    """In milliseconds."""
+    return max(0, (moment - origin) // _MILLISECOND)
+
+
+def _clamp(offset: int, low: int, high: int | None) -> int:
+    return max(low, offset if high is None else min(offset, high))
+
+
+def _gap_name(before: Span | None, after: Span) -> str:
+    if before is None:
+        return RECONCILED if after.stage is Stage.SERVE or after.attempt == 1 else BACKED_OFF
+    if before.name == PREVIOUS_STOPPED:
+        return PREVIOUS_STOPPED
+    if (before.stage, before.attempt) == (after.stage, after.attempt):
+        return UNACCOUNTED
+    return HANDED_OVER if after.stage is Stage.SERVE else BACKED_OFF
+
+
+def _last_gap_name(before: Span | None) -> str:
+    return PREVIOUS_STOPPED if before and before.name == PREVIOUS_STOPPED else UNACCOUNTED
+
+
+def _phase(origin: datetime, start: int, end: int, span: Span) -> StartPhase:
+    milliseconds = end - start
+    busy = span.busy_milliseconds if span.busy_milliseconds is not None else milliseconds
+    return StartPhase(
+        stage=span.stage,
+        attempt=span.attempt,
+        name=span.name,
+        started_at=origin + start * _MILLISECOND,
+        milliseconds=milliseconds,
+        busy_milliseconds=span.busy_milliseconds,
+        bytes=span.bytes,
+        bytes_per_second=span.bytes * 1000 // busy if span.bytes and busy > 0 else None,
+    )
+
+
+def _joined(found: Sequence[StartPhase]) -> tuple[StartPhase, ...]:
+    """Neighbours of one name are one phase; an empty marker of a wait that did not happen is none."""
+    joined: list[StartPhase] = []
+    for phase in found:
+        last = joined[-1] if joined else None
+        if last and (last.stage, last.attempt, last.name) == (phase.stage, phase.attempt, phase.name):
+            joined[-1] = _sum(last, phase)
+        else:
+            joined.append(phase)
+    return tuple(joined)
+
+
+def _sum(first: StartPhase, second: StartPhase) -> StartPhase:
+    def add(one: int | None, other: int | None) -> int | None:
+        return None if one is None and other is None else (one or 0) + (other or 0)
+
+    milliseconds = first.milliseconds + second.milliseconds
+    busy = None
+    if first.busy_milliseconds is not None or second.busy_milliseconds is not None:
+        busy = sum(p.busy_milliseconds if p.busy_milliseconds is not None else p.milliseconds for p in (first, second))
+    size = add(first.bytes, second.bytes)
+    divisor = milliseconds if busy is None else busy
+    return first.model_copy(
+        update={
+            "milliseconds": milliseconds,
+            "busy_milliseconds": busy,
+            "bytes": size,
+            "bytes_per_second": size * 1000 // divisor if size and divisor > 0 else None,
+        }
+    )
+
+
+# What is known of a pod.
+
+
+def pod_spans(s: Situation, pod: PodView, stage: Stage, attempt: int, *, restarted: bool = False) -> list[Span]:
+    """As far as it has come. `restarted`: from its container's start on."""
+    spans: list[Span] = []
+    report = s.report(pod)
+
+    def known(name: str, start: datetime | None, end: datetime | None) -> None:
+        if start and end:
+            spans.append(Span(stage, attempt, name, start, max(start, end)))
+
+    if not restarted:
+        known(QUEUED, pod.created_at, pod.scheduled_at)
+        pulled_at = _pull_start(s, pod)
+        known(STARTING, pod.scheduled_at, pulled_at or pod.started_at)
+        known(IMAGE_PULLED, pulled_at, pod.started_at)
+    if report:
+        known(BOOTED, pod.started_at, report.started_at)
+        spans += [
+            Span(
+                stage,
+                attempt,
+                phase.name,
+                phase.started_at,
+                phase.started_at + phase.milliseconds * _MILLISECOND,
+                phase.busy_milliseconds,
+                phase.bytes,
+            )
+            for phase in report.phases
+        ]
+    return spans
+
+
+_PULLED_IN: Final = re.compile(r"\bin ([0-9a-zµ.]+)(?: \(([0-9a-zµ.]+) including waiting\))?")
+_DURATION_PART: Final = re.compile(r"([0-9.]+)(h|ms|m|s|µs|us|ns)")
+_UNIT_SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "us": 1e-6, "ns": 1e-9}
+
+
+def pull_duration(message: str) -> timedelta | None:
+    """Of the kubelet's Pulled event: `… in 793ms (801ms including waiting). …`; None: the image was there."""
+    found = _PULLED_IN.search(message)
+    if found is None or not _DURATION_PART.match(found[1]):
+        return None
+    parts = _DURATION_PART.findall(found[2] or found[1])
+    return timedelta(seconds=sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts))
+
+
+def _pull_start(s: Situation, pod: PodView) -> datetime | None:
+    """The container is made right after the pull, so that the pull ends where the container starts."""
+    if pod.started_at is None or pod.scheduled_at is None or pod.run > 0:
+        return None
+    durations = (pull_duration(event.message) for event in s.events_about(pod, "Pulled"))
+    duration = next((d for d in durations if d is not None), None)
+    return None if duration is None else max(pod.started_at - duration, pod.scheduled_at)
+
+
+# One start.
+
+
+@dataclass(frozen=True)
+class Account:
+    """Works out one pass over the starts."""
+
+    s: Situation
+
+    def begin(self, change: Change) -> Start:
+        return Start(
+            id=generation_id(self.s),
+            cause=change.cause or Cause.SPEC_CHANGED,
+            outcome=Outcome.RUNNING,
+            started_at=change.observed_at,
+            strategy=self.s.strategy,
+        )
+
+    def begin_run(self, pod: PodView) -> Start:
+        restarted = pod.run > 0
+        origin = pod.started_at if restarted and pod.started_at else pod.created_at
+        return Start(
+            id=pod.run_id,
+            cause=Cause.CONTAINER_RESTARTED if restarted else Cause.POD_REPLACED,
+            outcome=Outcome.RUNNING,
+            pod_name=pod.name,
+            node_name=pod.node,
+            started_at=origin,
+            strategy=self.s.strategy,
+            cache=CacheResult.HIT,
+        )
+
+    def advance(self, start: Start, pod: PodView | None) -> Start:
+        """With everything that is known by now, still under way."""
+        own = self._serve_attempt(start, pod) if pod else 0
+        start = self._named(start, pod) if pod else start
+        return start.model_copy(
+            update={
+                "phases": phases(start.started_at, self._spans(start, pod, own)),
+                "cache": self._cache(start),
+                "disk": self._disk(start, pod),
+                "strategy": self.s.strategy,
+            }
+        )
+
+    def finish(self, start: Start, pod: PodView, ready_at: datetime) -> Start:
+        own = self._serve_attempt(start, pod)
+        report = self.s.report(pod)
+        start = self._named(start, pod)
+        done = report.ready_at if report and report.ready_at else pod.ready_at or ready_at
+        ready_at = max(ready_at, done, start.started_at)
+        spans = [*self._spans(start, pod, own), Span(Stage.SERVE, own, ANNOUNCED, done, ready_at)]
+        return start.model_copy(
+            update={
+                "outcome": Outcome.READY,
+                "reason": None,
+                "ready_at": ready_at,
+                "total_milliseconds": _offset(start.started_at, ready_at),
+                "phases": phases(start.started_at, spans, ready_at),
+                "cache": self._cache(start) or CacheResult.HIT,
+                "disk": self._disk(start, pod),
+            }
+        )
+
+    def fail(self, start: Start, reason: str, end: datetime, pod: PodView | None = None) -> Start:
+        own = self._serve_attempt(start, pod) if pod else 0
+        start = self._named(start, pod) if pod else start
+        spans = self._spans(start, pod, own)
+        end = max([end, start.started_at, *(span.end for span in spans)]) if pod else max(end, start.started_at)
+        return start.model_copy(
+            update={
+                "outcome": Outcome.FAILED,
+                "reason": reason,
+                "total_milliseconds": _offset(start.started_at, end),
+                "phases": phases(start.started_at, spans, end),
+                "disk": self._disk(start, pod),
+            }
+        )
+
+    def _named(self, start: Start, pod: PodView) -> Start:
+        return start.model_copy(update={"id": pod.run_id, "pod_name": pod.name, "node_name": pod.node})
+
+    def _serve_attempt(self, start: Start, pod: PodView) -> int:
+        """A worker that found its artifacts gone is followed by another in the same start."""
+        recorded = [p.attempt for p in start.phases if p.stage is Stage.SERVE and p.name not in _GAPS]
+        latest = max(recorded, default=0)
+        return max(latest, 1) if start.id == pod.run_id else latest + 1
+
+    def _spans(self, start: Start, pod: PodView | None, serve_attempt: int) -> list[Span]:
+        restarted = start.cause is Cause.CONTAINER_RESTARTED and serve_attempt == 1
+        live = self._prepare_spans(start)
+        if pod:
+            live += pod_spans(self.s, pod, Stage.SERVE, serve_attempt, restarted=restarted)
+        spans = _with_recorded(start, live)
+        return _recent(spans + self._former_worker(start, spans))
+
+    def _prepare_spans(self, start: Start) -> list[Span]:
+        earliest = start.started_at.replace(microsecond=0)
+        found: list[Span] = []
+        for job in self.s.own_jobs:
+            for pod in self.s.pods_of(job):
+                end = pod.ended.finished_at if pod.ended else None
+                if pod.created_at >= earliest or end is None or end > start.started_at:
+                    found += pod_spans(self.s, pod, Stage.PREPARE, job.attempt)
+        return found
+
+    def _former_worker(self, start: Start, spans: list[Span]) -> list[Span]:
+        """An empty span that names the gap after it: the worker of the former spec has to end first."""
+        recorded = next((p for p in start.phases if p.name == PREVIOUS_STOPPED), None)
+        if recorded:
+            return [Span(Stage.SERVE, recorded.attempt, PREVIOUS_STOPPED, recorded.started_at, recorded.started_at)]
+        s = self.s
+        former = [pod for pod in s.serve_pods if pod not in s.current_pods and not pod.has_ended]
+        if start.cause not in CHANGES or not former or not s.is_current or s.current_pods:
+            return []
+        since = max([start.started_at, *(span.end for span in spans)])
+        return [Span(Stage.SERVE, 1, PREVIOUS_STOPPED, since, since)]
+
+    def _cache(self, start: Start) -> CacheResult | None:
+        prepared = any(phase.stage is Stage.PREPARE for phase in start.phases)
+        if start.cause in CHANGES and self.s.prepared and not self.s.rejection:
+            return CacheResult(self.s.prepared.result.cache) if prepared else CacheResult.HIT
+        return start.cache
+
+    def _disk(self, start: Start, pod: PodView | None) -> Disk | None:
+        reports: list[Report | None] = [self.s.report(p) for job in self.s.own_jobs for p in self.s.pods_of(job)]
+        reports = [r for r in reports if r and (r.ended_at is None or r.ended_at > start.started_at)]
+        reports.append(self.s.report(pod) if pod else None)
+        disk = start.disk or Disk()
+        for rates in (report.disk for report in reports if report and report.disk):
+            disk = Disk(
+                read_bytes_per_second=rates.read_bytes_per_second or disk.read_bytes_per_second,
+                write_bytes_per_second=rates.write_bytes_per_second or disk.write_bytes_per_second,
+            )
+        return disk if disk != Disk() else None
+
+
+def _with_recorded(start: Start, live: list[Span]) -> list[Span]:
+    """What is recorded of pods that have gone, or that say less than they did, stays."""
+    recorded: dict[tuple[Stage, int], list[Span]] = {}
+    for phase in start.phases:
+        if phase.name not in _GAPS:
+            recorded.setdefault((phase.stage, phase.attempt), []).append(_span(phase))
+    by_unit: dict[tuple[Stage, int], list[Span]] = {}
+    for span in live:
+        by_unit.setdefault((span.stage, span.attempt), []).append(span)
+    units = recorded.keys() | by_unit.keys()
+    chosen = (max(by_unit.get(unit, []), recorded.get(unit, []), key=_num_names) for unit in units)
+    return [span for spans in chosen for span in spans]
+
+
+def _num_names(spans: list[Span]) -> int:
+    """`max` takes the first of equals: the live ones."""
+    return len({span.name for span in spans})
+
+
+def _span(phase: StartPhase) -> Span:
+    end = phase.started_at + phase.milliseconds * _MILLISECOND
+    return Span(phase.stage, phase.attempt, phase.name, phase.started_at, end, phase.busy_milliseconds, phase.bytes)
+
+
+def _recent(spans: list[Span]) -> list[Span]:
+    """A `prepare` that fails for days must not fill the status."""
+    latest = max((span.attempt for span in spans if span.stage is Stage.PREPARE), default=0)
+    return [s for s in spans if s.stage is not Stage.PREPARE or s.attempt > latest - KEPT_ATTEMPTS]
+
+
+# All starts.
+
+
+def account(s: Situation, change: Change) -> tuple[Start, ...]:
+    """The last five, newest first. `change` is what asked for the present state."""
+    starts = s.status.starts
+    work = Account(s)
+    started = open_start(starts)
+    closed = starts[1:] if started else starts
+    if s.replicas == 0:
+        return (work.fail(started, STOPPED, s.now), *closed)[:KEPT_STARTS] if started else starts
+    newest: list[Start] = []
+    if is_unrecorded(s, change):
+        if started:
+            newest = [work.fail(started, "Superseded", change.observed_at)]
+        newest = [*_advanced(work, work.begin(change)), *newest]
+    elif started:
+        newest = _advanced(work, started)
+    return _with_runs(work, (*newest, *closed))[:KEPT_STARTS]
+
+
+def _advanced(work: Account, started: Start) -> list[Start]:
+    """The start as it stands now, and before it the one that follows if it has ended by a crash or a lost pod."""
+    s = work.s
+    if s.rejection:
+        updated = work.advance(started, s.rejection.pod)
+        # Its container may have run several times meanwhile; the account is of the first that found it so.
+        return [updated.model_copy(update={"reason": s.rejection.reason})]
+    if not s.is_current:
+        return [work.advance(started, None)]
+    pod = _subject(s, started)
+    if pod is None:
+        return [_waiting(work, started)]
+    if pod.run_id != started.id and (started.id.startswith(f"{pod.uid}/") or pod.run > 0):
+        return [work.fail(started, _crash_reason(s, pod), _crashed_at(s, pod))]
+    if pod in s.ready_pods:
+        return [work.finish(started, pod, pod.ready_at or s.now)]
+    if pod.ended:
+        return [work.fail(started, _crash_reason(s, pod), _crashed_at(s, pod), pod)]
+    return [work.advance(started, pod)]
+
+
+def _waiting(work: Account, started: Start) -> Start:
+    """Its pod has gone, or has not come."""
+    s = work.s
+    has_pod = not started.id.startswith("generation-") and started.reason is None
+    if has_pod and s.current_pods:
+        return work.fail(started, "PodReplaced", s.current_pods[0].created_at)
+    return work.advance(started, None)
+
+
+def _subject(s: Situation, started: Start) -> PodView | None:
+    """The pod that a start is about: its own; for one that has none yet, the first that is ready, else the oldest."""
+    own = next((pod for pod in s.current_pods if started.id.startswith(f"{pod.uid}/")), None)
+    if own or not (started.id.startswith("generation-") or started.reason):
+        return own
+    candidates = s.ready_pods or s.current_pods
+    return candidates[0] if candidates else None
+
+
+def _crash_reason(s: Situation, pod: PodView) -> str:
+    report = s.former_report(pod) if pod.running_since else s.report(pod) or s.former_report(pod)
+    return report.failure.reason if report and report.failure else "WorkerCrashed"
+
+
+def _crashed_at(s: Situation, pod: PodView) -> datetime:
+    end: Ended | None = pod.ended or pod.former_end
+    return end.finished_at if end and end.finished_at else s.now
+
+
+def _with_runs(work: Account, starts: tuple[Start, ...]) -> tuple[Start, ...]:
+    """Runs of containers that no start tells of yet, oldest first."""
+    s = work.s
+    if not s.is_current:
+        return starts
+    for pod in s.current_pods:
+        if open_start(starts):
+            break
+        begun = work.begin_run(pod)
+        newest = max((start.started_at for start in starts), default=None)
+        known = {start.id for start in starts}
+        # Only what began after everything recorded: five starts are kept, and there may be more pods.
+        if pod.run_id not in known and (newest is None or begun.started_at > newest):
+            starts = (*_advanced_run(work, begun, pod), *starts)
+    return starts
+
+
+def _advanced_run(work: Account, begun: Start, pod: PodView) -> list[Start]:
+    if pod.run > 0 and pod.started_at is None:
+        return []
+    return _advanced(work, begun)

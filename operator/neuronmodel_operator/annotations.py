@@ -1,0 +1,78 @@
+"""What the operator remembers on the objects that it makes: it has no other memory, and `status` is for users."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypeVar
+
+from pydantic import ValidationError
+
+from neuronmodel_api import names
+from neuronmodel_api.model import Tolerant
+from neuronmodel_api.report import Result
+from neuronmodel_api.status import Cause
+
+SPEC_HASH: Final = f"{names.GROUP}/spec-hash"
+"""On a Deployment: the hash of what the NeuronModel asked for and of what `prepare` returned. As long as it is the
+same, the pod template in RENDERED stays, whatever the operator's version or configuration would render now."""
+RENDERED: Final = f"{names.GROUP}/rendered"
+"""On a Deployment: JSON of the pod template as it was applied, to put back what somebody changed."""
+PREPARED: Final = f"{names.GROUP}/prepared"
+"""On a Deployment: JSON of a `Prepared`. A finished Job that vanished is not run again as long as this is here."""
+FAILURES: Final = f"{names.GROUP}/failures"
+"""On a Job: how many attempts at its inputs failed in a row before it; what the wait before the next one grows by."""
+NUDGED: Final = f"{names.GROUP}/nudged"
+"""On a Deployment whose pods are refused: a changing value wakes its controller, which else waits up to 16 minutes."""
+
+
+T = TypeVar("T", bound=Tolerant)
+
+
+class Prepared(Tolerant):
+    """What an attempt of `prepare` returned, and for which inputs."""
+
+    inputs_hash: str
+    attempt: int
+    result: Result
+
+
+class Change(Tolerant):
+    """Why an object was made, and when the operator first saw the reason. `cause` None: nothing that a start counts
+    from (made while suspended)."""
+
+    cause: Cause | None
+    observed_at: datetime
+    target: str
+    """Hash of what the NeuronModel asked for then."""
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """The annotations of one object, read."""
+
+    values: Mapping[str, str]
+
+    @property
+    def change(self) -> Change | None:
+        return _parse(Change, self.values.get(names.ANNOTATION_CHANGE))
+
+    @property
+    def prepared(self) -> Prepared | None:
+        return _parse(Prepared, self.values.get(PREPARED))
+
+    def number(self, key: str, default: int) -> int:
+        value = self.values.get(key, "")
+        return int(value) if value.isdecimal() else default
+
+
+def encode(value: Tolerant) -> str:
+    return json.dumps(value.to_json(), separators=(",", ":"), sort_keys=True)
+
+
+def _parse(kind: type[T], raw: str | None) -> T | None:
+    """None for what somebody garbled: it is derived anew."""
+    try:
+        return kind.model_validate_json(raw) if raw else None
+    except ValidationError:
+        return None

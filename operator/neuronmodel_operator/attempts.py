@@ -1,0 +1,80 @@
+"""When `prepare` runs: the decision, from its Jobs and from what its results are worth."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from neuronmodel_operator.situation import RESULT_GRACE, Situation
+from neuronmodel_operator.views import JobState, JobView
+
+LONGEST_WAIT: Final = timedelta(minutes=30)
+REJECTED_SOON: Final = timedelta(minutes=30)
+"""A result that the worker turned down within this time counts as a failed attempt: it must not go round and round."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    number: int
+    failures: int
+    """In a row, before it."""
+    due: datetime
+    """Not before."""
+
+
+def backoff(failures: int) -> timedelta:
+    """After so many failures in a row: 1, 2, 4 … 30 minutes."""
+    if failures == 0:
+        return timedelta(0)
+    return min(timedelta(minutes=2 ** min(failures - 1, 10)), LONGEST_WAIT)
+
+
+def unsettled_job(s: Situation) -> JobView | None:
+    """The Job that decides now: later than the result at hand."""
+    job = s.latest_job
+    return job if job and (s.prepared is None or job.attempt > s.prepared.attempt) else None
+
+
+def next_attempt(s: Situation, template_hash: str) -> Attempt | None:
+    """None: one is under way, or none is needed. `template_hash` is of the pod that an attempt would get now."""
+    job = unsettled_job(s)
+    if job is None:
+        return _after_result(s)
+    if job.state is JobState.ACTIVE:
+        return None
+    ended_at = job.ended_at or job.created_at
+    if job.state is JobState.SUCCEEDED:
+        lost_at = max(ended_at + RESULT_GRACE, ended_at + backoff(job.failures))
+        return Attempt(job.attempt + 1, job.failures + 1, lost_at)
+    if _is_asked_anew(s, job) or job.template_hash != template_hash:
+        return Attempt(job.attempt + 1, 0, s.now)
+    return Attempt(job.attempt + 1, job.failures + 1, ended_at + backoff(job.failures + 1))
+
+
+def _after_result(s: Situation) -> Attempt | None:
+    if s.prepared is None:
+        return Attempt(1, 0, s.now)
+    if s.rejection is None:
+        return None
+    number = s.prepared.attempt + 1
+    rejected_at = s.rejection.end.finished_at or s.now
+    job = next((job for job in s.own_jobs if job.attempt == s.prepared.attempt), None)
+    if job is None or _is_asked_anew(s, job) or rejected_at - (job.ended_at or rejected_at) > REJECTED_SOON:
+        return Attempt(number, 0, s.now)
+    return Attempt(number, job.failures + 1, rejected_at + backoff(job.failures))
+
+
+def _is_asked_anew(s: Situation, job: JobView) -> bool:
+    return bool(s.retry) and s.retry != job.retried
+
+
+def may_be_remade(s: Situation, job: JobView, template_hash: str) -> bool:
+    """An attempt that never began (no node, no image, refused) is made anew as the spec is now."""
+    began = any(pod.ever_started for pod in s.pods_of(job))
+    return job.state is JobState.ACTIVE and job.template_hash != template_hash and not began
+
+
+def is_blocked_by_former(s: Situation) -> bool:
+    """A Job of other inputs, or a pod of a Job that is gone: two writers at a time are none too few."""
+    jobs = any(job.is_going or job.inputs_hash != s.inputs_hash for job in s.jobs)
+    own = {job.uid for job in s.own_jobs}
+    return jobs or any(pod.job_uid not in own and not pod.has_ended for pod in s.prepare_pods)

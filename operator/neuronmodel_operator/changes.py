@@ -1,0 +1,72 @@
+"""Since when the NeuronModel asks for what it asks for now: the origin of a start that a person caused.
+
+The moment is written on what is made because of it (Job, Deployment) and in the open start of `status`; whichever of
+them a killed operator still managed to write brings it back.
+"""
+
+from collections.abc import Iterable
+
+from neuronmodel_api.status import Cause, Outcome, Start
+from neuronmodel_operator.annotations import Change
+from neuronmodel_operator.situation import Situation
+
+CHANGES = frozenset({Cause.CREATED, Cause.SPEC_CHANGED})
+STOPPED = "Stopped"
+"""Reason of a start that ended as the NeuronModel was suspended or scaled to zero."""
+
+
+def open_start(starts: Iterable[Start]) -> Start | None:
+    newest = next(iter(starts), None)
+    return newest if newest and newest.outcome is Outcome.RUNNING else None
+
+
+def generation_id(s: Situation) -> str:
+    return f"generation-{s.model.generation}"
+
+
+def change_in_force(s: Situation) -> Change:
+    """The one that asked for the present target; one observed now if nothing remembers any."""
+    carried = _carried(s)
+    if s.replicas == 0:
+        return carried[0] if carried else Change(cause=None, observed_at=s.now, target=s.target)
+    started = open_start(s.status.starts)
+    if started and started.cause in CHANGES and _belongs(s, started, carried):
+        return Change(cause=started.cause, observed_at=started.started_at, target=s.target)
+    if unrecorded := [change for change in carried if is_unrecorded(s, change)]:
+        return unrecorded[0]
+    if carried and not _resumes(s, carried):
+        return carried[0]
+    return _observed_now(s)
+
+
+def is_unrecorded(s: Situation, change: Change) -> bool:
+    """Whether no start was recorded for it: the operator was killed between making things and writing status."""
+    newest = max((start.started_at for start in s.status.starts), default=None)
+    return change.cause is not None and (newest is None or change.observed_at > newest)
+
+
+def _carried(s: Situation) -> list[Change]:
+    """By children that were made for the present target, the newest first."""
+    children = [*s.jobs, *([s.deployment] if s.deployment else [])]
+    changes = [child.change for child in children if child.change and child.change.target == s.target]
+    return sorted(changes, key=lambda change: change.observed_at, reverse=True)
+
+
+def _belongs(s: Situation, started: Start, carried: list[Change]) -> bool:
+    if not carried:
+        return started.id == generation_id(s)
+    return started.started_at >= max(change.observed_at for change in carried)
+
+
+def _resumes(s: Situation, carried: list[Change]) -> bool:
+    """Replicas are wanted where none were: time asleep counts in no start."""
+    if s.deployment:
+        return not s.deployment.object["spec"].get("replicas", 1)
+    newest = next(iter(s.status.starts), None)
+    return all(change.cause is None for change in carried) or bool(newest and newest.reason == STOPPED)
+
+
+def _observed_now(s: Situation) -> Change:
+    if s.status.observed_generation is None:
+        return Change(cause=Cause.CREATED, observed_at=s.model.created_at, target=s.target)
+    return Change(cause=Cause.SPEC_CHANGED, observed_at=s.now, target=s.target)

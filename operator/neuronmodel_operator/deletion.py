@@ -1,0 +1,127 @@
+"""What goes when a NeuronModel goes, by `artifacts.retention`. Its children go with it by garbage collection; with
+`Delete` the store is cleaned first, and our finalizer holds the NeuronModel until that is done or given up."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from neuronmodel_api import names
+from neuronmodel_api.spec import Retention
+from neuronmodel_operator.hashes import digest
+from neuronmodel_operator.manifests.job import cleanup_job
+from neuronmodel_operator.manifests.pod import WorkerPod
+from neuronmodel_operator.manifests.worker_config import cleanup_config
+from neuronmodel_operator.phases.step import reference
+from neuronmodel_operator.plan import EventNote, ObjectRef, Plan
+from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.views import JobState
+
+PATIENCE: Final = timedelta(minutes=10)
+RECHECK: Final = timedelta(seconds=5)
+
+
+@dataclass(frozen=True)
+class Going:
+    """One step of a deletion, and the sentence for the condition Ready."""
+
+    plan: Plan
+    message: str
+
+
+def finalizer_wanted(s: Situation) -> bool:
+    """While the NeuronModel lives: only as long as a deletion would need a clean-up Job."""
+    if s.spec.artifacts.retention is not Retention.DELETE or s.image is None:
+        return False
+    return s.spec.artifacts.template is not None or not s.is_missing(s.artifacts_claim)
+
+
+def going(s: Situation) -> Going:
+    if names.FINALIZER not in s.model.finalizers:
+        return Going(Plan(), "It goes.")
+    if s.spec.artifacts.retention is not Retention.DELETE:
+        return Going(Plan(finalizer=False), "Its artifacts stay.")
+    if given_up := _given_up(s):
+        return _released(given_up)
+    if s.cleanup_job and s.cleanup_job.state is JobState.SUCCEEDED:
+        return _cleaned(s)
+    workers = _workers(s)
+    if workers or _has_worker_pods(s):
+        return Going(Plan(delete=workers, wake_after=RECHECK), "The worker and prepare end first.")
+    if s.cleanup_job is None and s.image is not None:
+        note = EventNote("Normal", "CleanupStarted", "Made the Job that removes the artifacts nobody else refers to.")
+        return Going(Plan(create=(_job(s, s.image),), events=(note,), wake_after=RECHECK), "The clean-up Job is made.")
+    return Going(Plan(wake_after=RECHECK), "The clean-up Job removes the artifacts that nobody else refers to.")
+
+
+def _given_up(s: Situation) -> str | None:
+    if s.observed.namespace_terminating:
+        return "the namespace is being deleted and takes no Job"
+    if s.is_missing(s.artifacts_claim):
+        # After a clean-up of ours that is as it should be.
+        done = s.cleanup_job is not None and s.cleanup_job.state is JobState.SUCCEEDED
+        return None if done else f"the claim {s.artifacts_claim} is gone"
+    if s.image is None:
+        return "no image is configured for the engine"
+    job = s.cleanup_job
+    if job and job.state is JobState.SUCCEEDED:
+        return None
+    running = job is not None and any(pod.running_since for pod in s.pods_of(job))
+    return None if running or s.now - _since(s) < PATIENCE else "cleaning has failed for ten minutes"
+
+
+def _since(s: Situation) -> datetime:
+    requested = s.model.deletion_requested_at or s.now
+    return max(requested, s.cleanup_job.created_at) if s.cleanup_job else requested
+
+
+def _released(why: str) -> Going:
+    note = EventNote("Warning", "CleanupAbandoned", f"Artifacts may be left behind: {why}.")
+    return Going(Plan(finalizer=False, events=(note,)), "It goes without having been cleaned up after.")
+
+
+def _cleaned(s: Situation) -> Going:
+    claim = s.claim(names.templated_claim(s.model.name)).object if s.spec.artifacts.template else None
+    if claim is None or "deletionTimestamp" in claim["metadata"] or is_claim_shared(s, claim["metadata"]["name"]):
+        note = EventNote("Normal", "CleanedUp", "Removed the artifacts that nobody else refers to.")
+        return Going(Plan(finalizer=False, events=(note,)), "Cleaned up.")
+    goes = ObjectRef("v1", "PersistentVolumeClaim", claim["metadata"]["name"], claim["metadata"]["uid"])
+    note = EventNote("Normal", "ClaimDeleted", f"Deleted the claim {goes.name}, which no other NeuronModel names.")
+    return Going(Plan(delete=(goes,), events=(note,), wake_after=RECHECK), "The claim goes.")
+
+
+def is_claim_shared(s: Situation, claim: str) -> bool:
+    """Whether another NeuronModel of the namespace names it, for whatever."""
+    return any(claim in _named_claims(other) for other in s.observed.other_models)
+
+
+def _named_claims(model: Any) -> set[str]:
+    spec = model.get("spec", {})
+    places = (spec.get("model", {}).get("source", {}), spec.get("artifacts", {}), spec.get("scratch", {}))
+    named = {place["persistentVolumeClaim"]["claimName"] for place in places if place.get("persistentVolumeClaim")}
+    templated = (
+        {names.templated_claim(model["metadata"]["name"])} if spec.get("artifacts", {}).get("template") else set()
+    )
+    return named | templated
+
+
+def _workers(s: Situation) -> tuple[ObjectRef, ...]:
+    children = [*s.jobs, *([s.deployment] if s.deployment else [])]
+    return tuple(reference(child) for child in children if not child.is_going)
+
+
+def _has_worker_pods(s: Situation) -> bool:
+    return any(not pod.has_ended for pod in (*s.serve_pods, *s.prepare_pods))
+
+
+def _job(s: Situation, image: str) -> dict[str, Any]:
+    made_from = digest({"uid": s.model.uid, "claim": s.artifacts_claim})
+    return cleanup_job(
+        WorkerPod(
+            model=s.model,
+            component=names.COMPONENT_CLEANUP,
+            image=image,
+            artifacts_claim=s.artifacts_claim,
+            config=cleanup_config(s.model, made_from),
+            annotations={names.ANNOTATION_INPUTS_HASH: made_from},
+        )
+    )

@@ -1,0 +1,77 @@
+"""`spec.compile` and `spec.parallelism` as NxD Inference's NeuronConfig fields, by its names."""
+
+import math
+from typing import Any, Final
+
+from neuronmodel_api.config import Engine
+from neuronmodel_api.spec import NeuronModelSpec, OnDeviceSampling, Parallelism
+
+DEFAULT_LOGICAL_CORE_CONFIG: Final = 2
+"""trn2's own."""
+PHYSICAL_CORES_PER_DEVICE: Final = 8
+"""Of a trn2 device; `logicalNeuronCoreConfig` of them make one logical core, and a rank has one logical core."""
+
+_COMPILE_FIELDS: Final = {
+    "torch_dtype": "torch_dtype",
+    "batch_size": "batch_size",
+    "max_context_length": "max_context_length",
+    "sequence_length": "seq_len",
+    "fused_qkv": "fused_qkv",
+    "sequence_parallel": "sequence_parallel_enabled",
+    "qkv_kernel": "qkv_kernel_enabled",
+    "attention_kernel": "attn_kernel_enabled",
+    "mlp_kernel": "mlp_kernel_enabled",
+    "cc_pipeline_tiling_factor": "cc_pipeline_tiling_factor",
+}
+_SAMPLING_FIELDS: Final = {
+    "do_sample": "do_sample",
+    "top_k": "top_k",
+    "dynamic": "dynamic",
+    "deterministic": "deterministic",
+    "global_top_k": "global_topk",
+    "top_k_kernel": "top_k_kernel_enabled",
+}
+_SAMPLING_DECIMALS: Final = ("top_p", "temperature")
+
+
+def logical_core_config(parallelism: Parallelism) -> int:
+    return parallelism.logical_neuron_core_config or DEFAULT_LOGICAL_CORE_CONFIG
+
+
+def num_devices(parallelism: Parallelism) -> int:
+    """Whole `aws.amazon.com/neuron` devices: a node counts cores in more than one way, devices in one."""
+    ranks_per_device = PHYSICAL_CORES_PER_DEVICE // logical_core_config(parallelism)
+    return math.ceil(parallelism.num_local_ranks / ranks_per_device)
+
+
+def neuron_config(spec: NeuronModelSpec) -> dict[str, Any]:
+    """Only what the spec gives: the library's own defaults are its business. The strategy's fields
+    (`save_sharded_checkpoint`, `skip_sharding`) are left to the worker, which knows the strategy."""
+    compiled = spec.compile
+    fields: dict[str, Any] = {flag.name: flag.value for flag in compiled.extra}
+    fields |= _given(compiled, _COMPILE_FIELDS)
+    if compiled.on_device_sampling is not None:
+        fields["on_device_sampling_config"] = _sampling(compiled.on_device_sampling)
+    fields |= {
+        "tp_degree": spec.parallelism.tensor_parallel_degree,
+        "start_rank_id": spec.parallelism.start_rank,
+        "local_ranks_size": spec.parallelism.num_local_ranks,
+    }
+    if spec.engine is Engine.NEURON:
+        fields["logical_nc_config"] = logical_core_config(spec.parallelism)
+    return fields
+
+
+def generation_config(spec: NeuronModelSpec) -> dict[str, Any]:
+    """What goes to transformers' GenerationConfig instead."""
+    pad_token_id = spec.compile.pad_token_id
+    return {} if pad_token_id is None else {"pad_token_id": pad_token_id}
+
+
+def _sampling(sampling: OnDeviceSampling) -> dict[str, Any]:
+    decimals = {name: float(value) for name in _SAMPLING_DECIMALS if (value := getattr(sampling, name)) is not None}
+    return _given(sampling, _SAMPLING_FIELDS) | decimals
+
+
+def _given(value: object, fields: dict[str, str]) -> dict[str, Any]:
+    return {theirs: found for ours, theirs in fields.items() if (found := getattr(value, ours)) is not None}

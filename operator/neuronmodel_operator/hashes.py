@@ -1,0 +1,45 @@
+"""What a NeuronModel asks for, as hashes. A field that a later version adds leaves them as they are while it is unset:
+an upgrade of the operator alone reruns and restarts nothing."""
+
+import hashlib
+import json
+from typing import Any
+
+from neuronmodel_api.config import Strategy
+from neuronmodel_api.spec import NeuronModelSpec
+from neuronmodel_operator.annotations import Prepared
+
+_NOT_OF_THE_WORKER: dict[str, Any] = {
+    "suspend": True,
+    "prepare": True,
+    "serving": {"replicas", "update_strategy", "start_timeout_seconds"},
+    "artifacts": {"retention": True, "template": {"size"}},
+}
+
+
+def digest(value: object) -> str:
+    """16 hexadecimal digits over JSON values."""
+    encoded = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+    return hashlib.sha256(encoded).hexdigest()[:16]
+
+
+def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str) -> str:
+    """Over everything that `prepare`'s result depends on: what it reads, what it builds, where to. Images, resources
+    and placement change neither and rerun no finished Job."""
+    inputs: dict[str, Any] = spec.model_dump(
+        mode="json",
+        exclude_defaults=True,
+        include={"model": {"source", "type"}, "engine": True, "parallelism": True, "compile": True},
+    )
+    return digest(inputs | {"strategy": strategy, "claim": claim})
+
+
+def target_hash(spec: NeuronModelSpec, strategy: Strategy, restart: str) -> str:
+    """Over everything in a NeuronModel that a serving pod is made from, but for what `prepare` returns."""
+    asked = spec.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_OF_THE_WORKER)
+    return digest({"spec": asked, "strategy": strategy, "restart": restart})
+
+
+def spec_hash(target: str, prepared: Prepared) -> str:
+    """Over everything that a serving pod is made from, but for the operator's own version and configuration."""
+    return digest({"target": target, "prepared": prepared.to_json()})

@@ -1,0 +1,76 @@
+"""The Deployment of the workers, and its pod template."""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from neuronmodel_api import names
+from neuronmodel_api.spec import UpdateStrategy
+from neuronmodel_operator.annotations import RENDERED
+from neuronmodel_operator.hashes import digest
+from neuronmodel_operator.manifests import metadata
+from neuronmodel_operator.manifests.pod import WorkerPod, pod_template
+from neuronmodel_operator.observed import Model, Object
+from neuronmodel_operator.plan import Manifest
+
+KEPT_REVISIONS = 2
+
+
+@dataclass(frozen=True)
+class Template:
+    """A pod template, and the hash over it that a report carries back."""
+
+    manifest: Manifest
+    hash: str
+
+    @property
+    def image(self) -> str:
+        return str(self.manifest["spec"]["containers"][0]["image"])
+
+
+def render(pod: WorkerPod) -> Template:
+    """The hash is of the template without it, and then written in the places that carry it."""
+    found = digest(pod_template(pod))
+    annotated = dict(pod.annotations) | {names.ANNOTATION_TEMPLATE_HASH: found}
+    named = replace(pod, annotations=annotated, config=pod.config.model_copy(update={"spec_hash": found}))
+    return Template(pod_template(named), found)
+
+
+def stored(deployment: Object) -> Template | None:
+    """The template that the operator last applied; None where somebody removed or garbled it."""
+    annotations = deployment["metadata"].get("annotations") or {}
+    try:
+        manifest: Any = json.loads(annotations[RENDERED])
+        found = manifest["metadata"]["annotations"][names.ANNOTATION_TEMPLATE_HASH]
+        template = Template(manifest, found)
+        return template if template.image else None
+    except (KeyError, TypeError, IndexError, ValueError):
+        return None
+
+
+def deployment(model: Model, template: Template, replicas: int, annotations: dict[str, str]) -> Manifest:
+    carried = annotations | {
+        names.ANNOTATION_TEMPLATE_HASH: template.hash,
+        RENDERED: json.dumps(template.manifest, sort_keys=True, separators=(",", ":")),
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata.object_meta(model, names.deployment(model.name), names.COMPONENT_SERVE, carried),
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": KEPT_REVISIONS,
+            "selector": {"matchLabels": metadata.selector(model, names.COMPONENT_SERVE)},
+            "strategy": _strategy(model),
+            "template": template.manifest,
+        },
+    }
+
+
+def _strategy(model: Model) -> Manifest:
+    serving = model.spec.serving
+    default = UpdateStrategy.RECREATE if serving.replicas <= 1 else UpdateStrategy.ROLLING
+    if (serving.update_strategy or default) is UpdateStrategy.RECREATE:
+        return {"type": "Recreate"}
+    # Devices are bound to nodes: a surplus pod would find none.
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}

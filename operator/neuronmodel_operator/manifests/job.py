@@ -1,0 +1,69 @@
+"""The Jobs: prepare and clean-up. A Job is made once and never applied again, as its template is immutable."""
+
+from collections.abc import Mapping
+
+from neuronmodel_api import exits, names
+from neuronmodel_operator.annotations import FAILURES, Change, encode
+from neuronmodel_operator.hashes import digest
+from neuronmodel_operator.manifests import metadata
+from neuronmodel_operator.manifests.pod import WorkerPod, pod_template
+from neuronmodel_operator.plan import Manifest
+
+CLEANUP_TRIES = 6
+"""Kubernetes waits 10 s, 20 s, 40 s … between them: about ten minutes, after which cleaning is given up."""
+
+
+def template_hash(pod: WorkerPod) -> str:
+    """Of everything that the pod is made from."""
+    return digest(pod_template(pod))
+
+
+def prepare_job(pod: WorkerPod, attempt: int, failures: int, retried: str, change: Change) -> Manifest:
+    """One attempt is one pod (but for evictions): waiting between attempts is the operator's, which says so."""
+    inputs_hash = pod.config.spec_hash
+    annotations = {
+        names.ANNOTATION_INPUTS_HASH: inputs_hash,
+        names.ANNOTATION_TEMPLATE_HASH: template_hash(pod),
+        names.ANNOTATION_ATTEMPT: str(attempt),
+        names.ANNOTATION_RETRIED: retried,
+        names.ANNOTATION_CHANGE: encode(change),
+        FAILURES: str(failures),
+    }
+    return _job(pod, names.prepare_job(pod.model.name, inputs_hash, attempt), annotations, tries=0)
+
+
+def cleanup_job(pod: WorkerPod) -> Manifest:
+    return _job(pod, names.cleanup_job(pod.model.name), dict(pod.annotations), tries=CLEANUP_TRIES)
+
+
+def _job(pod: WorkerPod, name: str, annotations: Mapping[str, str], tries: int) -> Manifest:
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata.object_meta(pod.model, name, pod.component, dict(annotations)),
+        "spec": {
+            "backoffLimit": tries,
+            "completions": 1,
+            "parallelism": 1,
+            # A successor only when the one before has ended: two writers of one claim may need one node.
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [
+                    # An eviction or a lost node is no failed attempt.
+                    {
+                        "action": "Ignore",
+                        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+                    },
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {
+                            "containerName": names.CONTAINER,
+                            "operator": "In",
+                            "values": sorted(exits.FINAL),
+                        },
+                    },
+                ]
+            },
+            "template": pod_template(pod),
+        },
+    }

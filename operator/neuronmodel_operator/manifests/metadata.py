@@ -1,0 +1,42 @@
+"""Labels, annotations and owners of children."""
+
+from typing import Any
+
+from neuronmodel_api import names
+from neuronmodel_operator.observed import Model
+from neuronmodel_operator.plan import Manifest
+
+
+def labels(model: Model, component: str) -> dict[str, str]:
+    return selector(model, component) | {
+        names.LABEL_MODEL: model.name,
+        names.LABEL_MANAGED_BY: names.MANAGED_BY,
+        "app.kubernetes.io/name": "neuronmodel",
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/instance": model.name,
+    }
+
+
+def selector(model: Model, component: str) -> dict[str, str]:
+    """By UID: a successor of the same name has pods of its own."""
+    return {names.LABEL_UID: model.uid, names.LABEL_COMPONENT: component}
+
+
+def object_meta(model: Model, name: str, component: str, annotations: dict[str, str] | None = None) -> Manifest:
+    """Of a child that goes with the NeuronModel."""
+    meta: dict[str, Any] = {
+        "name": name,
+        "namespace": model.namespace,
+        "labels": labels(model, component),
+        "ownerReferences": [
+            {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "name": model.name,
+                "uid": model.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+    }
+    return meta | ({"annotations": annotations} if annotations else {})

@@ -1,0 +1,304 @@
+"""The pod template that prepare, serve and clean-up share, with the user's values merged in by key, theirs winning."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from neuronmodel_api import names
+from neuronmodel_api.config import Engine, WorkerConfig
+from neuronmodel_api.spec import ClaimTemplate, NeuronModelSpec, Scratch
+from neuronmodel_operator import flags
+from neuronmodel_operator.manifests import metadata
+from neuronmodel_operator.observed import Model
+from neuronmodel_operator.plan import Manifest
+
+Object = dict[str, Any]
+
+SOURCE_VOLUME: Final = "source"
+ARTIFACTS_VOLUME: Final = "artifacts"
+SCRATCH_VOLUME: Final = "scratch"
+API_KEY_VOLUME: Final = "api-key"
+
+DEFAULT_GRACE_SECONDS: Final = 60
+EXECUTION_TIMEOUT_SECONDS: Final = 600
+"""NEURON_RT_EXEC_TIMEOUT as AWS's guide for models of this size sets it."""
+PREPARE_PLATFORM: Final = "trn2"
+"""Without a device the compiler can't ask what to compile for."""
+DEFAULT_REQUESTS: Final = {"cpu": "250m", "memory": "1Gi"}
+"""Enough to be placed sensibly; what a model needs only its owner knows."""
+
+
+@dataclass(frozen=True)
+class WorkerPod:
+    """What tells one worker's pod from another's."""
+
+    model: Model
+    component: str
+    image: str
+    artifacts_claim: str
+    config: WorkerConfig
+    annotations: Mapping[str, str]
+
+    @property
+    def spec(self) -> NeuronModelSpec:
+        return self.model.spec
+
+    @property
+    def serves(self) -> bool:
+        return self.component == names.COMPONENT_SERVE
+
+    @property
+    def needs_source(self) -> bool:
+        return self.component != names.COMPONENT_CLEANUP
+
+    @property
+    def is_neuron(self) -> bool:
+        return self.spec.engine is Engine.NEURON
+
+
+def pod_template(pod: WorkerPod) -> Manifest:
+    worker = pod.spec.worker
+    labels = metadata.labels(pod.model, pod.component)
+    return {
+        "metadata": {
+            "labels": worker.pod_labels | labels,
+            "annotations": worker.pod_annotations | dict(pod.annotations),
+        },
+        "spec": _pod_spec(pod),
+    }
+
+
+def _pod_spec(pod: WorkerPod) -> Manifest:
+    worker = pod.spec.worker
+    spec: Manifest = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "restartPolicy": "Always" if pod.serves else "Never",
+        "terminationGracePeriodSeconds": _first(worker.termination_grace_period_seconds, DEFAULT_GRACE_SECONDS),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": names.USER_ID,
+            "runAsGroup": names.USER_ID,
+            "fsGroup": names.USER_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(pod)],
+        "volumes": _merged(_volumes(pod), worker.volumes, "name"),
+    }
+    optional: Manifest = {
+        "nodeSelector": _node_selector(pod),
+        "tolerations": _tolerations(pod),
+        "affinity": _placement(pod, "affinity"),
+        "topologySpreadConstraints": list(worker.topology_spread_constraints) if pod.serves else [],
+        "imagePullSecrets": list(worker.image_pull_secrets),
+        "schedulerName": worker.scheduler_name,
+        "priorityClassName": worker.priority_class_name,
+        "serviceAccountName": worker.service_account_name,
+    }
+    return spec | {key: value for key, value in optional.items() if value}
+
+
+# The container.
+
+
+def _container(pod: WorkerPod) -> Manifest:
+    worker = pod.spec.worker
+    container: Manifest = {
+        "name": names.CONTAINER,
+        "image": pod.image,
+        "command": ["neuronmodel"],
+        "args": [pod.component],
+        "env": _merged(_environment(pod), worker.env, "name"),
+        "ports": _ports(pod),
+        "resources": _resources(pod),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "terminationMessagePath": names.TERMINATION_LOG,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": _merged(_mounts(pod), worker.volume_mounts, "mountPath"),
+    }
+    if worker.image_pull_policy:
+        container["imagePullPolicy"] = worker.image_pull_policy
+    return container | (_probes() if pod.serves else {})
+
+
+def _environment(pod: WorkerPod) -> list[Object]:
+    # One line of sorted JSON: the same spec must give the same bytes, or an upgrade would roll pods.
+    config = json.dumps(pod.config.to_json(), sort_keys=True, separators=(",", ":"))
+    values = {
+        names.ENV_CONFIG: config,
+        "HOME": names.SCRATCH_MOUNT,
+        "TMPDIR": names.SCRATCH_MOUNT,
+        "HF_HUB_OFFLINE": "1",
+    }
+    if pod.is_neuron:
+        values |= _neuron_environment(pod)
+    fields = {
+        names.ENV_POD_UID: "metadata.uid",
+        names.ENV_POD_NAME: "metadata.name",
+        names.ENV_NODE_NAME: "spec.nodeName",
+    }
+    return [{"name": name, "value": value} for name, value in values.items()] + [
+        {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
+    ]
+
+
+def _neuron_environment(pod: WorkerPod) -> dict[str, str]:
+    parallelism = pod.spec.parallelism
+    values = {
+        "NEURON_RT_VIRTUAL_CORE_SIZE": str(flags.logical_core_config(parallelism)),
+        "NEURON_COMPILE_CACHE_URL": f"{names.SCRATCH_MOUNT}/neuron-compile-cache",
+        "BASE_COMPILE_WORK_DIR": f"{names.SCRATCH_MOUNT}/neuron-compile",
+    }
+    if pod.serves:
+        return values | {
+            "NEURON_RT_NUM_CORES": str(parallelism.num_local_ranks),
+            "NEURON_RT_EXEC_TIMEOUT": str(EXECUTION_TIMEOUT_SECONDS),
+        }
+    return values | {"NEURON_PLATFORM_TARGET_OVERRIDE": PREPARE_PLATFORM}
+
+
+def _ports(pod: WorkerPod) -> list[Object]:
+    admin = {"name": names.ADMIN_PORT_NAME, "containerPort": names.ADMIN_PORT, "protocol": "TCP"}
+    if not pod.serves:
+        return [admin]
+    port = {"name": names.SERVING_PORT_NAME, "containerPort": pod.spec.serving.port, "protocol": "TCP"}
+    return [port, admin]
+
+
+def _probes() -> Manifest:
+    return {
+        # Every second, so that the pod's Ready time is the worker's.
+        "readinessProbe": {
+            "httpGet": {"path": "/readyz", "port": names.ADMIN_PORT_NAME},
+            "periodSeconds": 1,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+        },
+        # Generous: a worker that loads keeps every processor busy, and killing it begins the load anew.
+        "livenessProbe": {
+            "httpGet": {"path": "/healthz", "port": names.ADMIN_PORT_NAME},
+            "initialDelaySeconds": 60,
+            "periodSeconds": 20,
+            "timeoutSeconds": 10,
+            "failureThreshold": 6,
+        },
+    }
+
+
+def _resources(pod: WorkerPod) -> Manifest:
+    own = pod.spec.prepare.resources if not pod.serves else None
+    given = own if own is not None else pod.spec.worker.resources or {}
+    requests, limits = dict(given.get("requests") or {}), dict(given.get("limits") or {})
+    for name, quantity in DEFAULT_REQUESTS.items():
+        # A limit without a request is its own request; a default above it would be refused.
+        if name not in limits:
+            requests.setdefault(name, quantity)
+    requests.pop(names.NEURON_RESOURCE, None)
+    devices = limits.pop(names.NEURON_RESOURCE, None)
+    if pod.is_neuron and pod.serves:
+        devices = str(devices or flags.num_devices(pod.spec.parallelism))
+        requests[names.NEURON_RESOURCE] = limits[names.NEURON_RESOURCE] = devices
+    return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
+
+
+# Placement.
+
+
+def _placement(pod: WorkerPod, field: str) -> Any:
+    """The Job's own where given, else the worker's: a Job placed freely may bind the volume where no Trn2 is."""
+    own = getattr(pod.spec.prepare, field) if not pod.serves else None
+    return own if own is not None else getattr(pod.spec.worker, field)
+
+
+def _node_selector(pod: WorkerPod) -> dict[str, str]:
+    given: dict[str, str] = _placement(pod, "node_selector") or {}
+    default = {names.INSTANCE_TYPE_LABEL: names.DEFAULT_INSTANCE_TYPE} if pod.is_neuron else {}
+    return default | given
+
+
+def _tolerations(pod: WorkerPod) -> list[Object]:
+    given: Iterable[Object] = _placement(pod, "tolerations") or ()
+    default = [{"key": names.NEURON_TAINT, "operator": "Exists", "effect": "NoSchedule"}] if pod.is_neuron else []
+    return _merged(default, given, "key", "effect")
+
+
+# Volumes.
+
+
+def _volumes(pod: WorkerPod) -> list[Object]:
+    volumes = [
+        {"name": ARTIFACTS_VOLUME, "persistentVolumeClaim": {"claimName": pod.artifacts_claim}},
+        {"name": SCRATCH_VOLUME, **_scratch(pod.spec.scratch)},
+    ]
+    if pod.needs_source:
+        volumes.insert(0, {"name": SOURCE_VOLUME, **_source(pod.spec)})
+    key = pod.spec.serving.api_key_secret_ref
+    if pod.serves and key:
+        items = [{"key": key.key, "path": names.API_KEY_FILE.rsplit("/", 1)[-1]}]
+        volumes.append(
+            {"name": API_KEY_VOLUME, "projected": {"sources": [{"secret": {"name": key.name, "items": items}}]}}
+        )
+    return volumes
+
+
+def _source(spec: NeuronModelSpec) -> Object:
+    source = spec.model.source
+    if source.persistent_volume_claim:
+        # readOnly here and not only at the mount: else fsGroup rewrites the owners of the user's files.
+        return {"persistentVolumeClaim": {"claimName": source.persistent_volume_claim.claim_name, "readOnly": True}}
+    if source.host_path is None:
+        raise ValueError("spec.model.source names no volume; the API server lets no such NeuronModel in")
+    return {"hostPath": {"path": source.host_path.path, "type": "Directory"}}
+
+
+def _scratch(scratch: Scratch) -> Object:
+    if scratch.ephemeral:
+        return {"ephemeral": {"volumeClaimTemplate": {"spec": _claim_spec(scratch.ephemeral)}}}
+    if scratch.persistent_volume_claim:
+        return {"persistentVolumeClaim": {"claimName": scratch.persistent_volume_claim.claim_name}}
+    if scratch.host_path:
+        return {"hostPath": {"path": scratch.host_path.path, "type": "DirectoryOrCreate"}}
+    limit = scratch.empty_dir.size_limit if scratch.empty_dir else None
+    return {"emptyDir": {"sizeLimit": limit} if limit else {}}
+
+
+def _claim_spec(template: ClaimTemplate) -> Object:
+    spec: Object = {
+        "accessModes": list(template.access_modes),
+        "resources": {"requests": {"storage": template.size}},
+    }
+    return spec | ({"storageClassName": template.storage_class_name} if template.storage_class_name else {})
+
+
+def _mounts(pod: WorkerPod) -> list[Object]:
+    artifacts: Object = {"name": ARTIFACTS_VOLUME, "mountPath": names.ARTIFACTS_MOUNT}
+    mounts = [
+        artifacts | ({"readOnly": True} if pod.serves else {}),
+        {"name": SCRATCH_VOLUME, "mountPath": names.SCRATCH_MOUNT},
+    ]
+    if pod.needs_source:
+        mounts.insert(0, {"name": SOURCE_VOLUME, "mountPath": names.SOURCE_MOUNT, "readOnly": True})
+    if pod.serves and pod.spec.serving.api_key_secret_ref:
+        mounts.append({"name": API_KEY_VOLUME, "mountPath": names.API_KEY_MOUNT, "readOnly": True})
+    return mounts
+
+
+# Merging.
+
+
+def _merged(defaults: Iterable[Object], given: Iterable[Object], *keys: str) -> list[Object]:
+    """By the values of `keys`; a given item stands where the default of its key stood."""
+    found = {tuple(item.get(key) for key in keys): item for item in defaults}
+    return list((found | {tuple(item.get(key) for key in keys): item for item in given}).values())
+
+
+def _first(given: int | None, default: int) -> int:
+    return default if given is None else given

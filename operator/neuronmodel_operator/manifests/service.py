@@ -1,0 +1,30 @@
+"""The Service of the API; the admin port is in no Service."""
+
+from neuronmodel_api import names
+from neuronmodel_operator.manifests import metadata
+from neuronmodel_operator.observed import Model
+from neuronmodel_operator.plan import Manifest
+
+
+def service(model: Model) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata.object_meta(model, names.service(model.name), names.COMPONENT_SERVE),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": metadata.selector(model, names.COMPONENT_SERVE),
+            "ports": [
+                {
+                    "name": names.SERVING_PORT_NAME,
+                    "port": model.spec.serving.port,
+                    "targetPort": names.SERVING_PORT_NAME,
+                    "protocol": "TCP",
+                }
+            ],
+        },
+    }
+
+
+def endpoint(model: Model) -> str:
+    return f"http://{names.service(model.name)}.{model.namespace}.svc:{model.spec.serving.port}/v1"

@@ -1,0 +1,70 @@
+"""The instruction that a worker's pod carries."""
+
+from pathlib import PurePosixPath
+
+from neuronmodel_api import names
+from neuronmodel_api.config import Strategy, WorkerConfig
+from neuronmodel_api.report import Result
+from neuronmodel_api.spec import Source
+from neuronmodel_operator import flags
+from neuronmodel_operator.manifests.pod import DEFAULT_GRACE_SECONDS
+from neuronmodel_operator.observed import Model
+
+STOPPING_SECONDS = 10
+"""Of the grace period, left for what follows the last answer."""
+
+
+def prepare_config(model: Model, strategy: Strategy, spec_hash: str) -> WorkerConfig:
+    spec = model.spec
+    return WorkerConfig(
+        namespace=model.namespace,
+        name=model.name,
+        uid=model.uid,
+        spec_hash=spec_hash,
+        engine=spec.engine,
+        strategy=strategy,
+        source_path=_source_path(spec.model.source),
+        source_display=source_display(spec.model.source),
+        model_type=spec.model.type,
+        served_name=spec.model.served_name or model.name,
+        neuron_config=flags.neuron_config(spec),
+        generation_config=flags.generation_config(spec),
+        artifacts_path=names.ARTIFACTS_MOUNT,
+        scratch_path=names.SCRATCH_MOUNT,
+        serving_port=spec.serving.port,
+        admin_port=names.ADMIN_PORT,
+    )
+
+
+def serve_config(model: Model, strategy: Strategy, result: Result) -> WorkerConfig:
+    """Without its spec_hash: that is a hash over what this is part of."""
+    grace = model.spec.worker.termination_grace_period_seconds
+    grace = DEFAULT_GRACE_SECONDS if grace is None else grace
+    has_key = model.spec.serving.api_key_secret_ref is not None
+    return prepare_config(model, strategy, "").model_copy(
+        update={
+            "compiled_key": result.compiled_key,
+            "shards_key": result.shards_key,
+            "source_fingerprint": result.source_fingerprint,
+            "api_key_file": names.API_KEY_FILE if has_key else None,
+            "shutdown_seconds": max(grace - STOPPING_SECONDS, grace // 2),
+        }
+    )
+
+
+def cleanup_config(model: Model, spec_hash: str) -> WorkerConfig:
+    return WorkerConfig(
+        namespace=model.namespace, name=model.name, uid=model.uid, spec_hash=spec_hash, engine=model.spec.engine
+    )
+
+
+def source_display(source: Source) -> str:
+    """What the user called it: a pod's own paths tell them nothing."""
+    if claim := source.persistent_volume_claim:
+        return f"claim {claim.claim_name}, path {claim.path}" if claim.path else f"claim {claim.claim_name}"
+    return f"host path {source.host_path.path}" if source.host_path else ""
+
+
+def _source_path(source: Source) -> str:
+    claim = source.persistent_volume_claim
+    return str(PurePosixPath(names.SOURCE_MOUNT) / (claim.path if claim else ""))

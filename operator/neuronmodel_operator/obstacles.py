@@ -1,0 +1,59 @@
+"""What has to be put right before a pod can be made at all."""
+
+from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.troubles import Trouble
+
+_HOST_PATH_OFF = (
+    "names a path of the node, and this operator does not allow that. Use a claim, or have the operator installed "
+    "with allowHostPath."
+)
+
+
+def source_obstacle(s: Situation) -> Trouble | None:
+    source = s.spec.model.source
+    if source.host_path and not s.settings.allow_host_path:
+        return Trouble("HostPathNotAllowed", f"spec.model.source.hostPath {_HOST_PATH_OFF}")
+    claim = source.persistent_volume_claim
+    return _missing(s, "SourceClaimMissing", claim.claim_name, "spec.model.source") if claim else None
+
+
+def artifacts_obstacle(s: Situation) -> Trouble | None:
+    claim = s.spec.artifacts.persistent_volume_claim
+    return _missing(s, "ArtifactsClaimMissing", claim.claim_name, "spec.artifacts") if claim else None
+
+
+def scratch_obstacle(s: Situation) -> Trouble | None:
+    scratch = s.spec.scratch
+    if scratch.host_path and not s.settings.allow_host_path:
+        return Trouble("HostPathNotAllowed", f"spec.scratch.hostPath {_HOST_PATH_OFF}")
+    claim = scratch.persistent_volume_claim
+    return _missing(s, "ScratchClaimMissing", claim.claim_name, "spec.scratch") if claim else None
+
+
+def image_obstacle(s: Situation) -> Trouble | None:
+    if s.image:
+        return None
+    return Trouble(
+        "NoImage",
+        f"Neither spec.worker.image nor the operator's configuration names an image for the engine {s.spec.engine}. "
+        "Set spec.worker.image.",
+    )
+
+
+def placement_obstacle(s: Situation) -> Trouble | None:
+    return scratch_obstacle(s) or image_obstacle(s)
+
+
+def obstacle(s: Situation) -> Trouble | None:
+    """The first of all."""
+    return source_obstacle(s) or artifacts_obstacle(s) or placement_obstacle(s)
+
+
+def _missing(s: Situation, reason: str, claim: str, where: str) -> Trouble | None:
+    if not s.is_missing(claim):
+        return None
+    namespace = s.model.namespace
+    return Trouble(
+        reason,
+        f"There is no claim {claim} in namespace {namespace}. Make it, or name another in {where}.",
+    )

@@ -1,0 +1,165 @@
+"""ArtifactsReady: everything a start needs was built. Wants the claim and the Job `prepare`; waits for its result."""
+
+from datetime import timedelta
+
+from neuronmodel_api import names
+from neuronmodel_api.report import Stage
+from neuronmodel_operator import attempts
+from neuronmodel_operator.attempts import Attempt
+from neuronmodel_operator.changes import change_in_force
+from neuronmodel_operator.drift import is_as_wanted
+from neuronmodel_operator.manifests.job import prepare_job, template_hash
+from neuronmodel_operator.manifests.pod import WorkerPod
+from neuronmodel_operator.manifests.pvc import artifacts_claim
+from neuronmodel_operator.manifests.worker_config import prepare_config
+from neuronmodel_operator.obstacles import artifacts_obstacle, obstacle, placement_obstacle, source_obstacle
+from neuronmodel_operator.phases.source import source_failure
+from neuronmodel_operator.phases.step import (
+    MISSING_CLAIM_CHECK,
+    Step,
+    Verdict,
+    holds,
+    reference,
+    refused,
+    soonest,
+    troubled,
+    waits,
+)
+from neuronmodel_operator.plan import EventNote, Manifest, ObjectRef
+from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.troubles import attempt_trouble, placing_trouble, running_trouble
+from neuronmodel_operator.views import JobState, JobView
+
+
+def artifacts(s: Situation) -> Step:
+    pod = _pod(s)
+    attempt = attempts.next_attempt(s, template_hash(pod)) if pod else None
+    made = pod is not None and attempt is not None and _may_begin(s, attempt)
+    return Step(
+        verdict=_verdict(s, attempt),
+        delete=_outdated(s, pod),
+        apply=_claim(s),
+        create=(_job(s, pod, attempt),) if made and pod and attempt else (),
+        events=(_started(attempt),) if made and attempt else (),
+        wake_after=_wake_after(s, attempt),
+    )
+
+
+# What it wants.
+
+
+def _claim(s: Situation) -> tuple[Manifest, ...]:
+    template = s.spec.artifacts.template
+    if template is None:
+        return ()
+    existing = s.claim(names.templated_claim(s.model.name)).object
+    wanted = artifacts_claim(s.model, template, existing)
+    return () if is_as_wanted(existing, wanted) else (wanted,)
+
+
+def _pod(s: Situation) -> WorkerPod | None:
+    if obstacle(s) or s.image is None:
+        return None
+    return WorkerPod(
+        model=s.model,
+        component=names.COMPONENT_PREPARE,
+        image=s.image,
+        artifacts_claim=s.artifacts_claim,
+        config=prepare_config(s.model, s.strategy, s.inputs_hash),
+        annotations={names.ANNOTATION_INPUTS_HASH: s.inputs_hash},
+    )
+
+
+def _job(s: Situation, pod: WorkerPod, attempt: Attempt) -> Manifest:
+    return prepare_job(pod, attempt.number, attempt.failures, s.retry, change_in_force(s))
+
+
+def _may_begin(s: Situation, attempt: Attempt) -> bool:
+    return attempt.due <= s.now and not attempts.is_blocked_by_former(s)
+
+
+def _started(attempt: Attempt) -> EventNote:
+    again = "" if attempt.number == 1 else f", attempt {attempt.number}"
+    return EventNote(
+        "Normal", "PrepareStarted", f"Made the Job that opens the source and builds what is missing{again}."
+    )
+
+
+def _outdated(s: Situation, pod: WorkerPod | None) -> tuple[ObjectRef, ...]:
+    """Jobs of other inputs, attempts that others followed, and one that never began and would be made otherwise now."""
+    others = [job for job in s.jobs if job.inputs_hash != s.inputs_hash]
+    followed = [job for job in s.own_jobs if _is_followed(s, job) and _is_accounted(s, job)]
+    latest = attempts.unsettled_job(s)
+    stale = [latest] if pod and latest and attempts.may_be_remade(s, latest, template_hash(pod)) else []
+    return tuple(reference(job) for job in [*others, *followed, *stale] if not job.is_going)
+
+
+def _is_followed(s: Situation, job: JobView) -> bool:
+    latest = max([job.attempt for job in s.own_jobs] + ([s.prepared.attempt] if s.prepared else []))
+    return job.attempt < latest
+
+
+def _is_accounted(s: Situation, job: JobView) -> bool:
+    """Its phases are in the open start, or no start will ever want them."""
+    start = next(iter(s.status.starts), None)
+    if start is None or start.ready_at is not None:
+        return True
+    return any(phase.stage is Stage.PREPARE and phase.attempt == job.attempt for phase in start.phases)
+
+
+# What it waits for.
+
+
+def _verdict(s: Situation, attempt: Attempt | None) -> Verdict:
+    if found := artifacts_obstacle(s):
+        return troubled(found)
+    if job := attempts.unsettled_job(s):
+        return _under_way(s, job, attempt)
+    if s.prepared and s.rejection is None:
+        return _prepared(s)
+    if source_obstacle(s):
+        return waits("WaitingForSource", "Built when the source is there.")
+    if placement_obstacle(s):
+        return waits("WaitingForPlacement", "Built when the Job's pod can be made.")
+    if attempts.is_blocked_by_former(s):
+        return waits("WaitingForFormerPrepare", "The Job of the former inputs has to end first.")
+    if s.rejection:
+        return waits(s.rejection.reason, f"{s.rejection.message} prepare runs again{_when(s, attempt)}.")
+    return waits("Preparing", "The Job that builds them is made.")
+
+
+def _under_way(s: Situation, job: JobView, attempt: Attempt | None) -> Verdict:
+    if job.state is JobState.FAILED:
+        again = f"Attempt {job.attempt} failed; prepare runs again{_when(s, attempt)}."
+        if source_failure(s):
+            return waits("WaitingForSource", again)
+        failure = attempt_trouble(s, job)
+        return refused(failure.reason, f"{failure.message} {again}")
+    if job.state is JobState.SUCCEEDED:
+        return waits("ReadingResult", f"The Job {job.name} succeeded; its result is being read.")
+    pods = tuple(pod for pod in s.pods_of(job) if not pod.has_ended)
+    if placing_trouble(s, pods, job):
+        return waits("WaitingForPlacement", f"The pod of the Job {job.name} has no place yet.")
+    if trouble := next((t for pod in pods if (t := running_trouble(s, pod))), None):
+        return troubled(trouble)
+    return waits("Preparing", f"The Job {job.name} opens the source and builds what is missing.")
+
+
+def _prepared(s: Situation) -> Verdict:
+    result = s.prepared.result if s.prepared else None
+    if result is None or result.cache == "Hit":
+        return holds("Prepared", "Everything was there already.")
+    return holds("Prepared", result.missed or "Built what was missing.")
+
+
+def _when(s: Situation, attempt: Attempt | None) -> str:
+    if attempt is None:
+        return " when the NeuronModel can be placed"
+    return " at once" if attempt.due <= s.now else f" at {attempt.due:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _wake_after(s: Situation, attempt: Attempt | None) -> timedelta | None:
+    wanted = [MISSING_CLAIM_CHECK if artifacts_obstacle(s) else None]
+    if attempt and attempt.due > s.now:
+        wanted.append(attempt.due - s.now)
+    return soonest(wanted)

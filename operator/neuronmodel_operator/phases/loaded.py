@@ -1,0 +1,63 @@
+"""Loaded: the worker has everything in place. Wants the Deployment; waits for the worker's report."""
+
+from datetime import timedelta
+
+from neuronmodel_operator import rollout
+from neuronmodel_operator.drift import is_as_wanted
+from neuronmodel_operator.manifests.deployment import stored
+from neuronmodel_operator.phases.step import Step, Verdict, holds, soonest, troubled, waits
+from neuronmodel_operator.plan import EventNote, Manifest
+from neuronmodel_operator.rollout import Rollout
+from neuronmodel_operator.situation import READY_REPORT_GRACE, Situation
+from neuronmodel_operator.troubles import last_movement, running_trouble, start_timeout
+
+
+def loaded(s: Situation) -> Step:
+    wanted = rollout.rollout(s)
+    apply, events = _deployment(s, wanted) if wanted else ((), ())
+    return Step(verdict=_verdict(s), apply=apply, events=events, wake_after=_wake_after(s))
+
+
+def _deployment(s: Situation, wanted: Rollout) -> tuple[tuple[Manifest, ...], tuple[EventNote, ...]]:
+    manifest = rollout.manifest(s, wanted)
+    if s.deployment and is_as_wanted(s.deployment.object, manifest):
+        return (), ()
+    return (manifest,), _told(s, wanted)
+
+
+def _told(s: Situation, wanted: Rollout) -> tuple[EventNote, ...]:
+    if s.deployment is None:
+        return (EventNote("Normal", "WorkerMade", f"Made the Deployment with image {wanted.template.image}."),)
+    notes = []
+    former = stored(s.deployment.object)
+    if former is None or former.hash != wanted.template.hash:
+        notes.append(
+            EventNote("Normal", "WorkerRolled", f"The worker is replaced; its image is {wanted.template.image}.")
+        )
+    replicas = s.deployment.object["spec"].get("replicas", 1)
+    if replicas != wanted.replicas:
+        notes.append(EventNote("Normal", "Scaled", f"From {replicas} to {wanted.replicas} workers."))
+    return tuple(notes)
+
+
+def _verdict(s: Situation) -> Verdict:
+    if s.replicas == 0:
+        return waits("Stopped", "No worker is wanted.")
+    if not s.is_current:
+        return waits("WaitingForArtifacts", "The worker starts when everything it loads is there.")
+    if s.rejection:
+        return waits(s.rejection.reason, f"{s.rejection.message} prepare runs again.")
+    if s.ready_pods:
+        return holds("Loaded", f"By {', '.join(sorted(pod.name for pod in s.ready_pods))}.")
+    if trouble := next((t for pod in s.current_pods if (t := running_trouble(s, pod))), None):
+        return troubled(trouble)
+    if not any(pod.started_at for pod in s.current_pods):
+        return waits("WaitingForContainer", "The worker's container has not started.")
+    return waits("Loading", "The worker loads; status.workers shows how far it is.")
+
+
+def _wake_after(s: Situation) -> timedelta | None:
+    starting = [pod for pod in (*s.current_pods, *s.prepare_pods) if not pod.ready_at and not pod.has_ended]
+    stuck = [last_movement(s, pod) + start_timeout(s) - s.now for pod in starting if pod.scheduled_at]
+    announced = [pod.ready_at + READY_REPORT_GRACE - s.now for pod in s.current_pods if pod.ready_at]
+    return soonest(moment for moment in (*stuck, *announced) if moment > timedelta(0))

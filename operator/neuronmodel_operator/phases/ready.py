@@ -1,0 +1,58 @@
+"""Ready: the NeuronModel answers. Wants the Service; the summary of the other conditions while it doesn't."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from neuronmodel_operator.drift import is_as_wanted
+from neuronmodel_operator.manifests.service import service
+from neuronmodel_operator.phases.step import Step, Verdict, holds, refused, waits
+from neuronmodel_operator.plan import Manifest
+from neuronmodel_operator.situation import Situation
+
+WAITS_FOR_ANOTHER: Final = frozenset(
+    {"WaitingForPrepare", "WaitingForSource", "WaitingForPlacement", "WaitingForArtifacts"}
+)
+"""Reasons that point to another condition, which says more."""
+
+
+def ready(s: Situation, others: Iterable[Verdict]) -> Step:
+    return Step(verdict=_verdict(s, tuple(others)), apply=_service(s))
+
+
+def _service(s: Situation) -> tuple[Manifest, ...]:
+    wanted = service(s.model)
+    return () if is_as_wanted(s.observed.service, wanted) else (wanted,)
+
+
+def _verdict(s: Situation, others: tuple[Verdict, ...]) -> Verdict:
+    if s.spec.suspend:
+        return _stopped("Suspended", "spec.suspend is true: no worker is wanted.", others)
+    if s.spec.serving.replicas == 0:
+        return _stopped("ScaledToZero", "spec.serving.replicas is 0: no worker is wanted.", others)
+    if s.unshareable_claim:
+        return refused(
+            "ReplicasNeedSharedVolume",
+            f"{s.spec.serving.replicas} replicas can't share the claim {s.unshareable_claim}, which one node alone may "
+            "mount; one is kept. Use a claim with ReadWriteMany (a source may be ReadOnlyMany), or one replica.",
+        )
+    if s.ready_pods:
+        return holds("Serving", f"{len(s.ready_pods)} of {s.replicas} workers answer.")
+    if first := next((verdict for verdict in others if verdict.status == "False"), None):
+        return refused(first.reason, first.message + _still_serving(s))
+    unknown = [verdict for verdict in others if verdict.status == "Unknown"]
+    first = next((verdict for verdict in unknown if verdict.reason not in WAITS_FOR_ANOTHER), next(iter(unknown), None))
+    if first is None:
+        return waits("Starting", "The worker is about to answer.")
+    return waits(first.reason, first.message + _still_serving(s))
+
+
+def _stopped(reason: str, message: str, others: tuple[Verdict, ...]) -> Verdict:
+    """That nothing answers is wanted; that preparing fails is not."""
+    failed = next((verdict for verdict in others if verdict.status == "False"), None)
+    return refused(failed.reason, failed.message) if failed else refused(reason, message)
+
+
+def _still_serving(s: Situation) -> str:
+    if s.is_current or not any(pod.ready_at for pod in s.current_pods):
+        return ""
+    return " Meanwhile the worker of the former spec goes on answering."

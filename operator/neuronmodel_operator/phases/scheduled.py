@@ -1,0 +1,40 @@
+"""Scheduled: the pod that is needed now was made and has a node. Wants nothing; waits for admission and scheduler."""
+
+from neuronmodel_operator import attempts
+from neuronmodel_operator.obstacles import placement_obstacle
+from neuronmodel_operator.phases.step import MISSING_CLAIM_CHECK, Step, Verdict, holds, troubled, waits
+from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.troubles import placing_trouble, write_trouble
+from neuronmodel_operator.views import Child, JobState, PodView
+
+
+def scheduled(s: Situation) -> Step:
+    if found := placement_obstacle(s):
+        return Step(troubled(found), wake_after=MISSING_CLAIM_CHECK)
+    if refusal := s.refusal(("Job", "Deployment", "Service", "PersistentVolumeClaim")):
+        return Step(troubled(write_trouble(refusal)))
+    return Step(_verdict(s))
+
+
+def _verdict(s: Situation) -> Verdict:
+    job = attempts.unsettled_job(s)
+    if job and job.state is JobState.ACTIVE:
+        return _of_pods(s, tuple(pod for pod in s.pods_of(job) if not pod.has_ended), job)
+    if s.replicas == 0:
+        return waits("Stopped", "No worker is wanted.")
+    if s.deployment is None or not s.is_current:
+        return waits("WaitingForArtifacts", "The worker's pod is made when everything it loads is there.")
+    return _of_pods(s, s.current_pods, s.deployment)
+
+
+def _of_pods(s: Situation, pods: tuple[PodView, ...], owner: Child) -> Verdict:
+    if trouble := placing_trouble(s, pods, owner):
+        return troubled(trouble)
+    unplaced = [pod for pod in pods if pod.node is None]
+    if unplaced or not pods:
+        what = (
+            f"The pod {unplaced[0].name} waits for a node." if unplaced else f"The pod of {owner.name} is being made."
+        )
+        return waits("WaitingForNode" if unplaced else "WaitingForPod", what)
+    nodes = ", ".join(sorted({pod.node for pod in pods if pod.node}))
+    return holds("Placed", f"On node {nodes}.")

@@ -1,0 +1,60 @@
+"""SourceResolved: the checkpoint is there and can be read. Wants nothing; waits for `prepare` to have opened it."""
+
+from typing import Final
+
+from neuronmodel_operator import attempts
+from neuronmodel_operator.manifests.worker_config import source_display
+from neuronmodel_operator.obstacles import source_obstacle
+from neuronmodel_operator.phases.step import MISSING_CLAIM_CHECK, Step, holds, refused, troubled, waits
+from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.troubles import Trouble, attempt_trouble
+from neuronmodel_operator.views import JobState
+
+SOURCE_REASONS: Final = frozenset(
+    {
+        "SourceNotFound",
+        "SourceUnreadable",
+        "ConfigMissing",
+        "ConfigInvalid",
+        "UnknownModelType",
+        "CheckpointFileMissing",
+        "CheckpointTruncated",
+        "CheckpointHeaderInvalid",
+        "TensorMissing",
+        "TensorShapeMismatch",
+    }
+)
+"""What a worker says of the source; the rest of its failures is about artifacts or itself."""
+
+_OPENED: Final = "SourceOpened"
+
+
+def source(s: Situation) -> Step:
+    if found := source_obstacle(s):
+        return Step(troubled(found), wake_after=MISSING_CLAIM_CHECK)
+    display = source_display(s.spec.model.source)
+    if failure := source_failure(s):
+        return Step(refused(failure.reason, f"{display}: {failure.message}"))
+    if s.rejection:
+        return Step(waits(s.rejection.reason, f"{display}: {s.rejection.message} It is opened again."))
+    if s.prepared:
+        result = s.prepared.result
+        return Step(holds("Resolved", f"{display}: {result.model_type}, {result.source_bytes:,} bytes."))
+    if _is_opened(s):
+        return Step(holds("Resolved", f"{display}: opened."))
+    return Step(waits("WaitingForPrepare", f"{display}: opened by the prepare Job, which has not done so yet."))
+
+
+def source_failure(s: Situation) -> Trouble | None:
+    """Of the latest attempt, if it was the source's fault."""
+    job = attempts.unsettled_job(s)
+    if job is None or job.state is not JobState.FAILED:
+        return None
+    trouble = attempt_trouble(s, job)
+    return trouble if trouble.reason in SOURCE_REASONS else None
+
+
+def _is_opened(s: Situation) -> bool:
+    job = attempts.unsettled_job(s)
+    reports = [s.report(pod) for pod in s.pods_of(job)] if job else []
+    return any(phase.name == _OPENED for report in reports if report for phase in report.phases)

@@ -1,0 +1,57 @@
+"""What a phase says and wants."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from neuronmodel_api.status import ConditionStatus
+from neuronmodel_operator.plan import EventNote, Manifest, ObjectRef
+from neuronmodel_operator.troubles import Trouble
+from neuronmodel_operator.views import Child, JobView
+
+MISSING_CLAIM_CHECK = timedelta(seconds=10)
+"""A claim of the user's is no child of ours: nothing says that it has come."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A condition without its times."""
+
+    status: ConditionStatus
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Step:
+    verdict: Verdict
+    delete: tuple[ObjectRef, ...] = ()
+    apply: tuple[Manifest, ...] = ()
+    create: tuple[Manifest, ...] = ()
+    events: tuple[EventNote, ...] = ()
+    wake_after: timedelta | None = None
+
+
+def holds(reason: str, message: str) -> Verdict:
+    return Verdict("True", reason, message)
+
+
+def refused(reason: str, message: str) -> Verdict:
+    return Verdict("False", reason, message)
+
+
+def waits(reason: str, message: str) -> Verdict:
+    return Verdict("Unknown", reason, message)
+
+
+def troubled(trouble: Trouble) -> Verdict:
+    return refused(trouble.reason, trouble.message)
+
+
+def soonest(moments: Iterable[timedelta | None]) -> timedelta | None:
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def reference(child: Child) -> ObjectRef:
+    kind, api_version = ("Job", "batch/v1") if isinstance(child, JobView) else ("Deployment", "apps/v1")
+    return ObjectRef(api_version, kind, child.name, child.uid)

@@ -1,0 +1,21 @@
+"""UpdateAvailable: this operator would render the worker otherwise than it runs. Wants nothing: it restarts nobody."""
+
+from neuronmodel_operator.manifests.deployment import stored
+from neuronmodel_operator.phases.step import Step, holds, refused, waits
+from neuronmodel_operator.rollout import pending_update
+from neuronmodel_operator.situation import Situation
+
+_HOW = "It is taken up with the next change of the spec, or with a new value of the annotation neuronmodel.dev/restart."
+
+
+def update(s: Situation) -> Step:
+    if s.deployment is None:
+        return Step(waits("NoWorker", "There is no worker yet."))
+    pending, kept = pending_update(s), stored(s.deployment.object)
+    if pending is None or kept is None:
+        return Step(refused("UpToDate", "The worker is as this operator makes it."))
+    if pending.image != kept.image:
+        return Step(
+            holds("NewImage", f"The worker runs {kept.image}; the operator is configured for {pending.image}. {_HOW}")
+        )
+    return Step(holds("NewRendering", f"This version of the operator makes the pod otherwise. {_HOW}"))

@@ -1,0 +1,54 @@
+"""`status.workers`: where each worker is. Progress moves in steps of 5 percent, written at most every 30 seconds."""
+
+from datetime import timedelta
+from typing import Final
+
+from neuronmodel_api import names
+from neuronmodel_api.report import Progress, Report, Stage, State
+from neuronmodel_api.status import WorkerProgress, WorkerStatus
+from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.troubles import running_trouble
+from neuronmodel_operator.views import PodView
+
+STEP_PERCENT: Final = 5
+WRITE_EVERY: Final = timedelta(seconds=30)
+_STAGES: Final = {names.COMPONENT_PREPARE: Stage.PREPARE, names.COMPONENT_SERVE: Stage.SERVE}
+
+
+def workers(s: Situation) -> tuple[WorkerStatus, ...]:
+    live = (pod for pod in s.pods if pod.component in _STAGES and not pod.has_ended)
+    return tuple(_worker(s, pod) for pod in sorted(live, key=lambda pod: pod.name))
+
+
+def _worker(s: Situation, pod: PodView) -> WorkerStatus:
+    stage, report = _STAGES[pod.component], s.report(pod)
+    return WorkerStatus(
+        pod_name=pod.name,
+        node=pod.node,
+        stage=stage,
+        state=_state(s, pod, report),
+        progress=_progress(s, pod, stage, report.progress) if report and report.progress else None,
+    )
+
+
+def _state(s: Situation, pod: PodView, report: Report | None) -> str:
+    if pod.is_going or (report and report.state is State.DRAINING):
+        return "Draining"
+    if pod.ready_at:
+        return "Ready" if pod.component == names.COMPONENT_SERVE else "Starting"
+    if running_trouble(s, pod):
+        return "Failed"
+    return "Starting" if pod.running_since else "Pending"
+
+
+def _progress(s: Situation, pod: PodView, stage: Stage, progress: Progress) -> WorkerProgress:
+    written = next((worker.progress for worker in s.status.workers if worker.pod_name == pod.name), None)
+    percent = min(100, progress.done * 100 // progress.total) if progress.total else None
+    if written and (written.phase, written.started_at) == (progress.phase, progress.started_at):
+        moved = abs((percent or 0) - (written.percent or 0))
+        since = s.now - (written.updated_at or written.started_at)
+        if moved < STEP_PERCENT or since < WRITE_EVERY:
+            return written
+    return WorkerProgress(
+        stage=stage, phase=progress.phase, started_at=progress.started_at, percent=percent, updated_at=s.now
+    )

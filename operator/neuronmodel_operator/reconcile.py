@@ -1,0 +1,197 @@
+"""What one look at the cluster leads to. Pure: no client, no kopf, no clock of its own.
+
+Level-triggered: everything is derived again from what exists, so a pass may be repeated, skipped or cut off between any
+two writes, and the next one does the right next thing.
+"""
+
+from datetime import datetime, timedelta
+
+from neuronmodel_api import names
+from neuronmodel_api.status import (
+    ArtifactsStatus,
+    CacheResult,
+    Condition,
+    ConditionType,
+    NeuronModelStatus,
+    Outcome,
+    Phase,
+    Start,
+    StrategyStatus,
+)
+from neuronmodel_operator import hashes
+from neuronmodel_operator.accounting import account
+from neuronmodel_operator.annotations import Change
+from neuronmodel_operator.changes import change_in_force
+from neuronmodel_operator.deletion import finalizer_wanted, going
+from neuronmodel_operator.manifests import metadata
+from neuronmodel_operator.manifests.service import endpoint
+from neuronmodel_operator.narration import events
+from neuronmodel_operator.observed import Observed
+from neuronmodel_operator.phases.artifacts import artifacts
+from neuronmodel_operator.phases.loaded import loaded
+from neuronmodel_operator.phases.ready import ready
+from neuronmodel_operator.phases.scheduled import scheduled
+from neuronmodel_operator.phases.source import source
+from neuronmodel_operator.phases.step import Step, Verdict, refused, soonest
+from neuronmodel_operator.phases.update import update
+from neuronmodel_operator.plan import Plan
+from neuronmodel_operator.progress import workers
+from neuronmodel_operator.rollout import rollout
+from neuronmodel_operator.settings import Settings
+from neuronmodel_operator.situation import Situation
+
+REPORT_WHILE_STARTING = timedelta(seconds=2)
+REPORT_WHEN_READY = timedelta(seconds=60)
+
+
+def reconcile(observed: Observed, now: datetime, settings: Settings) -> Plan:
+    # Milliseconds: what goes through JSON and comes back has to be equal to what went.
+    s = Situation(observed, now.replace(microsecond=now.microsecond // 1000 * 1000), settings)
+    return _going(s) if s.model.deletion_requested_at else _living(s)
+
+
+def _living(s: Situation) -> Plan:
+    steps = {
+        ConditionType.SOURCE_RESOLVED: source(s),
+        ConditionType.ARTIFACTS_READY: artifacts(s),
+        ConditionType.SCHEDULED: scheduled(s),
+        ConditionType.LOADED: loaded(s),
+    }
+    summary = ready(s, [step.verdict for step in steps.values()])
+    steps = {ConditionType.READY: summary, **steps, ConditionType.UPDATE_AVAILABLE: update(s)}
+    status = _status(s, {kind: step.verdict for kind, step in steps.items()})
+    every = tuple(steps.values())
+    return Plan(
+        finalizer=_finalizer(s),
+        delete=tuple(ref for step in every for ref in step.delete),
+        apply=tuple(manifest for step in every for manifest in step.apply),
+        create=tuple(manifest for step in every for manifest in step.create),
+        status=status,
+        events=(*(note for step in every for note in step.events), *events(s.status, status)),
+        wake_after=_wake_after(every),
+        report_interval=_report_interval(s),
+    )
+
+
+def _going(s: Situation) -> Plan:
+    step = going(s)
+    if step.plan.finalizer is False or names.FINALIZER not in s.model.finalizers:
+        return step.plan
+    verdict = refused("Terminating", step.message)
+    conditions = _conditions(s, {ConditionType.READY: verdict})
+    others = tuple(c for c in s.status.conditions if c.type is not ConditionType.READY)
+    status = s.status.model_copy(
+        update={
+            "observed_generation": s.model.generation,
+            "phase": Phase.TERMINATING,
+            "conditions": (*conditions, *others),
+            "workers": workers(s),
+        }
+    )
+    return Plan(
+        delete=step.plan.delete,
+        create=step.plan.create,
+        status=status,
+        events=step.plan.events,
+        wake_after=step.plan.wake_after,
+    )
+
+
+def _finalizer(s: Situation) -> bool | None:
+    wanted, there = finalizer_wanted(s), names.FINALIZER in s.model.finalizers
+    return None if wanted == there else wanted
+
+
+def _wake_after(steps: tuple[Step, ...]) -> timedelta | None:
+    wanted = soonest(step.wake_after for step in steps)
+    return None if wanted is None else max(wanted, timedelta(milliseconds=100))
+
+
+def _report_interval(s: Situation) -> timedelta | None:
+    running = [pod for pod in (*s.prepare_pods, *s.serve_pods) if pod.running_since and not pod.is_going]
+    if not running:
+        return None
+    settled = all(pod.ready_at and s.report(pod) for pod in running) and bool(s.ready_pods)
+    return REPORT_WHEN_READY if settled else REPORT_WHILE_STARTING
+
+
+# Status.
+
+
+def _status(s: Situation, verdicts: dict[ConditionType, Verdict]) -> NeuronModelStatus:
+    wanted = rollout(s)
+    starts = account(s, _change(s))
+    return NeuronModelStatus(
+        observed_generation=s.model.generation,
+        phase=_phase(s, verdicts),
+        conditions=_conditions(s, verdicts),
+        strategy=StrategyStatus(
+            in_force=s.strategy, reason="Specified" if s.spec.sharding.strategy else "NotSpecified"
+        ),
+        artifacts=_artifacts(s),
+        endpoint=endpoint(s.model),
+        image=wanted.template.image if wanted else s.image,
+        replicas=len(s.current_pods),
+        selector=",".join(f"{k}={v}" for k, v in metadata.selector(s.model, names.COMPONENT_SERVE).items()),
+        workers=workers(s),
+        last_load=_last_load(starts),
+        starts=starts,
+    )
+
+
+def _change(s: Situation) -> Change:
+    """Of the Deployment where it serves what is asked for: a change of the spec that changes no pod begins no start."""
+    wanted = rollout(s)
+    if wanted and s.prepared and wanted.is_kept and wanted.spec_hash == hashes.spec_hash(s.target, s.prepared):
+        return wanted.change
+    return change_in_force(s)
+
+
+def _conditions(s: Situation, verdicts: dict[ConditionType, Verdict]) -> tuple[Condition, ...]:
+    return tuple(_condition(s, kind, verdict) for kind, verdict in verdicts.items())
+
+
+def _condition(s: Situation, kind: ConditionType, verdict: Verdict) -> Condition:
+    before = s.status.condition(kind)
+    return Condition(
+        type=kind,
+        status=verdict.status,
+        reason=verdict.reason,
+        message=verdict.message,
+        last_transition_time=before.last_transition_time if before and before.status == verdict.status else s.now,
+        observed_generation=s.model.generation,
+    )
+
+
+def _artifacts(s: Situation) -> ArtifactsStatus:
+    prepared = s.prepared or s.in_force
+    if prepared is None:
+        return ArtifactsStatus(claim_name=s.artifacts_claim)
+    result = prepared.result
+    return ArtifactsStatus(
+        claim_name=s.artifacts_claim,
+        compiled_key=result.compiled_key,
+        shards_key=result.shards_key,
+        cache=CacheResult(result.cache),
+        missed=result.missed,
+        bytes=result.bytes,
+    )
+
+
+def _phase(s: Situation, verdicts: dict[ConditionType, Verdict]) -> Phase:
+    summary = verdicts[ConditionType.READY]
+    if summary.status == "True":
+        return Phase.READY
+    if summary.reason in ("Suspended", "ScaledToZero"):
+        return Phase.SUSPENDED
+    if summary.status == "False":
+        return Phase.FAILED
+    if verdicts[ConditionType.ARTIFACTS_READY].status == "True":
+        return Phase.STARTING
+    return Phase.PREPARING if s.jobs else Phase.PENDING
+
+
+def _last_load(starts: tuple[Start, ...]) -> str | None:
+    loads = (start.total_milliseconds for start in starts if start.outcome is Outcome.READY)
+    total = next((load for load in loads if load is not None), None)
+    return None if total is None else f"{total / 1000:.1f}s"

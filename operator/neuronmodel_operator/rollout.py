@@ -1,0 +1,151 @@
+"""The Deployment as it should be, and the rule that an upgrade of the operator alone restarts no worker.
+
+The pod template that is in force is kept on the Deployment beside the hash of what asked for it (annotations.py). While
+that hash is the same, the kept template is what is applied; what would be rendered now only shows as `UpdateAvailable`.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from neuronmodel_api import names
+from neuronmodel_operator import hashes
+from neuronmodel_operator.annotations import NUDGED, PREPARED, SPEC_HASH, Change, Prepared, encode
+from neuronmodel_operator.changes import change_in_force
+from neuronmodel_operator.manifests.deployment import Template, deployment, render, stored
+from neuronmodel_operator.manifests.pod import WorkerPod
+from neuronmodel_operator.manifests.worker_config import serve_config
+from neuronmodel_operator.obstacles import obstacle
+from neuronmodel_operator.plan import Manifest
+from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.troubles import placing_trouble, running_trouble
+
+NUDGE_SECONDS = 30
+"""How often a refused pod is tried again: a ReplicaSet's own patience grows to 16 minutes."""
+
+_MENDED_BY_AN_IMAGE = frozenset({"ImagePullFailed", "NoEngine", "ContainerRefused"})
+
+
+@dataclass(frozen=True)
+class Rollout:
+    template: Template
+    prepared: Prepared | None
+    spec_hash: str
+    image_defaulted: bool
+    change: Change
+    """Why the template is what it is, or why its replicas are wanted again."""
+    replicas: int
+    is_kept: bool
+    """The template is the one in force."""
+
+
+def rollout(s: Situation) -> Rollout | None:
+    """None: nothing was prepared yet, and nothing serves."""
+    fresh = _fresh(s)
+    kept = _kept(s)
+    if kept is None or fresh is None:
+        # What serves goes on; nothing is started that isn't what the spec asks for now.
+        return fresh or (kept and replace(kept, replicas=min(kept.replicas, _existing_replicas(s))))
+    if fresh.spec_hash == kept.spec_hash:
+        return fresh if _takes_up(s) else kept
+    if fresh.template.hash == kept.template.hash:
+        return _quiet(fresh, kept)
+    return fresh
+
+
+def manifest(s: Situation, wanted: Rollout) -> Manifest:
+    annotations = {
+        SPEC_HASH: wanted.spec_hash,
+        names.ANNOTATION_CHANGE: encode(wanted.change),
+        names.ANNOTATION_IMAGE_DEFAULTED: "true" if wanted.image_defaulted else "false",
+    }
+    if wanted.prepared:
+        annotations[PREPARED] = encode(wanted.prepared)
+    if nudged := _nudged(s):
+        annotations[NUDGED] = nudged
+    return deployment(s.model, wanted.template, wanted.replicas, annotations)
+
+
+def pending_update(s: Situation) -> Template | None:
+    """What would be rendered now, if that differs from what is in force and is held back."""
+    wanted, fresh = rollout(s), _fresh(s)
+    if wanted is None or fresh is None or not wanted.is_kept or fresh.spec_hash != wanted.spec_hash:
+        return None
+    return fresh.template if fresh.template.hash != wanted.template.hash else None
+
+
+def _fresh(s: Situation) -> Rollout | None:
+    """As this operator renders what the spec asks for; None while that isn't prepared or can't be placed."""
+    if s.prepared is None or s.image is None or obstacle(s):
+        return None
+    pod = WorkerPod(
+        model=s.model,
+        component=names.COMPONENT_SERVE,
+        image=s.image,
+        artifacts_claim=s.artifacts_claim,
+        config=serve_config(s.model, s.strategy, s.prepared.result),
+        # A result that was built anew under the same keys still has to reach a worker that gave up on the old one.
+        annotations={names.ANNOTATION_ATTEMPT: str(s.prepared.attempt)} | _restart(s),
+    )
+    return Rollout(
+        template=render(pod),
+        prepared=s.prepared,
+        spec_hash=hashes.spec_hash(s.target, s.prepared),
+        image_defaulted=s.spec.worker.image is None,
+        change=change_in_force(s),
+        replicas=s.replicas,
+        is_kept=False,
+    )
+
+
+def _kept(s: Situation) -> Rollout | None:
+    if s.deployment is None:
+        return None
+    template = stored(s.deployment.object)
+    remembered = s.deployment.remembered
+    if template is None or remembered.change is None:
+        return None
+    resumes = s.replicas > 0 and remembered.change.target == s.target and not _existing_replicas(s)
+    return Rollout(
+        template=template,
+        prepared=remembered.prepared,
+        spec_hash=s.deployment.annotations.get(SPEC_HASH, ""),
+        image_defaulted=s.deployment.annotations.get(names.ANNOTATION_IMAGE_DEFAULTED) == "true",
+        change=change_in_force(s) if resumes else remembered.change,
+        replicas=s.replicas,
+        is_kept=True,
+    )
+
+
+def _quiet(fresh: Rollout, kept: Rollout) -> Rollout:
+    """The spec changed and the pods do not: no start begins."""
+    change = kept.change.model_copy(update={"target": fresh.change.target})
+    return replace(fresh, change=change, is_kept=True)
+
+
+def _takes_up(s: Situation) -> bool:
+    """Nobody is restarted by it: there is no worker, or its image keeps it from running."""
+    if not _existing_replicas(s):
+        return True
+    if placing_trouble(s, s.current_pods, s.deployment):
+        return True
+    troubles = (running_trouble(s, pod) for pod in s.current_pods)
+    return any(trouble and trouble.reason in _MENDED_BY_AN_IMAGE for trouble in troubles)
+
+
+def _existing_replicas(s: Situation) -> int:
+    return int(s.deployment.object["spec"].get("replicas", 1)) if s.deployment else 0
+
+
+def _restart(s: Situation) -> dict[str, str]:
+    value = s.model.annotations.get(names.ANNOTATION_RESTART)
+    return {names.ANNOTATION_RESTART: value} if value else {}
+
+
+def _nudged(s: Situation) -> str | None:
+    if s.deployment is None:
+        return None
+    last = s.deployment.annotations.get(NUDGED)
+    if s.current_pods or s.replicas == 0 or not placing_trouble(s, s.current_pods, s.deployment):
+        return last
+    since = datetime.fromisoformat(last) if last else s.deployment.created_at
+    return s.now.isoformat(timespec="seconds") if (s.now - since).total_seconds() >= NUDGE_SECONDS else last

@@ -1,0 +1,238 @@
+"""One look at the cluster, read: what is asked for, what was prepared, which pods count. The phases decide from it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Final
+
+from neuronmodel_api import exits, names
+from neuronmodel_api.config import Strategy
+from neuronmodel_api.report import Report
+from neuronmodel_api.spec import NeuronModelSpec
+from neuronmodel_api.status import NeuronModelStatus
+from neuronmodel_operator import hashes
+from neuronmodel_operator.annotations import SPEC_HASH, Prepared
+from neuronmodel_operator.observed import Claim, Model, Observed, Refusal
+from neuronmodel_operator.settings import Settings
+from neuronmodel_operator.views import Child, Ended, EventView, JobState, JobView, PodView
+
+SHAREABLE_MODES: Final = frozenset({"ReadWriteMany", "ReadOnlyMany"})
+RESULT_GRACE: Final = timedelta(seconds=30)
+"""How long after a Job's success its pod's message may take to be seen, before the result counts as lost."""
+READY_REPORT_GRACE: Final = timedelta(seconds=5)
+"""How long a ready pod's last report may take: with it a start's account is whole."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A worker found that what was prepared no longer holds."""
+
+    pod: PodView
+    end: Ended
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Situation:
+    observed: Observed
+    now: datetime
+    settings: Settings
+
+    # What is asked for.
+
+    @property
+    def model(self) -> Model:
+        return self.observed.model
+
+    @property
+    def spec(self) -> NeuronModelSpec:
+        return self.model.spec
+
+    @property
+    def status(self) -> NeuronModelStatus:
+        """As it was last written."""
+        return self.model.status
+
+    @property
+    def strategy(self) -> Strategy:
+        return self.spec.sharding.strategy or Strategy.SHARD_ON_COMPILE
+
+    @property
+    def artifacts_claim(self) -> str:
+        named = self.spec.artifacts.persistent_volume_claim
+        return named.claim_name if named else names.templated_claim(self.model.name)
+
+    @cached_property
+    def inputs_hash(self) -> str:
+        return hashes.inputs_hash(self.spec, self.strategy, self.artifacts_claim)
+
+    @cached_property
+    def target(self) -> str:
+        return hashes.target_hash(self.spec, self.strategy, self.model.annotations.get(names.ANNOTATION_RESTART, ""))
+
+    @property
+    def retry(self) -> str:
+        return self.model.annotations.get(names.ANNOTATION_RETRY, "")
+
+    @property
+    def image(self) -> str | None:
+        return self.spec.worker.image or self.settings.worker_images.get(self.spec.engine)
+
+    @property
+    def replicas(self) -> int:
+        """As rendered: one, when more could not share their volumes."""
+        if self.spec.suspend:
+            return 0
+        wanted = self.spec.serving.replicas
+        return min(wanted, 1) if self.unshareable_claim else wanted
+
+    @cached_property
+    def unshareable_claim(self) -> str | None:
+        """The claim that keeps more than one replica from running, when more are asked for."""
+        if self.spec.serving.replicas <= 1:
+            return None
+        source = self.spec.model.source.persistent_volume_claim
+        needed = [self.artifacts_claim, *([source.claim_name] if source else [])]
+        return next((name for name in needed if not self._is_shareable(name)), None)
+
+    def _is_shareable(self, name: str) -> bool:
+        found = self.claim(name).object
+        if found is not None:
+            return bool(SHAREABLE_MODES.intersection(found.get("spec", {}).get("accessModes") or ()))
+        template = self.spec.artifacts.template
+        if template is None or name != names.templated_claim(self.model.name):
+            return True  # not known; that it is missing is said elsewhere
+        return bool(SHAREABLE_MODES.intersection(template.access_modes))
+
+    def claim(self, name: str) -> Claim:
+        return self.observed.claims.get(name, Claim(name, None))
+
+    def is_missing(self, name: str) -> bool:
+        return self.claim(name).object is None
+
+    # What was prepared.
+
+    @cached_property
+    def deployment(self) -> Child | None:
+        return Child(self.observed.deployment) if self.observed.deployment else None
+
+    @cached_property
+    def jobs(self) -> tuple[JobView, ...]:
+        """Of `prepare`, the latest attempt last."""
+        views = (JobView(job) for job in self.observed.jobs)
+        return tuple(sorted((j for j in views if j.component == names.COMPONENT_PREPARE), key=lambda j: j.attempt))
+
+    @cached_property
+    def cleanup_job(self) -> JobView | None:
+        views = (JobView(job) for job in self.observed.jobs)
+        return next((job for job in views if job.component == names.COMPONENT_CLEANUP), None)
+
+    @cached_property
+    def own_jobs(self) -> tuple[JobView, ...]:
+        """Of the inputs asked for now."""
+        return tuple(job for job in self.jobs if job.inputs_hash == self.inputs_hash and not job.is_going)
+
+    @property
+    def latest_job(self) -> JobView | None:
+        return self.own_jobs[-1] if self.own_jobs else None
+
+    @cached_property
+    def in_force(self) -> Prepared | None:
+        """What the Deployment was made from, whatever is asked for now."""
+        return self.deployment.remembered.prepared if self.deployment else None
+
+    @cached_property
+    def prepared(self) -> Prepared | None:
+        """The latest result for the inputs asked for now."""
+        kept = [self.in_force] if self.in_force and self.in_force.inputs_hash == self.inputs_hash else []
+        fresh = [found for job in self.own_jobs if (found := self._result(job)) is not None]
+        return max([*kept, *fresh], key=lambda prepared: prepared.attempt, default=None)
+
+    def _result(self, job: JobView) -> Prepared | None:
+        if job.state is not JobState.SUCCEEDED:
+            return None
+        reports = (self.report(pod) for pod in reversed(self.pods_of(job)))
+        result = next((report.result for report in reports if report and report.result), None)
+        return Prepared(inputs_hash=job.inputs_hash, attempt=job.attempt, result=result) if result else None
+
+    @cached_property
+    def rejection(self) -> Rejection | None:
+        """Of the latest result, by a worker that was made from it."""
+        if self.prepared is None or self.prepared != self.in_force:
+            return None
+        for pod in self.current_pods:
+            # A restarted container may be on its way to find the same: what its former run said still holds.
+            for end, report in ((pod.ended, self.report(pod)), (pod.former_end, self.former_report(pod))):
+                if end and end.exit_code in exits.PREPARE_AGAIN and not pod.ready_at:
+                    fallback = "SourceChanged" if end.exit_code == exits.SOURCE_CHANGED else "ArtifactDamaged"
+                    failure = report.failure if report else None
+                    return Rejection(
+                        pod, end, failure.reason if failure else fallback, failure.message if failure else ""
+                    )
+        return None
+
+    # Pods.
+
+    @cached_property
+    def pods(self) -> tuple[PodView, ...]:
+        return tuple(PodView(pod) for pod in self.observed.pods)
+
+    def pods_of(self, job: JobView) -> tuple[PodView, ...]:
+        """Oldest first."""
+        return tuple(pod for pod in self.pods if job.uid == pod.job_uid)
+
+    @cached_property
+    def prepare_pods(self) -> tuple[PodView, ...]:
+        return tuple(pod for pod in self.pods if pod.component == names.COMPONENT_PREPARE)
+
+    @cached_property
+    def serve_pods(self) -> tuple[PodView, ...]:
+        return tuple(pod for pod in self.pods if pod.component == names.COMPONENT_SERVE)
+
+    @cached_property
+    def current_pods(self) -> tuple[PodView, ...]:
+        """Serving pods of the Deployment as it stands, oldest first, without those that go or have ended."""
+        if self.deployment is None:
+            return ()
+        wanted = self.deployment.annotations.get(names.ANNOTATION_TEMPLATE_HASH)
+        live = (pod for pod in self.serve_pods if not pod.is_going and not pod.has_ended)
+        return tuple(pod for pod in live if pod.template_hash == wanted)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the Deployment is what is asked for now."""
+        if self.deployment is None or self.prepared is None:
+            return False
+        return self.deployment.annotations.get(SPEC_HASH) == hashes.spec_hash(self.target, self.prepared)
+
+    @cached_property
+    def ready_pods(self) -> tuple[PodView, ...]:
+        """Those that serve what is asked for now, once their last report is here or overdue."""
+        if not self.is_current:
+            return ()
+        return tuple(pod for pod in self.current_pods if pod.ready_at and self._has_reported(pod, pod.ready_at))
+
+    def _has_reported(self, pod: PodView, ready_at: datetime) -> bool:
+        report = self.report(pod)
+        return bool(report and report.ready_at) or self.now - ready_at >= READY_REPORT_GRACE
+
+    def report(self, pod: PodView) -> Report | None:
+        """Of the container's current run."""
+        return self.observed.reports.get(pod.uid)
+
+    def former_report(self, pod: PodView) -> Report | None:
+        return self.observed.last_reports.get(pod.uid)
+
+    # What was said about them.
+
+    def events_about(self, child: Child, *reasons: str) -> tuple[EventView, ...]:
+        """Oldest first; none from before the child was made."""
+        views = (EventView(event) for event in self.observed.events)
+        return tuple(e for e in views if e.about_uid == child.uid and e.reason in reasons and e.at >= child.created_at)
+
+    def refusal(self, kinds: Iterable[str], name: str | None = None) -> Refusal | None:
+        """Of a write of ours."""
+        found = (r for r in self.observed.refusals if r.kind in kinds and (name is None or r.name == name))
+        return next(found, None)

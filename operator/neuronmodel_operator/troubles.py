@@ -1,0 +1,179 @@
+"""What keeps a pod from being made, placed or run, read from where Kubernetes says it, while it is still so."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from neuronmodel_api import exits
+from neuronmodel_operator.observed import Refusal
+from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.views import Child, Ended, JobState, JobView, PodView
+
+MAX_MESSAGE: Final = 600
+
+_PULL_FAILURES: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_CONFIG_FAILURES: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_MOUNT_EVENTS: Final = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
+_EXIT_REASONS: Final = {exits.NO_ENGINE: "NoEngine", exits.NO_SPACE: "ArtifactsVolumeFull"}
+_REFUSALS: Final = (
+    ("violates podsecurity", "PodSecurityRefused"),
+    ("exceeded quota", "QuotaExceeded"),
+    ("failed quota", "QuotaExceeded"),
+    ("per container", "LimitRangeRefused"),
+    ("per pod", "LimitRangeRefused"),
+    ("limit to request ratio", "LimitRangeRefused"),
+)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A reason of the table in reasons.py, and a sentence."""
+
+    reason: str
+    message: str
+
+
+def placing_trouble(s: Situation, pods: tuple[PodView, ...], owner: Child | None) -> Trouble | None:
+    """Of the pods that one Job or Deployment should have."""
+    if not pods:
+        return _creation_trouble(s, owner) if owner else None
+    for pod in pods:
+        if (message := pod.unschedulable) is not None:
+            return Trouble("Unschedulable", shortened(f"No node takes the pod {pod.name}: {message}"))
+    return None
+
+
+def running_trouble(s: Situation, pod: PodView) -> Trouble | None:
+    """Of a pod that was placed."""
+    checks: tuple[Callable[[Situation, PodView], Trouble | None], ...] = (_pulling, _mounting, _crashed, stuck)
+    return next((trouble for check in checks if (trouble := check(s, pod)) is not None), None)
+
+
+def write_trouble(refusal: Refusal) -> Trouble:
+    """Of a write of ours that the API server turned down."""
+    what = f"{refusal.kind} {refusal.name}"
+    if refusal.reason == "NameTaken":
+        return Trouble("NameTaken", f"There is a {what} that belongs to somebody else. Delete it or choose a new name.")
+    reason = _refusal_reason(refusal.message, "WriteRefused")
+    return Trouble(reason, shortened(f"The API server refuses the {what}: {refusal.message}"))
+
+
+def shortened(text: str, limit: int = MAX_MESSAGE) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _creation_trouble(s: Situation, owner: Child) -> Trouble | None:
+    """A Deployment says so in its conditions, a Job only in Events."""
+    failure = owner.true_condition("ReplicaFailure")
+    message = failure.get("message", "") if failure else ""
+    if not message and isinstance(owner, JobView) and owner.state is JobState.ACTIVE:
+        events = s.events_about(owner, "FailedCreate")
+        message = events[-1].message if events else ""
+    if not message:
+        return None
+    reason = _refusal_reason(message, "PodRefused")
+    return Trouble(reason, shortened(f"The API server refuses the pod: {_without_pod_name(message)}"))
+
+
+def _without_pod_name(message: str) -> str:
+    """Each try has another name, and a message that changes would be a write each."""
+    message = re.sub(r"^Error creating: ", "", message)
+    return re.sub(r'pods "[^"]*" is', "it is", message)
+
+
+def _refusal_reason(message: str, default: str) -> str:
+    lowered = message.lower()
+    return next((reason for mark, reason in _REFUSALS if mark in lowered), default)
+
+
+def _pulling(s: Situation, pod: PodView) -> Trouble | None:
+    reason, message = pod.waiting
+    if reason in _PULL_FAILURES:
+        detail = _image_detail(s, pod) or message or reason
+        return Trouble("ImagePullFailed", shortened(f"The image {pod.image} can't be pulled: {detail}"))
+    if reason in _CONFIG_FAILURES:
+        return Trouble("ContainerRefused", shortened(f"The container of {pod.name} can't be made: {message}"))
+    return None
+
+
+def _image_detail(s: Situation, pod: PodView) -> str:
+    """The pull's own error: the container's status alternates between it and "Back-off pulling image"."""
+    failures = [event.message for event in s.events_about(pod, "Failed") if "Failed to pull image" in event.message]
+    return failures[-1] if failures else ""
+
+
+def _mounting(s: Situation, pod: PodView) -> Trouble | None:
+    if pod.ever_started or pod.scheduled_at is None:
+        return None
+    events = [e for e in s.events_about(pod, *_MOUNT_EVENTS) if e.at >= pod.scheduled_at]
+    if not events:
+        return None
+    return Trouble(
+        "VolumeMountFailed", shortened(f"A volume of the pod {pod.name} can't be mounted: {events[-1].message}")
+    )
+
+
+def _crashed(s: Situation, pod: PodView) -> Trouble | None:
+    end = pod.ended
+    if end is None or end.exit_code == exits.OK:
+        return None
+    report = s.report(pod) or s.former_report(pod)
+    if report and report.failure:
+        return Trouble(report.failure.reason, shortened(report.failure.message))
+    reason = _EXIT_REASONS.get(end.exit_code, "WorkerCrashed")
+    return Trouble(reason, shortened(crash_sentence(pod, end)))
+
+
+def crash_sentence(pod: PodView, end: Ended) -> str:
+    if end.reason == "OOMKilled":
+        return (
+            f"The worker in {pod.name} was killed for want of memory (exit code {end.exit_code}). "
+            "Raise the memory limit in spec.worker.resources (for prepare: spec.prepare.resources)."
+        )
+    last = end.message.strip().splitlines()[-1:] or ["it left no message"]
+    said = "it left no report" if last[0].startswith("{") else last[0][:300]
+    return f"The worker in {pod.name} ended with exit code {end.exit_code}: {said}. See `kubectl logs --previous`."
+
+
+def stuck(s: Situation, pod: PodView) -> Trouble | None:
+    """No new phase and no 5 % of one for `startTimeoutSeconds`. It is not killed: it may be slow and not dead."""
+    if pod.ready_at or pod.ended or pod.scheduled_at is None:
+        return None
+    moved_at = last_movement(s, pod)
+    if s.now - moved_at < start_timeout(s):
+        return None
+    report = s.report(pod)
+    doing = f"in phase {report.progress.phase}" if report and report.progress else "before its first report"
+    return Trouble(
+        "StartStuck",
+        f"The worker in {pod.name} has made no progress since {moved_at:%Y-%m-%dT%H:%M:%SZ}, {doing}. It is left "
+        f"running; look at `kubectl logs {pod.name}`, or delete the pod to start over.",
+    )
+
+
+def start_timeout(s: Situation) -> timedelta:
+    return timedelta(seconds=s.spec.serving.start_timeout_seconds)
+
+
+def last_movement(s: Situation, pod: PodView) -> datetime:
+    moments = [pod.created_at, pod.scheduled_at, pod.started_at]
+    if report := s.report(pod):
+        moments += [report.started_at, report.progress.started_at if report.progress else None]
+        moments += [phase.started_at + timedelta(milliseconds=phase.milliseconds) for phase in report.phases[-1:]]
+    written = next((worker.progress for worker in s.status.workers if worker.pod_name == pod.name), None)
+    moments.append(written.updated_at if written else None)
+    return max(moment for moment in moments if moment is not None)
+
+
+def attempt_trouble(s: Situation, job: JobView) -> Trouble:
+    """Why an attempt of `prepare` failed."""
+    for pod in reversed(s.pods_of(job)):
+        if trouble := _crashed(s, pod):
+            return Trouble("PrepareFailed" if trouble.reason == "WorkerCrashed" else trouble.reason, trouble.message)
+    failed = job.true_condition("Failed") or {}
+    return Trouble(
+        "PrepareFailed", shortened(f"The Job {job.name} failed: {failed.get('message', 'it left no message')}")
+    )

@@ -1,0 +1,262 @@
+"""Typed readings of the Kubernetes objects that reconcile decides from. Nothing here decides anything."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from neuronmodel_api import names
+from neuronmodel_operator.annotations import FAILURES, Change, Remembered
+from neuronmodel_operator.observed import Object
+
+
+def parse_time(value: str | None) -> datetime | None:
+    return datetime.fromisoformat(value) if value else None
+
+
+def _required_time(value: str) -> datetime:
+    return datetime.fromisoformat(value)
+
+
+class JobState(StrEnum):
+    ACTIVE = "Active"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class Child:
+    """What every child has."""
+
+    object: Object
+
+    @property
+    def _meta(self) -> Mapping[str, Any]:
+        meta: Mapping[str, Any] = self.object["metadata"]
+        return meta
+
+    @property
+    def name(self) -> str:
+        return str(self._meta["name"])
+
+    @property
+    def uid(self) -> str:
+        return str(self._meta["uid"])
+
+    @cached_property
+    def created_at(self) -> datetime:
+        return _required_time(self._meta["creationTimestamp"])
+
+    @property
+    def is_going(self) -> bool:
+        return "deletionTimestamp" in self._meta
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        return self._meta.get("annotations") or {}
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self._meta.get("labels") or {}
+
+    @property
+    def component(self) -> str:
+        return self.labels.get(names.LABEL_COMPONENT, "")
+
+    @property
+    def remembered(self) -> Remembered:
+        return Remembered(self.annotations)
+
+    @property
+    def change(self) -> Change | None:
+        return self.remembered.change
+
+    @property
+    def status(self) -> Mapping[str, Any]:
+        return self.object.get("status") or {}
+
+    def true_condition(self, kind: str, status: str = "True") -> Mapping[str, Any] | None:
+        conditions = self.status.get("conditions") or ()
+        return next((c for c in conditions if c["type"] == kind and c["status"] == status), None)
+
+
+@dataclass(frozen=True)
+class JobView(Child):
+    @property
+    def inputs_hash(self) -> str:
+        return self.annotations.get(names.ANNOTATION_INPUTS_HASH, "")
+
+    @property
+    def template_hash(self) -> str:
+        return self.annotations.get(names.ANNOTATION_TEMPLATE_HASH, "")
+
+    @property
+    def attempt(self) -> int:
+        return self.remembered.number(names.ANNOTATION_ATTEMPT, 1)
+
+    @property
+    def failures(self) -> int:
+        return self.remembered.number(FAILURES, 0)
+
+    @property
+    def retried(self) -> str:
+        return self.annotations.get(names.ANNOTATION_RETRIED, "")
+
+    @property
+    def state(self) -> JobState:
+        if self.true_condition("Complete"):
+            return JobState.SUCCEEDED
+        return JobState.FAILED if self.true_condition("Failed") else JobState.ACTIVE
+
+    @property
+    def ended_at(self) -> datetime | None:
+        ended = self.true_condition("Complete") or self.true_condition("Failed")
+        return parse_time(ended.get("lastTransitionTime")) or self.created_at if ended else None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a container's run ended."""
+
+    exit_code: int
+    reason: str
+    """Completed, Error, OOMKilled, …"""
+    message: str
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class PodView(Child):
+    @property
+    def template_hash(self) -> str:
+        return self.annotations.get(names.ANNOTATION_TEMPLATE_HASH, "")
+
+    @property
+    def job_name(self) -> str:
+        return self.labels.get("batch.kubernetes.io/job-name", "")
+
+    @property
+    def job_uid(self) -> str:
+        return self.labels.get("batch.kubernetes.io/controller-uid", "")
+
+    @property
+    def node(self) -> str | None:
+        name = self.object.get("spec", {}).get("nodeName")
+        return str(name) if name else None
+
+    @property
+    def phase(self) -> str:
+        return str(self.status.get("phase", "Pending"))
+
+    @property
+    def has_ended(self) -> bool:
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def scheduled_at(self) -> datetime | None:
+        condition = self.true_condition("PodScheduled")
+        return parse_time(condition.get("lastTransitionTime")) if condition else None
+
+    @property
+    def unschedulable(self) -> str | None:
+        """The scheduler's message."""
+        condition = self.true_condition("PodScheduled", "False")
+        return condition.get("message", "") if condition and condition.get("reason") == "Unschedulable" else None
+
+    @property
+    def ready_at(self) -> datetime | None:
+        """None while it isn't."""
+        condition = self.true_condition("Ready")
+        return parse_time(condition.get("lastTransitionTime")) or self.created_at if condition else None
+
+    @cached_property
+    def _container(self) -> Mapping[str, Any]:
+        statuses = self.status.get("containerStatuses") or ()
+        return next((status for status in statuses if status["name"] == names.CONTAINER), {})
+
+    @property
+    def run(self) -> int:
+        """Which run of its container this is, from 0."""
+        return int(self._container.get("restartCount", 0))
+
+    @property
+    def run_id(self) -> str:
+        return f"{self.uid}/{self.run}"
+
+    @property
+    def image(self) -> str | None:
+        containers = self.object.get("spec", {}).get("containers") or ()
+        return next((str(c["image"]) for c in containers if c["name"] == names.CONTAINER), None)
+
+    @property
+    def waiting(self) -> tuple[str, str]:
+        """Reason and message of a container that isn't running; empty ones else."""
+        waiting = self._container.get("state", {}).get("waiting") or {}
+        return waiting.get("reason", ""), waiting.get("message", "")
+
+    @property
+    def running_since(self) -> datetime | None:
+        return parse_time((self._container.get("state", {}).get("running") or {}).get("startedAt"))
+
+    @property
+    def ended(self) -> Ended | None:
+        """The end of the current run; None: it runs, or hasn't begun."""
+        if self.running_since:
+            return None
+        return _ended(self._container.get("state")) or _ended(self._container.get("lastState"))
+
+    @property
+    def former_end(self) -> Ended | None:
+        """The end of the run before the current one."""
+        return _ended(self._container.get("lastState")) if self.running_since else None
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the current run of the container started, ended or not."""
+        return self.running_since or (self.ended.started_at if self.ended else None)
+
+    @property
+    def ever_started(self) -> bool:
+        return self.started_at is not None or self.former_end is not None or self.has_ended
+
+
+def _ended(state: Mapping[str, Any] | None) -> Ended | None:
+    terminated = (state or {}).get("terminated")
+    if not terminated:
+        return None
+    return Ended(
+        exit_code=int(terminated.get("exitCode", 0)),
+        reason=terminated.get("reason", ""),
+        message=terminated.get("message", ""),
+        started_at=parse_time(terminated.get("startedAt")),
+        finished_at=parse_time(terminated.get("finishedAt")),
+    )
+
+
+@dataclass(frozen=True)
+class EventView:
+    """A core/v1 Event about a child."""
+
+    object: Object
+
+    @property
+    def reason(self) -> str:
+        return str(self.object.get("reason", ""))
+
+    @property
+    def message(self) -> str:
+        return str(self.object.get("message", "")).strip()
+
+    @property
+    def about_uid(self) -> str:
+        return str(self.object.get("involvedObject", {}).get("uid", ""))
+
+    @property
+    def at(self) -> datetime:
+        """Of its latest occurrence."""
+        series = self.object.get("series") or {}
+        moment = series.get("lastObservedTime") or self.object.get("lastTimestamp") or self.object.get("eventTime")
+        return _required_time(moment or self.object["metadata"]["creationTimestamp"])
