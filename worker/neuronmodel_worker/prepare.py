@@ -28,7 +28,6 @@ def prepare(job: Run) -> None:
             job.use_scratch()
         with job.clock.phase("SourceOpened"):
             plan = open_source(job)
-        with job.clock.phase("EngineImported"):
             engine = open_engine(job.config.engine)
             wanted = wanted_artifacts(job.config, plan, engine)
         job.clock.found(Preparation(job, plan, engine, wanted).result())
@@ -73,6 +72,8 @@ class Preparation:
     def _compile(self, store: Store) -> SealedSet:
         self._note(store, COMPILED, "compiled the model")
         key = self.wanted.compiled_key
+        with self.job.clock.phase("EngineImported"):
+            self.engine.import_framework()
         with self.job.clock.phase("Compiled", unit="Steps") as phase, store.stage(COMPILED, key) as staging:
             self.engine.compile(self.plan, self.job.config.neuron_config, staging.directory, phase.reach)
             return staging.seal({"inputs": self.wanted.graph_inputs})

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from neuronmodel_worker.checkpoint import open_checkpoint
-from neuronmodel_worker.engines.cpu import CpuEngine, LoadedLlama
+from neuronmodel_worker.engines.cpu import CpuEngine
+from neuronmodel_worker.engines.llama import LoadedLlama
 from neuronmodel_worker.plan import Plan, make_plan
 from neuronmodel_worker.stream import RankTensor, TensorSink, run
 
@@ -36,7 +37,9 @@ def write_tokenizer(directory: Path) -> int:
     return len(fast)
 
 
-def write_model(directory: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, **config: Any) -> LlamaForCausalLM:
+def write_model(
+    directory: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, **config: Any
+) -> LlamaForCausalLM:
     """Weights large enough that every part of the model shows in the logits."""
     settings = {
         "hidden_size": 72, "intermediate_size": 100, "num_hidden_layers": 2, "num_attention_heads": 9,
@@ -46,7 +49,7 @@ def write_model(directory: Path, *, seed: int = 0, dtype: torch.dtype = torch.fl
     torch.manual_seed(seed)
     model = LlamaForCausalLM(LlamaConfig(**{**settings, **config})).to(dtype).eval()
     for name, parameter in model.named_parameters():
-        if name.endswith("norm.weight") or name.endswith("bias"):
+        if name.endswith(("norm.weight", "bias")):
             parameter.data = torch.rand_like(parameter) + 0.5
     model.save_pretrained(directory)
     return model

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronmodel_api.report import Failure, Stage, State, parse_report
-from neuronmodel_worker.report import FirstLine, StartClock
+from neuronmodel_worker.report import FirstLine, Phase, StartClock
 
 EPOCH = datetime(2030, 1, 2, 3, 4, 5, 678000, UTC)
 MILLISECOND = 1_000_000
@@ -75,9 +75,14 @@ def test_phases_sum_to_the_start_exactly(steps: list[tuple[float, float]], after
 
 def test_a_phase_that_fails_is_still_told() -> None:
     clock, hands = started()
-    with pytest.raises(OSError, match="gone"), clock.phase("Read"):
-        hands.move(40)
-        raise OSError("gone")
+
+    def fail() -> None:
+        with clock.phase("Read"):
+            hands.move(40)
+            raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        fail()
     hands.move(2)
     clock.failed(Failure(reason="SourceUnreadable", message="It is gone."))
     report = clock.snapshot()
@@ -108,10 +113,15 @@ def test_steps_are_no_bytes() -> None:
     assert clock.snapshot().phases[0].bytes is None
 
 
+def advance(phase: Phase) -> None:
+    for _ in range(1000):
+        phase.advance(1)
+
+
 def test_threads_move_a_phase_together() -> None:
     clock, _ = started()
     with clock.phase("Read", total=8000) as phase:
-        threads = [threading.Thread(target=lambda: [phase.advance(1) for _ in range(1000)]) for _ in range(8)]
+        threads = [threading.Thread(target=advance, args=(phase,)) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -6,6 +6,7 @@ import signal
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -136,7 +137,7 @@ def test_sigterm_finishes_the_answer_under_way(place: Place) -> None:
     with place.serving() as worker:
         whole = ask(worker, tokens=100)
         client = OpenAI(base_url=worker.url, api_key="none", max_retries=0)
-        asked = {"model": "small", "prompt": "Hello", "max_tokens": 100, "temperature": 0}
+        asked: dict[str, Any] = {"model": "small", "prompt": "Hello", "max_tokens": 100, "temperature": 0}
         stream = iter(client.completions.create(stream=True, **asked))
         pieces = [next(stream).choices[0].text]
         worker.process.send_signal(signal.SIGTERM)

@@ -1,13 +1,16 @@
 """Runs the worker as its users do, as a process of its own, and asks it over its ports."""
 
+import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ import httpx2 as httpx
 
 from neuronmodel_api import names
 from neuronmodel_api.report import Report, parse_report
+from neuronmodel_worker.lifecycle import run_command
+from neuronmodel_worker.report import FirstLine
 
 SECONDS = 120
 
@@ -57,7 +62,12 @@ class Place:
         return Worker(process, config, log)
 
     def run(self, command: str, **changes: Any) -> "Ended":
-        return self.start(command, **changes).wait()
+        """In this process, which has everything imported already: ten times as fast."""
+        log, said = self.root / f"termination-{time.monotonic_ns()}", io.StringIO()
+        environment = {names.ENV_CONFIG: json.dumps(self.config(**changes)), names.ENV_POD_UID: "pod-1"}
+        with as_it_was(), redirect_stderr(said):
+            code = run_command(command, None, log, FirstLine.now(), environment)
+        return Ended(code, said.getvalue(), parse_report(log.read_bytes()))
 
     def prepare(self, **changes: Any) -> Report:
         ended = self.run("prepare", **changes)
@@ -82,6 +92,21 @@ class Place:
             if worker.process.poll() is None:
                 worker.process.kill()
                 worker.process.communicate()
+
+
+@contextmanager
+def as_it_was() -> Iterator[None]:
+    """Puts back what a worker changes in its process: signals and the place of temporary files."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    environment, directory = dict(os.environ), tempfile.tempdir
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.environ.clear()
+        os.environ.update(environment)
+        tempfile.tempdir = directory
 
 
 def returned(result: dict[str, Any]) -> dict[str, Any]:

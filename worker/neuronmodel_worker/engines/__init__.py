@@ -66,6 +66,9 @@ class Engine(Protocol):
     def graph_inputs(self, plan: Plan, neuron_config: Mapping[str, object]) -> dict[str, object]:
         """All that shapes the graph: no weights and no paths. Raises a BadInput for what this engine cannot do."""
 
+    def import_framework(self) -> None:
+        """What `compile` and `open` need; takes seconds, so that it is a phase of its own."""
+
     def compile(self, plan: Plan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
         """Put the compiled model's files into `directory`, which exists and is empty."""
 
@@ -74,7 +77,7 @@ class Engine(Protocol):
 
 
 def open_engine(name: api.Engine) -> Engine:
-    """The engine with its framework imported. Raises NoEngine."""
+    """Raises NoEngine."""
     if name is api.Engine.NEURON:
         raise NoEngine(
             "This image has no Neuron engine. Set spec.worker.image to one that holds the Neuron SDK, or engine: CPU."
@@ -82,13 +85,8 @@ def open_engine(name: api.Engine) -> Engine:
     # Threads that spin while they wait starve each other where processors are shared: 0.9 instead of 10 tokens a second
     # of a 135M model on two busy ones. OpenMP reads this when PyTorch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    try:
-        from neuronmodel_worker.engines.cpu import CpuEngine
-    except ModuleNotFoundError as error:
-        raise NoEngine(
-            f"The CPU engine needs PyTorch, and this installation lacks the module {error.name}. "
-            "Install it with the extra `cpu`."
-        ) from error
+    from neuronmodel_worker.engines.cpu import CpuEngine
+
     return CpuEngine()
 
 

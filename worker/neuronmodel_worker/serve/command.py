@@ -67,6 +67,7 @@ class Loading:
             check_fingerprint(self.job, plan)
         with self.job.clock.phase("EngineImported"):
             engine = open_engine(self.job.config.engine)
+            engine.import_framework()
         with self.job.clock.phase("CompiledLoaded"):
             self._store = Store(self.job.artifacts, read_only=True)
             compiled_key, shards_key = self._keys(plan, engine)

@@ -1,0 +1,125 @@
+"""Llama on the CPU: the graph that `compile` saves, filled with rank tensors, answering."""
+
+import json
+import queue
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from neuronmodel_worker.engines import Limits, Sampling, Steps
+from neuronmodel_worker.engines.llama_graph import build_graph, empty_cache
+from neuronmodel_worker.engines.llama_shape import EngineRefused, LlamaShape
+from neuronmodel_worker.engines.processors import usable_processors
+from neuronmodel_worker.engines.sampling import Sampler
+from neuronmodel_worker.failures import ArtifactDamaged
+from neuronmodel_worker.stream import RankTensor
+
+GRAPH_FILE = "model.pt"
+DESCRIPTION_FILE = "graph.json"
+
+Weights = list[dict[str, torch.Tensor]]
+
+torch.set_num_threads(usable_processors())
+
+
+def compile_llama(shape: LlamaShape, version: str, directory: Path, progress: Steps) -> None:
+    progress(0, 2)
+    graph = build_graph(shape)
+    progress(1, 2)
+    graph.save(str(directory / GRAPH_FILE))
+    description = {"engine": version, "shape": shape.inputs()}
+    (directory / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1))
+    progress(2, 2)
+
+
+def open_llama(directory: Path) -> "CompiledLlama":
+    """Raises ArtifactDamaged."""
+    try:
+        shape = LlamaShape(**json.loads((directory / DESCRIPTION_FILE).read_bytes())["shape"])
+        graph = torch.jit.load(str(directory / GRAPH_FILE))  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ArtifactDamaged(directory, f"its graph cannot be loaded ({last_line(error)})") from error
+    return CompiledLlama(graph, shape, directory)
+
+
+class CompiledLlama:
+    def __init__(self, graph: torch.jit.ScriptModule, shape: LlamaShape, directory: Path) -> None:
+        self._graph = graph
+        self._shape = shape
+        self._directory = directory
+
+    def load(self, ranks: Sequence[Mapping[str, RankTensor]]) -> "LoadedLlama":
+        weights = [{name: as_torch(tensor) for name, tensor in rank.items()} for rank in ranks]
+        if self._shape.skip_gamma_mlp:
+            refuse_zero_norms(weights)
+        try:
+            with torch.inference_mode():
+                self._graph.initialize(weights, empty_cache(self._shape), empty_cache(self._shape))
+        except RuntimeError as error:
+            what = f"the rank tensors are not those that its graph takes ({last_line(error)})"
+            raise ArtifactDamaged(self._directory, what) from error
+        shape = self._shape
+        return LoadedLlama(self._graph, Limits(shape.context_length, shape.sequence_length, shape.batch_size))
+
+
+class LoadedLlama:
+    """Each answer has a slot of the key/value cache; the graph computes one step of one answer at a time."""
+
+    def __init__(self, graph: torch.jit.ScriptModule, limits: Limits) -> None:
+        self.limits = limits
+        self._graph = graph
+        self._turn = threading.Lock()
+        self._slots: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for slot in range(limits.batch_size):
+            self._slots.put(slot)
+
+    def warm_up(self) -> None:
+        """A prompt and two tokens: enough for every kernel to have run."""
+        tokens = self.generate([0] * min(8, self.limits.context_length), Sampling(temperature=0.0))
+        for _ in zip(range(2), tokens, strict=False):
+            pass
+
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
+        slot = self._slots.get()
+        try:
+            yield from self._generate(prompt, Sampler(sampling), slot)
+        finally:
+            self._slots.put(slot)
+
+    def _generate(self, prompt: Sequence[int], sampler: Sampler, slot: int) -> Iterator[int]:
+        tokens, start = list(prompt), 0
+        while start + len(tokens) <= self.limits.sequence_length:
+            token = sampler.choose(self.logits(tokens, start, slot)[-1])
+            start += len(tokens)
+            tokens = [token]
+            yield token
+
+    def logits(self, tokens: Sequence[int], start: int = 0, slot: int = 0, *, last_only: bool = True) -> torch.Tensor:
+        """[1 or T, V] in float32."""
+        with self._turn, torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            result: torch.Tensor = self._graph(torch.tensor(tokens), start, slot, last_only)
+        return result
+
+
+def as_torch(tensor: RankTensor) -> torch.Tensor:
+    """The same memory as a tensor of PyTorch's."""
+    wrapped = torch.from_numpy(tensor.data)
+    return wrapped.view(torch.bfloat16) if tensor.dtype == "BF16" else wrapped
+
+
+def refuse_zero_norms(weights: Weights) -> None:
+    """With fused_rmsnorm_skip_gamma a zero in this norm has wiped out a column of gate and up, which the norm that
+    belongs there cannot bring back."""
+    for name, tensor in weights[0].items():
+        if name.endswith("input_layernorm.weight") and bool((tensor == 0).any()):
+            raise EngineRefused(
+                f"{name} has elements that are zero, and with fused_rmsnorm_skip_gamma and mlp_kernel_enabled they are "
+                "multiplied into the MLP's weights. Set one of these flags to false."
+            )
+
+
+def last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
