@@ -6,6 +6,7 @@ sentence; with CI=true that is a failure.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -60,12 +61,13 @@ def _cluster() -> Iterator["_Ready"]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            process_group=0,
         )
     try:
         yield _Ready(setup, Path(log.name))
     finally:
         if setup.poll() is None:
-            setup.terminate()
+            os.killpg(setup.pid, signal.SIGTERM)
             setup.wait()
         Path(log.name).unlink(missing_ok=True)
         if not was_up:
