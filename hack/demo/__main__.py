@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import yaml
+
 from hack.cluster.layout import LAYOUT, PROJECT
 from hack.demo import manifests
 from hack.demo.kubectl import CommandFailed, environment, get, run
@@ -112,10 +114,8 @@ def _clear_last_demo() -> None:
 
 
 def _apply(manifest: dict[str, Any]) -> None:
-    document = json.dumps(manifest, indent=2)
-    print(
-        f"\n$ kubectl apply -f - <<< '{json.dumps(manifest)}'" if manifest["kind"] != "NeuronModel" else f"\n{document}"
-    )
+    document = yaml.safe_dump(manifest, sort_keys=False)
+    print(f"\n$ kubectl apply -f - <<EOF\n{document}EOF")
     print("  " + run("kubectl", "apply", "-f", "-", stdin=document, show=False).strip(), flush=True)
 
 
