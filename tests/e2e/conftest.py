@@ -60,14 +60,12 @@ def chart(cluster: Cluster) -> Iterator[Chart]:
 @pytest.fixture(scope="module")
 def room(request: pytest.FixtureRequest, chart: Chart) -> Iterator[Room]:
     subject = request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-")
-    made = Room(chart.cluster, f"{ROOMS}{subject}").enter()
-    yield made
-    made.leave()
+    with Room(chart.cluster, f"{ROOMS}{subject}").entered() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
 def capital(chart: Chart) -> Iterator[Capital]:
     """SmolLM2, served with both strategies."""
-    made = Room(chart.cluster, f"{ROOMS}capital").enter()
-    yield capital_of_france.serve(made)
-    made.leave()
+    with Room(chart.cluster, f"{ROOMS}capital").entered() as made:
+        yield capital_of_france.serve(made)

@@ -173,6 +173,7 @@ class Applied:
         parts.append(self._say("get", "events", "--sort-by=.metadata.creationTimestamp", "--no-headers"))
         labels = f"--selector={names.LABEL_MODEL}={self.name}"
         parts.append(self._say("logs", labels, "--tail=15", "--prefix", "--ignore-errors"))
+        parts.append(self._operator_log())
         return "\n\n".join(parts)
 
     def _brief(self) -> Object:
@@ -180,9 +181,13 @@ class Applied:
         status = {key: value for key, value in found.get("status", {}).items() if key != "starts"}
         return {"spec": found.get("spec"), "status": status}
 
-    def _say(self, *arguments: str) -> str:
+    def _operator_log(self) -> str:
+        log = self._say("logs", "deployment/neuronmodel", "--tail=400", namespace="neuronmodel-system").splitlines()
+        return "\n".join([line for line in log if f"{self.namespace}/{self.name}" in line][-25:])
+
+    def _say(self, *arguments: str, namespace: str = "") -> str:
         try:
-            return self.cluster.kubectl(*arguments, f"--namespace={self.namespace}")
+            return self.cluster.kubectl(*arguments, f"--namespace={namespace or self.namespace}")
         except Exception as error:
             return str(error)
 

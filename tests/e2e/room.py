@@ -2,6 +2,8 @@
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +60,20 @@ class Room:
         found = self.cluster.find(names.KIND, self.namespace)
         return [Applied(self.cluster, self.namespace, item["metadata"]["name"]) for item in found]
 
-    def enter(self) -> "Room":
-        """Make it; what an interrupted run left is cleared first."""
+    @contextmanager
+    def entered(self) -> Iterator["Room"]:
+        """Made anew; at the end every start that went well is held to its arithmetic, and everything is asked to go."""
+        self._make()
+        try:
+            yield self
+            for model in self.applied():
+                assert_all_accounted(model.status.starts)
+        finally:
+            self.cluster.delete("Namespace", self.namespace)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _make(self) -> None:
+        """What an interrupted run left is cleared first."""
         self.cluster.delete("Namespace", self.namespace)
         await_gone(self.cluster, self.namespace)
         volumes.recycle()
@@ -70,16 +84,6 @@ class Room:
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": restricted}},
             claim("models", self.namespace, storage_class="models", size="1Gi", mode="ReadOnlyMany"),
         )
-        return self
-
-    def leave(self) -> None:
-        """Every start that went well is held to its arithmetic; then everything is asked to go."""
-        try:
-            for model in self.applied():
-                assert_all_accounted(model.status.starts)
-        finally:
-            self.cluster.delete("Namespace", self.namespace)
-            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def await_gone(cluster: Cluster, namespace: str) -> None:

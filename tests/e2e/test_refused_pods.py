@@ -198,14 +198,19 @@ def test_put_right_it_becomes_ready(repaired: dict[str, Applied], scenario: Scen
     assert completion(model, "w1 w2 w3").strip()
 
 
-def test_pod_security_is_named_until_the_namespace_allows_the_pod(chart: Chart) -> None:
-    """Only paths of the node can be refused by it, and only where the chart lets them through."""
-    room = Room(chart.cluster, "e2e-host-path").enter()
-    room.tiny("on-host")
-    manifest = neuron_model("on-host", "")
-    manifest["spec"]["model"]["source"] = {"hostPath": {"path": str(room.folder / "on-host")}}
+@pytest.fixture
+def chart_with_host_paths(chart: Chart) -> Iterator[Chart]:
     chart.install(allowHostPath=True)
-    try:
+    yield chart
+    chart.install()
+
+
+def test_pod_security_is_named_until_the_namespace_allows_the_pod(chart_with_host_paths: Chart) -> None:
+    """Only paths of the node can be refused by it, and only where the chart lets them through."""
+    with Room(chart_with_host_paths.cluster, "e2e-host-path").entered() as room:
+        room.tiny("on-host")
+        manifest = neuron_model("on-host", "")
+        manifest["spec"]["model"]["source"] = {"hostPath": {"path": str(room.folder / "on-host")}}
         model, _ = room.apply(manifest)
         condition = model.await_reason("PodSecurityRefused")
         assert "restricted" in condition.message
@@ -214,23 +219,17 @@ def test_pod_security_is_named_until_the_namespace_allows_the_pod(chart: Chart) 
         room.cluster.patch("Namespace", room.namespace, None, {"metadata": {"labels": privileged}})
         model.await_start(seconds=SECONDS)
         assert completion(model, "w1 w2 w3").strip()
-    finally:
-        chart.install()
-        room.leave()
 
 
 def test_a_quota_that_leaves_no_room_is_named_until_it_does(chart: Chart) -> None:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "pods"}, "spec": {"hard": {"pods": "0"}}}
-    room = Room(chart.cluster, "e2e-quota").enter()
-    try:
+    with Room(chart.cluster, "e2e-quota").entered() as room:
         room.apply(quota)
         model, _ = room.neuron_model("over-quota", room.tiny("over-quota"))
         condition = model.await_reason("QuotaExceeded")
         assert "exceeded quota: pods" in condition.message
         room.cluster.patch("ResourceQuota", "pods", room.namespace, {"spec": {"hard": {"pods": "10"}}})
         model.await_start(seconds=SECONDS)
-    finally:
-        room.leave()
 
 
 def test_a_start_that_is_stuck_is_said_to_be_and_goes_on_when_it_can(room: Room) -> None:
