@@ -209,7 +209,8 @@ class Applier:
         try:
             await self._write_event(event_manifest(note, snapshot.raw, self._now()))
         except ApiError as error:
-            self._say("Event %s was not written: %s", note.reason, error, level=logging.WARNING)
+            if "NamespaceTerminating" not in error.causes:
+                self._say("Event %s was not written: %s", note.reason, error, level=logging.WARNING)
 
     async def _write_event(self, event: Manifest) -> None:
         try:

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -39,6 +41,8 @@ class Operator:
 
 def main() -> None:
     """The command `neuronmodel-operator`."""
+    # The first process of a container ignores SIGTERM until it says otherwise; kopf says so only later.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = Settings.from_environment(os.environ)
     logs.configure(os.environ.get("NEURONMODEL_LOG_FORMAT", "text"))
     asyncio.run(run(settings))
@@ -80,6 +84,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.GROUP)
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
+    settings.networking.error_backoffs = (1, 2, 4, 8, *(10,) * 8)  # an outage's end is noticed within 10 s
     settings.watching.server_timeout = health.WATCH_SECONDS
     settings.watching.inactivity_timeout = health.INACTIVITY_SECONDS
     for resource in CHILDREN:

@@ -179,12 +179,19 @@ def owned(children: Iterable[dict[str, Any]], uids: Iterable[str]) -> tuple[dict
 
 def is_settled(child: Object, model: Model, now: datetime) -> bool:
     """Whether no Event about it matters any more."""
+    status = child.get("status", {})
     ready = model.status.condition(ConditionType.READY)
-    if ready is None or ready.status != "True":
-        return bool(child["kind"] == "PersistentVolumeClaim" and child.get("status", {}).get("phase") == "Bound")
-    if child["kind"] == "Pod":
-        return _ready_for(child, now) > SETTLING_SECONDS
-    return True
+    is_serving = ready is not None and ready.status == "True"
+    match child["kind"]:
+        case "PersistentVolumeClaim":
+            return is_serving or status.get("phase") == "Bound"
+        case "Job":
+            ends = ("Complete", "Failed")
+            return any(c["type"] in ends and c["status"] == "True" for c in status.get("conditions", ()))
+        case "Pod":
+            return is_serving and _ready_for(child, now) > SETTLING_SECONDS
+        case _:
+            return is_serving
 
 
 def _ready_for(pod: Object, now: datetime) -> float:

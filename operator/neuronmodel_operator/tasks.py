@@ -135,6 +135,8 @@ class ModelTask:
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._snapshot: Snapshot | None = None
+        self._outdated = False
+        """By a write of our own to a child: whoever decided on the snapshot again would see it missing."""
         self._failures = 0
         self._not_before = clock.monotonic()
         self._agenda = Agenda(look_at=clock.monotonic())
@@ -218,7 +220,7 @@ class ModelTask:
     async def _pass(self) -> Agenda | None:
         """None: the NeuronModel is gone."""
         started = self._clock.monotonic()
-        looking = self._snapshot is None or self._agenda.look_at <= started
+        looking = self._snapshot is None or self._outdated or self._agenda.look_at <= started
         self._woken.clear()
         if looking:
             self._snapshot = await self._parts.look()
@@ -227,7 +229,7 @@ class ModelTask:
         due = self._agenda.ask_at is not None and self._agenda.ask_at <= started
         reports = await self._parts.heard.listen(snapshot.observed.pods, snapshot.askable, ask=looking or due)
         plan, outcome = await self._decide_and_carry_out(snapshot, reports)
-        self._snapshot = outcome.snapshot
+        self._snapshot, self._outdated = outcome.snapshot, outcome.written
         fresh_until = started + snapshot.fresh_seconds if looking else self._agenda.look_at
         return self._next(plan, outcome, fresh_until)
 

@@ -291,6 +291,16 @@ async def test_a_write_is_followed_by_another_look_though_no_event_came() -> Non
     assert len(cluster.looks) == 2
 
 
+async def test_what_was_seen_before_a_write_is_never_decided_on_again() -> None:
+    cluster = Cluster(plan=Plan(report_interval=timedelta(seconds=2)), outcome=Outcome(snapshot(), written=True))
+    async with Running(cluster.task()):
+        await cluster.clock.advance(0.2)
+        cluster.outcome = None
+        await cluster.clock.advance(5)
+    assert len(cluster.decided_on) >= 3
+    assert len(cluster.looks) == 2
+
+
 async def test_a_refusal_is_decided_on_in_the_same_pass() -> None:
     refusal = Refusal("Job", "smol-prepare", "Forbidden", "exceeded quota")
     cluster = Cluster(refuse_once=refusal)
