@@ -83,8 +83,10 @@ async def look(api: Api, key: ModelKey, now: datetime) -> Snapshot | None:
     own_deployment = deployment if deployment and is_owned(deployment, {key.uid}) else None
     replica_sets = owned(replica_sets, _uids([own_deployment] if own_deployment else []))
     pods = tuple(pod for pod in pods if _is_made_for(pod, key))
-    children = [*jobs, *replica_sets, *pods, *(claim.object for claim in claims.values() if claim.object)]
-    unsettled = [child for child in children if not is_settled(child, model, now)]
+    makers = [*jobs, *replica_sets, *pods]
+    # Nobody waits for a claim as long as there is nothing that mounts it.
+    mounted = [claim.object for claim in claims.values() if claim.object and makers]
+    unsettled = [child for child in (*makers, *mounted) if not is_settled(child, model, now)]
     events, terminating, others = await asyncio.gather(
         _events(api, key.namespace, unsettled),
         _namespace_terminating(api, model),
