@@ -102,7 +102,7 @@ def _tidy_description(schema: Schema) -> Schema:
 
 def first_sentence(text: str) -> str:
     """Kubernetes' descriptions are long, and an object has to fit kubectl's annotation of 256 KiB."""
-    paragraph = re.sub(r"\s+", " ", text.split("\n\n")[0]).strip()
+    paragraph = re.sub(r"\s+", " ", text.split("\n\n")[0]).strip().removeprefix("Required. ")
     match = re.match(r"(.*?(?<!i\.e)(?<!e\.g)(?<!etc)[.!])(?: [A-Z`\"'(]|$)", paragraph)
     return (match[1] if match else paragraph).rstrip(":")
 

@@ -1,0 +1,191 @@
+"""The chart as it renders and as the API server sees it; nothing is installed here, the end-to-end tests do that."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from neuronmodel_operator import client
+from neuronmodel_operator.settings import Settings
+from tests.cluster.conftest import Kubectl, wait_until
+from tests.crd import CRD_FILE, PROJECT
+
+CHART: Final = PROJECT / "charts" / "neuronmodel"
+GOLDEN: Final = PROJECT / "tests" / "golden" / "chart"
+IMAGE: Final = "image.repository=registry.example.com/neuronmodel/operator"
+
+SETTINGS: Final[dict[str, tuple[str, ...]]] = {
+    "default": (),
+    "watch-namespaces": ("watchNamespaces={team-a,team-b}", "aggregateToUserRoles=false"),
+    "allow-host-path": ("allowHostPath=true", "workerImages.cpu=registry.example.com/neuronmodel/worker:1"),
+    "service-monitor": ("metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.labels.release=prometheus"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_chart_renders_what_was_looked_over(kubectl: Kubectl, name: str) -> None:
+    """With UPDATE_GOLDEN=1 the files are written anew, to be looked over in the diff."""
+    rendered = render(kubectl, *SETTINGS[name], "crds.install=false")
+    golden = GOLDEN / f"{name}.yaml"
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        golden.write_text(rendered)
+    assert rendered == golden.read_text()
+
+
+def test_helm_finds_nothing_to_complain_about(kubectl: Kubectl) -> None:
+    assert "0 chart(s) failed" in kubectl.helm("lint", "--strict", str(CHART), "--set", IMAGE)
+
+
+def test_the_chart_brings_the_definition_unless_told_not_to(kubectl: Kubectl) -> None:
+    rendered = objects(render(kubectl))
+    assert [o for o in rendered if o["kind"] == "CustomResourceDefinition"] == [yaml.safe_load(CRD_FILE.read_text())]
+    assert "CustomResourceDefinition" not in render(kubectl, "crds.install=false")
+
+
+def test_the_definition_outlives_the_release(kubectl: Kubectl) -> None:
+    (definition,) = (o for o in objects(render(kubectl)) if o["kind"] == "CustomResourceDefinition")
+    assert definition["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+@pytest.mark.parametrize("name", ["default", "allow-host-path"])
+def test_the_api_server_takes_what_the_chart_renders(kubectl: Kubectl, namespace: str, name: str) -> None:
+    rendered = render(kubectl, *SETTINGS[name], "crds.install=false", namespace=namespace)
+    kubectl("apply", "--dry-run=server", "--validate=strict", "-f-", stdin=rendered)
+
+
+def test_the_api_server_takes_roles_in_single_namespaces(kubectl: Kubectl, namespace: str) -> None:
+    rendered = render(kubectl, f"watchNamespaces={{{namespace}}}", "crds.install=false", namespace=namespace)
+    kubectl("apply", "--dry-run=server", "--validate=strict", "-f-", stdin=rendered)
+
+
+def test_the_operator_s_pod_is_let_into_a_namespace_of_the_restricted_standard(
+    kubectl: Kubectl, namespace: str
+) -> None:
+    kubectl("label", "--overwrite", f"namespace/{namespace}", "pod-security.kubernetes.io/enforce=restricted")
+    pod = operator_pod(render(kubectl, "crds.install=false"))
+    # An account that is there already; everything else is as rendered.
+    pod["serviceAccountName"] = "default"
+    create = ("kubectl", "create", "--dry-run=server", f"--namespace={namespace}", "-f-")
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "operator"}, "spec": pod}
+    wait_until(lambda: kubectl.attempt(*create, stdin=json.dumps(manifest)).returncode == 0, "the pod to be accepted")
+    pod["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+    assert "PodSecurity" in kubectl.attempt(*create, stdin=json.dumps(manifest)).stderr
+
+
+def test_the_operator_understands_what_the_chart_sets(kubectl: Kubectl) -> None:
+    values = (
+        "watchNamespaces={team-a,team-b}",
+        "allowHostPath=true",
+        "workerImages.cpu=cpu:1",
+        "workerImages.neuron=n:1",
+    )
+    container = operator_pod(render(kubectl, *values))["containers"][0]
+    settings = Settings.from_environment({each["name"]: each["value"] for each in container["env"]})
+    assert settings.watch_namespaces == ("team-a", "team-b")
+    assert settings.allow_host_path
+    assert {engine.value: image for engine, image in settings.worker_images.items()} == {
+        "CPU": "cpu:1",
+        "Neuron": "n:1",
+    }
+    assert settings.health_port == container["ports"][0]["containerPort"]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_no_right_is_a_wildcard_and_no_secret_can_be_read(kubectl: Kubectl, name: str) -> None:
+    rules = list(granted(objects(render(kubectl, *SETTINGS[name]))))
+    assert rules
+    for group, resource, verb in rules:
+        assert "*" not in (group, resource, verb)
+        assert resource != "secrets"
+        assert (resource, verb) in {("pods", "list"), ("pods", "watch")} or resource != "pods"
+
+
+def test_the_operator_has_the_rights_that_its_client_documents_and_no_other(kubectl: Kubectl) -> None:
+    rendered = objects(render(kubectl, "aggregateToUserRoles=false"))
+    finalizers = {("neuronmodel.dev", "neuronmodels/finalizers", "update")}
+    assert set(granted(rendered)) - finalizers == set(documented_rights())
+
+
+def test_watched_namespaces_get_roles_and_the_cluster_none(kubectl: Kubectl) -> None:
+    rendered = objects(render(kubectl, *SETTINGS["watch-namespaces"]))
+    roles = {o["metadata"]["namespace"] for o in rendered if o["kind"] == "Role"}
+    bound = {o["metadata"]["namespace"] for o in rendered if o["kind"] == "RoleBinding"}
+    assert roles == bound == {"team-a", "team-b"}
+    assert not [o for o in rendered if o["kind"] in ("ClusterRole", "ClusterRoleBinding")]
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("allowHostPth=true", "allowHostPth"),
+        ("allowHostPath=perhaps", "/allowHostPath"),
+        ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
+        ("watchNamespaces={Team_A}", "/watchNamespaces/0"),
+        ("logFormat=xml", "/logFormat"),
+        ("image.repository=", "image.repository is empty: name where the operator's image was pushed to"),
+    ],
+)
+def test_a_value_that_means_nothing_is_refused_by_name(kubectl: Kubectl, value: str, says: str) -> None:
+    refused = kubectl.attempt("helm", "template", "neuronmodel", str(CHART), "--set", IMAGE, "--set", value)
+    assert refused.returncode != 0
+    assert says in refused.stderr
+
+
+def test_every_value_is_in_the_schema_and_explained(kubectl: Kubectl) -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = yaml.safe_load((CHART / "values.schema.json").read_text())
+    assert set(leaves(values)) <= set(declared(schema))
+
+
+def render(kubectl: Kubectl, *values: str, namespace: str = "neuronmodel-system") -> str:
+    settings = [argument for value in (IMAGE, *values) for argument in ("--set", value)]
+    return kubectl.helm("template", "neuronmodel", str(CHART), "--namespace", namespace, *settings)
+
+
+def objects(rendered: str) -> list[dict[str, Any]]:
+    return [each for each in yaml.safe_load_all(rendered) if each]
+
+
+def operator_pod(rendered: str) -> dict[str, Any]:
+    (deployment,) = (o for o in objects(rendered) if o["kind"] == "Deployment")
+    pod: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return pod
+
+
+def granted(rendered: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    for role in rendered:
+        for rule in role.get("rules", ()) if role["kind"] in ("Role", "ClusterRole") else ():
+            for group in rule["apiGroups"]:
+                for resource in rule["resources"]:
+                    yield from ((group, resource, verb) for verb in rule["verbs"])
+
+
+def documented_rights() -> Iterator[tuple[str, str, str]]:
+    """The table in the client's docstring."""
+    for line in (client.__doc__ or "").splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) == 4 and cells[0] != "group" and not re.fullmatch("-+", cells[0]):
+            group = "" if cells[0] == "core" else cells[0]
+            yield from ((group, cells[1], verb) for verb in cells[2].split(", "))
+
+
+def leaves(values: dict[str, Any], path: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        yield f"{path}{name}"
+        if isinstance(value, dict) and name not in ("requests", "limits"):
+            yield from leaves(value, f"{path}{name}.")
+
+
+def declared(schema: dict[str, Any], path: str = "") -> Iterator[str]:
+    for name, value in schema.get("properties", {}).items():
+        yield f"{path}{name}"
+        yield from declared(value, f"{path}{name}.")
+
+
+def test_the_golden_files_are_those_of_the_settings() -> None:
+    assert {Path(path).stem for path in GOLDEN.glob("*.yaml")} == set(SETTINGS)
