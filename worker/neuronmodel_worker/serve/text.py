@@ -53,10 +53,13 @@ class Text:
 
 def load_text(source: Path, generation_config: Mapping[str, Any]) -> Text:
     """`generation_config` of the spec beats the checkpoint's files. Raises TokenizerInvalid."""
-    from transformers import AutoTokenizer
+    # Not AutoTokenizer: it imports every way to generate text there is, 6 seconds of processor time, to come to this.
+    from transformers import PreTrainedTokenizerFast
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # it would warn that tokenizer_config.json names another class
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=True, trust_remote_code=False)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(source), local_files_only=True)
     except Exception as error:  # whatever its files make the library raise, it is the files
         what = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TokenizerInvalid(
