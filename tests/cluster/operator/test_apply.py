@@ -39,7 +39,7 @@ class Bench:
     async def carry_out(self, plan: Plan, *, hold_status: bool = True) -> Outcome:
         return await self.applier.carry_out(plan, await self.look(), hold_status=hold_status)
 
-    def labels(self, component: str = names.COMPONENT_PREPARE) -> dict[str, str]:
+    def labels(self, component: str = "test") -> dict[str, str]:
         return {
             names.LABEL_MODEL: self.key.name,
             names.LABEL_UID: self.key.uid,
