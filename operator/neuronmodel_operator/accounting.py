@@ -405,7 +405,7 @@ def _advanced(work: Account, started: Start) -> list[Start]:
     if pod.run_id != started.id and (started.id.startswith(f"{pod.uid}/") or pod.run > 0):
         return [work.fail(started, _crash_reason(s, pod), _crashed_at(s, pod))]
     if pod in s.ready_pods:
-        return [work.finish(started, pod, pod.ready_at or s.now)]
+        return [work.finish(started, pod, s.now)]
     if pod.ended:
         return [work.fail(started, _crash_reason(s, pod), _crashed_at(s, pod), pod)]
     return [work.advance(started, pod)]
