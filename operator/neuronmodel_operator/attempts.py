@@ -8,8 +8,8 @@ from neuronmodel_operator.situation import RESULT_GRACE, Situation
 from neuronmodel_operator.views import JobState, JobView
 
 LONGEST_WAIT: Final = timedelta(minutes=30)
-REJECTED_SOON: Final = timedelta(minutes=30)
-"""A result that the worker turned down within this time counts as a failed attempt: it must not go round and round."""
+REJECTED_SOON: Final = timedelta(hours=2)
+"""A result that the worker turns down within this time counts as a failed attempt: it must not go round and round."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def _after_result(s: Situation) -> Attempt | None:
     job = next((job for job in s.own_jobs if job.attempt == s.prepared.attempt), None)
     if job is None or _is_asked_anew(s, job) or rejected_at - (job.ended_at or rejected_at) > REJECTED_SOON:
         return Attempt(number, 0, s.now)
-    return Attempt(number, job.failures + 1, rejected_at + backoff(job.failures))
+    # Counted from the Job: a worker in a crash loop finds the same anew every few minutes.
+    return Attempt(number, job.failures + 1, (job.ended_at or rejected_at) + backoff(job.failures))
 
 
 def _is_asked_anew(s: Situation, job: JobView) -> bool:

@@ -220,7 +220,9 @@ def _placement(pod: WorkerPod, field: str) -> Any:
 
 def _node_selector(pod: WorkerPod) -> dict[str, str]:
     given: dict[str, str] = _placement(pod, "node_selector") or {}
-    default = {names.INSTANCE_TYPE_LABEL: names.DEFAULT_INSTANCE_TYPE} if pod.is_neuron else {}
+    # A selector of the Job's own is how it is placed where no Trn2 is.
+    is_own = not pod.serves and pod.spec.prepare.node_selector is not None
+    default = {names.INSTANCE_TYPE_LABEL: names.DEFAULT_INSTANCE_TYPE} if pod.is_neuron and not is_own else {}
     return default | given
 
 

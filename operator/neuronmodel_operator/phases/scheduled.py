@@ -22,6 +22,8 @@ def _verdict(s: Situation) -> Verdict:
         return _of_pods(s, tuple(pod for pod in s.pods_of(job) if not pod.has_ended), job)
     if s.replicas == 0:
         return waits("Stopped", "No worker is wanted.")
+    if s.prepared and not s.is_current and not s.rejection:
+        return waits("WaitingForPod", "The worker's Deployment is being made.")
     if s.deployment is None or not s.is_current:
         return waits("WaitingForArtifacts", "The worker's pod is made when everything it loads is there.")
     return _of_pods(s, s.current_pods, s.deployment)

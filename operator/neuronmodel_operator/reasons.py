@@ -1,0 +1,159 @@
+"""Every reason of a condition: what it means and what to do. docs/reference/reasons.md is this table."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Reason:
+    meaning: str
+    remedy: str
+    """Empty: nothing is wrong."""
+
+
+BY_ITSELF: Final = "It goes on by itself."
+
+REASONS: Final[dict[str, Reason]] = {
+    # As it should be.
+    "Serving": Reason("A worker made from the present spec answers.", ""),
+    "Resolved": Reason("The checkpoint was opened and makes sense.", ""),
+    "Prepared": Reason("Everything that a start loads is in the artifact store.", ""),
+    "Placed": Reason("The pod that is needed now has a node.", ""),
+    "Loaded": Reason("The worker has the weights in place and has been warmed up.", ""),
+    "UpToDate": Reason("The worker is as this operator would make it.", ""),
+    "Suspended": Reason("`spec.suspend` is true: no worker is wanted.", "Set it to false to serve."),
+    "ScaledToZero": Reason("`spec.serving.replicas` is 0: no worker is wanted.", "Scale to 1 to serve."),
+    "Terminating": Reason("The NeuronModel is being deleted.", ""),
+    # Under way.
+    "WaitingForPrepare": Reason("The Job `prepare` has not opened the source yet.", BY_ITSELF),
+    "WaitingForSource": Reason("Building waits for the source; SourceResolved says why.", "See SourceResolved."),
+    "WaitingForPlacement": Reason("The Job's pod has no place yet; Scheduled says why.", "See Scheduled."),
+    "WaitingForFormerPrepare": Reason("The Job of the former inputs has to end before the next begins.", BY_ITSELF),
+    "WaitingForArtifacts": Reason("The worker starts when everything it loads is there.", "See ArtifactsReady."),
+    "WaitingForPod": Reason("The pod is being made.", BY_ITSELF),
+    "WaitingForNode": Reason("The pod waits for the scheduler.", BY_ITSELF),
+    "WaitingForContainer": Reason("The pod has a node; its volumes and image are being fetched.", BY_ITSELF),
+    "Preparing": Reason("The Job `prepare` is at work.", "`status.workers` shows how far it is."),
+    "ReadingResult": Reason("`prepare` succeeded and its result is being read.", BY_ITSELF),
+    "Loading": Reason("The worker loads.", "`status.workers` shows how far it is."),
+    "Starting": Reason("The worker is about to answer.", BY_ITSELF),
+    "Stopped": Reason("No worker is wanted.", ""),
+    "NoWorker": Reason("There is no worker yet.", ""),
+    # Updates.
+    "NewImage": Reason(
+        "The operator is configured for another worker image than the one that runs; an upgrade restarts nobody.",
+        "Change the annotation `neuronmodel.dev/restart` when a restart suits.",
+    ),
+    "NewRendering": Reason(
+        "This version of the operator makes the pod otherwise than it runs; an upgrade restarts nobody.",
+        "Change the annotation `neuronmodel.dev/restart` when a restart suits.",
+    ),
+    # The source.
+    "SourceClaimMissing": Reason("The claim of `spec.model.source` does not exist.", "Make it, or name another."),
+    "HostPathNotAllowed": Reason(
+        "The spec names a path of the node, and the operator was installed without `allowHostPath`.",
+        "Use a claim, or install the operator with `allowHostPath`.",
+    ),
+    "SourceNotFound": Reason(
+        "The path is not on the volume, or is no directory.", "Correct `path`, or copy the checkpoint there."
+    ),
+    "SourceUnreadable": Reason(
+        "A file of the source can't be read.", "Check the volume, and that user and group 65532 may read the files."
+    ),
+    "ConfigMissing": Reason(
+        "The directory holds no `config.json`.", "Name the directory of a Hugging Face checkpoint, or complete it."
+    ),
+    "ConfigInvalid": Reason("`config.json` can't be understood.", "Download it again."),
+    "UnknownModelType": Reason(
+        "There is no layout for this model type.", "Use a family that the message names, or set `spec.model.type`."
+    ),
+    "CheckpointFileMissing": Reason("A file that the index names is missing.", "Complete the download."),
+    "CheckpointTruncated": Reason("A file is shorter than its header says.", "Copy the file again."),
+    "CheckpointHeaderInvalid": Reason("A safetensors header lies or is garbled.", "Copy the file again."),
+    "TensorMissing": Reason(
+        "The model needs a tensor that the checkpoint lacks.", "Check that `config.json` belongs to these files."
+    ),
+    "TensorShapeMismatch": Reason(
+        "A tensor has another shape than `config.json` makes it.", "Check that `config.json` belongs to these files."
+    ),
+    "SourceChanged": Reason(
+        "The checkpoint is no longer what was prepared.", "Nothing: `prepare` runs again. Don't write to it meanwhile."
+    ),
+    # The artifacts.
+    "ArtifactsClaimMissing": Reason("The claim of `spec.artifacts` does not exist.", "Make it, or name another."),
+    "ArtifactsVolumeFull": Reason(
+        "The artifacts volume has not enough room.", "Enlarge it, or delete what is no longer used on it."
+    ),
+    "ArtifactsUnwritable": Reason(
+        "The artifacts volume can't be written.", "Check it, and that group 65532 may write to it."
+    ),
+    "ArtifactDamaged": Reason("What was prepared is missing or damaged.", "Nothing: `prepare` builds it again."),
+    "LayoutRefused": Reason(
+        "NxD Inference refuses this combination of model, degree and flags, or there is no layout for it.",
+        "Choose a degree and flags that the message allows.",
+    ),
+    "EngineRefused": Reason("The engine does not run this model or these flags.", "Do as the message says."),
+    "BadInput": Reason("The spec, the checkpoint or a flag is wrong.", "Do as the message says."),
+    "PrepareFailed": Reason("`prepare` ended without saying why.", "Read its log; it is tried again by itself."),
+    "ConfigurationInvalid": Reason(
+        "The worker can't read what the operator told it.", "Use a worker image of the operator's version."
+    ),
+    "TokenizerInvalid": Reason("The tokenizer's files are missing or garbled.", "Complete the download."),
+    "ScratchUnwritable": Reason(
+        "The scratch volume can't be written.", "Check it, and that group 65532 may write to it."
+    ),
+    "ApiKeyInvalid": Reason(
+        "The key of `spec.serving.apiKeySecretRef` can't be used.", "Correct the Secret; the worker starts again."
+    ),
+    "PortTaken": Reason("A port of the worker is taken in its pod.", "Choose another `spec.serving.port`."),
+    "WorkerFailed": Reason("The worker failed for a reason of no other name.", "Read its log."),
+    # The place.
+    "ScratchClaimMissing": Reason("The claim of `spec.scratch` does not exist.", "Make it, or name another."),
+    "NoImage": Reason("No image is configured for the engine.", "Set `spec.worker.image`, or the chart's."),
+    "Unschedulable": Reason(
+        "No node takes the pod: too few devices, no node of the instance type, a taint, a volume elsewhere.",
+        "The message is the scheduler's. Free devices, add a node, or change `spec.worker`.",
+    ),
+    "PodSecurityRefused": Reason(
+        "Pod Security Admission refuses the pod.",
+        "Its defaults satisfy `restricted`: look at what `spec.worker`, `scratch` or a hostPath add.",
+    ),
+    "QuotaExceeded": Reason("A ResourceQuota leaves no room.", "Raise the quota, or lower `spec.worker.resources`."),
+    "LimitRangeRefused": Reason("A LimitRange refuses the pod.", "Set `spec.worker.resources` within it."),
+    "PodRefused": Reason("The API server or a webhook refuses the pod.", "The message is its own."),
+    "WriteRefused": Reason("The API server refuses what the operator makes.", "The message is its own."),
+    "NameTaken": Reason(
+        "An object of that name belongs to somebody else.", "Delete it, or give the NeuronModel another name."
+    ),
+    "ReplicasNeedSharedVolume": Reason(
+        "Several replicas need volumes that several nodes can mount; one is kept.",
+        "Use claims with ReadWriteMany (a source may be ReadOnlyMany), or one replica.",
+    ),
+    # The worker.
+    "ImagePullFailed": Reason("The image can't be pulled.", "Correct the image or its pull secret."),
+    "ContainerRefused": Reason("The node can't make the container.", "The message is the kubelet's."),
+    "VolumeMountFailed": Reason("A volume can't be mounted.", "The message is the kubelet's."),
+    "WorkerCrashed": Reason(
+        "The worker ended without saying why; Kubernetes starts it again.", "Read `kubectl logs --previous`."
+    ),
+    "StartStuck": Reason(
+        "No new phase, and less than 5 % of one, for `spec.serving.startTimeoutSeconds`. It is not killed.",
+        "Read its log; delete the pod to start over, or raise the limit.",
+    ),
+    "NoEngine": Reason("The image lacks the engine of `spec.engine`.", "Use an image that has it."),
+}
+
+
+def as_markdown() -> str:
+    lines = [
+        "# Reasons",
+        "",
+        "What stands under `reason` in the conditions of a NeuronModel. The condition's message names the object and",
+        "what to do in this case. Whatever is put right is noticed by itself; a failed `prepare` is tried again",
+        "after 1, 2, 4 … 30 minutes, and at once with a new value of the annotation `neuronmodel.dev/retry`.",
+        "",
+        "| reason | meaning | what to do |",
+        "| --- | --- | --- |",
+    ]
+    lines += [f"| `{name}` | {reason.meaning} | {reason.remedy} |" for name, reason in REASONS.items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,485 @@
+"""A cluster in memory: carries plans out write by write, and does what Kubernetes' controllers and kubelets would.
+
+Times of Kubernetes are floored to the second, as the real ones are; the workers' own are exact.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from neuronmodel_api import exits, names
+from neuronmodel_api.config import WorkerConfig
+from neuronmodel_api.report import Failure, PhaseReport, Progress, Report, Result, Stage, State
+from neuronmodel_api.spec import NeuronModelSpec
+from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus
+from neuronmodel_operator.observed import Claim, Model, Observed, Refusal
+from neuronmodel_operator.plan import EventNote, Plan
+from neuronmodel_operator.reconcile import reconcile
+from neuronmodel_operator.settings import Settings
+
+Object = dict[str, Any]
+EPOCH = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+SETTINGS = Settings(worker_images={"CPU": "worker-cpu:1", "Neuron": "worker-neuron:1"})  # type: ignore[dict-item]
+NODE = "node-1"
+
+
+class OperatorKilledError(Exception):
+    """Between two writes."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a worker's run ends; `failure` None: prepare succeeds, serve becomes ready."""
+
+    failure: Failure | None = None
+    exit_code: int = exits.OK
+    builds: str | None = None
+    milliseconds: int = 3_000
+
+
+def failing(reason: str, exit_code: int = exits.BAD_INPUT, message: str = "It is wrong. Mend it.") -> Run:
+    return Run(Failure(reason=reason, message=message, final=exit_code in exits.FINAL), exit_code)
+
+
+def result_of(config: WorkerConfig, revision: int, builds: str | None) -> Result:
+    """As keyed as the real one: other inputs, other keys; another revision of the source, another fingerprint."""
+    key = hashlib.sha256(json.dumps([config.neuron_config, config.source_path], sort_keys=True).encode()).hexdigest()
+    return Result(
+        source_fingerprint=f"fingerprint-{config.source_path}-{revision}",
+        model_type="llama",
+        compiled_key=f"c-{key[:12]}",
+        shards_key=f"s-{key[:12]}-{revision}" if config.strategy == "ShardOnCompile" else None,
+        cache="Miss" if builds else "Hit",
+        missed=builds,
+        bytes=1_000_000,
+        source_bytes=900_000,
+    )
+
+
+def stamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass
+class Cluster:
+    """One NeuronModel and what belongs to it."""
+
+    model: Object
+    now: datetime = EPOCH
+    settings: Settings = SETTINGS
+    claims: dict[str, Object] = field(default_factory=dict)
+    jobs: dict[str, Object] = field(default_factory=dict)
+    pods: dict[str, Object] = field(default_factory=dict)
+    deployment: Object | None = None
+    service: Object | None = None
+    events: list[Object] = field(default_factory=list)
+    told: list[EventNote] = field(default_factory=list)
+    reports: dict[str, Report] = field(default_factory=dict)
+    last_reports: dict[str, Report] = field(default_factory=dict)
+    refusals: tuple[Refusal, ...] = ()
+    other_models: tuple[Object, ...] = ()
+    namespace_terminating: bool = False
+    prepare: Callable[[WorkerConfig], Run] = lambda config: Run()
+    serve: Callable[[WorkerConfig], Run] = lambda config: Run()
+    cleanup: Run = field(default_factory=Run)
+    can_schedule: Callable[[Object], str | None] = lambda pod: None
+    """The scheduler's message when there is no node."""
+    revision: int = 1
+    """Of the source's content."""
+    is_gone: bool = False
+    log: list[str] = field(default_factory=list)
+    """Every write of the operator."""
+    serial: int = 0
+
+    # The NeuronModel, as a user writes it.
+
+    @staticmethod
+    def of(model: Object, claims: tuple[str, ...] = ("models",)) -> "Cluster":
+        model = copy.deepcopy(model)
+        meta = {"namespace": "demo", "uid": "uid-model", "generation": 1, "creationTimestamp": stamp(EPOCH)}
+        model["metadata"] = meta | {"annotations": {}, "finalizers": []} | model["metadata"]
+        cluster = Cluster(model, now=EPOCH + timedelta(milliseconds=120))
+        for name in claims:
+            cluster.add_claim(name)
+        return cluster
+
+    def add_claim(self, name: str, *modes: str) -> None:
+        meta = {"name": name, "uid": self._uid(), "creationTimestamp": stamp(self.now)}
+        self.claims[name] = {"metadata": meta, "spec": {"accessModes": list(modes or ("ReadWriteOnce",))}}
+
+    def edit(self, path: str, value: Any) -> None:
+        """A change of the spec."""
+        target = self.model["spec"]
+        *parents, last = path.split(".")
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        if target.get(last) != value:
+            target[last] = value
+            self.model["metadata"]["generation"] += 1
+
+    def annotate(self, key: str, value: str) -> None:
+        self.model["metadata"]["annotations"][key] = value
+
+    def delete_model(self) -> None:
+        self.model["metadata"].setdefault("deletionTimestamp", stamp(self.now))
+        self._collect()
+
+    # What a test asks.
+
+    @property
+    def status(self) -> NeuronModelStatus:
+        return NeuronModelStatus.model_validate(self.model.get("status") or {})
+
+    def condition(self, kind: ConditionType = ConditionType.READY) -> Condition:
+        found = self.status.condition(kind)
+        assert found is not None, f"no condition {kind}"
+        return found
+
+    def reason(self, kind: ConditionType = ConditionType.READY) -> tuple[str, str]:
+        condition = self.condition(kind)
+        return condition.status, condition.reason
+
+    @property
+    def serving(self) -> list[Object]:
+        return [pod for pod in self.pods.values() if component(pod) == names.COMPONENT_SERVE]
+
+    @property
+    def live_jobs(self) -> list[Object]:
+        return sorted(self.jobs.values(), key=lambda job: job["metadata"]["name"])
+
+    # The operator.
+
+    def observe(self) -> Observed:
+        meta = self.model["metadata"]
+        deletion = meta.get("deletionTimestamp")
+        model = Model(
+            namespace=meta["namespace"],
+            name=meta["name"],
+            uid=meta["uid"],
+            generation=meta["generation"],
+            created_at=datetime.fromisoformat(meta["creationTimestamp"]),
+            deletion_requested_at=datetime.fromisoformat(deletion) if deletion else None,
+            annotations=meta["annotations"],
+            finalizers=tuple(meta["finalizers"]),
+            spec=NeuronModelSpec.model_validate(self.model["spec"]),
+            status=self.status,
+        )
+        state = copy.deepcopy(
+            (self.deployment, self.service, tuple(self.jobs.values()), tuple(self.pods.values()), self.events)
+        )
+        return Observed(
+            model=model,
+            deployment=state[0],
+            service=state[1],
+            jobs=state[2],
+            pods=tuple(
+                sorted(state[3], key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
+            ),
+            claims={name: Claim(name, copy.deepcopy(claim)) for name, claim in self.claims.items()},
+            events=tuple(state[4]),
+            reports=dict(self.reports),
+            last_reports=dict(self.last_reports),
+            refusals=self.refusals,
+            namespace_terminating=self.namespace_terminating,
+            other_models=self.other_models,
+        )
+
+    def plan(self) -> Plan:
+        return reconcile(self.observe(), self.now, self.settings)
+
+    def reconcile(self, writes: int = 1_000_000) -> Plan:
+        """One pass, killed before the write after the last that it is given."""
+        plan = self.plan()
+        for done, write in enumerate(self._writes(plan)):
+            if done >= writes:
+                raise OperatorKilledError
+            write()
+        return plan
+
+    def _writes(self, plan: Plan) -> list[Callable[[], None]]:
+        """In the order of `apply`."""
+        meta = self.model["metadata"]
+        writes: list[Callable[[], None]] = []
+        if plan.finalizer is True:
+            writes.append(lambda: meta.update(finalizers=[names.FINALIZER]))
+        writes += [lambda ref=ref: self._delete(ref.kind, ref.name, ref.uid) for ref in plan.delete]  # type: ignore[misc]
+        writes += [lambda manifest=manifest: self._apply(manifest) for manifest in plan.apply]  # type: ignore[misc]
+        writes += [lambda manifest=manifest: self._create(manifest) for manifest in plan.create]  # type: ignore[misc]
+        status = plan.status
+        if status is not None and status.to_json() != self.model.get("status"):
+            writes.append(lambda: self._write_status(status))
+        writes.append(lambda: self.told.extend(plan.events))
+        if plan.finalizer is False:
+            writes.append(self._release)
+        return writes
+
+    def _write_status(self, status: NeuronModelStatus) -> None:
+        self.model["status"] = json.loads(json.dumps(status.to_json()))
+        self.log.append("status")
+
+    def _release(self) -> None:
+        self.model["metadata"]["finalizers"] = []
+        self._collect()
+
+    def _collect(self) -> None:
+        meta = self.model["metadata"]
+        if "deletionTimestamp" in meta and not meta["finalizers"]:
+            self.is_gone = True
+            self.jobs.clear()
+            self.pods.clear()
+            self.deployment = self.service = None
+
+    def _delete(self, kind: str, name: str, uid: str) -> None:
+        self.log.append(f"delete {kind} {name}")
+        if kind == "Job" and name in self.jobs and self.jobs[name]["metadata"]["uid"] == uid:
+            del self.jobs[name]
+            for pod in self.pods.values():
+                if pod["metadata"]["labels"].get("batch.kubernetes.io/controller-uid") == uid:
+                    pod["metadata"]["deletionTimestamp"] = stamp(self.now)
+        elif kind == "Deployment" and self.deployment:
+            self.deployment = None
+            for pod in self.serving:
+                pod["metadata"]["deletionTimestamp"] = stamp(self.now)
+        elif kind == "PersistentVolumeClaim":
+            self.claims.pop(name, None)
+
+    def _apply(self, manifest: Object) -> None:
+        manifest = copy.deepcopy(manifest)
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        self.log.append(f"apply {kind} {name}")
+        former = {"Deployment": self.deployment, "Service": self.service}.get(kind) or self.claims.get(name)
+        identity = {"uid": former["metadata"]["uid"] if former else self._uid(), "generation": 1}
+        identity["creationTimestamp"] = former["metadata"]["creationTimestamp"] if former else stamp(self.now)
+        manifest["metadata"] |= identity
+        if kind == "Deployment":
+            self.deployment = manifest
+        elif kind == "Service":
+            self.service = manifest
+        else:
+            self.claims[name] = manifest
+
+    def _create(self, manifest: Object) -> None:
+        name = manifest["metadata"]["name"]
+        self.log.append(f"create {manifest['kind']} {name}")
+        if name not in self.jobs:
+            manifest = copy.deepcopy(manifest)
+            manifest["metadata"] |= {"uid": self._uid(), "creationTimestamp": stamp(self.now)}
+            self.jobs[name] = manifest
+
+    def _uid(self) -> str:
+        self.serial += 1
+        return f"uid-{self.serial}"
+
+    # Kubernetes.
+
+    def step(self, seconds: float = 1.0) -> None:
+        """Some time passes; every controller and kubelet takes one step."""
+        self.now += timedelta(seconds=seconds)
+        for pod in list(self.pods.values()):
+            if "deletionTimestamp" in pod["metadata"]:
+                self._forget_pod(pod)
+            else:
+                self._advance_pod(pod)
+        for job in self.jobs.values():
+            self._advance_job(job)
+        self._advance_deployment()
+
+    def _forget_pod(self, pod: Object) -> None:
+        uid = pod["metadata"]["uid"]
+        self.pods.pop(uid)
+        self.reports.pop(uid, None)
+        self.last_reports.pop(uid, None)
+
+    def kill_pod(self, pod: Object) -> None:
+        pod["metadata"]["deletionTimestamp"] = stamp(self.now)
+
+    def _make_pod(self, name: str, template: Object, labels: Object) -> Object:
+        uid = self._uid()
+        pod: Object = copy.deepcopy({"metadata": template["metadata"], "spec": template["spec"]})
+        pod["metadata"] |= {"name": f"{name}-{uid}", "uid": uid, "creationTimestamp": stamp(self.now)}
+        pod["metadata"]["labels"] = pod["metadata"]["labels"] | labels
+        pod["status"] = {"phase": "Pending", "conditions": [], "containerStatuses": []}
+        self.pods[uid] = pod
+        return pod
+
+    def _advance_job(self, job: Object) -> None:
+        meta = job["metadata"]
+        own = [
+            p
+            for p in self.pods.values()
+            if p["metadata"]["labels"].get("batch.kubernetes.io/controller-uid") == meta["uid"]
+        ]
+        if job.get("status", {}).get("conditions"):
+            return
+        ended = {pod["status"]["phase"] for pod in own}
+        if "Succeeded" in ended:
+            self._end_job(job, "Complete")
+        elif "Failed" in ended:
+            self._end_job(job, "Failed")
+        elif not own:
+            labels = {"batch.kubernetes.io/controller-uid": meta["uid"], "batch.kubernetes.io/job-name": meta["name"]}
+            self._make_pod(meta["name"], job["spec"]["template"], labels)
+
+    def _end_job(self, job: Object, kind: str) -> None:
+        job["status"] = {"conditions": [{"type": kind, "status": "True", "lastTransitionTime": stamp(self.now)}]}
+
+    def _advance_deployment(self) -> None:
+        if self.deployment is None:
+            return
+        spec = self.deployment["spec"]
+        wanted_hash = spec["template"]["metadata"]["annotations"][names.ANNOTATION_TEMPLATE_HASH]
+        current = [pod for pod in self.serving if template_hash(pod) == wanted_hash]
+        former = [pod for pod in self.serving if template_hash(pod) != wanted_hash]
+        for pod in [*former, *current[spec["replicas"] :]]:
+            self.kill_pod(pod)
+        if not former and len(current) < spec["replicas"]:
+            self._make_pod(self.deployment["metadata"]["name"], spec["template"], {})
+
+    def _advance_pod(self, pod: Object) -> None:
+        status = pod["status"]
+        if status["phase"] == "Pending" and not pod["spec"].get("nodeName"):
+            self._schedule(pod)
+        elif status["phase"] == "Pending":
+            self._start(pod, restarts=0)
+        elif status["phase"] == "Running":
+            self._work(pod)
+
+    def _schedule(self, pod: Object) -> None:
+        refusal = self.can_schedule(pod)
+        condition = {"type": "PodScheduled", "status": "True", "lastTransitionTime": stamp(self.now)}
+        if refusal:
+            condition |= {"status": "False", "reason": "Unschedulable", "message": refusal}
+        else:
+            pod["spec"]["nodeName"] = NODE
+        pod["status"]["conditions"] = [condition]
+
+    def _start(self, pod: Object, restarts: int) -> None:
+        config = config_of(pod)
+        stage = {"prepare": Stage.PREPARE, "serve": Stage.SERVE}.get(component(pod), Stage.CLEANUP)
+        former = pod["status"]["containerStatuses"]
+        last = {"lastState": former[0]["state"]} if former else {}
+        state = {"running": {"startedAt": stamp(self.now)}}
+        pod["status"]["phase"] = "Running"
+        pod["status"]["containerStatuses"] = [
+            {"name": names.CONTAINER, "restartCount": restarts, "state": state, **last}
+        ]
+        uid = pod["metadata"]["uid"]
+        if uid in self.reports:
+            self.last_reports[uid] = self.reports[uid]
+        begun = self.now + timedelta(milliseconds=137)
+        self.reports[uid] = Report(
+            pod_uid=uid,
+            spec_hash=config.spec_hash,
+            stage=stage,
+            state=State.RUNNING,
+            started_at=begun,
+            progress=Progress(phase="SourceOpened", started_at=begun),
+        )
+
+    def _work(self, pod: Object) -> None:
+        container = pod["status"]["containerStatuses"][0]
+        if "terminated" in container["state"]:
+            self._start(pod, container["restartCount"] + 1)
+            return
+        report = self.reports[pod["metadata"]["uid"]]
+        if report.state is not State.RUNNING:
+            return
+        run = self._run_of(pod)
+        if (self.now - report.started_at) < timedelta(milliseconds=run.milliseconds):
+            return
+        self._end_work(pod, run)
+
+    def _run_of(self, pod: Object) -> Run:
+        behaviours = {"prepare": self.prepare, "serve": self._serve}
+        behaviour = behaviours.get(component(pod))
+        return behaviour(config_of(pod)) if behaviour else self.cleanup
+
+    def _serve(self, config: WorkerConfig) -> Run:
+        wanted = result_of(config, self.revision, None).source_fingerprint
+        if config.source_fingerprint != wanted:
+            return failing("SourceChanged", exits.SOURCE_CHANGED, "The source changed.")
+        return self.serve(config)
+
+    def _end_work(self, pod: Object, run: Run) -> None:
+        uid, serves = pod["metadata"]["uid"], component(pod) == names.COMPONENT_SERVE
+        report = self.reports[uid]
+        half = timedelta(milliseconds=run.milliseconds // 2)
+        done = report.started_at + 2 * half
+        phases = tuple(
+            PhaseReport(
+                name=name, started_at=report.started_at + n * half, milliseconds=run.milliseconds // 2, bytes=500_000
+            )
+            for n, name in enumerate(("SourceOpened", "Read" if serves else "Sharded"))
+        )
+        if run.failure:
+            update: Object = {"state": State.FAILED, "ended_at": done, "failure": run.failure}
+        elif serves:
+            update = {"state": State.READY, "ready_at": done}
+        else:
+            result = result_of(config_of(pod), self.revision, run.builds)
+            update = {"state": State.SUCCEEDED, "ended_at": done, "result": result}
+        self.reports[uid] = report.model_copy(update=update | {"phases": phases, "progress": None})
+        if serves and run.failure is None:
+            ready = {"type": "Ready", "status": "True", "lastTransitionTime": stamp(self.now)}
+            pod["status"]["conditions"] = [*pod["status"]["conditions"], ready]
+            return
+        container = pod["status"]["containerStatuses"][0]
+        ended = {"exitCode": run.exit_code, "reason": "Error" if run.failure else "Completed"}
+        times = {"startedAt": container["state"]["running"]["startedAt"], "finishedAt": stamp(self.now)}
+        container["state"] = {"terminated": ended | times}
+        if not serves:
+            pod["status"]["phase"] = "Failed" if run.failure else "Succeeded"
+
+    def crash(self, pod: Object, exit_code: int = 137, reason: str = "OOMKilled") -> None:
+        """The container ends, whatever it was doing."""
+        container = pod["status"]["containerStatuses"][0]
+        times = {"startedAt": container["state"]["running"]["startedAt"], "finishedAt": stamp(self.now)}
+        container["state"] = {"terminated": {"exitCode": exit_code, "reason": reason, **times}}
+        pod["status"]["conditions"] = [c for c in pod["status"]["conditions"] if c["type"] != "Ready"]
+        self.reports.pop(pod["metadata"]["uid"], None)
+        if component(pod) != names.COMPONENT_SERVE:
+            pod["status"]["phase"] = "Failed"
+
+    # Both together.
+
+    def run(self, steps: int = 40, seconds: float = 1.0) -> None:
+        """Passes and steps in turn."""
+        for _ in range(steps):
+            if self.is_gone:
+                return
+            self.reconcile()
+            self.step(seconds)
+
+    def run_until(self, condition: Callable[["Cluster"], bool], steps: int = 400, seconds: float = 1.0) -> None:
+        for _ in range(steps):
+            self.reconcile()
+            if condition(self):
+                return
+            self.step(seconds)
+        raise AssertionError(f"not within {steps} steps; status is {json.dumps(self.model.get('status'), indent=1)}")
+
+    def run_until_ready(self, steps: int = 400) -> None:
+        self.run_until(
+            lambda c: c.reason() == ("True", "Serving") and c.condition().observed_generation == c.generation, steps
+        )
+
+    @property
+    def generation(self) -> int:
+        return int(self.model["metadata"]["generation"])
+
+
+def component(pod: Object) -> str:
+    return str(pod["metadata"]["labels"][names.LABEL_COMPONENT])
+
+
+def template_hash(pod: Object) -> str:
+    return str(pod["metadata"]["annotations"].get(names.ANNOTATION_TEMPLATE_HASH, ""))
+
+
+def config_of(pod: Object) -> WorkerConfig:
+    env = {item["name"]: item.get("value") for item in pod["spec"]["containers"][0]["env"]}
+    return WorkerConfig.model_validate_json(env[names.ENV_CONFIG] or "")

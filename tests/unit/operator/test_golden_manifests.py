@@ -1,0 +1,92 @@
+"""What is rendered, to the letter. `REWRITE_GOLDEN=1 pytest` writes the files anew; read the difference."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.builders import NeuronModelBuilder, neuron_model
+from tests.unit.operator.simulated import SETTINGS, Cluster
+
+GOLDEN = Path(__file__).parent / "golden"
+
+LLAMA_405B = (
+    neuron_model("llama-405b")
+    .on_neuron()
+    .with_degree(64)
+    .with_source_claim("models", "Llama-3.1-405B-Instruct")
+    .with_strategy("ShardOnCompile")
+    .with_artifacts_template("2Ti", storageClassName="nvme")
+    .with_compile(
+        torchDtype="bfloat16",
+        batchSize=1,
+        maxContextLength=2048,
+        sequenceLength=2048,
+        fusedQKV=True,
+        sequenceParallel=True,
+        qkvKernel=True,
+        attentionKernel=True,
+        mlpKernel=True,
+        ccPipelineTilingFactor=1,
+        onDeviceSampling={"doSample": False, "topK": 1, "topP": "1.0", "temperature": "1.0", "topKKernel": False},
+        padTokenID=2,
+    )
+)
+OVERRIDDEN = (
+    neuron_model("custom")
+    .on_neuron()
+    .with_degree(8)
+    .with_source_host_path("/data/models/llama")
+    .with_artifacts_claim("store")
+    .with_flag("async_mode", True)
+    .with_field("spec.scratch.ephemeral", {"size": "1Ti", "storageClassName": "nvme"})
+    .with_field("spec.prepare", {"nodeSelector": {"pool": "build"}, "resources": {"requests": {"cpu": "64"}}})
+    .with_worker(
+        image="registry.example/worker:2",
+        imagePullPolicy="Always",
+        imagePullSecrets=[{"name": "pull"}],
+        resources={"limits": {"memory": "256Gi"}, "requests": {"cpu": "16"}},
+        nodeSelector={"node.kubernetes.io/instance-type": "trn2.3xlarge"},
+        tolerations=[{"key": "aws.amazon.com/neuron", "operator": "Equal", "value": "x", "effect": "NoSchedule"}],
+        affinity={"nodeAffinity": {}},
+        topologySpreadConstraints=[{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}],
+        schedulerName="neuron-scheduler",
+        priorityClassName="high",
+        serviceAccountName="loader",
+        env=[{"name": "NEURON_RT_EXEC_TIMEOUT", "value": "900"}, {"name": "MINE", "value": "1"}],
+        volumes=[{"name": "extra", "emptyDir": {}}],
+        volumeMounts=[{"name": "extra", "mountPath": "/extra"}],
+        podLabels={"team": "serving"},
+        podAnnotations={"note": "hello"},
+        terminationGracePeriodSeconds=120,
+    )
+    .with_serving(port=9000, replicas=2, updateStrategy="Rolling", apiKeySecretRef={"name": "keys", "key": "token"})
+)
+CPU = neuron_model("smol").on_cpu().with_degree(3).with_source_claim("models", "SmolLM2-135M-Instruct")
+
+
+@pytest.mark.parametrize(("name", "builder"), [("cpu", CPU), ("neuron-405b", LLAMA_405B), ("overridden", OVERRIDDEN)])
+def test_manifests_are_as_they_were_read_and_found_right(name: str, builder: NeuronModelBuilder) -> None:
+    rendered = yaml.safe_dump_all(manifests(builder), sort_keys=True, width=120)
+    golden = GOLDEN / f"{name}.yaml"
+    if os.environ.get("REWRITE_GOLDEN"):
+        golden.write_text(rendered)
+    assert rendered == golden.read_text()
+
+
+def manifests(builder: NeuronModelBuilder) -> list[dict[str, Any]]:
+    """Everything that is made on the way to Ready."""
+    cluster = Cluster.of(builder.build())
+    cluster.add_claim("store", "ReadWriteMany")
+    cluster.settings = replace(SETTINGS, allow_host_path=True)
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for _ in range(20):
+        plan = cluster.reconcile()
+        for manifest in (*plan.apply, *plan.create):
+            found.setdefault((manifest["kind"], manifest["metadata"]["name"]), manifest)
+        cluster.step()
+    assert cluster.reason() == ("True", "Serving")
+    return [found[key] for key in sorted(found)]

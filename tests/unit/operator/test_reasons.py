@@ -1,0 +1,45 @@
+"""The table of reasons is complete, and the page is the table."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from neuronmodel_operator import reasons
+from neuronmodel_operator.phases.source import SOURCE_REASONS
+
+ROOT = Path(__file__).parents[3]
+PACKAGE = ROOT / "operator" / "neuronmodel_operator"
+GIVERS = frozenset({"Trouble", "holds", "refused", "waits", "_stopped", "_missing"})
+PASCAL = re.compile(r"(?:[A-Z][a-z]+)+")
+
+
+def given_reasons(path: Path) -> Iterator[str]:
+    """Words in the place of a reason, in calls that make a condition."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in GIVERS:
+            for argument in node.args:
+                for inner in [argument, *ast.iter_child_nodes(argument)]:
+                    if isinstance(inner, ast.Constant) and PASCAL.fullmatch(str(inner.value)):
+                        yield str(inner.value)
+
+
+def test_every_reason_that_the_operator_gives_is_in_the_table() -> None:
+    given = {reason for path in PACKAGE.rglob("*.py") for reason in given_reasons(path)}
+    assert len(given) > 20
+    assert given - reasons.REASONS.keys() == set()
+
+
+def test_every_reason_that_the_worker_gives_is_in_the_table() -> None:
+    worker = ROOT / "worker" / "neuronmodel_worker"
+    given = {
+        m[1] for path in worker.rglob("*.py") for m in re.finditer(r'^    reason = "(\w+)"', path.read_text(), re.M)
+    }
+    assert given >= {"ConfigMissing", "ArtifactDamaged"}
+    assert given - reasons.REASONS.keys() == set()
+    assert given >= SOURCE_REASONS
+
+
+def test_the_page_is_the_table() -> None:
+    page = ROOT / "docs" / "reference" / "reasons.md"
+    assert page.read_text() == reasons.as_markdown(), "write reasons.as_markdown() into docs/reference/reasons.md"
