@@ -89,6 +89,25 @@ def test_unset_fields_that_depend_on_others_are_not_stored(models: Models) -> No
     }
 
 
+def test_the_largest_neuronmodel_is_taken_and_changed_within_the_cost_that_rules_may_have(models: Models) -> None:
+    """The API server refuses an object whose rules cost too much to judge, whatever the definition's estimate was."""
+    volumes = [{"name": f"v{i:02}-{'v' * 59}", "emptyDir": {}} for i in range(32)]
+    largest = (
+        SMOL.named("a" * 40)
+        .with_source_claim("m" * 253, "p" * 1024)
+        .with_compile(extra=[{"name": f"flag_{i:02}_{'f' * 56}", "value": "x" * 1000} for i in range(64)])
+        .with_worker(
+            env=[{"name": f"VARIABLE_{i:03}_{'V' * 240}", "value": "x" * 100} for i in range(128)],
+            volumes=volumes,
+            volumeMounts=[{"name": v["name"], "mountPath": f"/{v['name']}{'/m' * 220}"} for v in volumes],
+            podLabels={f"{'l' * 200}.example.com/label-{i:02}": "x" * 63 for i in range(64)},
+            podAnnotations={f"{'l' * 200}.example.com/label-{i:02}": "x" * 1000 for i in range(64)},
+        )
+    )
+    models.create(largest)
+    models.update(largest.with_strategy("ShardOnLoad"))
+
+
 def apply(kubectl: Kubectl, models: Models, model: NeuronModelBuilder, manager: str = "user") -> None:
     kubectl("apply", "--server-side", f"--field-manager={manager}", "-f-", stdin=document(models, model))
 

@@ -107,8 +107,7 @@ def test_no_right_is_a_wildcard_and_no_secret_can_be_read(kubectl: Kubectl, name
 
 def test_the_operator_has_the_rights_that_its_client_documents_and_no_other(kubectl: Kubectl) -> None:
     rendered = objects(render(kubectl, "aggregateToUserRoles=false"))
-    finalizers = {("neuronmodel.dev", "neuronmodels/finalizers", "update")}
-    assert set(granted(rendered)) - finalizers == set(documented_rights())
+    assert set(granted(rendered)) == set(documented_rights())
 
 
 def test_watched_namespaces_get_roles_and_the_cluster_none(kubectl: Kubectl) -> None:
