@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import socket
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -230,8 +231,10 @@ def test_a_source_without_a_tokenizer_is_told(place: Place) -> None:
 def test_a_taken_port_is_told(place: Place) -> None:
     result = place.prepare().result
     assert result is not None
-    with place.serving() as worker:
-        ended = place.run("serve", **returned(result.to_json()), servingPort=worker.config["servingPort"])
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        ended = place.run("serve", **returned(result.to_json()), servingPort=taken.getsockname()[1])
     assert ended.report.failure is not None
     assert ended.report.failure.reason == "PortTaken"
 
