@@ -134,15 +134,14 @@ class Applied:
         what = f"{self.name} to be {kind}={status}{f' ({reason})' if reason else ''}"
         return eventually(met, seconds=seconds, what=what, instead=self.story)
 
-    def await_reason(self, *reasons: str, seconds: float = START_SECONDS) -> Condition:
+    def await_reason(self, reason: str, *, seconds: float = START_SECONDS) -> Condition:
         """Ready is not True, and this is why."""
 
         def met() -> Condition | None:
             ready = self.condition(ConditionType.READY)
-            return ready if ready and ready.status != "True" and ready.reason in reasons else None
+            return ready if ready and ready.status != "True" and ready.reason == reason else None
 
-        what = f"{self.name} to say {' or '.join(reasons)}"
-        return eventually(met, seconds=seconds, what=what, instead=self.story)
+        return eventually(met, seconds=seconds, what=f"{self.name} to say {reason}", instead=self.story)
 
     @property
     def last_start(self) -> Start | None:

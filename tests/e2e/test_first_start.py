@@ -11,10 +11,10 @@ COLUMNS = ["NAME", "READY", "REASON", "STRATEGY", "CACHE", "LOAD", "NODE", "AGE"
 
 
 def table(cluster: Cluster, namespace: str, *options: str) -> dict[str, dict[str, str]]:
-    """What `kubectl get nm` prints, by name and column."""
+    """What `kubectl get nm` prints, by name and column; of the last column, the first word."""
     printed = cluster.kubectl("get", "nm", f"--namespace={namespace}", *options).splitlines()
     header = printed[0].split()
-    rows = [dict(zip(header, line.split(), strict=True)) for line in printed[1:]]
+    rows = [dict(zip(header, line.split(), strict=False)) for line in printed[1:]]
     return {row["NAME"]: row for row in rows}
 
 

@@ -47,8 +47,9 @@ def test_two_workers_on_a_volume_for_one_node_are_refused_with_a_reason(capital:
     pod = model.serving_pod()["metadata"]["uid"]
     scale(capital, 2)
     try:
-        condition = model.await_reason("VolumeNotShareable", "ReplicasNeedSharedVolume")
-        assert "ReadWriteOnce" in condition.message
+        condition = model.await_reason("ReplicasNeedSharedVolume")
+        assert "kept-artifacts" in condition.message
+        assert "ReadWriteMany" in condition.message
     finally:
         scale(capital, 1)
     model.await_condition(ConditionType.READY, "True", seconds=SECONDS)
