@@ -233,6 +233,30 @@ RULES = (
         says="annotations that begin with neuronmodel.dev/ are the operator's own; remove them",
     ),
     Rule(
+        "spec.worker.podLabels#2",
+        good=MODEL.with_field("spec.worker.podLabels", {"example.com/team": "search"}),
+        bad=MODEL.with_field("spec.worker.podLabels", {"example.com/the team": "search"}),
+        says="optionally after a DNS prefix and a /, for instance example.com/team; correct the key",
+    ),
+    Rule(
+        "spec.worker.podAnnotations#2",
+        good=MODEL.with_field("spec.worker.podAnnotations", {"example.com/team": "search"}),
+        bad=MODEL.with_field("spec.worker.podAnnotations", {"a/b/c": "search"}),
+        says="optionally after a DNS prefix and a /, for instance example.com/team; correct the key",
+    ),
+    Rule(
+        "spec.worker.nodeSelector#1",
+        good=MODEL.with_field("spec.worker.nodeSelector", {"example.com/team": "search"}),
+        bad=MODEL.with_field("spec.worker.nodeSelector", {"example.com/the team": "search"}),
+        says="optionally after a DNS prefix and a /, for instance example.com/team; correct the key",
+    ),
+    Rule(
+        "spec.prepare.nodeSelector#1",
+        good=MODEL.with_field("spec.prepare.nodeSelector", {"example.com/team": "search"}),
+        bad=MODEL.with_field("spec.prepare.nodeSelector", {"-zone": "a"}),
+        says="optionally after a DNS prefix and a /, for instance example.com/team; correct the key",
+    ),
+    Rule(
         "spec.serving.port#1",
         good=MODEL.with_serving(port=9807),
         bad=MODEL.with_serving(port=9808),
