@@ -16,6 +16,11 @@ from .waiting import eventually
 START_SECONDS = 150.0
 """A start of a tiny model takes about ten seconds alone, and more where a dozen share two processors."""
 SMALL_RESOURCES = {"requests": {"cpu": "20m", "memory": "64Mi"}}
+ON_TRN2 = {
+    "nodeSelector": {names.INSTANCE_TYPE_LABEL: names.DEFAULT_INSTANCE_TYPE},
+    "tolerations": [{"key": names.NEURON_TAINT, "operator": "Exists"}],
+}
+"""For `worker`: what engine Neuron is given by itself."""
 
 
 def neuron_model(
@@ -35,7 +40,8 @@ def neuron_model(
                 "sharding": {"strategy": strategy},
                 "artifacts": {"template": {"size": "1Gi"}},
                 "prepare": {"resources": SMALL_RESOURCES},
-                "worker": {"resources": SMALL_RESOURCES},
+                # A namespace is gone as soon as its pods' grace is over, not sooner.
+                "worker": {"resources": SMALL_RESOURCES, "terminationGracePeriodSeconds": 10},
             },
             spec,
         ),

@@ -11,7 +11,7 @@ from . import checkpoints
 from .capital import MODEL
 from .chat import completion
 from .cluster import Object
-from .neuronmodels import Applied, neuron_model
+from .neuronmodels import ON_TRN2, Applied, neuron_model
 from .room import Room, claim
 from .scenarios import SECONDS, Scenario, apply_all, assert_explained
 
@@ -105,6 +105,11 @@ def no_engine(room: Room) -> Object:
     return neuron_model("no-engine", room.tiny("no-engine"), engine=Engine.NEURON.value)
 
 
+def compute_on_the_processors(room: Room, model: Applied) -> None:
+    """Where the Job had its volume bound."""
+    model.change(engine="CPU", worker=ON_TRN2)
+
+
 SCENARIOS = (
     Scenario("claim-missing", claim_missing, "SourceClaimMissing", ("later", "claim", "Make it"), make_claim),
     Scenario("path-missing", path_missing, "SourceNotFound", ("path-missing", "config.json"), make_path),
@@ -116,7 +121,7 @@ SCENARIOS = (
     refused_degree(2),
     refused_degree(4),
     Scenario("host-path", host_path, "HostPathNotAllowed", ("hostPath", "allowHostPath"), use_the_claim),
-    Scenario("no-engine", no_engine, "NoEngine", ("Neuron",), lambda room, model: model.change(engine="CPU")),
+    Scenario("no-engine", no_engine, "NoEngine", ("Neuron",), compute_on_the_processors),
 )
 
 

@@ -14,9 +14,8 @@ from . import outages, reference
 from .capital import MODEL, SPEC
 from .chart import Chart
 from .chat import completion
-from .neuronmodels import Applied
+from .neuronmodels import ON_TRN2, Applied
 from .room import Room
-from .test_refused_pods import ON_TRN2
 from .waiting import eventually
 
 SECONDS = 240.0

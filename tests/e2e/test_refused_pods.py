@@ -16,15 +16,11 @@ from .capital import MODEL
 from .chart import Chart
 from .chat import completion
 from .cluster import Cluster, Object
-from .neuronmodels import Applied, neuron_model
+from .neuronmodels import ON_TRN2, Applied, neuron_model
 from .room import Room, claim
 from .scenarios import SECONDS, Scenario, apply_all, assert_explained
 from .waiting import eventually
 
-ON_TRN2 = {
-    "nodeSelector": {names.INSTANCE_TYPE_LABEL: names.DEFAULT_INSTANCE_TYPE},
-    "tolerations": [{"key": names.NEURON_TAINT, "operator": "Exists"}],
-}
 ONE_DEVICE = {"limits": {names.NEURON_RESOURCE: "1"}, "requests": {names.NEURON_RESOURCE: "1", "cpu": "20m"}}
 ABSENT_IMAGE = f"{REGISTRY}/neuronmodel/none:1"
 FULL_VOLUME = "small-plain-1"
