@@ -201,11 +201,11 @@ def _resources(pod: WorkerPod) -> Manifest:
         # A limit without a request is its own request; a default above it would be refused.
         if name not in limits:
             requests.setdefault(name, quantity)
-    requests.pop(names.NEURON_RESOURCE, None)
-    devices = limits.pop(names.NEURON_RESOURCE, None)
-    if pod.is_neuron and pod.serves:
-        devices = str(devices or flags.num_devices(pod.spec.parallelism))
-        requests[names.NEURON_RESOURCE] = limits[names.NEURON_RESOURCE] = devices
+    requested, limited = (each.pop(names.NEURON_RESOURCE, None) for each in (requests, limits))
+    derived = flags.num_devices(pod.spec.parallelism) if pod.is_neuron else None
+    devices = limited or requested or derived
+    if devices and pod.serves:
+        requests[names.NEURON_RESOURCE] = limits[names.NEURON_RESOURCE] = str(devices)
     return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
 
 
