@@ -14,7 +14,7 @@ from .layout import LAYOUT, NODES
 
 PROVISIONER = "kubernetes.io/no-provisioner"
 DEFAULT_CLASS, SMALL_CLASS, MODELS_CLASS = "local", "local-small", "models"
-VOLUMES_A_NODE = 12
+VOLUMES_A_NODE = 32
 SMALL_VOLUMES_A_NODE = 2
 SMALL_MEBIBYTES = 64
 MODEL_VOLUMES = 12
