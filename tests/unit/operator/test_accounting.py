@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronmodel_api.report import Stage
@@ -29,12 +29,14 @@ def spans(draw: st.DrawFn) -> Span:
     )
 
 
+@settings(deadline=None)  # a busy machine is no error
 @given(st.lists(spans(), max_size=12), MOMENTS)
 def test_phases_add_up_to_the_total_for_any_boundaries(known: list[Span], end: datetime) -> None:
     found = phases(ORIGIN, known, end)
     assert sum(phase.milliseconds for phase in found) == max(0, (end - ORIGIN) // timedelta(milliseconds=1))
 
 
+@settings(deadline=None)  # a busy machine is no error
 @given(st.lists(spans(), max_size=12))
 def test_phases_follow_one_another_without_gap_or_overlap(known: list[Span]) -> None:
     cursor = ORIGIN

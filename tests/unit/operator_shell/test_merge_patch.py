@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronmodel_operator.apply import merge_patch
@@ -27,11 +27,13 @@ def patched(target: Any, patch: Any) -> Any:
     return target
 
 
+@settings(deadline=None)  # a busy machine is no error
 @given(DOCUMENTS, DOCUMENTS)
 def test_a_patch_makes_the_old_document_the_new_one(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert patched(old, merge_patch(old, new)) == new
 
 
+@settings(deadline=None)  # a busy machine is no error
 @given(DOCUMENTS)
 def test_nothing_is_written_when_nothing_changed(document: dict[str, Any]) -> None:
     assert merge_patch(document, document) == {}
