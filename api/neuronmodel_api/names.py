@@ -106,8 +106,9 @@ def prepare_job(model: str, inputs_hash: str, attempt: int) -> str:
     return f"{model}-prepare-{inputs_hash[:8]}-{attempt}"
 
 
-def cleanup_job(model: str) -> str:
-    return f"{model}-cleanup"
+def cleanup_job(model: str, uid: str) -> str:
+    """It outlives its NeuronModel for a moment, so that a successor of the name needs another."""
+    return f"{model}-cleanup-{uid[:8]}"
 
 
 def owner(namespace: str, name: str, uid: str) -> str:

@@ -16,7 +16,7 @@ from neuronmodel_api import names
 from neuronmodel_api.status import ConditionType, NeuronModelStatus
 from neuronmodel_operator import client
 from neuronmodel_operator.client import Api, ApiError
-from neuronmodel_operator.observe import ModelKey, Snapshot, is_owned
+from neuronmodel_operator.observe import ModelKey, Snapshot, is_made_for, standing
 from neuronmodel_operator.observed import Object, Refusal
 from neuronmodel_operator.plan import EventNote, Manifest, ObjectRef, Plan
 
@@ -145,6 +145,7 @@ class Applier:
             if error.status in (404, 409):  # gone, or another one of that name
                 return False
             raise
+        self._refused.pop((ref.kind, ref.name), None)
         self._say("deleted %s %s", ref.kind, ref.name)
         return True
 
@@ -155,7 +156,7 @@ class Applier:
             return False
         self._stop_here()
         if key in snapshot.leaving:
-            raise ApiError(409, "Leaving", f"{key[0]} {key[1]} of a former {self._key.name} is still being removed")
+            raise self._leaving(key)
         if key in snapshot.taken:
             self._refuse(key, digest, _name_taken(key))
             return False
@@ -184,7 +185,9 @@ class Applier:
                 self._refuse(key, digest, _as_refusal(key, error))
                 return False
             existing = await self._api.get(kind, self._key.namespace, key[1])
-            if existing is not None and not is_owned(existing, {self._key.uid}):
+            if existing is not None and not is_made_for(existing, self._key):
+                if standing(existing, self._key) == "Former":
+                    raise self._leaving(key) from None
                 self._refuse(key, digest, _name_taken(key))
             return False
         self._refused.pop(key, None)
@@ -249,6 +252,9 @@ class Applier:
     def _forget_unplanned(self, manifests: Iterable[Manifest]) -> None:
         planned = {_child_key(manifest) for manifest in manifests}
         self._refused = {key: refused for key, refused in self._refused.items() if key in planned}
+
+    def _leaving(self, key: ChildKey) -> ApiError:
+        return ApiError(409, "Leaving", f"{key[0]} {key[1]} of a former {self._key.name} is still being removed")
 
     def _stop_here(self) -> None:
         if self._stopping():

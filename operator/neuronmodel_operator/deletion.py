@@ -41,7 +41,7 @@ def going(s: Situation) -> Going:
     if s.spec.artifacts.retention is not Retention.DELETE:
         return Going(Plan(finalizer=False), "Its artifacts stay.")
     if given_up := _given_up(s):
-        return _released(given_up)
+        return _released(s, given_up)
     if s.cleanup_job and s.cleanup_job.state is JobState.SUCCEEDED:
         return _cleaned(s)
     workers = _workers(s)
@@ -74,16 +74,21 @@ def _since(s: Situation) -> datetime:
     return max(requested, s.cleanup_job.created_at) if s.cleanup_job else requested
 
 
-def _released(why: str) -> Going:
+def _released(s: Situation, why: str) -> Going:
     note = EventNote("Warning", "CleanupAbandoned", f"Artifacts may be left behind: {why}.")
-    return Going(Plan(finalizer=False, events=(note,)), "It goes without having been cleaned up after.")
+    plan = Plan(finalizer=False, delete=_own_job(s), events=(note,))
+    return Going(plan, "It goes without having been cleaned up after.")
+
+
+def _own_job(s: Situation) -> tuple[ObjectRef, ...]:
+    return (reference(s.cleanup_job),) if s.cleanup_job and not s.cleanup_job.is_going else ()
 
 
 def _cleaned(s: Situation) -> Going:
     claim = s.claim(names.templated_claim(s.model.name)).object if s.spec.artifacts.template else None
     if claim is None or "deletionTimestamp" in claim["metadata"] or is_claim_shared(s, claim["metadata"]["name"]):
         note = EventNote("Normal", "CleanedUp", "Removed the artifacts that nobody else refers to.")
-        return Going(Plan(finalizer=False, events=(note,)), "Cleaned up.")
+        return Going(Plan(finalizer=False, delete=_own_job(s), events=(note,)), "Cleaned up.")
     goes = ObjectRef("v1", "PersistentVolumeClaim", claim["metadata"]["name"], claim["metadata"]["uid"])
     note = EventNote("Normal", "ClaimDeleted", f"Deleted the claim {goes.name}, which no other NeuronModel names.")
     return Going(Plan(delete=(goes,), events=(note,), wake_after=RECHECK), "The claim goes.")

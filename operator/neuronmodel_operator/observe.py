@@ -79,10 +79,10 @@ async def look(api: Api, key: ModelKey, now: datetime) -> Snapshot | None:
         _claims(api, model),
     )
     named = [child for child in (deployment, service, _templated(claims, model)) if child is not None]
-    jobs = owned(jobs, {key.uid})
+    jobs = tuple(job for job in jobs if is_made_for(job, key))
     own_deployment = deployment if deployment and is_owned(deployment, {key.uid}) else None
     replica_sets = owned(replica_sets, _uids([own_deployment] if own_deployment else []))
-    pods = tuple(pod for pod in pods if _is_made_for(pod, key))
+    pods = tuple(pod for pod in pods if _is_pod_of(pod, key))
     makers = [*jobs, *replica_sets, *pods]
     # Nobody waits for a claim as long as there is nothing that mounts it.
     mounted = [claim.object for claim in claims.values() if claim.object and makers]
@@ -106,9 +106,9 @@ async def look(api: Api, key: ModelKey, now: datetime) -> Snapshot | None:
     return Snapshot(
         observed=observed,
         raw=raw,
-        askable=frozenset(_uids(owned(pods, _uids(jobs) | _uids(replica_sets)))),
-        taken=frozenset((o["kind"], o["metadata"]["name"]) for o in named if _standing(o, key) == "Foreign"),
-        leaving=frozenset((o["kind"], o["metadata"]["name"]) for o in named if _standing(o, key) == "Former"),
+        askable=frozenset(_uids(owned(pods, _uids(owned(jobs, {key.uid})) | _uids(replica_sets)))),
+        taken=frozenset((o["kind"], o["metadata"]["name"]) for o in named if standing(o, key) == "Foreign"),
+        leaving=frozenset((o["kind"], o["metadata"]["name"]) for o in named if standing(o, key) == "Former"),
         fresh_seconds=_fresh_seconds(unsettled, now),
     )
 
@@ -154,13 +154,21 @@ def is_owned(child: Object, uids: Iterable[str]) -> bool:
     return any(owner["uid"] in uids for owner in child["metadata"].get("ownerReferences", ()))
 
 
-def _is_made_for(pod: Object, key: ModelKey) -> bool:
+def is_made_for(job: Object, key: ModelKey) -> bool:
+    """By its owner; the clean-up Job has none, for garbage collection takes what is owned before it has worked."""
+    if job["metadata"].get("ownerReferences"):
+        return is_owned(job, {key.uid})
+    name: str = job["metadata"]["name"]
+    return name == names.cleanup_job(key.name, key.uid)
+
+
+def _is_pod_of(pod: Object, key: ModelKey) -> bool:
     """By its controller's name, which is still there when the controller itself is gone and its pod lingers."""
     owners = pod["metadata"].get("ownerReferences", ())
     return any(o["kind"] in ("Job", "ReplicaSet") and o["name"].startswith(f"{key.name}-") for o in owners)
 
 
-def _standing(child: Object, key: ModelKey) -> Literal["Own", "Former", "Foreign"]:
+def standing(child: Object, key: ModelKey) -> Literal["Own", "Former", "Foreign"]:
     """Own is what is owned, and what a NeuronModel of that name left: a claim, children orphaned by a deletion."""
     if is_owned(child, {key.uid}):
         return "Own"

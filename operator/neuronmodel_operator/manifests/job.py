@@ -1,7 +1,5 @@
 """The Jobs: prepare and clean-up. A Job is made once and never applied again, as its template is immutable."""
 
-from collections.abc import Mapping
-
 from neuronmodel_api import exits, names
 from neuronmodel_operator.annotations import FAILURES, Change, encode
 from neuronmodel_operator.hashes import digest
@@ -11,6 +9,7 @@ from neuronmodel_operator.plan import Manifest
 
 CLEANUP_TRIES = 6
 """Kubernetes waits 10 s, 20 s, 40 s … between them: about ten minutes, after which cleaning is given up."""
+CLEANUP_KEPT_SECONDS = 3600
 
 
 def template_hash(pod: WorkerPod) -> str:
@@ -29,18 +28,26 @@ def prepare_job(pod: WorkerPod, attempt: int, failures: int, retried: str, chang
         names.ANNOTATION_CHANGE: encode(change),
         FAILURES: str(failures),
     }
-    return _job(pod, names.prepare_job(pod.model.name, inputs_hash, attempt), annotations, tries=0)
+    name = names.prepare_job(pod.model.name, inputs_hash, attempt)
+    return _job(pod, metadata.object_meta(pod.model, name, pod.component, annotations), tries=0)
 
 
 def cleanup_job(pod: WorkerPod) -> Manifest:
-    return _job(pod, names.cleanup_job(pod.model.name), dict(pod.annotations), tries=CLEANUP_TRIES)
+    """Owned by nobody: `kubectl delete --cascade=foreground` would remove it, again and again, before it has worked."""
+    name = names.cleanup_job(pod.model.name, pod.model.uid)
+    manifest = _job(
+        pod, metadata.unowned_meta(pod.model, name, pod.component, dict(pod.annotations)), tries=CLEANUP_TRIES
+    )
+    # The operator removes it; but somebody may remove the finalizer by hand.
+    manifest["spec"]["ttlSecondsAfterFinished"] = CLEANUP_KEPT_SECONDS
+    return manifest
 
 
-def _job(pod: WorkerPod, name: str, annotations: Mapping[str, str], tries: int) -> Manifest:
+def _job(pod: WorkerPod, meta: Manifest, tries: int) -> Manifest:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": metadata.object_meta(pod.model, name, pod.component, dict(annotations)),
+        "metadata": meta,
         "spec": {
             "backoffLimit": tries,
             "completions": 1,

@@ -22,12 +22,15 @@ def selector(model: Model, component: str) -> dict[str, str]:
     return {names.LABEL_UID: model.uid, names.LABEL_COMPONENT: component}
 
 
+def unowned_meta(model: Model, name: str, component: str, annotations: dict[str, str] | None = None) -> Manifest:
+    """Of a child that nobody but the operator removes."""
+    meta: dict[str, Any] = {"name": name, "namespace": model.namespace, "labels": labels(model, component)}
+    return meta | ({"annotations": annotations} if annotations else {})
+
+
 def object_meta(model: Model, name: str, component: str, annotations: dict[str, str] | None = None) -> Manifest:
     """Of a child that goes with the NeuronModel."""
-    meta: dict[str, Any] = {
-        "name": name,
-        "namespace": model.namespace,
-        "labels": labels(model, component),
+    return unowned_meta(model, name, component, annotations) | {
         "ownerReferences": [
             {
                 "apiVersion": names.API_VERSION,
@@ -39,4 +42,3 @@ def object_meta(model: Model, name: str, component: str, annotations: dict[str, 
             }
         ],
     }
-    return meta | ({"annotations": annotations} if annotations else {})

@@ -1,5 +1,7 @@
 """What `apply` writes, and what it leaves alone, on a real API server."""
 
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -13,6 +15,8 @@ from neuronmodel_operator.apply import Applier, Outcome, StoppingError
 from neuronmodel_operator.client import Api, ApiError
 from neuronmodel_operator.observe import ModelKey, Snapshot, look
 from neuronmodel_operator.plan import EventNote, ObjectRef, Plan
+from neuronmodel_operator.reconcile import reconcile
+from neuronmodel_operator.settings import Settings
 from tests.cluster.operator.conftest import delete, model_manifest
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -126,6 +130,60 @@ async def test_somebody_elses_service_of_the_name_is_refused_and_left_alone(benc
     assert found is not None
     assert found["spec"]["ports"][0]["port"] == 9999
     assert "status" not in (await bench.look()).raw
+
+
+async def test_a_job_of_a_former_model_is_waited_for_and_not_complained_of(bench: Bench) -> None:
+    """Garbage collection may take its time; a finalizer stands for that here."""
+    former = bench.job()
+    former["metadata"]["ownerReferences"][0]["uid"] = "a-uid-of-the-past"
+    former["metadata"]["finalizers"] = ["example.com/hold"]
+    await bench.api.create(client.JOB, bench.key.namespace, former)
+    with pytest.raises(ApiError, match="still being removed"):
+        await bench.carry_out(Plan(create=(bench.job(),)))
+    assert bench.applier.refusals == ()
+    patch = {"metadata": {"finalizers": None}}
+    await bench.api.merge(client.JOB, bench.key.namespace, former["metadata"]["name"], patch)
+    while not (await bench.look()).observed.jobs:
+        with suppress(ApiError):
+            await bench.carry_out(Plan(create=(bench.job(),)))
+
+
+async def test_a_service_that_an_edit_spoiled_is_made_anew(bench: Bench) -> None:
+    """Ports are a map by number to server-side apply: an edited number and ours would be two ports of one name."""
+
+    async def heal() -> int:
+        seen = await bench.look()
+        for _ in range(2):
+            plan = reconcile(replace(seen.observed, refusals=bench.applier.refusals), NOW, Settings())
+            ours = Plan(delete=plan.delete, apply=tuple(m for m in plan.apply if m["kind"] == "Service"))
+            if not (await bench.applier.carry_out(ours, seen, hold_status=True)).refusals_changed:
+                break
+        service = (await bench.look()).observed.service
+        return int(service["spec"]["ports"][0]["port"]) if service else 0
+
+    assert await heal() == 8000
+    by_hand = {"spec": {"ports": [{"name": "http", "port": 9999}]}}
+    await bench.api.merge(client.SERVICE, bench.key.namespace, bench.key.name, by_hand)
+    while await heal() != 8000:
+        bench.seconds += 61
+    assert bench.applier.refusals == ()
+
+
+async def test_a_foreground_deletion_takes_what_is_owned_and_leaves_the_clean_up_job(bench: Bench) -> None:
+    hold = {"metadata": {"finalizers": ["example.com/hold"]}}
+    await bench.api.merge(client.MODEL, bench.key.namespace, bench.key.name, hold)
+    cleanup = bench.job(names.cleanup_job(bench.key.name, bench.key.uid))
+    del cleanup["metadata"]["ownerReferences"]
+    await bench.carry_out(Plan(create=(bench.job(), cleanup)))
+    assert len((await bench.look()).observed.jobs) == 2
+    foreground = ObjectRef(names.API_VERSION, names.KIND, bench.key.name, bench.key.uid, "Foreground")
+    await bench.api.delete(client.MODEL, bench.key.namespace, foreground)
+    while len(jobs := (await bench.look()).observed.jobs) > 1:
+        pass
+    (left,) = jobs
+    assert left["metadata"]["name"] == cleanup["metadata"]["name"]
+    assert "deletionTimestamp" not in left["metadata"]
+    assert (await bench.look()).askable == frozenset()
 
 
 async def test_a_quota_becomes_a_refusal_and_goes_away_with_it(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.report import Failure, PhaseReport, Progress, Report, Result, Stage, State
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus
+from neuronmodel_operator.annotations import NUDGED
 from neuronmodel_operator.observed import Claim, Model, Observed, Refusal
 from neuronmodel_operator.plan import EventNote, Plan
 from neuronmodel_operator.reconcile import reconcile
@@ -88,12 +89,22 @@ class Cluster:
     cleanup: Run = field(default_factory=Run)
     can_schedule: Callable[[Object], str | None] = lambda pod: None
     """The scheduler's message when there is no node."""
+    admission: Callable[[Object], str | None] = lambda pod: None
+    """The API server's message when it takes no such pod."""
+    answer_to_write: Callable[[Object], Refusal | None] = lambda manifest: None
+    """Of the API server to an apply or a create."""
+    kubelet: Callable[[Object], Object | None] = lambda pod: None
+    """What keeps a placed pod's container waiting: its state `waiting`, or {} for a volume that can't be mounted."""
+    job_lag: int = 0
+    """Steps from the end of a Job's pod to the Job's own condition."""
     revision: int = 1
     """Of the source's content."""
     is_gone: bool = False
     log: list[str] = field(default_factory=list)
     """Every write of the operator."""
     serial: int = 0
+    tried: tuple[str, int, str | None] | None = None
+    """What the ReplicaSet made its last pods from."""
 
     # The NeuronModel, as a user writes it.
 
@@ -229,21 +240,32 @@ class Cluster:
         meta = self.model["metadata"]
         if "deletionTimestamp" in meta and not meta["finalizers"]:
             self.is_gone = True
-            self.jobs.clear()
-            self.pods.clear()
+            self.jobs = {name: job for name, job in self.jobs.items() if not is_owned(job)}
+            uids = {job["metadata"]["uid"] for job in self.jobs.values()}
+            self.pods = {uid: pod for uid, pod in self.pods.items() if job_uid(pod) in uids}
             self.deployment = self.service = None
+
+    def collect_children(self) -> None:
+        """What garbage collection does while a foreground deletion waits for the finalizers of others."""
+        for job in [job for job in self.jobs.values() if is_owned(job)]:
+            self._delete("Job", job["metadata"]["name"], job["metadata"]["uid"])
+        if self.deployment:
+            self._delete("Deployment", "", "")
+        self.service = None
 
     def _delete(self, kind: str, name: str, uid: str) -> None:
         self.log.append(f"delete {kind} {name}")
         if kind == "Job" and name in self.jobs and self.jobs[name]["metadata"]["uid"] == uid:
             del self.jobs[name]
             for pod in self.pods.values():
-                if pod["metadata"]["labels"].get("batch.kubernetes.io/controller-uid") == uid:
+                if job_uid(pod) == uid:
                     pod["metadata"]["deletionTimestamp"] = stamp(self.now)
         elif kind == "Deployment" and self.deployment:
             self.deployment = None
             for pod in self.serving:
                 pod["metadata"]["deletionTimestamp"] = stamp(self.now)
+        elif kind == "Service":
+            self.service = None
         elif kind == "PersistentVolumeClaim":
             self.claims.pop(name, None)
 
@@ -251,6 +273,8 @@ class Cluster:
         manifest = copy.deepcopy(manifest)
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         self.log.append(f"apply {kind} {name}")
+        if self._is_refused(manifest):
+            return
         former = {"Deployment": self.deployment, "Service": self.service}.get(kind) or self.claims.get(name)
         identity = {"uid": former["metadata"]["uid"] if former else self._uid(), "generation": 1}
         identity["creationTimestamp"] = former["metadata"]["creationTimestamp"] if former else stamp(self.now)
@@ -265,10 +289,18 @@ class Cluster:
     def _create(self, manifest: Object) -> None:
         name = manifest["metadata"]["name"]
         self.log.append(f"create {manifest['kind']} {name}")
+        if self._is_refused(manifest):
+            return
         if name not in self.jobs:
             manifest = copy.deepcopy(manifest)
             manifest["metadata"] |= {"uid": self._uid(), "creationTimestamp": stamp(self.now)}
             self.jobs[name] = manifest
+
+    def _is_refused(self, manifest: Object) -> bool:
+        answer, key = self.answer_to_write(manifest), (manifest["kind"], manifest["metadata"]["name"])
+        others = tuple(refusal for refusal in self.refusals if (refusal.kind, refusal.name) != key)
+        self.refusals = (*others, answer) if answer else others
+        return answer is not None
 
     def _uid(self) -> str:
         self.serial += 1
@@ -297,32 +329,46 @@ class Cluster:
     def kill_pod(self, pod: Object) -> None:
         pod["metadata"]["deletionTimestamp"] = stamp(self.now)
 
-    def _make_pod(self, name: str, template: Object, labels: Object) -> Object:
-        uid = self._uid()
+    def _make_pod(self, owner: Object, template: Object, labels: Object) -> None:
+        name, uid = owner["metadata"]["name"], self._uid()
+        if message := self.admission(template):
+            self._refuse_pod(owner, f'pods "{name}-{uid}" is forbidden: {message}')
+            return
         pod: Object = copy.deepcopy({"metadata": template["metadata"], "spec": template["spec"]})
         pod["metadata"] |= {"name": f"{name}-{uid}", "uid": uid, "creationTimestamp": stamp(self.now)}
         pod["metadata"]["labels"] = pod["metadata"]["labels"] | labels
         pod["status"] = {"phase": "Pending", "conditions": [], "containerStatuses": []}
         self.pods[uid] = pod
-        return pod
+
+    def _refuse_pod(self, owner: Object, message: str) -> None:
+        """As the Job controller says it, and the Deployment controller."""
+        if owner["kind"] == "Job":
+            self.tell(owner, "FailedCreate", f"Error creating: {message}")
+            return
+        condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+        owner["status"] = {"conditions": [condition]}
+
+    def tell(self, o: Object, reason: str, message: str) -> None:
+        """An Event of Kubernetes' own."""
+        about = {"kind": o.get("kind", "Pod"), "uid": o["metadata"]["uid"], "name": o["metadata"]["name"]}
+        event = {"involvedObject": about, "type": "Warning", "reason": reason, "message": message}
+        self.events.append(event | {"metadata": {"name": "e"}, "lastTimestamp": stamp(self.now)})
 
     def _advance_job(self, job: Object) -> None:
         meta = job["metadata"]
-        own = [
-            p
-            for p in self.pods.values()
-            if p["metadata"]["labels"].get("batch.kubernetes.io/controller-uid") == meta["uid"]
-        ]
+        own = [pod for pod in self.pods.values() if job_uid(pod) == meta["uid"]]
         if job.get("status", {}).get("conditions"):
             return
-        ended = {pod["status"]["phase"] for pod in own}
-        if "Succeeded" in ended:
+        ended = {pod["status"]["phase"] for pod in own} - {"Pending", "Running"}
+        if ended and job.setdefault("lag", self.job_lag) > 0:
+            job["lag"] -= 1
+        elif "Succeeded" in ended:
             self._end_job(job, "Complete")
         elif "Failed" in ended:
             self._end_job(job, "Failed")
         elif not own:
             labels = {"batch.kubernetes.io/controller-uid": meta["uid"], "batch.kubernetes.io/job-name": meta["name"]}
-            self._make_pod(meta["name"], job["spec"]["template"], labels)
+            self._make_pod(job, job["spec"]["template"], labels)
 
     def _end_job(self, job: Object, kind: str) -> None:
         job["status"] = {"conditions": [{"type": kind, "status": "True", "lastTransitionTime": stamp(self.now)}]}
@@ -336,8 +382,17 @@ class Cluster:
         former = [pod for pod in self.serving if template_hash(pod) != wanted_hash]
         for pod in [*former, *current[spec["replicas"] :]]:
             self.kill_pod(pod)
-        if not former and len(current) < spec["replicas"]:
-            self._make_pod(self.deployment["metadata"]["name"], spec["template"], {})
+        tried = (wanted_hash, spec["replicas"], self.deployment["metadata"]["annotations"].get(NUDGED))
+        if not former and len(current) < spec["replicas"] and not self._is_sulking(tried):
+            self.deployment["status"] = {}
+            self.tried = tried
+            for _ in range(spec["replicas"] - len(current)):
+                self._make_pod(self.deployment, spec["template"], {})
+
+    def _is_sulking(self, tried: tuple[str, int, str | None]) -> bool:
+        """A ReplicaSet whose pods were refused waits long before it tries again, unless its Deployment is touched."""
+        assert self.deployment is not None
+        return bool(self.deployment.get("status", {}).get("conditions")) and tried == self.tried
 
     def _advance_pod(self, pod: Object) -> None:
         status = pod["status"]
@@ -358,10 +413,14 @@ class Cluster:
         pod["status"]["conditions"] = [condition]
 
     def _start(self, pod: Object, restarts: int) -> None:
+        if (waiting := self.kubelet(pod)) is not None:
+            state = {"name": names.CONTAINER, "restartCount": 0, "state": {"waiting": waiting}}
+            pod["status"]["containerStatuses"] = [state] if waiting else []
+            return
         config = config_of(pod)
         stage = {"prepare": Stage.PREPARE, "serve": Stage.SERVE}.get(component(pod), Stage.CLEANUP)
         former = pod["status"]["containerStatuses"]
-        last = {"lastState": former[0]["state"]} if former else {}
+        last = {"lastState": former[0]["state"]} if former and "terminated" in former[0]["state"] else {}
         state = {"running": {"startedAt": stamp(self.now)}}
         pod["status"]["phase"] = "Running"
         pod["status"]["containerStatuses"] = [
@@ -470,6 +529,14 @@ class Cluster:
     @property
     def generation(self) -> int:
         return int(self.model["metadata"]["generation"])
+
+
+def is_owned(job: Object) -> bool:
+    return "ownerReferences" in job["metadata"]
+
+
+def job_uid(pod: Object) -> str:
+    return str(pod["metadata"]["labels"].get("batch.kubernetes.io/controller-uid", ""))
 
 
 def component(pod: Object) -> str:

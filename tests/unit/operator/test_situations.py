@@ -148,11 +148,13 @@ def test_deletion_with_retention_delete_cleans_first_and_then_drops_the_claim() 
     cluster.run(40)
     assert cluster.is_gone
     order = [line for line in cluster.log if "cleanup" in line or "Claim smol" in line or "delete Deployment" in line]
-    assert order[-3:] == [
+    assert order[-4:] == [
         "delete Deployment smol",
-        "create Job smol-cleanup",
+        "create Job smol-cleanup-uid-mode",
         "delete PersistentVolumeClaim smol-artifacts",
+        "delete Job smol-cleanup-uid-mode",
     ]
+    assert not cluster.jobs
 
 
 def test_deletion_with_retention_retain_needs_no_finalizer_and_leaves_the_claim() -> None:

@@ -1,0 +1,153 @@
+"""A NeuronModel goes by `artifacts.retention`, whatever is missing and whenever the operator dies."""
+
+import pytest
+
+from neuronmodel_api import names
+from neuronmodel_api.status import Phase
+from tests.builders import neuron_model
+from tests.unit.operator.simulated import Cluster, OperatorKilledError, Run, component, failing
+
+DELETED = neuron_model("smol").on_cpu().with_retention("Delete")
+CLAIM = "smol-artifacts"
+
+
+def serving() -> Cluster:
+    cluster = Cluster.of(DELETED.build())
+    cluster.run_until_ready()
+    return cluster
+
+
+def warned(cluster: Cluster) -> list[str]:
+    return [note.note for note in cluster.told if note.reason == "CleanupAbandoned"]
+
+
+def test_a_foreground_deletion_leaves_the_clean_up_job_to_its_work() -> None:
+    """Garbage collection goes on removing what the NeuronModel owns until our finalizer lets go of it."""
+    cluster = serving()
+    cluster.cleanup = Run(milliseconds=20_000)
+    cluster.delete_model()
+    for _ in range(60):
+        if cluster.is_gone:
+            break
+        cluster.reconcile()
+        cluster.collect_children()
+        cluster.step()
+    assert cluster.is_gone
+    assert warned(cluster) == []
+    assert len([line for line in cluster.log if line.startswith("create Job smol-cleanup")]) == 1
+    assert (cluster.jobs, CLAIM in cluster.claims) == ({}, False)
+
+
+@pytest.mark.parametrize("missing", ["nothing", "deployment", "service", "jobs", "pods", "everything"])
+def test_whatever_is_missing_it_is_cleaned_after(missing: str) -> None:
+    cluster = serving()
+    if missing in ("deployment", "everything"):
+        cluster.deployment = None
+        for pod in cluster.serving:
+            cluster.kill_pod(pod)
+    if missing in ("service", "everything"):
+        cluster.service = None
+    if missing in ("jobs", "everything"):
+        cluster.jobs.clear()
+    if missing in ("pods", "everything"):
+        for pod in cluster.pods.values():
+            cluster.kill_pod(pod)
+    cluster.delete_model()
+    cluster.run(60)
+    assert cluster.is_gone
+    assert warned(cluster) == []
+    assert (cluster.jobs, CLAIM in cluster.claims) == ({}, False)
+
+
+@pytest.mark.parametrize("kill_at", range(16))
+def test_killed_at_any_write_it_ends_without_a_trace(kill_at: int) -> None:
+    cluster = serving()
+    cluster.delete_model()
+    left = kill_at
+    for _ in range(80):
+        if cluster.is_gone:
+            break
+        before = len(cluster.log)
+        try:
+            cluster.reconcile(writes=left)
+        except OperatorKilledError:
+            left = 10**6
+        left -= len(cluster.log) - before
+        cluster.step()
+    assert cluster.is_gone
+    assert (cluster.jobs, cluster.pods, CLAIM in cluster.claims) == ({}, {}, False)
+
+
+def test_the_worker_has_ended_before_its_artifacts_are_removed() -> None:
+    cluster = serving()
+    cluster.delete_model()
+    while not cluster.is_gone:
+        cluster.reconcile()
+        cleaning = [pod for pod in cluster.pods.values() if component(pod) == names.COMPONENT_CLEANUP]
+        assert not (cleaning and cluster.serving)
+        cluster.step()
+
+
+def test_a_deletion_in_the_middle_of_prepare_ends_it_first() -> None:
+    cluster = Cluster.of(DELETED.build())
+    cluster.run_until(lambda c: any(pod["status"]["phase"] == "Running" for pod in c.pods.values()))
+    cluster.delete_model()
+    cluster.run(60)
+    assert cluster.is_gone
+    assert (cluster.jobs, CLAIM in cluster.claims) == ({}, False)
+
+
+@pytest.mark.parametrize(("change_to", "stays"), [("Retain", True), ("Delete", False)])
+def test_the_retention_of_the_last_moment_counts(change_to: str, stays: bool) -> None:
+    cluster = Cluster.of(neuron_model("smol").on_cpu().with_retention("Delete" if stays else "Retain").build())
+    cluster.run_until_ready()
+    cluster.edit("artifacts.retention", change_to)
+    cluster.run(3)
+    assert cluster.model["metadata"]["finalizers"] == ([] if stays else [names.FINALIZER])
+    cluster.delete_model()
+    cluster.run(60)
+    assert cluster.is_gone
+    assert (CLAIM in cluster.claims) is stays
+
+
+def test_retain_lets_go_of_a_deletion_that_cannot_be_cleaned_after() -> None:
+    cluster = serving()
+    cluster.cleanup = failing("ArtifactsUnwritable")
+    cluster.delete_model()
+    cluster.run(10)
+    assert cluster.status.phase is Phase.TERMINATING
+    cluster.edit("artifacts.retention", "Retain")
+    cluster.run(3)
+    assert cluster.is_gone
+    assert CLAIM in cluster.claims
+
+
+def test_a_claim_that_another_model_names_stays() -> None:
+    cluster = serving()
+    other = neuron_model("other").on_cpu().with_artifacts_claim(CLAIM).build()
+    cluster.other_models = (other,)
+    cluster.delete_model()
+    cluster.run(60)
+    assert cluster.is_gone
+    assert CLAIM in cluster.claims
+    assert [line for line in cluster.log if line.startswith("create Job smol-cleanup")]
+
+
+def test_a_clean_up_that_never_gets_a_node_is_given_up_and_removed() -> None:
+    cluster = serving()
+    cluster.can_schedule = lambda pod: "0/2 nodes are available."
+    cluster.delete_model()
+    cluster.run(80, seconds=10)
+    assert cluster.is_gone
+    assert len(warned(cluster)) == 1
+    assert cluster.jobs == {}
+
+
+def test_a_claim_of_the_users_is_cleaned_and_never_deleted() -> None:
+    cluster = Cluster.of(DELETED.with_artifacts_claim("store").build(), ("models", "store"))
+    cluster.run_until_ready()
+    cluster.delete_model()
+    cluster.run(60)
+    assert cluster.is_gone
+    assert "store" in cluster.claims
+    assert [line for line in cluster.log if line.startswith("create Job smol-cleanup")]
