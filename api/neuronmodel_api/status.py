@@ -119,7 +119,7 @@ class Start(Tolerant):
     """From what caused it to Ready."""
 
     id: str
-    """Pod UID and restart count, `<uid>/<count>`; `generation-<n>` until a serving pod exists."""
+    """Pod UID and restart count, `<uid>/<count>`; `target-<hash of what is asked for>` until a serving pod exists."""
     cause: Cause
     outcome: Outcome
     reason: str | None = None

@@ -17,7 +17,7 @@ from typing import Final
 from neuronmodel_api.report import Report, Stage
 from neuronmodel_api.status import CacheResult, Cause, Disk, Outcome, Start, StartPhase
 from neuronmodel_operator.annotations import Change
-from neuronmodel_operator.changes import CHANGES, STOPPED, generation_id, is_unrecorded, open_start
+from neuronmodel_operator.changes import CHANGES, STOPPED, TARGET_ID, is_unrecorded, open_start, target_id
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.views import Ended, PodView
 
@@ -213,7 +213,7 @@ class Account:
 
     def begin(self, change: Change) -> Start:
         return Start(
-            id=generation_id(self.s),
+            id=target_id(self.s),
             cause=change.cause or Cause.SPEC_CHANGED,
             outcome=Outcome.RUNNING,
             started_at=change.observed_at,
@@ -251,8 +251,8 @@ class Account:
         own = self._serve_attempt(start, pod)
         report = self.s.report(pod)
         start = self._named(start, pod)
+        ready_at = max(ready_at, start.started_at)
         done = report.ready_at if report and report.ready_at else pod.ready_at or ready_at
-        ready_at = max(ready_at, done, start.started_at)
         spans = [*self._spans(start, pod, own), Span(Stage.SERVE, own, ANNOUNCED, done, ready_at)]
         return start.model_copy(
             update={
@@ -270,7 +270,9 @@ class Account:
         own = self._serve_attempt(start, pod) if pod else 0
         start = self._named(start, pod) if pod else start
         spans = self._spans(start, pod, own)
-        end = max([end, start.started_at, *(span.end for span in spans)]) if pod else max(end, start.started_at)
+        # The end is floored to a second, the worker's times are not; a node's clock may be ahead of ours.
+        known = [span.end for span in spans if span.end <= self.s.now] if pod else []
+        end = max([end, start.started_at, *known])
         return start.model_copy(
             update={
                 "outcome": Outcome.FAILED,
@@ -414,7 +416,7 @@ def _advanced(work: Account, started: Start) -> list[Start]:
 def _waiting(work: Account, started: Start) -> Start:
     """Its pod has gone, or has not come."""
     s = work.s
-    has_pod = not started.id.startswith("generation-") and started.reason is None
+    has_pod = not started.id.startswith(TARGET_ID) and started.reason is None
     if has_pod and s.current_pods:
         return work.fail(started, "PodReplaced", s.current_pods[0].created_at)
     return work.advance(started, None)
@@ -423,7 +425,7 @@ def _waiting(work: Account, started: Start) -> Start:
 def _subject(s: Situation, started: Start) -> PodView | None:
     """The pod that a start is about: its own; for one that has none yet, the first that is ready, else the oldest."""
     own = next((pod for pod in s.current_pods if started.id.startswith(f"{pod.uid}/")), None)
-    if own or not (started.id.startswith("generation-") or started.reason):
+    if own or not (started.id.startswith(TARGET_ID) or started.reason):
         return own
     candidates = s.ready_pods or s.current_pods
     return candidates[0] if candidates else None
@@ -448,12 +450,15 @@ def _with_runs(work: Account, starts: tuple[Start, ...]) -> tuple[Start, ...]:
         if open_start(starts):
             break
         begun = work.begin_run(pod)
-        newest = max((start.started_at for start in starts), default=None)
-        known = {start.id for start in starts}
-        # Only what began after everything recorded: five starts are kept, and there may be more pods.
-        if pod.run_id not in known and (newest is None or begun.started_at > newest):
+        if not any(start.id == pod.run_id for start in starts) and _is_recent(begun, starts):
             starts = (*_advanced_run(work, begun, pod), *starts)
     return starts
+
+
+def _is_recent(begun: Start, starts: Sequence[Start]) -> bool:
+    """Began in the second of the newest recorded or later: five starts are kept, and there may be more pods."""
+    seconds = [start.started_at.replace(microsecond=0) for start in starts]
+    return begun.started_at >= max(seconds, default=begun.started_at) and seconds.count(begun.started_at) < KEPT_STARTS
 
 
 def _advanced_run(work: Account, begun: Start, pod: PodView) -> list[Start]:

@@ -11,6 +11,7 @@ from neuronmodel_operator.annotations import Change
 from neuronmodel_operator.situation import Situation
 
 CHANGES = frozenset({Cause.CREATED, Cause.SPEC_CHANGED})
+TARGET_ID = "target-"
 STOPPED = "Stopped"
 """Reason of a start that ended as the NeuronModel was suspended or scaled to zero."""
 
@@ -20,8 +21,9 @@ def open_start(starts: Iterable[Start]) -> Start | None:
     return newest if newest and newest.outcome is Outcome.RUNNING else None
 
 
-def generation_id(s: Situation) -> str:
-    return f"generation-{s.model.generation}"
+def target_id(s: Situation) -> str:
+    """Of a start that has no pod yet: not of the generation, which also counts changes that begin no start."""
+    return f"{TARGET_ID}{s.target}"
 
 
 def change_in_force(s: Situation) -> Change:
@@ -54,7 +56,7 @@ def _carried(s: Situation) -> list[Change]:
 
 def _belongs(s: Situation, started: Start, carried: list[Change]) -> bool:
     if not carried:
-        return started.id == generation_id(s)
+        return started.id == target_id(s)
     return started.started_at >= max(change.observed_at for change in carried)
 
 

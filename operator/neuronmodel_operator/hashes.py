@@ -37,6 +37,8 @@ def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str) -> str:
 def target_hash(spec: NeuronModelSpec, strategy: Strategy, restart: str) -> str:
     """Over everything in a NeuronModel that a serving pod is made from, but for what `prepare` returns."""
     asked = spec.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_OF_THE_WORKER)
+    # An object of which only what is left out was set is as good as none.
+    asked = {name: value for name, value in asked.items() if value != {}}
     return digest({"spec": asked, "strategy": strategy, "restart": restart})
 
 

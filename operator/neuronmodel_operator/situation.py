@@ -15,7 +15,7 @@ from neuronmodel_operator import hashes
 from neuronmodel_operator.annotations import SPEC_HASH, Prepared
 from neuronmodel_operator.observed import Claim, Model, Observed, Refusal
 from neuronmodel_operator.settings import Settings
-from neuronmodel_operator.views import Child, Ended, EventView, JobState, JobView, PodView
+from neuronmodel_operator.views import Child, Ended, EventView, JobView, PodView
 
 SHAREABLE_MODES: Final = frozenset({"ReadWriteMany", "ReadOnlyMany"})
 RESULT_GRACE: Final = timedelta(seconds=30)
@@ -151,9 +151,9 @@ class Situation:
         return max([*kept, *fresh], key=lambda prepared: prepared.attempt, default=None)
 
     def _result(self, job: JobView) -> Prepared | None:
-        if job.state is not JobState.SUCCEEDED:
-            return None
-        reports = (self.report(pod) for pod in reversed(self.pods_of(job)))
+        """As soon as the container has ended well: the Job itself says so only seconds later."""
+        done = (pod for pod in reversed(self.pods_of(job)) if pod.ended and pod.ended.exit_code == exits.OK)
+        reports = (self.report(pod) for pod in done)
         result = next((report.result for report in reports if report and report.result), None)
         return Prepared(inputs_hash=job.inputs_hash, attempt=job.attempt, result=result) if result else None
 

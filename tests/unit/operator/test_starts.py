@@ -1,0 +1,168 @@
+"""Which starts there are, what began them, and where each of their seconds went."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from neuronmodel_api import names
+from neuronmodel_api.report import Progress
+from neuronmodel_api.status import Cause, Outcome, StartPhase, WorkerProgress
+from tests.builders import neuron_model
+from tests.unit.operator.simulated import Cluster, Object, Run, component
+
+BASE = neuron_model("smol").on_cpu().with_artifacts_claim("store")
+SHARED = ("ReadWriteMany",)
+
+
+def made(replicas: int = 1, **behaviour: object) -> Cluster:
+    cluster = Cluster.of(BASE.with_serving(replicas=replicas).build(), ())
+    for claim in ("models", "store"):
+        cluster.add_claim(claim, *SHARED)
+    for name, value in behaviour.items():
+        setattr(cluster, name, value)
+    return cluster
+
+
+def phase(cluster: Cluster, name: str) -> StartPhase | None:
+    return next((found for found in cluster.status.starts[0].phases if found.name == name), None)
+
+
+def test_the_worker_follows_as_soon_as_the_container_of_prepare_has_ended() -> None:
+    """The Job says so only seconds later."""
+    cluster, prompt = made(job_lag=8), made()
+    cluster.run_until_ready()
+    prompt.run_until_ready()
+    assert phase(cluster, "HandedOver") == phase(prompt, "HandedOver")
+    made_jobs = [line for line in cluster.log if line.startswith("create Job")]
+    cluster.run(30)
+    assert [line for line in cluster.log if line.startswith("create Job")] == made_jobs
+    assert cluster.reason() == ("True", "Serving")
+
+
+def test_a_job_that_fails_after_its_container_ended_well_is_not_run_again() -> None:
+    cluster = made(job_lag=10**6)
+    cluster.run_until_ready()
+    (job,) = cluster.live_jobs
+    job["status"] = {"conditions": [{"type": "Failed", "status": "True", "lastTransitionTime": "2026-03-01T12:00:30Z"}]}
+    written = len(cluster.log)
+    cluster.run(30)
+    assert cluster.log[written:] == []
+
+
+def test_a_change_that_begins_no_start_leaves_the_open_one_as_it_is() -> None:
+    cluster = made()
+    del cluster.claims["models"]
+    cluster.run(5)
+    (before,) = cluster.status.starts
+    cluster.edit("artifacts.retention", "Delete")
+    cluster.run(5)
+    cluster.edit("serving.startTimeoutSeconds", 60)
+    cluster.run(5)
+    (after,) = cluster.status.starts
+    assert (after.cause, after.started_at, after.outcome) == (Cause.CREATED, before.started_at, Outcome.RUNNING)
+    cluster.edit("parallelism.tensorParallelDegree", 2)
+    cluster.run(5)
+    assert [start.cause for start in cluster.status.starts] == [Cause.SPEC_CHANGED, Cause.CREATED]
+
+
+def test_every_replica_has_its_start_though_all_were_made_in_one_second() -> None:
+    cluster = made(replicas=3)
+    cluster.run_until(lambda c: len(ready_starts(c)) == 3)
+    cluster.step(10)
+    for pod in cluster.serving:
+        cluster.kill_pod(pod)
+    cluster.run(30)
+    starts = cluster.status.starts[:3]
+    assert {start.cause for start in starts} == {Cause.POD_REPLACED}
+    assert {start.pod_name for start in starts} == {pod["metadata"]["name"] for pod in cluster.serving}
+    assert {start.outcome for start in starts} == {Outcome.READY}
+
+
+def ready_starts(cluster: Cluster) -> list[str]:
+    return [start.id for start in cluster.status.starts if start.outcome is Outcome.READY]
+
+
+def test_more_replicas_than_starts_are_kept_come_to_rest() -> None:
+    cluster = made(replicas=8)
+    cluster.run_until(lambda c: len(c.serving) == 8 and len(ready_starts(c)) == 5)
+    cluster.run(10)
+    written = len(cluster.log)
+    cluster.run(20)
+    assert cluster.log[written:] == []
+    assert cluster.condition().message == "8 of 8 workers answer."
+
+
+def test_one_replica_that_is_refused_is_told_of_while_the_other_answers() -> None:
+    cluster = made(replicas=2)
+
+    def one_alone(pod: Object) -> str | None:
+        return "exceeded quota: small" if component(pod) == names.COMPONENT_SERVE and cluster.serving else None
+
+    cluster.admission = one_alone
+    cluster.run_until_ready()
+    ready = cluster.serving[0]["metadata"]["uid"]
+    cluster.settings = replace(cluster.settings, worker_images=dict.fromkeys(cluster.settings.worker_images, "new:2"))
+    cluster.run(70)
+    assert cluster.condition().message == "1 of 2 workers answer."
+    assert [pod["metadata"]["uid"] for pod in cluster.serving] == [ready], "an upgrade restarts nobody who answers"
+    cluster.admission = lambda pod: None
+    cluster.run_until(lambda c: c.condition().message == "2 of 2 workers answer.", steps=60)
+
+
+def test_a_node_whose_clock_is_ahead_makes_no_start_longer_than_it_was() -> None:
+    cluster = made()
+    cluster.run_until(lambda c: bool(c.serving) and c.serving[0]["status"]["phase"] == "Running")
+    uid = cluster.serving[0]["metadata"]["uid"]
+    cluster.reports[uid] = cluster.reports[uid].model_copy(
+        update={"started_at": cluster.reports[uid].started_at + timedelta(minutes=5)}
+    )
+    cluster.serve = lambda config: Run(milliseconds=-(10**9))
+    cluster.run_until_ready()
+    (start,) = cluster.status.starts
+    assert start.ready_at is not None
+    assert start.ready_at <= cluster.now
+    assert sum(found.milliseconds for found in start.phases) == start.total_milliseconds
+
+
+# Progress.
+
+
+def progress(cluster: Cluster, done: int) -> WorkerProgress | None:
+    """After a pass, of a phase that has come so far, in percent."""
+    uid = cluster.serving[0]["metadata"]["uid"]
+    report = cluster.reports[uid]
+    moved = Progress(phase="Read", started_at=report.started_at, done=done, total=100)
+    cluster.reports[uid] = report.model_copy(update={"progress": moved})
+    cluster.reconcile()
+    (worker,) = [worker for worker in cluster.status.workers if worker.stage == "Serve"]
+    return worker.progress
+
+
+@pytest.mark.parametrize(
+    ("seconds", "done", "percent"),
+    [(29, 50, 0), (31, 4, 0), (31, 5, 5), (600, 4, 0), (31, 100, 100)],
+    ids=["too soon", "too little", "enough", "too little for ever", "done"],
+)
+def test_progress_is_written_every_thirty_seconds_and_after_five_percent(seconds: int, done: int, percent: int) -> None:
+    cluster = made(serve=lambda config: Run(milliseconds=10**9))
+    cluster.run_until(lambda c: bool(c.serving) and c.serving[0]["status"]["phase"] == "Running")
+    first = progress(cluster, 0)
+    assert first is not None
+    assert first.percent == 0
+    cluster.now += timedelta(seconds=seconds)
+    written = len(cluster.log)
+    found = progress(cluster, done)
+    assert found is not None
+    assert found.percent == percent
+    assert len(cluster.log) - written == (1 if percent else 0)
+
+
+def test_another_phase_is_written_at_once() -> None:
+    cluster = made(serve=lambda config: Run(milliseconds=10**9))
+    cluster.run_until(lambda c: bool(c.serving) and c.serving[0]["status"]["phase"] == "Running")
+    before = cluster.status.workers[0].progress
+    found = progress(cluster, 3)
+    assert before is not None
+    assert found is not None
+    assert (before.phase, found.phase) == ("SourceOpened", "Read")
