@@ -119,7 +119,9 @@ REASONS: Final[dict[str, Reason]] = {
         "Its defaults satisfy `restricted`: look at what `spec.worker`, `scratch` or a hostPath add.",
     ),
     "QuotaExceeded": Reason("A ResourceQuota leaves no room.", "Raise the quota, or lower `spec.worker.resources`."),
-    "LimitRangeRefused": Reason("A LimitRange refuses the pod.", "Set `spec.worker.resources` within it."),
+    "LimitRangeRefused": Reason(
+        "A LimitRange refuses the pod or the claim.", "Set `spec.worker.resources`, or the claim's size, within it."
+    ),
     "PodRefused": Reason("The API server or a webhook refuses the pod.", "The message is its own."),
     "WriteRefused": Reason("The API server refuses what the operator makes.", "The message is its own."),
     "NameTaken": Reason(

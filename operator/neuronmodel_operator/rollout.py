@@ -126,6 +126,8 @@ def _takes_up(s: Situation) -> bool:
     """Nobody is restarted by it: there is no worker, or its image keeps it from running."""
     if not _existing_replicas(s):
         return True
+    if any(pod.ready_at for pod in s.current_pods):
+        return False
     if placing_trouble(s, s.current_pods, s.deployment):
         return True
     troubles = (running_trouble(s, pod) for pod in s.current_pods)
@@ -145,7 +147,7 @@ def _nudged(s: Situation) -> str | None:
     if s.deployment is None:
         return None
     last = s.deployment.annotations.get(NUDGED)
-    if s.current_pods or s.replicas == 0 or not placing_trouble(s, s.current_pods, s.deployment):
+    if len(s.current_pods) >= s.replicas or not placing_trouble(s, s.current_pods, s.deployment):
         return last
     since = datetime.fromisoformat(last) if last else s.deployment.created_at
     return s.now.isoformat(timespec="seconds") if (s.now - since).total_seconds() >= NUDGE_SECONDS else last

@@ -7,11 +7,14 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from neuronmodel_api import exits
+from neuronmodel_api.report import Report
 from neuronmodel_operator.observed import Refusal
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.views import Child, Ended, JobState, JobView, PodView
 
 MAX_MESSAGE: Final = 600
+CRASH_MARGIN: Final = timedelta(seconds=10)
+"""No two runs take the same time, and Kubernetes floors times to the second."""
 
 _PULL_FAILURES: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _CONFIG_FAILURES: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
@@ -21,6 +24,7 @@ _REFUSALS: Final = (
     ("violates podsecurity", "PodSecurityRefused"),
     ("exceeded quota", "QuotaExceeded"),
     ("failed quota", "QuotaExceeded"),
+    ("per persistentvolumeclaim", "LimitRangeRefused"),
     ("per container", "LimitRangeRefused"),
     ("per pod", "LimitRangeRefused"),
     ("limit to request ratio", "LimitRangeRefused"),
@@ -37,8 +41,9 @@ class Trouble:
 
 def placing_trouble(s: Situation, pods: tuple[PodView, ...], owner: Child | None) -> Trouble | None:
     """Of the pods that one Job or Deployment should have."""
-    if not pods:
-        return _creation_trouble(s, owner) if owner else None
+    wanted = 1 if isinstance(owner, JobView) else s.replicas
+    if owner and len(pods) < wanted and (trouble := _creation_trouble(s, owner)):
+        return trouble
     for pod in pods:
         if (message := pod.unschedulable) is not None:
             return Trouble("Unschedulable", shortened(f"No node takes the pod {pod.name}: {message}"))
@@ -47,7 +52,13 @@ def placing_trouble(s: Situation, pods: tuple[PodView, ...], owner: Child | None
 
 def running_trouble(s: Situation, pod: PodView) -> Trouble | None:
     """Of a pod that was placed."""
-    checks: tuple[Callable[[Situation, PodView], Trouble | None], ...] = (_pulling, _mounting, _crashed, stuck)
+    checks: tuple[Callable[[Situation, PodView], Trouble | None], ...] = (
+        _pulling,
+        _mounting,
+        _crashed,
+        _crashing,
+        stuck,
+    )
     return next((trouble for check in checks if (trouble := check(s, pod)) is not None), None)
 
 
@@ -70,7 +81,8 @@ def _creation_trouble(s: Situation, owner: Child) -> Trouble | None:
     failure = owner.true_condition("ReplicaFailure")
     message = failure.get("message", "") if failure else ""
     if not message and isinstance(owner, JobView) and owner.state is JobState.ACTIVE:
-        events = s.events_about(owner, "FailedCreate")
+        made = max((pod.created_at for pod in s.pods_of(owner)), default=owner.created_at)
+        events = [event for event in s.events_about(owner, "FailedCreate") if event.at >= made]
         message = events[-1].message if events else ""
     if not message:
         return None
@@ -120,7 +132,30 @@ def _crashed(s: Situation, pod: PodView) -> Trouble | None:
     end = pod.ended
     if end is None or end.exit_code == exits.OK:
         return None
-    report = s.report(pod) or s.former_report(pod)
+    return _end_trouble(pod, end, s.report(pod) or s.former_report(pod))
+
+
+def _crashing(s: Situation, pod: PodView) -> Trouble | None:
+    """A container that crashed as it loaded has begun anew: nothing is better until it gets further than it did."""
+    end, until = pod.former_end, crashing_until(s, pod)
+    if end is None or until is None or s.now >= until:
+        return None
+    return _end_trouble(pod, end, s.former_report(pod))
+
+
+def crashing_until(s: Situation, pod: PodView) -> datetime | None:
+    """None: the run before this one did not crash as it loaded."""
+    end = pod.former_end
+    if pod.ready_at or end is None or end.exit_code == exits.OK or pod.running_since is None:
+        return None
+    former = s.former_report(pod)
+    loaded = any(start.id == pod.former_run_id and start.ready_at for start in s.status.starts)
+    if loaded or (former and former.ready_at) or not (end.started_at and end.finished_at):
+        return None
+    return pod.running_since + (end.finished_at - end.started_at) * 1.1 + CRASH_MARGIN
+
+
+def _end_trouble(pod: PodView, end: Ended, report: Report | None) -> Trouble:
     if report and report.failure:
         return Trouble(report.failure.reason, shortened(report.failure.message))
     reason = _EXIT_REASONS.get(end.exit_code, "WorkerCrashed")

@@ -187,6 +187,10 @@ class PodView(Child):
         return f"{self.uid}/{self.run}"
 
     @property
+    def former_run_id(self) -> str:
+        return f"{self.uid}/{self.run - 1}"
+
+    @property
     def image(self) -> str | None:
         containers = self.object.get("spec", {}).get("containers") or ()
         return next((str(c["image"]) for c in containers if c["name"] == names.CONTAINER), None)

@@ -27,7 +27,7 @@ from neuronmodel_operator.phases.step import (
 )
 from neuronmodel_operator.plan import EventNote, Manifest, ObjectRef
 from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.troubles import attempt_trouble, placing_trouble, running_trouble
+from neuronmodel_operator.troubles import attempt_trouble, placing_trouble, running_trouble, write_trouble
 from neuronmodel_operator.views import JobState, JobView
 
 
@@ -113,6 +113,8 @@ def _is_accounted(s: Situation, job: JobView) -> bool:
 def _verdict(s: Situation, attempt: Attempt | None) -> Verdict:
     if found := artifacts_obstacle(s):
         return troubled(found)
+    if refusal := s.refusal(("PersistentVolumeClaim",)):
+        return troubled(write_trouble(refusal))
     if job := attempts.unsettled_job(s):
         return _under_way(s, job, attempt)
     if s.prepared and s.rejection is None:

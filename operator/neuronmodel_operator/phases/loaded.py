@@ -9,7 +9,7 @@ from neuronmodel_operator.phases.step import Step, Verdict, holds, soonest, trou
 from neuronmodel_operator.plan import EventNote, Manifest
 from neuronmodel_operator.rollout import Rollout
 from neuronmodel_operator.situation import READY_REPORT_GRACE, Situation
-from neuronmodel_operator.troubles import last_movement, running_trouble, start_timeout
+from neuronmodel_operator.troubles import crashing_until, last_movement, running_trouble, start_timeout
 
 
 def loaded(s: Situation) -> Step:
@@ -60,4 +60,5 @@ def _wake_after(s: Situation) -> timedelta | None:
     starting = [pod for pod in (*s.current_pods, *s.prepare_pods) if not pod.ready_at and not pod.has_ended]
     stuck = [last_movement(s, pod) + start_timeout(s) - s.now for pod in starting if pod.scheduled_at]
     announced = [pod.ready_at + READY_REPORT_GRACE - s.now for pod in s.current_pods if pod.ready_at]
-    return soonest(moment for moment in (*stuck, *announced) if moment > timedelta(0))
+    crashing = [until - s.now for pod in starting if (until := crashing_until(s, pod))]
+    return soonest(moment for moment in (*stuck, *announced, *crashing) if moment > timedelta(0))

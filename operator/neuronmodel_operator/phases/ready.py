@@ -5,9 +5,11 @@ from typing import Final
 
 from neuronmodel_operator.drift import is_as_wanted
 from neuronmodel_operator.manifests.service import service
-from neuronmodel_operator.phases.step import Step, Verdict, holds, refused, waits
-from neuronmodel_operator.plan import Manifest
+from neuronmodel_operator.phases.step import Step, Verdict, holds, refused, troubled, waits
+from neuronmodel_operator.plan import Manifest, ObjectRef
 from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.troubles import write_trouble
+from neuronmodel_operator.views import Child
 
 WAITS_FOR_ANOTHER: Final = frozenset(
     {"WaitingForPrepare", "WaitingForSource", "WaitingForPlacement", "WaitingForArtifacts"}
@@ -16,12 +18,21 @@ WAITS_FOR_ANOTHER: Final = frozenset(
 
 
 def ready(s: Situation, others: Iterable[Verdict]) -> Step:
-    return Step(verdict=_verdict(s, tuple(others)), apply=_service(s))
+    return Step(verdict=_verdict(s, tuple(others)), delete=_spoiled_service(s), apply=_service(s))
 
 
 def _service(s: Situation) -> tuple[Manifest, ...]:
     wanted = service(s.model)
     return () if is_as_wanted(s.observed.service, wanted) else (wanted,)
+
+
+def _spoiled_service(s: Situation) -> tuple[ObjectRef, ...]:
+    """Somebody's edit and ours don't go together (two ports of one name): it is made anew."""
+    refusal = s.refusal(("Service",))
+    if s.observed.service is None or refusal is None or refusal.reason != "Invalid":
+        return ()
+    child = Child(s.observed.service)
+    return () if child.is_going else (ObjectRef("v1", "Service", child.name, child.uid),)
 
 
 def _verdict(s: Situation, others: tuple[Verdict, ...]) -> Verdict:
@@ -35,6 +46,8 @@ def _verdict(s: Situation, others: tuple[Verdict, ...]) -> Verdict:
             f"{s.spec.serving.replicas} replicas can't share the claim {s.unshareable_claim}, which one node alone may "
             "mount; one is kept. Use a claim with ReadWriteMany (a source may be ReadOnlyMany), or one replica.",
         )
+    if s.observed.service is None and (refusal := s.refusal(("Service",))):
+        return troubled(write_trouble(refusal))
     if s.ready_pods:
         return holds("Serving", f"{len(s.ready_pods)} of {s.replicas} workers answer.")
     if first := next((verdict for verdict in others if verdict.status == "False"), None):

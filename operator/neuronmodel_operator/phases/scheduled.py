@@ -11,7 +11,7 @@ from neuronmodel_operator.views import Child, JobState, PodView
 def scheduled(s: Situation) -> Step:
     if found := placement_obstacle(s):
         return Step(troubled(found), wake_after=MISSING_CLAIM_CHECK)
-    if refusal := s.refusal(("Job", "Deployment", "Service", "PersistentVolumeClaim")):
+    if refusal := s.refusal(("Job", "Deployment")):
         return Step(troubled(write_trouble(refusal)))
     return Step(_verdict(s))
 

@@ -7,7 +7,7 @@ from neuronmodel_operator.manifests.worker_config import source_display
 from neuronmodel_operator.obstacles import source_obstacle
 from neuronmodel_operator.phases.step import MISSING_CLAIM_CHECK, Step, holds, refused, troubled, waits
 from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.troubles import Trouble, attempt_trouble
+from neuronmodel_operator.troubles import Trouble, attempt_trouble, running_trouble
 from neuronmodel_operator.views import JobState
 
 SOURCE_REASONS: Final = frozenset(
@@ -22,6 +22,7 @@ SOURCE_REASONS: Final = frozenset(
         "CheckpointHeaderInvalid",
         "TensorMissing",
         "TensorShapeMismatch",
+        "TokenizerInvalid",
     }
 )
 """What a worker says of the source; the rest of its failures is about artifacts or itself."""
@@ -46,12 +47,15 @@ def source(s: Situation) -> Step:
 
 
 def source_failure(s: Situation) -> Trouble | None:
-    """Of the latest attempt, if it was the source's fault."""
+    """Of the latest attempt or of a worker made from its result, if it was the source's fault."""
     job = attempts.unsettled_job(s)
-    if job is None or job.state is not JobState.FAILED:
-        return None
-    trouble = attempt_trouble(s, job)
-    return trouble if trouble.reason in SOURCE_REASONS else None
+    if job and job.state is JobState.FAILED:
+        found = [attempt_trouble(s, job)]
+    elif job is None and s.is_current and not s.rejection:
+        found = [trouble for pod in s.current_pods if (trouble := running_trouble(s, pod))]
+    else:
+        found = []
+    return next((trouble for trouble in found if trouble.reason in SOURCE_REASONS), None)
 
 
 def _is_opened(s: Situation) -> bool:

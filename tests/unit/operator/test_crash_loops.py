@@ -1,0 +1,84 @@
+"""A worker that crashes again and again: one reason that stays, few writes, and no Event for each round."""
+
+from dataclasses import replace
+
+import pytest
+
+from neuronmodel_api import exits
+from neuronmodel_api.status import Cause, ConditionType, Outcome
+from tests.builders import neuron_model
+from tests.unit.operator.simulated import Cluster, Run, failing
+
+BASE = neuron_model("smol").on_cpu().with_artifacts_claim("store")
+
+
+def made() -> Cluster:
+    return Cluster.of(BASE.build(), ("models", "store"))
+
+
+@pytest.mark.parametrize("reason", ["ApiKeyInvalid", "TokenizerInvalid", "WorkerFailed"])
+def test_the_reason_stays_while_a_crashing_worker_begins_anew(reason: str) -> None:
+    cluster = made()
+    cluster.serve = lambda config: failing(reason, exits.FAILED)
+    cluster.run_until(lambda c: c.reason() == ("False", reason))
+    seen = set()
+    for _ in range(120):
+        cluster.reconcile()
+        seen.add((cluster.reason(), cluster.reason(ConditionType.LOADED)))
+        cluster.step()
+    assert seen == {(("False", reason), ("False", reason))}
+    assert [note.type for note in cluster.told if note.reason == reason] == ["Warning"]
+    assert not [note for note in cluster.told if note.reason in ("Loading", "Resolved") and note.type == "Warning"]
+    cluster.serve = lambda config: Run()
+    cluster.run_until_ready()
+    assert cluster.reason(ConditionType.SOURCE_RESOLVED) == ("True", "Resolved")
+
+
+def test_what_the_source_does_to_a_worker_is_told_of_the_source() -> None:
+    cluster = made()
+    cluster.serve = lambda config: failing("TokenizerInvalid", message="tokenizer.json is garbled.")
+    cluster.run_until(lambda c: c.reason() == ("False", "TokenizerInvalid"))
+    assert cluster.reason(ConditionType.SOURCE_RESOLVED) == ("False", "TokenizerInvalid")
+    assert cluster.reason(ConditionType.ARTIFACTS_READY) == ("True", "Prepared")
+    assert "claim models" in cluster.condition(ConditionType.SOURCE_RESOLVED).message
+
+
+def test_a_run_that_gets_further_than_the_one_that_crashed_is_loading_again() -> None:
+    cluster = made()
+    cluster.serve = lambda config: failing("WorkerFailed", exits.FAILED)
+    cluster.run_until(lambda c: c.reason() == ("False", "WorkerFailed"))
+    cluster.serve = lambda config: replace(Run(), milliseconds=60_000)
+    cluster.run_until(lambda c: c.serving[0]["status"]["containerStatuses"][0]["restartCount"] > 0)
+    plan = cluster.plan()
+    assert cluster.reason() == ("False", "WorkerFailed")
+    assert plan.wake_after is not None
+    assert plan.wake_after.total_seconds() < 30
+    cluster.run(20)
+    assert cluster.reason() == ("Unknown", "Loading")
+    cluster.run_until_ready()
+
+
+def test_a_worker_that_crashes_after_it_served_is_loading_at_once() -> None:
+    cluster = made()
+    cluster.run_until_ready()
+    cluster.run(30)
+    cluster.crash(cluster.serving[0])
+    cluster.reconcile()
+    assert cluster.reason() == ("False", "WorkerCrashed")
+    cluster.serve = lambda config: replace(Run(), milliseconds=8_000)
+    cluster.run(3)
+    assert cluster.reason() == ("Unknown", "Loading")
+    cluster.run_until_ready()
+
+
+def test_each_round_is_a_start_that_failed_and_the_last_five_are_kept() -> None:
+    cluster = made()
+    cluster.serve = lambda config: failing("WorkerFailed", exits.FAILED)
+    cluster.run(90)
+    starts = cluster.status.starts
+    assert len(starts) == 5
+    failed = [start for start in starts if start.outcome is Outcome.FAILED]
+    assert {(start.cause, start.reason) for start in failed} == {(Cause.CONTAINER_RESTARTED, "WorkerFailed")}
+    assert len({start.id for start in starts}) == 5
+    for start in failed:
+        assert sum(phase.milliseconds for phase in start.phases) == start.total_milliseconds

@@ -1,0 +1,123 @@
+"""What the API server fills in is no drift, what others changed is. The objects in observed/ are as
+`kubectl get -o json` gave them on a Kubernetes 1.34 cluster, of a NeuronModel that served."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuronmodel_api.spec import ClaimTemplate
+from neuronmodel_operator.drift import is_as_wanted
+from neuronmodel_operator.manifests.deployment import deployment, stored
+from neuronmodel_operator.manifests.pvc import artifacts_claim
+from neuronmodel_operator.manifests.service import service
+from neuronmodel_operator.observe import parse_model
+from neuronmodel_operator.plan import Manifest
+
+Object = dict[str, Any]
+
+
+def observed(name: str) -> Object:
+    found: Object = json.loads((Path(__file__).parent / "observed" / f"{name}.json").read_text())
+    return found
+
+
+MODEL = parse_model(observed("model"))
+
+
+def wanted_deployment(replicas: int = 1) -> Manifest:
+    template = stored(observed("deployment"))
+    assert template is not None
+    return deployment(MODEL, template, replicas, {})
+
+
+def wanted_claim(size: str = "2Gi") -> Manifest:
+    return artifacts_claim(MODEL, ClaimTemplate(size=size), observed("claim"))
+
+
+WANTED: dict[str, Callable[[], Manifest]] = {
+    "deployment": wanted_deployment,
+    "service": lambda: service(MODEL),
+    "claim": wanted_claim,
+}
+
+
+@pytest.mark.parametrize("name", sorted(WANTED))
+def test_what_the_api_server_fills_in_is_no_drift(name: str) -> None:
+    assert is_as_wanted(observed(name), WANTED[name]())
+
+
+def at(path: str, value: Any) -> Callable[[Object], None]:
+    """Sets what a dotted path leads to; numbers are places in lists, None removes."""
+
+    def edit(o: Any) -> None:
+        *parents, last = [int(part) if part.isdigit() else part for part in path.split("/")]
+        for parent in parents:
+            o = o[parent]
+        if value is None:
+            del o[last]
+        else:
+            o[last] = value
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("name", "edit"),
+    [
+        ("deployment", at("spec/replicas", 2)),
+        ("deployment", at("spec/strategy", {"type": "RollingUpdate"})),
+        ("deployment", at("spec/template/spec/containers/0/image", "other:1")),
+        ("deployment", at("spec/template/spec/containers/0/env/0/value", "{}")),
+        ("deployment", at("spec/template/spec/containers/0/resources/limits/memory", "4Gi")),
+        ("deployment", at("spec/template/spec/containers/0/securityContext/readOnlyRootFilesystem", False)),
+        ("deployment", at("spec/template/spec/containers/0/securityContext/capabilities", None)),
+        ("deployment", at("spec/template/spec/containers/0/volumeMounts/0", None)),
+        ("deployment", at("spec/template/spec/containers/0/readinessProbe/periodSeconds", 5)),
+        ("deployment", at("spec/template/spec/automountServiceAccountToken", True)),
+        ("deployment", at("metadata/labels", {})),
+        ("deployment", at("metadata/ownerReferences", [])),
+        ("service", at("spec/ports/0/port", 9000)),
+        ("service", at("spec/ports/0/targetPort", 8000)),
+        ("service", at("spec/selector", {"app": "mine"})),
+        ("service", at("spec/type", "NodePort")),
+        ("claim", at("metadata/labels", {})),
+    ],
+)
+def test_what_somebody_changed_is_drift(name: str, edit: Callable[[Object], None]) -> None:
+    changed = copy.deepcopy(observed(name))
+    edit(changed)
+    assert not is_as_wanted(changed, WANTED[name]())
+
+
+@pytest.mark.parametrize(
+    ("name", "edit"),
+    [
+        ("deployment", at("metadata/annotations/note", "mine")),
+        ("deployment", at("spec/template/spec/containers/0/resources/limits/memory", "3072Mi")),
+        ("service", at("metadata/labels/team", "mine")),
+        ("claim", at("spec/resources/requests/storage", "2048Mi")),
+    ],
+)
+def test_what_somebody_added_beside_or_spelled_otherwise_is_none(name: str, edit: Callable[[Object], None]) -> None:
+    changed = copy.deepcopy(observed(name))
+    edit(changed)
+    assert is_as_wanted(changed, WANTED[name]())
+
+
+@pytest.mark.parametrize(
+    ("asked", "requested"),
+    [("5Gi", "5Gi"), ("2049Mi", "2049Mi"), ("1Gi", "2Gi"), ("2048Mi", "2048Mi"), ("1.5Gi", "2Gi")],
+)
+def test_a_claim_grows_and_never_shrinks(asked: str, requested: str) -> None:
+    wanted = wanted_claim(asked)
+    assert wanted["spec"]["resources"]["requests"]["storage"] == requested
+    assert is_as_wanted(observed("claim"), wanted) == (requested in ("2Gi", "2048Mi"))
+
+
+def test_what_is_immutable_in_a_claim_stays_as_it_exists() -> None:
+    template = ClaimTemplate(size="2Gi", storage_class_name="other", access_modes=("ReadWriteMany",))
+    assert is_as_wanted(observed("claim"), artifacts_claim(MODEL, template, observed("claim")))
