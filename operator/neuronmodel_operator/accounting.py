@@ -1,22 +1,31 @@
-"""Starts: from what caused one to Ready, as one list of boundaries whose gaps are the phases.
-
-Kubernetes' times have a resolution of one second and are floored; the worker's have one of a millisecond. Every
-boundary is therefore clamped to the one before it, and what lies between two spans that are known is named for what it
-waited for. So the phases add up to the total by construction, whatever the boundaries say.
+"""Starts: what each was caused by, what is known of its pods, and how it ended; boundaries.py makes its phases.
 
 A start that is under way lives in `status.starts[0]`: what it holds of pods and Jobs that have gone stays as it was
 written; a start that has ended is never touched again.
 """
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from neuronmodel_api.report import Report, Stage
 from neuronmodel_api.status import CacheResult, Cause, Disk, Outcome, Start, StartPhase
 from neuronmodel_operator.annotations import Change
+from neuronmodel_operator.boundaries import (
+    ANNOUNCED,
+    BOOTED,
+    GAPS,
+    IMAGE_PULLED,
+    MILLISECOND,
+    PREVIOUS_STOPPED,
+    QUEUED,
+    STARTING,
+    Span,
+    offset,
+    phases,
+    pull_duration,
+)
 from neuronmodel_operator.changes import CHANGES, STOPPED, TARGET_ID, is_unrecorded, open_start, target_id
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.views import Ended, PodView
@@ -24,125 +33,6 @@ from neuronmodel_operator.views import Ended, PodView
 KEPT_STARTS: Final = 5
 KEPT_ATTEMPTS: Final = 5
 """Of one start, in detail; what came before them is one phase."""
-
-RECONCILED: Final = "Reconciled"
-HANDED_OVER: Final = "HandedOver"
-BACKED_OFF: Final = "BackedOff"
-PREVIOUS_STOPPED: Final = "PreviousStopped"
-UNACCOUNTED: Final = "Unaccounted"
-ANNOUNCED: Final = "Announced"
-QUEUED: Final = "Queued"
-STARTING: Final = "Starting"
-IMAGE_PULLED: Final = "ImagePulled"
-BOOTED: Final = "Booted"
-_GAPS: Final = frozenset({RECONCILED, HANDED_OVER, BACKED_OFF, UNACCOUNTED, PREVIOUS_STOPPED})
-_MILLISECOND: Final = timedelta(milliseconds=1)
-_SECOND: Final = timedelta(seconds=1)
-
-
-@dataclass(frozen=True)
-class Span:
-    """A stretch of time that something is known about."""
-
-    stage: Stage
-    attempt: int
-    name: str
-    start: datetime
-    end: datetime
-    busy_milliseconds: int | None = None
-    bytes: int | None = None
-
-
-def phases(origin: datetime, spans: Iterable[Span], end: datetime | None = None) -> tuple[StartPhase, ...]:
-    """The spans, each beginning where the one before ended at the earliest, and the gaps between them. They add up to
-    the time from origin to the last boundary; with `end`, that is the last one."""
-    found: list[StartPhase] = []
-    cursor, limit = 0, _offset(origin, end) if end else None
-    previous: Span | None = None
-    for span in sorted(spans, key=lambda span: (span.start, span.end)):
-        start, stop = (_clamp(_offset(origin, moment), cursor, limit) for moment in (span.start, span.end))
-        if start > cursor:
-            found.append(_phase(origin, cursor, start, _gap(span, _gap_name(previous, span))))
-        found.append(_phase(origin, start, max(start, stop), span))
-        cursor, previous = max(start, stop), span
-    if limit is not None and limit > cursor:
-        last = previous or Span(Stage.SERVE, 1, UNACCOUNTED, origin, origin)
-        found.append(_phase(origin, cursor, limit, _gap(last, _last_gap_name(previous))))
-    return _joined(found)
-
-
-def _gap(span: Span, name: str) -> Span:
-    return replace(span, name=name, busy_milliseconds=None, bytes=None)
-
-
-def _offset(origin: datetime, moment: datetime) -> int:
-    """In milliseconds."""
-    return max(0, (moment - origin) // _MILLISECOND)
-
-
-def _clamp(offset: int, low: int, high: int | None) -> int:
-    return max(low, offset if high is None else min(offset, high))
-
-
-def _gap_name(before: Span | None, after: Span) -> str:
-    if before is None:
-        return RECONCILED if after.stage is Stage.SERVE or after.attempt == 1 else BACKED_OFF
-    if before.name == PREVIOUS_STOPPED:
-        return PREVIOUS_STOPPED
-    if (before.stage, before.attempt) == (after.stage, after.attempt):
-        return UNACCOUNTED
-    return HANDED_OVER if after.stage is Stage.SERVE else BACKED_OFF
-
-
-def _last_gap_name(before: Span | None) -> str:
-    return PREVIOUS_STOPPED if before and before.name == PREVIOUS_STOPPED else UNACCOUNTED
-
-
-def _phase(origin: datetime, start: int, end: int, span: Span) -> StartPhase:
-    milliseconds = end - start
-    busy = span.busy_milliseconds if span.busy_milliseconds is not None else milliseconds
-    return StartPhase(
-        stage=span.stage,
-        attempt=span.attempt,
-        name=span.name,
-        started_at=origin + start * _MILLISECOND,
-        milliseconds=milliseconds,
-        busy_milliseconds=span.busy_milliseconds,
-        bytes=span.bytes,
-        bytes_per_second=span.bytes * 1000 // busy if span.bytes and busy > 0 else None,
-    )
-
-
-def _joined(found: Sequence[StartPhase]) -> tuple[StartPhase, ...]:
-    """Neighbours of one name are one phase; an empty marker of a wait that did not happen is none."""
-    joined: list[StartPhase] = []
-    for phase in found:
-        last = joined[-1] if joined else None
-        if last and (last.stage, last.attempt, last.name) == (phase.stage, phase.attempt, phase.name):
-            joined[-1] = _sum(last, phase)
-        else:
-            joined.append(phase)
-    return tuple(joined)
-
-
-def _sum(first: StartPhase, second: StartPhase) -> StartPhase:
-    def add(one: int | None, other: int | None) -> int | None:
-        return None if one is None and other is None else (one or 0) + (other or 0)
-
-    milliseconds = first.milliseconds + second.milliseconds
-    busy = None
-    if first.busy_milliseconds is not None or second.busy_milliseconds is not None:
-        busy = sum(p.busy_milliseconds if p.busy_milliseconds is not None else p.milliseconds for p in (first, second))
-    size = add(first.bytes, second.bytes)
-    divisor = milliseconds if busy is None else busy
-    return first.model_copy(
-        update={
-            "milliseconds": milliseconds,
-            "busy_milliseconds": busy,
-            "bytes": size,
-            "bytes_per_second": size * 1000 // divisor if size and divisor > 0 else None,
-        }
-    )
 
 
 # What is known of a pod.
@@ -170,27 +60,13 @@ def pod_spans(s: Situation, pod: PodView, stage: Stage, attempt: int, *, restart
                 attempt,
                 phase.name,
                 phase.started_at,
-                phase.started_at + phase.milliseconds * _MILLISECOND,
+                phase.started_at + phase.milliseconds * MILLISECOND,
                 phase.busy_milliseconds,
                 phase.bytes,
             )
             for phase in report.phases
         ]
     return spans
-
-
-_PULLED_IN: Final = re.compile(r"\bin ([0-9a-zµ.]+)(?: \(([0-9a-zµ.]+) including waiting\))?")
-_DURATION_PART: Final = re.compile(r"([0-9.]+)(h|ms|m|s|µs|us|ns)")
-_UNIT_SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "us": 1e-6, "ns": 1e-9}
-
-
-def pull_duration(message: str) -> timedelta | None:
-    """Of the kubelet's Pulled event: `… in 793ms (801ms including waiting). …`; None: the image was there."""
-    found = _PULLED_IN.search(message)
-    if found is None or not _DURATION_PART.match(found[1]):
-        return None
-    parts = _DURATION_PART.findall(found[2] or found[1])
-    return timedelta(seconds=sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts))
 
 
 def _pull_start(s: Situation, pod: PodView) -> datetime | None:
@@ -259,7 +135,7 @@ class Account:
                 "outcome": Outcome.READY,
                 "reason": None,
                 "ready_at": ready_at,
-                "total_milliseconds": _offset(start.started_at, ready_at),
+                "total_milliseconds": offset(start.started_at, ready_at),
                 "phases": phases(start.started_at, spans, ready_at),
                 "cache": self._cache(start) or CacheResult.HIT,
                 "disk": self._disk(start, pod),
@@ -277,7 +153,7 @@ class Account:
             update={
                 "outcome": Outcome.FAILED,
                 "reason": reason,
-                "total_milliseconds": _offset(start.started_at, end),
+                "total_milliseconds": offset(start.started_at, end),
                 "phases": phases(start.started_at, spans, end),
                 "disk": self._disk(start, pod),
             }
@@ -288,7 +164,7 @@ class Account:
 
     def _serve_attempt(self, start: Start, pod: PodView) -> int:
         """A worker that found its artifacts gone is followed by another in the same start."""
-        recorded = [p.attempt for p in start.phases if p.stage is Stage.SERVE and p.name not in _GAPS]
+        recorded = [p.attempt for p in start.phases if p.stage is Stage.SERVE and p.name not in GAPS]
         latest = max(recorded, default=0)
         return max(latest, 1) if start.id == pod.run_id else latest + 1
 
@@ -345,7 +221,7 @@ def _with_recorded(start: Start, live: list[Span]) -> list[Span]:
     """What is recorded of pods that have gone, or that say less than they did, stays."""
     recorded: dict[tuple[Stage, int], list[Span]] = {}
     for phase in start.phases:
-        if phase.name not in _GAPS:
+        if phase.name not in GAPS:
             recorded.setdefault((phase.stage, phase.attempt), []).append(_span(phase))
     by_unit: dict[tuple[Stage, int], list[Span]] = {}
     for span in live:
@@ -361,7 +237,7 @@ def _num_names(spans: list[Span]) -> int:
 
 
 def _span(phase: StartPhase) -> Span:
-    end = phase.started_at + phase.milliseconds * _MILLISECOND
+    end = phase.started_at + phase.milliseconds * MILLISECOND
     return Span(phase.stage, phase.attempt, phase.name, phase.started_at, end, phase.busy_milliseconds, phase.bytes)
 
 

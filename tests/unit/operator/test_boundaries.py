@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronmodel_api.report import Stage
-from neuronmodel_operator.accounting import Span, phases, pull_duration
+from neuronmodel_operator.boundaries import Span, phases, pull_duration
 
 ORIGIN = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 MOMENTS = st.integers(-5_000, 600_000).map(lambda ms: ORIGIN + timedelta(milliseconds=ms))
