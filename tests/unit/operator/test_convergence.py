@@ -10,7 +10,7 @@ import pytest
 from neuronmodel_api import exits, names
 from neuronmodel_api.status import Cause, Outcome
 from tests.builders import neuron_model
-from tests.unit.operator.simulated import Cluster, OperatorKilledError, Run, config_of, failing, template_hash
+from tests.unit.operator.simulated import Cluster, OperatorKilledError, Run, config_of, failing, job_uid, template_hash
 
 Edit = Callable[[Cluster], None]
 
@@ -57,6 +57,29 @@ def lose_deployment(cluster: Cluster) -> None:
         lose_pod(cluster)
 
 
+def lose_jobs(cluster: Cluster) -> None:
+    """As `kubectl delete job` does."""
+    for job in cluster.jobs.values():
+        for pod in cluster.pods.values():
+            if job_uid(pod) == job["metadata"]["uid"]:
+                cluster.kill_pod(pod)
+    cluster.jobs.clear()
+
+
+def lose_claim(cluster: Cluster) -> None:
+    """With everything that ran on it; its owner makes it again."""
+    lose_pod(cluster)
+    del cluster.claims["store"]
+    cluster.reconcile()
+    cluster.add_claim("store")
+
+
+def crash_all(cluster: Cluster) -> None:
+    for pod in cluster.pods.values():
+        if pod["status"]["phase"] == "Running" and "running" in pod["status"]["containerStatuses"][0]["state"]:
+            cluster.crash(pod)
+
+
 def change_source(cluster: Cluster) -> None:
     cluster.revision += 1
     for pod in cluster.serving:
@@ -78,6 +101,9 @@ EDITS: dict[str, Edit] = {
     "restart": restart("now"),
     "pod lost": lose_pod,
     "deployment lost": lose_deployment,
+    "jobs lost": lose_jobs,
+    "claim lost": lose_claim,
+    "all crashed": crash_all,
     "source changed": change_source,
 }
 
@@ -130,7 +156,7 @@ def settle(cluster: Cluster) -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_any_sequence_of_changes_and_kills_ends_as_the_spec_asks(seed: int) -> None:
     random_ = random.Random(seed)
-    cluster = made()
+    cluster = made(job_lag=random_.choice([0, 0, 5]))
     turbulent(cluster, random_, random_.randint(0, 40))
     for _ in range(random_.randint(1, 5)):
         EDITS[random_.choice(sorted(EDITS))](cluster)
