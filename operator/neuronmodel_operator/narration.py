@@ -7,6 +7,8 @@ from neuronmodel_operator.plan import EventNote
 
 _QUIET: Final = frozenset({"Suspended", "ScaledToZero", "Terminating"})
 """Reasons of a False that the user asked for."""
+_REJECTED: Final = frozenset({"SourceChanged", "ArtifactDamaged"})
+"""Reasons of an Unknown that are more than waiting: a worker turned down what was prepared."""
 _TOLD: Final = (
     ConditionType.SOURCE_RESOLVED,
     ConditionType.ARTIFACTS_READY,
@@ -29,6 +31,8 @@ def _of_condition(before: Condition | None, after: Condition | None) -> EventNot
         return None
     if after.status == "False":
         return EventNote("Normal" if after.reason in _QUIET else "Warning", after.reason, after.message)
+    if after.status == "Unknown" and after.reason in _REJECTED:
+        return EventNote("Warning", after.reason, after.message)
     if after.status == "True" and after.type is not ConditionType.READY:
         return EventNote("Normal", after.reason, after.message)
     return None
