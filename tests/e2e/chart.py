@@ -14,8 +14,11 @@ from .cluster import Cluster, Object
 CHART = PROJECT / "charts" / "neuronmodel"
 RELEASE = "neuronmodel"
 NAMESPACE = "neuronmodel-system"
+HEALTH_PORT = 8080
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 DOCKER_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+# Addresses of this machine's own cluster: never through a proxy.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,12 @@ class Chart:
         assert len(running) == 1, [pod["metadata"]["name"] for pod in running]
         return running[0]
 
-    def log(self, lines: int = 60) -> str:
-        return self.cluster.kubectl(
-            "logs", f"--namespace={NAMESPACE}", f"--selector=app.kubernetes.io/instance={RELEASE}", f"--tail={lines}"
-        )
+    def metric(self, sample: str) -> float | None:
+        """Of the operator, by its name and labels as they are printed; None while there is none."""
+        with _OPENER.open(f"http://{self.operator_pod()['status']['podIP']}:{HEALTH_PORT}/metrics", timeout=5) as page:
+            lines = page.read().decode().splitlines()
+        values = [line.rpartition(" ")[2] for line in lines if line.rpartition(" ")[0] == sample]
+        return float(values[0]) if values else None
 
 
 def helm(*arguments: str, stdin: str | None = None) -> str:
@@ -77,6 +82,5 @@ def with_second_tag(image: str, tag: str) -> str:
 
 
 def _registry(method: str, repository: str, tag: str, headers: dict[str, str], data: bytes | None = None) -> Any:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     url = f"http://{REGISTRY}/v2/{repository}/manifests/{tag}"
-    return opener.open(urllib.request.Request(url, method=method, data=data, headers=headers), timeout=20)
+    return _OPENER.open(urllib.request.Request(url, method=method, data=data, headers=headers), timeout=20)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from neuronmodel_api import names
 from neuronmodel_api.status import ConditionType
 
 from .chart import Chart, with_second_tag
@@ -12,6 +13,8 @@ from .waiting import eventually
 
 PROMPT = "w1 w2 w3"
 NEXT_TAG = "next"
+PASSES = 'neuronmodel_operator_reconciles_total{outcome="Done"}'
+READY_MODELS = 'neuronmodel_operator_models{condition="Ready",status="True"}'
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +77,12 @@ def test_installing_again_restarts_nothing(chart: Chart, model: Applied) -> None
     before = facts(model)
     chart.uninstall()
     chart.install()
-    generation = model.resource["metadata"]["generation"]
-    model.annotate(retry="nothing to retry")
-    eventually(lambda: model.status.observed_generation == generation, seconds=30, what="it to be looked at")
+    num_models = len(chart.cluster.find(names.KIND))
+    eventually(
+        lambda: (chart.metric(PASSES) or 0) >= num_models,
+        seconds=60,
+        what="the new operator to have looked at every NeuronModel",
+        instead=model.story,
+    )
+    assert chart.metric(READY_MODELS)
     assert facts(model) == before
