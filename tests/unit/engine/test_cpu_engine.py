@@ -9,7 +9,8 @@ import torch
 from neuronmodel_api.config import Engine
 from neuronmodel_worker.engines import NoEngine, Sampling, open_engine
 from neuronmodel_worker.engines.cpu import CpuEngine
-from neuronmodel_worker.engines.llama_shape import EngineRefused, LlamaConfig, llama_shape, rotary_frequencies
+from neuronmodel_worker.engines.llama_shape import EngineRefused, LlamaConfig, llama_shape, rope_scaling
+from neuronmodel_worker.engines.rotary import rotary_frequencies
 from neuronmodel_worker.failures import ArtifactDamaged
 from tests.unit.engine.models import compile_and_load, edit_config, shard, write_model
 
@@ -251,5 +252,5 @@ def test_llama_three_frequencies_are_transformers(tmp_path: Path) -> None:
         "num_attention_heads": 32,
     }
     theirs, _ = ROPE_INIT_FUNCTIONS["llama3"](TheirConfig(**sizes, rope_theta=5e5, rope_scaling=scaling), "cpu")
-    ours = rotary_frequencies(LlamaConfig(**sizes, vocab_size=10, rope_theta=5e5, rope_scaling=scaling), 64)
-    assert torch.allclose(torch.tensor(ours), theirs, rtol=1e-5)
+    config = LlamaConfig(**sizes, vocab_size=10, rope_theta=5e5, rope_scaling=scaling)
+    assert torch.equal(rotary_frequencies(5e5, rope_scaling(config), 64), theirs)

@@ -20,7 +20,7 @@ from neuronmodel_worker.plan import Plan
 if TYPE_CHECKING:
     from neuronmodel_worker.engines.llama import CompiledLlama
 
-GRAPH_SOURCE = Path(__file__).with_name("llama_graph.py")
+GRAPH_SOURCES = [Path(__file__).with_name(name) for name in ("llama_graph.py", "rotary.py")]
 
 
 class CpuEngine:
@@ -32,7 +32,7 @@ class CpuEngine:
 
     def version(self) -> str:
         """The graph's own source is part of it, so that a graph is never older than the code that describes it."""
-        source = hashlib.sha256(GRAPH_SOURCE.read_bytes()).hexdigest()[:12]
+        source = hashlib.sha256(b"".join(file.read_bytes() for file in GRAPH_SOURCES)).hexdigest()[:12]
         return f"cpu torch-{torch_version().partition('+')[0]} graph-{source}"
 
     def graph_inputs(self, plan: Plan, neuron_config: Mapping[str, object]) -> dict[str, object]:

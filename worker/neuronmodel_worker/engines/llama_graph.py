@@ -1,8 +1,9 @@
 """The forward pass of a tensor-parallel Llama, all ranks in one process, as a graph that TorchScript can save.
 
-Every rank computes with its own shard alone; what a collective would carry between devices is a sum (all-reduce) or a
-concatenation (all-gather) here, so a wrong shard gives a wrong answer. No weights are in the graph: `initialize` takes
-them, as NxD's compiled models do.
+The operations are transformers' for Llama, in their order: with one rank the logits are the same to the last bit.
+Every rank computes with its own shard alone; what a collective would carry between devices is a sum (all-reduce, kept
+in float32) or a concatenation (all-gather) here, so a wrong shard gives a wrong answer. No weights are in the graph:
+`initialize` takes them, as NxD's compiled models do.
 
 Suffixes: T tokens, S positions of the cache, V vocabulary, H hidden size, N heads of a rank, K key/value heads of a
 rank, D head size. Lists that have an entry for each layer and rank are flat: layer * degree + rank.
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from neuronmodel_worker.engines.llama_shape import LlamaShape
+from neuronmodel_worker.engines.rotary import rotary_frequencies
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
@@ -77,7 +79,8 @@ class TensorParallelLlama(nn.Module):
         self.transposed_mlp, self.transposed_out = shape.transposed_mlp, shape.transposed_out
         self.skip_gamma_qkv, self.skip_gamma_mlp = shape.skip_gamma_qkv, shape.skip_gamma_mlp
         self.dtype = DTYPES[shape.dtype]
-        self.register_buffer("frequencies", torch.tensor(shape.rotary_frequencies, dtype=torch.float32))
+        frequencies = rotary_frequencies(shape.rope_theta, shape.rope_scaling, shape.head_size)
+        self.register_buffer("frequencies", frequencies)
         self._clear()
 
     def _clear(self) -> None:
@@ -161,11 +164,17 @@ class TensorParallelLlama(nn.Module):
         angles_TD = positions_T.float().unsqueeze(1) * self.frequencies.unsqueeze(0)
         angles_TD = torch.cat([angles_TD, angles_TD], dim=-1)
         cos_TD, sin_TD = angles_TD.cos().to(self.dtype), angles_TD.sin().to(self.dtype)
-        mask_TS = torch.arange(start + tokens_T.size(0)).unsqueeze(0) <= positions_T.unsqueeze(1)
+        mask_TS = self._mask(positions_T)
         for layer in range(self.layers):
             hidden_TH = hidden_TH + self._attention(layer, hidden_TH, cos_TD, sin_TD, mask_TS, start, slot)
             hidden_TH = hidden_TH + self._mlp(layer, hidden_TH)
         return self._logits(hidden_TH[-1:] if last_only else hidden_TH)
+
+    def _mask(self, positions_T: Tensor) -> Tensor | None:
+        """Which earlier positions [T, S] a token sees; None where that is all of them, or a triangle."""
+        if positions_T.size(0) == 1 or int(positions_T[0]) == 0:
+            return None
+        return torch.arange(int(positions_T[-1]) + 1).unsqueeze(0) <= positions_T.unsqueeze(1)
 
     def _embed(self, tokens_T: Tensor) -> Tensor:
         if self.vocabulary_rows > 0:
@@ -190,22 +199,30 @@ class TensorParallelLlama(nn.Module):
         return x_NTD * cos_TD + turned_NTD * sin_TD
 
     def _attention(
-        self, layer: int, hidden_TH: Tensor, cos_TD: Tensor, sin_TD: Tensor, mask_TS: Tensor, start: int, slot: int
+        self,
+        layer: int,
+        hidden_TH: Tensor,
+        cos_TD: Tensor,
+        sin_TD: Tensor,
+        mask_TS: Tensor | None,
+        start: int,
+        slot: int,
     ) -> Tensor:
         normal_TH = self._normalize(hidden_TH)
-        total_TH = torch.zeros_like(hidden_TH)
+        total_TH = torch.zeros_like(hidden_TH, dtype=torch.float32)
         for rank in range(self.degree):
             index = layer * self.degree + rank
             mine_TH = normal_TH
             if not self.skip_gamma_qkv:
                 mine_TH = (self.attention_norms[index] * normal_TH).to(self.dtype)
             total_TH = total_TH + self._rank_attention(index, mine_TH, cos_TD, sin_TD, mask_TS, start, slot)
+        reduced_TH = total_TH.to(self.dtype)
         if self.attention_bias:
-            total_TH = total_TH + self.output_biases[layer * self.degree]
-        return total_TH
+            reduced_TH = reduced_TH + self.output_biases[layer * self.degree]
+        return reduced_TH
 
     def _rank_attention(
-        self, index: int, x_TH: Tensor, cos_TD: Tensor, sin_TD: Tensor, mask_TS: Tensor, start: int, slot: int
+        self, index: int, x_TH: Tensor, cos_TD: Tensor, sin_TD: Tensor, mask_TS: Tensor | None, start: int, slot: int
     ) -> Tensor:
         query, key, value = (
             F.linear(x_TH, self.queries[index]),
@@ -224,18 +241,20 @@ class TensorParallelLlama(nn.Module):
         cached_keys, cached_values = self.cached_keys[index][slot], self.cached_values[index][slot]
         cached_keys[:, start:stop] = self._rotate(key_KTD, cos_TD, sin_TD)
         cached_values[:, start:stop] = value_KTD
-        group = self.heads // self.key_value_heads
         attended_NTD = F.scaled_dot_product_attention(
             self._rotate(query_NTD, cos_TD, sin_TD).unsqueeze(0),
-            cached_keys[:, :stop].repeat_interleave(group, dim=0).unsqueeze(0),
-            cached_values[:, :stop].repeat_interleave(group, dim=0).unsqueeze(0),
+            cached_keys[:, :stop].unsqueeze(0),
+            cached_values[:, :stop].unsqueeze(0),
             mask_TS,
+            is_causal=mask_TS is None and num_tokens > 1,
+            scale=self.head_size**-0.5,
+            enable_gqa=True,
         ).squeeze(0)
         return F.linear(attended_NTD.transpose(0, 1).reshape(num_tokens, -1), self.outputs[index])
 
     def _mlp(self, layer: int, hidden_TH: Tensor) -> Tensor:
         normal_TH = self._normalize(hidden_TH)
-        total_TH = torch.zeros_like(hidden_TH)
+        total_TH = torch.zeros_like(hidden_TH, dtype=torch.float32)
         for rank in range(self.degree):
             index = layer * self.degree + rank
             mine_TH = (self.mlp_norms[index] * normal_TH).to(self.dtype)
@@ -243,9 +262,10 @@ class TensorParallelLlama(nn.Module):
             if self.mlp_bias:
                 gate, up = gate + self.gate_biases[index], up + self.up_biases[index]
             total_TH = total_TH + F.linear(F.silu(gate) * up, self.downs[index])
+        reduced_TH = total_TH.to(self.dtype)
         if self.mlp_bias:
-            total_TH = total_TH + self.down_biases[layer * self.degree]
-        return total_TH
+            reduced_TH = reduced_TH + self.down_biases[layer * self.degree]
+        return reduced_TH
 
     def _logits(self, hidden_TH: Tensor) -> Tensor:
         normal_TH = self._normalize(hidden_TH)

@@ -3,12 +3,11 @@
 The whole of it is part of a compiled model's key, so what is not here cannot change the graph.
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
 from neuronmodel_worker.failures import BadInput, ConfigInvalid
 from neuronmodel_worker.layouts.draft import ModelConfig, parse_config
@@ -60,7 +59,9 @@ class LlamaShape:
     key_value_heads: int
     head_size: int
     norm_epsilon: float
-    rotary_frequencies: tuple[float, ...] = field(repr=False)
+    rope_theta: float
+    rope_scaling: Mapping[str, float] | None
+    """None: no scaling; `factor` alone: linear; with Llama 3's other numbers: Llama 3's."""
     attention_bias: bool
     mlp_bias: bool
     fused_qkv: bool
@@ -100,7 +101,8 @@ def llama_shape(plan: Plan, neuron_config: Mapping[str, object]) -> LlamaShape:
         key_value_heads=len(heads.key_value) // flags.tp_degree,
         head_size=head_size,
         norm_epsilon=config.rms_norm_eps,
-        rotary_frequencies=rotary_frequencies(config, head_size),
+        rope_theta=config.rope_theta,
+        rope_scaling=rope_scaling(config),
         attention_bias=bool(config.attention_bias),
         mlp_bias=bool(config.mlp_bias),
         fused_qkv=flags.fused_qkv,
@@ -168,37 +170,22 @@ class LlamaThreeScaling(BaseModel):
 class LinearScaling(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    factor: NonNegativeFloat
+    factor: PositiveFloat
 
 
-def rotary_frequencies(config: LlamaConfig, head_size: int) -> tuple[float, ...]:
-    """Radians a position, one for each pair of a head's elements. Raises EngineRefused, ConfigInvalid."""
-    plain = tuple(config.rope_theta ** (-2 * pair / head_size) for pair in range(head_size // 2))
+def rope_scaling(config: LlamaConfig) -> Mapping[str, float] | None:
+    """The numbers of `LlamaShape.rope_scaling`. Raises EngineRefused, ConfigInvalid."""
     scaling = config.rope_scaling or {}
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    kinds = {"linear": LinearScaling, "llama3": LlamaThreeScaling}
+    if kind == "default":
+        return None
+    if kind not in kinds:
+        raise EngineRefused(
+            f"config.json has rope_scaling of type {kind!r}, and the CPU engine knows default, linear and llama3. "
+            "Use another checkpoint, or engine: Neuron."
+        )
     try:
-        if kind == "default":
-            return plain
-        if kind == "linear":
-            factor = LinearScaling.model_validate(scaling).factor
-            return tuple(frequency / factor for frequency in plain)
-        if kind == "llama3":
-            return _llama_three(plain, LlamaThreeScaling.model_validate(scaling))
+        return kinds[kind].model_validate(scaling).model_dump()
     except ValidationError as error:
         raise ConfigInvalid(f"rope_scaling in config.json is wrong: {error.errors()[0]['msg'].lower()}.") from error
-    raise EngineRefused(
-        f"config.json has rope_scaling of type {kind!r}, and the CPU engine knows default, linear and llama3. "
-        "Use another checkpoint, or engine: Neuron."
-    )
-
-
-def _llama_three(plain: tuple[float, ...], scaling: LlamaThreeScaling) -> tuple[float, ...]:
-    """Long wavelengths are stretched by `factor`, short ones kept, and those between blended (Llama 3.1)."""
-    low, high = scaling.low_freq_factor, scaling.high_freq_factor
-
-    def scale(frequency: float) -> float:
-        turns = scaling.original_max_position_embeddings * frequency / (2 * math.pi)
-        share = min(max((turns - low) / (high - low), 0.0), 1.0)
-        return (1 - share) * frequency / scaling.factor + share * frequency
-
-    return tuple(map(scale, plain))
