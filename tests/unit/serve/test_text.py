@@ -29,7 +29,7 @@ def test_pieces_make_up_the_text(text: Text, whole: str) -> None:
 def test_any_text_comes_out_as_it_is(text: Text, whole: str) -> None:
     detokenizer = Detokenizer(text.tokenizer)
     tokens = text.encode(whole)
-    expected = text.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+    expected = text.tokenizer.decode(tokens)
     assert "".join([detokenizer.push(token) for token in tokens]) + detokenizer.rest() == expected
 
 

@@ -1,17 +1,12 @@
 """Between text and tokens: the checkpoint's own tokenizer and chat template, and text that appears token by token."""
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from neuronmodel_worker.failures import BadInput
-
-# Nothing of a model comes from anywhere but its directory. Read by huggingface_hub when it is imported.
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+from neuronmodel_worker.serve.tokenizer import Tokenizer, read_settings, read_tokenizer
 
 REPLACEMENT = "\ufffd"
 
@@ -28,45 +23,41 @@ class ChatTemplateError(ValueError):
 class Text:
     """`end_tokens` end an answer."""
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     end_tokens: frozenset[int]
 
     def encode(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text))
+        return self.tokenizer.encode(text)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Raises ChatTemplateError."""
         if not self.tokenizer.chat_template:
             raise ChatTemplateError("This model's tokenizer has no chat template. Use /v1/completions.")
         try:
-            return list(self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True))
+            text = self.tokenizer.render_chat(messages)
         except Exception as error:  # a template is a program of the checkpoint's author: it may raise anything
             raise ChatTemplateError(f"The model's chat template does not take these messages: {error}") from error
+        return self.tokenizer.encode(text, add_special_tokens=False)
 
     def detokenizer(self) -> "Detokenizer":
         return Detokenizer(self.tokenizer)
 
     @property
     def vocabulary(self) -> int:
-        return len(self.tokenizer)
+        return self.tokenizer.size
 
 
 def load_text(source: Path, generation_config: Mapping[str, Any]) -> Text:
     """`generation_config` of the spec beats the checkpoint's files. Raises TokenizerInvalid."""
-    # Not AutoTokenizer: it imports every way to generate text there is, 6 seconds of processor time, to come to this.
-    from transformers import PreTrainedTokenizerFast
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # it would warn that tokenizer_config.json names another class
     try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(source), local_files_only=True)
+        tokenizer = read_tokenizer(source)
     except Exception as error:  # whatever its files make the library raise, it is the files
         what = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TokenizerInvalid(
             f"The tokenizer of {source} cannot be loaded: {what} Put tokenizer.json and tokenizer_config.json of the "
             "checkpoint there."
         ) from error
-    return Text(tokenizer, end_tokens(source, generation_config, tokenizer.eos_token_id))
+    return Text(tokenizer, end_tokens(source, generation_config, tokenizer.end_token))
 
 
 def end_tokens(source: Path, generation_config: Mapping[str, Any], of_tokenizer: int | None) -> frozenset[int]:
@@ -80,10 +71,9 @@ def end_tokens(source: Path, generation_config: Mapping[str, Any], of_tokenizer:
 
 def _json(file: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(file.read_bytes())
+        return read_settings(file)
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 @dataclass
@@ -91,7 +81,7 @@ class Detokenizer:
     """Text as tokens arrive. A token may hold half a character, and may change how the one before is written, so text
     is the difference between two decodings that begin at the same earlier token."""
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     _tokens: list[int] = field(default_factory=list)
     _context: int = 0
     """Where the decodings begin: a little before the first token that is not told yet."""
@@ -113,10 +103,7 @@ class Detokenizer:
         return now[len(before) :]
 
     def _decode(self, start: int, stop: int | None) -> str:
-        text: str = self.tokenizer.decode(
-            self._tokens[start:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
+        return self.tokenizer.decode(self._tokens[start:stop])
 
 
 @dataclass
