@@ -1,6 +1,6 @@
 """`python -m neuronmodel_worker` is the command `neuronmodel`."""
 
-from neuronmodel_worker.cli import main
+from neuronmodel_worker.cli import run_and_exit
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_and_exit()
