@@ -1,8 +1,10 @@
 """From shards the CPU engine computes what transformers computes from the checkpoint; from wrong shards it does not."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from neuronmodel_worker.engines.cpu import CpuEngine
 from neuronmodel_worker.engines.llama_shape import EngineRefused, LlamaConfig, llama_shape, rope_scaling
 from neuronmodel_worker.engines.rotary import rotary_frequencies
 from neuronmodel_worker.failures import ArtifactDamaged
+from neuronmodel_worker.stream import RankTensor
 from tests.unit.engine.models import compile_and_load, edit_config, shard, write_model
 
 TOKENS = torch.randint(0, 131, (17,), generator=torch.Generator().manual_seed(1))
@@ -168,13 +171,41 @@ def test_a_graph_that_was_cut_off_is_damaged(tmp_path: Path) -> None:
         CpuEngine().open(tmp_path / "compiled")
 
 
-def test_shards_without_a_tensor_are_damaged(tmp_path: Path) -> None:
+UP = "layers.1.mlp.up_proj.weight"
+
+
+def cut(tensor: RankTensor) -> RankTensor:
+    return RankTensor(tensor.dtype, tensor.shape, tensor.data[:-1])
+
+
+def narrowed(tensor: RankTensor) -> RankTensor:
+    return RankTensor("BF16", tensor.shape, tensor.data.astype(np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda up: {}, rf"the tensor {UP} of rank 2 is missing, and its graph takes F32 \[34, 72\]"),
+        (lambda up: {UP: cut(up)}, rf"the tensor {UP} of rank 2 is F32 \[33, 72\], and its graph takes F32 \[34, 72\]"),
+        (lambda up: {UP: narrowed(up)}, rf"{UP} of rank 2 is BF16 \[34, 72\], and its graph takes F32"),
+    ],
+)
+def test_tensors_that_the_graph_does_not_take_are_told_by_name(
+    tmp_path: Path, change: Callable[[RankTensor], dict[str, RankTensor]], what: str
+) -> None:
     write_model(tmp_path / "source")
-    flags = {"tp_degree": 3}
+    flags = {"tp_degree": 3, "torch_dtype": "float32"}
     plan, ranks = shard(tmp_path / "source", flags)
-    ranks[2] = {n: t for n, t in ranks[2].items() if n != "layers.1.mlp.up_proj.weight"}
-    with pytest.raises(ArtifactDamaged, match="rank tensors are not those"):
+    ranks[2] = {**{n: t for n, t in ranks[2].items() if n != UP}, **change(ranks[2][UP])}
+    with pytest.raises(ArtifactDamaged, match=what):
         compile_and_load(plan, flags, ranks, tmp_path / "compiled")
+
+
+def test_a_rank_too_few_is_told(tmp_path: Path) -> None:
+    write_model(tmp_path / "source")
+    plan, ranks = shard(tmp_path / "source", {"tp_degree": 3})
+    with pytest.raises(ArtifactDamaged, match="takes 3 ranks, and tensors of 2 came"):
+        compile_and_load(plan, {"tp_degree": 3}, ranks[:2], tmp_path / "compiled")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 
 from neuronmodel_worker.engines import Limits, Sampling, Steps
 from neuronmodel_worker.engines.llama_graph import build_graph, empty_cache
@@ -37,7 +38,8 @@ def compile_llama(shape: LlamaShape, version: str, directory: Path, progress: St
 def open_llama(directory: Path) -> "CompiledLlama":
     """Raises ArtifactDamaged."""
     try:
-        shape = LlamaShape(**json.loads((directory / DESCRIPTION_FILE).read_bytes())["shape"])
+        description = json.loads((directory / DESCRIPTION_FILE).read_bytes())
+        shape = TypeAdapter(LlamaShape).validate_python(description["shape"])
         graph = torch.jit.load(str(directory / GRAPH_FILE))  # type: ignore[no-untyped-call]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ArtifactDamaged(directory, f"its graph cannot be loaded ({last_line(error)})") from error
@@ -51,15 +53,12 @@ class CompiledLlama:
         self._directory = directory
 
     def load(self, ranks: Sequence[Mapping[str, RankTensor]]) -> "LoadedLlama":
+        check_ranks(ranks, self._shape, self._directory)
         weights = [{name: as_torch(tensor) for name, tensor in rank.items()} for rank in ranks]
         if self._shape.skip_gamma_mlp:
             refuse_zero_norms(weights)
-        try:
-            with torch.inference_mode():
-                self._graph.initialize(weights, empty_cache(self._shape), empty_cache(self._shape))
-        except RuntimeError as error:
-            what = f"the rank tensors are not those that its graph takes ({last_line(error)})"
-            raise ArtifactDamaged(self._directory, what) from error
+        with torch.inference_mode():
+            self._graph.initialize(weights, empty_cache(self._shape), empty_cache(self._shape))
         shape = self._shape
         return LoadedLlama(self._graph, Limits(shape.context_length, shape.sequence_length, shape.batch_size))
 
@@ -107,6 +106,19 @@ def as_torch(tensor: RankTensor) -> torch.Tensor:
     """The same memory as a tensor of PyTorch's."""
     wrapped = torch.from_numpy(tensor.data)
     return wrapped.view(torch.bfloat16) if tensor.dtype == "BF16" else wrapped
+
+
+def check_ranks(ranks: Sequence[Mapping[str, RankTensor]], shape: LlamaShape, directory: Path) -> None:
+    """Raises ArtifactDamaged when the ranks' tensors are not, by name, type and shape, those that the graph takes."""
+    if len(ranks) != shape.degree:
+        raise ArtifactDamaged(directory, f"its graph takes {shape.degree} ranks, and tensors of {len(ranks)} came")
+    for number, rank in enumerate(ranks):
+        for name, (dtype, size) in shape.rank_tensors.items():
+            expected, tensor = f"{dtype} {list(size)}", rank.get(name)
+            found = f"{tensor.dtype} {list(tensor.data.shape)}" if tensor else "missing"
+            if found != expected:
+                what = f"the tensor {name} of rank {number} is {found}, and its graph takes {expected}"
+                raise ArtifactDamaged(directory, what)
 
 
 def refuse_zero_norms(weights: Weights) -> None:

@@ -46,6 +46,10 @@ class Lengths(BaseModel):
     max_context_length: PositiveInt | None = None
 
 
+# Type, by safetensors' names, and shape.
+TensorForm = tuple[str, tuple[int, ...]]
+
+
 @dataclass(frozen=True)
 class LlamaShape:
     """`heads` and `key_value_heads` are one rank's, padding included; `vocabulary` and `hidden_size` the model's."""
@@ -76,6 +80,8 @@ class LlamaShape:
     sequence_length: int
     context_length: int
     """The longest prompt."""
+    rank_tensors: Mapping[str, TensorForm]
+    """What every rank hands over, by name."""
 
     def inputs(self) -> dict[str, object]:
         return asdict(self)
@@ -115,6 +121,7 @@ def llama_shape(plan: Plan, neuron_config: Mapping[str, object]) -> LlamaShape:
         batch_size=lengths.batch_size,
         sequence_length=lengths.seq_len,
         context_length=min(lengths.max_context_length or lengths.seq_len, lengths.seq_len),
+        rank_tensors={tensor.name: (tensor.dtype, tensor.shape) for tensor in plan.tensors},
     )
 
 
@@ -177,7 +184,7 @@ def rope_scaling(config: LlamaConfig) -> Mapping[str, float] | None:
     """The numbers of `LlamaShape.rope_scaling`. Raises EngineRefused, ConfigInvalid."""
     scaling = config.rope_scaling or {}
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
-    kinds = {"linear": LinearScaling, "llama3": LlamaThreeScaling}
+    kinds: dict[str, type[BaseModel]] = {"linear": LinearScaling, "llama3": LlamaThreeScaling}
     if kind == "default":
         return None
     if kind not in kinds:
