@@ -13,7 +13,7 @@ from torch import Tensor
 def rotary_frequencies(theta: float, scaling: Mapping[str, float] | None, head_size: int) -> Tensor:
     """Radians a position in float32, one for each pair of a head's elements; see `LlamaShape.rope_scaling`."""
     exponents = torch.arange(0, head_size, 2, dtype=torch.int64).to(torch.float32) / head_size
-    plain = 1.0 / (theta**exponents)
+    plain: Tensor = 1.0 / (theta**exponents)
     if not scaling:
         return plain
     if "low_freq_factor" in scaling:
