@@ -12,6 +12,8 @@ DEGREE = 3
 PROMPT = "The capital of France is"
 SECONDS = 240.0
 SPEC = {
+    # Long enough for the longest answer that is under way when a worker is told to end.
+    "worker": {"terminationGracePeriodSeconds": 60},
     "compile": {"torchDtype": "bfloat16", "sequenceLength": 512, "maxContextLength": 256},
     "artifacts": {"template": {"size": "2Gi"}},
 }

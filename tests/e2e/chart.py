@@ -10,6 +10,7 @@ from hack.cluster.binaries import binary
 from hack.cluster.layout import LAYOUT, PROJECT, REGISTRY
 
 from .cluster import Cluster, Object
+from .waiting import eventually
 
 CHART = PROJECT / "charts" / "neuronmodel"
 RELEASE = "neuronmodel"
@@ -44,7 +45,9 @@ class Chart:
         )
 
     def uninstall(self) -> None:
+        """And wait until the operator is gone: Helm waits for the Deployment alone."""
         helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "60s")
+        eventually(lambda: not self.operator_pods(), seconds=60, what="the operator to go")
 
     def operator_pods(self) -> list[Object]:
         labels = f"app.kubernetes.io/instance={RELEASE}"
