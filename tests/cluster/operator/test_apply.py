@@ -81,6 +81,15 @@ async def bench(api: Api, namespace: str) -> Bench:
     return Bench(api, ModelKey(namespace, "smol", made["metadata"]["uid"]))
 
 
+@pytest.fixture
+async def left_alone(bench: Bench) -> Bench:
+    """An operator that is installed on the cluster writes nothing to a NeuronModel that goes without our finalizer."""
+    hold = {"metadata": {"finalizers": ["example.com/hold"]}}
+    await bench.api.merge(client.MODEL, bench.key.namespace, bench.key.name, hold)
+    await delete(bench.api, client.MODEL, (await bench.look()).raw)
+    return bench
+
+
 def status(reason: str = "Preparing", phase: Phase = Phase.PREPARING) -> NeuronModelStatus:
     ready = Condition(type=ConditionType.READY, status="Unknown", reason=reason, last_transition_time=NOW)
     return NeuronModelStatus(observed_generation=1, phase=phase, conditions=(ready,), endpoint="http://smol")
@@ -240,16 +249,16 @@ async def test_a_delete_removes_a_job_with_its_pods_and_what_is_gone_is_no_error
     assert not (await bench.carry_out(plan)).written
 
 
-async def test_the_status_is_written_once_and_only_when_it_changes(bench: Bench) -> None:
-    first = await bench.carry_out(Plan(status=status()))
-    again = await bench.carry_out(Plan(status=status()))
+async def test_the_status_is_written_once_and_only_when_it_changes(left_alone: Bench) -> None:
+    first = await left_alone.carry_out(Plan(status=status()))
+    again = await left_alone.carry_out(Plan(status=status()))
     assert again.snapshot.raw["metadata"]["resourceVersion"] == first.snapshot.raw["metadata"]["resourceVersion"]
     assert first.snapshot.observed.model.status == status()
 
 
-async def test_what_the_status_no_longer_says_is_removed(bench: Bench) -> None:
-    await bench.carry_out(Plan(status=status()))
-    outcome = await bench.carry_out(Plan(status=replace_status(status(), endpoint=None)))
+async def test_what_the_status_no_longer_says_is_removed(left_alone: Bench) -> None:
+    await left_alone.carry_out(Plan(status=status()))
+    outcome = await left_alone.carry_out(Plan(status=replace_status(status(), endpoint=None)))
     assert "endpoint" not in outcome.snapshot.raw["status"]
     assert outcome.snapshot.raw["status"]["phase"] == "Preparing"
 
@@ -263,13 +272,14 @@ async def test_a_status_is_never_written_to_a_successor_of_the_name(bench: Bench
     assert caught.value.status == 409
 
 
-async def test_an_event_said_again_is_counted(bench: Bench) -> None:
+async def test_an_event_said_again_is_counted(left_alone: Bench) -> None:
     plan = Plan(events=(EventNote("Warning", "ClaimNotFound", "claim models does not exist; make it"),))
-    await bench.carry_out(plan)
-    bench.applier = bench.new_applier()
-    await bench.carry_out(plan)
-    fields = f"involvedObject.uid={bench.key.uid}"
-    (event,) = await bench.api.list(client.EVENT, bench.key.namespace, fields=fields)
+    await left_alone.carry_out(plan)
+    left_alone.applier = left_alone.new_applier()
+    await left_alone.carry_out(plan)
+    fields = f"involvedObject.uid={left_alone.key.uid}"
+    events = await left_alone.api.list(client.EVENT, left_alone.key.namespace, fields=f"{fields},reason=ClaimNotFound")
+    (event,) = events
     assert (event["count"], event["reason"], event["source"]["component"]) == (2, "ClaimNotFound", names.FIELD_MANAGER)
 
 
