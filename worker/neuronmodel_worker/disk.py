@@ -38,7 +38,7 @@ def require_space(directory: Path, nbytes: int) -> None:
 
 
 @contextmanager
-def writing_to(directory: Path, needed_bytes: int = 0) -> Iterator[None]:
+def writing_to(directory: Path, needed_bytes: int | None = None) -> Iterator[None]:
     """Turns what the system says of a write below `directory` into ArtifactsVolumeFull or ArtifactsUnwritable."""
     try:
         yield

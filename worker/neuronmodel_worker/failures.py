@@ -144,10 +144,13 @@ class ArtifactsVolumeFull(WorkerFailure):
     reason = "ArtifactsVolumeFull"
     exit_code = exits.NO_SPACE
 
-    def __init__(self, directory: Path, needed_bytes: int, free_bytes: int) -> None:
+    def __init__(self, directory: Path, needed_bytes: int | None, free_bytes: int) -> None:
+        """`needed_bytes` None: a write failed whose size says nothing about what the whole needs."""
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
-        super().__init__(
-            f"{needed_bytes:,} bytes are needed on the volume of {directory} and {free_bytes:,} are free. Enlarge the "
-            "volume, or delete NeuronModels or files on it that are no longer used."
+        found = (
+            f"The volume of {directory} is full: {free_bytes:,} bytes are free."
+            if needed_bytes is None
+            else f"{needed_bytes:,} bytes are needed on the volume of {directory} and {free_bytes:,} are free."
         )
+        super().__init__(f"{found} Enlarge the volume, or delete NeuronModels or files on it that are no longer used.")

@@ -52,9 +52,11 @@ class Preparation:
     def result(self) -> Result:
         with self.job.clock.phase("ArtifactsChecked"):
             store = Store(self.job.artifacts)
+            self._require_space(store)
             self._refer(store)
             compiled = store.find(COMPILED, self.wanted.compiled_key)
             shards = store.find(SHARDS, self.wanted.shards_key) if self.wanted.shards_key else None
+            # Again: a set that was there may have been damaged, and its place is not free.
             if self.wanted.shards_key and not shards:
                 store.require_space(self.plan.output_bytes)
         compiled = compiled or self._compile(store)
@@ -62,6 +64,11 @@ class Preparation:
             shards = self._shard(store, self.wanted.shards_key)
         store.unrefer(self.job.owner, keep=self.wanted.keys)
         return self._result([each for each in (compiled, shards) if each])
+
+    def _require_space(self, store: Store) -> None:
+        """Before the first byte: on a full volume not even a reference can be written, which would tell no figure."""
+        if self.wanted.shards_key and not store.path(SHARDS, self.wanted.shards_key).exists():
+            store.require_space(self.plan.output_bytes)
 
     def _refer(self, store: Store) -> None:
         """Before looking: what is referred to is not collected by others meanwhile."""
