@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from .cluster import Object
 from .neuronmodels import Applied
 from .room import Room
+from .waiting import eventually
 
 SECONDS = 240.0
 """A dozen models share two processors."""
@@ -34,5 +35,10 @@ def assert_explained(scenario: Scenario, model: Applied) -> None:
     condition = model.await_reason(scenario.reason, seconds=SECONDS)
     missing = [words for words in scenario.says if words not in condition.message]
     assert not missing, f"the message lacks {missing}: {condition.message}"
-    events = model.cluster.kubectl("get", "events", f"--namespace={model.namespace}", "--output=json")
-    assert scenario.reason in events, "no event told of it"
+    # The Event is written right after the status.
+    eventually(lambda: scenario.reason in event_reasons(model), seconds=10, what=f"an Event {scenario.reason}")
+
+
+def event_reasons(model: Applied) -> set[str]:
+    events = model.cluster.find("Event", model.namespace)
+    return {event["reason"] for event in events if event["involvedObject"]["name"] == model.name}
