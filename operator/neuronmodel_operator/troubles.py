@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from neuronmodel_api import exits
+from neuronmodel_api import exits, names
 from neuronmodel_api.report import Report
 from neuronmodel_operator.observed import Refusal
 from neuronmodel_operator.situation import Situation
@@ -132,7 +132,7 @@ def _crashed(s: Situation, pod: PodView) -> Trouble | None:
     end = pod.ended
     if end is None or end.exit_code == exits.OK:
         return None
-    return _end_trouble(pod, end, s.report(pod) or s.former_report(pod))
+    return _end_trouble(s, pod, end, s.report(pod) or s.former_report(pod))
 
 
 def _crashing(s: Situation, pod: PodView) -> Trouble | None:
@@ -140,7 +140,7 @@ def _crashing(s: Situation, pod: PodView) -> Trouble | None:
     end, until = pod.former_end, crashing_until(s, pod)
     if end is None or until is None or s.now >= until:
         return None
-    return _end_trouble(pod, end, s.former_report(pod))
+    return _end_trouble(s, pod, end, s.former_report(pod))
 
 
 def crashing_until(s: Situation, pod: PodView) -> datetime | None:
@@ -155,11 +155,16 @@ def crashing_until(s: Situation, pod: PodView) -> datetime | None:
     return pod.running_since + (end.finished_at - end.started_at) * 1.1 + CRASH_MARGIN
 
 
-def _end_trouble(pod: PodView, end: Ended, report: Report | None) -> Trouble:
+def _end_trouble(s: Situation, pod: PodView, end: Ended, report: Report | None) -> Trouble:
     if report and report.failure:
-        return Trouble(report.failure.reason, shortened(report.failure.message))
+        return Trouble(report.failure.reason, shortened(_in_users_words(s, report.failure.message)))
     reason = _EXIT_REASONS.get(end.exit_code, "WorkerCrashed")
     return Trouble(reason, shortened(crash_sentence(pod, end)))
+
+
+def _in_users_words(s: Situation, message: str) -> str:
+    """The pod's path of the artifacts says nothing to a user; the claim does. (The worker itself names the source.)"""
+    return message.replace(names.ARTIFACTS_MOUNT, f"claim {s.artifacts_claim}")
 
 
 def crash_sentence(pod: PodView, end: Ended) -> str:

@@ -132,10 +132,10 @@ SCENARIOS = (
         "too-small",
         too_small,
         "ArtifactsVolumeFull",
-        ("bytes", "Enlarge"),
+        ("bytes", "claim too-small-artifacts", "Enlarge"),
         lambda room, model: model.change(sharding={"strategy": "ShardOnLoad"}),
     ),
-    Scenario("full", full, "ArtifactsVolumeFull", ("bytes", "delete"), make_space),
+    Scenario("full", full, "ArtifactsVolumeFull", ("bytes", "claim full", "delete"), make_space),
     Scenario(
         "image-absent",
         image_absent,
