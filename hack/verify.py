@@ -53,7 +53,8 @@ def main() -> int:
 
 @contextmanager
 def _cluster() -> Iterator["_Ready"]:
-    was_up = subprocess.run((*CLUSTER, "status", "--quiet"), cwd=PROJECT, check=False).returncode == 0
+    status = subprocess.run((*CLUSTER, "status", "--quiet"), cwd=PROJECT, capture_output=True, check=False)
+    was_up = status.returncode == 0
     with tempfile.NamedTemporaryFile("w+", prefix="neuronmodel-cluster-", suffix=".log", delete=False) as log:
         setup = subprocess.Popen(
             ["bash", "-c", '"$@" up && "$@" model && "$@" images', "setup", *CLUSTER],

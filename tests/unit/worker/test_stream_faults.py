@@ -48,6 +48,7 @@ def weights_file(plan: Plan) -> Path:
 def test_a_full_volume_is_noticed_before_the_first_byte(plan: Plan, small_volume: Path) -> None:
     with pytest.raises(ArtifactsVolumeFull) as failure:
         run(plan, FileSink(small_volume / "weights"))
+    assert failure.value.needed_bytes is not None
     assert failure.value.needed_bytes > 65536 >= failure.value.free_bytes
     assert f"{failure.value.needed_bytes:,}" in str(failure.value)
     assert f"{failure.value.free_bytes:,}" in str(failure.value)
