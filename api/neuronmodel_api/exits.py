@@ -17,7 +17,7 @@ TRANSIENT: Final = 75
 SOURCE_CHANGED: Final = 76
 """The checkpoint is no longer what was prepared: `prepare` has to run again."""
 ARTIFACT_DAMAGED: Final = 77
-"""What was prepared is missing or damaged: `prepare` has to run again."""
+"""What was prepared is missing, damaged or of another version: `prepare` has to run again."""
 
 PREPARE_AGAIN: Final = frozenset({SOURCE_CHANGED, ARTIFACT_DAMAGED})
 FINAL: Final = frozenset({USAGE, BAD_INPUT, NO_ENGINE})

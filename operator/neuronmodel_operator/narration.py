@@ -7,7 +7,7 @@ from neuronmodel_operator.plan import EventNote
 
 _QUIET: Final = frozenset({"Suspended", "ScaledToZero", "Terminating"})
 """Reasons of a False that the user asked for."""
-_REJECTED: Final = frozenset({"SourceChanged", "ArtifactDamaged"})
+_REJECTED: Final = frozenset({"SourceChanged", "ArtifactDamaged", "ArtifactsOutdated"})
 """Reasons of an Unknown that are more than waiting: a worker turned down what was prepared."""
 _TOLD: Final = (
     ConditionType.SOURCE_RESOLVED,

@@ -88,6 +88,9 @@ REASONS: Final[dict[str, Reason]] = {
         "The artifacts volume can't be written.", "Check it, and that group 65532 may write to it."
     ),
     "ArtifactDamaged": Reason("What was prepared is missing or damaged.", "Nothing: `prepare` builds it again."),
+    "ArtifactsOutdated": Reason(
+        "What was prepared is of another version than the worker's image reads.", "Nothing: `prepare` builds it again."
+    ),
     "LayoutRefused": Reason(
         "NxD Inference refuses this combination of model, degree and flags, or there is no layout for it.",
         "Choose a degree and flags that the message allows.",

@@ -130,6 +130,19 @@ class ArtifactDamaged(WorkerFailure):
         super().__init__(f"The artifact {path} is damaged: {what}. It is not served from and has to be built again.")
 
 
+class ArtifactsOutdated(WorkerFailure):
+    """Keys hold the versions of what builds and what reads: another image may read another format."""
+
+    reason = "ArtifactsOutdated"
+    exit_code = exits.ARTIFACT_DAMAGED
+
+    def __init__(self, what: str, prepared: str | None, wanted: str | None) -> None:
+        super().__init__(
+            f"The {what} was prepared under the key {prepared}, and this worker reads {wanted}: it is of another "
+            "version, or was given other flags. It is not served from and has to be prepared again."
+        )
+
+
 class ArtifactsUnwritable(WorkerFailure):
     reason = "ArtifactsUnwritable"
 

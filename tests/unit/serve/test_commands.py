@@ -89,6 +89,19 @@ def test_a_damaged_shard_is_rebuilt(place: Place) -> None:
     assert "Compiled" not in phases(again)
 
 
+@pytest.mark.parametrize(("key", "what"), [("compiledKey", "compiled model"), ("shardsKey", "set of shards")])
+def test_what_was_prepared_under_another_key_is_not_served(place: Place, key: str, what: str) -> None:
+    result = place.prepare().result
+    assert result is not None
+    other = place.prepare(neuronConfig={"tp_degree": 1, "torch_dtype": "float32", "seq_len": 64}).result
+    assert other is not None
+    ended = place.run("serve", **{**returned(result.to_json()), key: other.to_json()[key]})
+    assert ended.code == exits.ARTIFACT_DAMAGED
+    assert ended.report.failure is not None
+    assert ended.report.failure.reason == "ArtifactsOutdated"
+    assert what in ended.report.failure.message
+
+
 def test_a_source_that_changed_after_prepare_is_not_served(place: Place) -> None:
     result = place.prepare().result
     assert result is not None

@@ -20,7 +20,7 @@ from aiohttp import web
 from neuronmodel_api.config import Strategy, WorkerConfig
 from neuronmodel_worker.artifacts import Wanted, wanted_artifacts
 from neuronmodel_worker.engines import CompiledModel, Engine, LoadedModel, Sampling, open_engine
-from neuronmodel_worker.failures import ArtifactDamaged, SourceChanged
+from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsOutdated, SourceChanged
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.prepare import WEIGHTS, disk_rates, open_source
@@ -75,10 +75,10 @@ class Loading:
         return self._hand_over(compiled, self._ranks(plan, shards_key))
 
     def _keys(self, plan: Plan, engine: Engine) -> tuple[str, str | None]:
-        """What prepare returned; on a host without an operator, what it would return."""
+        """What prepare would return. Raises ArtifactsOutdated when that is not what it did return to the operator."""
+        wanted = wanted_artifacts(self.job.config, plan, engine)
         if self.job.config.compiled_key:
-            return self.job.config.compiled_key, self.job.config.shards_key
-        wanted: Wanted = wanted_artifacts(self.job.config, plan, engine)
+            check_prepared(self.job, wanted)
         return wanted.compiled_key, wanted.shards_key
 
     def _find(self, kind: Kind, key: str) -> SealedSet:
@@ -125,6 +125,14 @@ def check_fingerprint(job: Run, plan: Plan) -> None:
     expected, found = job.config.source_fingerprint, plan.checkpoint.fingerprint
     if expected and expected != found:
         raise SourceChanged(job.source, f"its fingerprint is {found}, and {expected} was prepared")
+
+
+def check_prepared(job: Run, wanted: Wanted) -> None:
+    prepared = job.config
+    if prepared.compiled_key != wanted.compiled_key:
+        raise ArtifactsOutdated("compiled model", prepared.compiled_key, wanted.compiled_key)
+    if prepared.shards_key != wanted.shards_key:
+        raise ArtifactsOutdated("set of shards", prepared.shards_key, wanted.shards_key)
 
 
 def default_sampling(neuron_config: dict[str, Any]) -> Sampling:
