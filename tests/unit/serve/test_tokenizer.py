@@ -1,6 +1,7 @@
 """Tokens and chat templates are transformers', which is asked for the same each time."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,10 @@ def test_a_whole_text_is_encoded_whatever_was_set_for_training(directory: Path) 
         assert ours.encode(text) == theirs.encode(text)
 
 
-@pytest.mark.skipif(not (SMOL / "tokenizer.json").exists(), reason=f"{SMOL} is not there")
+@pytest.mark.skipif(
+    not (SMOL / "tokenizer.json").exists() and not os.environ.get("CI"),
+    reason=f"{SMOL} is not there: `python3 -m hack.cluster model` makes it",
+)
 def test_a_real_models_tokenizer_is_transformers() -> None:
     ours, theirs = both(SMOL)
     text = "The <|im_start|> naïve façade – 東京 🙂🙃\n\n   12345 don't"

@@ -40,7 +40,7 @@ def assert_same(found: NDArray[Any], expected: torch.Tensor, dtype: str) -> None
     assert torch.equal(ours[number].view(integer), expected[number].view(integer))
 
 
-@pytest.mark.parametrize(("source", "target"), product(TORCH, TARGETS))
+@pytest.mark.parametrize(("source", "target"), list(product(TORCH, TARGETS)))
 @pytest.mark.parametrize("transposed", [False, True])
 def test_casts_round_as_pytorch_does(source: str, target: str, transposed: bool) -> None:
     values = hard_values(source)
@@ -50,7 +50,7 @@ def test_casts_round_as_pytorch_does(source: str, target: str, transposed: bool)
     assert_same(stored, expected.T.contiguous() if transposed else expected, target)
 
 
-@pytest.mark.parametrize(("weight", "gamma", "target"), product(TORCH, TORCH, TARGETS))
+@pytest.mark.parametrize(("weight", "gamma", "target"), list(product(TORCH, TORCH, TARGETS)))
 def test_products_have_pytorchs_promoted_type(weight: str, gamma: str, target: str) -> None:
     values = hard_values(weight)
     factor = np.ascontiguousarray(hard_values(gamma).reshape(-1)[1 :: len(hard_values(gamma))][: values.shape[1]])
