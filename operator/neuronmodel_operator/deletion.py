@@ -56,6 +56,8 @@ def going(s: Situation) -> Going:
 def _given_up(s: Situation) -> str | None:
     if s.observed.namespace_terminating:
         return "the namespace is being deleted and takes no Job"
+    if s.has_foreign_claim:
+        return f"the claim {s.artifacts_claim} was not made for this NeuronModel"
     if s.is_missing(s.artifacts_claim):
         # After a clean-up of ours that is as it should be.
         done = s.cleanup_job is not None and s.cleanup_job.state is JobState.SUCCEEDED

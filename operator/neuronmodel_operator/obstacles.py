@@ -18,6 +18,12 @@ def source_obstacle(s: Situation) -> Trouble | None:
 
 
 def artifacts_obstacle(s: Situation) -> Trouble | None:
+    if s.has_foreign_claim:
+        return Trouble(
+            "NameTaken",
+            f"There is a claim {s.artifacts_claim} that was not made for this NeuronModel, and it is left alone. Name "
+            "it in spec.artifacts.persistentVolumeClaim, delete it, or give the NeuronModel another name.",
+        )
     claim = s.spec.artifacts.persistent_volume_claim
     return _missing(s, "ArtifactsClaimMissing", claim.claim_name, "spec.artifacts") if claim else None
 

@@ -112,6 +112,15 @@ class Situation:
     def is_missing(self, name: str) -> bool:
         return self.claim(name).object is None
 
+    @property
+    def has_foreign_claim(self) -> bool:
+        """Whether the templated claim's name is that of a claim which is not ours: it is not mounted, nor deleted."""
+        claim = self.claim(self.artifacts_claim).object
+        if claim is None or self.spec.artifacts.template is None:
+            return False
+        ours = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_MODEL: self.model.name}
+        return not ours.items() <= (claim["metadata"].get("labels") or {}).items()
+
     # What was prepared.
 
     @cached_property

@@ -50,7 +50,7 @@ def artifacts(s: Situation) -> Step:
 
 def _claim(s: Situation) -> tuple[Manifest, ...]:
     template = s.spec.artifacts.template
-    if template is None:
+    if template is None or s.has_foreign_claim:
         return ()
     existing = s.claim(names.templated_claim(s.model.name)).object
     wanted = artifacts_claim(s.model, template, existing)

@@ -3,7 +3,7 @@
 import pytest
 
 from neuronmodel_api import names
-from neuronmodel_api.status import Phase
+from neuronmodel_api.status import ConditionType, Phase
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import Cluster, OperatorKilledError, Run, component, failing
 
@@ -151,3 +151,16 @@ def test_a_claim_of_the_users_is_cleaned_and_never_deleted() -> None:
     assert cluster.is_gone
     assert "store" in cluster.claims
     assert [line for line in cluster.log if line.startswith("create Job smol-cleanup")]
+
+
+def test_a_claim_of_the_name_that_was_not_made_for_it_is_neither_written_to_nor_deleted() -> None:
+    cluster = Cluster.of(DELETED.build(), claims=("models", CLAIM))
+    cluster.run(10)
+    assert cluster.reason(ConditionType.ARTIFACTS_READY) == cluster.reason() == ("False", "NameTaken")
+    assert (cluster.jobs, cluster.pods) == ({}, {})
+    cluster.delete_model()
+    cluster.run(10)
+    assert cluster.is_gone
+    assert CLAIM in cluster.claims
+    assert not [line for line in cluster.log if "Job" in line]
+    assert warned(cluster) == [f"Artifacts may be left behind: the claim {CLAIM} was not made for this NeuronModel."]
