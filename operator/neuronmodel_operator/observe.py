@@ -114,7 +114,8 @@ async def look(api: Api, key: ModelKey, now: datetime) -> Snapshot | None:
 
 
 def parse_model(raw: Object) -> Model:
-    """Raises pydantic.ValidationError for a spec that this version can't read; a status like that is begun anew."""
+    """Raises pydantic.ValidationError for a spec that this version can't read; what of a status is like that is
+    begun anew."""
     meta = raw["metadata"]
     deletion = meta.get("deletionTimestamp")
     return Model(
@@ -132,10 +133,12 @@ def parse_model(raw: Object) -> Model:
 
 
 def _parse_status(raw: Mapping[str, Any]) -> NeuronModelStatus:
+    """Of a status that another version wrote, what this one can't read is left out: the starts outlive a rollback."""
     try:
         return NeuronModelStatus.model_validate(raw)
-    except ValidationError:
-        return NeuronModelStatus()
+    except ValidationError as error:
+        unread = {place["loc"][0] for place in error.errors()}
+        return _parse_status({name: value for name, value in raw.items() if name not in unread})
 
 
 def claim_names(model: Model) -> frozenset[str]:

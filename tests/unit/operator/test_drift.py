@@ -18,6 +18,7 @@ from neuronmodel_operator.observe import parse_model
 from neuronmodel_operator.plan import Manifest
 
 Object = dict[str, Any]
+STAMP = "2026-01-01T00:00:00Z"
 
 
 def observed(name: str) -> Object:
@@ -121,3 +122,11 @@ def test_a_claim_grows_and_never_shrinks(asked: str, requested: str) -> None:
 def test_what_is_immutable_in_a_claim_stays_as_it_exists() -> None:
     template = ClaimTemplate(size="2Gi", storage_class_name="other", access_modes=("ReadWriteMany",))
     assert is_as_wanted(observed("claim"), artifacts_claim(MODEL, template, observed("claim")))
+
+
+def test_what_another_version_wrote_into_a_status_takes_nothing_else_with_it() -> None:
+    raw = observed("model")
+    condition = {"type": "OfTomorrow", "status": "True", "reason": "New", "message": "", "lastTransitionTime": STAMP}
+    start = {"id": "u/0", "cause": "Created", "outcome": "Ready", "startedAt": STAMP}
+    read = parse_model(raw | {"status": {"conditions": [condition], "starts": [start], "lastLoad": "1.0s"}}).status
+    assert (read.conditions, read.last_load, [one.id for one in read.starts]) == ((), "1.0s", ["u/0"])
