@@ -15,6 +15,8 @@ from openai import AuthenticationError, OpenAI
 
 from neuronmodel_api import exits
 from neuronmodel_api.report import Report, State
+from neuronmodel_worker.engines import Sampling
+from neuronmodel_worker.serve.command import default_sampling
 from tests.unit.engine.models import edit_config, write_chat_model
 from tests.unit.serve.workers import Place, Worker, returned
 
@@ -260,3 +262,21 @@ def test_the_last_report_fits_a_termination_message(place: Place) -> None:
     shutil.rmtree(place.source)
     ended = place.run("prepare", sourceDisplay="x" * 200)
     assert len(json.dumps(ended.report.to_json())) < 4096
+
+
+@pytest.mark.parametrize(
+    ("device", "sampling"),
+    [
+        (None, Sampling()),
+        ({}, Sampling(temperature=0.0)),
+        ({"top_k": 50, "temperature": 0.7}, Sampling(temperature=0.0)),
+        ({"do_sample": True}, Sampling(top_k=1)),
+        ({"do_sample": True, "top_k": 50, "top_p": 0.9}, Sampling(top_p=0.9, top_k=50)),
+        ({"do_sample": True, "top_k": -1}, Sampling(top_k=256)),
+        ({"do_sample": True, "top_k": -1, "global_topk": 64}, Sampling(top_k=64)),
+    ],
+)
+def test_a_request_that_says_nothing_is_answered_as_the_device_would(
+    device: dict[str, Any] | None, sampling: Sampling
+) -> None:
+    assert default_sampling({} if device is None else {"on_device_sampling_config": device}) == sampling

@@ -136,16 +136,18 @@ def check_prepared(job: Run, wanted: Wanted) -> None:
 
 
 def default_sampling(neuron_config: dict[str, Any]) -> Sampling:
-    """What a request that says nothing gets: what the graph would sample on the device with, else OpenAI's defaults."""
+    """What a request that says nothing gets: what the graph would sample on the device with (absent fields by NxD
+    Inference's OnDeviceSamplingConfig), else OpenAI's defaults."""
     device = neuron_config.get("on_device_sampling_config")
     if not isinstance(device, dict):
         return Sampling()
-    if device.get("do_sample") is False:
+    if not device.get("do_sample"):
         return Sampling(temperature=0.0)
+    top_k = int(device.get("top_k") or 1)
     return Sampling(
         temperature=float(device.get("temperature", 1.0)),
         top_p=float(device.get("top_p", 1.0)),
-        top_k=int(device["top_k"]) if int(device.get("top_k") or 0) > 0 else None,
+        top_k=top_k if top_k > 0 else int(device.get("global_topk") or 256),
     )
 
 
