@@ -70,6 +70,8 @@ OFF: list[tuple[str, Any]] = [
     ("batch_size", 8),
     ("on_device_sampling_config", {"top_k": 1}),
     ("attn_kernel_enabled", True),
+    ("qkv_kernel_enabled", True),
+    ("torch_dtype", "bfloat16"),
 ]
 
 

@@ -55,9 +55,10 @@ class Layout:
     warnings: tuple[str, ...]
 
     def inputs(self) -> dict[str, object]:
-        """What determines the bytes of the shards, beside the source's content."""
-        flags = asdict(self.flags)
-        return {**flags, "dtype": self.dtype, "family": self.family, "layout_version": LAYOUT_VERSION}
+        """What determines the bytes of the shards, beside the source's content: the type in force, whoever named it,
+        and no kernel of a weight that is not fused, as either would make the same shards anew."""
+        flags = {**asdict(self.flags), "dtype": self.dtype, "transposed_qkv": self.flags.transposed_fused_qkv}
+        return {**flags, "family": self.family, "layout_version": LAYOUT_VERSION}
 
 
 def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None) -> Layout:
