@@ -1,15 +1,26 @@
 """What a worker says of itself: at `/status` while it runs, in its termination message when it ends."""
 
 import json
-from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final, Literal
+
+from pydantic import AwareDatetime, Field, StringConstraints
 
 from neuronmodel_api.model import Tolerant
 
 MAX_REPORT_BYTES: Final = 64 * 1024
 MAX_TERMINATION_BYTES: Final = 4095
 """The kubelet cuts a termination message at 4096 bytes."""
+MAX_MISSED: Final = 800
+"""Characters of `Result.missed`."""
+MAX_PHASES: Final = 64
+
+# A worker runs a user's image: what the definition would refuse in status is no report. Bounds may grow, not shrink.
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", max_length=128)]
+Name = Annotated[str, StringConstraints(max_length=256)]
+Amount = Annotated[int, Field(ge=0, lt=2**63)]
+Milliseconds = Annotated[int, Field(ge=0, lt=2**40)]
+"""Up to 34 years: what a date can still be added to."""
 
 
 class Stage(StrEnum):
@@ -31,29 +42,29 @@ class State(StrEnum):
 class PhaseReport(Tolerant):
     """One phase by the worker's monotonic clock, laid over its wall clock at the first line."""
 
-    name: str
+    name: Word
     """PascalCase past participle: Booted, SourceOpened, Compiled, Sharded, Sealed, Read, DeviceLoaded, WarmedUp, …"""
-    started_at: datetime
-    milliseconds: int
+    started_at: AwareDatetime
+    milliseconds: Milliseconds
     """Share of the wall time: the phases of one report do not overlap."""
-    busy_milliseconds: int | None = None
+    busy_milliseconds: Milliseconds | None = None
     """With what ran beside it; None: the same."""
-    bytes: int | None = None
+    bytes: Amount | None = None
 
 
 class Progress(Tolerant):
     """The phase under way."""
 
-    phase: str
-    started_at: datetime
-    done: int = 0
-    total: int | None = None
+    phase: Word
+    started_at: AwareDatetime
+    done: Amount = 0
+    total: Amount | None = None
     unit: str = "Bytes"
     """Bytes or Steps."""
 
 
 class Failure(Tolerant):
-    reason: str
+    reason: Word
     """PascalCase, becomes a condition's reason."""
     message: str
     """What was wrong, where, what to do."""
@@ -64,23 +75,23 @@ class Failure(Tolerant):
 class Result(Tolerant):
     """What prepare found or made."""
 
-    source_fingerprint: str
-    model_type: str
-    compiled_key: str
-    shards_key: str | None = None
+    source_fingerprint: Name
+    model_type: Name
+    compiled_key: Name
+    shards_key: Name | None = None
     """None with ShardOnLoad."""
-    cache: str
+    cache: Literal["Hit", "Miss"]
     """Hit: nothing had to be built; Miss."""
-    missed: str | None = None
+    missed: Annotated[str, StringConstraints(max_length=MAX_MISSED)] | None = None
     """On a miss, what was built and why, in a sentence."""
-    bytes: int = 0
+    bytes: Amount = 0
     """Of the artifacts in use."""
-    source_bytes: int = 0
+    source_bytes: Amount = 0
 
 
 class DiskRates(Tolerant):
-    read_bytes_per_second: int | None = None
-    write_bytes_per_second: int | None = None
+    read_bytes_per_second: Amount | None = None
+    write_bytes_per_second: Amount | None = None
 
 
 class Report(Tolerant):
@@ -90,11 +101,11 @@ class Report(Tolerant):
     spec_hash: str
     stage: Stage
     state: State
-    started_at: datetime
+    started_at: AwareDatetime
     """The worker's first line."""
-    ready_at: datetime | None = None
-    ended_at: datetime | None = None
-    phases: tuple[PhaseReport, ...] = ()
+    ready_at: AwareDatetime | None = None
+    ended_at: AwareDatetime | None = None
+    phases: Annotated[tuple[PhaseReport, ...], Field(max_length=MAX_PHASES)] = ()
     progress: Progress | None = None
     failure: Failure | None = None
     result: Result | None = None

@@ -242,9 +242,9 @@ def _span(phase: StartPhase) -> Span:
 
 
 def _recent(spans: list[Span]) -> list[Span]:
-    """A `prepare` that fails for days must not fill the status."""
-    latest = max((span.attempt for span in spans if span.stage is Stage.PREPARE), default=0)
-    return [s for s in spans if s.stage is not Stage.PREPARE or s.attempt > latest - KEPT_ATTEMPTS]
+    """A `prepare` that fails for days, or workers that turn down what it makes, must not fill the status."""
+    latest = {stage: max((s.attempt for s in spans if s.stage is stage), default=0) for stage in Stage}
+    return [s for s in spans if s.attempt > latest[s.stage] - KEPT_ATTEMPTS]
 
 
 # All starts.

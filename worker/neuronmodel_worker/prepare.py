@@ -4,9 +4,10 @@ Killed at any moment it leaves sealed sets and nothing else that counts; the nex
 """
 
 import logging
+import textwrap
 from dataclasses import dataclass, field
 
-from neuronmodel_api.report import DiskRates, Result
+from neuronmodel_api.report import MAX_MISSED, DiskRates, Result
 from neuronmodel_worker.artifacts import Wanted, wanted_artifacts
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.engines import Engine, open_engine
@@ -118,7 +119,7 @@ class Preparation:
 
 
 def _sentence(parts: list[str]) -> str | None:
-    text = "; ".join(parts)
+    text = textwrap.shorten("; ".join(parts), MAX_MISSED - 1, placeholder=" …")
     return f"{text[0].upper()}{text[1:].removesuffix('.')}." if text else None
 
 

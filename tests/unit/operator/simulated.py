@@ -470,7 +470,10 @@ class Cluster:
         done = report.started_at + 2 * half
         phases = tuple(
             PhaseReport(
-                name=name, started_at=report.started_at + n * half, milliseconds=run.milliseconds // 2, bytes=500_000
+                name=name,
+                started_at=report.started_at + n * half,
+                milliseconds=max(0, run.milliseconds // 2),
+                bytes=500_000,
             )
             for n, name in enumerate(("SourceOpened", "Read" if serves else "Sharded"))
         )

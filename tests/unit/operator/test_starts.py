@@ -5,11 +5,13 @@ from datetime import timedelta
 
 import pytest
 
-from neuronmodel_api import names
-from neuronmodel_api.report import Progress
+from neuronmodel_api import exits, names
+from neuronmodel_api.report import Progress, Stage
 from neuronmodel_api.status import Cause, Outcome, StartPhase, WorkerProgress
+from neuronmodel_operator.accounting import KEPT_ATTEMPTS
+from tests import crd
 from tests.builders import neuron_model
-from tests.unit.operator.simulated import Cluster, Object, Run, component
+from tests.unit.operator.simulated import Cluster, Object, Run, component, failing
 
 BASE = neuron_model("smol").on_cpu().with_artifacts_claim("store")
 SHARED = ("ReadWriteMany",)
@@ -166,3 +168,14 @@ def test_another_phase_is_written_at_once() -> None:
     assert before is not None
     assert found is not None
     assert (before.phase, found.phase) == ("SourceOpened", "Read")
+
+
+def test_workers_that_turn_down_what_was_prepared_again_and_again_do_not_fill_the_status() -> None:
+    cluster = made()
+    cluster.serve = lambda config: failing("ArtifactDamaged", exits.ARTIFACT_DAMAGED, "It is damaged.")
+    cluster.run(400, seconds=60)
+    (start,) = cluster.status.starts
+    turned_down = {phase.attempt for phase in start.phases if phase.stage is Stage.SERVE}
+    assert max(turned_down) > KEPT_ATTEMPTS
+    starts = crd.schema_of(crd.definition())["properties"]["status"]["properties"]["starts"]
+    assert len(start.phases) <= starts["items"]["properties"]["phases"]["maxItems"]

@@ -220,3 +220,30 @@ async def test_an_ended_container_speaks_by_its_termination_message(reporter: Re
 async def test_a_termination_message_that_is_no_report_of_this_pod_is_dropped(reporter: Reporter, message: str) -> None:
     reports = await Heard(reporter).listen([pod(state=ended(message))], frozenset(), ask=False)
     assert reports.current == {}
+
+
+def phase(**changes: Any) -> dict[str, Any]:
+    return {"name": "Read", "startedAt": "2026-01-01T00:00:00Z", "milliseconds": 1} | changes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"startedAt": "2026-01-01T00:00:00"},
+        {"phases": [phase(milliseconds=-1)]},
+        {"phases": [phase(milliseconds=2**60)]},
+        {"phases": [phase(name="two words")]},
+        {"phases": [phase(bytes=2**63)]},
+        {"phases": [phase()] * 65},
+        {"progress": {"phase": "Read", "startedAt": "2026-01-01T00:00:00Z", "done": -5, "total": 10}},
+        {"failure": {"reason": "two words", "message": "It failed."}},
+        {"result": {"sourceFingerprint": "f", "modelType": "llama", "compiledKey": "c", "cache": "Perhaps"}},
+    ],
+    ids=str,
+)
+async def test_what_no_status_could_hold_is_no_report(
+    worker: Worker, reporter: Reporter, changes: dict[str, Any]
+) -> None:
+    worker.says(json.dumps(report().to_json() | changes))
+    assert await reporter.ask(pod()) is None
+    assert worker.errors == {"NotAReport": 1}
