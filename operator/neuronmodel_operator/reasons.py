@@ -91,6 +91,11 @@ REASONS: Final[dict[str, Reason]] = {
     "ArtifactsOutdated": Reason(
         "What was prepared is of another version than the worker's image reads.", "Nothing: `prepare` builds it again."
     ),
+    "ArtifactsTooNew": Reason(
+        "A newer version of the worker sealed what this one would read; it is left as it is.",
+        "Use the newer worker image, or another artifacts volume.",
+    ),
+    "ArtifactsUnreadable": Reason("The artifacts volume can't be read.", "Check it, and that group 65532 may read it."),
     "LayoutRefused": Reason(
         "NxD Inference refuses this combination of model, degree and flags, or there is no layout for it.",
         "Choose a degree and flags that the message allows.",

@@ -143,6 +143,30 @@ class ArtifactsOutdated(WorkerFailure):
         )
 
 
+class ArtifactsTooNew(BadInput):
+    """A set that an older version can't judge: it is left as it is, for those who can."""
+
+    reason = "ArtifactsTooNew"
+
+    def __init__(self, path: Path, found: int, known: int) -> None:
+        super().__init__(
+            f"The artifact {path} was sealed by a newer version, in format {found}, and this one reads up to {known}. "
+            "Use the newer worker image, or another artifacts volume."
+        )
+
+
+class ArtifactsUnreadable(WorkerFailure):
+    """The volume's trouble, which says nothing about the set: it is not built again for it."""
+
+    reason = "ArtifactsUnreadable"
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"{error.filename or path} cannot be read: {error.strerror or error}. Check the artifacts volume, and that "
+            "the pod's user and group may read it."
+        )
+
+
 class ArtifactsUnwritable(WorkerFailure):
     reason = "ArtifactsUnwritable"
 

@@ -1,5 +1,6 @@
 """Sets are what their key says, whole or absent."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from neuronmodel_worker.disk import WrittenFile, free_bytes
-from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull
+from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable, ArtifactsVolumeFull
 from neuronmodel_worker.store import SealedSet, Store, compiled_key, shards_key
 from neuronmodel_worker.stream import FileSink, read_rank_files, run
 from tests.unit.worker.sharding import small_plan, small_source
@@ -114,6 +115,26 @@ def test_who_only_reads_reports_damage_and_changes_nothing(damage: str, store: S
     with pytest.raises(ArtifactDamaged, match=KEY):
         reader.find("compiled", KEY)
     assert directory.exists()
+
+
+def test_a_set_of_a_newer_format_is_left_as_it_is(store: Store) -> None:
+    manifest = seal(store).directory / "manifest.json"
+    manifest.write_text(json.dumps({"format": 2, "whatever": "it then says"}))
+    with pytest.raises(ArtifactsTooNew, match=r"in format 2, .* up to 1"):
+        store.find("compiled", KEY)
+    assert (manifest.exists(), store.quarantined) == (True, [])
+
+
+def test_a_volume_that_fails_is_no_reason_to_build_anew(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = seal(store).directory
+
+    def fail(self: Path) -> bytes:
+        raise OSError(errno.ESTALE, "Stale file handle", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(ArtifactsUnreadable, match=r"manifest.json.*Stale file handle"):
+        store.find("compiled", KEY)
+    assert (directory.exists(), store.quarantined) == (True, [])
 
 
 def test_a_reader_of_an_empty_volume_makes_nothing(tmp_path: Path) -> None:

@@ -7,14 +7,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from neuronmodel_worker.disk import WrittenFile
-from neuronmodel_worker.failures import ArtifactDamaged
+from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable
 from neuronmodel_worker.store.keys import Kind
 
 MANIFEST = "manifest.json"
 MAX_BYTES = 64 << 20
+FORMAT = 1
+"""Raised when older versions could no longer judge what a manifest says; what is only added needs no other."""
+
+
+class Stamp(BaseModel):
+    """What every format has."""
+
+    format: PositiveInt = FORMAT
 
 
 class FileEntry(BaseModel):
@@ -25,7 +33,7 @@ class FileEntry(BaseModel):
     algorithm: str
 
 
-class Manifest(BaseModel):
+class Manifest(Stamp):
     """`inputs` is what the key was made from, for people who ask why a key is what it is; `files` are named by their
     path below the set. More may stand in it."""
 
@@ -77,13 +85,15 @@ class SealedSet:
 def read_checked(directory: Path, kind: Kind, key: str) -> Manifest:
     """The manifest of a set that passes the quick check: every file is there and as long as it was sealed.
 
-    Raises ArtifactDamaged.
+    Raises ArtifactDamaged; ArtifactsTooNew and ArtifactsUnreadable for a set of which nothing can be said.
     """
     try:
         manifest = _read(directory)
         _check_files(directory, manifest)
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactDamaged(directory, f"{error.filename}: {error.strerror or error}") from error
+    except OSError as error:
+        raise ArtifactsUnreadable(directory, error) from error
     if (manifest.kind, manifest.key) != (kind, key):
         raise ArtifactDamaged(directory, f"its manifest is the one of {manifest.kind} {manifest.key}")
     return manifest
@@ -93,8 +103,11 @@ def _read(directory: Path) -> Manifest:
     file = directory / MANIFEST
     if file.stat().st_size > MAX_BYTES:
         raise ArtifactDamaged(directory, f"its manifest is {file.stat().st_size:,} bytes long")
+    raw = file.read_bytes()
     try:
-        return Manifest.model_validate_json(file.read_bytes())
+        if (found := Stamp.model_validate_json(raw).format) > FORMAT:
+            raise ArtifactsTooNew(directory, found, FORMAT)
+        return Manifest.model_validate_json(raw)
     except ValidationError as error:
         first: Any = error.errors()[0]
         raise ArtifactDamaged(directory, f"its manifest cannot be read ({first['msg']})") from error
