@@ -103,7 +103,12 @@ def served_definition(kubeconfig: Path | str) -> None:
     document["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "Helm"}
     kubectl = Kubectl(Path(kubeconfig))
     kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f-", stdin=json.dumps(document))
-    kubectl("wait", "--for=condition=Established", f"crd/{names.PLURAL}.{names.GROUP}", "--timeout=30s")
+    # Not with `kubectl wait`: it fails on a definition that is so new that it has no conditions yet.
+    established = "jsonpath={.status.conditions[?(@.type=='Established')].status}"
+    wait_until(
+        lambda: kubectl("get", "crd", f"{names.PLURAL}.{names.GROUP}", "-o", established) == "True",
+        "the API server to establish the definition",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -272,9 +272,13 @@ async def test_it_is_healthy_and_shows_its_models_in_metrics(world: World, opera
     await world.make_model()
     await until(lambda: is_healthy(operator))
     await until(lambda: has_reconciled(operator))
-    shown = await fetch(operator, "metrics")
-    assert "neuronmodel_operator_followed_models 1.0" in shown
-    assert "neuronmodel_operator_overdue_seconds 0.0" in shown
+    await until(lambda: shows(operator, "neuronmodel_operator_followed_models 1.0"))
+    # A pass that is just due counts until it begins.
+    await until(lambda: shows(operator, "neuronmodel_operator_overdue_seconds 0.0"))
+
+
+async def shows(operator: OperatorProcess, sample: str) -> bool:
+    return sample in await fetch(operator, "metrics")
 
 
 async def fetch(operator: OperatorProcess, path: str) -> str:
