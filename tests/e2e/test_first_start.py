@@ -28,7 +28,11 @@ def test_the_first_start_tells_where_its_time_went(capital: Capital) -> None:
     for start, strategy in ((capital.first_of_kept, "ShardOnCompile"), (capital.first_of_sliced, "ShardOnLoad")):
         assert (start.cause, start.strategy, start.cache) == (Cause.CREATED, strategy, "Miss")
         assert start.node_name == "plain"
-        assert {"Queued", "Starting", "Booted", "SourceOpened", "HandedOver", "Announced"} <= set(phases(start))
+        # HandedOver may be shorter than the second in which Kubernetes tells a pod's creation, and is not there then.
+        assert {"Queued", "Starting", "Booted", "SourceOpened", "Announced"} <= set(phases(start))
+        stages = [phase.stage for phase in start.phases]
+        assert stages == sorted(stages), "prepare comes first"
+        assert {stage.value for stage in stages} == {"Prepare", "Serve"}
     assert _stages(capital.first_of_kept, "Sharded") == ["Prepare"]
     assert _stages(capital.first_of_sliced, "Sharded") == ["Serve"]
     for start in (capital.first_of_kept, capital.first_of_sliced):
