@@ -103,12 +103,14 @@ def served_definition(kubeconfig: Path | str) -> None:
     document["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "Helm"}
     kubectl = Kubectl(Path(kubeconfig))
     kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f-", stdin=json.dumps(document))
-    # Not with `kubectl wait`: it fails on a definition that is so new that it has no conditions yet.
-    established = "jsonpath={.status.conditions[?(@.type=='Established')].status}"
-    wait_until(
-        lambda: kubectl("get", "crd", f"{names.PLURAL}.{names.GROUP}", "-o", established) == "True",
-        "the API server to establish the definition",
-    )
+    wait_until(lambda: _is_established(kubectl), "the API server to establish the definition")
+
+
+def _is_established(kubectl: Kubectl) -> bool:
+    """Neither `kubectl wait` nor a jsonpath filter bears a definition that is so new that it has no conditions yet."""
+    found = json.loads(kubectl("get", "crd", f"{names.PLURAL}.{names.GROUP}", "-o", "json"))
+    conditions = found.get("status", {}).get("conditions") or []
+    return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
 
 
 @pytest.fixture(scope="session")
