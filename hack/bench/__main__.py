@@ -1,0 +1,132 @@
+"""`make bench`: measures sharding on this machine, judges it, and writes docs/performance.md, .json and .svg.
+
+Takes some 45 minutes on two cores and a disk of 1 GB/s, and up to 35 GB of disk; nothing else should run meanwhile.
+`--quick` is a look in two minutes that touches no page.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hack.bench import machine
+from hack.bench.cases import Case, cases, quick_cases, rounds_of
+from hack.bench.children import PROJECT
+from hack.bench.failures import BenchFailed
+from hack.bench.quiet import Filler, require_linux
+from hack.bench.report import put_between_markers, report
+from hack.bench.results import to_json
+from hack.bench.rounds import Bench, CaseRuns
+
+ROUNDS = 9
+QUICK_ROUNDS = 3
+PAGE = "performance.md"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        _bench(options)
+    except BenchFailed as failure:
+        print(f"\nmake bench: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nmake bench: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m hack.bench", description=__doc__)
+    names = [case.name for case in cases()]
+    parser.add_argument("--quick", action="store_true", help="small checkpoints, three rounds")
+    parser.add_argument(
+        "--only", action="append", choices=names, metavar="CASE", help=f"of {', '.join(names)}; again for more"
+    )
+    parser.add_argument(
+        "--contender", action="append", metavar="NAME", help="only those whose name begins so; again for more"
+    )
+    parser.add_argument("--rounds", type=_positive, help=f"absent: {ROUNDS}, or {QUICK_ROUNDS} with --quick")
+    parser.add_argument(
+        "--out", type=Path, help="folder for results; absent: docs for the full benchmark, else SCRATCH/results"
+    )
+    parser.add_argument(
+        "--scratch", type=Path, default=_scratch(), help="folder for checkpoints and shards (%(default)s)"
+    )
+    parser.add_argument("--keep", action="store_true", help="leave the checkpoints there for the next time")
+    return parser  # fmt: skip
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def _scratch() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("NEURONMODEL_BENCH_DIR") or cache / "neuronmodel" / "bench")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    require_linux()
+    began = time.monotonic()
+    chosen = [_with_contenders(case, options.contender) for case in _cases(options)]
+    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    scratch: Path = options.scratch.absolute()
+    scratch.mkdir(parents=True, exist_ok=True)
+    out: Path = options.out or (PROJECT / "docs" if _is_full(options) else scratch / "results")
+    shutil.rmtree(scratch / "output", ignore_errors=True)
+    about = machine.describe(scratch)
+    bench, results = Bench(scratch, Filler(scratch / "filler")), []
+    for case in chosen:
+        bench.pace.expect(case, rounds_of(case, rounds))
+    try:
+        for case in chosen:
+            results.append(bench.run(case, rounds, options.keep))
+            _write(out, results, about, time.monotonic() - began)
+    finally:
+        bench.filler.close()
+    print(f"\n{report(results, about)}\n\nIn {out} after {(time.monotonic() - began) / 60:.1f} minutes.")
+
+
+def _cases(options: argparse.Namespace) -> list[Case]:
+    known = quick_cases() if options.quick else cases()
+    chosen = [case for case in known if not options.only or case.name in options.only]
+    if not chosen:
+        raise BenchFailed(f"--quick has the cases {', '.join(case.name for case in known)} alone: choose one of them.")
+    return chosen
+
+
+def _with_contenders(case: Case, beginnings: list[str] | None) -> Case:
+    if not beginnings:
+        return case
+    kept = tuple(c for c in case.contenders if c.name.startswith(tuple(beginnings)))
+    if not kept:
+        names = ", ".join(repr(contender.name) for contender in case.contenders)
+        raise BenchFailed(f"no contender of {case.name} is called so; there are {names}.")
+    return replace(case, contenders=kept)
+
+
+def _is_full(options: argparse.Namespace) -> bool:
+    return not (options.quick or options.only or options.contender)
+
+
+def _write(out: Path, results: Sequence[CaseRuns], about: dict[str, str], seconds: float) -> None:
+    """After every case, so that hours are not lost to the last one."""
+    from hack.bench.plot import draw
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "performance.json").write_text(json.dumps(to_json(results, about, seconds), indent=1) + "\n")
+    draw(results, out / "performance.svg")
+    if (out / PAGE).is_file():
+        put_between_markers(out / PAGE, report(results, about))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""What is compared, on which checkpoints, and the limits that it is held to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hack.bench.checkpoints import Model
+from hack.bench.statistics import Limit
+
+GIB = 1 << 30
+MEMORY_LIMIT_BYTES = GIB
+COPY = "cp + sync"
+RAW_READS = {f"raw read, {threads} thread{'s' * (threads > 1)}": threads for threads in (1, 4, 8)}
+# Slow, and further from us than any noise: fewer rounds do.
+ROUNDS_OF_TODAYS_LOOP = 3
+ROUNDS_OF_FRESH_MEMORY = 5
+
+
+@dataclass(frozen=True)
+class Contender:
+    """`name` is shown; `module` is in `contenders`; it runs in so many rounds at the most. `memory_limit_bytes` is what
+    its peak of anonymous memory is held to."""
+
+    name: str
+    module: str
+    neuron_config: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rounds: int | None = None
+    memory_limit_bytes: int | None = None
+    writes: bool = False
+
+    def runs_in(self, number: int, rounds: int) -> bool:
+        """Whether it runs in this round (from 0): fewer runs than rounds are spread over them."""
+        share = min(self.rounds or rounds, rounds)
+        return number * share // rounds != (number - 1) * share // rounds
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`contender` against whichever of `against` is fastest: the ratio of their seconds; with an "at least" limit, how
+    many times as fast the contender is."""
+
+    title: str
+    contender: str
+    against: tuple[str, ...]
+    limit: Limit | None = None
+    speedup: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """`rounds` replaces the number of rounds that is asked for."""
+
+    name: str
+    title: str
+    model: Model
+    contenders: tuple[Contender, ...]
+    comparisons: tuple[Comparison, ...]
+    rounds: int | None = None
+
+
+def rounds_of(case: Case, asked: int) -> int:
+    return case.rounds or asked
+
+
+LLAMA_8B = Model(hidden=4096, intermediate=14336, layers=5, query_heads=32, key_value_heads=8, vocabulary=128256)
+# A vocabulary of one row a rank: 4 MB of embeddings and head beside 6.4 GB of layer.
+LAYER_OF_405B = Model(hidden=16384, intermediate=53248, layers=1, query_heads=128, key_value_heads=8, vocabulary=64)
+# Two layers, 12.7 GB, and 3.4 GB of embeddings and head, less than the model's own 8.4 GB.
+PART_OF_405B = replace(LAYER_OF_405B, layers=2, vocabulary=51200)
+MIXTRAL = Model(hidden=4096, intermediate=14336, layers=2, query_heads=32, key_value_heads=8, vocabulary=64, experts=8)
+
+PLAIN: Mapping[str, Any] = {"torch_dtype": "bfloat16", "save_sharded_checkpoint": True}
+# The command of AWS's weights sharding guide for Llama 3.1 405B.
+COMMAND_OF_405B: Mapping[str, Any] = {
+    "torch_dtype": "bfloat16",
+    "start_rank_id": 0,
+    "local_ranks_size": 64,
+    "tp_degree": 64,
+    "batch_size": 1,
+    "max_context_length": 2048,
+    "seq_len": 2048,
+    "on_device_sampling_config": {"top_k": 1},
+    "fused_qkv": True,
+    "sequence_parallel_enabled": True,
+    "qkv_kernel_enabled": True,
+    "attn_kernel_enabled": True,
+    "mlp_kernel_enabled": True,
+    "cc_pipeline_tiling_factor": 1,
+    "save_sharded_checkpoint": True,
+}
+
+
+def plain(degree: int) -> Mapping[str, Any]:
+    return {**PLAIN, "tp_degree": degree}
+
+
+COPYING = Contender(COPY, "copy", writes=True)
+RAW_READING = tuple(Contender(name, "raw_read", options={"threads": n}) for name, n in RAW_READS.items())
+
+
+def to_files(name: str, neuron_config: Mapping[str, Any]) -> Contender:
+    return Contender(name, "shard_to_files", neuron_config, memory_limit_bytes=MEMORY_LIMIT_BYTES, writes=True)
+
+
+def to_memory(name: str, neuron_config: Mapping[str, Any]) -> tuple[Contender, Contender]:
+    return (
+        Contender(name, "shard_to_memory", neuron_config, {"allocated": True}),
+        Contender(
+            f"{name}, fresh", "shard_to_memory", neuron_config, {"allocated": False}, rounds=ROUNDS_OF_FRESH_MEMORY
+        ),
+    )
+
+
+def todays_loop(name: str, neuron_config: Mapping[str, Any]) -> Contender:
+    return Contender(name, "todays_loop", neuron_config, rounds=ROUNDS_OF_TODAYS_LOOP, writes=True)
+
+
+def dense_contenders(suffix: str, neuron_config: Mapping[str, Any]) -> tuple[Contender, ...]:
+    return (
+        to_files(f"files{suffix}", neuron_config),
+        *to_memory(f"memory{suffix}", neuron_config),
+        todays_loop(f"today's loop{suffix}", neuron_config),
+    )
+
+
+def dense_comparisons(suffix: str, files: Limit, memory: Limit, speedup: Limit | None = None) -> tuple[Comparison, ...]:
+    return (
+        Comparison(f"to files{suffix}, against cp + sync", f"files{suffix}", (COPY,), files),
+        Comparison(
+            f"to files{suffix}, times as fast as today's loop",
+            f"files{suffix}",
+            (f"today's loop{suffix}",),
+            speedup,
+            speedup=True,
+        ),
+        Comparison(f"into memory{suffix}, against a raw read", f"memory{suffix}", tuple(RAW_READS), memory),
+        Comparison(f"into fresh memory{suffix}, against a raw read", f"memory{suffix}, fresh", tuple(RAW_READS)),
+    )
+
+
+def dense(degree: int) -> str:
+    return f", tp {degree}"
+
+
+def cases() -> tuple[Case, ...]:
+    """The full benchmark, in the order in which it is run."""
+    return (
+        Case(
+            "8b",
+            "Llama 3.1 8B, five layers, no transposing kernels",
+            LLAMA_8B,
+            (COPYING, *RAW_READING, *(c for degree in (8, 64) for c in dense_contenders(dense(degree), plain(degree)))),
+            tuple(c for degree in (8, 64) for c in dense_comparisons(dense(degree), Limit(1.05), Limit(1.15))),
+        ),
+        Case(
+            "405b-layer",
+            "Llama 3.1 405B, one whole layer, its command's flags, tp 64",
+            LAYER_OF_405B,
+            (COPYING, *RAW_READING, *dense_contenders("", COMMAND_OF_405B)),
+            dense_comparisons("", Limit(1.25), Limit(1.7), Limit(5, "at least")),
+        ),
+        _experts(MIXTRAL, "Mixtral 8x7B, two layers, tp 8"),
+        Case(
+            "memory",
+            "Llama 3.1 405B, two layers with ends, its command's flags, tp 64: the memory alone",
+            PART_OF_405B,
+            (to_files("files", COMMAND_OF_405B),),
+            (),
+            rounds=1,
+        ),
+    )
+
+
+def _experts(model: Model, title: str) -> Case:
+    config = plain(8)
+    return Case(
+        "moe",
+        title,
+        model,
+        (COPYING, to_files("files", config), todays_loop("today's loop", config)),
+        (
+            Comparison("to files, against cp + sync", "files", (COPY,), Limit(1.4)),
+            Comparison("to files, times as fast as today's loop", "files", ("today's loop",), speedup=True),
+        ),
+    )
+
+
+def quick_cases() -> tuple[Case, ...]:
+    """The same on less than a gigabyte each and with fewer contenders: a look, no verdict."""
+    eight, layer, experts, _ = cases()
+    small = {c.name: c for c in eight.contenders}
+    raw = (RAW_READING[1],)
+    return (
+        replace(
+            eight,
+            title="Llama 3.1 8B, one layer and a quarter of the vocabulary, no transposing kernels",
+            model=replace(LLAMA_8B, layers=1, vocabulary=32064),
+            contenders=(COPYING, *raw, *(c for c in small.values() if c.name.endswith("tp 64"))),
+            comparisons=tuple(c for c in eight.comparisons if "tp 64" in c.contender),
+        ),
+        replace(
+            layer,
+            title="a layer with a quarter of Llama 3.1 405B's width, its command's flags, tp 64",
+            model=replace(LAYER_OF_405B, hidden=8192, intermediate=13312, query_heads=64),
+            contenders=(COPYING, *raw, *(c for c in layer.contenders[4:] if not c.name.endswith("fresh"))),
+            comparisons=tuple(c for c in layer.comparisons if not c.contender.endswith("fresh")),
+        ),
+        replace(
+            experts,
+            title="Mixtral 8x7B, one layer with two experts, tp 8",
+            model=replace(MIXTRAL, layers=1, experts=2),
+        ),
+    )

@@ -1,0 +1,104 @@
+"""The tables, as Markdown: read on a terminal and put into docs/performance.md."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from hack.bench.failures import BenchFailed
+from hack.bench.results import Figures, Held, comparisons_of, figures_of
+from hack.bench.rounds import CaseRuns
+
+BEGIN = "<!-- what `make bench` measured; written by it -->"
+END = "<!-- end of what `make bench` measured -->"
+
+
+def report(results: Sequence[CaseRuns], machine: Mapping[str, str]) -> str:
+    """Everything between the markers."""
+    held = [each for result in results for each in comparisons_of(result)]
+    figures = [each for result in results for each in figures_of(result)]
+    titles = [f"- `{result.case.name}`: {result.case.title}, {result.source_bytes / 1e9:.1f} GB" for result in results]
+    about = [f"- {key}: {value}" for key, value in machine.items()]
+    parts = ["\n".join(titles), limits_table(held, figures), figures_table(figures), "\n".join(about)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def limits_table(held: Sequence[Held], figures: Sequence[Figures]) -> str:
+    rows: list[tuple[str, ...]] = [("case", "what", "median", "95 % interval", "rounds", "limit", "")]
+    rows += [_held(each) for each in held]
+    rows += [_memory(each) for each in figures if each.memory_limit_bytes]
+    return markdown(rows, left=(0, 1, 5, 6))
+
+
+def _held(held: Held) -> tuple[str, ...]:
+    ratio, times = held.ratio, " ×" if held.speedup else ""
+    against = f" ({held.against})" if "raw read" in held.against else ""
+    return (
+        held.case,
+        f"{held.title}{against}",
+        f"{ratio.median:.2f}{times}",
+        f"{ratio.low:.2f} – {ratio.high:.2f}",
+        str(ratio.rounds),
+        str(held.limit or ""),
+        held.verdict or "",
+    )
+
+
+def _memory(figures: Figures) -> tuple[str, ...]:
+    assert figures.memory_limit_bytes is not None
+    return (
+        figures.case,
+        f"peak anonymous memory, {figures.contender}",
+        _gib(figures.peak_anonymous_bytes),
+        "",
+        str(figures.runs),
+        f"at most {_gib(figures.memory_limit_bytes)}",
+        figures.memory_verdict or "",
+    )
+
+
+def figures_table(figures: Sequence[Figures]) -> str:
+    head = ("case", "contender", "seconds", "from – to", "GB/s", "CPU s a GB", "anonymous memory", "runs")
+    rows: list[tuple[str, ...]] = [head]
+    rows += [
+        (
+            each.case,
+            each.contender,
+            f"{each.seconds:.2f}",
+            f"{each.fastest_seconds:.2f} – {each.slowest_seconds:.2f}",
+            f"{each.gigabytes_a_second:.2f}",
+            f"{each.processor_seconds_a_gigabyte:.2f}",
+            _gib(each.peak_anonymous_bytes),
+            str(each.runs),
+        )
+        for each in figures
+    ]
+    return markdown(rows, left=(0, 1))
+
+
+def _gib(nbytes: int) -> str:
+    return f"{nbytes / 2**30:.2f} GiB"
+
+
+def markdown(rows: Sequence[tuple[str, ...]], left: tuple[int, ...]) -> str:
+    """A table whose first row is its head, aligned in the source too."""
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    rule = [("-" * width if i in left else "-" * (width - 1) + ":") for i, width in enumerate(widths)]
+
+    def line(cells: Iterable[str]) -> str:
+        aligned = [
+            cell.ljust(width) if place in left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(aligned)} |"
+
+    return "\n".join([line(rows[0]), line(rule), *map(line, rows[1:])])
+
+
+def put_between_markers(page: Path, text: str) -> None:
+    """Raises BenchFailed when the page has not each marker once."""
+    content = page.read_text()
+    if content.count(BEGIN) != 1 or content.count(END) != 1 or content.index(BEGIN) > content.index(END):
+        raise BenchFailed(
+            f"{page} has not the lines {BEGIN!r} and {END!r} once each and in this order: put them there."
+        )
+    before, rest = content.split(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")

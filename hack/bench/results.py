@@ -1,0 +1,101 @@
+"""What follows from the runs: ratios with their verdicts, and each contender's figures."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hack.bench.rounds import CaseRuns
+from hack.bench.statistics import Limit, Ratio, Verdict, fastest, median, paired, ratio_of
+
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Held:
+    """A comparison and what came of it; `against` is the one that counted. Without a limit there is no verdict."""
+
+    case: str
+    title: str
+    against: str
+    ratio: Ratio
+    limit: Limit | None
+    verdict: Verdict | None
+    speedup: bool
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Medians of one contender over its runs; the peak is the largest. Processor seconds are for a GB of source."""
+
+    case: str
+    contender: str
+    runs: int
+    seconds: float
+    fastest_seconds: float
+    slowest_seconds: float
+    gigabytes_a_second: float
+    processor_seconds_a_gigabyte: float
+    process_seconds: float
+    peak_anonymous_bytes: int
+    memory_limit_bytes: int | None
+
+    @property
+    def memory_verdict(self) -> Verdict | None:
+        if self.memory_limit_bytes is None:
+            return None
+        return "met" if self.peak_anonymous_bytes <= self.memory_limit_bytes else "missed"
+
+
+def comparisons_of(result: CaseRuns) -> Iterator[Held]:
+    """Those whose contenders ran in at least one round together."""
+    for comparison in result.case.comparisons:
+        ours = result.seconds(comparison.contender)
+        theirs = {name: seconds for name in comparison.against if (seconds := result.seconds(name))}
+        if not ours or not theirs:
+            continue
+        against = fastest(theirs)
+        values = paired(theirs[against], ours) if comparison.speedup else paired(ours, theirs[against])
+        if values:
+            ratio, limit = ratio_of(values), comparison.limit
+            verdict = limit.verdict(ratio) if limit else None
+            yield Held(result.case.name, comparison.title, against, ratio, limit, verdict, comparison.speedup)
+
+
+def figures_of(result: CaseRuns) -> Iterator[Figures]:
+    for contender in result.case.contenders:
+        if not (runs := result.of(contender.name)):
+            continue
+        seconds = [run.seconds for run in runs]
+        gigabytes = result.source_bytes / GB
+        yield Figures(
+            case=result.case.name,
+            contender=contender.name,
+            runs=len(runs),
+            seconds=median(seconds),
+            fastest_seconds=min(seconds),
+            slowest_seconds=max(seconds),
+            gigabytes_a_second=gigabytes / median(seconds),
+            processor_seconds_a_gigabyte=median([run.processor_seconds for run in runs]) / gigabytes,
+            process_seconds=median([run.measured.process_seconds for run in runs]),
+            peak_anonymous_bytes=max(run.measured.peak_anonymous_bytes for run in runs),
+            memory_limit_bytes=contender.memory_limit_bytes,
+        )
+
+
+def to_json(results: Iterable[CaseRuns], machine: dict[str, str], seconds: float) -> dict[str, Any]:
+    """Everything that was measured, every single run included."""
+    return {
+        "machine": machine,
+        "seconds": round(seconds, 1),
+        "cases": [
+            {
+                "name": result.case.name,
+                "title": result.case.title,
+                "source_bytes": result.source_bytes,
+                "comparisons": [asdict(held) for held in comparisons_of(result)],
+                "contenders": [{**asdict(f), "memory_verdict": f.memory_verdict} for f in figures_of(result)],
+                "runs": [run.to_json() for run in result.runs],
+            }
+            for result in results
+        ],
+    }

@@ -1,0 +1,152 @@
+"""Runs a case: every contender once a round, in random order, each in a fresh process on a quiet machine."""
+
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hack.bench.cases import Case, Contender, rounds_of
+from hack.bench.checkpoints import ensure_checkpoint, require_space
+from hack.bench.children import Measured, run_contender
+from hack.bench.contenders.task import Task
+from hack.bench.quiet import Filler, evict, wait_for_idle_disk
+
+ORDER_SEED = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """One contender in one round. `source_pages_left` are those in the page cache just before the clock started."""
+
+    contender: str
+    round: int
+    measured: Measured
+    source_pages_left: int | None
+
+    @property
+    def seconds(self) -> float:
+        return self.measured.timing.seconds
+
+    @property
+    def processor_seconds(self) -> float:
+        return self.measured.timing.user_seconds + self.measured.timing.system_seconds
+
+    def to_json(self) -> dict[str, Any]:
+        measured = asdict(self.measured)
+        timing = measured.pop("timing")
+        return {
+            "contender": self.contender, "round": self.round, **timing, **measured,
+            "source_pages_left": self.source_pages_left,
+        }  # fmt: skip
+
+
+@dataclass
+class CaseRuns:
+    """What came of a case so far."""
+
+    case: Case
+    source_bytes: int
+    runs: list[Run] = field(default_factory=list)
+
+    def of(self, contender: str) -> list[Run]:
+        return [run for run in self.runs if run.contender == contender]
+
+    def seconds(self, contender: str) -> dict[int, float]:
+        return {run.round: run.seconds for run in self.of(contender)}
+
+
+class Pace:
+    """Tells how far the benchmark is and guesses what is left from what the same contenders took before."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.left: list[tuple[str, str]] = []
+        self._done: dict[tuple[str, str], list[float]] = {}
+        self._total = 0
+
+    def expect(self, case: Case, rounds: int) -> None:
+        self.left += [(case.name, c.name) for _, c in schedule(case, rounds)]
+        self._total = len(self.left)
+
+    def done(self, case: str, contender: str, seconds: float) -> None:
+        self.left.remove((case, contender))
+        self._done.setdefault((case, contender), []).append(seconds)
+
+    @property
+    def position(self) -> str:
+        return f"{self._total - len(self.left):>3}/{self._total}"
+
+    @property
+    def seconds_left(self) -> float:
+        everything = [seconds for several in self._done.values() for seconds in several]
+        usual = sum(everything) / len(everything) if everything else 0.0
+        known = {key: sum(several) / len(several) for key, several in self._done.items()}
+        return sum(known.get(key, usual) for key in self.left)
+
+
+def schedule(case: Case, rounds: int) -> Iterator[tuple[int, Contender]]:
+    """(round, contender), in the order of a fixed draw."""
+    draw = random.Random(f"{ORDER_SEED} {case.name}")  # noqa: S311 (an order, not a secret)
+    for number in range(rounds):
+        running = [contender for contender in case.contenders if contender.runs_in(number, rounds)]
+        yield from ((number, contender) for contender in draw.sample(running, len(running)))
+
+
+@dataclass
+class Bench:
+    """A folder for everything large, and the filler of memory."""
+
+    scratch: Path
+    filler: Filler
+    pace: Pace = field(default_factory=Pace)
+
+    def run(self, case: Case, rounds: int, keep: bool) -> CaseRuns:
+        """Raises BenchFailed."""
+        print(f"\n{case.title}: {case.model.nbytes / 1e9:.1f} GB", flush=True)
+        source = self.scratch / f"{case.name}-{case.model.nbytes}"
+        began = time.monotonic()
+        ensure_checkpoint(source, case.model)
+        print(f"  checkpoint there after {time.monotonic() - began:.0f} s", flush=True)
+        if any(contender.writes for contender in case.contenders):
+            # Padded and replicated heads make shards somewhat larger than their source.
+            require_space(self.scratch, case.model.nbytes * 13 // 10, "what is written from the checkpoint")
+        result = CaseRuns(case, case.model.nbytes)
+        try:
+            for number, contender in schedule(case, rounds_of(case, rounds)):
+                result.runs.append(self._run(case, contender, number, source))
+        finally:
+            if not keep:
+                shutil.rmtree(source, ignore_errors=True)
+        return result
+
+    def _run(self, case: Case, contender: Contender, number: int, source: Path) -> Run:
+        began = time.monotonic()
+        output = self.scratch / "output"
+        task = Task(source, output, contender.neuron_config, contender.options)
+        left: list[int | None] = []
+
+        def make_quiet() -> None:
+            self.filler.fill()
+            wait_for_idle_disk(self.scratch)
+            left.append(evict(task.source_files))
+
+        evict(task.source_files)
+        try:
+            measured = run_contender(contender.module, task, make_quiet)
+        finally:
+            shutil.rmtree(output, ignore_errors=True)
+        run = Run(contender.name, number, measured, left[0])
+        self.pace.done(case.name, contender.name, time.monotonic() - began)
+        print(self._line(case, run), flush=True)
+        return run
+
+    def _line(self, case: Case, run: Run) -> str:
+        gone, left = time.monotonic() - self.pace.began, self.pace.seconds_left
+        return (
+            f"  {self.pace.position}  {case.name} round {run.round + 1}: {run.contender:<24} {run.seconds:7.2f} s"
+            f" {run.processor_seconds:6.2f} CPU s {run.measured.peak_anonymous_bytes / 2**30:6.2f} GiB"
+            f"   {gone / 60:.1f} min gone, {left / 60:.1f} left"
+        )
