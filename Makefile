@@ -64,3 +64,7 @@ test: install ## everything: lint, unit tests, the real API server, end to end o
 .PHONY: demo
 demo: install ## kubectl apply to an answer, both strategies, every second accounted for
 	@$(BIN)/python -m hack.demo
+
+.PHONY: bench
+bench: install ## sharding against the disk and against today's loop, 45 minutes on a quiet machine; QUICK=1: a look in two
+	@$(BIN)/python -m hack.bench $(if $(QUICK),--quick) $(BENCH_OPTIONS)

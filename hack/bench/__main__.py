@@ -11,14 +11,13 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from hack.bench import machine
-from hack.bench.cases import Case, cases, quick_cases, rounds_of
+from hack.bench.cases import Case, cases, narrowed, quick_cases, rounds_of
 from hack.bench.children import PROJECT
 from hack.bench.failures import BenchFailed
-from hack.bench.quiet import Filler, require_linux
+from hack.bench.quiet import IDLE_WITHIN_SECONDS, IDLE_WITHIN_SECONDS_IN_A_QUICK_LOOK, Filler, require_linux
 from hack.bench.report import put_between_markers, report
 from hack.bench.results import to_json
 from hack.bench.rounds import Bench, CaseRuns
@@ -83,7 +82,8 @@ def _bench(options: argparse.Namespace) -> None:
     out: Path = options.out or (PROJECT / "docs" if _is_full(options) else scratch / "results")
     shutil.rmtree(scratch / "output", ignore_errors=True)
     about = machine.describe(scratch)
-    bench, results = Bench(scratch, Filler(scratch / "filler")), []
+    patience = IDLE_WITHIN_SECONDS_IN_A_QUICK_LOOK if options.quick else IDLE_WITHIN_SECONDS
+    bench, results = Bench(scratch, Filler(scratch / "filler"), patience), []
     for case in chosen:
         bench.pace.expect(case, rounds_of(case, rounds))
     try:
@@ -106,11 +106,11 @@ def _cases(options: argparse.Namespace) -> list[Case]:
 def _with_contenders(case: Case, beginnings: list[str] | None) -> Case:
     if not beginnings:
         return case
-    kept = tuple(c for c in case.contenders if c.name.startswith(tuple(beginnings)))
-    if not kept:
+    kept = narrowed(case, lambda contender: contender.name.startswith(tuple(beginnings)))
+    if not kept.contenders:
         names = ", ".join(repr(contender.name) for contender in case.contenders)
-        raise BenchFailed(f"no contender of {case.name} is called so; there are {names}.")
-    return replace(case, contenders=kept)
+        raise BenchFailed(f"No contender of {case.name} is called so; there are {names}.")
+    return kept
 
 
 def _is_full(options: argparse.Namespace) -> bool:

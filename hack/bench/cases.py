@@ -1,6 +1,6 @@
 """What is compared, on which checkpoints, and the limits that it is held to."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ RAW_READS = {f"raw read, {threads} thread{'s' * (threads > 1)}": threads for thr
 # Slow, and further from us than any noise: fewer rounds do.
 ROUNDS_OF_TODAYS_LOOP = 3
 ROUNDS_OF_FRESH_MEMORY = 5
+QUICK_RAW_READ_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -186,29 +187,38 @@ def _experts(model: Model, title: str) -> Case:
     )
 
 
+def narrowed(case: Case, keep: Callable[[Contender], bool]) -> Case:
+    """The case with these contenders alone, and the comparisons that they suffice for."""
+    kept = tuple(contender for contender in case.contenders if keep(contender))
+    names = {contender.name for contender in kept}
+    comparisons = tuple(each for each in case.comparisons if each.contender in names and names & set(each.against))
+    return replace(case, contenders=kept, comparisons=comparisons)
+
+
+QUICK_MODELS = {
+    "8b": ("Llama 3.1 8B, one layer, a quarter of the vocabulary", replace(LLAMA_8B, layers=1, vocabulary=32064)),
+    "405b-layer": (
+        "Llama 3.1 405B, one layer at half the width, its command's flags, tp 64",
+        replace(LAYER_OF_405B, hidden=8192, intermediate=13312, query_heads=64),
+    ),
+    "moe": ("Mixtral 8x7B, one layer with two experts, tp 8", replace(MIXTRAL, layers=1, experts=2)),
+}
+
+
 def quick_cases() -> tuple[Case, ...]:
-    """The same on less than a gigabyte each and with fewer contenders: a look, no verdict."""
-    eight, layer, experts, _ = cases()
-    small = {c.name: c for c in eight.contenders}
-    raw = (RAW_READING[1],)
-    return (
-        replace(
-            eight,
-            title="Llama 3.1 8B, one layer and a quarter of the vocabulary, no transposing kernels",
-            model=replace(LLAMA_8B, layers=1, vocabulary=32064),
-            contenders=(COPYING, *raw, *(c for c in small.values() if c.name.endswith("tp 64"))),
-            comparisons=tuple(c for c in eight.comparisons if "tp 64" in c.contender),
-        ),
-        replace(
-            layer,
-            title="a layer with a quarter of Llama 3.1 405B's width, its command's flags, tp 64",
-            model=replace(LAYER_OF_405B, hidden=8192, intermediate=13312, query_heads=64),
-            contenders=(COPYING, *raw, *(c for c in layer.contenders[4:] if not c.name.endswith("fresh"))),
-            comparisons=tuple(c for c in layer.comparisons if not c.contender.endswith("fresh")),
-        ),
-        replace(
-            experts,
-            title="Mixtral 8x7B, one layer with two experts, tp 8",
-            model=replace(MIXTRAL, layers=1, experts=2),
-        ),
+    """The same with less than a gigabyte each and fewer contenders: a look, no proof."""
+    by_name = {case.name: narrowed(case, _in_a_quick_look) for case in cases()}
+    return tuple(
+        replace(by_name[name], title=title, model=model, contenders=tuple(map(_once_if_slow, by_name[name].contenders)))
+        for name, (title, model) in QUICK_MODELS.items()
     )
+
+
+def _in_a_quick_look(contender: Contender) -> bool:
+    if contender.module == "raw_read":
+        return bool(contender.options["threads"] == QUICK_RAW_READ_THREADS)
+    return not contender.name.endswith((dense(8), ", fresh"))
+
+
+def _once_if_slow(contender: Contender) -> Contender:
+    return replace(contender, rounds=1) if contender.module == "todays_loop" else contender

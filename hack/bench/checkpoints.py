@@ -11,7 +11,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -102,17 +102,15 @@ class Model:
     @property
     def nbytes(self) -> int:
         """Of the weights."""
-        return sum(map(tensor_bytes, self.tensors.values()))
+        return _nbytes(self.tensors)
 
 
 def tensor_bytes(shape: tuple[int, ...]) -> int:
     return prod(shape) * BF16_BYTES
 
 
-@dataclass
-class _File:
-    tensors: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    nbytes: int = 0
+def _nbytes(tensors: Tensors) -> int:
+    return sum(map(tensor_bytes, tensors.values()))
 
 
 def ensure_checkpoint(directory: Path, model: Model, file_bytes: int = FILE_BYTES) -> Path:
@@ -125,17 +123,26 @@ def ensure_checkpoint(directory: Path, model: Model, file_bytes: int = FILE_BYTE
         return directory
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    require_space(directory, model.nbytes, "the generated checkpoint")
-    (directory / "config.json").write_text(json.dumps(model.config, indent=2))
-    files = _into_files(model.tensors, file_bytes)
-    names = _names(len(files))
-    for name, file in zip(names, files, strict=True):
-        _write(directory / name, file.tensors)
-    if len(files) > 1:
-        weight_map = {tensor: name for name, file in zip(names, files, strict=True) for tensor in file.tensors}
-        (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    require_space(directory, model.nbytes, "The generated checkpoint")
+    write_headers(directory, model, file_bytes)
+    for name, tensors in _files(model.tensors, file_bytes).items():
+        _fill(directory / name, tensors)
     (directory / RECIPE).write_text(recipe)
     return directory
+
+
+def write_headers(directory: Path, model: Model, file_bytes: int = FILE_BYTES) -> None:
+    """A checkpoint that can be opened and planned with: its weights are holes, which take no room on the disk."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(model.config, indent=2))
+    files = _files(model.tensors, file_bytes)
+    for name, tensors in files.items():
+        header = header_of(tensors)
+        (directory / name).write_bytes(header)
+        os.truncate(directory / name, len(header) + _nbytes(tensors))
+    if len(files) > 1:
+        weight_map = {tensor: name for name, tensors in files.items() for tensor in tensors}
+        (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
 def require_space(directory: Path, needed: int, what: str) -> None:
@@ -148,20 +155,16 @@ def require_space(directory: Path, needed: int, what: str) -> None:
         )
 
 
-def _into_files(tensors: Tensors, file_bytes: int) -> list[_File]:
-    files = [_File()]
+def _files(tensors: Tensors, file_bytes: int) -> dict[str, Tensors]:
+    """File name → what is in it: as many tensors as fit, in their order."""
+    files: list[dict[str, tuple[int, ...]]] = [{}]
     for name, shape in tensors.items():
-        if files[-1].nbytes and files[-1].nbytes + tensor_bytes(shape) > file_bytes:
-            files.append(_File())
-        files[-1].tensors[name] = shape
-        files[-1].nbytes += tensor_bytes(shape)
-    return files
-
-
-def _names(count: int) -> list[str]:
-    if count == 1:
-        return ["model.safetensors"]
-    return [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
+        if files[-1] and _nbytes(files[-1]) + tensor_bytes(shape) > file_bytes:
+            files.append({})
+        files[-1][name] = shape
+    if len(files) == 1:
+        return {"model.safetensors": files[0]}
+    return {f"model-{i + 1:05d}-of-{len(files):05d}.safetensors": file for i, file in enumerate(files)}
 
 
 def header_of(tensors: Tensors) -> bytes:
@@ -176,9 +179,9 @@ def header_of(tensors: Tensors) -> bytes:
     return struct.pack("<Q", len(padded)) + padded
 
 
-def _write(path: Path, tensors: Tensors) -> None:
-    with path.open("wb") as file:
-        file.write(header_of(tensors))
+def _fill(path: Path, tensors: Tensors) -> None:
+    with path.open("r+b") as file:
+        file.seek(len(header_of(tensors)))
         for name, shape in tensors.items():
             for chunk in random_bytes(name, tensor_bytes(shape)):
                 file.write(chunk)

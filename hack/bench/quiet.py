@@ -19,6 +19,7 @@ FILL_STEP_BYTES = 4 << 20
 FILL_WITHIN_SECONDS = 180.0
 IDLE_SECONDS = 0.3
 IDLE_WITHIN_SECONDS = 10.0
+IDLE_WITHIN_SECONDS_IN_A_QUICK_LOOK = 2.0
 CACHESTAT = 451
 """The system call's number, the same on all architectures; Linux 6.5."""
 
@@ -84,14 +85,14 @@ class Filler:
         self.path.unlink(missing_ok=True)
 
 
-def wait_for_idle_disk(path: Path) -> None:
+def wait_for_idle_disk(path: Path, within_seconds: float) -> None:
     """Until the disk below `path` has done nothing for a moment, deleted blocks being given back included; on a disk
-    that others keep busy, ten seconds."""
+    that others keep busy, so many seconds."""
     statistics = disk_of(path) / "stat"
     if not statistics.exists():
         time.sleep(1)
         return
-    deadline = time.monotonic() + IDLE_WITHIN_SECONDS
+    deadline = time.monotonic() + within_seconds
     before, since = _activity(statistics), time.monotonic()
     while time.monotonic() < min(deadline, since + IDLE_SECONDS):
         time.sleep(0.05)

@@ -15,6 +15,8 @@ from hack.bench.contenders.task import Task
 from hack.bench.quiet import Filler, evict, wait_for_idle_disk
 
 ORDER_SEED = 4
+OUTPUT_FACTOR = 1.3
+"""Shards are larger than their source, by zero heads and by repeated ones; less than so many times."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,11 @@ def schedule(case: Case, rounds: int) -> Iterator[tuple[int, Contender]]:
 
 @dataclass
 class Bench:
-    """A folder for everything large, and the filler of memory."""
+    """A folder for everything large, the filler of memory, and how long to wait for the disk to rest."""
 
     scratch: Path
     filler: Filler
+    idle_within_seconds: float
     pace: Pace = field(default_factory=Pace)
 
     def run(self, case: Case, rounds: int, keep: bool) -> CaseRuns:
@@ -111,8 +114,7 @@ class Bench:
         ensure_checkpoint(source, case.model)
         print(f"  checkpoint there after {time.monotonic() - began:.0f} s", flush=True)
         if any(contender.writes for contender in case.contenders):
-            # Padded and replicated heads make shards somewhat larger than their source.
-            require_space(self.scratch, case.model.nbytes * 13 // 10, "what is written from the checkpoint")
+            require_space(self.scratch, int(OUTPUT_FACTOR * case.model.nbytes), "What is written from the checkpoint")
         result = CaseRuns(case, case.model.nbytes)
         try:
             for number, contender in schedule(case, rounds_of(case, rounds)):
@@ -130,7 +132,7 @@ class Bench:
 
         def make_quiet() -> None:
             self.filler.fill()
-            wait_for_idle_disk(self.scratch)
+            wait_for_idle_disk(self.scratch, self.idle_within_seconds)
             left.append(evict(task.source_files))
 
         evict(task.source_files)
