@@ -1,14 +1,18 @@
-"""Casts and products against PyTorch's own, over every 16-bit pattern and hard float32 values."""
+"""Casts and products against PyTorch's own, over every 16-bit pattern and hard float32 values; copies of any shape."""
 
+import threading
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from neuronmodel_worker.stream.numbers import STORAGE, fill
+from neuronmodel_worker.stream import transpose
+from neuronmodel_worker.stream.numbers import STORAGE, VALUES, fill
 
 TORCH = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 TARGETS = ["BF16", "F16", "F32"]
@@ -58,3 +62,101 @@ def test_products_have_pytorchs_promoted_type(weight: str, gamma: str, target: s
     fill(stored, target, values, weight, (factor, gamma))
     expected = (as_torch(values, weight) * as_torch(factor, gamma)).to(TORCH[target])
     assert_same(stored, expected, target)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products_of_many_blocks_take_each_columns_own_factor(transposed: bool) -> None:
+    values = np.tile(hard_values("BF16"), (3, 4))
+    factor = np.random.default_rng(5).standard_normal((values.shape[1],)).astype(VALUES["BF16"]).view(np.uint16)
+    stored = np.empty(values.shape[::-1] if transposed else values.shape, np.uint16)
+    fill(stored.T if transposed else stored, "BF16", values, "BF16", (factor, "BF16"))
+    expected = as_torch(values, "BF16") * as_torch(factor, "BF16")
+    assert_same(stored, expected.T.contiguous() if transposed else expected, "BF16")
+
+
+def from_a_file(words: NDArray[Any], dtype: str, row: int, column: int, pitch: int, shift: int) -> NDArray[Any]:
+    """The matrix `words` as it is seen in a chunk of a file: within wider rows, at any address."""
+    rows, columns = words.shape
+    itemsize = STORAGE[dtype].itemsize
+    raw = np.full(((row + rows) * (column + columns + pitch)) * itemsize + shift, 0xA5, np.uint8)
+    chunk = np.frombuffer(raw.data, STORAGE[dtype], offset=shift).reshape(row + rows, -1)
+    seen = chunk[row:, column : column + columns]
+    seen[:] = words.view(STORAGE[dtype])
+    return seen
+
+
+SIDES = st.one_of(st.integers(1, 40), st.integers(41, 700), st.sampled_from([1024, 1025, 2048, 2051, 3000]))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_fill_does_what_its_naive_definition_does(data: st.DataObject) -> None:
+    draw = data.draw
+    columns = draw(SIDES)
+    rows = min(draw(SIDES), 300_000 // columns)
+    source_dtype, dtype = draw(st.sampled_from([*TORCH])), draw(st.sampled_from(TARGETS))
+    dtype = draw(st.sampled_from([dtype, source_dtype])) if source_dtype != "F64" else dtype
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    scale: NDArray[Any] = np.logspace(-6, 4, columns)
+    values = (rng.standard_normal((rows, columns)) * scale).astype(VALUES[source_dtype])
+    source = from_a_file(
+        values.view(STORAGE[source_dtype]),
+        source_dtype,
+        draw(st.integers(0, 3)),
+        draw(st.integers(0, 9)),
+        draw(st.sampled_from([0, 1, 5, (-columns) % 2048])),
+        draw(st.integers(0, 9)),
+    )
+    factor_dtype = draw(st.sampled_from([None, *TORCH]))
+    expected = as_torch(values.view(STORAGE[source_dtype]), source_dtype)
+    factor = None
+    if factor_dtype is not None:
+        vector = rng.standard_normal((columns,)).astype(VALUES[factor_dtype]).view(STORAGE[factor_dtype])
+        factor = vector, factor_dtype
+        expected = expected * as_torch(vector, factor_dtype)
+    before, after = draw(st.integers(0, 5)), draw(st.integers(0, 5))
+    transposed = draw(st.booleans())
+    whole = np.full((columns if transposed else rows, before + (rows if transposed else columns) + after), 7).astype(
+        STORAGE[dtype]
+    )
+    piece = whole[:, before : whole.shape[1] - after]
+    fill(piece.T if transposed else piece, dtype, source, source_dtype, factor)
+    expected = expected.to(TORCH[dtype])
+    assert_same(np.ascontiguousarray(piece), expected.T.contiguous() if transposed else expected, dtype)
+    assert (whole[:, :before] == 7).all()
+    assert (whole[:, whole.shape[1] - after :] == 7).all()
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
+@pytest.mark.parametrize("shape", [(832, 2048), (1100, 331), (33, 5001), (4096, 33), (0, 50), (50, 0)])
+def test_a_transposed_copy_keeps_every_bit(dtype: str, shape: tuple[int, int]) -> None:
+    words = np.random.default_rng(3).integers(0, 256, (shape[0], shape[1] * STORAGE[dtype].itemsize), np.uint8)
+    source = words.view(STORAGE[dtype]).reshape(shape)
+    stored = np.zeros(shape[::-1], STORAGE[dtype])
+    fill(stored.T, dtype, source, dtype)
+    assert stored.tobytes() == source.T.tobytes()
+
+
+def test_threads_do_not_share_what_they_compute_in() -> None:
+    sources = [np.random.default_rng(seed).integers(0, 65536, (600, 1500), np.uint16) for seed in range(4)]
+    stored = [np.zeros((1500, 600), np.uint16) for _ in sources]
+    start = threading.Barrier(len(sources))
+
+    def copy(number: int) -> None:
+        start.wait()
+        for _ in range(20):
+            fill(stored[number].T, "BF16", sources[number], "BF16")
+
+    threads = [threading.Thread(target=copy, args=(number,)) for number in range(len(sources))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all((one == other.T).all() for one, other in zip(stored, sources, strict=True))
+
+
+@pytest.mark.parametrize(("length", "most", "multiple"), [(1, 32, 32), (832, 300, 32), (1000, 70, 8), (64, 64, 32)])
+def test_spans_cover_everything_once_and_are_no_longer_than_asked(length: int, most: int, multiple: int) -> None:
+    spans = list(transpose.spans(length, most, multiple))
+    assert [place for span in spans for place in range(span.start, span.stop)] == list(range(length))
+    assert all(span.stop - span.start <= most for span in spans)
