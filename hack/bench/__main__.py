@@ -16,6 +16,8 @@ from pathlib import Path
 from hack.bench import machine
 from hack.bench.cases import Case, cases, narrowed, quick_cases, rounds_of
 from hack.bench.children import PROJECT
+from hack.bench.commands import NAME as COMMANDS
+from hack.bench.commands import CommandTimes, time_commands
 from hack.bench.failures import BenchFailed
 from hack.bench.quiet import IDLE_WITHIN_SECONDS, IDLE_WITHIN_SECONDS_IN_A_QUICK_LOOK, Filler, require_linux
 from hack.bench.report import put_between_markers, report
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m hack.bench", description=__doc__)
-    names = [case.name for case in cases()]
+    names = [COMMANDS, *(case.name for case in cases())]
     parser.add_argument("--quick", action="store_true", help="small checkpoints, three rounds")
     parser.add_argument(
         "--only", action="append", choices=names, metavar="CASE", help=f"of {', '.join(names)}; again for more"
@@ -56,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--scratch", type=Path, default=_scratch(), help="folder for checkpoints and shards (%(default)s)"
+    )
+    parser.add_argument(
+        "--no-fill", action="store_true", help="leave free memory as it is, to see what filling it does"
     )
     parser.add_argument("--keep", action="store_true", help="leave the checkpoints there for the next time")
     return parser  # fmt: skip
@@ -83,24 +88,29 @@ def _bench(options: argparse.Namespace) -> None:
     shutil.rmtree(scratch / "output", ignore_errors=True)
     about = machine.describe(scratch)
     patience = IDLE_WITHIN_SECONDS_IN_A_QUICK_LOOK if options.quick else IDLE_WITHIN_SECONDS
-    bench, results = Bench(scratch, Filler(scratch / "filler"), patience), []
+    filler = Filler(scratch / "filler", not options.no_fill)
+    bench, results, commands = Bench(scratch, filler, patience), [], []
     for case in chosen:
         bench.pace.expect(case, rounds_of(case, rounds))
     try:
+        if not options.contender and COMMANDS in (options.only or [COMMANDS]):
+            print("\nCommands", flush=True)
+            commands = time_commands(scratch, rounds)
+            _write(out, results, commands, about, time.monotonic() - began)
         for case in chosen:
             results.append(bench.run(case, rounds, options.keep))
-            _write(out, results, about, time.monotonic() - began)
+            _write(out, results, commands, about, time.monotonic() - began)
     finally:
-        bench.filler.close()
-    print(f"\n{report(results, about)}\n\nIn {out} after {(time.monotonic() - began) / 60:.1f} minutes.")
+        filler.close()
+    print(f"\n{report(results, commands, about)}\n\n{(time.monotonic() - began) / 60:.1f} minutes; results in {out}.")
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
     known = quick_cases() if options.quick else cases()
-    chosen = [case for case in known if not options.only or case.name in options.only]
-    if not chosen:
-        raise BenchFailed(f"--quick has the cases {', '.join(case.name for case in known)} alone: choose one of them.")
-    return chosen
+    unknown = set(options.only or ()) - {case.name for case in known} - {COMMANDS}
+    if unknown:
+        raise BenchFailed(f"--quick has no case {' and '.join(sorted(unknown))}. Leave --quick out.")
+    return [case for case in known if not options.only or case.name in options.only]
 
 
 def _with_contenders(case: Case, beginnings: list[str] | None) -> Case:
@@ -117,15 +127,17 @@ def _is_full(options: argparse.Namespace) -> bool:
     return not (options.quick or options.only or options.contender)
 
 
-def _write(out: Path, results: Sequence[CaseRuns], about: dict[str, str], seconds: float) -> None:
+def _write(
+    out: Path, results: Sequence[CaseRuns], commands: Sequence[CommandTimes], about: dict[str, str], seconds: float
+) -> None:
     """After every case, so that hours are not lost to the last one."""
     from hack.bench.plot import draw
 
     out.mkdir(parents=True, exist_ok=True)
-    (out / "performance.json").write_text(json.dumps(to_json(results, about, seconds), indent=1) + "\n")
+    (out / "performance.json").write_text(json.dumps(to_json(results, commands, about, seconds), indent=1) + "\n")
     draw(results, out / "performance.svg")
     if (out / PAGE).is_file():
-        put_between_markers(out / PAGE, report(results, about))
+        put_between_markers(out / PAGE, report(results, commands, about))
 
 
 if __name__ == "__main__":

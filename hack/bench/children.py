@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hack.bench.contenders.task import GO, READY, Task, Timing
 from hack.bench.failures import BenchFailed
+from hack.bench.quiet import DiskCounters, disk_counters
 
 PROJECT = Path(__file__).resolve().parents[2]
 SAMPLE_SECONDS = 0.02
@@ -33,6 +34,26 @@ class Measured:
     process_processor_seconds: float
     anonymous_bytes_before: int
     peak_anonymous_bytes: int
+    disk: "DiskUse | None"
+
+
+@dataclass(frozen=True)
+class DiskUse:
+    """What the disk did while the clock ran, for whomever."""
+
+    read_bytes: int
+    written_bytes: int
+    busy_seconds: float
+
+    @classmethod
+    def between(cls, before: DiskCounters | None, after: DiskCounters | None) -> "DiskUse | None":
+        if before is None or after is None:
+            return None
+        return cls(
+            after.read_bytes - before.read_bytes,
+            after.written_bytes - before.written_bytes,
+            round(after.busy_seconds - before.busy_seconds, 3),
+        )
 
 
 def run_contender(module: str, task: Task, make_quiet: Callable[[], object]) -> Measured:
@@ -48,9 +69,10 @@ def run_contender(module: str, task: Task, make_quiet: Callable[[], object]) -> 
         prepared = time.monotonic() - began
         make_quiet()
         sampler = MemorySampler(process.pid)
-        before, began = sampler.sample(), time.monotonic()
+        before, disk_before, began = sampler.sample(), disk_counters(task.source), time.monotonic()
         with sampler, _ended_after(process, TIMEOUT_SECONDS):
             said = _go(process)
+            disk = DiskUse.between(disk_before, disk_counters(task.source))
         usage = _reap(process)
     if process.returncode:
         raise BenchFailed(_why(process, module))
@@ -60,6 +82,7 @@ def run_contender(module: str, task: Task, make_quiet: Callable[[], object]) -> 
         process_processor_seconds=usage,
         anonymous_bytes_before=before,
         peak_anonymous_bytes=sampler.peak,
+        disk=disk,
     )
 
 

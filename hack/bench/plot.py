@@ -25,7 +25,9 @@ def draw(results: Sequence[CaseRuns], path: Path) -> None:
     if not results:
         return
     heights = [PANEL_INCHES + ROW_INCHES * len(_contenders(result)) for result in results]
-    with pyplot.rc_context({"svg.hashsalt": "neuronmodel", "font.size": 9, "axes.titlesize": 9}):
+    with pyplot.rc_context(
+        {"svg.hashsalt": "neuronmodel", "svg.fonttype": "none", "font.size": 9, "axes.titlesize": 9}
+    ):
         figure, panels = pyplot.subplots(
             len(results), 2, figsize=(12, sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
         )

@@ -65,17 +65,18 @@ class Filler:
     """A file twice as large as memory and without a single block: to read ahead in it makes clean pages and costs the
     disk nothing. It is read round and round, so that what is read next is what was let go longest ago."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, active: bool = True) -> None:
         self.path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._nbytes = 2 * memory_bytes() // FILL_STEP_BYTES * FILL_STEP_BYTES
         os.ftruncate(self._descriptor, self._nbytes)
         self._position = 0
+        self._active = active
 
     def fill(self) -> None:
         """Until memory is full, or time is up."""
         deadline = time.monotonic() + FILL_WITHIN_SECONDS
-        while free_memory_bytes() > LEFT_FREE_BYTES and time.monotonic() < deadline:
+        while self._active and free_memory_bytes() > LEFT_FREE_BYTES and time.monotonic() < deadline:
             for _ in range(16):
                 os.posix_fadvise(self._descriptor, self._position, FILL_STEP_BYTES, os.POSIX_FADV_WILLNEED)
                 self._position = (self._position + FILL_STEP_BYTES) % self._nbytes
@@ -88,31 +89,43 @@ class Filler:
 def wait_for_idle_disk(path: Path, within_seconds: float) -> None:
     """Until the disk below `path` has done nothing for a moment, deleted blocks being given back included; on a disk
     that others keep busy, so many seconds."""
-    statistics = disk_of(path) / "stat"
-    if not statistics.exists():
-        time.sleep(1)
-        return
     deadline = time.monotonic() + within_seconds
-    before, since = _activity(statistics), time.monotonic()
+    before, since = disk_counters(path), time.monotonic()
     while time.monotonic() < min(deadline, since + IDLE_SECONDS):
         time.sleep(0.05)
-        now = _activity(statistics)
-        if now != before or now.in_flight:
+        now = disk_counters(path)
+        if now and (now != before or now.in_flight):
             before, since = now, time.monotonic()
 
 
 @dataclass(frozen=True)
-class _Activity:
-    """Sums since the machine's start; `in_flight` is now."""
+class DiskCounters:
+    """Sums since the machine's start, of everybody's requests; `in_flight` is now. Busy is a disk with one at least."""
 
-    completed: int
+    requests: int
     in_flight: int
+    read_bytes: int
+    written_bytes: int
+    busy_seconds: float
 
 
-def _activity(statistics: Path) -> _Activity:
-    """The kernel's Documentation/block/stat.rst: 0 reads, 4 writes, 8 in flight, 11 discards, 15 flushes."""
+SECTOR_BYTES = 512
+
+
+def disk_counters(path: Path) -> DiskCounters | None:
+    """Of the disk below `path`, where it is a block device. What the fields mean: Linux, block/stat.rst."""
+    statistics = disk_of(path) / "stat"
+    if not statistics.exists():
+        return None
     fields = [int(field) for field in statistics.read_text().split()]
-    return _Activity(sum(fields[place] for place in (0, 4, 11, 15) if place < len(fields)), fields[8])
+    reads, writes, discards, flushes = (fields[place] if place < len(fields) else 0 for place in (0, 4, 11, 15))
+    return DiskCounters(
+        requests=reads + writes + discards + flushes,
+        in_flight=fields[8],
+        read_bytes=fields[2] * SECTOR_BYTES,
+        written_bytes=fields[6] * SECTOR_BYTES,
+        busy_seconds=fields[9] / 1000,
+    )
 
 
 def disk_of(path: Path) -> Path:

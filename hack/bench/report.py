@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from hack.bench.commands import NAME, CommandTimes
 from hack.bench.failures import BenchFailed
 from hack.bench.results import Figures, Held, comparisons_of, figures_of
 from hack.bench.rounds import CaseRuns
@@ -11,20 +12,21 @@ BEGIN = "<!-- what `make bench` measured; written by it -->"
 END = "<!-- end of what `make bench` measured -->"
 
 
-def report(results: Sequence[CaseRuns], machine: Mapping[str, str]) -> str:
+def report(results: Sequence[CaseRuns], commands: Sequence[CommandTimes], machine: Mapping[str, str]) -> str:
     """Everything between the markers."""
     held = [each for result in results for each in comparisons_of(result)]
     figures = [each for result in results for each in figures_of(result)]
     titles = [f"- `{result.case.name}`: {result.case.title}, {result.source_bytes / 1e9:.1f} GB" for result in results]
     about = [f"- {key}: {value}" for key, value in machine.items()]
-    parts = ["\n".join(titles), limits_table(held, figures), figures_table(figures), "\n".join(about)]
+    parts = ["\n".join(titles), limits_table(held, figures, commands), figures_table(figures), "\n".join(about)]
     return "\n\n".join(part for part in parts if part)
 
 
-def limits_table(held: Sequence[Held], figures: Sequence[Figures]) -> str:
+def limits_table(held: Sequence[Held], figures: Sequence[Figures], commands: Sequence[CommandTimes]) -> str:
     rows: list[tuple[str, ...]] = [("case", "what", "median", "95 % interval", "rounds", "limit", "")]
     rows += [_held(each) for each in held]
     rows += [_memory(each) for each in figures if each.memory_limit_bytes]
+    rows += [_command(each) for each in commands]
     return markdown(rows, left=(0, 1, 5, 6))
 
 
@@ -55,8 +57,34 @@ def _memory(figures: Figures) -> tuple[str, ...]:
     )
 
 
+def _command(times: CommandTimes) -> tuple[str, ...]:
+    return (
+        NAME,
+        times.title,
+        f"{times.median:.2f} {times.unit}",
+        f"up to {max(times.seconds):.2f}",
+        str(len(times.seconds)),
+        f"under {times.limit:g} {times.unit}",
+        times.verdict,
+    )
+
+
 def figures_table(figures: Sequence[Figures]) -> str:
-    head = ("case", "contender", "seconds", "from – to", "GB/s", "CPU s a GB", "anonymous memory", "runs")
+    """Empty without figures."""
+    if not figures:
+        return ""
+    head = (
+        "case",
+        "contender",
+        "seconds",
+        "from – to",
+        "GB/s",
+        "CPU s a GB",
+        "CPUs busy",
+        "disk busy",
+        "anonymous memory",
+        "runs",
+    )
     rows: list[tuple[str, ...]] = [head]
     rows += [
         (
@@ -66,12 +94,18 @@ def figures_table(figures: Sequence[Figures]) -> str:
             f"{each.fastest_seconds:.2f} – {each.slowest_seconds:.2f}",
             f"{each.gigabytes_a_second:.2f}",
             f"{each.processor_seconds_a_gigabyte:.2f}",
+            _percent(each.processors_busy),
+            _percent(each.disk_busy),
             _gib(each.peak_anonymous_bytes),
             str(each.runs),
         )
         for each in figures
     ]
     return markdown(rows, left=(0, 1))
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
 
 
 def _gib(nbytes: int) -> str:

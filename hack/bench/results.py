@@ -1,9 +1,11 @@
 """What follows from the runs: ratios with their verdicts, and each contender's figures."""
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hack.bench.commands import CommandTimes
 from hack.bench.rounds import CaseRuns
 from hack.bench.statistics import Limit, Ratio, Verdict, fastest, median, paired, ratio_of
 
@@ -25,7 +27,9 @@ class Held:
 
 @dataclass(frozen=True)
 class Figures:
-    """Medians of one contender over its runs; the peak is the largest. Processor seconds are for a GB of source."""
+    """Medians of one contender over its runs; the peak is the largest. Processor seconds are for a GB of source;
+    `processors_busy` is the share of all processors' time that it took, `disk_busy` the share of time in which the disk
+    had something to do."""
 
     case: str
     contender: str
@@ -35,6 +39,8 @@ class Figures:
     slowest_seconds: float
     gigabytes_a_second: float
     processor_seconds_a_gigabyte: float
+    processors_busy: float
+    disk_busy: float | None
     process_seconds: float
     peak_anonymous_bytes: int
     memory_limit_bytes: int | None
@@ -76,13 +82,23 @@ def figures_of(result: CaseRuns) -> Iterator[Figures]:
             slowest_seconds=max(seconds),
             gigabytes_a_second=gigabytes / median(seconds),
             processor_seconds_a_gigabyte=median([run.processor_seconds for run in runs]) / gigabytes,
+            processors_busy=median([run.processor_seconds / run.seconds for run in runs]) / (os.cpu_count() or 1),
+            disk_busy=_median_if_any(
+                [run.measured.disk.busy_seconds / run.seconds for run in runs if run.measured.disk]
+            ),
             process_seconds=median([run.measured.process_seconds for run in runs]),
             peak_anonymous_bytes=max(run.measured.peak_anonymous_bytes for run in runs),
             memory_limit_bytes=contender.memory_limit_bytes,
         )
 
 
-def to_json(results: Iterable[CaseRuns], machine: dict[str, str], seconds: float) -> dict[str, Any]:
+def _median_if_any(values: Sequence[float]) -> float | None:
+    return median(values) if values else None
+
+
+def to_json(
+    results: Iterable[CaseRuns], commands: Iterable[CommandTimes], machine: dict[str, str], seconds: float
+) -> dict[str, Any]:
     """Everything that was measured, every single run included."""
     return {
         "machine": machine,
@@ -98,4 +114,5 @@ def to_json(results: Iterable[CaseRuns], machine: dict[str, str], seconds: float
             }
             for result in results
         ],
+        "commands": [{**asdict(each), "median": each.median, "verdict": each.verdict} for each in commands],
     }

@@ -7,7 +7,8 @@ import pytest
 
 from hack.bench.cases import Case, Comparison, Contender, narrowed
 from hack.bench.checkpoints import Model
-from hack.bench.children import Measured
+from hack.bench.children import DiskUse, Measured
+from hack.bench.commands import CommandTimes
 from hack.bench.contenders.task import Timing
 from hack.bench.failures import BenchFailed
 from hack.bench.plot import draw
@@ -42,12 +43,18 @@ SECONDS = {
     "today's loop": 18.0,
 }
 MACHINE = {"memory": "24 GiB"}
+COMMANDS = [CommandTimes("neuronmodel --help", "s", (0.2, 0.1, 0.3), 0.5)]
 
 
 def run_of(contender: str, number: int) -> Run:
     """Every round is slower than the last by a tenth, for all contenders alike."""
     timing = Timing(SECONDS[contender] * (1 + number / 10), user_seconds=1.0, system_seconds=0.5)
-    return Run(contender, number, Measured(timing, 5.0, 2.0, 1000, (number + 1) * GIB // 8), source_pages_left=0)
+    return Run(
+        contender,
+        number,
+        Measured(timing, 5.0, 2.0, 1000, (number + 1) * GIB // 8, DiskUse(1, 2, timing.seconds / 4)),
+        source_pages_left=0,
+    )
 
 
 @pytest.fixture
@@ -83,6 +90,7 @@ def test_figures_are_medians_for_a_gigabyte_and_the_highest_peak(result: CaseRun
     files = next(each for each in figures_of(result) if each.contender == "files")
     assert files.seconds == pytest.approx(3.0 * 1.4)
     assert files.processor_seconds_a_gigabyte == 3.0
+    assert files.disk_busy == 0.25
     assert (files.peak_anonymous_bytes, files.memory_verdict) == (9 * GIB // 8, "missed")
 
 
@@ -96,7 +104,7 @@ def test_what_was_not_run_is_not_compared(result: CaseRuns) -> None:
 def test_the_page_gets_the_table_and_keeps_the_rest(result: CaseRuns, tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text(f"before\n{BEGIN}\nold figures\n{END}\nafter\n")
-    put_between_markers(page, report([result], MACHINE))
+    put_between_markers(page, report([result], COMMANDS, MACHINE))
     text = page.read_text()
     assert text.startswith(f"before\n{BEGIN}\n")
     assert text.endswith(f"\n{END}\nafter\n")
@@ -109,8 +117,16 @@ def test_the_page_gets_the_table_and_keeps_the_rest(result: CaseRuns, tmp_path: 
         "at most 1.05",
         "met",
     ]
+    row = next(line for line in text.splitlines() if "--help" in line)
+    assert [cell.strip() for cell in row.strip("|").split("|")][2:] == [
+        "0.20 s",
+        "up to 0.30",
+        "3",
+        "under 0.5 s",
+        "met",
+    ]
     assert "memory: 24 GiB" in text
-    put_between_markers(page, report([result], MACHINE))
+    put_between_markers(page, report([result], COMMANDS, MACHINE))
     assert page.read_text() == text
 
 
@@ -123,8 +139,12 @@ def test_a_page_without_its_markers_is_left_alone(content: str, tmp_path: Path) 
     assert page.read_text() == content
 
 
+def test_a_command_that_took_too_long_once_has_missed() -> None:
+    assert CommandTimes("help", "s", (0.1, 0.1, 0.5), 0.5).verdict == "missed"
+
+
 def test_the_json_holds_every_single_run(result: CaseRuns) -> None:
-    saved = json.loads(json.dumps(to_json([result], MACHINE, 12.34)))
+    saved = json.loads(json.dumps(to_json([result], COMMANDS, MACHINE, 12.34)))
     assert len(saved["cases"][0]["runs"]) == len(result.runs)
     assert saved["cases"][0]["runs"][0].keys() >= {"contender", "round", "seconds", "user_seconds", "system_seconds"}
     assert [each["verdict"] for each in saved["cases"][0]["comparisons"]] == ["met", None, "met"]
