@@ -10,7 +10,12 @@ from pathlib import Path
 
 from neuronmodel_worker.failures import ArtifactsUnwritable, ArtifactsVolumeFull
 
+# EINVAL: by the file system; EOPNOTSUPP: by those that are layered over others.
+NOT_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP)
 FULL = (errno.ENOSPC, errno.EDQUOT)
+
+BLOCK = 4096
+"""What places in files and memory are multiples of where the page cache is bypassed; no common device asks for more."""
 
 WHOLE_FILE = "xxh3-128"
 """Digest over a file's bytes."""
@@ -55,6 +60,16 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_direct(path: Path, flags: int) -> int | None:
+    """A second descriptor of an open file that bypasses the page cache; None where the file system has no such."""
+    try:
+        return os.open(path, flags | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in NOT_DIRECT:
+            return None
+        raise
 
 
 def create_locked(path: Path) -> int:

@@ -36,7 +36,7 @@ def describe(tensor: RankTensor) -> list[Any]:
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-@pytest.mark.parametrize("sizes", [Sizes(), Sizes(chunk_bytes=5000, transposed_bytes=9000)], ids=["whole", "pieces"])
+@pytest.mark.parametrize("sizes", [Sizes(), Sizes(chunk_bytes=5000, held_bytes=9000)], ids=["whole", "pieces"])
 def test_shards_are_what_nxd_inference_writes(path: Path, sizes: Sizes, tmp_path: Path) -> None:
     case = json.loads(path.read_text())
     plan = make_plan(open_checkpoint(write_checkpoint(tmp_path / "source", case)), case["neuron_config"])
@@ -49,7 +49,9 @@ def test_shards_are_what_nxd_inference_writes(path: Path, sizes: Sizes, tmp_path
     sealed = {file.name: file for file in result.files}
     assert described(plan.ranks, read_rank_files(weights, plan.ranks, sealed=sealed, full=True)) == case["shards"]
     assert {file.name for file in weights.iterdir()} == set(case["shards"])
-    assert result.bytes_read == plan.source_bytes
+    assert result.bytes_read <= plan.source_bytes
+    if len(plan.ranks) == plan.layout.flags.tp_degree:
+        assert result.bytes_read == plan.source_bytes
     for file in weights.iterdir():
         with safe_open(file, framework="numpy") as opened:
             assert set(opened.keys()) == set(case["shards"][file.name])

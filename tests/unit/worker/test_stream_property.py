@@ -17,6 +17,13 @@ from neuronmodel_worker.stream import FileSink, RankTensor, Sizes, TensorSink, r
 from tests.generated import values, write_checkpoint
 from tests.reference_layout import NUMPY, reference_shards
 
+SIZES = st.builds(
+    Sizes,
+    chunk_bytes=st.sampled_from([1, 7, 64, 1000, 1 << 24]),
+    held_bytes=st.sampled_from([1, 100, 1000, 1 << 27]),
+    wide_bytes=st.sampled_from([1, 300, 1 << 26]),
+    memory_bytes=st.sampled_from([1, 1 << 29]),
+)
 DTYPES = st.sampled_from(["bfloat16", "float16", "float32"])
 SWITCHES = [
     "fused_qkv",
@@ -134,15 +141,17 @@ def both_sinks(plan: Plan, sizes: Sizes, weights: Path, threads: int) -> list[An
     memory = TensorSink()
     run(plan, memory, sizes=sizes, threads=threads)
     result = run(plan, FileSink(weights), sizes=sizes, threads=threads)
-    assert result.bytes_read == plan.source_bytes
+    assert result.bytes_read <= plan.source_bytes
+    if len(plan.ranks) == plan.layout.flags.tp_degree:
+        assert result.bytes_read == plan.source_bytes
     sealed = {file.name: file for file in result.files}
     return [bits(memory.tensors), bits(read_rank_files(weights, plan.ranks, sealed=sealed, full=True))]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(data=st.data(), chunk=st.sampled_from([1, 7, 64, 1000, 1 << 24]), held=st.sampled_from([1, 100, 1 << 27]))
-def test_any_plan_streams_to_what_the_rules_say(family: str, data: st.DataObject, chunk: int, held: int) -> None:
+@given(data=st.data(), sizes=SIZES)
+def test_any_plan_streams_to_what_the_rules_say(family: str, data: st.DataObject, sizes: Sizes) -> None:
     case = data.draw(cases(family))
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -157,7 +166,7 @@ def test_any_plan_streams_to_what_the_rules_say(family: str, data: st.DataObject
             {name: (array.shape, array.tobytes()) for name, array in rank.items()}
             for rank in reference_shards(case["hf_config"], case["neuron_config"], source_arrays(case))
         ]
-        for found in both_sinks(plan, Sizes(chunk, held), directory / "weights", threads=2):
+        for found in both_sinks(plan, sizes, directory / "weights", threads=2):
             assert found == expected
 
 

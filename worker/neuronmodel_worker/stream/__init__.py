@@ -4,12 +4,13 @@ from neuronmodel_worker.disk import WrittenFile
 from neuronmodel_worker.stream.filesink import FileSink
 from neuronmodel_worker.stream.meter import Progress, Transferred
 from neuronmodel_worker.stream.rankfile import rank_file_name
-from neuronmodel_worker.stream.readback import read_rank_files
-from neuronmodel_worker.stream.run import StreamResult, run
+from neuronmodel_worker.stream.readback import check_rank_file, read_rank_files
+from neuronmodel_worker.stream.run import THREADS, StreamResult, buffer_bytes, run
 from neuronmodel_worker.stream.sinks import RankTensor, Sink, TensorSink
 from neuronmodel_worker.stream.steps import Sizes
 
 __all__ = [
+    "THREADS",
     "FileSink",
     "Progress",
     "RankTensor",
@@ -19,6 +20,8 @@ __all__ = [
     "TensorSink",
     "Transferred",
     "WrittenFile",
+    "buffer_bytes",
+    "check_rank_file",
     "rank_file_name",
     "read_rank_files",
     "run",

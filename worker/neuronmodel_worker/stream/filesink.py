@@ -1,24 +1,26 @@
 """Writes the files that NxD Inference reads, one a rank, under temporary names until each is whole and on disk."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
 from neuronmodel_worker.disk import (
+    BLOCK,
+    NOT_DIRECT,
     WrittenFile,
     create_locked,
     lock_of_the_dead,
+    open_direct,
     require_space,
     sync,
     writing_to,
 )
-from neuronmodel_worker.layouts.geometry import Piece
 from neuronmodel_worker.plan import RANK_NBYTES, Plan
+from neuronmodel_worker.stream.memory import Buffers, placed
 from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.numbers import STORAGE, Array
 from neuronmodel_worker.stream.rankfile import (
@@ -28,75 +30,81 @@ from neuronmodel_worker.stream.rankfile import (
     rank_file_format,
     rank_file_name,
 )
-from neuronmodel_worker.stream.source import Buffers
 from neuronmodel_worker.stream.steps import Step
+from neuronmodel_worker.stream.writeback import Writeback
 
 UNFINISHED = ".partial"
-REREAD_BYTES = 8 << 20
-
-
-@dataclass
-class Digest:
-    """A tensor's digest as its bytes arrive; `expected` is where the next ones belong, None once they came scattered
-    and the tensor has to be read again."""
-
-    expected: int | None = 0
-    state: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
-
-    def update(self, start: int, data: Array) -> None:
-        if self.expected == start:
-            self.state.update(data.data)
-            self.expected = start + data.nbytes
-        else:
-            self.expected = None
+SYNCING_THREADS = 8
 
 
 class RankFile:
     """One rank's file while it is written. Its lock tells a later run that this writer lives."""
 
-    def __init__(self, directory: Path, rank: int, layout: RankFileFormat) -> None:
+    def __init__(self, directory: Path, rank: int, layout: RankFileFormat, writeback: Writeback) -> None:
         self.rank = rank
         self.final = directory / rank_file_name(rank)
         self.temporary = directory / f".{self.final.name}.{os.getpid()}.{os.urandom(4).hex()}{UNFINISHED}"
         self.layout = layout
-        self.digests = {tensor.name: Digest() for tensor in layout.order}
+        self.digests = {tensor.name: xxhash.xxh3_128() for tensor in layout.order}
+        self.direct: int | None = None
         self.descriptor = create_locked(self.temporary)
+        self._writeback = writeback
 
     def allocate(self) -> None:
         os.posix_fallocate(self.descriptor, 0, self.layout.nbytes)
-        self.write(0, np.frombuffer(self.layout.header, np.uint8))
-
-    def write(self, position: int, data: Array) -> None:
-        view = data.data
-        while view:
-            count = os.pwrite(self.descriptor, view, position)
-            view, position = view[count:], position + count
+        self.direct = open_direct(self.temporary, os.O_WRONLY)
+        self._write_cached(0, np.frombuffer(self.layout.header, np.uint8))
 
     def write_tensor(self, name: str, start: int, data: Array) -> None:
-        self.write(self.layout.offsets[name] + start, data)
-        self.digests[name].update(start, data)
+        """The tensor's bytes from `start` on, where those before it have been written."""
+        self._write(self.layout.offsets[name] + start, data)
+        self.digests[name].update(data.data)
+
+    def _write(self, position: int, data: Array) -> None:
+        """Whole blocks that lie in memory as they do in the file go past the page cache, the rest through it."""
+        head = min(-position % BLOCK, data.nbytes)
+        body = (data.nbytes - head) // BLOCK * BLOCK
+        written = head
+        if self.direct is not None and body and (data.ctypes.data + head) % BLOCK == 0:
+            written += self._write_direct(position + head, data[head : head + body])
+        if head:
+            self._write_cached(position, data[:head])
+        if written < data.nbytes:
+            self._write_cached(position + written, data[written:])
+
+    def _write_direct(self, position: int, data: Array) -> int:
+        """How many bytes were written: less than all where the file system has no more of such."""
+        done = 0
+        while self.direct is not None and done < data.nbytes and done % BLOCK == 0:
+            try:
+                done += os.pwrite(self.direct, data[done:].data, position + done)
+            except OSError as error:
+                if error.errno not in NOT_DIRECT:
+                    raise
+                break
+        return done
+
+    def _write_cached(self, position: int, data: Array) -> None:
+        view, at = data.data, position
+        while view:
+            count = os.pwrite(self.descriptor, view, at)
+            view, at = view[count:], at + count
+        if data.nbytes > BLOCK:
+            self._writeback.wrote(self.descriptor, position, data)
 
     def settle(self) -> WrittenFile:
         """Everything onto the disk; the name is still the temporary one."""
-        digests = [self._digest(tensor.name, tensor.nbytes) for tensor in self.layout.order]
         os.fsync(self.descriptor)
+        digests = [self.digests[tensor.name].digest() for tensor in self.layout.order]
         digest = combine_digests(self.layout.header, digests)
         return WrittenFile(self.final.name, self.layout.nbytes, digest, TENSOR_DIGESTS)
 
     def publish(self) -> None:
         self.temporary.replace(self.final)
 
-    def _digest(self, name: str, nbytes: int) -> bytes:
-        digest = self.digests[name]
-        if digest.expected == nbytes:
-            return digest.state.digest()
-        state = xxhash.xxh3_128()
-        start = self.layout.offsets[name]
-        for position in range(start, start + nbytes, REREAD_BYTES):
-            state.update(os.pread(self.descriptor, min(REREAD_BYTES, start + nbytes - position), position))
-        return state.digest()
-
     def close(self) -> None:
+        if self.direct is not None:
+            os.close(self.direct)
         os.close(self.descriptor)
         self.temporary.unlink(missing_ok=True)
 
@@ -108,22 +116,24 @@ class FileSink:
     in the directory is removed at `open`.
     """
 
+    buffered = True
+
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._files: list[RankFile] = []
-        self._buffers = Buffers()
+        self._lent: dict[int, Array] = {}
         self._needed = 0
 
-    def open(self, plan: Plan, meter: Meter) -> None:
-        self._meter = meter
-        layout = rank_file_format(plan.tensors)
+    def open(self, plan: Plan, meter: Meter, buffers: Buffers) -> None:
+        self._meter, self._buffers = meter, buffers
+        layout, writeback = rank_file_format(plan.tensors), Writeback()
         self._needed = layout.nbytes * len(plan.ranks)
         with writing_to(self.directory, self._needed):
             self.directory.mkdir(parents=True, exist_ok=True)
             remove_unfinished(self.directory)
             require_space(self.directory, self._needed)
             for rank in plan.ranks:
-                self._files.append(RankFile(self.directory, rank, layout))
+                self._files.append(RankFile(self.directory, rank, layout, writeback))
                 self._files[-1].allocate()
                 self._write_rank_number(plan, self._files[-1])
 
@@ -133,32 +143,28 @@ class FileSink:
         for name in plan.rank_tensors:
             file.write_tensor(name, 0, number)
 
-    @contextmanager
-    def frame(self, step: Step) -> Iterator[Array]:
-        place, dtype = step.rectangle, STORAGE[step.target.dtype]
-        nbytes = place.rows * place.columns * dtype.itemsize
-        buffer = self._buffers.take(nbytes)
-        stored = buffer[:nbytes].view(dtype).reshape(place.rows, place.columns)
+    def frame(self, step: Step) -> Array:
+        dtype = STORAGE[step.target.dtype]
+        buffer = self._buffers.take(step.nbytes + BLOCK)
+        position = self._files[step.rank_index].layout.offsets[step.target.name] + step.start
+        data = placed(buffer, position, step.nbytes)
+        self._lent[id(step)] = buffer
+        stored = data.view(dtype).reshape((step.columns, step.rows) if step.target.transposed else (step.rows, -1))
         if step.padded:
             stored.fill(0)
-        yield stored.T if step.target.transposed else stored
-        with writing_to(self.directory, self._needed), self._meter.writing(nbytes):
-            self._write(step, place, buffer[:nbytes])
-        self._buffers.give(buffer)
+        return stored.T if step.target.transposed else stored
 
-    def _write(self, step: Step, place: Piece, data: Array) -> None:
-        file, name, itemsize = self._files[step.rank_index], step.target.name, STORAGE[step.target.dtype].itemsize
-        stride, width = step.target.matrix[1] * itemsize, place.columns * itemsize
-        start = place.row * stride + place.column * itemsize
-        if width == stride:
-            file.write_tensor(name, start, data)
-            return
-        for row in range(place.rows):
-            file.write_tensor(name, start + row * stride, data[row * width : (row + 1) * width])
+    def put(self, step: Step, frame: Array) -> None:
+        stored = frame.T if step.target.transposed else frame
+        data = stored.reshape(-1).view(np.uint8)
+        with writing_to(self.directory, self._needed), self._meter.writing(step.nbytes):
+            self._files[step.rank_index].write_tensor(step.target.name, step.start, data)
+        self._buffers.give(self._lent.pop(id(step)))
 
     def finish(self) -> tuple[WrittenFile, ...]:
         with writing_to(self.directory, self._needed):
-            written = tuple(file.settle() for file in self._files)
+            with ThreadPoolExecutor(SYNCING_THREADS, thread_name_prefix="sync") as pool:
+                written = tuple(pool.map(RankFile.settle, self._files))
             for file in self._files:
                 file.publish()
             sync(self.directory)

@@ -1,19 +1,21 @@
-"""Reads sealed rank files back into the tensors that they were made from."""
+"""Reads rank files back: into the tensors that they were made from, or only to see whether they are what they were."""
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
 from neuronmodel_worker.checkpoint import TensorSource, read_header
-from neuronmodel_worker.disk import WrittenFile
+from neuronmodel_worker.disk import BLOCK, WrittenFile
 from neuronmodel_worker.failures import ArtifactDamaged, BadInput
+from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
+from neuronmodel_worker.stream.memory import fresh, placed
 from neuronmodel_worker.stream.meter import Meter, Progress
 from neuronmodel_worker.stream.numbers import STORAGE, Array
-from neuronmodel_worker.stream.rankfile import combine_digests, rank_file_name
+from neuronmodel_worker.stream.rankfile import TENSOR_DIGESTS, combine_digests, rank_file_name
 from neuronmodel_worker.stream.sinks import RankTensor
 
 CHUNK_BYTES = 16 << 20
@@ -33,16 +35,125 @@ def read_rank_files(
     `sealed` is what the manifest says of each file: sizes are always compared with it, digests when `full`.
     Raises ArtifactDamaged.
     """
-    meter = Meter(progress)
+    meter, files = Meter(progress), list[RankFile]()
 
-    def read(rank: int) -> dict[str, RankTensor]:
-        file = directory / rank_file_name(rank)
-        tensors = _read_rank_file(file, meter, sealed[file.name] if sealed else None, full)
-        _check_rank(file, tensors, rank)
-        return tensors
+    def read(piece: tuple[RankFile, Array, int, int]) -> None:
+        file, memory, start, stop = piece
+        with _unreadable_is_damaged(file.path), meter.reading(stop - start):
+            file.read(start, stop, memory)
 
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
-        return list(pool.map(read, ranks))
+    def tensors(rank: int, file: RankFile, memory: Array) -> dict[str, RankTensor]:
+        found = file.tensors_in(placed(memory, file.start, file.nbytes - file.start), full)
+        _check_rank(file.path, found, rank)
+        return found
+
+    try:
+        for rank in ranks:
+            path = directory / rank_file_name(rank)
+            with _unreadable_is_damaged(path):
+                files.append(RankFile(path, sealed[path.name] if sealed else None))
+        memories = [fresh(file.nbytes - file.start + SLACK) for file in files]
+        pieces = [
+            (file, memory, start, stop)
+            for file, memory in zip(files, memories, strict=True)
+            for start, stop in file.pieces()
+        ]
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
+            try:
+                for _ in pool.map(read, pieces):
+                    pass
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+            return list(pool.map(tensors, ranks, files, memories))
+    finally:
+        for file in files:
+            file.close()
+
+
+def check_rank_file(path: Path, sealed: WrittenFile | None, full: bool, progress: Progress | None = None) -> None:
+    """Whether a file is what was sealed: header and length, and with `full` every byte, in memory of a chunk.
+
+    Raises ArtifactDamaged, and OSError as it comes.
+    """
+    meter, file = Meter(progress), RankFile(path, sealed)
+    try:
+        if full:
+            file.compare_digest(file.digests(meter))
+    finally:
+        file.close()
+
+
+class RankFile:
+    """A rank's file that is open for reading; its tensors begin at byte `start`. Raises ArtifactDamaged where it is not
+    as `sealed` says or not whole, and OSError."""
+
+    def __init__(self, path: Path, sealed: WrittenFile | None) -> None:
+        self.path = path
+        self.sealed = sealed
+        with _ending_early_is_damaged(path):
+            try:
+                source, tensors = read_header(path)
+            except BadInput as error:
+                raise ArtifactDamaged(path, str(error)) from error
+            if sealed and source.nbytes != sealed.nbytes:
+                raise ArtifactDamaged(path, f"it is {source.nbytes:,} bytes long and was sealed with {sealed.nbytes:,}")
+            self.nbytes = source.nbytes
+            self.in_order = sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.nbytes))
+            self.start = self.in_order[0].offset if self.in_order else source.nbytes
+            self._file = ReadableFile(path)
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        """From where to where the tensors are read in one go: from block to block."""
+        first = self.start - self.start % BLOCK
+        for position in range(first, self.nbytes, CHUNK_BYTES):
+            yield max(position, self.start), min(position + CHUNK_BYTES, self.nbytes)
+
+    def read(self, start: int, stop: int, memory: Array) -> Array:
+        """A piece into its place in memory that holds all of them, from the block on in which the first one begins."""
+        first = self.start - self.start % BLOCK
+        with _ending_early_is_damaged(self.path):
+            return self._file.read(start, stop - start, memory[start - start % BLOCK - first :])
+
+    def digests(self, meter: Meter) -> Iterator[bytes]:
+        """Of every tensor, in the order of the file."""
+        buffer = fresh(CHUNK_BYTES + SLACK)
+        for tensor in self.in_order:
+            state = xxhash.xxh3_128()
+            end = tensor.offset + tensor.nbytes
+            for start in range(tensor.offset, end, CHUNK_BYTES):
+                nbytes = min(CHUNK_BYTES, end - start)
+                with meter.reading(nbytes), _ending_early_is_damaged(self.path):
+                    state.update(self._file.read(start, nbytes, buffer).data)
+            yield state.digest()
+
+    def tensors_in(self, data: Array, full: bool) -> dict[str, RankTensor]:
+        """`data` holds the file's bytes from `start` on."""
+        bytes_of = {t.name: data[t.offset - self.start : t.offset - self.start + t.nbytes] for t in self.in_order}
+        if full:
+            self.compare_digest(xxhash.xxh3_128(part.data).digest() for part in bytes_of.values())
+        return {tensor.name: self._tensor(tensor, bytes_of[tensor.name]) for tensor in self.in_order}
+
+    def _tensor(self, tensor: TensorSource, part: Array) -> RankTensor:
+        if tensor.dtype not in STORAGE:
+            raise ArtifactDamaged(self.path, f"its tensor {tensor.name} has the type {tensor.dtype}")
+        return RankTensor(tensor.dtype, tensor.shape, part.view(STORAGE[tensor.dtype]).reshape(tensor.shape))
+
+    def compare_digest(self, tensors: Iterable[bytes]) -> None:
+        if self.sealed is None:
+            return
+        if self.sealed.algorithm != TENSOR_DIGESTS:
+            raise ArtifactDamaged(
+                self.path, f"it was sealed with the digest {self.sealed.algorithm}, which is not known"
+            )
+        header = np.empty(self.start, np.uint8)
+        with _ending_early_is_damaged(self.path):
+            self._file.read_cached(0, header)
+        if (found := combine_digests(header.tobytes(), tensors)) != self.sealed.digest:
+            raise ArtifactDamaged(self.path, f"its digest is {found} and was sealed as {self.sealed.digest}")
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _check_rank(file: Path, tensors: Mapping[str, RankTensor], rank: int) -> None:
@@ -52,49 +163,17 @@ def _check_rank(file: Path, tensors: Mapping[str, RankTensor], rank: int) -> Non
         raise ArtifactDamaged(file, f"it holds the tensors of rank {number.data.tolist()[0]}")
 
 
-def _read_rank_file(file: Path, meter: Meter, sealed: WrittenFile | None, full: bool) -> dict[str, RankTensor]:
+@contextmanager
+def _ending_early_is_damaged(path: Path) -> Iterator[None]:
     try:
-        source, tensors = read_header(file)
-        if sealed and source.nbytes != sealed.nbytes:
-            raise ArtifactDamaged(file, f"it is {source.nbytes:,} bytes long and was sealed with {sealed.nbytes:,}")
-        start = min((tensor.offset for tensor in tensors.values()), default=source.nbytes)
-        header, data = _read_bytes(file, start, source.nbytes, meter)
-    except BadInput as error:
-        raise ArtifactDamaged(file, str(error)) from error
+        yield
+    except EndsEarly as end:
+        raise ArtifactDamaged(path, f"{end}, before its tensors do") from end
+
+
+@contextmanager
+def _unreadable_is_damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise ArtifactDamaged(file, error.strerror or str(error)) from error
-    if sealed and full and (found := _digest(header, data, tensors.values(), start)) != sealed.digest:
-        raise ArtifactDamaged(file, f"its digest is {found} and was sealed as {sealed.digest}")
-    return {name: _tensor(tensor, data, start, file) for name, tensor in tensors.items()}
-
-
-def _read_bytes(file: Path, start: int, nbytes: int, meter: Meter) -> tuple[bytes, Array]:
-    data = np.empty(nbytes - start, np.uint8)
-    with file.open("rb", buffering=0) as stream:
-        header = os.pread(stream.fileno(), start, 0)
-        for offset in range(0, len(data), CHUNK_BYTES):
-            chunk = data[offset : offset + CHUNK_BYTES]
-            with meter.reading(len(chunk)):
-                _fill_from(stream.fileno(), chunk.data, start + offset, file)
-    return header, data
-
-
-def _fill_from(descriptor: int, view: memoryview, position: int, file: Path) -> None:
-    while view:
-        count = os.preadv(descriptor, [view], position)
-        if count == 0:
-            raise ArtifactDamaged(file, f"it ends at byte {position:,}, before its tensors do")
-        view, position = view[count:], position + count
-
-
-def _tensor(tensor: TensorSource, data: Array, start: int, file: Path) -> RankTensor:
-    if tensor.dtype not in STORAGE:
-        raise ArtifactDamaged(file, f"its tensor {tensor.name} has the type {tensor.dtype}")
-    part = data[tensor.offset - start : tensor.offset - start + tensor.nbytes]
-    return RankTensor(tensor.dtype, tensor.shape, part.view(STORAGE[tensor.dtype]).reshape(tensor.shape))
-
-
-def _digest(header: bytes, data: Array, tensors: Iterable[TensorSource], start: int) -> str:
-    in_order = sorted(tensors, key=lambda tensor: (tensor.offset, tensor.nbytes))
-    parts = (data[tensor.offset - start : tensor.offset - start + tensor.nbytes] for tensor in in_order)
-    return combine_digests(header, (xxhash.xxh3_128(part.data).digest() for part in parts))
+        raise ArtifactDamaged(path, error.strerror or str(error)) from error

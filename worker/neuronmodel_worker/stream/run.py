@@ -1,21 +1,26 @@
 """Runs a plan: reads every source byte once, in bounded memory, into whichever sink."""
 
+import os
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Final
 
 from neuronmodel_worker.disk import WrittenFile
-from neuronmodel_worker.layouts.geometry import Part, Piece, Target
+from neuronmodel_worker.layouts.geometry import Part
 from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter, Progress
 from neuronmodel_worker.stream.numbers import STORAGE, Array, fill
+from neuronmodel_worker.stream.schedule import Copy, Move, Task, most_memory, tasks
 from neuronmodel_worker.stream.sinks import Sink
-from neuronmodel_worker.stream.source import Buffers, Chunks, SourceReader
-from neuronmodel_worker.stream.steps import Sizes, Step, steps, units
+from neuronmodel_worker.stream.source import SourceReader
+from neuronmodel_worker.stream.steps import Sizes
 
-# More gain nothing on one drive; each holds a few chunks.
-THREADS = 4
+THREADS: Final = min(16, max(4, 2 * (os.cpu_count() or 1)))
+"""Enough to keep reading, writing and copying at once; more gain nothing on one drive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +48,13 @@ def run(
     Raises SourceChanged or SourceUnreadable, and what the sink raises.
     """
     started, meter, sizes = time.monotonic(), Meter(progress), sizes or Sizes()
+    buffers = Buffers(sizes.memory_bytes)
     try:
-        with SourceReader(plan, meter, sizes.chunk_bytes) as reader:
-            sink.open(plan, meter)
-            _Run(plan, sink, reader, sizes).everything(threads)
+        with SourceReader(plan, meter, buffers) as reader:
+            sink.open(plan, meter, buffers)
+            _Run(sink, reader, buffers, Queue(tasks(plan, sizes, sink.buffered), sizes.memory_bytes)).everything(
+                threads
+            )
             reader.check_unchanged()
         files = sink.finish()
     except BaseException:
@@ -62,45 +70,123 @@ def run(
     )
 
 
+def buffer_bytes(plan: Plan, *, threads: int = THREADS, sizes: Sizes | None = None, into_memory: bool = False) -> int:
+    """The most memory that the buffers of `run` take up, beside the tensors where those stay in memory."""
+    return most_memory(plan, threads, sizes or Sizes(), buffered=not into_memory)
+
+
+class Queue:
+    """Hands out tasks, the largest of those in sight first, as long as the memory of all that are under way fits. One
+    that would never fit is done alone."""
+
+    AHEAD: Final = 16
+    """How many units are in sight."""
+
+    def __init__(self, units: Iterator[list[Task]], memory_bytes: int) -> None:
+        self._units = units
+        self._free = self._memory = memory_bytes
+        self._waiting: list[Task] = []
+        self._in_sight = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def take(self) -> Task | None:
+        """The next task, waited for while there is no memory for it; None when there is none, or `close` was called."""
+        with self._changed:
+            while not self._closed:
+                self._look_ahead()
+                if not self._waiting:
+                    return None
+                for task in self._waiting:
+                    if task.memory_bytes <= self._free or self._free == self._memory:
+                        self._waiting.remove(task)
+                        self._free -= task.memory_bytes
+                        return task
+                self._changed.wait()
+            return None
+
+    def _look_ahead(self) -> None:
+        if len(self._waiting) > self._in_sight // 2:
+            return
+        for _, unit in zip(range(self.AHEAD), self._units, strict=False):
+            self._waiting += unit
+        self._waiting.sort(key=lambda task: (not task.in_passes, -task.nbytes))
+        self._in_sight = len(self._waiting)
+
+    def done(self, task: Task) -> None:
+        with self._changed:
+            self._free += task.memory_bytes
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
 @dataclass
 class _Run:
-    plan: Plan
     sink: Sink
     reader: SourceReader
-    sizes: Sizes
-    buffers: Buffers = field(default_factory=Buffers)
+    buffers: Buffers
+    queue: Queue
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def everything(self, threads: int) -> None:
         with ThreadPoolExecutor(threads, thread_name_prefix="stream") as pool:
-            futures = [pool.submit(self._unit, unit) for unit in units(self.plan)]
+            futures = [pool.submit(self._work) for _ in range(threads)]
             try:
                 for future in futures:
                     future.result()
             except BaseException:
-                self.stopped.set()
-                pool.shutdown(wait=True, cancel_futures=True)
+                self._stop()
                 raise
 
-    def _unit(self, targets: tuple[Target, ...]) -> None:
-        ordered = steps(targets, len(self.plan.ranks), self.sizes)
-        chunks = Chunks(self.reader, self.buffers, ordered)
-        for step in ordered:
+    def _stop(self) -> None:
+        self.stopped.set()
+        self.queue.close()
+
+    def _work(self) -> None:
+        try:
+            while task := self.queue.take():
+                self._task(task)
+                self.queue.done(task)
+        except BaseException:
+            self._stop()
+            raise
+
+    def _task(self, task: Task) -> None:
+        held: dict[tuple[str, int, int], tuple[Array, Array]] = {}
+        for move in task.moves:
             if self.stopped.is_set():
                 return
-            self._step(step, chunks)
+            self._move(move, held)
 
-    def _step(self, step: Step, chunks: Chunks) -> None:
-        with self.sink.frame(step) as frame:
-            for part, piece in step.cuts:
-                for row, rows in chunks.rows(part.source, piece.row, piece.rows):
-                    source = rows[:, piece.column : piece.column + piece.columns]
-                    top, left = piece.at_row + row, piece.at_column
-                    into = frame[top : top + len(rows), left : left + piece.columns]
-                    fill(into, step.target.dtype, source, part.source.dtype, self._factor(part, piece))
+    def _move(self, move: Move, held: dict[tuple[str, int, int], tuple[Array, Array]]) -> None:
+        frames = [self.sink.frame(step) for step in move.steps]
+        for visit in move.visits:
+            if self.stopped.is_set():
+                return
+            key = visit.chunk.key
+            if key not in held:
+                held[key] = self.reader.read(visit.chunk)
+            rows, buffer = held[key]
+            for copy in visit.copies:
+                self._copy(rows, visit.chunk.source.dtype, copy, frames[copy.step], move.steps[copy.step].target.dtype)
+            if visit.last:
+                del held[key]
+                self.buffers.give(buffer)
+        for step, frame in zip(move.steps, frames, strict=True):
+            self.sink.put(step, frame)
 
-    def _factor(self, part: Part, piece: Piece) -> tuple[Array, str] | None:
+    def _copy(self, rows: Array, source_dtype: str, copy: Copy, frame: Array, dtype: str) -> None:
+        piece = copy.piece
+        source = rows[piece.row : piece.row + piece.rows, piece.column : piece.column + piece.columns]
+        into = frame[piece.at_row : piece.at_row + piece.rows, piece.at_column : piece.at_column + piece.columns]
+        fill(into, dtype, source, source_dtype, self._factor(copy.part, copy))
+
+    def _factor(self, part: Part, copy: Copy) -> tuple[Array, str] | None:
         if part.factor is None:
             return None
         vector = self.reader.factors[part.factor.name].view(STORAGE[part.factor.dtype])
-        return vector[piece.column : piece.column + piece.columns], part.factor.dtype
+        return vector[copy.first_column : copy.first_column + copy.piece.columns], part.factor.dtype

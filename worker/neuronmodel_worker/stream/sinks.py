@@ -4,28 +4,34 @@ A sink lends out the memory that a step fills, so that nothing is copied twice: 
 that is written when it is full.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from neuronmodel_worker.disk import WrittenFile
-from neuronmodel_worker.layouts.geometry import Piece, as_matrix
+from neuronmodel_worker.layouts.geometry import as_matrix
 from neuronmodel_worker.plan import RANK_DTYPE, Plan
+from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.numbers import STORAGE, Array
 from neuronmodel_worker.stream.steps import Step
 
+ALLOCATING_THREADS = 4
+
 
 class Sink(Protocol):
-    def open(self, plan: Plan, meter: Meter) -> None: ...
+    buffered: bool
+    """Frames are memory of the run until they are put."""
 
-    def frame(self, step: Step) -> AbstractContextManager[Array]:
-        """A matrix as high and wide as the step's frame, in storage form, zero where `step.padded`; what the caller
-        has put there at the end of the context goes to the step's place. Steps of one tensor come in order, from one
-        thread."""
+    def open(self, plan: Plan, meter: Meter, buffers: Buffers) -> None: ...
+
+    def frame(self, step: Step) -> Array:
+        """What a step fills: its rows × columns in storage form, zero where `step.padded`, stored transposed or not."""
+
+    def put(self, step: Step, frame: Array) -> None:
+        """The frame is complete. Of one tensor's steps one comes after the other, from the first byte on."""
 
     def finish(self) -> tuple[WrittenFile, ...]:
         """Everything arrived: make it last. The files that were written, if any."""
@@ -44,24 +50,43 @@ class RankTensor:
     data: Array
 
 
-def inside(matrix: Array, place: Piece) -> Array:
-    return matrix[place.row : place.row + place.rows, place.column : place.column + place.columns]
-
-
 class TensorSink:
     """Holds every rank's tensors: `tensors[i][name]` for the i-th rank of the plan."""
+
+    buffered = False
 
     def __init__(self) -> None:
         self.tensors: list[dict[str, RankTensor]] = []
 
-    def open(self, plan: Plan, meter: Meter) -> None:
+    def allocate(self, plan: Plan) -> None:
+        """Take the memory now, every page of it: the first touch of fresh memory can take longer than to read what
+        goes into it. Without this, pages are taken while they are filled."""
         self.tensors = [_empty_rank(plan, rank) for rank in plan.ranks]
 
-    @contextmanager
-    def frame(self, step: Step) -> Iterator[Array]:
+        def touch(rank: dict[str, RankTensor]) -> None:
+            for tensor in rank.values():
+                if tensor.dtype != RANK_DTYPE:
+                    tensor.data.fill(0)
+
+        with ThreadPoolExecutor(ALLOCATING_THREADS, thread_name_prefix="allocate") as pool:
+            for _ in pool.map(touch, self.tensors):
+                pass
+
+    def open(self, plan: Plan, meter: Meter, buffers: Buffers) -> None:
+        if not self.tensors:
+            self.tensors = [_empty_rank(plan, rank) for rank in plan.ranks]
+
+    def frame(self, step: Step) -> Array:
         tensor = self.tensors[step.rank_index][step.target.name]
-        place = inside(tensor.data.reshape(as_matrix(tensor.shape)), step.rectangle)
-        yield place.T if step.target.transposed else place
+        stored = tensor.data.reshape(as_matrix(tensor.shape))
+        if step.target.transposed:
+            first = step.block.at_row + step.column
+            return stored[first : first + step.columns].T
+        first = step.block.at_row + step.row
+        return stored[first : first + step.rows]
+
+    def put(self, step: Step, frame: Array) -> None:
+        """It is there already."""
 
     def finish(self) -> tuple[WrittenFile, ...]:
         return ()

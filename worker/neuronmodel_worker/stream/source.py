@@ -3,7 +3,8 @@
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import numpy as np
@@ -12,95 +13,110 @@ from neuronmodel_worker.checkpoint import SourceFile, TensorSource
 from neuronmodel_worker.failures import SourceChanged, SourceUnreadable
 from neuronmodel_worker.layouts.geometry import as_matrix, row_bytes
 from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
+from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.numbers import STORAGE, Array
-from neuronmodel_worker.stream.steps import Step
+from neuronmodel_worker.stream.schedule import Chunk
 
-
-class Buffers:
-    """Memory that is used again: fresh pages cost more than the disk's bytes that go into them."""
-
-    def __init__(self) -> None:
-        self._free: list[Array] = []
-        self._lock = threading.Lock()
-
-    def take(self, nbytes: int) -> Array:
-        """The smallest buffer of at least `nbytes`."""
-        with self._lock:
-            fitting = [i for i, buffer in enumerate(self._free) if buffer.nbytes >= nbytes]
-            if fitting:
-                return self._free.pop(min(fitting, key=lambda i: self._free[i].nbytes))
-            if self._free:
-                self._free.pop(0)  # too small: make room for one that fits
-        return np.empty(nbytes, np.uint8)
-
-    def give(self, buffer: Array) -> None:
-        with self._lock:
-            self._free.append(buffer)
+# How far the system reads ahead of a pass over columns: deep enough to get its share of a disk that others read from.
+AHEAD_BYTES = 512 << 20
 
 
 class SourceReader:
     """The open files of a plan's checkpoint. Raises SourceChanged or SourceUnreadable."""
 
-    def __init__(self, plan: Plan, meter: Meter, chunk_bytes: int) -> None:
-        self.chunk_bytes = chunk_bytes
+    def __init__(self, plan: Plan, meter: Meter, buffers: Buffers) -> None:
         self._meter = meter
-        self._files: dict[SourceFile, int] = {}
+        self._buffers = buffers
+        self._files: dict[SourceFile, ReadableFile] = {}
+        self._fetched: dict[str, int] = {}
+        self._passed: Counter[str] = Counter()
+        self._lock = threading.Lock()
         self.factors: dict[str, Array] = {}
-        self.needed = {name: read.rows for name, read in plan.reads.items()}
         try:
             for read in plan.reads.values():
-                if read.source.file not in self._files:
-                    self._files[read.source.file] = self._open(read.source.file)
+                self._open(read.source.file)
             self._read_factors(plan)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, file: SourceFile) -> int:
-        try:
-            descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise SourceUnreadable(file.path, error) from error
-        _check_unchanged(file, os.fstat(descriptor))
-        return descriptor
+    def _open(self, file: SourceFile) -> None:
+        if file in self._files:
+            return
+        with _explained(file):
+            opened = self._files[file] = ReadableFile(file.path)
+            for descriptor in opened.descriptors:
+                _check_unchanged(file, os.fstat(descriptor))
 
     def _read_factors(self, plan: Plan) -> None:
         """Vectors that others are multiplied by are needed again and again, and small: they are kept."""
         for name in {part.factor.name for target in plan.targets for part in target.parts() if part.factor}:
             source = plan.reads[name].source
             self.factors[name] = np.empty(source.nbytes, np.uint8)
-            self.read(source, 0, self.factors[name])
+            with self._meter.reading(source.nbytes), _explained(source.file):
+                self._files[source.file].read_cached(source.offset, self.factors[name])
 
-    def read(self, source: TensorSource, start: int, into: Array) -> None:
-        """Fill `into` (bytes) with the tensor's bytes from `start` on."""
-        view, position = into.data, source.offset + start
-        with self._meter.reading(len(view)):
-            while view:
-                count = self._read_some(source.file, view, position)
-                view, position = view[count:], position + count
+    def read(self, chunk: Chunk) -> tuple[Array, Array]:
+        """A chunk's matrix, [rows, columns] in storage form, and the buffer that holds it, to be given back."""
+        source, nbytes = chunk.source, chunk.nbytes
+        start = chunk.row * row_bytes(source)
+        buffer = self._buffers.take(nbytes + SLACK)
+        if source.name in self.factors:
+            data = buffer[:nbytes]
+            data[:] = self.factors[source.name][start : start + nbytes]
+        else:
+            with self._meter.reading(nbytes), _explained(source.file):
+                if chunk.whole_rows:
+                    data = self._files[source.file].read(source.offset + start, nbytes, buffer)
+                else:
+                    data = self._read_columns(chunk, buffer[:nbytes])
+        return data.view(STORAGE[source.dtype]).reshape(chunk.rows, chunk.columns), buffer
 
-    def _read_some(self, file: SourceFile, view: memoryview, position: int) -> int:
-        try:
-            count = os.preadv(self._files[file], [view], position)
-        except OSError as error:
-            raise SourceUnreadable(file.path, error) from error
-        if count == 0:
-            raise SourceChanged(file.path, f"it ends at byte {position:,} and was {file.nbytes:,} bytes long")
-        return count
+    def _read_columns(self, chunk: Chunk, data: Array) -> Array:
+        """Some columns of many rows. Other passes want the other columns: the page cache keeps them until then."""
+        source, width, each = chunk.source, row_bytes(chunk.source), chunk.nbytes // chunk.rows
+        start, file = source.offset + chunk.row * width, self._files[source.file]
+        self._fetch(source, start + chunk.rows * width + AHEAD_BYTES)
+        position = start + chunk.column * (width // as_matrix(source.shape)[1])
+        view, descriptor, read = data.data, file.cached, os.preadv
+        for at in range(0, chunk.nbytes, each):
+            if read(descriptor, [view[at : at + each]], position) < each:
+                file.read_cached(position, data[at : at + each])
+            position += width
+        self._count_passed(source, chunk.nbytes)
+        return data
+
+    def _fetch(self, source: TensorSource, stop: int) -> None:
+        """Have a tensor read up to byte `stop` of its file. What was asked for before is not asked for again, as to
+        look for pages that are there takes time too."""
+        stop = min(stop, source.offset + source.nbytes)
+        with self._lock:
+            start = self._fetched.get(source.name, source.offset)
+            self._fetched[source.name] = max(start, stop)
+        if start < stop:
+            self._files[source.file].fetch(start, stop - start)
+
+    def _count_passed(self, source: TensorSource, nbytes: int) -> None:
+        with self._lock:
+            self._passed[source.name] += nbytes
+            complete = self._passed[source.name] == source.nbytes
+        if complete:
+            self._files[source.file].forget(source.offset, source.nbytes)
 
     def check_unchanged(self) -> None:
         """What was read is of one piece only if no file was written or replaced meanwhile."""
-        for file, descriptor in self._files.items():
-            _check_unchanged(file, os.fstat(descriptor))
+        for file, opened in self._files.items():
+            _check_unchanged(file, os.fstat(opened.cached))
             try:
                 _check_unchanged(file, file.path.stat())
             except OSError as error:
                 raise SourceChanged(file.path, "it is no longer there") from error
 
     def close(self) -> None:
-        for descriptor in self._files.values():
-            os.close(descriptor)
+        for opened in self._files.values():
+            opened.close()
         self._files.clear()
 
     def __enter__(self) -> "SourceReader":
@@ -110,70 +126,18 @@ class SourceReader:
         self.close()
 
 
+@contextmanager
+def _explained(file: SourceFile) -> Iterator[None]:
+    try:
+        yield
+    except EndsEarly as end:
+        raise SourceChanged(file.path, f"{end} and was {file.nbytes:,} bytes long") from end
+    except OSError as error:
+        raise SourceUnreadable(file.path, error) from error
+
+
 def _check_unchanged(file: SourceFile, stat: os.stat_result) -> None:
     if stat.st_size != file.nbytes:
         raise SourceChanged(file.path, f"it is {stat.st_size:,} bytes long and was {file.nbytes:,}")
     if stat.st_mtime_ns != file.mtime_ns:
         raise SourceChanged(file.path, "its modification time is another one")
-
-
-class Chunks:
-    """The chunks of sources that one unit's steps need. Each is read when a step first asks for it and its memory is
-    given back when the last one has used it."""
-
-    def __init__(self, reader: SourceReader, buffers: Buffers, steps: Iterable[Step]) -> None:
-        self._reader = reader
-        self._buffers = buffers
-        self._held: dict[tuple[str, int], Array] = {}
-        self._uses = Counter(
-            (part.source.name, index)
-            for step in steps
-            for part, piece in step.cuts
-            for index in self._indices(part.source, piece.row, piece.rows)
-        )
-
-    def _rows_a_chunk(self, source: TensorSource) -> int:
-        return max(1, self._reader.chunk_bytes // max(1, row_bytes(source)))
-
-    def _indices(self, source: TensorSource, row: int, rows: int) -> range:
-        each = self._rows_a_chunk(source)
-        return range(row // each, (row + rows - 1) // each + 1)
-
-    def _extent(self, source: TensorSource, index: int) -> range:
-        """The rows of a chunk that some rank needs."""
-        each, needed = self._rows_a_chunk(source), self._reader.needed[source.name]
-        return range(max(index * each, needed.start), min((index + 1) * each, needed.stop))
-
-    def rows(self, source: TensorSource, row: int, rows: int) -> Iterator[tuple[int, Array]]:
-        """Matrices that together are `rows` rows of the source, each with the number of rows that came before it.
-
-        To be used before the next one is asked for: its memory may be filled anew.
-        """
-        for index in self._indices(source, row, rows):
-            extent = self._extent(source, index)
-            start, stop = max(row, extent.start), min(row + rows, extent.stop)
-            yield start - row, self._chunk(source, index)[start - extent.start : stop - extent.start]
-            self._used(source, index)
-
-    def _chunk(self, source: TensorSource, index: int) -> Array:
-        extent, columns = self._extent(source, index), as_matrix(source.shape)[1]
-        buffer = self._held.get((source.name, index))
-        if buffer is None:
-            buffer = self._held[source.name, index] = self._read(source, extent)
-        nbytes = len(extent) * row_bytes(source)
-        return buffer[:nbytes].view(STORAGE[source.dtype]).reshape(len(extent), columns)
-
-    def _read(self, source: TensorSource, extent: range) -> Array:
-        start, nbytes = extent.start * row_bytes(source), len(extent) * row_bytes(source)
-        buffer = self._buffers.take(nbytes)
-        if source.name in self._reader.factors:
-            buffer[:nbytes] = self._reader.factors[source.name][start : start + nbytes]
-        else:
-            self._reader.read(source, start, buffer[:nbytes])
-        return buffer
-
-    def _used(self, source: TensorSource, index: int) -> None:
-        key = (source.name, index)
-        self._uses[key] -= 1
-        if not self._uses[key]:
-            self._buffers.give(self._held.pop(key))

@@ -1,50 +1,76 @@
-"""A plan cut into steps of bounded size, as a pure function: which bytes are read together and written together.
+"""A plan cut into steps of bounded size, as a pure function: which piece of which rank's tensor is made in one go.
 
-A step fills one rectangle of one rank's tensor from pieces of sources. Steps are grouped into units: all steps that
-need the same sources are in one unit and in the order of the source's rows, so a unit reads every byte once and holds
-a chunk only while later steps still need it. Units are independent of each other.
+A step makes some whole rows of what is stored, so it is written in one place. Steps that have to be made together,
+because every row of their source holds something of each of them, form a batch.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from math import inf
+from math import gcd
 
-from neuronmodel_worker.layouts.geometry import Block, Part, Piece, Target, row_bytes
+from neuronmodel_worker.disk import BLOCK
+from neuronmodel_worker.layouts.geometry import Block, Part, Piece, Target, as_matrix, row_bytes
 from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.stream.numbers import STORAGE
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """`chunk_bytes` are read at a time. A transposed tensor needs more rows of its source at once, for a stored row
-    runs through all of them: up to `transposed_bytes`."""
+    """`chunk_bytes` are read at a time, and written where a rank has whole rows of a source. Where it has columns, a
+    chunk holds little of each rank: frames of `wide_bytes` are filled before any is written. Where columns are stored
+    transposed, a stored row runs through all rows of the source: frames of up to `held_bytes` are filled together.
+    All buffers of a run take up `memory_bytes`."""
 
     chunk_bytes: int = 16 << 20
-    transposed_bytes: int = 128 << 20
+    held_bytes: int = 224 << 20
+    wide_bytes: int = 64 << 20
+    memory_bytes: int = 640 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`rows` rows of a block's frame, from `row` on, for the rank at `rank_index` of the plan's ranks."""
+    """The rectangle of a block's frame from `row` and `column` on, for the rank at `rank_index` of the plan's ranks:
+    all columns, or all rows of a target that is stored transposed."""
 
     target: Target
     block: Block
     rank_index: int
     row: int
     rows: int
+    column: int
+    columns: int
     cuts: tuple[tuple[Part, Piece], ...]
-    """Pieces cut down to these rows; `at_row` counts from `row`."""
+    """Pieces cut down to the rectangle; `at_row` and `at_column` count from its corner."""
 
     @property
     def padded(self) -> bool:
         """Whether some of the rectangle is zero."""
-        return sum(piece.rows * piece.columns for _, piece in self.cuts) < self.rows * self.block.columns
+        return sum(piece.rows * piece.columns for _, piece in self.cuts) < self.rows * self.columns
 
     @property
-    def rectangle(self) -> Piece:
-        """The place in the stored matrix."""
-        if self.target.transposed:
-            return Piece(self.block.at_row, self.block.columns, self.row, self.rows)
-        return Piece(self.block.at_row + self.row, self.rows, 0, self.block.columns)
+    def nbytes(self) -> int:
+        return self.rows * self.columns * STORAGE[self.target.dtype].itemsize
+
+    @property
+    def start(self) -> int:
+        """Bytes of the tensor before what this step makes."""
+        stored_row = self.block.at_row + (self.column if self.target.transposed else self.row)
+        return stored_row * self.target.matrix[1] * STORAGE[self.target.dtype].itemsize
+
+    @property
+    def first_row(self) -> int:
+        """The first row of a source that it needs."""
+        return min((piece.row for _, piece in self.cuts), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Steps that are made together. With `in_passes` each batch of the block reads its own columns of the source, whose
+    rows are too many to be held."""
+
+    index: int
+    steps: tuple[Step, ...]
+    in_passes: bool = False
 
 
 def units(plan: Plan) -> list[tuple[Target, ...]]:
@@ -59,36 +85,115 @@ def units(plan: Plan) -> list[tuple[Target, ...]]:
     return [tuple(group) for group in {id(group): group for group in group_of.values()}.values()]
 
 
-def steps(targets: Iterable[Target], num_ranks: int, sizes: Sizes) -> list[Step]:
-    """The steps of one unit, in the order of the source's rows, so that what is read is soon let go."""
-    keyed = [each for target in targets for each in _keyed_steps(target, num_ranks, sizes)]
-    return [step for _, step in sorted(keyed, key=lambda each: each[0])]
+def batches(targets: Iterable[Target], num_ranks: int, sizes: Sizes, buffered: bool) -> list[Batch]:
+    """The batches of one unit, in an order in which every rank's tensors grow from their first byte to their last and
+    what is read is soon let go. `buffered`: the frames of a batch take up memory until they are written."""
+    keyed: list[tuple[int, int, Batch]] = []
+    for target in targets:
+        latest: dict[int, int] = {}
+        for index, block in enumerate(target.blocks):
+            latest.clear()
+            for batch in _batches(target, block, index, num_ranks, sizes, buffered):
+                row = 0
+                for step in batch.steps:
+                    row = max(row, latest.get(step.rank_index, 0), step.first_row)
+                latest.update(dict.fromkeys((step.rank_index for step in batch.steps), row))
+                keyed.append((index, row, batch))
+    return [batch for _, _, batch in sorted(keyed, key=lambda each: each[:2])]
 
 
-def _keyed_steps(target: Target, num_ranks: int, sizes: Sizes) -> Iterator[tuple[tuple[int, float, int], Step]]:
-    for index, block in enumerate(target.blocks):
-        for rank_index in range(num_ranks):
-            latest = 0.0
-            for row, rows in _bands(target, block, sizes):
-                step = Step(target, block, rank_index, row, rows, tuple(_cuts(block, rank_index, row, rows)))
-                # Never before the rank's own earlier rows: a tensor's bytes are digested in order.
-                latest = max(latest, min((float(piece.row) for _, piece in step.cuts), default=-inf))
-                yield (index, latest, rank_index), step
+def _batches(target: Target, block: Block, index: int, num_ranks: int, sizes: Sizes, buffered: bool) -> Iterator[Batch]:
+    itemsize = STORAGE[target.dtype].itemsize
+    ranks = range(num_ranks)
+    if not target.transposed:
+        stored_row = block.columns * itemsize
+        if _has_whole_rows(block):
+            widest = max(stored_row, *(row_bytes(part.source) for part in block.parts))
+            for row, rows in bands(block.rows, sizes.chunk_bytes // max(1, widest), stored_row):
+                for rank in ranks:
+                    yield Batch(index, (_step(target, block, rank, row, rows, 0, block.columns),))
+        else:
+            for row, rows in bands(block.rows, sizes.wide_bytes // max(1, stored_row * num_ranks), stored_row):
+                yield Batch(index, tuple(_step(target, block, rank, row, rows, 0, block.columns) for rank in ranks))
+    elif _has_whole_rows(block) and _holds_rows(block, sizes):
+        for rank in ranks:
+            for column, columns in bands(
+                block.columns, sizes.chunk_bytes // (block.rows * itemsize), block.rows * itemsize
+            ):
+                yield Batch(index, (_step(target, block, rank, 0, block.rows, column, columns),))
+    else:
+        yield from _passes(target, block, index, num_ranks, sizes.held_bytes if buffered else 1 << 62)
 
 
-def _bands(target: Target, block: Block, sizes: Sizes) -> Iterator[tuple[int, int]]:
-    limit = sizes.transposed_bytes if target.transposed else sizes.chunk_bytes
-    each = max(1, limit // max(1, max(row_bytes(part.source) for part in block.parts)))
-    for row in range(0, block.rows, each):
-        yield row, min(each, block.rows - row)
+def _has_whole_rows(block: Block) -> bool:
+    """Whether what a rank has of the sources are whole rows."""
+    return all(
+        piece.columns == as_matrix(part.source.shape)[1]
+        for part in block.parts
+        for pieces in part.split.pieces
+        for piece in pieces
+    )
 
 
-def _cuts(block: Block, rank_index: int, row: int, rows: int) -> Iterator[tuple[Part, Piece]]:
+def _holds_rows(block: Block, sizes: Sizes) -> bool:
+    """Whether these rows are few enough to be held until all their columns are stored."""
+    return sum(part.split.rows * row_bytes(part.source) for part in block.parts) <= sizes.held_bytes
+
+
+def _passes(target: Target, block: Block, index: int, num_ranks: int, held_bytes: int) -> Iterator[Batch]:
+    """As few passes over the source as the memory for the frames allows, each for the columns of some ranks."""
+    stored_row = block.rows * STORAGE[target.dtype].itemsize
+    at_once = max(1, held_bytes // max(1, stored_row))
+    if block.columns * num_ranks <= at_once:
+        everything = tuple(_step(target, block, rank, 0, block.rows, 0, block.columns) for rank in range(num_ranks))
+        yield Batch(index, everything)
+        return
+    if block.columns <= at_once:
+        each = at_once // block.columns
+        each = -(-num_ranks // -(-num_ranks // each))  # evenly
+        for first in range(0, num_ranks, each):
+            ranks = range(first, min(first + each, num_ranks))
+            steps = tuple(_step(target, block, rank, 0, block.rows, 0, block.columns) for rank in ranks)
+            yield Batch(index, steps, in_passes=True)
+        return
+    for rank in range(num_ranks):
+        for column, columns in bands(block.columns, at_once, stored_row):
+            yield Batch(index, (_step(target, block, rank, 0, block.rows, column, columns),), in_passes=True)
+
+
+def bands(total: int, each: int, nbytes: int) -> Iterator[tuple[int, int]]:
+    """(start, count) of runs of at most `each` of `total` rows of `nbytes`, whole disk blocks where that can be."""
+    whole = BLOCK // gcd(BLOCK, max(1, nbytes))
+    each = max(1, each - each % whole if each >= whole else each)
+    for start in range(0, total, each):
+        yield start, min(each, total - start)
+
+
+def _step(target: Target, block: Block, rank_index: int, row: int, rows: int, column: int, columns: int) -> Step:
+    cuts = tuple(_cuts(block, rank_index, row, rows, column, columns))
+    return Step(target, block, rank_index, row, rows, column, columns, cuts)
+
+
+def _cuts(
+    block: Block, rank_index: int, row: int, rows: int, column: int, columns: int
+) -> Iterator[tuple[Part, Piece]]:
     top = 0
     for part in block.parts:
         for piece in part.split.pieces[rank_index]:
-            at = top + piece.at_row
-            start, stop = max(row, at), min(row + rows, at + piece.rows)
-            if start < stop:
-                yield part, replace(piece, row=piece.row + start - at, rows=stop - start, at_row=start - row)
+            at_row, at_column = top + piece.at_row, piece.at_column
+            first_row, last_row = max(row, at_row), min(row + rows, at_row + piece.rows)
+            first_column, last_column = max(column, at_column), min(column + columns, at_column + piece.columns)
+            if first_row < last_row and first_column < last_column:
+                yield (
+                    part,
+                    replace(
+                        piece,
+                        row=piece.row + first_row - at_row,
+                        rows=last_row - first_row,
+                        column=piece.column + first_column - at_column,
+                        columns=last_column - first_column,
+                        at_row=first_row - row,
+                        at_column=first_column - column,
+                    ),
+                )
         top += part.split.rows

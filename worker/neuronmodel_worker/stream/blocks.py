@@ -1,0 +1,82 @@
+"""Reads files in big pieces, past the page cache where that is possible."""
+
+import os
+from pathlib import Path
+
+from neuronmodel_worker.disk import BLOCK, NOT_DIRECT, open_direct
+from neuronmodel_worker.stream.memory import placed
+from neuronmodel_worker.stream.numbers import Array
+
+SLACK = 2 * BLOCK
+"""What a buffer needs to hold beside the bytes that are read into it."""
+
+
+class EndsEarly(Exception):
+    """A file ends at `position`, before what was to be read."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"it ends at byte {position:,}")
+        self.position = position
+
+
+class ReadableFile:
+    """A file that is open twice: `cached` goes through the page cache, `direct` past it, or is None where the file
+    system has no such. Methods raise OSError and EndsEarly."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.direct: int | None = None
+        self.cached = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.direct = open_direct(path, os.O_RDONLY)
+        except OSError:
+            os.close(self.cached)
+            raise
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return (self.cached,) if self.direct is None else (self.cached, self.direct)
+
+    def read(self, position: int, nbytes: int, buffer: Array) -> Array:
+        """The bytes from `position` on, in `buffer`, which begins on a disk block and has SLACK bytes more."""
+        data = placed(buffer, position, nbytes)
+        lead = position % BLOCK
+        done = 0
+        while self.direct is not None and done < lead + nbytes:
+            stop = -(-(lead + nbytes) // BLOCK) * BLOCK
+            count = self._read_direct(buffer[done:stop], position - lead + done)
+            done += count
+            if done % BLOCK or not count:
+                break
+        if (already := max(0, done - lead)) < nbytes:
+            self.read_cached(position + already, data[already:])
+        return data
+
+    def _read_direct(self, into: Array, position: int) -> int:
+        """How many bytes were read; none where the file system does not do it after all."""
+        try:
+            return os.preadv(self.direct or -1, [into.data], position)
+        except OSError as error:
+            if error.errno in NOT_DIRECT:
+                return 0
+            raise
+
+    def read_cached(self, position: int, into: Array) -> None:
+        view = into.data
+        while view:
+            count = os.preadv(self.cached, [view], position)
+            if count == 0:
+                raise EndsEarly(position)
+            view, position = view[count:], position + count
+
+    def fetch(self, position: int, nbytes: int) -> None:
+        """Have the system read this into the page cache."""
+        os.posix_fadvise(self.cached, position, nbytes, os.POSIX_FADV_WILLNEED)
+
+    def forget(self, position: int, nbytes: int) -> None:
+        """The page cache need not keep this."""
+        os.posix_fadvise(self.cached, position, nbytes, os.POSIX_FADV_DONTNEED)
+
+    def close(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)

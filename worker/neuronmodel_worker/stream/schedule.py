@@ -1,0 +1,276 @@
+"""The order of work: which chunk of a source is read when, who uses it, and when its memory is free again.
+
+Batches that share a chunk, or that make a tensor's earlier and later bytes, form one task, done by one thread from its
+first batch to its last; tasks know nothing of each other. A task's memory is known before it starts.
+"""
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+
+from neuronmodel_worker.checkpoint import DTYPE_BITS, TensorSource
+from neuronmodel_worker.layouts.geometry import Part, Piece, Target, as_matrix
+from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.stream.steps import Batch, Sizes, Step, batches, units
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A rectangle of a source that is read in one go: whole rows, but for a batch that is made in passes."""
+
+    source: TensorSource
+    row: int
+    rows: int
+    column: int
+    columns: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows * self.columns * DTYPE_BITS[self.source.dtype] // 8
+
+    @property
+    def whole_rows(self) -> bool:
+        return self.columns == as_matrix(self.source.shape)[1]
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return self.source.name, self.row, self.column
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """rows[row : row + rows, column : column + columns] of a chunk go to `at_row`, `at_column` of a step's frame."""
+
+    step: int
+    part: Part
+    piece: Piece
+    """Counted from the chunk's corner."""
+    first_column: int
+    """The piece's first column in the source, where its factor begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    chunk: Chunk
+    copies: tuple[Copy, ...]
+    last: bool
+    """Nobody needs the chunk after this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A batch with its chunks in the order of their use."""
+
+    steps: tuple[Step, ...]
+    visits: tuple[Visit, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """`in_passes`: other tasks read the same rows, so they had better run soon after each other."""
+
+    moves: tuple[Move, ...]
+    buffered: bool
+    in_passes: bool
+
+    @cached_property
+    def nbytes(self) -> int:
+        """What it makes."""
+        return sum(step.nbytes for move in self.moves for step in move.steps)
+
+    @cached_property
+    def memory_bytes(self) -> int:
+        """The most that its chunks and frames take up at a time."""
+        held: dict[tuple[str, int, int], int] = {}
+        peak = now = 0
+        for move in self.moves:
+            frames = sum(step.nbytes for step in move.steps) if self.buffered else 0
+            now += frames
+            peak = max(peak, now)
+            for visit in move.visits:
+                if visit.chunk.key not in held:
+                    held[visit.chunk.key] = visit.chunk.nbytes
+                    now += visit.chunk.nbytes
+                    peak = max(peak, now)
+                if visit.last:
+                    now -= held.pop(visit.chunk.key)
+            now -= frames
+        return peak
+
+
+def tasks(plan: Plan, sizes: Sizes, buffered: bool) -> Iterator[list[Task]]:
+    """The tasks of one unit after the other."""
+    for unit in units(plan):
+        yield unit_tasks(unit, len(plan.ranks), sizes, buffered)
+
+
+def most_memory(plan: Plan, threads: int, sizes: Sizes, buffered: bool) -> int:
+    """What the largest tasks take up that may be under way at once."""
+    largest: list[int] = []
+    for unit, count in Counter(map(_alike, units(plan))).items():
+        memory = sorted(task.memory_bytes for task in unit_tasks(unit.targets, len(plan.ranks), sizes, buffered))
+        largest += [nbytes for nbytes in memory[-threads:] for _ in range(min(count, threads))]
+    largest.sort()
+    return min(sum(largest[-threads:]), max(sizes.memory_bytes, *largest[-1:], 0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """Units of the same shape: a layer's, mostly, and the next one's. Their tasks are alike."""
+
+    shape: tuple[Hashable, ...]
+    targets: tuple[Target, ...] = field(compare=False)
+
+
+def _alike(unit: tuple[Target, ...]) -> _Alike:
+    """Splits are shared by all tensors that are split alike, so each stands for itself."""
+    names: dict[str, int] = {}
+
+    def describe(part: Part) -> Hashable:
+        number = names.setdefault(part.source.name, len(names))
+        return id(part.split), number, part.source.shape, part.source.dtype
+
+    shape = tuple(
+        (target.dtype, target.transposed, block.at_row, *map(describe, block.parts))
+        for target in unit
+        for block in target.blocks
+    )
+    return _Alike(shape, unit)
+
+
+def unit_tasks(unit: Iterable[Target], num_ranks: int, sizes: Sizes, buffered: bool) -> list[Task]:
+    ordered = batches(unit, num_ranks, sizes, buffered)
+    grids = _grids(ordered, sizes.chunk_bytes)
+    visits = [list(_visits(batch, grids, sizes.chunk_bytes)) for batch in ordered]
+    uses = Counter(chunk.key for of_batch in visits for chunk, _ in of_batch)
+    groups = _connected([_ties(batch, of_batch) for batch, of_batch in zip(ordered, visits, strict=True)])
+    return [
+        Task(
+            tuple(Move(ordered[i].steps, tuple(_counted(visits[i], uses))) for i in group),
+            buffered,
+            any(ordered[i].in_passes for i in group),
+        )
+        for group in groups
+    ]
+
+
+def _counted(visits: Iterable[tuple[Chunk, list[Copy]]], uses: Counter[tuple[str, int, int]]) -> Iterator[Visit]:
+    for chunk, copies in visits:
+        uses[chunk.key] -= 1
+        yield Visit(chunk, tuple(copies), last=not uses[chunk.key])
+
+
+def _grids(ordered: Iterable[Batch], chunk_bytes: int) -> dict[str, list[int]]:
+    """For every source the rows at which its chunks begin, and the end: cut where pieces are, so that ranks share no
+    chunk without need, and joined while a chunk stays small."""
+    edges: dict[str, set[int]] = defaultdict(set)
+    sources: dict[str, TensorSource] = {}
+    for batch in ordered:
+        for step in batch.steps:
+            for part, piece in step.cuts:
+                sources[part.source.name] = part.source
+                edges[part.source.name] |= {piece.row, piece.row + piece.rows}
+    return {name: _grid(sorted(edges[name]), _rows_within(source, chunk_bytes)) for name, source in sources.items()}
+
+
+def _rows_within(source: TensorSource, nbytes: int, columns: int | None = None) -> int:
+    width = as_matrix(source.shape)[1] if columns is None else columns
+    return max(1, nbytes * 8 // max(1, width * DTYPE_BITS[source.dtype]))
+
+
+def _grid(edges: Sequence[int], each: int) -> list[int]:
+    grid = [edges[0]]
+    for start, stop in pairwise(edges):
+        if stop - grid[-1] <= each and grid[-1] != start:
+            continue  # joins what came before: `start` is no border
+        if grid[-1] != start:
+            grid.append(start)
+        parts = -(-(stop - start) // each)
+        grid += [start + (stop - start) * part // parts for part in range(1, parts)]
+    return [*grid, edges[-1]]
+
+
+def _visits(batch: Batch, grids: dict[str, list[int]], chunk_bytes: int) -> Iterator[tuple[Chunk, list[Copy]]]:
+    extents = _extents(batch) if batch.in_passes else {}
+    found: dict[tuple[str, int, int], tuple[Chunk, list[Copy]]] = {}
+    for number, step in enumerate(batch.steps):
+        for part, piece in step.cuts:
+            extent = extents.get(part.source.name)
+            chunks = _of_grid(part.source, piece, grids) if extent is None else _of_pass(piece, extent, chunk_bytes)
+            for chunk in chunks:
+                copies = found.setdefault(chunk.key, (chunk, []))[1]
+                copies.append(_copy(number, part, piece, chunk))
+    if len(batch.steps) > 1:
+        return iter(sorted(found.values(), key=lambda each: each[0].key))
+    return iter(found.values())
+
+
+def _extents(batch: Batch) -> dict[str, Chunk]:
+    """What a pass needs of every source, in one piece."""
+    found: dict[str, Chunk] = {}
+    for part, piece in (cut for step in batch.steps for cut in step.cuts):
+        before = found.get(part.source.name, Chunk(part.source, piece.row, 0, piece.column, 0))
+        row, column = min(before.row, piece.row), min(before.column, piece.column)
+        rows = max(before.row + before.rows, piece.row + piece.rows) - row
+        columns = max(before.column + before.columns, piece.column + piece.columns) - column
+        found[part.source.name] = Chunk(part.source, row, rows, column, columns)
+    return found
+
+
+def _of_pass(piece: Piece, extent: Chunk, chunk_bytes: int) -> Iterator[Chunk]:
+    each = _rows_within(extent.source, chunk_bytes, extent.columns)
+    first = extent.row + (piece.row - extent.row) // each * each
+    for row in range(first, piece.row + piece.rows, each):
+        rows = min(each, extent.row + extent.rows - row)
+        yield Chunk(extent.source, row, rows, extent.column, extent.columns)
+
+
+def _of_grid(source: TensorSource, piece: Piece, grids: dict[str, list[int]]) -> Iterator[Chunk]:
+    grid, width = grids[source.name], as_matrix(source.shape)[1]
+    index = bisect_right(grid, piece.row) - 1
+    while index < len(grid) - 1 and grid[index] < piece.row + piece.rows:
+        yield Chunk(source, grid[index], grid[index + 1] - grid[index], 0, width)
+        index += 1
+
+
+def _copy(step: int, part: Part, piece: Piece, chunk: Chunk) -> Copy:
+    first, last = max(piece.row, chunk.row), min(piece.row + piece.rows, chunk.row + chunk.rows)
+    placed = Piece(
+        row=first - chunk.row,
+        rows=last - first,
+        column=piece.column - chunk.column,
+        columns=piece.columns,
+        at_row=piece.at_row + first - piece.row,
+        at_column=piece.at_column,
+    )
+    return Copy(step, part, placed, piece.column)
+
+
+def _ties(batch: Batch, visits: Iterable[tuple[Chunk, object]]) -> list[Hashable]:
+    """What no two tasks may have in common."""
+    ties: list[Hashable] = [(step.target.name, step.rank_index) for step in batch.steps]
+    return ties + [chunk.key for chunk, _ in visits]
+
+
+def _connected(ties: Sequence[Iterable[Hashable]]) -> list[list[int]]:
+    """Indices of `ties`, grouped so that no two groups have one in common; both in order."""
+    parent = list(range(len(ties)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first: dict[Hashable, int] = {}
+    for index, each in enumerate(ties):
+        for tie in each:
+            one, other = root(first.setdefault(tie, index)), root(index)
+            parent[max(one, other)] = min(one, other)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index in range(len(ties)):
+        groups[root(index)].append(index)
+    return list(groups.values())
