@@ -53,6 +53,11 @@ lint: install ## ruff, mypy strict, the import contracts
 unit: install ## unit and golden tests: no cluster, no root
 	$(BIN)/pytest tests/unit
 
+.PHONY: fuzz
+fuzz: SECONDS = 60
+fuzz: install ## the header parser against the safetensors library, for SECONDS=60
+	$(BIN)/python -m tests.fuzz.header -max_total_time=$(SECONDS)
+
 .PHONY: model
 model: install up ## SmolLM2-135M-Instruct as a Hugging Face checkpoint
 	@$(CLUSTER) model
