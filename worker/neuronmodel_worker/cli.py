@@ -1,4 +1,4 @@
-"""The command `neuronmodel`: works in a pod, where the operator configures it, and on any host with a file."""
+"""The command `neuronmodel`: prepares and serves in a pod, where the operator configures it; shards on any host."""
 
 import time
 
@@ -10,8 +10,11 @@ import logging  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
+from contextlib import suppress  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import NoReturn  # noqa: E402
+
+from neuronmodel_worker.host import arguments as host  # noqa: E402
 
 TERMINATION_LOG = "/dev/termination-log"
 
@@ -22,14 +25,19 @@ def run_and_exit() -> NoReturn:
     answers that draining has given up."""
     code = main()
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, AttributeError):  # nobody reads it any more, or it was closed from the start
+            stream.flush()
     os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code; see neuronmodel_api.exits."""
     options = _parser().parse_args(arguments)
+    if options.command in host.COMMANDS:
+        from neuronmodel_worker.host.command import run_host_command
+
+        return run_host_command(options)
     from neuronmodel_worker.lifecycle import run_command
     from neuronmodel_worker.report import FirstLine
 
@@ -39,9 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="neuronmodel", description="Prepares and serves a large language model, shard by shard.")
+    parser = _Parser(prog="neuronmodel", description="Shards a large language model, and serves it shard by shard.")
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    host.add_commands(commands)
     for name, what in {
         "prepare": "build what a model's start needs and the artifacts volume lacks",
         "serve": "load a model and answer requests",

@@ -1,9 +1,10 @@
 """What can go wrong with a checkpoint, a layout or a volume, each with a reason, a sentence and an exit code.
 
-A failure is for the person who reads `kubectl describe`: its message says what was wrong, where, and what to do.
-The reason is for programs and stays the same when the sentence changes.
+A failure is for the person who reads `kubectl describe`, or the terminal of a host command: its message says what was
+wrong, where, and what to do. The reason is for programs and stays the same when the sentence changes.
 """
 
+import os
 from pathlib import Path
 
 from neuronmodel_api import exits
@@ -106,8 +107,7 @@ class SourceUnreadable(WorkerFailure):
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
-            f"{path} cannot be read: {error.strerror or error}. Check the volume, and that the pod's user and group "
-            "may read the file."
+            f"{path} cannot be read: {error.strerror or error}. Check the volume, and that {_us()} may read the file."
         )
 
 
@@ -117,8 +117,8 @@ class SourceChanged(WorkerFailure):
 
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
-            f"{path} changed while it was in use: {what}. Leave the checkpoint as it is until the model is loaded; "
-            "the next try reads it anew."
+            f"{path} changed while it was in use: {what}. Leave the checkpoint as it is until this is done; the next "
+            "try reads it anew."
         )
 
 
@@ -127,6 +127,7 @@ class ArtifactDamaged(WorkerFailure):
     exit_code = exits.ARTIFACT_DAMAGED
 
     def __init__(self, path: Path, what: str) -> None:
+        self.what = what
         super().__init__(f"The artifact {path} is damaged: {what}. It is not served from and has to be built again.")
 
 
@@ -162,8 +163,8 @@ class ArtifactsUnreadable(WorkerFailure):
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
-            f"{error.filename or path} cannot be read: {error.strerror or error}. Check the artifacts volume, and that "
-            "the pod's user and group may read it."
+            f"{error.filename or path} cannot be read: {error.strerror or error}. Check the volume, and that {_us()} "
+            "may read it."
         )
 
 
@@ -172,8 +173,7 @@ class ArtifactsUnwritable(WorkerFailure):
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
-            f"{path} cannot be written: {error.strerror or error}. Check the artifacts volume, and that the pod's "
-            "user and group may write to it."
+            f"{path} cannot be written: {error.strerror or error}. Check the volume, and that {_us()} may write to it."
         )
 
 
@@ -190,4 +190,59 @@ class ArtifactsVolumeFull(WorkerFailure):
             if needed_bytes is None
             else f"{needed_bytes:,} bytes are needed on the volume of {directory} and {free_bytes:,} are free."
         )
-        super().__init__(f"{found} Enlarge the volume, or delete NeuronModels or files on it that are no longer used.")
+        super().__init__(f"{found} Enlarge the volume, or delete what is no longer used on it.")
+
+
+class UsageInvalid(BadInput):
+    """An option of a host command has a value that it cannot have."""
+
+    reason = "UsageInvalid"
+    exit_code = exits.USAGE
+
+
+class NeuronConfigInvalid(BadInput):
+    """The file of NxD Inference's fields that a host command was given."""
+
+    reason = "NeuronConfigInvalid"
+
+
+class FolderRefused(BadInput):
+    """A folder that a host command was given is none, or none to write shards into."""
+
+    reason = "FolderRefused"
+
+
+class FolderInUse(WorkerFailure):
+    reason = "FolderInUse"
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(
+            f"Another neuronmodel command is at work in {directory}. Wait until it has ended, or name another folder."
+        )
+
+
+class MemoryTooSmall(WorkerFailure):
+    reason = "MemoryTooSmall"
+
+    def __init__(self, needed_bytes: int, available_bytes: int) -> None:
+        super().__init__(
+            f"{needed_bytes:,} bytes of memory are needed for the ranks' tensors and the buffers, and "
+            f"{available_bytes:,} are available. Load fewer ranks at a time with --ranks, or use a machine with more "
+            "memory."
+        )
+
+
+class SetDamaged(WorkerFailure):
+    """What `neuronmodel verify` ends with; the problems themselves were printed."""
+
+    reason = "SetDamaged"
+    exit_code = exits.ARTIFACT_DAMAGED
+
+    def __init__(self, directory: Path, problems: int) -> None:
+        found = "There is 1 problem" if problems == 1 else f"There are {problems} problems"
+        super().__init__(f"{found} with the shards in {directory}. Do not serve from them, and shard the model again.")
+
+
+def _us() -> str:
+    """Who would need a permission."""
+    return f"user {os.geteuid()} of group {os.getegid()}"

@@ -88,7 +88,7 @@ def read_checked(directory: Path, kind: Kind, key: str) -> Manifest:
     Raises ArtifactDamaged; ArtifactsTooNew and ArtifactsUnreadable for a set of which nothing can be said.
     """
     try:
-        manifest = _read(directory)
+        manifest = read_manifest(directory)
         _check_files(directory, manifest)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactDamaged(directory, f"{error.filename}: {error.strerror or error}") from error
@@ -99,7 +99,11 @@ def read_checked(directory: Path, kind: Kind, key: str) -> Manifest:
     return manifest
 
 
-def _read(directory: Path) -> Manifest:
+def read_manifest(directory: Path) -> Manifest:
+    """What the manifest says, whether or not the files are so.
+
+    Raises ArtifactDamaged, ArtifactsTooNew, and OSError as it comes.
+    """
     file = directory / MANIFEST
     if file.stat().st_size > MAX_BYTES:
         raise ArtifactDamaged(directory, f"its manifest is {file.stat().st_size:,} bytes long")

@@ -1,0 +1,83 @@
+"""One host command from its options to its exit code: whatever goes wrong is one line on standard error."""
+
+import argparse
+import os
+import resource
+import signal
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from neuronmodel_api import exits
+from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.host.signals import Stopped, stop_on_signals
+from neuronmodel_worker.host.terminal import complain, show_any_name
+
+ENV_DEBUG = "NEURONMODEL_DEBUG"
+OPEN_FILES = 1 << 16
+BROKEN_PIPE = 128 + signal.SIGPIPE
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def run_host_command(options: argparse.Namespace) -> int:
+    """The exit code; see neuronmodel_api.exits. 128 + its number when a signal ended it."""
+    stop_on_signals()
+    show_any_name()
+    _open_many_files()
+    try:
+        _command(options.command)(options)
+    except Stopped as stopped:
+        complain(options.command, f"Stopped by {stopped} before it was done; nothing half-done was left behind.")
+        return stopped.exit_code
+    except WorkerFailure as failure:
+        complain(options.command, str(failure))
+        return failure.exit_code
+    except BrokenPipeError:  # nobody reads the result any more, as after `| head`
+        return BROKEN_PIPE
+    except MemoryError:
+        complain(options.command, "There is not enough memory. Use fewer threads, or a machine with more of it.")
+        return exits.TRANSIENT
+    except Exception as error:
+        complain(options.command, _unforeseen(error))
+        return exits.FAILED
+    return exits.OK
+
+
+def _open_many_files() -> None:
+    """Every rank's file and every source file is open at once, some twice; shells allow 1,024 where more may be had."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+def _command(name: str) -> Command:
+    """Imported only now: each command brings what it needs and no more."""
+    if name == "shard":
+        from neuronmodel_worker.host.shard import shard
+
+        return shard
+    if name == "plan":
+        from neuronmodel_worker.host.plan import plan
+
+        return plan
+    if name == "load":
+        from neuronmodel_worker.host.load import load
+
+        return load
+    from neuronmodel_worker.host.verify import verify
+
+    return verify
+
+
+def _unforeseen(error: Exception) -> str:
+    if os.environ.get(ENV_DEBUG):
+        traceback.print_exception(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}: {error}. This is not foreseen; "
+        f"set {ENV_DEBUG}=1 to see where it comes from, and tell us."
+    )

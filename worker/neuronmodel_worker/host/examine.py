@@ -1,0 +1,160 @@
+"""What can be wrong with the rank files of a folder: found all at once, told in one line each."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuronmodel_worker.checkpoint import TensorSource, read_header
+from neuronmodel_worker.disk import WrittenFile
+from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable, BadInput
+from neuronmodel_worker.host.folder import RANK_FILE, WEIGHTS
+from neuronmodel_worker.plan import RANK_DTYPE, RANK_NBYTES
+from neuronmodel_worker.store import shards_key
+from neuronmodel_worker.store.manifest import MANIFEST, Manifest
+from neuronmodel_worker.stream import Transferred, check_rank_file, rank_file_name
+
+# How the names of the tensors end that hold the number of the rank they are in.
+RANK_TENSORS = ("rank_util.rank", "spmd_rank.rank")
+NAMED = 3
+"""So many tensors are named of a file that has many others than the rest."""
+
+# dtype and shape by name: what has to be the same in every rank's file.
+Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
+
+# Called with a file and how many of its bytes were read.
+Reached = Callable[[Path, int], None]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One rank's file. `tensors` is None where its header says nothing; `unreadable` is the disk's trouble, not the
+    file's."""
+
+    path: Path
+    problems: tuple[str, ...] = ()
+    tensors: Tensors | None = None
+    unreadable: ArtifactsUnreadable | None = None
+
+
+def examine(
+    files: Mapping[int, Path], sealed: Mapping[str, WrittenFile], full: bool, threads: int, reached: Reached
+) -> list[Examined]:
+    """Every file by itself; `sealed` is what the manifest says of them, if there is one."""
+
+    def one(rank: int, path: Path) -> Examined:
+        def progress(so_far: Transferred) -> None:
+            reached(path, so_far.bytes_read)
+
+        problems = []
+        try:
+            try:
+                check_rank_file(path, sealed.get(path.name), full, progress)
+            except ArtifactDamaged as damage:
+                problems.append(damage.what)
+            return _look_inside(path, rank, problems)
+        except ArtifactsUnreadable as trouble:
+            return Examined(path, unreadable=trouble)
+        except OSError as error:
+            return Examined(path, unreadable=ArtifactsUnreadable(path, error))
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="verify")
+    try:
+        return list(pool.map(one, files.keys(), files.values()))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _look_inside(path: Path, rank: int, problems: list[str]) -> Examined:
+    """Also where something is wrong already: that another rank's file is here says more than that a digest differs."""
+    try:
+        _, tensors = read_header(path)
+    except BadInput as error:
+        return Examined(path, tuple(problems) or (str(error),))
+    found = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+    return Examined(path, (*problems, *_wrong_numbers(path, rank, tensors)), found)
+
+
+def _wrong_numbers(path: Path, rank: int, tensors: Mapping[str, TensorSource]) -> Iterator[str]:
+    """Every rank's file has the same names and sizes: two that were swapped betray themselves here alone."""
+    numbered = {name: tensor for name, tensor in tensors.items() if name.endswith(RANK_TENSORS)}
+    with path.open("rb", buffering=0) as stream:
+        found = {name: os.pread(stream.fileno(), tensor.nbytes, tensor.offset) for name, tensor in numbered.items()}
+    if any((tensor.dtype, tensor.nbytes) != (RANK_DTYPE, RANK_NBYTES) for tensor in numbered.values()):
+        yield f"a tensor that ends in {' or '.join(RANK_TENSORS)} is no {RANK_DTYPE} of one element"
+        return
+    numbers = {int.from_bytes(raw, "little", signed=True) for raw in found.values()}
+    if numbers - {rank}:
+        yield f"it holds the tensors of rank {', '.join(map(str, sorted(numbers - {rank})))}"
+
+
+def differences(examined: Iterable[Examined]) -> Iterator[tuple[Path, str]]:
+    """Files that have not the tensors that most of them have."""
+    known = [(each.path, each.tensors) for each in examined if each.tensors is not None]
+    if not known:
+        return
+    (usual, _), *_ = Counter(frozenset(tensors.items()) for _, tensors in known).most_common(1)
+    expected = dict(usual)
+    for path, tensors in known:
+        if unlike := [_difference(name, tensors, expected) for name in _unlike(tensors, expected)]:
+            more = f", and {len(unlike) - NAMED} tensors more" if len(unlike) > NAMED else ""
+            yield path, f"it is not like the files of the other ranks: {', '.join(unlike[:NAMED])}{more}"
+
+
+def _unlike(tensors: Tensors, expected: Tensors) -> list[str]:
+    return sorted(name for name in tensors.keys() | expected.keys() if tensors.get(name) != expected.get(name))
+
+
+def _difference(name: str, tensors: Tensors, expected: Tensors) -> str:
+    if name not in tensors:
+        return f"{name} is missing"
+    if name not in expected:
+        return f"{name} is in no other"
+    (dtype, shape), (usual_dtype, usual_shape) = tensors[name], expected[name]
+    return f"{name} is {dtype} {list(shape)} and {usual_dtype} {list(usual_shape)} elsewhere"
+
+
+def holes(ranks: Iterable[int]) -> Iterator[str]:
+    """Ranks that are missing between those that are there."""
+    there = sorted(ranks)
+    for rank in range(there[0], there[-1] + 1):
+        if rank not in there:
+            yield f"{WEIGHTS}/{rank_file_name(rank)}: it is missing, and ranks {there[0]} to {there[-1]} are there"
+
+
+def contradictions(manifest: Manifest, found: Mapping[int, Path]) -> Iterator[str]:
+    """What a manifest says against itself, and against the names of the files that are there."""
+    named = ranks_of(manifest)
+    for name in manifest.files:
+        if name not in {f"{WEIGHTS}/{rank_file_name(rank)}" for rank in named}:
+            yield f"{MANIFEST}: it names {name}, which is no rank's file"
+    inputs = manifest.inputs
+    if isinstance(inputs.get("source"), str) and isinstance(inputs.get("layout"), dict):
+        key = shards_key(inputs["source"], inputs["layout"])
+        if key != manifest.key:
+            yield f"{MANIFEST}: its key is {manifest.key}, and what it was made from gives {key}"
+        for rank in sorted(_meant(inputs["layout"]) - set(named)):
+            yield f"{MANIFEST}: it is of a set with rank {rank}, and names no file of it"
+    for rank in named:
+        if rank not in found:
+            yield f"{WEIGHTS}/{rank_file_name(rank)}: it is missing"
+    for rank, path in found.items():
+        if rank not in named:
+            yield f"{WEIGHTS}/{path.name}: the manifest does not know it; it is left from other shards"
+
+
+def ranks_of(manifest: Manifest) -> list[int]:
+    """Those that the manifest names files of."""
+    folders = (name.rpartition("/") for name in manifest.files)
+    return sorted(int(m[1]) for folder, _, name in folders if folder == WEIGHTS and (m := RANK_FILE.fullmatch(name)))
+
+
+def _meant(layout: Mapping[str, Any]) -> set[int]:
+    """The ranks of the set, as what its key is made from says."""
+    start, count, ranks = layout.get("start_rank"), layout.get("local_ranks"), layout.get("ranks")
+    if isinstance(ranks, list):
+        return set(ranks)
+    return set(range(start, start + count)) if type(start) is int and type(count) is int else set()

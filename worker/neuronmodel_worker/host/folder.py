@@ -1,0 +1,263 @@
+"""The folder that `shard` writes into: one writer at a time, one set of shards, a manifest that is written last.
+
+    DIR/manifest.json                                  what the set is, every file with its size and digest
+    DIR/weights/tp{rank}_sharded_checkpoint.safetensors
+
+A manifest that is there describes what is there: it goes before the first file of another set gets its name, and comes
+when every file of this one has it.
+"""
+
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from neuronmodel_worker.disk import WrittenFile, create_locked, lock_of_the_dead, sync, writing_to
+from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable, FolderInUse, FolderRefused
+from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.store import SHARDS, shards_inputs, shards_key
+from neuronmodel_worker.store.manifest import MANIFEST, FileEntry, Manifest, read_manifest
+from neuronmodel_worker.stream import rank_file_name
+
+WEIGHTS = "weights"
+UNFINISHED = ".partial"
+RANK_FILE = re.compile(r"tp(0|[1-9][0-9]*)_sharded_checkpoint\.safetensors")
+# The two inputs of a key that say which ranks are there, and nothing of any rank's bytes.
+RANK_INPUTS = ("start_rank", "local_ranks")
+WITHOUT_LOCKS = (errno.ENOTSUP, errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.ENOSYS)
+
+
+def rank_files(weights: Path) -> dict[int, Path]:
+    """Everything in the folder that has a rank file's name, by rank."""
+    found = {}
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for path in weights.iterdir():
+            if match := RANK_FILE.fullmatch(path.name):
+                found[int(match[1])] = path
+    return dict(sorted(found.items()))
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the first folder above it that is there."""
+    return next(each for each in (path, *path.parents, Path("/")) if os.path.lexists(each))
+
+
+def check_place(output: Path, model: Path) -> None:
+    """Raises FolderRefused for an output that is no folder, or that lies within the checkpoint."""
+    there, weights = nearest_existing(output), output / WEIGHTS
+    if not there.is_dir():
+        raise FolderRefused(f"{there} is no folder, and the shards are to be written to {output}. Name another folder.")
+    if os.path.lexists(weights) and not weights.is_dir():
+        raise FolderRefused(f"{weights} is no folder, and the shards are to be written there. Move it away.")
+    source = Path(os.path.realpath(model))
+    for place in (output, weights):
+        if Path(os.path.realpath(place)).is_relative_to(source):
+            raise FolderRefused(
+                f"{place} lies within the checkpoint's folder {model}, in which nothing is written. "
+                "Name another folder."
+            )
+
+
+@dataclass
+class OutputFolder:
+    """Ours alone within `claimed`."""
+
+    directory: Path
+    plan: Plan
+    old: Manifest | None = None
+    removed: list[str] = field(default_factory=list)
+    """Names of files that were not of this set."""
+
+    @property
+    def weights(self) -> Path:
+        return self.directory / WEIGHTS
+
+    def begin(self) -> None:
+        """Clear what dead runs left, and see what is there. Raises FolderRefused."""
+        with writing_to(self.directory):
+            _remove_unfinished(self.directory)
+        self.old = self._find_manifest()
+        for rank in self.plan.ranks:
+            if (path := self.weights / rank_file_name(rank)).is_dir():
+                raise FolderRefused(f"{path} is a folder, and a file of that name is to be written. Move it away.")
+
+    def _find_manifest(self) -> Manifest | None:
+        try:
+            found = read_manifest(self.directory)
+        except FileNotFoundError:
+            return None
+        except (ArtifactDamaged, IsADirectoryError) as error:
+            raise FolderRefused(
+                f"{self.directory / MANIFEST} is no manifest of shards, and one is to be written there. "
+                "Move it away, or name another folder."
+            ) from error
+        except OSError as error:
+            raise ArtifactsUnreadable(self.directory, error) from error
+        if found.kind != SHARDS:
+            raise FolderRefused(f"{self.directory} holds a compiled model, not shards. Name another folder.")
+        return found
+
+    def retire_manifest(self) -> None:
+        """Before files get the names that the manifest there knows; that of the same set stays true."""
+        if self.old and not (self._is_of_this_set(self.old) and self.old.tool_version == _manifest_version()):
+            with writing_to(self.directory):
+                (self.directory / MANIFEST).unlink(missing_ok=True)
+                sync(self.directory)
+
+    def seal(self, files: Iterable[WrittenFile]) -> Manifest:
+        """Every file has its name: make this one set of them, with a manifest."""
+        entries = {**self._kept(), **{f"{WEIGHTS}/{each.name}": _entry(each) for each in files}}
+        manifest = self._manifest(entries)
+        with writing_to(self.directory):
+            self._remove_others(entries)
+            _write_whole(self.directory / MANIFEST, manifest.model_dump_json(indent=1).encode())
+        return manifest
+
+    def _kept(self) -> dict[str, FileEntry]:
+        """Other ranks of this set, that an earlier run wrote and that are still there."""
+        if not (self.old and self._is_of_this_set(self.old)):
+            return {}
+        known = {f"{WEIGHTS}/{path.name}": path for path in rank_files(self.weights).values()}
+        return {n: entry for n, entry in self.old.files.items() if n in known and _size(known[n]) == entry.nbytes}
+
+    def _is_of_this_set(self, manifest: Manifest) -> bool:
+        return _without_ranks(manifest.inputs) == _without_ranks(self._inputs(self.plan.ranks))
+
+    def _inputs(self, ranks: Iterable[int]) -> dict[str, Any]:
+        """What the key of those ranks of this set is made from: the store's, where they follow each other."""
+        named = sorted(ranks)
+        layout = {name: value for name, value in self.plan.layout_inputs().items() if name not in RANK_INPUTS}
+        if named[-1] - named[0] == len(named) - 1:
+            layout |= dict(zip(RANK_INPUTS, (named[0], len(named)), strict=True))
+        else:
+            layout["ranks"] = named
+        return shards_inputs(self.plan.checkpoint.fingerprint, layout)
+
+    def _manifest(self, entries: Mapping[str, FileEntry]) -> Manifest:
+        ranks = [int(match[1]) for name in entries if (match := RANK_FILE.fullmatch(Path(name).name))]
+        inputs = self._inputs(ranks)
+        return Manifest(
+            kind=SHARDS,
+            key=shards_key(inputs["source"], inputs["layout"]),
+            created=datetime.now(UTC),
+            source_fingerprint=self.plan.checkpoint.fingerprint,
+            inputs=inputs,
+            files=dict(sorted(entries.items(), key=lambda each: _rank_of(each[0]))),
+        )
+
+    def _remove_others(self, entries: Mapping[str, FileEntry]) -> None:
+        for path in rank_files(self.weights).values():
+            if f"{WEIGHTS}/{path.name}" not in entries and not path.is_dir():
+                path.unlink()
+                self.removed.append(path.name)
+        if self.removed:
+            sync(self.weights)
+
+
+def _without_ranks(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    layout = inputs.get("layout")
+    named = layout if isinstance(layout, dict) else {}
+    return {**inputs, "layout": {k: v for k, v in named.items() if k not in (*RANK_INPUTS, "ranks")}}
+
+
+def _rank_of(name: str) -> int:
+    match = RANK_FILE.fullmatch(Path(name).name)
+    return int(match[1]) if match else -1
+
+
+def _entry(file: WrittenFile) -> FileEntry:
+    return FileEntry(nbytes=file.nbytes, digest=file.digest, algorithm=file.algorithm)
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _manifest_version() -> str:
+    return str(Manifest.model_fields["tool_version"].get_default(call_default_factory=True))
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Under a temporary name first; then it has its own, on the disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}{UNFINISHED}")
+    descriptor = create_locked(temporary)
+    try:
+        with open(descriptor, "wb", closefd=False) as stream:
+            stream.write(content)
+        os.fsync(descriptor)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _remove_unfinished(directory: Path) -> None:
+    for path in directory.glob(f".{MANIFEST}.*{UNFINISHED}"):
+        with lock_of_the_dead(path) as dead:
+            if dead:
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed(directory: Path, plan: Plan) -> Iterator[OutputFolder]:
+    """Make the folder, where it is missing, and keep others from writing to it. What was made and stayed empty goes
+    again. Raises FolderRefused, FolderInUse, ArtifactsUnwritable or ArtifactsVolumeFull."""
+    check_place(directory, plan.checkpoint.path)
+    made: list[Path] = []
+    lock = None
+    try:
+        while lock is None:
+            _make(directory, made)
+            lock = lock_folder(directory)
+        if not os.path.lexists(directory / WEIGHTS):
+            made.insert(0, directory / WEIGHTS)
+        folder = OutputFolder(directory, plan)
+        folder.begin()
+        yield folder
+    finally:
+        for each in made:  # before the lock is let go: who gets it next finds the folder gone, and makes it anew
+            with suppress(OSError):
+                each.rmdir()
+        if lock is not None:
+            os.close(lock)
+
+
+def _make(directory: Path, made: list[Path]) -> None:
+    """Make the folder and those above it that are missing; `made` gets them, the innermost first."""
+    top = nearest_existing(directory)
+    with writing_to(top):
+        for each in reversed([path for path in (directory, *directory.parents) if not os.path.lexists(path)]):
+            each.mkdir(exist_ok=True)
+            made.insert(0, each)
+
+
+def lock_folder(directory: Path, exclusive: bool = True) -> int | None:
+    """A descriptor that holds the folder's lock until it is closed, by the kernel if not by us; None when the folder
+    was removed meanwhile. A file system that has no locks on folders is gone on without. Raises FolderInUse."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ArtifactsUnreadable(directory, error) from error
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), directory.stat()):
+            return descriptor
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise FolderInUse(directory) from error
+    except OSError as error:
+        if error.errno in WITHOUT_LOCKS:
+            return descriptor
+        os.close(descriptor)
+        raise ArtifactsUnreadable(directory, error) from error
+    os.close(descriptor)
+    return None

@@ -1,0 +1,138 @@
+"""What a run of a plan would read, write and need, as figures."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from neuronmodel_worker.checkpoint import SourceFile
+from neuronmodel_worker.host.folder import WEIGHTS
+from neuronmodel_worker.host.probe import Rate
+from neuronmodel_worker.layouts.geometry import Part, Target
+from neuronmodel_worker.plan import RANK_DTYPE, RANK_NBYTES, Plan
+from neuronmodel_worker.stream import rank_file_name
+from neuronmodel_worker.stream.rankfile import rank_file_format
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The disks' rates, and why one is not known."""
+
+    reading: Rate | None = None
+    writing: Rate | None = None
+    troubles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The two peaks are of memory that is no file's, of runs that write files and that fill memory; `free_bytes` is
+    what the volume of `output` has."""
+
+    plan: Plan
+    peak_bytes: int
+    peak_load_bytes: int
+    output: Path | None
+    free_bytes: int | None
+    measured: Measured
+
+    @cached_property
+    def files(self) -> tuple[SourceFile, ...]:
+        """Those that are read."""
+        return tuple(dict.fromkeys(read.source.file for read in self.plan.reads.values()))
+
+    @cached_property
+    def file_bytes(self) -> int:
+        """Of one rank's file, its header included."""
+        return rank_file_format(self.plan.tensors).nbytes
+
+    @property
+    def written_bytes(self) -> int:
+        return self.file_bytes * len(self.plan.ranks)
+
+    @property
+    def fits(self) -> bool | None:
+        return None if self.free_bytes is None else self.written_bytes <= self.free_bytes
+
+    @property
+    def load_seconds(self) -> float | None:
+        rate = self.measured.reading
+        return self.plan.source_bytes / rate.bytes_per_second if rate else None
+
+    @property
+    def shard_seconds(self) -> tuple[float, float] | None:
+        """With all reading and writing at the same time, and with one after the other."""
+        rate = self.measured.writing
+        if self.load_seconds is None or not rate:
+            return None
+        write = self.written_bytes / rate.bytes_per_second
+        return max(self.load_seconds, write), self.load_seconds + write
+
+    def document(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        plan, flags = self.plan, self.plan.layout.flags
+        return {
+            "model": str(plan.checkpoint.path),
+            "model_type": plan.checkpoint.config.get("model_type"),
+            "family": plan.layout.family,
+            "dtype": plan.layout.dtype,
+            "tp_degree": flags.tp_degree,
+            "ranks": list(plan.ranks),
+            "flags": asdict(flags),
+            "warnings": list(plan.warnings),
+            "source": {
+                "fingerprint": plan.checkpoint.fingerprint,
+                "files": [{"name": file.path.name, "bytes": file.nbytes} for file in self.files],
+                "tensors": len(plan.checkpoint.tensors),
+                "tensors_read": len(plan.reads),
+                "bytes_read": plan.source_bytes,
+            },
+            "output": {
+                "files": [f"{WEIGHTS}/{rank_file_name(rank)}" for rank in plan.ranks],
+                "bytes_a_rank": self.file_bytes,
+                "bytes_written": self.written_bytes,
+                "directory": None if self.output is None else str(self.output),
+                "free_bytes": self.free_bytes,
+                "fits": self.fits,
+            },
+            "memory": {"shard_bytes": self.peak_bytes, "load_bytes": self.peak_load_bytes},
+            "measured": {
+                "reading": _rate(self.measured.reading),
+                "writing": _rate(self.measured.writing),
+                "troubles": list(self.measured.troubles),
+            },
+            "predicted": {"load_seconds": self.load_seconds, "shard_seconds": self.shard_seconds},
+            "tensors": [*map(_tensor, plan.targets), *map(_rank_tensor, plan.rank_tensors)],
+        }
+
+
+def _rate(rate: Rate | None) -> dict[str, Any] | None:
+    return {**asdict(rate), "bytes_per_second": rate.bytes_per_second} if rate else None
+
+
+def _tensor(target: Target) -> dict[str, Any]:
+    return {
+        "name": target.name,
+        "dtype": target.dtype,
+        "shape": list(target.shape),
+        "bytes": target.nbytes,
+        "transposed": target.transposed,
+        "sources": [_source(part) for part in target.parts()],
+    }
+
+
+def _source(part: Part) -> dict[str, Any]:
+    source = part.source
+    described = {
+        "name": source.name,
+        "file": source.file.path.name,
+        "dtype": source.dtype,
+        "shape": list(source.shape),
+        "bytes": source.nbytes,
+    }
+    return {**described, "factor": part.factor.name} if part.factor else described
+
+
+def _rank_tensor(name: str) -> dict[str, Any]:
+    """The rank's number: made from no source."""
+    fixed = {"dtype": RANK_DTYPE, "shape": [1], "bytes": RANK_NBYTES, "transposed": False, "sources": []}
+    return {"name": name, **fixed}

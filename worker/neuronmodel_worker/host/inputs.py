@@ -1,0 +1,159 @@
+"""What a host command is told: the checkpoint, NxD Inference's fields, ranks, threads; as a plan, or refused."""
+
+import argparse
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from neuronmodel_worker.checkpoint import open_checkpoint
+from neuronmodel_worker.failures import NeuronConfigInvalid, UsageInvalid
+from neuronmodel_worker.host.terminal import note
+from neuronmodel_worker.plan import Plan, make_plan
+from neuronmodel_worker.stream import THREADS
+
+MAX_CONFIG_BYTES = 1 << 20
+MAX_THREADS = 128
+MAX_DEGREE = 4096
+"""More than any machine has; a mistyped degree is refused here, before its millions of ranks take all memory."""
+STANDARD_INPUT = "-"
+
+
+def open_plan(options: argparse.Namespace) -> Plan:
+    """The plan that the options ask for. Raises a BadInput or SourceUnreadable."""
+    threads_of(options)
+    ranks = parse_ranks(options.ranks) if options.ranks is not None else None
+    config = read_neuron_config(options.neuron_config)
+    _check_degree(config.get("tp_degree"), options.neuron_config)
+    if ranks is not None:
+        config = with_ranks(config, ranks, options.neuron_config)
+    return make_plan(open_checkpoint(options.model), config)
+
+
+def show_warnings(plan: Plan, options: argparse.Namespace) -> None:
+    for warning in plan.warnings:
+        note(options.command, warning)
+
+
+def _check_degree(degree: object, file: str) -> None:
+    if type(degree) is int and degree > MAX_DEGREE:
+        raise NeuronConfigInvalid(
+            f"tp_degree={degree} of {_shown(file)} is more than any machine has NeuronCores, and at most {MAX_DEGREE} "
+            "is taken. Correct it."
+        )
+
+
+def threads_of(options: argparse.Namespace) -> int:
+    """Raises UsageInvalid."""
+    if options.threads is None:
+        return THREADS
+    if not re.fullmatch(r"[0-9]{1,9}", options.threads) or not 1 <= int(options.threads) <= MAX_THREADS:
+        raise UsageInvalid(f"--threads is {options.threads!r} and has to be a number from 1 to {MAX_THREADS}.")
+    return int(options.threads)
+
+
+def parse_ranks(text: str) -> range:
+    """`A-B` or `A`, ends included; several of them, parted by commas, where they follow each other.
+
+    Raises UsageInvalid.
+    """
+    ranks: set[int] = set()
+    for each in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,6})(?:-([0-9]{1,6}))?\s*", each)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise UsageInvalid(f"--ranks is {text!r} and has to be a rank or a range of ranks, such as 3 or 0-15.")
+        ranks.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    whole = range(min(ranks), max(ranks) + 1)
+    if len(whole) != len(ranks):
+        raise UsageInvalid(
+            f"--ranks is {text!r}, which leaves out ranks in between, and only ranks that follow each other are made "
+            "in one run. Run the command once for each range; the same --output takes them all."
+        )
+    return whole
+
+
+def with_ranks(config: Mapping[str, Any], ranks: range, file: str) -> dict[str, Any]:
+    """The fields with those ranks. Raises UsageInvalid where the file says otherwise itself, or has fewer ranks."""
+    degree = config.get("tp_degree") or 1
+    if type(degree) is int and 0 < degree < ranks.stop:
+        raise UsageInvalid(
+            f"--ranks asks for {_named(ranks)}, and tp_degree={degree} of {_shown(file)} has ranks 0 to {degree - 1}. "
+            "Ask for some of these."
+        )
+    wanted = {"start_rank_id": ranks.start, "local_ranks_size": len(ranks)}
+    for name, value in wanted.items():
+        if config.get(name, value) not in (value, None):
+            raise UsageInvalid(
+                f"--ranks asks for {_named(ranks)}, which makes {name}={value}, and {_shown(file)} says "
+                f"{name}={config[name]!r}. Leave out one of the two."
+            )
+    return {**config, **wanted}
+
+
+def _named(ranks: range) -> str:
+    return f"rank {ranks.start}" if len(ranks) == 1 else f"ranks {ranks.start} to {ranks.stop - 1}"
+
+
+def _shown(file: str) -> str:
+    return "standard input" if file == STANDARD_INPUT else file
+
+
+def read_neuron_config(file: str) -> dict[str, Any]:
+    """The fields in `file`, as they are. Raises NeuronConfigInvalid."""
+    where = _shown(file)
+    fields = _parse(_read(file, where), where)
+    if not isinstance(fields, dict):
+        raise NeuronConfigInvalid(
+            f'{where} holds no JSON object. Put NxD Inference\'s fields into it, such as {{"tp_degree": 8}}.'
+        )
+    if isinstance(fields.get("neuron_config"), dict):
+        raise NeuronConfigInvalid(
+            f"{where} is a whole configuration of a model, as NxD Inference saves it. Give what stands in it under "
+            "neuron_config alone."
+        )
+    return fields
+
+
+def _read(file: str, where: str) -> bytes:
+    try:
+        if file == STANDARD_INPUT:
+            if not sys.stdin:
+                raise NeuronConfigInvalid("Standard input is closed. Name a file with --neuron-config.")
+            raw = sys.stdin.buffer.read(MAX_CONFIG_BYTES + 1)
+        else:
+            with Path(file).open("rb") as stream:
+                raw = stream.read(MAX_CONFIG_BYTES + 1)
+    except OSError as error:
+        raise NeuronConfigInvalid(
+            f"{where} cannot be read: {error.strerror or error}. Name a file of NxD Inference's NeuronConfig fields "
+            "with --neuron-config."
+        ) from error
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise NeuronConfigInvalid(
+            f"{where} is longer than {MAX_CONFIG_BYTES:,} bytes, far more than such a file holds. Name the right one."
+        )
+    return raw
+
+
+def _parse(raw: bytes, where: str) -> object:
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        if len(fields := dict(pairs)) < len(pairs):
+            name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+            raise NeuronConfigInvalid(f"{where} has {name!r} twice. Leave one of them.")
+        return fields
+
+    try:
+        return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=unique)
+    except UnicodeDecodeError as error:
+        raise NeuronConfigInvalid(
+            f"{where} is not in UTF-8: byte {error.start} is no part of it. Save it as UTF-8 text."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise NeuronConfigInvalid(
+            f"{where} is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}. Correct it there."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise NeuronConfigInvalid(f"{where} is not valid JSON: {error}. Correct it.") from error

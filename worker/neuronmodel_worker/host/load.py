@@ -1,0 +1,35 @@
+"""`neuronmodel load`: the same plan into memory, timed."""
+
+import argparse
+import time
+
+from neuronmodel_worker.failures import MemoryTooSmall
+from neuronmodel_worker.host.inputs import open_plan, show_warnings, threads_of
+from neuronmodel_worker.host.memory import available_bytes
+from neuronmodel_worker.host.terminal import duration, in_units, progress, rate, say
+from neuronmodel_worker.stream import TensorSink, Transferred, buffer_bytes, run
+
+
+def load(options: argparse.Namespace) -> None:
+    """Raises a WorkerFailure; MemoryTooSmall before any memory is taken."""
+    plan, threads = open_plan(options), threads_of(options)
+    show_warnings(plan, options)
+    needed = plan.output_bytes + buffer_bytes(plan, threads=threads, into_memory=True)
+    if (available := available_bytes()) < needed:
+        raise MemoryTooSmall(needed, available)
+    sink, began = TensorSink(), time.monotonic()
+    sink.allocate(plan)
+    touched = time.monotonic() - began
+    count = f"{len(plan.ranks)} {'rank' if len(plan.ranks) == 1 else 'ranks'}"
+    say(f"allocated {in_units(plan.output_bytes)} for {count} in {duration(touched)}")
+    with progress("load", "read", plan.source_bytes, options.quiet) as show:
+
+        def reached(so_far: Transferred) -> None:
+            show(so_far.bytes_read)
+
+        result = run(plan, sink, reached, threads=threads)
+    say(
+        f"loaded {in_units(result.bytes_read)} into {count} in {duration(result.seconds)} "
+        f"({rate(result.bytes_read, result.seconds)}); the disk was read from for "
+        f"{duration(result.busy_reading_seconds)} of them"
+    )

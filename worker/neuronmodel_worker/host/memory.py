@@ -1,0 +1,47 @@
+"""How much memory this process has and may still take."""
+
+from contextlib import suppress
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def anonymous_bytes() -> int:
+    """What this process holds that is no file's."""
+    return _in_bytes(Path("/proc/self/status"), "RssAnon")
+
+
+def available_bytes() -> int:
+    """The least of what the machine has left and what the control groups of this process leave."""
+    return min([_in_bytes(Path("/proc/meminfo"), "MemAvailable"), *_left_in_cgroups()])
+
+
+def _in_bytes(file: Path, name: str) -> int:
+    """A line such as `MemAvailable:  123 kB`."""
+    lines = (line.split() for line in file.read_text().splitlines())
+    return next(int(words[1]) * 1024 for words in lines if words and words[0] == f"{name}:")
+
+
+def _left_in_cgroups() -> list[int]:
+    """Limits of the unified hierarchy, where there are any; what is in the page cache can be taken."""
+    left = []
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        group = CGROUPS / next(line[3:].lstrip("/") for line in lines if line.startswith("0::"))
+        for each in (group, *group.parents):
+            if each.is_relative_to(CGROUPS) and (limit := _limit(each)) is not None:
+                left.append(max(0, limit - _anonymous(each)))
+    return left
+
+
+def _limit(group: Path) -> int | None:
+    with suppress(OSError, ValueError):  # no such file in the root; "max" where nothing is limited
+        return int((group / "memory.max").read_text())
+    return None
+
+
+def _anonymous(group: Path) -> int:
+    with suppress(OSError, ValueError):
+        words = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return sum(int(count) for name, count in words if name in ("anon", "shmem", "unevictable"))
+    return 0

@@ -1,0 +1,52 @@
+"""`neuronmodel shard`: the rank files of a checkpoint, in a folder that NxD Inference reads."""
+
+import argparse
+import time
+
+from neuronmodel_worker.disk import WrittenFile
+from neuronmodel_worker.host.folder import OutputFolder, claimed
+from neuronmodel_worker.host.inputs import open_plan, show_warnings, threads_of
+from neuronmodel_worker.host.signals import ignore_signals
+from neuronmodel_worker.host.terminal import duration, in_units, note, progress, rate, say
+from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.stream import FileSink, Transferred, run
+
+
+class FolderSink(FileSink):
+    """Files of a folder whose former manifest goes before they get their names."""
+
+    def __init__(self, folder: OutputFolder) -> None:
+        super().__init__(folder.weights)
+        self._folder = folder
+
+    def finish(self) -> tuple[WrittenFile, ...]:
+        self._folder.retire_manifest()
+        return super().finish()
+
+
+def shard(options: argparse.Namespace) -> None:
+    """Raises a WorkerFailure, having left nothing that is not whole."""
+    plan = open_plan(options)
+    show_warnings(plan, options)
+    began = time.monotonic()
+    with claimed(options.output, plan) as folder:
+        files = _write(plan, folder, options)
+        ignore_signals()
+        folder.seal(files)
+    seconds = time.monotonic() - began
+    if folder.removed:
+        note("shard", f"removed {', '.join(folder.removed)} from {folder.weights}: of other shards than these")
+    written = sum(file.nbytes for file in files)
+    say(
+        f"wrote {in_units(written)} in {len(files)} rank {'file' if len(files) == 1 else 'files'} in "
+        f"{duration(seconds)} ({rate(written, seconds)})"
+    )
+
+
+def _write(plan: Plan, folder: OutputFolder, options: argparse.Namespace) -> tuple[WrittenFile, ...]:
+    with progress("shard", "written", plan.output_bytes, options.quiet) as show:
+
+        def reached(so_far: Transferred) -> None:
+            show(so_far.bytes_written)
+
+        return run(plan, FolderSink(folder), reached, threads=threads_of(options)).files

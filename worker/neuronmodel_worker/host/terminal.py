@@ -1,0 +1,130 @@
+"""What a host command shows: figures, lines on standard output, progress and failures on standard error."""
+
+import io
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from neuronmodel_worker.failures import WorkerFailure
+
+SECONDS_BETWEEN_LINES = 10.0
+COLUMNS, LINES = 80, 24
+"""Of a terminal that does not say how large it is."""
+
+# Called with the bytes that are done.
+Show = Callable[[int], None]
+
+
+def show_any_name() -> None:
+    """Names of files may hold what the terminal's encoding has no letters for: they are written as escapes then."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def say(text: str) -> None:
+    """A line of the result. Raises BrokenPipeError when nobody reads it any more."""
+    if not sys.stdout:
+        return
+    try:
+        sys.stdout.write(f"{on_one_line(text)}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise WorkerFailure(f"Standard output cannot be written: {error.strerror}. Send it elsewhere.") from error
+
+
+def note(command: str, text: str) -> None:
+    """A line beside the result; where standard error is gone, nobody is told."""
+    if sys.stderr:
+        with suppress(OSError):
+            sys.stderr.write(f"neuronmodel {command}: {on_one_line(text)}\n")
+            sys.stderr.flush()
+
+
+complain = note
+
+
+def on_one_line(text: str) -> str:
+    """With the names of files and tensors as they are, but for what would break the line or steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def in_units(nbytes: float) -> str:
+    """Bytes in decimal units, as disks and networks are sold."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= size:
+            count = nbytes / size
+            digits = 2 if count < 10 else 1 if count < 100 else 0
+            return f"{count:,.{digits}f} {unit}"
+    return f"{nbytes:.0f} bytes"
+
+
+def rate(nbytes: float, seconds: float) -> str:
+    return f"{in_units(nbytes / seconds)}/s" if seconds > 0 else "an instant"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+@contextmanager
+def progress(command: str, what: str, total: int, quiet: bool = False) -> Iterator[Show]:
+    """Shows how many of `total` bytes are `what` ("written"): a bar on a terminal, a line now and then elsewhere."""
+    if quiet or not sys.stderr:
+        yield lambda done: None
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        with _bar(command, total) as show:
+            yield show
+    else:
+        yield Lines(what, total, lambda text: note(command, text))
+
+
+@contextmanager
+def _bar(command: str, total: int) -> Iterator[Show]:
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0  # no thread of its own
+    tqdm.set_lock(threading.RLock())  # nor a lock for other processes
+    wide = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    size: dict[str, Any] = {"dynamic_ncols": True} if wide else {"ncols": COLUMNS, "nrows": LINES}
+    with tqdm(total=total, desc=command, unit="B", unit_scale=True, leave=False, **size) as bar:
+
+        def show(done: int) -> None:
+            bar.update(min(done, total) - bar.n)
+
+        yield show
+
+
+class Lines:
+    """Progress as lines of text, at most one in ten seconds."""
+
+    def __init__(
+        self, what: str, total: int, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._what = what
+        self._total = total
+        self._write = write
+        self._clock = clock
+        self._began = self._last = clock()
+
+    def __call__(self, done: int) -> None:
+        now = self._clock()
+        if now - self._last < SECONDS_BETWEEN_LINES or not done:
+            return
+        self._last = now
+        speed = done / (now - self._began)
+        left = duration(max(0, self._total - done) / speed)
+        share = f"{min(done, self._total) / self._total:.0%}" if self._total else "all"
+        self._write(
+            f"{share}: {in_units(done)} of {in_units(self._total)} {self._what}, {in_units(speed)}/s, {left} left"
+        )

@@ -1,0 +1,113 @@
+"""`neuronmodel verify`: whether the shards in a folder are whole, of their ranks, and what their manifest says.
+
+It works alike on what `neuronmodel shard` wrote, on a set of the artifact store, and, without digests, on the output of
+NxD Inference itself.
+"""
+
+import argparse
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable, FolderRefused, SetDamaged
+from neuronmodel_worker.host.examine import Examined, contradictions, differences, examine, holes, ranks_of
+from neuronmodel_worker.host.folder import WEIGHTS, lock_folder, rank_files
+from neuronmodel_worker.host.inputs import threads_of
+from neuronmodel_worker.host.terminal import duration, in_units, progress, rate, say
+from neuronmodel_worker.store import SHARDS
+from neuronmodel_worker.store.manifest import MANIFEST, Manifest, read_manifest
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Prints every problem. Raises SetDamaged when there is one, and ArtifactsUnreadable, ArtifactsTooNew,
+    FolderRefused or FolderInUse where nothing can be said."""
+    threads_of(options)
+    with _held(options.directory):
+        began = time.monotonic()
+        manifest, problems = _manifest(options.directory)
+        found = rank_files(options.directory / WEIGHTS)
+        if not found and not manifest:
+            raise FolderRefused(
+                f"{options.directory} holds neither {MANIFEST} nor rank files in {WEIGHTS}. Name the folder that "
+                "`neuronmodel shard` was given."
+            )
+        problems += contradictions(manifest, found) if manifest else holes(found)
+        files = {rank: path for rank, path in found.items() if not manifest or rank in ranks_of(manifest)}
+        examined = _examine(files, manifest, options)
+        seconds = time.monotonic() - began
+    problems += [f"{WEIGHTS}/{each.path.name}: {what}" for each in examined for what in each.problems]
+    problems += [f"{WEIGHTS}/{path.name}: {what}" for path, what in differences(examined)]
+    for problem in problems:
+        say(problem)
+    for each in examined:
+        if each.unreadable:
+            raise each.unreadable
+    if problems:
+        raise SetDamaged(options.directory, len(problems))
+    say(_summary(files, manifest, seconds if options.full else None))
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Raises FolderRefused, or FolderInUse while somebody writes there."""
+    lock = lock_folder(directory, exclusive=False) if directory.is_dir() else None
+    if lock is None:
+        raise FolderRefused(f"There is no folder {directory}. Name the one that `neuronmodel shard` was given.")
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _manifest(directory: Path) -> tuple[Manifest | None, list[str]]:
+    try:
+        manifest = read_manifest(directory)
+    except FileNotFoundError:
+        return None, []
+    except ArtifactDamaged as damage:
+        return None, [f"{MANIFEST}: {damage.what}"]
+    except OSError as error:
+        raise ArtifactsUnreadable(directory / MANIFEST, error) from error
+    if manifest.kind != SHARDS:
+        raise FolderRefused(f"{directory} holds a compiled model, not shards. Name a folder of shards.")
+    return manifest, []
+
+
+def _examine(files: Mapping[int, Path], manifest: Manifest | None, options: argparse.Namespace) -> list[Examined]:
+    sealed = manifest.written(WEIGHTS) if manifest else {}
+    total = sum(path.stat().st_size for path in files.values() if path.is_file())
+    done: dict[Path, int] = {}
+    lock = threading.Lock()
+    with progress("verify", "read", total, options.quiet or not options.full) as show:
+
+        def reached(path: Path, count: int) -> None:
+            with lock:
+                done[path] = count
+                show(sum(done.values()))
+
+        return examine(files, sealed, options.full, threads_of(options), reached)
+
+
+def _summary(files: Mapping[int, Path], manifest: Manifest | None, seconds: float | None) -> str:
+    """`seconds` that reading every byte took, if that was done."""
+    nbytes, ranks = sum(path.stat().st_size for path in files.values()), list(files)
+    count = f"{len(ranks)} rank {'file' if len(ranks) == 1 else 'files'} ({_spans(ranks)}), {in_units(nbytes)}"
+    text = f"{count}: sizes, headers, tensors and rank numbers are right"
+    if seconds is not None:
+        what = "digests too, all bytes" if manifest else "every byte could be"
+        text += f"; {what} read in {duration(seconds)} ({rate(nbytes, seconds)})"
+    return text if manifest else f"{text}; there is no {MANIFEST}, so digests could not be compared"
+
+
+def _spans(ranks: list[int]) -> str:
+    """`0-3, 6`."""
+    spans: list[list[int]] = []
+    for rank in ranks:
+        if spans and spans[-1][-1] == rank - 1:
+            spans[-1].append(rank)
+        else:
+            spans.append([rank])
+    return ", ".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans)
