@@ -1,17 +1,20 @@
 """What files need beyond Python's own: locks that die with their owner, syncs, free space, errors as sentences."""
 
+import ctypes
 import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from neuronmodel_worker.failures import ArtifactsUnwritable, ArtifactsVolumeFull
 
 # EINVAL: by the file system; EOPNOTSUPP: by those that are layered over others.
 NOT_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP)
+UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ESPIPE)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 BLOCK = 4096
@@ -60,6 +63,46 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def allocate(descriptor: int, nbytes: int) -> None:
+    """Give a file its length, and its room on the disk where the file system can promise it: a disk that is too full
+    says so now. Python's posix_fallocate would write into every block of a file system that cannot."""
+    if not _supported(_libc().fallocate(descriptor, 0, 0, nbytes)):
+        os.ftruncate(descriptor, nbytes)
+
+
+# <linux/fs.h>: SYNC_FILE_RANGE_WRITE begins to write, the other two wait for it.
+_BEGIN, _COMPLETE = 2, 1 | 2 | 4
+
+
+def begin_writeback(descriptor: int, position: int, nbytes: int) -> None:
+    """Have the page cache written out, without waiting."""
+    _supported(_libc().sync_file_range(descriptor, position, nbytes, _BEGIN))
+
+
+def complete_writeback(descriptor: int, position: int, nbytes: int) -> None:
+    """Wait until that much of the page cache is written out, and drop it. No promise for a crash: only a sync is."""
+    _supported(_libc().sync_file_range(descriptor, position, nbytes, _COMPLETE))
+    os.posix_fadvise(descriptor, position, nbytes, os.POSIX_FADV_DONTNEED)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    """For what Python's os has not."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    return libc
+
+
+def _supported(returned: int) -> bool:
+    """False where the file system has no such call. Raises OSError for what else is wrong."""
+    if returned == 0:
+        return True
+    if (number := ctypes.get_errno()) in UNSUPPORTED:
+        return False
+    raise OSError(number, os.strerror(number))
 
 
 def open_direct(path: Path, flags: int) -> int | None:

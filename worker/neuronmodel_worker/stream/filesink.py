@@ -12,6 +12,7 @@ from neuronmodel_worker.disk import (
     BLOCK,
     NOT_DIRECT,
     WrittenFile,
+    allocate,
     create_locked,
     lock_of_the_dead,
     open_direct,
@@ -51,7 +52,7 @@ class RankFile:
         self._writeback = writeback
 
     def allocate(self) -> None:
-        os.posix_fallocate(self.descriptor, 0, self.layout.nbytes)
+        allocate(self.descriptor, self.layout.nbytes)
         self.direct = open_direct(self.temporary, os.O_WRONLY)
         self._write_cached(0, np.frombuffer(self.layout.header, np.uint8))
 
@@ -90,7 +91,7 @@ class RankFile:
             count = os.pwrite(self.descriptor, view, at)
             view, at = view[count:], at + count
         if data.nbytes > BLOCK:
-            self._writeback.wrote(self.descriptor, position, data)
+            self._writeback.wrote(self.descriptor, position, data.nbytes)
 
     def settle(self) -> WrittenFile:
         """Everything onto the disk; the name is still the temporary one."""

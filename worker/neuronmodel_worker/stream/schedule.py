@@ -16,6 +16,9 @@ from neuronmodel_worker.layouts.geometry import Part, Piece, Target, as_matrix
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.stream.steps import Batch, Sizes, Step, batches, units
 
+# Rows of a chunk are a multiple of this: stored transposed they begin on a cache line, of 16-bit elements on two.
+EVEN = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -50,6 +53,9 @@ class Copy:
     """Counted from the chunk's corner."""
     first_column: int
     """The piece's first column in the source, where its factor begins."""
+
+
+Uses = tuple[Chunk, list[Copy]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +151,15 @@ def unit_tasks(unit: Iterable[Target], num_ranks: int, sizes: Sizes, buffered: b
     ordered = batches(unit, num_ranks, sizes, buffered)
     grids = _grids(ordered, sizes.chunk_bytes)
     visits = [list(_visits(batch, grids, sizes.chunk_bytes)) for batch in ordered]
+    if not buffered:  # nothing has to be complete or in order: every chunk for itself
+        ordered, visits = _chunk_by_chunk(ordered, visits)
     uses = Counter(chunk.key for of_batch in visits for chunk, _ in of_batch)
-    groups = _connected([_ties(batch, of_batch) for batch, of_batch in zip(ordered, visits, strict=True)])
+    groups = _connected(
+        [
+            [*(_of_tensors(batch) if buffered else ()), *(chunk.key for chunk, _ in of_batch)]
+            for batch, of_batch in zip(ordered, visits, strict=True)
+        ]
+    )
     return [
         Task(
             tuple(Move(ordered[i].steps, tuple(_counted(visits[i], uses))) for i in group),
@@ -157,7 +170,17 @@ def unit_tasks(unit: Iterable[Target], num_ranks: int, sizes: Sizes, buffered: b
     ]
 
 
-def _counted(visits: Iterable[tuple[Chunk, list[Copy]]], uses: Counter[tuple[str, int, int]]) -> Iterator[Visit]:
+def _chunk_by_chunk(ordered: Iterable[Batch], visits: Iterable[list[Uses]]) -> tuple[list[Batch], list[list[Uses]]]:
+    pairs = [(batch, [use]) for batch, of_batch in zip(ordered, visits, strict=True) for use in of_batch]
+    return [batch for batch, _ in pairs], [use for _, use in pairs]
+
+
+def _of_tensors(batch: Batch) -> Iterator[Hashable]:
+    """A tensor's earlier bytes come before its later ones."""
+    return ((step.target.name, step.rank_index) for step in batch.steps)
+
+
+def _counted(visits: Iterable[Uses], uses: Counter[tuple[str, int, int]]) -> Iterator[Visit]:
     for chunk, copies in visits:
         uses[chunk.key] -= 1
         yield Visit(chunk, tuple(copies), last=not uses[chunk.key])
@@ -178,7 +201,8 @@ def _grids(ordered: Iterable[Batch], chunk_bytes: int) -> dict[str, list[int]]:
 
 def _rows_within(source: TensorSource, nbytes: int, columns: int | None = None) -> int:
     width = as_matrix(source.shape)[1] if columns is None else columns
-    return max(1, nbytes * 8 // max(1, width * DTYPE_BITS[source.dtype]))
+    rows = max(1, nbytes * 8 // max(1, width * DTYPE_BITS[source.dtype]))
+    return rows - rows % EVEN if rows > EVEN else rows
 
 
 def _grid(edges: Sequence[int], each: int) -> list[int]:
@@ -193,7 +217,7 @@ def _grid(edges: Sequence[int], each: int) -> list[int]:
     return [*grid, edges[-1]]
 
 
-def _visits(batch: Batch, grids: dict[str, list[int]], chunk_bytes: int) -> Iterator[tuple[Chunk, list[Copy]]]:
+def _visits(batch: Batch, grids: dict[str, list[int]], chunk_bytes: int) -> Iterator[Uses]:
     extents = _extents(batch) if batch.in_passes else {}
     found: dict[tuple[str, int, int], tuple[Chunk, list[Copy]]] = {}
     for number, step in enumerate(batch.steps):
@@ -247,12 +271,6 @@ def _copy(step: int, part: Part, piece: Piece, chunk: Chunk) -> Copy:
         at_column=piece.at_column,
     )
     return Copy(step, part, placed, piece.column)
-
-
-def _ties(batch: Batch, visits: Iterable[tuple[Chunk, object]]) -> list[Hashable]:
-    """What no two tasks may have in common."""
-    ties: list[Hashable] = [(step.target.name, step.rank_index) for step in batch.steps]
-    return ties + [chunk.key for chunk, _ in visits]
 
 
 def _connected(ties: Sequence[Iterable[Hashable]]) -> list[list[int]]:
