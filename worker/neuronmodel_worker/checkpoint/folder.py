@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import NoReturn
 
 from neuronmodel_worker.checkpoint import untrusted
 from neuronmodel_worker.checkpoint.header import SourceFile, TensorSource, read_header
@@ -113,14 +114,19 @@ def _read_small(file: Path) -> bytes:
 
 
 def _parse_json(file: Path, text: bytes) -> object:
+    def refuse(what: str) -> NoReturn:
+        raise ConfigInvalid(f"{file} is not valid JSON ({what}). Download or copy it again.")
+
     try:
-        content: object = json.loads(text.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigInvalid(f"{file} is not valid JSON ({error}). Download or copy it again.") from error
-    if any(depth > untrusted.MAX_DEPTH for _, depth in untrusted.walk(content)):
-        raise ConfigInvalid(f"{file} is nested too deep to be read. Download or copy it again.")
+        content: object = json.loads(text.decode("utf-8-sig"), parse_int=untrusted.integer)
+    except RecursionError:
+        refuse("nested too deep")
+    except ValueError as error:
+        refuse(str(error))
+    if untrusted.is_nested_too_deep(content):
+        refuse("nested too deep")
     if untrusted.has_half_a_character(text, content):
-        raise ConfigInvalid(f"A string in {file} ends within a character. Download or copy it again.")
+        refuse("a string in it ends within a character")
     return content
 
 

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import NoReturn
 
 from neuronmodel_worker.checkpoint import untrusted
-from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.checkpoint.untrusted import MAX_INTEGER, shown
 from neuronmodel_worker.failures import CheckpointFileMissing, CheckpointHeaderInvalid, CheckpointTruncated
 
 # Bits per element, by safetensors' own names. Sub-byte types exist: a tensor of them must fill whole bytes.
@@ -37,8 +37,6 @@ DTYPE_BITS: Mapping[str, int] = MappingProxyType(
 
 # The library's own limit: a longer header is an attack or a mistake.
 MAX_HEADER_BYTES = 100_000_000
-MAX_INTEGER = 2**64 - 1
-MAX_DIGITS = len(str(MAX_INTEGER))
 
 FIELDS = ("dtype", "shape", "data_offsets")
 
@@ -132,18 +130,18 @@ def _parse_json(header: bytes, refuse: Refuse) -> object:
         refuse(f"it holds more than {untrusted.MAX_VALUES:,} values, far more than a model's tensors need")
     try:
         parsed: object = json.loads(
-            header.decode("utf-8"), object_pairs_hook=unique, parse_int=_integer, parse_constant=refuse_constant
+            header.decode("utf-8"),
+            object_pairs_hook=unique,
+            parse_int=untrusted.integer,
+            parse_constant=refuse_constant,
         )
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        refuse("it is nested too deep")
+    except ValueError as error:
         refuse(f"it is no JSON ({error})")
     if untrusted.has_half_a_character(header, parsed):
         refuse("a string in it ends within a character")
     return parsed
-
-
-def _integer(text: str) -> int | float:
-    """Of 64 bits; anything longer is a number with a fraction to the library, and so is minus zero."""
-    return float(text) if text == "-0" or len(text) > MAX_DIGITS else int(text)
 
 
 def _is_metadata(value: object) -> bool:
@@ -194,11 +192,9 @@ def _naturals(value: object) -> tuple[int, ...] | None:
 
 def _is_readable(value: object) -> bool:
     """Whether the library would read over a value of which it has no use, inside the two objects around it."""
-    return all(
-        not (isinstance(each, float) and isinf(each))
-        and not (isinstance(each, dict | list) and depth + 3 > untrusted.MAX_DEPTH)
-        for each, depth in untrusted.walk(value)
-    )
+    if any(isinstance(each, float) and isinf(each) for each, _ in untrusted.walk(value)):
+        return False
+    return not untrusted.is_nested_too_deep(value, around=2)
 
 
 def _bits(shape: tuple[int, ...], dtype: str) -> int | None:

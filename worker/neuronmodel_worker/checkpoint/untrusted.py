@@ -13,11 +13,13 @@ from pathlib import Path
 MAX_VALUES = 4_000_000
 # How deep the library's JSON parser follows arrays and objects into each other.
 MAX_DEPTH = 127
+MAX_INTEGER = 2**64 - 1
+MAX_DIGITS = len(str(MAX_INTEGER))
 SHOWN = 160
 
 
 class NotAFile(Exception):
-    """A directory, pipe, socket or device."""
+    """A directory, a pipe or a device."""
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -54,6 +56,16 @@ def walk(value: object) -> Iterator[tuple[object, int]]:
                 break
         else:
             levels.pop()
+
+
+def is_nested_too_deep(value: object, around: int = 0) -> bool:
+    """`around`: how many arrays and objects it stands in."""
+    return any(isinstance(each, dict | list) and around + depth >= MAX_DEPTH for each, depth in walk(value))
+
+
+def integer(text: str) -> int | float:
+    """Of 64 bits; anything longer is a number with a fraction to the library, and so is minus zero."""
+    return float(text) if text == "-0" or len(text) > MAX_DIGITS else int(text)
 
 
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
