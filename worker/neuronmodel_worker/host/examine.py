@@ -46,16 +46,8 @@ def examine(
     """Every file by itself; `sealed` is what the manifest says of them, if there is one."""
 
     def one(rank: int, path: Path) -> Examined:
-        def progress(so_far: Transferred) -> None:
-            reached(path, so_far.bytes_read)
-
-        problems = []
         try:
-            try:
-                check_rank_file(path, sealed.get(path.name), full, progress)
-            except ArtifactDamaged as damage:
-                problems.append(damage.what)
-            return _look_inside(path, rank, problems)
+            return _look_inside(path, rank, list(_not_as_sealed(path, sealed.get(path.name), full, reached)))
         except ArtifactsUnreadable as trouble:
             return Examined(path, unreadable=trouble)
         except OSError as error:
@@ -68,12 +60,26 @@ def examine(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _not_as_sealed(path: Path, sealed: WrittenFile | None, full: bool, reached: Reached) -> Iterator[str]:
+    def progress(so_far: Transferred) -> None:
+        reached(path, so_far.bytes_read)
+
+    nbytes = path.stat().st_size
+    if sealed and nbytes != sealed.nbytes:
+        yield f"it is {nbytes:,} bytes long and was sealed with {sealed.nbytes:,}"
+        return
+    try:
+        check_rank_file(path, sealed, full, progress)
+    except ArtifactDamaged as damage:
+        yield damage.what.removeprefix(f"{path} ")
+
+
 def _look_inside(path: Path, rank: int, problems: list[str]) -> Examined:
     """Also where something is wrong already: that another rank's file is here says more than that a digest differs."""
     try:
         _, tensors = read_header(path)
     except BadInput as error:
-        return Examined(path, tuple(problems) or (str(error),))
+        return Examined(path, tuple(problems) or (str(error).removeprefix(f"{path} "),))
     found = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
     return Examined(path, (*problems, *_wrong_numbers(path, rank, tensors)), found)
 
