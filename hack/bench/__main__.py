@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hack.bench import machine
@@ -19,7 +20,7 @@ from hack.bench.children import PROJECT
 from hack.bench.commands import NAME as COMMANDS
 from hack.bench.commands import CommandTimes, time_commands
 from hack.bench.failures import BenchFailed
-from hack.bench.quiet import IDLE_WITHIN_SECONDS, IDLE_WITHIN_SECONDS_IN_A_QUICK_LOOK, Filler, require_linux
+from hack.bench.quiet import QUICK, THOROUGH, Filler, require_linux
 from hack.bench.report import put_between_markers, report
 from hack.bench.results import to_json
 from hack.bench.rounds import Bench, CaseRuns
@@ -87,9 +88,11 @@ def _bench(options: argparse.Namespace) -> None:
     out: Path = options.out or (PROJECT / "docs" if _is_full(options) else scratch / "results")
     shutil.rmtree(scratch / "output", ignore_errors=True)
     about = machine.describe(scratch)
-    patience = IDLE_WITHIN_SECONDS_IN_A_QUICK_LOOK if options.quick else IDLE_WITHIN_SECONDS
-    filler = Filler(scratch / "filler", not options.no_fill)
-    bench, results, commands = Bench(scratch, filler, patience), [], []
+    patience = QUICK if options.quick else THOROUGH
+    filler = Filler(scratch / "filler")
+    bench = Bench(scratch, filler, replace(patience, fill=0) if options.no_fill else patience)
+    results: list[CaseRuns] = []
+    commands: list[CommandTimes] = []
     for case in chosen:
         bench.pace.expect(case, rounds_of(case, rounds))
     try:

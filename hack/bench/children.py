@@ -25,9 +25,9 @@ PREPARED_WITHIN_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Measured:
-    """`timing` is what the contender timed. The process as a whole took `process_seconds` (its wait left out) and
-    `process_processor_seconds`. Peaks are of anonymous memory, while the clock ran; `…_before` is what the process had
-    when it started."""
+    """`timing` is what the contender timed. The process as a whole took `process_seconds` (practice and wait left out)
+    and `process_processor_seconds` (practice included). Peaks are of anonymous memory, while the clock ran;
+    `…_before` is what the process had when it started."""
 
     timing: Timing
     process_seconds: float
@@ -65,8 +65,8 @@ def run_contender(module: str, task: Task, make_quiet: Callable[[], object]) -> 
     began = time.monotonic()
     with _process(command) as process:
         with _ended_after(process, PREPARED_WITHIN_SECONDS):
-            _expect_ready(process, module)
-        prepared = time.monotonic() - began
+            practised = _expect_ready(process, module)
+        prepared = time.monotonic() - began - practised
         make_quiet()
         sampler = MemorySampler(process.pid)
         before, disk_before, began = sampler.sample(), disk_counters(task.source), time.monotonic()
@@ -110,11 +110,14 @@ def _ended_after(process: subprocess.Popen[str], seconds: float) -> Iterator[Non
         timer.cancel()
 
 
-def _expect_ready(process: subprocess.Popen[str], module: str) -> None:
+def _expect_ready(process: subprocess.Popen[str], module: str) -> float:
+    """The seconds of its practice."""
     assert process.stdout is not None
-    if process.stdout.readline().strip() != READY:
+    word, _, practised = process.stdout.readline().partition(" ")
+    if word != READY:
         process.wait()
         raise BenchFailed(_why(process, module))
+    return float(practised)
 
 
 def _go(process: subprocess.Popen[str]) -> str:

@@ -16,12 +16,21 @@ from hack.bench.failures import BenchFailed
 
 LEFT_FREE_BYTES = 600 << 20
 FILL_STEP_BYTES = 4 << 20
-FILL_WITHIN_SECONDS = 180.0
 IDLE_SECONDS = 0.3
-IDLE_WITHIN_SECONDS = 10.0
-IDLE_WITHIN_SECONDS_IN_A_QUICK_LOOK = 2.0
 CACHESTAT = 451
 """The system call's number, the same on all architectures; Linux 6.5."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds that filling memory and a disk's coming to rest may take."""
+
+    fill: float
+    idle: float
+
+
+THOROUGH = Patience(fill=180.0, idle=10.0)
+QUICK = Patience(fill=4.0, idle=2.0)
 
 
 def evict(files: Iterable[Path]) -> int | None:
@@ -65,18 +74,17 @@ class Filler:
     """A file twice as large as memory and without a single block: to read ahead in it makes clean pages and costs the
     disk nothing. It is read round and round, so that what is read next is what was let go longest ago."""
 
-    def __init__(self, path: Path, active: bool = True) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._nbytes = 2 * memory_bytes() // FILL_STEP_BYTES * FILL_STEP_BYTES
         os.ftruncate(self._descriptor, self._nbytes)
         self._position = 0
-        self._active = active
 
-    def fill(self) -> None:
+    def fill(self, within_seconds: float) -> None:
         """Until memory is full, or time is up."""
-        deadline = time.monotonic() + FILL_WITHIN_SECONDS
-        while self._active and free_memory_bytes() > LEFT_FREE_BYTES and time.monotonic() < deadline:
+        deadline = time.monotonic() + within_seconds
+        while free_memory_bytes() > LEFT_FREE_BYTES and time.monotonic() < deadline:
             for _ in range(16):
                 os.posix_fadvise(self._descriptor, self._position, FILL_STEP_BYTES, os.POSIX_FADV_WILLNEED)
                 self._position = (self._position + FILL_STEP_BYTES) % self._nbytes

@@ -4,19 +4,21 @@ import random
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hack.bench.cases import Case, Contender, rounds_of
-from hack.bench.checkpoints import ensure_checkpoint, require_space
+from hack.bench.checkpoints import Model, ensure_checkpoint, require_space
 from hack.bench.children import Measured, run_contender
 from hack.bench.contenders.task import Task
-from hack.bench.quiet import Filler, evict, wait_for_idle_disk
+from hack.bench.quiet import Filler, Patience, evict, wait_for_idle_disk
 
 ORDER_SEED = 4
 OUTPUT_FACTOR = 1.3
 """Shards are larger than their source, by zero heads and by repeated ones; less than so many times."""
+
+PRACTICE = Model(hidden=1024, intermediate=1024, layers=1, query_heads=8, key_value_heads=8, vocabulary=64)
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,11 @@ def schedule(case: Case, rounds: int) -> Iterator[tuple[int, Contender]]:
 
 @dataclass
 class Bench:
-    """A folder for everything large, the filler of memory, and how long to wait for the disk to rest."""
+    """A folder for everything large, and the filler of memory."""
 
     scratch: Path
     filler: Filler
-    idle_within_seconds: float
+    patience: Patience
     pace: Pace = field(default_factory=Pace)
 
     def run(self, case: Case, rounds: int, keep: bool) -> CaseRuns:
@@ -127,12 +129,12 @@ class Bench:
     def _run(self, case: Case, contender: Contender, number: int, source: Path) -> Run:
         began = time.monotonic()
         output = self.scratch / "output"
-        task = Task(source, output, contender.neuron_config, contender.options)
+        task = Task(source, output, contender.neuron_config, contender.options, self._practice(case))
         left: list[int | None] = []
 
         def make_quiet() -> None:
-            self.filler.fill()
-            wait_for_idle_disk(self.scratch, self.idle_within_seconds)
+            self.filler.fill(self.patience.fill)
+            wait_for_idle_disk(self.scratch, self.patience.idle)
             left.append(evict(task.source_files))
 
         evict(task.source_files)
@@ -144,6 +146,11 @@ class Bench:
         self.pace.done(case.name, contender.name, time.monotonic() - began)
         print(self._line(case, run), flush=True)
         return run
+
+    def _practice(self, case: Case) -> Path:
+        """A small model of the same kind."""
+        model = replace(PRACTICE, experts=min(case.model.experts, 2))
+        return ensure_checkpoint(self.scratch / f"practice-{model.nbytes}", model)
 
     def _line(self, case: Case, run: Run) -> str:
         gone, left = time.monotonic() - self.pace.began, self.pace.seconds_left

@@ -14,24 +14,30 @@ GO = "go"
 
 @dataclass(frozen=True)
 class Task:
-    """`source` is a checkpoint, `output` a folder that does not exist yet; `options` are the contender's own."""
+    """`source` is a checkpoint, `output` a folder that does not exist yet; `options` are the contender's own.
+    `practice` is a small checkpoint, to do the same with first."""
 
     source: Path
     output: Path
     neuron_config: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    practice: Path | None = None
 
     def to_json(self) -> str:
-        return json.dumps({**asdict(self), "source": str(self.source), "output": str(self.output)})
+        return json.dumps(asdict(self), default=str)
 
     @classmethod
     def from_json(cls, text: str) -> "Task":
         told = json.loads(text)
-        return cls(Path(told["source"]), Path(told["output"]), told["neuron_config"], told["options"])
+        paths = {name: Path(told[name]) for name in ("source", "output", "practice") if told[name]}
+        return cls(**{**told, **paths})
 
     @property
     def source_files(self) -> list[Path]:
         return sorted(self.source.glob("*.safetensors"))
+
+
+Prepare = Callable[[Task], Timed]
 
 
 @dataclass(frozen=True)
