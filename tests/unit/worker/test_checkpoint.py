@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from neuronmodel_worker.checkpoint import (
 )
 from neuronmodel_worker.checkpoint.untrusted import MAX_DEPTH, MAX_VALUES
 from neuronmodel_worker.failures import (
+    BadInput,
     CheckpointFileMissing,
     CheckpointHeaderInvalid,
     CheckpointTruncated,
@@ -31,7 +33,7 @@ from neuronmodel_worker.failures import (
     SourceNotFound,
     SourceUnreadable,
 )
-from tests.fuzz.headers import mutate_file, seeds
+from tests.fuzz.headers import dump, mutate_file, mutate_text, mutate_tree, parse, seeds
 from tests.fuzz.judgement import compare
 from tests.safetensors_bytes import safetensors_bytes, with_header
 
@@ -283,6 +285,28 @@ def test_a_missing_directory_config_and_weights_have_each_their_sentence(tmp_pat
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigInvalid, match="not valid JSON"):
         open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors.index.json"])
+def test_changed_json_is_read_or_refused_in_a_sentence(file: str, tmp_path: Path) -> None:
+    two_files(tmp_path, {"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}})
+    refusals = []
+    for seed in range(500):
+        (tmp_path / file).write_text(changed_index(seed), errors="surrogatepass")
+        try:
+            assert open_checkpoint(tmp_path).fingerprint
+        except BadInput as refusal:
+            refusals.append(str(refusal))
+    assert 100 < len(refusals) < 490
+    assert all(len(each) < 1000 and each.isprintable() and str(tmp_path) in each for each in refusals)
+
+
+def changed_index(seed: int) -> str:
+    chance = random.Random(seed)
+    tree = parse('{"metadata": {"total_size": 48}, "weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}')
+    for _ in range(chance.choice([1, 1, 2, 3])):
+        mutate_tree(tree, chance)
+    return mutate_text(dump(tree), chance) if chance.random() < 0.2 else dump(tree)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors.index.json"])

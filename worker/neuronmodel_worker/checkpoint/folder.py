@@ -173,9 +173,9 @@ def _read_index(directory: Path) -> dict[str, str]:
 
 def _is_file_name(value: object) -> bool:
     """Of a file in the same folder, which may be a symlink to anywhere."""
-    if not isinstance(value, str) or value in ("", ".", ".."):
+    if not isinstance(value, str) or value in ("", ".", "..") or "/" in value:
         return False
-    return not {"/", "\0"}.intersection(value) and len(value.encode()) <= MAX_NAME_BYTES
+    return value.isprintable() and len(value.encode()) <= MAX_NAME_BYTES
 
 
 def _join(directory: Path, file_of: Mapping[str, str], headers: Mapping[str, Header]) -> dict[str, TensorSource]:
