@@ -73,6 +73,7 @@ def run_contender(module: str, task: Task, make_quiet: Callable[[], object]) -> 
         with sampler, _ended_after(process, TIMEOUT_SECONDS):
             said = _go(process)
             disk = DiskUse.between(disk_before, disk_counters(task.source))
+            sampler.sample()
         usage = _reap(process)
     if process.returncode:
         raise BenchFailed(_why(process, module))
@@ -129,7 +130,9 @@ def _go(process: subprocess.Popen[str]) -> str:
 
 
 def _reap(process: subprocess.Popen[str]) -> float:
-    """Its processor seconds. It is left as `wait` would leave it."""
+    """Let it end. Its processor seconds; it is left as `wait` would leave it."""
+    assert process.stdin is not None
+    process.stdin.close()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return usage.ru_utime + usage.ru_stime

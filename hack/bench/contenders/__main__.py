@@ -1,5 +1,5 @@
 """`python -m hack.bench.contenders MODULE TASK`: practise, prepare, say `ready` and how long practice took, wait for
-`go`, run, print the Timing as JSON."""
+`go`, run, print the Timing as JSON, wait for the end of standard input."""
 
 import gc
 import importlib
@@ -24,6 +24,7 @@ def main(module: str, task: str) -> int:
     if sys.stdin.readline().strip() != GO:
         return 1
     print(json.dumps(asdict(_measure(timed))), flush=True)
+    sys.stdin.readline()  # its memory is looked at once more
     # To give gigabytes back page by page is nobody's business here.
     os._exit(0)
 

@@ -1,0 +1,48 @@
+"""Contenders in processes of their own, on a model of a few kilobytes."""
+
+from pathlib import Path
+
+import pytest
+
+from hack.bench.cases import plain
+from hack.bench.checkpoints import Model, ensure_checkpoint
+from hack.bench.children import run_contender
+from hack.bench.contenders.task import Task
+from hack.bench.failures import BenchFailed
+from hack.bench.rounds import PRACTICE
+
+SMALL = Model(hidden=64, intermediate=96, layers=1, query_heads=8, key_value_heads=2, vocabulary=128, head_size=8)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return ensure_checkpoint(tmp_path / "model", SMALL)
+
+
+def test_the_machine_is_made_quiet_once_a_contender_is_prepared_and_before_it_runs(
+    source: Path, tmp_path: Path
+) -> None:
+    output, seen = tmp_path / "shards", []
+    task = Task(source, output, plain(2), practice=source)
+    measured = run_contender("shard_to_files", task, lambda: seen.append(output.exists()))
+    assert seen == [False]
+    assert {path.name for path in output.iterdir()} == {f"tp{rank}_sharded_checkpoint.safetensors" for rank in (0, 1)}
+    assert 0 < measured.timing.seconds < measured.process_seconds
+    assert measured.timing.user_seconds + measured.timing.system_seconds <= measured.process_processor_seconds
+    assert 0 < measured.anonymous_bytes_before <= measured.peak_anonymous_bytes
+
+
+def test_memory_that_is_allocated_ahead_is_there_when_the_clock_starts(tmp_path: Path) -> None:
+    source = ensure_checkpoint(tmp_path / "model", PRACTICE)
+    fresh, allocated = (
+        run_contender("shard_to_memory", Task(source, tmp_path, plain(8), {"allocated": ahead}), lambda: None)
+        for ahead in (False, True)
+    )
+    assert allocated.anonymous_bytes_before - fresh.anonymous_bytes_before > 0.9 * PRACTICE.nbytes
+    assert fresh.peak_anonymous_bytes - fresh.anonymous_bytes_before > 0.9 * PRACTICE.nbytes
+
+
+def test_what_a_contender_said_when_it_failed_is_told(source: Path, tmp_path: Path) -> None:
+    task = Task(source, tmp_path / "missing" / "copies")
+    with pytest.raises(BenchFailed, match=r"copy ended with exit code 1 .*\n(.*\n)*.*No such file or directory"):
+        run_contender("copy", task, lambda: None)
