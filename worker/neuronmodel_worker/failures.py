@@ -193,56 +193,6 @@ class ArtifactsVolumeFull(WorkerFailure):
         super().__init__(f"{found} Enlarge the volume, or delete what is no longer used on it.")
 
 
-class UsageInvalid(BadInput):
-    """An option of a host command has a value that it cannot have."""
-
-    reason = "UsageInvalid"
-    exit_code = exits.USAGE
-
-
-class NeuronConfigInvalid(BadInput):
-    """The file of NxD Inference's fields that a host command was given."""
-
-    reason = "NeuronConfigInvalid"
-
-
-class FolderRefused(BadInput):
-    """A folder that a host command was given is none, or none to write shards into."""
-
-    reason = "FolderRefused"
-
-
-class FolderInUse(WorkerFailure):
-    reason = "FolderInUse"
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(
-            f"Another neuronmodel command is at work in {directory}. Wait until it has ended, or name another folder."
-        )
-
-
-class MemoryTooSmall(WorkerFailure):
-    reason = "MemoryTooSmall"
-
-    def __init__(self, needed_bytes: int, available_bytes: int) -> None:
-        super().__init__(
-            f"{needed_bytes:,} bytes of memory are needed for the ranks' tensors and the buffers, and "
-            f"{available_bytes:,} are available. Load fewer ranks at a time with --ranks, or use a machine with more "
-            "memory."
-        )
-
-
-class SetDamaged(WorkerFailure):
-    """What `neuronmodel verify` ends with; the problems themselves were printed."""
-
-    reason = "SetDamaged"
-    exit_code = exits.ARTIFACT_DAMAGED
-
-    def __init__(self, directory: Path, problems: int) -> None:
-        found = "There is 1 problem" if problems == 1 else f"There are {problems} problems"
-        super().__init__(f"{found} with the shards in {directory}. Do not serve from them, and shard the model again.")
-
-
 def _us() -> str:
     """Who would need a permission."""
     return f"user {os.geteuid()} of group {os.getegid()}"

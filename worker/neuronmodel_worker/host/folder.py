@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_worker.disk import WrittenFile, create_locked, lock_of_the_dead, sync, writing_to
-from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable, FolderInUse, FolderRefused
+from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
+from neuronmodel_worker.host.failures import FolderInUse, FolderRefused
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.store import SHARDS, shards_inputs, shards_key
 from neuronmodel_worker.store.manifest import MANIFEST, FileEntry, Manifest, read_manifest

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_worker.checkpoint import open_checkpoint
-from neuronmodel_worker.failures import NeuronConfigInvalid, UsageInvalid
+from neuronmodel_worker.host.failures import NeuronConfigInvalid, UsageInvalid
 from neuronmodel_worker.host.terminal import note
 from neuronmodel_worker.plan import Plan, make_plan
 from neuronmodel_worker.stream import THREADS

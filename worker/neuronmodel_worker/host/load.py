@@ -3,7 +3,7 @@
 import argparse
 import time
 
-from neuronmodel_worker.failures import MemoryTooSmall
+from neuronmodel_worker.host.failures import MemoryTooSmall
 from neuronmodel_worker.host.inputs import open_plan, show_warnings, threads_of
 from neuronmodel_worker.host.memory import available_bytes
 from neuronmodel_worker.host.terminal import duration, in_units, progress, rate, say

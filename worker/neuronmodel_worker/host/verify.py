@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable, FolderRefused, SetDamaged
+from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
 from neuronmodel_worker.host.examine import Examined, contradictions, differences, examine, holes, ranks_of
+from neuronmodel_worker.host.failures import FolderRefused, SetDamaged
 from neuronmodel_worker.host.folder import WEIGHTS, lock_folder, rank_files
 from neuronmodel_worker.host.inputs import threads_of
 from neuronmodel_worker.host.terminal import duration, in_units, progress, rate, say

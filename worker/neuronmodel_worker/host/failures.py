@@ -1,0 +1,49 @@
+"""What can be wrong with what a host command is told, beside what `neuronmodel_worker.failures` knows.
+
+The sentence is all there is to them: no condition of a NeuronModel shows their reasons.
+"""
+
+from pathlib import Path
+
+from neuronmodel_api import exits
+from neuronmodel_worker.failures import BadInput, WorkerFailure
+
+
+class UsageInvalid(BadInput):
+    """An option of a host command has a value that it cannot have."""
+
+    exit_code = exits.USAGE
+
+
+class NeuronConfigInvalid(BadInput):
+    """The file of NxD Inference's fields that a host command was given."""
+
+
+class FolderRefused(BadInput):
+    """A folder that a host command was given is none, or none to write shards into."""
+
+
+class FolderInUse(WorkerFailure):
+    def __init__(self, directory: Path) -> None:
+        super().__init__(
+            f"Another neuronmodel command is at work in {directory}. Wait until it has ended, or name another folder."
+        )
+
+
+class MemoryTooSmall(WorkerFailure):
+    def __init__(self, needed_bytes: int, available_bytes: int) -> None:
+        super().__init__(
+            f"{needed_bytes:,} bytes of memory are needed for the ranks' tensors and the buffers, and "
+            f"{available_bytes:,} are available. Load fewer ranks at a time with --ranks, or use a machine with more "
+            "memory."
+        )
+
+
+class SetDamaged(WorkerFailure):
+    """What `neuronmodel verify` ends with; the problems themselves were printed."""
+
+    exit_code = exits.ARTIFACT_DAMAGED
+
+    def __init__(self, directory: Path, problems: int) -> None:
+        found = "There is 1 problem" if problems == 1 else f"There are {problems} problems"
+        super().__init__(f"{found} with the shards in {directory}. Do not serve from them, and shard the model again.")
