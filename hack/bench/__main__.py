@@ -1,6 +1,6 @@
 """`make bench`: measures sharding on this machine, judges it, and writes docs/performance.md, .json and .svg.
 
-Takes some 45 minutes on two cores and a disk of 1 GB/s, and up to 35 GB of disk; nothing else should run meanwhile.
+Takes some 45 minutes on two cores and a disk of 1 GB/s, and up to 40 GB of disk; nothing else should run meanwhile.
 `--quick` is a look in two minutes that touches no page.
 """
 
