@@ -8,7 +8,7 @@ from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.plan import Plan, make_plan
 from neuronmodel_worker.stream import FileSink, Transferred, run
 from tests.generated import write_checkpoint
-from tests.unit.worker.test_stream_property import decoder_tensors
+from tests.model_cases import decoder_tensors
 
 CONFIG: dict[str, Any] = {
     "model_type": "llama",

@@ -4,21 +4,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import CONFIG_MAPPING
 
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.failures import (
+    BadInput,
     ConfigInvalid,
     LayoutRefused,
     TensorMissing,
     TensorShapeMismatch,
     UnknownModelType,
 )
+from neuronmodel_worker.layouts import FAMILIES as FAMILY_LAYOUTS
 from neuronmodel_worker.layouts.flags import LAYOUT_VERSION
 from neuronmodel_worker.layouts.heads import place_heads
-from neuronmodel_worker.plan import make_plan
+from neuronmodel_worker.plan import Plan, make_plan
 from tests.generated import write_checkpoint
+from tests.model_cases import FAMILIES, TYPES, cases, decoder_tensors, headers
+from tests.nxdi_flags import NO_EFFECT, NO_LAYOUT, OFF, QWEN3_MOE_NO_LAYOUT, UNKNOWN_EFFECT
+from tests.reference_layout import CHOICES, OUTPUT_KERNELS, SPARSE, refusals
+from tests.reference_layout import SWITCHES as KNOWN_SWITCHES
 from tests.unit.worker.sharding import CONFIG, small_plan, small_source
-from tests.unit.worker.test_stream_property import decoder_tensors
 
 
 @pytest.fixture(scope="module")
@@ -27,30 +35,21 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 REFUSED: list[tuple[str, Any]] = [
-    ("cp_degree", 2),
-    ("mlp_cp_degree", 2),
-    ("attention_dp_degree", 2),
-    ("pp_degree", 2),
-    ("ep_degree", 2),
+    *NO_LAYOUT.items(),
+    *UNKNOWN_EFFECT.items(),
     ("world_size", 8),
-    ("lora_config", {"max_loras": 1}),
-    ("quantized", True),
-    ("quantized_checkpoints_path", "/x"),
-    ("quantized_mlp_kernel_enabled", True),
-    ("activation_quantization_type", "dynamic"),
-    ("is_medusa", True),
-    ("enable_fused_speculation", True),
-    ("enable_eagle_speculation", True),
-    ("is_eagle_draft", True),
-    ("padded_hidden_size", 128),
+    ("world_size", True),
     ("attn_block_cte_nki_kernel_enabled", True),
-    ("a_flag_of_tomorrow", 1),
     ("torch_dtype", "torch.bfloat16"),
     ("cast_type", "never"),
     ("fused_qkv", 1),
+    ("fused_qkv", "false"),
     ("tp_degree", 0),
     ("tp_degree", True),
+    ("tp_degree", "4"),
+    ("tp_degree", 1_000_000_000),
     ("start_rank_id", 1),
+    ("start_rank_id", 10**9),
     ("local_ranks_size", 5),
 ]
 
@@ -61,25 +60,239 @@ def test_a_flag_without_a_layout_is_refused_by_name(name: str, value: Any, sourc
         small_plan(source, **{name: value})
 
 
-OFF: list[tuple[str, Any]] = [
-    ("cp_degree", 1),
-    ("world_size", 4),
-    ("lora_config", None),
-    ("quantized", False),
-    ("a_flag_of_tomorrow", None),
-    ("batch_size", 8),
-    ("on_device_sampling_config", {"top_k": 1}),
-    ("attn_kernel_enabled", True),
-    ("qkv_kernel_enabled", True),
+@pytest.mark.parametrize(("name", "value"), QWEN3_MOE_NO_LAYOUT.items())
+def test_two_flags_of_experts_are_refused_for_qwen3_moe_alone(name: str, value: Any) -> None:
+    with pytest.raises(LayoutRefused, match=name):
+        family_plan("qwen3_moe", {name: value})
+    assert same(family_plan("mixtral", {name: value}), family_plan("mixtral", {}))
+
+
+NEUTRAL: list[tuple[str, Any]] = [
+    *NO_EFFECT.items(),
+    *OFF.items(),
+    ("world_size", 2),
     ("torch_dtype", "bfloat16"),
+    ("pa_block_size", 128),
 ]
 
 
-@pytest.mark.parametrize(("name", "value"), OFF)
-def test_a_flag_that_changes_nothing_changes_nothing(name: str, value: Any, source: Path) -> None:
-    plain, flagged = small_plan(source), small_plan(source, **{name: value})
-    assert flagged.targets == plain.targets
-    assert flagged.layout_inputs() == plain.layout_inputs()
+@pytest.mark.parametrize(("name", "value"), NEUTRAL)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_flag_that_changes_nothing_changes_nothing(family: str, name: str, value: Any) -> None:
+    flags = {} if family in ("mistral", "mixtral") else {"fused_qkv": True}
+    assert same(family_plan(family, {**flags, name: value}), family_plan(family, flags))
+
+
+@pytest.mark.parametrize(
+    ("families", "flags"),
+    [
+        (FAMILIES, {"qkv_kernel_enabled": True}),
+        (FAMILIES, {"qkv_nki_kernel_enabled": True}),
+        (FAMILIES, {"fused_rmsnorm_skip_gamma": True, "sequence_parallel_enabled": True}),
+        (FAMILIES[1:], {"vocab_parallel": True}),
+        (FAMILIES[1:], {"fused_rmsnorm_skip_gamma": True, "qkv_kernel_enabled": True}),
+        (SPARSE, {"mlp_kernel_enabled": True}),
+        (SPARSE, {"mlp_tkg_nki_kernel_enabled": True}),
+    ],
+)
+def test_a_flag_that_a_family_pays_no_heed_to_changes_nothing(families: list[str], flags: dict[str, Any]) -> None:
+    for family in families:
+        assert same(family_plan(family, flags), family_plan(family, {}))
+
+
+@pytest.mark.parametrize("alias", OUTPUT_KERNELS[1:])
+def test_the_kernels_of_the_output_projection_are_laid_out_alike(alias: str) -> None:
+    for family in FAMILIES:
+        aliased = family_plan(family, {alias: True, "qkv_kernel_enabled": True})
+        assert same(aliased, family_plan(family, {"out_proj_kernel_enabled": True, "qkv_kernel_enabled": True}))
+        assert not same(aliased, family_plan(family, {"qkv_kernel_enabled": True}))
+
+
+def test_float32_throughout_is_the_same_however_it_is_cast() -> None:
+    float32 = {"torch_dtype": "float32"}
+    assert same(family_plan("llama", {**float32, "cast_type": "as-declared"}), family_plan("llama", float32))
+
+
+def same(one: Plan, other: Plan) -> bool:
+    """Whether both make the same shards, which their keys must say too."""
+    bytes_ = (one.targets, one.rank_tensors, one.ranks) == (other.targets, other.rank_tensors, other.ranks)
+    assert bytes_ == (one.layout_inputs() == other.layout_inputs())
+    return bytes_
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_shards_are_refused_when_a_rule_says_so_and_made_otherwise(family: str, data: st.DataObject) -> None:
+    case = data.draw(cases(family, misfits=True))
+    broken = refusals(case)
+    sentence = refusal_of(case)
+    if not broken:
+        assert sentence is None
+        return
+    assert sentence
+    assert any(all(word in sentence for word in words) for words in broken), sentence
+    assert_sentence(sentence)
+
+
+def refusal_of(case: dict[str, Any]) -> str | None:
+    try:
+        plan = make_plan(headers(case), case["neuron_config"])
+    except BadInput as failure:
+        return str(failure)
+    assert plan.targets
+    return None
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_one_key_is_of_one_content(data: st.DataObject) -> None:
+    case = data.draw(cases(data.draw(st.sampled_from(FAMILIES))))
+    flags = case["neuron_config"]
+    toggled = data.draw(st.sampled_from([*KNOWN_SWITCHES, "cast_type", "torch_dtype"]))
+    other = {**flags, toggled: not flags.get(toggled)}
+    if toggled == "cast_type":
+        other[toggled] = "config" if flags.get(toggled) == "as-declared" else "as-declared"
+    if toggled == "torch_dtype":
+        other[toggled] = data.draw(TYPES)
+    checkpoint = headers(case)
+    try:
+        plans = make_plan(checkpoint, flags), make_plan(checkpoint, other)
+    except LayoutRefused:
+        return
+    if plans[0].layout_inputs() == plans[1].layout_inputs():
+        assert same(*plans)
+
+
+def test_a_saved_configuration_of_defaults_is_as_good_as_an_empty_one() -> None:
+    defaults: dict[str, Any] = dict.fromkeys(NO_LAYOUT) | dict.fromkeys(UNKNOWN_EFFECT)
+    defaults |= {"glu_type": "glu", "quantization_scale_dtype": "f32", "seq_len": 256, "pa_block_size": 256}
+    assert same(family_plan("llama", defaults), family_plan("llama", {}))
+
+
+ABSURD = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(max_size=300)
+    | st.sampled_from(["bfloat16", "torch.bfloat16", "auto", "128", "true", [], {}, 10**300]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = ["model_type", "head_dim", "num_key_value_heads", "dtype", "torch_dtype", "mlp_only_layers"]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_absurd_configurations_end_in_a_sentence(data: st.DataObject) -> None:
+    model = MODELS[data.draw(st.sampled_from(FAMILIES))]
+    config = {**model, **data.draw(st.dictionaries(st.sampled_from([*model, *FIELDS]), ABSURD, max_size=3))}
+    for name in data.draw(st.sets(st.sampled_from([*model]), max_size=2)):
+        config.pop(name, None)
+    names = st.sampled_from([*KNOWN_SWITCHES, *CHOICES, *NO_LAYOUT, *UNKNOWN_EFFECT, *NO_EFFECT]) | st.text(
+        max_size=200
+    )
+    flags = {"tp_degree": 2, **data.draw(st.dictionaries(names, ABSURD, max_size=3))}
+    case = {"hf_config": config, "neuron_config": flags, "tensors": decoder_tensors(model), "dtype": "bfloat16"}
+    sentence = refusal_of(case)
+    if sentence:
+        assert_sentence(sentence)
+
+
+def assert_sentence(text: str) -> None:
+    assert text.endswith(".")
+    assert len(text) < 1000
+    assert "Traceback" not in text
+    assert "Error" not in text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_absent_sizes_are_what_transformers_takes(family: str) -> None:
+    theirs = CONFIG_MAPPING[family]()
+    ours = FAMILY_LAYOUTS[family].config()
+    for name in type(ours).model_fields.keys() & theirs.to_dict().keys() - {"dtype", "torch_dtype"}:
+        own = ours.key_value_heads if name == "num_key_value_heads" else getattr(ours, name)
+        divided = family == "llama" and name == "head_dim"
+        assert (own or None) == (getattr(theirs, name) or None) or (divided and own is None), name
+
+
+def test_absent_sizes_are_warned_of(tmp_path: Path) -> None:
+    config = {**CONFIG, "model_type": "mistral", "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 8}
+    absent = {name: value for name, value in config.items() if name != "num_key_value_heads"}
+    case = {"hf_config": absent, "tensors": decoder_tensors(config), "dtype": "bfloat16"}
+    (warning,) = small_plan(write_checkpoint(tmp_path, case)).warnings
+    assert "num_key_value_heads 8" in warning
+
+
+def test_layers_and_biases_that_are_left_out_are_warned_of() -> None:
+    model = {**MODELS["qwen3"], "attention_bias": True, "mlp_bias": True, "num_hidden_layers": 2}
+    config = {**model, "mlp_bias": False, "num_hidden_layers": 1}
+    plan = make_plan(headers({"hf_config": config, "tensors": decoder_tensors(model), "dtype": "float16"}), {})
+    biases, layers = plan.warnings
+    assert "self_attn.q_proj" in biases
+    assert "mlp.gate_proj" in biases
+    assert "more than the 1 layers" in layers
+
+
+def test_names_without_the_prefix_are_the_same_tensors() -> None:
+    model, tensors = MODELS["llama"], decoder_tensors(MODELS["llama"])
+    bare = [(name.removeprefix("model."), shape) for name, shape in tensors]
+    plan = make_plan(headers({"hf_config": model, "tensors": bare, "dtype": "bfloat16"}), {})
+    assert [target.name for target in plan.targets] == [target.name for target in family_plan("llama", {}).targets]
+    both = {"hf_config": model, "tensors": [*tensors, *bare], "dtype": "bfloat16"}
+    with pytest.raises(LayoutRefused, match="the same tensor"):
+        make_plan(headers(both), {})
+
+
+def test_a_type_that_yields_to_another_is_refused() -> None:
+    with pytest.raises(LayoutRefused, match="overrides_torch_dtype"):
+        family_plan("llama", {"torch_dtype": "float32", "overrides_torch_dtype": False})
+    assert family_plan("llama", {"torch_dtype": "bfloat16", "overrides_torch_dtype": False})
+
+
+def test_degrees_that_are_said_to_fit_do() -> None:
+    model = {**MODELS["mixtral"], "vocab_size": 96, "hidden_size": 48, "intermediate_size": 72}
+    model |= {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 8}
+    checkpoint = headers({"hf_config": model, "tensors": decoder_tensors(model), "dtype": "bfloat16"})
+    with pytest.raises(LayoutRefused, match=r"Degrees that fit: 1, 3, 6, 12, 24\.$"):
+        make_plan(checkpoint, {"tp_degree": 7})
+    for degree in range(1, 25):
+        try:
+            make_plan(checkpoint, {"tp_degree": degree})
+        except LayoutRefused:
+            assert degree not in (1, 3, 6, 12, 24)
+        else:
+            assert degree in (1, 3, 6, 12, 24)
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    family: {
+        "model_type": family,
+        "hidden_size": 16,
+        "intermediate_size": 12,
+        "moe_intermediate_size": 12,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 4,
+        "vocab_size": 20,
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "num_experts": 2,
+        "num_local_experts": 2,
+        "torch_dtype": "bfloat16",
+    }
+    for family in FAMILIES
+}
+
+
+def family_plan(family: str, flags: dict[str, Any]) -> Plan:
+    model = MODELS[family]
+    case = {"hf_config": model, "tensors": decoder_tensors(model), "dtype": "bfloat16"}
+    return make_plan(headers(case), {"tp_degree": 2, **flags})
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,14 @@ from typing import Any, Generic
 from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.failures import ConfigInvalid, UnknownModelType
 from neuronmodel_worker.layouts.draft import AnyConfig, Draft, ModelConfig, dtype_in_force, parse_config
-from neuronmodel_worker.layouts.flags import LAYOUT_VERSION, WITHOUT_LAYOUT_QWEN3_MOE, Flags, read_flags
+from neuronmodel_worker.layouts.flags import (
+    LAYOUT_VERSION,
+    WITHOUT_LAYOUT_QWEN3_MOE,
+    Flags,
+    read_flags,
+    torch_dtype_yields,
+    warnings_of,
+)
 from neuronmodel_worker.layouts.geometry import Target
 from neuronmodel_worker.layouts.llama import lay_out_llama
 from neuronmodel_worker.layouts.mistral import MistralConfig, lay_out_mistral
@@ -19,27 +26,36 @@ from neuronmodel_worker.layouts.qwen3_moe import Qwen3MoeConfig, lay_out_qwen3_m
 
 @dataclass(frozen=True)
 class Family(Generic[AnyConfig]):
-    """A model type: what its config.json holds, how its tensors are laid out, and which flags it alone refuses."""
+    """A model type: what its config.json holds, how its tensors are laid out, which switches of `Flags` it pays no heed
+    to, and which fields it alone refuses."""
 
     config: type[AnyConfig]
     lay_out: Callable[[Draft, AnyConfig], None]
+    unheeded: frozenset[str] = frozenset()
     without_layout: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
 
     def draft(self, checkpoint: Checkpoint, neuron_config: Mapping[str, object]) -> Draft:
         config = parse_config(checkpoint, self.config)
-        flags = read_flags(neuron_config, self.without_layout)
-        draft = Draft(checkpoint, flags, dtype_in_force(flags, config))
+        flags = read_flags(neuron_config, self.without_layout).without(self.unheeded)
+        dtype = dtype_in_force(flags, config, torch_dtype_yields(neuron_config))
+        draft = Draft(checkpoint, flags, dtype, config.assumed)
+        draft.warnings += warnings_of(neuron_config)
+        warn_of_assumed_sizes(draft)
         self.lay_out(draft, config)
         return draft
 
 
+LLAMA_ALONE = frozenset({"vocab_parallel", "skip_gamma_qkv", "skip_gamma_mlp"})
+DENSE_ALONE = frozenset({"transposed_mlp"})
+
+
 FAMILIES: Mapping[str, Family[Any]] = {
     "llama": Family(ModelConfig, lay_out_llama),
-    "mistral": Family(MistralConfig, lay_out_mistral),
-    "mixtral": Family(MixtralConfig, lay_out_mixtral),
-    "qwen2": Family(Qwen2Config, lay_out_qwen2),
-    "qwen3": Family(Qwen3Config, lay_out_qwen3),
-    "qwen3_moe": Family(Qwen3MoeConfig, lay_out_qwen3_moe, WITHOUT_LAYOUT_QWEN3_MOE),
+    "mistral": Family(MistralConfig, lay_out_mistral, LLAMA_ALONE),
+    "mixtral": Family(MixtralConfig, lay_out_mixtral, LLAMA_ALONE | DENSE_ALONE),
+    "qwen2": Family(Qwen2Config, lay_out_qwen2, LLAMA_ALONE),
+    "qwen3": Family(Qwen3Config, lay_out_qwen3, LLAMA_ALONE),
+    "qwen3_moe": Family(Qwen3MoeConfig, lay_out_qwen3_moe, LLAMA_ALONE | DENSE_ALONE, WITHOUT_LAYOUT_QWEN3_MOE),
 }
 
 
@@ -55,10 +71,12 @@ class Layout:
     warnings: tuple[str, ...]
 
     def inputs(self) -> dict[str, object]:
-        """What determines the bytes of the shards, beside the source's content: the type in force, whoever named it,
-        and no kernel of a weight that is not fused, as either would make the same shards anew."""
+        """What determines the bytes of the shards, beside the source's content, and nothing that would make the same
+        shards anew: the type in force, whoever named it; no kernel of a weight that is not fused; no `as-declared`
+        where all is float32 anyway."""
         flags = {**asdict(self.flags), "dtype": self.dtype, "transposed_qkv": self.flags.transposed_fused_qkv}
-        return {**flags, "family": self.family, "layout_version": LAYOUT_VERSION}
+        cast = "config" if self.dtype == "F32" else self.flags.cast
+        return {**flags, "cast": cast, "family": self.family, "layout_version": LAYOUT_VERSION}
 
 
 def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None) -> Layout:
@@ -66,11 +84,20 @@ def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_t
     name = model_type or _model_type(checkpoint)
     family = FAMILIES.get(name)
     if family is None:
-        raise UnknownModelType(name, sorted(FAMILIES))
+        raise UnknownModelType(name[:100], sorted(FAMILIES))
     draft = family.draft(checkpoint, neuron_config)
     return Layout(
         name, draft.flags, draft.dtype, tuple(draft.targets), tuple(draft.rank_tensors), tuple(draft.warnings)
     )
+
+
+def warn_of_assumed_sizes(draft: Draft) -> None:
+    if draft.assumed:
+        sizes = ", ".join(f"{name} {value}" for name, value in draft.assumed.items())
+        draft.warnings.append(
+            f"config.json in {draft.checkpoint.path} leaves out sizes, which are taken as transformers takes them: "
+            f"{sizes}."
+        )
 
 
 def _model_type(checkpoint: Checkpoint) -> str:

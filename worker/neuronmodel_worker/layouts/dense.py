@@ -1,15 +1,16 @@
 """The decoder that Llama, Mistral, Qwen2 and Qwen3 share; what sets a family apart is in its `Traits`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.layouts import geometry
+from neuronmodel_worker.layouts.degrees import DegreeRule, divides, require_degree
 from neuronmodel_worker.layouts.draft import Draft, ModelConfig
 from neuronmodel_worker.layouts.geometry import Part, Shape, Split
-from neuronmodel_worker.layouts.heads import Head, HeadPlan, place_heads
+from neuronmodel_worker.layouts.heads import Head, HeadPlan, heads_rule, place_heads
 
 # `geometry.by_head_rows` or `geometry.by_head_columns`.
 HeadSplit = Callable[[Shape, tuple[Head, ...], int, int, range], Split]
@@ -20,11 +21,9 @@ class Traits:
     """What a family's layout depends on, beside its configuration."""
 
     head_size: int
-    vocab_parallel: bool = False
     query_key_value_bias: bool = False
     output_bias: bool = False
     query_key_norms: bool = False
-    skip_gamma: bool = False
     lm_head_declared: str | None = None
     attention_knows_rank: bool = True
 
@@ -64,10 +63,9 @@ class Decoder:
     def add_ends(self) -> None:
         draft, config, vocabulary = self.draft, self.config, (self.config.vocab_size, self.config.hidden_size)
         embeddings = draft.take("model.embed_tokens.weight", vocabulary)
-        rows = self.traits.vocab_parallel and draft.flags.vocab_parallel
-        split = self.by_rows(vocabulary) if rows else self.by_columns(vocabulary)
+        split = self.by_rows(vocabulary) if draft.flags.vocab_parallel else self.by_columns(vocabulary)
         draft.add("embed_tokens.weight", Part(embeddings, split))
-        if rows:
+        if draft.flags.vocab_parallel:
             draft.rank_tensors.append("embed_tokens.rank_util.rank")
         head = embeddings if config.tie_word_embeddings else draft.take("lm_head.weight", vocabulary)
         draft.add("lm_head.weight", Part(head, self.by_rows(vocabulary)), declared=self.traits.lm_head_declared)
@@ -86,7 +84,7 @@ class Decoder:
 
     def add_attention(self, layer: str) -> None:
         draft, flags, attention = self.draft, self.draft.flags, f"model.{layer}self_attn."
-        factor = self.gamma(layer) if flags.skip_gamma_qkv and self.traits.skip_gamma else None
+        factor = self.gamma(layer) if flags.skip_gamma_qkv else None
         self.add_query_key_value(layer, "weight", factor)
         if self.traits.query_key_value_bias:
             self.add_query_key_value(layer, "bias", None)
@@ -124,7 +122,7 @@ class Decoder:
     def add_mlp(self, layer: str) -> None:
         draft, flags, config = self.draft, self.draft.flags, self.config
         wide, narrow = (config.intermediate_size, config.hidden_size), (config.hidden_size, config.intermediate_size)
-        factor = self.gamma(layer) if flags.skip_gamma_mlp and self.traits.skip_gamma else None
+        factor = self.gamma(layer) if flags.skip_gamma_mlp else None
         add = partial(draft.add, transposed=flags.transposed_mlp)
         for which in ("gate", "up"):
             name = f"{layer}mlp.{which}_proj.weight"
@@ -147,50 +145,77 @@ class Decoder:
 
 
 def lay_out_dense(draft: Draft, config: ModelConfig, traits: Traits) -> None:
-    refuse_padded_mlp_bias(config, draft.flags.tp_degree)
-    warn_of_dropped_biases(draft, config, traits)
+    rules = [heads_rule(config.num_attention_heads, config.key_value_heads)]
+    if config.mlp_bias:
+        sizes = {"intermediate_size": config.intermediate_size}
+        rules.append(divides(sizes, "the biases of a model with mlp_bias are not padded"))
+    lay_out_decoder(draft, config, traits, rules, Decoder)
+
+
+def lay_out_decoder(
+    draft: Draft,
+    config: ModelConfig,
+    traits: Traits,
+    rules: Sequence[DegreeRule],
+    decoder: Callable[[Draft, ModelConfig, Traits, HeadPlan], Decoder],
+) -> None:
+    """`rules`: what the degree has to be, heads included."""
+    require_degree(draft.flags.tp_degree, rules)
+    refuse_empty_heads(config, traits)
+    # Before any place is made for a head, lest a config.json that gives a billion of them fill the memory.
+    rows = config.num_attention_heads * traits.head_size
+    draft.take("model.layers.0.self_attn.q_proj.weight", (rows, config.hidden_size))
     heads = place_heads(config.num_attention_heads, config.key_value_heads, draft.flags.tp_degree)
-    Decoder(draft, config, traits, heads).add_everything()
+    decoder(draft, config, traits, heads).add_everything()
+    warn_of_dropped_biases(draft, config, traits)
+    warn_of_dropped_layers(draft, config)
 
 
-def refuse_padded_mlp_bias(config: ModelConfig, degree: int) -> None:
-    if config.mlp_bias and config.intermediate_size % degree:
+def refuse_empty_heads(config: ModelConfig, traits: Traits) -> None:
+    if not traits.head_size:
         raise LayoutRefused(
-            f"The model has mlp_bias, and its intermediate_size {config.intermediate_size} is not divisible by tensor "
-            f"parallel degree {degree}: biases are not padded. {degrees_dividing(config.intermediate_size)}"
+            f"config.json gives num_attention_heads {config.num_attention_heads} and hidden_size {config.hidden_size}: "
+            "that leaves nothing for a head. Put the checkpoint's own config.json there."
         )
-
-
-def degrees_dividing(*sizes: int) -> str:
-    """A sentence with the degrees that divide all `sizes`."""
-    fitting = [d for d in range(1, 257) if not any(size % d for size in sizes)]
-    return f"Degrees that fit: {', '.join(map(str, fitting))}."
 
 
 def refuse_other_head_size(draft: Draft, config: ModelConfig) -> None:
     """For families whose attention divides the hidden size by the heads, whatever `head_dim` says."""
     rows = config.num_attention_heads * config.divided_head_size
-    query = draft.tensors.get("model.layers.0.self_attn.q_proj.weight")
-    if query and query.shape[:1] != (rows,):
+    query = draft.find("model.layers.0.self_attn.q_proj.weight")
+    if query and query.shape[:1] != (rows,) and query.shape[1:] == (config.hidden_size,):
         raise LayoutRefused(
             f"The query projection of {draft.checkpoint.path} has {query.shape[0]} rows, and NxD Inference makes "
             f"{config.num_attention_heads} heads of {config.divided_head_size} for this family (hidden_size "
-            f"{config.hidden_size} // num_attention_heads {config.num_attention_heads}): heads of another size do not "
-            "fit at any degree. Use a model whose heads divide its hidden size."
+            f"{config.hidden_size} // num_attention_heads {config.num_attention_heads}), which is {rows} rows: heads "
+            "of another size do not fit at any degree. Use a model whose heads divide its hidden size."
         )
 
 
 def refuse_fused_qkv(draft: Draft, family: str) -> None:
     if draft.flags.fused_qkv:
-        raise LayoutRefused(f"fused_qkv does not go with a {family} model in NxD Inference. Set fused_qkv to false.")
+        raise LayoutRefused(
+            f"fused_qkv does not go with a {family} model in NxD Inference, at any tensor parallel degree. Set "
+            "fused_qkv to false."
+        )
 
 
 def warn_of_dropped_biases(draft: Draft, config: ModelConfig, traits: Traits) -> None:
-    """NxD Inference drops biases that its attention does not have, without a word."""
+    """NxD Inference drops biases that its modules do not have, without a word."""
     used = [*("qkv" if traits.query_key_value_bias else ""), *("o" if traits.output_bias else "")]
-    dropped = [w for w in "qkvo" if w not in used and f"model.layers.0.self_attn.{w}_proj.bias" in draft.tensors]
+    modules = [f"self_attn.{which}_proj" for which in "qkvo" if which not in used]
+    modules += [] if config.mlp_bias else [f"mlp.{which}_proj" for which in ("gate", "up", "down")]
+    dropped = [module for module in modules if draft.find(f"model.layers.0.{module}.bias")]
     if dropped:
         draft.warnings.append(
-            f"The biases of {', '.join(w + '_proj' for w in dropped)} are left out, as NxD Inference does for this "
-            "family: the model computes something else than its checkpoint."
+            f"The biases of {', '.join(dropped)} are left out, as NxD Inference does for this model: it computes "
+            "something else than its checkpoint."
+        )
+
+
+def warn_of_dropped_layers(draft: Draft, config: ModelConfig) -> None:
+    if draft.find(f"model.layers.{config.num_hidden_layers}.input_layernorm.weight"):
+        draft.warnings.append(
+            f"The checkpoint holds more than the {config.num_hidden_layers} layers that its config.json gives: those "
+            "beyond are left out."
         )

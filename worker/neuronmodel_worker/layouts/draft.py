@@ -1,8 +1,9 @@
 """What a family's layout writes its tensors into: knows the checkpoint, the flags and the rules for types."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
@@ -15,18 +16,25 @@ from neuronmodel_worker.layouts.geometry import Block, Part, Shape, Target
 FLOATING = ("BF16", "F16", "F32", "F64")
 
 
+# The sizes that decide which tensors there are, and not only their shapes.
+COUNTS = ("num_hidden_layers", "num_experts", "num_local_experts")
+
+
 class ModelConfig(BaseModel):
-    """The fields of config.json that decide shapes, with the defaults that transformers gives every family."""
+    """The fields of config.json that decide shapes, with transformers' defaults for Llama; others have their own."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    hidden_size: PositiveInt
-    intermediate_size: PositiveInt
-    num_hidden_layers: PositiveInt
-    num_attention_heads: PositiveInt
+    UNUSED: ClassVar[frozenset[str]] = frozenset()
+    """Sizes that do not matter in this family."""
+
+    hidden_size: PositiveInt = 4096
+    intermediate_size: PositiveInt = 11008
+    num_hidden_layers: PositiveInt = 32
+    num_attention_heads: PositiveInt = 32
     num_key_value_heads: PositiveInt | None = None
     head_dim: PositiveInt | None = None
-    vocab_size: PositiveInt
+    vocab_size: PositiveInt = 32000
     attention_bias: bool | None = False
     mlp_bias: bool | None = False
     tie_word_embeddings: bool | None = False
@@ -41,6 +49,12 @@ class ModelConfig(BaseModel):
     def divided_head_size(self) -> int:
         return self.hidden_size // self.num_attention_heads
 
+    @property
+    def assumed(self) -> Mapping[str, int]:
+        """The sizes that config.json does not give, as transformers takes them."""
+        absent = type(self).model_fields.keys() - self.model_fields_set - self.UNUSED
+        return {name: value for name in sorted(absent) if type(value := getattr(self, name)) is int}
+
 
 AnyConfig = TypeVar("AnyConfig", bound=ModelConfig)
 
@@ -53,17 +67,24 @@ def parse_config(checkpoint: Checkpoint, kind: type[AnyConfig]) -> AnyConfig:
         first: Any = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise ConfigInvalid(
-            f"config.json in {checkpoint.path} is wrong at {name}: {first['msg'].lower()}. Put the checkpoint's own "
-            "config.json there."
+            f"config.json in {checkpoint.path} gives {name} as {reprlib.repr(first['input'])}, and the "
+            f"{first['msg'][0].lower()}{first['msg'][1:]}. Put the checkpoint's own config.json there."
         ) from error
 
 
-def dtype_in_force(flags: Flags, config: ModelConfig) -> str:
-    """NeuronConfig's type, else config.json's, else bfloat16."""
-    named = config.dtype or config.torch_dtype or "bfloat16"
+def dtype_in_force(flags: Flags, config: ModelConfig, yields: bool = False) -> str:
+    """NeuronConfig's type, else config.json's, else bfloat16. Where the first `yields` they have to agree."""
+    given = config.dtype or config.torch_dtype
+    named = given or "bfloat16"
+    if flags.dtype and given and yields and DTYPES.get(given) != flags.dtype:
+        raise LayoutRefused(
+            f"overrides_torch_dtype is false, and torch_dtype is another type than config.json's {named[:40]!r}: it is "
+            "not clear which one is meant. Remove overrides_torch_dtype or torch_dtype."
+        )
     if flags.dtype is None and named not in DTYPES:
         raise LayoutRefused(
-            f"config.json gives the type {named}, and shards are made in {', '.join(DTYPES)}. Set torch_dtype."
+            f"config.json gives the type {named[:40]!r}, and shards are made in {', '.join(DTYPES)}. Set torch_dtype "
+            "to one of them."
         )
     return flags.dtype or DTYPES[named]
 
@@ -76,27 +97,48 @@ class Draft:
     checkpoint: Checkpoint
     flags: Flags
     dtype: str
+    assumed: Mapping[str, int] = field(default_factory=dict)
+    """Sizes that config.json does not give."""
     targets: list[Target] = field(default_factory=list)
     rank_tensors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    @property
-    def tensors(self) -> Mapping[str, TensorSource]:
-        return self.checkpoint.tensors
+    def find(self, name: str) -> TensorSource | None:
+        """The checkpoint's tensor of that name, with or without the prefix `model.`. Raises LayoutRefused."""
+        bare = name.removeprefix("model.")
+        plain, prefixed = self.checkpoint.tensors.get(bare), self.checkpoint.tensors.get(f"model.{bare}")
+        if plain and prefixed:
+            raise LayoutRefused(
+                f"The checkpoint in {self.checkpoint.path} holds {bare} and model.{bare}, which are the same tensor of "
+                "the model. Remove the one that is not meant."
+            )
+        return plain or prefixed
 
     def take(self, name: str, shape: Shape) -> TensorSource:
-        """The checkpoint's tensor of that name. Raises TensorMissing, TensorShapeMismatch, LayoutRefused."""
-        source = self.tensors.get(name)
-        if source is None:
-            raise TensorMissing(name, self.checkpoint.path)
-        if source.shape != shape:
-            raise TensorShapeMismatch(name, source.shape, shape)
+        """The checkpoint's tensor of that name. Raises TensorMissing, TensorShapeMismatch, ConfigInvalid where the
+        sizes were assumed, LayoutRefused."""
+        source = self.find(name)
+        if source is None or source.shape != shape:
+            self._refuse_what_was_assumed(name, source, shape)
+            raise (
+                TensorShapeMismatch(name, source.shape, shape) if source else TensorMissing(name, self.checkpoint.path)
+            )
         if source.dtype not in FLOATING:
             raise LayoutRefused(
                 f"The tensor {name} has the type {source.dtype}, and shards are made from {', '.join(FLOATING)} alone. "
                 "Use a checkpoint that is not quantized."
             )
         return source
+
+    def _refuse_what_was_assumed(self, name: str, source: TensorSource | None, shape: Shape) -> None:
+        assumed = self.assumed if source else {k: v for k, v in self.assumed.items() if k in COUNTS}
+        if assumed:
+            found = f"has shape {list(source.shape)}" if source else "is missing"
+            raise ConfigInvalid(
+                f"config.json in {self.checkpoint.path} gives no {' and no '.join(assumed)}; with transformers' "
+                f"defaults ({', '.join(map(str, assumed.values()))}) the model has a tensor {name} of shape "
+                f"{list(shape)}, which {found} in the checkpoint. Put the checkpoint's own config.json there."
+            )
 
     def add(self, name: str, *parts: Part, transposed: bool = False, declared: str | None = None) -> None:
         """A tensor of each rank: the parts stacked, then transposed or not."""

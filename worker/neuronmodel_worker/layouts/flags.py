@@ -4,11 +4,13 @@ A field on none of the lists is refused by name, because a layout that may be wr
 at its default is the same as an absent one.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+import reprlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from neuronmodel_worker.failures import LayoutRefused
+from neuronmodel_worker.layouts.degrees import MAX_DEGREE
 
 # NxD Inference's release whose layout this is, and our revision of it: part of every shards key.
 LAYOUT_VERSION = "nxdi-0.9.0/1"
@@ -26,7 +28,7 @@ SWITCHES = _names(
     attn_tkg_builtin_kernel_enabled attn_block_cte_nki_kernel_enabled
     """
 )
-CHOICES = frozenset({"tp_degree", "torch_dtype", "cast_type", "start_rank_id", "local_ranks_size"})
+CHOICES = _names("tp_degree world_size torch_dtype overrides_torch_dtype cast_type start_rank_id local_ranks_size")
 
 OUT_PROJECTION_KERNELS = _names(
     """
@@ -54,7 +56,7 @@ NEUTRAL = _names(
     router_topk_nki_kernel_enabled expert_mlp_nki_kernel_enabled shared_mlp_nki_kernel_enabled
     seq_len_threshold_for_cc_tiling target enable_spill_reload_dge apply_seq_ids_mask
     enable_output_completion_notifications padded_intermediate_size disable_numeric_cc_token switch_cc
-    ep_dispatch_cc_option overrides_torch_dtype
+    ep_dispatch_cc_option
     hidden_act_scaling_factor hidden_act_bias gate_clamp_upper_limit gate_clamp_lower_limit up_clamp_upper_limit
     up_clamp_lower_limit use_index_calc_kernel moe_mask_padded_tokens early_expert_affinity_modulation
     fused_shared_experts shared_experts_sequence_parallel_enabled return_expert_index return_router_logits
@@ -66,8 +68,8 @@ NEUTRAL = _names(
 # Fields that change the layout and have none here, with the values that mean "off".
 WITHOUT_LAYOUT: Mapping[str, tuple[object, ...]] = {
     **dict.fromkeys(("cp_degree", "mlp_cp_degree", "attention_dp_degree", "pp_degree", "ep_degree"), (None, 1)),
-    "lora_config": (None,),
-    "activation_quantization_type": (None,),
+    "lora_config": (None, False),
+    "activation_quantization_type": (None, False),
     "quantized": (None, False),
     "quantized_checkpoints_path": (None, ""),
     "quantized_mlp_kernel_enabled": (None, False),
@@ -84,17 +86,23 @@ WITHOUT_LAYOUT_QWEN3_MOE: Mapping[str, tuple[object, ...]] = {
     "moe_fused_nki_kernel_enabled": (None, False),
 }
 
+# Defaults, other than null and false, of fields of which it is not known what they do; that of `pa_block_size` is
+# `seq_len`, whose own is 128.
+DEFAULTS: Mapping[str, object] = {"glu_type": "glu", "quantization_scale_dtype": "f32"}
+DEFAULT_SEQUENCE_LENGTH = 128
+
 # What `attn_block_cte_nki_kernel_enabled` cannot do without.
 CTE_KERNEL_NEEDS = ("qkv_kernel_enabled", "qkv_nki_kernel_enabled", "attn_kernel_enabled", "out_proj_kernel_enabled")
 
-DTYPES: Mapping[str, str] = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+QKV_KERNELS = ("qkv_kernel_enabled", "qkv_nki_kernel_enabled")
 
-_Value = TypeVar("_Value", int, str)
+DTYPES: Mapping[str, str] = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """The fields that a layout asks about, checked; dtype is None where the configuration of the model decides."""
+    """The fields that a layout asks about, checked; dtype is None where the configuration of the model decides, and
+    what the model's family pays no heed to is False."""
 
     tp_degree: int
     start_rank: int
@@ -113,6 +121,11 @@ class Flags:
     def ranks(self) -> range:
         return range(self.start_rank, self.start_rank + self.local_ranks)
 
+    def without(self, switches: Iterable[str]) -> "Flags":
+        """`switches`, which a family pays no heed to, are off."""
+        off: dict[str, Any] = dict.fromkeys(switches, False)
+        return replace(self, **off)
+
     @property
     def transposed_fused_qkv(self) -> bool:
         """The kernels transpose the fused weight alone: q, k and v apart stay as they are."""
@@ -127,7 +140,7 @@ def read_flags(
     on = {name for name in SWITCHES if _switch(neuron_config, name)}
     _check_cte_kernel(neuron_config, on)
     degree = _number(neuron_config, "tp_degree", 1, least=1)
-    _check_world_size(neuron_config.get("world_size"), degree)
+    _check_degree(degree, neuron_config.get("world_size"))
     start = _number(neuron_config, "start_rank_id", 0, least=0)
     local = _number(neuron_config, "local_ranks_size", degree, least=1)
     _check_ranks(start, local, degree)
@@ -140,7 +153,7 @@ def read_flags(
         cast=_cast(neuron_config.get("cast_type")),
         fused_qkv="fused_qkv" in on,
         vocab_parallel="vocab_parallel" in on,
-        transposed_qkv=bool(on & {"qkv_kernel_enabled", "qkv_nki_kernel_enabled"}),
+        transposed_qkv=bool(on.intersection(QKV_KERNELS)),
         transposed_mlp=bool(on & {"mlp_kernel_enabled", "mlp_tkg_nki_kernel_enabled"}),
         transposed_out=bool(on & OUT_PROJECTION_KERNELS),
         skip_gamma_qkv=skip_gamma and "qkv_kernel_enabled" in on,
@@ -148,32 +161,49 @@ def read_flags(
     )
 
 
+def torch_dtype_yields(neuron_config: Mapping[str, object]) -> bool:
+    """Whether config.json's type is to win over `torch_dtype`. Raises LayoutRefused."""
+    return neuron_config.get("overrides_torch_dtype") is not None and not _switch(
+        neuron_config, "overrides_torch_dtype"
+    )
+
+
 def refuse_what_has_no_layout(
     neuron_config: Mapping[str, object], without_layout: Mapping[str, tuple[object, ...]]
 ) -> None:
-    known = SWITCHES | CHOICES | NEUTRAL | without_layout.keys() | {"world_size"}
+    known = SWITCHES | CHOICES | NEUTRAL | without_layout.keys()
     for name, value in neuron_config.items():
-        if name in without_layout and not _is_off(value, without_layout[name]):
+        if name in without_layout and not _is_one_of(value, without_layout[name]):
             raise LayoutRefused(
-                f"There is no layout for {name}={value!r}, which changes the shards. Remove it, or let NxD Inference "
-                "shard the model itself."
+                f"There is no layout for {_shown(name, value)}, which changes the shards. Remove it, or let NxD "
+                "Inference shard the model itself."
             )
-        if name not in known and value is not None and value is not False:
+        if name not in known and not _is_one_of(value, (None, False, _default(neuron_config, name))):
             raise LayoutRefused(
-                f"It is not known what {name}={value!r} does to the shards, and shards that may be wrong are not made. "
-                "Remove it, or let NxD Inference shard the model itself."
+                f"It is not known what {_shown(name, value)} does to the shards, and shards that may be wrong are not "
+                "made. Remove it, or let NxD Inference shard the model itself."
             )
 
 
-def _is_off(value: object, off: tuple[object, ...]) -> bool:
-    """Whether `value` is one of `off`; True is not 1 here, though Python holds them equal."""
-    return any(type(value) is type(each) and value == each for each in off)
+def _is_one_of(value: object, values: tuple[object, ...]) -> bool:
+    """True is not 1 here, though Python holds them equal."""
+    return any(type(value) is type(each) and value == each for each in values)
+
+
+def _default(neuron_config: Mapping[str, object], name: str) -> object:
+    if name == "pa_block_size":
+        return neuron_config.get("seq_len", DEFAULT_SEQUENCE_LENGTH)
+    return DEFAULTS.get(name)
+
+
+def _shown(name: str, value: object) -> str:
+    return f"{name[:100]}={reprlib.repr(value)}"
 
 
 def _switch(neuron_config: Mapping[str, object], name: str) -> bool:
     value = neuron_config.get(name)
     if value is not None and not isinstance(value, bool):
-        raise LayoutRefused(f"{name} is {value!r} and has to be true or false.")
+        raise LayoutRefused(f"{_shown(name, value)} has to be true or false.")
     return bool(value)
 
 
@@ -182,14 +212,14 @@ def _number(neuron_config: Mapping[str, object], name: str, default: int, least:
     if value is None:
         return default
     if type(value) is not int or value < least:
-        raise LayoutRefused(f"{name} is {value!r} and has to be an integer of at least {least}.")
+        raise LayoutRefused(f"{_shown(name, value)} has to be an integer of at least {least}.")
     return value
 
 
 def _dtype(value: object) -> str | None:
     if value is not None and (not isinstance(value, str) or value not in DTYPES):
-        raise LayoutRefused(f"torch_dtype is {value!r} and has to be one of {', '.join(DTYPES)}.")
-    return None if value is None else DTYPES[str(value)]
+        raise LayoutRefused(f"{_shown('torch_dtype', value)} has to be one of {', '.join(DTYPES)}.")
+    return None if value is None else DTYPES[value]
 
 
 def _cast(value: object) -> Literal["config", "as-declared"]:
@@ -197,14 +227,18 @@ def _cast(value: object) -> Literal["config", "as-declared"]:
         return "config"
     if value == "as-declared":
         return "as-declared"
-    raise LayoutRefused(f"cast_type is {value!r} and has to be config or as-declared.")
+    raise LayoutRefused(f"{_shown('cast_type', value)} has to be config or as-declared.")
 
 
-def _check_world_size(value: object, degree: int) -> None:
-    if value is not None and value != degree:
+def _check_degree(degree: int, world_size: object) -> None:
+    if degree > MAX_DEGREE:
         raise LayoutRefused(
-            f"There is no layout for world_size={value!r} with tp_degree={degree}: they have to be equal. "
-            "Remove world_size."
+            f"{_shown('tp_degree', degree)} would make as many files, and at most {MAX_DEGREE} ranks are planned for."
+        )
+    if not _is_one_of(world_size, (None, degree)):
+        raise LayoutRefused(
+            f"There is no layout for {_shown('world_size', world_size)} with tp_degree={degree}: they have to be "
+            "equal. Remove world_size."
         )
 
 
@@ -212,8 +246,14 @@ def _check_ranks(start: int, local: int, degree: int) -> None:
     if start + local > degree:
         raise LayoutRefused(
             f"Ranks {start} to {start + local - 1} are asked for (start_rank_id={start}, local_ranks_size={local}), "
-            f"and tp_degree={degree} has ranks 0 to {degree - 1}. At most {max(degree - start, 0)} fit from there."
+            f"and tp_degree={degree} has ranks 0 to {degree - 1}. {_ranks_that_fit(start, degree)}"
         )
+
+
+def _ranks_that_fit(start: int, degree: int) -> str:
+    if start >= degree:
+        return f"A start_rank_id of at most {degree - 1} fits."
+    return f"From rank {start} a local_ranks_size of at most {degree - start} fits."
 
 
 def _check_cte_kernel(neuron_config: Mapping[str, object], on: set[str]) -> None:
@@ -221,4 +261,17 @@ def _check_cte_kernel(neuron_config: Mapping[str, object], on: set[str]) -> None
         return
     missing = [name for name in CTE_KERNEL_NEEDS if neuron_config.get(name) is not True]
     if missing:
-        raise LayoutRefused(f"attn_block_cte_nki_kernel_enabled needs {', '.join(missing)} set to true as well.")
+        raise LayoutRefused(
+            f"attn_block_cte_nki_kernel_enabled needs {', '.join(missing)} set to true as well. Set them, or remove it."
+        )
+
+
+def warnings_of(neuron_config: Mapping[str, object]) -> list[str]:
+    """What NxD Inference itself would not start with, though it has a layout."""
+    alone = not any(neuron_config.get(name) for name in QKV_KERNELS)
+    if neuron_config.get("attn_block_tkg_nki_kernel_enabled") and alone:
+        return [
+            "NxD Inference does not start with attn_block_tkg_nki_kernel_enabled and neither of "
+            f"{' and '.join(QKV_KERNELS)}."
+        ]
+    return []

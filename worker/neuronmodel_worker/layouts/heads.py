@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from neuronmodel_worker.failures import LayoutRefused
+from neuronmodel_worker.layouts.degrees import DegreeRule, require_degree
 
 Head = int | None
 
@@ -29,18 +30,26 @@ def heads_fit(query: int, key_value: int, degree: int) -> bool:
     return query == key_value or degree % key_value == 0 or (key_value >= degree and key_value % degree == 0)
 
 
-def place_heads(query: int, key_value: int, degree: int) -> HeadPlan:
-    """Raises LayoutRefused where NxD Inference has no conversion, and says which degrees would fit."""
+def heads_rule(query: int, key_value: int) -> DegreeRule:
+    """Raises LayoutRefused for heads that fit no degree."""
     if query % key_value:
         raise LayoutRefused(
-            f"config.json gives {query} query heads and {key_value} key/value heads, and each key/value head must "
-            "serve the same number of query heads. Check config.json."
+            f"config.json gives {query} query heads and {key_value} key/value heads, and each key/value head has to "
+            f"serve the same number of query heads: {query} is not divisible by {key_value}. Put the checkpoint's own "
+            "config.json there."
         )
-    if not heads_fit(query, key_value, degree):
-        raise LayoutRefused(
-            f"{key_value} key/value heads do not fit tensor parallel degree {degree}: the degree must divide them or "
-            f"be a multiple of them. Degrees that fit: {_fitting_degrees(query, key_value, degree)}."
-        )
+    return DegreeRule(
+        lambda degree: heads_fit(query, key_value, degree),
+        lambda degree: (
+            f"{key_value} key/value heads do not fit tensor parallel degree {degree}: the degree has to divide them or "
+            "be a multiple of them."
+        ),
+    )
+
+
+def place_heads(query: int, key_value: int, degree: int) -> HeadPlan:
+    """Raises LayoutRefused where NxD Inference has no conversion, and says which degrees would fit."""
+    require_degree(degree, [heads_rule(query, key_value)])
     padded = round_up(query, degree)
     if degree % key_value == 0:
         return HeadPlan("replicate", _interleave(query, padded, key_value), _repeat(key_value, degree))
@@ -63,8 +72,3 @@ def _interleave(query: int, padded: int, groups: int) -> tuple[Head, ...]:
 
 def _append(heads: int, padded: int) -> tuple[Head, ...]:
     return (*range(heads), *[None] * (padded - heads))
-
-
-def _fitting_degrees(query: int, key_value: int, degree: int) -> str:
-    fitting = [d for d in range(1, max(128, 2 * degree) + 1) if heads_fit(query, key_value, d)]
-    return ", ".join(map(str, fitting[:12])) + (", …" if len(fitting) > 12 else "")

@@ -14,14 +14,12 @@ def lay_out_llama(draft: Draft, config: ModelConfig) -> None:
         )
     if flags.vocab_parallel and flags.local_ranks < flags.tp_degree:
         raise LayoutRefused(
-            f"vocab_parallel needs all {flags.tp_degree} ranks in one place, and local_ranks_size is "
-            f"{flags.local_ranks}. Shard all ranks, or set vocab_parallel to false."
+            f"vocab_parallel needs all {flags.tp_degree} ranks (tp_degree) in one place, and local_ranks_size is "
+            f"{flags.local_ranks}. Set local_ranks_size to {flags.tp_degree}, or vocab_parallel to false."
         )
     traits = Traits(
         head_size=config.head_dim or config.divided_head_size,
-        vocab_parallel=True,
         query_key_value_bias=bool(config.attention_bias),
         output_bias=bool(config.attention_bias),
-        skip_gamma=True,
     )
     lay_out_dense(draft, config, traits)

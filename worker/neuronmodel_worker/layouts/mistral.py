@@ -7,6 +7,7 @@ from neuronmodel_worker.layouts.draft import Draft, ModelConfig
 
 
 class MistralConfig(ModelConfig):
+    intermediate_size: PositiveInt = 14336
     num_key_value_heads: PositiveInt | None = 8
 
 

@@ -8,6 +8,7 @@ from neuronmodel_worker.layouts.moe import Experts, lay_out_moe
 
 
 class MixtralConfig(ModelConfig):
+    intermediate_size: PositiveInt = 14336
     num_key_value_heads: PositiveInt | None = 8
     num_local_experts: PositiveInt = 8
 
@@ -17,6 +18,13 @@ def lay_out_mixtral(draft: Draft, config: MixtralConfig) -> None:
     refuse_other_head_size(draft, config)
     traits = Traits(head_size=config.divided_head_size, lm_head_declared="F32", attention_knows_rank=False)
     experts = Experts(
-        config.num_local_experts, config.intermediate_size, "block_sparse_moe", "w1", "w3", "w2", declared="F32"
+        config.num_local_experts,
+        config.intermediate_size,
+        "intermediate_size",
+        "block_sparse_moe",
+        "w1",
+        "w3",
+        "w2",
+        declared="F32",
     )
     lay_out_moe(draft, config, traits, experts)

@@ -1,20 +1,26 @@
 """The decoder that Mixtral and Qwen3-MoE share: every layer's experts stacked into two tensors, and a router."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.failures import LayoutRefused
-from neuronmodel_worker.layouts.dense import Decoder, Traits, degrees_dividing, warn_of_dropped_biases
+from neuronmodel_worker.layouts.degrees import divides
+from neuronmodel_worker.layouts.dense import Decoder, Traits, lay_out_decoder
 from neuronmodel_worker.layouts.draft import Draft, ModelConfig
 from neuronmodel_worker.layouts.geometry import Part
-from neuronmodel_worker.layouts.heads import place_heads
+from neuronmodel_worker.layouts.heads import heads_rule
 
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """`size` is the intermediate size of one expert; `module` and `gate`, `up`, `down` are the checkpoint's names."""
+    """`size` is the intermediate size of one expert and `size_field` where config.json gives it; `module` and `gate`,
+    `up`, `down` are the checkpoint's names."""
 
     count: int
     size: int
+    size_field: str
     module: str
     gate: str
     up: str
@@ -33,8 +39,9 @@ class SparseDecoder(Decoder):
         draft.add(f"{layer}mlp.router.linear_router.weight", Part(router, self.whole(router.shape)), declared="F32")
         stacks = f"{layer}mlp.expert_mlps.mlp_op."
         gates_and_ups = [(self.wide(layer, i, experts.gate), self.wide(layer, i, experts.up)) for i in self.numbers]
-        draft.add_stack(f"{stacks}gate_up_proj.weight", gates_and_ups, experts.declared)
         downs = [(self.narrow(layer, i, experts.down),) for i in self.numbers]
+        refuse_mixed_types([part.source for parts in (*gates_and_ups, *downs) for part in parts])
+        draft.add_stack(f"{stacks}gate_up_proj.weight", gates_and_ups, experts.declared)
         draft.add_stack(f"{stacks}down_proj.weight", downs, experts.declared)
         if experts.know_rank:
             draft.rank_tensors.append(f"{layer}mlp.expert_mlps.spmd_rank.rank")
@@ -56,28 +63,30 @@ class SparseDecoder(Decoder):
         return Part(source, self.by_columns(shape))
 
 
+def refuse_mixed_types(experts: Sequence[TensorSource]) -> None:
+    """NxD Inference stacks a layer's experts in the type of the first, before any cast: others lose precision twice."""
+    first = experts[0]
+    other = next((expert for expert in experts if expert.dtype != first.dtype), None)
+    if other:
+        raise LayoutRefused(
+            f"The experts of a layer have to be of one type, and {first.name} is {first.dtype}, {other.name} "
+            f"{other.dtype}. Use a checkpoint of one type."
+        )
+
+
 def lay_out_moe(draft: Draft, config: ModelConfig, traits: Traits, experts: Experts) -> None:
     refuse_tied_embeddings(config)
-    refuse_uneven_sizes(config, experts, draft.flags.tp_degree)
-    warn_of_dropped_biases(draft, config, traits)
-    heads = place_heads(config.num_attention_heads, config.key_value_heads, draft.flags.tp_degree)
-    SparseDecoder(draft, config, traits, heads, experts).add_everything()
+    sizes = {"vocab_size": config.vocab_size, "hidden_size": config.hidden_size, experts.size_field: experts.size}
+    rules = [
+        divides(sizes, "nothing is padded in a mixture of experts"),
+        heads_rule(config.num_attention_heads, config.key_value_heads),
+    ]
+    lay_out_decoder(draft, config, traits, rules, partial(SparseDecoder, experts=experts))
 
 
 def refuse_tied_embeddings(config: ModelConfig) -> None:
     if config.tie_word_embeddings:
         raise LayoutRefused(
-            "A mixture of experts with tie_word_embeddings does not fit NxD Inference, at any degree. Use a checkpoint "
-            "that has an lm_head of its own."
-        )
-
-
-def refuse_uneven_sizes(config: ModelConfig, experts: Experts, degree: int) -> None:
-    """Nothing is padded in a mixture of experts."""
-    sizes = {"vocab_size": config.vocab_size, "hidden_size": config.hidden_size, "expert size": experts.size}
-    uneven = [f"{name} {size}" for name, size in sizes.items() if size % degree]
-    if uneven:
-        raise LayoutRefused(
-            f"{' and '.join(uneven)} cannot be divided by tensor parallel degree {degree}, and a mixture of experts is "
-            f"not padded. {degrees_dividing(*sizes.values())}"
+            "A mixture of experts with tie_word_embeddings does not fit NxD Inference, at any tensor parallel degree. "
+            "Use a checkpoint that has an lm_head of its own."
         )

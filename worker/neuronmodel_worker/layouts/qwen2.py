@@ -7,7 +7,9 @@ from neuronmodel_worker.layouts.draft import Draft, ModelConfig
 
 
 class Qwen2Config(ModelConfig):
+    intermediate_size: PositiveInt = 22016
     num_key_value_heads: PositiveInt | None = 32
+    vocab_size: PositiveInt = 151936
 
 
 def lay_out_qwen2(draft: Draft, config: ModelConfig) -> None:

@@ -7,10 +7,12 @@ from neuronmodel_worker.layouts.draft import Draft, ModelConfig
 
 
 class Qwen3Config(ModelConfig):
+    intermediate_size: PositiveInt = 22016
     num_key_value_heads: PositiveInt | None = 32
-    head_dim: PositiveInt | None = 128
+    head_dim: PositiveInt = 128
+    vocab_size: PositiveInt = 151936
 
 
-def lay_out_qwen3(draft: Draft, config: ModelConfig) -> None:
-    traits = Traits(head_size=config.head_dim or config.divided_head_size, query_key_norms=True)
+def lay_out_qwen3(draft: Draft, config: Qwen3Config) -> None:
+    traits = Traits(head_size=config.head_dim, query_key_norms=True)
     lay_out_dense(draft, config, traits)

@@ -1,5 +1,7 @@
 """Qwen3-MoE: norms on queries and keys, heads of the size that config.json says, an expert's size of its own."""
 
+from typing import ClassVar
+
 from pydantic import PositiveInt
 
 from neuronmodel_worker.failures import LayoutRefused
@@ -9,7 +11,13 @@ from neuronmodel_worker.layouts.moe import Experts, lay_out_moe
 
 
 class Qwen3MoeConfig(ModelConfig):
-    num_key_value_heads: PositiveInt | None = 4
+    UNUSED: ClassVar[frozenset[str]] = frozenset({"intermediate_size", "decoder_sparse_step"})
+
+    hidden_size: PositiveInt = 2048
+    intermediate_size: PositiveInt = 6144
+    num_hidden_layers: PositiveInt = 24
+    num_key_value_heads: PositiveInt = 4
+    vocab_size: PositiveInt = 151936
     num_experts: PositiveInt = 128
     moe_intermediate_size: PositiveInt = 768
     decoder_sparse_step: PositiveInt = 1
@@ -18,7 +26,10 @@ class Qwen3MoeConfig(ModelConfig):
 
 def lay_out_qwen3_moe(draft: Draft, config: Qwen3MoeConfig) -> None:
     if config.head_dim is None:
-        raise LayoutRefused("A Qwen3-MoE model needs head_dim in its config.json, and this one has none. Add it.")
+        raise LayoutRefused(
+            "A Qwen3-MoE model needs head_dim in its config.json, and this one gives none. Add it, as the checkpoint's "
+            "own config.json has it."
+        )
     if config.mlp_only_layers or config.decoder_sparse_step != 1:
         raise LayoutRefused(
             "There is no layout for a Qwen3-MoE model with dense layers between (mlp_only_layers or "
@@ -26,6 +37,13 @@ def lay_out_qwen3_moe(draft: Draft, config: Qwen3MoeConfig) -> None:
         )
     traits = Traits(head_size=config.head_dim, query_key_norms=True, lm_head_declared="F32")
     experts = Experts(
-        config.num_experts, config.moe_intermediate_size, "mlp", "gate_proj", "up_proj", "down_proj", know_rank=True
+        config.num_experts,
+        config.moe_intermediate_size,
+        "moe_intermediate_size",
+        "mlp",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+        know_rank=True,
     )
     lay_out_moe(draft, config, traits, experts)
