@@ -127,7 +127,7 @@ class Place:
     @contextmanager
     def held(self) -> Iterator[subprocess.Popen[bytes]]:
         """A `shard` that has written some bytes and goes on when its standard input is closed."""
-        command = [sys.executable, "-m", "tests.unit.host.held", *map(str, self.shard)]
+        command = ["env", "--default-signal", sys.executable, "-m", "tests.unit.host.held", *map(str, self.shard)]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, cwd=TOP, stdin=pipe, stdout=pipe, stderr=pipe) as process:
             assert process.stdout

@@ -1,8 +1,10 @@
 """Host commands that cannot do what they are told: one sentence, an exit code, and nothing left behind."""
 
+import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -276,6 +278,43 @@ def test_a_killed_run_leaves_the_set_that_was_there(place: Place) -> None:
     assert here("verify", "--full", place.output).code == 0
     place.sharded()
     assert place.listing() == files(range(2))
+
+
+def test_a_disk_that_fails_at_the_last_sync_leaves_the_set_that_was_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.sharded()
+    before = everything(place.output)
+    place.configure(tp_degree=2)
+    fsync, synced = os.fsync, list[int]()
+
+    def failing(descriptor: int) -> None:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            synced.append(descriptor)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", failing)
+    ended = here(*place.shard)
+    assert ended.code == exits.TRANSIENT
+    assert "cannot be written: Input/output error" in ended.sentence
+    assert synced
+    assert everything(place.output) == before
+
+
+def test_a_disk_that_is_full_for_the_manifest_leaves_none(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.sharded()
+    place.configure(tp_degree=2)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("neuronmodel_worker.host.folder._write_whole", full)
+    ended = here(*place.shard)
+    assert ended.code == exits.NO_SPACE
+    assert "manifest.json" not in place.listing()
+    assert not [name for name in place.listing() if ".partial" in name]
+    assert here("verify", "--full", place.output).code == 0
 
 
 def test_what_is_not_foreseen_is_one_line_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,11 @@
 """`neuronmodel shard`: what it writes, what it says, and what becomes of what was there."""
 
+import errno
+import fcntl
 import json
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +161,20 @@ def biased_mistral(config: dict[str, Any]) -> dict[str, Any]:
     described = {**config, "model_type": "mistral", "head_dim": 16}
     tensors = [*llama_tensors(described), ["model.layers.0.self_attn.q_proj.bias", [64]]]
     return {"hf_config": described, "tensors": tensors, "dtype": "bfloat16", "neuron_config": {"tp_degree": 2}}
+
+
+def test_a_file_system_without_locks_on_folders_is_written_to(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock = fcntl.flock
+
+    def not_on_folders(descriptor: int, operation: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr("fcntl.flock", not_on_folders)
+    place.sharded()
+    assert place.listing() == files(range(4))
+    assert here("verify", place.output).code == 0
 
 
 def test_two_at_once_do_not_write_into_one_folder(place: Place) -> None:

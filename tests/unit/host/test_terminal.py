@@ -73,7 +73,7 @@ def test_elsewhere_a_line_comes_every_ten_seconds() -> None:
 def test_figures_have_three_digits() -> None:
     found = [in_units(n) for n in (0, 999, 1000, 9994, 47_756, 4_920_000_000, 811_706_777_600, 9.9e15)]
     assert found == ["0 bytes", "999 bytes", "1.00 kB", "9.99 kB", "47.8 kB", "4.92 GB", "812 GB", "9,900 TB"]
-    assert [duration(s) for s in (0.004, 3.61, 99.99, 1856)] == ["0.00 s", "3.61 s", "99.99 s", "30 min 56 s"]
+    assert [duration(s) for s in (0.004, 3.61, 1856, 8100)] == ["0.00 s", "3.61 s", "30 min 56 s", "2 h 15 min"]
     assert (rate(4.92e9, 3.61), rate(1, 0)) == ("1.36 GB/s", "an instant")
 
 

@@ -42,6 +42,12 @@ def test_what_is_right_is_said_in_a_line(sharded: Place) -> None:
     assert "; digests too, all bytes read in 0." in full.out
 
 
+def test_some_ranks_are_said_to_be_some(place: Place) -> None:
+    place.sharded("--ranks", "0-1")
+    place.sharded("--ranks", "3")
+    assert "3 rank files (0-1, 3 of 4), 143 kB" in verify(place).out
+
+
 def test_a_set_of_the_store_is_verified_alike(place: Place, tmp_path: Path) -> None:
     plan = make_plan(open_checkpoint(place.model), {"tp_degree": 4})
     fingerprint, layout = plan.checkpoint.fingerprint, plan.layout_inputs()

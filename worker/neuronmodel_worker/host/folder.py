@@ -74,6 +74,9 @@ class OutputFolder:
     old: Manifest | None = None
     removed: list[str] = field(default_factory=list)
     """Names of files that were not of this set."""
+    retired: Path | None = None
+    """Where the manifest is that was there, once it is out of force."""
+    _inodes: dict[int, int] = field(default_factory=dict)
 
     @property
     def weights(self) -> Path:
@@ -107,9 +110,19 @@ class OutputFolder:
     def retire_manifest(self) -> None:
         """Before files get the names that the manifest there knows; that of the same set stays true."""
         if self.old and not (self._is_of_this_set(self.old) and self.old.tool_version == _manifest_version()):
+            self._inodes = _inodes(self.weights)
             with writing_to(self.directory):
-                (self.directory / MANIFEST).unlink(missing_ok=True)
+                self.retired = (self.directory / MANIFEST).rename(_temporary(self.directory / MANIFEST))
                 sync(self.directory)
+
+    def end(self) -> None:
+        """The manifest that was there is in force again if no file has got a name since it was not; else it goes."""
+        if not self.retired:
+            return
+        with suppress(OSError):
+            if self._inodes == _inodes(self.weights) and not (self.directory / MANIFEST).exists():
+                self.retired.rename(self.directory / MANIFEST)
+            self.retired.unlink(missing_ok=True)
 
     def seal(self, files: Iterable[WrittenFile]) -> Manifest:
         """Every file has its name: make this one set of them, with a manifest."""
@@ -176,6 +189,14 @@ def _entry(file: WrittenFile) -> FileEntry:
     return FileEntry(nbytes=file.nbytes, digest=file.digest, algorithm=file.algorithm)
 
 
+def _inodes(weights: Path) -> dict[int, int]:
+    return {rank: path.lstat().st_ino for rank, path in rank_files(weights).items()}
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}{UNFINISHED}")
+
+
 def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
@@ -186,7 +207,7 @@ def _manifest_version() -> str:
 
 def _write_whole(path: Path, content: bytes) -> None:
     """Under a temporary name first; then it has its own, on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}{UNFINISHED}")
+    temporary = _temporary(path)
     descriptor = create_locked(temporary)
     try:
         with open(descriptor, "wb", closefd=False) as stream:
@@ -221,7 +242,10 @@ def claimed(directory: Path, plan: Plan) -> Iterator[OutputFolder]:
             made.insert(0, directory / WEIGHTS)
         folder = OutputFolder(directory, plan)
         folder.begin()
-        yield folder
+        try:
+            yield folder
+        finally:
+            folder.end()
     finally:
         for each in made:  # before the lock is let go: who gets it next finds the folder gone, and makes it anew
             with suppress(OSError):

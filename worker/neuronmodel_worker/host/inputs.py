@@ -17,8 +17,6 @@ from neuronmodel_worker.stream import THREADS
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_THREADS = 128
-MAX_DEGREE = 4096
-"""More than any machine has; a mistyped degree is refused here, before its millions of ranks take all memory."""
 STANDARD_INPUT = "-"
 
 
@@ -27,7 +25,6 @@ def open_plan(options: argparse.Namespace) -> Plan:
     threads_of(options)
     ranks = parse_ranks(options.ranks) if options.ranks is not None else None
     config = read_neuron_config(options.neuron_config)
-    _check_degree(config.get("tp_degree"), options.neuron_config)
     if ranks is not None:
         config = with_ranks(config, ranks, options.neuron_config)
     return make_plan(open_checkpoint(options.model), config)
@@ -36,14 +33,6 @@ def open_plan(options: argparse.Namespace) -> Plan:
 def show_warnings(plan: Plan, options: argparse.Namespace) -> None:
     for warning in plan.warnings:
         note(options.command, warning)
-
-
-def _check_degree(degree: object, file: str) -> None:
-    if type(degree) is int and degree > MAX_DEGREE:
-        raise NeuronConfigInvalid(
-            f"tp_degree={degree} of {_shown(file)} is more than any machine has NeuronCores, and at most {MAX_DEGREE} "
-            "is taken. Correct it."
-        )
 
 
 def threads_of(options: argparse.Namespace) -> int:

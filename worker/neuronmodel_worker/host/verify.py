@@ -95,7 +95,9 @@ def _examine(files: Mapping[int, Path], manifest: Manifest | None, options: argp
 def _summary(files: Mapping[int, Path], manifest: Manifest | None, seconds: float | None) -> str:
     """`seconds` that reading every byte took, if that was done."""
     nbytes, ranks = sum(path.stat().st_size for path in files.values()), list(files)
-    count = f"{len(ranks)} rank {'file' if len(ranks) == 1 else 'files'} ({_spans(ranks)}), {in_units(nbytes)}"
+    layout = manifest.inputs.get("layout", {}) if manifest else {}
+    degree = f" of {layout['tp_degree']}" if layout.get("tp_degree", len(ranks)) != len(ranks) else ""
+    count = f"{len(ranks)} rank {'file' if len(ranks) == 1 else 'files'} ({_spans(ranks)}{degree}), {in_units(nbytes)}"
     text = f"{count}: sizes, headers, tensors and rank numbers are right"
     if seconds is not None:
         what = "digests too, all bytes" if manifest else "every byte could be"
