@@ -159,6 +159,87 @@ VALUES: list[Callable[[random.Random], Node]] = [
 ]
 
 
+def mutate_entry(header: Node, chance: random.Random) -> None:
+    """Change one tensor's entry in place, where a parser could be too kind or too strict by one step."""
+    entries = [value for _, value in header.pairs if isinstance(value, Object)] if isinstance(header, Object) else []
+    fields = [each for each in entries if [key for key, _ in each.pairs] == ["dtype", "shape", "data_offsets"]]
+    if fields:
+        chosen = chance.choice(fields)
+        chance.choice(STEPS)(chosen, chance)
+        if chance.random() < 0.3:
+            chance.shuffle(chosen.pairs)
+
+
+def _respell_number(entry: Object, chance: random.Random) -> None:
+    """0 becomes -0 or false, 2 becomes 2.0 or true, 8 becomes 9."""
+    numbers_ = entry.pairs[chance.choice([1, 2, 2])][1]
+    if isinstance(numbers_, list) and numbers_:
+        at = chance.randrange(len(numbers_))
+        was = numbers_[at]
+        near = [str(int(was) + step) for step in (1, -1)] if isinstance(was, str) and was.isdigit() else ["0"]
+        respelt = [f"-{was}", f"{was}.0", f"{was}e0", "true", "false", *near, chance.choice(INTEGERS)]
+        numbers_[at] = Literal(chance.choice(respelt))
+
+
+def _unknown_key(entry: Object, chance: random.Random) -> None:
+    """Something that is read over, if it can be read."""
+    telling: list[Node] = [Literal("NaN"), Literal("-Infinity"), Literal("1e400"), Literal("1" + "0" * 400)]
+    telling += [Literal("[" * depth + "]" * depth) for depth in (124, 125, 125, 126)]
+    value = chance.choice(telling) if chance.random() < 0.5 else any_value(chance)
+    entry.pairs.insert(chance.randrange(4), (chance.choice(["x", *STRINGS]), value))
+
+
+def _negative_sizes(entry: Object, chance: random.Random) -> None:
+    """Two of them make a positive one."""
+    entry.pairs[:] = [("dtype", "U8"), ("shape", numbers(-1, -2)), ("data_offsets", numbers(0, 2))]
+
+
+def _dtype_as_object(entry: Object, chance: random.Random) -> None:
+    entry.pairs[0] = ("dtype", Object([(str(entry.pairs[0][1]), Literal(chance.choice(["null", "null", "{}", "0"])))]))
+
+
+def _other_dtype(entry: Object, chance: random.Random) -> None:
+    entry.pairs[0] = ("dtype", chance.choice(DTYPES))
+
+
+def _size_beyond_64_bits(entry: Object, chance: random.Random) -> None:
+    """Nothing or much of it, by the order of dimensions; 2⁶⁴ bits exactly, or one element less."""
+    sizes = chance.choice(
+        [[0, 2**63, 4], [0, 2**32, 2**32], [2**60, 0, 2], [2**61], [2**61 - 1], [2**64 - 1, 0], [2**62, 4], [2**64, 0]]
+    )
+    chance.shuffle(sizes)
+    nbytes = 0 if 0 in sizes else prod(sizes) % 2**64
+    entry.pairs[:] = [("dtype", "U8"), ("shape", numbers(*sizes)), ("data_offsets", numbers(0, nbytes))]
+
+
+def _broken_bytes(entry: Object, chance: random.Random) -> None:
+    """The whole bytes that an odd number of 4- or 6-bit elements needs at least or at most."""
+    dtype, count = chance.choice(["F4", "F6_E2M3", "F6_E3M2"]), chance.randrange(9)
+    nbytes = count * DTYPE_BITS[dtype] // 8 + chance.randrange(2)
+    entry.pairs[:] = [("dtype", dtype), ("shape", numbers(count)), ("data_offsets", numbers(0, nbytes))]
+
+
+def _move(entry: Object, chance: random.Random) -> None:
+    """A hole or an overlap: the right number of bytes at another place."""
+    offsets, step = entry.pairs[2][1], chance.choice([1, 4, 8, -1, -4, -8])
+    if isinstance(offsets, list) and all(isinstance(each, str) and each.isdigit() for each in offsets):
+        entry.pairs[2] = ("data_offsets", numbers(*(max(0, int(str(each)) + step) for each in offsets)))
+
+
+STEPS: list[Callable[[Object, random.Random], None]] = [
+    _respell_number,
+    _respell_number,
+    _unknown_key,
+    _unknown_key,
+    _negative_sizes,
+    _dtype_as_object,
+    _other_dtype,
+    _size_beyond_64_bits,
+    _broken_bytes,
+    _move,
+]
+
+
 def mutate_tree(header: Node, chance: random.Random) -> None:
     """Change one object or array of the tree in place."""
     places = [node for node in walk(header) if isinstance(node, Object | list)]
@@ -190,7 +271,7 @@ def mutate_text(text: str, chance: random.Random) -> str:
     at = chance.randrange(len(text) + 1)
     if chance.random() < 0.3:
         at = chance.choice([0, len(text)])
-    return text[:at] + chance.choice(SPACES) + text[at + chance.choice([0, 0, 1]) :]
+    return text[:at] + chance.choice([*SPACES, "\ufeff"]) + text[at + chance.choice([0, 0, 1]) :]
 
 
 def mutate_file(content: bytes, seed: int) -> bytes:
@@ -200,7 +281,7 @@ def mutate_file(content: bytes, seed: int) -> bytes:
     if chance.random() < 0.7 and (given := _header_in(content)) is not None:
         header = given
     for _ in range(chance.choice([0, 1, 1, 1, 2, 3])):
-        mutate_tree(header, chance)
+        chance.choice([mutate_entry, mutate_entry, mutate_tree])(header, chance)
     text = dump(header)
     if chance.random() < 0.15:
         text = mutate_text(text, chance)
