@@ -12,6 +12,7 @@ from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.plan import make_plan
 from neuronmodel_worker.stream import FileSink, RankTensor, Sizes, TensorSink, rank_file_name, read_rank_files, run
+from tests import golden_file
 from tests.generated import write_checkpoint
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -95,6 +96,16 @@ def test_what_nxd_inference_refuses_is_refused_in_a_sentence(case: dict[str, Any
     with pytest.raises(LayoutRefused) as refusal:
         make_plan(checkpoint, case["neuron_config"])
     assert any(all(word in str(refusal.value) for word in words) for words in misfits(case)), refusal.value
+
+
+def test_a_golden_file_is_made_of_the_files_that_were_written(tmp_path: Path) -> None:
+    case, made = json.loads((GOLDEN / "llama" / "llama-tp4.json").read_text()), tmp_path / "made.json"
+    made.write_text(json.dumps({**case, "shards": {}}))
+    golden_file.write_source(made, tmp_path)
+    flags = json.loads((tmp_path / "neuron_config.json").read_text())
+    run(make_plan(open_checkpoint(tmp_path / "model"), flags), FileSink(tmp_path / "weights"))
+    golden_file.add_shards(made, tmp_path / "weights")
+    assert json.loads(made.read_text()) == case
 
 
 def test_no_case_is_forgotten() -> None:

@@ -252,6 +252,12 @@ def test_a_type_that_yields_to_another_is_refused() -> None:
     assert family_plan("llama", {"torch_dtype": "bfloat16", "overrides_torch_dtype": False})
 
 
+def test_the_reference_names_every_family_and_flag_that_is_not_neutral() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "layouts.md").read_text()
+    names = {*FAMILY_LAYOUTS, *KNOWN_SWITCHES, *CHOICES, *NO_LAYOUT, *QWEN3_MOE_NO_LAYOUT, "overrides_torch_dtype"}
+    assert not [name for name in names if f"`{name}" not in page]
+
+
 def test_degrees_that_are_said_to_fit_do() -> None:
     model = {**MODELS["mixtral"], "vocab_size": 96, "hidden_size": 48, "intermediate_size": 72}
     model |= {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 8}

@@ -67,8 +67,8 @@ def parse_config(checkpoint: Checkpoint, kind: type[AnyConfig]) -> AnyConfig:
         first: Any = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise ConfigInvalid(
-            f"config.json in {checkpoint.path} gives {name} as {reprlib.repr(first['input'])}, and the "
-            f"{first['msg'][0].lower()}{first['msg'][1:]}. Put the checkpoint's own config.json there."
+            f"config.json in {checkpoint.path} gives {name} as {reprlib.repr(first['input'])}, and it "
+            f"{first['msg'].removeprefix('Input ')}. Put the checkpoint's own config.json there."
         ) from error
 
 

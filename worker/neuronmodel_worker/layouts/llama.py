@@ -15,7 +15,8 @@ def lay_out_llama(draft: Draft, config: ModelConfig) -> None:
     if flags.vocab_parallel and flags.local_ranks < flags.tp_degree:
         raise LayoutRefused(
             f"vocab_parallel needs all {flags.tp_degree} ranks (tp_degree) in one place, and local_ranks_size is "
-            f"{flags.local_ranks}. Set local_ranks_size to {flags.tp_degree}, or vocab_parallel to false."
+            f"{flags.local_ranks}. Set start_rank_id to 0 and local_ranks_size to {flags.tp_degree}, or vocab_parallel "
+            "to false."
         )
     traits = Traits(
         head_size=config.head_dim or config.divided_head_size,
