@@ -10,6 +10,9 @@ from neuronmodel_worker.stream.numbers import Array
 SLACK = 2 * BLOCK
 """What a buffer needs to hold beside the bytes that are read into it."""
 
+# Of what it is asked for at once, Linux reads no more than the device's read-ahead: 128 KiB unless somebody set it.
+READAHEAD_BYTES = 128 << 10
+
 
 class EndsEarly(Exception):
     """A file ends at `position`, before what was to be read."""
@@ -70,8 +73,10 @@ class ReadableFile:
             view, position = view[count:], position + count
 
     def fetch(self, position: int, nbytes: int) -> None:
-        """Have the system read this into the page cache."""
-        os.posix_fadvise(self.cached, position, nbytes, os.POSIX_FADV_WILLNEED)
+        """Have the system read this into the page cache, without waiting."""
+        for start in range(position, position + nbytes, READAHEAD_BYTES):
+            length = min(READAHEAD_BYTES, position + nbytes - start)
+            os.posix_fadvise(self.cached, start, length, os.POSIX_FADV_WILLNEED)
 
     def forget(self, position: int, nbytes: int) -> None:
         """The page cache need not keep this."""

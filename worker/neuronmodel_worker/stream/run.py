@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,6 +13,7 @@ from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter, Progress
 from neuronmodel_worker.stream.numbers import STORAGE, Array, fill
+from neuronmodel_worker.stream.queue import Queue
 from neuronmodel_worker.stream.schedule import Copy, Move, Task, most_memory, tasks
 from neuronmodel_worker.stream.sinks import Sink
 from neuronmodel_worker.stream.source import SourceReader
@@ -52,9 +52,11 @@ def run(
     try:
         with SourceReader(plan, meter, buffers) as reader:
             sink.open(plan, meter, buffers)
-            _Run(sink, reader, buffers, Queue(tasks(plan, sizes, sink.buffered), sizes.memory_bytes)).everything(
-                threads
-            )
+            queue = Queue(tasks(plan, sizes, sink.buffered), sizes.memory_bytes, threads, reader)
+            try:
+                _Run(sink, reader, buffers, queue).everything(threads)
+            finally:
+                queue.end()
             reader.check_unchanged()
         files = sink.finish()
     except BaseException:
@@ -73,55 +75,6 @@ def run(
 def buffer_bytes(plan: Plan, *, threads: int = THREADS, sizes: Sizes | None = None, into_memory: bool = False) -> int:
     """The most memory that the buffers of `run` take up, beside the tensors where those stay in memory."""
     return most_memory(plan, threads, sizes or Sizes(), buffered=not into_memory)
-
-
-class Queue:
-    """Hands out tasks, the largest of those in sight first, as long as the memory of all that are under way fits. One
-    that would never fit is done alone."""
-
-    AHEAD: Final = 16
-    """How many units are in sight."""
-
-    def __init__(self, units: Iterator[list[Task]], memory_bytes: int) -> None:
-        self._units = units
-        self._free = self._memory = memory_bytes
-        self._waiting: list[Task] = []
-        self._in_sight = 0
-        self._closed = False
-        self._changed = threading.Condition()
-
-    def take(self) -> Task | None:
-        """The next task, waited for while there is no memory for it; None when there is none, or `close` was called."""
-        with self._changed:
-            while not self._closed:
-                self._look_ahead()
-                if not self._waiting:
-                    return None
-                for task in self._waiting:
-                    if task.memory_bytes <= self._free or self._free == self._memory:
-                        self._waiting.remove(task)
-                        self._free -= task.memory_bytes
-                        return task
-                self._changed.wait()
-            return None
-
-    def _look_ahead(self) -> None:
-        if len(self._waiting) > self._in_sight // 2:
-            return
-        for _, unit in zip(range(self.AHEAD), self._units, strict=False):
-            self._waiting += unit
-        self._waiting.sort(key=lambda task: (not task.in_passes, -task.nbytes))
-        self._in_sight = len(self._waiting)
-
-    def done(self, task: Task) -> None:
-        with self._changed:
-            self._free += task.memory_bytes
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
 
 @dataclass

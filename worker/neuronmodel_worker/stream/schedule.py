@@ -76,11 +76,10 @@ class Move:
 
 @dataclass(frozen=True)
 class Task:
-    """`in_passes`: other tasks read the same rows, so they had better run soon after each other."""
-
     moves: tuple[Move, ...]
     buffered: bool
-    in_passes: bool
+    passes_over: tuple[TensorSource, ...] = ()
+    """Sources of which it reads some columns; other tasks read the others."""
 
     @cached_property
     def nbytes(self) -> int:
@@ -164,7 +163,7 @@ def unit_tasks(unit: Iterable[Target], num_ranks: int, sizes: Sizes, buffered: b
         Task(
             tuple(Move(ordered[i].steps, tuple(_counted(visits[i], uses))) for i in group),
             buffered,
-            any(ordered[i].in_passes for i in group),
+            tuple({part.source: None for i in group if ordered[i].in_passes for part in _parts(ordered[i])}),
         )
         for group in groups
     ]
@@ -173,6 +172,10 @@ def unit_tasks(unit: Iterable[Target], num_ranks: int, sizes: Sizes, buffered: b
 def _chunk_by_chunk(ordered: Iterable[Batch], visits: Iterable[list[Uses]]) -> tuple[list[Batch], list[list[Uses]]]:
     pairs = [(batch, [use]) for batch, of_batch in zip(ordered, visits, strict=True) for use in of_batch]
     return [batch for batch, _ in pairs], [use for _, use in pairs]
+
+
+def _parts(batch: Batch) -> Iterator[Part]:
+    return (part for step in batch.steps for part, _ in step.cuts)
 
 
 def _of_tensors(batch: Batch) -> Iterator[Hashable]:

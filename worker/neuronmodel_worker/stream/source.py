@@ -1,10 +1,8 @@
 """Reads a checkpoint's tensors in chunks, every byte once, and notices when the files are not what they were."""
 
 import os
-import threading
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 import numpy as np
@@ -19,9 +17,6 @@ from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.numbers import STORAGE, Array
 from neuronmodel_worker.stream.schedule import Chunk
 
-# How far the system reads ahead of a pass over columns: deep enough to get its share of a disk that others read from.
-AHEAD_BYTES = 512 << 20
-
 
 class SourceReader:
     """The open files of a plan's checkpoint. Raises SourceChanged or SourceUnreadable."""
@@ -30,9 +25,6 @@ class SourceReader:
         self._meter = meter
         self._buffers = buffers
         self._files: dict[SourceFile, ReadableFile] = {}
-        self._fetched: dict[str, int] = {}
-        self._passed: Counter[str] = Counter()
-        self._lock = threading.Lock()
         self.factors: dict[str, Array] = {}
         try:
             for read in plan.reads.values():
@@ -75,35 +67,28 @@ class SourceReader:
         return data.view(STORAGE[source.dtype]).reshape(chunk.rows, chunk.columns), buffer
 
     def _read_columns(self, chunk: Chunk, data: Array) -> Array:
-        """Some columns of many rows. Other passes want the other columns: the page cache keeps them until then."""
+        """Some columns of many rows, each row from the page cache: passes over the other columns find them there."""
         source, width, each = chunk.source, row_bytes(chunk.source), chunk.nbytes // chunk.rows
-        start, file = source.offset + chunk.row * width, self._files[source.file]
-        self._fetch(source, start + chunk.rows * width + AHEAD_BYTES)
-        position = start + chunk.column * (width // as_matrix(source.shape)[1])
+        file = self._files[source.file]
+        position = source.offset + chunk.row * width + chunk.column * (width // as_matrix(source.shape)[1])
         view, descriptor, read = data.data, file.cached, os.preadv
         for at in range(0, chunk.nbytes, each):
             if read(descriptor, [view[at : at + each]], position) < each:
                 file.read_cached(position, data[at : at + each])
             position += width
-        self._count_passed(source, chunk.nbytes)
         return data
 
-    def _fetch(self, source: TensorSource, stop: int) -> None:
-        """Have a tensor read up to byte `stop` of its file. What was asked for before is not asked for again, as to
-        look for pages that are there takes time too."""
-        stop = min(stop, source.offset + source.nbytes)
-        with self._lock:
-            start = self._fetched.get(source.name, source.offset)
-            self._fetched[source.name] = max(start, stop)
-        if start < stop:
-            self._files[source.file].fetch(start, stop - start)
+    def fetch(self, source: TensorSource, start: int, nbytes: int) -> None:
+        """Have bytes of a tensor read into the page cache and wait for the last of them. What is wrong with the file
+        is told by who reads it."""
+        file, position = self._files[source.file], source.offset + start
+        with suppress(OSError, EndsEarly):
+            file.fetch(position, nbytes)
+            file.read_cached(position + nbytes - 1, np.empty(1, np.uint8))
 
-    def _count_passed(self, source: TensorSource, nbytes: int) -> None:
-        with self._lock:
-            self._passed[source.name] += nbytes
-            complete = self._passed[source.name] == source.nbytes
-        if complete:
-            self._files[source.file].forget(source.offset, source.nbytes)
+    def forget(self, source: TensorSource) -> None:
+        """The page cache need not keep a tensor."""
+        self._files[source.file].forget(source.offset, source.nbytes)
 
     def check_unchanged(self) -> None:
         """What was read is of one piece only if no file was written or replaced meanwhile."""

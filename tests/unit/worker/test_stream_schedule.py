@@ -1,0 +1,260 @@
+"""The order of work: nothing read twice, nothing shared by two tasks, memory known beforehand and kept to."""
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neuronmodel_worker.checkpoint import TensorSource
+from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.stream import FileSink, Sizes, TensorSink, buffer_bytes, run
+from neuronmodel_worker.stream.memory import GRAIN, Buffers
+from neuronmodel_worker.stream.numbers import Array
+from neuronmodel_worker.stream.passes import Fetcher
+from neuronmodel_worker.stream.queue import Queue
+from neuronmodel_worker.stream.schedule import Chunk, Task, tasks
+from tests.unit.worker.sharding import small_plan, small_source
+
+TRANSPOSING = {"fused_qkv": True, "qkv_kernel_enabled": True, "mlp_kernel_enabled": True}
+SIZES = [Sizes(), Sizes(chunk_bytes=3000, held_bytes=4000, wide_bytes=2000), Sizes(1, 1, 1)]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return small_source(tmp_path / "source", tie_word_embeddings=True)
+
+
+@pytest.fixture(params=[{}, TRANSPOSING], ids=["plain", "transposing"])
+def plan(source: Path, request: pytest.FixtureRequest) -> Plan:
+    return small_plan(source, **request.param)
+
+
+def chunks(task: Task) -> Iterator[Chunk]:
+    return (visit.chunk for move in task.moves for visit in move.visits)
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_every_element_is_in_one_chunk_and_every_chunk_in_one_task(plan: Plan, sizes: Sizes, buffered: bool) -> None:
+    touched = {name: np.zeros(read.source.shape, int).reshape(len(read.rows), -1) for name, read in plan.reads.items()}
+    for unit in tasks(plan, sizes, buffered):
+        for task in unit:
+            for chunk in {each.key: each for each in chunks(task)}.values():
+                rows, columns = (
+                    slice(chunk.row, chunk.row + chunk.rows),
+                    slice(chunk.column, chunk.column + chunk.columns),
+                )
+                touched[chunk.source.name][rows, columns] += 1
+    assert all((counts == 1).all() for counts in touched.values())
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_a_tensor_of_a_rank_is_made_by_one_task_from_its_first_byte_to_its_last(plan: Plan, sizes: Sizes) -> None:
+    makers: dict[tuple[str, int], set[int]] = {}
+    made: Counter[tuple[str, int]] = Counter()
+    for number, task in enumerate(task for unit in tasks(plan, sizes, buffered=True) for task in unit):
+        for step in (step for move in task.moves for step in move.steps):
+            key = (step.target.name, step.rank_index)
+            makers.setdefault(key, set()).add(number)
+            assert step.start == made[key]
+            made[key] += step.nbytes
+    assert all(len(numbers) == 1 for numbers in makers.values())
+    assert made == {(t.name, rank): t.nbytes for t in plan.targets for rank in range(len(plan.ranks))}
+
+
+def test_a_chunk_is_let_go_after_its_last_use(plan: Plan) -> None:
+    for task in (task for unit in tasks(plan, Sizes(3000, 4000), buffered=True) for task in unit):
+        last = [visit.chunk.key for move in task.moves for visit in move.visits if visit.last]
+        assert sorted(last) == sorted({chunk.key for chunk in chunks(task)})
+        seen: list[tuple[str, int, int]] = []
+        for visit in (visit for move in task.moves for visit in move.visits):
+            assert visit.chunk.key not in seen
+            if visit.last:
+                seen.append(visit.chunk.key)
+
+
+class Watched(Buffers):
+    """Knows the most that was lent at a time."""
+
+    def __init__(self) -> None:
+        super().__init__(1 << 40)
+        self.lent = self.most = 0
+        self.guard = threading.Lock()
+
+    def take(self, nbytes: int) -> Array:
+        with self.guard:
+            self.lent += nbytes
+            self.most = max(self.most, self.lent)
+        buffer = super().take(nbytes)
+        self.sizes = {**getattr(self, "sizes", {}), id(buffer): nbytes}
+        return buffer
+
+    def give(self, buffer: Array) -> None:
+        with self.guard:
+            self.lent -= self.sizes[id(buffer)]
+        super().give(buffer)
+
+
+@pytest.mark.parametrize("into_memory", [False, True])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_buffers_of_a_run_are_foretold(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, into_memory: bool
+) -> None:
+    sizes = Sizes(chunk_bytes=3000, held_bytes=4000, wide_bytes=2000)
+    watched = Watched()
+    monkeypatch.setattr(sys.modules["neuronmodel_worker.stream.run"], "Buffers", lambda _: watched)
+    run(plan, TensorSink() if into_memory else FileSink(tmp_path / "weights"), threads=threads, sizes=sizes)
+    foretold = buffer_bytes(plan, threads=threads, sizes=sizes, into_memory=into_memory)
+    alignment = 64 * 2 * 4096  # every buffer has room to lie as the file's blocks do
+    assert 0 < watched.most <= foretold + alignment
+    assert watched.lent == 0
+
+
+def test_memory_bounds_what_is_under_way(plan: Plan) -> None:
+    everything = [task for unit in tasks(plan, Sizes(1 << 15, 1 << 15, 1 << 15), buffered=True) for task in unit]
+    limit = max(task.memory_bytes for task in everything) + 1
+    queue = Queue(iter([everything]), limit, 8, PageCacheOfTest(always=True))
+    takers = [Taker(queue) for _ in everything]
+    under_way = [taker.task for taker in takers if taker.task]
+    assert 0 < sum(task.memory_bytes for task in under_way) <= limit
+    assert len(under_way) < len(everything)
+    for task in under_way:
+        queue.done(task)
+    deadline = time.monotonic() + 10
+    while sum(1 for taker in takers if taker.task) == len(under_way):
+        assert time.monotonic() < deadline, "nobody got the memory that became free"
+        time.sleep(0.01)
+    queue.end()
+    assert queue.take() is None
+
+
+def test_what_never_fits_is_done_alone(source: Path) -> None:
+    everything = [task for unit in tasks(small_plan(source), Sizes(), buffered=True) for task in unit]
+    queue = Queue(iter([everything]), 1, 4, PageCacheOfTest(always=True))
+    first = queue.take()
+    assert first is not None
+    second = Taker(queue)
+    assert second.task is None
+    queue.done(first)
+    assert second.got_one()
+    queue.end()
+
+
+class Taker(threading.Thread):
+    """A thread that takes one task, and waits for it where it has to."""
+
+    def __init__(self, queue: Queue) -> None:
+        super().__init__(daemon=True)
+        self.queue = queue
+        self.task: Task | None = None
+        self.start()
+        self.join(0.05)
+
+    def run(self) -> None:
+        self.task = self.queue.take()
+
+    def got_one(self) -> bool:
+        self.join(10)
+        return self.task is not None
+
+
+class PageCacheOfTest:
+    """Knows what was asked of it; holds back what is fetched until `gate` lets it."""
+
+    def __init__(self, always: bool = False) -> None:
+        self.always = always
+        self.fetched: list[str] = []
+        self.forgotten: list[str] = []
+        self.gate = threading.Semaphore(0)
+
+    def fetch(self, source: TensorSource, start: int, nbytes: int) -> None:
+        if start == 0:
+            assert self.always or self.gate.acquire(timeout=10)
+            self.fetched.append(source.name)
+
+    def forget(self, source: TensorSource) -> None:
+        self.forgotten.append(source.name)
+
+
+def test_passes_wait_for_the_page_cache_while_there_is_something_else(source: Path) -> None:
+    everything = [task for unit in tasks(small_plan(source, **TRANSPOSING), SIZES[1], True) for task in unit]
+    passes = [task for task in everything if task.passes_over]
+    assert passes
+    cache = PageCacheOfTest()
+    queue = Queue(iter([everything]), 1 << 40, 4, cache)
+    others = len(everything) - len(passes)
+    first = [queue.take() for _ in range(others)]
+    assert not any(task.passes_over for task in first if task)
+    rest = [queue.take() for _ in passes]  # nothing else is left: they need not wait
+    assert all(task and task.passes_over for task in rest)
+    for task in rest:
+        assert task
+        queue.done(task)
+    assert sorted(cache.forgotten) == sorted({source.name for task in passes for source in task.passes_over})
+    for _ in range(100):
+        cache.gate.release()
+    queue.end()
+
+
+def test_at_most_half_of_the_threads_are_at_passes(source: Path) -> None:
+    everything = [task for unit in tasks(small_plan(source, **TRANSPOSING), SIZES[1], True) for task in unit]
+    cache, there = PageCacheOfTest(always=True), threading.Event()
+    queue = Queue(iter([everything]), 1 << 40, 4, cache)
+    queue._fetcher._fetched = there.set
+    others = sum(not task.passes_over for task in everything)
+    taken = [queue.take()]
+    assert there.wait(10)
+    taken += [queue.take() for _ in range(others)]
+    assert sum(bool(task and task.passes_over) for task in taken) in (1, 2)
+    queue.end()
+
+
+def test_two_sources_are_fetched_ahead_and_forgotten_after_their_last_pass(source: Path) -> None:
+    sources = [read.source for read in small_plan(source).reads.values()][:4]
+    cache, there = PageCacheOfTest(), threading.Semaphore(0)
+    fetcher = Fetcher(cache, there.release)
+    for _ in range(2):
+        for each in sources:
+            fetcher.want([each])
+    for _ in range(10):
+        cache.gate.release()
+    assert there.acquire(timeout=10)
+    assert there.acquire(timeout=10)
+    assert not there.acquire(timeout=0.2)
+    assert cache.fetched == [each.name for each in sources[:2]]
+    assert fetcher.has(sources[:2])
+    assert not fetcher.has(sources[:3])
+    fetcher.passed([sources[0]])
+    assert cache.forgotten == []
+    fetcher.passed([sources[0]])
+    assert cache.forgotten == [sources[0].name]
+    assert there.acquire(timeout=10)
+    assert cache.fetched == [each.name for each in sources[:3]]
+    fetcher.close()
+
+
+def test_buffers_begin_on_blocks_and_are_used_again() -> None:
+    buffers = Buffers(4 * GRAIN)
+    one, other = buffers.take(1000), buffers.take(GRAIN)
+    for buffer in (one, other):
+        assert buffer.ctypes.data % 4096 == 0
+    address = one.ctypes.data
+    buffers.give(one)
+    assert buffers.take(5).ctypes.data == address
+    three = buffers.take(3 * GRAIN)
+    assert three.nbytes >= 3 * GRAIN
+    assert not any(np.shares_memory(a, b) for a, b in combinations([one, other, three], 2))
+
+
+def test_buffers_that_are_free_make_room_for_one_that_fits() -> None:
+    buffers = Buffers(4 * GRAIN)
+    for buffer in [buffers.take(GRAIN) for _ in range(4)]:
+        buffers.give(buffer)
+    buffers.give(buffers.take(4 * GRAIN))
+    assert buffers._held <= 4 * GRAIN
