@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import CONFIG_MAPPING
 
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.failures import (
@@ -210,6 +209,9 @@ def assert_sentence(text: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_absent_sizes_are_what_transformers_takes(family: str) -> None:
+    # Slow to import, and needed here alone.
+    from transformers import CONFIG_MAPPING
+
     theirs = CONFIG_MAPPING[family]()
     ours = FAMILY_LAYOUTS[family].config()
     for name in type(ours).model_fields.keys() & theirs.to_dict().keys() - {"dtype", "torch_dtype"}:
