@@ -118,8 +118,7 @@ def data_bytes_of(header: str) -> int:
         nodes = list(walk(parse(header)))
     except (ValueError, RecursionError):
         return 0
-    second = [node[1] for node in nodes if isinstance(node, list) and len(node) > 1]
-    ends = [int(n) for n in second if isinstance(n, Literal) and n.isascii() and n.isdigit() and len(n) < 6]
+    ends = [natural(node[1]) or 0 for node in nodes if isinstance(node, list) and len(node) > 1]
     return max((end for end in ends if end <= MAX_DATA_BYTES), default=0)
 
 
@@ -129,6 +128,12 @@ def walk(node: Node) -> Iterator[Node]:
     if isinstance(children, list):
         for child in children:
             yield from walk(child)
+
+
+def natural(node: Node) -> int | None:
+    """The number that is spelt, if it is one that Python reads without complaint."""
+    spelt = isinstance(node, Literal) and node.isascii() and node.isdigit() and len(node) < 100
+    return int(str(node)) if spelt else None
 
 
 def any_value(chance: random.Random) -> Node:
@@ -176,7 +181,7 @@ def _respell_number(entry: Object, chance: random.Random) -> None:
     if isinstance(numbers_, list) and numbers_:
         at = chance.randrange(len(numbers_))
         was = numbers_[at]
-        near = [str(int(was) + step) for step in (1, -1)] if isinstance(was, str) and was.isdigit() else ["0"]
+        near = [str(number + step) for step in (1, -1)] if (number := natural(was)) is not None else ["0"]
         respelt = [f"-{was}", f"{was}.0", f"{was}e0", "true", "false", *near, chance.choice(INTEGERS)]
         numbers_[at] = Literal(chance.choice(respelt))
 
@@ -222,8 +227,8 @@ def _broken_bytes(entry: Object, chance: random.Random) -> None:
 def _move(entry: Object, chance: random.Random) -> None:
     """A hole or an overlap: the right number of bytes at another place."""
     offsets, step = entry.pairs[2][1], chance.choice([1, 4, 8, -1, -4, -8])
-    if isinstance(offsets, list) and all(isinstance(each, str) and each.isdigit() for each in offsets):
-        entry.pairs[2] = ("data_offsets", numbers(*(max(0, int(str(each)) + step) for each in offsets)))
+    if isinstance(offsets, list):
+        entry.pairs[2] = ("data_offsets", numbers(*(max(0, (natural(each) or 0) + step) for each in offsets)))
 
 
 STEPS: list[Callable[[Object, random.Random], None]] = [
