@@ -87,6 +87,13 @@ def test_a_source_that_shrinks_before_it_is_read_is_noticed(plan: Plan, tmp_path
     assert not (tmp_path / "weights").exists()
 
 
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(plan: Plan, tmp_path: Path) -> None:
+    weights_file(plan).unlink()
+    os.mkfifo(weights_file(plan))
+    with pytest.raises(SourceChanged, match=str(weights_file(plan))):
+        run(plan, FileSink(tmp_path / "weights"))
+
+
 def change_while_reading(plan: Plan, weights: Path, change: str) -> None:
     """Shard, and change the source once some of it was read."""
     file = weights_file(plan)

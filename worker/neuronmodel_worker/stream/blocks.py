@@ -13,6 +13,9 @@ SLACK = 2 * BLOCK
 # Of what it is asked for at once, Linux reads no more than the device's read-ahead: 128 KiB unless somebody set it.
 READAHEAD_BYTES = 128 << 10
 
+# Not to wait for a writer where a pipe has taken a file's place.
+FLAGS = os.O_RDONLY | os.O_NONBLOCK
+
 
 class EndsEarly(Exception):
     """A file ends at `position`, before what was to be read."""
@@ -29,9 +32,9 @@ class ReadableFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.direct: int | None = None
-        self.cached = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.cached = os.open(path, FLAGS | os.O_CLOEXEC)
         try:
-            self.direct = open_direct(path, os.O_RDONLY)
+            self.direct = open_direct(path, FLAGS)
         except OSError:
             os.close(self.cached)
             raise
