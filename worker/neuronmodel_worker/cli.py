@@ -8,6 +8,7 @@ _MONOTONIC, _EPOCH = time.monotonic_ns(), time.time_ns()
 import argparse  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from contextlib import suppress  # noqa: E402
@@ -23,6 +24,8 @@ def run_and_exit() -> NoReturn:
     """The process's whole life. Everything is closed and written when `main` returns; to let Python take down a process
     that holds PyTorch costs 0.8 to 3 seconds on two busy processors, in which nobody gets anything, and would wait for
     answers that draining has given up."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback, until the command has its own way to end
     code = main()
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):

@@ -256,6 +256,19 @@ def test_a_signal_ends_it_and_leaves_what_was_there(number: int, code: int, ther
     assert everything(place.root) == before
 
 
+def test_a_signal_while_classes_are_made_is_a_signal(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException as stopped:
+            raise RuntimeError("Error calling __set_name__") from stopped
+
+    monkeypatch.setattr("neuronmodel_worker.host.shard.claimed", interrupted)
+    ended = here(*place.shard)
+    assert ended.code == 143
+    assert "Stopped by SIGTERM" in ended.sentence
+
+
 def test_a_killed_run_leaves_no_final_name_and_the_next_clears_up(place: Place) -> None:
     with place.held() as process:
         assert here("verify", place.output).code == exits.TRANSIENT

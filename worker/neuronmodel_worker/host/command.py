@@ -11,7 +11,7 @@ from pathlib import Path
 
 from neuronmodel_api import exits
 from neuronmodel_worker.failures import WorkerFailure
-from neuronmodel_worker.host.signals import Stopped, stop_on_signals
+from neuronmodel_worker.host.signals import Stopped, cause_of, stop_on_signals
 from neuronmodel_worker.host.terminal import complain, show_any_name
 
 ENV_DEBUG = "NEURONMODEL_DEBUG"
@@ -23,14 +23,13 @@ Command = Callable[[argparse.Namespace], None]
 
 def run_host_command(options: argparse.Namespace) -> int:
     """The exit code; see neuronmodel_api.exits. 128 + its number when a signal ended it."""
-    stop_on_signals()
-    show_any_name()
-    _open_many_files()
     try:
+        stop_on_signals()
+        show_any_name()
+        _open_many_files()
         _command(options.command)(options)
     except Stopped as stopped:
-        complain(options.command, f"Stopped by {stopped} before it was done; nothing half-done was left behind.")
-        return stopped.exit_code
+        return _stopped(options.command, stopped)
     except WorkerFailure as failure:
         complain(options.command, str(failure))
         return failure.exit_code
@@ -40,9 +39,16 @@ def run_host_command(options: argparse.Namespace) -> int:
         complain(options.command, "There is not enough memory. Use fewer threads, or a machine with more of it.")
         return exits.TRANSIENT
     except Exception as error:
+        if stopped_instead := cause_of(error):
+            return _stopped(options.command, stopped_instead)
         complain(options.command, _unforeseen(error))
         return exits.FAILED
     return exits.OK
+
+
+def _stopped(command: str, stopped: Stopped) -> int:
+    complain(command, f"Stopped by {stopped} before it was done; nothing half-done was left behind.")
+    return stopped.exit_code
 
 
 def _open_many_files() -> None:

@@ -15,6 +15,16 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
 
 
+def cause_of(error: Exception) -> Stopped | None:
+    """Python makes another exception of one that is raised while a class is made, as it is during imports."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, Stopped):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
 def stop_on_signals() -> None:
     """One that is ignored already (`nohup`, a job in the background of a script) stays ignored."""
     for number in SIGNALS:
