@@ -4,8 +4,9 @@ import ctypes
 import errno
 import fcntl
 import os
+import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 BLOCK = 4096
 """What places in files and memory are multiples of where the page cache is bypassed; no common device asks for more."""
+
+OPEN_FILES = 1 << 16
 
 WHOLE_FILE = "xxh3-128"
 """Digest over a file's bytes."""
@@ -113,6 +116,15 @@ def open_direct(path: Path, flags: int) -> int | None:
         if error.errno in NOT_DIRECT:
             return None
         raise
+
+
+def open_many_files() -> None:
+    """Every rank's file and every source file is open at once, some twice; shells allow 1,024 where more may be had."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def create_locked(path: Path) -> int:

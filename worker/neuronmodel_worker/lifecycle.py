@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from neuronmodel_api import exits, names
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.report import Failure, Stage
+from neuronmodel_worker.disk import open_many_files
 from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.report import FirstLine, StartClock
 
@@ -88,6 +89,7 @@ def run_command(
 ) -> int:
     """The exit code. Every failure is a sentence on stderr and in the last report; only a bug has a traceback too."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    open_many_files()
     log_file = termination_log or _existing(Path(names.TERMINATION_LOG))
     pod_uid = environment.get(names.ENV_POD_UID, "")
     try:

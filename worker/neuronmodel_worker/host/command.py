@@ -2,20 +2,18 @@
 
 import argparse
 import os
-import resource
 import signal
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from neuronmodel_api import exits
+from neuronmodel_worker.disk import open_many_files
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.host.signals import Stopped, cause_of, stop_on_signals
 from neuronmodel_worker.host.terminal import complain, show_any_name
 
 ENV_DEBUG = "NEURONMODEL_DEBUG"
-OPEN_FILES = 1 << 16
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
 Command = Callable[[argparse.Namespace], None]
@@ -26,7 +24,7 @@ def run_host_command(options: argparse.Namespace) -> int:
     try:
         stop_on_signals()
         show_any_name()
-        _open_many_files()
+        open_many_files()
         _command(options.command)(options)
     except Stopped as stopped:
         return _stopped(options.command, stopped)
@@ -49,15 +47,6 @@ def run_host_command(options: argparse.Namespace) -> int:
 def _stopped(command: str, stopped: Stopped) -> int:
     complain(command, f"Stopped by {stopped} before it was done; nothing half-done was left behind.")
     return stopped.exit_code
-
-
-def _open_many_files() -> None:
-    """Every rank's file and every source file is open at once, some twice; shells allow 1,024 where more may be had."""
-    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
-    if allowed != resource.RLIM_INFINITY and allowed < wanted:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _command(name: str) -> Command:

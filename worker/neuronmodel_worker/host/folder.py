@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from neuronmodel_worker.disk import WrittenFile, create_locked, lock_of_the_dead, sync, writing_to
+from neuronmodel_worker.disk import WrittenFile, sync, writing_to
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
 from neuronmodel_worker.host.failures import FolderInUse, FolderRefused
 from neuronmodel_worker.plan import Plan
@@ -74,9 +74,9 @@ class OutputFolder:
     old: Manifest | None = None
     removed: list[str] = field(default_factory=list)
     """Names of files that were not of this set."""
-    retired: Path | None = None
-    """Where the manifest is that was there, once it is out of force."""
-    _inodes: dict[int, int] = field(default_factory=dict)
+    _prepared: Path | None = None
+    """The new manifest under a temporary name."""
+    _entries: dict[str, FileEntry] = field(default_factory=dict)
 
     @property
     def weights(self) -> Path:
@@ -107,31 +107,29 @@ class OutputFolder:
             raise FolderRefused(f"{self.directory} holds a compiled model, not shards. Name another folder.")
         return found
 
-    def retire_manifest(self) -> None:
-        """Before files get the names that the manifest there knows; that of the same set stays true."""
-        if self.old and not (self._is_of_this_set(self.old) and self.old.tool_version == _manifest_version()):
-            self._inodes = _inodes(self.weights)
-            with writing_to(self.directory):
-                self.retired = (self.directory / MANIFEST).rename(_temporary(self.directory / MANIFEST))
-                sync(self.directory)
+    def prepare(self, files: Iterable[WrittenFile]) -> None:
+        """Before files get their names: the new manifest on the disk under a temporary name, the one that was there
+        out of force. That of the same set stays true."""
+        self._entries = {**self._kept(), **{f"{WEIGHTS}/{each.name}": _entry(each) for each in files}}
+        manifest = self._manifest(self._entries)
+        with writing_to(self.directory):
+            self._prepared = _temporary(self.directory / MANIFEST)
+            _write(self._prepared, manifest.model_dump_json(indent=1).encode())
+            if self.old and not (self._is_of_this_set(self.old) and self.old.tool_version == manifest.tool_version):
+                (self.directory / MANIFEST).unlink(missing_ok=True)
+
+    def seal(self) -> None:
+        """Every file has its name: make this one set of them."""
+        with writing_to(self.directory):
+            self._remove_others(self._entries)
+            if self._prepared:
+                self._prepared.replace(self.directory / MANIFEST)
+            sync(self.directory)
 
     def end(self) -> None:
-        """The manifest that was there is in force again if no file has got a name since it was not; else it goes."""
-        if not self.retired:
-            return
-        with suppress(OSError):
-            if self._inodes == _inodes(self.weights) and not (self.directory / MANIFEST).exists():
-                self.retired.rename(self.directory / MANIFEST)
-            self.retired.unlink(missing_ok=True)
-
-    def seal(self, files: Iterable[WrittenFile]) -> Manifest:
-        """Every file has its name: make this one set of them, with a manifest."""
-        entries = {**self._kept(), **{f"{WEIGHTS}/{each.name}": _entry(each) for each in files}}
-        manifest = self._manifest(entries)
-        with writing_to(self.directory):
-            self._remove_others(entries)
-            _write_whole(self.directory / MANIFEST, manifest.model_dump_json(indent=1).encode())
-        return manifest
+        if self._prepared:
+            with suppress(OSError):
+                self._prepared.unlink(missing_ok=True)
 
     def _kept(self) -> dict[str, FileEntry]:
         """Other ranks of this set, that an earlier run wrote and that are still there."""
@@ -170,8 +168,6 @@ class OutputFolder:
             if f"{WEIGHTS}/{path.name}" not in entries and not path.is_dir():
                 path.unlink()
                 self.removed.append(path.name)
-        if self.removed:
-            sync(self.weights)
 
 
 def _without_ranks(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,10 +185,6 @@ def _entry(file: WrittenFile) -> FileEntry:
     return FileEntry(nbytes=file.nbytes, digest=file.digest, algorithm=file.algorithm)
 
 
-def _inodes(weights: Path) -> dict[int, int]:
-    return {rank: path.lstat().st_ino for rank, path in rank_files(weights).items()}
-
-
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}{UNFINISHED}")
 
@@ -201,30 +193,17 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def _manifest_version() -> str:
-    return str(Manifest.model_fields["tool_version"].get_default(call_default_factory=True))
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Under a temporary name first; then it has its own, on the disk."""
-    temporary = _temporary(path)
-    descriptor = create_locked(temporary)
-    try:
-        with open(descriptor, "wb", closefd=False) as stream:
-            stream.write(content)
-        os.fsync(descriptor)
-        temporary.replace(path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-        os.close(descriptor)
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _remove_unfinished(directory: Path) -> None:
+    """Manifests of runs that died: who holds the folder's lock is the only one to write any."""
     for path in directory.glob(f".{MANIFEST}.*{UNFINISHED}"):
-        with lock_of_the_dead(path) as dead:
-            if dead:
-                path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -12,18 +12,6 @@ from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.stream import FileSink, Transferred, run
 
 
-class FolderSink(FileSink):
-    """Files of a folder whose former manifest goes before they get their names."""
-
-    def __init__(self, folder: OutputFolder) -> None:
-        super().__init__(folder.weights)
-        self._folder = folder
-
-    def finish(self) -> tuple[WrittenFile, ...]:
-        self._folder.retire_manifest()
-        return super().finish()
-
-
 def shard(options: argparse.Namespace) -> None:
     """Raises a WorkerFailure, having left nothing that is not whole."""
     plan = open_plan(options)
@@ -31,8 +19,7 @@ def shard(options: argparse.Namespace) -> None:
     began = time.monotonic()
     with claimed(options.output, plan) as folder:
         files = _write(plan, folder, options)
-        ignore_signals()
-        folder.seal(files)
+        folder.seal()
     seconds = time.monotonic() - began
     if folder.removed:
         note("shard", f"removed {', '.join(folder.removed)} from {folder.weights}: of other shards than these")
@@ -44,9 +31,13 @@ def shard(options: argparse.Namespace) -> None:
 
 
 def _write(plan: Plan, folder: OutputFolder, options: argparse.Namespace) -> tuple[WrittenFile, ...]:
+    def before_publish(files: tuple[WrittenFile, ...]) -> None:
+        ignore_signals()
+        folder.prepare(files)
+
     with progress("shard", "written", plan.output_bytes, options.quiet) as show:
 
         def reached(so_far: Transferred) -> None:
             show(so_far.bytes_written)
 
-        return run(plan, FolderSink(folder), reached, threads=threads_of(options)).files
+        return run(plan, FileSink(folder.weights, before_publish), reached, threads=threads_of(options)).files

@@ -1,6 +1,7 @@
 """Writes the files that NxD Inference reads, one a rank, under temporary names until each is whole and on disk."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -114,13 +115,17 @@ class FileSink:
     """`tp{rank}_sharded_checkpoint.safetensors` for every rank of a plan, in `directory`.
 
     Raises ArtifactsVolumeFull or ArtifactsUnwritable. Until `finish` nothing has a final name, and what a dead run left
-    in the directory is removed at `open`.
+    in the directory is removed at `open`. `before_publish` is called with what `finish` returns, when every file is on
+    the disk and before the first has its final name.
     """
 
     buffered = True
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, before_publish: Callable[[tuple[WrittenFile, ...]], None] = lambda files: None
+    ) -> None:
         self.directory = directory
+        self._before_publish = before_publish
         self._files: list[RankFile] = []
         self._lent: dict[int, Array] = {}
         self._needed = 0
@@ -166,6 +171,7 @@ class FileSink:
         with writing_to(self.directory, self._needed):
             with ThreadPoolExecutor(SYNCING_THREADS, thread_name_prefix="sync") as pool:
                 written = tuple(pool.map(RankFile.settle, self._files))
+            self._before_publish(written)
             for file in self._files:
                 file.publish()
             sync(self.directory)
