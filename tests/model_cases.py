@@ -10,6 +10,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from neuronmodel_worker.checkpoint import DTYPE_BITS, Checkpoint, SourceFile, TensorSource
+from tests import reference_layout
 from tests.generated import DTYPES
 from tests.nxdi_flags import NO_EFFECT, NO_LAYOUT, OFF, UNKNOWN_EFFECT
 from tests.reference_layout import DEFAULTS, DIVIDED_HEADS, SPARSE, refusals
@@ -17,21 +18,8 @@ from tests.reference_layout import DEFAULTS, DIVIDED_HEADS, SPARSE, refusals
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3_moe"]
 
 TYPES = st.sampled_from(["bfloat16", "float16", "float32"])
-SWITCHES = [
-    "fused_qkv",
-    "vocab_parallel",
-    "sequence_parallel_enabled",
-    "qkv_kernel_enabled",
-    "qkv_nki_kernel_enabled",
-    "mlp_kernel_enabled",
-    "mlp_tkg_nki_kernel_enabled",
-    "out_proj_kernel_enabled",
-    "attn_block_tkg_nki_kernel_enabled",
-    "attn_tkg_nki_kernel_enabled",
-    "attn_tkg_builtin_kernel_enabled",
-    "attn_kernel_enabled",
-    "fused_rmsnorm_skip_gamma",
-]
+# attn_block_cte_nki_kernel_enabled needs four others; attn_kernel_enabled has no effect.
+SWITCHES = [*(name for name in reference_layout.SWITCHES if "cte" not in name), "attn_kernel_enabled"]
 # So that a drawn set of switches is not nearly always one that transposes the output projection.
 RARE = {name for name in SWITCHES if name.startswith(("attn_block", "attn_tkg"))}
 CTE_KERNEL = {

@@ -65,8 +65,9 @@ def rounds_of(case: Case, asked: int) -> int:
 
 
 LLAMA_8B = Model(hidden=4096, intermediate=14336, layers=5, query_heads=32, key_value_heads=8, vocabulary=128256)
+LLAMA_405B = Model(hidden=16384, intermediate=53248, layers=126, query_heads=128, key_value_heads=8, vocabulary=128256)
 # A vocabulary of one row a rank: 4 MB of embeddings and head beside 6.4 GB of layer.
-LAYER_OF_405B = Model(hidden=16384, intermediate=53248, layers=1, query_heads=128, key_value_heads=8, vocabulary=64)
+LAYER_OF_405B = replace(LLAMA_405B, layers=1, vocabulary=64)
 # Two layers, 12.7 GB, and 3.4 GB of embeddings and head, less than the model's own 8.4 GB.
 PART_OF_405B = replace(LAYER_OF_405B, layers=2, vocabulary=51200)
 MIXTRAL = Model(hidden=4096, intermediate=14336, layers=2, query_heads=32, key_value_heads=8, vocabulary=64, experts=8)

@@ -8,16 +8,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from hack.bench.cases import COMMAND_OF_405B, LAYER_OF_405B
+from hack.bench.cases import COMMAND_OF_405B, LLAMA_405B
 from hack.bench.checkpoints import write_headers
 from hack.bench.failures import BenchFailed
 from hack.bench.statistics import Verdict, median
 
 NAME = "commands"
-HEADERS_OF_405B = replace(LAYER_OF_405B, layers=126, vocabulary=128256)
 PROGRAM = Path(sys.executable).parent / "neuronmodel"
 
 
@@ -55,7 +54,7 @@ def time_commands(scratch: Path, runs: int) -> list[CommandTimes]:
 def _headers_of_405b(directory: Path) -> Iterator[Path]:
     shutil.rmtree(directory, ignore_errors=True)
     try:
-        write_headers(directory, HEADERS_OF_405B)
+        write_headers(directory, LLAMA_405B)
         (directory / "neuron_config.json").write_text(json.dumps(COMMAND_OF_405B))
         yield directory
     finally:

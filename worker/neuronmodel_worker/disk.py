@@ -22,6 +22,7 @@ BLOCK = 4096
 """What places in files and memory are multiples of where the page cache is bypassed; no common device asks for more."""
 
 OPEN_FILES = 1 << 16
+UNFINISHED = ".partial"
 
 WHOLE_FILE = "xxh3-128"
 """Digest over a file's bytes."""
@@ -35,6 +36,11 @@ class WrittenFile:
     nbytes: int
     digest: str
     algorithm: str = WHOLE_FILE
+
+
+def temporary_beside(path: Path) -> Path:
+    """A hidden name for a file until it is whole; what ends in UNFINISHED and has no living writer can be removed."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}{UNFINISHED}")
 
 
 def free_bytes(path: Path) -> int:

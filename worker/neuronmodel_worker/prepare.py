@@ -16,11 +16,9 @@ from neuronmodel_worker.plan import Plan, make_plan
 from neuronmodel_worker.serve.admin import admin_server
 from neuronmodel_worker.serve.metrics import Metrics
 from neuronmodel_worker.store import COMPILED, SHARDS, Kind, SealedSet, Store
-from neuronmodel_worker.stream import FileSink, StreamResult, Transferred, run
+from neuronmodel_worker.stream import WEIGHTS, FileSink, StreamResult, Transferred, run
 
 log = logging.getLogger(__name__)
-
-WEIGHTS = "weights"
 
 
 def prepare(job: Run) -> None:

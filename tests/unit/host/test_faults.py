@@ -14,6 +14,7 @@ import pytest
 
 from neuronmodel_api import exits
 from tests.unit.host.commands import MODES_COUNT, PYTHON, Place, files, here, neuronmodel
+from tests.volumes import volume_in_memory
 
 # What becomes of the file of fields, and what the sentence says of it.
 BAD_FIELDS: dict[str, tuple[bytes, str]] = {
@@ -171,14 +172,9 @@ def test_what_is_missing_on_the_command_line_is_named(place: Place) -> None:
 
 @pytest.fixture
 def small_volume(place: Place) -> Iterator[Path]:
-    """A file system in memory with less room than the shards need. Only root can make one."""
-    directory = place.root / "volume"
-    directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=65536", "tmpfs", str(directory)]
-    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a file system of its own needs root")
-    yield directory
-    subprocess.run(["umount", str(directory)], check=True)
+    """A file system in memory with less room than the shards need."""
+    with volume_in_memory(place.root / "volume", 65536) as directory:
+        yield directory
 
 
 def remount(volume: Path, option: str) -> None:

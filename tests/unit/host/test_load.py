@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from hack.bench.cases import COMMAND_OF_405B, LLAMA_405B
+from hack.bench.checkpoints import write_headers
 from neuronmodel_api import exits
 from neuronmodel_worker.host import memory
 from tests.unit.host.commands import Place, here, neuronmodel
-from tests.unit.host.sparse import FLAGS_405B, LLAMA_405B, write_sparse_checkpoint
 
 
 def test_it_says_what_it_took(place: Place) -> None:
@@ -24,8 +25,8 @@ def test_it_says_what_it_took(place: Place) -> None:
 
 def test_more_than_the_memory_holds_is_refused_with_both_figures(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    write_sparse_checkpoint(place.model, LLAMA_405B)
-    place.configure(**FLAGS_405B)
+    write_headers(place.model, LLAMA_405B)
+    place.configure(**COMMAND_OF_405B)
     ended = here("load", *place.source)
     assert ended.code == exits.TRANSIENT
     needed, available = (int(figure.replace(",", "")) for figure in re.findall(r"[\d,]{9,}", ended.sentence))

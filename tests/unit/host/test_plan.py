@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from hack.bench.cases import COMMAND_OF_405B, LLAMA_405B
+from hack.bench.checkpoints import write_headers
 from neuronmodel_api import exits
 from neuronmodel_worker.host import probe
 from tests.unit.host.commands import Place, described, here, neuronmodel
-from tests.unit.host.sparse import FLAGS_405B, LLAMA_405B, write_sparse_checkpoint
 
 # What Python's buffered reading takes of a file beyond what it is asked for.
 READ_AHEAD_BYTES = 16 << 10
@@ -110,9 +111,9 @@ def test_what_shard_would_refuse_is_refused(place: Place) -> None:
 def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, int]:
     """Llama 3.1 405B's headers, and how many bytes they are."""
     place = Place(tmp_path_factory.mktemp("big"))
-    headers = write_sparse_checkpoint(place.model, LLAMA_405B)
-    place.configure(**FLAGS_405B)
-    return place, headers
+    write_headers(place.model, LLAMA_405B)
+    place.configure(**COMMAND_OF_405B)
+    return place, sum(path.stat().st_size for path in place.model.iterdir()) - LLAMA_405B.nbytes
 
 
 def bytes_read_so_far() -> int:

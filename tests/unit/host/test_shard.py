@@ -15,8 +15,8 @@ from neuronmodel_api import exits
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.plan import make_plan
 from neuronmodel_worker.store import shards_key
+from tests.model_cases import decoder_tensors
 from tests.unit.host.commands import Place, described, files, here, neuronmodel
-from tests.unit.host.sparse import llama_tensors
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 # A case of each family, partial ranks, and the 405B command's flags.
@@ -159,7 +159,7 @@ def test_a_warning_of_the_plan_is_shown(place: Place) -> None:
 def biased_mistral(config: dict[str, Any]) -> dict[str, Any]:
     """A case of a family without biases, whose checkpoint has some."""
     described = {**config, "model_type": "mistral", "head_dim": 16}
-    tensors = [*llama_tensors(described), ["model.layers.0.self_attn.q_proj.bias", [64]]]
+    tensors = [*decoder_tensors(described), ["model.layers.0.self_attn.q_proj.bias", [64]]]
     return {"hf_config": described, "tensors": tensors, "dtype": "bfloat16", "neuron_config": {"tp_degree": 2}}
 
 

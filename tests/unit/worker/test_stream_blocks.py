@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from neuronmodel_worker.stream import FileSink, Sizes, rank_file_name, read_rank
 from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
 from neuronmodel_worker.stream.memory import fresh
 from tests.unit.worker.sharding import small_plan, small_source
+from tests.volumes import volume_in_memory
 
 TRANSPOSING = {"fused_qkv": True, "qkv_kernel_enabled": True, "mlp_kernel_enabled": True}
 ROOM = 1 << 16
@@ -123,15 +123,8 @@ def test_any_range_is_read(tmp_path: Path, position: int, nbytes: int) -> None:
 
 def test_shards_on_a_file_system_in_memory(plan: Plan, tmp_path: Path) -> None:
     expected = shards(plan, tmp_path / "disk")
-    volume = tmp_path / "volume"
-    volume.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64M", "tmpfs", str(volume)]
-    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a file system of its own needs root")
-    try:
+    with volume_in_memory(tmp_path / "volume", 64 << 20) as volume:
         assert shards(plan, volume / "weights") == expected
-    finally:
-        subprocess.run(["umount", str(volume)], check=True)
 
 
 def test_room_is_promised_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

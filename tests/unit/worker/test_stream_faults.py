@@ -20,6 +20,7 @@ from neuronmodel_worker.failures import (
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.stream import FileSink, Sizes, TensorSink, Transferred, rank_file_name, read_rank_files, run
 from tests.unit.worker.sharding import small_plan, small_source
+from tests.volumes import volume_in_memory
 
 TOP = Path(__file__).parents[3]
 
@@ -31,14 +32,9 @@ def plan(tmp_path: Path) -> Plan:
 
 @pytest.fixture
 def small_volume(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB, less than the shards need. Only root can make one."""
-    directory = tmp_path / "volume"
-    directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=65536", "tmpfs", str(directory)]
-    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a file system of its own needs root")
-    yield directory
-    subprocess.run(["umount", str(directory)], check=True)
+    """A file system of 64 KiB, less than the shards need."""
+    with volume_in_memory(tmp_path / "volume", 65536) as directory:
+        yield directory
 
 
 def weights_file(plan: Plan) -> Path:

@@ -172,9 +172,11 @@ class PageCacheOfTest:
         self.fetched: list[str] = []
         self.forgotten: list[str] = []
         self.gate = threading.Semaphore(0)
+        self.begun = threading.Semaphore(0)
 
     def fetch(self, source: TensorSource, start: int, nbytes: int) -> None:
         if start == 0:
+            self.begun.release()
             assert self.always or self.gate.acquire(timeout=10)
             self.fetched.append(source.name)
 
@@ -236,6 +238,25 @@ def test_two_sources_are_fetched_ahead_and_forgotten_after_their_last_pass(sourc
     assert cache.forgotten == [sources[0].name]
     assert there.acquire(timeout=10)
     assert cache.fetched == [each.name for each in sources[:3]]
+    fetcher.close()
+
+
+def test_a_source_that_comes_after_its_last_pass_is_forgotten_and_keeps_no_other_out(source: Path) -> None:
+    first, *others = [read.source for read in small_plan(source).reads.values()][:3]
+    cache, there = PageCacheOfTest(), threading.Semaphore(0)
+    fetcher = Fetcher(cache, there.release)
+    fetcher.want([first])
+    assert cache.begun.acquire(timeout=10)
+    fetcher.passed([first])
+    cache.forgotten.clear()
+    for _ in range(3):
+        cache.gate.release()
+    assert there.acquire(timeout=10)
+    assert cache.forgotten == [first.name]
+    for each in others:
+        fetcher.want([each])
+        assert there.acquire(timeout=10)
+    assert fetcher.has(others)
     fetcher.close()
 
 

@@ -11,11 +11,11 @@ from typing import Any
 from neuronmodel_worker.checkpoint import TensorSource, read_header
 from neuronmodel_worker.disk import WrittenFile
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable, BadInput
-from neuronmodel_worker.host.folder import RANK_FILE, WEIGHTS
+from neuronmodel_worker.host.folder import RANK_FILE
 from neuronmodel_worker.plan import RANK_DTYPE, RANK_NBYTES
 from neuronmodel_worker.store import shards_key
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest
-from neuronmodel_worker.stream import Transferred, check_rank_file, rank_file_name
+from neuronmodel_worker.stream import WEIGHTS, Transferred, check_rank_file, rank_file_name
 
 # How the names of the tensors end that hold the number of the rank they are in.
 RANK_TENSORS = ("rank_util.rank", "spmd_rank.rank")

@@ -18,16 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from neuronmodel_worker.disk import WrittenFile, sync, writing_to
+from neuronmodel_worker.disk import UNFINISHED, WrittenFile, sync, temporary_beside, writing_to
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
 from neuronmodel_worker.host.failures import FolderInUse, FolderRefused
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.store import SHARDS, shards_inputs, shards_key
 from neuronmodel_worker.store.manifest import MANIFEST, FileEntry, Manifest, read_manifest
-from neuronmodel_worker.stream import rank_file_name
+from neuronmodel_worker.stream import WEIGHTS, rank_file_name
 
-WEIGHTS = "weights"
-UNFINISHED = ".partial"
 RANK_FILE = re.compile(r"tp(0|[1-9][0-9]*)_sharded_checkpoint\.safetensors")
 # The two inputs of a key that say which ranks are there, and nothing of any rank's bytes.
 RANK_INPUTS = ("start_rank", "local_ranks")
@@ -113,7 +111,7 @@ class OutputFolder:
         self._entries = {**self._kept(), **{f"{WEIGHTS}/{each.name}": _entry(each) for each in files}}
         manifest = self._manifest(self._entries)
         with writing_to(self.directory):
-            self._prepared = _temporary(self.directory / MANIFEST)
+            self._prepared = temporary_beside(self.directory / MANIFEST)
             _write(self._prepared, manifest.model_dump_json(indent=1).encode())
             if self.old and not (self._is_of_this_set(self.old) and self.old.tool_version == manifest.tool_version):
                 (self.directory / MANIFEST).unlink(missing_ok=True)
@@ -183,10 +181,6 @@ def _rank_of(name: str) -> int:
 
 def _entry(file: WrittenFile) -> FileEntry:
     return FileEntry(nbytes=file.nbytes, digest=file.digest, algorithm=file.algorithm)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}{UNFINISHED}")
 
 
 def _size(path: Path) -> int | None:

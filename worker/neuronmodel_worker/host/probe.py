@@ -5,11 +5,12 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from neuronmodel_worker.checkpoint import SourceFile
+from neuronmodel_worker.disk import open_direct
 
 MAX_BYTES = 256 << 20
 MAX_SECONDS = 1.5
@@ -72,9 +73,9 @@ def _timed(
 
 
 def _open(path: Path, flags: int) -> tuple[int, bool]:
-    with suppress(OSError):
-        return os.open(path, flags | os.O_CLOEXEC | os.O_DIRECT, 0o600), True
-    return os.open(path, flags | os.O_CLOEXEC, 0o600), False
+    if (descriptor := open_direct(path, flags)) is not None:
+        return descriptor, True
+    return os.open(path, flags | os.O_CLOEXEC), False
 
 
 @contextmanager

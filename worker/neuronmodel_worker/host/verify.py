@@ -15,11 +15,12 @@ from pathlib import Path
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
 from neuronmodel_worker.host.examine import Examined, contradictions, differences, examine, holes, ranks_of
 from neuronmodel_worker.host.failures import FolderRefused, SetDamaged
-from neuronmodel_worker.host.folder import WEIGHTS, lock_folder, rank_files
+from neuronmodel_worker.host.folder import lock_folder, rank_files
 from neuronmodel_worker.host.inputs import threads_of
 from neuronmodel_worker.host.terminal import duration, in_units, progress, rate, say
 from neuronmodel_worker.store import SHARDS
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest, read_manifest
+from neuronmodel_worker.stream import WEIGHTS
 
 
 def verify(options: argparse.Namespace) -> None:

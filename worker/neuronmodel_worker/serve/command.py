@@ -23,7 +23,7 @@ from neuronmodel_worker.engines import CompiledModel, Engine, LoadedModel, Sampl
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsOutdated, SourceChanged
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.plan import Plan
-from neuronmodel_worker.prepare import WEIGHTS, disk_rates, open_source
+from neuronmodel_worker.prepare import disk_rates, open_source
 from neuronmodel_worker.serve.admin import PortTaken, admin_server
 from neuronmodel_worker.serve.api import Api
 from neuronmodel_worker.serve.generation import Generation
@@ -31,7 +31,7 @@ from neuronmodel_worker.serve.keys import ApiKey
 from neuronmodel_worker.serve.metrics import Metrics
 from neuronmodel_worker.serve.text import Text, load_text
 from neuronmodel_worker.store import COMPILED, SHARDS, Kind, SealedSet, Store
-from neuronmodel_worker.stream import RankTensor, TensorSink, Transferred, read_rank_files, run
+from neuronmodel_worker.stream import WEIGHTS, RankTensor, TensorSink, Transferred, read_rank_files, run
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from neuronmodel_worker.disk import WrittenFile
 from neuronmodel_worker.stream.filesink import FileSink
 from neuronmodel_worker.stream.meter import Progress, Transferred
-from neuronmodel_worker.stream.rankfile import rank_file_name
+from neuronmodel_worker.stream.rankfile import WEIGHTS, rank_file_name
 from neuronmodel_worker.stream.readback import check_rank_file, read_rank_files
 from neuronmodel_worker.stream.run import THREADS, StreamResult, buffer_bytes, run
 from neuronmodel_worker.stream.sinks import RankTensor, Sink, TensorSink
@@ -11,6 +11,7 @@ from neuronmodel_worker.stream.steps import Sizes
 
 __all__ = [
     "THREADS",
+    "WEIGHTS",
     "FileSink",
     "Progress",
     "RankTensor",

@@ -50,22 +50,13 @@ class ReadableFile:
         done = 0
         while self.direct is not None and done < lead + nbytes:
             stop = -(-(lead + nbytes) // BLOCK) * BLOCK
-            count = self._read_direct(buffer[done:stop], position - lead + done)
+            count = _read_direct(self.direct, buffer[done:stop], position - lead + done)
             done += count
             if done % BLOCK or not count:
                 break
         if (already := max(0, done - lead)) < nbytes:
             self.read_cached(position + already, data[already:])
         return data
-
-    def _read_direct(self, into: Array, position: int) -> int:
-        """How many bytes were read; none where the file system does not do it after all."""
-        try:
-            return os.preadv(self.direct or -1, [into.data], position)
-        except OSError as error:
-            if error.errno in NOT_DIRECT:
-                return 0
-            raise
 
     def read_cached(self, position: int, into: Array) -> None:
         view = into.data
@@ -88,3 +79,13 @@ class ReadableFile:
     def close(self) -> None:
         for descriptor in self.descriptors:
             os.close(descriptor)
+
+
+def _read_direct(descriptor: int, into: Array, position: int) -> int:
+    """How many bytes were read; none where the file system does not do it after all."""
+    try:
+        return os.preadv(descriptor, [into.data], position)
+    except OSError as error:
+        if error.errno in NOT_DIRECT:
+            return 0
+        raise

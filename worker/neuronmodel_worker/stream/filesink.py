@@ -12,6 +12,7 @@ import xxhash
 from neuronmodel_worker.disk import (
     BLOCK,
     NOT_DIRECT,
+    UNFINISHED,
     WrittenFile,
     allocate,
     create_locked,
@@ -19,6 +20,7 @@ from neuronmodel_worker.disk import (
     open_direct,
     require_space,
     sync,
+    temporary_beside,
     writing_to,
 )
 from neuronmodel_worker.plan import RANK_NBYTES, Plan
@@ -35,7 +37,6 @@ from neuronmodel_worker.stream.rankfile import (
 from neuronmodel_worker.stream.steps import Step
 from neuronmodel_worker.stream.writeback import Writeback
 
-UNFINISHED = ".partial"
 SYNCING_THREADS = 8
 
 
@@ -45,7 +46,7 @@ class RankFile:
     def __init__(self, directory: Path, rank: int, layout: RankFileFormat, writeback: Writeback) -> None:
         self.rank = rank
         self.final = directory / rank_file_name(rank)
-        self.temporary = directory / f".{self.final.name}.{os.getpid()}.{os.urandom(4).hex()}{UNFINISHED}"
+        self.temporary = temporary_beside(self.final)
         self.layout = layout
         self.digests = {tensor.name: xxhash.xxh3_128() for tensor in layout.order}
         self.direct: int | None = None

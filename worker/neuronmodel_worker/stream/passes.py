@@ -67,6 +67,10 @@ class Fetcher:
                 self._cache.fetch(source, start, min(self.PIECE_BYTES, source.nbytes - start))
             with self._changed:
                 self._there.add(source.name)
+                too_late = not self._passes[source.name]
+                self._unfinished -= too_late
+            if too_late:
+                self._cache.forget(source)
             self._fetched()
 
     def _next(self) -> TensorSource | None:

@@ -18,6 +18,10 @@ TENSOR_DIGESTS = "xxh3-128-tensors"
 """The name of `combine_digests` in a manifest."""
 
 
+WEIGHTS = "weights"
+"""The folder that NxD Inference looks for rank files in."""
+
+
 def rank_file_name(rank: int) -> str:
     return f"tp{rank}_sharded_checkpoint.safetensors"
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from neuronmodel_worker.disk import WrittenFile
-from neuronmodel_worker.layouts.geometry import Part
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter, Progress
@@ -136,10 +135,11 @@ class _Run:
         piece = copy.piece
         source = rows[piece.row : piece.row + piece.rows, piece.column : piece.column + piece.columns]
         into = frame[piece.at_row : piece.at_row + piece.rows, piece.at_column : piece.at_column + piece.columns]
-        fill(into, dtype, source, source_dtype, self._factor(copy.part, copy))
+        fill(into, dtype, source, source_dtype, self._factor(copy))
 
-    def _factor(self, part: Part, copy: Copy) -> tuple[Array, str] | None:
-        if part.factor is None:
+    def _factor(self, copy: Copy) -> tuple[Array, str] | None:
+        factor = copy.part.factor
+        if factor is None:
             return None
-        vector = self.reader.factors[part.factor.name].view(STORAGE[part.factor.dtype])
-        return vector[copy.first_column : copy.first_column + copy.piece.columns], part.factor.dtype
+        vector = self.reader.factors[factor.name].view(STORAGE[factor.dtype])
+        return vector[copy.first_column : copy.first_column + copy.piece.columns], factor.dtype

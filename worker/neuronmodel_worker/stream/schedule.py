@@ -119,7 +119,7 @@ def most_memory(plan: Plan, threads: int, sizes: Sizes, buffered: bool) -> int:
         memory = sorted(task.memory_bytes for task in unit_tasks(unit.targets, len(plan.ranks), sizes, buffered))
         largest += [nbytes for nbytes in memory[-threads:] for _ in range(min(count, threads))]
     largest.sort()
-    return min(sum(largest[-threads:]), max(sizes.memory_bytes, *largest[-1:], 0))
+    return min(sum(largest[-threads:]), max(sizes.memory_bytes, largest[-1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,9 +90,8 @@ def batches(targets: Iterable[Target], num_ranks: int, sizes: Sizes, buffered: b
     what is read is soon let go. `buffered`: the frames of a batch take up memory until they are written."""
     keyed: list[tuple[int, int, Batch]] = []
     for target in targets:
-        latest: dict[int, int] = {}
         for index, block in enumerate(target.blocks):
-            latest.clear()
+            latest: dict[int, int] = {}
             for batch in _batches(target, block, index, num_ranks, sizes, buffered):
                 row = 0
                 for step in batch.steps:
@@ -144,17 +143,13 @@ def _passes(target: Target, block: Block, index: int, num_ranks: int, held_bytes
     """As few passes over the source as the memory for the frames allows, each for the columns of some ranks."""
     stored_row = block.rows * STORAGE[target.dtype].itemsize
     at_once = max(1, held_bytes // max(1, stored_row))
-    if block.columns * num_ranks <= at_once:
-        everything = tuple(_step(target, block, rank, 0, block.rows, 0, block.columns) for rank in range(num_ranks))
-        yield Batch(index, everything)
-        return
-    if block.columns <= at_once:
-        each = at_once // block.columns
-        each = -(-num_ranks // -(-num_ranks // each))  # evenly
+    if ranks_at_once := at_once // block.columns:
+        passes = -(-num_ranks // ranks_at_once)
+        each = -(-num_ranks // passes)  # evenly
         for first in range(0, num_ranks, each):
             ranks = range(first, min(first + each, num_ranks))
             steps = tuple(_step(target, block, rank, 0, block.rows, 0, block.columns) for rank in ranks)
-            yield Batch(index, steps, in_passes=True)
+            yield Batch(index, steps, in_passes=passes > 1)
         return
     for rank in range(num_ranks):
         for column, columns in bands(block.columns, at_once, stored_row):
