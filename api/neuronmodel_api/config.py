@@ -16,6 +16,37 @@ class Engine(StrEnum):
 class Strategy(StrEnum):
     SHARD_ON_COMPILE = "ShardOnCompile"
     SHARD_ON_LOAD = "ShardOnLoad"
+    AUTO = "Auto"
+    """`prepare` chooses one of the others; nothing serves by this one."""
+
+
+class Seal(StrEnum):
+    BEFORE = "Before"
+    """`prepare` writes the shards; the start reads them."""
+    BEHIND = "Behind"
+    """The start shards the checkpoint as it loads, and writes the shards when the model answers."""
+
+
+class Verification(StrEnum):
+    QUICK = "Quick"
+    """Manifest, sizes, headers."""
+    FULL = "Full"
+    """Every byte as well."""
+
+
+class History(Tolerant):
+    """What `Auto` learns from: the starts that `status.starts` still tells of, and what was chosen before."""
+
+    former_strategy: Strategy | None = None
+    """In force when this was asked for; None: nothing was."""
+    starts: int = 0
+    """That became ready, or are on their way to it."""
+    sources: int = 0
+    """Different contents of the source that they loaded; at least 1 where there was a start."""
+    read_bytes_per_second: int | None = None
+    """Of the latest start that read sealed shards from the artifacts volume."""
+    sharded_bytes_per_second: int | None = None
+    """Of the latest start that sharded the checkpoint while it loaded, in bytes of the checkpoint."""
 
 
 class WorkerConfig(Tolerant):
@@ -29,6 +60,10 @@ class WorkerConfig(Tolerant):
     """What the pod was made from (inputs hash of a Job, template hash of a Deployment); its report carries it back."""
     engine: Engine = Engine.NEURON
     strategy: Strategy = Strategy.SHARD_ON_COMPILE
+    """Serve: never Auto."""
+    seal: Seal = Seal.BEFORE
+    """With ShardOnCompile."""
+    verification: Verification = Verification.QUICK
     source_path: str | None = None
     """The checkpoint's directory inside the pod; None for cleanup."""
     source_display: str = ""
@@ -42,12 +77,22 @@ class WorkerConfig(Tolerant):
     """pad_token_id and the like, which go to transformers' GenerationConfig."""
     artifacts_path: str = "/artifacts"
     scratch_path: str = "/scratch"
+    scratch_tier: bool = False
+    """Whether the scratch volume keeps copies of what is loaded: only one that the spec names is big enough."""
+    scratch_limit_bytes: int | None = None
+    """What a pod may write to its scratch volume before it is evicted; None: as much as fits."""
     compiled_key: str | None = None
     """Serve only: what prepare returned."""
     shards_key: str | None = None
     """Serve only, with ShardOnCompile."""
     source_fingerprint: str | None = None
     """Serve only: what prepare saw; another one now means `SourceChanged`."""
+    source_content: str | None = None
+    """Serve only: what prepare found the source's content to be, a part of the shards' key."""
+    keys_in_use: tuple[str, ...] = ()
+    """Prepare and cleanup: of sets that templates of worker pods name, on this artifacts volume; not collected."""
+    history: History | None = None
+    """Prepare with Auto only."""
     serving_port: int = 8000
     admin_port: int = 9808
     api_key_file: str | None = None

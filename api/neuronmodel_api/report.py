@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
+from neuronmodel_api.config import Strategy
 from neuronmodel_api.model import Tolerant
 
 MAX_REPORT_BYTES: Final = 64 * 1024
@@ -14,11 +15,18 @@ MAX_TERMINATION_BYTES: Final = 4095
 MAX_MISSED: Final = 800
 """Characters of `Result.missed`."""
 MAX_PHASES: Final = 64
+MAX_NOTES: Final = 4
+MAX_NOTE: Final = 300
+"""Characters of a note, and of a sentence in a choice."""
 
 # A worker runs a user's image: what the definition would refuse in status is no report. Bounds may grow, not shrink.
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", max_length=128)]
 Name = Annotated[str, StringConstraints(max_length=256)]
 Amount = Annotated[int, Field(ge=0, lt=2**63)]
+Sentence = Annotated[str, StringConstraints(max_length=MAX_NOTE)]
+Cache = Literal["Hit", "Miss"]
+Tier = Literal["Source", "Artifacts", "Scratch"]
+"""What a start loaded the weights from: the checkpoint, the artifacts volume, or the copy on the scratch volume."""
 Milliseconds = Annotated[int, Field(ge=0, lt=2**40)]
 """Up to 34 years: what a date can still be added to."""
 
@@ -72,26 +80,91 @@ class Failure(Tolerant):
     """Trying again without a change is useless."""
 
 
+class Choice(Tolerant):
+    """What `Auto` chose, and from what: docs/strategies.md has the formula."""
+
+    strategy: Strategy
+    reason: Word
+    message: Sentence
+    source_bytes: Amount
+    shard_bytes: Amount
+    load_bytes_per_second: Amount
+    """Of the checkpoint, when a start shards it."""
+    read_bytes_per_second: Amount
+    """Of sealed shards."""
+    write_bytes_per_second: Amount
+    starts_per_source: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,6}(\.[0-9]{1,2})?$")]
+    """A decimal: how often the same weights are expected to be loaded."""
+    on_compile_milliseconds: Milliseconds
+    """Expected for loading, a start: with building's share."""
+    on_load_milliseconds: Milliseconds
+    """Expected for loading, a start."""
+
+
 class Result(Tolerant):
     """What prepare found or made."""
 
     source_fingerprint: Name
+    """Of names, sizes and times."""
+    source_content: Name | None = None
+    """The same as long as the weights are the same, as far as prepare could tell without reading them in vain."""
     model_type: Name
     compiled_key: Name
     shards_key: Name | None = None
     """None with ShardOnLoad."""
-    cache: Literal["Hit", "Miss"]
+    strategy: Strategy | None = None
+    """In force: what was asked for, or what Auto chose."""
+    choice: Choice | None = None
+    """With Auto."""
+    cache: Cache
     """Hit: nothing had to be built; Miss."""
+    compiled_cache: Cache | None = None
+    shards_cache: Cache | None = None
+    """None with ShardOnLoad, and where shards are sealed behind and not there yet."""
     missed: Annotated[str, StringConstraints(max_length=MAX_MISSED)] | None = None
     """On a miss, what was built and why, in a sentence."""
     bytes: Amount = 0
     """Of the artifacts in use."""
     source_bytes: Amount = 0
+    quarantined: Annotated[tuple[Sentence, ...], Field(max_length=MAX_NOTES)] = ()
+    """Why sets failed their check and were taken apart, a sentence each."""
+
+
+class Note(Tolerant):
+    """What did not keep a start from going on, and is worth knowing."""
+
+    reason: Word
+    message: Sentence
+
+
+class SealingState(StrEnum):
+    PENDING = "Pending"
+    """The shards are in memory."""
+    WRITING = "Writing"
+    SEALED = "Sealed"
+    FAILED = "Failed"
+
+
+class Sealing(Tolerant):
+    """How far a worker is that seals behind."""
+
+    state: SealingState
+    done: Amount = 0
+    """Bytes that are written."""
+    total: Amount = 0
+    started_at: AwareDatetime | None = None
+    ended_at: AwareDatetime | None = None
+    message: Sentence = ""
+    """Why it failed."""
 
 
 class DiskRates(Tolerant):
+    """Of the volume that was read or written most; `probed…` is what a probe of it found it can do."""
+
     read_bytes_per_second: Amount | None = None
     write_bytes_per_second: Amount | None = None
+    probed_read_bytes_per_second: Amount | None = None
+    probed_write_bytes_per_second: Amount | None = None
 
 
 class Report(Tolerant):
@@ -110,6 +183,11 @@ class Report(Tolerant):
     failure: Failure | None = None
     result: Result | None = None
     disk: DiskRates | None = None
+    tier: Tier | None = None
+    """Serve: what the weights were loaded from."""
+    notes: Annotated[tuple[Note, ...], Field(max_length=MAX_NOTES)] = ()
+    sealing: Sealing | None = None
+    """Serve, where it seals behind."""
 
     def termination_message(self) -> str:
         """As JSON of at most MAX_TERMINATION_BYTES: a long message is shortened, then phases go, the oldest first."""
@@ -137,12 +215,16 @@ def _compact(report: Report) -> bytes:
 __all__ = [
     "MAX_REPORT_BYTES",
     "MAX_TERMINATION_BYTES",
+    "Choice",
     "DiskRates",
     "Failure",
+    "Note",
     "PhaseReport",
     "Progress",
     "Report",
     "Result",
+    "Sealing",
+    "SealingState",
     "Stage",
     "State",
     "parse_report",

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from neuronmodel_api.config import Engine, Strategy
+from neuronmodel_api.config import Engine, Seal, Strategy, Verification
 from neuronmodel_api.model import Tolerant
 
 Object = dict[str, Any]
@@ -105,6 +105,9 @@ class Compile(Tolerant):
 
 class Sharding(Tolerant):
     strategy: Strategy | None = None
+    """Absent: Auto."""
+    seal: Seal | None = None
+    """Absent: Before."""
 
 
 class ClaimName(Tolerant):
@@ -123,6 +126,7 @@ class Artifacts(Tolerant):
     persistent_volume_claim: ClaimName | None = None
     template: ClaimTemplate | None = None
     retention: Retention = Retention.RETAIN
+    verification: Verification = Verification.QUICK
 
 
 class EmptyDir(Tolerant):

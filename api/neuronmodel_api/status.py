@@ -6,7 +6,7 @@ from typing import Literal
 
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.model import Tolerant
-from neuronmodel_api.report import Stage
+from neuronmodel_api.report import Stage, Tier
 
 
 class ConditionType(StrEnum):
@@ -45,10 +45,27 @@ class Condition(Tolerant):
     observed_generation: int | None = None
 
 
+class ChoiceInputs(Tolerant):
+    """What `Auto` chose from; `neuronmodel_api.report.Choice` says what each is."""
+
+    source_bytes: int
+    shard_bytes: int
+    load_bytes_per_second: int
+    read_bytes_per_second: int
+    write_bytes_per_second: int
+    starts_per_source: str
+    on_compile_milliseconds: int
+    on_load_milliseconds: int
+
+
 class StrategyStatus(Tolerant):
     in_force: Strategy
+    """Auto only until `prepare` has chosen."""
     reason: str
-    """Specified or NotSpecified."""
+    """Specified; NotChosenYet; else the reason of the choice."""
+    message: str | None = None
+    inputs: ChoiceInputs | None = None
+    """With Auto, once it has chosen."""
 
 
 class CacheResult(StrEnum):
@@ -62,8 +79,12 @@ class ArtifactsStatus(Tolerant):
     shards_key: str | None = None
     cache: CacheResult | None = None
     """What the latest prepare found."""
+    compiled_cache: CacheResult | None = None
+    shards_cache: CacheResult | None = None
     missed: str | None = None
     bytes: int | None = None
+    sealing: str | None = None
+    """Where shards are sealed behind: Pending, Writing, Sealed or Failed."""
 
 
 class WorkerProgress(Tolerant):
@@ -100,6 +121,8 @@ class Outcome(StrEnum):
 class Disk(Tolerant):
     read_bytes_per_second: int | None = None
     write_bytes_per_second: int | None = None
+    probed_read_bytes_per_second: int | None = None
+    probed_write_bytes_per_second: int | None = None
 
 
 class StartPhase(Tolerant):
@@ -127,11 +150,17 @@ class Start(Tolerant):
     node_name: str | None = None
     strategy: Strategy | None = None
     cache: CacheResult | None = None
+    tier: Tier | None = None
+    """What the weights were loaded from."""
+    source_content: str | None = None
+    """Of the source that was loaded: starts of the same weights have the same."""
     started_at: datetime
     ready_at: datetime | None = None
     total_milliseconds: int | None = None
     disk: Disk | None = None
     phases: tuple[StartPhase, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What did not keep it from going on: a copy on the scratch volume that was damaged or had no room."""
 
 
 class NeuronModelStatus(Tolerant):
