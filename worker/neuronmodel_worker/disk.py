@@ -30,12 +30,14 @@ WHOLE_FILE = "xxh3-128"
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """A file as it was written; the digest was taken on the way."""
+    """A file as it was written; the digest was taken on the way. `header`: xxh3-128 of the bytes before the tensors of
+    a safetensors file, None of other files."""
 
     name: str
     nbytes: int
     digest: str
     algorithm: str = WHOLE_FILE
+    header: str | None = None
 
 
 def temporary_beside(path: Path) -> Path:

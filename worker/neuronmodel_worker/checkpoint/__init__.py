@@ -10,6 +10,7 @@ from neuronmodel_worker.checkpoint.header import (
     MAX_HEADER_BYTES,
     SourceFile,
     TensorSource,
+    header_digest,
     read_header,
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     "Checkpoint",
     "SourceFile",
     "TensorSource",
+    "header_digest",
     "open_checkpoint",
     "read_header",
 ]

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn
 
+import xxhash
+
 from neuronmodel_worker.checkpoint import untrusted
 from neuronmodel_worker.checkpoint.untrusted import MAX_INTEGER, shown
 from neuronmodel_worker.failures import CheckpointFileMissing, CheckpointHeaderInvalid, CheckpointTruncated
@@ -76,6 +78,15 @@ def read_header(file: Path) -> tuple[SourceFile, dict[str, TensorSource]]:
     source = SourceFile(file, stat.st_size, stat.st_mtime_ns, hashlib.sha256(header).hexdigest())
     data_start = 8 + len(header)
     return source, _check_extents(source, data_start, _parse(source, header, data_start))
+
+
+def header_digest(file: Path) -> str:
+    """xxh3-128, as hex, of a safetensors file's bytes before its tensors; costs no read of any.
+
+    Raises what `read_header` raises where there is no whole header; what it says is not looked at.
+    """
+    _, header = _read(file)
+    return xxhash.xxh3_128(struct.pack("<Q", len(header)) + header).hexdigest()
 
 
 def _read(file: Path) -> tuple[os.stat_result, bytes]:

@@ -168,6 +168,13 @@ class OutputFolder:
                 self.removed.append(path.name)
 
 
+def rank_metadata(plan: Plan) -> dict[str, str]:
+    """What stands in the header of every rank's file, the same in all that fit together: which set they are of,
+    whichever of its ranks were made."""
+    inputs = _without_ranks(shards_inputs(plan.checkpoint.fingerprint, plan.layout_inputs()))
+    return {"set": shards_key(inputs["source"], inputs["layout"])}
+
+
 def _without_ranks(inputs: Mapping[str, Any]) -> dict[str, Any]:
     layout = inputs.get("layout")
     named = layout if isinstance(layout, dict) else {}

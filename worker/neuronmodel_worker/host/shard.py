@@ -4,7 +4,7 @@ import argparse
 import time
 
 from neuronmodel_worker.disk import WrittenFile
-from neuronmodel_worker.host.folder import OutputFolder, claimed
+from neuronmodel_worker.host.folder import OutputFolder, claimed, rank_metadata
 from neuronmodel_worker.host.inputs import open_plan, show_warnings, threads_of
 from neuronmodel_worker.host.signals import ignore_signals
 from neuronmodel_worker.host.terminal import duration, in_units, note, progress, rate, say
@@ -40,4 +40,5 @@ def _write(plan: Plan, folder: OutputFolder, options: argparse.Namespace) -> tup
         def reached(so_far: Transferred) -> None:
             show(so_far.bytes_written)
 
-        return run(plan, FileSink(folder.weights, before_publish), reached, threads=threads_of(options)).files
+        sink = FileSink(folder.weights, before_publish, metadata=rank_metadata(plan))
+        return run(plan, sink, reached, threads=threads_of(options)).files

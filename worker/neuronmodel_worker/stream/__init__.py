@@ -1,29 +1,38 @@
 """Runs a plan at disk speed: one reader of checkpoints, sinks for files and for memory, and the way back."""
 
 from neuronmodel_worker.disk import WrittenFile
+from neuronmodel_worker.stream.content import ContentDigests, Piece, check_content
 from neuronmodel_worker.stream.filesink import FileSink
+from neuronmodel_worker.stream.held import write_rank_files
 from neuronmodel_worker.stream.meter import Progress, Transferred
 from neuronmodel_worker.stream.rankfile import WEIGHTS, rank_file_name
 from neuronmodel_worker.stream.readback import check_rank_file, read_rank_files
 from neuronmodel_worker.stream.run import THREADS, StreamResult, buffer_bytes, run
 from neuronmodel_worker.stream.sinks import RankTensor, Sink, TensorSink
 from neuronmodel_worker.stream.steps import Sizes
+from neuronmodel_worker.stream.taps import FileTap, Tap
 
 __all__ = [
     "THREADS",
     "WEIGHTS",
+    "ContentDigests",
     "FileSink",
+    "FileTap",
+    "Piece",
     "Progress",
     "RankTensor",
     "Sink",
     "Sizes",
     "StreamResult",
+    "Tap",
     "TensorSink",
     "Transferred",
     "WrittenFile",
     "buffer_bytes",
+    "check_content",
     "check_rank_file",
     "rank_file_name",
     "read_rank_files",
     "run",
+    "write_rank_files",
 ]

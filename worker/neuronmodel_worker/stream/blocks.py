@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import TracebackType
 
 from neuronmodel_worker.disk import BLOCK, NOT_DIRECT, open_direct
 from neuronmodel_worker.stream.memory import placed
@@ -79,6 +80,12 @@ class ReadableFile:
     def close(self) -> None:
         for descriptor in self.descriptors:
             os.close(descriptor)
+
+    def __enter__(self) -> "ReadableFile":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
 
 
 def _read_direct(descriptor: int, into: Array, position: int) -> int:

@@ -1,7 +1,8 @@
 """Writes the files that NxD Inference reads, one a rank, under temporary names until each is whole and on disk."""
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -58,6 +59,11 @@ class RankFile:
         self.direct = open_direct(self.temporary, os.O_WRONLY)
         self._write_cached(0, np.frombuffer(self.layout.header, np.uint8))
 
+    def write_rank_number(self, plan: Plan) -> None:
+        number = np.frombuffer(self.rank.to_bytes(RANK_NBYTES, "little"), np.uint8)
+        for name in plan.rank_tensors:
+            self.write_tensor(name, 0, number)
+
     def write_tensor(self, name: str, start: int, data: Array) -> None:
         """The tensor's bytes from `start` on, where those before it have been written."""
         self._write(self.layout.offsets[name] + start, data)
@@ -100,7 +106,7 @@ class RankFile:
         os.fsync(self.descriptor)
         digests = [self.digests[tensor.name].digest() for tensor in self.layout.order]
         digest = combine_digests(self.layout.header, digests)
-        return WrittenFile(self.final.name, self.layout.nbytes, digest, TENSOR_DIGESTS)
+        return WrittenFile(self.final.name, self.layout.nbytes, digest, TENSOR_DIGESTS, self.layout.header_digest)
 
     def publish(self) -> None:
         self.temporary.replace(self.final)
@@ -113,42 +119,58 @@ class RankFile:
 
 
 class FileSink:
-    """`tp{rank}_sharded_checkpoint.safetensors` for every rank of a plan, in `directory`.
+    """`tp{rank}_sharded_checkpoint.safetensors` for every rank that is made, in `directory`, with `metadata` and the
+    rank's number in its header.
 
-    Raises ArtifactsVolumeFull or ArtifactsUnwritable. Until `finish` nothing has a final name, and what a dead run left
-    in the directory is removed at `open`. `before_publish` is called with what `finish` returns, when every file is on
-    the disk and before the first has its final name.
+    Raises ArtifactsVolumeFull or ArtifactsUnwritable. What a dead run left in the directory is removed at `open`.
+
+    Without `seal` nothing has a final name until `finish`; `before_publish` is called with what `finish` returns, when
+    every file is on the disk and before the first has its final name. With `seal` each file gets its name by itself, as
+    soon as it is whole and on the disk and its source was found unchanged; then `seal` is called with the rank and the
+    file, by one thread at a time. Such files stay where they are when the run fails.
     """
 
     buffered = True
 
     def __init__(
-        self, directory: Path, before_publish: Callable[[tuple[WrittenFile, ...]], None] = lambda files: None
+        self,
+        directory: Path,
+        before_publish: Callable[[tuple[WrittenFile, ...]], None] = lambda files: None,
+        *,
+        seal: Callable[[int, WrittenFile], None] | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self._before_publish = before_publish
-        self._files: list[RankFile] = []
+        self._seal = seal
+        self._metadata = metadata or {}
+        self._files: dict[int, RankFile] = {}
+        self._sealed: dict[int, WrittenFile] = {}
+        self._missing: dict[int, int] = {}
         self._lent: dict[int, Array] = {}
         self._needed = 0
+        self._counting, self._sealing = threading.Lock(), threading.Lock()
 
-    def open(self, plan: Plan, meter: Meter, buffers: Buffers) -> None:
-        self._meter, self._buffers = meter, buffers
-        layout, writeback = rank_file_format(plan.tensors), Writeback()
-        self._needed = layout.nbytes * len(plan.ranks)
+    @property
+    def seals(self) -> bool:
+        return self._seal is not None
+
+    def open(
+        self, plan: Plan, meter: Meter, buffers: Buffers, rank_indices: Sequence[int], check_source: Callable[[], None]
+    ) -> None:
+        self._meter, self._buffers, self._check_source = meter, buffers, check_source
+        layouts = {i: rank_file_format(plan.tensors, plan.ranks[i], self._metadata) for i in rank_indices}
+        writeback = Writeback()
+        self._needed = sum(layout.nbytes for layout in layouts.values())
         with writing_to(self.directory, self._needed):
             self.directory.mkdir(parents=True, exist_ok=True)
             remove_unfinished(self.directory)
             require_space(self.directory, self._needed)
-            for rank in plan.ranks:
-                self._files.append(RankFile(self.directory, rank, layout, writeback))
-                self._files[-1].allocate()
-                self._write_rank_number(plan, self._files[-1])
-
-    @staticmethod
-    def _write_rank_number(plan: Plan, file: RankFile) -> None:
-        number = np.frombuffer(file.rank.to_bytes(RANK_NBYTES, "little"), np.uint8)
-        for name in plan.rank_tensors:
-            file.write_tensor(name, 0, number)
+            for index, layout in layouts.items():
+                file = self._files[index] = RankFile(self.directory, plan.ranks[index], layout, writeback)
+                file.allocate()
+                file.write_rank_number(plan)
+                self._missing[index] = sum(target.nbytes for target in plan.targets)
 
     def frame(self, step: Step) -> Array:
         dtype = STORAGE[step.target.dtype]
@@ -167,16 +189,45 @@ class FileSink:
         with writing_to(self.directory, self._needed), self._meter.writing(step.nbytes):
             self._files[step.rank_index].write_tensor(step.target.name, step.start, data)
         self._buffers.give(self._lent.pop(id(step)))
+        with self._counting:
+            self._missing[step.rank_index] -= step.nbytes
+            whole = not self._missing[step.rank_index]
+        if whole and self.seals:
+            self._seal_file(step.rank_index)
+
+    def _seal_file(self, index: int) -> None:
+        """Whole and on the disk, of a source that is still the same, and named for good: in this order."""
+        file = self._files[index]
+        with writing_to(self.directory, self._needed):
+            written = file.settle()
+        self._check_source()
+        with writing_to(self.directory, self._needed):
+            file.publish()
+            sync(self.directory)
+        with self._sealing:
+            self._sealed[index] = written
+            if self._seal:
+                self._seal(file.rank, written)
 
     def finish(self) -> tuple[WrittenFile, ...]:
+        """In the order of the ranks."""
+        if self.seals:
+            for index in self._files.keys() - self._sealed.keys():
+                self._seal_file(index)
+            written = tuple(self._sealed[index] for index in self._files)
+        else:
+            written = self._publish_together()
+        self._close()
+        return written
+
+    def _publish_together(self) -> tuple[WrittenFile, ...]:
         with writing_to(self.directory, self._needed):
             with ThreadPoolExecutor(SYNCING_THREADS, thread_name_prefix="sync") as pool:
-                written = tuple(pool.map(RankFile.settle, self._files))
+                written = tuple(pool.map(RankFile.settle, self._files.values()))
             self._before_publish(written)
-            for file in self._files:
+            for file in self._files.values():
                 file.publish()
             sync(self.directory)
-        self._close()
         return written
 
     def abort(self) -> None:
@@ -185,7 +236,7 @@ class FileSink:
     def _close(self) -> None:
         while self._files:
             with suppress(OSError):
-                self._files.pop().close()
+                self._files.popitem()[1].close()
 
 
 def remove_unfinished(directory: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import xxhash
 
@@ -18,6 +19,11 @@ TENSOR_DIGESTS = "xxh3-128-tensors"
 """The name of `combine_digests` in a manifest."""
 
 
+RANK_KEY = "rank"
+"""Where a header's metadata say which rank's file it is."""
+
+RANK_DIGITS = 10
+
 WEIGHTS = "weights"
 """The folder that NxD Inference looks for rank files in."""
 
@@ -28,24 +34,37 @@ def rank_file_name(rank: int) -> str:
 
 @dataclass(frozen=True)
 class RankFileFormat:
-    """The bytes before the tensors, the same in every rank's file, and where each tensor begins in the file."""
+    """The bytes before the tensors of one rank's file, and where each tensor begins in it. All ranks' files of a set
+    have the same places and the same length; their headers differ in the rank's number."""
 
     header: bytes
     order: tuple[OutputTensor, ...]
     offsets: Mapping[str, int]
     nbytes: int
 
+    @cached_property
+    def header_digest(self) -> str:
+        return xxhash.xxh3_128(self.header).hexdigest()
 
-def rank_file_format(tensors: Iterable[OutputTensor]) -> RankFileFormat:
-    """Whole blocks first, then by element size: every tensor is aligned to its elements, most to disk blocks."""
+
+def rank_file_format(
+    tensors: Iterable[OutputTensor], rank: int, metadata: Mapping[str, str] | None = None
+) -> RankFileFormat:
+    """Whole blocks first, then by element size: every tensor is aligned to its elements, most to disk blocks.
+
+    `metadata` stands in the header as `__metadata__`, with the rank's number under RANK_KEY.
+    """
     order = tuple(sorted(tensors, key=lambda t: (t.nbytes % ALIGNMENT != 0, -DTYPE_BITS[t.dtype])))
     starts, end = {}, 0
     for tensor in order:
         starts[tensor.name] = end
         end += tensor.nbytes
-    entries = {tensor.name: _entry(tensor, starts[tensor.name]) for tensor in order}
+    number = str(rank)
+    entries: dict[str, Mapping[str, object]] = {"__metadata__": {**(metadata or {}), RANK_KEY: number}}
+    entries |= {tensor.name: _entry(tensor, starts[tensor.name]) for tensor in order}
     text = json.dumps(entries, separators=(",", ":")).encode()
-    padded = text.ljust(-(-(len(text) + 8) // ALIGNMENT) * ALIGNMENT - 8)
+    room = len(text) - len(number) + RANK_DIGITS  # the same for every rank
+    padded = text.ljust(-(-(room + 8) // ALIGNMENT) * ALIGNMENT - 8)
     header = struct.pack("<Q", len(padded)) + padded
     offsets = {name: len(header) + start for name, start in starts.items()}
     return RankFileFormat(header, order, offsets, len(header) + end)

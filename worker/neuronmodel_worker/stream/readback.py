@@ -17,6 +17,7 @@ from neuronmodel_worker.stream.meter import Meter, Progress
 from neuronmodel_worker.stream.numbers import STORAGE, Array
 from neuronmodel_worker.stream.rankfile import TENSOR_DIGESTS, combine_digests, rank_file_name
 from neuronmodel_worker.stream.sinks import RankTensor
+from neuronmodel_worker.stream.taps import FileTap
 
 CHUNK_BYTES = 16 << 20
 THREADS = 4
@@ -29,18 +30,21 @@ def read_rank_files(
     *,
     sealed: Mapping[str, WrittenFile] | None = None,
     full: bool = False,
+    copy: FileTap | None = None,
 ) -> list[dict[str, RankTensor]]:
     """The tensors of `ranks`, in that order, each rank's in one piece of memory.
 
     `sealed` is what the manifest says of each file: sizes are always compared with it, digests when `full`.
-    Raises ArtifactDamaged.
+    `copy` is shown every byte of the files, of each the header first. Raises ArtifactDamaged.
     """
     meter, files = Meter(progress), list[RankFile]()
 
     def read(piece: tuple[RankFile, Array, int, int]) -> None:
         file, memory, start, stop = piece
         with _unreadable_is_damaged(file.path), meter.reading(stop - start):
-            file.read(start, stop, memory)
+            data = file.read(start, stop, memory)
+        if copy:
+            copy.saw(file.path.name, start, data)
 
     def tensors(rank: int, file: RankFile, memory: Array) -> dict[str, RankTensor]:
         found = file.tensors_in(placed(memory, file.start, file.nbytes - file.start), full)
@@ -52,6 +56,8 @@ def read_rank_files(
             path = directory / rank_file_name(rank)
             with _unreadable_is_damaged(path):
                 files.append(RankFile(path, sealed[path.name] if sealed else None))
+                if copy:
+                    copy.saw(path.name, 0, files[-1].header())
         memories = [fresh(file.nbytes - file.start + SLACK) for file in files]
         pieces = [
             (file, memory, start, stop)
@@ -103,6 +109,13 @@ class RankFile:
             self.start = self.in_order[0].offset if self.in_order else source.nbytes
             self._file = ReadableFile(path)
 
+    def header(self) -> Array:
+        """The bytes before the tensors."""
+        header = np.empty(self.start, np.uint8)
+        with _ending_early_is_damaged(self.path):
+            self._file.read_cached(0, header)
+        return header
+
     def pieces(self) -> Iterator[tuple[int, int]]:
         """From where to where the tensors are read in one go: from block to block."""
         first = self.start - self.start % BLOCK
@@ -146,10 +159,7 @@ class RankFile:
             raise ArtifactDamaged(
                 self.path, f"it was sealed with the digest {self.sealed.algorithm}, which is not known"
             )
-        header = np.empty(self.start, np.uint8)
-        with _ending_early_is_damaged(self.path):
-            self._file.read_cached(0, header)
-        if (found := combine_digests(header.tobytes(), tensors)) != self.sealed.digest:
+        if (found := combine_digests(self.header().tobytes(), tensors)) != self.sealed.digest:
             raise ArtifactDamaged(self.path, f"its digest is {found} and was sealed as {self.sealed.digest}")
 
     def close(self) -> None:

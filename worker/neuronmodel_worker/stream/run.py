@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,7 +17,8 @@ from neuronmodel_worker.stream.queue import Queue
 from neuronmodel_worker.stream.schedule import Copy, Move, Task, most_memory, tasks
 from neuronmodel_worker.stream.sinks import Sink
 from neuronmodel_worker.stream.source import SourceReader
-from neuronmodel_worker.stream.steps import Sizes
+from neuronmodel_worker.stream.steps import Sizes, every_rank
+from neuronmodel_worker.stream.taps import Tap
 
 THREADS: Final = min(16, max(4, 2 * (os.cpu_count() or 1)))
 """Enough to keep reading, writing and copying at once; more gain nothing on one drive."""
@@ -41,17 +43,23 @@ def run(
     *,
     threads: int = THREADS,
     sizes: Sizes | None = None,
+    rank_indices: Sequence[int] | None = None,
+    tap: Tap | None = None,
 ) -> StreamResult:
-    """Fill `sink` as the plan says; on failure the sink is left as if nothing had been.
+    """Fill `sink` as the plan says; on failure the sink is left as if nothing had been, but for files that it sealed.
 
-    Raises SourceChanged or SourceUnreadable, and what the sink raises.
+    Of the plan's ranks those at `rank_indices` are made, all unless it is given. `tap` is shown every byte of every
+    tensor that the plan reads, once: what no rank needs of them is read for it.
+
+    Raises SourceChanged or SourceUnreadable, and what the sink and the tap raise.
     """
+    ranks = every_rank(plan) if rank_indices is None else sorted(set(rank_indices))
     started, meter, sizes = time.monotonic(), Meter(progress), sizes or Sizes()
     buffers = Buffers(sizes.memory_bytes)
     try:
-        with SourceReader(plan, meter, buffers) as reader:
-            sink.open(plan, meter, buffers)
-            queue = Queue(tasks(plan, sizes, sink.buffered), sizes.memory_bytes, threads, reader)
+        with SourceReader(plan, meter, buffers, tap) as reader:
+            sink.open(plan, meter, buffers, ranks, reader.check_unchanged)
+            queue = Queue(tasks(plan, sizes, sink.buffered, ranks), sizes.memory_bytes, threads, reader)
             try:
                 _Run(sink, reader, buffers, queue).everything(threads)
             finally:

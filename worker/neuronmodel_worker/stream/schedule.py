@@ -14,7 +14,7 @@ from itertools import pairwise
 from neuronmodel_worker.checkpoint import DTYPE_BITS, TensorSource
 from neuronmodel_worker.layouts.geometry import Part, Piece, Target, as_matrix
 from neuronmodel_worker.plan import Plan
-from neuronmodel_worker.stream.steps import Batch, Sizes, Step, batches, units
+from neuronmodel_worker.stream.steps import Batch, Sizes, Step, batches, every_rank, units
 
 # Rows of a chunk are a multiple of this: stored transposed they begin on a cache line, of 16-bit elements on two.
 EVEN = 64
@@ -106,17 +106,17 @@ class Task:
         return peak
 
 
-def tasks(plan: Plan, sizes: Sizes, buffered: bool) -> Iterator[list[Task]]:
-    """The tasks of one unit after the other."""
+def tasks(plan: Plan, sizes: Sizes, buffered: bool, ranks: Sequence[int] | None = None) -> Iterator[list[Task]]:
+    """The tasks of one unit after the other, for the ranks at these indices."""
     for unit in units(plan):
-        yield unit_tasks(unit, len(plan.ranks), sizes, buffered)
+        yield unit_tasks(unit, every_rank(plan) if ranks is None else ranks, sizes, buffered)
 
 
 def most_memory(plan: Plan, threads: int, sizes: Sizes, buffered: bool) -> int:
     """What the largest tasks take up that may be under way at once."""
     largest: list[int] = []
     for unit, count in Counter(map(_alike, units(plan))).items():
-        memory = sorted(task.memory_bytes for task in unit_tasks(unit.targets, len(plan.ranks), sizes, buffered))
+        memory = sorted(task.memory_bytes for task in unit_tasks(unit.targets, every_rank(plan), sizes, buffered))
         largest += [nbytes for nbytes in memory[-threads:] for _ in range(min(count, threads))]
     largest.sort()
     return min(sum(largest[-threads:]), max(sizes.memory_bytes, largest[-1]))
@@ -146,8 +146,8 @@ def _alike(unit: tuple[Target, ...]) -> _Alike:
     return _Alike(shape, unit)
 
 
-def unit_tasks(unit: Iterable[Target], num_ranks: int, sizes: Sizes, buffered: bool) -> list[Task]:
-    ordered = batches(unit, num_ranks, sizes, buffered)
+def unit_tasks(unit: Iterable[Target], ranks: Sequence[int], sizes: Sizes, buffered: bool) -> list[Task]:
+    ordered = batches(unit, ranks, sizes, buffered)
     grids = _grids(ordered, sizes.chunk_bytes)
     visits = [list(_visits(batch, grids, sizes.chunk_bytes)) for batch in ordered]
     if not buffered:  # nothing has to be complete or in order: every chunk for itself

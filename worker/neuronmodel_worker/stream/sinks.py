@@ -4,6 +4,7 @@ A sink lends out the memory that a step fills, so that nothing is copied twice: 
 that is written when it is full.
 """
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +17,7 @@ from neuronmodel_worker.plan import RANK_DTYPE, Plan
 from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.numbers import STORAGE, Array
-from neuronmodel_worker.stream.steps import Step
+from neuronmodel_worker.stream.steps import Step, every_rank
 
 ALLOCATING_THREADS = 4
 
@@ -25,7 +26,15 @@ class Sink(Protocol):
     buffered: bool
     """Frames are memory of the run until they are put."""
 
-    def open(self, plan: Plan, meter: Meter, buffers: Buffers) -> None: ...
+    @property
+    def seals(self) -> bool:
+        """Ranks are worth completing one after the other."""
+
+    def open(
+        self, plan: Plan, meter: Meter, buffers: Buffers, rank_indices: Sequence[int], check_source: Callable[[], None]
+    ) -> None:
+        """Of the plan's ranks those at `rank_indices` will come. `check_source` raises SourceChanged where the source
+        is not what it was when the plan was made."""
 
     def frame(self, step: Step) -> Array:
         """What a step fills: its rows × columns in storage form, zero where `step.padded`, stored transposed or not."""
@@ -51,17 +60,18 @@ class RankTensor:
 
 
 class TensorSink:
-    """Holds every rank's tensors: `tensors[i][name]` for the i-th rank of the plan."""
+    """Holds every rank's tensors: `tensors[i][name]` for the i-th rank of the plan; nothing of those not made."""
 
     buffered = False
+    seals = False
 
     def __init__(self) -> None:
         self.tensors: list[dict[str, RankTensor]] = []
 
-    def allocate(self, plan: Plan) -> None:
+    def allocate(self, plan: Plan, rank_indices: Sequence[int] | None = None) -> None:
         """Take the memory now, every page of it: the first touch of fresh memory can take longer than to read what
         goes into it. Without this, pages are taken while they are filled."""
-        self.tensors = [_empty_rank(plan, rank) for rank in plan.ranks]
+        self.tensors = _empty_ranks(plan, every_rank(plan) if rank_indices is None else rank_indices)
 
         def touch(rank: dict[str, RankTensor]) -> None:
             for tensor in rank.values():
@@ -72,9 +82,11 @@ class TensorSink:
             for _ in pool.map(touch, self.tensors):
                 pass
 
-    def open(self, plan: Plan, meter: Meter, buffers: Buffers) -> None:
+    def open(
+        self, plan: Plan, meter: Meter, buffers: Buffers, rank_indices: Sequence[int], check_source: Callable[[], None]
+    ) -> None:
         if not self.tensors:
-            self.tensors = [_empty_rank(plan, rank) for rank in plan.ranks]
+            self.tensors = _empty_ranks(plan, rank_indices)
 
     def frame(self, step: Step) -> Array:
         tensor = self.tensors[step.rank_index][step.target.name]
@@ -93,6 +105,11 @@ class TensorSink:
 
     def abort(self) -> None:
         self.tensors = []
+
+
+def _empty_ranks(plan: Plan, rank_indices: Sequence[int]) -> list[dict[str, RankTensor]]:
+    made = frozenset(rank_indices)
+    return [_empty_rank(plan, rank) if index in made else {} for index, rank in enumerate(plan.ranks)]
 
 
 def _empty_rank(plan: Plan, rank: int) -> dict[str, RankTensor]:

@@ -16,12 +16,14 @@ from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.numbers import STORAGE, Array
 from neuronmodel_worker.stream.schedule import Chunk
+from neuronmodel_worker.stream.taps import Tap
 
 
 class SourceReader:
     """The open files of a plan's checkpoint. Raises SourceChanged or SourceUnreadable."""
 
-    def __init__(self, plan: Plan, meter: Meter, buffers: Buffers) -> None:
+    def __init__(self, plan: Plan, meter: Meter, buffers: Buffers, tap: Tap | None = None) -> None:
+        self._tap = tap
         self._meter = meter
         self._buffers = buffers
         self._files: dict[SourceFile, ReadableFile] = {}
@@ -37,18 +39,17 @@ class SourceReader:
     def _open(self, file: SourceFile) -> None:
         if file in self._files:
             return
-        with _explained(file):
-            opened = self._files[file] = ReadableFile(file.path)
-            for descriptor in opened.descriptors:
-                _check_unchanged(file, os.fstat(descriptor))
+        self._files[file] = open_source(file)
 
     def _read_factors(self, plan: Plan) -> None:
         """Vectors that others are multiplied by are needed again and again, and small: they are kept."""
         for name in {part.factor.name for target in plan.targets for part in target.parts() if part.factor}:
             source = plan.reads[name].source
             self.factors[name] = np.empty(source.nbytes, np.uint8)
-            with self._meter.reading(source.nbytes), _explained(source.file):
+            with self._meter.reading(source.nbytes), explained(source.file):
                 self._files[source.file].read_cached(source.offset, self.factors[name])
+            if self._tap:
+                self._tap.saw(source, 0, self.factors[name])
 
     def read(self, chunk: Chunk) -> tuple[Array, Array]:
         """A chunk's matrix, [rows, columns] in storage form, and the buffer that holds it, to be given back."""
@@ -59,11 +60,13 @@ class SourceReader:
             data = buffer[:nbytes]
             data[:] = self.factors[source.name][start : start + nbytes]
         else:
-            with self._meter.reading(nbytes), _explained(source.file):
+            with self._meter.reading(nbytes), explained(source.file):
                 if chunk.whole_rows:
                     data = self._files[source.file].read(source.offset + start, nbytes, buffer)
                 else:
                     data = self._read_columns(chunk, buffer[:nbytes])
+            if self._tap:
+                self._tap.saw(source, start, data)
         return data.view(STORAGE[source.dtype]).reshape(chunk.rows, chunk.columns), buffer
 
     def _read_columns(self, chunk: Chunk, data: Array) -> Array:
@@ -91,13 +94,9 @@ class SourceReader:
         self._files[source.file].forget(source.offset, source.nbytes)
 
     def check_unchanged(self) -> None:
-        """What was read is of one piece only if no file was written or replaced meanwhile."""
+        """What was read so far is of one piece only if no file was written or replaced meanwhile."""
         for file, opened in self._files.items():
-            _check_unchanged(file, os.fstat(opened.cached))
-            try:
-                _check_unchanged(file, file.path.stat())
-            except OSError as error:
-                raise SourceChanged(file.path, "it is no longer there") from error
+            check_unchanged(file, opened)
 
     def close(self) -> None:
         for opened in self._files.values():
@@ -111,8 +110,30 @@ class SourceReader:
         self.close()
 
 
+def open_source(file: SourceFile) -> ReadableFile:
+    """Raises SourceChanged for a file that is not what it was when its header was read, and SourceUnreadable."""
+    with explained(file):
+        opened = ReadableFile(file.path)
+        try:
+            for descriptor in opened.descriptors:
+                _compare(file, os.fstat(descriptor))
+        except BaseException:
+            opened.close()
+            raise
+    return opened
+
+
+def check_unchanged(file: SourceFile, opened: ReadableFile) -> None:
+    """Raises SourceChanged for an open file that was written to or replaced since its header was read."""
+    _compare(file, os.fstat(opened.cached))
+    try:
+        _compare(file, file.path.stat())
+    except OSError as error:
+        raise SourceChanged(file.path, "it is no longer there") from error
+
+
 @contextmanager
-def _explained(file: SourceFile) -> Iterator[None]:
+def explained(file: SourceFile) -> Iterator[None]:
     try:
         yield
     except EndsEarly as end:
@@ -121,7 +142,7 @@ def _explained(file: SourceFile) -> Iterator[None]:
         raise SourceUnreadable(file.path, error) from error
 
 
-def _check_unchanged(file: SourceFile, stat: os.stat_result) -> None:
+def _compare(file: SourceFile, stat: os.stat_result) -> None:
     if stat.st_size != file.nbytes:
         raise SourceChanged(file.path, f"it is {stat.st_size:,} bytes long and was {file.nbytes:,}")
     if stat.st_mtime_ns != file.mtime_ns:

@@ -4,7 +4,7 @@ A step makes some whole rows of what is stored, so it is written in one place. S
 because every row of their source holds something of each of them, form a batch.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 
@@ -19,12 +19,14 @@ class Sizes:
     """`chunk_bytes` are read at a time, and written where a rank has whole rows of a source. Where it has columns, a
     chunk holds little of each rank: frames of `wide_bytes` are filled before any is written. Where columns are stored
     transposed, a stored row runs through all rows of the source: frames of up to `held_bytes` are filled together.
-    All buffers of a run take up `memory_bytes`."""
+    All buffers of a run take up `memory_bytes`. Where rank files are sealed one by one, those of about `seal_bytes` are
+    made side by side."""
 
     chunk_bytes: int = 16 << 20
     held_bytes: int = 224 << 20
     wide_bytes: int = 64 << 20
     memory_bytes: int = 640 << 20
+    seal_bytes: int = 8 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ class Batch:
     in_passes: bool = False
 
 
+def every_rank(plan: Plan) -> range:
+    """Indices of the plan's ranks."""
+    return range(len(plan.ranks))
+
+
 def units(plan: Plan) -> list[tuple[Target, ...]]:
     """Targets grouped so that no source is needed in two groups (tied embeddings are two targets of one source)."""
     group_of: dict[str, list[Target]] = {}
@@ -85,14 +92,15 @@ def units(plan: Plan) -> list[tuple[Target, ...]]:
     return [tuple(group) for group in {id(group): group for group in group_of.values()}.values()]
 
 
-def batches(targets: Iterable[Target], num_ranks: int, sizes: Sizes, buffered: bool) -> list[Batch]:
-    """The batches of one unit, in an order in which every rank's tensors grow from their first byte to their last and
-    what is read is soon let go. `buffered`: the frames of a batch take up memory until they are written."""
+def batches(targets: Iterable[Target], ranks: Sequence[int], sizes: Sizes, buffered: bool) -> list[Batch]:
+    """The batches of one unit for the ranks at these indices, in an order in which every rank's tensors grow from their
+    first byte to their last and what is read is soon let go. `buffered`: the frames of a batch take up memory until
+    they are written."""
     keyed: list[tuple[int, int, Batch]] = []
     for target in targets:
         for index, block in enumerate(target.blocks):
             latest: dict[int, int] = {}
-            for batch in _batches(target, block, index, num_ranks, sizes, buffered):
+            for batch in _batches(target, block, index, ranks, sizes, buffered):
                 row = 0
                 for step in batch.steps:
                     row = max(row, latest.get(step.rank_index, 0), step.first_row)
@@ -101,9 +109,10 @@ def batches(targets: Iterable[Target], num_ranks: int, sizes: Sizes, buffered: b
     return [batch for _, _, batch in sorted(keyed, key=lambda each: each[:2])]
 
 
-def _batches(target: Target, block: Block, index: int, num_ranks: int, sizes: Sizes, buffered: bool) -> Iterator[Batch]:
+def _batches(
+    target: Target, block: Block, index: int, ranks: Sequence[int], sizes: Sizes, buffered: bool
+) -> Iterator[Batch]:
     itemsize = STORAGE[target.dtype].itemsize
-    ranks = range(num_ranks)
     if not target.transposed:
         stored_row = block.columns * itemsize
         if _has_whole_rows(block):
@@ -112,7 +121,7 @@ def _batches(target: Target, block: Block, index: int, num_ranks: int, sizes: Si
                 for rank in ranks:
                     yield Batch(index, (_step(target, block, rank, row, rows, 0, block.columns),))
         else:
-            for row, rows in bands(block.rows, sizes.wide_bytes // max(1, stored_row * num_ranks), stored_row):
+            for row, rows in bands(block.rows, sizes.wide_bytes // max(1, stored_row * len(ranks)), stored_row):
                 yield Batch(index, tuple(_step(target, block, rank, row, rows, 0, block.columns) for rank in ranks))
     elif _has_whole_rows(block) and _holds_rows(block, sizes):
         for rank in ranks:
@@ -121,7 +130,7 @@ def _batches(target: Target, block: Block, index: int, num_ranks: int, sizes: Si
             ):
                 yield Batch(index, (_step(target, block, rank, 0, block.rows, column, columns),))
     else:
-        yield from _passes(target, block, index, num_ranks, sizes.held_bytes if buffered else 1 << 62)
+        yield from _passes(target, block, index, ranks, sizes.held_bytes if buffered else 1 << 62)
 
 
 def _has_whole_rows(block: Block) -> bool:
@@ -139,19 +148,19 @@ def _holds_rows(block: Block, sizes: Sizes) -> bool:
     return sum(part.split.rows * row_bytes(part.source) for part in block.parts) <= sizes.held_bytes
 
 
-def _passes(target: Target, block: Block, index: int, num_ranks: int, held_bytes: int) -> Iterator[Batch]:
+def _passes(target: Target, block: Block, index: int, ranks: Sequence[int], held_bytes: int) -> Iterator[Batch]:
     """As few passes over the source as the memory for the frames allows, each for the columns of some ranks."""
     stored_row = block.rows * STORAGE[target.dtype].itemsize
     at_once = max(1, held_bytes // max(1, stored_row))
     if ranks_at_once := at_once // block.columns:
-        passes = -(-num_ranks // ranks_at_once)
-        each = -(-num_ranks // passes)  # evenly
-        for first in range(0, num_ranks, each):
-            ranks = range(first, min(first + each, num_ranks))
-            steps = tuple(_step(target, block, rank, 0, block.rows, 0, block.columns) for rank in ranks)
+        passes = -(-len(ranks) // ranks_at_once)
+        each = -(-len(ranks) // passes)  # evenly
+        for first in range(0, len(ranks), each):
+            of_pass = ranks[first : first + each]
+            steps = tuple(_step(target, block, rank, 0, block.rows, 0, block.columns) for rank in of_pass)
             yield Batch(index, steps, in_passes=passes > 1)
         return
-    for rank in range(num_ranks):
+    for rank in ranks:
         for column, columns in bands(block.columns, at_once, stored_row):
             yield Batch(index, (_step(target, block, rank, 0, block.rows, column, columns),), in_passes=True)
 

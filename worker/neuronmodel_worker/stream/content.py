@@ -1,0 +1,108 @@
+"""Names for the bytes of a checkpoint's tensors: taken while it is read for another reason, compared by reading it."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import xxhash
+
+from neuronmodel_worker.checkpoint import Checkpoint, SourceFile, TensorSource
+from neuronmodel_worker.stream.blocks import SLACK, ReadableFile
+from neuronmodel_worker.stream.memory import fresh
+from neuronmodel_worker.stream.meter import Meter, Progress
+from neuronmodel_worker.stream.numbers import Array
+from neuronmodel_worker.stream.source import check_unchanged, explained, open_source
+
+CHUNK_BYTES = 16 << 20
+THREADS = 4
+
+Piece = tuple[int, int, str]
+"""(start, nbytes, xxh3-128 as hex) of some bytes of a tensor."""
+
+
+class ContentDigests:
+    """A Tap that takes the digest of every piece that it is shown."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[str, list[Piece]] = defaultdict(list)
+        self._lock = threading.Lock()
+
+    def saw(self, source: TensorSource, start: int, data: Array) -> None:
+        digest = xxhash.xxh3_128(data.data).hexdigest()
+        with self._lock:
+            self._pieces[source.name].append((start, data.nbytes, digest))
+
+    def pieces(self) -> dict[str, list[Piece]]:
+        """By tensor, in the order of its bytes; after a run they cover every tensor that the plan reads."""
+        with self._lock:
+            return {name: sorted(pieces) for name, pieces in sorted(self._pieces.items())}
+
+
+def check_content(
+    checkpoint: Checkpoint,
+    pieces: Mapping[str, Sequence[Piece]],
+    names: Iterable[str],
+    progress: Progress | None = None,
+) -> str | None:
+    """Read the named tensors and compare them with the digests of their pieces: None where all are the same, otherwise
+    a sentence about the first that is not.
+
+    Raises SourceUnreadable, and SourceChanged where a file is not what it was when the checkpoint was opened.
+    """
+    sources = []
+    for name in names:
+        source = checkpoint.tensors.get(name)
+        if source is None:
+            return f"the tensor {name} is missing"
+        if not _covers(pieces.get(name, ()), source.nbytes):
+            return f"the tensor {name} of {source.file.path.name} is of another size"
+        sources.append(source)
+    jobs = [(source, piece) for source in sorted(sources, key=_place) for piece in sorted(pieces[source.name])]
+    with ExitStack() as stack:
+        files = {source.file: stack.enter_context(open_source(source.file)) for source in sources}
+        differing = _first_differing(jobs, files, Meter(progress))
+        for file, opened in files.items():
+            check_unchanged(file, opened)
+    if differing is None:
+        return None
+    return f"the content of the tensor {differing.name} of {differing.file.path.name} differs"
+
+
+def _covers(pieces: Iterable[Piece], nbytes: int) -> bool:
+    """Whether the pieces follow each other from the first byte to the last."""
+    end = 0
+    for start, length, _ in sorted(pieces):
+        if start != end:
+            return False
+        end += length
+    return end == nbytes
+
+
+def _place(source: TensorSource) -> tuple[str, int]:
+    return source.file.path.name, source.offset
+
+
+def _first_differing(
+    jobs: Sequence[tuple[TensorSource, Piece]], files: Mapping[SourceFile, ReadableFile], meter: Meter
+) -> TensorSource | None:
+    buffers = threading.local()
+
+    def is_same(job: tuple[TensorSource, Piece]) -> bool:
+        source, (start, nbytes, digest) = job
+        if not hasattr(buffers, "own"):
+            buffers.own = fresh(CHUNK_BYTES + SLACK)
+        state = xxhash.xxh3_128()
+        for position in range(source.offset + start, source.offset + start + nbytes, CHUNK_BYTES):
+            length = min(CHUNK_BYTES, source.offset + start + nbytes - position)
+            with meter.reading(length), explained(source.file):
+                data = files[source.file].read(position, length, buffers.own)
+            state.update(data.data)
+        return state.hexdigest() == digest
+
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="compare")
+    try:
+        return next((source for (source, _), same in zip(jobs, pool.map(is_same, jobs), strict=True) if not same), None)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,27 @@
+"""Who is shown bytes on their way: one read, several uses."""
+
+from typing import Protocol
+
+from neuronmodel_worker.checkpoint import TensorSource
+from neuronmodel_worker.stream.numbers import Array
+
+
+class Tap(Protocol):
+    """Is shown a checkpoint while it is read."""
+
+    def saw(self, source: TensorSource, start: int, data: Array) -> None:
+        """The bytes of a tensor from `start` on, as uint8; every byte of every tensor that the plan reads comes once.
+
+        Called by several threads at a time. `data` may be used during the call only; what is raised ends the run.
+        """
+
+
+class FileTap(Protocol):
+    """Is shown rank files while they are read."""
+
+    def saw(self, file_name: str, position: int, data: Array) -> None:
+        """The bytes of a file from `position` on, as uint8: every byte once, of each file those before the tensors
+        first.
+
+        Called by several threads at a time. `data` may be used during the call only; what is raised ends the reading.
+        """
