@@ -37,6 +37,9 @@ class NeuronModelBuilder:
     def with_strategy(self, strategy: str) -> "NeuronModelBuilder":
         return self.with_field("spec.sharding.strategy", strategy)
 
+    def with_seal(self, seal: str) -> "NeuronModelBuilder":
+        return self.with_field("spec.sharding.seal", seal)
+
     def with_source_claim(self, claim: str, path: str = "") -> "NeuronModelBuilder":
         member = {"claimName": claim, **({"path": path} if path else {})}
         return self.with_field("spec.model.source", {"persistentVolumeClaim": member})

@@ -108,6 +108,12 @@ RULES = (
         says="extra cannot set skip_sharding, which the operator sets itself from spec.sharding",
     ),
     Rule(
+        "spec.sharding#1",
+        good=MODEL.with_strategy("Auto").with_seal("Behind"),
+        bad=MODEL.with_strategy("ShardOnLoad").with_seal("Behind"),
+        says="remove sharding.seal, or choose the strategy ShardOnCompile or Auto",
+    ),
+    Rule(
         "spec.artifacts#1",
         good=MODEL.with_artifacts_claim("artifacts"),
         bad=MODEL.with_field("spec.artifacts.persistentVolumeClaim", {"claimName": "artifacts"}),
