@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_worker.checkpoint import SourceFile
-from neuronmodel_worker.host.probe import Rate
+from neuronmodel_worker.probe import Rate
+from neuronmodel_worker.host.folder import rank_metadata
 from neuronmodel_worker.layouts.geometry import Part, Target
 from neuronmodel_worker.plan import RANK_DTYPE, RANK_NBYTES, Plan
 from neuronmodel_worker.stream import WEIGHTS, rank_file_name
@@ -42,7 +43,7 @@ class Forecast:
     @cached_property
     def file_bytes(self) -> int:
         """Of one rank's file, its header included."""
-        return rank_file_format(self.plan.tensors).nbytes
+        return rank_file_format(self.plan.tensors, 0, rank_metadata(self.plan)).nbytes
 
     @property
     def written_bytes(self) -> int:
