@@ -2,6 +2,10 @@
 
 A phase begins where the one before it ended, whatever the code did in between, so the phases of a run sum to its time
 exactly and leave nothing unexplained. Times are laid on a grid of milliseconds from the worker's first line.
+
+Threads may have phases at the same time. Each still reaches from the boundary before its end to its end: the one that
+ends first has the wall time so far, the other what it took longer, and `busy_milliseconds` says how long each was at
+it.
 """
 
 import threading
@@ -37,6 +41,8 @@ class Phase:
     name: str
     unit: str
     total: int | None
+    start: int = 0
+    """In milliseconds from the first line: the boundary before it, or when it began beside another."""
     done: int = 0
     busy_milliseconds: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -51,7 +57,7 @@ class Phase:
             self.total = total if total is not None else self.total
 
     def was_busy(self, seconds: float) -> None:
-        """With what ran beside others, where that differs from the share of the wall time."""
+        """As told by who knows better than the time from its start to its end."""
         self.busy_milliseconds = round(seconds * 1000)
 
 
@@ -82,16 +88,18 @@ class StartClock:
         self._monotonic = monotonic
         self._lock = threading.RLock()
         self._ended: list[_Ended] = []
-        self._current: Phase | None = None
+        self._current: list[Phase] = []
         self._report = Report(
             pod_uid=pod_uid, spec_hash=spec_hash, stage=stage, state=State.RUNNING, started_at=self._started_at
         )
 
     @contextmanager
     def phase(self, name: str, total: int | None = None, unit: str = "Bytes") -> Iterator[Phase]:
-        """What happens from the last boundary to the end of this context, also when it fails."""
+        """What happens from the last boundary to the end of this context, also when it fails. Each thread may have one
+        of its own."""
         with self._lock:
-            self._current = phase = Phase(name, unit, total)
+            start = self._now() if self._current else self._boundary()
+            self._current.append(phase := Phase(name, unit, total, start))
         try:
             yield phase
         finally:
@@ -100,8 +108,14 @@ class StartClock:
     def _end(self, phase: Phase) -> None:
         moved = phase.done if phase.unit == "Bytes" and phase.done else None
         with self._lock:
-            self._ended.append(_Ended(phase.name, self._now(), moved, phase.busy_milliseconds))
-            self._current = None
+            end, busy = self._now(), phase.busy_milliseconds
+            if busy is None and phase.start != self._boundary():
+                busy = end - phase.start
+            self._ended.append(_Ended(phase.name, end, moved, busy))
+            self._current.remove(phase)
+
+    def _boundary(self) -> int:
+        return self._ended[-1].end if self._ended else 0
 
     @property
     def state(self) -> State:
@@ -160,12 +174,13 @@ class StartClock:
             start = ended.end
 
     def _progress(self) -> Progress | None:
-        phase = self._current
+        """Of the phase that says most of how far the start is: the one with the most bytes to move."""
+        with self._lock:
+            phase = max(self._current, key=lambda each: (each.unit == "Bytes", each.total or 0), default=None)
         if phase is None:
             return None
-        start = self._ended[-1].end if self._ended else 0
         return Progress(
-            phase=phase.name, started_at=self._at(start), done=phase.done, total=phase.total, unit=phase.unit
+            phase=phase.name, started_at=self._at(phase.start), done=phase.done, total=phase.total, unit=phase.unit
         )
 
     def _now(self) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -141,3 +142,97 @@ def test_a_drained_worker_keeps_the_phases_of_its_start() -> None:
     assert [p.milliseconds for p in report.phases] == [5]
     assert report.ended_at == EPOCH + timedelta(milliseconds=60_005)
     assert (report.pod_uid, report.spec_hash) == ("u", "h")
+
+
+def test_of_two_phases_at_once_the_first_to_end_has_the_wall_time_and_the_other_the_rest() -> None:
+    clock, hands = started()
+    with clock.phase("SourceOpened"):
+        hands.move(10)
+    with clock.phase("Sharded", total=100) as sharded:
+        hands.move(5)
+        with clock.phase("Compiled", unit="Steps"):
+            hands.move(30)
+        hands.move(40)
+        sharded.advance(100)
+    told = [(p.name, p.milliseconds, p.busy_milliseconds) for p in clock.snapshot().phases]
+    assert told == [("SourceOpened", 10, None), ("Compiled", 35, 30), ("Sharded", 40, 75)]
+
+
+def test_phases_side_by_side_in_threads_sum_to_the_start() -> None:
+    clock, hands = started()
+    both, one_done = threading.Barrier(2), threading.Event()
+
+    def compile_beside() -> None:
+        with clock.phase("Compiled", unit="Steps"):
+            both.wait()
+            hands.move(20)
+        one_done.set()
+
+    thread = threading.Thread(target=compile_beside)
+    with clock.phase("Sharded", total=8):
+        thread.start()
+        both.wait()
+        one_done.wait()
+        hands.move(7)
+    thread.join()
+    with clock.phase("Sealed"):
+        hands.move(3)
+    clock.succeeded()
+    report = clock.snapshot()
+    told = [(p.name, p.milliseconds, p.busy_milliseconds) for p in report.phases]
+    assert told == [("Compiled", 20, None), ("Sharded", 7, 27), ("Sealed", 3, None)]
+    assert report.ended_at == EPOCH + timedelta(milliseconds=30)
+
+
+def test_a_failure_in_one_of_two_phases_leaves_both_told() -> None:
+    clock, hands = started()
+
+    def fail() -> None:
+        with clock.phase("Sharded"):
+            hands.move(1)
+            with clock.phase("Compiled"):
+                hands.move(4)
+                raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        fail()
+    assert [(p.name, p.milliseconds) for p in clock.snapshot().phases] == [("Compiled", 5), ("Sharded", 0)]
+    assert clock.snapshot().progress is None
+
+
+def test_of_two_phases_the_one_that_moves_bytes_is_shown() -> None:
+    clock, hands = started()
+    with clock.phase("EngineImported"), clock.phase("Sharded", total=100) as phase:
+        hands.move(2)
+        phase.reach(40)
+        with clock.phase("Compiled", total=2, unit="Steps"):
+            progress = clock.snapshot().progress
+    assert progress is not None
+    assert (progress.phase, progress.done, progress.total) == ("Sharded", 40, 100)
+
+
+spans = st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.floats(0, 50)), max_size=30)
+
+
+@given(spans, st.floats(0, 20))
+def test_phases_in_any_order_sum_to_the_start_exactly(steps: list[tuple[bool, int, float]], after: float) -> None:
+    """Of each step: whether a phase begins or ends, which, and how long it takes until the next."""
+    clock, hands = started()
+    running: dict[int, AbstractContextManager[Phase]] = {}
+    for begins, which, milliseconds in steps:
+        if begins and which not in running:
+            running[which] = clock.phase(f"Phase{which}")
+            running[which].__enter__()
+        elif not begins and which in running:
+            running.pop(which).__exit__(None, None, None)
+        hands.move(milliseconds)
+    for each in running.values():
+        each.__exit__(None, None, None)
+    with clock.phase("Last"):
+        hands.move(after)
+    clock.ready()
+    report = clock.snapshot()
+    assert report.ready_at is not None
+    assert timedelta(milliseconds=sum(p.milliseconds for p in report.phases)) == report.ready_at - report.started_at
+    total = (report.ready_at - report.started_at) // timedelta(milliseconds=1)
+    assert all((p.busy_milliseconds or 0) <= total for p in report.phases)
