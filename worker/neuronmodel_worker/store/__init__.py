@@ -1,19 +1,28 @@
 """Artifacts that are what their key says, whole or absent."""
 
+from neuronmodel_worker.store.collection import Collected, Item, Policy
 from neuronmodel_worker.store.keys import COMPILED, SHARDS, Kind, compiled_key, shards_inputs, shards_key
+from neuronmodel_worker.store.leases import Lease
+from neuronmodel_worker.store.locks import Patience
 from neuronmodel_worker.store.manifest import Manifest, SealedSet
-from neuronmodel_worker.store.sets import Quarantined, Store
+from neuronmodel_worker.store.sets import Quarantined, Store, Work
 from neuronmodel_worker.store.staging import Staging
 
 __all__ = [
     "COMPILED",
     "SHARDS",
+    "Collected",
+    "Item",
     "Kind",
+    "Lease",
     "Manifest",
+    "Patience",
+    "Policy",
     "Quarantined",
     "SealedSet",
     "Staging",
     "Store",
+    "Work",
     "compiled_key",
     "shards_inputs",
     "shards_key",

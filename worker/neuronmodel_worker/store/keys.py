@@ -16,14 +16,14 @@ def compiled_key(inputs: Mapping[str, object]) -> str:
     return _key(COMPILED, inputs)
 
 
-def shards_inputs(fingerprint: str, layout_inputs: Mapping[str, object]) -> dict[str, object]:
+def shards_inputs(content: str, layout_inputs: Mapping[str, object]) -> dict[str, object]:
     """What `shards_key` is made from, for the manifest."""
-    return {"source": fingerprint, "layout": dict(layout_inputs)}
+    return {"source": content, "layout": dict(layout_inputs)}
 
 
-def shards_key(fingerprint: str, layout_inputs: Mapping[str, object]) -> str:
-    """`fingerprint` is the checkpoint's, `layout_inputs` come from the plan."""
-    return _key(SHARDS, shards_inputs(fingerprint, layout_inputs))
+def shards_key(content: str, layout_inputs: Mapping[str, object]) -> str:
+    """`content` names the bytes of the checkpoint's weights, `layout_inputs` come from the plan."""
+    return _key(SHARDS, shards_inputs(content, layout_inputs))
 
 
 def _key(kind: Kind, inputs: Mapping[str, object]) -> str:

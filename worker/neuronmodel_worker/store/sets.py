@@ -4,26 +4,45 @@
     staging/<kind>-<key>-…/     what is being written
     quarantine/<kind>-<key>-…/  what failed a check, with the reason beside it
     refs/<key>/<owner>          who needs a set
+    leases/<kind>-<key>         who builds one
 
 Correctness rests on one rename, on no lock: whoever publishes second finds the set there and lets it be.
 """
 
 import errno
 import os
-import shutil
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuronmodel_worker import disk
-from neuronmodel_worker.disk import sync, writing_to
-from neuronmodel_worker.failures import ArtifactDamaged
+from neuronmodel_api.config import Verification
+from neuronmodel_worker.disk import free_bytes, sync, writing_to
+from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, ArtifactsVolumeFull
+from neuronmodel_worker.store import explain
+from neuronmodel_worker.store.checks import Progress, full_problems
+from neuronmodel_worker.store.collection import Collected, Item, Policy, in_order
+from neuronmodel_worker.store.files import make_directory, nbytes_below, write_whole
 from neuronmodel_worker.store.keys import KINDS, Kind
-from neuronmodel_worker.store.manifest import Manifest, SealedSet, read_checked
-from neuronmodel_worker.store.staging import Staging, remove_leftovers
+from neuronmodel_worker.store.leases import Lease, Waiting, acquire
+from neuronmodel_worker.store.locks import Patience, writer_is_dead
+from neuronmodel_worker.store.manifest import Manifest, SealedSet, read_checked, read_manifest
+from neuronmodel_worker.store.references import References
+from neuronmodel_worker.store.staging import (
+    Staging,
+    is_as_sealed,
+    lock_path,
+    remove_leftovers,
+    remove_staging,
+    sealed_files,
+    set_of,
+    stagings,
+)
 
-TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
+TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+STAGING, QUARANTINE, LEASES, WEIGHTS = "staging", "quarantine", "leases", "weights"
+REASON = ".reason.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,61 +53,195 @@ class Quarantined:
     directory: Path
 
 
+@dataclass(frozen=True)
+class Work:
+    """What `Store.build` gives: the set, where somebody sealed it meanwhile, or else the staging to write it into."""
+
+    present: SealedSet | None = None
+    lease: Lease | None = None
+    _staging: Staging | None = None
+
+    @property
+    def staging(self) -> Staging:
+        if self._staging is None:
+            raise RuntimeError("the set is there, and nothing is to be written")
+        return self._staging
+
+
 class Store:
     """`read_only` is for those who serve: nothing is changed, and damage raises ArtifactDamaged."""
 
-    def __init__(self, root: Path, read_only: bool = False) -> None:
+    def __init__(self, root: Path, read_only: bool = False, patience: Patience | None = None) -> None:
         self.root = root
         self.read_only = read_only
+        self.patience = patience or Patience()
+        self.references = References(root)
         self.quarantined: list[Quarantined] = []
         if not read_only:
             with writing_to(root):
                 root.mkdir(parents=True, exist_ok=True)
-                remove_leftovers(root / "staging")
+                remove_leftovers(root / STAGING, self.patience)
 
     def path(self, kind: Kind, key: str) -> Path:
         return self.root / kind / key
 
-    def find(self, kind: Kind, key: str) -> SealedSet | None:
-        """The sealed set of that key. A damaged one is put into quarantine and counts as absent."""
+    # Finding
+
+    def find(
+        self,
+        kind: Kind,
+        key: str,
+        *,
+        verification: Verification = Verification.QUICK,
+        progress: Progress | None = None,
+    ) -> SealedSet | None:
+        """The sealed set of that key, checked. A damaged one is put into quarantine and counts as absent.
+
+        Raises ArtifactDamaged where nothing may be changed, ArtifactsTooNew, ArtifactsUnreadable.
+        """
+        while True:
+            with self._opened(kind, key) as place:
+                if place is None:
+                    return None
+                try:
+                    return self._check(place, kind, key, verification, progress)
+                except ArtifactDamaged as damage:
+                    if not _is_at(place.descriptor, place.directory):
+                        continue  # it was another one's turn while we looked
+                    if self.read_only:
+                        raise
+                    self._put_apart(place, kind, key, str(damage))
+
+    @contextmanager
+    def _opened(self, kind: Kind, key: str) -> Iterator["_Place | None"]:
+        """Open, so that what was looked at can be told from what may come to its place."""
         directory = self.path(kind, key)
-        if not directory.exists():
-            return None
         try:
-            return SealedSet(directory, read_checked(directory, kind, key))
-        except ArtifactDamaged as damage:
-            if self.read_only:
-                raise
-            self.quarantine(kind, key, str(damage))
-            return None
+            descriptor = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            yield None
+            return
+        try:
+            yield _Place(directory, descriptor)
+        finally:
+            os.close(descriptor)
+
+    @staticmethod
+    def _check(
+        place: "_Place", kind: Kind, key: str, verification: Verification, progress: Progress | None
+    ) -> SealedSet:
+        manifest = read_checked(place.directory, kind, key)
+        if verification is Verification.FULL:
+            for problem in full_problems(place.directory, manifest, progress):
+                raise ArtifactDamaged(place.directory, problem)
+        return SealedSet(place.directory, manifest)
 
     def quarantine(self, kind: Kind, key: str, reason: str) -> None:
         """Take a set away from its key, and keep it with the reason for whoever wants to know."""
-        apart = self.root / "quarantine" / f"{kind}-{key}-{os.urandom(4).hex()}"
-        with writing_to(self.root):
-            apart.parent.mkdir(exist_ok=True)
-            with suppress(FileNotFoundError):  # another writer was quicker
-                self.path(kind, key).rename(apart)
-                apart.with_name(f"{apart.name}.reason.txt").write_text(f"{reason}\n")
-                self.quarantined.append(Quarantined(kind, key, reason, apart))
+        with self._opened(kind, key) as place:
+            if place:
+                self._put_apart(place, kind, key, reason)
 
-    def require_space(self, nbytes: int) -> None:
-        """Raises ArtifactsVolumeFull when the volume has not that much room."""
-        disk.require_space(self.root, nbytes)
+    def _put_apart(self, place: "_Place", kind: Kind, key: str, reason: str) -> None:
+        """The reason first: a set that lies apart without one tells nobody anything."""
+        apart = self.root / QUARANTINE / f"{kind}-{key}-{os.urandom(6).hex()}"
+        told = apart.with_name(apart.name + REASON)
+        with writing_to(self.root):
+            make_directory(apart.parent)
+            write_whole(told, f"{reason}\n".encode())
+            try:
+                place.directory.rename(apart)
+            except FileNotFoundError:  # another one was quicker
+                told.unlink(missing_ok=True)
+                return
+            if not _is_at(place.descriptor, apart):  # and has put a good one there since
+                self._put_back(apart, place.directory)
+                told.unlink(missing_ok=True)
+                return
+            sync(apart.parent)
+            sync(place.directory.parent)
+        self.quarantined.append(Quarantined(kind, key, reason, apart))
+
+    def _put_back(self, apart: Path, directory: Path) -> None:
+        try:
+            apart.rename(directory)
+            sync(directory.parent)
+        except OSError as error:
+            if error.errno not in TAKEN:
+                raise
+            self._destroy(apart)
+
+    # Building
+
+    @contextmanager
+    def build(self, kind: Kind, key: str, waiting: Waiting | None = None) -> Iterator[Work]:
+        """The set, or a staging to write it into while nobody else does, with what others had sealed of it.
+
+        What is neither sealed nor a sealed rank file is gone after the context; where the volume was full, all of it.
+        """
+        if present := self.find(kind, key):
+            yield Work(present)
+            return
+        with writing_to(self.root):
+            make_directory(self.root / LEASES)
+            lease = acquire(
+                self.root / LEASES / f"{kind}-{key}", self.patience, lambda: self._published(kind, key), waiting
+            )
+        if isinstance(lease, SealedSet):
+            yield Work(lease)
+            return
+        try:
+            with beating(lease.renew, self.patience):
+                if present := self.find(kind, key):
+                    yield Work(present)
+                    return
+                with self.stage(kind, key) as staging:
+                    self._adopt(staging)
+                    yield Work(None, lease, staging)
+        finally:
+            lease.release()
+
+    def _published(self, kind: Kind, key: str) -> SealedSet | None:
+        """Looked at often: of a set that is not there only its folder is asked for."""
+        return self.find(kind, key)
+
+    def _adopt(self, staging: Staging) -> None:
+        for other in stagings(self.root / STAGING, f"{staging.kind}-{staging.key}-"):
+            if other != staging.directory:
+                with writer_is_dead(lock_path(other), self.patience) as dead:
+                    staging.adopt(other, may_move=dead)
+                    if dead:
+                        remove_staging(other)
+
+    def adoptable_bytes(self, kind: Kind, key: str) -> int:
+        """Of rank files that earlier writers of the set had sealed: so much less is to be written."""
+        found = {}
+        for directory in stagings(self.root / STAGING, f"{kind}-{key}-"):
+            for name, file in sealed_files(directory, kind, key).items():
+                if is_as_sealed(directory / WEIGHTS / name, file):
+                    found[name] = file.nbytes
+        return sum(found.values())
 
     @contextmanager
     def stage(self, kind: Kind, key: str) -> Iterator[Staging]:
-        """A directory to write a set into. What is not sealed in the context is gone after it."""
+        """A directory to write a set into, whoever else does so. What is neither sealed nor a sealed rank file is gone
+        after the context; where the volume was full, all of it."""
         with writing_to(self.root):
-            staging = Staging(self.root / "staging", kind, key, self._publish)
+            make_directory(self.root / STAGING)
+            staging = Staging(self.root / STAGING, kind, key, self._publish)
+        keep_sealed = True
         try:
-            yield staging
+            with beating(staging.renew, self.patience):
+                yield staging
+        except ArtifactsVolumeFull:
+            keep_sealed = False
+            raise
         finally:
-            staging.close()
+            staging.close(keep_sealed)
 
     def _publish(self, staging: Staging, manifest: Manifest) -> SealedSet:
         final = self.path(staging.kind, staging.key)
-        final.parent.mkdir(exist_ok=True)
+        make_directory(final.parent)
         while True:
             try:
                 staging.directory.rename(final)
@@ -99,61 +252,183 @@ class Store:
                     return present
             else:
                 sync(final.parent)
+                sync(self.root / STAGING)
                 return SealedSet(final, manifest)
 
-    # References: files, so that any tool on the volume can read and remove them.
+    # References
 
     def refer(self, kind: Kind, key: str, owner: str) -> None:
         """Note that `owner` (`namespace.name.uid`) needs the set. References that a deleted model of the same name
         left are taken over."""
-        references = self._references(key)
-        with writing_to(self.root):
-            references.mkdir(parents=True, exist_ok=True)
-            (references / owner).write_text(kind)
-            sync(references)
-            for predecessor in self._predecessors(owner):
-                predecessor.unlink(missing_ok=True)
-
-    def _predecessors(self, owner: str) -> list[Path]:
-        name = owner.rpartition(".")[0]
-        every = (self.root / "refs").glob("*/*")
-        return [path for path in every if path.name.rpartition(".")[0] == name and path.name != owner]
+        self.references.refer(kind, key, owner)
 
     def unrefer(self, owner: str, keep: Iterable[str] = ()) -> list[str]:
         """Remove the owner's references, but those to the keys in `keep`; `owner` may hold `*`, for any UID.
 
         Returns the keys that are no longer referred to by it.
         """
-        spared = set(keep)
-        dropped = [path for path in (self.root / "refs").glob(f"*/{owner}") if path.parent.name not in spared]
-        with writing_to(self.root):
-            for path in dropped:
-                path.unlink(missing_ok=True)
-        return [path.parent.name for path in dropped]
+        return self.references.unrefer(owner, keep)
 
     def owners(self, key: str) -> list[str]:
-        references = self._references(key)
-        return sorted(path.name for path in references.iterdir()) if references.is_dir() else []
+        return self.references.owners(key)
 
-    def remove_unreferenced(self, keys: Iterable[str]) -> list[str]:
-        """Remove the sets of those keys that nobody refers to. Returns the keys whose sets were removed."""
+    def remove_unreferenced(self, keys: Iterable[str], keys_in_use: Iterable[str] = ()) -> list[str]:
+        """Remove the sets of those keys, and what was half written of them, that nobody refers to or uses. Returns the
+        keys whose sets were removed."""
+        wanted, spared = set(keys) - set(keys_in_use), set()
         with writing_to(self.root):
-            return [key for key in keys if not self.owners(key) and self._remove(key)]
+            for item in self.items(keys_in_use):
+                if item.key in wanted and item.what != "quarantined" and item.may_go and self._remove(item):
+                    spared.add(item.key if item.what == "set" else "")
+            for key in wanted:
+                self.references.forget(key)
+        return sorted(spared - {""})
 
-    def _remove(self, key: str) -> bool:
-        removed = False
-        for kind in KINDS:
-            with suppress(FileNotFoundError), self.stage(kind, key) as trash:
-                gone = trash.directory / "removed"
-                self.path(kind, key).rename(gone)
-                if self.owners(key):  # somebody came to need it meanwhile
-                    gone.rename(self.path(kind, key))
-                else:
-                    shutil.rmtree(gone)
-                    removed = True
-        with suppress(OSError):
-            self._references(key).rmdir()
-        return removed
+    def explain(self, kind: Kind, inputs: Mapping[str, object], owner: str) -> list[str]:
+        """In which inputs of its key a wanted set differs from the one that this owner referred to before, or from the
+        nearest one on the volume; empty where there is none to compare with."""
+        own = (self._inputs(kind, key) for key in self.references.keys_of(owner))
+        before = next(([each] for each in own if each and each != inputs), None)
+        if before is None:
+            every = (self._inputs(kind, key) for key in self._keys(kind))
+            before = [each for each in every if each and each != inputs]
+        return min((explain.differences(each, inputs) for each in before), key=len, default=[])
 
-    def _references(self, key: str) -> Path:
-        return self.root / "refs" / key
+    def _keys(self, kind: Kind) -> list[str]:
+        try:
+            return sorted(each.name for each in (self.root / kind).iterdir())
+        except FileNotFoundError:
+            return []
+
+    def _inputs(self, kind: Kind, key: str) -> dict[str, object] | None:
+        try:
+            return dict(read_manifest(self.path(kind, key)).inputs)
+        except (OSError, ArtifactDamaged, ArtifactsTooNew):
+            return None
+
+    # Room
+
+    def require_space(self, nbytes: int, keep: Iterable[str] = (), collect: bool = True) -> Collected | None:
+        """Raises ArtifactsVolumeFull when the volume has not that much room, even after what nobody needs was removed.
+        `keep`: keys that are needed though nobody refers to them."""
+        if free_bytes(self.root) >= nbytes:
+            return None
+        collected = None
+        if collect and not self.read_only:
+            collected = self.collect(Policy(older_than_seconds=None, want_bytes=nbytes, keep=frozenset(keep)))
+        if (free := free_bytes(self.root)) < nbytes:
+            raise ArtifactsVolumeFull(self.root, nbytes, free)
+        return collected
+
+    def collect(self, policy: Policy) -> Collected:
+        """Remove what nobody needs: what is older than the policy's age, and then, the oldest first, as much more as
+        makes the room that it wants."""
+        free, gone = free_bytes(self.root), list[Item]()
+        with writing_to(self.root):
+            for item in in_order(self.items(policy.keep)):
+                old = policy.older_than_seconds is not None and policy.now() - item.since >= policy.older_than_seconds
+                if (old or free < policy.want_bytes) and (policy.dry_run or self._remove(item)):
+                    gone.append(item)
+                    free = free + item.nbytes if policy.dry_run else free_bytes(self.root)
+        return Collected(tuple(gone), free)
+
+    def items(self, keys_in_use: Iterable[str] = ()) -> list[Item]:
+        """Everything that takes room, with who needs it."""
+        in_use = set(keys_in_use)
+        sets = [self._set_item(kind, key, key in in_use) for kind in KINDS for key in self._keys(kind)]
+        halves = [self._staging_item(each, in_use) for each in stagings(self.root / STAGING)]
+        apart = [self._apart_item(each) for each in stagings(self.root / QUARANTINE)]
+        return [each for each in (*sets, *halves, *apart) if each]
+
+    def _set_item(self, kind: Kind, key: str, in_use: bool) -> Item | None:
+        directory = self.path(kind, key)
+        try:
+            made = directory.stat().st_mtime
+        except FileNotFoundError:
+            return None
+        since = max(made, self.references.changed(key) or 0)
+        return Item("set", kind, key, directory, nbytes_below(directory), since, tuple(self.owners(key)), in_use)
+
+    def _staging_item(self, directory: Path, in_use: set[str]) -> Item | None:
+        kind, key = set_of(directory)
+        with suppress(FileNotFoundError), writer_is_dead(lock_path(directory), self.patience) as dead:
+            since = max(directory.stat().st_mtime, self.references.changed(key) or 0)
+            owners = tuple(self.owners(key))
+            return Item(
+                "staging", kind, key, directory, nbytes_below(directory), since, owners, key in in_use, not dead
+            )
+        return None
+
+    def _apart_item(self, directory: Path) -> Item | None:
+        kind, key = set_of(directory)
+        with suppress(FileNotFoundError):
+            return Item("quarantined", kind, key, directory, nbytes_below(directory), directory.stat().st_ctime)
+        return None
+
+    def _remove(self, item: Item) -> bool:
+        """False where somebody came to need it meanwhile, or was quicker."""
+        if item.what == "staging":
+            with writer_is_dead(lock_path(item.directory), self.patience) as dead:
+                if dead and not self.owners(item.key):
+                    remove_staging(item.directory)
+                    return True
+                return False
+        if item.what == "quarantined":
+            self._destroy(item.directory)
+            item.directory.with_name(item.directory.name + REASON).unlink(missing_ok=True)
+            return True
+        return self._remove_set(item)
+
+    def _remove_set(self, item: Item) -> bool:
+        """Away from its name first, then a second look at who refers to it: who referred before the first look is seen,
+        and who does so after the second finds nothing under the name."""
+        assert item.kind
+        with self.stage(item.kind, item.key) as trash:
+            apart = trash.directory / "removed"
+            try:
+                item.directory.rename(apart)
+            except FileNotFoundError:
+                return False
+            if self.owners(item.key):
+                self._put_back(apart, item.directory)
+                return False
+            sync(item.directory.parent)
+        self.references.forget(item.key)
+        return True
+
+    def _destroy(self, directory: Path) -> None:
+        """Under a name that nobody looks for, so that what is cut short is cleared up later."""
+        kind, key = set_of(directory)
+        with self.stage(kind or "shards", key) as trash, suppress(FileNotFoundError):
+            directory.rename(trash.directory / "removed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    directory: Path
+    descriptor: int
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def beating(renew: Callable[[], None], patience: Patience) -> Iterator[None]:
+    """Calls `renew` every `patience.renew_seconds` until the end of the context."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(patience.renew_seconds):
+            renew()
+
+    thread = threading.Thread(target=beat, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

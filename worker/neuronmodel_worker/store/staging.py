@@ -1,49 +1,119 @@
 """Where a set is written before it exists: a directory of its own, locked by the process that writes it.
 
-The lock file stands beside the directory, is made before it and removed after it: a directory whose lock is free, or
-that has none, belongs to nobody who lives.
+    staging/<kind>-<key>-<random>/                  the files of the set
+    staging/<kind>-<key>-<random>/seals/<name>.json what was sealed by itself: whole, on the disk, never opened again
+    staging/<kind>-<key>-<random>.lock              made before the directory and removed after it
+
+A directory whose lock is free, or that has none, belongs to nobody who lives. What was sealed in it stays, for the next
+writer of the same set to adopt; the rest goes.
 """
 
 import json
 import os
-import shutil
-import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import xxhash
+from pydantic import ValidationError
 
-from neuronmodel_worker.disk import WrittenFile, create_locked, lock_of_the_dead, sync, writing_to
+from neuronmodel_worker.disk import WrittenFile, sync, writing_to
+from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew
+from neuronmodel_worker.store.files import (
+    SAFETENSORS,
+    header_digest,
+    make_directory,
+    open_to_group,
+    remove_tree,
+    whole_digest,
+    write_whole,
+)
 from neuronmodel_worker.store.keys import Kind
-from neuronmodel_worker.store.manifest import MANIFEST, FileEntry, Manifest, SealedSet
+from neuronmodel_worker.store.locks import Lock, Patience, writer_is_dead
+from neuronmodel_worker.store.manifest import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    SealedSet,
+    as_entry,
+    as_written,
+    read_manifest,
+)
 
 LOCK_SUFFIX = ".lock"
-READ_BYTES = 8 << 20
-
-# The Job and the worker share a group, not always a user.
-FILE_MODE, DIRECTORY_MODE = 0o660, 0o770
+SEALS = "seals"
+WEIGHTS = "weights"
 
 
 class Staging:
-    """`directory` takes the set's files; `seal` makes them a set. Outside `Store.stage` there is no use for it."""
+    """`directory` takes the set's files; `seal` makes them a set. Outside `Store.build` and `Store.stage` there is no
+    use for it.
+
+    `adopted` are the rank files that another writer of the same set had sealed, by name: they lie in
+    `directory/weights` and need not be written again.
+    """
 
     def __init__(self, root: Path, kind: Kind, key: str, publish: Callable[["Staging", Manifest], SealedSet]) -> None:
         self.kind: Kind = kind
         self.key = key
         self.directory = root / f"{kind}-{key}-{os.urandom(6).hex()}"
-        self._lock_path = self.directory.with_name(self.directory.name + LOCK_SUFFIX)
+        self.adopted: dict[str, WrittenFile] = {}
         self._publish = publish
         self._known: dict[str, WrittenFile] = {}
-        root.mkdir(parents=True, exist_ok=True)
-        self._lock = create_locked(self._lock_path)
-        os.write(self._lock, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+        self._lock = Lock(lock_path(self.directory))
         self.directory.mkdir()
+        open_to_group(self.directory)
+        sync(root)
+
+    def renew(self) -> None:
+        self._lock.renew()
 
     def record(self, files: Iterable[WrittenFile], under: str = "") -> None:
         """Digests that were taken while writing, of files in the folder `under`: they need not be read again."""
         prefix = f"{under}/" if under else ""
         self._known.update({prefix + file.name: file for file in files})
+
+    def seal_rank(self, rank: int, written: WrittenFile) -> None:
+        """The rank's file is complete, on the disk and has its name in `weights`: whoever builds this set next need not
+        write it again, whatever becomes of this process. May be called by several threads."""
+        del rank  # the file's name says it
+        with writing_to(self.directory.parent):
+            open_to_group(self.directory / WEIGHTS / written.name)
+            self._note_sealed(written)
+        self.record([written], under=WEIGHTS)
+
+    def _note_sealed(self, written: WrittenFile) -> None:
+        make_directory(self.directory / SEALS)
+        content = {"kind": self.kind, "key": self.key, **as_entry(written).model_dump(exclude_none=True)}
+        write_whole(self.directory / SEALS / f"{written.name}.json", json.dumps(content).encode())
+
+    def adopt(self, other: Path, may_move: bool) -> None:
+        """Take over what was sealed in another staging of the same set. Where the file system has no hard links, files
+        are moved, if `may_move`: their writer is dead."""
+        with writing_to(self.directory.parent):
+            for name, file in sealed_files(other, self.kind, self.key).items():
+                if name not in self.adopted and is_as_sealed(other / WEIGHTS / name, file):
+                    self._adopt_file(other / WEIGHTS / name, file, may_move)
+
+    def _adopt_file(self, path: Path, file: WrittenFile, may_move: bool) -> None:
+        weights = self.directory / WEIGHTS
+        make_directory(weights)
+        self._note_sealed(file)  # first: a seal without its file is nothing, a moved file without its seal is lost
+        try:
+            try:
+                os.link(path, weights / file.name)
+            except FileNotFoundError:
+                return
+            except OSError:
+                if not may_move:
+                    return
+                path.rename(weights / file.name)
+        except FileNotFoundError:
+            return
+        sync(weights)
+        self.adopted[file.name] = file
+        self.record([file], under=WEIGHTS)
 
     def seal(self, manifest_extra: Mapping[str, object] | None = None) -> SealedSet:
         """Everything onto the disk, the manifest last, then the final name. `manifest_extra` may give `inputs`,
@@ -58,50 +128,134 @@ class Staging:
                     **(manifest_extra or {}),
                 }
             )
-            (self.directory / MANIFEST).write_text(manifest.model_dump_json(indent=1))
             self._sync_everything()
+            write_whole(self.directory / MANIFEST, manifest.encoded())
+            remove_tree(self.directory / SEALS)  # from here on the manifest says what was sealed
             return self._publish(self, manifest)
 
     def _names(self) -> list[str]:
         files = (path for path in self.directory.rglob("*") if path.is_file())
-        return sorted(path.relative_to(self.directory).as_posix() for path in files)
+        names = sorted(path.relative_to(self.directory).as_posix() for path in files)
+        return [name for name in names if not name.startswith(f"{SEALS}/")]
 
     def _entry(self, name: str) -> FileEntry:
         path, known = self.directory / name, self._known.get(name)
         nbytes = path.stat().st_size
+        header = header_digest(path) if name.endswith(SAFETENSORS) else None
         if known and known.nbytes == nbytes:
-            return FileEntry(nbytes=nbytes, digest=known.digest, algorithm=known.algorithm)
-        return FileEntry(nbytes=nbytes, digest=_digest(path), algorithm="xxh3-128")
+            return FileEntry(
+                nbytes=nbytes, digest=known.digest, algorithm=known.algorithm, header=known.header or header
+            )
+        return FileEntry(nbytes=nbytes, digest=whole_digest(path), algorithm="xxh3-128", header=header)
 
     def _sync_everything(self) -> None:
         for path in [*sorted(self.directory.rglob("*"), reverse=True), self.directory]:
-            path.chmod(path.stat().st_mode | (DIRECTORY_MODE if path.is_dir() else FILE_MODE))
+            open_to_group(path)
             sync(path)
 
-    def close(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self._lock_path.unlink(missing_ok=True)
-        os.close(self._lock)
+    def close(self, keep_sealed: bool = True) -> None:
+        """Remove what is not sealed; with that and `keep_sealed` false, everything."""
+        if not (keep_sealed and keep_only_sealed(self.directory, self.kind, self.key)):
+            remove_tree(self.directory)
+            with suppress(OSError):
+                lock_path(self.directory).unlink(missing_ok=True)
+        self._lock.release()
 
 
-def _digest(path: Path) -> str:
-    state = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while data := file.read(READ_BYTES):
-            state.update(data)
-    return state.hexdigest()
+def lock_path(directory: Path) -> Path:
+    return directory.with_name(directory.name + LOCK_SUFFIX)
 
 
-def remove_leftovers(root: Path) -> None:
-    """Remove what writers that are gone have left; a living writer's staging is locked."""
-    if not root.is_dir():
+def sealed_files(directory: Path, kind: Kind, key: str) -> dict[str, WrittenFile]:
+    """What was sealed by itself in a staging of that set, by name: by its seals, or by its manifest, which is written
+    before they go."""
+    return dict(_by_manifest(directory, kind, key)) or dict(_by_seals(directory, kind, key))
+
+
+def _by_manifest(directory: Path, kind: Kind, key: str) -> Iterator[tuple[str, WrittenFile]]:
+    try:
+        manifest = read_manifest(directory)
+    except (OSError, ArtifactDamaged, ArtifactsTooNew):
         return
-    for directory in [path for path in root.iterdir() if path.is_dir()]:
-        lock = directory.with_name(directory.name + LOCK_SUFFIX)
-        if not lock.exists():
-            shutil.rmtree(directory, ignore_errors=True)
-    for lock in root.glob(f"*{LOCK_SUFFIX}"):
-        with lock_of_the_dead(lock) as dead:
+    if (manifest.kind, manifest.key) == (kind, key):
+        yield from manifest.written(WEIGHTS).items()
+
+
+def _by_seals(directory: Path, kind: Kind, key: str) -> Iterator[tuple[str, WrittenFile]]:
+    for path in sorted((directory / SEALS).glob("*.json")):
+        with suppress(OSError, ValueError, ValidationError):
+            content: dict[str, Any] = json.loads(path.read_bytes())
+            if (content.pop("kind"), content.pop("key")) == (kind, key):
+                name = path.name.removesuffix(".json")
+                yield name, as_written(name, FileEntry.model_validate(content))
+
+
+def is_as_sealed(path: Path, file: WrittenFile) -> bool:
+    """Whether it is there, as long as it was sealed, and with its header."""
+    try:
+        if path.is_symlink() or path.stat().st_size != file.nbytes:
+            return False
+        return not file.header or header_digest(path) == file.header
+    except OSError:
+        return False
+
+
+def keep_only_sealed(directory: Path, kind: Kind, key: str) -> bool:
+    """Remove what nobody can adopt. False where nothing is left."""
+    sealed = sealed_files(directory, kind, key)
+    kept = {name for name, file in sealed.items() if is_as_sealed(directory / WEIGHTS / name, file)}
+    if not kept:
+        return False
+    for path in directory.rglob("*"):
+        if path.parent == directory / WEIGHTS and path.name in kept:
+            continue
+        if path.parent == directory / SEALS or path == directory / MANIFEST or path.is_dir():
+            continue
+        with suppress(OSError):
+            path.unlink()
+    return True
+
+
+def stagings(root: Path, prefix: str = "") -> list[Path]:
+    """The directories of writers, dead or alive."""
+    try:
+        return sorted(path for path in root.iterdir() if path.name.startswith(prefix) and path.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def remove_leftovers(root: Path, patience: Patience) -> None:
+    """Remove what writers that are gone have left and nobody can adopt; a living writer's staging is locked."""
+    for directory in stagings(root):
+        with writer_is_dead(lock_path(directory), patience) as dead:
             if dead:
-                shutil.rmtree(lock.with_name(lock.name.removesuffix(LOCK_SUFFIX)), ignore_errors=True)
-                lock.unlink(missing_ok=True)
+                _clear(directory)
+    if root.is_dir():
+        for lock in root.glob(f"*{LOCK_SUFFIX}"):
+            if not lock.with_name(lock.name.removesuffix(LOCK_SUFFIX)).exists():
+                with writer_is_dead(lock, patience) as dead:
+                    if dead:
+                        lock.unlink(missing_ok=True)
+
+
+def _clear(directory: Path) -> None:
+    kind, key = set_of(directory)
+    if not (kind and keep_only_sealed(directory, kind, key)):
+        remove_staging(directory)
+
+
+def remove_staging(directory: Path) -> None:
+    """Its writer is dead, or it is ours."""
+    remove_tree(directory)
+    if not directory.exists():
+        with suppress(OSError):
+            lock_path(directory).unlink(missing_ok=True)
+
+
+def set_of(directory: Path) -> tuple[Kind | None, str]:
+    """What a staging or a quarantined set was to be, by its name."""
+    kind, _, rest = directory.name.partition("-")
+    key = rest.partition("-")[0]
+    if kind == "compiled":
+        return "compiled", key
+    return ("shards", key) if kind == "shards" else (None, key)

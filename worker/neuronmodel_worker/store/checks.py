@@ -1,0 +1,77 @@
+"""The full check of a set: every byte, at the speed of the disk."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from neuronmodel_worker.disk import WHOLE_FILE, WrittenFile
+from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
+from neuronmodel_worker.store.files import READ_BYTES, SAFETENSORS, Digest
+from neuronmodel_worker.store.manifest import Manifest
+
+THREADS = 4
+
+Progress = Callable[[int], None]
+"""Called with the bytes that were read so far, by one thread at a time."""
+
+
+def full_problems(
+    directory: Path, manifest: Manifest, progress: Progress | None = None, threads: int = THREADS
+) -> Iterator[str]:
+    """What differs between the content of the files and their digests. Raises ArtifactsUnreadable."""
+    counter = _Counter(progress)
+
+    def check(item: tuple[str, WrittenFile]) -> str | None:
+        name, file = item
+        try:
+            return _problem(directory / name, file, counter)
+        except ArtifactDamaged as damage:
+            return f"{name}: {damage.what}"
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as error:
+            raise ArtifactsUnreadable(directory / name, error) from error
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="verify")
+    try:
+        yield from filter(None, pool.map(check, manifest.written().items()))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Counter:
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._of: dict[Path, int] = {}
+        self._lock = threading.Lock()
+
+    def reached(self, path: Path, nbytes: int) -> None:
+        if self._progress:
+            with self._lock:
+                self._of[path] = nbytes
+                self._progress(sum(self._of.values()))
+
+
+def _problem(path: Path, file: WrittenFile, counter: _Counter) -> str | None:
+    if file.algorithm == WHOLE_FILE:
+        return _whole_file_problem(path, file, counter)
+    if not file.name.endswith(SAFETENSORS):
+        return f"{file.name} was sealed with the digest {file.algorithm}, which is not known"
+    # Only here: what only looks at sizes and headers is done before numpy is imported.
+    from neuronmodel_worker.stream import check_rank_file
+
+    check_rank_file(path, file, full=True, progress=lambda so_far: counter.reached(path, so_far.bytes_read))
+    return None
+
+
+def _whole_file_problem(path: Path, file: WrittenFile, counter: _Counter) -> str | None:
+    digest, done = Digest(), 0
+    with path.open("rb", buffering=0) as stream:
+        while data := stream.read(READ_BYTES):
+            digest.update(data)
+            done += len(data)
+            counter.reached(path, done)
+    if (found := digest.hexdigest()) != file.digest:
+        return f"the digest of {file.name} is {found} and was sealed as {file.digest}"
+    return None

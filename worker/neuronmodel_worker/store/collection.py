@@ -1,0 +1,68 @@
+"""What may go from a store, and in which order: what nobody refers to, by its age and by the room that is wanted."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from neuronmodel_worker.store.keys import Kind
+
+OLD_SECONDS = 7 * 86400.0
+
+What = Literal["set", "staging", "quarantined"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something on the volume that takes room. `since`: when it lost its last reference, was put apart or was left, in
+    seconds since the epoch."""
+
+    what: What
+    kind: Kind | None
+    key: str
+    directory: Path
+    nbytes: int
+    since: float
+    owners: tuple[str, ...] = ()
+    in_use: bool = False
+    living: bool = False
+    """A writer is at work in it."""
+
+    @property
+    def may_go(self) -> bool:
+        if self.what == "quarantined":
+            return True
+        return not (self.owners or self.in_use or self.living)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`keep` are keys that are needed though nobody refers to them, above all those that templates of pods name.
+    `want_bytes`: so much is to be free afterwards; older things go first until it is. `dry_run`: only say."""
+
+    older_than_seconds: float | None = OLD_SECONDS
+    want_bytes: int = 0
+    keep: frozenset[str] = frozenset()
+    dry_run: bool = False
+    now: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """`items` went, or would go."""
+
+    items: tuple[Item, ...]
+    free_bytes: int
+
+    @property
+    def nbytes(self) -> int:
+        return sum(item.nbytes for item in self.items)
+
+
+RANK = {"quarantined": 0, "staging": 1, "set": 2}
+
+
+def in_order(items: list[Item]) -> list[Item]:
+    """What may go, the least useful first: what is damaged, what is half, then whole sets, the oldest first."""
+    return sorted((item for item in items if item.may_go), key=lambda item: (RANK[item.what], item.since))

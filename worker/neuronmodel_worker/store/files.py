@@ -1,0 +1,90 @@
+"""Files of the store: whole or absent, on the disk with their names, and what headers say of them."""
+
+import os
+import shutil
+import stat
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import xxhash
+
+from neuronmodel_worker.disk import sync
+
+# The Job and the worker share a group, not always a user.
+FILE_MODE, DIRECTORY_MODE = 0o660, 0o770
+TEMPORARY = ".new-"
+SAFETENSORS = ".safetensors"
+MAX_HEADER_BYTES = 100_000_000
+READ_BYTES = 8 << 20
+Digest = xxhash.xxh3_128
+
+
+def make_directory(directory: Path) -> None:
+    """With those above it; each one's name is on the disk, and the group may write."""
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    with suppress(FileExistsError):
+        directory.mkdir()
+        open_to_group(directory)
+        sync(directory.parent)
+
+
+def open_to_group(path: Path) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    wanted = mode | (DIRECTORY_MODE if path.is_dir() else FILE_MODE)
+    if wanted != mode:
+        with suppress(PermissionError):  # another user's, who saw to it
+            path.chmod(wanted)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """The file has the content under its name, on the disk, or is as it was."""
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.urandom(4).hex()}")
+    try:
+        with temporary.open("xb") as file:
+            os.fchmod(file.fileno(), FILE_MODE)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def remove_tree(directory: Path) -> None:
+    """As far as it goes: what another node has open stays on some volumes until it is closed there."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def nbytes_below(directory: Path) -> int:
+    """What a folder takes on the disk; a file with several names counts by its share."""
+    total = 0
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with suppress(OSError):
+                found = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - os.walk gives strings
+                total += found.st_size // max(1, found.st_nlink)
+    return total
+
+
+def header_digest(path: Path) -> str | None:
+    """xxh3-128 of the bytes before the tensors of a safetensors file; None where there cannot be such."""
+    with path.open("rb", buffering=0) as file:
+        prefix = file.read(8)
+        if len(prefix) < 8 or (nbytes := struct.unpack("<Q", prefix)[0]) > MAX_HEADER_BYTES:
+            return None
+        header = file.read(nbytes)
+    return xxhash.xxh3_128(prefix + header).hexdigest() if len(header) == nbytes else None
+
+
+def whole_digest(path: Path) -> str:
+    state = Digest()
+    with path.open("rb") as file:
+        while data := file.read(READ_BYTES):
+            state.update(data)
+    return state.hexdigest()

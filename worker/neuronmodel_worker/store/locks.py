@@ -1,0 +1,176 @@
+"""Whether a writer lives, told by a lock that ends with its process, or by its silence where locks do not reach.
+
+Locks are asked first. They are believed where they reach everybody who may write: on a file system of one machine, and
+on NFS unless it was mounted with locks that stay on the node. Elsewhere a lock that another node took looks free, and
+only a writer that has not renewed its lock file for `Patience.silent_seconds`, by the volume's own clock, is dead.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+WITHOUT_LOCKS = (errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EBADF)
+OF_ONE_MACHINE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"})
+OVER_NFS = frozenset({"nfs", "nfs4"})
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+MOUNTS = Path("/proc/self/mountinfo")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long is waited for whom, in seconds."""
+
+    renew_seconds: float = 10.0
+    """Between two signs of life of a writer."""
+    lapse_seconds: float = 60.0
+    """A lease that did not change for so long, by the clock of who waits, is taken over."""
+    silent_seconds: float = 3600.0
+    """A writer on another node, whose lock cannot be told, is dead after so long without a sign."""
+    poll_seconds: float = 1.0
+    """Between two looks of who waits."""
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+
+
+class Lock:
+    """A file that is locked as long as this process lives, or until it is released."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = _create(path)
+        with suppress(OSError):
+            os.fchmod(self._descriptor, 0o660)
+        os.write(self._descriptor, json.dumps(holder()).encode())
+
+    def renew(self) -> None:
+        """A sign of life, which costs no room."""
+        with suppress(OSError):
+            os.utime(self._descriptor)
+
+    def release(self) -> None:
+        """The file stays."""
+        os.close(self._descriptor)
+
+
+def holder() -> dict[str, object]:
+    """Who this process is, for people and for those who judge a lock."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "boot": boot_id()}
+
+
+@cache
+def boot_id() -> str:
+    """Names this kernel's life: locks of processes under the same one are always told rightly."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _create(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+        try:
+            take(descriptor)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except FileNotFoundError:
+            pass  # somebody cleared it up between its making and its locking
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def take(descriptor: int) -> bool:
+    """Wait for the lock of an open file. False where the file system has none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def writer_is_dead(path: Path, patience: Patience) -> Iterator[bool]:
+    """Whether the writer with the lock file `path` is gone for certain; its lock is ours until the end of the context.
+
+    A lock file that is not there has no writer: it is made before the directory that it stands for, and goes after it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield True
+        return
+    except PermissionError:  # another user's, of no group of ours
+        yield False
+        return
+    try:
+        yield _is_dead(descriptor, path, patience)
+    finally:
+        os.close(descriptor)
+
+
+def _is_dead(descriptor: int, path: Path, patience: Patience) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        taken = True
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        taken = False
+    if taken and (locks_reach_everybody(path) or _boot_of(descriptor) == boot_id() != ""):
+        return True
+    return now_on_volume(path.parent) - os.fstat(descriptor).st_mtime > patience.silent_seconds
+
+
+def _boot_of(descriptor: int) -> object:
+    try:
+        content = json.loads(os.pread(descriptor, 4096, 0))
+    except ValueError:
+        return None
+    return content.get("boot") if isinstance(content, dict) else None
+
+
+def now_on_volume(directory: Path) -> float:
+    """The clock that gives files their times: on a network volume not this machine's."""
+    probe = directory / f".now-{os.urandom(6).hex()}"
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660))
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def locks_reach_everybody(path: Path) -> bool:
+    """Whether a lock on the file system of `path` is seen by all who can write there."""
+    try:
+        device = path.stat().st_dev
+        lines = MOUNTS.read_text().splitlines()
+    except OSError:
+        return False
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    return any(_is_shared(line) for line in lines if line.split()[2:3] == [wanted])
+
+
+def _is_shared(mount: str) -> bool:
+    """`mount` is a line of mountinfo: …fields… - type source options."""
+    kind, _, options = [*mount.partition(" - ")[2].split(), "", "", ""][:3]
+    if kind in OVER_NFS:
+        given = set(options.split(","))
+        return "nolock" not in given and given.isdisjoint({"local_lock=all", "local_lock=flock"})
+    return kind in OF_ONE_MACHINE

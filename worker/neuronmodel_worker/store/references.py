@@ -1,0 +1,80 @@
+"""References: who needs a set, as files, so that any tool on the volume can read and remove them.
+
+    refs/<key>/<namespace>.<name>.<uid>     holds the kind
+
+`refs/<key>` stays when the last one went: its time says when that was.
+"""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from neuronmodel_worker.disk import sync, writing_to
+from neuronmodel_worker.store.files import TEMPORARY, make_directory, write_whole
+from neuronmodel_worker.store.keys import Kind
+
+REFERENCES = "refs"
+
+
+class References:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.directory = root / REFERENCES
+
+    def refer(self, kind: Kind, key: str, owner: str) -> None:
+        """Note that `owner` (`namespace.name.uid`) needs the set. References that a deleted model of the same name
+        left are taken over."""
+        with writing_to(self.root):
+            make_directory(self.directory / key)
+            write_whole(self.directory / key / owner, kind.encode())
+            self._remove(self._predecessors(owner))
+
+    def _predecessors(self, owner: str) -> list[Path]:
+        name = owner.rpartition(".")[0]
+        return [path for path in self._all("*") if path.name.rpartition(".")[0] == name and path.name != owner]
+
+    def unrefer(self, owner: str, keep: Iterable[str] = ()) -> list[str]:
+        """Remove the owner's references, but those to the keys in `keep`; `owner` may hold `*`, for any UID.
+
+        Returns the keys that are no longer referred to by it.
+        """
+        spared = set(keep)
+        dropped = [path for path in self._all(owner) if path.parent.name not in spared]
+        with writing_to(self.root):
+            self._remove(dropped)
+        return sorted({path.parent.name for path in dropped})
+
+    def _all(self, owner: str) -> list[Path]:
+        return sorted(path for path in self.directory.glob(f"*/{owner}") if not path.name.startswith(TEMPORARY))
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            with suppress(FileNotFoundError):
+                path.unlink()
+                sync(path.parent)
+
+    def owners(self, key: str) -> list[str]:
+        try:
+            return sorted(each.name for each in (self.directory / key).iterdir() if not each.name.startswith(TEMPORARY))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def keys_of(self, owner: str) -> list[str]:
+        """The keys that it refers to, the latest first; `owner` may hold `*`."""
+        found = []
+        for path in self._all(owner):
+            with suppress(FileNotFoundError):
+                found.append((path.stat().st_mtime_ns, path.parent.name))
+        return [key for _, key in sorted(found, reverse=True)]
+
+    def changed(self, key: str) -> float | None:
+        """When a reference to it came or went the last time, in seconds since the epoch; None: there never was one."""
+        try:
+            return (self.directory / key).stat().st_mtime
+        except OSError:
+            return None
+
+    def forget(self, key: str) -> None:
+        """Of a key whose set is gone."""
+        with suppress(OSError):  # somebody refers to it, or did so a moment ago
+            (self.directory / key).rmdir()
