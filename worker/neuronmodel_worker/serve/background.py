@@ -1,0 +1,97 @@
+"""Work that nobody waits for, done while the model answers: in a thread of its own, giving way to answers."""
+
+import ctypes
+import logging
+import platform
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+LONGEST_PAUSE: Final = 4.0
+"""In times of the work done since the last pause: with answers under way all the time, work in the background takes
+five times as long as without any, and no longer."""
+POLL_SECONDS: Final = 0.01
+
+# <linux/ioprio.h>: class in the upper bits; who 1 and 0: the calling thread. The number of ioprio_set by machine.
+_IDLE_CLASS: Final = 3 << 13
+_IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}
+
+
+class Stopped(Exception):
+    """The worker was told to stop: what was made so far stays where the next start finds it."""
+
+
+class Courtesy:
+    """What work in the background asks before each small piece of it."""
+
+    def __init__(self, busy: Callable[[], bool], stop: threading.Event) -> None:
+        """`busy`: whether an answer is being computed."""
+        self._busy = busy
+        self._stop = stop
+        self._since = time.monotonic()
+
+    def wait(self) -> None:
+        """While answers are computed, at most LONGEST_PAUSE times as long as it was worked. Raises Stopped."""
+        now = time.monotonic()
+        latest = now + LONGEST_PAUSE * (now - self._since)
+        while self._busy() and time.monotonic() < latest:
+            if self._stop.wait(POLL_SECONDS):
+                break
+        if self._stop.is_set():
+            raise Stopped
+        self._since = time.monotonic()
+
+
+Work = Callable[[Courtesy], None]
+
+
+class Background:
+    """Runs work in turn once `begin` was called. Work tells of its own failures; what it does not foresee is logged."""
+
+    JOIN_SECONDS: Final = 10.0
+
+    def __init__(self) -> None:
+        self._work: list[Work] = []
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def later(self, work: Work) -> None:
+        self._work.append(work)
+
+    def begin(self, busy: Callable[[], bool]) -> None:
+        if self._work:
+            courtesy = Courtesy(busy, self._stop)
+            self._thread = threading.Thread(target=self._run, args=(courtesy,), name="background", daemon=True)
+            self._thread.start()
+
+    def _run(self, courtesy: Courtesy) -> None:
+        without_haste()
+        while self._work:
+            work = self._work.pop(0)
+            try:
+                courtesy.wait()
+                work(courtesy)
+            except Stopped:
+                return
+            except Exception:
+                log.exception("work in the background failed")
+
+    def stop(self) -> None:
+        """Returns when the thread has ended, or after a while: a disk may take its time for a sync."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join(self.JOIN_SECONDS)
+
+
+def without_haste() -> None:
+    """Let the calling thread's reads and writes wait for everybody else's, where the I/O scheduler knows of it."""
+    number = _IOPRIO_SET.get(platform.machine())
+    if number is None or _libc().syscall(number, 1, 0, _IDLE_CLASS):
+        log.debug("reads and writes in the background have the usual priority")
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

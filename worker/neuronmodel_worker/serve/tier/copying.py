@@ -1,0 +1,238 @@
+"""Writes copies of files from what a load reads of them anyway, in bounded memory and without the load's waiting.
+
+A piece for which no memory is free is left out, and read again by `complete`, when the model answers already: so a
+scratch volume that is slower than what it copies costs the load nothing.
+"""
+
+import bisect
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuronmodel_worker.disk import BLOCK, NOT_DIRECT, allocate, open_direct
+from neuronmodel_worker.serve.background import without_haste
+from neuronmodel_worker.serve.tier.trouble import TierStale, TierTrouble, writing_copy
+from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
+from neuronmodel_worker.stream.memory import fresh, placed
+from neuronmodel_worker.stream.writeback import Writeback
+
+PIECE_BYTES: Final = 16 << 20
+PIECES: Final = 12
+"""Of memory: 192 MiB."""
+WRITERS: Final = 4
+
+Bytes = NDArray[np.uint8]
+
+
+class Extents:
+    """The parts of a file that are there."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[int, int]] = []
+
+    def add(self, start: int, stop: int) -> None:
+        first = bisect.bisect_left(self._parts, start, key=lambda part: part[1])
+        last = bisect.bisect_right(self._parts, stop, key=lambda part: part[0])
+        touching = self._parts[first:last]
+        if touching:
+            start, stop = min(start, touching[0][0]), max(stop, touching[-1][1])
+        self._parts[first:last] = [(start, stop)]
+
+    def gaps(self, nbytes: int) -> Iterator[tuple[int, int]]:
+        """(start, stop) of what a file of `nbytes` lacks."""
+        position = 0
+        for start, stop in [*self._parts, (nbytes, nbytes)]:
+            if start > position:
+                yield position, start
+            position = stop
+
+
+class CopiedFile:
+    """A file that is written in pieces, in any order and by several threads. Raises OSError."""
+
+    def __init__(self, path: Path, nbytes: int, writeback: Writeback) -> None:
+        self.path = path
+        self.nbytes = nbytes
+        self.written = Extents()
+        self._writeback = writeback
+        self._lock = threading.Lock()
+        self._direct: int | None = None
+        self._cached = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660)
+        try:
+            allocate(self._cached, nbytes)
+            self._direct = open_direct(path, os.O_WRONLY)
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, position: int, data: Bytes) -> None:
+        """Whole blocks that lie in memory as they do in the file go past the page cache, the rest through it."""
+        head = min(-position % BLOCK, data.nbytes)
+        body = (data.nbytes - head) // BLOCK * BLOCK
+        done = head
+        if body and (data.ctypes.data + head) % BLOCK == 0:
+            done += self._write_direct(position + head, data[head : head + body])
+        for start, stop in ((0, head), (done, data.nbytes)):
+            self._write_cached(position + start, data[start:stop])
+        with self._lock:
+            self.written.add(position, position + data.nbytes)
+
+    def _write_direct(self, position: int, data: Bytes) -> int:
+        """How many bytes were written: less than all where the file system has no more of such."""
+        done = 0
+        while self._direct is not None and done < data.nbytes and done % BLOCK == 0:
+            try:
+                done += os.pwrite(self._direct, data[done:].data, position + done)
+            except OSError as error:
+                if error.errno not in NOT_DIRECT:
+                    raise
+                break
+        return done
+
+    def _write_cached(self, position: int, data: Bytes) -> None:
+        view, at = data.data, position
+        while view:
+            count = os.pwrite(self._cached, view, at)
+            view, at = view[count:], at + count
+        if data.nbytes > BLOCK:
+            self._writeback.wrote(self._cached, position, data.nbytes)
+
+    def gaps(self) -> list[tuple[int, int]]:
+        with self._lock:
+            return list(self.written.gaps(self.nbytes))
+
+    def close(self) -> None:
+        for descriptor in (self._direct, self._cached):
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A file that is copied, as it was when the load began."""
+
+    path: Path
+    nbytes: int
+    mtime_ns: int
+
+    @classmethod
+    def at(cls, path: Path) -> "Original":
+        """Raises OSError."""
+        stat = path.stat()
+        return cls(path, stat.st_size, stat.st_mtime_ns)
+
+    def is_unchanged(self) -> bool:
+        try:
+            return self == Original.at(self.path)
+        except OSError:
+            return False
+
+
+class Copy:
+    """Of `originals` (by their name below the copy) in `directory`. `saw` may be called by any thread and never fails
+    nor waits; `complete` does both."""
+
+    def __init__(self, directory: Path, originals: Mapping[str, Original], pieces: int = PIECES) -> None:
+        """Takes the room on the disk. Raises TierTrouble."""
+        self._originals = originals
+        self._files: dict[str, CopiedFile] = {}
+        self._trouble: Exception | None = None
+        self._free: queue.SimpleQueue[Bytes | None] = queue.SimpleQueue()
+        for _ in range(pieces):
+            self._free.put(None)
+        writeback = Writeback()
+        with writing_copy(directory):
+            try:
+                for name, original in originals.items():
+                    path = directory / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    self._files[name] = CopiedFile(path, original.nbytes, writeback)
+            except BaseException:
+                self._close()
+                raise
+        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="copy", initializer=without_haste)
+
+    def saw(self, file_name: str, position: int, data: Bytes) -> None:
+        """The bytes of a file from `position` on; they are taken over before this returns."""
+        file = self._files.get(file_name)
+        if file is None:
+            return
+        for start in range(0, data.nbytes, PIECE_BYTES):
+            if self._trouble:
+                return
+            piece = data[start : start + PIECE_BYTES]
+            try:
+                buffer = self._free.get_nowait()
+            except queue.Empty:
+                return
+            if buffer is None:
+                buffer = fresh(PIECE_BYTES + SLACK)
+            into = placed(buffer, position + start, piece.nbytes)
+            into[:] = piece
+            with suppress(RuntimeError):  # it was given up meanwhile
+                self._writers.submit(self._write, file, position + start, into, buffer)
+
+    def _write(self, file: CopiedFile, position: int, data: Bytes, buffer: Bytes) -> None:
+        try:
+            file.write(position, data)
+        except Exception as error:
+            self._trouble = error
+        finally:
+            self._free.put(buffer)
+
+    @property
+    def missing_bytes(self) -> int:
+        """What `complete` will read again; it is exact only when nothing is being written."""
+        return sum(stop - start for file in self._files.values() for start, stop in file.gaps())
+
+    def complete(self, directory: Path, wait: Callable[[], None]) -> None:
+        """Wait for what is being written, and read what was not seen from the originals, which have to be as they were.
+
+        `wait` is called before each piece. Raises TierTrouble, and what `wait` raises.
+        """
+        self._writers.shutdown()
+        try:
+            with writing_copy(directory):
+                if self._trouble:
+                    raise self._trouble
+                for name, file in self._files.items():
+                    self._fill(self._originals[name], file, wait)
+            for original in self._originals.values():
+                if not original.is_unchanged():
+                    raise TierStale(directory, f"{original.path} changed while it was copied")
+        finally:
+            self._close()
+
+    def _fill(self, original: Original, file: CopiedFile, wait: Callable[[], None]) -> None:
+        gaps = file.gaps()
+        if not gaps:
+            return
+        buffer = fresh(PIECE_BYTES + SLACK)
+        source = ReadableFile(original.path)
+        try:
+            for start, stop in gaps:
+                for position in range(start, stop, PIECE_BYTES):
+                    wait()
+                    file.write(position, source.read(position, min(PIECE_BYTES, stop - position), buffer))
+        except EndsEarly as end:
+            raise TierStale(file.path, f"{original.path} changed while it was copied: {end}") from end
+        finally:
+            source.close()
+
+    def abort(self) -> None:
+        self._trouble = TierTrouble("ScratchTierAborted", "The copy was given up.")
+        self._writers.shutdown(cancel_futures=True)
+        self._close()
+
+    def _close(self) -> None:
+        while self._files:
+            self._files.popitem()[1].close()

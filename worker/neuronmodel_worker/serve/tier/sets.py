@@ -1,0 +1,79 @@
+"""Sealed sets of shards on the scratch volume: the same files as on the artifacts volume, under the same manifest."""
+
+from collections.abc import Callable
+
+from neuronmodel_worker.failures import ArtifactDamaged, WorkerFailure
+from neuronmodel_worker.serve.tier.copying import Copy, Original
+from neuronmodel_worker.serve.tier.trouble import TierDamaged, TierStale, writing_copy
+from neuronmodel_worker.serve.tier.volume import SHARDS_COPY, Tier, Writing
+from neuronmodel_worker.store import SHARDS, SealedSet, Store
+from neuronmodel_worker.store.manifest import MANIFEST
+from neuronmodel_worker.stream import WEIGHTS
+from neuronmodel_worker.stream.numbers import Array
+
+
+def copied_set(tier: Tier, sealed: SealedSet) -> SealedSet | None:
+    """The copy of a set that the artifacts volume has, if there is one that passes the quick check.
+
+    Raises TierTrouble; a copy that is of no use is removed before.
+    """
+    directory = tier.use(SHARDS_COPY, sealed.key)
+    if directory is None:
+        return None
+    try:
+        copied = Store(tier.root, read_only=True).find(SHARDS, sealed.key)
+    except WorkerFailure as failure:
+        raise drop_damaged(tier, sealed.key, failure) from failure
+    if copied and copied.manifest != sealed.manifest:
+        tier.drop(SHARDS_COPY, sealed.key)
+        raise TierStale(directory, "the artifacts volume has another set under its key by now")
+    return copied
+
+
+def drop_damaged(tier: Tier, key: str, failure: WorkerFailure) -> TierDamaged:
+    """Remove what turned out to be of no use."""
+    tier.drop(SHARDS_COPY, key)
+    return TierDamaged(
+        tier.path(SHARDS_COPY, key), failure.what if isinstance(failure, ArtifactDamaged) else str(failure)
+    )
+
+
+class SetCopy:
+    """A copy of a sealed set that is made while its rank files are read."""
+
+    def __init__(self, writing: Writing, sealed: SealedSet) -> None:
+        """Raises TierTrouble."""
+        self._writing = writing
+        names = [*sealed.manifest.files, MANIFEST]
+        with writing_copy(writing.directory):
+            originals = {name: Original.at(sealed.directory / name) for name in names}
+            self._copy = Copy(writing.directory, originals)
+
+    @classmethod
+    def begin(cls, tier: Tier, sealed: SealedSet) -> "SetCopy | None":
+        """None where another worker makes it already. Raises TierTrouble."""
+        writing = tier.begin(SHARDS_COPY, sealed.key, sealed.nbytes)
+        if writing is None:
+            return None
+        try:
+            return cls(writing, sealed)
+        except BaseException:
+            writing.abandon()
+            raise
+
+    def saw(self, file_name: str, position: int, data: Array) -> None:
+        """A FileTap of `read_rank_files`."""
+        self._copy.saw(f"{WEIGHTS}/{file_name}", position, data)
+
+    def finish(self, wait: Callable[[], None]) -> None:
+        """What was not seen, and the name; the copy is gone where this raises: TierTrouble, and what `wait` raises."""
+        try:
+            self._copy.complete(self._writing.directory, wait)
+            self._writing.publish()
+        except BaseException:
+            self._writing.abandon()
+            raise
+
+    def give_up(self) -> None:
+        self._copy.abort()
+        self._writing.abandon()

@@ -1,0 +1,154 @@
+"""The source's safetensors files on the scratch volume, by its fingerprint, for starts that shard while they load.
+
+Whoever uses a copy has opened the source itself before: its headers and times say whether it is still the same. What
+the copy's tensors have to be is in `copy.json`, by the digests of the pieces in which they were read when it was made.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from neuronmodel_worker.checkpoint import Checkpoint, TensorSource, read_header
+from neuronmodel_worker.disk import sync
+from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.serve.tier.copying import Copy, Original
+from neuronmodel_worker.serve.tier.trouble import TierDamaged, TierUnwritable, writing_copy
+from neuronmodel_worker.serve.tier.volume import SOURCE_COPY, Tier, Writing
+from neuronmodel_worker.stream import ContentDigests, check_content
+from neuronmodel_worker.stream.content import Piece
+from neuronmodel_worker.stream.numbers import Array
+
+RECORD: Final = "copy.json"
+FORMAT: Final = 1
+
+
+class Record(BaseModel):
+    """`pieces` by tensor: what its bytes are."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = FORMAT
+    fingerprint: str
+    pieces: dict[str, list[Piece]]
+
+
+@dataclass(frozen=True)
+class CopiedSource:
+    """The same checkpoint, its tensors' bytes on the scratch volume."""
+
+    checkpoint: Checkpoint
+    record: Record
+
+    def first_difference(self, found: dict[str, list[Piece]]) -> str | None:
+        """Which tensor is not what was copied, in a sentence; `found` are digests that were taken while it was read.
+
+        What was read in other pieces is read again. Raises SourceUnreadable and SourceChanged.
+        """
+        unlike = [name for name, pieces in found.items() if self.record.pieces.get(name) != pieces]
+        return check_content(self.checkpoint, self.record.pieces, unlike) if unlike else None
+
+
+def copied_source(tier: Tier, checkpoint: Checkpoint) -> CopiedSource | None:
+    """The copy of a checkpoint that was opened just now, if there is one of this fingerprint.
+
+    Raises TierTrouble; a copy that is of no use is removed before.
+    """
+    key = checkpoint.fingerprint
+    directory = tier.use(SOURCE_COPY, key)
+    if directory is None:
+        return None
+    try:
+        record = Record.model_validate_json((directory / RECORD).read_bytes())
+        copied = _opened(directory, checkpoint)
+    except (OSError, ValidationError, WorkerFailure) as error:
+        raise drop_damaged(tier, key, _first_line(error)) from error
+    if record.format > FORMAT or {record.fingerprint, copied.fingerprint} != {key}:
+        raise drop_damaged(tier, key, "its files are not those that were copied")
+    return CopiedSource(copied, record)
+
+
+def drop_damaged(tier: Tier, key: str, what: str) -> TierDamaged:
+    """Remove what turned out to be of no use."""
+    tier.drop(SOURCE_COPY, key)
+    return TierDamaged(tier.path(SOURCE_COPY, key), what)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].removesuffix(".")
+
+
+def _opened(directory: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """The headers of the copied files, as the checkpoint's tensors. Raises OSError, and a BadInput."""
+    headers = {file.path.name: read_header(directory / file.path.name) for file in checkpoint.files}
+
+    def moved(source: TensorSource) -> TensorSource:
+        file, tensors = headers[source.file.path.name]
+        return replace(tensors.get(source.name, source), file=file)
+
+    return Checkpoint(
+        directory,
+        checkpoint.config,
+        MappingProxyType({name: moved(source) for name, source in checkpoint.tensors.items()}),
+        tuple(file for file, _ in headers.values()),
+    )
+
+
+class SourceCopy:
+    """A copy of a checkpoint's files that is made while its tensors are read: a Tap of `run`."""
+
+    def __init__(self, writing: Writing, checkpoint: Checkpoint, digests: ContentDigests) -> None:
+        """Raises TierTrouble."""
+        self._writing = writing
+        self._checkpoint = checkpoint
+        self._digests = digests
+        originals = {f.path.name: Original(f.path, f.nbytes, f.mtime_ns) for f in checkpoint.files}
+        self._copy = Copy(writing.directory, originals)
+
+    @classmethod
+    def begin(cls, tier: Tier, checkpoint: Checkpoint, digests: ContentDigests) -> "SourceCopy | None":
+        """`digests` sees what the copy sees. None where another worker makes it already. Raises TierTrouble."""
+        nbytes = sum(file.nbytes for file in checkpoint.files)
+        writing = tier.begin(SOURCE_COPY, checkpoint.fingerprint, nbytes)
+        if writing is None:
+            return None
+        try:
+            return cls(writing, checkpoint, digests)
+        except BaseException:
+            writing.abandon()
+            raise
+
+    def saw(self, source: TensorSource, start: int, data: Array) -> None:
+        self._copy.saw(source.file.path.name, source.offset + start, data)
+
+    def finish(self, wait: Callable[[], None]) -> None:
+        """Headers and what was not seen, times, and the name; the copy is gone where this raises: TierTrouble, and what
+        `wait` raises."""
+        directory = self._writing.directory
+        try:
+            self._copy.complete(directory, wait)
+            with writing_copy(directory):
+                self._give_times(directory)
+                record = Record(fingerprint=self._checkpoint.fingerprint, pieces=self._digests.pieces())
+                (directory / RECORD).write_text(record.model_dump_json())
+            self._writing.publish()
+        except BaseException:
+            self._writing.abandon()
+            raise
+
+    def _give_times(self, directory: Path) -> None:
+        """Those of the source, which are part of its fingerprint."""
+        for file in self._checkpoint.files:
+            path = directory / file.path.name
+            sync(path)
+            os.utime(path, ns=(file.mtime_ns, file.mtime_ns))
+            if path.stat().st_mtime_ns != file.mtime_ns:
+                raise TierUnwritable(path, OSError(0, "its file system does not keep times as exactly as the source's"))
+
+    def give_up(self) -> None:
+        self._copy.abort()
+        self._writing.abandon()

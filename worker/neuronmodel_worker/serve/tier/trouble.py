@@ -1,0 +1,57 @@
+"""What can be wrong with the scratch tier. A start goes on without it, and its report says why."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from neuronmodel_worker.disk import FULL
+
+
+class TierTrouble(Exception):
+    """`reason` is PascalCase and machine-readable, `str()` is a sentence."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class TierFull(TierTrouble):
+    def __init__(self, message: str) -> None:
+        super().__init__("ScratchTierFull", message)
+
+
+class TierDamaged(TierTrouble):
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            "ScratchTierDamaged",
+            f"The copy {path} on the scratch volume was not used and is removed: {what}. A new one is made on the way.",
+        )
+
+
+class TierStale(TierTrouble):
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            "ScratchTierStale", f"The copy {path} on the scratch volume was not used and is removed: {what}."
+        )
+
+
+class TierUnwritable(TierTrouble):
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            "ScratchTierUnwritable",
+            f"No copy is kept on the scratch volume, for {path} cannot be written: {error.strerror or error}. Check "
+            "the volume, and that the pod's user and group may write to it.",
+        )
+
+
+@contextmanager
+def writing_copy(path: Path) -> Iterator[None]:
+    """Turns what the system says of a write below `path` into TierFull or TierUnwritable."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise TierFull(
+                f"No copy is kept on the scratch volume: it became full while {path} was written."
+            ) from error
+        raise TierUnwritable(Path(error.filename or path), error) from error

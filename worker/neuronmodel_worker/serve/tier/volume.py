@@ -1,0 +1,200 @@
+"""The tier's part of a scratch volume: which copies there are, who uses them, and where a new one is made."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Literal
+
+from neuronmodel_worker.disk import sync
+from neuronmodel_worker.serve.tier.locks import Lock
+from neuronmodel_worker.serve.tier.room import Kept, Room, evictions
+from neuronmodel_worker.serve.tier.trouble import TierFull, writing_copy
+
+CopyKind = Literal["shards", "source"]
+SHARDS_COPY: Final = "shards"
+SOURCE_COPY: Final = "source"
+KINDS: Final[tuple[CopyKind, ...]] = (SHARDS_COPY, SOURCE_COPY)
+
+# Pods of one node may share a group, not always a user.
+FILE_MODE, DIRECTORY_MODE = 0o660, 0o770
+BLOCK_OF_STAT = 512
+
+
+class Tier:
+    """Methods raise TierTrouble. What a worker uses it holds as long as it lives, so that others leave it there."""
+
+    def __init__(self, scratch: Path, limit_bytes: int | None = None) -> None:
+        """`limit_bytes`: what may be written below `scratch` in all."""
+        self.root = scratch / "tier"
+        self._scratch = scratch
+        self._limit = limit_bytes
+        self._writing = self.root / "writing"
+        self._locks = self.root / "locks"
+        self._held: dict[str, Lock] = {}
+
+    def path(self, kind: CopyKind, key: str) -> Path:
+        return self.root / kind / key
+
+    def use(self, kind: CopyKind, key: str) -> Path | None:
+        """The directory of that copy, if there is one; whether it is good is for the caller to say."""
+        directory = self.path(kind, key)
+        if not directory.is_dir():
+            return None
+        with writing_copy(self.root):
+            self._hold(kind, key)
+        return directory if directory.is_dir() else None
+
+    def _hold(self, kind: CopyKind, key: str) -> None:
+        self._locks.mkdir(parents=True, exist_ok=True)
+        name = f"{kind}-{key}"
+        if name not in self._held:
+            self._held[name] = Lock.shared(self._users(name))
+        self._held[name].touch()
+
+    def drop(self, kind: CopyKind, key: str) -> None:
+        """Remove a copy that is of no use, whoever holds it: who has it open reads on."""
+        with writing_copy(self.root):
+            self._remove(kind, key)
+
+    def close(self) -> None:
+        """What was used may go."""
+        while self._held:
+            self._held.popitem()[1].release()
+
+    def begin(self, kind: CopyKind, key: str, nbytes: int) -> "Writing | None":
+        """A place for a copy of `nbytes`; None where another worker makes it already. Raises TierFull."""
+        name = f"{kind}-{key}"
+        with writing_copy(self.root):
+            for directory in (self._locks, self._writing, self.root / kind):
+                directory.mkdir(parents=True, exist_ok=True)
+            lock = Lock.exclusive(self._writer(name))
+            if lock is None:
+                return None
+            try:
+                self._remove_remains(of=name)
+                self.require_room(nbytes, spare=name)
+                directory = self._writing / name
+                directory.mkdir()
+            except BaseException:
+                lock.release()
+                raise
+        return Writing(self, kind, key, directory, lock)
+
+    def require_room(self, nbytes: int, spare: str = "") -> None:
+        """Let copies go until there is room for `nbytes`. Raises TierFull, and OSError."""
+        while (room := self._room()).writable_bytes < nbytes:
+            kept = [copy for copy in self.kept() if f"{copy.kind}-{copy.key}" != spare]
+            going = evictions(room, nbytes, kept)
+            if going is None:
+                writable = max(0, room.writable_bytes)
+                raise TierFull(
+                    f"No copy is kept on the scratch volume: it takes {nbytes:,} bytes, {writable:,} may be written "
+                    "there, and copies that no worker uses don't make up for it. Enlarge the volume."
+                )
+            self._evict(going[0])
+
+    def _room(self) -> Room:
+        stat = os.statvfs(self.root)
+        used = sum(_nbytes(self._scratch)) if self._limit is not None else 0
+        return Room(stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize, self._limit, used)
+
+    def kept(self) -> Iterator[Kept]:
+        for kind in KINDS:
+            for directory in _directories(self.root / kind):
+                name = f"{kind}-{directory.name}"
+                used_at = self._used_at(name, directory)
+                yield Kept(kind, directory.name, sum(_nbytes(directory)), used_at, self._is_held(name))
+
+    def _used_at(self, name: str, directory: Path) -> float:
+        for path in (self._users(name), directory):
+            with suppress(FileNotFoundError):
+                return path.stat().st_mtime
+        return time.time()
+
+    def _is_held(self, name: str) -> bool:
+        if not self._users(name).exists():
+            return False
+        lock = Lock.exclusive(self._users(name))
+        if lock:
+            lock.release()
+        return lock is None
+
+    def _evict(self, copy: Kept) -> None:
+        """Unless somebody came to use it meanwhile."""
+        name = f"{copy.kind}-{copy.key}"
+        lock = Lock.exclusive(self._users(name))
+        if lock:
+            self._remove(copy.kind, copy.key)
+            lock.release(remove=True)
+
+    def _remove(self, kind: str, key: str) -> None:
+        """Away from its name first: nobody finds half of it."""
+        self._writing.mkdir(parents=True, exist_ok=True)
+        going = self._writing / f"{kind}-{key}.{os.urandom(4).hex()}"
+        with suppress(FileNotFoundError):
+            (self.root / kind / key).rename(going)
+            shutil.rmtree(going, ignore_errors=True)
+
+    def _remove_remains(self, of: str) -> None:
+        """What writers left that are gone; `of` is the copy that the caller writes."""
+        for directory in _directories(self._writing):
+            name = directory.name.partition(".")[0]
+            lock = None if name == of else Lock.exclusive(self._writer(name))
+            if name == of or lock:
+                shutil.rmtree(directory, ignore_errors=True)
+            if lock:
+                lock.release(remove=True)
+
+    def published(self, writing: "Writing") -> None:
+        """What `Writing.publish` has put in its place is used by this worker."""
+        self._hold(writing.kind, writing.key)
+
+    def _users(self, name: str) -> Path:
+        return self._locks / f"{name}.users"
+
+    def _writer(self, name: str) -> Path:
+        return self._locks / f"{name}.writer"
+
+
+class Writing:
+    """A copy that is being made in `directory`."""
+
+    def __init__(self, tier: Tier, kind: CopyKind, key: str, directory: Path, lock: Lock) -> None:
+        self.kind: CopyKind = kind
+        self.key = key
+        self.directory = directory
+        self._tier = tier
+        self._lock = lock
+
+    def publish(self) -> None:
+        """Everything onto the disk, then the copy's own name. Raises TierTrouble."""
+        final = self._tier.path(self.kind, self.key)
+        with writing_copy(final):
+            for path in [*sorted(self.directory.rglob("*"), reverse=True), self.directory]:
+                path.chmod(path.stat().st_mode | (DIRECTORY_MODE if path.is_dir() else FILE_MODE))
+                sync(path)
+            self._tier.drop(self.kind, self.key)
+            self.directory.rename(final)
+            sync(final.parent)
+            self._tier.published(self)
+            self._lock.release(remove=True)
+
+    def abandon(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+        with suppress(OSError):
+            self._lock.release(remove=True)
+
+
+def _directories(parent: Path) -> list[Path]:
+    return [path for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+
+
+def _nbytes(directory: Path) -> Iterator[int]:
+    """What the files below take up on the disk."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with suppress(OSError):
+                yield os.lstat(Path(folder) / name).st_blocks * BLOCK_OF_STAT
