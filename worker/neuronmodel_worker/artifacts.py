@@ -1,7 +1,7 @@
 """Which artifacts a NeuronModel needs: both keys, computed alike by the one who builds and the one who serves."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from neuronmodel_api.config import Strategy, WorkerConfig
 from neuronmodel_worker.engines import Engine
@@ -22,19 +22,25 @@ class Wanted:
     def keys(self) -> tuple[str, ...]:
         return (self.compiled_key, self.shards_key) if self.shards_key else (self.compiled_key,)
 
+    def without_shards(self) -> "Wanted":
+        return replace(self, shards_key=None)
 
-def wanted_artifacts(config: WorkerConfig, plan: Plan, engine: Engine) -> Wanted:
-    """Raises a BadInput for what the engine cannot do."""
+
+def wanted_artifacts(config: WorkerConfig, plan: Plan, engine: Engine, content: str | None = None) -> Wanted:
+    """`content` is that of the plan's source; None: named after its fingerprint. With Auto there is a key of shards.
+
+    Raises a BadInput for what the engine cannot do.
+    """
     graph = {
         "engine": config.engine,
         "version": engine.version(),
         "graph": engine.graph_inputs(plan, config.neuron_config),
     }
-    fingerprint, layout = plan.checkpoint.fingerprint, plan.layout_inputs()
-    kept = config.strategy is Strategy.SHARD_ON_COMPILE
+    source, layout = content or plan.checkpoint.fingerprint, plan.layout_inputs()
+    kept = config.strategy is not Strategy.SHARD_ON_LOAD
     return Wanted(
         graph_inputs=graph,
-        shards_inputs=shards_inputs(fingerprint, layout),
+        shards_inputs=shards_inputs(source, layout),
         compiled_key=compiled_key(graph),
-        shards_key=shards_key(fingerprint, layout) if kept else None,
+        shards_key=shards_key(source, layout) if kept else None,
     )

@@ -1,0 +1,252 @@
+"""What a volume knows of sources: under which stat a checkpoint's files had which content, and the content's digests.
+
+    sources/<fingerprint>.json          a record: the content, and the files' stats under which it was found
+    shards/<key>/source.json            digests of the content, taken while it was sharded, sealed with the set
+
+A content is named after the fingerprint under which it was first seen; nothing is read to name it. Records are hints
+that cost a read of the source when they are lost, so a broken one counts as absent.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+
+from neuronmodel_worker.checkpoint import Checkpoint
+from neuronmodel_worker.disk import writing_to
+from neuronmodel_worker.failures import SourceChanged, SourceUnreadable, WorkerFailure
+from neuronmodel_worker.store.files import make_directory, whole_digest, write_whole
+from neuronmodel_worker.store.keys import SHARDS
+from neuronmodel_worker.store.manifest import MANIFEST, read_manifest
+
+SOURCES: Final = "sources"
+SOURCE_FILE: Final = "source.json"
+"""Of a set of shards: what they were made from."""
+FORMAT: Final = 1
+MAX_BYTES = 256 << 20
+MAX_SEEN = 8
+"""Copies of one source, or rounds of its being touched, that a record tells apart."""
+MAX_RECORDS = 512
+"""The oldest go."""
+
+
+class FileStat(BaseModel):
+    """No write goes unnoticed by all of these, also one that puts the modification time back."""
+
+    model_config = ConfigDict(frozen=True)
+
+    nbytes: NonNegativeInt
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+Stats = dict[str, FileStat]
+"""By file name."""
+Read = TypeVar("Read", "SourceRecord", "SourceDigests")
+
+
+def file_stats(checkpoint: Checkpoint) -> Stats:
+    """Raises SourceChanged where a file is not what it was when its header was read, SourceUnreadable."""
+    stats = {}
+    for file in checkpoint.files:
+        try:
+            found = file.path.stat()
+        except FileNotFoundError as error:
+            raise SourceChanged(file.path, "it is no longer there") from error
+        except OSError as error:
+            raise SourceUnreadable(file.path, error) from error
+        if (found.st_size, found.st_mtime_ns) != (file.nbytes, file.mtime_ns):
+            raise SourceChanged(file.path, "its size or modification time is another one")
+        stats[file.path.name] = FileStat(
+            nbytes=found.st_size, mtime_ns=found.st_mtime_ns, ctime_ns=found.st_ctime_ns, inode=found.st_ino
+        )
+    return stats
+
+
+def outline(checkpoint: Checkpoint) -> str:
+    """A digest of file names, sizes and headers: what checkpoints of the same content have in common, at least."""
+    facts = sorted([file.path.name, file.nbytes, file.header_digest] for file in checkpoint.files)
+    return _digest(facts)
+
+
+def new_content(checkpoint: Checkpoint, stats: Stats, taken: Collection[str]) -> str:
+    """A name for a content that was not seen before: the fingerprint, unless another one has that name already, as
+    where a file was changed and its modification time put back."""
+    if checkpoint.fingerprint not in taken:
+        return checkpoint.fingerprint
+    return _digest([checkpoint.fingerprint, {name: stat.model_dump() for name, stat in stats.items()}])
+
+
+class Seen(BaseModel):
+    """A state of the files that has the content. `compared` says by which tensors it was found to have it, as digests
+    of their names; empty: all of them, for the content is named after this state."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stats: Stats
+    compared: tuple[str, ...] = ()
+
+    def holds_for(self, tensors: Iterable[str]) -> bool:
+        return not self.compared or tensors_digest(tensors) in self.compared
+
+
+class SourceRecord(BaseModel):
+    """What is known of a fingerprint."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = FORMAT
+    content: str
+    outline: str
+    seen: tuple[Seen, ...]
+    """The latest first."""
+
+    def knows(self, stats: Stats, tensors: Iterable[str]) -> bool:
+        return any(each.stats == stats and each.holds_for(tensors) for each in self.seen)
+
+
+def tensors_digest(names: Iterable[str]) -> str:
+    return _digest(sorted(names))
+
+
+class SourceDigests(BaseModel):
+    """`tensors` have their digests piece by piece: (first byte, number of bytes, xxh3-128 as hex)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = FORMAT
+    content: str
+    outline: str
+    fingerprint: str
+    files: Stats
+    tensors: dict[str, list[tuple[int, int, str]]]
+
+
+def source_document(
+    checkpoint: Checkpoint, content: str, stats: Stats, pieces: Mapping[str, Iterable[tuple[int, int, str]]]
+) -> bytes:
+    """What a set of shards holds as SOURCE_FILE; `stats` are those from before the pieces were read."""
+    digests = SourceDigests(
+        content=content,
+        outline=outline(checkpoint),
+        fingerprint=checkpoint.fingerprint,
+        files=stats,
+        tensors={name: list(each) for name, each in pieces.items()},
+    )
+    return digests.model_dump_json().encode()
+
+
+def outline_in(manifest_extra: Mapping[str, Any] | None) -> str | None:
+    found = (manifest_extra or {}).get("source_outline")
+    return found if isinstance(found, str) else None
+
+
+def recorded_content(root: Path, checkpoint: Checkpoint, tensors: Iterable[str]) -> str | None:
+    """The content of a checkpoint that this volume knows as it is, without reading any of it. None: it is in doubt.
+
+    Raises SourceChanged or SourceUnreadable.
+    """
+    record = SourceRecords(root).read(checkpoint.fingerprint)
+    return record.content if record and record.knows(file_stats(checkpoint), tensors) else None
+
+
+@dataclass(frozen=True)
+class SourceRecords:
+    """The records of the volume at `root`."""
+
+    root: Path
+
+    def path(self, fingerprint: str) -> Path:
+        return self.root / SOURCES / f"{fingerprint}.json"
+
+    def read(self, fingerprint: str) -> SourceRecord | None:
+        return _read(self.path(fingerprint), SourceRecord)
+
+    def every(self) -> Iterator[SourceRecord]:
+        for path in sorted((self.root / SOURCES).glob("*.json")):
+            if (record := _read(path, SourceRecord)) is not None:
+                yield record
+
+    def note(self, checkpoint: Checkpoint, content: str, stats: Stats, compared: Iterable[str] | None = None) -> None:
+        """That the checkpoint has this content now; `compared` are the tensors by which it was found to have it.
+
+        Raises ArtifactsVolumeFull or ArtifactsUnwritable.
+        """
+        before = self.read(checkpoint.fingerprint)
+        others = before.seen if before and before.content == content else ()
+        names: tuple[str, ...] = () if compared is None else (tensors_digest(compared),)
+        for same in (each for each in others if each.stats == stats):
+            names = tuple(dict.fromkeys([*names, *same.compared]))[:MAX_SEEN] if names and same.compared else ()
+        seen = (Seen(stats=stats, compared=names), *(each for each in others if each.stats != stats))
+        record = SourceRecord(content=content, outline=outline(checkpoint), seen=seen[:MAX_SEEN])
+        path = self.path(checkpoint.fingerprint)
+        with writing_to(self.root):
+            make_directory(path.parent)
+            write_whole(path, record.model_dump_json().encode())
+            self._forget_the_oldest(path)
+
+    def _forget_the_oldest(self, kept: Path) -> None:
+        records = [path for path in kept.parent.glob("*.json") if path != kept]
+        if len(records) < MAX_RECORDS:
+            return
+        with suppress(FileNotFoundError):
+            min(records, key=lambda path: path.stat().st_mtime_ns).unlink()
+
+    def known_stats(self, digests: SourceDigests, tensors: Collection[str]) -> dict[str, set[FileStat]]:
+        """By file name, every stat under which the file was found to have the content of `digests`."""
+        found: dict[str, set[FileStat]] = {name: {stat} for name, stat in digests.files.items()}
+        for record in self.every():
+            for seen in record.seen if record.content == digests.content else ():
+                for name, stat in seen.stats.items() if seen.holds_for(tensors) else ():
+                    found.setdefault(name, set()).add(stat)
+        return found
+
+    def candidates(self, checkpoint: Checkpoint) -> Iterator[SourceDigests]:
+        """Contents of sealed shards whose outline is the checkpoint's, the latest first, each once."""
+        wanted, told = outline(checkpoint), set[str]()
+        for directory in sorted((self.root / SHARDS).glob("*/"), key=_sealed_at, reverse=True):
+            digests = _sealed_digests(directory, wanted)
+            if digests and digests.content not in told:
+                told.add(digests.content)
+                yield digests
+
+
+def _sealed_at(directory: Path) -> int:
+    try:
+        return (directory / MANIFEST).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _sealed_digests(directory: Path, wanted: str) -> SourceDigests | None:
+    """None for what has another outline, is damaged, or is just being removed."""
+    try:
+        manifest = read_manifest(directory)
+        entry = manifest.files.get(SOURCE_FILE)
+        if outline_in(manifest.model_extra) != wanted or entry is None:
+            return None
+        if whole_digest(directory / SOURCE_FILE) != entry.digest:
+            return None
+    except (OSError, WorkerFailure):
+        return None
+    digests = _read(directory / SOURCE_FILE, SourceDigests)
+    return digests if digests and digests.outline == wanted else None
+
+
+def _read(path: Path, kind: type[Read]) -> Read | None:
+    try:
+        with path.open("rb") as file:
+            found = kind.model_validate_json(file.read(MAX_BYTES))
+    except (OSError, ValidationError):
+        return None
+    return found if found.format == FORMAT else None
+
+
+def _digest(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
