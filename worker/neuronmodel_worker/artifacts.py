@@ -44,3 +44,8 @@ def wanted_artifacts(config: WorkerConfig, plan: Plan, engine: Engine, content: 
         compiled_key=compiled_key(graph),
         shards_key=shards_key(source, layout) if kept else None,
     )
+
+
+def rank_metadata(key: str) -> dict[str, str]:
+    """What stands in the header of every rank file of the set: so a file of another set is found out by its header."""
+    return {"neuronmodel.shards": key}

@@ -78,7 +78,7 @@ class VolumeProbe(BaseModel):
 def kept_probe(volume: Path, node: str | None = None, now: datetime | None = None) -> VolumeProbe | None:
     """What this node found of the volume within the last day; else it looks now, and keeps what it finds below
     `volume`. Every trouble is only logged; None: nothing is known."""
-    file = volume / PROBES / f"{_file_name(node or this_node())}.json"
+    file = _file(volume, node)
     now = now or datetime.now(UTC)
     if (kept := _kept(file)) and timedelta() <= now - kept.at < KEPT_FOR:
         return kept
@@ -95,6 +95,11 @@ def kept_probe(volume: Path, node: str | None = None, now: datetime | None = Non
     return found
 
 
+def known_probe(volume: Path, node: str | None = None) -> VolumeProbe | None:
+    """What this node kept of the volume, however long ago; nothing is looked at or written."""
+    return _kept(_file(volume, node))
+
+
 def this_node() -> str:
     """Its name in the cluster; else what this boot of the machine is called, which all its containers share."""
     if name := os.environ.get(names.ENV_NODE_NAME):
@@ -102,6 +107,10 @@ def this_node() -> str:
     with suppress(OSError):
         return f"boot-{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
     return "unknown"
+
+
+def _file(volume: Path, node: str | None) -> Path:
+    return volume / PROBES / f"{_file_name(node or this_node())}.json"
 
 
 def _file_name(node: str) -> str:

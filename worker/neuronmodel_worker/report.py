@@ -15,7 +15,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from neuronmodel_api.report import DiskRates, Failure, PhaseReport, Progress, Report, Result, Stage, State
+from neuronmodel_api.report import (
+    MAX_NOTE,
+    MAX_NOTES,
+    DiskRates,
+    Failure,
+    Note,
+    PhaseReport,
+    Progress,
+    Report,
+    Result,
+    Sealing,
+    Stage,
+    State,
+    Tier,
+)
 
 NANOSECONDS_A_MILLISECOND = 1_000_000
 
@@ -126,6 +140,19 @@ class StartClock:
 
     def measured(self, disk: DiskRates) -> None:
         self._update(disk=disk)
+
+    def served_from(self, tier: Tier) -> None:
+        self._update(tier=tier)
+
+    def note(self, reason: str, message: str) -> None:
+        """What is worth knowing and stops nothing: the latest of each reason, and of reasons the latest few."""
+        told = message if len(message) <= MAX_NOTE else message[: MAX_NOTE - 1] + "…"
+        with self._lock:
+            others = [note for note in self._report.notes if note.reason != reason]
+            self._update(notes=(*others, Note(reason=reason, message=told))[-MAX_NOTES:])
+
+    def sealing(self, sealing: Sealing) -> None:
+        self._update(sealing=sealing)
 
     def ready(self) -> None:
         self._update(state=State.READY, ready_at=self._at(self._close()))
