@@ -1,12 +1,15 @@
 """A small Llama checkpoint to shard, and a process that shards it."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.plan import Plan, make_plan
-from neuronmodel_worker.stream import FileSink, Transferred, run
+from neuronmodel_worker.stream import FileSink, Piece, Transferred, run
 from tests.generated import write_checkpoint
 from tests.model_cases import decoder_tensors
 
@@ -33,6 +36,22 @@ def small_source(directory: Path, files: int = 1, **config: Any) -> Path:
 
 def small_plan(source: Path, **flags: Any) -> Plan:
     return make_plan(open_checkpoint(source), {"tp_degree": 4, **flags})
+
+
+def assert_covered(plan: Plan, pieces: Mapping[str, Sequence[Piece]]) -> None:
+    """Every byte of every tensor that the plan reads is in one piece, and each piece has its digest."""
+    assert {name for name, of_tensor in pieces.items() if of_tensor} == {
+        name for name, read in plan.reads.items() if read.source.nbytes
+    }
+    for name, of_tensor in pieces.items():
+        source, end = plan.checkpoint.tensors[name], 0
+        with source.file.path.open("rb") as file:
+            file.seek(source.offset)
+            for start, nbytes, digest in of_tensor:
+                assert start == end, f"{name}: a piece begins at {start} and the one before ended at {end}"
+                assert xxhash.xxh3_128(file.read(nbytes)).hexdigest() == digest
+                end += nbytes
+        assert end == source.nbytes
 
 
 def shard_and_stop(source: Path, weights: Path) -> None:

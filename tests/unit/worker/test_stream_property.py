@@ -10,14 +10,29 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from neuronmodel_worker.checkpoint import open_checkpoint
+from neuronmodel_worker.checkpoint import header_digest, open_checkpoint
 from neuronmodel_worker.plan import Plan, make_plan
-from neuronmodel_worker.stream import FileSink, RankTensor, Sizes, TensorSink, read_rank_files, run
+from neuronmodel_worker.stream import (
+    ContentDigests,
+    FileSink,
+    RankTensor,
+    Sizes,
+    TensorSink,
+    WrittenFile,
+    check_content,
+    rank_file_name,
+    read_rank_files,
+    run,
+    write_rank_files,
+)
 from tests.generated import DTYPES, values, write_checkpoint
 from tests.model_cases import FAMILIES, cases, decoder_tensors
 from tests.reference_layout import NUMPY, reference_shards
+from tests.unit.worker.sharding import assert_covered
 
 SAFETENSORS = {NUMPY[name]: dtype for name, (dtype, _) in DTYPES.items()} | {np.dtype(np.int32): "I32"}
+
+METADATA = {"key": "a set of its own"}
 
 SIZES = st.builds(
     Sizes,
@@ -25,6 +40,7 @@ SIZES = st.builds(
     held_bytes=st.sampled_from([1, 100, 1000, 1 << 27]),
     wide_bytes=st.sampled_from([1, 300, 1 << 26]),
     memory_bytes=st.sampled_from([1, 1 << 29]),
+    seal_bytes=st.sampled_from([1, 3000, 1 << 33]),
 )
 
 
@@ -38,6 +54,34 @@ def source_arrays(case: dict[str, Any]) -> dict[str, NDArray[Any]]:
 
 def bits(tensors: list[dict[str, RankTensor]]) -> list[dict[str, tuple[str, tuple[int, ...], bytes]]]:
     return [{name: (t.dtype, t.shape, t.data.tobytes()) for name, t in rank.items()} for rank in tensors]
+
+
+def sealed_apart(plan: Plan, sizes: Sizes, weights: Path, made: list[int]) -> Any:
+    """Some ranks in one run and the others in another, as after a run that died; each sealed by itself, with a tap."""
+    sealed: dict[str, WrittenFile] = {}
+
+    def seal(rank: int, file: WrittenFile) -> None:
+        assert (weights / file.name).stat().st_size == file.nbytes
+        assert file.header == header_digest(weights / rank_file_name(rank))
+        sealed[file.name] = file
+
+    for ranks in (made, [index for index in range(len(plan.ranks)) if index not in made]):
+        tap, sink = ContentDigests(), FileSink(weights, seal=seal, metadata=METADATA)
+        before = len(sealed)
+        result = run(plan, sink, sizes=sizes, threads=2, rank_indices=ranks, tap=tap)
+        assert {file.name for file in result.files} == {rank_file_name(plan.ranks[index]) for index in ranks}
+        assert len(sealed) == before + len(ranks)
+        assert_covered(plan, tap.pieces())
+        assert check_content(plan.checkpoint, tap.pieces(), plan.reads) is None
+        assert result.bytes_read <= sum(read.source.nbytes for read in plan.reads.values())
+    return bits(read_rank_files(weights, plan.ranks, sealed=sealed, full=True))
+
+
+def held_and_written(plan: Plan, sizes: Sizes, weights: Path) -> dict[str, bytes]:
+    memory = TensorSink()
+    run(plan, memory, sizes=sizes, threads=2)
+    write_rank_files(weights, plan, memory.tensors, metadata=METADATA)
+    return {path.name: path.read_bytes() for path in weights.iterdir()}
 
 
 def both_sinks(plan: Plan, sizes: Sizes, weights: Path, threads: int) -> list[Any]:
@@ -66,6 +110,10 @@ def test_any_plan_streams_to_what_the_rules_say(family: str, data: st.DataObject
         ]
         for found in both_sinks(plan, sizes, directory / "weights", threads=2):
             assert found == expected
+        made = data.draw(st.lists(st.integers(0, len(plan.ranks) - 1), unique=True))
+        assert sealed_apart(plan, sizes, directory / "apart", made) == expected
+        apart = {path.name: path.read_bytes() for path in (directory / "apart").iterdir()}
+        assert held_and_written(plan, sizes, directory / "held") == apart
 
 
 def test_bytes_written_are_foretold_by_the_plan() -> None:

@@ -18,7 +18,7 @@ from neuronmodel_worker.stream.memory import GRAIN, Buffers
 from neuronmodel_worker.stream.numbers import Array
 from neuronmodel_worker.stream.passes import Fetcher
 from neuronmodel_worker.stream.queue import Queue
-from neuronmodel_worker.stream.schedule import Chunk, Task, tasks
+from neuronmodel_worker.stream.schedule import Chunk, Task, Work, tasks
 from tests.unit.worker.sharding import small_plan, small_source
 
 TRANSPOSING = {"fused_qkv": True, "qkv_kernel_enabled": True, "mlp_kernel_enabled": True}
@@ -35,6 +35,10 @@ def plan(source: Path, request: pytest.FixtureRequest) -> Plan:
     return small_plan(source, **request.param)
 
 
+def work(plan: Plan, sizes: Sizes, buffered: bool = True) -> Work:
+    return Work(plan, sizes, range(len(plan.ranks)), buffered)
+
+
 def chunks(task: Task) -> Iterator[Chunk]:
     return (visit.chunk for move in task.moves for visit in move.visits)
 
@@ -43,7 +47,7 @@ def chunks(task: Task) -> Iterator[Chunk]:
 @pytest.mark.parametrize("sizes", SIZES)
 def test_every_element_is_in_one_chunk_and_every_chunk_in_one_task(plan: Plan, sizes: Sizes, buffered: bool) -> None:
     touched = {name: np.zeros(read.source.shape, int).reshape(len(read.rows), -1) for name, read in plan.reads.items()}
-    for unit in tasks(plan, sizes, buffered):
+    for unit in tasks(work(plan, sizes, buffered)):
         for task in unit:
             for chunk in {each.key: each for each in chunks(task)}.values():
                 rows, columns = (
@@ -58,7 +62,7 @@ def test_every_element_is_in_one_chunk_and_every_chunk_in_one_task(plan: Plan, s
 def test_a_tensor_of_a_rank_is_made_by_one_task_from_its_first_byte_to_its_last(plan: Plan, sizes: Sizes) -> None:
     makers: dict[tuple[str, int], set[int]] = {}
     made: Counter[tuple[str, int]] = Counter()
-    for number, task in enumerate(task for unit in tasks(plan, sizes, buffered=True) for task in unit):
+    for number, task in enumerate(task for unit in tasks(work(plan, sizes)) for task in unit):
         for step in (step for move in task.moves for step in move.steps):
             key = (step.target.name, step.rank_index)
             makers.setdefault(key, set()).add(number)
@@ -69,7 +73,7 @@ def test_a_tensor_of_a_rank_is_made_by_one_task_from_its_first_byte_to_its_last(
 
 
 def test_a_chunk_is_let_go_after_its_last_use(plan: Plan) -> None:
-    for task in (task for unit in tasks(plan, Sizes(3000, 4000), buffered=True) for task in unit):
+    for task in (task for unit in tasks(work(plan, Sizes(3000, 4000))) for task in unit):
         last = [visit.chunk.key for move in task.moves for visit in move.visits if visit.last]
         assert sorted(last) == sorted({chunk.key for chunk in chunks(task)})
         seen: list[tuple[str, int, int]] = []
@@ -117,7 +121,7 @@ def test_the_buffers_of_a_run_are_foretold(
 
 
 def test_memory_bounds_what_is_under_way(plan: Plan) -> None:
-    everything = [task for unit in tasks(plan, Sizes(1 << 15, 1 << 15, 1 << 15), buffered=True) for task in unit]
+    everything = [task for unit in tasks(work(plan, Sizes(1 << 15, 1 << 15, 1 << 15))) for task in unit]
     limit = max(task.memory_bytes for task in everything) + 1
     queue = Queue(iter([everything]), limit, 8, PageCacheOfTest(always=True))
     takers = [Taker(queue) for _ in everything]
@@ -135,7 +139,7 @@ def test_memory_bounds_what_is_under_way(plan: Plan) -> None:
 
 
 def test_what_never_fits_is_done_alone(source: Path) -> None:
-    everything = [task for unit in tasks(small_plan(source), Sizes(), buffered=True) for task in unit]
+    everything = [task for unit in tasks(work(small_plan(source), Sizes())) for task in unit]
     queue = Queue(iter([everything]), 1, 4, PageCacheOfTest(always=True))
     first = queue.take()
     assert first is not None
@@ -167,6 +171,8 @@ class Taker(threading.Thread):
 class PageCacheOfTest:
     """Knows what was asked of it; holds back what is fetched until `gate` lets it."""
 
+    shows = False
+
     def __init__(self, always: bool = False) -> None:
         self.always = always
         self.fetched: list[str] = []
@@ -185,7 +191,7 @@ class PageCacheOfTest:
 
 
 def test_passes_wait_for_the_page_cache_while_there_is_something_else(source: Path) -> None:
-    everything = [task for unit in tasks(small_plan(source, **TRANSPOSING), SIZES[1], True) for task in unit]
+    everything = [task for unit in tasks(work(small_plan(source, **TRANSPOSING), SIZES[1])) for task in unit]
     passes = [task for task in everything if task.passes_over]
     assert passes
     cache = PageCacheOfTest()
@@ -205,7 +211,7 @@ def test_passes_wait_for_the_page_cache_while_there_is_something_else(source: Pa
 
 
 def test_at_most_half_of_the_threads_are_at_passes(source: Path) -> None:
-    everything = [task for unit in tasks(small_plan(source, **TRANSPOSING), SIZES[1], True) for task in unit]
+    everything = [task for unit in tasks(work(small_plan(source, **TRANSPOSING), SIZES[1])) for task in unit]
     cache, there = PageCacheOfTest(always=True), threading.Event()
     queue = Queue(iter([everything]), 1 << 40, 4, cache)
     queue._fetcher._fetched = there.set

@@ -7,10 +7,20 @@ from typing import Final, Protocol
 
 from neuronmodel_worker.checkpoint import TensorSource
 
+SHOWN_BYTES: Final = 16 << 20
+
+
+def shown_at_once(source: TensorSource) -> int:
+    """Bytes of a tensor that are copied from the page cache at a time, to be shown to a tap."""
+    return min(SHOWN_BYTES, source.nbytes)
+
 
 class PageCache(Protocol):
+    shows: bool
+    """Somebody is shown all that is fetched: it has to be, even if nobody waits for it any more."""
+
     def fetch(self, source: TensorSource, start: int, nbytes: int) -> None:
-        """Have these bytes of a tensor read, and wait for the last of them."""
+        """Have these bytes of a tensor read, and wait for the last of them. What it raises ends the fetching."""
 
     def forget(self, source: TensorSource) -> None: ...
 
@@ -30,7 +40,8 @@ class Fetcher:
         self._passes: Counter[str] = Counter()
         self._there: set[str] = set()
         self._unfinished = 0
-        self._closed = False
+        self._closed = self._idle = False
+        self._error: BaseException | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="fetch", daemon=True)
         self._thread.start()
@@ -43,6 +54,10 @@ class Fetcher:
                     self._wanted.append(source)
                 self._passes[source.name] += 1
             self._changed.notify_all()
+
+    def wants(self, source: TensorSource) -> bool:
+        """Whether there is, or was, a pass over it to come."""
+        return source.name in self._passes
 
     def has(self, sources: Iterable[TensorSource]) -> bool:
         return all(source.name in self._there for source in sources)
@@ -60,29 +75,50 @@ class Fetcher:
                 self._cache.forget(source)
 
     def _run(self) -> None:
-        while source := self._next():
-            for start in range(0, source.nbytes, self.PIECE_BYTES):
-                if self._closed:
-                    return
-                self._cache.fetch(source, start, min(self.PIECE_BYTES, source.nbytes - start))
+        try:
+            while source := self._next():
+                self._fetch(source)
+        except BaseException as error:
             with self._changed:
-                self._there.add(source.name)
-                too_late = not self._passes[source.name]
-                self._unfinished -= too_late
-            if too_late:
-                self._cache.forget(source)
+                self._error = error
+                self._changed.notify_all()
             self._fetched()
+
+    def _fetch(self, source: TensorSource) -> None:
+        for start in range(0, source.nbytes, self.PIECE_BYTES):
+            if self._closed:
+                return
+            self._cache.fetch(source, start, min(self.PIECE_BYTES, source.nbytes - start))
+        with self._changed:
+            self._there.add(source.name)
+            too_late = not self._passes[source.name]
+            self._unfinished -= too_late
+        if too_late:
+            self._cache.forget(source)
+        self._fetched()
 
     def _next(self) -> TensorSource | None:
         with self._changed:
             while not self._closed:
-                while self._wanted and not self._passes[self._wanted[0].name]:
+                while self._wanted and not self._passes[self._wanted[0].name] and not self._cache.shows:
                     self._wanted.popleft()  # all passes over it are done already
                 if self._wanted and self._unfinished < self.AHEAD:
                     self._unfinished += 1
                     return self._wanted.popleft()
+                self._idle = True
+                self._changed.notify_all()
                 self._changed.wait()
+                self._idle = False
             return None
+
+    def complete(self) -> None:
+        """Wait for everything that is to be shown, when no pass is under way and none will come. Raises what ended the
+        fetching."""
+        with self._changed:
+            while self._cache.shows and not self._error and not (self._idle and not self._wanted):
+                self._changed.wait()
+            if self._cache.shows and self._error:
+                raise self._error
 
     def close(self) -> None:
         with self._changed:

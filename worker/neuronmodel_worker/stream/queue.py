@@ -4,14 +4,16 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
+from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.stream.passes import Fetcher, PageCache
 from neuronmodel_worker.stream.schedule import Task
 
 
 class Queue:
-    """Hands out tasks, the largest of those in sight first, as long as the memory of all that are under way fits. One
-    that would never fit is done alone. Passes wait until their source is in the page cache, while there is something
-    else to do, and leave half of the threads to the others: they keep the processors busy, and those the disk."""
+    """Hands out tasks by their order, the largest of those in sight first, as long as the memory of all that are under
+    way fits. One that would never fit is done alone. Passes wait until their source is in the page cache, while there
+    is something else to do, and leave half of the threads to the others: they keep the processors busy, and those the
+    disk."""
 
     AHEAD: Final = 16
     """How many units are in sight."""
@@ -58,7 +60,7 @@ class Queue:
             self._waiting += unit
             for task in unit:
                 self._fetcher.want(task.passes_over)
-        self._waiting.sort(key=lambda task: (not task.passes_over, -task.nbytes))
+        self._waiting.sort(key=lambda task: (task.order, not task.passes_over, -task.nbytes))
         self._in_sight = len(self._waiting)
 
     def _fetched(self) -> None:
@@ -71,6 +73,14 @@ class Queue:
             self._passes -= bool(task.passes_over)
             self._changed.notify_all()
         self._fetcher.passed(task.passes_over)
+
+    def fetches(self, source: TensorSource) -> bool:
+        """Whether it is read into the page cache, whole, for a task that was or will be handed out."""
+        return self._fetcher.wants(source)
+
+    def complete(self) -> None:
+        """Every task is done: wait for what is fetched for its own sake. Raises what went wrong with that."""
+        self._fetcher.complete()
 
     def close(self) -> None:
         with self._changed:

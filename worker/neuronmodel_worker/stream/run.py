@@ -14,7 +14,7 @@ from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter, Progress
 from neuronmodel_worker.stream.numbers import STORAGE, Array, fill
 from neuronmodel_worker.stream.queue import Queue
-from neuronmodel_worker.stream.schedule import Copy, Move, Task, most_memory, tasks
+from neuronmodel_worker.stream.schedule import Copy, Move, Task, Work, most_memory, tasks
 from neuronmodel_worker.stream.sinks import Sink
 from neuronmodel_worker.stream.source import SourceReader
 from neuronmodel_worker.stream.steps import Sizes, every_rank
@@ -59,9 +59,11 @@ def run(
     try:
         with SourceReader(plan, meter, buffers, tap) as reader:
             sink.open(plan, meter, buffers, ranks, reader.check_unchanged)
-            queue = Queue(tasks(plan, sizes, sink.buffered, ranks), sizes.memory_bytes, threads, reader)
+            work = Work(plan, sizes, ranks, sink.buffered, sealing=sink.seals, showing=tap is not None)
+            queue = Queue(tasks(work), sizes.memory_bytes, threads, reader)
             try:
                 _Run(sink, reader, buffers, queue).everything(threads)
+                queue.complete()
             finally:
                 queue.end()
             reader.check_unchanged()
@@ -79,9 +81,21 @@ def run(
     )
 
 
-def buffer_bytes(plan: Plan, *, threads: int = THREADS, sizes: Sizes | None = None, into_memory: bool = False) -> int:
-    """The most memory that the buffers of `run` take up, beside the tensors where those stay in memory."""
-    return most_memory(plan, threads, sizes or Sizes(), buffered=not into_memory)
+def buffer_bytes(
+    plan: Plan,
+    *,
+    threads: int = THREADS,
+    sizes: Sizes | None = None,
+    into_memory: bool = False,
+    rank_indices: Sequence[int] | None = None,
+    sealing: bool = False,
+    tapped: bool = False,
+) -> int:
+    """The most memory that the buffers of `run` take up, beside the tensors where those stay in memory; `sealing` with
+    a FileSink that seals, `tapped` with a tap."""
+    ranks = every_rank(plan) if rank_indices is None else sorted(set(rank_indices))
+    work = Work(plan, sizes or Sizes(), ranks, buffered=not into_memory, sealing=sealing, showing=tapped)
+    return most_memory(work, threads)
 
 
 @dataclass
@@ -129,7 +143,7 @@ class _Run:
                 return
             key = visit.chunk.key
             if key not in held:
-                held[key] = self.reader.read(visit.chunk)
+                held[key] = self.reader.read(visit.chunk, show=not self.queue.fetches(visit.chunk.source))
             rows, buffer = held[key]
             for copy in visit.copies:
                 self._copy(rows, visit.chunk.source.dtype, copy, frames[copy.step], move.steps[copy.step].target.dtype)

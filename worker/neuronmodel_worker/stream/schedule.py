@@ -6,15 +6,17 @@ first batch to its last; tasks know nothing of each other. A task's memory is kn
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 
 from neuronmodel_worker.checkpoint import DTYPE_BITS, TensorSource
 from neuronmodel_worker.layouts.geometry import Part, Piece, Target, as_matrix
 from neuronmodel_worker.plan import Plan
-from neuronmodel_worker.stream.steps import Batch, Sizes, Step, batches, every_rank, units
+from neuronmodel_worker.stream.order import Group, gaps, rank_groups, tied_groups, unneeded_rows
+from neuronmodel_worker.stream.passes import shown_at_once
+from neuronmodel_worker.stream.steps import Batch, Sizes, Step, Unit, batches, units
 
 # Rows of a chunk are a multiple of this: stored transposed they begin on a cache line, of 16-bit elements on two.
 EVEN = 64
@@ -80,6 +82,8 @@ class Task:
     buffered: bool
     passes_over: tuple[TensorSource, ...] = ()
     """Sources of which it reads some columns; other tasks read the others."""
+    order: int = 0
+    """What has a smaller one comes first."""
 
     @cached_property
     def nbytes(self) -> int:
@@ -106,20 +110,82 @@ class Task:
         return peak
 
 
-def tasks(plan: Plan, sizes: Sizes, buffered: bool, ranks: Sequence[int] | None = None) -> Iterator[list[Task]]:
-    """The tasks of one unit after the other, for the ranks at these indices."""
-    for unit in units(plan):
-        yield unit_tasks(unit, every_rank(plan) if ranks is None else ranks, sizes, buffered)
+@dataclass(frozen=True)
+class Work:
+    """What a run has to do: the plan's ranks at the indices in `ranks`, in frames that are memory of the run where
+    `buffered`. `sealing`: the files of some ranks are to be complete before those of others. `showing`: every byte of
+    every source is read, needed or not."""
+
+    plan: Plan
+    sizes: Sizes
+    ranks: Sequence[int]
+    buffered: bool = True
+    sealing: bool = False
+    showing: bool = False
+
+    @cached_property
+    def groups(self) -> Sequence[Group]:
+        if self.sealing:
+            return rank_groups(self.plan, self.ranks, self.sizes)
+        return [self.ranks] if self.ranks else []
+
+    def of_group(self, number: int, unit: Unit) -> list[Task]:
+        """What this group alone needs of a unit of which it shares nothing."""
+        return unit_tasks(unit, self.groups[number], self.sizes, self.buffered, order=number + 1)
+
+    def shared(self, unit: Unit, tied: Set[int]) -> list[Task]:
+        """What several groups need of a unit, for all of them, and what none needs."""
+        ranks = [index for number in sorted(tied) for index in self.groups[number]]
+        found = unit_tasks(unit, ranks, self.sizes, self.buffered) if ranks else []
+        return [*found, *self._shown_alone(unit, found)] if self.showing else found
+
+    def _shown_alone(self, unit: Unit, found: Iterable[Task]) -> Iterator[Task]:
+        """Bytes that nobody needs; of sources with passes over them all are read anyway."""
+        in_passes = {source.name for task in found for source in task.passes_over}
+        for source, first, end in unneeded_rows(unit, self.ranks):
+            each, columns = _rows_within(source, self.sizes.chunk_bytes), as_matrix(source.shape)[1]
+            for row in range(first, end, each) if source.name not in in_passes else ():
+                chunk = Chunk(source, row, min(each, end - row), 0, columns)
+                yield Task((Move((), (Visit(chunk, (), last=True),)),), self.buffered)
 
 
-def most_memory(plan: Plan, threads: int, sizes: Sizes, buffered: bool) -> int:
+def tasks(work: Work) -> Iterator[list[Task]]:
+    """The tasks of one unit after the other: what several groups of ranks share first, then group after group."""
+
+    @cache
+    def tied_of(alike: _Alike) -> Set[int]:
+        return tied_groups(alike.targets, work.groups, work.sizes)
+
+    tied = [(unit, tied_of(_alike(unit))) for unit in units(work.plan)]
+    for unit, together in tied:
+        if found := work.shared(unit, together):
+            yield found
+    for number in range(len(work.groups)):
+        for unit, together in tied:
+            if number not in together and (found := work.of_group(number, unit)):
+                yield found
+
+
+def most_memory(work: Work, threads: int) -> int:
     """What the largest tasks take up that may be under way at once."""
     largest: list[int] = []
-    for unit, count in Counter(map(_alike, units(plan))).items():
-        memory = sorted(task.memory_bytes for task in unit_tasks(unit.targets, every_rank(plan), sizes, buffered))
-        largest += [nbytes for nbytes in memory[-threads:] for _ in range(min(count, threads))]
+    shown = 0
+    for unit, count in Counter(map(_alike, units(work.plan))).items():
+        together = tied_groups(unit.targets, work.groups, work.sizes)
+        found = work.shared(unit.targets, together)
+        for number in range(len(work.groups)):
+            if number not in together:
+                found += work.of_group(number, unit.targets)
+        largest += [task.memory_bytes for task in _largest(found, threads) for _ in range(min(count, threads))]
+        if work.showing:
+            shown = max([shown, *(shown_at_once(source) for task in found for source in task.passes_over)])
     largest.sort()
-    return min(sum(largest[-threads:]), max(sizes.memory_bytes, largest[-1]))
+    at_once = min(sum(largest[-threads:]), max(work.sizes.memory_bytes, largest[-1])) if largest else 0
+    return at_once + shown
+
+
+def _largest(found: Iterable[Task], count: int) -> list[Task]:
+    return sorted(found, key=lambda task: task.memory_bytes)[-count:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +193,10 @@ class _Alike:
     """Units of the same shape: a layer's, mostly, and the next one's. Their tasks are alike."""
 
     shape: tuple[Hashable, ...]
-    targets: tuple[Target, ...] = field(compare=False)
+    targets: Unit = field(compare=False)
 
 
-def _alike(unit: tuple[Target, ...]) -> _Alike:
+def _alike(unit: Unit) -> _Alike:
     """Splits are shared by all tensors that are split alike, so each stands for itself."""
     names: dict[str, int] = {}
 
@@ -146,7 +212,9 @@ def _alike(unit: tuple[Target, ...]) -> _Alike:
     return _Alike(shape, unit)
 
 
-def unit_tasks(unit: Iterable[Target], ranks: Sequence[int], sizes: Sizes, buffered: bool) -> list[Task]:
+def unit_tasks(
+    unit: Iterable[Target], ranks: Sequence[int], sizes: Sizes, buffered: bool, order: int = 0
+) -> list[Task]:
     ordered = batches(unit, ranks, sizes, buffered)
     grids = _grids(ordered, sizes.chunk_bytes)
     visits = [list(_visits(batch, grids, sizes.chunk_bytes)) for batch in ordered]
@@ -164,6 +232,7 @@ def unit_tasks(unit: Iterable[Target], ranks: Sequence[int], sizes: Sizes, buffe
             tuple(Move(ordered[i].steps, tuple(_counted(visits[i], uses))) for i in group),
             buffered,
             tuple({part.source: None for i in group if ordered[i].in_passes for part in _parts(ordered[i])}),
+            order,
         )
         for group in groups
     ]
@@ -191,15 +260,15 @@ def _counted(visits: Iterable[Uses], uses: Counter[tuple[str, int, int]]) -> Ite
 
 def _grids(ordered: Iterable[Batch], chunk_bytes: int) -> dict[str, list[int]]:
     """For every source the rows at which its chunks begin, and the end: cut where pieces are, so that ranks share no
-    chunk without need, and joined while a chunk stays small."""
-    edges: dict[str, set[int]] = defaultdict(set)
+    chunk without need, and joined while a chunk stays small and nothing between is in vain."""
+    spans: dict[str, set[tuple[int, int]]] = defaultdict(set)
     sources: dict[str, TensorSource] = {}
     for batch in ordered:
         for step in batch.steps:
             for part, piece in step.cuts:
                 sources[part.source.name] = part.source
-                edges[part.source.name] |= {piece.row, piece.row + piece.rows}
-    return {name: _grid(sorted(edges[name]), _rows_within(source, chunk_bytes)) for name, source in sources.items()}
+                spans[part.source.name].add((piece.row, piece.row + piece.rows))
+    return {name: _grid(spans[name], _rows_within(source, chunk_bytes)) for name, source in sources.items()}
 
 
 def _rows_within(source: TensorSource, nbytes: int, columns: int | None = None) -> int:
@@ -208,9 +277,14 @@ def _rows_within(source: TensorSource, nbytes: int, columns: int | None = None) 
     return rows - rows % EVEN if rows > EVEN else rows
 
 
-def _grid(edges: Sequence[int], each: int) -> list[int]:
+def _grid(spans: Iterable[tuple[int, int]], each: int) -> list[int]:
+    edges = sorted({edge for span in spans for edge in span})
+    in_vain = dict(gaps(spans, start=edges[0]))
     grid = [edges[0]]
     for start, stop in pairwise(edges):
+        if start in in_vain:  # a chunk of its own, that nobody reads
+            grid += [start, stop] if grid[-1] != start else [stop]
+            continue
         if stop - grid[-1] <= each and grid[-1] != start:
             continue  # joins what came before: `start` is no border
         if grid[-1] != start:

@@ -15,6 +15,7 @@ from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
 from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.numbers import STORAGE, Array
+from neuronmodel_worker.stream.passes import SHOWN_BYTES, shown_at_once
 from neuronmodel_worker.stream.schedule import Chunk
 from neuronmodel_worker.stream.taps import Tap
 
@@ -23,7 +24,7 @@ class SourceReader:
     """The open files of a plan's checkpoint. Raises SourceChanged or SourceUnreadable."""
 
     def __init__(self, plan: Plan, meter: Meter, buffers: Buffers, tap: Tap | None = None) -> None:
-        self._tap = tap
+        self._tap, self.shows = tap, tap is not None
         self._meter = meter
         self._buffers = buffers
         self._files: dict[SourceFile, ReadableFile] = {}
@@ -51,8 +52,9 @@ class SourceReader:
             if self._tap:
                 self._tap.saw(source, 0, self.factors[name])
 
-    def read(self, chunk: Chunk) -> tuple[Array, Array]:
-        """A chunk's matrix, [rows, columns] in storage form, and the buffer that holds it, to be given back."""
+    def read(self, chunk: Chunk, show: bool = True) -> tuple[Array, Array]:
+        """A chunk's matrix, [rows, columns] in storage form, and the buffer that holds it, to be given back.
+        `show`: the tap sees these bytes here, and not in what is fetched."""
         source, nbytes = chunk.source, chunk.nbytes
         start = chunk.row * row_bytes(source)
         buffer = self._buffers.take(nbytes + SLACK)
@@ -65,7 +67,7 @@ class SourceReader:
                     data = self._files[source.file].read(source.offset + start, nbytes, buffer)
                 else:
                     data = self._read_columns(chunk, buffer[:nbytes])
-            if self._tap:
+            if self._tap and show:
                 self._tap.saw(source, start, data)
         return data.view(STORAGE[source.dtype]).reshape(chunk.rows, chunk.columns), buffer
 
@@ -82,12 +84,27 @@ class SourceReader:
         return data
 
     def fetch(self, source: TensorSource, start: int, nbytes: int) -> None:
-        """Have bytes of a tensor read into the page cache and wait for the last of them. What is wrong with the file
-        is told by who reads it."""
+        """Have bytes of a tensor read into the page cache and wait for the last of them. Without a tap, what is wrong
+        with the file is told by who reads it."""
         file, position = self._files[source.file], source.offset + start
+        if self._tap:
+            self._show_fetched(self._tap, source, start, nbytes)
+            return
         with suppress(OSError, EndsEarly):
             file.fetch(position, nbytes)
             file.read_cached(position + nbytes - 1, np.empty(1, np.uint8))
+
+    def _show_fetched(self, tap: Tap, source: TensorSource, start: int, nbytes: int) -> None:
+        file, end = self._files[source.file], start + nbytes
+        buffer = self._buffers.take(shown_at_once(source))
+        with explained(source.file):
+            file.fetch(source.offset + start, nbytes)
+        for at in range(start, end, SHOWN_BYTES):
+            data = buffer[: min(SHOWN_BYTES, end - at)]
+            with explained(source.file):
+                file.read_cached(source.offset + at, data)
+            tap.saw(source, at, data)
+        self._buffers.give(buffer)
 
     def forget(self, source: TensorSource) -> None:
         """The page cache need not keep a tensor."""

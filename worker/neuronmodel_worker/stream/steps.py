@@ -75,12 +75,15 @@ class Batch:
     in_passes: bool = False
 
 
+Unit = tuple[Target, ...]
+
+
 def every_rank(plan: Plan) -> range:
     """Indices of the plan's ranks."""
     return range(len(plan.ranks))
 
 
-def units(plan: Plan) -> list[tuple[Target, ...]]:
+def units(plan: Plan) -> list[Unit]:
     """Targets grouped so that no source is needed in two groups (tied embeddings are two targets of one source)."""
     group_of: dict[str, list[Target]] = {}
     for target in plan.targets:
@@ -123,7 +126,7 @@ def _batches(
         else:
             for row, rows in bands(block.rows, sizes.wide_bytes // max(1, stored_row * len(ranks)), stored_row):
                 yield Batch(index, tuple(_step(target, block, rank, row, rows, 0, block.columns) for rank in ranks))
-    elif _has_whole_rows(block) and _holds_rows(block, sizes):
+    elif is_made_rank_by_rank(target, block, sizes):
         for rank in ranks:
             for column, columns in bands(
                 block.columns, sizes.chunk_bytes // (block.rows * itemsize), block.rows * itemsize
@@ -131,6 +134,11 @@ def _batches(
                 yield Batch(index, (_step(target, block, rank, 0, block.rows, column, columns),))
     else:
         yield from _passes(target, block, index, ranks, sizes.held_bytes if buffered else 1 << 62)
+
+
+def is_made_rank_by_rank(target: Target, block: Block, sizes: Sizes) -> bool:
+    """Whether a rank is made of rows of its own, without passes over the source; others may need some of them too."""
+    return _has_whole_rows(block) and (not target.transposed or _holds_rows(block, sizes))
 
 
 def _has_whole_rows(block: Block) -> bool:
