@@ -18,6 +18,6 @@ def cleanup(job: Run) -> None:
             store = Store(job.artifacts)
         with job.clock.phase("ArtifactsRemoved"):
             # Any UID: neither namespaces nor names of models hold a dot, so the pattern matches this name alone.
-            dropped = set(store.unrefer(names.owner(job.config.namespace, job.config.name, "*")))
-            removed = store.remove_unreferenced(dropped)
+            dropped = store.retire(names.owner(job.config.namespace, job.config.name, "*"))
+            removed = store.remove_unreferenced(dropped, job.config.keys_in_use)
     log.info("references to %d sets removed, and %d sets that nobody else needs", len(dropped), len(removed))

@@ -181,8 +181,9 @@ class ArtifactsVolumeFull(WorkerFailure):
     reason = "ArtifactsVolumeFull"
     exit_code = exits.NO_SPACE
 
-    def __init__(self, directory: Path, needed_bytes: int | None, free_bytes: int) -> None:
-        """`needed_bytes` None: a write failed whose size says nothing about what the whole needs."""
+    def __init__(self, directory: Path, needed_bytes: int | None, free_bytes: int, in_use: str = "") -> None:
+        """`needed_bytes` None: a write failed whose size says nothing about what the whole needs. `in_use`: a sentence
+        on what takes the room."""
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
         found = (
@@ -190,6 +191,7 @@ class ArtifactsVolumeFull(WorkerFailure):
             if needed_bytes is None
             else f"{needed_bytes:,} bytes are needed on the volume of {directory} and {free_bytes:,} are free."
         )
+        found = f"{found} {in_use}" if in_use else found
         super().__init__(f"{found} Enlarge the volume, or delete what is no longer used on it.")
 
 

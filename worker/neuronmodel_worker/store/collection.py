@@ -66,3 +66,22 @@ RANK = {"quarantined": 0, "staging": 1, "set": 2}
 def in_order(items: list[Item]) -> list[Item]:
     """What may go, the least useful first: what is damaged, what is half, then whole sets, the oldest first."""
     return sorted((item for item in items if item.may_go), key=lambda item: (RANK[item.what], item.since))
+
+
+NAMED = 3
+
+
+def would_make_room(items: list[Item]) -> str:
+    """The largest things that somebody needs, as a sentence for who has to decide between them; empty without any."""
+    needed = sorted((item for item in items if not item.may_go), key=lambda item: -item.nbytes)
+    if not needed:
+        return ""
+    more = f", and {len(needed) - NAMED} more" if len(needed) > NAMED else ""
+    return f"In use are {'; '.join(_needed(item) for item in needed[:NAMED])}{more}."
+
+
+def _needed(item: Item) -> str:
+    what = "what is being written of " if item.living else "the started " if item.what == "staging" else ""
+    users = [*item.owners[:NAMED], *(["running pods"] if item.in_use else []), *(["its writer"] if item.living else [])]
+    more = f" and {len(item.owners) - NAMED} more" if len(item.owners) > NAMED else ""
+    return f"{what}{item.kind} {item.key} with {item.nbytes:,} bytes, for {', '.join(users)}{more}"

@@ -13,7 +13,8 @@ from neuronmodel_worker.disk import sync
 
 # The Job and the worker share a group, not always a user.
 FILE_MODE, DIRECTORY_MODE = 0o660, 0o770
-TEMPORARY = ".new-"
+HIDDEN = "."
+TEMPORARY = f"{HIDDEN}new-"
 SAFETENSORS = ".safetensors"
 MAX_HEADER_BYTES = 100_000_000
 READ_BYTES = 8 << 20
@@ -56,9 +57,13 @@ def write_whole(path: Path, content: bytes) -> None:
     sync(path.parent)
 
 
-def remove_tree(directory: Path) -> None:
+def remove_tree(path: Path) -> None:
     """As far as it goes: what another node has open stays on some volumes until it is closed there."""
-    shutil.rmtree(directory, ignore_errors=True)
+    if path.is_symlink() or not path.is_dir():
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def nbytes_below(directory: Path) -> int:

@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 
 WITHOUT_LOCKS = (errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EBADF)
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""To ask: another user's, of no group of ours, or on a volume that can only be read here."""
 OF_ONE_MACHINE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"})
 OVER_NFS = frozenset({"nfs", "nfs4"})
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -111,7 +113,9 @@ def writer_is_dead(path: Path, patience: Patience) -> Iterator[bool]:
     except FileNotFoundError:
         yield True
         return
-    except PermissionError:  # another user's, of no group of ours
+    except OSError as error:
+        if error.errno not in NOT_OURS:
+            raise
         yield False
         return
     try:

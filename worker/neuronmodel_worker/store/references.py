@@ -10,10 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from neuronmodel_worker.disk import sync, writing_to
-from neuronmodel_worker.store.files import TEMPORARY, make_directory, write_whole
-from neuronmodel_worker.store.keys import Kind
+from neuronmodel_worker.store.files import HIDDEN, make_directory, write_whole
+from neuronmodel_worker.store.keys import KINDS, Kind
 
 REFERENCES = "refs"
+RETIRED = f"{HIDDEN}gone-"
 
 
 class References:
@@ -25,8 +26,11 @@ class References:
         """Note that `owner` (`namespace.name.uid`) needs the set. References that a deleted model of the same name
         left are taken over."""
         with writing_to(self.root):
-            make_directory(self.directory / key)
-            write_whole(self.directory / key / owner, kind.encode())
+            while True:
+                make_directory(self.directory / key)
+                with suppress(FileNotFoundError):  # somebody removed a folder that was empty
+                    write_whole(self.directory / key / owner, kind.encode())
+                    break
             self._remove(self._predecessors(owner))
 
     def _predecessors(self, owner: str) -> list[Path]:
@@ -44,8 +48,18 @@ class References:
             self._remove(dropped)
         return sorted({path.parent.name for path in dropped})
 
+    def retire(self, owner: str) -> list[str]:
+        """As `unrefer`, but every key is told again until `forget` is called with it: who is stopped between the two
+        begins anew."""
+        with writing_to(self.root):
+            for path in self._all(owner):
+                with suppress(FileNotFoundError):
+                    path.rename(path.with_name(f"{RETIRED}{path.name}"))
+                    sync(path.parent)
+        return sorted({path.parent.name for path in self.directory.glob(f"*/{RETIRED}{owner}")})
+
     def _all(self, owner: str) -> list[Path]:
-        return sorted(path for path in self.directory.glob(f"*/{owner}") if not path.name.startswith(TEMPORARY))
+        return sorted(path for path in self.directory.glob(f"*/{owner}") if not path.name.startswith(HIDDEN))
 
     def _remove(self, paths: Iterable[Path]) -> None:
         for path in paths:
@@ -55,7 +69,7 @@ class References:
 
     def owners(self, key: str) -> list[str]:
         try:
-            return sorted(each.name for each in (self.directory / key).iterdir() if not each.name.startswith(TEMPORARY))
+            return sorted(each.name for each in (self.directory / key).iterdir() if not each.name.startswith(HIDDEN))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -75,6 +89,10 @@ class References:
             return None
 
     def forget(self, key: str) -> None:
-        """Of a key whose set is gone."""
-        with suppress(OSError):  # somebody refers to it, or did so a moment ago
-            (self.directory / key).rmdir()
+        """What was retired of a key; and the key, where nobody refers to it and its set is gone."""
+        directory = self.directory / key
+        for path in directory.glob(f"{RETIRED}*"):
+            path.unlink(missing_ok=True)
+        if not any((self.root / kind / key).exists() for kind in KINDS):
+            with suppress(OSError):  # somebody refers to it, or is about to
+                directory.rmdir()

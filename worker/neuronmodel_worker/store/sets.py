@@ -12,24 +12,26 @@ Correctness rests on one rename, on no lock: whoever publishes second finds the 
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from neuronmodel_api.config import Verification
-from neuronmodel_worker.disk import free_bytes, sync, writing_to
-from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, ArtifactsVolumeFull
+from neuronmodel_worker.disk import FULL, free_bytes, sync, writing_to
+from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable, ArtifactsVolumeFull
 from neuronmodel_worker.store import explain
 from neuronmodel_worker.store.checks import Progress, full_problems
-from neuronmodel_worker.store.collection import Collected, Item, Policy, in_order
-from neuronmodel_worker.store.files import make_directory, nbytes_below, write_whole
+from neuronmodel_worker.store.collection import Collected, Item, Policy, in_order, would_make_room
+from neuronmodel_worker.store.files import make_directory, nbytes_below, remove_tree, write_whole
 from neuronmodel_worker.store.keys import KINDS, Kind
 from neuronmodel_worker.store.leases import Lease, Waiting, acquire
 from neuronmodel_worker.store.locks import Patience, writer_is_dead
-from neuronmodel_worker.store.manifest import Manifest, SealedSet, read_checked, read_manifest
+from neuronmodel_worker.store.manifest import MANIFEST, Manifest, SealedSet, read_checked, read_manifest
 from neuronmodel_worker.store.references import References
 from neuronmodel_worker.store.staging import (
+    WEIGHTS,
     Staging,
     is_as_sealed,
     lock_path,
@@ -41,7 +43,7 @@ from neuronmodel_worker.store.staging import (
 )
 
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
-STAGING, QUARANTINE, LEASES, WEIGHTS = "staging", "quarantine", "leases", "weights"
+STAGING, QUARANTINE, LEASES, REMOVED = "staging", "quarantine", "leases", "removed"
 REASON = ".reason.txt"
 
 
@@ -80,7 +82,9 @@ class Store:
         if not read_only:
             with writing_to(root):
                 root.mkdir(parents=True, exist_ok=True)
-                remove_leftovers(root / STAGING, self.patience)
+                for name in (STAGING, QUARANTINE):  # now: on a full volume nothing can be made, and has to be removed
+                    make_directory(root / name)
+                remove_leftovers(root / STAGING, self.patience, self._is_there)
 
     def path(self, kind: Kind, key: str) -> Path:
         return self.root / kind / key
@@ -117,10 +121,12 @@ class Store:
         """Open, so that what was looked at can be told from what may come to its place."""
         directory = self.path(kind, key)
         try:
-            descriptor = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+            descriptor = os.open(directory, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             yield None
             return
+        except OSError as error:
+            raise ArtifactsUnreadable(directory, error) from error
         try:
             yield _Place(directory, descriptor)
         finally:
@@ -148,7 +154,8 @@ class Store:
         told = apart.with_name(apart.name + REASON)
         with writing_to(self.root):
             make_directory(apart.parent)
-            write_whole(told, f"{reason}\n".encode())
+            with suppress_full():
+                write_whole(told, f"{reason}\n".encode())
             try:
                 place.directory.rename(apart)
             except FileNotFoundError:  # another one was quicker
@@ -169,7 +176,7 @@ class Store:
         except OSError as error:
             if error.errno not in TAKEN:
                 raise
-            self._destroy(apart)
+            remove_tree(self._away(apart))
 
     # Building
 
@@ -184,9 +191,7 @@ class Store:
             return
         with writing_to(self.root):
             make_directory(self.root / LEASES)
-            lease = acquire(
-                self.root / LEASES / f"{kind}-{key}", self.patience, lambda: self._published(kind, key), waiting
-            )
+            lease = acquire(self.root / LEASES / f"{kind}-{key}", self.patience, lambda: self.find(kind, key), waiting)
         if isinstance(lease, SealedSet):
             yield Work(lease)
             return
@@ -200,10 +205,6 @@ class Store:
                     yield Work(None, lease, staging)
         finally:
             lease.release()
-
-    def _published(self, kind: Kind, key: str) -> SealedSet | None:
-        """Looked at often: of a set that is not there only its folder is asked for."""
-        return self.find(kind, key)
 
     def _adopt(self, staging: Staging) -> None:
         for other in stagings(self.root / STAGING, f"{staging.kind}-{staging.key}-"):
@@ -272,17 +273,20 @@ class Store:
     def owners(self, key: str) -> list[str]:
         return self.references.owners(key)
 
+    def retire(self, owner: str) -> list[str]:
+        """As `unrefer`, for an owner that is gone for good: the keys are told again until `remove_unreferenced` was
+        through with them."""
+        return self.references.retire(owner)
+
     def remove_unreferenced(self, keys: Iterable[str], keys_in_use: Iterable[str] = ()) -> list[str]:
-        """Remove the sets of those keys, and what was half written of them, that nobody refers to or uses. Returns the
-        keys whose sets were removed."""
-        wanted, spared = set(keys) - set(keys_in_use), set()
+        """Remove everything of those keys that nobody refers to or uses. Returns the keys whose sets were removed."""
+        wanted = set(keys)
         with writing_to(self.root):
-            for item in self.items(keys_in_use):
-                if item.key in wanted and item.what != "quarantined" and item.may_go and self._remove(item):
-                    spared.add(item.key if item.what == "set" else "")
+            items = [item for item in self.items(keys_in_use) if item.key in wanted and item.may_go]
+            removed = {item.key for item in items if self._remove(item) and item.what == "set"}
             for key in wanted:
                 self.references.forget(key)
-        return sorted(spared - {""})
+        return sorted(removed)
 
     def explain(self, kind: Kind, inputs: Mapping[str, object], owner: str) -> list[str]:
         """In which inputs of its key a wanted set differs from the one that this owner referred to before, or from the
@@ -317,7 +321,7 @@ class Store:
         if collect and not self.read_only:
             collected = self.collect(Policy(older_than_seconds=None, want_bytes=nbytes, keep=frozenset(keep)))
         if (free := free_bytes(self.root)) < nbytes:
-            raise ArtifactsVolumeFull(self.root, nbytes, free)
+            raise ArtifactsVolumeFull(self.root, nbytes, free, would_make_room(self.items(keep)))
         return collected
 
     def collect(self, policy: Policy) -> Collected:
@@ -325,6 +329,8 @@ class Store:
         makes the room that it wants."""
         free, gone = free_bytes(self.root), list[Item]()
         with writing_to(self.root):
+            if not policy.dry_run:
+                self._remove_old_leases()
             for item in in_order(self.items(policy.keep)):
                 old = policy.older_than_seconds is not None and policy.now() - item.since >= policy.older_than_seconds
                 if (old or free < policy.want_bytes) and (policy.dry_run or self._remove(item)):
@@ -374,39 +380,61 @@ class Store:
                     return True
                 return False
         if item.what == "quarantined":
-            self._destroy(item.directory)
-            item.directory.with_name(item.directory.name + REASON).unlink(missing_ok=True)
+            told = item.directory.with_name(item.directory.name + REASON)
+            remove_tree(self._away(item.directory))
+            told.unlink(missing_ok=True)
             return True
         return self._remove_set(item)
 
     def _remove_set(self, item: Item) -> bool:
-        """Away from its name first, then a second look at who refers to it: who referred before the first look is seen,
-        and who does so after the second finds nothing under the name."""
-        assert item.kind
-        with self.stage(item.kind, item.key) as trash:
-            apart = trash.directory / "removed"
-            try:
-                item.directory.rename(apart)
-            except FileNotFoundError:
-                return False
-            if self.owners(item.key):
-                self._put_back(apart, item.directory)
-                return False
-            sync(item.directory.parent)
+        """Away from its name first, then a second look at who refers to it: who referred before that look is seen, and
+        who does so after it finds nothing under the name. Who has its files open reads on."""
+        try:
+            apart = self._away(item.directory)
+        except FileNotFoundError:
+            return False
+        if self.owners(item.key):
+            self._put_back(apart, item.directory)
+            return False
+        sync(item.directory.parent)
+        remove_tree(apart)
         self.references.forget(item.key)
         return True
 
-    def _destroy(self, directory: Path) -> None:
-        """Under a name that nobody looks for, so that what is cut short is cleared up later."""
-        kind, key = set_of(directory)
-        with self.stage(kind or "shards", key) as trash, suppress(FileNotFoundError):
-            directory.rename(trash.directory / "removed")
+    def _away(self, directory: Path) -> Path:
+        """Renamed to what any writer clears up: whole under its name, or on its way out. Makes nothing, for that could
+        not be done on a full volume."""
+        apart = self.root / STAGING / f"{REMOVED}-{directory.name}-{os.urandom(6).hex()}"
+        directory.rename(apart)
+        return apart
+
+    def _remove_old_leases(self) -> None:
+        """Of writers that died, whose sets nobody built since."""
+        for path in sorted((self.root / LEASES).glob("*")):
+            with suppress(FileNotFoundError):
+                old = time.time() - path.stat().st_mtime > self.patience.silent_seconds
+                with writer_is_dead(path, self.patience) as dead:
+                    if old and dead:
+                        path.unlink()
+
+    def _is_there(self, kind: Kind, key: str) -> bool:
+        return (self.path(kind, key) / MANIFEST).exists()
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
     directory: Path
     descriptor: int
+
+
+@contextmanager
+def suppress_full() -> Iterator[None]:
+    """For what is worth saying and has no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

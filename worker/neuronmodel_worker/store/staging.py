@@ -43,6 +43,7 @@ from neuronmodel_worker.store.manifest import (
 
 LOCK_SUFFIX = ".lock"
 SEALS = "seals"
+NOTE = ".note"
 WEIGHTS = "weights"
 
 
@@ -51,7 +52,7 @@ class Staging:
     use for it.
 
     `adopted` are the rank files that another writer of the same set had sealed, by name: they lie in
-    `directory/weights` and need not be written again.
+    `directory/weights` and need not be written again. `notes` are what that writer noted, by name.
     """
 
     def __init__(self, root: Path, kind: Kind, key: str, publish: Callable[["Staging", Manifest], SealedSet]) -> None:
@@ -59,12 +60,18 @@ class Staging:
         self.key = key
         self.directory = root / f"{kind}-{key}-{os.urandom(6).hex()}"
         self.adopted: dict[str, WrittenFile] = {}
+        self.notes: dict[str, bytes] = {}
         self._publish = publish
         self._known: dict[str, WrittenFile] = {}
+        self._is_sealed = False
         self._lock = Lock(lock_path(self.directory))
-        self.directory.mkdir()
-        open_to_group(self.directory)
-        sync(root)
+        try:
+            self.directory.mkdir()
+            open_to_group(self.directory)
+            sync(root)
+        except BaseException:
+            self.close(keep_sealed=False)
+            raise
 
     def renew(self) -> None:
         self._lock.renew()
@@ -83,6 +90,12 @@ class Staging:
             self._note_sealed(written)
         self.record([written], under=WEIGHTS)
 
+    def note(self, name: str, content: bytes) -> None:
+        """Something small about what is sealed so far, for whoever adopts it; the same name again replaces it."""
+        with writing_to(self.directory.parent):
+            make_directory(self.directory / SEALS)
+            write_whole(self.directory / SEALS / f"{name}{NOTE}", content)
+
     def _note_sealed(self, written: WrittenFile) -> None:
         make_directory(self.directory / SEALS)
         content = {"kind": self.kind, "key": self.key, **as_entry(written).model_dump(exclude_none=True)}
@@ -95,6 +108,11 @@ class Staging:
             for name, file in sealed_files(other, self.kind, self.key).items():
                 if name not in self.adopted and is_as_sealed(other / WEIGHTS / name, file):
                     self._adopt_file(other / WEIGHTS / name, file, may_move)
+            for path in sorted((other / SEALS).glob(f"*{NOTE}")):
+                with suppress(FileNotFoundError):
+                    name = path.name.removesuffix(NOTE)
+                    self.notes.setdefault(name, path.read_bytes())
+                    self.note(name, self.notes[name])
 
     def _adopt_file(self, path: Path, file: WrittenFile, may_move: bool) -> None:
         weights = self.directory / WEIGHTS
@@ -131,7 +149,10 @@ class Staging:
             self._sync_everything()
             write_whole(self.directory / MANIFEST, manifest.encoded())
             remove_tree(self.directory / SEALS)  # from here on the manifest says what was sealed
-            return self._publish(self, manifest)
+            sync(self.directory)
+            sealed = self._publish(self, manifest)
+            self._is_sealed = True
+            return sealed
 
     def _names(self) -> list[str]:
         files = (path for path in self.directory.rglob("*") if path.is_file())
@@ -155,11 +176,12 @@ class Staging:
 
     def close(self, keep_sealed: bool = True) -> None:
         """Remove what is not sealed; with that and `keep_sealed` false, everything."""
-        if not (keep_sealed and keep_only_sealed(self.directory, self.kind, self.key)):
-            remove_tree(self.directory)
-            with suppress(OSError):
-                lock_path(self.directory).unlink(missing_ok=True)
-        self._lock.release()
+        try:
+            needed = keep_sealed and not self._is_sealed
+            if not (needed and keep_only_sealed(self.directory, self.kind, self.key)):
+                remove_staging(self.directory)
+        finally:
+            self._lock.release()
 
 
 def lock_path(directory: Path) -> Path:
@@ -224,23 +246,23 @@ def stagings(root: Path, prefix: str = "") -> list[Path]:
         return []
 
 
-def remove_leftovers(root: Path, patience: Patience) -> None:
-    """Remove what writers that are gone have left and nobody can adopt; a living writer's staging is locked."""
+def remove_leftovers(root: Path, patience: Patience, is_there: Callable[[Kind, str], bool]) -> None:
+    """Remove what writers that are gone have left and nobody can adopt; a living writer's staging is locked. Of a set
+    that `is_there` nothing needs to be adopted."""
     for directory in stagings(root):
         with writer_is_dead(lock_path(directory), patience) as dead:
             if dead:
-                _clear(directory)
-    if root.is_dir():
-        for lock in root.glob(f"*{LOCK_SUFFIX}"):
-            if not lock.with_name(lock.name.removesuffix(LOCK_SUFFIX)).exists():
-                with writer_is_dead(lock, patience) as dead:
-                    if dead:
-                        lock.unlink(missing_ok=True)
+                _clear(directory, is_there)
+    for lock in sorted(root.glob(f"*{LOCK_SUFFIX}")):
+        if not lock.with_name(lock.name.removesuffix(LOCK_SUFFIX)).exists():
+            with writer_is_dead(lock, patience) as dead:
+                if dead:
+                    lock.unlink(missing_ok=True)
 
 
-def _clear(directory: Path) -> None:
+def _clear(directory: Path, is_there: Callable[[Kind, str], bool]) -> None:
     kind, key = set_of(directory)
-    if not (kind and keep_only_sealed(directory, kind, key)):
+    if not kind or is_there(kind, key) or not keep_only_sealed(directory, kind, key):
         remove_staging(directory)
 
 
