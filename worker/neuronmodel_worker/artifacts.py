@@ -7,6 +7,7 @@ from neuronmodel_api.config import Strategy, WorkerConfig
 from neuronmodel_worker.engines import Engine
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.store import compiled_key, shards_inputs, shards_key
+from neuronmodel_worker.store.sources import OUTLINE, outline
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,15 @@ class Wanted:
 
     def without_shards(self) -> "Wanted":
         return replace(self, shards_key=None)
+
+    def shards_manifest(self, plan: Plan) -> dict[str, object]:
+        """What the manifest of the shards says beside their files: whoever seals them says the same."""
+        checkpoint = plan.checkpoint
+        return {
+            "inputs": self.shards_inputs,
+            "source_fingerprint": checkpoint.fingerprint,
+            OUTLINE: outline(checkpoint),
+        }
 
 
 def wanted_artifacts(config: WorkerConfig, plan: Plan, engine: Engine, content: str | None = None) -> Wanted:

@@ -58,6 +58,8 @@ class Phase:
     start: int = 0
     """In milliseconds from the first line: the boundary before it, or when it began beside another."""
     done: int = 0
+    before: int = 0
+    """Of what is done, what was there already."""
     busy_milliseconds: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -69,6 +71,11 @@ class Phase:
         with self._lock:
             self.done = done
             self.total = total if total is not None else self.total
+
+    def found(self, done: int) -> None:
+        """So much need not be moved: it counts as progress, not as this phase's bytes."""
+        with self._lock:
+            self.done = self.before = done
 
     def was_busy(self, seconds: float) -> None:
         """As told by who knows better than the time from its start to its end."""
@@ -120,7 +127,7 @@ class StartClock:
             self._end(phase)
 
     def _end(self, phase: Phase) -> None:
-        moved = phase.done if phase.unit == "Bytes" and phase.done else None
+        moved = (phase.done - phase.before or None) if phase.unit == "Bytes" else None
         with self._lock:
             end, busy = self._now(), phase.busy_milliseconds
             if busy is None and phase.start != self._boundary():

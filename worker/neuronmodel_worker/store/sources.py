@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
@@ -27,6 +27,8 @@ from neuronmodel_worker.store.manifest import MANIFEST, read_manifest
 SOURCES: Final = "sources"
 SOURCE_FILE: Final = "source.json"
 """Of a set of shards: what they were made from."""
+OUTLINE: Final = "source_outline"
+"""In the manifest of a set of shards."""
 FORMAT: Final = 1
 MAX_BYTES = 256 << 20
 MAX_SEEN = 8
@@ -142,11 +144,6 @@ def source_document(
     return digests.model_dump_json().encode()
 
 
-def outline_in(manifest_extra: Mapping[str, Any] | None) -> str | None:
-    found = (manifest_extra or {}).get("source_outline")
-    return found if isinstance(found, str) else None
-
-
 def recorded_content(root: Path, checkpoint: Checkpoint, tensors: Iterable[str]) -> str | None:
     """The content of a checkpoint that this volume knows as it is, without reading any of it. None: it is in doubt.
 
@@ -229,7 +226,7 @@ def _sealed_digests(directory: Path, wanted: str) -> SourceDigests | None:
     try:
         manifest = read_manifest(directory)
         entry = manifest.files.get(SOURCE_FILE)
-        if outline_in(manifest.model_extra) != wanted or entry is None:
+        if (manifest.model_extra or {}).get(OUTLINE) != wanted or entry is None:
             return None
         if whole_digest(directory / SOURCE_FILE) != entry.digest:
             return None

@@ -1,0 +1,23 @@
+"""`neuronmodel prepare`: opens the source, computes the keys, builds what the artifacts volume lacks, says what it did.
+
+Killed at any moment it leaves sealed sets, sealed rank files that the next run adopts, and nothing else that counts.
+"""
+
+from neuronmodel_worker.engines import open_engine
+from neuronmodel_worker.lifecycle import Run
+from neuronmodel_worker.prepare.preparation import Preparation, disk_rates, open_source
+from neuronmodel_worker.serve.admin import admin_server
+from neuronmodel_worker.serve.metrics import Metrics
+
+
+def prepare(job: Run) -> None:
+    with admin_server(job.clock, Metrics(job.clock), job.config.admin_port):
+        with job.clock.phase("LibrariesImported"):
+            job.use_scratch()
+        with job.clock.phase("SourceOpened"):
+            plan = open_source(job)
+            engine = open_engine(job.config.engine)
+        job.clock.found(Preparation(job, plan, engine).result())
+
+
+__all__ = ["Preparation", "disk_rates", "open_source", "prepare"]

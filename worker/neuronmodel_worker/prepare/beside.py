@@ -1,0 +1,114 @@
+"""Two pieces of work at the same time: one here, where signals arrive and compilers want to be, one in a thread.
+
+Whatever ends one ends the other: the thread is told by an event, which it looks at with every piece of bytes; this
+thread, which may be deep in a compiler, by a signal to itself.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Generic, TypeVar
+
+Here = TypeVar("Here")
+There = TypeVar("There")
+
+WAKE = signal.SIGUSR1
+
+
+class Stopped(BaseException):
+    """The other work ended with a failure or a signal: unwinds this one."""
+
+
+class Stop:
+    """Asked for by one, obeyed by the other."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def ask(self) -> None:
+        self._event.set()
+
+    @property
+    def asked(self) -> bool:
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raises Stopped."""
+        if self.asked:
+            raise Stopped
+
+
+def side_by_side(here: Callable[[], Here], there: Callable[[Stop], There]) -> tuple[Here, There]:
+    """What both return; `there` has a thread of its own. Raises what ended the first of them, when both have ended."""
+    work = _Beside(there)
+    with _woken(work):
+        try:
+            try:
+                work.thread.start()
+                made = here()
+                work.thread.join()
+            finally:
+                work.listening = False
+        except BaseException as error:
+            work.end()
+            if work.error and (work.failed_first or isinstance(error, Stopped)):
+                raise work.error from None
+            raise
+    if work.error:
+        raise work.error
+    return made, work.made[0]
+
+
+class _Beside(Generic[There]):
+    def __init__(self, there: Callable[[Stop], There]) -> None:
+        self.stop = Stop()
+        self.made: list[There] = []
+        self.error: BaseException | None = None
+        self.failed_first = False
+        self.listening = False
+        """Whether the other thread may be woken."""
+        self.thread = threading.Thread(target=self._run, args=(there,), name="beside")
+        self._other = threading.get_ident()
+
+    def _run(self, there: Callable[[Stop], There]) -> None:
+        try:
+            self.made.append(there(self.stop))
+        except Stopped:
+            pass
+        except BaseException as error:
+            self.error = error
+            self.failed_first = not self.stop.asked
+            if self.listening:
+                signal.pthread_kill(self._other, WAKE)
+
+    def end(self) -> None:
+        """Also where a signal came while the thread was being started."""
+        self.stop.ask()
+        while self.thread in threading.enumerate():
+            if self.thread.is_alive():
+                self.thread.join()
+            else:
+                time.sleep(0.001)
+
+
+@contextmanager
+def _woken(work: "_Beside[There]") -> Iterator[None]:
+    """This thread is interrupted when the other one fails; only the main thread can be, others learn it at the end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def wake(number: int, frame: FrameType | None) -> None:
+        if work.listening:
+            work.listening = False
+            raise Stopped
+
+    before = signal.signal(WAKE, wake)
+    work.listening = True
+    try:
+        yield
+    finally:
+        signal.signal(WAKE, before if before is not None else signal.SIG_DFL)

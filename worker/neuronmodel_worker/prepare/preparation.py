@@ -1,0 +1,298 @@
+"""What `prepare` does with an open source: identify it, choose, look, build, clear up."""
+
+import json
+import logging
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+
+from neuronmodel_api.config import Seal, Strategy, Verification
+from neuronmodel_api.report import MAX_MISSED, MAX_NOTE, MAX_NOTES, Cache, Choice, DiskRates, Result
+from neuronmodel_worker.artifacts import Wanted, rank_metadata, wanted_artifacts
+from neuronmodel_worker.checkpoint import open_checkpoint
+from neuronmodel_worker.disk import writing_to
+from neuronmodel_worker.engines import Engine
+from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull, WorkerFailure
+from neuronmodel_worker.lifecycle import Run
+from neuronmodel_worker.plan import Plan, make_plan
+from neuronmodel_worker.prepare.beside import Stop, side_by_side
+from neuronmodel_worker.prepare.choosing import figures_of
+from neuronmodel_worker.prepare.identity import Identity, identify
+from neuronmodel_worker.prepare.room import needed_bytes, require
+from neuronmodel_worker.probe import VolumeProbe, kept_probe
+from neuronmodel_worker.report import Phase
+from neuronmodel_worker.store import COMPILED, SHARDS, Kind, Policy, SealedSet, Staging, Store, Work
+from neuronmodel_worker.store.sources import SOURCE_FILE
+from neuronmodel_worker.strategy import choose
+from neuronmodel_worker.stream import (
+    WEIGHTS,
+    ContentDigests,
+    FileSink,
+    StreamResult,
+    Transferred,
+    check_rank_file,
+    rank_file_name,
+    run,
+)
+
+log = logging.getLogger(__name__)
+
+
+def open_source(job: Run) -> Plan:
+    """Raises a BadInput for a checkpoint or flags that cannot be right."""
+    plan = make_plan(open_checkpoint(job.source), job.config.neuron_config, job.config.model_type)
+    for warning in plan.warnings:
+        log.warning(warning)
+    return plan
+
+
+@dataclass
+class Preparation:
+    """One run of it; `result` does everything."""
+
+    job: Run
+    plan: Plan
+    engine: Engine
+    built: dict[Kind, str] = field(default_factory=dict)
+    """What was done and why, by the kind of set."""
+    found: dict[Kind, SealedSet] = field(default_factory=dict)
+    identity: Identity = field(init=False)
+    probe: VolumeProbe | None = field(init=False)
+    store: Store = field(init=False)
+    wanted: Wanted = field(init=False)
+
+    def result(self) -> Result:
+        self.identity = self._identify()
+        self.probe = self._probe()
+        with self.job.clock.phase("ArtifactsChecked") as phase:
+            self.store = Store(self.job.artifacts)
+            self.wanted = wanted_artifacts(self.job.config, self.plan, self.engine, self.identity.content)
+            self._make_ready(phase.reach)
+            choice = self._choose() if self.job.config.strategy is Strategy.AUTO else None
+            self._require_space(kind for kind, _ in self._keys() if kind not in self.found)
+        self._build()
+        self.store.unrefer(self.job.owner, keep=self.wanted.keys)
+        self._collect()
+        return self._result(choice)
+
+    def _identify(self) -> Identity:
+        with self.job.clock.phase("SourceIdentified") as phase:
+            identity = identify(self.job.artifacts, self.plan)
+            if identity.content:
+                return identity
+            phase.reach(0, identity.nbytes_in_doubt)
+            return identity.resolved(lambda so_far: phase.reach(so_far.bytes_read))
+
+    def _probe(self) -> VolumeProbe | None:
+        with self.job.clock.phase("VolumeProbed"):
+            if (probe := kept_probe(self.job.artifacts)) is not None:
+                self.job.clock.measured(probe.beside(None))
+            return probe
+
+    def _make_ready(self, reach: Callable[[int], None]) -> None:
+        """Room, references, then a look: before the first byte, for on a full volume not even a reference can be
+        written, which would tell no figure; what is referred to is not collected by others meanwhile."""
+        store, absent = self.store, [kind for kind, key in self._keys() if not self.store.path(kind, key).exists()]
+        self._require_space(
+            kind for kind in absent if kind == COMPILED or self.job.config.strategy is not Strategy.AUTO
+        )
+        self.identity.note()
+        for kind, key in self._keys():
+            store.refer(kind, key, self.job.owner)
+        for kind, key in self._keys():
+            if found := store.find(kind, key, verification=self.job.config.verification, progress=reach):
+                self.found[kind] = found
+
+    def _keys(self) -> Iterator[tuple[Kind, str]]:
+        yield COMPILED, self.wanted.compiled_key
+        if self.wanted.shards_key:
+            yield SHARDS, self.wanted.shards_key
+
+    def _require_space(self, kinds: Iterable[Kind]) -> None:
+        """For what is missing. Raises ArtifactsVolumeFull."""
+        missing = set(kinds)
+        nbytes = needed_bytes(
+            self.store,
+            self.plan,
+            self.job.config.engine,
+            compiled=COMPILED in missing,
+            shards=self.wanted.shards_key if SHARDS in missing else None,
+        )
+        if nbytes:
+            require(self.store, nbytes, self.job.owner, self._keep)
+
+    @property
+    def _keep(self) -> frozenset[str]:
+        """Keys whose sets are not to be collected."""
+        return frozenset((*self.wanted.keys, *self.job.config.keys_in_use))
+
+    def _choose(self) -> Choice:
+        """With ShardOnLoad nothing is wanted of shards from here on."""
+        key = self.wanted.shards_key or ""
+        figures = figures_of(self.job.config, self.plan, key, self.probe, sealed=SHARDS in self.found)
+        choice = choose(figures)
+        if choice.strategy is Strategy.SHARD_ON_COMPILE and not figures.sealed:
+            try:
+                self._require_space(kind for kind, _ in self._keys() if kind not in self.found)
+            except ArtifactsVolumeFull:
+                choice = choose(replace(figures, fits=False))
+        if choice.strategy is Strategy.SHARD_ON_LOAD:
+            self.wanted = self.wanted.without_shards()
+            self.found.pop(SHARDS, None)
+        log.info("%s: %s", choice.reason, choice.message)
+        return choice
+
+    def _build(self) -> None:
+        compiles = COMPILED not in self.found
+        shards = self.wanted.shards_key and SHARDS not in self.found and self.job.config.seal is not Seal.BEHIND
+        reasons = {kind: self._why(kind) for kind, _ in self._keys() if kind not in self.found}
+        if compiles and shards:
+            self.found[COMPILED], self.found[SHARDS] = side_by_side(
+                lambda: self._compile(reasons[COMPILED]), lambda stop: self._shard(reasons[SHARDS], stop)
+            )
+        elif compiles:
+            self.found[COMPILED] = self._compile(reasons[COMPILED])
+        elif shards:
+            self.found[SHARDS] = self._shard(reasons[SHARDS], Stop())
+
+    def _compile(self, why: str) -> SealedSet:
+        with self._turn(COMPILED, self.wanted.compiled_key) as work:
+            if work.present:
+                return work.present
+            self.built[COMPILED] = f"compiled the model, for {why}"
+            with self.job.clock.phase("EngineImported"):
+                self.engine.import_framework()
+            with self.job.clock.phase("Compiled", unit="Steps") as phase:
+                self.engine.compile(self.plan, self.job.config.neuron_config, work.staging.directory, phase.reach)
+                return work.staging.seal({"inputs": self.wanted.graph_inputs})
+
+    def _shard(self, why: str, stop: Stop) -> SealedSet:
+        key = self.wanted.shards_key or ""
+        with self._turn(SHARDS, key, stop) as work:
+            if work.present:
+                return work.present
+            staging, digests = work.staging, ContentDigests()
+            indices = self._missing_ranks(staging)
+            self.built[SHARDS] = f"sharded the checkpoint, for {why}{_adopted(len(self.plan.ranks), len(indices))}"
+            with self.job.clock.phase("Sharded", self.plan.output_bytes) as phase:
+                phase.found(self.plan.rank_bytes * (len(self.plan.ranks) - len(indices)))
+
+                def progress(so_far: Transferred) -> None:
+                    stop.check()
+                    phase.reach(phase.before + so_far.bytes_written)
+
+                sink = FileSink(staging.directory / WEIGHTS, seal=staging.seal_rank, metadata=rank_metadata(key))
+                streamed = run(self.plan, sink, progress, rank_indices=indices, tap=digests)
+                self._measured(streamed)
+            with self.job.clock.phase("Sealed"), writing_to(self.store.root):
+                stop.check()
+                (staging.directory / SOURCE_FILE).write_bytes(self.identity.document(digests.pieces()))
+                return staging.seal(self.wanted.shards_manifest(self.plan))
+
+    def _missing_ranks(self, staging: Staging) -> list[int]:
+        """Indices of those that have to be made."""
+        return [index for index, rank in enumerate(self.plan.ranks) if not self._is_adopted(staging, rank)]
+
+    def _is_adopted(self, staging: Staging, rank: int) -> bool:
+        """With full verification every byte is read."""
+        file = staging.adopted.get(rank_file_name(rank))
+        if file is None or self.job.config.verification is not Verification.FULL:
+            return file is not None
+        try:
+            check_rank_file(staging.directory / WEIGHTS / file.name, file, full=True)
+        except ArtifactDamaged as damage:
+            log.warning("%s", damage)
+            return False
+        return True
+
+    def _measured(self, streamed: StreamResult) -> None:
+        rates = disk_rates(streamed)
+        self.job.clock.measured(self.probe.beside(rates) if self.probe else rates)
+
+    @contextmanager
+    def _turn(self, kind: Kind, key: str, stop: Stop | None = None) -> Iterator[Work]:
+        """To build a set while nobody else does; what is waited for is a phase of its own."""
+        with ExitStack() as waited:
+            phases: list[Phase] = []
+
+            def waiting(who: str, seconds: float) -> None:
+                if not phases:
+                    log.info("%s builds %s %s: waiting for it", who, kind, key)
+                    phases.append(waited.enter_context(self.job.clock.phase("OtherWriterAwaited", unit="Steps")))
+                if stop:
+                    stop.check()
+
+            with self.store.build(kind, key, waiting) as work:
+                waited.close()
+                yield work
+
+    def _why(self, kind: Kind) -> str:
+        """A set has to be built: in which part of its key it differs from what there was."""
+        for damaged in self.store.quarantined:
+            if damaged.kind == kind:
+                return damaged.reason.removesuffix(".")
+        inputs = self.wanted.graph_inputs if kind == COMPILED else self.wanted.shards_inputs
+        differences = self.store.explain(kind, json.loads(json.dumps(inputs)), self.job.owner)
+        told = [self._told_of_source(each) if each.startswith("source:") else each for each in differences]
+        return ", ".join(told) or "the volume had none of this key"
+
+    def _told_of_source(self, difference: str) -> str:
+        return f"source: {self.identity.differs}" if self.identity.differs else difference
+
+    def _collect(self) -> None:
+        """What nobody has needed for long. The work is done: trouble with this is only logged."""
+        try:
+            gone = self.store.collect(Policy(keep=self._keep))
+        except WorkerFailure as failure:
+            log.warning("what nobody needs was not collected: %s", failure)
+            return
+        for item in gone.items:
+            log.info("collected %s %s: %d bytes", item.what, item.directory.name, item.nbytes)
+
+    def _result(self, choice: Choice | None) -> Result:
+        chosen = choice.strategy if choice else self.job.config.strategy
+        return Result(
+            source_fingerprint=self.plan.checkpoint.fingerprint,
+            source_content=self.identity.content,
+            model_type=self.plan.layout.family,
+            compiled_key=self.wanted.compiled_key,
+            shards_key=self.wanted.shards_key,
+            strategy=chosen,
+            choice=choice,
+            cache="Miss" if self.built else "Hit",
+            compiled_cache=self._cache(COMPILED),
+            shards_cache=self._cache(SHARDS) if SHARDS in self.found else None,
+            missed=_sentence([self.built[kind] for kind in (COMPILED, SHARDS) if kind in self.built]),
+            bytes=sum(each.nbytes for each in self.found.values()),
+            source_bytes=self.plan.source_bytes,
+            quarantined=tuple(_short(each.reason, MAX_NOTE) for each in self.store.quarantined[:MAX_NOTES]),
+        )
+
+    def _cache(self, kind: Kind) -> Cache:
+        return "Miss" if kind in self.built else "Hit"
+
+
+def _adopted(ranks: int, made: int) -> str:
+    return f"; {ranks - made} of {ranks} rank files were there already" if made < ranks else ""
+
+
+def _sentence(parts: list[str]) -> str | None:
+    text = _short("; ".join(parts), MAX_MISSED - 1)
+    return f"{text[0].upper()}{text[1:].removesuffix('.')}." if text else None
+
+
+def _short(text: str, characters: int) -> str:
+    return textwrap.shorten(text, characters, placeholder=" …")
+
+
+def disk_rates(streamed: StreamResult) -> DiskRates:
+    """Over the time in which the disk was at work, not over the whole phase."""
+
+    def rate(nbytes: int, seconds: float) -> int | None:
+        return round(nbytes / seconds) if nbytes and seconds > 0 else None
+
+    return DiskRates(
+        read_bytes_per_second=rate(streamed.bytes_read, streamed.busy_reading_seconds),
+        write_bytes_per_second=rate(streamed.bytes_written, streamed.busy_writing_seconds),
+    )

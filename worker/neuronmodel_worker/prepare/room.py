@@ -1,0 +1,50 @@
+"""Room on the artifacts volume: what will be written, known before the first byte, and what would make room for it."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from neuronmodel_api.config import Engine
+from neuronmodel_worker.artifacts import rank_metadata
+from neuronmodel_worker.failures import ArtifactsVolumeFull
+from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.store import SHARDS, Item, Store
+from neuronmodel_worker.stream.rankfile import rank_file_format
+
+COMPILED_ALLOWANCE: Final = {Engine.CPU: 8 << 20, Engine.NEURON: 2 << 30}
+"""What a compiled model may take: nothing says it before the compiler does. A TorchScript graph of ours has less than
+1 MB; of NEFFs of large models, some hundred MB each, there are several."""
+SOURCE_BYTES_A_DIGEST_BYTE: Final = 1 << 15
+"""Digests of the source and manifests take far less than its 32,768th part."""
+
+
+def shard_bytes(plan: Plan, key: str) -> int:
+    """Of all rank files of the set with that key, headers included."""
+    return rank_file_format(plan.tensors, plan.ranks.start, rank_metadata(key)).nbytes * len(plan.ranks)
+
+
+def needed_bytes(store: Store, plan: Plan, engine: Engine, *, compiled: bool, shards: str | None) -> int:
+    """What is going to be written: a compiled model, if `compiled`, and the shards of that key, but for rank files that
+    can be adopted."""
+    total = COMPILED_ALLOWANCE[engine] if compiled else 0
+    if shards:
+        whole = shard_bytes(plan, shards) + plan.source_bytes // SOURCE_BYTES_A_DIGEST_BYTE
+        total += max(0, whole - store.adoptable_bytes(SHARDS, shards))
+    return total
+
+
+def require(store: Store, nbytes: int, owner: str, keep: Iterable[str]) -> None:
+    """Make room, first of what nobody needs, then of what this owner alone needed before; `keep` are keys that are
+    needed whoever refers to them. Raises ArtifactsVolumeFull, which says what else would make room."""
+    spared = frozenset(keep)
+    try:
+        store.require_space(nbytes, spared)
+    except ArtifactsVolumeFull as full:
+        former = [item for item in store.items(spared) if _is_former(item, owner)]
+        if not former or full.free_bytes + sum(item.nbytes for item in former) < nbytes:
+            raise
+        store.unrefer(owner, keep=spared)
+        store.require_space(nbytes, spared)
+
+
+def _is_former(item: Item, owner: str) -> bool:
+    return item.what == "set" and item.owners == (owner,) and not item.in_use
