@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[Any]
 
-COMMANDS = ("shard", "plan", "load", "verify")
+COMMANDS = ("shard", "plan", "load", "verify", "artifacts")
 
 
 def add_commands(commands: "Subparsers") -> None:
@@ -15,6 +15,7 @@ def add_commands(commands: "Subparsers") -> None:
     _plan(commands)
     _load(commands)
     _verify(commands)
+    _artifacts(commands)
 
 
 def _shard(commands: "Subparsers") -> None:
@@ -81,6 +82,79 @@ def _verify(commands: "Subparsers") -> None:
     )
     _add_threads(command)
     _add_quiet(command)
+
+
+def _artifacts(commands: "Subparsers") -> None:
+    command = _command(
+        commands,
+        "artifacts",
+        "look after an artifacts volume",
+        "For people, on an artifacts volume itself. Of all this only `collect` and `verify --quarantine` change "
+        "anything.",
+    )
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listed = _on_store(actions, "list", "what is on the volume", "Shows every set, whole or not, and who refers to it.")
+    shown = _on_store(actions, "show", "everything about one set", "Shows what a set was made from, its files, and who "
+                      "refers to it.")  # fmt: skip
+    shown.add_argument("key", metavar="KEY", help="the set's key, or as much of it as no other begins with")
+    for each in (listed, shown):
+        each.add_argument("--json", action="store_true", help="as one JSON document")
+    _artifacts_verify(actions)
+    _artifacts_collect(actions)
+
+
+def _artifacts_verify(actions: "Subparsers") -> None:
+    command = _on_store(
+        actions,
+        "verify",
+        "check sets",
+        "Checks every set of the volume, or one, and prints a line for everything that is wrong. Changes nothing but "
+        "with --quarantine.",
+    )
+    command.add_argument(
+        "key", metavar="KEY", nargs="?", help="one set's key, or as much of it as no other begins with; absent: all"
+    )
+    command.add_argument(
+        "--full", action="store_true", help="read every byte, and compare the digests that were taken while writing"
+    )
+    command.add_argument(
+        "--quarantine", action="store_true", help="put what is damaged apart, so that it is built again"
+    )
+    _add_threads(command)
+    _add_quiet(command)
+
+
+def _artifacts_collect(actions: "Subparsers") -> None:
+    command = _on_store(
+        actions,
+        "collect",
+        "remove what nobody needs",
+        "Removes sets that no NeuronModel refers to, what dead writers left, and what was put into quarantine: first "
+        "what is older than --older-than, then, the oldest first, as much as makes the room that --want names. It "
+        "cannot see which pods run: sets that are served, though their NeuronModel is gone, have to be named with "
+        "--keep.",
+    )
+    command.add_argument("--dry-run", action="store_true", help="only say what would go")
+    command.add_argument(
+        "--older-than", metavar="AGE", default="7d", help="since the last reference went, as 12h or 30d; 7d by default"
+    )
+    command.add_argument("--want", metavar="BYTES", help="how much is to be free afterwards, as 500GB or 2TB")
+    command.add_argument(
+        "--keep", metavar="KEY", action="append", default=[], help="a key that stays though nobody refers to it"
+    )
+    command.add_argument(
+        "--force-unref",
+        metavar="OWNER",
+        action="append",
+        default=[],
+        help="remove the references of this owner (namespace.name.uid) first, whether or not it is there",
+    )
+
+
+def _on_store(actions: "Subparsers", name: str, what: str, description: str) -> argparse.ArgumentParser:
+    command = _command(actions, name, what, description)
+    command.add_argument("--store", type=_folder, metavar="DIR", required=True, help="where the volume is mounted")
+    return command
 
 
 def _command(commands: "Subparsers", name: str, what: str, description: str) -> argparse.ArgumentParser:

@@ -63,6 +63,10 @@ def _command(name: str) -> Command:
         from neuronmodel_worker.host.load import load
 
         return load
+    if name == "artifacts":
+        from neuronmodel_worker.host.artifacts import artifacts
+
+        return artifacts
     from neuronmodel_worker.host.verify import verify
 
     return verify

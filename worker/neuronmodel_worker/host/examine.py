@@ -15,6 +15,7 @@ from neuronmodel_worker.host.folder import RANK_FILE
 from neuronmodel_worker.plan import RANK_DTYPE, RANK_NBYTES
 from neuronmodel_worker.store import shards_key
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest
+from neuronmodel_worker.store.sources import SOURCE_FILE
 from neuronmodel_worker.stream import WEIGHTS, Transferred, check_rank_file, rank_file_name
 
 # How the names of the tensors end that hold the number of the rank they are in.
@@ -135,7 +136,7 @@ def contradictions(manifest: Manifest, found: Mapping[int, Path]) -> Iterator[st
     """What a manifest says against itself, and against the names of the files that are there."""
     named = ranks_of(manifest)
     for name in manifest.files:
-        if name not in {f"{WEIGHTS}/{rank_file_name(rank)}" for rank in named}:
+        if name not in {SOURCE_FILE, *(f"{WEIGHTS}/{rank_file_name(rank)}" for rank in named)}:
             yield f"{MANIFEST}: it names {name}, which is no rank's file"
     inputs = manifest.inputs
     if isinstance(inputs.get("source"), str) and isinstance(inputs.get("layout"), dict):

@@ -19,7 +19,9 @@ from neuronmodel_worker.host.folder import lock_folder, rank_files
 from neuronmodel_worker.host.inputs import threads_of
 from neuronmodel_worker.host.terminal import duration, in_units, progress, rate, say
 from neuronmodel_worker.store import SHARDS
-from neuronmodel_worker.store.manifest import MANIFEST, Manifest, read_manifest
+from neuronmodel_worker.store.checks import full_problems
+from neuronmodel_worker.store.manifest import MANIFEST, Manifest, file_problems, read_manifest
+from neuronmodel_worker.store.sources import SOURCE_FILE
 from neuronmodel_worker.stream import WEIGHTS
 
 
@@ -37,6 +39,7 @@ def verify(options: argparse.Namespace) -> None:
                 "`neuronmodel shard` was given."
             )
         problems += contradictions(manifest, found) if manifest else holes(found)
+        problems += _beside_weights(options.directory, manifest, options.full) if manifest else []
         files = {rank: path for rank, path in found.items() if not manifest or rank in ranks_of(manifest)}
         examined = _examine(files, manifest, options)
         seconds = time.monotonic() - began
@@ -76,6 +79,18 @@ def _manifest(directory: Path) -> tuple[Manifest | None, list[str]]:
     if manifest.kind != SHARDS:
         raise FolderRefused(f"{directory} holds a compiled model, not shards. Name a folder of shards.")
     return manifest, []
+
+
+def _beside_weights(directory: Path, manifest: Manifest, full: bool) -> list[str]:
+    """What is wrong with what a set of the artifact store holds beside the rank files; it is small."""
+    beside = {name: entry for name, entry in manifest.files.items() if name == SOURCE_FILE}
+    try:
+        problems = [each for name, entry in beside.items() for each in file_problems(directory, name, entry)]
+    except OSError as error:
+        raise ArtifactsUnreadable(directory, error) from error
+    if full and not problems:
+        problems += full_problems(directory, manifest.model_copy(update={"files": beside}))
+    return problems
 
 
 def _examine(files: Mapping[int, Path], manifest: Manifest | None, options: argparse.Namespace) -> list[Examined]:

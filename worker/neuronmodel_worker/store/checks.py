@@ -8,12 +8,34 @@ from pathlib import Path
 from neuronmodel_worker.disk import WHOLE_FILE, WrittenFile
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
 from neuronmodel_worker.store.files import READ_BYTES, SAFETENSORS, Digest
-from neuronmodel_worker.store.manifest import Manifest
+from neuronmodel_worker.store.keys import Kind
+from neuronmodel_worker.store.manifest import Manifest, quick_problems, read_manifest
 
 THREADS = 4
 
 Progress = Callable[[int], None]
 """Called with the bytes that were read so far, by one thread at a time."""
+
+
+def all_problems(
+    directory: Path, kind: Kind, key: str, full: bool, progress: Progress | None, threads: int
+) -> list[str]:
+    """Of a set: its manifest's, or every file's. Raises ArtifactsTooNew, ArtifactsUnreadable."""
+    try:
+        manifest = read_manifest(directory)
+        problems = [f"its manifest is the one of {manifest.kind} {manifest.key}"] * (
+            (manifest.kind, manifest.key) != (kind, key)
+        )
+        problems += quick_problems(directory, manifest)
+    except ArtifactDamaged as damage:
+        return [damage.what]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        return [f"{error.filename}: {error.strerror or error}"]
+    except OSError as error:
+        raise ArtifactsUnreadable(directory, error) from error
+    if full and not problems:
+        problems += full_problems(directory, manifest, progress, threads)
+    return problems
 
 
 def full_problems(

@@ -45,6 +45,8 @@ class Policy:
     want_bytes: int = 0
     keep: frozenset[str] = frozenset()
     dry_run: bool = False
+    without: frozenset[str] = frozenset()
+    """Owners whose references count as removed just now."""
     now: Callable[[], float] = time.time
 
 

@@ -156,12 +156,13 @@ def _checksum(content: Mapping[str, Any]) -> str:
 def quick_problems(directory: Path, manifest: Manifest) -> Iterator[str]:
     """What differs between the files and what the manifest says of them, but for their content. Raises OSError."""
     for name, entry in manifest.files.items():
-        yield from _differences(directory, name, entry)
+        yield from file_problems(directory, name, entry)
     for name in sorted(names_below(directory) - manifest.files.keys() - {MANIFEST}):
         yield f"{name} is there and was not sealed"
 
 
-def _differences(directory: Path, name: str, entry: FileEntry) -> Iterator[str]:
+def file_problems(directory: Path, name: str, entry: FileEntry) -> Iterator[str]:
+    """Of one file, but for its content. Raises OSError."""
     if ".." in Path(name).parts or Path(name).is_absolute():
         yield f"its manifest names {name}, which lies outside"
         return

@@ -15,14 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from neuronmodel_api.config import Verification
 from neuronmodel_worker.disk import FULL, free_bytes, sync, writing_to
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable, ArtifactsVolumeFull
 from neuronmodel_worker.store import explain
-from neuronmodel_worker.store.checks import Progress, full_problems
+from neuronmodel_worker.store.checks import THREADS, Progress, all_problems, full_problems
 from neuronmodel_worker.store.collection import Collected, Item, Policy, in_order, would_make_room
 from neuronmodel_worker.store.files import make_directory, nbytes_below, remove_tree, write_whole
 from neuronmodel_worker.store.keys import KINDS, Kind
@@ -141,6 +141,32 @@ class Store:
             for problem in full_problems(place.directory, manifest, progress):
                 raise ArtifactDamaged(place.directory, problem)
         return SealedSet(place.directory, manifest)
+
+    def problems(
+        self,
+        kind: Kind,
+        key: str,
+        *,
+        full: bool = False,
+        progress: Progress | None = None,
+        threads: int = THREADS,
+        quarantine: bool = False,
+    ) -> list[str]:
+        """Everything that is wrong with a set; nothing where there is none. With `quarantine` it is put apart for it.
+
+        Raises ArtifactsTooNew, ArtifactsUnreadable.
+        """
+        while True:
+            with self._opened(kind, key) as place:
+                if place is None:
+                    return []
+                found = all_problems(place.directory, kind, key, full, progress, threads)
+                if not _is_at(place.descriptor, place.directory):
+                    continue
+                if found and quarantine:
+                    more = f", and {len(found) - 1} more" if found[1:] else ""
+                    self._put_apart(place, kind, key, str(ArtifactDamaged(place.directory, f"{found[0]}{more}")))
+                return found
 
     def quarantine(self, kind: Kind, key: str, reason: str) -> None:
         """Take a set away from its key, and keep it with the reason for whoever wants to know."""
@@ -321,7 +347,7 @@ class Store:
         if collect and not self.read_only:
             collected = self.collect(Policy(older_than_seconds=None, want_bytes=nbytes, keep=frozenset(keep)))
         if (free := free_bytes(self.root)) < nbytes:
-            raise ArtifactsVolumeFull(self.root, nbytes, free, would_make_room(self.items(keep)))
+            raise ArtifactsVolumeFull(self.root, nbytes, free, self.in_use(keep))
         return collected
 
     def collect(self, policy: Policy) -> Collected:
@@ -331,16 +357,30 @@ class Store:
         with writing_to(self.root):
             if not policy.dry_run:
                 self._remove_old_leases()
-            for item in in_order(self.items(policy.keep)):
+            for item in in_order(self.items(policy.keep, policy.without)):
                 old = policy.older_than_seconds is not None and policy.now() - item.since >= policy.older_than_seconds
                 if (old or free < policy.want_bytes) and (policy.dry_run or self._remove(item)):
                     gone.append(item)
                     free = free + item.nbytes if policy.dry_run else free_bytes(self.root)
         return Collected(tuple(gone), free)
 
-    def items(self, keys_in_use: Iterable[str] = ()) -> list[Item]:
-        """Everything that takes room, with who needs it."""
-        in_use = set(keys_in_use)
+    def in_use(self, keep: Iterable[str] = ()) -> str:
+        """A sentence on what takes room and is needed; empty where nothing is."""
+        return would_make_room(self.items(keep))
+
+    def reason(self, quarantined: Path) -> str:
+        """Why it was put there."""
+        try:
+            return quarantined.with_name(quarantined.name + REASON).read_text(errors="replace").strip()
+        except OSError:
+            return "nobody wrote down why"
+
+    def items(self, keys_in_use: Iterable[str] = (), without: Iterable[str] = ()) -> list[Item]:
+        """Everything that takes room, with who needs it. The references of the owners in `without` do not count."""
+        removed = set(without)
+        return [_without(item, removed) for item in self._items(set(keys_in_use))]
+
+    def _items(self, in_use: set[str]) -> list[Item]:
         sets = [self._set_item(kind, key, key in in_use) for kind in KINDS for key in self._keys(kind)]
         halves = [self._staging_item(each, in_use) for each in stagings(self.root / STAGING)]
         apart = [self._apart_item(each) for each in stagings(self.root / QUARANTINE)]
@@ -435,6 +475,11 @@ def suppress_full() -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             raise
+
+
+def _without(item: Item, removed: set[str]) -> Item:
+    owners = tuple(each for each in item.owners if each not in removed)
+    return item if owners == item.owners else replace(item, owners=owners, since=time.time())
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -8,13 +8,11 @@ A directory whose lock is free, or that has none, belongs to nobody who lives. W
 writer of the same set to adopt; the rest goes.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -45,6 +43,13 @@ LOCK_SUFFIX = ".lock"
 SEALS = "seals"
 NOTE = ".note"
 WEIGHTS = "weights"
+
+
+class Seal(FileEntry):
+    """Of one file that was sealed by itself, and of the set that it is for."""
+
+    kind: Kind
+    key: str
 
 
 class Staging:
@@ -98,8 +103,8 @@ class Staging:
 
     def _note_sealed(self, written: WrittenFile) -> None:
         make_directory(self.directory / SEALS)
-        content = {"kind": self.kind, "key": self.key, **as_entry(written).model_dump(exclude_none=True)}
-        write_whole(self.directory / SEALS / f"{written.name}.json", json.dumps(content).encode())
+        seal = Seal(kind=self.kind, key=self.key, **as_entry(written).model_dump())
+        write_whole(self.directory / SEALS / f"{written.name}.json", seal.model_dump_json().encode())
 
     def adopt(self, other: Path, may_move: bool) -> None:
         """Take over what was sealed in another staging of the same set. Where the file system has no hard links, files
@@ -205,11 +210,11 @@ def _by_manifest(directory: Path, kind: Kind, key: str) -> Iterator[tuple[str, W
 
 def _by_seals(directory: Path, kind: Kind, key: str) -> Iterator[tuple[str, WrittenFile]]:
     for path in sorted((directory / SEALS).glob("*.json")):
-        with suppress(OSError, ValueError, ValidationError):
-            content: dict[str, Any] = json.loads(path.read_bytes())
-            if (content.pop("kind"), content.pop("key")) == (kind, key):
+        with suppress(OSError, ValidationError):
+            seal = Seal.model_validate_json(path.read_bytes())
+            if (seal.kind, seal.key) == (kind, key):
                 name = path.name.removesuffix(".json")
-                yield name, as_written(name, FileEntry.model_validate(content))
+                yield name, as_written(name, seal)
 
 
 def is_as_sealed(path: Path, file: WrittenFile) -> bool:

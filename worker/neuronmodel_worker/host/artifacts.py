@@ -1,0 +1,226 @@
+"""`neuronmodel artifacts`: what lies on an artifacts volume, whether it is whole, and away with what nobody needs."""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from neuronmodel_api import exits
+from neuronmodel_worker.failures import ArtifactsTooNew, ArtifactsVolumeFull, WorkerFailure
+from neuronmodel_worker.host.amounts import age_of, bytes_of, shown_age
+from neuronmodel_worker.host.failures import FolderRefused, UsageInvalid
+from neuronmodel_worker.host.inputs import threads_of
+from neuronmodel_worker.host.terminal import duration, in_units, note, progress, rate, say
+from neuronmodel_worker.store import Collected, Item, Policy, Store
+from neuronmodel_worker.store.manifest import Manifest, read_manifest
+
+HOLDS = ("compiled", "shards", "refs", "staging")
+"""One of these is in every artifact store."""
+HEADINGS = ("KIND", "KEY", "SIZE", "AGE", "REFERENCES", "STATE")
+
+
+class ArtifactsDamaged(WorkerFailure):
+    """What `neuronmodel artifacts verify` ends with; the problems themselves were printed."""
+
+    exit_code = exits.ARTIFACT_DAMAGED
+
+    def __init__(self, store: Path, damaged: int, apart: bool) -> None:
+        found = "1 set is damaged" if damaged == 1 else f"{damaged} sets are damaged"
+        done = "They were put into quarantine, and are built again when they are needed."
+        todo = "Give --quarantine to put them apart, so that they are built again."
+        super().__init__(f"{found} in {store}. {done if apart else todo}")
+
+
+def artifacts(options: argparse.Namespace) -> None:
+    """Raises FolderRefused, UsageInvalid, ArtifactsDamaged, ArtifactsVolumeFull and what the volume's trouble is."""
+    if not any((options.store / each).is_dir() for each in HOLDS):
+        raise FolderRefused(
+            f"{options.store} is no artifact store: it holds none of {', '.join(HOLDS)}. Name the folder where the "
+            "artifacts volume is mounted."
+        )
+    actions: dict[str, Callable[[argparse.Namespace], None]]
+    actions = {"list": _list, "show": _show, "verify": _verify, "collect": _collect}
+    actions[options.action](options)
+
+
+# list
+
+
+def _list(options: argparse.Namespace) -> None:
+    store = Store(options.store, read_only=True)
+    rows = [(item, _state(store, item)) for item in store.items()]
+    if options.json:
+        say(json.dumps([_described(item, state) for item, state in rows]))
+        return
+    for line in _table([HEADINGS, *(_row(item, state) for item, state in rows)]):
+        say(line)
+
+
+def _state(store: Store, item: Item) -> str:
+    if item.what == "quarantined":
+        return f"in quarantine: {store.reason(item.directory)}"
+    if item.what == "staging":
+        return "being written" if item.living else "left by a writer that is gone"
+    assert item.kind
+    try:
+        problems = store.problems(item.kind, item.key)
+    except ArtifactsTooNew:
+        return "sealed by a newer version"
+    return f"damaged: {problems[0]}" if problems else "sealed"
+
+
+def _row(item: Item, state: str) -> tuple[str, ...]:
+    owners = ", ".join(item.owners) or "none"
+    return item.kind or "", item.key, in_units(item.nbytes), shown_age(time.time() - item.since), owners, state
+
+
+def _described(item: Item, state: str) -> dict[str, Any]:
+    return {
+        "what": item.what,
+        "kind": item.kind,
+        "key": item.key,
+        "path": str(item.directory),
+        "bytes": item.nbytes,
+        "since": datetime.fromtimestamp(item.since, UTC).isoformat(timespec="seconds"),
+        "references": list(item.owners),
+        "state": state,
+    }
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+# show
+
+
+def _show(options: argparse.Namespace) -> None:
+    store = Store(options.store, read_only=True)
+    item = _one(store, options.key)
+    manifest, state = read_manifest(item.directory), _state(store, item)
+    if options.json:
+        say(json.dumps({**_described(item, state), "manifest": manifest.model_dump(mode="json")}))
+        return
+    for line in _story(item, manifest, state):
+        say(line)
+
+
+def _story(item: Item, manifest: Manifest, state: str) -> Iterable[str]:
+    yield f"kind        {item.kind}"
+    yield f"key         {item.key}"
+    yield f"state       {state}"
+    yield f"sealed      {manifest.created:%Y-%m-%d %H:%M:%S} UTC, by version {manifest.tool_version}"
+    yield f"references  {', '.join(item.owners) or f'none since {shown_age(time.time() - item.since)}'}"
+    for name, value in _flat(manifest.inputs):
+        yield f"input       {name} = {json.dumps(value)}"
+    for name, entry in sorted(manifest.files.items()):
+        yield f"file        {name}, {entry.nbytes:,} bytes, {entry.algorithm} {entry.digest}"
+
+
+def _flat(inputs: dict[str, Any], path: str = "") -> Iterable[tuple[str, object]]:
+    for name, value in sorted(inputs.items()):
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def _one(store: Store, key: str) -> Item:
+    """Raises UsageInvalid."""
+    found = [item for item in store.items() if item.what == "set" and item.key.startswith(key)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UsageInvalid(f"No set in {store.root} has the key {key}. `neuronmodel artifacts list` shows all.")
+    raise UsageInvalid(f"{len(found)} sets in {store.root} have keys that begin with {key}. Give more of the key.")
+
+
+# verify
+
+
+def _verify(options: argparse.Namespace) -> None:
+    threads = threads_of(options)
+    reader = Store(options.store, read_only=True)
+    items = [_one(reader, options.key)] if options.key else [item for item in reader.items() if item.what == "set"]
+    store = Store(options.store) if options.quarantine else reader
+    began, damaged = time.monotonic(), 0
+    total = sum(item.nbytes for item in items)
+    with progress("artifacts", "read", total, options.quiet or not options.full) as show:
+        before = 0
+        for item in items:
+            damaged += _verify_one(store, item, options, threads, _after(before, show))
+            before += item.nbytes
+    if damaged:
+        raise ArtifactsDamaged(options.store, damaged, options.quarantine)
+    seconds = time.monotonic() - began
+    read = f"; all bytes read in {duration(seconds)} ({rate(total, seconds)})" if options.full else ""
+    say(f"{_sets(len(items))}, {in_units(total)}: as they were sealed{read}")
+
+
+def _verify_one(
+    store: Store, item: Item, options: argparse.Namespace, threads: int, show: Callable[[int], None]
+) -> bool:
+    assert item.kind
+    try:
+        problems = store.problems(
+            item.kind, item.key, full=options.full, progress=show, threads=threads, quarantine=options.quarantine
+        )
+    except ArtifactsTooNew as newer:
+        note("artifacts", str(newer))
+        return False
+    for problem in problems:
+        say(f"{item.kind} {item.key}: {problem}")
+    return bool(problems)
+
+
+def _after(before: int, show: Callable[[int], None]) -> Callable[[int], None]:
+    return lambda done: show(before + done)
+
+
+def _sets(count: int) -> str:
+    return "1 set" if count == 1 else f"{count} sets"
+
+
+# collect
+
+
+def _collect(options: argparse.Namespace) -> None:
+    policy = Policy(
+        older_than_seconds=age_of(options.older_than, "--older-than"),
+        want_bytes=bytes_of(options.want, "--want") if options.want else 0,
+        keep=frozenset(options.keep),
+        dry_run=options.dry_run,
+        without=frozenset(options.force_unref),
+    )
+    store = Store(options.store, read_only=options.dry_run)
+    for owner in options.force_unref:
+        keys = store.references.keys_of(owner) if options.dry_run else store.unrefer(owner)
+        would = "would no longer refer" if options.dry_run else "no longer refers"
+        say(f"{owner} {would} to {', '.join(keys)}" if keys else f"{owner} refers to nothing")
+    collected = store.collect(policy)
+    for line in _told(collected, options.dry_run):
+        say(line)
+    if collected.free_bytes < policy.want_bytes:
+        raise ArtifactsVolumeFull(options.store, policy.want_bytes, collected.free_bytes, store.in_use(policy.keep))
+
+
+def _told(collected: Collected, dry_run: bool) -> Iterable[str]:
+    would = "would be " if dry_run else ""
+    for item in collected.items:
+        yield f"{item.kind or 'leftovers'} {item.key}: {in_units(item.nbytes)} {would}removed, {_why(item)}"
+    verb = "would be free" if dry_run else "are free"
+    yield f"{in_units(collected.nbytes)} {would}removed; {in_units(collected.free_bytes)} {verb}"
+
+
+def _why(item: Item) -> str:
+    age = shown_age(time.time() - item.since)
+    if item.what == "quarantined":
+        return f"in quarantine for {age}"
+    if item.what == "staging":
+        return f"left by a dead writer for {age}"
+    return f"without a reference for {age}"
