@@ -11,9 +11,21 @@ from safetensors import safe_open
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.plan import make_plan
-from neuronmodel_worker.stream import FileSink, RankTensor, Sizes, TensorSink, rank_file_name, read_rank_files, run
+from neuronmodel_worker.stream import (
+    ContentDigests,
+    FileSink,
+    RankTensor,
+    Sizes,
+    TensorSink,
+    WrittenFile,
+    rank_file_name,
+    read_rank_files,
+    run,
+    write_rank_files,
+)
 from tests import golden_file
 from tests.generated import write_checkpoint
+from tests.unit.worker.sharding import assert_covered
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CASES = sorted(path for path in GOLDEN.glob("*/*.json") if path.name != "errors.json")
@@ -56,6 +68,27 @@ def test_shards_are_what_nxd_inference_writes(path: Path, sizes: Sizes, tmp_path
     for file in weights.iterdir():
         with safe_open(file, framework="numpy") as opened:
             assert set(opened.keys()) == set(case["shards"][file.name])
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_shards_that_are_sealed_rank_by_rank_are_the_same(path: Path, tmp_path: Path) -> None:
+    """In two runs, the second for what the first did not make, with digests taken of all that is read."""
+    case = json.loads(path.read_text())
+    plan = make_plan(open_checkpoint(write_checkpoint(tmp_path / "source", case)), case["neuron_config"])
+    sizes, sealed = Sizes(chunk_bytes=5000, held_bytes=9000, seal_bytes=1), dict[str, WrittenFile]()
+
+    def seal(rank: int, file: WrittenFile) -> None:
+        sealed[rank_file_name(rank)] = file
+
+    indices = range(len(plan.ranks))
+    for made in (indices[1::2], indices[::2]):
+        tap = ContentDigests()
+        run(plan, FileSink(tmp_path / "weights", seal=seal), sizes=sizes, rank_indices=made, tap=tap)
+        assert_covered(plan, tap.pieces())
+    tensors = read_rank_files(tmp_path / "weights", plan.ranks, sealed=sealed, full=True)
+    assert described(plan.ranks, tensors) == case["shards"]
+    files = {file.name: file for file in write_rank_files(tmp_path / "held", plan, tensors)}
+    assert files == sealed
 
 
 def misfits(case: dict[str, Any]) -> list[list[str]]:

@@ -1,6 +1,8 @@
 """Random models, flags and chunks: the streaming executor against the rules written out on arrays."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,21 +97,34 @@ def both_sinks(plan: Plan, sizes: Sizes, weights: Path, threads: int) -> list[An
     return [bits(memory.tensors), bits(read_rank_files(weights, plan.ranks, sealed=sealed, full=True))]
 
 
+@contextmanager
+def drawn(case: dict[str, Any]) -> Iterator[tuple[Plan, Any, Path]]:
+    """The plan of a case, what every rank has to hold, and a folder for it."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        plan = make_plan(open_checkpoint(write_checkpoint(directory / "source", case)), case["neuron_config"])
+        ranks = reference_shards(case["hf_config"], case["neuron_config"], source_arrays(case))
+        yield (
+            plan,
+            [{n: (SAFETENSORS[a.dtype], a.shape, a.tobytes()) for n, a in rank.items()} for rank in ranks],
+            directory,
+        )
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), sizes=SIZES)
 def test_any_plan_streams_to_what_the_rules_say(family: str, data: st.DataObject, sizes: Sizes) -> None:
-    case = data.draw(cases(family))
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        checkpoint = open_checkpoint(write_checkpoint(directory / "source", case))
-        plan = make_plan(checkpoint, case["neuron_config"])
-        expected = [
-            {name: (SAFETENSORS[array.dtype], array.shape, array.tobytes()) for name, array in rank.items()}
-            for rank in reference_shards(case["hf_config"], case["neuron_config"], source_arrays(case))
-        ]
+    with drawn(data.draw(cases(family))) as (plan, expected, directory):
         for found in both_sinks(plan, sizes, directory / "weights", threads=2):
             assert found == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data(), sizes=SIZES)
+def test_any_plan_is_sealed_rank_by_rank_to_the_same(family: str, data: st.DataObject, sizes: Sizes) -> None:
+    with drawn(data.draw(cases(family))) as (plan, expected, directory):
         made = data.draw(st.lists(st.integers(0, len(plan.ranks) - 1), unique=True))
         assert sealed_apart(plan, sizes, directory / "apart", made) == expected
         apart = {path.name: path.read_bytes() for path in (directory / "apart").iterdir()}

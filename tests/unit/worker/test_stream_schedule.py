@@ -5,20 +5,26 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from neuronmodel_worker.checkpoint import TensorSource
+from neuronmodel_worker.layouts.geometry import as_matrix
 from neuronmodel_worker.plan import Plan
-from neuronmodel_worker.stream import FileSink, Sizes, TensorSink, buffer_bytes, run
+from neuronmodel_worker.stream import ContentDigests, FileSink, Sizes, TensorSink, buffer_bytes, run
 from neuronmodel_worker.stream.memory import GRAIN, Buffers
 from neuronmodel_worker.stream.numbers import Array
+from neuronmodel_worker.stream.order import tied_groups
 from neuronmodel_worker.stream.passes import Fetcher
 from neuronmodel_worker.stream.queue import Queue
 from neuronmodel_worker.stream.schedule import Chunk, Task, Work, tasks
+from neuronmodel_worker.stream.steps import units
 from tests.unit.worker.sharding import small_plan, small_source
 
 TRANSPOSING = {"fused_qkv": True, "qkv_kernel_enabled": True, "mlp_kernel_enabled": True}
@@ -43,19 +49,79 @@ def chunks(task: Task) -> Iterator[Chunk]:
     return (visit.chunk for move in task.moves for visit in move.visits)
 
 
+def touched_by(work: Work) -> dict[str, NDArray[Any]]:
+    """How many chunks, each counted once a task, every element of every source is in."""
+    touched = {
+        name: np.zeros(read.source.shape, int).reshape(as_matrix(read.source.shape))
+        for name, read in work.plan.reads.items()
+    }
+    for task in (task for unit in tasks(work) for task in unit):
+        for chunk in {each.key: each for each in chunks(task)}.values():
+            rows, columns = slice(chunk.row, chunk.row + chunk.rows), slice(chunk.column, chunk.column + chunk.columns)
+            touched[chunk.source.name][rows, columns] += 1
+    return touched
+
+
 @pytest.mark.parametrize("buffered", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
 def test_every_element_is_in_one_chunk_and_every_chunk_in_one_task(plan: Plan, sizes: Sizes, buffered: bool) -> None:
-    touched = {name: np.zeros(read.source.shape, int).reshape(len(read.rows), -1) for name, read in plan.reads.items()}
-    for unit in tasks(work(plan, sizes, buffered)):
-        for task in unit:
-            for chunk in {each.key: each for each in chunks(task)}.values():
-                rows, columns = (
-                    slice(chunk.row, chunk.row + chunk.rows),
-                    slice(chunk.column, chunk.column + chunk.columns),
-                )
-                touched[chunk.source.name][rows, columns] += 1
-    assert all((counts == 1).all() for counts in touched.values())
+    assert all((counts == 1).all() for counts in touched_by(work(plan, sizes, buffered)).values())
+
+
+@pytest.mark.parametrize("sealing", [True, False])
+@pytest.mark.parametrize("ranks", [[], [1], [0, 2], [0, 1, 3], [0, 1, 2, 3]], ids=str)
+@pytest.mark.parametrize("sizes", SIZES)
+def test_no_element_is_in_two_chunks_whichever_ranks_are_made(
+    plan: Plan, sizes: Sizes, ranks: list[int], sealing: bool
+) -> None:
+    sizes = replace(sizes, seal_bytes=1)
+    needed = touched_by(Work(plan, sizes, ranks, sealing=sealing))
+    shown = touched_by(Work(plan, sizes, ranks, sealing=sealing, showing=True))
+    in_passes = {
+        source.name
+        for unit in tasks(Work(plan, sizes, ranks, sealing=sealing))
+        for task in unit
+        for source in task.passes_over
+    }
+    for name, counts in needed.items():
+        assert (counts <= 1).all()
+        assert (shown[name] == (counts if name in in_passes else 1)).all()
+
+
+def wants(work: Work) -> Iterator[tuple[int, set[int], Task]]:
+    for task in (task for unit in tasks(work) for task in unit):
+        yield task.order, {step.rank_index for move in task.moves for step in move.steps}, task
+
+
+def test_what_ranks_share_comes_before_what_one_alone_needs(plan: Plan) -> None:
+    found = list(wants(Work(plan, Sizes(chunk_bytes=3000, seal_bytes=1), range(4), sealing=True)))
+    assert [order for order, _, _ in found] == sorted(order for order, _, _ in found)
+    alone = {order: ranks for order, ranks, _ in found if order}
+    assert alone == {1: {0}, 2: {1}, 3: {2}, 4: {3}}
+    nbytes = [sum(task.nbytes for order, _, task in found if order == number) for number in range(5)]
+    assert nbytes[1] == nbytes[2] == nbytes[3] == nbytes[4] > 0
+    assert nbytes[0] == sum(target.nbytes * 4 for target in plan.targets) - sum(nbytes[1:])
+
+
+def test_ranks_are_grouped_by_what_is_sealed_at_a_time(plan: Plan) -> None:
+    def groups(seal_bytes: int) -> list[list[int]]:
+        work = Work(plan, Sizes(seal_bytes=seal_bytes), [0, 2, 3], sealing=True)
+        return [list(group) for group in work.groups]
+
+    assert groups(0) == groups(1) == groups(2 * plan.rank_bytes - 1) == [[0], [2], [3]]
+    assert groups(2 * plan.rank_bytes) == [[0, 2], [3]]
+    assert groups(3 * plan.rank_bytes) == [[0, 2, 3]]
+
+
+def test_heads_that_some_ranks_share_are_read_once_and_tie_these_alone(tmp_path: Path) -> None:
+    source = small_source(tmp_path / "shared", num_attention_heads=8, num_key_value_heads=2, head_dim=8)
+    plan = small_plan(source, tp_degree=8, fused_qkv=True)
+    work = Work(plan, Sizes(seal_bytes=1), range(8), sealing=True)
+    assert all((counts == 1).all() for counts in touched_by(work).values())
+    (unit, *_) = (unit for unit in units(plan) if any("q_proj" in part.source.name for part in unit[0].parts()))
+    assert tied_groups(unit, work.groups, work.sizes) == set(range(8))
+    assert tied_groups(unit, [[0, 1, 2, 3], [4, 5, 6, 7]], work.sizes) == set()
+    assert tied_groups(unit, [[0, 1], [2, 3], [4, 5, 6, 7]], work.sizes) == {0, 1}
 
 
 @pytest.mark.parametrize("sizes", SIZES)
@@ -104,6 +170,11 @@ class Watched(Buffers):
             self.lent -= self.sizes[id(buffer)]
         super().give(buffer)
 
+    def assert_within(self, foretold: int) -> None:
+        alignment = 64 * 2 * 4096  # every buffer has room to lie as the file's blocks do
+        assert 0 < self.most <= foretold + alignment
+        assert self.lent == 0
+
 
 @pytest.mark.parametrize("into_memory", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
@@ -111,13 +182,33 @@ def test_the_buffers_of_a_run_are_foretold(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, into_memory: bool
 ) -> None:
     sizes = Sizes(chunk_bytes=3000, held_bytes=4000, wide_bytes=2000)
+    watched = watch(monkeypatch)
+    run(plan, TensorSink() if into_memory else FileSink(tmp_path / "weights"), threads=threads, sizes=sizes)
+    watched.assert_within(buffer_bytes(plan, threads=threads, sizes=sizes, into_memory=into_memory))
+
+
+@pytest.mark.parametrize("ranks", [None, [0, 2], [3]], ids=str)
+@pytest.mark.parametrize("tapped", [False, True])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_buffers_of_a_run_that_seals_are_foretold(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, tapped: bool, ranks: list[int] | None
+) -> None:
+    sizes = Sizes(chunk_bytes=3000, held_bytes=4000, wide_bytes=2000, seal_bytes=1)
+    watched, sink = watch(monkeypatch), FileSink(tmp_path / "weights", seal=lambda rank, file: None)
+    tap = ContentDigests() if tapped else None
+    run(plan, sink, threads=threads, sizes=sizes, rank_indices=ranks, tap=tap)
+    foretold = buffer_bytes(plan, threads=threads, sizes=sizes, rank_indices=ranks, sealing=True, tapped=tapped)
+    watched.assert_within(foretold)
+
+
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watched:
     watched = Watched()
     monkeypatch.setattr(sys.modules["neuronmodel_worker.stream.run"], "Buffers", lambda _: watched)
-    run(plan, TensorSink() if into_memory else FileSink(tmp_path / "weights"), threads=threads, sizes=sizes)
-    foretold = buffer_bytes(plan, threads=threads, sizes=sizes, into_memory=into_memory)
-    alignment = 64 * 2 * 4096  # every buffer has room to lie as the file's blocks do
-    assert 0 < watched.most <= foretold + alignment
-    assert watched.lent == 0
+    return watched
+
+
+def test_a_run_of_no_rank_takes_no_buffers(plan: Plan) -> None:
+    assert buffer_bytes(plan, rank_indices=[]) == 0
 
 
 def test_memory_bounds_what_is_under_way(plan: Plan) -> None:

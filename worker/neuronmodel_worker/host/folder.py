@@ -187,7 +187,7 @@ def _rank_of(name: str) -> int:
 
 
 def _entry(file: WrittenFile) -> FileEntry:
-    return FileEntry(nbytes=file.nbytes, digest=file.digest, algorithm=file.algorithm)
+    return FileEntry(nbytes=file.nbytes, digest=file.digest, algorithm=file.algorithm, header=file.header)
 
 
 def _size(path: Path) -> int | None:

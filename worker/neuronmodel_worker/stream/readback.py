@@ -108,6 +108,19 @@ class RankFile:
             self.in_order = sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.nbytes))
             self.start = self.in_order[0].offset if self.in_order else source.nbytes
             self._file = ReadableFile(path)
+            try:
+                self._compare_header()
+            except BaseException:
+                self.close()
+                raise
+
+    def _compare_header(self) -> None:
+        if self.sealed is None or self.sealed.header is None:
+            return
+        if (found := xxhash.xxh3_128(self.header().data).hexdigest()) != self.sealed.header:
+            raise ArtifactDamaged(
+                self.path, f"the digest of its header is {found} and was sealed as {self.sealed.header}"
+            )
 
     def header(self) -> Array:
         """The bytes before the tensors."""
