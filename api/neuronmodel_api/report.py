@@ -190,7 +190,8 @@ class Report(Tolerant):
     """Serve, where it seals behind."""
 
     def termination_message(self) -> str:
-        """As JSON of at most MAX_TERMINATION_BYTES: a long message is shortened, then phases go, the oldest first."""
+        """As JSON of at most MAX_TERMINATION_BYTES: a long message is shortened, then phases go, the oldest first, then
+        notes and sentences of the result. What is read of it to go on stays whole."""
         report = self
         for limit in (2000, 500, 100):
             if report.failure and len(report.failure.message) > limit:
@@ -200,12 +201,20 @@ class Report(Tolerant):
                 return encoded.decode()
         while report.phases and len(_compact(report)) > MAX_TERMINATION_BYTES:
             report = report.model_copy(update={"phases": report.phases[1:]})
+        while report.notes and len(_compact(report)) > MAX_TERMINATION_BYTES:
+            report = report.model_copy(update={"notes": report.notes[1:]})
+        for shorter in _SHORTER_RESULTS:
+            if report.result and len(_compact(report)) > MAX_TERMINATION_BYTES:
+                report = report.model_copy(update={"result": report.result.model_copy(update=shorter)})
         return _compact(report).decode()
 
 
 def parse_report(raw: str | bytes) -> Report:
     """Raises pydantic.ValidationError (a ValueError) for anything that is not a report."""
     return Report.model_validate_json(raw)
+
+
+_SHORTER_RESULTS: Final[tuple[dict[str, object], ...]] = ({"missed": None}, {"quarantined": ()}, {"choice": None})
 
 
 def _compact(report: Report) -> bytes:
