@@ -33,7 +33,7 @@ SHARE_OF_FREE = 4
 """Of the free space a fourth at most is written to for the measurement."""
 
 PROBES: Final = "probes"
-KEPT_MAX_BYTES = 128 << 20
+KEPT_MAX_BYTES = 64 << 20
 """Written to a volume for a probe that is kept, and read back."""
 KEPT_FOR: Final = timedelta(days=1)
 FORGOTTEN_AFTER: Final = timedelta(days=30)

@@ -1,0 +1,132 @@
+"""Two pieces of work at the same time: whatever ends one ends the other, and nothing runs on."""
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+
+import pytest
+
+from neuronmodel_worker.prepare.beside import WAKE, Stop, side_by_side
+
+LONG = 60.0
+"""Seconds that no test waits for: what is stopped ends sooner."""
+
+
+class Told(BaseException):
+    """As a signal's handler raises."""
+
+
+def until_stopped(stop: Stop) -> None:
+    while True:
+        stop.check()
+        time.sleep(0.001)
+
+
+def fail(*_: object) -> None:
+    raise OSError("broken")
+
+
+def alive() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "beside"]
+
+
+def test_both_results_come_back_from_two_threads() -> None:
+    here, there = side_by_side(threading.get_ident, lambda stop: threading.get_ident())
+    assert here == threading.get_ident() != there
+
+
+def test_both_run_at_the_same_time() -> None:
+    both = threading.Barrier(2, timeout=LONG)
+    side_by_side(both.wait, lambda stop: both.wait())
+
+
+def test_a_failure_here_stops_the_other_and_is_told() -> None:
+    began = threading.Event()
+
+    def there(stop: Stop) -> None:
+        began.set()
+        until_stopped(stop)
+
+    def here() -> None:
+        began.wait()
+        fail()
+
+    with pytest.raises(OSError, match="broken"):
+        side_by_side(here, there)
+    assert alive() == []
+
+
+@pytest.mark.parametrize("wait", [lambda: time.sleep(LONG), lambda: threading.Event().wait(LONG)])
+def test_a_failure_there_wakes_this_thread_and_is_told(wait: object) -> None:
+    assert callable(wait)
+    before = signal.getsignal(WAKE)
+    with pytest.raises(OSError, match="broken"):
+        side_by_side(wait, fail)
+    assert signal.getsignal(WAKE) is before
+
+
+def test_a_failure_there_is_told_where_no_signal_arrives() -> None:
+    """In another thread than the main one, the work here ends first."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            side_by_side(lambda: None, fail)
+        except OSError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert [str(error) for error in errors] == ["broken"]
+
+
+@pytest.mark.parametrize("here_is_done", [False, True])
+def test_a_signal_unwinds_both(here_is_done: bool) -> None:
+    ended: list[str] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise Told
+
+    def there(stop: Stop) -> None:
+        os.kill(os.getpid(), signal.SIGALRM)
+        try:
+            until_stopped(stop)
+        finally:
+            ended.append("there")
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        with pytest.raises(Told):
+            side_by_side(lambda: None if here_is_done else time.sleep(LONG), there)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert ended == ["there"]
+    assert alive() == []
+
+
+def test_of_two_failures_the_first_is_told() -> None:
+    began = threading.Event()
+
+    def there(stop: Stop) -> None:
+        began.set()
+        try:
+            until_stopped(stop)
+        finally:
+            raise ValueError("while stopping")
+
+    def here() -> None:
+        began.wait()
+        fail()
+
+    with pytest.raises(OSError, match="broken"):
+        side_by_side(here, there)
+
+
+def test_many_failures_at_any_moment_leave_nothing_running() -> None:
+    for number in range(200):
+        with pytest.raises(OSError, match="broken"):
+            side_by_side(lambda number=number: time.sleep(number * 1e-6), fail)  # type: ignore[misc]
+    assert alive() == []
