@@ -1,15 +1,15 @@
 """Starts: what each was caused by, what is known of its pods, and how it ended; boundaries.py makes its phases.
 
 A start that is under way lives in `status.starts[0]`: what it holds of pods and Jobs that have gone stays as it was
-written; a start that has ended is never touched again.
+written; a start that has ended is never touched again, but for what its worker notes later.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from neuronmodel_api.report import Report, Stage
+from neuronmodel_api.report import MAX_NOTES, Report, Stage
 from neuronmodel_api.status import CacheResult, Cause, Disk, Outcome, Start, StartPhase
 from neuronmodel_operator.annotations import Change
 from neuronmodel_operator.boundaries import (
@@ -118,8 +118,7 @@ class Account:
             update={
                 "phases": phases(start.started_at, self._spans(start, pod, own)),
                 "cache": self._cache(start),
-                "disk": self._disk(start, pod),
-                "strategy": self.s.strategy,
+                **self._said(start, pod),
             }
         )
 
@@ -138,7 +137,7 @@ class Account:
                 "total_milliseconds": offset(start.started_at, ready_at),
                 "phases": phases(start.started_at, spans, ready_at),
                 "cache": self._cache(start) or CacheResult.HIT,
-                "disk": self._disk(start, pod),
+                **self._said(start, pod),
             }
         )
 
@@ -156,6 +155,7 @@ class Account:
                 "total_milliseconds": offset(start.started_at, end),
                 "phases": phases(start.started_at, spans, end),
                 "disk": self._disk(start, pod),
+                "notes": self._notes(start, pod),
             }
         )
 
@@ -204,17 +204,40 @@ class Account:
             return CacheResult(self.s.prepared.result.cache) if prepared else CacheResult.HIT
         return start.cache
 
+    def _said(self, start: Start, pod: PodView | None) -> dict[str, object]:
+        """Beside phases: what was loaded, from where, and how that went."""
+        report = self.s.report(pod) if pod else None
+        loads = self.s.prepared if self.s.is_current and not self.s.rejection else None
+        return {
+            "strategy": self.s.strategy,
+            "tier": (report.tier if report else None) or start.tier,
+            "source_content": (loads.result.source_content if loads else None) or start.source_content,
+            "disk": self._disk(start, pod),
+            "notes": self._notes(start, pod),
+        }
+
     def _disk(self, start: Start, pod: PodView | None) -> Disk | None:
-        reports: list[Report | None] = [self.s.report(p) for job in self.s.own_jobs for p in self.s.pods_of(job)]
-        reports = [r for r in reports if r and (r.ended_at is None or r.ended_at > start.started_at)]
-        reports.append(self.s.report(pod) if pod else None)
-        disk = start.disk or Disk()
-        for rates in (report.disk for report in reports if report and report.disk):
-            disk = Disk(
-                read_bytes_per_second=rates.read_bytes_per_second or disk.read_bytes_per_second,
-                write_bytes_per_second=rates.write_bytes_per_second or disk.write_bytes_per_second,
-            )
-        return disk if disk != Disk() else None
+        disk = (start.disk or Disk()).model_dump()
+        for rates in (report.disk for report in self._reports(start, pod) if report.disk):
+            disk |= {name: rate for name, rate in rates.model_dump().items() if rate}
+        return Disk(**disk) if any(disk.values()) else None
+
+    def _notes(self, start: Start, pod: PodView | None) -> tuple[str, ...]:
+        return merged_notes(start.notes, self._reports(start, pod))
+
+    def _reports(self, start: Start, pod: PodView | None) -> list[Report]:
+        """Of `prepare`, as far as it belongs to the start, and of the worker."""
+        prepared = [self.s.report(p) for job in self.s.own_jobs for p in self.s.pods_of(job)]
+        found = [r for r in prepared if r and (r.ended_at is None or r.ended_at > start.started_at)]
+        own = self.s.report(pod) if pod else None
+        return [*found, own] if own else found
+
+
+def merged_notes(kept: Iterable[str], reports: Iterable[Report]) -> tuple[str, ...]:
+    """The latest of each reason, and of reasons the latest few."""
+    notes = {note.partition(": ")[0]: note for note in kept}
+    notes |= {note.reason: f"{note.reason}: {note.message}" for report in reports for note in report.notes}
+    return tuple(notes.values())[-MAX_NOTES:]
 
 
 def _with_recorded(start: Start, live: list[Span]) -> list[Span]:
@@ -256,6 +279,8 @@ def account(s: Situation, change: Change) -> tuple[Start, ...]:
     work = Account(s)
     started = open_start(starts)
     closed = starts[1:] if started else starts
+    if started and _began_nothing(s, started, change):
+        started = None
     if s.replicas == 0:
         return (work.fail(started, STOPPED, s.now), *closed)[:KEPT_STARTS] if started else starts
     newest: list[Start] = []
@@ -265,7 +290,22 @@ def account(s: Situation, change: Change) -> tuple[Start, ...]:
         newest = [*_advanced(work, work.begin(change)), *newest]
     elif started:
         newest = _advanced(work, started)
-    return _with_runs(work, (*newest, *closed))[:KEPT_STARTS]
+    told = tuple(_with_late_notes(s, start) for start in (*newest, *closed))
+    return _with_runs(work, told)[:KEPT_STARTS]
+
+
+def _began_nothing(s: Situation, started: Start, change: Change) -> bool:
+    """Of a change: what was prepared for it serves already, and the worker is that of a change before."""
+    is_without_pod = started.cause is Cause.SPEC_CHANGED and started.id.startswith(TARGET_ID)
+    return is_without_pod and s.is_current and change.observed_at < started.started_at
+
+
+def _with_late_notes(s: Situation, start: Start) -> Start:
+    """A worker that answers may still find that a copy for the next start has no room."""
+    if start.outcome is not Outcome.READY:
+        return start
+    reports = [report for pod in s.current_pods if pod.run_id == start.id and (report := s.report(pod))]
+    return start.model_copy(update={"notes": merged_notes(start.notes, reports)})
 
 
 def _advanced(work: Account, started: Start) -> list[Start]:

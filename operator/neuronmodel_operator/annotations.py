@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
 from neuronmodel_api import names
+from neuronmodel_api.config import Strategy
 from neuronmodel_api.model import Tolerant
 from neuronmodel_api.report import Result
 from neuronmodel_api.status import Cause
@@ -35,6 +36,19 @@ class Prepared(Tolerant):
     inputs_hash: str
     attempt: int
     result: Result
+
+    @property
+    def strategy(self) -> Strategy:
+        """That a worker made from it serves by, never Auto."""
+        if self.result.strategy and self.result.strategy is not Strategy.AUTO:
+            return self.result.strategy
+        return Strategy.SHARD_ON_COMPILE if self.result.shards_key else Strategy.SHARD_ON_LOAD
+
+    def to_json(self) -> dict[str, object]:
+        """Without lists that are empty: what an earlier version remembered stays as it was, to the letter."""
+        encoded: dict[str, Any] = super().to_json()
+        result = {name: value for name, value in encoded["result"].items() if value != []}
+        return encoded | {"result": result}
 
 
 class Change(Tolerant):

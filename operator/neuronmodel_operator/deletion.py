@@ -11,6 +11,7 @@ from neuronmodel_operator.hashes import digest
 from neuronmodel_operator.manifests.job import cleanup_job
 from neuronmodel_operator.manifests.pod import WorkerPod
 from neuronmodel_operator.manifests.worker_config import cleanup_config
+from neuronmodel_operator.neighbours import keys_of_others
 from neuronmodel_operator.phases.step import reference
 from neuronmodel_operator.plan import EventNote, ObjectRef, Plan
 from neuronmodel_operator.situation import Situation
@@ -47,7 +48,7 @@ def going(s: Situation) -> Going:
     workers = _workers(s)
     if workers or _has_worker_pods(s):
         return Going(Plan(delete=workers, wake_after=RECHECK), "The worker and prepare end first.")
-    if s.cleanup_job is None and s.image is not None:
+    if s.cleanup_job is None and s.image is not None and s.observed.neighbours is not None:
         note = EventNote("Normal", "CleanupStarted", "Made the Job that removes the artifacts nobody else refers to.")
         return Going(Plan(create=(_job(s, s.image),), events=(note,), wake_after=RECHECK), "The clean-up Job is made.")
     return Going(Plan(wake_after=RECHECK), "The clean-up Job removes the artifacts that nobody else refers to.")
@@ -128,7 +129,7 @@ def _job(s: Situation, image: str) -> dict[str, Any]:
             component=names.COMPONENT_CLEANUP,
             image=image,
             artifacts_claim=s.artifacts_claim,
-            config=cleanup_config(s.model, made_from),
+            config=cleanup_config(s.model, made_from, keys_of_others(s)),
             annotations={names.ANNOTATION_INPUTS_HASH: made_from},
         )
     )

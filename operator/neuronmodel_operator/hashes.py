@@ -5,7 +5,7 @@ import hashlib
 import json
 from typing import Any
 
-from neuronmodel_api.config import Strategy
+from neuronmodel_api.config import Seal, Strategy
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_operator.annotations import Prepared
 
@@ -25,13 +25,21 @@ def digest(value: object) -> str:
 
 def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str) -> str:
     """Over everything that `prepare`'s result depends on: what it reads, what it builds, where to. Images, resources
-    and placement change neither and rerun no finished Job."""
+    and placement change neither and rerun no finished Job; nor does what `prepare` is told for one run alone (history,
+    keys in use, how closely it looks). `strategy` is what is asked for, Auto too."""
     inputs: dict[str, Any] = spec.model_dump(
         mode="json",
         exclude_defaults=True,
         include={"model": {"source", "type"}, "engine": True, "parallelism": True, "compile": True},
     )
-    return digest(inputs | {"strategy": strategy, "claim": claim})
+    seal = {"seal": Seal.BEHIND} if seal_asked(spec, strategy) is Seal.BEHIND else {}
+    return digest(inputs | {"strategy": strategy, "claim": claim} | seal)
+
+
+def seal_asked(spec: NeuronModelSpec, strategy: Strategy) -> Seal:
+    """Before where there are no shards to seal."""
+    asked = spec.sharding.seal if strategy is not Strategy.SHARD_ON_LOAD else None
+    return asked or Seal.BEFORE
 
 
 def target_hash(spec: NeuronModelSpec, strategy: Strategy, restart: str) -> str:

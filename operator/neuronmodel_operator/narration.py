@@ -1,14 +1,19 @@
 """The Events of a pass: what changed between two statuses, for `kubectl describe` to tell the story."""
 
+from collections.abc import Iterator
 from typing import Final
 
+from neuronmodel_api.report import Sealing, SealingState
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Outcome, Start
+from neuronmodel_operator.artifacts_status import sealings
 from neuronmodel_operator.plan import EventNote
+from neuronmodel_operator.situation import Situation
 
 _QUIET: Final = frozenset({"Suspended", "ScaledToZero", "Terminating"})
 """Reasons of a False that the user asked for."""
 _REJECTED: Final = frozenset({"SourceChanged", "ArtifactDamaged", "ArtifactsOutdated"})
 """Reasons of an Unknown that are more than waiting: a worker turned down what was prepared."""
+_TIERS: Final = {"Source": "the source", "Artifacts": "the artifacts volume", "Scratch": "the scratch volume"}
 _TOLD: Final = (
     ConditionType.SOURCE_RESOLVED,
     ConditionType.ARTIFACTS_READY,
@@ -38,6 +43,45 @@ def _of_condition(before: Condition | None, after: Condition | None) -> EventNot
     return None
 
 
+def artifact_events(s: Situation, after: NeuronModelStatus) -> tuple[EventNote, ...]:
+    """Of sets that were set aside, of a choice, and of shards that a worker wrote while it answered."""
+    return (*_of_quarantine(s, after), *_of_choice(s.status, after), *_of_sealing(s, after))
+
+
+def _of_quarantine(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
+    """The condition carries the sentences, so that each is told as it comes in there."""
+    then, now = (status.condition(ConditionType.ARTIFACTS_READY) for status in (s.status, after))
+    for sentence in s.prepared.result.quarantined if s.prepared else ():
+        if now and sentence in now.message and not (then and sentence in then.message):
+            yield EventNote("Warning", "ArtifactQuarantined", sentence)
+
+
+def _of_choice(before: NeuronModelStatus, after: NeuronModelStatus) -> Iterator[EventNote]:
+    then, now = before.strategy, after.strategy
+    if now and now.inputs and (then is None or (then.in_force, then.reason) != (now.in_force, now.reason)):
+        yield EventNote("Normal", "StrategyChosen", f"{now.in_force}: {now.message}")
+
+
+def _of_sealing(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
+    then, now = (status.artifacts.sealing if status.artifacts else None for status in (s.status, after))
+    if now is None or now == then:
+        return
+    told = next((sealing for sealing in sealings(s) if sealing.state == now), None)
+    if told and told.state is SealingState.SEALED:
+        yield EventNote("Normal", "ShardsSealed", _sealed_sentence(told))
+    elif told and told.state is SealingState.FAILED:
+        yield EventNote(
+            "Warning", "SealingFailed", told.message or "The shards were not written; see the worker's log."
+        )
+
+
+def _sealed_sentence(sealing: Sealing) -> str:
+    took = ""
+    if sealing.started_at and sealing.ended_at:
+        took = f" in {(sealing.ended_at - sealing.started_at).total_seconds():.1f} s"
+    return f"The worker wrote {sealing.total:,} bytes of shards{took} behind its answers; later starts read them."
+
+
 def _of_update(before: NeuronModelStatus, after: NeuronModelStatus) -> EventNote | None:
     then, now = (status.condition(ConditionType.UPDATE_AVAILABLE) for status in (before, after))
     if now is None or now.status != "True" or (then and then.status == "True"):
@@ -48,10 +92,19 @@ def _of_update(before: NeuronModelStatus, after: NeuronModelStatus) -> EventNote
 def _of_starts(before: NeuronModelStatus, after: NeuronModelStatus) -> tuple[EventNote, ...]:
     told = {(start.started_at, start.outcome) for start in before.starts}
     ended = [s for s in after.starts if s.outcome is Outcome.READY and (s.started_at, s.outcome) not in told]
-    return tuple(EventNote("Normal", "Ready", _load_sentence(start)) for start in reversed(ended))
+    loads = tuple(EventNote("Normal", "Ready", _load_sentence(start)) for start in reversed(ended))
+    return (*_of_notes(before, after), *loads)
+
+
+def _of_notes(before: NeuronModelStatus, after: NeuronModelStatus) -> tuple[EventNote, ...]:
+    told = {(start.started_at, note) for start in before.starts for note in start.notes}
+    fresh = [note for s in reversed(after.starts) for note in s.notes if (s.started_at, note) not in told]
+    parts = [note.partition(": ") for note in fresh]
+    return tuple(EventNote("Warning", reason, message) for reason, _, message in parts)
 
 
 def _load_sentence(start: Start) -> str:
     seconds = (start.total_milliseconds or 0) / 1000
     cache = f", cache {start.cache}" if start.cache else ""
-    return f"Loaded in {seconds:.1f} s{cache}, on node {start.node_name} ({start.cause})."
+    tier = f", from {_TIERS[start.tier]}" if start.tier else ""
+    return f"Loaded in {seconds:.1f} s{cache}{tier}, on node {start.node_name} ({start.cause})."

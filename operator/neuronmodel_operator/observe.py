@@ -3,9 +3,10 @@
 The watches say *when* to look; what is there is read live. kopf's indices would be nearer at hand, but kopf never
 forgets an object that was deleted while a watch was being re-established (its re-listing reports what exists, not what
 went), and a Job that is believed to exist for ever stops everything. A live look is bounded (two GETs by name, three
-LISTs by label, a GET for each claim) and consistent with our own last write, so nothing is made twice and no status
-goes back and forth. It is taken only when a watch reported a change, when the plan asked for it, or when the last one
-has aged; the frequent passes that only ask workers for their reports reuse it (`Snapshot.fresh_seconds`).
+LISTs by label, a GET for each claim, and two LISTs by label where a Job may be made) and consistent with our own last
+write, so nothing is made twice and no status goes back and forth. It is taken only when a watch reported a change, when
+the plan asked for it, or when the last one has aged; the frequent passes that only ask workers for their reports reuse
+it (`Snapshot.fresh_seconds`).
 """
 
 import asyncio
@@ -87,10 +88,11 @@ async def look(api: Api, key: ModelKey, now: datetime) -> Snapshot | None:
     # Nobody waits for a claim as long as there is nothing that mounts it.
     mounted = [claim.object for claim in claims.values() if claim.object and makers]
     unsettled = [child for child in (*makers, *mounted) if not is_settled(child, model, now)]
-    events, terminating, others = await asyncio.gather(
+    events, terminating, others, neighbours = await asyncio.gather(
         _events(api, key.namespace, unsettled),
         _namespace_terminating(api, model),
         _other_models(api, model),
+        _neighbours(api, model, jobs),
     )
     observed = Observed(
         model=model,
@@ -101,6 +103,7 @@ async def look(api: Api, key: ModelKey, now: datetime) -> Snapshot | None:
         claims=claims,
         events=events,
         namespace_terminating=terminating,
+        neighbours=neighbours,
         other_models=others,
     )
     return Snapshot(
@@ -199,12 +202,16 @@ def is_settled(child: Object, model: Model, now: datetime) -> bool:
         case "PersistentVolumeClaim":
             return is_serving or status.get("phase") == "Bound"
         case "Job":
-            ends = ("Complete", "Failed")
-            return any(c["type"] in ends and c["status"] == "True" for c in status.get("conditions", ()))
+            return _is_done(child)
         case "Pod":
             return is_serving and _ready_for(child, now) > SETTLING_SECONDS
         case _:
             return is_serving
+
+
+def _is_done(job: Object) -> bool:
+    conditions = job.get("status", {}).get("conditions", ())
+    return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)
 
 
 def _ready_for(pod: Object, now: datetime) -> float:
@@ -245,6 +252,29 @@ async def _namespace_terminating(api: Api, model: Model) -> bool:
         return False
     namespace = await api.get(client.NAMESPACE, None, model.namespace)
     return namespace is None or "deletionTimestamp" in namespace["metadata"]
+
+
+def may_need_a_job(model: Model, jobs: Iterable[Object]) -> bool:
+    """As far as can be seen before anything is decided; where it is seen too late, the next look knows."""
+    if model.deletion_requested_at is not None:
+        return names.FINALIZER in model.finalizers
+    if not all(_is_done(job) for job in jobs):
+        return False
+    artifacts = model.status.condition(ConditionType.ARTIFACTS_READY)
+    return artifacts is None or (artifacts.status, artifacts.observed_generation) != ("True", model.generation)
+
+
+async def _neighbours(api: Api, model: Model, jobs: Iterable[Object]) -> tuple[Object, ...] | None:
+    """Asked only where a Job may be made, which has to be told which artifacts are in use."""
+    if not may_need_a_job(model, jobs):
+        return None
+    labels = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_COMPONENT}={names.COMPONENT_SERVE}"
+    deployments, pods = await asyncio.gather(
+        api.list(client.DEPLOYMENT, model.namespace, labels=labels),
+        api.list(client.POD, model.namespace, labels=labels),
+    )
+    live = (pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"))
+    return (*deployments, *live)
 
 
 async def _other_models(api: Api, model: Model) -> tuple[Object, ...]:

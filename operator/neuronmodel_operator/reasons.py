@@ -82,12 +82,15 @@ REASONS: Final[dict[str, Reason]] = {
     # The artifacts.
     "ArtifactsClaimMissing": Reason("The claim of `spec.artifacts` does not exist.", "Make it, or name another."),
     "ArtifactsVolumeFull": Reason(
-        "The artifacts volume has not enough room.", "Enlarge it, or delete what is no longer used on it."
+        "The artifacts volume has not enough room; the message says how much is needed, and what would make room.",
+        "Enlarge it, or remove what is no longer used: `neuronmodel artifacts collect`, or the NeuronModels named.",
     ),
     "ArtifactsUnwritable": Reason(
         "The artifacts volume can't be written.", "Check it, and that group 65532 may write to it."
     ),
-    "ArtifactDamaged": Reason("What was prepared is missing or damaged.", "Nothing: `prepare` builds it again."),
+    "ArtifactDamaged": Reason(
+        "What was prepared is missing or damaged.", "Nothing: `prepare` sets it aside and builds it again."
+    ),
     "ArtifactsOutdated": Reason(
         "What was prepared is of another version than the worker's image reads.", "Nothing: `prepare` builds it again."
     ),

@@ -8,24 +8,22 @@ from datetime import datetime, timedelta
 
 from neuronmodel_api import names
 from neuronmodel_api.status import (
-    ArtifactsStatus,
-    CacheResult,
     Condition,
     ConditionType,
     NeuronModelStatus,
     Outcome,
     Phase,
     Start,
-    StrategyStatus,
 )
 from neuronmodel_operator import hashes
 from neuronmodel_operator.accounting import account
 from neuronmodel_operator.annotations import Change
+from neuronmodel_operator.artifacts_status import artifacts_status, is_sealing, strategy_status
 from neuronmodel_operator.changes import change_in_force
 from neuronmodel_operator.deletion import finalizer_wanted, going
 from neuronmodel_operator.manifests import metadata
 from neuronmodel_operator.manifests.service import endpoint
-from neuronmodel_operator.narration import events
+from neuronmodel_operator.narration import artifact_events, events
 from neuronmodel_operator.observed import Observed
 from neuronmodel_operator.phases.artifacts import artifacts
 from neuronmodel_operator.phases.loaded import loaded
@@ -41,6 +39,7 @@ from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.situation import Situation
 
 REPORT_WHILE_STARTING = timedelta(seconds=2)
+REPORT_WHILE_SEALING = timedelta(seconds=5)
 REPORT_WHEN_READY = timedelta(seconds=60)
 
 
@@ -61,13 +60,14 @@ def _living(s: Situation) -> Plan:
     steps = {ConditionType.READY: summary, **steps, ConditionType.UPDATE_AVAILABLE: update(s)}
     status = _status(s, {kind: step.verdict for kind, step in steps.items()})
     every = tuple(steps.values())
+    told = [note for step in every for note in step.events]
     return Plan(
         finalizer=_finalizer(s),
         delete=tuple(ref for step in every for ref in step.delete),
         apply=tuple(manifest for step in every for manifest in step.apply),
         create=tuple(manifest for step in every for manifest in step.create),
         status=status,
-        events=(*(note for step in every for note in step.events), *events(s.status, status)),
+        events=tuple(dict.fromkeys((*told, *events(s.status, status), *artifact_events(s, status)))),
         wake_after=_wake_after(every),
         report_interval=_report_interval(s),
     )
@@ -112,7 +112,9 @@ def _report_interval(s: Situation) -> timedelta | None:
     if not running:
         return None
     settled = all(pod.ready_at and s.report(pod) for pod in running) and bool(s.ready_pods)
-    return REPORT_WHEN_READY if settled else REPORT_WHILE_STARTING
+    if not settled:
+        return REPORT_WHILE_STARTING
+    return REPORT_WHILE_SEALING if is_sealing(s) else REPORT_WHEN_READY
 
 
 # Status.
@@ -125,10 +127,8 @@ def _status(s: Situation, verdicts: dict[ConditionType, Verdict]) -> NeuronModel
         observed_generation=s.model.generation,
         phase=_phase(s, verdicts),
         conditions=_conditions(s, verdicts),
-        strategy=StrategyStatus(
-            in_force=s.strategy, reason="Specified" if s.spec.sharding.strategy else "NotSpecified"
-        ),
-        artifacts=_artifacts(s),
+        strategy=strategy_status(s),
+        artifacts=artifacts_status(s),
         endpoint=endpoint(s.model),
         image=wanted.template.image if wanted else s.image,
         replicas=len(s.current_pods),
@@ -160,21 +160,6 @@ def _condition(s: Situation, kind: ConditionType, verdict: Verdict) -> Condition
         message=verdict.message,
         last_transition_time=before.last_transition_time if before and before.status == verdict.status else s.now,
         observed_generation=s.model.generation,
-    )
-
-
-def _artifacts(s: Situation) -> ArtifactsStatus:
-    prepared = s.prepared or s.in_force
-    if prepared is None:
-        return ArtifactsStatus(claim_name=s.artifacts_claim)
-    result = prepared.result
-    return ArtifactsStatus(
-        claim_name=s.artifacts_claim,
-        compiled_key=result.compiled_key,
-        shards_key=result.shards_key,
-        cache=CacheResult(result.cache),
-        missed=result.missed,
-        bytes=result.bytes,
     )
 
 

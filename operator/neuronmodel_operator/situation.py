@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Final
 
 from neuronmodel_api import exits, names
-from neuronmodel_api.config import Strategy
+from neuronmodel_api.config import Seal, Strategy
 from neuronmodel_api.report import Report
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import NeuronModelStatus
@@ -17,6 +17,8 @@ from neuronmodel_operator.observed import Claim, Model, Observed, Refusal
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.views import Child, Ended, EventView, JobView, PodView
 
+NOT_SPECIFIED: Final = "NotSpecified"
+"""Reason of a strategy in force that the spec does not name and that nothing chose."""
 SHAREABLE_MODES: Final = frozenset({"ReadWriteMany", "ReadOnlyMany"})
 RESULT_GRACE: Final = timedelta(seconds=30)
 """How long after a Job's success its pod's message may take to be seen, before the result counts as lost."""
@@ -55,9 +57,37 @@ class Situation:
         """As it was last written."""
         return self.model.status
 
-    @property
+    @cached_property
+    def asked_strategy(self) -> Strategy:
+        """Absent: Auto."""
+        if self.spec.sharding.strategy:
+            return self.spec.sharding.strategy
+        return Strategy.SHARD_ON_COMPILE if self._is_from_before_auto else Strategy.AUTO
+
+    @cached_property
+    def _is_from_before_auto(self) -> bool:
+        """An absent strategy was ShardOnCompile once. What was prepared so stays while the same is asked for: an
+        upgrade of the operator alone rebuilds and restarts nothing."""
+        told = self.status.strategy
+        if told and told.reason != NOT_SPECIFIED:
+            return False
+        former = hashes.inputs_hash(self.spec, Strategy.SHARD_ON_COMPILE, self.artifacts_claim)
+        in_force = self.in_force is not None and self.in_force.inputs_hash == former
+        return in_force or any(job.inputs_hash == former for job in self.jobs)
+
+    @cached_property
     def strategy(self) -> Strategy:
-        return self.spec.sharding.strategy or Strategy.SHARD_ON_COMPILE
+        """What a worker serves by; Auto only as long as `prepare` has not chosen for what is asked for now."""
+        if self.asked_strategy is not Strategy.AUTO or self.prepared is None:
+            return self.asked_strategy
+        return self.prepared.strategy
+
+    @property
+    def seals_behind(self) -> bool:
+        """Whether the worker does, where it finds no shards."""
+        if self.strategy is not Strategy.SHARD_ON_COMPILE:
+            return False
+        return hashes.seal_asked(self.spec, self.strategy) is Seal.BEHIND
 
     @property
     def artifacts_claim(self) -> str:
@@ -66,11 +96,12 @@ class Situation:
 
     @cached_property
     def inputs_hash(self) -> str:
-        return hashes.inputs_hash(self.spec, self.strategy, self.artifacts_claim)
+        return hashes.inputs_hash(self.spec, self.asked_strategy, self.artifacts_claim)
 
     @cached_property
     def target(self) -> str:
-        return hashes.target_hash(self.spec, self.strategy, self.model.annotations.get(names.ANNOTATION_RESTART, ""))
+        restart = self.model.annotations.get(names.ANNOTATION_RESTART, "")
+        return hashes.target_hash(self.spec, self.asked_strategy, restart)
 
     @property
     def retry(self) -> str:
@@ -155,9 +186,17 @@ class Situation:
     @cached_property
     def prepared(self) -> Prepared | None:
         """The latest result for the inputs asked for now."""
-        kept = [self.in_force] if self.in_force and self.in_force.inputs_hash == self.inputs_hash else []
+        kept = [self.in_force] if self.in_force and self._still_holds(self.in_force) else []
         fresh = [found for job in self.own_jobs if (found := self._result(job)) is not None]
         return max([*kept, *fresh], key=lambda prepared: prepared.attempt, default=None)
+
+    def _still_holds(self, prepared: Prepared) -> bool:
+        """Made for what is asked for now, or chosen by Auto and then asked for by name."""
+        if prepared.inputs_hash == self.inputs_hash:
+            return True
+        if self.asked_strategy is not prepared.strategy:
+            return False
+        return prepared.inputs_hash == hashes.inputs_hash(self.spec, Strategy.AUTO, self.artifacts_claim)
 
     def _result(self, job: JobView) -> Prepared | None:
         """As soon as the container has ended well: the Job itself says so only seconds later."""

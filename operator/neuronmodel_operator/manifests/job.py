@@ -1,5 +1,7 @@
 """The Jobs: prepare and clean-up. A Job is made once and never applied again, as its template is immutable."""
 
+from dataclasses import replace
+
 from neuronmodel_api import exits, names
 from neuronmodel_operator.annotations import FAILURES, Change, encode
 from neuronmodel_operator.hashes import digest
@@ -13,8 +15,12 @@ CLEANUP_KEPT_SECONDS = 3600
 
 
 def template_hash(pod: WorkerPod) -> str:
-    """Of everything that the pod is made from."""
-    return digest(pod_template(pod))
+    """Of everything that the pod is made from, but for what `prepare` is told for one run alone: that changes with
+    every start, and makes no Job anew."""
+    asked = pod.config.model_copy(
+        update={"history": None, "keys_in_use": (), "verification": pod.spec.artifacts.verification}
+    )
+    return digest(pod_template(replace(pod, config=asked)))
 
 
 def prepare_job(pod: WorkerPod, attempt: int, failures: int, retried: str, change: Change) -> Manifest:

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pydantic.alias_generators import to_camel
+
 from neuronmodel_api import names
-from neuronmodel_api.config import Engine, WorkerConfig
+from neuronmodel_api.config import Engine, Seal, WorkerConfig
 from neuronmodel_api.spec import ClaimTemplate, NeuronModelSpec, Scratch
 from neuronmodel_operator import flags
 from neuronmodel_operator.manifests import metadata
@@ -25,6 +27,8 @@ EXECUTION_TIMEOUT_SECONDS: Final = 600
 """NEURON_RT_EXEC_TIMEOUT as AWS's guide for models of this size sets it."""
 PREPARE_PLATFORM: Final = "trn2"
 """Without a device the compiler can't ask what to compile for."""
+_ADDED_TO_CONFIG: Final = ("seal", "verification", "scratch_tier", "keys_in_use")
+"""Fields of WorkerConfig with a default that the first version did not have."""
 DEFAULT_REQUESTS: Final = {"cpu": "250m", "memory": "1Gi"}
 """Enough to be placed sensibly; what a model needs only its owner knows."""
 
@@ -130,10 +134,8 @@ def _container(pod: WorkerPod) -> Manifest:
 
 
 def _environment(pod: WorkerPod) -> list[Object]:
-    # One line of sorted JSON: the same spec must give the same bytes, or an upgrade would roll pods.
-    config = json.dumps(pod.config.to_json(), sort_keys=True, separators=(",", ":"))
     values = {
-        names.ENV_CONFIG: config,
+        names.ENV_CONFIG: _encoded(pod.config),
         "HOME": names.SCRATCH_MOUNT,
         "TMPDIR": names.SCRATCH_MOUNT,
         "HF_HUB_OFFLINE": "1",
@@ -148,6 +150,16 @@ def _environment(pod: WorkerPod) -> list[Object]:
     return [{"name": name, "value": value} for name, value in values.items()] + [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
     ]
+
+
+def _encoded(config: WorkerConfig) -> str:
+    """One line of sorted JSON: the same spec must give the same bytes, or an upgrade would roll pods. What a later
+    version added is left out while it says nothing."""
+    fields = config.to_json()
+    for name in _ADDED_TO_CONFIG:
+        if getattr(config, name) == WorkerConfig.model_fields[name].default:
+            fields.pop(to_camel(name), None)
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 
 def _neuron_environment(pod: WorkerPod) -> dict[str, str]:
@@ -283,7 +295,7 @@ def _claim_spec(template: ClaimTemplate) -> Object:
 def _mounts(pod: WorkerPod) -> list[Object]:
     artifacts: Object = {"name": ARTIFACTS_VOLUME, "mountPath": names.ARTIFACTS_MOUNT}
     mounts = [
-        artifacts | ({"readOnly": True} if pod.serves else {}),
+        artifacts | ({"readOnly": True} if pod.serves and pod.config.seal is Seal.BEFORE else {}),
         {"name": SCRATCH_VOLUME, "mountPath": names.SCRATCH_MOUNT},
     ]
     if pod.needs_source:

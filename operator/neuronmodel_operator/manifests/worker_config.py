@@ -1,21 +1,35 @@
 """The instruction that a worker's pod carries."""
 
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from neuronmodel_api import names
-from neuronmodel_api.config import Strategy, WorkerConfig
+from neuronmodel_api.config import History, Strategy, Verification, WorkerConfig
 from neuronmodel_api.report import Result
-from neuronmodel_api.spec import Source
+from neuronmodel_api.spec import Scratch, Source
 from neuronmodel_operator import flags
+from neuronmodel_operator.hashes import seal_asked
 from neuronmodel_operator.manifests.pod import DEFAULT_GRACE_SECONDS
+from neuronmodel_operator.manifests.quantities import parse_quantity
 from neuronmodel_operator.observed import Model
 
 STOPPING_SECONDS = 10
 """Of the grace period, left for what follows the last answer."""
 
 
-def prepare_config(model: Model, strategy: Strategy, spec_hash: str) -> WorkerConfig:
-    spec = model.spec
+@dataclass(frozen=True)
+class Told:
+    """What one run of `prepare` is told beside what it is asked for: no reason to run it again."""
+
+    history: History | None = None
+    keys_in_use: tuple[str, ...] = ()
+    looks_closely: bool = False
+    """Every byte is compared, because a worker found damage: what it found has to be found again."""
+
+
+def prepare_config(model: Model, strategy: Strategy, spec_hash: str, told: Told | None = None) -> WorkerConfig:
+    """`strategy` may be Auto."""
+    spec, told = model.spec, told or Told()
     return WorkerConfig(
         namespace=model.namespace,
         name=model.name,
@@ -23,6 +37,8 @@ def prepare_config(model: Model, strategy: Strategy, spec_hash: str) -> WorkerCo
         spec_hash=spec_hash,
         engine=spec.engine,
         strategy=strategy,
+        seal=seal_asked(spec, strategy),
+        verification=Verification.FULL if told.looks_closely else spec.artifacts.verification,
         source_path=_source_path(spec.model.source),
         source_display=source_display(spec.model.source),
         model_type=spec.model.type,
@@ -31,13 +47,15 @@ def prepare_config(model: Model, strategy: Strategy, spec_hash: str) -> WorkerCo
         generation_config=flags.generation_config(spec),
         artifacts_path=names.ARTIFACTS_MOUNT,
         scratch_path=names.SCRATCH_MOUNT,
+        keys_in_use=told.keys_in_use,
+        history=told.history,
         serving_port=spec.serving.port,
         admin_port=names.ADMIN_PORT,
     )
 
 
 def serve_config(model: Model, strategy: Strategy, result: Result) -> WorkerConfig:
-    """Without its spec_hash: that is a hash over what this is part of."""
+    """Without its spec_hash: that is a hash over what this is part of. `strategy` is never Auto."""
     grace = model.spec.worker.termination_grace_period_seconds
     grace = DEFAULT_GRACE_SECONDS if grace is None else grace
     has_key = model.spec.serving.api_key_secret_ref is not None
@@ -46,16 +64,29 @@ def serve_config(model: Model, strategy: Strategy, result: Result) -> WorkerConf
             "compiled_key": result.compiled_key,
             "shards_key": result.shards_key,
             "source_fingerprint": result.source_fingerprint,
+            "source_content": result.source_content,
+            "scratch_tier": model.spec.scratch != Scratch(),
+            "scratch_limit_bytes": _scratch_limit(model.spec.scratch),
             "api_key_file": names.API_KEY_FILE if has_key else None,
             "shutdown_seconds": max(grace - STOPPING_SECONDS, grace // 2),
         }
     )
 
 
-def cleanup_config(model: Model, spec_hash: str) -> WorkerConfig:
+def cleanup_config(model: Model, spec_hash: str, keys_in_use: tuple[str, ...]) -> WorkerConfig:
     return WorkerConfig(
-        namespace=model.namespace, name=model.name, uid=model.uid, spec_hash=spec_hash, engine=model.spec.engine
+        namespace=model.namespace,
+        name=model.name,
+        uid=model.uid,
+        spec_hash=spec_hash,
+        engine=model.spec.engine,
+        keys_in_use=keys_in_use,
     )
+
+
+def _scratch_limit(scratch: Scratch) -> int | None:
+    limit = parse_quantity(scratch.empty_dir.size_limit or "") if scratch.empty_dir else None
+    return None if limit is None else int(limit)
 
 
 def source_display(source: Source) -> str:

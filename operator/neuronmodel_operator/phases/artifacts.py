@@ -1,17 +1,21 @@
 """ArtifactsReady: everything a start needs was built. Wants the claim and the Job `prepare`; waits for its result."""
 
 from datetime import timedelta
+from typing import Final
 
 from neuronmodel_api import names
+from neuronmodel_api.config import Strategy
 from neuronmodel_api.report import Stage
 from neuronmodel_operator import attempts
 from neuronmodel_operator.attempts import Attempt
 from neuronmodel_operator.changes import change_in_force
 from neuronmodel_operator.drift import is_as_wanted
+from neuronmodel_operator.history import history
 from neuronmodel_operator.manifests.job import prepare_job, template_hash
 from neuronmodel_operator.manifests.pod import WorkerPod
 from neuronmodel_operator.manifests.pvc import artifacts_claim
-from neuronmodel_operator.manifests.worker_config import prepare_config
+from neuronmodel_operator.manifests.worker_config import Told, prepare_config
+from neuronmodel_operator.neighbours import keys_in_use
 from neuronmodel_operator.obstacles import artifacts_obstacle, obstacle, placement_obstacle, source_obstacle
 from neuronmodel_operator.phases.source import source_failure
 from neuronmodel_operator.phases.step import (
@@ -30,18 +34,22 @@ from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.troubles import attempt_trouble, placing_trouble, running_trouble, write_trouble
 from neuronmodel_operator.views import JobState, JobView
 
+LOOK_AGAIN: Final = timedelta(seconds=0.5)
+
 
 def artifacts(s: Situation) -> Step:
     pod = _pod(s)
     attempt = attempts.next_attempt(s, template_hash(pod)) if pod else None
-    made = pod is not None and attempt is not None and _may_begin(s, attempt)
+    due = pod is not None and attempt is not None and _may_begin(s, attempt)
+    made = due and s.observed.neighbours is not None
     return Step(
         verdict=_verdict(s, attempt),
         delete=_outdated(s, pod),
         apply=_claim(s),
         create=(_job(s, pod, attempt),) if made and pod and attempt else (),
         events=(_started(attempt),) if made and attempt else (),
-        wake_after=_wake_after(s, attempt),
+        # A look that did not expect a Job left out what the Job has to be told: the next one finds it.
+        wake_after=LOOK_AGAIN if due and not made else _wake_after(s, attempt),
     )
 
 
@@ -65,8 +73,16 @@ def _pod(s: Situation) -> WorkerPod | None:
         component=names.COMPONENT_PREPARE,
         image=s.image,
         artifacts_claim=s.artifacts_claim,
-        config=prepare_config(s.model, s.strategy, s.inputs_hash),
+        config=prepare_config(s.model, s.asked_strategy, s.inputs_hash, _told(s)),
         annotations={names.ANNOTATION_INPUTS_HASH: s.inputs_hash},
+    )
+
+
+def _told(s: Situation) -> Told:
+    return Told(
+        history=history(s) if s.asked_strategy is Strategy.AUTO else None,
+        keys_in_use=keys_in_use(s),
+        looks_closely=s.rejection is not None and s.rejection.reason == "ArtifactDamaged",
     )
 
 
@@ -150,8 +166,11 @@ def _under_way(s: Situation, job: JobView, attempt: Attempt | None) -> Verdict:
 def _prepared(s: Situation) -> Verdict:
     result = s.prepared.result if s.prepared else None
     if result is None or result.cache == "Hit":
-        return holds("Prepared", "Everything was there already.")
-    return holds("Prepared", result.missed or "Built what was missing.")
+        said = "Everything was there already."
+    else:
+        said = result.missed or "Built what was missing."
+    quarantined = result.quarantined if result else ()
+    return holds("Prepared", " ".join([said, *quarantined]))
 
 
 def _when(s: Situation, attempt: Attempt | None) -> str:

@@ -12,11 +12,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from neuronmodel_api import exits, names
-from neuronmodel_api.config import WorkerConfig
-from neuronmodel_api.report import Failure, PhaseReport, Progress, Report, Result, Stage, State
+from neuronmodel_api.config import Seal, Strategy, WorkerConfig
+from neuronmodel_api.report import (
+    Choice,
+    Failure,
+    Note,
+    PhaseReport,
+    Progress,
+    Report,
+    Result,
+    Sealing,
+    SealingState,
+    Stage,
+    State,
+)
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus
 from neuronmodel_operator.annotations import NUDGED
+from neuronmodel_operator.observe import may_need_a_job
 from neuronmodel_operator.observed import Claim, Model, Observed, Refusal
 from neuronmodel_operator.plan import EventNote, Plan
 from neuronmodel_operator.reconcile import reconcile
@@ -40,21 +53,45 @@ class Run:
     exit_code: int = exits.OK
     builds: str | None = None
     milliseconds: int = 3_000
+    quarantined: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def failing(reason: str, exit_code: int = exits.BAD_INPUT, message: str = "It is wrong. Mend it.") -> Run:
     return Run(Failure(reason=reason, message=message, final=exit_code in exits.FINAL), exit_code)
 
 
-def result_of(config: WorkerConfig, revision: int, builds: str | None) -> Result:
+def choice_of(strategy: Strategy) -> Choice:
+    return Choice(
+        strategy=strategy,
+        reason="ShardsLoadFaster" if strategy is Strategy.SHARD_ON_COMPILE else "SourceLoadsFaster",
+        message=f"{strategy} is faster.",
+        source_bytes=900_000,
+        shard_bytes=1_000_000,
+        load_bytes_per_second=300_000,
+        read_bytes_per_second=500_000,
+        write_bytes_per_second=400_000,
+        starts_per_source="4",
+        on_compile_milliseconds=2_000,
+        on_load_milliseconds=3_000,
+    )
+
+
+def result_of(config: WorkerConfig, revision: int, builds: str | None, chosen: Strategy) -> Result:
     """As keyed as the real one: other inputs, other keys; another revision of the source, another fingerprint."""
     key = hashlib.sha256(json.dumps([config.neuron_config, config.source_path], sort_keys=True).encode()).hexdigest()
+    is_auto = config.strategy is Strategy.AUTO
+    strategy = chosen if is_auto else config.strategy
     return Result(
         source_fingerprint=f"fingerprint-{config.source_path}-{revision}",
+        source_content=f"content-{config.source_path}-{revision}",
         model_type="llama",
         compiled_key=f"c-{key[:12]}",
-        shards_key=f"s-{key[:12]}-{revision}" if config.strategy == "ShardOnCompile" else None,
+        shards_key=f"s-{key[:12]}-{revision}" if strategy is Strategy.SHARD_ON_COMPILE else None,
+        strategy=strategy,
+        choice=choice_of(chosen) if is_auto else None,
         cache="Miss" if builds else "Hit",
+        compiled_cache="Miss" if builds else "Hit",
         missed=builds,
         bytes=1_000_000,
         source_bytes=900_000,
@@ -83,6 +120,8 @@ class Cluster:
     last_reports: dict[str, Report] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
     other_models: tuple[Object, ...] = ()
+    neighbours: tuple[Object, ...] = ()
+    """Deployments and pods of other NeuronModels."""
     namespace_terminating: bool = False
     prepare: Callable[[WorkerConfig], Run] = lambda config: Run()
     serve: Callable[[WorkerConfig], Run] = lambda config: Run()
@@ -97,6 +136,10 @@ class Cluster:
     """What keeps a placed pod's container waiting: its state `waiting`, or {} for a volume that can't be mounted."""
     job_lag: int = 0
     """Steps from the end of a Job's pod to the Job's own condition."""
+    chooses: Strategy = Strategy.SHARD_ON_COMPILE
+    """With Auto."""
+    sealed: set[str] = field(default_factory=set)
+    """Keys of shards that are whole on the volume."""
     revision: int = 1
     """Of the source's content."""
     is_gone: bool = False
@@ -182,6 +225,7 @@ class Cluster:
         state = copy.deepcopy(
             (self.deployment, self.service, tuple(self.jobs.values()), tuple(self.pods.values()), self.events)
         )
+        needs_a_job = may_need_a_job(model, state[2])
         return Observed(
             model=model,
             deployment=state[0],
@@ -196,8 +240,12 @@ class Cluster:
             last_reports=dict(self.last_reports),
             refusals=self.refusals,
             namespace_terminating=self.namespace_terminating,
+            neighbours=self._neighbours(state[0]) if needs_a_job else None,
             other_models=self.other_models,
         )
+
+    def _neighbours(self, deployment: Object | None) -> tuple[Object, ...]:
+        return (*([deployment] if deployment else []), *copy.deepcopy(self.serving), *self.neighbours)
 
     def plan(self) -> Plan:
         return reconcile(self.observe(), self.now, self.settings)
@@ -446,11 +494,25 @@ class Cluster:
             return
         report = self.reports[pod["metadata"]["uid"]]
         if report.state is not State.RUNNING:
+            self._seal_behind(pod, report)
             return
         run = self._run_of(pod)
         if (self.now - report.started_at) < timedelta(milliseconds=run.milliseconds):
             return
         self._end_work(pod, run)
+
+    def _seal_behind(self, pod: Object, report: Report) -> None:
+        """A step further: in memory, half written, sealed."""
+        key = config_of(pod).shards_key
+        if report.sealing is None or report.sealing.state in (SealingState.SEALED, SealingState.FAILED) or not key:
+            return
+        if report.sealing.state is SealingState.PENDING:
+            sealing = Sealing(state=SealingState.WRITING, done=1, total=2, started_at=self.now)
+        else:
+            self.sealed.add(key)
+            update = {"state": SealingState.SEALED, "done": 2, "ended_at": self.now}
+            sealing = report.sealing.model_copy(update=update)
+        self.reports[pod["metadata"]["uid"]] = report.model_copy(update={"sealing": sealing})
 
     def _run_of(self, pod: Object) -> Run:
         behaviours = {"prepare": self.prepare, "serve": self._serve}
@@ -458,14 +520,15 @@ class Cluster:
         return behaviour(config_of(pod)) if behaviour else self.cleanup
 
     def _serve(self, config: WorkerConfig) -> Run:
-        wanted = result_of(config, self.revision, None).source_fingerprint
+        wanted = result_of(config, self.revision, None, self.chooses).source_fingerprint
         if config.source_fingerprint != wanted:
             return failing("SourceChanged", exits.SOURCE_CHANGED, "The source changed.")
         return self.serve(config)
 
     def _end_work(self, pod: Object, run: Run) -> None:
         uid, serves = pod["metadata"]["uid"], component(pod) == names.COMPONENT_SERVE
-        report = self.reports[uid]
+        report, config = self.reports[uid], config_of(pod)
+        tier = ("Artifacts" if config.shards_key in self.sealed else "Source") if serves else None
         half = timedelta(milliseconds=run.milliseconds // 2)
         done = report.started_at + 2 * half
         phases = tuple(
@@ -475,14 +538,19 @@ class Cluster:
                 milliseconds=max(0, run.milliseconds // 2),
                 bytes=500_000,
             )
-            for n, name in enumerate(("SourceOpened", "Read" if serves else "Sharded"))
+            for n, name in enumerate(("SourceOpened", "Read" if tier == "Artifacts" else "Sharded"))
         )
         if run.failure:
             update: Object = {"state": State.FAILED, "ended_at": done, "failure": run.failure}
         elif serves:
-            update = {"state": State.READY, "ready_at": done}
+            update = {"state": State.READY, "ready_at": done, "tier": tier, "notes": run.notes}
+            if config.seal is Seal.BEHIND and tier == "Source":
+                update["sealing"] = Sealing(state=SealingState.PENDING, total=2)
         else:
-            result = result_of(config_of(pod), self.revision, run.builds)
+            result = result_of(config, self.revision, run.builds, self.chooses)
+            result = result.model_copy(update={"quarantined": run.quarantined})
+            if result.shards_key and config.seal is Seal.BEFORE:
+                self.sealed.add(result.shards_key)
             update = {"state": State.SUCCEEDED, "ended_at": done, "result": result}
         self.reports[uid] = report.model_copy(update=update | {"phases": phases, "progress": None})
         if serves and run.failure is None:

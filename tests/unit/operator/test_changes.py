@@ -46,17 +46,22 @@ def edited(path: str, value: object) -> Change:
         (edited("artifacts.retention", "Delete"), False, False),
         (edited("serving.startTimeoutSeconds", 60), False, False),
         (edited("prepare.nodeSelector", {"pool": "build"}), False, False),
+        (edited("sharding.strategy", "Auto"), False, False),
         (edited("sharding.strategy", "ShardOnCompile"), False, False),
+        (edited("sharding.seal", "Before"), False, False),
+        (edited("sharding.seal", "Behind"), True, True),
+        (edited("artifacts.verification", "Full"), False, True),
+        (edited("scratch", {"emptyDir": {"sizeLimit": "1Gi"}}), False, True),
         (lambda cluster: cluster.annotate("note", "1"), False, False),
     ],
 )
 def test_a_change_rebuilds_and_restarts_what_depends_on_it(change: Change, prepares: bool, rolls: bool) -> None:
     cluster = serving()
-    (job,), (pod,) = cluster.live_jobs, cluster.serving
+    (pod,) = cluster.serving
     change(cluster)
     cluster.run(30)
     cluster.run_until_ready()
-    assert (cluster.live_jobs[0]["metadata"]["uid"] != job["metadata"]["uid"]) is prepares
+    assert jobs_made(cluster) == (2 if prepares else 1)
     assert (cluster.serving[0]["metadata"]["uid"] != pod["metadata"]["uid"]) is rolls
     expected = [Cause.SPEC_CHANGED, Cause.CREATED] if rolls else [Cause.CREATED]
     assert [start.cause for start in cluster.status.starts] == expected
@@ -113,8 +118,24 @@ def test_what_changes_while_suspended_is_built_ahead() -> None:
     assert config_of(cluster.serving[0]).neuron_config["tp_degree"] == 2
 
 
+def test_auto_that_chooses_what_was_named_before_restarts_nothing() -> None:
+    cluster = Cluster.of(BASE.with_strategy("ShardOnCompile").build(), CLAIMS)
+    cluster.run_until_ready()
+    (pod,) = cluster.serving
+    cluster.edit("sharding.strategy", "Auto")
+    cluster.run(5)
+    assert cluster.status.starts[0].outcome is Outcome.RUNNING
+    cluster.run_until_ready()
+    cluster.run(5)
+    assert jobs_made(cluster) == 2
+    assert [found["metadata"]["uid"] for found in cluster.serving] == [pod["metadata"]["uid"]]
+    (start,) = cluster.status.starts
+    assert (start.cause, start.outcome) == (Cause.CREATED, Outcome.READY)
+
+
 def test_a_strategy_switched_back_before_the_other_was_built_restarts_nothing() -> None:
-    cluster = serving()
+    cluster = Cluster.of(BASE.with_strategy("ShardOnCompile").build(), CLAIMS)
+    cluster.run_until_ready()
     (pod,) = cluster.serving
     cluster.prepare = lambda config: Run(milliseconds=60_000)
     cluster.edit("sharding.strategy", "ShardOnLoad")

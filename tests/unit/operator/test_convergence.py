@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from neuronmodel_api import exits, names
+from neuronmodel_api.config import Seal, Strategy, WorkerConfig
 from neuronmodel_api.status import Cause, Outcome
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import Cluster, OperatorKilledError, Run, config_of, failing, job_uid, template_hash
@@ -40,6 +41,23 @@ def replicas(value: int) -> Edit:
 
 def strategy(value: str) -> Edit:
     return lambda cluster: cluster.edit("sharding.strategy", value)
+
+
+def choice(value: Strategy) -> Edit:
+    """Of Auto, whenever it is asked next."""
+    return lambda cluster: setattr(cluster, "chooses", value)
+
+
+def seal(value: str) -> Edit:
+    return lambda cluster: cluster.edit("sharding.seal", value)
+
+
+def scratch(value: dict[str, object]) -> Edit:
+    return lambda cluster: cluster.edit("scratch", value)
+
+
+def verification(value: str) -> Edit:
+    return lambda cluster: cluster.edit("artifacts.verification", value)
 
 
 def restart(value: str) -> Edit:
@@ -98,6 +116,14 @@ EDITS: dict[str, Edit] = {
     "to one": replicas(1),
     "on load": strategy("ShardOnLoad"),
     "on compile": strategy("ShardOnCompile"),
+    "auto": strategy("Auto"),
+    "auto chooses shards": choice(Strategy.SHARD_ON_COMPILE),
+    "auto chooses the source": choice(Strategy.SHARD_ON_LOAD),
+    "behind": seal("Behind"),
+    "before": seal("Before"),
+    "a tier": scratch({"emptyDir": {"sizeLimit": "1Gi"}}),
+    "no tier": scratch({}),
+    "every byte": verification("Full"),
     "restart": restart("now"),
     "pod lost": lose_pod,
     "deployment lost": lose_deployment,
@@ -129,9 +155,25 @@ def assert_as_asked(cluster: Cluster) -> None:
     for pod in cluster.serving:
         config = config_of(pod)
         assert config.neuron_config["tp_degree"] == spec["parallelism"]["tensorParallelDegree"]
-        assert config.strategy == spec.get("sharding", {}).get("strategy", "ShardOnCompile")
+        assert_strategy_is_as_asked(cluster, config)
+        assert config.scratch_tier is bool(spec.get("scratch"))
+        assert config.verification == spec["artifacts"].get("verification", "Quick")
         assert config.source_fingerprint == f"fingerprint-/source-{cluster.revision}"
         assert pod["spec"]["containers"][0]["image"] == spec.get("worker", {}).get("image", "worker-cpu:1")
+
+
+def assert_strategy_is_as_asked(cluster: Cluster, config: WorkerConfig) -> None:
+    sharding = cluster.model["spec"].get("sharding", {})
+    asked, in_force = sharding.get("strategy", "Auto"), cluster.status.strategy
+    assert in_force is not None
+    assert config.strategy is in_force.in_force is not Strategy.AUTO
+    assert asked in ("Auto", config.strategy)
+    assert (config.shards_key is not None) is (config.strategy is Strategy.SHARD_ON_COMPILE)
+    behind = config.shards_key is not None and sharding.get("seal") == "Behind"
+    assert (config.seal is Seal.BEHIND) is behind
+    artifacts = cluster.status.artifacts
+    assert artifacts is not None
+    assert (artifacts.sealing, artifacts.shards_key) == ("Sealed" if behind else None, config.shards_key)
 
 
 def assert_accounts_add_up(cluster: Cluster) -> None:
@@ -153,7 +195,7 @@ def settle(cluster: Cluster) -> None:
         cluster.run_until_ready()
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(24))
 def test_any_sequence_of_changes_and_kills_ends_as_the_spec_asks(seed: int) -> None:
     random_ = random.Random(seed)
     cluster = made(job_lag=random_.choice([0, 0, 5]))
@@ -166,9 +208,9 @@ def test_any_sequence_of_changes_and_kills_ends_as_the_spec_asks(seed: int) -> N
         suspend(False)(cluster)
         replicas(1)(cluster)
         settle(cluster)
+    cluster.run(5)
     assert_as_asked(cluster)
     assert_accounts_add_up(cluster)
-    cluster.run(3)
     written = len(cluster.log)
     cluster.run(20)
     assert len(cluster.log) == written, f"it does not come to rest: {cluster.log[written:]}"

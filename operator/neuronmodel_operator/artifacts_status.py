@@ -1,0 +1,90 @@
+"""`status.strategy` and `status.artifacts`: what is in force, why, and what of it is on the volume."""
+
+from typing import Final
+
+from neuronmodel_api.config import Strategy
+from neuronmodel_api.report import Choice, Report, Sealing, SealingState
+from neuronmodel_api.status import ArtifactsStatus, CacheResult, ChoiceInputs, StrategyStatus
+from neuronmodel_operator.situation import NOT_SPECIFIED, Situation
+
+_KEPT: Final = (
+    "What an absent strategy meant to the version that prepared this; set spec.sharding.strategy to Auto to have one "
+    "chosen."
+)
+_SETTLED: Final = frozenset({SealingState.SEALED, SealingState.FAILED})
+_UNSETTLED: Final = frozenset({SealingState.PENDING, SealingState.WRITING})
+
+
+def strategy_status(s: Situation) -> StrategyStatus:
+    if s.asked_strategy is not Strategy.AUTO:
+        if s.spec.sharding.strategy:
+            return StrategyStatus(in_force=s.strategy, reason="Specified")
+        return StrategyStatus(in_force=s.strategy, reason=NOT_SPECIFIED, message=_KEPT)
+    if s.prepared is None:
+        return StrategyStatus(
+            in_force=Strategy.AUTO, reason="NotChosenYet", message="The Job `prepare` measures and chooses."
+        )
+    choice = s.prepared.result.choice
+    if choice is None:
+        return StrategyStatus(in_force=s.strategy, reason="Chosen")
+    return StrategyStatus(in_force=s.strategy, reason=choice.reason, message=choice.message, inputs=_inputs(choice))
+
+
+def _inputs(choice: Choice) -> ChoiceInputs:
+    return ChoiceInputs.model_validate(choice.model_dump())
+
+
+def artifacts_status(s: Situation) -> ArtifactsStatus:
+    prepared = s.prepared or s.in_force
+    if prepared is None:
+        return ArtifactsStatus(claim_name=s.artifacts_claim)
+    result = prepared.result
+    return ArtifactsStatus(
+        claim_name=s.artifacts_claim,
+        compiled_key=result.compiled_key,
+        shards_key=result.shards_key,
+        cache=CacheResult(result.cache),
+        compiled_cache=CacheResult(result.compiled_cache) if result.compiled_cache else None,
+        shards_cache=CacheResult(result.shards_cache) if result.shards_cache else None,
+        missed=result.missed,
+        bytes=result.bytes,
+        sealing=_sealing(s, result.shards_key),
+    )
+
+
+def sealings(s: Situation) -> tuple[Sealing, ...]:
+    """Of the workers that serve what is asked for now."""
+    reports = _reports(s)
+    return tuple(report.sealing for report in reports if report.sealing)
+
+
+def is_sealing(s: Situation) -> bool:
+    return any(sealing.state in _UNSETTLED for sealing in sealings(s))
+
+
+def _sealing(s: Situation, shards_key: str | None) -> SealingState | None:
+    """Several workers may seal the same shards: one that is done is enough, and one that goes on is still hope."""
+    if not s.seals_behind or not s.is_current:
+        return None
+    states = {sealing.state for sealing in sealings(s)}
+    order = (SealingState.SEALED, SealingState.WRITING, SealingState.PENDING, SealingState.FAILED)
+    if found := next((state for state in order if state in states), None):
+        return found
+    reports = _reports(s)
+    if any(report.tier in ("Artifacts", "Scratch") for report in reports):
+        return SealingState.SEALED
+    return _former(s, shards_key, has_heard=bool(reports))
+
+
+def _former(s: Situation, shards_key: str | None, *, has_heard: bool) -> SealingState | None:
+    """As it was last written: of shards that were in the memory of a worker which began anew nothing is left."""
+    before = s.status.artifacts
+    if before is None or before.sealing is None or before.shards_key != shards_key:
+        return None
+    state = next((state for state in SealingState if state == before.sealing), None)
+    return state if state in _SETTLED or not has_heard else None
+
+
+def _reports(s: Situation) -> list[Report]:
+    found = (s.report(pod) for pod in s.current_pods)
+    return [report for report in found if report]

@@ -1,0 +1,35 @@
+"""What `Auto` learns from, read from `status.starts`: how often the same weights are loaded, and at what rates."""
+
+from collections.abc import Iterable
+
+from neuronmodel_api.config import History
+from neuronmodel_api.report import Stage
+from neuronmodel_api.status import Outcome, Start
+from neuronmodel_operator.situation import Situation
+
+READ = "Read"
+SHARDED = "Sharded"
+
+
+def history(s: Situation) -> History:
+    starts = [start for start in s.status.starts if start.outcome is not Outcome.FAILED]
+    contents = {start.source_content for start in starts if start.source_content}
+    return History(
+        former_strategy=s.in_force.strategy if s.in_force else None,
+        starts=len(starts),
+        sources=max(len(contents), 1) if starts else 0,
+        read_bytes_per_second=_rate(starts, "Artifacts", READ),
+        sharded_bytes_per_second=_rate(starts, "Source", SHARDED),
+    )
+
+
+def _rate(starts: Iterable[Start], tier: str, phase: str) -> int | None:
+    """Of the latest start that loaded from there; the newest start comes first."""
+    rates = (
+        found.bytes_per_second
+        for start in starts
+        if start.tier == tier
+        for found in start.phases
+        if (found.stage, found.name) == (Stage.SERVE, phase)
+    )
+    return next((rate for rate in rates if rate), None)

@@ -1,0 +1,60 @@
+"""Which artifacts running workers and Deployments name: `prepare` and clean-up are told to spare them, because a pod
+that starts again reads them, whatever the references in the store say."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from neuronmodel_api import names
+from neuronmodel_operator.manifests.pod import ARTIFACTS_VOLUME
+from neuronmodel_operator.observed import Object
+from neuronmodel_operator.situation import Situation
+
+MAX_KEYS: Final = 1000
+"""A variable takes 128 KiB, and a key some 40 bytes of them."""
+MAX_KEY: Final = 256
+_KEYS: Final = ("compiledKey", "shardsKey")
+
+
+def keys_in_use(s: Situation) -> tuple[str, ...]:
+    """Of whatever serves from this NeuronModel's artifacts volume, what it serves from itself included."""
+    return _keys(s, s.observed.neighbours or ())
+
+
+def keys_of_others(s: Situation) -> tuple[str, ...]:
+    """For the clean-up of a NeuronModel whose own Deployment may still be going."""
+    others = (o for o in s.observed.neighbours or () if _labels(o).get(names.LABEL_UID) != s.model.uid)
+    return _keys(s, others)
+
+
+def _keys(s: Situation, objects: Iterable[Object]) -> tuple[str, ...]:
+    specs = [spec for o in objects if _claim(spec := _pod_spec(o)) == s.artifacts_claim]
+    return tuple(sorted({key for spec in specs for key in _named(spec)})[:MAX_KEYS])
+
+
+def _labels(o: Object) -> Mapping[str, str]:
+    return o["metadata"].get("labels") or {}
+
+
+def _pod_spec(o: Object) -> Mapping[str, Any]:
+    """Of a pod, or of a Deployment's template."""
+    spec: Mapping[str, Any] = o.get("spec") or {}
+    template = spec.get("template")
+    return template.get("spec") or {} if template else spec
+
+
+def _claim(spec: Mapping[str, Any]) -> str | None:
+    volumes = (v for v in spec.get("volumes") or () if v["name"] == ARTIFACTS_VOLUME)
+    return next(((v.get("persistentVolumeClaim") or {}).get("claimName") for v in volumes), None)
+
+
+def _named(spec: Mapping[str, Any]) -> Iterable[str]:
+    containers = (c for c in spec.get("containers") or () if c["name"] == names.CONTAINER)
+    values = (item.get("value") for c in containers for item in c.get("env") or () if item["name"] == names.ENV_CONFIG)
+    for value in values:
+        try:
+            config = json.loads(value or "{}")
+        except ValueError:
+            continue
+        found = [config.get(name) for name in _KEYS] if isinstance(config, dict) else []
+        yield from (key for key in found if isinstance(key, str) and 0 < len(key) <= MAX_KEY)
