@@ -13,10 +13,11 @@ from .commands import run
 from .layout import LAYOUT, NODES
 
 PROVISIONER = "kubernetes.io/no-provisioner"
-DEFAULT_CLASS, SMALL_CLASS, MODELS_CLASS = "local", "local-small", "models"
+DEFAULT_CLASS, SMALL_CLASS, SHARED_CLASS, MODELS_CLASS = "local", "local-small", "shared", "models"
 VOLUMES_A_NODE = 32
 SMALL_VOLUMES_A_NODE = 2
 SMALL_MEBIBYTES = 64
+SHARED_VOLUMES = 2
 MODEL_VOLUMES = 12
 
 
@@ -49,7 +50,7 @@ class Volume:
 
 
 def all_volumes() -> list[Volume]:
-    return [*_local_volumes(), *_small_volumes(), *_model_volumes()]
+    return [*_local_volumes(), *_small_volumes(), *_shared_volumes(), *_model_volumes()]
 
 
 def ensure_volumes() -> None:
@@ -57,7 +58,7 @@ def ensure_volumes() -> None:
         volume.folder.mkdir(parents=True, exist_ok=True)
     for volume in _small_volumes():
         _mount_small(volume.folder)
-    api.apply(*(_storage_class(name) for name in (DEFAULT_CLASS, SMALL_CLASS, MODELS_CLASS)))
+    api.apply(*(_storage_class(name) for name in (DEFAULT_CLASS, SMALL_CLASS, SHARED_CLASS, MODELS_CLASS)))
     api.apply(*(volume.manifest() for volume in all_volumes()))
     recycle()
 
@@ -100,6 +101,15 @@ def _small_volumes() -> list[Volume]:
         )
         for node in NODES
         for number in range(SMALL_VOLUMES_A_NODE)
+    ]
+
+
+def _shared_volumes() -> list[Volume]:
+    """That pods on every node can write, as a network file system: all nodes are this machine."""
+    nodes = tuple(node.name for node in NODES)
+    return [
+        Volume(f"shared-{number}", SHARED_CLASS, LAYOUT.volumes / f"shared-{number}", "8Gi", nodes, ("ReadWriteMany",))
+        for number in range(SHARED_VOLUMES)
     ]
 
 

@@ -20,17 +20,18 @@ Array = NDArray[np.float32]
 Weights = dict[str, Array]
 
 
-def write_tiny(folder: Path, *, seed: int = 1, num_files: int = 1) -> Path:
-    """A Llama checkpoint of about 700 kB that answers something else for every seed."""
+def write_tiny(folder: Path, *, seed: int = 1, num_files: int = 1, vocabulary: int = VOCABULARY) -> Path:
+    """A Llama checkpoint of about 700 kB that answers something else for every seed; a larger vocabulary of which the
+    tokenizer knows the first words makes it bigger."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(_config(), indent=2))
+    (folder / "config.json").write_text(json.dumps(_config() | {"vocab_size": vocabulary}, indent=2))
     _write_tokenizer(folder)
-    write_weights(folder, seed=seed, num_files=num_files)
+    write_weights(folder, seed=seed, num_files=num_files, vocabulary=vocabulary)
     return folder
 
 
-def write_weights(folder: Path, *, seed: int = 1, num_files: int = 1) -> None:
-    weights = list(_weights(seed).items())
+def write_weights(folder: Path, *, seed: int = 1, num_files: int = 1, vocabulary: int = VOCABULARY) -> None:
+    weights = list(_weights(seed, vocabulary).items())
     files = ["model.safetensors"]
     if num_files > 1:
         files = [f"model-{number:05d}-of-{num_files:05d}.safetensors" for number in range(1, num_files + 1)]
@@ -97,7 +98,7 @@ def _config() -> dict[str, object]:
     }
 
 
-def _weights(seed: int) -> Weights:
+def _weights(seed: int, vocabulary: int) -> Weights:
     random = np.random.default_rng(seed)
 
     def matrix(rows: int, columns: int) -> Array:
@@ -106,7 +107,7 @@ def _weights(seed: int) -> Weights:
         return scaled
 
     ones = np.ones(HIDDEN, dtype=np.float32)
-    weights = {"model.embed_tokens.weight": matrix(VOCABULARY, HIDDEN)}
+    weights = {"model.embed_tokens.weight": matrix(vocabulary, HIDDEN)}
     for layer in range(LAYERS):
         prefix = f"model.layers.{layer}."
         weights |= {
@@ -120,7 +121,7 @@ def _weights(seed: int) -> Weights:
             prefix + "input_layernorm.weight": ones,
             prefix + "post_attention_layernorm.weight": ones,
         }
-    return {**weights, "model.norm.weight": ones, "lm_head.weight": matrix(VOCABULARY, HIDDEN)}
+    return {**weights, "model.norm.weight": ones, "lm_head.weight": matrix(vocabulary, HIDDEN)}
 
 
 def _write_tokenizer(folder: Path) -> None:

@@ -24,9 +24,16 @@ ON_TRN2 = {
 
 
 def neuron_model(
-    name: str, path: str, *, degree: int = 3, strategy: str | None = None, claim: str = "models", **spec: Any
+    name: str,
+    path: str,
+    *,
+    degree: int = 3,
+    strategy: str | None = "ShardOnCompile",
+    claim: str = "models",
+    **spec: Any,
 ) -> Object:
-    """A NeuronModel for the CPU engine; `spec` is merged over it, None removing a field."""
+    """A NeuronModel for the CPU engine; `spec` is merged over it, None removing a field. `strategy` None: it names
+    none, so that it is chosen."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,

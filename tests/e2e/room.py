@@ -42,10 +42,18 @@ class Room:
         """A checkpoint of this room as a path on the claim."""
         return f"{self.namespace}/{name}"
 
-    def tiny(self, name: str, *, seed: int = 1, num_files: int = 1) -> str:
+    def tiny(self, name: str, **options: int) -> str:
         """Write a tiny checkpoint; its path on the claim."""
-        checkpoints.write_tiny(self.folder / name, seed=seed, num_files=num_files)
+        checkpoints.write_tiny(self.folder / name, **options)
         return self.path(name)
+
+    def claim_volume(self, name: str, volume: str, *, mode: str = "ReadWriteOnce") -> Path:
+        """Make a claim on one of the cluster's volumes; its folder on this machine."""
+        found = next(each for each in volumes.all_volumes() if each.name == volume)
+        wanted = claim(name, self.namespace, storage_class=found.storage_class, size="1Gi", mode=mode)
+        wanted["spec"]["volumeName"] = volume
+        self.cluster.apply(wanted)
+        return found.folder
 
     def apply(self, manifest: Object) -> tuple[Applied, float]:
         """With kubectl, as users do; and when, for a stopwatch."""

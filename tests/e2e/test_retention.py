@@ -1,15 +1,13 @@
 """What a deletion leaves, and what the next NeuronModel of that name finds."""
 
-from hack.cluster.layout import LAYOUT
 from neuronmodel_api import names
 
 from .chat import completion
 from .neuronmodels import Applied, Expected, await_starts
-from .room import Room, claim
+from .room import Room
 from .waiting import eventually
 
 PROMPT = "w1 w2 w3"
-SHARED_VOLUME = "local-plain-11"
 
 
 def test_artifacts_are_kept_for_the_next_of_that_name_or_removed(room: Room) -> None:
@@ -36,7 +34,7 @@ def test_artifacts_are_kept_for_the_next_of_that_name_or_removed(room: Room) -> 
 
 def test_deleting_one_of_two_on_a_claim_leaves_the_other_what_it_uses(room: Room) -> None:
     """The user's own claim; one model alone uses its shards, both use the compiled model."""
-    room.cluster.apply(on_volume(SHARED_VOLUME, claim("ours", room.namespace, storage_class="local", size="1Gi")))
+    volume = room.claim_volume("ours", "local-plain-11")
     named = {"template": None, "persistentVolumeClaim": {"claimName": "ours"}, "retention": "Delete"}
     first, _ = room.neuron_model("first", room.tiny("first", seed=1), artifacts=named)
     second, _ = room.neuron_model("second", room.tiny("second", seed=2), artifacts=named)
@@ -47,7 +45,7 @@ def test_deleting_one_of_two_on_a_claim_leaves_the_other_what_it_uses(room: Room
     first.delete()
     first.await_gone()
     assert room.cluster.get("PersistentVolumeClaim", "ours", room.namespace), "a claim of the user's was deleted"
-    on_disk = {folder.name for folder in (LAYOUT.volumes / SHARED_VOLUME.removeprefix("local-")).rglob("*")}
+    on_disk = {folder.name for folder in volume.rglob("*")}
     assert shards_of["second"] in on_disk
     assert shards_of["first"] not in on_disk
 
@@ -64,12 +62,6 @@ def shards_key(model: Applied) -> str:
     assert artifacts is not None
     assert artifacts.shards_key is not None
     return artifacts.shards_key
-
-
-def on_volume(volume: str, wanted: dict[str, object]) -> dict[str, object]:
-    spec = wanted["spec"]
-    assert isinstance(spec, dict)
-    return {**wanted, "spec": {**spec, "volumeName": volume}}
 
 
 def await_no_claim(model: Applied) -> None:

@@ -1,0 +1,115 @@
+"""How shards come to be: chosen by the operator for a reason that it states, or sealed behind a model that answers."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from neuronmodel_api import names
+from neuronmodel_api.status import ConditionType, Start
+
+from . import reference
+from .accounting import phases
+from .capital import MODEL, PROMPT
+from .chat import completion
+from .neuronmodels import Applied, Expected, await_starts
+from .room import Room
+from .waiting import eventually
+
+SECONDS = 300.0
+BIG = 120_000
+"""Words: two tensors of 35 MB in 32 bits make a file that a probe can time."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """`fresh` names no strategy; `halved` keeps shards of half the checkpoint's bytes, `behind` seals them late."""
+
+    room: Room
+    models: dict[str, Applied]
+    starts: dict[str, Start]
+
+
+@pytest.fixture(scope="module")
+def started(room: Room) -> Started:
+    compiled = {"torchDtype": "float32", "sequenceLength": 64, "maxContextLength": 32}
+    two_gigabytes = {"template": {"size": "2Gi"}}
+    halved = room.tiny("halved", vocabulary=BIG)
+    applied = {
+        "fresh": room.neuron_model("fresh", MODEL, strategy=None, compile=compiled, artifacts=two_gigabytes),
+        "halved": room.neuron_model("halved", halved, compile={**compiled, "torchDtype": "bfloat16"}),
+        "behind": room.neuron_model("behind", room.tiny("behind"), sharding={"seal": "Behind"}),
+    }
+    models = {name: model for name, (model, _) in applied.items()}
+    starts = await_starts(*map(Expected, models.values()), seconds=SECONDS)
+    return Started(room, models, dict(zip(models, starts, strict=True)))
+
+
+def test_auto_loads_the_checkpoint_where_shards_would_be_twice_as_much(started: Started) -> None:
+    model = started.models["fresh"]
+    strategy = model.status.strategy
+    assert strategy is not None
+    assert (strategy.in_force, strategy.reason) == ("ShardOnLoad", "SourceLoadsFaster")
+    assert strategy.message
+    assert strategy.inputs is not None
+    assert strategy.inputs.shard_bytes > 1.9 * strategy.inputs.source_bytes
+    assert strategy.inputs.on_load_milliseconds < strategy.inputs.on_compile_milliseconds
+    assert started.starts["fresh"].strategy == "ShardOnLoad"
+    assert "Paris" in completion(model, PROMPT)
+
+
+def test_auto_reads_shards_where_they_are_there_and_half_as_much(started: Started) -> None:
+    model, first = started.models["halved"], started.starts["halved"]
+    assert first.strategy == "ShardOnCompile"
+    model.change(sharding={"strategy": None})
+    model.await_condition(ConditionType.READY, "True", seconds=SECONDS)
+    strategy = eventually(lambda: chosen(model), seconds=SECONDS, what="a choice", instead=model.story)
+    assert strategy == ("ShardOnCompile", "ShardsLoadFaster")
+    artifacts = model.status.artifacts
+    assert artifacts is not None
+    assert (artifacts.compiled_cache, artifacts.shards_cache) == ("Hit", "Hit")
+
+
+def chosen(model: Applied) -> tuple[str, str] | None:
+    strategy = model.status.strategy
+    return (strategy.in_force, strategy.reason) if strategy and strategy.inputs else None
+
+
+def test_a_choice_stays_while_nothing_changes(started: Started) -> None:
+    model = started.models["fresh"]
+    before, jobs = model.finished_start(), [job["metadata"]["uid"] for job in model.prepare_jobs()]
+    assert before is not None
+    model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
+    start = model.await_start(after=before.id, seconds=SECONDS)
+    assert start.strategy == "ShardOnLoad"
+    assert [job["metadata"]["uid"] for job in model.prepare_jobs()] == jobs
+
+
+def test_shards_are_sealed_behind_and_read_by_the_next_start(started: Started) -> None:
+    model, first = started.models["behind"], started.starts["behind"]
+    assert (first.strategy, first.tier) == ("ShardOnCompile", "Source")
+    assert [phase.stage for phase in first.phases if phase.name == "Sharded"] == ["Serve"]
+    expected = reference.answer(started.room.folder / "behind", "w1 w2 w3", num_tokens=12)
+    assert completion(model, "w1 w2 w3", num_tokens=12) == expected
+    eventually(lambda: sealing(model) == "Sealed", seconds=120, what="the shards to be sealed", instead=model.story)
+    model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
+    start = model.await_start(after=first.id, seconds=SECONDS)
+    assert (start.tier, start.cause) == ("Artifacts", "PodReplaced")
+    assert "Sharded" not in phases(start)
+    assert completion(model, "w1 w2 w3", num_tokens=12) == expected
+
+
+def sealing(model: Applied) -> str | None:
+    artifacts = model.status.artifacts
+    return artifacts.sealing if artifacts else None
+
+
+def test_a_worker_that_seals_writes_its_artifacts_and_others_do_not(started: Started) -> None:
+    def read_only(model: Applied) -> bool:
+        mounts = model.serving_pod()["spec"]["containers"][0]["volumeMounts"]
+        return any(mount["mountPath"] == names.ARTIFACTS_MOUNT and mount.get("readOnly", False) for mount in mounts)
+
+    assert {name: read_only(model) for name, model in started.models.items()} == {
+        "fresh": True,
+        "halved": True,
+        "behind": False,
+    }
