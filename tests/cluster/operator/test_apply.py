@@ -350,6 +350,23 @@ async def test_a_pod_is_observed_with_its_events_and_may_be_asked(bench: Bench) 
     assert seen.fresh_seconds <= 60
 
 
+async def test_whatever_serves_in_the_namespace_is_looked_up_where_a_job_may_be_made(bench: Bench) -> None:
+    """Of other NeuronModels, too; what only looks like it is left out."""
+    serving = deployment("other", names.COMPONENT_SERVE)
+    for manifest in (serving, deployment("stranger", "web")):
+        await bench.api.create(client.DEPLOYMENT, bench.key.namespace, manifest)
+    found = (await bench.look()).observed.neighbours
+    assert found is not None
+    assert [o["metadata"]["name"] for o in found if o["kind"] == "Deployment"] == ["other"]
+
+
+def deployment(name: str, component: str) -> dict[str, Any]:
+    labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_COMPONENT: component}
+    pod = {"nodeSelector": {"no": "such-node"}, "containers": [{"name": names.CONTAINER, "image": "none"}]}
+    spec = {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "labels": labels}, "spec": spec}
+
+
 async def test_a_model_that_is_gone_is_none(bench: Bench) -> None:
     await delete(bench.api, client.MODEL, (await bench.look()).raw)
     while await look(bench.api, bench.key, NOW) is not None:

@@ -1,5 +1,6 @@
 """Phases add up whatever the boundaries are."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -68,6 +69,17 @@ def test_a_gap_is_named_for_what_it_waited_for(before: Span | None, after: Span,
 def test_a_floored_time_gives_way_to_the_clock_of_the_worker() -> None:
     found = phases(ORIGIN, [span("Read", 0, 2.4), span("Announced", 2.0, 3.0)])
     assert [(phase.name, phase.milliseconds) for phase in found] == [("Read", 2400), ("Announced", 600)]
+
+
+def test_phases_side_by_side_share_the_time_and_each_keeps_its_own() -> None:
+    """Compiled beside Sharded for six of ten seconds."""
+    sharded = replace(span("Sharded", 0, 6, Stage.PREPARE), busy_milliseconds=6000, bytes=12_000)
+    compiled = replace(span("Compiled", 6, 10, Stage.PREPARE), busy_milliseconds=10_000, bytes=5_000)
+    found = phases(ORIGIN, [compiled, sharded])
+    assert [(p.name, p.milliseconds, p.busy_milliseconds, p.bytes_per_second) for p in found] == [
+        ("Sharded", 6000, 6000, 2000),
+        ("Compiled", 4000, 10_000, 500),
+    ]
 
 
 @pytest.mark.parametrize(

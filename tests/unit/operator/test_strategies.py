@@ -187,6 +187,43 @@ def test_keys_of_whatever_serves_from_the_volume_are_spared() -> None:
     assert asked(cluster)["keysInUse"] == sorted(["c-other", "s-other", str(own.compiled_key), str(own.shards_key)])
 
 
+def test_neighbours_are_looked_up_only_where_a_job_may_be_made() -> None:
+    cluster = made()
+    looked_up: dict[str, bool] = {}
+    for name in ("before", "while it prepares", "while it loads", "while it serves"):
+        looked_up[name] = cluster.observe().neighbours is not None
+        state = cluster.condition(ConditionType.ARTIFACTS_READY).status if cluster.model.get("status") else None
+        if state is None:
+            cluster.run(3)
+        elif state == "Unknown":
+            cluster.run_until(lambda c: c.reason(ConditionType.ARTIFACTS_READY)[0] == "True")
+        else:
+            cluster.run_until_ready()
+    assert looked_up == {
+        "before": True,
+        "while it prepares": False,
+        "while it loads": False,
+        "while it serves": False,
+    }
+    cluster.edit("compile.batchSize", 2)
+    assert cluster.observe().neighbours is not None
+
+
+def test_a_job_that_a_look_did_not_expect_waits_for_the_next_look() -> None:
+    cluster = serving()
+    cluster.serve = lambda config: failing("ArtifactDamaged", exits.ARTIFACT_DAMAGED, "A byte differs.")
+    cluster.crash(cluster.serving[0])
+    cluster.run_until(
+        lambda c: (
+            "terminated" in c.serving[0]["status"]["containerStatuses"][0]["state"]
+            and (c.reason(ConditionType.ARTIFACTS_READY) == ("Unknown", "ArtifactDamaged"))
+        )
+    )
+    assert jobs_made(cluster) == 1
+    cluster.reconcile()
+    assert jobs_made(cluster) == 2
+
+
 def test_a_clean_up_spares_the_others_and_not_its_own() -> None:
     cluster = serving(BASE.with_retention("Delete"))
     cluster.neighbours = (another("other", "store"),)
