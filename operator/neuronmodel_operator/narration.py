@@ -52,7 +52,8 @@ def _of_quarantine(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote
     """The condition carries the sentences, so that each is told as it comes in there."""
     then, now = (status.condition(ConditionType.ARTIFACTS_READY) for status in (s.status, after))
     for sentence in s.prepared.result.quarantined if s.prepared else ():
-        if now and sentence in now.message and not (then and sentence in then.message):
+        reason = sentence.removesuffix(".")
+        if now and reason in now.message and not (then and reason in then.message):
             yield EventNote("Warning", "ArtifactQuarantined", sentence)
 
 

@@ -169,8 +169,9 @@ def _prepared(s: Situation) -> Verdict:
         said = "Everything was there already."
     else:
         said = result.missed or "Built what was missing."
-    quarantined = result.quarantined if result else ()
-    return holds("Prepared", " ".join([said, *quarantined]))
+    # Why a set was set aside is often why another was built.
+    more = [reason for reason in (result.quarantined if result else ()) if reason.removesuffix(".") not in said]
+    return holds("Prepared", " ".join([said, *more]))
 
 
 def _when(s: Situation, attempt: Attempt | None) -> str:

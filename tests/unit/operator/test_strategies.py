@@ -274,13 +274,20 @@ def test_full_verification_is_asked_of_everybody_who_starts() -> None:
     assert config_of(cluster.serving[0]).verification == "Full"
 
 
-def test_a_set_that_was_set_aside_is_told_in_status_and_once_in_an_event() -> None:
-    cluster = made(prepare=lambda config: Run(builds="Shards were built.", quarantined=("Shards s-1 were set aside.",)))
+@pytest.mark.parametrize(
+    ("built", "says"),
+    [
+        ("Shards were built.", "Shards were built. Shards s-1 were set aside."),
+        ("Shards were built: Shards s-1 were set aside.", "Shards were built: Shards s-1 were set aside."),
+    ],
+)
+def test_a_set_that_was_set_aside_is_told_in_status_and_once_in_an_event(built: str, says: str) -> None:
+    cluster = made(prepare=lambda config: Run(builds=built, quarantined=("Shards s-1 were set aside.",)))
     cluster.run_until_ready()
     cluster.run(30)
     assert warnings(cluster, "ArtifactQuarantined") == ["Shards s-1 were set aside."]
     artifacts = cluster.condition(ConditionType.ARTIFACTS_READY)
-    assert artifacts.message == "Shards were built. Shards s-1 were set aside."
+    assert artifacts.message == says
 
 
 def test_a_full_volume_is_told_in_the_worker_s_words_and_tried_again() -> None:
