@@ -10,6 +10,7 @@ from pathlib import Path
 import xxhash
 
 from neuronmodel_worker.disk import sync
+from neuronmodel_worker.store.locks import create_locked
 
 # The Job and the worker share a group, not always a user.
 FILE_MODE, DIRECTORY_MODE = 0o660, 0o770
@@ -41,15 +42,16 @@ def open_to_group(path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """The file has the content under its name, on the disk, or is as it was."""
+    """The file has the content under its name, on the disk, or is as it was. The temporary one is locked, so that who
+    clears up leaves it alone."""
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.urandom(4).hex()}")
     try:
-        with temporary.open("xb") as file:
+        with os.fdopen(create_locked(temporary), "wb") as file:
             os.fchmod(file.fileno(), FILE_MODE)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.rename(path)
+            temporary.rename(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

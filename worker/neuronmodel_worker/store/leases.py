@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from neuronmodel_worker.store.locks import Patience, holder, take, writer_is_dead
+from neuronmodel_worker.store.locks import Patience, holder, is_at, take, writer_is_dead
 
 Waiting = Callable[[str, float], None]
 """Called at every look with who holds the lease and for how many seconds that has been waited for; may raise."""
@@ -34,10 +34,7 @@ class Lease:
     @property
     def lost(self) -> bool:
         """Whether somebody took it over: what this holder builds is then built twice."""
-        try:
-            return not os.path.samestat(os.fstat(self._descriptor), self.path.stat())
-        except OSError:
-            return True
+        return not is_at(self._descriptor, self.path)
 
     def renew(self) -> None:
         with suppress(OSError):  # of a volume in trouble, which whoever writes will meet as well
@@ -69,7 +66,7 @@ def acquire(path: Path, patience: Patience, done: Callable[[], T | None], waitin
         if seen != watched:
             watched, since = seen, patience.clock()
         unchanged = patience.clock() - since
-        if unchanged >= patience.lapse_seconds or _is_abandoned(path, seen, unchanged, patience):
+        if unchanged >= patience.lapse_seconds or _is_abandoned(path, patience):
             _take_away(path, seen)
             continue
         if waiting:
@@ -86,7 +83,10 @@ def _create(path: Path) -> Lease | None:
     try:
         os.fchmod(descriptor, 0o660)
         take(descriptor)
-        return Lease(path, descriptor)
+        if is_at(descriptor, path):
+            return Lease(path, descriptor)
+        os.close(descriptor)  # somebody cleared it up between its making and its locking
+        return None
     except BaseException:
         with suppress(OSError):
             path.unlink(missing_ok=True)
@@ -102,10 +102,7 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def _is_abandoned(path: Path, seen: bytes, unchanged: float, patience: Patience) -> bool:
-    """A holder locks its lease before it writes into it: what is empty may not be locked yet."""
-    if not seen and unchanged < patience.poll_seconds:
-        return False
+def _is_abandoned(path: Path, patience: Patience) -> bool:
     with writer_is_dead(path, patience) as dead:
         return dead
 

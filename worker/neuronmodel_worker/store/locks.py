@@ -47,7 +47,7 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = _create(path)
+        self._descriptor = create_locked(path)
         with suppress(OSError):
             os.fchmod(self._descriptor, 0o660)
         os.write(self._descriptor, json.dumps(holder()).encode())
@@ -76,19 +76,29 @@ def boot_id() -> str:
         return ""
 
 
-def _create(path: Path) -> int:
+def create_locked(path: Path) -> int:
+    """A file that is locked, where the file system has locks, until its descriptor is closed.
+
+    Who clears up may take and remove it between its making and its locking; then it is made anew.
+    """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
         try:
             take(descriptor)
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
+            if is_at(descriptor, path):
                 return descriptor
-        except FileNotFoundError:
-            pass  # somebody cleared it up between its making and its locking
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether what is open has that name, and is no link to what has."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError:
+        return False
 
 
 def take(descriptor: int) -> bool:

@@ -24,12 +24,12 @@ from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, Artifa
 from neuronmodel_worker.store import explain
 from neuronmodel_worker.store.checks import THREADS, Progress, all_problems, full_problems
 from neuronmodel_worker.store.collection import Collected, Item, Policy, in_order, would_make_room
-from neuronmodel_worker.store.files import make_directory, nbytes_below, remove_tree, write_whole
+from neuronmodel_worker.store.files import TEMPORARY, make_directory, nbytes_below, remove_tree, write_whole
 from neuronmodel_worker.store.keys import KINDS, Kind
 from neuronmodel_worker.store.leases import Lease, Waiting, acquire
-from neuronmodel_worker.store.locks import Patience, writer_is_dead
+from neuronmodel_worker.store.locks import Patience, is_at, writer_is_dead
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest, SealedSet, read_checked, read_manifest
-from neuronmodel_worker.store.references import References
+from neuronmodel_worker.store.references import REFERENCES, References
 from neuronmodel_worker.store.staging import (
     WEIGHTS,
     Staging,
@@ -85,6 +85,7 @@ class Store:
                 for name in (STAGING, QUARANTINE):  # now: on a full volume nothing can be made, and has to be removed
                     make_directory(root / name)
                 remove_leftovers(root / STAGING, self.patience, self._is_there)
+                self._remove_unfinished()
 
     def path(self, kind: Kind, key: str) -> Path:
         return self.root / kind / key
@@ -110,7 +111,7 @@ class Store:
                 try:
                     return self._check(place, kind, key, verification, progress)
                 except ArtifactDamaged as damage:
-                    if not _is_at(place.descriptor, place.directory):
+                    if not is_at(place.descriptor, place.directory):
                         continue  # it was another one's turn while we looked
                     if self.read_only:
                         raise
@@ -161,7 +162,7 @@ class Store:
                 if place is None:
                     return []
                 found = all_problems(place.directory, kind, key, full, progress, threads)
-                if not _is_at(place.descriptor, place.directory):
+                if not is_at(place.descriptor, place.directory):
                     continue
                 if found and quarantine:
                     more = f", and {len(found) - 1} more" if found[1:] else ""
@@ -187,7 +188,7 @@ class Store:
             except FileNotFoundError:  # another one was quicker
                 told.unlink(missing_ok=True)
                 return
-            if not _is_at(place.descriptor, apart):  # and has put a good one there since
+            if not is_at(place.descriptor, apart):  # and has put a good one there since
                 self._put_back(apart, place.directory)
                 told.unlink(missing_ok=True)
                 return
@@ -355,8 +356,6 @@ class Store:
         makes the room that it wants."""
         free, gone = free_bytes(self.root), list[Item]()
         with writing_to(self.root):
-            if not policy.dry_run:
-                self._remove_old_leases()
             for item in in_order(self.items(policy.keep, policy.without)):
                 old = policy.older_than_seconds is not None and policy.now() - item.since >= policy.older_than_seconds
                 if (old or free < policy.want_bytes) and (policy.dry_run or self._remove(item)):
@@ -448,13 +447,12 @@ class Store:
         directory.rename(apart)
         return apart
 
-    def _remove_old_leases(self) -> None:
-        """Of writers that died, whose sets nobody built since."""
-        for path in sorted((self.root / LEASES).glob("*")):
-            with suppress(FileNotFoundError):
-                old = time.time() - path.stat().st_mtime > self.patience.silent_seconds
-                with writer_is_dead(path, self.patience) as dead:
-                    if old and dead:
+    def _remove_unfinished(self) -> None:
+        """Small files whose writers died before they had their names, and leases whose holders did."""
+        for pattern in (f"*/{TEMPORARY}*", f"{REFERENCES}/*/{TEMPORARY}*", f"{LEASES}/*"):
+            for path in sorted(self.root.glob(pattern)):
+                with suppress(FileNotFoundError), writer_is_dead(path, self.patience) as dead:
+                    if dead:
                         path.unlink()
 
     def _is_there(self, kind: Kind, key: str) -> bool:
@@ -480,13 +478,6 @@ def suppress_full() -> Iterator[None]:
 def _without(item: Item, removed: set[str]) -> Item:
     owners = tuple(each for each in item.owners if each not in removed)
     return item if owners == item.owners else replace(item, owners=owners, since=time.time())
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except FileNotFoundError:
-        return False
 
 
 @contextmanager
