@@ -40,7 +40,7 @@ def test_server_side_apply_changes_a_field_and_changes_it_back(models: Models, k
     apply(kubectl, models, SMOL)
     spec = models.get("smol")["spec"]
     assert set(spec["model"]["source"]) == {"persistentVolumeClaim"}
-    assert set(spec["artifacts"]) == {"template", "retention"}
+    assert set(spec["artifacts"]) == {"template", "retention", "verification"}
 
 
 def test_kubectl_apply_switches_a_member_of_a_union(models: Models, kubectl: Kubectl) -> None:
@@ -83,7 +83,7 @@ def test_unset_fields_that_depend_on_others_are_not_stored(models: Models) -> No
         "model": {"source": {"persistentVolumeClaim": {"claimName": "models"}}},
         "engine": "Neuron",
         "parallelism": {"tensorParallelDegree": 4, "startRank": 0},
-        "artifacts": {"template": {"size": "10Gi"}, "retention": "Retain"},
+        "artifacts": {"template": {"size": "10Gi"}, "retention": "Retain", "verification": "Quick"},
         "serving": {"port": 8000, "replicas": 1, "startTimeoutSeconds": 3600},
         "suspend": False,
     }

@@ -139,4 +139,4 @@ def test_kubectl_get_shows_what_matters(models: Models, kubectl: Kubectl) -> Non
     assert head.split() == ["NAME", "READY", "REASON", "STRATEGY", "CACHE", "LOAD", "NODE", "AGE"]
     assert line.split()[:-1] == ["smol", "Unknown", "Loading", "ShardOnLoad", "Miss", "12.3s", "trn2"]
     wide = kubectl(*get, "--output=wide").splitlines()[0].split()
-    assert wide[len(head.split()) :] == ["PHASE", "ENGINE", "TP", "REPLICAS", "ENDPOINT", "IMAGE", "MESSAGE"]
+    assert wide[len(head.split()) :] == ["PHASE", "ENGINE", "TP", "REPLICAS", "ENDPOINT", "TIER", "IMAGE", "MESSAGE"]
