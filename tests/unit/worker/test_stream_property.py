@@ -121,7 +121,7 @@ def test_any_plan_streams_to_what_the_rules_say(family: str, data: st.DataObject
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), sizes=SIZES)
 def test_any_plan_is_sealed_rank_by_rank_to_the_same(family: str, data: st.DataObject, sizes: Sizes) -> None:
     with drawn(data.draw(cases(family))) as (plan, expected, directory):
