@@ -111,7 +111,7 @@ def as_it_was() -> Iterator[None]:
 
 def returned(result: dict[str, Any]) -> dict[str, Any]:
     """What the operator puts into a serving worker's configuration."""
-    return {name: result.get(name) for name in ("compiledKey", "shardsKey", "sourceFingerprint")}
+    return {name: result.get(name) for name in ("compiledKey", "shardsKey", "sourceFingerprint", "sourceContent")}
 
 
 @dataclass(frozen=True)

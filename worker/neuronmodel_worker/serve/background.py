@@ -54,12 +54,13 @@ class Background:
     JOIN_SECONDS: Final = 10.0
 
     def __init__(self) -> None:
-        self._work: list[Work] = []
+        self._work: list[tuple[Work, Callable[[], None]]] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def later(self, work: Work) -> None:
-        self._work.append(work)
+    def later(self, work: Work, otherwise: Callable[[], None] = lambda: None) -> None:
+        """`otherwise` is called instead where the worker ends before it comes to that."""
+        self._work.append((work, otherwise))
 
     def begin(self, busy: Callable[[], bool]) -> None:
         if self._work:
@@ -69,21 +70,25 @@ class Background:
 
     def _run(self, courtesy: Courtesy) -> None:
         without_haste()
-        while self._work:
-            work = self._work.pop(0)
+        while self._work and not self._stop.is_set():
+            work, _ = self._work.pop(0)
             try:
-                courtesy.wait()
                 work(courtesy)
             except Stopped:
                 return
             except Exception:
                 log.exception("work in the background failed")
 
+    def ask_to_stop(self) -> None:
+        self._stop.set()
+
     def stop(self) -> None:
         """Returns when the thread has ended, or after a while: a disk may take its time for a sync."""
-        self._stop.set()
+        self.ask_to_stop()
         if self._thread:
             self._thread.join(self.JOIN_SECONDS)
+        while self._work:
+            self._work.pop()[1]()
 
 
 def without_haste() -> None:

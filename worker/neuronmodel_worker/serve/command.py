@@ -11,35 +11,28 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from neuronmodel_api.config import Strategy, WorkerConfig
-from neuronmodel_worker.artifacts import Wanted, wanted_artifacts
-from neuronmodel_worker.engines import CompiledModel, Engine, LoadedModel, Sampling, open_engine
-from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsOutdated, SourceChanged
+from neuronmodel_api.config import WorkerConfig
+from neuronmodel_worker.engines import LoadedModel, Sampling
 from neuronmodel_worker.lifecycle import Run
-from neuronmodel_worker.plan import Plan
-from neuronmodel_worker.prepare import disk_rates, open_source
 from neuronmodel_worker.serve.admin import PortTaken, admin_server
 from neuronmodel_worker.serve.api import Api
+from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.generation import Generation
 from neuronmodel_worker.serve.keys import ApiKey
+from neuronmodel_worker.serve.loading import Loading, open_tier
 from neuronmodel_worker.serve.metrics import Metrics
-from neuronmodel_worker.serve.text import Text, load_text
-from neuronmodel_worker.store import COMPILED, SHARDS, Kind, SealedSet, Store
-from neuronmodel_worker.stream import WEIGHTS, RankTensor, TensorSink, Transferred, read_rank_files, run
+from neuronmodel_worker.serve.text import Text
 
 log = logging.getLogger(__name__)
 
 # How long kube-proxy and clients may need to learn that this endpoint is going.
 LINGER_SECONDS = 2.0
 POLL_SECONDS = 0.05
-
-Ranks = list[dict[str, RankTensor]]
 
 
 def serve(job: Run) -> None:
@@ -48,91 +41,17 @@ def serve(job: Run) -> None:
         with job.clock.phase("LibrariesImported"):
             job.use_scratch()
             key = ApiKey(Path(job.config.api_key_file)) if job.config.api_key_file else None
-        loading = Loading(job)
-        model, text = loading.model(), loading.text()
-        with job.clock.phase("WarmedUp"):
-            model.warm_up()
-        asyncio.run(_answer(job, model, text, metrics, key))
-
-
-@dataclass
-class Loading:
-    """From the source and the sealed sets to a model that answers."""
-
-    job: Run
-
-    def model(self) -> LoadedModel:
-        with self.job.clock.phase("SourceOpened"):
-            plan = open_source(self.job)
-            check_fingerprint(self.job, plan)
-        with self.job.clock.phase("EngineImported"):
-            engine = open_engine(self.job.config.engine)
-            engine.import_framework()
-        with self.job.clock.phase("CompiledLoaded"):
-            self._store = Store(self.job.artifacts, read_only=True)
-            compiled_key, shards_key = self._keys(plan, engine)
-            compiled = engine.open(self._find(COMPILED, compiled_key).directory)
-        return self._hand_over(compiled, self._ranks(plan, shards_key))
-
-    def _keys(self, plan: Plan, engine: Engine) -> tuple[str, str | None]:
-        """What prepare would return. Raises ArtifactsOutdated when that is not what it did return to the operator."""
-        wanted = wanted_artifacts(self.job.config, plan, engine)
-        if self.job.config.compiled_key:
-            check_prepared(self.job, wanted)
-        return wanted.compiled_key, wanted.shards_key
-
-    def _find(self, kind: Kind, key: str) -> SealedSet:
-        found = self._store.find(kind, key)
-        if found is None:
-            raise ArtifactDamaged(self._store.path(kind, key), "it is not there")
-        return found
-
-    def _ranks(self, plan: Plan, shards_key: str | None) -> Ranks:
-        if self.job.config.strategy is Strategy.SHARD_ON_LOAD:
-            return self._slice(plan)
-        if shards_key is None:
-            raise ArtifactDamaged(self._store.root, "no key of shards was given for ShardOnCompile")
-        return self._read(plan, self._find(SHARDS, shards_key))
-
-    def _slice(self, plan: Plan) -> Ranks:
-        with self.job.clock.phase("Sharded", plan.source_bytes) as phase:
-
-            def progress(transferred: Transferred) -> None:
-                phase.reach(transferred.bytes_read)
-
-            sink = TensorSink()
-            self.job.clock.measured(disk_rates(run(plan, sink, progress)))
-        return sink.tensors
-
-    def _read(self, plan: Plan, shards: SealedSet) -> Ranks:
-        with self.job.clock.phase("Read", shards.nbytes) as phase:
-
-            def progress(transferred: Transferred) -> None:
-                phase.reach(transferred.bytes_read)
-
-            return read_rank_files(shards.directory / WEIGHTS, plan.ranks, progress, sealed=shards.files(under=WEIGHTS))
-
-    def _hand_over(self, compiled: CompiledModel, ranks: Ranks) -> LoadedModel:
-        with self.job.clock.phase("DeviceLoaded"):
-            return compiled.load(ranks)
-
-    def text(self) -> Text:
-        with self.job.clock.phase("TokenizerLoaded"):
-            return load_text(self.job.source, self.job.config.generation_config)
-
-
-def check_fingerprint(job: Run, plan: Plan) -> None:
-    expected, found = job.config.source_fingerprint, plan.checkpoint.fingerprint
-    if expected and expected != found:
-        raise SourceChanged(job.source, f"its fingerprint is {found}, and {expected} was prepared")
-
-
-def check_prepared(job: Run, wanted: Wanted) -> None:
-    prepared = job.config
-    if prepared.compiled_key != wanted.compiled_key:
-        raise ArtifactsOutdated("compiled model", prepared.compiled_key, wanted.compiled_key)
-    if prepared.shards_key != wanted.shards_key:
-        raise ArtifactsOutdated("set of shards", prepared.shards_key, wanted.shards_key)
+        tier, background = open_tier(job), Background()
+        try:
+            loading = Loading(job, background, tier)
+            model, text = loading.model(), loading.text()
+            with job.clock.phase("WarmedUp"):
+                model.warm_up()
+            asyncio.run(_answer(job, model, text, metrics, key, background))
+        finally:
+            background.stop()
+            if tier:
+                tier.close()
 
 
 def default_sampling(neuron_config: dict[str, Any]) -> Sampling:
@@ -151,7 +70,9 @@ def default_sampling(neuron_config: dict[str, Any]) -> Sampling:
     )
 
 
-async def _answer(job: Run, model: LoadedModel, text: Text, metrics: Metrics, key: ApiKey | None) -> None:
+async def _answer(
+    job: Run, model: LoadedModel, text: Text, metrics: Metrics, key: ApiKey | None, background: Background
+) -> None:
     config = job.config
     generation = Generation(model, text, metrics)
     api = Api(generation, config.served_name or config.name, default_sampling(config.neuron_config), metrics, key)
@@ -162,9 +83,11 @@ async def _answer(job: Run, model: LoadedModel, text: Text, metrics: Metrics, ke
     await runner.setup()
     site = await _open_port(runner, config)
     job.clock.ready()
+    background.begin(lambda: generation.busy)
     log.info("ready: %s answers on port %d", api.served_name, config.serving_port)
     await stop.wait()
     job.clock.draining()
+    background.ask_to_stop()
     api.draining = True
     await _drain(api, site, config.shutdown_seconds)
     await runner.cleanup()

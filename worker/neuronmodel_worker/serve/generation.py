@@ -48,8 +48,14 @@ class Generation:
         self._metrics = metrics
         self._max_waiting = max_waiting
         self._waiting = 0
+        self._answering = 0
         self._turns = asyncio.Semaphore(model.limits.batch_size)
         self._threads = ThreadPoolExecutor(model.limits.batch_size, thread_name_prefix="generate")
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is being computed; any thread may ask."""
+        return self._answering > 0
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -65,9 +71,11 @@ class Generation:
         finally:
             self._waiting -= 1
             self._metrics.waiting.set(self._waiting)
+        self._answering += 1
         try:
             yield
         finally:
+            self._answering -= 1
             self._turns.release()
 
     async def pieces(self, answer: Answer) -> AsyncGenerator[str, None]:

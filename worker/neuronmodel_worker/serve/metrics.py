@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from neuronmodel_api.report import Note, Sealing
 from neuronmodel_worker.report import StartClock
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -31,9 +32,38 @@ class StartCollector(Collector):
             seconds.add_metric((report.stage, phase.name), phase.milliseconds / 1000)
             if phase.bytes is not None:
                 moved.add_metric((report.stage, phase.name), phase.bytes)
+        tier = GaugeMetricFamily(
+            "neuronmodel_start_tier", "1 for the volume that this start loaded the weights from", labels=("tier",)
+        )
+        if report.tier:
+            tier.add_metric((report.tier,), 1.0)
         ready = GaugeMetricFamily("neuronmodel_ready", "1 when this worker answers requests")
         ready.add_metric((), float(report.state == "Ready"))
-        return seconds, moved, ready
+        return seconds, moved, tier, *_sealing(report.sealing), _notes(report.notes), ready
+
+
+def _sealing(sealing: Sealing | None) -> Iterable[GaugeMetricFamily]:
+    """Of a worker that seals behind; others have none of these."""
+    if sealing is None:
+        return
+    done = GaugeMetricFamily("neuronmodel_sealing_bytes", "Bytes of the shards that are written, sealed behind")
+    done.add_metric((), sealing.done)
+    total = GaugeMetricFamily("neuronmodel_sealing_total_bytes", "Bytes of the shards that are to be sealed behind")
+    total.add_metric((), sealing.total)
+    state = GaugeMetricFamily(
+        "neuronmodel_sealing_state", "1 for what the sealing of the shards has come to", labels=("state",)
+    )
+    state.add_metric((sealing.state,), 1.0)
+    yield from (done, total, state)
+
+
+def _notes(notes: Iterable[Note]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(
+        "neuronmodel_start_note", "1 for what the start noticed and went on in spite of", labels=("reason",)
+    )
+    for note in notes:
+        family.add_metric((note.reason,), 1.0)
+    return family
 
 
 class Metrics:

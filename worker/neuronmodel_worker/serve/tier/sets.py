@@ -23,19 +23,13 @@ def copied_set(tier: Tier, sealed: SealedSet) -> SealedSet | None:
     try:
         copied = Store(tier.root, read_only=True).find(SHARDS, sealed.key)
     except WorkerFailure as failure:
-        raise drop_damaged(tier, sealed.key, failure) from failure
+        tier.drop(SHARDS_COPY, sealed.key)
+        what = failure.what if isinstance(failure, ArtifactDamaged) else str(failure)
+        raise TierDamaged(directory, what) from failure
     if copied and copied.manifest != sealed.manifest:
         tier.drop(SHARDS_COPY, sealed.key)
         raise TierStale(directory, "the artifacts volume has another set under its key by now")
     return copied
-
-
-def drop_damaged(tier: Tier, key: str, failure: WorkerFailure) -> TierDamaged:
-    """Remove what turned out to be of no use."""
-    tier.drop(SHARDS_COPY, key)
-    return TierDamaged(
-        tier.path(SHARDS_COPY, key), failure.what if isinstance(failure, ArtifactDamaged) else str(failure)
-    )
 
 
 class SetCopy:

@@ -66,16 +66,12 @@ def copied_source(tier: Tier, checkpoint: Checkpoint) -> CopiedSource | None:
         record = Record.model_validate_json((directory / RECORD).read_bytes())
         copied = _opened(directory, checkpoint)
     except (OSError, ValidationError, WorkerFailure) as error:
-        raise drop_damaged(tier, key, _first_line(error)) from error
+        tier.drop(SOURCE_COPY, key)
+        raise TierDamaged(directory, _first_line(error)) from error
     if record.format > FORMAT or {record.fingerprint, copied.fingerprint} != {key}:
-        raise drop_damaged(tier, key, "its files are not those that were copied")
+        tier.drop(SOURCE_COPY, key)
+        raise TierDamaged(directory, "its files are not those that were copied")
     return CopiedSource(copied, record)
-
-
-def drop_damaged(tier: Tier, key: str, what: str) -> TierDamaged:
-    """Remove what turned out to be of no use."""
-    tier.drop(SOURCE_COPY, key)
-    return TierDamaged(tier.path(SOURCE_COPY, key), what)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,116 @@
+"""Writes the shards of a model that answers already: the rank tensors are held until every rank's file is sealed.
+
+With an engine that shares their memory (the CPU engine does) that costs none; with another one it takes as much as the
+shards are big, until the set is sealed or its sealing has failed. What is sealed when the worker ends stays, rank file
+by rank file, and the next start takes it over.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from neuronmodel_api.report import MAX_NOTE, Sealing, SealingState
+from neuronmodel_worker.artifacts import Wanted, rank_metadata
+from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.lifecycle import Run
+from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.serve.background import Courtesy, Stopped
+from neuronmodel_worker.store import SHARDS, Staging, Store
+from neuronmodel_worker.store.sources import SOURCE_FILE, Stats, file_stats, source_document
+from neuronmodel_worker.stream import (
+    WEIGHTS,
+    ContentDigests,
+    RankTensor,
+    Transferred,
+    rank_file_name,
+    write_rank_files,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class SealingBehind:
+    """`content` is the source's. To be made before the source is read; `digests` is the tap that sees it read."""
+
+    job: Run
+    plan: Plan
+    wanted: Wanted
+    key: str
+    content: str
+    digests: ContentDigests = field(default_factory=ContentDigests)
+    tensors: Sequence[dict[str, RankTensor]] = ()
+
+    def __post_init__(self) -> None:
+        self._stats: Stats = file_stats(self.plan.checkpoint)
+        self._sealing = Sealing(state=SealingState.PENDING, total=self.plan.output_bytes)
+
+    def hold(self, tensors: Sequence[dict[str, RankTensor]]) -> None:
+        """From now on, until `seal` has ended."""
+        self.tensors = tensors
+        self._tell()
+
+    def seal(self, courtesy: Courtesy) -> None:
+        """Work of the background. A failure is told in the report, and the model goes on answering."""
+        self._tell(state=SealingState.WRITING, started_at=datetime.now(UTC))
+        try:
+            self._seal(courtesy)
+            self._tell(state=SealingState.SEALED, done=self._sealing.total, ended_at=datetime.now(UTC))
+        except Stopped:
+            self._tell(message="The worker was told to stop. The next start takes over the rank files that are sealed.")
+            raise
+        except (WorkerFailure, OSError) as failure:
+            self._failed(str(failure))
+        except Exception as error:
+            log.exception("sealing behind failed")
+            self._failed(
+                f"{type(error).__name__}: {error}. This is a mistake in the worker; its log has the traceback."
+            )
+        finally:
+            self.tensors = ()
+
+    def _seal(self, courtesy: Courtesy) -> None:
+        def waiting(holder: str, seconds: float) -> None:
+            self._tell(state=SealingState.PENDING, message=f"The same shards are being written by {holder}.")
+            courtesy.wait()
+
+        with Store(self.job.artifacts).build(SHARDS, self.key, waiting) as work:
+            if work.present is None:
+                self._tell(state=SealingState.WRITING, message="")
+                self._write(work.staging, courtesy)
+
+    def _write(self, staging: Staging, courtesy: Courtesy) -> None:
+        adopted = [i for i, rank in enumerate(self.plan.ranks) if rank_file_name(rank) in staging.adopted]
+        before = len(adopted) * self.plan.rank_bytes
+
+        def progress(transferred: Transferred) -> None:
+            self._tell(done=before + transferred.bytes_written)
+
+        self._tell(done=before)
+        write_rank_files(
+            staging.directory / WEIGHTS,
+            self.plan,
+            self.tensors,
+            metadata=rank_metadata(self.key),
+            seal=staging.seal_rank,
+            progress=progress,
+            wait=courtesy.wait,
+            rank_indices=[i for i in range(len(self.plan.ranks)) if i not in adopted],
+        )
+        checkpoint = self.plan.checkpoint
+        document = source_document(checkpoint, self.content, self._stats, self.digests.pieces())
+        (staging.directory / SOURCE_FILE).write_bytes(document)
+        staging.seal(self.wanted.shards_manifest(self.plan))
+
+    def _failed(self, what: str) -> None:
+        message = f"The shards could not be sealed, and the next start shards the checkpoint again: {what}"
+        log.warning(message)
+        self._tell(state=SealingState.FAILED, message=message, ended_at=datetime.now(UTC))
+        self.job.clock.note("SealingFailed", message)
+
+    def _tell(self, **changes: object) -> None:
+        if isinstance(message := changes.get("message"), str) and len(message) > MAX_NOTE:
+            changes["message"] = message[: MAX_NOTE - 1] + "…"
+        self._sealing = self._sealing.model_copy(update=changes)
+        self.job.clock.sealing(self._sealing)

@@ -1,0 +1,236 @@
+"""The ways in which a start gets its rank tensors: from sealed shards, or from the checkpoint that it shards itself.
+
+Both read the scratch volume where it has a good copy, and otherwise make one on the way. What is wrong with a copy is
+noted, and the volume behind it is read instead.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from neuronmodel_api.config import Verification
+from neuronmodel_api.report import DiskRates
+from neuronmodel_worker import probe
+from neuronmodel_worker.checkpoint import Checkpoint, TensorSource
+from neuronmodel_worker.failures import ArtifactDamaged, SourceChanged, SourceUnreadable, WorkerFailure
+from neuronmodel_worker.lifecycle import Run
+from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.report import Phase
+from neuronmodel_worker.serve.background import Background, Courtesy
+from neuronmodel_worker.serve.tier import Tier, TierTrouble
+from neuronmodel_worker.serve.tier.sets import SetCopy, copied_set
+from neuronmodel_worker.serve.tier.source import CopiedSource, SourceCopy, copied_source
+from neuronmodel_worker.serve.tier.trouble import TierDamaged, TierUnwritable
+from neuronmodel_worker.serve.tier.volume import SHARDS_COPY, SOURCE_COPY, CopyKind
+from neuronmodel_worker.store import SealedSet
+from neuronmodel_worker.stream import (
+    WEIGHTS,
+    ContentDigests,
+    RankTensor,
+    StreamResult,
+    Tap,
+    TensorSink,
+    Transferred,
+    read_rank_files,
+    run,
+)
+from neuronmodel_worker.stream.numbers import Array
+
+log = logging.getLogger(__name__)
+
+Ranks = list[dict[str, RankTensor]]
+Found = TypeVar("Found")
+Made = TypeVar("Made", SetCopy, SourceCopy)
+
+
+@dataclass
+class Weights:
+    """`tier` is None where the scratch volume keeps no copies."""
+
+    job: Run
+    background: Background
+    tier: Tier | None = None
+    _scratch_rates: DiskRates | None = None
+
+    @property
+    def full(self) -> bool:
+        return self.job.config.verification is Verification.FULL
+
+    # Sealed shards.
+
+    def read(self, plan: Plan, shards: SealedSet) -> Ranks:
+        """Raises ArtifactDamaged where the artifacts volume's own files are not what was sealed."""
+        with self.job.clock.phase("Read", shards.nbytes) as phase:
+            copied = self._of_tier(lambda tier: copied_set(tier, shards))
+            if copied and (ranks := self._read_copied(plan, copied, phase)):
+                return ranks
+            with self._made_beside(self._of_tier(lambda tier: SetCopy.begin(tier, shards))) as copy:
+                return self._read_set(plan, shards, phase, copy)
+
+    def _read_copied(self, plan: Plan, copied: SealedSet, phase: Phase) -> Ranks | None:
+        try:
+            return self._read_set(plan, copied, phase, None)
+        except WorkerFailure as failure:
+            what = failure.what if isinstance(failure, ArtifactDamaged) else str(failure)
+            self._drop(SHARDS_COPY, copied.key, what)
+            return None
+
+    def _read_set(self, plan: Plan, shards: SealedSet, phase: Phase, copy: SetCopy | None) -> Ranks:
+        def progress(transferred: Transferred) -> None:
+            phase.reach(transferred.bytes_read)
+
+        began = time.monotonic()
+        sealed = shards.files(under=WEIGHTS)
+        ranks = read_rank_files(
+            shards.directory / WEIGHTS, plan.ranks, progress, sealed=sealed, full=self.full, copy=copy
+        )
+        seconds = time.monotonic() - began
+        rates = DiskRates(read_bytes_per_second=_rate(sum(file.nbytes for file in sealed.values()), seconds))
+        if self._is_of_tier(shards.directory):
+            self._served_from_scratch(rates)
+        else:
+            self.job.clock.served_from("Artifacts")
+            self._measured(rates, self.job.artifacts)
+        return ranks
+
+    # The checkpoint.
+
+    def copied_source(self, checkpoint: Checkpoint) -> CopiedSource | None:
+        return self._of_tier(lambda tier: copied_source(tier, checkpoint))
+
+    def shard(self, plan: Plan, copied: CopiedSource | None, plan_of_source: Callable[[], Plan]) -> Ranks:
+        """`plan` reads the copy, if there is one; `plan_of_source` gives the one that reads the source itself."""
+        with self.job.clock.phase("Sharded", plan.source_bytes) as phase:
+            if copied:
+                if ranks := self._shard_copied(plan, copied, phase):
+                    return ranks
+                plan = plan_of_source()
+            digests = ContentDigests()
+            with self._made_beside(
+                self._of_tier(lambda tier: SourceCopy.begin(tier, plan.checkpoint, digests))
+            ) as copy:
+                return self._run(plan, phase, Taps(digests, copy) if copy else None)
+
+    def shard_with(self, plan: Plan, tap: Tap) -> Ranks:
+        """From the source itself, for shards that are sealed behind."""
+        with self.job.clock.phase("Sharded", plan.source_bytes) as phase:
+            return self._run(plan, phase, tap)
+
+    def _shard_copied(self, plan: Plan, copied: CopiedSource, phase: Phase) -> Ranks | None:
+        digests = ContentDigests() if self.full else None
+        try:
+            ranks = self._run(plan, phase, digests)
+            differing = copied.first_difference(digests.pieces()) if digests else None
+        except (SourceChanged, SourceUnreadable) as failure:
+            differing = str(failure)
+        if differing is None:
+            return ranks
+        self._drop(SOURCE_COPY, plan.checkpoint.fingerprint, differing)
+        return None
+
+    def _run(self, plan: Plan, phase: Phase, tap: Tap | None) -> Ranks:
+        def progress(transferred: Transferred) -> None:
+            phase.reach(transferred.bytes_read)
+
+        sink = TensorSink()
+        rates = _rates(run(plan, sink, progress, tap=tap))
+        if self._is_of_tier(plan.checkpoint.path):
+            self._served_from_scratch(rates)
+        else:
+            self.job.clock.served_from("Source")
+            self._measured(rates, None)
+        return sink.tensors
+
+    # The tier.
+
+    def _of_tier(self, ask: Callable[[Tier], Found | None]) -> Found | None:
+        """None too where the tier is in trouble, which is noted."""
+        if self.tier is None:
+            return None
+        try:
+            return ask(self.tier)
+        except TierTrouble as trouble:
+            self._note(trouble)
+        except OSError as error:
+            self._note(TierUnwritable(self.tier.root, error))
+        return None
+
+    def _drop(self, kind: CopyKind, key: str, what: str) -> None:
+        def drop(tier: Tier) -> None:
+            tier.drop(kind, key)
+            raise TierDamaged(tier.path(kind, key), what)
+
+        self._of_tier(drop)
+
+    def _note(self, trouble: TierTrouble) -> None:
+        log.warning(str(trouble))
+        self.job.clock.note(trouble.reason, str(trouble))
+
+    def _is_of_tier(self, directory: Path) -> bool:
+        return self.tier is not None and directory.is_relative_to(self.tier.root)
+
+    @contextmanager
+    def _made_beside(self, copy: Made | None) -> Iterator[Made | None]:
+        """A copy that is made while what it copies is read, and finished when the model answers."""
+        try:
+            yield copy
+        except BaseException:
+            if copy:
+                copy.give_up()
+            raise
+        if copy:
+            self.background.later(lambda courtesy: self._finish(copy, courtesy), otherwise=copy.give_up)
+
+    def _finish(self, copy: Made, courtesy: Courtesy) -> None:
+        def finish(_: Tier) -> None:
+            copy.finish(courtesy.wait)
+
+        self._of_tier(finish)
+
+    # What disks can do.
+
+    def probe_scratch_later(self) -> None:
+        """At most once a day."""
+        if self.tier:
+            self.background.later(lambda _: self._probe_scratch())
+
+    def _probe_scratch(self) -> None:
+        found = probe.kept_probe(self._scratch)
+        if found and self._scratch_rates:
+            self.job.clock.measured(found.beside(self._scratch_rates))
+
+    @property
+    def _scratch(self) -> Path:
+        return Path(self.job.config.scratch_path)
+
+    def _served_from_scratch(self, rates: DiskRates) -> None:
+        self.job.clock.served_from("Scratch")
+        self._scratch_rates = rates
+        self._measured(rates, self._scratch)
+
+    def _measured(self, rates: DiskRates, volume: Path | None) -> None:
+        known = probe.known_probe(volume) if volume else None
+        self.job.clock.measured(known.beside(rates) if known else rates)
+
+
+class Taps:
+    """Several that are shown the same bytes."""
+
+    def __init__(self, *taps: Tap) -> None:
+        self._taps = taps
+
+    def saw(self, source: TensorSource, start: int, data: Array) -> None:
+        for tap in self._taps:
+            tap.saw(source, start, data)
+
+
+def _rates(streamed: StreamResult) -> DiskRates:
+    return DiskRates(read_bytes_per_second=_rate(streamed.bytes_read, streamed.busy_reading_seconds))
+
+
+def _rate(nbytes: int, seconds: float) -> int | None:
+    return round(nbytes / seconds) if nbytes and seconds > 0 else None
