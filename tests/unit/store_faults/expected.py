@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from tests.generated import DTYPES, values
 from tests.model_cases import decoder_tensors
@@ -61,24 +62,30 @@ def rank_file(content: bytes) -> RankFile:
     return RankFile(content[: 8 + length], metadata, tensors)
 
 
+KIND = "kind-of-values"
+"""A file beside the checkpoint that says how its weights were made."""
+
+
+def source_arrays(source: Path) -> dict[str, NDArray[Any]]:
+    config, kind = json.loads((source / "config.json").read_text()), int((source / KIND).read_text())
+    return {
+        name: values(name, shape, "bfloat16", kind).view(NUMPY["bfloat16"]) for name, shape in decoder_tensors(config)
+    }
+
+
 @cache
 def expected_ranks(source: Path, flags: str) -> list[Tensors]:
     """What the rules make of that source, whose weights are as tests.generated writes them; `flags` as JSON."""
-    config, kind = json.loads((source / "config.json").read_text()), weights_kind(source)
-    arrays = {
-        name: values(name, shape, "bfloat16", kind).view(NUMPY["bfloat16"]) for name, shape in decoder_tensors(config)
-    }
+    config, arrays = json.loads((source / "config.json").read_text()), source_arrays(source)
     return [
         {name: (SAFETENSORS[a.dtype], list(a.shape), a.tobytes()) for name, a in rank.items()}
         for rank in reference_shards(config, json.loads(flags), arrays)
     ]
 
 
-KIND = "kind-of-values"
-
-
-def weights_kind(source: Path) -> int:
-    return int((source / KIND).read_text())
+def rank_path(directory: Path, rank: int) -> Path:
+    """In a set of shards."""
+    return directory / "weights" / f"tp{rank}_sharded_checkpoint.safetensors"
 
 
 def check_sets(root: Path, shards: Mapping[str, Model]) -> dict[tuple[str, str], Path]:
@@ -134,13 +141,31 @@ def _check_ranks(directory: Path, contents: Mapping[str, bytes], model: Model) -
     for name, rank in names.items():
         if rank_file(contents[name]).tensors != expected[rank]:
             raise Unsound(f"{directory}/{name} has other tensors than rank {rank}")
+    if "source.json" in contents:
+        _check_source(directory, json.loads(contents["source.json"]), model)
+
+
+def _check_source(directory: Path, document: Mapping[str, Any], model: Model) -> None:
+    """The digests in source.json cover every byte of every tensor, and are those of the bytes."""
+    arrays = source_arrays(model.source)
+    if document["tensors"].keys() != arrays.keys():
+        raise Unsound(f"{directory}: source.json names other tensors")
+    for name, pieces in document["tensors"].items():
+        data, end = arrays[name].tobytes(), 0
+        for start, nbytes, digest in pieces:
+            if (start, digest) != (end, xxhash.xxh3_128_hexdigest(data[start : start + nbytes])):
+                raise Unsound(f"{directory}: source.json is wrong about {name} from byte {end} on")
+            end += nbytes
+        if end != len(data):
+            raise Unsound(f"{directory}: source.json ends in the middle of {name}")
 
 
 def remains(root: Path) -> list[str]:
-    """What is on a store, beside sets, references, quarantine and what is kept about sources and volumes."""
-    unfinished = [path for path in root.rglob("*") if path.name.endswith((".partial", ".tmp"))]
+    """What is on a store that no set, no reference, nothing put apart and no record needs. What a probe left is not
+    counted: it goes with the probes of nodes that are no more."""
+    hidden = [path for path in root.rglob(".*") if path.parent != root / "probes"]
     under_way = [path for name in ("staging", "leases") for path in (root / name).rglob("*")]
-    return sorted({path.relative_to(root).as_posix() for path in [*unfinished, *under_way]})
+    return sorted({path.relative_to(root).as_posix() for path in [*hidden, *under_way]})
 
 
 def sealed_ranks(root: Path) -> dict[str, int]:
@@ -148,5 +173,6 @@ def sealed_ranks(root: Path) -> dict[str, int]:
     return {
         path.name: path.stat().st_ino
         for seal in (root / "staging").glob("shards-*/seals/*.json")
-        for path in (seal.parents[1] / "weights").glob(f"{seal.stem}_sharded_checkpoint.safetensors")
+        for path in [seal.parents[1] / "weights" / seal.stem]
+        if path.exists()
     }

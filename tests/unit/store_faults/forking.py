@@ -1,6 +1,7 @@
 """A process that has imported everything and forks a child for each piece of work: starting Python would take longer
 than the work. It is no thread's parent, so forking it is safe."""
 
+import gc
 import os
 import pickle
 import subprocess
@@ -75,4 +76,5 @@ if __name__ == "__main__":
     # What prints to stdout must not reach the answers.
     own = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    gc.freeze()
     _serve(sys.stdin.buffer, own)

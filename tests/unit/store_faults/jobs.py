@@ -3,21 +3,24 @@
 Each is a function of a module, so that a fork server can be asked for it.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from neuronmodel_api.config import WorkerConfig
+from neuronmodel_api import names
+from neuronmodel_api.config import Engine, WorkerConfig
 from neuronmodel_api.report import Result, Stage
-from neuronmodel_worker.artifacts import wanted_artifacts
+from neuronmodel_worker import probe, stream
 from neuronmodel_worker.engines import CompiledModel, Steps
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.plan import Plan
-from neuronmodel_worker.prepare import Preparation, open_source
+from neuronmodel_worker.prepare import Preparation, open_source, preparation, room
 from neuronmodel_worker.report import FirstLine, StartClock
-from neuronmodel_worker.store import Store
+from neuronmodel_worker.store import Patience, Policy, Store, sets
 
 GRAPH = {"graph.bin": b"a graph of no weights" * 300, "notes.json": b'{"compiler": "stand-in"}'}
 
@@ -62,6 +65,7 @@ class Model:
             name=self.name,
             uid=f"uid-{self.name}",
             spec_hash="0",
+            engine=Engine.CPU,
             source_path=str(self.source),
             neuron_config=dict(self.flags),
             artifacts_path=str(self.root),
@@ -76,23 +80,37 @@ class Failed:
     free_bytes: int | None = None
 
 
-def prepare(model: Model) -> Result | Failed:
-    """`neuronmodel prepare`."""
-    config = model.config()
+def prepare(model: Model, patience: Patience | None = None) -> Result | Failed:
+    """`neuronmodel prepare`, with little of what only takes time: small probes, and rank files that are sealed one
+    after the other however small they are. Changes its process for good."""
+    sets.Patience = lambda: patience or Patience()  # type: ignore[assignment, misc]
+    probe.KEPT_MAX_BYTES = 0
+    room.COMPILED_ALLOWANCE[Engine.CPU] = 1 << 16
+    preparation.run = partial(stream.run, sizes=stream.Sizes(seal_bytes=1), threads=2)
     try:
-        job = Run(config, StartClock(Stage.PREPARE, FirstLine.now()))
-        plan, engine = open_source(job), StandInEngine()
-        return Preparation(job, plan, engine, wanted_artifacts(config, plan, engine)).result()
+        job = Run(model.config(), StartClock(Stage.PREPARE, FirstLine.now()))
+        return Preparation(job, open_source(job), StandInEngine()).result()
     except WorkerFailure as failure:
-        return Failed(
-            failure.reason,
-            str(failure),
-            getattr(failure, "needed_bytes", None),
-            getattr(failure, "free_bytes", None),
-        )
+        return told(failure)
+
+
+def unsynced(job: Callable[[Model], Any], model: Model) -> Any:
+    """The job without waiting for disks: what syncs are for is tested elsewhere. Changes its process for good."""
+    os.fsync = lambda descriptor: None
+    return job(model)
+
+
+def told(failure: WorkerFailure) -> Failed:
+    needed, free = (getattr(failure, name, None) for name in ("needed_bytes", "free_bytes"))
+    return Failed(failure.reason, str(failure), needed, free)
 
 
 def clean_up(model: Model) -> list[str]:
     """`neuronmodel cleanup`: the keys whose sets were removed."""
     store = Store(model.root)
-    return store.remove_unreferenced(store.unrefer(model.owner))
+    return store.remove_unreferenced(store.retire(names.owner("ns", model.name, "*")))
+
+
+def collect(model: Model) -> list[str]:
+    """`neuronmodel artifacts collect`: everything that nobody needs, however young."""
+    return [str(item.directory) for item in Store(model.root).collect(Policy(older_than_seconds=0)).items]

@@ -48,7 +48,6 @@ AFTER = [
     {"made", "file 0"},
     {"made", "file 3"},
     {"made", "file 6"},
-    {"made", "file 6"},
     {"made", "named 6"},
     {"made", "named 6", "linked 6"},
     {"made", "linked 6"},
@@ -65,12 +64,15 @@ def test_every_change_below_the_root_is_seen_and_no_other(tmp_path: Path, server
     assert tree(root) == {"linked 6"}
 
 
-@pytest.mark.parametrize("number", range(1, len(CALLS) + 1))
+COUNTED = [name for name in CALLS if name != "fsync"]
+
+
+@pytest.mark.parametrize("number", range(1, len(COUNTED) + 1))
 def test_a_killed_process_made_what_came_before_and_no_more(number: int, tmp_path: Path, server: ForkServer) -> None:
     (root := tmp_path / "root").mkdir()
     outcome = server.follow(partial(some_changes, root), root, KillAt(number))
     assert outcome.killed
-    assert [call.name for call in outcome.changes] == CALLS[:number]
+    assert [call.name for call in outcome.changes if call.name != "fsync"] == COUNTED[:number]
     assert tree(root) == AFTER[number - 1]
 
 
