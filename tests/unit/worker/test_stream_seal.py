@@ -132,7 +132,7 @@ def test_a_run_that_fails_leaves_the_files_that_were_sealed_and_nothing_else(
             inflict(plan)
 
     with pytest.raises(failure):
-        run(plan, sealing.sink(), reached, sizes=ONE_BY_ONE, threads=2)
+        run(plan, sealing.sink(), reached, sizes=ONE_BY_ONE, threads=1)
     found = contents(sealing.weights)
     assert found.keys() == sealing.files.keys()
     assert found == {name: expected[name] for name in found}
