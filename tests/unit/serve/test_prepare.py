@@ -15,14 +15,17 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from neuronmodel_api import exits
-from neuronmodel_api.config import Strategy
-from neuronmodel_api.report import Report, Result
+from neuronmodel_api.config import Strategy, WorkerConfig
+from neuronmodel_api.report import Report, Result, Stage
 from neuronmodel_worker import probe
 from neuronmodel_worker.disk import WrittenFile
 from neuronmodel_worker.engines import cpu
 from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.lifecycle import Run
+from neuronmodel_worker.prepare import Preparation, open_source
 from neuronmodel_worker.prepare.room import COMPILED_ALLOWANCE
-from neuronmodel_worker.store import sets
+from neuronmodel_worker.report import FirstLine, StartClock
+from neuronmodel_worker.store import Patience, sets
 from neuronmodel_worker.store.staging import Staging
 from neuronmodel_worker.stream import filesink
 from tests.unit.serve.workers import Ended, Place
@@ -302,6 +305,35 @@ def test_ranks_that_are_adopted_need_no_room_again(place: Place, monkeypatch: py
     said = int(message.split(" bytes are needed")[0].replace(",", ""))
     assert adopted[0] <= said < 2 * adopted[0] + COMPILED_ALLOWANCE[cpu_engine()]
     assert "2 of 3 rank files were there already" in (prepared(place)[1].missed or "")
+
+
+def test_what_another_one_writes_just_now_needs_no_room_twice(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer takes the room for all of its files at once; the second one waits for it and finds the set."""
+    written, waited = threading.Event(), threading.Event()
+    seal, results = Staging.seal, []
+
+    def seal_late(self: Staging, extra: Any = None) -> Any:
+        if self.kind == "shards":
+            monkeypatch.setattr(sets, "free_bytes", only(1000))
+            written.set()
+            waited.wait(60)
+        return seal(self, extra)
+
+    monkeypatch.setattr(Staging, "seal", seal_late)
+    monkeypatch.setattr(sets, "Patience", lambda: Patience(pause=lambda seconds: waited.set()))
+    config = WorkerConfig.model_validate(place.config())
+    thread = threading.Thread(target=lambda: results.append(preparation(config)))
+    thread.start()
+    written.wait(60)
+    second = preparation(config.model_copy(update={"name": "other", "uid": "uid-2"}))
+    thread.join()
+    assert [each.shards_cache for each in (*results, second)] == ["Miss", "Hit"]
+
+
+def preparation(config: WorkerConfig) -> Result:
+    """Without signals and ports, so that two run side by side."""
+    job = Run(config, StartClock(Stage.PREPARE, FirstLine.now()))
+    return Preparation(job, open_source(job), cpu.CpuEngine()).result()
 
 
 def test_ones_own_former_shards_make_room(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ class Preparation:
             self.store,
             self.plan,
             self.job.config.engine,
-            compiled=COMPILED in missing,
+            compiled=self.wanted.compiled_key if COMPILED in missing else None,
             shards=self.wanted.shards_key if SHARDS in missing else None,
         )
         if nbytes:

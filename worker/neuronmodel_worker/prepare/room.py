@@ -22,11 +22,12 @@ def shard_bytes(plan: Plan, key: str) -> int:
     return rank_file_format(plan.tensors, plan.ranks.start, rank_metadata(key)).nbytes * len(plan.ranks)
 
 
-def needed_bytes(store: Store, plan: Plan, engine: Engine, *, compiled: bool, shards: str | None) -> int:
-    """What is going to be written: a compiled model, if `compiled`, and the shards of that key, but for rank files that
-    can be adopted."""
-    total = COMPILED_ALLOWANCE[engine] if compiled else 0
-    if shards:
+def needed_bytes(store: Store, plan: Plan, engine: Engine, *, compiled: str | None, shards: str | None) -> int:
+    """What is going to be written of sets with these keys, None for those that are there: nothing of a set that another
+    one writes just now, for which it has its room already, and of shards no rank files that can be adopted."""
+    at_work = {item.key for item in store.items() if item.living} if compiled or shards else set()
+    total = COMPILED_ALLOWANCE[engine] if compiled and compiled not in at_work else 0
+    if shards and shards not in at_work:
         whole = shard_bytes(plan, shards) + plan.source_bytes // SOURCE_BYTES_A_DIGEST_BYTE
         total += max(0, whole - store.adoptable_bytes(SHARDS, shards))
     return total
