@@ -11,7 +11,7 @@ import pytest
 
 from neuronmodel_worker.disk import free_bytes
 from neuronmodel_worker.failures import ArtifactsVolumeFull
-from neuronmodel_worker.store import Item, Policy, Store
+from neuronmodel_worker.store import Item, Patience, Policy, Store, locks
 from neuronmodel_worker.store import sets as store_sets
 from tests.unit.worker.test_store_building import begin_and_stop, leftovers, other_writer
 
@@ -89,6 +89,28 @@ def test_what_is_damaged_or_half_goes_before_what_is_whole(store: Store) -> None
     assert [item.what for item in collected.items] == ["quarantined", "staging", "set"]
     assert leftovers(store) == []
     assert list((store.root / "quarantine").iterdir()) == []
+
+
+def test_a_deleted_models_damaged_sets_go_with_it_and_others_stay(store: Store) -> None:
+    for key in (ONE, TWO):
+        seal(store, key)
+        store.refer("compiled", key, "ns.a.u")
+        store.quarantine("compiled", key, "damaged")
+    store.refer("compiled", TWO, "ns.b.u")
+    assert store.remove_unreferenced(store.retire("ns.a.*")) == []
+    assert [(item.what, item.key) for item in store.items()] == [("quarantined", TWO)]
+
+
+def test_a_reason_for_what_was_never_put_apart_goes(store: Store) -> None:
+    seal(store, ONE)
+    store.quarantine("compiled", ONE, "damaged")
+    lonely = store.root / "quarantine" / f"compiled-{TWO}-0.reason.txt"
+    lonely.write_text("damaged")
+    with locks.writer_is_dead(lonely, Patience()):  # as its writer has it locked
+        Store(store.root)
+        assert lonely.exists()
+    Store(store.root)
+    assert len(list((store.root / "quarantine").iterdir())) == 2
 
 
 def test_what_a_job_may_go_on_with_stays(store: Store) -> None:

@@ -31,8 +31,12 @@ class Item:
 
     @property
     def may_go(self) -> bool:
-        if self.what == "quarantined":
-            return True
+        """Those who refer to a damaged set need one that is whole."""
+        return self.is_unneeded or self.what == "quarantined"
+
+    @property
+    def is_unneeded(self) -> bool:
+        """Nobody refers to its key, serves it or writes it."""
         return not (self.owners or self.in_use or self.living)
 
 

@@ -48,9 +48,13 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor = create_locked(path)
-        with suppress(OSError):
+        try:
             os.fchmod(self._descriptor, 0o660)
-        os.write(self._descriptor, json.dumps(holder()).encode())
+            os.write(self._descriptor, json.dumps(holder()).encode())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            raise
 
     def renew(self) -> None:
         """A sign of life, which costs no room."""

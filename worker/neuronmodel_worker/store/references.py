@@ -68,6 +68,8 @@ class References:
                 sync(path.parent)
 
     def owners(self, key: str) -> list[str]:
+        if not key:
+            return []
         try:
             return sorted(each.name for each in (self.directory / key).iterdir() if not each.name.startswith(HIDDEN))
         except (FileNotFoundError, NotADirectoryError):

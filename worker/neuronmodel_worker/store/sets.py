@@ -24,10 +24,10 @@ from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, Artifa
 from neuronmodel_worker.store import explain
 from neuronmodel_worker.store.checks import THREADS, Progress, all_problems, full_problems
 from neuronmodel_worker.store.collection import Collected, Item, Policy, in_order, would_make_room
-from neuronmodel_worker.store.files import TEMPORARY, make_directory, nbytes_below, remove_tree, write_whole
+from neuronmodel_worker.store.files import FILE_MODE, TEMPORARY, make_directory, nbytes_below, remove_tree
 from neuronmodel_worker.store.keys import KINDS, Kind
 from neuronmodel_worker.store.leases import Lease, Waiting, acquire
-from neuronmodel_worker.store.locks import Patience, is_at, writer_is_dead
+from neuronmodel_worker.store.locks import Patience, create_locked, is_at, writer_is_dead
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest, SealedSet, read_checked, read_manifest
 from neuronmodel_worker.store.references import REFERENCES, References
 from neuronmodel_worker.store.staging import (
@@ -86,6 +86,7 @@ class Store:
                     make_directory(root / name)
                 remove_leftovers(root / STAGING, self.patience, self._is_there)
                 self._remove_unfinished()
+                self._remove_lonely_reasons()
 
     def path(self, kind: Kind, key: str) -> Path:
         return self.root / kind / key
@@ -178,23 +179,37 @@ class Store:
     def _put_apart(self, place: "_Place", kind: Kind, key: str, reason: str) -> None:
         """The reason first: a set that lies apart without one tells nobody anything."""
         apart = self.root / QUARANTINE / f"{kind}-{key}-{os.urandom(6).hex()}"
-        told = apart.with_name(apart.name + REASON)
         with writing_to(self.root):
             make_directory(apart.parent)
-            with suppress_full():
-                write_whole(told, f"{reason}\n".encode())
-            try:
-                place.directory.rename(apart)
-            except FileNotFoundError:  # another one was quicker
-                told.unlink(missing_ok=True)
-                return
-            if not is_at(place.descriptor, apart):  # and has put a good one there since
-                self._put_back(apart, place.directory)
-                told.unlink(missing_ok=True)
-                return
+            with self._told(reason, apart.with_name(apart.name + REASON)) as told:
+                try:
+                    place.directory.rename(apart)
+                except FileNotFoundError:  # another one was quicker
+                    return
+                if not is_at(place.descriptor, apart):  # and has put a good one there since
+                    self._put_back(apart, place.directory)
+                    return
+                told()
             sync(apart.parent)
             sync(place.directory.parent)
         self.quarantined.append(Quarantined(kind, key, reason, apart))
+
+    @contextmanager
+    def _told(self, reason: str, path: Path) -> Iterator[Callable[[], None]]:
+        """A file with the reason, locked so that nobody takes it for a dead one's; it is gone after the context unless
+        what is given was called."""
+        descriptor, stays = create_locked(path), threading.Event()
+        try:
+            with suppress_full():
+                os.fchmod(descriptor, FILE_MODE)
+                os.write(descriptor, f"{reason}\n".encode())
+                os.fsync(descriptor)
+                sync(path.parent)
+            yield stays.set
+        finally:
+            if not stays.is_set():
+                path.unlink(missing_ok=True)
+            os.close(descriptor)
 
     def _put_back(self, apart: Path, directory: Path) -> None:
         try:
@@ -261,8 +276,8 @@ class Store:
         try:
             with beating(staging.renew, self.patience):
                 yield staging
-        except ArtifactsVolumeFull:
-            keep_sealed = False
+        except (ArtifactsVolumeFull, OSError) as error:
+            keep_sealed = isinstance(error, OSError) and error.errno not in FULL
             raise
         finally:
             staging.close(keep_sealed)
@@ -309,7 +324,7 @@ class Store:
         """Remove everything of those keys that nobody refers to or uses. Returns the keys whose sets were removed."""
         wanted = set(keys)
         with writing_to(self.root):
-            items = [item for item in self.items(keys_in_use) if item.key in wanted and item.may_go]
+            items = [item for item in self.items(keys_in_use) if item.key in wanted and item.is_unneeded]
             removed = {item.key for item in items if self._remove(item) and item.what == "set"}
             for key in wanted:
                 self.references.forget(key)
@@ -382,7 +397,7 @@ class Store:
     def _items(self, in_use: set[str]) -> list[Item]:
         sets = [self._set_item(kind, key, key in in_use) for kind in KINDS for key in self._keys(kind)]
         halves = [self._staging_item(each, in_use) for each in stagings(self.root / STAGING)]
-        apart = [self._apart_item(each) for each in stagings(self.root / QUARANTINE)]
+        apart = [self._apart_item(each, in_use) for each in stagings(self.root / QUARANTINE)]
         return [each for each in (*sets, *halves, *apart) if each]
 
     def _set_item(self, kind: Kind, key: str, in_use: bool) -> Item | None:
@@ -404,10 +419,11 @@ class Store:
             )
         return None
 
-    def _apart_item(self, directory: Path) -> Item | None:
+    def _apart_item(self, directory: Path, in_use: set[str]) -> Item | None:
         kind, key = set_of(directory)
         with suppress(FileNotFoundError):
-            return Item("quarantined", kind, key, directory, nbytes_below(directory), directory.stat().st_ctime)
+            since, owners = directory.stat().st_ctime, tuple(self.owners(key))
+            return Item("quarantined", kind, key, directory, nbytes_below(directory), since, owners, key in in_use)
         return None
 
     def _remove(self, item: Item) -> bool:
@@ -455,6 +471,15 @@ class Store:
                     if dead:
                         path.unlink()
 
+    def _remove_lonely_reasons(self) -> None:
+        """Written before a set was put apart, by somebody who died before it was."""
+        for told in sorted((self.root / QUARANTINE).glob(f"*{REASON}")):
+            apart = told.with_name(told.name.removesuffix(REASON))
+            if not apart.exists():
+                with writer_is_dead(told, self.patience) as dead:
+                    if dead and not apart.exists():
+                        told.unlink(missing_ok=True)
+
     def _is_there(self, kind: Kind, key: str) -> bool:
         return (self.path(kind, key) / MANIFEST).exists()
 
@@ -495,4 +520,4 @@ def beating(renew: Callable[[], None], patience: Patience) -> Iterator[None]:
         yield
     finally:
         over.set()
-        thread.join()
+        thread.join(patience.renew_seconds)  # a volume that hangs must not keep this process
