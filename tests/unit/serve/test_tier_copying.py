@@ -93,6 +93,17 @@ def test_an_original_that_changed_is_no_copy(tmp_path: Path) -> None:
         copy.complete(tmp_path / "copy", nothing)
 
 
+def test_an_original_that_is_gone_is_no_copy_and_not_called_unwritable(tmp_path: Path) -> None:
+    written(tmp_path / "original", MIB)
+    (tmp_path / "copy").mkdir()
+    copy = Copy(tmp_path / "copy", {"original": Original.at(tmp_path / "original")})
+    (tmp_path / "original").unlink()
+    with pytest.raises(TierTrouble, match="No such file") as trouble:
+        copy.complete(tmp_path / "copy", nothing)
+    assert trouble.value.reason == "ScratchTierStale"
+    assert not open_below(tmp_path / "copy")
+
+
 def test_a_volume_that_becomes_full_is_told(tmp_path: Path) -> None:
     written(tmp_path / "original", 3 * MIB)
     with (

@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from neuronmodel_worker.disk import BLOCK, NOT_DIRECT, allocate, open_direct
 from neuronmodel_worker.serve.background import without_haste
-from neuronmodel_worker.serve.tier.trouble import TierStale, TierTrouble, writing_copy
+from neuronmodel_worker.serve.tier.trouble import OriginalChanged, TierTrouble, writing_copy
 from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
 from neuronmodel_worker.stream.memory import fresh, placed
 from neuronmodel_worker.stream.writeback import Writeback
@@ -208,7 +208,7 @@ class Copy:
                     self._fill(self._originals[name], file, wait)
             for original in self._originals.values():
                 if not original.is_unchanged():
-                    raise TierStale(directory, f"{original.path} changed while it was copied")
+                    raise OriginalChanged(original.path, "its size or modification time is another one")
         finally:
             self._close()
 
@@ -217,16 +217,13 @@ class Copy:
         if not gaps:
             return
         buffer = fresh(PIECE_BYTES + SLACK)
-        source = ReadableFile(original.path)
-        try:
+        with _opened(original.path) as source:
             for start, stop in gaps:
                 for position in range(start, stop, PIECE_BYTES):
                     wait()
-                    file.write(position, source.read(position, min(PIECE_BYTES, stop - position), buffer))
-        except EndsEarly as end:
-            raise TierStale(file.path, f"{original.path} changed while it was copied: {end}") from end
-        finally:
-            source.close()
+                    with _changed_if_unreadable(original.path):
+                        data = source.read(position, min(PIECE_BYTES, stop - position), buffer)
+                    file.write(position, data)
 
     def abort(self) -> None:
         self._trouble = TierTrouble("ScratchTierAborted", "The copy was given up.")
@@ -236,3 +233,23 @@ class Copy:
     def _close(self) -> None:
         while self._files:
             self._files.popitem()[1].close()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ReadableFile]:
+    with _changed_if_unreadable(path):
+        file = ReadableFile(path)
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+@contextmanager
+def _changed_if_unreadable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except EndsEarly as end:
+        raise OriginalChanged(path, str(end)) from end
+    except OSError as error:
+        raise OriginalChanged(path, error.strerror or str(error)) from error

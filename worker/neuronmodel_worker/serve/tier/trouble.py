@@ -35,6 +35,14 @@ class TierStale(TierTrouble):
         )
 
 
+class OriginalChanged(TierTrouble):
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            "ScratchTierStale",
+            f"No copy is kept on the scratch volume this time, for {path} changed while it was copied: {what}.",
+        )
+
+
 class TierUnwritable(TierTrouble):
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
