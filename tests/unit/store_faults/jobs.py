@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_api import names
-from neuronmodel_api.config import Engine, WorkerConfig
+from neuronmodel_api.config import Engine, Verification, WorkerConfig
 from neuronmodel_api.report import Result, Stage
 from neuronmodel_worker import probe, stream
 from neuronmodel_worker.engines import CompiledModel, Steps
@@ -54,6 +54,7 @@ class Model:
     source: Path
     name: str = "one"
     flags: Mapping[str, Any] = field(default_factory=lambda: {"tp_degree": 2})
+    verification: Verification = Verification.QUICK
 
     @property
     def owner(self) -> str:
@@ -66,6 +67,7 @@ class Model:
             uid=f"uid-{self.name}",
             spec_hash="0",
             engine=Engine.CPU,
+            verification=self.verification,
             source_path=str(self.source),
             neuron_config=dict(self.flags),
             artifacts_path=str(self.root),
@@ -84,7 +86,7 @@ def prepare(model: Model, patience: Patience | None = None) -> Result | Failed:
     """`neuronmodel prepare`, with little of what only takes time: small probes, and rank files that are sealed one
     after the other however small they are. Changes its process for good."""
     sets.Patience = lambda: patience or Patience()  # type: ignore[assignment, misc]
-    probe.KEPT_MAX_BYTES = 0
+    probe.BLOCK_BYTES = probe.KEPT_MAX_BYTES = 4096
     room.COMPILED_ALLOWANCE[Engine.CPU] = 1 << 16
     preparation.run = partial(stream.run, sizes=stream.Sizes(seal_bytes=1), threads=2)
     try:

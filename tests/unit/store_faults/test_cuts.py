@@ -128,7 +128,7 @@ class Place:
             except Unsound:
                 if directory.name != but:
                     raise
-        for apart in (root / "quarantine").iterdir() if (root / "quarantine").is_dir() else ():
+        for apart in (root / "quarantine").glob("[!.]*"):
             twin = apart.with_name(f"{apart.name}.reason.txt")
             assert apart.name.endswith(".reason.txt") or twin.read_text(), apart
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -89,6 +90,29 @@ class FullFrom:
         self._asked.append(call)
         full = len(self._asked) == self.number or (len(self._asked) > self.number and not self.once)
         return Answer(-errno.ENOSPC) if full else Verdict.GO_ON
+
+
+@dataclass(frozen=True)
+class HoldAt:
+    """The process stands still, as after SIGSTOP, before the `number`-th change that has a name without `passing` in
+    it: the file `held` is there then, and it goes on when that is gone."""
+
+    number: int
+    held: Path
+    passing: str = "\0"
+    quiet: bool = field(default=True, init=False)
+    _counted: list[Call] = field(default_factory=list, init=False)
+
+    def judge(self, number: int, call: Call) -> Verdict | Answer:
+        if call.name in calls.SYNCS:
+            return Answer(0)
+        if not all(self.passing in path for path in call.paths):
+            self._counted.append(call)
+            if len(self._counted) == self.number:
+                self.held.write_text(f"{call.name} {' '.join(call.paths)}")
+                while self.held.exists():
+                    time.sleep(0.005)
+        return Verdict.GO_ON
 
 
 def run(work: Callable[[], object]) -> Any:
