@@ -10,9 +10,9 @@ from neuronmodel_worker.host.folder import check_place, nearest_existing
 from neuronmodel_worker.host.forecast import Forecast, Measured
 from neuronmodel_worker.host.inputs import open_plan, threads_of
 from neuronmodel_worker.host.memory import anonymous_bytes
-from neuronmodel_worker.probe import Rate, reading_rate, writing_rate
 from neuronmodel_worker.host.terminal import duration, in_units, say
 from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.probe import Rate, reading_rate, writing_rate
 from neuronmodel_worker.stream import buffer_bytes
 
 COLUMN = 15
