@@ -12,6 +12,7 @@ from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.report import Report, SealingState, Stage
 from neuronmodel_worker.artifacts import wanted_artifacts
 from neuronmodel_worker.checkpoint import open_checkpoint
+from neuronmodel_worker.disk import free_bytes
 from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.plan import make_plan
@@ -22,7 +23,7 @@ from neuronmodel_worker.store import SHARDS, Store
 from neuronmodel_worker.store.sources import SOURCE_FILE, SourceDigests
 from neuronmodel_worker.stream import TensorSink, run
 from tests.unit.serve.test_commands import ask, phases
-from tests.unit.serve.workers import Place, Worker
+from tests.unit.serve.workers import Place, Worker, returned
 from tests.volumes import volume_in_memory
 
 BEHIND = {"strategy": "ShardOnCompile", "seal": "Behind"}
@@ -85,15 +86,16 @@ def weights(directory: Path) -> dict[str, bytes]:
 
 
 def test_it_answers_before_the_shards_are_sealed_and_the_next_start_reads_them(place: Place) -> None:
-    place.prepare(strategy="ShardOnLoad")
-    key = sealing_of(place).key
-    with Store(place.artifacts).build(SHARDS, key), served(place) as worker:  # somebody else is at it
+    result = place.prepare(**BEHIND).result
+    assert result is not None
+    key, config = str(result.shards_key), returned(result.to_json())
+    with Store(place.artifacts).build(SHARDS, key), served(place, **config) as worker:  # somebody else is at it
         answer = ask(worker)
         report = worker.status()
         assert (state(worker), report.tier) == (SealingState.PENDING, "Source")
         assert "Sharded" in phases(report)
         assert not Store(place.artifacts, read_only=True).find(SHARDS, key)
-    with served(place) as worker:
+    with served(place, **config) as worker:
         assert ask(worker) == answer
         worker.until(lambda: state(worker) is SealingState.SEALED)
         metrics = worker.admin("/metrics").text
@@ -102,7 +104,10 @@ def test_it_answers_before_the_shards_are_sealed_and_the_next_start_reads_them(p
     assert report.sealing.done == report.sealing.total > 0
     assert f"neuronmodel_sealing_bytes {float(report.sealing.total)}" in metrics
     assert 'neuronmodel_sealing_state{state="Sealed"} 1.0' in metrics
-    with served(place) as worker:
+    again = place.prepare(**BEHIND).result
+    assert again is not None
+    assert (again.shards_key, again.shards_cache) == (key, "Hit")
+    with served(place, **config) as worker:
         assert ask(worker) == answer
         report = end(worker)
     assert (report.tier, report.sealing) == ("Artifacts", None)
@@ -160,10 +165,10 @@ def test_shards_that_another_worker_sealed_meanwhile_are_as_good(place: Place) -
 
 
 def test_a_full_volume_ends_sealing_and_not_serving(place: Place) -> None:
-    with volume_in_memory(place.root / "volume", 2_000_000) as volume:
+    with volume_in_memory(place.root / "volume", 12_000_000) as volume:
         place.settings = {"artifactsPath": str(volume)}
         place.prepare(strategy="ShardOnLoad")
-        (volume / "others").write_bytes(bytes(1_500_000))
+        (volume / "others").write_bytes(bytes(free_bytes(volume) - 500_000))
         with served(place) as worker:
             worker.until(lambda: state(worker) is SealingState.FAILED)
             assert ask(worker)
