@@ -67,6 +67,19 @@ def writing_to(directory: Path, needed_bytes: int | None = None) -> Iterator[Non
         raise ArtifactsUnwritable(directory, error) from error
 
 
+@contextmanager
+def full_is_told(directory: Path) -> Iterator[None]:
+    """Turns what the system says of a full volume into ArtifactsVolumeFull, unless it names a file that is not below
+    `directory`; every other error comes as it is."""
+    try:
+        yield
+    except OSError as error:
+        elsewhere = error.filename is not None and not Path(os.fsdecode(error.filename)).is_relative_to(directory)
+        if error.errno not in FULL or elsewhere:
+            raise
+        raise ArtifactsVolumeFull(directory, None, free_bytes(directory)) from error
+
+
 def sync(path: Path) -> None:
     """A file's content, or a directory's entries, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

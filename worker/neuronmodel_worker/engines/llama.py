@@ -29,7 +29,7 @@ def compile_llama(shape: LlamaShape, version: str, directory: Path, progress: St
     progress(0, 2)
     graph = build_graph(shape)
     progress(1, 2)
-    graph.save(str(directory / GRAPH_FILE))
+    (directory / GRAPH_FILE).write_bytes(graph.save_to_buffer())  # an OSError says what PyTorch's own error hides
     description = {"engine": version, "shape": shape.inputs()}
     (directory / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1))
     progress(2, 2)

@@ -11,7 +11,7 @@ from neuronmodel_api.config import Seal, Strategy, Verification
 from neuronmodel_api.report import MAX_MISSED, MAX_NOTE, MAX_NOTES, Cache, Choice, DiskRates, Result
 from neuronmodel_worker.artifacts import Wanted, rank_metadata, wanted_artifacts
 from neuronmodel_worker.checkpoint import open_checkpoint
-from neuronmodel_worker.disk import writing_to
+from neuronmodel_worker.disk import full_is_told, writing_to
 from neuronmodel_worker.engines import Engine
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull, WorkerFailure
 from neuronmodel_worker.lifecycle import Run
@@ -63,14 +63,24 @@ class Preparation:
     wanted: Wanted = field(init=False)
 
     def result(self) -> Result:
+        """Raises what keeps it from being prepared; ArtifactsVolumeFull has both figures."""
         self.identity = self._identify()
+        self.wanted = wanted_artifacts(self.job.config, self.plan, self.engine, self.identity.content)
         self.probe = self._probe()
+        try:
+            return self._prepared()
+        except ArtifactsVolumeFull as full:
+            if full.needed_bytes is not None:
+                raise
+            needed = self._needed_bytes(Store(self.job.artifacts, read_only=True), self._missing())
+            raise ArtifactsVolumeFull(self.job.artifacts, needed, full.free_bytes) from full
+
+    def _prepared(self) -> Result:
         with self.job.clock.phase("ArtifactsChecked") as phase:
             self.store = Store(self.job.artifacts)
-            self.wanted = wanted_artifacts(self.job.config, self.plan, self.engine, self.identity.content)
             self._make_ready(phase.reach)
             choice = self._choose() if self.job.config.strategy is Strategy.AUTO else None
-            self._require_space(kind for kind, _ in self._keys() if kind not in self.found)
+            self._require_space(self._missing())
         self._build()
         self.store.unrefer(self.job.owner, keep=self.wanted.keys)
         self._collect()
@@ -109,18 +119,23 @@ class Preparation:
         if self.wanted.shards_key:
             yield SHARDS, self.wanted.shards_key
 
+    def _missing(self) -> list[Kind]:
+        return [kind for kind, _ in self._keys() if kind not in self.found]
+
     def _require_space(self, kinds: Iterable[Kind]) -> None:
         """For what is missing. Raises ArtifactsVolumeFull."""
+        if nbytes := self._needed_bytes(self.store, kinds):
+            require(self.store, nbytes, self.job.owner, self._keep)
+
+    def _needed_bytes(self, store: Store, kinds: Iterable[Kind]) -> int:
         missing = set(kinds)
-        nbytes = needed_bytes(
-            self.store,
+        return needed_bytes(
+            store,
             self.plan,
             self.job.config.engine,
             compiled=self.wanted.compiled_key if COMPILED in missing else None,
             shards=self.wanted.shards_key if SHARDS in missing else None,
         )
-        if nbytes:
-            require(self.store, nbytes, self.job.owner, self._keep)
 
     @property
     def _keep(self) -> frozenset[str]:
@@ -134,7 +149,7 @@ class Preparation:
         choice = choose(figures)
         if choice.strategy is Strategy.SHARD_ON_COMPILE and not figures.sealed:
             try:
-                self._require_space(kind for kind, _ in self._keys() if kind not in self.found)
+                self._require_space(self._missing())
             except ArtifactsVolumeFull:
                 choice = choose(replace(figures, fits=False))
         if choice.strategy is Strategy.SHARD_ON_LOAD:
@@ -146,7 +161,7 @@ class Preparation:
     def _build(self) -> None:
         compiles = COMPILED not in self.found
         shards = self.wanted.shards_key and SHARDS not in self.found and self.job.config.seal is not Seal.BEHIND
-        reasons = {kind: self._why(kind) for kind, _ in self._keys() if kind not in self.found}
+        reasons = {kind: self._why(kind) for kind in self._missing()}
         if compiles and shards:
             self.found[COMPILED], self.found[SHARDS] = side_by_side(
                 lambda: self._compile(reasons[COMPILED]), lambda stop: self._shard(reasons[SHARDS], stop)
@@ -164,7 +179,8 @@ class Preparation:
             with self.job.clock.phase("EngineImported"):
                 self.engine.import_framework()
             with self.job.clock.phase("Compiled", unit="Steps") as phase:
-                self.engine.compile(self.plan, self.job.config.neuron_config, work.staging.directory, phase.reach)
+                with full_is_told(self.store.root):
+                    self.engine.compile(self.plan, self.job.config.neuron_config, work.staging.directory, phase.reach)
                 return work.staging.seal({"inputs": self.wanted.graph_inputs})
 
     def _shard(self, why: str, stop: Stop) -> SealedSet:
