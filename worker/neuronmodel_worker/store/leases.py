@@ -74,6 +74,18 @@ def acquire(path: Path, patience: Patience, done: Callable[[], T | None], waitin
         patience.pause(patience.poll_seconds)
 
 
+def abandon(path: Path) -> None:
+    """After a signal that came between a lease's making and its coming back from `acquire`: an empty one of somebody
+    else is made anew, and otherwise none is touched but this process's own."""
+    try:
+        content = json.loads(_read(path) or b"{}")
+    except (OSError, ValueError):
+        return
+    if not content or holder().items() <= content.items():
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
 def _create(path: Path) -> Lease | None:
     path.parent.mkdir(exist_ok=True)
     try:

@@ -26,7 +26,7 @@ from neuronmodel_worker.store.checks import THREADS, Progress, all_problems, ful
 from neuronmodel_worker.store.collection import Collected, Item, Policy, in_order, would_make_room
 from neuronmodel_worker.store.files import FILE_MODE, TEMPORARY, make_directory, nbytes_below, remove_tree
 from neuronmodel_worker.store.keys import KINDS, Kind
-from neuronmodel_worker.store.leases import Lease, Waiting, acquire
+from neuronmodel_worker.store.leases import Lease, Waiting, abandon, acquire
 from neuronmodel_worker.store.locks import Patience, create_locked, is_at, writer_is_dead
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest, SealedSet, read_checked, read_manifest
 from neuronmodel_worker.store.references import REFERENCES, References
@@ -233,7 +233,12 @@ class Store:
             return
         with writing_to(self.root):
             make_directory(self.root / LEASES)
-            lease = acquire(self.root / LEASES / f"{kind}-{key}", self.patience, lambda: self.find(kind, key), waiting)
+            place = self.root / LEASES / f"{kind}-{key}"
+            try:
+                lease = acquire(place, self.patience, lambda: self.find(kind, key), waiting)
+            except BaseException:
+                abandon(place)
+                raise
         if isinstance(lease, SealedSet):
             yield Work(lease)
             return
