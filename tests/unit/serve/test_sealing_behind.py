@@ -1,5 +1,6 @@
 """Ready first, sealed behind: the model answers, and the next start finds shards."""
 
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -168,7 +169,7 @@ def test_a_full_volume_ends_sealing_and_not_serving(place: Place) -> None:
     with volume_in_memory(place.root / "volume", 12_000_000) as volume:
         place.settings = {"artifactsPath": str(volume)}
         place.prepare(strategy="ShardOnLoad")
-        (volume / "others").write_bytes(bytes(free_bytes(volume) - 500_000))
+        (volume / "others").write_bytes(bytes(free_bytes(volume) - 200_000))
         with served(place) as worker:
             worker.until(lambda: state(worker) is SealingState.FAILED)
             assert ask(worker)
@@ -176,6 +177,24 @@ def test_a_full_volume_ends_sealing_and_not_serving(place: Place) -> None:
     assert report.sealing
     assert "bytes are needed" in report.sealing.message
     assert [note.reason for note in report.notes] == ["SealingFailed"]
+
+
+def test_a_volume_that_becomes_full_with_the_last_file_is_told_as_such(place: Place) -> None:
+    with volume_in_memory(place.root / "volume", 12_000_000) as volume:
+        place.settings = {"artifactsPath": str(volume)}
+        pieces, sealing = Asked(), sealing_of(place)
+        sealing_of(Place(place.root / "elsewhere", place.source)).seal(pieces)
+
+        def fill(times: int) -> None:
+            if times == pieces.times - 1:
+                (volume / "others").write_bytes(bytes(free_bytes(volume)))
+
+        sealing.seal(Asked(fill))
+        report = told(sealing).sealing
+        assert report
+        assert report.state is SealingState.FAILED
+        assert re.search(r"(The volume of|bytes are needed on the volume of) \S+", report.message)
+        assert not any(volume.glob("staging/*/"))
 
 
 def test_the_worker_stops_soon_amid_sealing(place: Place) -> None:

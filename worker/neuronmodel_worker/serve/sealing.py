@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from neuronmodel_api.report import MAX_NOTE, Sealing, SealingState
 from neuronmodel_worker.artifacts import Wanted, rank_metadata
+from neuronmodel_worker.disk import writing_to
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.plan import Plan
@@ -100,7 +101,8 @@ class SealingBehind:
         )
         checkpoint = self.plan.checkpoint
         document = source_document(checkpoint, self.content, self._stats, self.digests.pieces())
-        (staging.directory / SOURCE_FILE).write_bytes(document)
+        with writing_to(staging.directory):
+            (staging.directory / SOURCE_FILE).write_bytes(document)
         staging.seal(self.wanted.shards_manifest(self.plan))
 
     def _failed(self, what: str) -> None:
