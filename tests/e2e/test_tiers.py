@@ -62,7 +62,7 @@ def kept(room: Room) -> Kept:
 def again(kept: Kept) -> dict[str, Start]:
     for name in ("emptied", "claimed"):
         await_copy(kept.models[name], "/scratch/tier/shards/*/manifest.json")
-    await_copy(kept.models["sliced"], "/scratch/tier/source/*/manifest.json")
+    await_copy(kept.models["sliced"], "/scratch/tier/source/*/copy.json")
     return kept.restart("emptied", "claimed", "sliced")
 
 
