@@ -69,13 +69,13 @@ class Staging:
         self._publish = publish
         self._known: dict[str, WrittenFile] = {}
         self._is_sealed = False
-        self._lock = Lock(lock_path(self.directory))
-        try:
+        try:  # a signal may come at any place
+            self._lock = Lock(lock_path(self.directory))
             self.directory.mkdir()
             open_to_group(self.directory)
             sync(root)
         except BaseException:
-            self.close(keep_sealed=False)
+            remove_staging(self.directory)
             raise
 
     def renew(self) -> None:
