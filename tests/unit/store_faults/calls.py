@@ -128,7 +128,10 @@ def _link(thread: int, name: str) -> str:
 
 
 def _string(thread: int, address: int) -> str:
-    """At that address, up to its zero; read page by page, as the next page may not be there."""
+    """At that address, up to its zero; read page by page, as the next page may not be there. No address: the
+    directory's descriptor is meant, as futimens does it."""
+    if not address:
+        return ""
     found = b""
     with Path(f"/proc/{thread}/mem").open("rb", buffering=0) as memory:
         while b"\0" not in found:

@@ -94,19 +94,19 @@ class FullFrom:
 
 @dataclass(frozen=True)
 class HoldAt:
-    """The process stands still, as after SIGSTOP, before the `number`-th change that has a name without `passing` in
-    it: the file `held` is there then, and it goes on when that is gone."""
+    """The process stands still, as after SIGSTOP, before the `number`-th of the changes that `names` names: the file
+    `held` is there then, and it goes on when that is gone."""
 
     number: int
     held: Path
-    passing: str = "\0"
+    names: frozenset[str]
     quiet: bool = field(default=True, init=False)
     _counted: list[Call] = field(default_factory=list, init=False)
 
     def judge(self, number: int, call: Call) -> Verdict | Answer:
         if call.name in calls.SYNCS:
             return Answer(0)
-        if not all(self.passing in path for path in call.paths):
+        if call.name in self.names:
             self._counted.append(call)
             if len(self._counted) == self.number:
                 self.held.write_text(f"{call.name} {' '.join(call.paths)}")
@@ -194,6 +194,7 @@ class _Tracer:
         self.changes: list[Call] = []
         self.killed = False
         self.status = 0
+        self._ended = False
         self._running = {child}
         self._stopped: list[tuple[int, int]] = []
 
@@ -207,18 +208,20 @@ class _Tracer:
         """None when the process has ended."""
         if self._stopped:
             return self._stopped.pop(0)
-        return self._wait()
+        return None if self._ended else self._wait()
 
-    def _wait(self) -> tuple[int, int] | None:
-        """The next stop of any thread."""
+    def _wait(self, options: int = 0) -> tuple[int, int] | None:
+        """The next stop of any thread; None: the process has ended, or with WNOHANG there is none."""
         while True:
-            thread, status = os.waitpid(-1, ptrace.WALL)
+            thread, status = os.waitpid(-1, ptrace.WALL | options)
+            if not thread:
+                return None
             if os.WIFSTOPPED(status):
                 self._running.discard(thread)
                 return thread, status
             self._running.discard(thread)
             if thread == self.child:
-                self.status = status
+                self.status, self._ended = status, True
                 return None
 
     def _deal_with(self, thread: int, status: int) -> None:
@@ -257,5 +260,12 @@ class _Tracer:
                 ptrace.interrupt(thread)
             except ProcessLookupError:
                 self._running.discard(thread)
-        while self._running and (stop := self._wait()) is not None:
-            self._stopped.append(stop)
+        while self._running and not self._ended:
+            if stop := self._wait(os.WNOHANG):
+                self._stopped.append(stop)
+            else:
+                time.sleep(0.0002)
+                self._running = {thread for thread in self._running if self._lives(thread)}
+
+    def _lives(self, thread: int) -> bool:
+        return Path(f"/proc/{self.child}/task/{thread}").exists()
