@@ -31,6 +31,7 @@ from neuronmodel_worker.store.locks import Patience, create_locked, is_at, write
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest, SealedSet, read_checked, read_manifest
 from neuronmodel_worker.store.references import REFERENCES, References
 from neuronmodel_worker.store.staging import (
+    LOCK_SUFFIX,
     WEIGHTS,
     Staging,
     is_as_sealed,
@@ -307,8 +308,9 @@ class Store:
 
     def refer(self, kind: Kind, key: str, owner: str) -> None:
         """Note that `owner` (`namespace.name.uid`) needs the set. References that a deleted model of the same name
-        left are taken over."""
+        left are taken over. What is found after it stays: a removal that is under way is waited for."""
         self.references.refer(kind, key, owner)
+        self._wait_for_removals(key)
 
     def unrefer(self, owner: str, keep: Iterable[str] = ()) -> list[str]:
         """Remove the owner's references, but those to the keys in `keep`; `owner` may hold `*`, for any UID.
@@ -447,26 +449,62 @@ class Store:
         return self._remove_set(item)
 
     def _remove_set(self, item: Item) -> bool:
-        """Away from its name first, then a second look at who refers to it: who referred before that look is seen, and
-        who does so after it finds nothing under the name. Who has its files open reads on."""
-        try:
-            apart = self._away(item.directory)
-        except FileNotFoundError:
-            return False
-        if self.owners(item.key):
-            self._put_back(apart, item.directory)
-            return False
-        sync(item.directory.parent)
+        """Away from its name, between two looks at who refers to it: who refers before the first is seen, and who does
+        so after it waits for this (`_wait_for_removals`). The second is for a volume too full for a lock file. Who has
+        its files open reads on."""
+        with self._removing(item.key) as apart:
+            if self.owners(item.key):
+                return False
+            try:
+                item.directory.rename(apart)
+            except FileNotFoundError:
+                return False
+            if self.owners(item.key):
+                self._put_back(apart, item.directory)
+                return False
+            sync(item.directory.parent)
         remove_tree(apart)
         self.references.forget(item.key)
         return True
 
+    @contextmanager
+    def _removing(self, key: str) -> Iterator[Path]:
+        """A place for what is removed, which nobody else clears up within the context."""
+        apart = self._aside(key)
+        try:
+            lock = create_locked(lock_path(apart))
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            yield apart
+            return
+        try:
+            yield apart
+        finally:
+            with suppress(OSError):
+                lock_path(apart).unlink(missing_ok=True)
+            os.close(lock)
+
+    def _wait_for_removals(self, key: str) -> None:
+        """Whoever is about to remove the set may not have seen a reference that was just made: only when it has decided
+        is what is found under the name there to stay."""
+        began = self.patience.clock()
+        for lock in sorted((self.root / STAGING).glob(f"{REMOVED}-{key}-*{LOCK_SUFFIX}")):
+            while self.patience.clock() - began < self.patience.lapse_seconds:
+                with writer_is_dead(lock, self.patience) as dead:
+                    if dead:
+                        break
+                self.patience.pause(min(self.patience.poll_seconds, 0.05))
+
     def _away(self, directory: Path) -> Path:
         """Renamed to what any writer clears up: whole under its name, or on its way out. Makes nothing, for that could
         not be done on a full volume."""
-        apart = self.root / STAGING / f"{REMOVED}-{directory.name}-{os.urandom(6).hex()}"
+        apart = self._aside(directory.name)
         directory.rename(apart)
         return apart
+
+    def _aside(self, name: str) -> Path:
+        return self.root / STAGING / f"{REMOVED}-{name}-{os.urandom(6).hex()}"
 
     def _remove_unfinished(self) -> None:
         """Small files whose writers died before they had their names, and leases whose holders did."""
