@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,10 +25,15 @@ NAMING = frozenset({"rename", "link", "unlink", "unlinkat", "rmdir"})
 """By which others come to see what one does."""
 
 
+def mark_of(root: Path) -> Path:
+    """Stands beside a store while a process stands still that works on it."""
+    return root.with_name(f"{root.name}-held")
+
+
 @contextmanager
 def held(server: ForkServer, job: Callable[[], object], root: Path, number: int) -> Iterator[Future[Outcome] | None]:
     """The job, standing still before its `number`-th change within the context; None: it has ended before."""
-    mark = root.with_name(f"{root.name}-held")
+    mark = mark_of(root)
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(server.follow, job, root, HoldAt(number, mark, NAMING))
         while not mark.exists() and not future.done():
@@ -82,11 +87,14 @@ def test_a_set_that_is_referred_to_never_vanishes_whenever_its_collector_stands_
         root = tmp_path / f"collected-{number}"
         shutil.copytree(template, root)
         two = replace(one, root=root, name="two")
-        with held(servers[0], partial(collect, two), root, number) as waiting:
-            assert isinstance(servers[1].run(partial(unsynced, prepare, two)), Result)
-            places = [root / "compiled" / result.compiled_key, root / "shards" / key]
+        places = [root / "compiled" / result.compiled_key, root / "shards" / key]
+        with held(servers[0], partial(collect, two), root, number) as waiting, ThreadPoolExecutor(1) as pool:
+            preparing = pool.submit(servers[1].run, partial(unsynced, prepare, two))
+            if waiting and not wait([preparing], timeout=0.3).done:  # it knows of the collector, and waits in its turn
+                mark_of(root).unlink()
+            assert isinstance(preparing.result(), Result)
             with watched(places) as missed:
-                (root.with_name(f"{root.name}-held")).unlink(missing_ok=True)
+                mark_of(root).unlink(missing_ok=True)
                 if waiting:
                     waiting.result()
         assert not missed, (number, missed)
