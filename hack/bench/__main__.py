@@ -1,6 +1,6 @@
 """`make bench`: measures sharding on this machine, judges it, and writes docs/performance.md, .json and .svg.
 
-Takes some 45 minutes on two cores and a disk of 1 GB/s, and up to 40 GB of disk; nothing else should run meanwhile.
+Takes some 55 minutes on two cores and a disk of 1 GB/s, and up to 40 GB of disk; nothing else should run meanwhile.
 `--quick` is a look in two minutes that touches no page.
 """
 
@@ -13,21 +13,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from hack.bench import machine
+from hack.bench import answers, machine
 from hack.bench.cases import Case, cases, narrowed, quick_cases, rounds_of
 from hack.bench.children import PROJECT
 from hack.bench.commands import NAME as COMMANDS
-from hack.bench.commands import CommandTimes, time_commands
+from hack.bench.commands import time_commands
 from hack.bench.failures import BenchFailed
 from hack.bench.quiet import QUICK, THOROUGH, Filler, require_linux
 from hack.bench.report import put_between_markers, report
-from hack.bench.results import to_json
-from hack.bench.rounds import Bench, CaseRuns
+from hack.bench.results import Results, from_json, to_json
+from hack.bench.rounds import Bench
 
 ROUNDS = 9
 QUICK_ROUNDS = 3
-PAGE = "performance.md"
+PAGE, RESULTS = "performance.md", "performance.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m hack.bench", description=__doc__)
-    names = [COMMANDS, *(case.name for case in cases())]
+    names = [COMMANDS, *(case.name for case in cases()), answers.NAME]
     parser.add_argument("--quick", action="store_true", help="small checkpoints, three rounds")
     parser.add_argument(
         "--only", action="append", choices=names, metavar="CASE", help=f"of {', '.join(names)}; again for more"
@@ -56,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=_positive, help=f"absent: {ROUNDS}, or {QUICK_ROUNDS} with --quick")
     parser.add_argument(
         "--out", type=Path, help="folder for results; absent: docs for the full benchmark, else SCRATCH/results"
+    )
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="put the results beside those that OUT has, in the place of the same cases'; OUT is docs, if absent",
     )
     parser.add_argument(
         "--scratch", type=Path, default=_scratch(), help="folder for checkpoints and shards (%(default)s)"
@@ -79,38 +85,69 @@ def _scratch() -> Path:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    _check_adding(options)
     require_linux()
     began = time.monotonic()
     chosen = [_with_contenders(case, options.contender) for case in _cases(options)]
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     scratch: Path = options.scratch.absolute()
     scratch.mkdir(parents=True, exist_ok=True)
-    out: Path = options.out or (PROJECT / "docs" if _is_full(options) else scratch / "results")
+    out: Path = options.out or (PROJECT / "docs" if _is_full(options) or options.add else scratch / "results")
+    before = _before(out) if options.add else None
     shutil.rmtree(scratch / "output", ignore_errors=True)
     about = machine.describe(scratch)
     patience = QUICK if options.quick else THOROUGH
+    patience = replace(patience, fill=0) if options.no_fill else patience
     filler = Filler(scratch / "filler")
-    bench = Bench(scratch, filler, replace(patience, fill=0) if options.no_fill else patience)
-    results: list[CaseRuns] = []
-    commands: list[CommandTimes] = []
+    bench = Bench(scratch, filler, patience)
+    results = Results(about)
     for case in chosen:
         bench.pace.expect(case, rounds_of(case, rounds))
+
+    def write(**more: Any) -> Results:
+        """After every case, so that hours are not lost to the last one."""
+        found = replace(results, seconds=time.monotonic() - began, **more)
+        _write(out, before.with_these(found) if before else found)
+        return found
+
     try:
-        if not options.contender and COMMANDS in (options.only or [COMMANDS]):
+        if _is_wanted(options, COMMANDS):
             print("\nCommands", flush=True)
-            commands = time_commands(scratch, rounds)
-            _write(out, results, commands, about, time.monotonic() - began)
+            results = write(commands=time_commands(scratch, rounds))
         for case in chosen:
-            results.append(bench.run(case, rounds, options.keep))
-            _write(out, results, commands, about, time.monotonic() - began)
+            ran = replace(bench.run(case, rounds, options.keep), machine=about)
+            results = write(cases=[*results.cases, ran])
+        if _is_wanted(options, answers.NAME):
+            model = answers.QUICK_MODEL if options.quick else answers.MODEL
+            times = answers.time_answers(scratch, rounds, filler, patience, options.keep, model)
+            results = write(answers=replace(times, machine=about))
     finally:
         filler.close()
-    print(f"\n{report(results, commands, about)}\n\n{(time.monotonic() - began) / 60:.1f} minutes; results in {out}.")
+    print(f"\n{report(results)}\n\n{(time.monotonic() - began) / 60:.1f} minutes; results in {out}.")
+
+
+def _check_adding(options: argparse.Namespace) -> None:
+    if options.add and not options.out and (options.quick or options.contender):
+        raise BenchFailed("To docs whole cases of the full benchmark are added. Leave --quick and --contender out.")
+
+
+def _before(out: Path) -> Results:
+    """Raises BenchFailed."""
+    try:
+        return from_json(json.loads((out / RESULTS).read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchFailed(
+            f"{out / RESULTS} cannot be added to ({type(error).__name__}: {error}). Run everything, without --add."
+        ) from error
+
+
+def _is_wanted(options: argparse.Namespace, name: str) -> bool:
+    return not options.contender and name in (options.only or [name])
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
     known = quick_cases() if options.quick else cases()
-    unknown = set(options.only or ()) - {case.name for case in known} - {COMMANDS}
+    unknown = set(options.only or ()) - {case.name for case in known} - {COMMANDS, answers.NAME}
     if unknown:
         raise BenchFailed(f"--quick has no case {' and '.join(sorted(unknown))}. Leave --quick out.")
     return [case for case in known if not options.only or case.name in options.only]
@@ -130,17 +167,14 @@ def _is_full(options: argparse.Namespace) -> bool:
     return not (options.quick or options.only or options.contender)
 
 
-def _write(
-    out: Path, results: Sequence[CaseRuns], commands: Sequence[CommandTimes], about: dict[str, str], seconds: float
-) -> None:
-    """After every case, so that hours are not lost to the last one."""
+def _write(out: Path, results: Results) -> None:
     from hack.bench.plot import draw
 
     out.mkdir(parents=True, exist_ok=True)
-    (out / "performance.json").write_text(json.dumps(to_json(results, commands, about, seconds), indent=1) + "\n")
-    draw(results, out / "performance.svg")
+    (out / RESULTS).write_text(json.dumps(to_json(results), indent=1) + "\n")
+    draw(results.cases, out / "performance.svg")
     if (out / PAGE).is_file():
-        put_between_markers(out / PAGE, report(results, commands, about))
+        put_between_markers(out / PAGE, report(results))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,15 @@ RAW_READS = {f"raw read, {threads} thread{'s' * (threads > 1)}": threads for thr
 # Slow, and further from us than any noise: fewer rounds do.
 ROUNDS_OF_TODAYS_LOOP = 3
 ROUNDS_OF_FRESH_MEMORY = 5
+# A start with nothing sealed writes all shards, and no limit depends on it.
+ROUNDS_OF_STARTS = 3
 QUICK_RAW_READ_THREADS = 4
 
 
 @dataclass(frozen=True)
 class Contender:
     """`name` is shown; `module` is in `contenders`; it runs in so many rounds at the most. `memory_limit_bytes` is what
-    its peak of anonymous memory is held to."""
+    its peak of anonymous memory is held to. With `reads_shards` its source are the rank files of the case's volume."""
 
     name: str
     module: str
@@ -29,6 +31,7 @@ class Contender:
     rounds: int | None = None
     memory_limit_bytes: int | None = None
     writes: bool = False
+    reads_shards: bool = False
 
     def runs_in(self, number: int, rounds: int) -> bool:
         """Whether it runs in this round (from 0): fewer runs than rounds are spread over them."""
@@ -50,7 +53,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Case:
-    """`rounds` replaces the number of rounds that is asked for."""
+    """`rounds` replaces the number of rounds that is asked for. `sealed`: the flags with which the checkpoint is
+    prepared on an artifacts volume beside it, before the rounds."""
 
     name: str
     title: str
@@ -58,6 +62,7 @@ class Case:
     contenders: tuple[Contender, ...]
     comparisons: tuple[Comparison, ...]
     rounds: int | None = None
+    sealed: Mapping[str, Any] | None = None
 
 
 def rounds_of(case: Case, asked: int) -> int:
@@ -171,6 +176,41 @@ def cases() -> tuple[Case, ...]:
             (),
             rounds=1,
         ),
+        _artifacts(LLAMA_8B, "Llama 3.1 8B, five layers, tp 8, sealed on an artifacts volume, and started from there"),
+    )
+
+
+def _artifacts(model: Model, title: str) -> Case:
+    config = plain(8)
+    full, starts = "artifacts verify --full", {"sealed": "start, all sealed", "bare": "start, nothing sealed"}
+    loads = {"behind": "load, sealing behind", "bare": "load, ShardOnLoad"}
+    return Case(
+        "artifacts",
+        title,
+        model,
+        (
+            *(replace(contender, reads_shards=True) for contender in RAW_READING),
+            Contender(full, "verify_set", options={"command": "artifacts"}, reads_shards=True),
+            Contender(
+                "verify --full", "verify_set", options={"command": "verify"}, reads_shards=True, rounds=ROUNDS_OF_STARTS
+            ),
+            Contender(starts["sealed"], "start", config, {"sealed": True}, rounds=ROUNDS_OF_STARTS),
+            Contender(starts["bare"], "start", config, {"sealed": False}, rounds=ROUNDS_OF_STARTS, writes=True),
+            Contender(loads["behind"], "load", config, {"behind": True}),
+            Contender(loads["bare"], "load", config, {"behind": False}),
+        ),
+        (
+            Comparison("full verification, against a raw read", full, tuple(RAW_READS), Limit(1.1)),
+            Comparison("full verification of a folder, against a raw read", "verify --full", tuple(RAW_READS)),
+            Comparison(
+                "start, all sealed, times as fast as with nothing sealed",
+                starts["sealed"],
+                (starts["bare"],),
+                speedup=True,
+            ),
+            Comparison("load, sealing behind, against ShardOnLoad", loads["behind"], (loads["bare"],), Limit(1.15)),
+        ),
+        sealed=config,
     )
 
 
@@ -203,6 +243,10 @@ QUICK_MODELS = {
         replace(LAYER_OF_405B, hidden=8192, intermediate=13312, query_heads=64),
     ),
     "moe": ("Mixtral 8x7B, one layer with two experts, tp 8", replace(MIXTRAL, layers=1, experts=2)),
+    "artifacts": (
+        "Llama 3.1 8B, one layer, a quarter of the vocabulary, sealed, and started from there",
+        replace(LLAMA_8B, layers=1, vocabulary=32064),
+    ),
 }
 
 

@@ -1,8 +1,8 @@
 """Writes Hugging Face checkpoints of true shapes with random weights: as large as wanted, the same bytes every time.
 
-The bytes are random, so nothing below the file system can make less of them; NaN among them is of no consequence,
-as nothing here is cast. Headers are as the safetensors library writes them: the data starts on a multiple of 8, not of
-a disk block.
+The bytes are random, so nothing below the file system can make less of them; NaN among them is of no consequence
+where nothing is computed with them. Headers are as the safetensors library writes them: the data starts on a multiple
+of 8, not of a disk block.
 """
 
 import json
@@ -33,7 +33,7 @@ Tensors = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Model:
-    """Shapes of one checkpoint; with `experts` the MLP is Mixtral's."""
+    """Shapes of one checkpoint; with `experts` the MLP is Mixtral's, with `finite` it can be computed with."""
 
     hidden: int
     intermediate: int
@@ -43,6 +43,7 @@ class Model:
     vocabulary: int
     experts: int = 0
     head_size: int = 128
+    finite: bool = False
 
     @property
     def config(self) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def ensure_checkpoint(directory: Path, model: Model, file_bytes: int = FILE_BYTE
 
     Raises BenchFailed when there is no room for it.
     """
-    recipe = json.dumps([model.config, file_bytes], sort_keys=True)
+    recipe = json.dumps([model.config, file_bytes, *(["finite"] if model.finite else [])], sort_keys=True)
     if (directory / RECIPE).is_file() and (directory / RECIPE).read_text() == recipe:
         return directory
     shutil.rmtree(directory, ignore_errors=True)
@@ -126,7 +127,7 @@ def ensure_checkpoint(directory: Path, model: Model, file_bytes: int = FILE_BYTE
     require_space(directory, model.nbytes, "The generated checkpoint")
     write_headers(directory, model, file_bytes)
     for name, tensors in _files(model.tensors, file_bytes).items():
-        _fill(directory / name, tensors)
+        _fill(directory / name, tensors, model.finite)
     (directory / RECIPE).write_text(recipe)
     return directory
 
@@ -179,12 +180,12 @@ def header_of(tensors: Tensors) -> bytes:
     return struct.pack("<Q", len(padded)) + padded
 
 
-def _fill(path: Path, tensors: Tensors) -> None:
+def _fill(path: Path, tensors: Tensors, finite: bool) -> None:
     with path.open("r+b") as file:
         file.seek(len(header_of(tensors)))
         for name, shape in tensors.items():
             for chunk in random_bytes(name, tensor_bytes(shape)):
-                file.write(chunk)
+                file.write(small_numbers(chunk) if finite else chunk)
         file.flush()
         os.fsync(file.fileno())
 
@@ -195,3 +196,9 @@ def random_bytes(name: str, nbytes: int) -> Iterator[memoryview]:
     for start in range(0, nbytes, CHUNK_BYTES):
         count = min(CHUNK_BYTES, nbytes - start)
         yield source.random_raw(-(-count // 8)).view(np.uint8)[:count].data
+
+
+def small_numbers(chunk: memoryview) -> memoryview:
+    """As BF16: sign and fraction as they come, the size from 2^-7 to 2^-6."""
+    numbers = np.frombuffer(chunk, np.uint16)
+    return ((numbers & 0x807F) | 0x3C00).view(np.uint8).data

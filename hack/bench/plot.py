@@ -16,7 +16,7 @@ from hack.bench.rounds import CaseRuns
 OURS, THEIRS, LIMIT = "#1f6f8b", "#8d99ae", "#c8553d"
 ROW_INCHES = 0.3
 PANEL_INCHES = 0.9
-OWN = ("files", "memory")
+OWN = ("files", "memory", "artifacts verify", "verify", "start", "load, sealing")
 
 
 def draw(results: Sequence[CaseRuns], path: Path) -> None:

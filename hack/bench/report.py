@@ -1,30 +1,51 @@
 """The tables, as Markdown: read on a terminal and put into docs/performance.md."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from hack.bench.answers import NAME as ANSWERS
+from hack.bench.answers import AnswerTimes
 from hack.bench.commands import NAME, CommandTimes
 from hack.bench.failures import BenchFailed
-from hack.bench.results import Figures, Held, comparisons_of, figures_of
-from hack.bench.rounds import CaseRuns
+from hack.bench.results import Figures, Held, Results, comparisons_of, figures_of
 
 BEGIN = "<!-- what `make bench` measured; written by it -->"
 END = "<!-- end of what `make bench` measured -->"
 
 
-def report(results: Sequence[CaseRuns], commands: Sequence[CommandTimes], machine: Mapping[str, str]) -> str:
+def report(results: Results) -> str:
     """Everything between the markers."""
-    held = [each for result in results for each in comparisons_of(result)]
-    figures = [each for result in results for each in figures_of(result)]
-    titles = [f"- `{result.case.name}`: {result.case.title}, {result.source_bytes / 1e9:.1f} GB" for result in results]
-    about = [f"- {key}: {value}" for key, value in machine.items()]
-    parts = ["\n".join(titles), limits_table(held, figures, commands), figures_table(figures), "\n".join(about)]
+    held = [each for result in results.cases for each in comparisons_of(result)]
+    figures = [each for result in results.cases for each in figures_of(result)]
+    about = [f"- {key}: {value}" for key, value in results.machine.items()]
+    table = limits_table(held, figures, results.commands, results.answers)
+    parts = ["\n".join(_titles(results)), table, figures_table(figures), "\n".join(about)]
     return "\n\n".join(part for part in parts if part)
 
 
-def limits_table(held: Sequence[Held], figures: Sequence[Figures], commands: Sequence[CommandTimes]) -> str:
+def _titles(results: Results) -> Iterator[str]:
+    for result in results.cases:
+        title = f"{result.case.title}, {result.source_bytes / 1e9:.1f} GB"
+        yield f"- `{result.case.name}`: {title}{_elsewhere(result.machine, results.machine)}"
+    if results.answers:
+        yield f"- `{ANSWERS}`: {results.answers.title}{_elsewhere(results.answers.machine, results.machine)}"
+
+
+def _elsewhere(machine: Mapping[str, str], usual: Mapping[str, str]) -> str:
+    """In what it was measured otherwise than the rest."""
+    differing = [f"{name} {value}" for name, value in machine.items() if value != usual.get(name)]
+    return f" ({', '.join(differing)})" if differing else ""
+
+
+def limits_table(
+    held: Sequence[Held],
+    figures: Sequence[Figures],
+    commands: Sequence[CommandTimes],
+    answers: AnswerTimes | None = None,
+) -> str:
     rows: list[tuple[str, ...]] = [("case", "what", "median", "95 % interval", "rounds", "limit", "")]
     rows += [_held(each) for each in held]
+    rows += [_answers(answers)] if answers else []
     rows += [_memory(each) for each in figures if each.memory_limit_bytes]
     rows += [_command(each) for each in commands]
     return markdown(rows, left=(0, 1, 5, 6))
@@ -42,6 +63,12 @@ def _held(held: Held) -> tuple[str, ...]:
         str(held.limit or ""),
         held.verdict or "",
     )
+
+
+def _answers(answers: AnswerTimes) -> tuple[str, ...]:
+    ratio, what = answers.ratio, "an answer while shards are sealed behind, against one afterwards"
+    interval = f"{ratio.low:.2f} – {ratio.high:.2f}"
+    return ANSWERS, what, f"{ratio.median:.2f}", interval, str(ratio.rounds), "", ""
 
 
 def _memory(figures: Figures) -> tuple[str, ...]:

@@ -1,12 +1,14 @@
 """What follows from the runs: ratios with their verdicts, and each contender's figures."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from hack.bench.answers import AnswerTimes, Round
+from hack.bench.cases import Case, cases
 from hack.bench.commands import CommandTimes
-from hack.bench.rounds import CaseRuns
+from hack.bench.rounds import CaseRuns, Run
 from hack.bench.statistics import Limit, Ratio, Verdict, fastest, median, paired, ratio_of
 
 GB = 1e9
@@ -82,9 +84,9 @@ def figures_of(result: CaseRuns) -> Iterator[Figures]:
             slowest_seconds=max(seconds),
             gigabytes_a_second=gigabytes / median(seconds),
             processor_seconds_a_gigabyte=median([run.processor_seconds for run in runs]) / gigabytes,
-            processors_busy=median([run.processor_seconds / run.seconds for run in runs]) / (os.cpu_count() or 1),
+            processors_busy=median([run.processor_seconds / run.elapsed for run in runs]) / (os.cpu_count() or 1),
             disk_busy=_median_if_any(
-                [run.measured.disk.busy_seconds / run.seconds for run in runs if run.measured.disk]
+                [run.measured.disk.busy_seconds / run.elapsed for run in runs if run.measured.disk]
             ),
             process_seconds=median([run.measured.process_seconds for run in runs]),
             peak_anonymous_bytes=max(run.measured.peak_anonymous_bytes for run in runs),
@@ -96,23 +98,81 @@ def _median_if_any(values: Sequence[float]) -> float | None:
     return median(values) if values else None
 
 
-def to_json(
-    results: Iterable[CaseRuns], commands: Iterable[CommandTimes], machine: dict[str, str], seconds: float
-) -> dict[str, Any]:
-    """Everything that was measured, every single run included."""
+@dataclass(frozen=True)
+class Results:
+    """Everything that was measured, in the order of the report; `machine` is the one that most of it is from. `seconds`
+    is what measuring took."""
+
+    machine: Mapping[str, str]
+    seconds: float = 0.0
+    cases: Sequence[CaseRuns] = ()
+    commands: Sequence[CommandTimes] = ()
+    answers: AnswerTimes | None = None
+
+    def with_these(self, newer: "Results") -> "Results":
+        """What `newer` has takes the place of the same here; the rest stays, and the machine that it is from."""
+        found = {each.case.name: each for each in (*self.cases, *newer.cases)}
+        order = [name for case in cases() if (name := case.name) in found]
+        return Results(
+            self.machine,
+            self.seconds + newer.seconds,
+            [found[name] for name in order],
+            newer.commands or self.commands,
+            newer.answers or self.answers,
+        )
+
+
+def to_json(results: Results) -> dict[str, Any]:
+    """Every single run included."""
+    answers = results.answers
     return {
-        "machine": machine,
-        "seconds": round(seconds, 1),
+        "machine": dict(results.machine),
+        "seconds": round(results.seconds, 1),
         "cases": [
             {
                 "name": result.case.name,
                 "title": result.case.title,
                 "source_bytes": result.source_bytes,
+                "machine": dict(result.machine or results.machine),
                 "comparisons": [asdict(held) for held in comparisons_of(result)],
                 "contenders": [{**asdict(f), "memory_verdict": f.memory_verdict} for f in figures_of(result)],
                 "runs": [run.to_json() for run in result.runs],
             }
-            for result in results
+            for result in results.cases
         ],
-        "commands": [{**asdict(each), "median": each.median, "verdict": each.verdict} for each in commands],
+        "commands": [{**asdict(each), "median": each.median, "verdict": each.verdict} for each in results.commands],
+        **({"answers": {**asdict(answers), "ratio": asdict(answers.ratio)}} if answers else {}),
     }
+
+
+def from_json(said: Mapping[str, Any]) -> Results:
+    """What `to_json` said, but for cases that there are no longer. What follows from the runs follows anew."""
+    known = {case.name: case for case in cases()}
+    return Results(
+        said["machine"],
+        said["seconds"],
+        [_case(known[case["name"]], case, said["machine"]) for case in said["cases"] if case["name"] in known],
+        [_command(command) for command in said["commands"]],
+        _answers(said["answers"]) if said.get("answers") else None,
+    )
+
+
+def _case(case: Case, said: Mapping[str, Any], machine: Mapping[str, str]) -> CaseRuns:
+    return CaseRuns(
+        replace(case, title=said["title"]),
+        said["source_bytes"],
+        [Run.from_json(run) for run in said["runs"]],
+        said.get("machine", machine),
+    )
+
+
+def _command(said: Mapping[str, Any]) -> CommandTimes:
+    return CommandTimes(said["title"], said["unit"], tuple(said["seconds"]), said["limit"])
+
+
+def _answers(said: Mapping[str, Any]) -> AnswerTimes:
+    rounds = tuple(
+        Round(tuple(each["sealing"]), tuple(each["after"]), each["sealed_bytes"], each["sealed_seconds"])
+        for each in said["rounds"]
+    )
+    return AnswerTimes(said["source_bytes"], rounds, said["machine"])

@@ -3,21 +3,24 @@
 import random
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from hack.bench.cases import Case, Contender, rounds_of
 from hack.bench.checkpoints import Model, ensure_checkpoint, require_space
-from hack.bench.children import Measured, run_contender
-from hack.bench.contenders.task import Task
+from hack.bench.children import DiskUse, Measured, run_contender
+from hack.bench.contenders.task import Task, Timing, volume_beside
+from hack.bench.failures import BenchFailed
 from hack.bench.quiet import Filler, Patience, evict, wait_for_idle_disk
 
 ORDER_SEED = 4
 OUTPUT_FACTOR = 1.3
 """Shards are larger than their source, by zero heads and by repeated ones; less than so many times."""
 
+TIMING = [each.name for each in fields(Timing)]
+MEASURED = [each.name for each in fields(Measured) if each.name not in ("timing", "disk")]
 PRACTICE = Model(hidden=1024, intermediate=1024, layers=1, query_heads=8, key_value_heads=8, vocabulary=64)
 
 
@@ -35,25 +38,39 @@ class Run:
         return self.measured.timing.seconds
 
     @property
+    def elapsed(self) -> float:
+        return self.measured.timing.elapsed
+
+    @property
     def processor_seconds(self) -> float:
         return self.measured.timing.user_seconds + self.measured.timing.system_seconds
 
     def to_json(self) -> dict[str, Any]:
         measured = asdict(self.measured)
-        timing = measured.pop("timing")
+        timing = {name: value for name, value in measured.pop("timing").items() if value is not None}
         return {
             "contender": self.contender, "round": self.round, **timing, **measured,
             "source_pages_left": self.source_pages_left,
         }  # fmt: skip
 
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> "Run":
+        timing = Timing(**{name: said[name] for name in TIMING if name in said})
+        disk = DiskUse(**said["disk"]) if said["disk"] else None
+        measured = {name: said[name] for name in MEASURED}
+        return cls(
+            said["contender"], said["round"], Measured(timing=timing, disk=disk, **measured), said["source_pages_left"]
+        )
+
 
 @dataclass
 class CaseRuns:
-    """What came of a case so far."""
+    """What came of a case so far, on the machine that `machine` describes."""
 
     case: Case
     source_bytes: int
     runs: list[Run] = field(default_factory=list)
+    machine: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, contender: str) -> list[Run]:
         return [run for run in self.runs if run.contender == contender]
@@ -115,29 +132,42 @@ class Bench:
         began = time.monotonic()
         ensure_checkpoint(source, case.model)
         print(f"  checkpoint there after {time.monotonic() - began:.0f} s", flush=True)
+        written = int(OUTPUT_FACTOR * case.model.nbytes)
         if any(contender.writes for contender in case.contenders):
-            require_space(self.scratch, int(OUTPUT_FACTOR * case.model.nbytes), "What is written from the checkpoint")
+            require_space(self.scratch, written * (2 if case.sealed else 1), "What is written from the checkpoint")
         result = CaseRuns(case, case.model.nbytes)
         try:
+            if case.sealed:
+                self._seal(case.sealed, source)
+                self._seal(case.sealed, self._practice(case))
             for number, contender in schedule(case, rounds_of(case, rounds)):
                 result.runs.append(self._run(case, contender, number, source))
         finally:
             if not keep:
                 shutil.rmtree(source, ignore_errors=True)
+                shutil.rmtree(volume_beside(source), ignore_errors=True)
         return result
+
+    def _seal(self, neuron_config: Mapping[str, Any], source: Path) -> None:
+        """Anew, so that it is of this checkpoint and by this code."""
+        shutil.rmtree(volume_beside(source), ignore_errors=True)
+        run_contender("seal", Task(source, self.scratch / "output", neuron_config), lambda: None)
 
     def _run(self, case: Case, contender: Contender, number: int, source: Path) -> Run:
         began = time.monotonic()
         output = self.scratch / "output"
-        task = Task(source, output, contender.neuron_config, contender.options, self._practice(case))
+        practice = self._practice(case)
+        if contender.reads_shards:
+            source, practice = rank_files(source), rank_files(practice)
+        task = Task(source, output, contender.neuron_config, contender.options, practice)
         left: list[int | None] = []
 
         def make_quiet() -> None:
             self.filler.fill(self.patience.fill)
             wait_for_idle_disk(self.scratch, self.patience.idle)
-            left.append(evict(task.source_files))
+            left.append(evict(task.evicted_files))
 
-        evict(task.source_files)
+        evict(task.evicted_files)
         try:
             measured = run_contender(contender.module, task, make_quiet)
         finally:
@@ -159,3 +189,11 @@ class Bench:
             f" {run.processor_seconds:6.2f} CPU s {run.measured.peak_anonymous_bytes / 2**30:6.2f} GiB"
             f"   {gone / 60:.1f} min gone, {left / 60:.1f} left"
         )
+
+
+def rank_files(checkpoint: Path) -> Path:
+    """The folder of those that were sealed of the checkpoint, on the volume beside it."""
+    found = list(volume_beside(checkpoint).glob("shards/*/weights"))
+    if len(found) != 1:
+        raise BenchFailed(f"{volume_beside(checkpoint)} holds {len(found)} sets of shards. Remove it, and start again.")
+    return found[0]

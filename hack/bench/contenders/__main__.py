@@ -40,9 +40,10 @@ def _practise(prepare: Prepare, task: Task) -> float:
 
 def _measure(timed: Timed) -> Timing:
     before, began = _processor_seconds(), time.monotonic()
-    timed()
-    seconds, after = time.monotonic() - began, _processor_seconds()
-    return Timing(seconds, after[0] - before[0], after[1] - before[1])
+    counted = timed()
+    elapsed, after = time.monotonic() - began, _processor_seconds()
+    user, system = after[0] - before[0], after[1] - before[1]
+    return Timing(elapsed, user, system) if counted is None else Timing(counted, user, system, elapsed)
 
 
 def _processor_seconds() -> tuple[float, float]:

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-Timed = Callable[[], None]
+Timed = Callable[[], float | None]
+"""May return the seconds that count, where these are a part of what it does."""
 
 READY = "ready"
 GO = "go"
@@ -15,7 +16,7 @@ GO = "go"
 @dataclass(frozen=True)
 class Task:
     """`source` is a checkpoint, `output` a folder that does not exist yet; `options` are the contender's own.
-    `practice` is a small checkpoint, to do the same with first."""
+    `practice` is a small checkpoint, to do the same with first. What is read may also be a folder of rank files."""
 
     source: Path
     output: Path
@@ -36,15 +37,34 @@ class Task:
     def source_files(self) -> list[Path]:
         return sorted(self.source.glob("*.safetensors"))
 
+    @property
+    def volume(self) -> Path:
+        return volume_beside(self.source)
+
+    @property
+    def evicted_files(self) -> list[Path]:
+        """All that a contender may read."""
+        return [*self.source_files, *sorted(self.volume.rglob("*.safetensors"))]
+
+
+def volume_beside(checkpoint: Path) -> Path:
+    """The artifacts volume that holds what was prepared from a checkpoint before the rounds."""
+    return checkpoint.with_name(f"{checkpoint.name}.volume")
+
 
 Prepare = Callable[[Task], Timed]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Of what was timed: wall seconds, and processor seconds in user and system mode of the process and what it
-    started."""
+    """Of what was timed: the wall seconds that count, and processor seconds in user and system mode of the process and
+    what it started. `whole_seconds`: from its beginning to its end, where only a part of them counts."""
 
     seconds: float
     user_seconds: float
     system_seconds: float
+    whole_seconds: float | None = None
+
+    @property
+    def elapsed(self) -> float:
+        return self.seconds if self.whole_seconds is None else self.whole_seconds

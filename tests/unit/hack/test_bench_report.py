@@ -1,11 +1,14 @@
-"""Runs become figures, verdicts, a table between markers, JSON and a picture."""
+"""Runs become figures, verdicts, a table between markers, JSON and a picture; runs of some cases join the others'."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hack.bench.cases import Case, Comparison, Contender, narrowed
+from hack.bench.__main__ import main
+from hack.bench.answers import AnswerTimes, Round
+from hack.bench.cases import Case, Comparison, Contender, cases, narrowed
 from hack.bench.checkpoints import Model
 from hack.bench.children import DiskUse, Measured
 from hack.bench.commands import CommandTimes
@@ -13,7 +16,7 @@ from hack.bench.contenders.task import Timing
 from hack.bench.failures import BenchFailed
 from hack.bench.plot import draw
 from hack.bench.report import BEGIN, END, put_between_markers, report
-from hack.bench.results import comparisons_of, figures_of, to_json
+from hack.bench.results import Results, comparisons_of, figures_of, from_json, to_json
 from hack.bench.rounds import CaseRuns, Run, schedule
 from hack.bench.statistics import Limit
 
@@ -104,7 +107,7 @@ def test_what_was_not_run_is_not_compared(result: CaseRuns) -> None:
 def test_the_page_gets_the_table_and_keeps_the_rest(result: CaseRuns, tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text(f"before\n{BEGIN}\nold figures\n{END}\nafter\n")
-    put_between_markers(page, report([result], COMMANDS, MACHINE))
+    put_between_markers(page, report(Results(MACHINE, cases=[result], commands=COMMANDS)))
     text = page.read_text()
     assert text.startswith(f"before\n{BEGIN}\n")
     assert text.endswith(f"\n{END}\nafter\n")
@@ -126,7 +129,7 @@ def test_the_page_gets_the_table_and_keeps_the_rest(result: CaseRuns, tmp_path: 
         "met",
     ]
     assert "memory: 24 GiB" in text
-    put_between_markers(page, report([result], COMMANDS, MACHINE))
+    put_between_markers(page, report(Results(MACHINE, cases=[result], commands=COMMANDS)))
     assert page.read_text() == text
 
 
@@ -144,7 +147,7 @@ def test_a_command_that_took_too_long_once_has_missed() -> None:
 
 
 def test_the_json_holds_every_single_run(result: CaseRuns) -> None:
-    saved = json.loads(json.dumps(to_json([result], COMMANDS, MACHINE, 12.34)))
+    saved = json.loads(json.dumps(to_json(Results(MACHINE, 12.34, [result], COMMANDS))))
     assert len(saved["cases"][0]["runs"]) == len(result.runs)
     assert saved["cases"][0]["runs"][0].keys() >= {"contender", "round", "seconds", "user_seconds", "system_seconds"}
     assert [each["verdict"] for each in saved["cases"][0]["comparisons"]] == ["met", None, "met"]
@@ -155,3 +158,76 @@ def test_the_picture_is_the_same_for_the_same_runs(result: CaseRuns, tmp_path: P
         draw([result], tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
     assert (tmp_path / "one.svg").read_text().count("<svg") == 1
+
+
+ANSWERS = AnswerTimes(10**9, (Round((0.5, 0.7), (0.5, 0.5), 10**9, 9.0), Round((0.4,), (0.4,), 10**9, 7.0)))
+
+
+def ran(name: str, **machine: str) -> CaseRuns:
+    """Two rounds of a case that there is, as far as its contenders are known here."""
+    case = next(case for case in cases() if case.name == name)
+    runs = [run_of(contender.name, number) for number, contender in schedule(case, 2) if contender.name in SECONDS]
+    return CaseRuns(case, 5 * 10**8, runs, machine)
+
+
+def kept(results: Results) -> Results:
+    """As they come back from the file."""
+    return from_json(json.loads(json.dumps(to_json(results))))
+
+
+def test_results_are_the_same_when_they_were_kept() -> None:
+    results = Results(MACHINE, 12.3, [ran("8b", **MACHINE), ran("moe", **MACHINE)], COMMANDS, ANSWERS)
+    assert kept(results) == results
+
+
+def test_seconds_that_are_a_part_of_the_run_are_kept_with_the_whole() -> None:
+    one = run_of("files", 0)
+    part = replace(one, measured=replace(one.measured, timing=replace(one.measured.timing, whole_seconds=30.0)))
+    assert (one.elapsed, part.seconds, part.elapsed) == (3.0, 3.0, 30.0)
+    assert Run.from_json(json.loads(json.dumps(part.to_json()))) == part
+    assert "whole_seconds" not in one.to_json()
+
+
+def test_shares_of_time_are_of_the_whole_run(result: CaseRuns) -> None:
+    before = next(each for each in figures_of(result) if each.contender == "files")
+    for run in result.of("files"):
+        timing = replace(run.measured.timing, whole_seconds=2 * run.seconds)
+        result.runs[result.runs.index(run)] = replace(run, measured=replace(run.measured, timing=timing))
+    after = next(each for each in figures_of(result) if each.contender == "files")
+    assert after.seconds == before.seconds
+    assert (after.processors_busy, after.disk_busy) == (before.processors_busy / 2, 0.125)
+
+
+def test_cases_that_were_run_alone_join_what_was_there() -> None:
+    before = kept(Results({"commit": "old"}, 60.0, [ran("8b"), ran("moe")], COMMANDS))
+    alone = Results({"commit": "new"}, 6.0, [ran("405b-layer", commit="new"), ran("moe", commit="new")])
+    after = kept(before.with_these(replace(alone, answers=replace(ANSWERS, machine={"commit": "new"}))))
+    assert [(each.case.name, dict(each.machine)) for each in after.cases] == [
+        ("8b", {"commit": "old"}), ("405b-layer", {"commit": "new"}), ("moe", {"commit": "new"})
+    ]  # fmt: skip
+    assert (after.commands, after.seconds, after.machine) == (COMMANDS, 66.0, {"commit": "old"})
+    text = report(after)
+    titles = [line for line in text.splitlines() if line.startswith("- `")]
+    assert [title.endswith("(commit new)") for title in titles] == [False, True, True, True]
+    assert text.endswith("- commit: old")
+
+
+def test_a_case_that_there_is_no_longer_is_left_out(result: CaseRuns) -> None:
+    assert kept(Results(MACHINE, cases=[result, ran("moe")])).cases == [ran("moe", **MACHINE)]
+
+
+def test_answers_while_shards_are_sealed_are_told_against_those_afterwards() -> None:
+    text = report(Results(MACHINE, answers=ANSWERS))
+    row = next(line for line in text.splitlines() if "while shards are sealed behind" in line)
+    assert [cell.strip() for cell in row.strip("|").split("|")][2:] == ["1.10", "1.00 – 1.20", "2", "", ""]
+    assert "0.45 s each, and 0.50 s while 1.0 GB were sealed in 8.0 s" in text
+
+
+def test_what_cannot_be_added_to_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--add", "--only", "moe", "--scratch", str(tmp_path), "--out", str(tmp_path / "nothing")]) == 1
+    assert "performance.json cannot be added to (FileNotFoundError" in capsys.readouterr().err
+    assert main(["--add", "--quick", "--only", "moe", "--scratch", str(tmp_path)]) == 1
+    assert "Leave --quick and --contender out." in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
