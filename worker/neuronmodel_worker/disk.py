@@ -46,7 +46,9 @@ def temporary_beside(path: Path) -> Path:
 
 
 def free_bytes(path: Path) -> int:
-    stat = os.statvfs(path)
+    """On the volume of `path`, which need not be there: what could not be made for want of room is asked for too."""
+    there = next((each for each in (path, *path.parents) if each.exists()), path)
+    stat = os.statvfs(there)
     return stat.f_bavail * stat.f_frsize
 
 
