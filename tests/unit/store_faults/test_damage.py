@@ -52,7 +52,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, source: Path, server: For
     results = [server.run(partial(unsynced, prepare, each)) for each in (model, other)]
     assert all(isinstance(result, Result) for result in results)
     shards = {str(result.shards_key): each for result, each in zip(results, (model, other), strict=True)}
-    return Sealed(root, model, *results, shards)
+    return Sealed(root, model, results[0], results[1], shards)
 
 
 @pytest.fixture
@@ -81,6 +81,26 @@ def swap(one: Path, two: Path) -> None:
     kept.rename(two)
 
 
+def folder_instead(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def link_instead(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def empty(directory: Path) -> None:
+    shutil.rmtree(directory)
+    directory.mkdir()
+
+
+def file_instead(directory: Path) -> None:
+    shutil.rmtree(directory)
+    directory.write_text("")
+
+
 def replace_tree(directory: Path, by: Path) -> None:
     shutil.rmtree(directory)
     shutil.copytree(by, directory)
@@ -94,7 +114,7 @@ QUICK: dict[str, Callable[[Sealed], object]] = {
     "manifest_missing": lambda s: (s.directory / MANIFEST).unlink(),
     "manifest_empty": lambda s: (s.directory / MANIFEST).write_text(""),
     "manifest_truncated": lambda s: cut(s.directory / MANIFEST, -20),
-    "manifest_is_a_folder": lambda s: ((s.directory / MANIFEST).unlink(), (s.directory / MANIFEST).mkdir()),
+    "manifest_is_a_folder": lambda s: folder_instead(s.directory / MANIFEST),
     "manifest_of_zeros": lambda s: (s.directory / MANIFEST).write_bytes(bytes((s.directory / MANIFEST).stat().st_size)),
     "manifest_of_another_key": lambda s: shutil.copy(s.others_directory / MANIFEST, s.directory / MANIFEST),
     "manifest_of_another_kind": lambda s: manifest_with(s.directory, kind="compiled"),
@@ -105,7 +125,7 @@ QUICK: dict[str, Callable[[Sealed], object]] = {
     "rank_empty": lambda s: os.truncate(rank_path(s.directory, 0), 0),
     "rank_longer": lambda s: cut(rank_path(s.directory, 0), 1),
     "rank_missing": lambda s: rank_path(s.directory, 0).unlink(),
-    "rank_dangles": lambda s: (rank_path(s.directory, 0).unlink(), rank_path(s.directory, 0).symlink_to("nowhere")),
+    "rank_dangles": lambda s: link_instead(rank_path(s.directory, 0)),
     "rank_too_many": lambda s: shutil.copy(rank_path(s.directory, 0), rank_path(s.directory, 2)),
     "something_else_too_many": lambda s: (s.directory / "weights" / "notes.txt").write_text("?"),
     "ranks_swapped": lambda s: swap(rank_path(s.directory, 0), rank_path(s.directory, 1)),
@@ -114,8 +134,8 @@ QUICK: dict[str, Callable[[Sealed], object]] = {
     "source_json_missing": lambda s: (s.directory / "source.json").unlink(),
     "source_json_truncated": lambda s: cut(s.directory / "source.json", -1),
     "no_folder_of_weights": lambda s: shutil.rmtree(s.directory / "weights"),
-    "nothing_left": lambda s: (shutil.rmtree(s.directory), s.directory.mkdir()),
-    "a_file_in_its_place": lambda s: (shutil.rmtree(s.directory), s.directory.write_text("")),
+    "nothing_left": lambda s: empty(s.directory),
+    "a_file_in_its_place": lambda s: file_instead(s.directory),
 }
 COMPILED_QUICK: dict[str, Callable[[Sealed], object]] = {
     "compiled_missing": lambda s: (s.compiled / "graph.bin").unlink(),

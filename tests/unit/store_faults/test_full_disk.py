@@ -16,9 +16,6 @@ from tests.unit.store_faults.jobs import Failed, Model, prepare, unsynced
 from tests.unit.store_faults.test_cuts import keys, one_after_the_other
 from tests.unit.store_faults.traced import FullFrom
 
-PROBES = "/probes/"
-"""A probe that cannot be written is done without."""
-
 
 @pytest.mark.parametrize("once", [False, True], ids=["from_then_on", "for_a_moment"])
 def test_a_disk_may_be_full_at_any_call(once: bool, servers: list[ForkServer], source: Path, tmp_path: Path) -> None:
@@ -41,8 +38,9 @@ def test_a_disk_may_be_full_at_any_call(once: bool, servers: list[ForkServer], s
                 assert f"{needed:,} bytes are needed" in message
             case result:
                 assert isinstance(result, Result)
-                assert not asked or once or PROBES in grows[number - 1].paths[0], refused
-        assert remains(root) == [], refused
+                assert not asked or once, refused
+        # A failing writer of shards stops the compiler wherever it is, also while it clears up: the next run goes on.
+        assert [each for each in remains(root) if not each.startswith("staging/compiled-")] == [], refused
         assert isinstance(server.run(partial(unsynced, prepare, mine)), Result)
         assert ("shards", key) in check_sets(root, shards)
         assert remains(root) == []
