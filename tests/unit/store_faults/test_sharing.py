@@ -1,21 +1,26 @@
 """Several writers and readers on one volume: one stands still at any of its changes while others go on, and all of them
 at once for a while, with kills."""
 
+import os
+import random
 import shutil
+import signal
 import threading
 import time
+import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from neuronmodel_api.report import Result
-from neuronmodel_worker.store import Patience
-from tests.unit.store_faults.expected import check_sets, remains
+from neuronmodel_worker.store import SHARDS, Patience, Store
+from tests.unit.store_faults.expected import check_set, check_sets, remains
 from tests.unit.store_faults.forking import ForkServer
-from tests.unit.store_faults.jobs import Model, collect, prepare, unsynced
+from tests.unit.store_faults.jobs import Model, clean_up, collect, prepare, unsynced
 from tests.unit.store_faults.test_cuts import keys
 from tests.unit.store_faults.traced import HoldAt, Outcome
 
@@ -122,3 +127,104 @@ def watched(places: list[Path]) -> Iterator[set[Path]]:
     finally:
         over.set()
         thread.join()
+
+
+SECONDS = 8.0
+SEED = 20_250
+
+
+@dataclass(frozen=True)
+class Arena:
+    """One store for several processes until `over` is there; each tells by a line in `log` how a round of it ended."""
+
+    root: Path
+    source: Path
+    key: str
+    over: Path
+    log: Path
+
+    def told(self, line: str) -> None:
+        with self.log.open("a") as log:
+            log.write(f"{line}\n")
+
+
+def write_and_clean_up(arena: Arena, name: str) -> None:
+    """Round after round a model comes, needs the set, reads it, and goes with what nobody else needs."""
+    model = Model(arena.root, arena.source, name)
+    while not arena.over.exists():
+        result = unsynced(partial(prepare, patience=HASTY), model)
+        assert isinstance(result, Result), result
+        check_set(arena.root / "shards" / arena.key, "shards", model)
+        arena.told("found" if result.shards_cache == "Hit" else "built")
+        clean_up(model)
+
+
+def read(arena: Arena, name: str) -> None:
+    """Round after round: refer to the set, look for it, and where it is there, read it over and over."""
+    model = Model(arena.root, arena.source, name)
+    while not arena.over.exists():
+        store = Store(arena.root, patience=HASTY)
+        store.refer(SHARDS, arena.key, model.owner)
+        if found := store.find(SHARDS, arena.key):
+            for _ in range(3):
+                check_set(found.directory, "shards", model)
+            arena.told("read")
+        assert not store.quarantined, store.quarantined
+        store.unrefer(model.owner)
+
+
+def start(job: Callable[[Arena, str], None], arena: Arena, name: str) -> int:
+    """A process of its own, whose failure is a line in the log."""
+    if child := os.fork():
+        return child
+    try:
+        job(arena, name)
+        os._exit(0)
+    except BaseException:
+        arena.told("FAILED " + traceback.format_exc().replace("\n", " | "))
+        os._exit(1)
+
+
+def everybody(arena: Arena, seconds: float) -> list[int]:
+    """Two writers and three readers; one of the writers is killed now and then and comes again, or stands still for
+    longer than its lease lasts. How often it was."""
+    jobs = {"one": write_and_clean_up, "two": write_and_clean_up, **dict.fromkeys(("a", "b", "c"), read)}
+    running = {name: start(job, arena, name) for name, job in jobs.items()}
+    chance, kills, stops, end = random.Random(SEED), 0, 0, time.monotonic() + seconds
+    try:
+        while time.monotonic() < end:
+            time.sleep(chance.uniform(0.02, 0.3))
+            name = chance.choice(["one", "two", "a"])
+            if chance.random() < 0.3:
+                os.kill(running[name], signal.SIGSTOP)
+                time.sleep(3 * HASTY.lapse_seconds)
+                os.kill(running[name], signal.SIGCONT)
+                stops += 1
+            else:
+                os.kill(running[name], signal.SIGKILL)
+                os.waitpid(running[name], 0)
+                running[name] = start(jobs[name], arena, name)
+                kills += 1
+    finally:
+        arena.over.touch()
+        for child in running.values():
+            os.waitpid(child, 0)
+    return [kills, stops]
+
+
+def test_two_writers_and_three_readers_get_one_result_whoever_is_killed_or_stands_still(
+    server: ForkServer, source: Path, tmp_path: Path
+) -> None:
+    shards = keys(server, [Model(tmp_path, source)], tmp_path / "keys")
+    (key,) = shards
+    (root := tmp_path / "store").mkdir()
+    arena = Arena(root, source, key, tmp_path / "over", tmp_path / "log")
+    kills, stops = server.run(partial(everybody, arena, SECONDS))
+    rounds = Counter(line.split()[0] for line in arena.log.read_text().splitlines())
+    assert "FAILED" not in rounds, arena.log.read_text()[-3000:]
+    assert min(kills, stops, rounds["built"], rounds["read"]) > 0, (kills, stops, rounds)
+    model = Model(root, source, "last")
+    assert isinstance(server.run(partial(unsynced, prepare, model)), Result)
+    assert ("shards", key) in check_sets(root, shards)
+    assert remains(root) == []
+    assert not list((root / "quarantine").iterdir())
