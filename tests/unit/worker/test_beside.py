@@ -4,11 +4,12 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import pytest
 
-from neuronmodel_worker.prepare.beside import WAKE, Stop, side_by_side
+from neuronmodel_worker.prepare.beside import WAKE, Stop, Wakeable, side_by_side
 
 LONG = 60.0
 """Seconds that no test waits for: what is stopped ends sooner."""
@@ -28,18 +29,23 @@ def fail(*_: object) -> None:
     raise OSError("broken")
 
 
+def interrupted(wakeable: Wakeable, work: Callable[[], object]) -> None:
+    with wakeable.interruptible():
+        work()
+
+
 def alive() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "beside"]
 
 
 def test_both_results_come_back_from_two_threads() -> None:
-    here, there = side_by_side(threading.get_ident, lambda stop: threading.get_ident())
+    here, there = side_by_side(lambda _: threading.get_ident(), lambda stop: threading.get_ident())
     assert here == threading.get_ident() != there
 
 
 def test_both_run_at_the_same_time() -> None:
     both = threading.Barrier(2, timeout=LONG)
-    side_by_side(both.wait, lambda stop: both.wait())
+    side_by_side(lambda _: both.wait(), lambda stop: both.wait())
 
 
 def test_a_failure_here_stops_the_other_and_is_told() -> None:
@@ -49,7 +55,7 @@ def test_a_failure_here_stops_the_other_and_is_told() -> None:
         began.set()
         until_stopped(stop)
 
-    def here() -> None:
+    def here(_: Wakeable) -> None:
         began.wait()
         fail()
 
@@ -63,7 +69,7 @@ def test_a_failure_there_wakes_this_thread_and_is_told(wait: object) -> None:
     assert callable(wait)
     before = signal.getsignal(WAKE)
     with pytest.raises(OSError, match="broken"):
-        side_by_side(wait, fail)
+        side_by_side(lambda wakeable: interrupted(wakeable, wait), fail)
     assert signal.getsignal(WAKE) is before
 
 
@@ -73,7 +79,7 @@ def test_a_failure_there_is_told_where_no_signal_arrives() -> None:
 
     def run() -> None:
         try:
-            side_by_side(lambda: None, fail)
+            side_by_side(lambda _: None, fail)
         except OSError as error:
             errors.append(error)
 
@@ -100,7 +106,7 @@ def test_a_signal_unwinds_both(here_is_done: bool) -> None:
     before = signal.signal(signal.SIGALRM, handle)
     try:
         with pytest.raises(Told):
-            side_by_side(lambda: None if here_is_done else time.sleep(LONG), there)
+            side_by_side(lambda _: None if here_is_done else time.sleep(LONG), there)
     finally:
         signal.signal(signal.SIGALRM, before)
     assert ended == ["there"]
@@ -117,7 +123,7 @@ def test_of_two_failures_the_first_is_told() -> None:
         finally:
             raise ValueError("while stopping")
 
-    def here() -> None:
+    def here(_: Wakeable) -> None:
         began.wait()
         fail()
 
@@ -128,5 +134,25 @@ def test_of_two_failures_the_first_is_told() -> None:
 def test_many_failures_at_any_moment_leave_nothing_running() -> None:
     for number in range(200):
         with pytest.raises(OSError, match="broken"):
-            side_by_side(lambda number=number: time.sleep(number * 1e-6), fail)  # type: ignore[misc]
+            side_by_side(lambda w, n=number: interrupted(w, lambda: time.sleep(n * 1e-6)), fail)  # type: ignore[misc]
     assert alive() == []
+
+
+def test_what_may_not_be_interrupted_is_finished_before_the_failure_is_told() -> None:
+    failed = threading.Event()
+    order: list[str] = []
+
+    def there(stop: Stop) -> None:
+        try:
+            fail()
+        finally:
+            failed.set()
+
+    def here(wakeable: Wakeable) -> None:
+        failed.wait(LONG)
+        order.append("put in order")
+        interrupted(wakeable, lambda: order.append("begun after the failure"))
+
+    with pytest.raises(OSError, match="broken"):
+        side_by_side(here, there)
+    assert order[0] == "put in order"

@@ -1,7 +1,7 @@
 """Two pieces of work at the same time: one here, where signals arrive and compilers want to be, one in a thread.
 
 Whatever ends one ends the other: the thread is told by an event, which it looks at with every piece of bytes; this
-thread, which may be deep in a compiler, by a signal to itself.
+thread, which may be deep in a compiler, by a signal to itself, where it says that it may be interrupted.
 """
 
 import signal
@@ -41,17 +41,26 @@ class Stop:
             raise Stopped
 
 
-def side_by_side(here: Callable[[], Here], there: Callable[[Stop], There]) -> tuple[Here, There]:
+class Wakeable:
+    """What the work here does where it may be ended from outside. This one is alone: nobody ends it."""
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Stopped may be raised anywhere in the context: nothing that has to be put in order is begun in it."""
+        yield
+
+    def check(self) -> None:
+        """Raises Stopped."""
+
+
+def side_by_side(here: Callable[[Wakeable], Here], there: Callable[[Stop], There]) -> tuple[Here, There]:
     """What both return; `there` has a thread of its own. Raises what ended the first of them, when both have ended."""
     work = _Beside(there)
     with _woken(work):
         try:
-            try:
-                work.thread.start()
-                made = here()
-                work.thread.join()
-            finally:
-                work.listening = False
+            work.thread.start()
+            made = here(work)
+            work.thread.join()
         except BaseException as error:
             work.end()
             if work.error and (work.failed_first or isinstance(error, Stopped)):
@@ -62,14 +71,15 @@ def side_by_side(here: Callable[[], Here], there: Callable[[Stop], There]) -> tu
     return made, work.made[0]
 
 
-class _Beside(Generic[There]):
+class _Beside(Wakeable, Generic[There]):
     def __init__(self, there: Callable[[Stop], There]) -> None:
         self.stop = Stop()
         self.made: list[There] = []
         self.error: BaseException | None = None
         self.failed_first = False
+        self.can_be_woken = False
         self.listening = False
-        """Whether the other thread may be woken."""
+        """Whether the other thread is to be woken now."""
         self.thread = threading.Thread(target=self._run, args=(there,), name="beside")
         self._other = threading.get_ident()
 
@@ -83,6 +93,19 @@ class _Beside(Generic[There]):
             self.failed_first = not self.stop.asked
             if self.listening:
                 signal.pthread_kill(self._other, WAKE)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        self.listening = self.can_be_woken
+        try:
+            self.check()
+            yield
+        finally:
+            self.listening = False
+
+    def check(self) -> None:
+        if self.failed_first:
+            raise Stopped
 
     def end(self) -> None:
         """Also where a signal came while the thread was being started."""
@@ -107,7 +130,7 @@ def _woken(work: "_Beside[There]") -> Iterator[None]:
             raise Stopped
 
     before = signal.signal(WAKE, wake)
-    work.listening = True
+    work.can_be_woken = True
     try:
         yield
     finally:

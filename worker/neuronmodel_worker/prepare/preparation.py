@@ -16,7 +16,7 @@ from neuronmodel_worker.engines import Engine
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull, WorkerFailure
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.plan import Plan, make_plan
-from neuronmodel_worker.prepare.beside import Stop, side_by_side
+from neuronmodel_worker.prepare.beside import Stop, Wakeable, side_by_side
 from neuronmodel_worker.prepare.choosing import figures_of
 from neuronmodel_worker.prepare.identity import Identity, identify
 from neuronmodel_worker.prepare.room import needed_bytes, require
@@ -164,22 +164,23 @@ class Preparation:
         reasons = {kind: self._why(kind) for kind in self._missing()}
         if compiles and shards:
             self.found[COMPILED], self.found[SHARDS] = side_by_side(
-                lambda: self._compile(reasons[COMPILED]), lambda stop: self._shard(reasons[SHARDS], stop)
+                lambda wakeable: self._compile(reasons[COMPILED], wakeable),
+                lambda stop: self._shard(reasons[SHARDS], stop),
             )
         elif compiles:
-            self.found[COMPILED] = self._compile(reasons[COMPILED])
+            self.found[COMPILED] = self._compile(reasons[COMPILED], Wakeable())
         elif shards:
             self.found[SHARDS] = self._shard(reasons[SHARDS], Stop())
 
-    def _compile(self, why: str) -> SealedSet:
-        with self._turn(COMPILED, self.wanted.compiled_key) as work:
+    def _compile(self, why: str, wakeable: Wakeable) -> SealedSet:
+        with self._turn(COMPILED, self.wanted.compiled_key, wakeable) as work:
             if work.present:
                 return work.present
             self.built[COMPILED] = f"compiled the model, for {why}"
-            with self.job.clock.phase("EngineImported"):
+            with self.job.clock.phase("EngineImported"), wakeable.interruptible():
                 self.engine.import_framework()
             with self.job.clock.phase("Compiled", unit="Steps") as phase:
-                with full_is_told(self.store.root):
+                with full_is_told(self.store.root), wakeable.interruptible():
                     self.engine.compile(self.plan, self.job.config.neuron_config, work.staging.directory, phase.reach)
                 return work.staging.seal({"inputs": self.wanted.graph_inputs})
 
@@ -227,7 +228,7 @@ class Preparation:
         self.job.clock.measured(self.probe.beside(rates) if self.probe else rates)
 
     @contextmanager
-    def _turn(self, kind: Kind, key: str, stop: Stop | None = None) -> Iterator[Work]:
+    def _turn(self, kind: Kind, key: str, other: Stop | Wakeable) -> Iterator[Work]:
         """To build a set while nobody else does; what is waited for is a phase of its own."""
         with ExitStack() as waited:
             phases: list[Phase] = []
@@ -236,8 +237,7 @@ class Preparation:
                 if not phases:
                     log.info("%s builds %s %s: waiting for it", who, kind, key)
                     phases.append(waited.enter_context(self.job.clock.phase("OtherWriterAwaited", unit="Steps")))
-                if stop:
-                    stop.check()
+                other.check()
 
             with self.store.build(kind, key, waiting) as work:
                 waited.close()
