@@ -1,5 +1,6 @@
 """Files of the store: whole or absent, on the disk with their names, and what headers say of them."""
 
+import glob
 import os
 import shutil
 import stat
@@ -20,6 +21,11 @@ SAFETENSORS = ".safetensors"
 MAX_HEADER_BYTES = 100_000_000
 READ_BYTES = 8 << 20
 Digest = xxhash.xxh3_128
+
+
+def matching(root: Path, pattern: str) -> list[Path]:
+    """What is there by such a name, sorted. Path.glob fails where others remove a folder meanwhile."""
+    return sorted(root / name for name in glob.glob(pattern, root_dir=root, include_hidden=True))  # noqa: PTH207
 
 
 def make_directory(directory: Path) -> None:

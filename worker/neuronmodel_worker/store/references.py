@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from neuronmodel_worker.disk import sync, writing_to
-from neuronmodel_worker.store.files import HIDDEN, make_directory, write_whole
+from neuronmodel_worker.store.files import HIDDEN, make_directory, matching, write_whole
 from neuronmodel_worker.store.keys import KINDS, Kind
 
 REFERENCES = "refs"
@@ -56,10 +56,10 @@ class References:
                 with suppress(FileNotFoundError):
                     path.rename(path.with_name(f"{RETIRED}{path.name}"))
                     sync(path.parent)
-        return sorted({path.parent.name for path in self.directory.glob(f"*/{RETIRED}{owner}")})
+        return sorted({path.parent.name for path in matching(self.directory, f"*/{RETIRED}{owner}")})
 
     def _all(self, owner: str) -> list[Path]:
-        return sorted(path for path in self.directory.glob(f"*/{owner}") if not path.name.startswith(HIDDEN))
+        return [path for path in matching(self.directory, f"*/{owner}") if not path.name.startswith(HIDDEN)]
 
     def _remove(self, paths: Iterable[Path]) -> None:
         for path in paths:
@@ -93,7 +93,7 @@ class References:
     def forget(self, key: str) -> None:
         """What was retired of a key; and the key, where nobody refers to it and its set is gone."""
         directory = self.directory / key
-        for path in directory.glob(f"{RETIRED}*"):
+        for path in matching(directory, f"{RETIRED}*"):
             path.unlink(missing_ok=True)
         if not any((self.root / kind / key).exists() for kind in KINDS):
             with suppress(OSError):  # somebody refers to it, or is about to
