@@ -34,14 +34,14 @@ POLL_SECONDS = 0.02
 MODEL = Model(
     hidden=2048,
     intermediate=8192,
-    layers=8,
+    layers=4,
     query_heads=32,
     key_value_heads=8,
     vocabulary=VOCABULARY,
     head_size=64,
     finite=True,
 )
-"""Llama 3.2 1B with half of its layers and few words."""
+"""Llama 3.2 1B with a quarter of its layers and few words."""
 QUICK_MODEL = replace(MODEL, layers=2)
 
 
