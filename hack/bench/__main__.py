@@ -1,7 +1,7 @@
 """`make bench`: measures sharding on this machine, judges it, and writes docs/performance.md, .json and .svg.
 
 Takes some 55 minutes on two cores and a disk of 1 GB/s, and up to 40 GB of disk; nothing else should run meanwhile.
-`--quick` is a look in two minutes that touches no page.
+`--quick` is a look in five minutes that touches no page.
 """
 
 import argparse
