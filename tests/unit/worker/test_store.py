@@ -13,7 +13,7 @@ import pytest
 
 from neuronmodel_worker.disk import WrittenFile, free_bytes
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable, ArtifactsVolumeFull
-from neuronmodel_worker.store import SealedSet, Store, compiled_key, shards_key
+from neuronmodel_worker.store import Policy, SealedSet, Store, compiled_key, shards_key
 from neuronmodel_worker.stream import FileSink, read_rank_files, run
 from tests.unit.worker.sharding import small_plan, small_source
 
@@ -190,9 +190,24 @@ def test_a_living_writers_staging_is_left_alone_and_a_dead_ones_is_removed(
 
 
 def test_a_staging_without_its_lock_belongs_to_nobody(store: Store) -> None:
-    (store.root / "staging" / "compiled-x").mkdir(parents=True)
+    (store.root / "staging" / f"compiled-{KEY}-x").mkdir(parents=True)
     Store(store.root)
     assert leftovers(store) == []
+
+
+def test_what_people_keep_on_the_volume_is_none_of_ours(store: Store) -> None:
+    theirs = [
+        store.root / place / name
+        for place in ("staging", "quarantine")
+        for name in ("mine/data", "compiled-model/graph", f"{KEY}/data", "of-mine.lock")
+    ]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("precious")
+    again = Store(store.root)
+    assert again.items() == []
+    again.collect(Policy(older_than_seconds=0))
+    assert all(path.read_text() == "precious" for path in theirs)
 
 
 def test_a_set_goes_when_its_last_reference_goes(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Final, Literal
 
@@ -9,6 +10,21 @@ Kind = Literal["compiled", "shards"]
 COMPILED: Final = "compiled"
 SHARDS: Final = "shards"
 KINDS: Final[tuple[Kind, ...]] = (COMPILED, SHARDS)
+
+
+_KEY = r"[0-9a-f]{32}"
+_SET = re.compile(_KEY)
+_HALF = re.compile(rf"(removed-)?(({'|'.join(KINDS)})-)?{_KEY}-.+")
+
+
+def is_key(name: str) -> bool:
+    """Whether a folder of that name may be a set. People keep things of their own on volumes, which are not ours."""
+    return _SET.fullmatch(name) is not None
+
+
+def is_of_key(name: str) -> bool:
+    """Whether a folder of that name may be a set that is written, removed, or lies apart."""
+    return _HALF.fullmatch(name) is not None
 
 
 def compiled_key(inputs: Mapping[str, object]) -> str:

@@ -22,12 +22,13 @@ from neuronmodel_worker.store.files import (
     SAFETENSORS,
     header_digest,
     make_directory,
+    matching,
     open_to_group,
     remove_tree,
     whole_digest,
     write_whole,
 )
-from neuronmodel_worker.store.keys import Kind
+from neuronmodel_worker.store.keys import Kind, is_of_key
 from neuronmodel_worker.store.locks import Lock, Patience, writer_is_dead
 from neuronmodel_worker.store.manifest import (
     MANIFEST,
@@ -209,7 +210,7 @@ def _by_manifest(directory: Path, kind: Kind, key: str) -> Iterator[tuple[str, W
 
 
 def _by_seals(directory: Path, kind: Kind, key: str) -> Iterator[tuple[str, WrittenFile]]:
-    for path in sorted((directory / SEALS).glob("*.json")):
+    for path in matching(directory / SEALS, "*.json"):
         with suppress(OSError, ValidationError):
             seal = Seal.model_validate_json(path.read_bytes())
             if (seal.kind, seal.key) == (kind, key):
@@ -246,7 +247,8 @@ def keep_only_sealed(directory: Path, kind: Kind, key: str) -> bool:
 def stagings(root: Path, prefix: str = "") -> list[Path]:
     """The directories of writers, dead or alive."""
     try:
-        return sorted(path for path in root.iterdir() if path.name.startswith(prefix) and path.is_dir())
+        found = sorted(path for path in root.iterdir() if path.name.startswith(prefix) and path.is_dir())
+        return [path for path in found if is_of_key(path.name)]
     except FileNotFoundError:
         return []
 
@@ -259,7 +261,7 @@ def remove_leftovers(root: Path, patience: Patience, is_there: Callable[[Kind, s
             if dead:
                 _clear(directory, is_there)
     for lock in sorted(root.glob(f"*{LOCK_SUFFIX}")):
-        if not lock.with_name(lock.name.removesuffix(LOCK_SUFFIX)).exists():
+        if is_of_key(lock.name) and not lock.with_name(lock.name.removesuffix(LOCK_SUFFIX)).exists():
             with writer_is_dead(lock, patience) as dead:
                 if dead:
                     lock.unlink(missing_ok=True)
