@@ -82,7 +82,7 @@ def test_a_set_is_shown_with_what_it_was_made_from(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "told"), [("9", "has the key 9"), ("1", "2 sets in .* begin with 1. Give more of the key")]
+    ("key", "told"), [("9", "has the key '9'"), ("1", "2 sets in .* begin with '1'. Give more of the key")]
 )
 def test_a_key_has_to_be_the_one_of_one_set(key: str, told: str, store: Store) -> None:
     for action in ("show", "verify"):
@@ -102,7 +102,7 @@ def test_a_manifest_that_cannot_be_read_is_said_to_be_damaged(store: Store) -> N
     assert ended.code == exits.ARTIFACT_DAMAGED
     assert_told(ended, "its manifest cannot be read")
     (store.path("compiled", ONE) / "manifest.json").unlink()
-    assert_told(artifacts(store, "show", ONE), "manifest.json")
+    assert_told(artifacts(store, "show", ONE), "it has no manifest.json")
 
 
 def test_whole_sets_are_said_to_be_whole(store: Store) -> None:
@@ -123,7 +123,9 @@ def test_damage_is_told_and_put_apart_only_when_it_is_asked_for(store: Store) ->
     assert ended.out.startswith(f"compiled {ONE}: the digest of model.pt is ")
     assert_told(ended, "1 set is damaged in .*. Give --quarantine")
     assert everything_below(store.root) == before
-    assert_told(artifacts(store, "verify", "--full", "--quiet", "--quarantine"), "put into quarantine")
+    assert_told(
+        artifacts(store, "verify", "--full", "--quiet", "--quarantine"), "1 set is .* It was put into quarantine"
+    )
     assert store.find("compiled", ONE) is None
     assert len(list((store.root / "quarantine").glob("*.reason.txt"))) == 1
     assert artifacts(store, "verify", "--full").code == 0
@@ -149,6 +151,27 @@ def test_a_collection_says_what_it_takes_and_a_dry_one_takes_nothing(store: Stor
     assert taken.code == 0
     assert taken.out.startswith(f"compiled {TWO}: ")
     assert [path.name for path in (store.root / "compiled").iterdir()] == [ONE]
+
+
+def test_a_key_that_is_kept_may_be_short_and_has_to_be_there(store: Store) -> None:
+    kept = artifacts(store, "collect", "--older-than", "0", "--keep", TWO[:5], "--keep", "9" * 32)
+    assert (kept.code, kept.out[:16]) == (0, "0 bytes removed;")
+    for text, told in (("9", "has the key '9'"), ("1", "begin with '1'. Give more"), ("", "Give more of the key")):
+        ended = artifacts(store, "collect", "--older-than", "0", "--keep", text)
+        assert ended.code == exits.USAGE
+        assert_told(ended, told)
+    assert store.find("compiled", TWO)
+
+
+@pytest.mark.parametrize(
+    "owner", ["", "*", "ns.llama.*", "ns.llama.0a1?", "ns.llama.[0]a1b", "../../compiled", ".gone"]
+)
+def test_references_of_one_owner_are_removed_and_never_of_a_pattern(owner: str, store: Store) -> None:
+    before = everything_below(store.root)
+    ended = artifacts(store, "collect", "--older-than", "0", "--force-unref", OWNER, "--force-unref", owner)
+    assert ended.code == exits.USAGE
+    assert_told(ended, "has to be one owner, namespace.name.uid")
+    assert everything_below(store.root) == before
 
 
 def test_references_are_removed_by_force(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -9,13 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_api import exits
-from neuronmodel_worker.failures import ArtifactsTooNew, ArtifactsVolumeFull, WorkerFailure
+from neuronmodel_worker.failures import (
+    ArtifactDamaged,
+    ArtifactsTooNew,
+    ArtifactsUnreadable,
+    ArtifactsVolumeFull,
+    WorkerFailure,
+)
 from neuronmodel_worker.host.amounts import age_of, bytes_of, shown_age
 from neuronmodel_worker.host.failures import FolderRefused, UsageInvalid
 from neuronmodel_worker.host.inputs import threads_of
 from neuronmodel_worker.host.terminal import duration, in_units, note, progress, rate, say
 from neuronmodel_worker.store import Collected, Item, Policy, Store
-from neuronmodel_worker.store.manifest import Manifest, read_manifest
+from neuronmodel_worker.store.keys import is_key
+from neuronmodel_worker.store.manifest import MANIFEST, Manifest, read_manifest
 
 HOLDS = ("compiled", "shards", "refs", "staging")
 """One of these is in every artifact store."""
@@ -30,7 +38,9 @@ class ArtifactsDamaged(WorkerFailure):
     def __init__(self, store: Path, damaged: int, apart: bool) -> None:
         found = "1 set is damaged" if damaged == 1 else f"{damaged} sets are damaged"
         done = "They were put into quarantine, and are built again when they are needed."
-        todo = "Give --quarantine to put them apart, so that they are built again."
+        if damaged == 1:
+            done = "It was put into quarantine, and is built again when it is needed."
+        todo = "Give --quarantine to put what is damaged apart, so that it is built again."
         super().__init__(f"{found} in {store}. {done if apart else todo}")
 
 
@@ -102,12 +112,22 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
 def _show(options: argparse.Namespace) -> None:
     store = Store(options.store, read_only=True)
     item = _one(store, options.key)
-    manifest, state = read_manifest(item.directory), _state(store, item)
+    manifest, state = _manifest(item), _state(store, item)
     if options.json:
         say(json.dumps({**_described(item, state), "manifest": manifest.model_dump(mode="json")}))
         return
     for line in _story(item, manifest, state):
         say(line)
+
+
+def _manifest(item: Item) -> Manifest:
+    """Raises ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable."""
+    try:
+        return read_manifest(item.directory)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ArtifactDamaged(item.directory, f"it has no {MANIFEST}") from error
+    except OSError as error:
+        raise ArtifactsUnreadable(item.directory, error) from error
 
 
 def _story(item: Item, manifest: Manifest, state: str) -> Iterable[str]:
@@ -133,11 +153,15 @@ def _flat(inputs: dict[str, Any], path: str = "") -> Iterable[tuple[str, object]
 def _one(store: Store, key: str) -> Item:
     """Raises UsageInvalid."""
     found = [item for item in store.items() if item.what == "set" and item.key.startswith(key)]
-    if len(found) == 1:
-        return found[0]
+    if len(found) != 1:
+        raise _not_one(store, key, len(found))
+    return found[0]
+
+
+def _not_one(store: Store, key: str, found: int) -> UsageInvalid:
     if not found:
-        raise UsageInvalid(f"No set in {store.root} has the key {key}. `neuronmodel artifacts list` shows all.")
-    raise UsageInvalid(f"{len(found)} sets in {store.root} have keys that begin with {key}. Give more of the key.")
+        return UsageInvalid(f"No set in {store.root} has the key {key!r}. `neuronmodel artifacts list` shows all.")
+    return UsageInvalid(f"{found} sets in {store.root} have keys that begin with {key!r}. Give more of the key.")
 
 
 # verify
@@ -190,14 +214,16 @@ def _sets(count: int) -> str:
 
 
 def _collect(options: argparse.Namespace) -> None:
+    for owner in options.force_unref:
+        _require_one_owner(owner)
+    store = Store(options.store, read_only=options.dry_run)
     policy = Policy(
         older_than_seconds=age_of(options.older_than, "--older-than"),
         want_bytes=bytes_of(options.want, "--want") if options.want else 0,
-        keep=frozenset(options.keep),
+        keep=frozenset(_kept(store, key) for key in options.keep),
         dry_run=options.dry_run,
         without=frozenset(options.force_unref),
     )
-    store = Store(options.store, read_only=options.dry_run)
     for owner in options.force_unref:
         keys = store.references.keys_of(owner) if options.dry_run else store.unrefer(owner)
         would = "would no longer refer" if options.dry_run else "no longer refers"
@@ -207,6 +233,25 @@ def _collect(options: argparse.Namespace) -> None:
         say(line)
     if collected.free_bytes < policy.want_bytes:
         raise ArtifactsVolumeFull(options.store, policy.want_bytes, collected.free_bytes, store.in_use(policy.keep))
+
+
+def _kept(store: Store, text: str) -> str:
+    """The key that was meant: one that were overlooked would cost its set. Raises UsageInvalid."""
+    if is_key(text):
+        return text
+    found = {item.key for item in store.items() if item.key.startswith(text)}
+    if len(found) != 1:
+        raise _not_one(store, text, len(found))
+    return found.pop()
+
+
+def _require_one_owner(text: str) -> None:
+    """Raises UsageInvalid."""
+    if not re.fullmatch(r"[^./*?\[\]][^/*?\[\]]*", text):
+        raise UsageInvalid(
+            f"--force-unref is {text!r} and has to be one owner, namespace.name.uid. `neuronmodel artifacts list` "
+            "shows all."
+        )
 
 
 def _told(collected: Collected, dry_run: bool) -> Iterable[str]:
