@@ -71,5 +71,5 @@ demo: install ## kubectl apply to an answer, both strategies, every second accou
 	@$(BIN)/python -m hack.demo
 
 .PHONY: bench
-bench: install ## sharding against the disk and against today's loop, 45 minutes on a quiet machine; QUICK=1: a look in two
+bench: install ## sharding against the disk and against today's loop, an hour on a quiet machine; QUICK=1: a look in five minutes
 	@$(BIN)/python -m hack.bench $(if $(QUICK),--quick) $(BENCH_OPTIONS)
