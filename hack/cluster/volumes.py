@@ -13,10 +13,12 @@ from .commands import run
 from .layout import LAYOUT, NODES
 
 PROVISIONER = "kubernetes.io/no-provisioner"
-DEFAULT_CLASS, SMALL_CLASS, SHARED_CLASS, MODELS_CLASS = "local", "local-small", "shared", "models"
+DEFAULT_CLASS, SMALL_CLASS, MODELS_CLASS = "local", "local-small", "models"
+NAMED_CLASS, SHARED_CLASS = "named", "shared"
 VOLUMES_A_NODE = 32
 SMALL_VOLUMES_A_NODE = 2
 SMALL_MEBIBYTES = 64
+NAMED_VOLUMES = 4
 SHARED_VOLUMES = 2
 MODEL_VOLUMES = 12
 
@@ -50,7 +52,7 @@ class Volume:
 
 
 def all_volumes() -> list[Volume]:
-    return [*_local_volumes(), *_small_volumes(), *_shared_volumes(), *_model_volumes()]
+    return [*_local_volumes(), *_small_volumes(), *_named_volumes(), *_shared_volumes(), *_model_volumes()]
 
 
 def ensure_volumes() -> None:
@@ -58,7 +60,8 @@ def ensure_volumes() -> None:
         volume.folder.mkdir(parents=True, exist_ok=True)
     for volume in _small_volumes():
         _mount_small(volume.folder)
-    api.apply(*(_storage_class(name) for name in (DEFAULT_CLASS, SMALL_CLASS, SHARED_CLASS, MODELS_CLASS)))
+    classes = (DEFAULT_CLASS, SMALL_CLASS, NAMED_CLASS, SHARED_CLASS, MODELS_CLASS)
+    api.apply(*(_storage_class(name) for name in classes))
     api.apply(*(volume.manifest() for volume in all_volumes()))
     recycle()
 
@@ -101,6 +104,15 @@ def _small_volumes() -> list[Volume]:
         )
         for node in NODES
         for number in range(SMALL_VOLUMES_A_NODE)
+    ]
+
+
+def _named_volumes() -> list[Volume]:
+    """For claims that name their volume: no other claim gets one of them by chance."""
+    node = NODES[0].name
+    return [
+        Volume(f"named-{number}", NAMED_CLASS, LAYOUT.volumes / f"named-{number}", "8Gi", (node,))
+        for number in range(NAMED_VOLUMES)
     ]
 
 

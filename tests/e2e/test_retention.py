@@ -34,7 +34,7 @@ def test_artifacts_are_kept_for_the_next_of_that_name_or_removed(room: Room) -> 
 
 def test_deleting_one_of_two_on_a_claim_leaves_the_other_what_it_uses(room: Room) -> None:
     """The user's own claim; one model alone uses its shards, both use the compiled model."""
-    volume = room.claim_volume("ours", "local-plain-11")
+    volume = room.claim_volume("ours", "named-0")
     named = {"template": None, "persistentVolumeClaim": {"claimName": "ours"}, "retention": "Delete"}
     first, _ = room.neuron_model("first", room.tiny("first", seed=1), artifacts=named)
     second, _ = room.neuron_model("second", room.tiny("second", seed=2), artifacts=named)

@@ -46,7 +46,7 @@ class Kept:
 
 @pytest.fixture(scope="module")
 def kept(room: Room) -> Kept:
-    nvme = room.claim_volume("nvme", "local-plain-13")
+    nvme = room.claim_volume("nvme", "named-2")
     path = room.tiny("copied")
     applied = {
         "emptied": room.neuron_model("emptied", path, scratch={"emptyDir": {"sizeLimit": "1Gi"}}),

@@ -46,7 +46,7 @@ class Sharing:
 @pytest.fixture(scope="module")
 def sharing(room: Room) -> Sharing:
     """All at once: who comes second waits for who builds, or finds it built."""
-    ours = room.claim_volume("ours", "local-plain-12")
+    ours = room.claim_volume("ours", "named-1")
     everywhere = room.claim_volume("everywhere", "shared-0", mode="ReadWriteMany")
     one, other, third = (room.tiny(name, seed=seed) for name, seed in (("one", 1), ("other", 2), ("third", 3)))
     applied = {
