@@ -18,7 +18,7 @@ from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.serve.background import Courtesy, Stopped
 from neuronmodel_worker.store import SHARDS, Staging, Store
-from neuronmodel_worker.store.sources import SOURCE_FILE, Stats, file_stats, source_document
+from neuronmodel_worker.store.sources import SOURCE_FILE, Stats, check_recorded, file_stats, source_document
 from neuronmodel_worker.stream import (
     WEIGHTS,
     ContentDigests,
@@ -76,6 +76,7 @@ class SealingBehind:
             self._tell(state=SealingState.PENDING, message=f"The same shards are being written by {holder}.")
             courtesy.wait()
 
+        check_recorded(self.job.artifacts, self.plan.checkpoint, self.content, self._stats)
         with Store(self.job.artifacts).build(SHARDS, self.key, waiting) as work:
             if work.present is None:
                 self._tell(state=SealingState.WRITING, message="")

@@ -153,6 +153,22 @@ def recorded_content(root: Path, checkpoint: Checkpoint, tensors: Iterable[str])
     return record.content if record and record.knows(file_stats(checkpoint), tensors) else None
 
 
+def check_recorded(root: Path, checkpoint: Checkpoint, content: str, stats: Stats) -> None:
+    """Raises SourceChanged for a file that was written or replaced after the volume's record found it to have the
+    content. Inodes do not count: some volumes number their files anew at every mount."""
+    record = SourceRecords(root).read(checkpoint.fingerprint)
+    if record is None or record.content != content:
+        return
+    for file in checkpoint.files:
+        seen = {_times(each.stats[file.path.name]) for each in record.seen if file.path.name in each.stats}
+        if _times(stats[file.path.name]) not in seen:
+            raise SourceChanged(file.path, "it was written or replaced after `prepare` had looked at it")
+
+
+def _times(stat: FileStat) -> tuple[int, int, int]:
+    return stat.nbytes, stat.mtime_ns, stat.ctime_ns
+
+
 @dataclass(frozen=True)
 class SourceRecords:
     """The records of the volume at `root`."""

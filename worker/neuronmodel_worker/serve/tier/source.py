@@ -1,6 +1,7 @@
 """The source's safetensors files on the scratch volume, by its fingerprint, for starts that shard while they load.
 
-Whoever uses a copy has opened the source itself before: its headers and times say whether it is still the same. What
+Whoever uses a copy has opened the source itself before: its headers and times say whether it is still the same; of
+another checkpoint with the same headers and modification times, as archives unpack them, the change times differ. What
 the copy's tensors have to be is in `copy.json`, by the digests of the pieces in which they were read when it was made.
 """
 
@@ -17,8 +18,9 @@ from neuronmodel_worker.checkpoint import Checkpoint, TensorSource, read_header
 from neuronmodel_worker.disk import sync
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.serve.tier.copying import Copy, Original
-from neuronmodel_worker.serve.tier.trouble import TierDamaged, TierUnwritable, writing_copy
+from neuronmodel_worker.serve.tier.trouble import TierDamaged, TierStale, TierUnwritable, writing_copy
 from neuronmodel_worker.serve.tier.volume import SOURCE_COPY, Tier, Writing
+from neuronmodel_worker.store.sources import file_stats
 from neuronmodel_worker.stream import ContentDigests, check_content
 from neuronmodel_worker.stream.content import Piece
 from neuronmodel_worker.stream.numbers import Array
@@ -28,12 +30,14 @@ FORMAT: Final = 1
 
 
 class Record(BaseModel):
-    """`pieces` by tensor: what its bytes are."""
+    """`pieces` by tensor: what its bytes are. `changed` by file name: when the source's own was changed the last time
+    before it was copied, in nanoseconds."""
 
     model_config = ConfigDict(frozen=True)
 
     format: int = FORMAT
     fingerprint: str
+    changed: dict[str, int]
     pieces: dict[str, list[Piece]]
 
 
@@ -56,7 +60,7 @@ class CopiedSource:
 def copied_source(tier: Tier, checkpoint: Checkpoint) -> CopiedSource | None:
     """The copy of a checkpoint that was opened just now, if there is one of this fingerprint.
 
-    Raises TierTrouble; a copy that is of no use is removed before.
+    Raises TierTrouble, SourceChanged and SourceUnreadable; a copy that is of no use is removed before.
     """
     key = checkpoint.fingerprint
     directory = tier.use(SOURCE_COPY, key)
@@ -71,7 +75,15 @@ def copied_source(tier: Tier, checkpoint: Checkpoint) -> CopiedSource | None:
     if record.format > FORMAT or {record.fingerprint, copied.fingerprint} != {key}:
         tier.drop(SOURCE_COPY, key)
         raise TierDamaged(directory, "its files are not those that were copied")
+    if record.changed != changed(checkpoint):
+        tier.drop(SOURCE_COPY, key)
+        raise TierStale(directory, "the checkpoint's files were written or replaced since they were copied")
     return CopiedSource(copied, record)
+
+
+def changed(checkpoint: Checkpoint) -> dict[str, int]:
+    """When each file was changed the last time. Raises SourceChanged and SourceUnreadable."""
+    return {name: stat.ctime_ns for name, stat in file_stats(checkpoint).items()}
 
 
 def _first_line(error: Exception) -> str:
@@ -102,6 +114,7 @@ class SourceCopy:
         self._writing = writing
         self._checkpoint = checkpoint
         self._digests = digests
+        self._changed = changed(checkpoint)
         originals = {f.path.name: Original(f.path, f.nbytes, f.mtime_ns) for f in checkpoint.files}
         self._copy = Copy(writing.directory, originals)
 
@@ -129,7 +142,9 @@ class SourceCopy:
             self._copy.complete(directory, wait)
             with writing_copy(directory):
                 self._give_times(directory)
-                record = Record(fingerprint=self._checkpoint.fingerprint, pieces=self._digests.pieces())
+                record = Record(
+                    fingerprint=self._checkpoint.fingerprint, changed=self._changed, pieces=self._digests.pieces()
+                )
                 (directory / RECORD).write_text(record.model_dump_json())
             self._writing.publish()
         except BaseException:
