@@ -5,8 +5,8 @@ written; a start that has ended is never touched again, but for what its worker 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 from neuronmodel_api.report import MAX_NOTES, Report, Stage
@@ -30,6 +30,7 @@ from neuronmodel_operator.changes import CHANGES, STOPPED, TARGET_ID, is_unrecor
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.views import Ended, PodView
 
+KUBERNETES_RESOLUTION: Final = timedelta(seconds=1)
 KEPT_STARTS: Final = 5
 KEPT_ATTEMPTS: Final = 5
 """Of one start, in detail; what came before them is one phase."""
@@ -173,7 +174,7 @@ class Account:
         live = self._prepare_spans(start)
         if pod:
             live += pod_spans(self.s, pod, Stage.SERVE, serve_attempt, restarted=restarted)
-        spans = _with_recorded(start, live)
+        spans = after_prepare(_with_recorded(start, live))
         return _recent(spans + self._former_worker(start, spans))
 
     def _prepare_spans(self, start: Start) -> list[Span]:
@@ -252,6 +253,20 @@ def _with_recorded(start: Start, live: list[Span]) -> list[Span]:
     units = recorded.keys() | by_unit.keys()
     chosen = (max(by_unit.get(unit, []), recorded.get(unit, []), key=_num_names) for unit in units)
     return [span for spans in chosen for span in spans]
+
+
+def after_prepare(spans: list[Span]) -> list[Span]:
+    """A pod that was made right after `prepare` had ended seems to be older, as Kubernetes floors its time to the
+    second."""
+    ended = max((span.end for span in spans if span.stage is Stage.PREPARE), default=None)
+
+    def moved(moment: datetime) -> datetime:
+        return ended if ended and timedelta(0) < ended - moment < KUBERNETES_RESOLUTION else moment
+
+    return [
+        replace(span, start=moved(span.start), end=moved(span.end)) if span.stage is Stage.SERVE else span
+        for span in spans
+    ]
 
 
 def _num_names(spans: list[Span]) -> int:

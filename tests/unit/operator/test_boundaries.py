@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronmodel_api.report import Stage
+from neuronmodel_operator.accounting import after_prepare
 from neuronmodel_operator.boundaries import Span, phases, pull_duration
 
 ORIGIN = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -96,3 +97,13 @@ def test_the_kubelets_own_figure_for_a_pull_is_read(message: str, seconds: float
 
 def test_an_image_that_was_there_has_no_pull() -> None:
     assert pull_duration('Container image "w:1" already present on machine') is None
+
+
+@pytest.mark.parametrize(("made", "began"), [(1.0, 1.9), (1.9, 1.9), (2.0, 2.0), (0.5, 0.5)])
+def test_a_pod_made_in_the_second_in_which_prepare_ended_comes_after_it(made: float, began: float) -> None:
+    """Half a second before that second it cannot be: it belongs to what was prepared before."""
+    prepared = span("Sharded", 0, 1.9, Stage.PREPARE)
+    queued = span("Queued", made, max(made, 1.0))
+    (serving,) = (each for each in after_prepare([prepared, queued]) if each.stage is Stage.SERVE)
+    assert serving.start == ORIGIN + timedelta(seconds=began)
+    assert serving.end >= serving.start
