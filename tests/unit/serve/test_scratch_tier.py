@@ -190,3 +190,19 @@ def test_the_copy_of_a_source_that_was_touched_is_not_used(place: Place) -> None
         place, lambda: len(list((place.root / "scratch/tier/source").iterdir())) == 2, strategy="ShardOnLoad"
     )
     assert (report.tier, report.notes) == ("Source", ())
+
+
+def test_a_worker_that_is_killed_leaves_no_half_of_a_copy(place: Place) -> None:
+    """Killed when it was ready just now, with its copy on the way or there."""
+    result = place.prepare().result
+    assert result is not None
+    config = returned(result.to_json())
+    with place.started("serve", scratchTier=True, **config) as worker:
+        worker.until(lambda: worker.status().tier)
+        worker.process.kill()
+        worker.process.communicate()
+    report, _ = start(place, lambda: copied(place), **config)
+    assert report.tier in ("Artifacts", "Scratch")
+    assert not report.notes
+    assert start(place, **config)[0].tier == "Scratch"
+    assert not any((place.root / "scratch/tier/writing").iterdir())
