@@ -201,9 +201,14 @@ def test_what_people_keep_on_the_volume_is_none_of_ours(store: Store) -> None:
         for place in ("staging", "quarantine")
         for name in ("mine/data", "compiled-model/graph", f"{KEY}/data", "of-mine.lock")
     ]
+    theirs += [
+        store.root / name for name in ("compiled/traced/model.pt", "shards/notes", "leases/mine", "leases/of/car")
+    ]
     for path in theirs:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("precious")
+    for path in (store.root / "compiled/traced", store.root / "shards/notes"):
+        os.utime(path, (0, 0))
     again = Store(store.root)
     assert again.items() == []
     again.collect(Policy(older_than_seconds=0))

@@ -129,13 +129,14 @@ def test_a_living_writers_staging_stays(store: Store) -> None:
 
 def test_who_comes_to_need_a_set_while_it_is_removed_keeps_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = seal(store, ONE, days=8)
-    away = store._away
+    rename = Path.rename
 
-    def refer_meanwhile(path: Path) -> Path:
-        store.refer("compiled", ONE, "ns.a.u")
-        return away(path)
+    def refer_meanwhile(path: Path, target: Path) -> Path:
+        if path == directory:
+            store.references.refer("compiled", ONE, "ns.a.u")
+        return rename(path, target)
 
-    monkeypatch.setattr(store, "_away", refer_meanwhile)
+    monkeypatch.setattr(Path, "rename", refer_meanwhile)
     assert store.collect(Policy()).items == ()
     assert directory.is_dir()
     assert store.find("compiled", ONE)

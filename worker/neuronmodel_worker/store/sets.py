@@ -24,8 +24,16 @@ from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, Artifa
 from neuronmodel_worker.store import explain
 from neuronmodel_worker.store.checks import THREADS, Progress, all_problems, full_problems
 from neuronmodel_worker.store.collection import Collected, Item, Policy, in_order, would_make_room
-from neuronmodel_worker.store.files import FILE_MODE, TEMPORARY, make_directory, matching, nbytes_below, remove_tree
-from neuronmodel_worker.store.keys import KINDS, Kind
+from neuronmodel_worker.store.files import (
+    FILE_MODE,
+    HIDDEN,
+    TEMPORARY,
+    make_directory,
+    matching,
+    nbytes_below,
+    remove_tree,
+)
+from neuronmodel_worker.store.keys import KINDS, Kind, is_key
 from neuronmodel_worker.store.leases import Lease, Waiting, abandon, acquire
 from neuronmodel_worker.store.locks import Patience, create_locked, is_at, writer_is_dead
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest, SealedSet, read_checked, read_manifest
@@ -349,7 +357,7 @@ class Store:
 
     def _keys(self, kind: Kind) -> list[str]:
         try:
-            return sorted(each.name for each in (self.root / kind).iterdir())
+            return sorted(each.name for each in (self.root / kind).iterdir() if is_key(each.name))
         except FileNotFoundError:
             return []
 
@@ -508,7 +516,8 @@ class Store:
 
     def _remove_unfinished(self) -> None:
         """Small files whose writers died before they had their names, and leases whose holders did."""
-        for pattern in (f"*/{TEMPORARY}*", f"{REFERENCES}/*/{TEMPORARY}*", f"{LEASES}/*"):
+        leases = (f"{LEASES}/{begin}{kind}-*" for begin in ("", HIDDEN) for kind in KINDS)
+        for pattern in (f"*/{TEMPORARY}*", f"{REFERENCES}/*/{TEMPORARY}*", *leases):
             for path in matching(self.root, pattern):
                 with suppress(FileNotFoundError), writer_is_dead(path, self.patience) as dead:
                     if dead:
