@@ -157,6 +157,31 @@ REASONS: Final[dict[str, Reason]] = {
 }
 
 
+EVENTS: Final[dict[str, Reason]] = {
+    "StrategyChosen": Reason("`Auto` chose; `status.strategy` has the figures.", ""),
+    "ArtifactQuarantined": Reason(
+        "A set failed its check, was set aside with its reason and is built anew.",
+        "Look at the disk if it happens again; `neuronmodel artifacts list` shows what was set aside.",
+    ),
+    "ShardsSealed": Reason("Shards were written behind the first start; the next one reads them.", ""),
+    "SealingFailed": Reason(
+        "They could not be written. The model goes on answering; the next start shards the checkpoint again.",
+        "Do as the message says.",
+    ),
+    "ScratchTierFull": Reason(
+        "No copy is kept on the scratch volume: a tenth of it is left free, and `sizeLimit` is kept to.",
+        "Enlarge the volume or its `sizeLimit`; starts read the slower volume meanwhile.",
+    ),
+    "ScratchTierDamaged": Reason("A copy on the scratch volume was damaged and is made anew.", "Look at the disk."),
+    "ScratchTierStale": Reason("A copy was of what is no longer there, and is made anew.", ""),
+    "ScratchTierAborted": Reason("A copy on the scratch volume was given up, as the start that made it failed.", ""),
+    "ScratchTierUnwritable": Reason(
+        "No copy can be written to the scratch volume.", "Check it, and that group 65532 may write to it."
+    ),
+}
+"""What a start goes on in spite of, or was told: in Events, and the troubles in `status.starts[].notes` too."""
+
+
 def as_markdown() -> str:
     lines = [
         "# Reasons",
@@ -168,5 +193,18 @@ def as_markdown() -> str:
         "| reason | meaning | what to do |",
         "| --- | --- | --- |",
     ]
-    lines += [f"| `{name}` | {reason.meaning} | {reason.remedy} |" for name, reason in REASONS.items()]
-    return "\n".join(lines) + "\n"
+    lines += _rows(REASONS)
+    lines += [
+        "",
+        "## In Events and notes alone",
+        "What a start goes on in spite of, or what there is to know, stands in Events, and the troubles of a start in "
+        "`status.starts[].notes` as well.",
+        "",
+        "| reason | meaning | what to do |",
+        "| --- | --- | --- |",
+    ]
+    return "\n".join([*lines, *_rows(EVENTS)]) + "\n"
+
+
+def _rows(reasons: dict[str, Reason]) -> list[str]:
+    return [f"| `{name}` | {reason.meaning} | {reason.remedy} |" for name, reason in reasons.items()]

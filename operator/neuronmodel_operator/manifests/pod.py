@@ -248,6 +248,19 @@ def _tolerations(pod: WorkerPod) -> list[Object]:
 
 
 def _volumes(pod: WorkerPod) -> list[Object]:
+    """One for each claim: a kubelet never mounts two volumes of a pod that name the same one, and says nothing."""
+    return [volume for volume in _all_volumes(pod) if _shared_name(pod, volume["name"]) == volume["name"]]
+
+
+def _shared_name(pod: WorkerPod, name: str) -> str:
+    """The volume that is mounted for this one: of those of one claim the one that may be written."""
+    claims = {each["name"]: (each.get("persistentVolumeClaim") or {}).get("claimName") for each in _all_volumes(pod)}
+    if not claims[name]:
+        return name
+    return next(each for each in (ARTIFACTS_VOLUME, SCRATCH_VOLUME, name) if claims[each] == claims[name])
+
+
+def _all_volumes(pod: WorkerPod) -> list[Object]:
     volumes = [
         {"name": ARTIFACTS_VOLUME, "persistentVolumeClaim": {"claimName": pod.artifacts_claim}},
         {"name": SCRATCH_VOLUME, **_scratch(pod.spec.scratch)},
@@ -293,6 +306,10 @@ def _claim_spec(template: ClaimTemplate) -> Object:
 
 
 def _mounts(pod: WorkerPod) -> list[Object]:
+    return [{**mount, "name": _shared_name(pod, mount["name"])} for mount in _all_mounts(pod)]
+
+
+def _all_mounts(pod: WorkerPod) -> list[Object]:
     artifacts: Object = {"name": ARTIFACTS_VOLUME, "mountPath": names.ARTIFACTS_MOUNT}
     mounts = [
         artifacts | ({"readOnly": True} if pod.serves and pod.config.seal is Seal.BEFORE else {}),

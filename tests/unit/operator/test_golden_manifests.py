@@ -77,10 +77,11 @@ def test_manifests_are_as_they_were_read_and_found_right(name: str, builder: Neu
     assert rendered == golden.read_text()
 
 
-def manifests(builder: NeuronModelBuilder) -> list[dict[str, Any]]:
+def manifests(builder: NeuronModelBuilder, *claims: str) -> list[dict[str, Any]]:
     """Everything that is made on the way to Ready."""
     cluster = Cluster.of(builder.build())
-    cluster.add_claim("store", "ReadWriteMany")
+    for claim in ("store", *claims):
+        cluster.add_claim(claim, "ReadWriteMany")
     cluster.settings = replace(SETTINGS, allow_host_path=True)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for _ in range(20):

@@ -10,6 +10,7 @@ from neuronmodel_operator.phases.source import SOURCE_REASONS
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "operator" / "neuronmodel_operator"
+NARRATION = PACKAGE / "narration.py"
 GIVERS = frozenset({"Trouble", "holds", "refused", "waits", "_stopped", "_missing"})
 PASCAL = re.compile(r"(?:[A-Z][a-z]+)+")
 
@@ -38,6 +39,16 @@ def test_every_reason_that_the_worker_gives_is_in_the_table() -> None:
     assert given >= {"ConfigMissing", "ArtifactDamaged"}
     assert given - reasons.REASONS.keys() == set()
     assert given >= SOURCE_REASONS
+
+
+def test_every_note_and_every_event_of_artifacts_is_in_the_other_table() -> None:
+    serve = ROOT / "worker" / "neuronmodel_worker" / "serve"
+    noted = {m for path in serve.rglob("*.py") for m in re.findall(r'"(ScratchTier\w+|\w+Failed)"', path.read_text())}
+    narrated = set(re.findall(r'"(\w+)", "([A-Z]\w+)"|\n +"(?:Warning|Normal)", "(\w+)"', NARRATION.read_text()))
+    told = {word for words in narrated for word in words if word not in ("", "Warning", "Normal")}
+    assert noted >= {"ScratchTierFull", "SealingFailed"}
+    assert told >= {"ArtifactQuarantined", "ShardsSealed"}
+    assert (noted | told) - {"Ready"} - reasons.EVENTS.keys() - reasons.REASONS.keys() == set()
 
 
 def test_the_page_is_the_table() -> None:
