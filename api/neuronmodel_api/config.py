@@ -27,6 +27,20 @@ class Seal(StrEnum):
     """The start shards the checkpoint as it loads, and writes the shards when the model answers."""
 
 
+class Weights(StrEnum):
+    STREAMED = "Streamed"
+    """The worker's own readers lay them out and hand them to the engine."""
+    NATIVE = "Native"
+    """NxD Inference's own code does, in a process of its own."""
+
+
+class Server(StrEnum):
+    OPENAI = "OpenAI"
+    """The worker answers itself."""
+    VLLM = "VLLM"
+    """The worker prepares the start, runs vLLM, and passes requests on to it."""
+
+
 class Verification(StrEnum):
     QUICK = "Quick"
     """Manifest, sizes, headers."""
@@ -63,6 +77,12 @@ class WorkerConfig(Tolerant):
     """Serve: never Auto."""
     seal: Seal = Seal.BEFORE
     """With ShardOnCompile."""
+    weights: Weights = Weights.STREAMED
+    server: Server = Server.OPENAI
+    instance_type: str = ""
+    """Of the nodes where the model is going to serve, by their label; "" where that is not known."""
+    start_timeout_seconds: int = 3600
+    """How long a start may stand still: devices that are not free yet are waited for as long."""
     verification: Verification = Verification.QUICK
     source_path: str | None = None
     """The checkpoint's directory inside the pod; None for cleanup."""

@@ -101,6 +101,38 @@ class Choice(Tolerant):
     """Expected for loading, a start."""
 
 
+class Sizing(Tolerant):
+    """What a start of the model needs, known from the plan; in bytes, and for all ranks of the pod unless said."""
+
+    host_memory_bytes: Amount
+    """Of the pod, with what it keeps in /dev/shm; without the page cache."""
+    shared_memory_bytes: Amount = 0
+    """Of /dev/shm; 0: the container runtime's own is enough."""
+    scratch_bytes: Amount = 0
+    """Of copies, caches and temporary files on the scratch volume."""
+    rank_bytes: Amount
+    """Of one rank's weights on its logical core."""
+    cache_bytes: Amount = 0
+    """Of one rank's key/value cache."""
+    reserve_bytes: Amount = 0
+    """Of a logical core's memory, left for code, scratchpad, rings and collectives."""
+    core_bytes: Amount | None = None
+    """What a logical core has on the machine; None: not known, or no device."""
+
+
+class Devices(Tolerant):
+    """What a worker found of the accelerator, and the versions of what drives it."""
+
+    count: Amount
+    """Devices that the pod sees."""
+    cores: Amount
+    """Logical cores that they make."""
+    logical_core_config: Amount | None = None
+    driver: Name | None = None
+    versions: Annotated[dict[Name, Name], Field(max_length=16)] = Field(default_factory=dict)
+    """Of the packages of the SDK, by their names."""
+
+
 class Result(Tolerant):
     """What prepare found or made."""
 
@@ -126,6 +158,8 @@ class Result(Tolerant):
     bytes: Amount = 0
     """Of the artifacts in use."""
     source_bytes: Amount = 0
+    sizing: Sizing | None = None
+    """None: of a worker that does not tell."""
     quarantined: Annotated[tuple[Sentence, ...], Field(max_length=MAX_NOTES)] = ()
     """Why sets failed their check and were taken apart, a sentence each."""
 
@@ -188,6 +222,8 @@ class Report(Tolerant):
     notes: Annotated[tuple[Note, ...], Field(max_length=MAX_NOTES)] = ()
     sealing: Sealing | None = None
     """Serve, where it seals behind."""
+    devices: Devices | None = None
+    """Serve, with an engine that has some."""
 
     def termination_message(self) -> str:
         """As JSON of at most MAX_TERMINATION_BYTES: a long message is shortened, then phases go, the oldest first, then
@@ -225,6 +261,7 @@ __all__ = [
     "MAX_REPORT_BYTES",
     "MAX_TERMINATION_BYTES",
     "Choice",
+    "Devices",
     "DiskRates",
     "Failure",
     "Note",
@@ -234,6 +271,7 @@ __all__ = [
     "Result",
     "Sealing",
     "SealingState",
+    "Sizing",
     "Stage",
     "State",
     "parse_report",

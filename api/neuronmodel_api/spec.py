@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from neuronmodel_api.config import Engine, Seal, Strategy, Verification
+from neuronmodel_api.config import Engine, Seal, Server, Strategy, Verification, Weights
 from neuronmodel_api.model import Tolerant
 
 Object = dict[str, Any]
@@ -108,6 +108,8 @@ class Sharding(Tolerant):
     """Absent: Auto."""
     seal: Seal | None = None
     """Absent: Before."""
+    weights: Weights | None = None
+    """Absent: Streamed."""
 
 
 class ClaimName(Tolerant):
@@ -163,6 +165,8 @@ class Worker(Tolerant):
     scheduler_name: str | None = None
     priority_class_name: str | None = None
     service_account_name: str | None = None
+    resource_claims: tuple[Object, ...] = ()
+    """As PodSpec.resourceClaims (dynamic resource allocation): with one, no `aws.amazon.com/neuron` is asked for."""
     env: tuple[Object, ...] = ()
     volumes: tuple[Object, ...] = ()
     volume_mounts: tuple[Object, ...] = ()
@@ -177,6 +181,8 @@ class SecretKeyRef(Tolerant):
 
 
 class Serving(Tolerant):
+    server: Server | None = None
+    """Absent: OpenAI."""
     port: int = 8000
     replicas: int = 1
     update_strategy: UpdateStrategy | None = None

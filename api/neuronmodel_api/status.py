@@ -4,6 +4,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
+from pydantic import Field
+
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.model import Tolerant
 from neuronmodel_api.report import Stage, Tier
@@ -87,6 +89,18 @@ class ArtifactsStatus(Tolerant):
     """Where shards are sealed behind: Pending, Writing, Sealed or Failed."""
 
 
+class SizingStatus(Tolerant):
+    """What a start needs, from the plan; `neuronmodel_api.report.Sizing` says what each is."""
+
+    host_memory_bytes: int
+    shared_memory_bytes: int
+    scratch_bytes: int
+    rank_bytes: int
+    cache_bytes: int
+    reserve_bytes: int
+    core_bytes: int | None = None
+
+
 class WorkerProgress(Tolerant):
     stage: Stage
     phase: str
@@ -138,6 +152,16 @@ class StartPhase(Tolerant):
     bytes_per_second: int | None = None
 
 
+class DevicesStatus(Tolerant):
+    """What the worker found of the accelerator."""
+
+    count: int
+    cores: int
+    logical_neuron_core_config: int | None = None
+    driver_version: str | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
 class Start(Tolerant):
     """From what caused it to Ready."""
 
@@ -158,6 +182,7 @@ class Start(Tolerant):
     ready_at: datetime | None = None
     total_milliseconds: int | None = None
     disk: Disk | None = None
+    devices: DevicesStatus | None = None
     phases: tuple[StartPhase, ...] = ()
     notes: tuple[str, ...] = ()
     """What did not keep it from going on: a copy on the scratch volume that was damaged or had no room."""
@@ -169,6 +194,7 @@ class NeuronModelStatus(Tolerant):
     conditions: tuple[Condition, ...] = ()
     strategy: StrategyStatus | None = None
     artifacts: ArtifactsStatus | None = None
+    sizing: SizingStatus | None = None
     endpoint: str | None = None
     image: str | None = None
     replicas: int | None = None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuronmodel_api.config import Engine
+from neuronmodel_api.config import Engine, WorkerConfig
 from neuronmodel_worker.engines import NoEngine, Sampling, open_engine
 from neuronmodel_worker.engines.cpu import CpuEngine
 from neuronmodel_worker.engines.llama_shape import EngineRefused, LlamaConfig, llama_shape, rope_scaling
@@ -265,7 +265,7 @@ def test_a_norm_with_zeros_cannot_be_folded_away(tmp_path: Path) -> None:
 
 def test_an_image_without_the_neuron_sdk_says_so() -> None:
     with pytest.raises(NoEngine, match="no Neuron engine"):
-        open_engine(Engine.NEURON)
+        open_engine(WorkerConfig(namespace="n", name="m", uid="u", spec_hash="h", engine=Engine.NEURON))
 
 
 def test_llama_three_frequencies_are_transformers(tmp_path: Path) -> None:

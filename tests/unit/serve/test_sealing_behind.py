@@ -54,7 +54,7 @@ def sealing_of(place: Place) -> SealingBehind:
     job = Run(WorkerConfig.model_validate(place.config(**BEHIND)), StartClock(Stage.SERVE, FirstLine.now()))
     plan = make_plan(open_checkpoint(place.source), job.config.neuron_config)
     content = plan.checkpoint.fingerprint
-    wanted = wanted_artifacts(job.config, plan, open_engine(job.config.engine), content)
+    wanted = wanted_artifacts(job.config, plan, open_engine(job.config), content)
     assert wanted.shards_key
     sealing, sink = SealingBehind(job, plan, wanted, wanted.shards_key, content), TensorSink()
     run(plan, sink, tap=sealing.digests)

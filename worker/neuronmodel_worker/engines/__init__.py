@@ -11,6 +11,7 @@ from typing import Protocol
 
 import neuronmodel_api.config as api
 from neuronmodel_api import exits
+from neuronmodel_api.report import Devices
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.stream import RankTensor
@@ -19,9 +20,23 @@ from neuronmodel_worker.stream import RankTensor
 Steps = Callable[[int, int], None]
 
 
+Ranks = Sequence[Mapping[str, RankTensor]]
+"""Every rank's tensors by name, the first rank first."""
+
+
 class NoEngine(WorkerFailure):
     reason = "NoEngine"
     exit_code = exits.NO_ENGINE
+
+
+class DevicesInUse(WorkerFailure):
+    """Somebody else holds them still, often the pod before: they are waited for."""
+
+    reason = "DevicesInUse"
+
+
+class SamplingNotCompiled(ValueError):
+    """The compiled graph samples in one way, and another one was asked for. A sentence for the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,9 @@ class Limits:
 class LoadedModel(Protocol):
     limits: Limits
 
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Raises SamplingNotCompiled."""
+
     def warm_up(self) -> None:
         """Compute once what the first request would otherwise wait for."""
 
@@ -55,8 +73,12 @@ class LoadedModel(Protocol):
 
 
 class CompiledModel(Protocol):
-    def load(self, ranks: Sequence[Mapping[str, RankTensor]]) -> LoadedModel:
-        """Hand over every rank's tensors. Raises ArtifactDamaged when they are not what the graph takes."""
+    def load(self, ranks: Ranks | None) -> LoadedModel:
+        """Hand over every rank's tensors; None: the engine gets them by itself, as with `Weights.NATIVE`.
+
+        Raises ArtifactDamaged when they are not what the graph takes, and DevicesInUse, after which it may be called
+        again with the same tensors.
+        """
 
 
 class Engine(Protocol):
@@ -72,13 +94,22 @@ class Engine(Protocol):
     def compile(self, plan: Plan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
         """Put the compiled model's files into `directory`, which exists and is empty."""
 
-    def open(self, directory: Path) -> CompiledModel:
-        """Raises ArtifactDamaged."""
+    def shard(self, plan: Plan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
+        """With `Weights.NATIVE`: let the engine's library write its rank files below `directory`. Raises a BadInput
+        where it has no way of its own."""
+
+    def devices(self) -> Devices | None:
+        """What there is to compute on, looked up before anything is loaded; None: processors. Raises a WorkerFailure
+        for devices that are not there or not those that were asked for."""
+
+    def open(self, directory: Path, shards: Path | None = None) -> CompiledModel:
+        """`directory` is a compiled model's, `shards` that of a sealed set where there is one. Raises
+        ArtifactDamaged."""
 
 
-def open_engine(name: api.Engine) -> Engine:
+def open_engine(config: api.WorkerConfig) -> Engine:
     """Raises NoEngine."""
-    if name is api.Engine.NEURON:
+    if config.engine is api.Engine.NEURON:
         raise NoEngine(
             "This image has no Neuron engine. Set spec.worker.image to one that holds the Neuron SDK, or engine: CPU."
         )
@@ -92,11 +123,14 @@ def open_engine(name: api.Engine) -> Engine:
 
 __all__ = [
     "CompiledModel",
+    "DevicesInUse",
     "Engine",
     "Limits",
     "LoadedModel",
     "NoEngine",
+    "Ranks",
     "Sampling",
+    "SamplingNotCompiled",
     "Steps",
     "open_engine",
 ]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from neuronmodel_worker.engines import NoEngine, Steps
 from neuronmodel_worker.engines.llama_shape import llama_shape
+from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.plan import Plan
 
 if TYPE_CHECKING:
@@ -46,7 +47,13 @@ class CpuEngine:
 
         compile_llama(llama_shape(plan, neuron_config), self.version(), directory, progress)
 
-    def open(self, directory: Path) -> "CompiledLlama":
+    def shard(self, plan: Plan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
+        raise LayoutRefused("The CPU engine has no way of its own to shard. Remove spec.sharding.weights.")
+
+    def devices(self) -> None:
+        """It computes on processors."""
+
+    def open(self, directory: Path, shards: Path | None = None) -> "CompiledLlama":
         from neuronmodel_worker.engines.llama import open_llama
 
         return open_llama(directory)

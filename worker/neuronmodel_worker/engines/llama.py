@@ -3,13 +3,13 @@
 import json
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from pydantic import TypeAdapter
 
-from neuronmodel_worker.engines import Limits, Sampling, Steps
+from neuronmodel_worker.engines import Limits, Ranks, Sampling, Steps
 from neuronmodel_worker.engines.llama_graph import build_graph, empty_cache
 from neuronmodel_worker.engines.llama_shape import EngineRefused, LlamaShape
 from neuronmodel_worker.engines.processors import usable_processors
@@ -52,7 +52,9 @@ class CompiledLlama:
         self._shape = shape
         self._directory = directory
 
-    def load(self, ranks: Sequence[Mapping[str, RankTensor]]) -> "LoadedLlama":
+    def load(self, ranks: Ranks | None) -> "LoadedLlama":
+        if ranks is None:
+            raise ArtifactDamaged(self._directory, "its graph takes ranks, and none came")
         check_ranks(ranks, self._shape, self._directory)
         weights = [{name: as_torch(tensor) for name, tensor in rank.items()} for rank in ranks]
         if self._shape.skip_gamma_mlp:
@@ -73,6 +75,9 @@ class LoadedLlama:
         self._slots: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(limits.batch_size):
             self._slots.put(slot)
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """It samples outside the graph, in whatever way."""
 
     def warm_up(self) -> None:
         """A prompt and two tokens: enough for every kernel to have run."""
@@ -108,7 +113,7 @@ def as_torch(tensor: RankTensor) -> torch.Tensor:
     return wrapped.view(torch.bfloat16) if tensor.dtype == "BF16" else wrapped
 
 
-def check_ranks(ranks: Sequence[Mapping[str, RankTensor]], shape: LlamaShape, directory: Path) -> None:
+def check_ranks(ranks: Ranks, shape: LlamaShape, directory: Path) -> None:
     """Raises ArtifactDamaged when the ranks' tensors are not, by name, type and shape, those that the graph takes."""
     if len(ranks) != shape.degree:
         raise ArtifactDamaged(directory, f"its graph takes {shape.degree} ranks, and tensors of {len(ranks)} came")

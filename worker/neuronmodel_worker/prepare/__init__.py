@@ -16,7 +16,7 @@ def prepare(job: Run) -> None:
             job.use_scratch()
         with job.clock.phase("SourceOpened"):
             plan = open_source(job)
-            engine = open_engine(job.config.engine)
+            engine = open_engine(job.config)
             engine.graph_inputs(plan, job.config.neuron_config)  # what it refuses is refused before weights are read
         job.clock.found(Preparation(job, plan, engine).result())
 

@@ -40,7 +40,7 @@ class Loading:
             plan = self._plan(self._copied.checkpoint if self._copied else checkpoint)
             content = self._content(checkpoint, plan)
         with self.job.clock.phase("EngineImported"):
-            engine = open_engine(self.job.config.engine)
+            engine = open_engine(self.job.config)
             engine.import_framework()
         with self.job.clock.phase("CompiledLoaded"):
             self._store = Store(self.job.artifacts, read_only=True)

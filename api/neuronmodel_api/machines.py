@@ -1,0 +1,46 @@
+"""What is known of the instance types that a model may serve on: AWS's published figures, in bytes."""
+
+from dataclasses import dataclass
+from typing import Final
+
+GIB: Final = 1 << 30
+TERABYTE: Final = 10**12
+
+
+@dataclass(frozen=True)
+class Machine:
+    """None: not known, and nothing is refused for it."""
+
+    name: str
+    devices: int
+    """`aws.amazon.com/neuron`."""
+    cores_per_device: int
+    """Physical ones."""
+    device_bytes: int
+    """Of memory on the device (HBM)."""
+    platform: str
+    """What the compiler calls it."""
+    logical_core_configs: tuple[int, ...]
+    """How many physical cores may make a logical one."""
+    memory_bytes: int | None = None
+    nvme_bytes: int | None = None
+    """Of all instance-store volumes together."""
+
+    def logical_cores(self, logical_core_config: int) -> int:
+        """Of the whole machine."""
+        return self.devices * self.cores_per_device // logical_core_config
+
+    def core_bytes(self, logical_core_config: int) -> int:
+        """Of device memory for one logical core."""
+        return self.device_bytes // self.cores_per_device * logical_core_config
+
+
+MACHINES: Final = {
+    machine.name: machine
+    for machine in (
+        Machine("trn2.48xlarge", 16, 8, 96 * GIB, "trn2", (1, 2), 2048 * GIB, 4 * 19 * TERABYTE // 10),
+        Machine("trn2.3xlarge", 1, 8, 96 * GIB, "trn2", (1, 2)),
+        Machine("trn1.32xlarge", 16, 2, 32 * GIB, "trn1", (1,), 512 * GIB, 4 * 19 * TERABYTE // 10),
+    )
+}
+DEFAULT_MACHINE: Final = MACHINES["trn2.48xlarge"]
