@@ -20,24 +20,29 @@ Array = NDArray[np.float32]
 Weights = dict[str, Array]
 
 
-def write_tiny(folder: Path, *, seed: int = 1, num_files: int = 1, vocabulary: int = VOCABULARY) -> Path:
+def write_tiny(
+    folder: Path, *, seed: int = 1, num_files: int = 1, vocabulary: int = VOCABULARY, wide: bool = False
+) -> Path:
     """A Llama checkpoint of about 700 kB that answers something else for every seed; a larger vocabulary of which the
-    tokenizer knows the first words makes it bigger."""
+    tokenizer knows the first words makes it bigger, and so do elements of 64 bits."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(_config() | {"vocab_size": vocabulary}, indent=2))
     _write_tokenizer(folder)
-    write_weights(folder, seed=seed, num_files=num_files, vocabulary=vocabulary)
+    write_weights(folder, seed=seed, num_files=num_files, vocabulary=vocabulary, wide=wide)
     return folder
 
 
-def write_weights(folder: Path, *, seed: int = 1, num_files: int = 1, vocabulary: int = VOCABULARY) -> None:
+def write_weights(
+    folder: Path, *, seed: int = 1, num_files: int = 1, vocabulary: int = VOCABULARY, wide: bool = False
+) -> None:
     weights = list(_weights(seed, vocabulary).items())
     files = ["model.safetensors"]
     if num_files > 1:
         files = [f"model-{number:05d}-of-{num_files:05d}.safetensors" for number in range(1, num_files + 1)]
     parts = [dict(weights[index::num_files]) for index in range(num_files)]
     for file, part in zip(files, parts, strict=True):
-        (folder / file).write_bytes(safetensors_bytes({name: ("F32", array) for name, array in part.items()}))
+        tensors = {name: ("F64", array.astype(np.float64)) if wide else ("F32", array) for name, array in part.items()}
+        (folder / file).write_bytes(safetensors_bytes(tensors))
     if num_files > 1:
         total = sum(array.nbytes for part in parts for array in part.values())
         weight_map = {name: file for file, part in zip(files, parts, strict=True) for name in part}

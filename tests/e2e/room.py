@@ -42,7 +42,7 @@ class Room:
         """A checkpoint of this room as a path on the claim."""
         return f"{self.namespace}/{name}"
 
-    def tiny(self, name: str, **options: int) -> str:
+    def tiny(self, name: str, **options: Any) -> str:
         """Write a tiny checkpoint; its path on the claim."""
         checkpoints.write_tiny(self.folder / name, **options)
         return self.path(name)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from neuronmodel_api import names
-from neuronmodel_api.status import ConditionType, Start
+from neuronmodel_api.status import ConditionType, Start, StrategyStatus
 
 from . import reference
 from .accounting import phases
@@ -17,12 +17,13 @@ from .waiting import eventually
 
 SECONDS = 300.0
 BIG = 120_000
-"""Words: two tensors of 35 MB in 32 bits make a file that a probe can time."""
+"""Words: two tensors of 69 MB in 64 bits, of 35 in 32, make a file that a probe can time."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """`fresh` names no strategy; `halved` keeps shards of half the checkpoint's bytes, `behind` seals them late."""
+    """`fresh` names no strategy; `smaller` keeps shards of a quarter of the checkpoint's bytes, `behind` seals them
+    late."""
 
     room: Room
     models: dict[str, Applied]
@@ -33,10 +34,10 @@ class Started:
 def started(room: Room) -> Started:
     compiled = {"torchDtype": "float32", "sequenceLength": 64, "maxContextLength": 32}
     two_gigabytes = {"template": {"size": "2Gi"}}
-    halved = room.tiny("halved", vocabulary=BIG)
+    wide = room.tiny("wide", vocabulary=BIG, wide=True)
     applied = {
         "fresh": room.neuron_model("fresh", MODEL, strategy=None, compile=compiled, artifacts=two_gigabytes),
-        "halved": room.neuron_model("halved", halved, compile={**compiled, "torchDtype": "bfloat16"}),
+        "smaller": room.neuron_model("smaller", wide, compile={**compiled, "torchDtype": "bfloat16"}),
         "behind": room.neuron_model("behind", room.tiny("behind"), sharding={"seal": "Behind"}),
     }
     models = {name: model for name, (model, _) in applied.items()}
@@ -57,21 +58,27 @@ def test_auto_loads_the_checkpoint_where_shards_would_be_twice_as_much(started: 
     assert "Paris" in completion(model, PROMPT)
 
 
-def test_auto_reads_shards_where_they_are_there_and_half_as_much(started: Started) -> None:
-    model, first = started.models["halved"], started.starts["halved"]
+def test_auto_stays_with_shards_that_are_there_and_a_quarter_as_much(started: Started) -> None:
+    model, first = started.models["smaller"], started.starts["smaller"]
     assert first.strategy == "ShardOnCompile"
     model.change(sharding={"strategy": None})
     model.await_condition(ConditionType.READY, "True", seconds=SECONDS)
     strategy = eventually(lambda: chosen(model), seconds=SECONDS, what="a choice", instead=model.story)
-    assert strategy == ("ShardOnCompile", "ShardsLoadFaster")
+    # How fast small files are read on a busy machine says little; that the choice follows from it has to hold.
+    inputs = strategy.inputs
+    assert inputs is not None
+    assert inputs.shard_bytes < 0.26 * inputs.source_bytes
+    is_faster = inputs.on_compile_milliseconds < inputs.on_load_milliseconds
+    expected = "ShardsLoadFaster" if is_faster else "TooLittleDifference"
+    assert (strategy.in_force, strategy.reason) == ("ShardOnCompile", expected)
     artifacts = model.status.artifacts
     assert artifacts is not None
     assert (artifacts.compiled_cache, artifacts.shards_cache) == ("Hit", "Hit")
 
 
-def chosen(model: Applied) -> tuple[str, str] | None:
+def chosen(model: Applied) -> StrategyStatus | None:
     strategy = model.status.strategy
-    return (strategy.in_force, strategy.reason) if strategy and strategy.inputs else None
+    return strategy if strategy and strategy.inputs else None
 
 
 def test_a_choice_stays_while_nothing_changes(started: Started) -> None:
@@ -110,6 +117,6 @@ def test_a_worker_that_seals_writes_its_artifacts_and_others_do_not(started: Sta
 
     assert {name: read_only(model) for name, model in started.models.items()} == {
         "fresh": True,
-        "halved": True,
+        "smaller": True,
         "behind": False,
     }
