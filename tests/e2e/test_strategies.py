@@ -49,11 +49,17 @@ def test_auto_loads_the_checkpoint_where_shards_would_be_twice_as_much(started: 
     model = started.models["fresh"]
     strategy = model.status.strategy
     assert strategy is not None
-    assert (strategy.in_force, strategy.reason) == ("ShardOnLoad", "SourceLoadsFaster")
     assert strategy.message
-    assert strategy.inputs is not None
-    assert strategy.inputs.shard_bytes > 1.9 * strategy.inputs.source_bytes
-    assert strategy.inputs.on_load_milliseconds < strategy.inputs.on_compile_milliseconds
+    inputs = strategy.inputs
+    assert inputs is not None
+    assert inputs.shard_bytes > 1.9 * inputs.source_bytes
+    assert inputs.on_load_milliseconds < inputs.on_compile_milliseconds
+    # Building them counts too, where probes find the volume of the shards twice as fast as that of the checkpoint.
+    pays_some_day = (
+        inputs.shard_bytes / inputs.read_bytes_per_second < inputs.source_bytes / inputs.load_bytes_per_second
+    )
+    expected = "WeightsChangeOften" if pays_some_day else "SourceLoadsFaster"
+    assert (strategy.in_force, strategy.reason) == ("ShardOnLoad", expected)
     assert started.starts["fresh"].strategy == "ShardOnLoad"
     assert "Paris" in completion(model, PROMPT)
 
