@@ -31,7 +31,7 @@ def job(task: Task, artifacts: Path, **settings: Any) -> Run:
 
 
 def prepared(run: Run) -> Result:
-    return Preparation(run, open_source(run), open_engine(run.config.engine)).result()
+    return Preparation(run, open_source(run), open_engine(run.config)).result()
 
 
 def serving(run: Run, result: Result) -> Run:

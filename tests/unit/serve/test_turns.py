@@ -32,6 +32,8 @@ class SlowModel:
         self.let = threading.Semaphore(0)
         self.running = 0
 
+    def check_sampling(self, sampling: Sampling) -> None: ...
+
     def warm_up(self) -> None: ...
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:

@@ -42,7 +42,13 @@ class StandInEngine:
             (directory / name).write_bytes(content)
             progress(done + 1, len(GRAPH))
 
-    def open(self, directory: Path) -> CompiledModel:
+    def shard(self, plan: Plan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
+        raise NotImplementedError
+
+    def devices(self) -> None:
+        pass
+
+    def open(self, directory: Path, shards: Path | None = None) -> CompiledModel:
         raise NotImplementedError
 
 
