@@ -104,6 +104,30 @@ REASONS: Final[dict[str, Reason]] = {
         "Choose a degree and flags that the message allows.",
     ),
     "EngineRefused": Reason("The engine does not run this model or these flags.", "Do as the message says."),
+    "FlagsRefused": Reason(
+        "A field of NeuronConfig is unknown, of the wrong type, or contradicts another; the message names it.",
+        "Correct it in `spec.compile` or `spec.parallelism`.",
+    ),
+    "ModelTypeUnknown": Reason(
+        "The NxD Inference of the worker's image has no model of this type.",
+        "Set `spec.model.type` to one that the message names, or use an image with a newer NxD Inference.",
+    ),
+    "DoesNotFit": Reason(
+        "The model does not fit the instance type of the node selector; the message has both figures.",
+        "Use a larger instance type, another `spec.parallelism`, shorter sequences or smaller batches.",
+    ),
+    "SdkPlaceholder": Reason(
+        "What the image has under the name of a Neuron package is an empty placeholder, not the Neuron SDK.",
+        "Use an image that is made from AWS's Neuron images.",
+    ),
+    "CompilerFailed": Reason(
+        "The Neuron compiler failed; the message ends with its last lines and names the log on the artifacts volume.",
+        "Read the log; change the flags that it is about, or use an image of another SDK version.",
+    ),
+    "CompilerOutOfMemory": Reason(
+        "The Neuron compiler ran out of memory.",
+        "Raise the memory of `spec.prepare.resources`, or let `prepare` run on a larger node.",
+    ),
     "BadInput": Reason("The spec, the checkpoint or a flag is wrong.", "Do as the message says."),
     "PrepareFailed": Reason("`prepare` ended without saying why.", "Read its log; it is tried again by itself."),
     "ConfigurationInvalid": Reason(
@@ -154,6 +178,39 @@ REASONS: Final[dict[str, Reason]] = {
         "Read its log; delete the pod to start over, or raise the limit.",
     ),
     "NoEngine": Reason("The image lacks the engine of `spec.engine`.", "Use an image that has it."),
+    # The devices.
+    "NoNeuronDevice": Reason(
+        "The pod sees no Neuron device, or fewer than its ranks need.",
+        "Check the node's driver and device plugin, and that nothing in `spec.worker` asks for fewer devices.",
+    ),
+    "DevicesInUse": Reason(
+        "Another process held the NeuronCores for as long as `spec.serving.startTimeoutSeconds`.",
+        "Find out what runs on the node's devices; a pod that ends lets go of them within a minute.",
+    ),
+    "LogicalCoreMismatch": Reason(
+        "The logical NeuronCores are of another size than the model was compiled for, or than the machine can make.",
+        "Set `spec.parallelism.logicalNeuronCoreConfig` to what the message says.",
+    ),
+    "DeviceMemoryExhausted": Reason(
+        "The devices have not enough memory for weights, key/value cache and code.",
+        "Raise the degree, shorten `spec.compile.sequenceLength`, or lower `batchSize`.",
+    ),
+    "NeuronVersionMismatch": Reason(
+        "The node's Neuron driver or runtime can't run what the compiler of the image made.",
+        "Update the node's driver, or use an image of its SDK version.",
+    ),
+    "HostMemoryExhausted": Reason(
+        "The Neuron Runtime got no memory of the host.",
+        "Raise the memory of `spec.worker.resources`; `status.sizing` says what a start needs.",
+    ),
+    "DeviceFailed": Reason(
+        "A Neuron device reports a hardware error.",
+        "Take the node out of service and have it replaced; the pod starts on another one.",
+    ),
+    "NeuronRuntimeFailed": Reason(
+        "NxD Inference or the Neuron Runtime failed in a way that has no name here; the message has its last lines.",
+        "Read its log and AWS's Neuron Runtime troubleshooting page.",
+    ),
 }
 
 
