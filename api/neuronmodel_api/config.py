@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
+from neuronmodel_api.machines import DEFAULT_MACHINE
 from neuronmodel_api.model import Tolerant
 
 
@@ -63,6 +64,10 @@ class History(Tolerant):
     """Of the latest start that sharded the checkpoint while it loaded, in bytes of the checkpoint."""
 
 
+def _usual_instance_type(given: dict[str, Any]) -> str:
+    return DEFAULT_MACHINE.name if given.get("engine") is Engine.NEURON else ""
+
+
 class WorkerConfig(Tolerant):
     """The whole instruction for `neuronmodel prepare`, `neuronmodel serve` and `neuronmodel cleanup`."""
 
@@ -79,8 +84,9 @@ class WorkerConfig(Tolerant):
     """With ShardOnCompile."""
     weights: Weights = Weights.STREAMED
     server: Server = Server.OPENAI
-    instance_type: str = ""
-    """Of the nodes where the model is going to serve, by their label; "" where that is not known."""
+    instance_type: str = Field(default_factory=_usual_instance_type)
+    """Of the nodes where the model is going to serve, by their label; "" where that does not matter. Absent: what the
+    operator selects for the engine where the spec says nothing."""
     start_timeout_seconds: int = 3600
     """How long a start may stand still: devices that are not free yet are waited for as long."""
     verification: Verification = Verification.QUICK

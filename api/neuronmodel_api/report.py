@@ -109,7 +109,9 @@ class Sizing(Tolerant):
     shared_memory_bytes: Amount = 0
     """Of /dev/shm; 0: the container runtime's own is enough."""
     scratch_bytes: Amount = 0
-    """Of copies, caches and temporary files on the scratch volume."""
+    """Of caches and temporary files on the scratch volume, whoever named it."""
+    copy_bytes: Amount = 0
+    """Of the copy of what is loaded that a scratch volume keeps beside them where the spec names one; 0: none is."""
     rank_bytes: Amount
     """Of one rank's weights on its logical core."""
     cache_bytes: Amount = 0
@@ -118,6 +120,8 @@ class Sizing(Tolerant):
     """Of a logical core's memory, left for code, scratchpad, rings and collectives."""
     core_bytes: Amount | None = None
     """What a logical core has on the machine; None: not known, or no device."""
+    estimated: bool = False
+    """Nobody planned the ranks: their bytes are guessed from the checkpoint's, and nothing is refused for them."""
 
 
 class Devices(Tolerant):

@@ -95,6 +95,7 @@ class SizingStatus(Tolerant):
     host_memory_bytes: int
     shared_memory_bytes: int
     scratch_bytes: int
+    copy_bytes: int
     rank_bytes: int
     cache_bytes: int
     reserve_bytes: int
