@@ -25,21 +25,26 @@ class Machine:
     memory_bytes: int | None = None
     nvme_bytes: int | None = None
     """Of all instance-store volumes together."""
+    cores_per_bank: int = 1
+    """Physical ones that share a bank of the device's memory."""
 
     def logical_cores(self, logical_core_config: int) -> int:
         """Of the whole machine."""
         return self.devices * self.cores_per_device // logical_core_config
 
-    def core_bytes(self, logical_core_config: int) -> int:
-        """Of device memory for one logical core."""
-        return self.device_bytes // self.cores_per_device * logical_core_config
+    def core_bytes(self, logical_core_config: int, ranks: int | None = None) -> int:
+        """Of device memory for one logical core, when so many ranks, on cores that follow each other, or all cores take
+        the same: where a bank has several logical cores, one of them alone may fill it."""
+        core = self.device_bytes // self.cores_per_device * logical_core_config
+        in_a_bank = max(1, self.cores_per_bank // logical_core_config)
+        return core * in_a_bank // max(1, min(in_a_bank, ranks or in_a_bank))
 
 
 MACHINES: Final = {
     machine.name: machine
     for machine in (
-        Machine("trn2.48xlarge", 16, 8, 96 * GIB, "trn2", (1, 2), 2048 * GIB, 4 * 19 * TERABYTE // 10),
-        Machine("trn2.3xlarge", 1, 8, 96 * GIB, "trn2", (1, 2)),
+        Machine("trn2.48xlarge", 16, 8, 96 * GIB, "trn2", (1, 2), 2048 * GIB, 4 * 19 * TERABYTE // 10, 2),
+        Machine("trn2.3xlarge", 1, 8, 96 * GIB, "trn2", (1, 2), cores_per_bank=2),
         Machine("trn1.32xlarge", 16, 2, 32 * GIB, "trn1", (1,), 512 * GIB, 4 * 19 * TERABYTE // 10),
     )
 }

@@ -10,7 +10,7 @@ from neuronmodel_worker.layouts import geometry
 from neuronmodel_worker.layouts.degrees import DegreeRule, divides, require_degree
 from neuronmodel_worker.layouts.draft import Draft, ModelConfig
 from neuronmodel_worker.layouts.geometry import Part, Shape, Split
-from neuronmodel_worker.layouts.heads import Head, HeadPlan, heads_rule, place_heads
+from neuronmodel_worker.layouts.heads import CacheShape, Head, HeadPlan, heads_rule, place_heads
 
 # `geometry.by_head_rows` or `geometry.by_head_columns`.
 HeadSplit = Callable[[Shape, tuple[Head, ...], int, int, range], Split]
@@ -166,6 +166,8 @@ def lay_out_decoder(
     rows = config.num_attention_heads * traits.head_size
     draft.take("model.layers.0.self_attn.q_proj.weight", (rows, config.hidden_size))
     heads = place_heads(config.num_attention_heads, config.key_value_heads, draft.flags.tp_degree)
+    of_rank = len(heads.key_value) // draft.flags.tp_degree
+    draft.cache = CacheShape(config.num_hidden_layers, of_rank, traits.head_size)
     decoder(draft, config, traits, heads).add_everything()
     warn_of_dropped_biases(draft, config, traits)
     warn_of_dropped_layers(draft, config)

@@ -11,6 +11,7 @@ from neuronmodel_worker.checkpoint import Checkpoint, TensorSource
 from neuronmodel_worker.failures import ConfigInvalid, LayoutRefused, TensorMissing, TensorShapeMismatch
 from neuronmodel_worker.layouts.flags import DTYPES, Flags
 from neuronmodel_worker.layouts.geometry import Block, Part, Shape, Target
+from neuronmodel_worker.layouts.heads import CacheShape
 
 # What can be cast; quantized and integer weights need scales that no layout here knows.
 FLOATING = ("BF16", "F16", "F32", "F64")
@@ -102,6 +103,7 @@ class Draft:
     targets: list[Target] = field(default_factory=list)
     rank_tensors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    cache: CacheShape | None = None
 
     def find(self, name: str) -> TensorSource | None:
         """The checkpoint's tensor of that name, with or without the prefix `model.`. Raises LayoutRefused."""

@@ -21,6 +21,16 @@ class HeadPlan:
     key_value: tuple[Head, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """The key/value cache of one rank: a key and a value of `head_size` for every layer, head and position; zero heads
+    take as much as others."""
+
+    layers: int
+    heads: int
+    head_size: int
+
+
 def round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
