@@ -14,6 +14,7 @@ from neuronmodel_api.report import Stage
 from neuronmodel_worker.engines import Limits, Sampling
 from neuronmodel_worker.report import FirstLine, StartClock
 from neuronmodel_worker.serve.api import Api
+from neuronmodel_worker.serve.front import Front
 from neuronmodel_worker.serve.generation import Generation
 from neuronmodel_worker.serve.metrics import Metrics
 from neuronmodel_worker.serve.text import load_text
@@ -56,7 +57,7 @@ async def client(model: SlowModel, tmp_path: Path) -> AsyncIterator[Client]:
     write_tokenizer(tmp_path)
     metrics = Metrics(StartClock(Stage.SERVE, FirstLine.now()))
     generation = Generation(model, load_text(tmp_path, {}), metrics, max_waiting=2)
-    application = Api(generation, "small", Sampling(), metrics).application()
+    application = Api(generation, "small", Sampling(), Front(metrics)).application()
     async with TestClient(TestServer(application, handler_cancellation=True)) as client:
         yield client
     model.let.release(100)

@@ -2,10 +2,9 @@
 
 import contextlib
 import json
-import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,9 +12,8 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from neuronmodel_worker.engines import Sampling
+from neuronmodel_worker.serve.front import ApiError, Front
 from neuronmodel_worker.serve.generation import Answer, Generation, Question, QueueFull
-from neuronmodel_worker.serve.keys import ApiKey
-from neuronmodel_worker.serve.metrics import Metrics
 from neuronmodel_worker.serve.requests import (
     DEFAULT_COMPLETION_TOKENS,
     ChatRequest,
@@ -24,27 +22,7 @@ from neuronmodel_worker.serve.requests import (
 )
 from neuronmodel_worker.serve.text import ChatTemplateError
 
-log = logging.getLogger(__name__)
-
-MAX_REQUEST_BYTES = 16 << 20
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 AnyRequest = TypeVar("AnyRequest", bound=Request)
-
-
-@dataclass
-class ApiError(Exception):
-    """Becomes a response in OpenAI's shape of errors."""
-
-    status: int
-    message: str
-    kind: str = "invalid_request_error"
-    code: str | None = None
-    param: str | None = None
-
-    def response(self) -> web.Response:
-        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
-        return web.json_response({"error": error}, status=self.status)
 
 
 @dataclass(frozen=True)
@@ -86,14 +64,11 @@ class Api:
     generation: Generation
     served_name: str
     defaults: Sampling
-    metrics: Metrics
-    key: ApiKey | None = None
+    front: Front
     created: int = field(default_factory=lambda: int(time.time()))
-    in_flight: int = 0
-    draining: bool = False
 
     def application(self) -> web.Application:
-        application = web.Application(middlewares=[self._account], client_max_size=MAX_REQUEST_BYTES)
+        application = self.front.application()
         application.add_routes(
             [
                 web.post("/v1/completions", self.complete),
@@ -103,52 +78,6 @@ class Api:
             ]
         )
         return application
-
-    # Around every request.
-
-    @web.middleware
-    async def _account(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        status = 499  # what is counted when the client leaves
-        self._begin()
-        try:
-            response = await self._answer(request, handler)
-            status = response.status
-            return response
-        finally:
-            self.in_flight -= 1
-            self.metrics.in_flight.dec()
-            resource = request.match_info.route.resource
-            self.metrics.requests.labels(resource.canonical if resource else "unknown", str(status)).inc()
-
-    def _begin(self) -> None:
-        self.in_flight += 1
-        self.metrics.in_flight.inc()
-
-    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            self._authorize(request)
-            response = await handler(request)
-        except ApiError as error:
-            response = error.response()
-        except QueueFull as error:
-            response = ApiError(429, str(error), "rate_limit_error", "queue_full").response()
-        except web.HTTPException as error:
-            response = ApiError(error.status, f"{error.reason}: {request.method} {request.path}").response()
-        except ConnectionResetError:
-            raise
-        except Exception:
-            log.exception("a request failed")
-            response = ApiError(500, "The server made a mistake; its log has the traceback.", "server_error").response()
-        if self.draining and not response.prepared:
-            response.force_close()
-        return response
-
-    def _authorize(self, request: web.Request) -> None:
-        if self.key and not self.key.admits(request.headers.get("Authorization")):
-            message = "The API key is missing or wrong. Send it as `Authorization: Bearer <key>`."
-            raise ApiError(401, message, "authentication_error", "invalid_api_key")
-
-    # The routes.
 
     async def models(self, _: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [self._card()]})
@@ -201,7 +130,7 @@ class Api:
     ) -> web.StreamResponse:
         self._check_prompt(prompt)
         answer = Answer(Question(prompt, asked.sampling(self.defaults), max_tokens, asked.stops))
-        async with self.generation.turn():
+        async with self._turn():
             if asked.stream:
                 return await self._stream(request, answer, shape, asked.reports_usage)
             text = "".join([piece async for piece in self.generation.pieces(answer)])
@@ -212,6 +141,14 @@ class Api:
                 "usage": _usage(answer),
             }
         )
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        try:
+            async with self.generation.turn():
+                yield
+        except QueueFull as error:
+            raise ApiError(429, str(error), "rate_limit_error", "queue_full") from error
 
     def _check_prompt(self, prompt: list[int]) -> None:
         limits, size = self.generation.limits, len(prompt)
@@ -231,8 +168,7 @@ class Api:
     async def _stream(self, request: web.Request, answer: Answer, shape: Shape, with_usage: bool) -> web.StreamResponse:
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         response = web.StreamResponse(headers=headers)
-        if self.draining:
-            response.force_close()
+        self.front.close_if_draining(response)
         await response.prepare(request)
         envelope = self._envelope(shape.id_prefix, shape.piece)
         extra: dict[str, Any] = {"usage": None} if with_usage else {}

@@ -1,0 +1,77 @@
+"""The serving port, from when the model answers to when the last answer is told.
+
+It opens when the model is ready and not before: a connection is refused rather than told to wait, and the kubelet asks
+the admin port. After SIGTERM readiness is taken back at once, while the port stays open a moment for requests that were
+sent before the endpoint's removal had reached every node; then it closes, and the answers under way may take
+`shutdown_seconds`.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from neuronmodel_api.config import WorkerConfig
+from neuronmodel_worker.serve.admin import PortTaken
+from neuronmodel_worker.serve.front import Front
+
+log = logging.getLogger(__name__)
+
+# How long kube-proxy and clients may need to learn that this endpoint is going.
+LINGER_SECONDS = 2.0
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Port:
+    front: Front
+    site: web.TCPSite
+
+    async def drain(self, seconds: float) -> None:
+        """The port stays open for LINGER_SECONDS, then closes; what is being answered has `seconds` in all."""
+        self.front.draining = True
+        told = time.monotonic()
+        await _until(lambda: False, told + min(LINGER_SECONDS, seconds))
+        await self.site.stop()
+        if not await _until(lambda: self.front.in_flight == 0, told + seconds):
+            log.warning(
+                "%d answers were not finished within %d s and are cut off", self.front.in_flight, round(seconds)
+            )
+
+
+@asynccontextmanager
+async def open_port(front: Front, application: web.Application, config: WorkerConfig) -> AsyncIterator[Port]:
+    """Raises PortTaken."""
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    await runner.setup()
+    site = web.TCPSite(runner, "0.0.0.0", config.serving_port)  # noqa: S104 - a Service sends traffic to the pod's IP
+    try:
+        await site.start()
+    except OSError as error:
+        await runner.cleanup()
+        raise PortTaken(config.serving_port, error) from error
+    try:
+        yield Port(front, site)
+    finally:
+        await runner.cleanup()
+
+
+def told_to_stop() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT from now on."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _until(holds: Callable[[], bool], deadline: float) -> bool:
+    while not holds():
+        if time.monotonic() >= deadline:
+            return False
+        await asyncio.sleep(POLL_SECONDS)
+    return True
