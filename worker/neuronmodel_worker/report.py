@@ -139,6 +139,18 @@ class StartClock:
         return self._ended[-1].end if self._ended else 0
 
     @property
+    def boundary(self) -> int:
+        """Where the next phase begins, in milliseconds from the first line."""
+        with self._lock:
+            return self._boundary()
+
+    def fold(self, since: int, name: str) -> None:
+        """All from the boundary `since` to this moment becomes one phase: what was done then was in vain."""
+        with self._lock:
+            self._ended = [ended for ended in self._ended if ended.end <= since]
+            self._ended.append(_Ended(name, self._now(), None, None))
+
+    @property
     def state(self) -> State:
         return self._report.state
 

@@ -236,3 +236,24 @@ def test_phases_in_any_order_sum_to_the_start_exactly(steps: list[tuple[bool, in
     assert timedelta(milliseconds=sum(p.milliseconds for p in report.phases)) == report.ready_at - report.started_at
     total = (report.ready_at - report.started_at) // timedelta(milliseconds=1)
     assert all((p.busy_milliseconds or 0) <= total for p in report.phases)
+
+
+def test_what_was_done_in_vain_becomes_one_phase() -> None:
+    clock, hands = started()
+    with clock.phase("CompiledLoaded"):
+        hands.move(10)
+    since = clock.boundary
+    for _ in range(3):
+        for name in ("Read", "DeviceLoaded"):
+            with clock.phase(name, 7) as phase:
+                hands.move(20)
+                phase.reach(7)
+        clock.fold(since, "DevicesAwaited")
+    with clock.phase("Read", 7):
+        hands.move(5)
+    clock.ready()
+    report = clock.snapshot()
+    assert [(p.name, p.milliseconds) for p in report.phases] == [
+        ("CompiledLoaded", 10), ("DevicesAwaited", 120), ("Read", 5),
+    ]  # fmt: skip
+    assert report.phases[1].bytes is None
