@@ -13,9 +13,9 @@ from neuronmodel_worker.engines import Limits, Ranks, Sampling, Steps
 from neuronmodel_worker.engines.llama_graph import build_graph, empty_cache
 from neuronmodel_worker.engines.llama_shape import EngineRefused, LlamaShape
 from neuronmodel_worker.engines.processors import usable_processors
+from neuronmodel_worker.engines.rank_tensors import as_torch, check_ranks
 from neuronmodel_worker.engines.sampling import Sampler
 from neuronmodel_worker.failures import ArtifactDamaged
-from neuronmodel_worker.stream import RankTensor
 
 GRAPH_FILE = "model.pt"
 DESCRIPTION_FILE = "graph.json"
@@ -55,7 +55,7 @@ class CompiledLlama:
     def load(self, ranks: Ranks | None) -> "LoadedLlama":
         if ranks is None:
             raise ArtifactDamaged(self._directory, "its graph takes ranks, and none came")
-        check_ranks(ranks, self._shape, self._directory)
+        check_ranks(ranks, range(self._shape.degree), self._shape.rank_tensors, self._directory)
         weights = [{name: as_torch(tensor) for name, tensor in rank.items()} for rank in ranks]
         if self._shape.skip_gamma_mlp:
             refuse_zero_norms(weights)
@@ -105,25 +105,6 @@ class LoadedLlama:
         with self._turn, torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             result: torch.Tensor = self._graph(torch.tensor(tokens), start, slot, last_only)
         return result
-
-
-def as_torch(tensor: RankTensor) -> torch.Tensor:
-    """The same memory as a tensor of PyTorch's."""
-    wrapped = torch.from_numpy(tensor.data)
-    return wrapped.view(torch.bfloat16) if tensor.dtype == "BF16" else wrapped
-
-
-def check_ranks(ranks: Ranks, shape: LlamaShape, directory: Path) -> None:
-    """Raises ArtifactDamaged when the ranks' tensors are not, by name, type and shape, those that the graph takes."""
-    if len(ranks) != shape.degree:
-        raise ArtifactDamaged(directory, f"its graph takes {shape.degree} ranks, and tensors of {len(ranks)} came")
-    for number, rank in enumerate(ranks):
-        for name, (dtype, size) in shape.rank_tensors.items():
-            expected, tensor = f"{dtype} {list(size)}", rank.get(name)
-            found = f"{tensor.dtype} {list(tensor.data.shape)}" if tensor else "missing"
-            if found != expected:
-                what = f"the tensor {name} of rank {number} is {found}, and its graph takes {expected}"
-                raise ArtifactDamaged(directory, what)
 
 
 def refuse_zero_norms(weights: Weights) -> None:

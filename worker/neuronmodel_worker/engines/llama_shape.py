@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
+from neuronmodel_worker.engines.rank_tensors import TensorForm
 from neuronmodel_worker.failures import BadInput, ConfigInvalid
 from neuronmodel_worker.layouts.draft import ModelConfig, parse_config
 from neuronmodel_worker.layouts.flags import Flags
@@ -44,10 +45,6 @@ class Lengths(BaseModel):
     batch_size: PositiveInt = 1
     seq_len: PositiveInt = DEFAULT_SEQUENCE_LENGTH
     max_context_length: PositiveInt | None = None
-
-
-# Type, by safetensors' names, and shape.
-TensorForm = tuple[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)

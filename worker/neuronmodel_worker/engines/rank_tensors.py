@@ -1,0 +1,39 @@
+"""What every engine does with rank tensors: see that they are those of its graph, and show them to PyTorch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuronmodel_worker.engines import Ranks
+from neuronmodel_worker.failures import ArtifactDamaged
+from neuronmodel_worker.stream import RankTensor
+
+if TYPE_CHECKING:
+    import torch
+
+# Type, by safetensors' names, and shape.
+TensorForm = tuple[str, tuple[int, ...]]
+
+
+def check_ranks(ranks: Ranks, numbers: range, forms: Mapping[str, TensorForm], directory: Path) -> None:
+    """Raises ArtifactDamaged when the tensors of the ranks `numbers` are not, by name, type and shape, those that the
+    graph in `directory` takes."""
+    if len(ranks) != len(numbers):
+        raise ArtifactDamaged(directory, f"its graph takes {len(numbers)} ranks, and tensors of {len(ranks)} came")
+    for number, rank in zip(numbers, ranks, strict=True):
+        for name, (dtype, shape) in forms.items():
+            expected, tensor = f"{dtype} {list(shape)}", rank.get(name)
+            found = f"{tensor.dtype} {list(tensor.data.shape)}" if tensor else "missing"
+            if found != expected:
+                what = f"the tensor {name} of rank {number} is {found}, and its graph takes {expected}"
+                raise ArtifactDamaged(directory, what)
+        if surplus := sorted(rank.keys() - forms.keys()):
+            raise ArtifactDamaged(directory, f"rank {number} has a tensor {surplus[0]}, and its graph takes none such")
+
+
+def as_torch(tensor: RankTensor) -> "torch.Tensor":
+    """The same memory as a tensor of PyTorch's."""
+    import torch
+
+    wrapped = torch.from_numpy(tensor.data)
+    return wrapped.view(torch.bfloat16) if tensor.dtype == "BF16" else wrapped
