@@ -1,0 +1,40 @@
+"""What no plan tells: constants, each with where it comes from. docs/sizing.md says the same to users.
+
+"Device memory" is AWS's page of that name (Neuron documentation, Neuron Runtime). An allowance is ours: nobody
+publishes the figure. Those of device memory are kept low, for what does not fit is refused.
+"""
+
+from typing import Final
+
+from neuronmodel_api.config import Engine
+from neuronmodel_api.machines import GIB
+
+MIB: Final = 1 << 20
+
+FRAMEWORK_BYTES: Final = {Engine.CPU: 512 * MIB, Engine.NEURON: 4 * GIB}
+"""Host memory of libraries, tokenizer and server. CPU: measured, 237 MiB with PyTorch loaded, beside which a vocabulary
+and activations have to fit. Neuron: allowance for PyTorch, the SDK and the compiled model's programs."""
+RUNTIME_BYTES_A_CORE: Final = 128 * MIB
+"""Host memory of the Neuron Runtime for each logical core: allowance."""
+
+VLLM_BYTES: Final = 4 * GIB
+"""Host memory of vLLM's processes beside the model's: allowance."""
+VLLM_SHARED_BYTES: Final = 2 * GIB
+"""Shared memory: sizeLimit in the Kubernetes example of vLLM's documentation. The container runtime's own is 64 MB.
+Nothing public says that the Neuron Runtime needs any in one process."""
+
+WORK_BYTES: Final = {Engine.CPU: 64 * MIB, Engine.NEURON: 16 * GIB}
+"""Scratch volume. CPU: nothing but small files was seen. Neuron: allowance for the compiler's work folder, its cache,
+logs, and temporary files of the SDK."""
+
+MICROCODE_BYTES_A_PHYSICAL_CORE: Final = 96 * MIB
+""""Device memory": 96 MB a physical core, part of "model code"."""
+SCRATCHPAD_PAGE_MIB: Final = 512
+""""Device memory": the scratchpad comes in pages of 512 MB unless another size is set; one page."""
+RINGS_AND_COLLECTIVES_BYTES: Final = GIB
+"""Allowance for DMA rings, collectives and the programs' own code. Out-of-memory reports on Inferentia 2 show more:
+1.5 GB of rings, 0.4 GB of collectives, 0.4 GB of code (transformers-neuronx issue 92, Llama 3 70B), and 6.5 GB of rings
+(issue 49). Transfers whose descriptors Trainium 2 makes itself need no rings."""
+
+STREAM_THREADS: Final = 16
+"""The most that a start reads with, whatever machine it runs on."""

@@ -1,0 +1,97 @@
+"""The bytes of a rank's key/value cache, as NxD Inference allocates it (modules/kvcache of its public source)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from neuronmodel_worker.checkpoint import DTYPE_BITS
+from neuronmodel_worker.failures import LayoutRefused
+from neuronmodel_worker.layouts.flags import DEFAULT_SEQUENCE_LENGTH, DTYPES
+from neuronmodel_worker.layouts.heads import CacheShape, place_heads
+from neuronmodel_worker.plan import ModelPlan, Plan
+
+SPARE_POSITIONS: Final = 128
+"""At the end of a cache that masks sequences by their numbers, and of one that several ranks share."""
+MOST_HEADS: Final = 1 << 16
+"""More than any model has: a config.json that gives a billion must not have places made for them."""
+
+
+def cache_bytes(plan: ModelPlan, neuron_config: Mapping[str, object]) -> int:
+    """Of one rank: keys and values of all layers. 0 where config.json does not tell the model's heads.
+
+    Sliding windows, which shorten the cache of some layers, are not counted: the whole length is.
+    """
+    shape = cache_shape(plan, neuron_config)
+    if shape is None:
+        return 0
+    fields = Fields(neuron_config)
+    vectors = 2 * shape.layers * shape.heads * fields.positions(plan)
+    return vectors * shape.head_size * element_bytes(plan, neuron_config)
+
+
+def cache_shape(plan: ModelPlan, neuron_config: Mapping[str, object]) -> CacheShape | None:
+    """The layout's; without one, what config.json gives, by the same rules for heads."""
+    if isinstance(plan, Plan):
+        return plan.layout.cache
+    config = _language_model(plan.checkpoint.config)
+    layers, query = config.number("num_hidden_layers"), config.number("num_attention_heads")
+    key_value = config.number("num_key_value_heads") or query
+    head_size = config.number("head_dim") or (config.number("hidden_size") // query if query else 0)
+    degree = Fields(neuron_config).number("tp_degree") or 1
+    if not (layers and head_size) or max(query, key_value, degree) > MOST_HEADS or query % key_value:
+        return None
+    try:
+        return CacheShape(layers, len(place_heads(query, key_value, degree).key_value) // degree, head_size)
+    except LayoutRefused:
+        return None
+
+
+def _language_model(config: Mapping[str, object]) -> "Fields":
+    """Of a multimodal model's config.json, that part."""
+    nested = config.get("text_config")
+    return Fields(nested if isinstance(nested, Mapping) else config)
+
+
+def element_bytes(plan: ModelPlan, neuron_config: Mapping[str, object]) -> int:
+    """Of one number in the cache."""
+    if neuron_config.get("kv_cache_quant") or neuron_config.get("kv_quant_config"):
+        return 1  # float8, of either kind
+    named = neuron_config.get("attention_dtype") or neuron_config.get("torch_dtype")
+    if isinstance(plan, Plan) and not neuron_config.get("attention_dtype"):
+        dtype = plan.layout.dtype
+    else:
+        dtype = DTYPES.get(named, "BF16") if isinstance(named, str) else "BF16"
+    return DTYPE_BITS[dtype] // 8
+
+
+@dataclass(frozen=True)
+class Fields:
+    """NeuronConfig's fields, or config.json's."""
+
+    given: Mapping[str, object]
+
+    def number(self, name: str, otherwise: int = 0) -> int:
+        """A positive integer; what is none is as absent: others refuse it."""
+        value = self.given.get(name)
+        return value if type(value) is int and value > 0 else otherwise
+
+    def positions(self, plan: ModelPlan) -> int:
+        """Of all sequences together: sequences by positions, or blocks by their size."""
+        length, batch = self.number("seq_len", DEFAULT_SEQUENCE_LENGTH), self.number("batch_size", 1)
+        if self.given.get("is_block_kv_layout") or self.given.get("is_prefix_caching"):
+            spare = 1 if self.given.get("is_prefix_caching") else 0
+            return (self.number("pa_num_blocks", batch) + spare) * self.number("pa_block_size", length)
+        sequences = self.number("kv_cache_batch_size", batch) + self.number("kv_cache_padding_size")
+        return sequences * self._cached_length(self.number("max_length", length), plan)
+
+    def _cached_length(self, length: int, plan: ModelPlan) -> int:
+        if self.given.get("flash_decoding_enabled"):
+            length = -(-length // self._cores_of_a_head(plan)) + SPARE_POSITIONS
+        return length + (SPARE_POSITIONS if self.given.get("apply_seq_ids_mask") else 0)
+
+    def _cores_of_a_head(self, plan: ModelPlan) -> int:
+        """Ranks that share the positions of a key/value head with flash decoding."""
+        config = _language_model(plan.checkpoint.config)
+        query = config.number("num_attention_heads", 1)
+        key_value = config.number("num_key_value_heads", query)
+        return max(1, min(self.number("tp_degree", 1), query) // key_value)

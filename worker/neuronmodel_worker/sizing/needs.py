@@ -1,0 +1,97 @@
+"""What a start of a model needs, from the plan and the configuration alone: nothing is opened here."""
+
+from neuronmodel_api.config import Engine, Seal, Server, Strategy, Weights, WorkerConfig
+from neuronmodel_api.machines import MACHINES
+from neuronmodel_api.report import Sizing
+from neuronmodel_worker.artifacts import rank_metadata
+from neuronmodel_worker.plan import ModelPlan, Plan
+from neuronmodel_worker.serve.tier.copying import PIECE_BYTES, PIECES
+from neuronmodel_worker.serve.tier.room import LEFT_FREE
+from neuronmodel_worker.sizing.allowances import (
+    FRAMEWORK_BYTES,
+    MIB,
+    MICROCODE_BYTES_A_PHYSICAL_CORE,
+    RINGS_AND_COLLECTIVES_BYTES,
+    RUNTIME_BYTES_A_CORE,
+    SCRATCHPAD_PAGE_MIB,
+    STREAM_THREADS,
+    VLLM_BYTES,
+    VLLM_SHARED_BYTES,
+    WORK_BYTES,
+)
+from neuronmodel_worker.sizing.keyvalue import Fields, cache_bytes
+from neuronmodel_worker.stream import buffer_bytes
+from neuronmodel_worker.stream.rankfile import rank_file_format
+
+ANY_KEY = "0" * 32
+"""As long as a set's key: headers of rank files hold it."""
+TRN2_LOGICAL_CORE_CONFIG = 2
+"""Its own default."""
+
+
+def size(plan: ModelPlan, config: WorkerConfig, strategy: Strategy) -> Sizing:
+    """`strategy` is the one in force, not Auto. Takes milliseconds, and for a model of some hundred experts a layer a
+    second: the buffers of a stream are counted by laying out its tasks."""
+    neuron = config.engine is Engine.NEURON
+    machine, cores = MACHINES.get(config.instance_type), logical_core_config(config)
+    shared = VLLM_SHARED_BYTES if config.server is Server.VLLM else 0
+    scratch = WORK_BYTES[config.engine]
+    cache = cache_bytes(plan, config.neuron_config)
+    return Sizing(
+        host_memory_bytes=_host_bytes(plan, config, strategy, cache) + shared,
+        shared_memory_bytes=shared,
+        scratch_bytes=scratch,
+        copy_bytes=_copy_bytes(plan, config, strategy, scratch),
+        rank_bytes=plan.rank_bytes,
+        cache_bytes=cache,
+        reserve_bytes=reserve_bytes(config) if neuron else 0,
+        core_bytes=machine.core_bytes(cores, len(plan.ranks)) if neuron and machine else None,
+        estimated=not isinstance(plan, Plan),
+    )
+
+
+def logical_core_config(config: WorkerConfig) -> int:
+    """Physical cores that make a logical one: the flag's, else the machine's own."""
+    fields, machine = Fields(config.neuron_config), MACHINES.get(config.instance_type)
+    own = max(machine.logical_core_configs) if machine else TRN2_LOGICAL_CORE_CONFIG
+    return fields.number("logical_nc_config") or fields.number("logical_neuron_cores") or own
+
+
+def reserve_bytes(config: WorkerConfig) -> int:
+    """Of a logical core, beside weights and cache."""
+    page = max(SCRATCHPAD_PAGE_MIB, Fields(config.neuron_config).number("scratchpad_page_size")) * MIB
+    return MICROCODE_BYTES_A_PHYSICAL_CORE * logical_core_config(config) + page + RINGS_AND_COLLECTIVES_BYTES
+
+
+def _host_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, cache: int) -> int:
+    """Without /dev/shm and the page cache. Rank tensors are held until the devices have them; the CPU engine computes
+    on them, and while a set is sealed behind they are held as long, which takes no more."""
+    ranks = len(plan.ranks)
+    held = plan.output_bytes + FRAMEWORK_BYTES[config.engine]
+    held += RUNTIME_BYTES_A_CORE * ranks if config.engine is Engine.NEURON else cache * ranks
+    held += VLLM_BYTES if config.server is Server.VLLM else 0
+    if config.weights is Weights.NATIVE or not isinstance(plan, Plan):
+        # The library reads the whole checkpoint, then makes every rank's tensors of it.
+        return held + (plan.source_bytes if strategy is Strategy.SHARD_ON_LOAD else 0)
+    copying = PIECES * PIECE_BYTES if config.scratch_tier else 0
+    behind = strategy is Strategy.SHARD_ON_COMPILE and config.seal is Seal.BEHIND
+    if strategy is Strategy.SHARD_ON_LOAD or behind:
+        tapped = behind or config.scratch_tier
+        held += buffer_bytes(plan, threads=STREAM_THREADS, into_memory=True, tapped=tapped)
+    return held + copying
+
+
+def _copy_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, beside: int) -> int:
+    """With the part of the volume that copies leave free: with `beside` it is the least volume that keeps one."""
+    if not config.scratch_tier or config.weights is Weights.NATIVE or not isinstance(plan, Plan):
+        return 0
+    if strategy is Strategy.SHARD_ON_LOAD:
+        copy = sum(file.nbytes for file in plan.checkpoint.files)
+    else:
+        copy = shards_bytes(plan)
+    return -(-(copy + beside) * 100 // (100 - LEFT_FREE)) - beside
+
+
+def shards_bytes(plan: Plan) -> int:
+    """Of all rank files, headers included."""
+    return rank_file_format(plan.tensors, plan.ranks.start, rank_metadata(ANY_KEY)).nbytes * len(plan.ranks)
