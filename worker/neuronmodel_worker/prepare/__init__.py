@@ -8,6 +8,7 @@ from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.prepare.preparation import Preparation, disk_rates, open_source
 from neuronmodel_worker.serve.admin import admin_server
 from neuronmodel_worker.serve.metrics import Metrics
+from neuronmodel_worker.sizing import require_fit
 
 
 def prepare(job: Run) -> None:
@@ -16,6 +17,7 @@ def prepare(job: Run) -> None:
             job.use_scratch()
         with job.clock.phase("SourceOpened"):
             plan = open_source(job)
+            require_fit(plan, job.config)
             engine = open_engine(job.config)
             engine.graph_inputs(plan, job.config.neuron_config)  # what it refuses is refused before weights are read
         job.clock.found(Preparation(job, plan, engine).result())

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 from neuronmodel_api.config import Seal, Strategy, Verification
-from neuronmodel_api.report import MAX_MISSED, MAX_NOTE, MAX_NOTES, Cache, Choice, DiskRates, Result
+from neuronmodel_api.report import MAX_MISSED, MAX_NOTE, MAX_NOTES, Cache, Choice, DiskRates, Result, Sizing
 from neuronmodel_worker.artifacts import Wanted, rank_metadata, wanted_artifacts
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.disk import full_is_told, writing_to
@@ -22,6 +22,7 @@ from neuronmodel_worker.prepare.identity import Identity, identify
 from neuronmodel_worker.prepare.room import needed_bytes, require
 from neuronmodel_worker.probe import VolumeProbe, kept_probe
 from neuronmodel_worker.report import Phase
+from neuronmodel_worker.sizing import check, size
 from neuronmodel_worker.store import COMPILED, SHARDS, Kind, Policy, SealedSet, Staging, Store, Work
 from neuronmodel_worker.store.sources import SOURCE_FILE
 from neuronmodel_worker.strategy import choose
@@ -80,11 +81,12 @@ class Preparation:
             self.store = Store(self.job.artifacts)
             self._make_ready(phase.reach)
             choice = self._choose() if self.job.config.strategy is Strategy.AUTO else None
+            sizing = self._sized(choice.strategy if choice else self.job.config.strategy)
             self._require_space(self._missing())
         self._build()
         self.store.unrefer(self.job.owner, keep=self.wanted.keys)
         self._collect()
-        return self._result(choice)
+        return self._result(choice, sizing)
 
     def _identify(self) -> Identity:
         with self.job.clock.phase("SourceIdentified") as phase:
@@ -157,6 +159,12 @@ class Preparation:
             self.found.pop(SHARDS, None)
         log.info("%s: %s", choice.reason, choice.message)
         return choice
+
+    def _sized(self, strategy: Strategy) -> Sizing:
+        """Raises DoesNotFit: with Auto it is known only now which strategy has to fit."""
+        sizing = size(self.plan, self.job.config, strategy)
+        check(sizing, self.job.config, len(self.plan.ranks))
+        return sizing
 
     def _build(self) -> None:
         compiles = COMPILED not in self.found
@@ -266,7 +274,7 @@ class Preparation:
         for item in gone.items:
             log.info("collected %s %s: %d bytes", item.what, item.directory.name, item.nbytes)
 
-    def _result(self, choice: Choice | None) -> Result:
+    def _result(self, choice: Choice | None, sizing: Sizing) -> Result:
         chosen = choice.strategy if choice else self.job.config.strategy
         return Result(
             source_fingerprint=self.plan.checkpoint.fingerprint,
@@ -282,6 +290,7 @@ class Preparation:
             missed=_sentence([self.built[kind] for kind in (COMPILED, SHARDS) if kind in self.built]),
             bytes=sum(each.nbytes for each in self.found.values()),
             source_bytes=self.plan.source_bytes,
+            sizing=sizing,
             quarantined=tuple(_short(each.reason, MAX_NOTE) for each in self.store.quarantined[:MAX_NOTES]),
         )
 
