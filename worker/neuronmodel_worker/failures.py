@@ -51,14 +51,23 @@ class ConfigInvalid(BadInput):
     reason = "ConfigInvalid"
 
 
-class UnknownModelType(BadInput):
-    reason = "UnknownModelType"
+class WithoutLayout(BadInput):
+    """There is no layout of ours for it, and NxD Inference's own code may know one.
 
-    def __init__(self, model_type: str, known: list[str]) -> None:
-        super().__init__(
-            f"No layout is known for model type {model_type!r}; there are layouts for {', '.join(known)}. "
-            "Use a checkpoint of one of these families."
-        )
+    `remedy` of ours beside that, a sentence without its full stop; `native` says how to get to the other one.
+    """
+
+    ELSEWHERE = "let NxD Inference shard the model itself, as a NeuronModel does with spec.sharding.weights: Native"
+    IN_A_POD = "set spec.sharding.weights: Native, with which NxD Inference shards the model itself"
+
+    def __init__(self, what: str, remedy: str, native: str | None = ELSEWHERE) -> None:
+        self.what = what
+        self.remedy = remedy
+        super().__init__(f"{what} {remedy}, or {native}." if native else f"{what} {remedy}.")
+
+
+class UnknownModelType(WithoutLayout):
+    reason = "UnknownModelType"
 
 
 class CheckpointFileMissing(BadInput):
@@ -98,6 +107,12 @@ class TensorShapeMismatch(BadInput):
 
 class LayoutRefused(BadInput):
     """NxD Inference refuses this combination too, or there is no layout of ours for it."""
+
+    reason = "LayoutRefused"
+
+
+class FlagWithoutLayout(WithoutLayout, LayoutRefused):
+    """Of a field of NeuronConfig."""
 
     reason = "LayoutRefused"
 

@@ -16,6 +16,7 @@ from neuronmodel_worker.layouts.flags import (
     warnings_of,
 )
 from neuronmodel_worker.layouts.geometry import Target
+from neuronmodel_worker.layouts.heads import CacheShape
 from neuronmodel_worker.layouts.llama import lay_out_llama
 from neuronmodel_worker.layouts.mistral import MistralConfig, lay_out_mistral
 from neuronmodel_worker.layouts.mixtral import MixtralConfig, lay_out_mixtral
@@ -69,6 +70,7 @@ class Layout:
     targets: tuple[Target, ...]
     rank_tensors: tuple[str, ...]
     warnings: tuple[str, ...]
+    cache: CacheShape | None = None
 
     def inputs(self) -> dict[str, object]:
         """What determines the bytes of the shards, beside the source's content, and nothing that would make the same
@@ -81,14 +83,16 @@ class Layout:
 
 def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None) -> Layout:
     """Raises UnknownModelType, ConfigInvalid, LayoutRefused, TensorMissing or TensorShapeMismatch."""
-    name = model_type or _model_type(checkpoint)
+    name = model_type or model_type_of(checkpoint)
     family = FAMILIES.get(name)
     if family is None:
-        raise UnknownModelType(name[:100], sorted(FAMILIES))
+        raise UnknownModelType(
+            f"No layout is known for model type {name[:100]!r}; there are layouts for {', '.join(sorted(FAMILIES))}.",
+            "Use a checkpoint of one of these families",
+        )
     draft = family.draft(checkpoint, neuron_config)
-    return Layout(
-        name, draft.flags, draft.dtype, tuple(draft.targets), tuple(draft.rank_tensors), tuple(draft.warnings)
-    )
+    targets, rank_tensors, warnings = tuple(draft.targets), tuple(draft.rank_tensors), tuple(draft.warnings)
+    return Layout(name, draft.flags, draft.dtype, targets, rank_tensors, warnings, draft.cache)
 
 
 def warn_of_assumed_sizes(draft: Draft) -> None:
@@ -100,7 +104,8 @@ def warn_of_assumed_sizes(draft: Draft) -> None:
         )
 
 
-def _model_type(checkpoint: Checkpoint) -> str:
+def model_type_of(checkpoint: Checkpoint) -> str:
+    """Raises ConfigInvalid."""
     name = checkpoint.config.get("model_type")
     if not isinstance(name, str) or not name:
         raise ConfigInvalid(

@@ -7,20 +7,21 @@ at its default is the same as an absent one.
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Literal
 
-from neuronmodel_worker.failures import LayoutRefused
+from neuronmodel_worker.failures import FlagWithoutLayout, LayoutRefused
 from neuronmodel_worker.layouts.degrees import MAX_DEGREE
 
 # NxD Inference's release whose layout this is, and our revision of it: part of every shards key.
 LAYOUT_VERSION = "nxdi-0.9.0/1"
 
 
-def _names(text: str) -> frozenset[str]:
+def names_of(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-SWITCHES = _names(
+SWITCHES = names_of(
     """
     fused_qkv vocab_parallel sequence_parallel_enabled fused_rmsnorm_skip_gamma
     qkv_kernel_enabled qkv_nki_kernel_enabled mlp_kernel_enabled mlp_tkg_nki_kernel_enabled
@@ -28,16 +29,16 @@ SWITCHES = _names(
     attn_tkg_builtin_kernel_enabled attn_block_cte_nki_kernel_enabled
     """
 )
-CHOICES = _names("tp_degree world_size torch_dtype overrides_torch_dtype cast_type start_rank_id local_ranks_size")
+CHOICES = names_of("tp_degree world_size torch_dtype overrides_torch_dtype cast_type start_rank_id local_ranks_size")
 
-OUT_PROJECTION_KERNELS = _names(
+OUT_PROJECTION_KERNELS = names_of(
     """
     out_proj_kernel_enabled attn_block_tkg_nki_kernel_enabled attn_tkg_nki_kernel_enabled
     attn_tkg_builtin_kernel_enabled
     """
 )
 
-NEUTRAL = _names(
+NEUTRAL = names_of(
     """
     attn_kernel_enabled cc_pipeline_tiling_factor logical_nc_config async_mode is_continuous_batching
     kv_cache_quant k_cache_transposed is_prefix_caching output_logits lm_head_pad lm_head_pad_alignment_size
@@ -140,15 +141,14 @@ def read_flags(
     on = {name for name in SWITCHES if _switch(neuron_config, name)}
     _check_cte_kernel(neuron_config, on)
     degree = _number(neuron_config, "tp_degree", 1, least=1)
-    _check_degree(degree, neuron_config.get("world_size"))
-    start = _number(neuron_config, "start_rank_id", 0, least=0)
-    local = _number(neuron_config, "local_ranks_size", degree, least=1)
-    _check_ranks(start, local, degree)
+    _check_degree(degree)
+    _check_world(degree, neuron_config.get("world_size"))
+    ranks = _ranks(neuron_config, degree)
     skip_gamma = "fused_rmsnorm_skip_gamma" in on and "sequence_parallel_enabled" not in on
     return Flags(
         tp_degree=degree,
-        start_rank=start,
-        local_ranks=local,
+        start_rank=ranks.start,
+        local_ranks=len(ranks),
         dtype=_dtype(neuron_config.get("torch_dtype")),
         cast=_cast(neuron_config.get("cast_type")),
         fused_qkv="fused_qkv" in on,
@@ -159,6 +159,17 @@ def read_flags(
         skip_gamma_qkv=skip_gamma and "qkv_kernel_enabled" in on,
         skip_gamma_mlp=skip_gamma and "mlp_kernel_enabled" in on,
     )
+
+
+def read_ranks(neuron_config: Mapping[str, object]) -> tuple[int, int, range]:
+    """For NxD Inference's own shards: the tensor parallel degree, the ranks in all, and those that are made here.
+    Raises LayoutRefused."""
+    degree = _number(neuron_config, "tp_degree", 1, least=1)
+    _check_degree(degree)
+    others = [_number(neuron_config, name, 1, least=1) for name in ("pp_degree", "ep_degree")]
+    world_size = _number(neuron_config, "world_size", degree * prod(others), least=1)
+    _check_degree(world_size, "world_size")
+    return degree, world_size, _ranks(neuron_config, world_size, "world_size" if world_size != degree else "tp_degree")
 
 
 def torch_dtype_yields(neuron_config: Mapping[str, object]) -> bool:
@@ -174,14 +185,14 @@ def refuse_what_has_no_layout(
     known = SWITCHES | CHOICES | NEUTRAL | without_layout.keys()
     for name, value in neuron_config.items():
         if name in without_layout and not _is_one_of(value, without_layout[name]):
-            raise LayoutRefused(
-                f"There is no layout for {_shown(name, value)}, which changes the shards. Remove it, or let NxD "
-                "Inference shard the model itself."
+            raise FlagWithoutLayout(
+                f"There is no layout for {_shown(name, value)}, which changes the shards.", "Remove it"
             )
         if name not in known and not _is_one_of(value, (None, False, _default(neuron_config, name))):
-            raise LayoutRefused(
+            raise FlagWithoutLayout(
                 f"It is not known what {_shown(name, value)} does to the shards, and shards that may be wrong are not "
-                "made. Remove it, or let NxD Inference shard the model itself."
+                "made.",
+                "Remove it",
             )
 
 
@@ -230,30 +241,38 @@ def _cast(value: object) -> Literal["config", "as-declared"]:
     raise LayoutRefused(f"{_shown('cast_type', value)} has to be config or as-declared.")
 
 
-def _check_degree(degree: int, world_size: object) -> None:
+def _check_degree(degree: int, name: str = "tp_degree") -> None:
     if degree > MAX_DEGREE:
         raise LayoutRefused(
-            f"{_shown('tp_degree', degree)} would make as many files, and at most {MAX_DEGREE} ranks are planned for."
+            f"{_shown(name, degree)} would make as many files, and at most {MAX_DEGREE} ranks are planned for."
         )
+
+
+def _check_world(degree: int, world_size: object) -> None:
     if not _is_one_of(world_size, (None, degree)):
-        raise LayoutRefused(
+        raise FlagWithoutLayout(
             f"There is no layout for {_shown('world_size', world_size)} with tp_degree={degree}: they have to be "
-            "equal. Remove world_size."
+            "equal.",
+            "Remove world_size",
         )
 
 
-def _check_ranks(start: int, local: int, degree: int) -> None:
-    if start + local > degree:
+def _ranks(neuron_config: Mapping[str, object], number: int, name: str = "tp_degree") -> range:
+    """Those that are made, of `number` in all, which the field `name` says."""
+    start = _number(neuron_config, "start_rank_id", 0, least=0)
+    local = _number(neuron_config, "local_ranks_size", number, least=1)
+    if start + local > number:
         raise LayoutRefused(
             f"Ranks {start} to {start + local - 1} are asked for (start_rank_id={start}, local_ranks_size={local}), "
-            f"and tp_degree={degree} has ranks 0 to {degree - 1}. {_ranks_that_fit(start, degree)}"
+            f"and {name}={number} has ranks 0 to {number - 1}. {_ranks_that_fit(start, number)}"
         )
+    return range(start, start + local)
 
 
-def _ranks_that_fit(start: int, degree: int) -> str:
-    if start >= degree:
-        return f"A start_rank_id of at most {degree - 1} fits."
-    return f"From rank {start} a local_ranks_size of at most {degree - start} fits."
+def _ranks_that_fit(start: int, number: int) -> str:
+    if start >= number:
+        return f"A start_rank_id of at most {number - 1} fits."
+    return f"From rank {start} a local_ranks_size of at most {number - start} fits."
 
 
 def _check_cte_kernel(neuron_config: Mapping[str, object], on: set[str]) -> None:
