@@ -3,9 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from neuronmodel_api.config import Strategy, WorkerConfig
+from neuronmodel_api.config import Engine as EngineName
+from neuronmodel_api.config import Strategy, Weights, WorkerConfig
+from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.engines import Engine
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.failures import WithoutLayout
+from neuronmodel_worker.native import NativePlan, make_native_plan
+from neuronmodel_worker.plan import ModelPlan, Plan, make_plan
 from neuronmodel_worker.store import compiled_key, shards_inputs, shards_key
 from neuronmodel_worker.store.sources import OUTLINE, outline
 
@@ -26,7 +30,7 @@ class Wanted:
     def without_shards(self) -> "Wanted":
         return replace(self, shards_key=None)
 
-    def shards_manifest(self, plan: Plan) -> dict[str, object]:
+    def shards_manifest(self, plan: ModelPlan) -> dict[str, object]:
         """What the manifest of the shards says beside their files: whoever seals them says the same."""
         checkpoint = plan.checkpoint
         return {
@@ -36,7 +40,19 @@ class Wanted:
         }
 
 
-def wanted_artifacts(config: WorkerConfig, plan: Plan, engine: Engine, content: str | None = None) -> Wanted:
+def plan_for(config: WorkerConfig, checkpoint: Checkpoint) -> Plan | NativePlan:
+    """By whoever is to shard. Raises a BadInput for a checkpoint or flags that cannot be right, and says what lets NxD
+    Inference shard what has no layout of ours."""
+    if config.weights is Weights.NATIVE:
+        return make_native_plan(checkpoint, config.neuron_config, config.model_type)
+    try:
+        return make_plan(checkpoint, config.neuron_config, config.model_type)
+    except WithoutLayout as refusal:
+        native = WithoutLayout.IN_A_POD if config.engine is EngineName.NEURON else None
+        raise type(refusal)(refusal.what, refusal.remedy, native) from None
+
+
+def wanted_artifacts(config: WorkerConfig, plan: ModelPlan, engine: Engine, content: str | None = None) -> Wanted:
     """`content` is that of the plan's source; None: named after its fingerprint. With Auto there is a key of shards.
 
     Raises a BadInput for what the engine cannot do.
@@ -47,6 +63,8 @@ def wanted_artifacts(config: WorkerConfig, plan: Plan, engine: Engine, content: 
         "graph": engine.graph_inputs(plan, config.neuron_config),
     }
     source, layout = content or plan.checkpoint.fingerprint, plan.layout_inputs()
+    if config.weights is Weights.NATIVE:  # its code makes the shards: our layout's revision says nothing of them
+        layout["library"] = engine.version()
     kept = config.strategy is not Strategy.SHARD_ON_LOAD
     return Wanted(
         graph_inputs=graph,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Protocol
 
 from neuronmodel_worker.checkpoint import Checkpoint, TensorSource
 from neuronmodel_worker.layouts import Layout, lay_out
@@ -37,6 +38,48 @@ def join(one: range, other: range) -> range:
     return range(min(one.start, other.start), max(one.stop, other.stop))
 
 
+class ModelPlan(Protocol):
+    """What is known of a model's shards before any is made, whoever makes them: a `Plan`, or a `NativePlan`, whose
+    bytes are estimates."""
+
+    @property
+    def checkpoint(self) -> Checkpoint: ...
+
+    @property
+    def family(self) -> str:
+        """The model's type."""
+
+    @property
+    def ranks(self) -> range:
+        """The ranks that are made, by their numbers among all of them."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all ranks of the model are made."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+    @property
+    def reads(self) -> Mapping[str, Read]:
+        """By the source's name."""
+
+    @property
+    def source_bytes(self) -> int:
+        """Of what is read."""
+
+    @property
+    def rank_bytes(self) -> int:
+        """Of one rank's tensors."""
+
+    @property
+    def output_bytes(self) -> int:
+        """Of all ranks that are made."""
+
+    def layout_inputs(self) -> dict[str, object]:
+        """What determines the bytes of the shards, beside the source's content and the version of what makes them."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """`layout.targets` say which rectangles of which source fill which tensor; see `layouts.geometry`."""
@@ -45,9 +88,17 @@ class Plan:
     layout: Layout
 
     @property
+    def family(self) -> str:
+        return self.layout.family
+
+    @property
     def ranks(self) -> range:
         """The ranks that are made, by their numbers among all of them."""
         return self.layout.flags.ranks
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.ranks) == self.layout.flags.tp_degree
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -105,4 +156,4 @@ def make_plan(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model
     return Plan(checkpoint, lay_out(checkpoint, neuron_config, model_type))
 
 
-__all__ = ["Block", "OutputTensor", "Part", "Piece", "Plan", "Read", "Split", "Target", "make_plan"]
+__all__ = ["Block", "ModelPlan", "OutputTensor", "Part", "Piece", "Plan", "Read", "Split", "Target", "make_plan"]

@@ -13,7 +13,7 @@ import neuronmodel_api.config as api
 from neuronmodel_api import exits
 from neuronmodel_api.report import Devices
 from neuronmodel_worker.failures import WorkerFailure
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan import ModelPlan
 from neuronmodel_worker.stream import RankTensor
 
 # Called with the steps that are done and all there are.
@@ -85,16 +85,16 @@ class Engine(Protocol):
     def version(self) -> str:
         """Of everything that decides what `compile` makes, beside its inputs."""
 
-    def graph_inputs(self, plan: Plan, neuron_config: Mapping[str, object]) -> dict[str, object]:
+    def graph_inputs(self, plan: ModelPlan, neuron_config: Mapping[str, object]) -> dict[str, object]:
         """All that shapes the graph: no weights and no paths. Raises a BadInput for what this engine cannot do."""
 
     def import_framework(self) -> None:
         """What `compile` and `open` need; takes seconds, so that it is a phase of its own."""
 
-    def compile(self, plan: Plan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
+    def compile(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
         """Put the compiled model's files into `directory`, which exists and is empty."""
 
-    def shard(self, plan: Plan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
+    def shard(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
         """With `Weights.NATIVE`: let the engine's library write its rank files below `directory`. Raises a BadInput
         where it has no way of its own."""
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from neuronmodel_worker.engines import NoEngine, Steps
 from neuronmodel_worker.engines.llama_shape import llama_shape
 from neuronmodel_worker.failures import LayoutRefused
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan import ModelPlan, Plan
 
 if TYPE_CHECKING:
     from neuronmodel_worker.engines.llama import CompiledLlama
 
+NO_WAY_OF_ITS_OWN = "The CPU engine does not shard by itself. Remove spec.sharding.weights, or use engine: Neuron."
 GRAPH_SOURCES = [Path(__file__).with_name(name) for name in ("llama_graph.py", "rotary.py")]
 
 
@@ -36,19 +37,19 @@ class CpuEngine:
         source = hashlib.sha256(b"".join(file.read_bytes() for file in GRAPH_SOURCES)).hexdigest()[:12]
         return f"cpu torch-{torch_version().partition('+')[0]} graph-{source}"
 
-    def graph_inputs(self, plan: Plan, neuron_config: Mapping[str, object]) -> dict[str, object]:
-        return llama_shape(plan, neuron_config).inputs()
+    def graph_inputs(self, plan: ModelPlan, neuron_config: Mapping[str, object]) -> dict[str, object]:
+        return llama_shape(_own(plan), neuron_config).inputs()
 
     def import_framework(self) -> None:
         importlib.import_module("neuronmodel_worker.engines.llama")
 
-    def compile(self, plan: Plan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
+    def compile(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
         from neuronmodel_worker.engines.llama import compile_llama
 
-        compile_llama(llama_shape(plan, neuron_config), self.version(), directory, progress)
+        compile_llama(llama_shape(_own(plan), neuron_config), self.version(), directory, progress)
 
-    def shard(self, plan: Plan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
-        raise LayoutRefused("The CPU engine has no way of its own to shard. Remove spec.sharding.weights.")
+    def shard(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
+        raise LayoutRefused(NO_WAY_OF_ITS_OWN)
 
     def devices(self) -> None:
         """It computes on processors."""
@@ -57,6 +58,12 @@ class CpuEngine:
         from neuronmodel_worker.engines.llama import open_llama
 
         return open_llama(directory)
+
+
+def _own(plan: ModelPlan) -> Plan:
+    if not isinstance(plan, Plan):
+        raise LayoutRefused(NO_WAY_OF_ITS_OWN)
+    return plan
 
 
 def torch_version() -> str:

@@ -1,0 +1,228 @@
+"""The plan of shards that NxD Inference's own code makes: what is known of them, and what decides their bytes.
+
+No layout is known here, so nothing is known of tensors' names and shapes. Sizes are estimates, and a key holds
+whatever might change a byte: one that says too much costs a rebuild, one that says too little the wrong weights.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Final
+
+from neuronmodel_worker.checkpoint import DTYPE_BITS, Checkpoint, TensorSource
+from neuronmodel_worker.failures import BadInput, SourceUnreadable
+from neuronmodel_worker.layouts import FAMILIES, model_type_of
+from neuronmodel_worker.layouts.draft import FLOATING
+from neuronmodel_worker.layouts.flags import DTYPES, names_of, read_ranks
+from neuronmodel_worker.layouts.geometry import as_matrix
+from neuronmodel_worker.plan import Read
+
+PADDING: Final = 1.05
+"""For zeros that fill tensors up, tensors of the library's own, and headers. Llama 3.1 405B at degree 64 has 871 GB in
+AWS's guide, and 872 GB before this factor here."""
+
+STRATEGY: Final = names_of("save_sharded_checkpoint skip_sharding skip_warmup start_rank_id local_ranks_size")
+"""What says when and for which ranks shards are made; the ranks are told by themselves."""
+
+RUNTIME: Final = names_of(
+    """
+    sequence_parallel_enabled cc_pipeline_tiling_factor async_mode is_continuous_batching output_logits
+    on_device_sampling_config scratchpad_page_size
+    batch_size padding_side allow_input_truncation seq_len n_active_tokens n_positions max_context_length
+    max_new_tokens max_length ctx_batch_size tkg_batch_size max_batch_size kv_cache_batch_size kv_cache_padding_size
+    enable_bucketing buckets bucket_n_active_tokens context_encoding_buckets prefix_buckets token_generation_buckets
+    token_generation_batches
+    """
+)
+"""Sampling, lengths, batches, buckets and scheduling: known to change no shard of the families that have a layout here.
+Of others nothing is known, and every flag counts. The first of these matters to `fused_rmsnorm_skip_gamma`."""
+
+NAMES_OF_A_CHECKPOINT: Final = frozenset({"_name_or_path", "transformers_version"})
+"""In config.json."""
+
+MEDUSA_HEADS: Final = "medusa_heads.pt"
+"""Beside the checkpoint, NxD Inference adds it to the model's weights."""
+
+
+class FlagNamesNothing(BadInput):
+    """A flag names a file or folder that is not there, or not by its whole path."""
+
+    reason = "FlagsRefused"
+
+
+@dataclass(frozen=True)
+class NativePlan:
+    """`ranks` are those that are made here, of `world_size` in all; `files` are others than the checkpoint's that the
+    library reads weights from: name → [path below it, bytes, modification time in ns]."""
+
+    checkpoint: Checkpoint
+    family: str
+    neuron_config: Mapping[str, object]
+    ranks: range
+    tp_degree: int
+    world_size: int
+    files: Mapping[str, list[list[object]]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.ranks) == self.world_size
+
+    @cached_property
+    def reads(self) -> Mapping[str, Read]:
+        """All of every tensor: which ones the library pays heed to is not known."""
+        return {
+            name: Read(source, range(as_matrix(source.shape)[0])) for name, source in self.checkpoint.tensors.items()
+        }
+
+    @cached_property
+    def source_bytes(self) -> int:
+        return sum(source.nbytes for source in self.checkpoint.tensors.values())
+
+    @cached_property
+    def rank_bytes(self) -> int:
+        """An estimate: vectors are whole in every rank, matrices are cut into `tp_degree` equal parts, but for keys and
+        values of fewer heads than ranks, of which every rank has a head, and attention that is computed with context or
+        data parallelism, of which it has as much more; all in the type that is asked for, and PADDING."""
+        model = _Attention(self.checkpoint.config, self.neuron_config, self.tp_degree)
+        total = sum(ceil(self._bytes_in_use(source) * model.share(name, source)) for name, source in self._tensors())
+        return ceil(total * PADDING)
+
+    @property
+    def output_bytes(self) -> int:
+        return self.rank_bytes * len(self.ranks)
+
+    def _tensors(self) -> Iterator[tuple[str, TensorSource]]:
+        yield from self.checkpoint.tensors.items()
+        if self.checkpoint.config.get("tie_word_embeddings"):
+            yield from (each for each in self.checkpoint.tensors.items() if each[0].endswith("embed_tokens.weight"))
+
+    def _bytes_in_use(self, source: TensorSource) -> int:
+        bits = DTYPE_BITS[self._dtype] if source.dtype in FLOATING else DTYPE_BITS[source.dtype]
+        rows, columns = as_matrix(source.shape)
+        return rows * columns * bits // 8
+
+    @property
+    def _dtype(self) -> str:
+        config = self.checkpoint.config
+        for named in (self.neuron_config.get("torch_dtype"), config.get("dtype"), config.get("torch_dtype")):
+            if isinstance(named, str) and named in DTYPES:
+                return DTYPES[named]
+        return DTYPES["bfloat16"]
+
+    def layout_inputs(self) -> dict[str, object]:
+        """Every flag that is not known to change nothing, all of config.json, and other files that are read."""
+        return {
+            "weights": "Native",
+            "family": self.family,
+            "ranks": [self.ranks.start, self.ranks.stop],
+            "flags": {name: value for name, value in self.neuron_config.items() if name not in self._neutral},
+            "config": {k: v for k, v in self.checkpoint.config.items() if k not in NAMES_OF_A_CHECKPOINT},
+            "files": dict(self.files),
+        }
+
+    @property
+    def _neutral(self) -> frozenset[str]:
+        if self.family not in FAMILIES:
+            return STRATEGY
+        if self.neuron_config.get("fused_rmsnorm_skip_gamma"):
+            return STRATEGY | (RUNTIME - {"sequence_parallel_enabled"})
+        return STRATEGY | RUNTIME
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """What part of a tensor a rank has."""
+
+    config: Mapping[str, object]
+    flags: Mapping[str, object]
+    degree: int
+
+    def share(self, name: str, source: TensorSource) -> float:
+        if len(source.shape) < 2:
+            return 1.0
+        if "attn" not in name and "attention" not in name:
+            return 1 / self.degree
+        heads = _size(self.config, "num_attention_heads", self.degree)
+        if ".k_proj." in name or ".v_proj." in name:
+            return min(1.0, self._heads_of_keys(heads) * self._repeats)
+        return min(1.0, ceil(heads / self.degree) / heads * self._repeats)
+
+    def _heads_of_keys(self, heads: int) -> float:
+        """As a part of all there are."""
+        keys = _size(self.config, "num_key_value_heads", heads)
+        if self.degree % keys and keys % self.degree:  # they are repeated for every query's head
+            return ceil(heads / self.degree) / keys
+        return max(1, keys // self.degree) / keys
+
+    @property
+    def _repeats(self) -> int:
+        return max(_size(self.flags, name, 1) for name in ("cp_degree", "attention_dp_degree"))
+
+
+def _size(settings: Mapping[str, object], name: str, default: int) -> int:
+    """Settings of multimodal models have the language model's in an object of their own."""
+    nested = settings.get("text_config")
+    value = settings.get(name) or (nested.get(name) if isinstance(nested, dict) else None)
+    return value if type(value) is int and value > 0 else default
+
+
+def make_native_plan(
+    checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None
+) -> NativePlan:
+    """Raises ConfigInvalid, LayoutRefused for ranks that there cannot be, FlagNamesNothing, SourceUnreadable."""
+    degree, world_size, ranks = read_ranks(neuron_config)
+    return NativePlan(
+        checkpoint=checkpoint,
+        family=model_type or model_type_of(checkpoint),
+        neuron_config=dict(neuron_config),
+        ranks=ranks,
+        tp_degree=degree,
+        world_size=world_size,
+        files={**_files_of_flags(neuron_config), **_files_beside(checkpoint)},
+    )
+
+
+def _files_beside(checkpoint: Checkpoint) -> dict[str, list[list[object]]]:
+    path = checkpoint.path / MEDUSA_HEADS
+    return {MEDUSA_HEADS: _stats_below(path)} if path.exists() else {}
+
+
+def _files_of_flags(neuron_config: Mapping[str, object]) -> dict[str, list[list[object]]]:
+    """Of all that flags name by a path, as a quantized checkpoint, a draft model or adapters."""
+    found = {}
+    for flag, value in neuron_config.items():
+        for path in _paths(value):
+            if not path.exists():
+                raise FlagNamesNothing(
+                    f"{flag} names {path}, and there is nothing. Mount the volume that holds it with "
+                    "spec.worker.volumes and volumeMounts, or correct the path."
+                )
+            found[str(path)] = _stats_below(path)
+        if isinstance(value, str) and value and flag.endswith("_path") and not Path(value).is_absolute():
+            raise FlagNamesNothing(
+                f"{flag} names {value[:200]}, which depends on where a process runs. Name it from /."
+            )
+    return found
+
+
+def _paths(value: object) -> Iterator[Path]:
+    if isinstance(value, str) and value.startswith("/"):
+        yield Path(value)
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _paths(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _paths(each)
+
+
+def _stats_below(path: Path) -> list[list[object]]:
+    try:
+        files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+        stats = [(str(file.relative_to(path)), file.stat()) for file in files]
+    except OSError as error:
+        raise SourceUnreadable(path, error) from error
+    return [[name, found.st_size, found.st_mtime_ns] for name, found in stats]
