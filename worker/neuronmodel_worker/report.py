@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from neuronmodel_api.report import (
     MAX_NOTE,
     MAX_NOTES,
+    Devices,
     DiskRates,
     Failure,
     Note,
@@ -32,6 +33,9 @@ from neuronmodel_api.report import (
 )
 
 NANOSECONDS_A_MILLISECOND = 1_000_000
+
+REPEATED = frozenset({"DevicesAwaited"})
+"""Phases of which several in a row are one: how often something was tried is not known beforehand."""
 
 MonotonicClock = Callable[[], int]
 
@@ -132,8 +136,10 @@ class StartClock:
             end, busy = self._now(), phase.busy_milliseconds
             if busy is None and phase.start != self._boundary():
                 busy = end - phase.start
-            self._ended.append(_Ended(phase.name, end, moved, busy))
             self._current.remove(phase)
+            if phase.name in REPEATED and self._ended and self._ended[-1].name == phase.name:
+                self._ended.pop()
+            self._ended.append(_Ended(phase.name, end, moved, busy))
 
     def _boundary(self) -> int:
         return self._ended[-1].end if self._ended else 0
@@ -159,6 +165,9 @@ class StartClock:
 
     def measured(self, disk: DiskRates) -> None:
         self._update(disk=disk)
+
+    def found_devices(self, devices: Devices) -> None:
+        self._update(devices=devices)
 
     def served_from(self, tier: Tier) -> None:
         self._update(tier=tier)

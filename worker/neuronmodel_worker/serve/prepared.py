@@ -1,0 +1,185 @@
+"""What `prepare` left for a start, opened and checked, and how rank tensors come of it.
+
+No engine's framework is imported here and nothing compiled is loaded: whoever hands the tensors over, the worker itself
+or vLLM with our plugin in it, gets them in the same way.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from neuronmodel_api.config import Seal, Strategy, Verification
+from neuronmodel_api.config import Weights as WeightsBy
+from neuronmodel_worker.artifacts import Wanted, plan_for, wanted_artifacts
+from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
+from neuronmodel_worker.engines import Engine
+from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsOutdated, BadInput, SourceChanged
+from neuronmodel_worker.lifecycle import ConfigurationInvalid, Run
+from neuronmodel_worker.native import NativePlan
+from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.serve.background import Background
+from neuronmodel_worker.serve.sealing import SealingBehind
+from neuronmodel_worker.serve.tier import Tier
+from neuronmodel_worker.serve.tier.source import CopiedSource
+from neuronmodel_worker.serve.weights import Ranks, Weights
+from neuronmodel_worker.store import COMPILED, SHARDS, Kind, SealedSet, Store
+from neuronmodel_worker.store.sources import recorded_content
+
+log = logging.getLogger(__name__)
+
+
+class PartialRanks(BadInput):
+    reason = "PartialRanks"
+
+    def __init__(self, plan: Plan | NativePlan) -> None:
+        super().__init__(
+            f"Ranks {plan.ranks.start} to {plan.ranks.stop - 1} alone were prepared here, and a model answers with all "
+            "of its ranks. Serve without start_rank_id and local_ranks_size, or let `prepare` be all of it."
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """The checkpoint as it was prepared. `copied` is what the scratch volume has of it, which `plan` then reads."""
+
+    checkpoint: Checkpoint
+    plan: Plan | NativePlan
+    content: str
+    copied: CopiedSource | None = None
+
+
+@dataclass(frozen=True)
+class Sets:
+    """`shards` is None where this start shards the checkpoint."""
+
+    wanted: Wanted
+    compiled: SealedSet
+    shards: SealedSet | None
+
+    @property
+    def shards_directory(self) -> Path | None:
+        return self.shards.directory if self.shards else None
+
+
+@dataclass
+class Prepared:
+    """To be called in this order: `open`, `find`, `ranks`. What need not be done before the model answers is left to
+    `background`; `tier` is None where the scratch volume keeps no copies."""
+
+    job: Run
+    background: Background
+    tier: Tier | None = None
+    source: Source = field(init=False)
+
+    def open(self) -> Source:
+        """Raises a BadInput for a checkpoint or flags that cannot be right, SourceChanged where it is not what was
+        prepared, SourceUnreadable."""
+        checkpoint = open_checkpoint(self.job.source)
+        self._check_fingerprint(checkpoint)
+        copied = self._weights.copied_source(checkpoint) if self._may_be_copied else None
+        plan = self._plan(copied.checkpoint if copied else checkpoint)
+        if not plan.is_whole:
+            raise PartialRanks(plan)
+        self.source = Source(checkpoint, plan, self._content(checkpoint, plan), copied)
+        return self.source
+
+    @cached_property
+    def _weights(self) -> Weights:
+        return Weights(self.job, self.background, self.tier)
+
+    @property
+    def _is_native(self) -> bool:
+        return self.job.config.weights is WeightsBy.NATIVE
+
+    @property
+    def _may_be_copied(self) -> bool:
+        """NxD Inference reads the source itself."""
+        return self.job.config.strategy is Strategy.SHARD_ON_LOAD and not self._is_native
+
+    def _check_fingerprint(self, checkpoint: Checkpoint) -> None:
+        expected, found = self.job.config.source_fingerprint, checkpoint.fingerprint
+        if expected and expected != found:
+            raise SourceChanged(self.job.source, f"its fingerprint is {found}, and {expected} was prepared")
+
+    def _plan(self, checkpoint: Checkpoint) -> Plan | NativePlan:
+        plan = plan_for(self.job.config, checkpoint)
+        for warning in plan.warnings:
+            log.warning(warning)
+        return plan
+
+    def _content(self, checkpoint: Checkpoint, plan: Plan | NativePlan) -> str:
+        """Which one prepare found the source to have; without an operator, what the volume knows of that."""
+        given = self.job.config.source_content
+        recorded = given or recorded_content(self.job.artifacts, checkpoint, tuple(plan.reads))
+        return recorded or checkpoint.fingerprint
+
+    def find(self, engine: Engine) -> Sets:
+        """The sealed sets, checked. Raises ArtifactsOutdated where prepare returned other keys than it would now,
+        ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable."""
+        wanted = wanted_artifacts(self.job.config, self.source.plan, engine, self.source.content)
+        if self.job.config.compiled_key:
+            self._check_prepared(wanted)
+        return Sets(wanted, self._there(COMPILED, wanted.compiled_key), self._shards(wanted))
+
+    def _check_prepared(self, wanted: Wanted) -> None:
+        prepared = self.job.config
+        if prepared.compiled_key != wanted.compiled_key:
+            raise ArtifactsOutdated("compiled model", prepared.compiled_key, wanted.compiled_key)
+        if prepared.shards_key != wanted.shards_key:
+            raise ArtifactsOutdated("set of shards", prepared.shards_key, wanted.shards_key)
+
+    def _there(self, kind: Kind, key: str) -> SealedSet:
+        found = self._find(kind, key)
+        if found is None:
+            raise ArtifactDamaged(self._store.path(kind, key), "it is not there")
+        return found
+
+    def _find(self, kind: Kind, key: str) -> SealedSet | None:
+        """Of shards that we read ourselves the bytes are compared while they are read, of all else now."""
+        read_by_us = kind == SHARDS and not self._is_native
+        verification = Verification.QUICK if read_by_us else self.job.config.verification
+        return self._store.find(kind, key, verification=verification)
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self.job.artifacts, read_only=True)
+
+    def _shards(self, wanted: Wanted) -> SealedSet | None:
+        if wanted.shards_key is None:
+            return None
+        if self.job.config.seal is not Seal.BEHIND:
+            return self._there(SHARDS, wanted.shards_key)
+        if self._is_native:
+            raise ConfigurationInvalid(
+                "Shards are sealed behind by the worker alone: leave out seal, or weights: Native."
+            )
+        return self._find(SHARDS, wanted.shards_key)
+
+    def ranks(self, sets: Sets) -> Ranks | None:
+        """Every rank's tensors, read or sharded in a phase of its own; None where NxD Inference gets them itself.
+
+        Raises ArtifactDamaged, SourceChanged, SourceUnreadable.
+        """
+        source, plan = self.source, self.source.plan
+        if isinstance(plan, NativePlan):
+            self.job.clock.served_from("Artifacts" if sets.shards else "Source")
+            return None
+        if sets.shards:
+            return self._weights.read(plan, sets.shards)
+        if sets.wanted.shards_key is None:
+            return self._weights.shard(plan, source.copied, self._plan_of_source)
+        sealing = SealingBehind(self.job, plan, sets.wanted, sets.wanted.shards_key, source.content)
+        ranks = self._weights.shard_with(plan, sealing.digests)
+        sealing.hold(ranks)
+        self.background.later(sealing.seal)
+        return ranks
+
+    def _plan_of_source(self) -> Plan:
+        plan = self._plan(self.source.checkpoint)
+        if not isinstance(plan, Plan):
+            raise TypeError("a copy is made of a checkpoint that we shard ourselves")
+        return plan
+
+    def probe_scratch_later(self) -> None:
+        self._weights.probe_scratch_later()
