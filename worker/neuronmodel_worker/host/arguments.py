@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuronmodel_api.machines import DEFAULT_MACHINE
+
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[Any]
 
@@ -42,9 +44,16 @@ def _plan(commands: "Subparsers") -> None:
         "say what sharding would read, write and need",
         "Shows ranks, files, bytes, memory, and how long it would take at the disk's speed. Of the checkpoint it reads "
         "config.json and the headers of the files. The disk's speed is measured with at most 256 MB of reading, and "
-        "with --output as much of writing to a file without a name.",
+        "with --output as much of writing to a file without a name. Shows too what a start of the model takes of "
+        "Neuron devices, host memory and local disk, with either strategy, and whether a machine has it.",
     )
     _add_source(command)
+    command.add_argument(
+        "--instance-type",
+        metavar="NAME",
+        default=DEFAULT_MACHINE.name,
+        help=f"the machine that the model is to serve on; {DEFAULT_MACHINE.name} by default",
+    )
     command.add_argument("--output", type=_folder, metavar="DIR", help="the folder that `shard` would write to")
     command.add_argument("--no-measure", action="store_true", help="do not measure the disk, and predict no time")
     command.add_argument("--tensors", action="store_true", help="list every tensor of a rank")

@@ -7,6 +7,7 @@ from typing import Any
 
 from neuronmodel_worker.checkpoint import SourceFile
 from neuronmodel_worker.host.folder import rank_metadata
+from neuronmodel_worker.host.needs import Needs
 from neuronmodel_worker.layouts.geometry import Part, Target
 from neuronmodel_worker.plan import RANK_DTYPE, RANK_NBYTES, Plan
 from neuronmodel_worker.probe import Rate
@@ -29,6 +30,7 @@ class Forecast:
     what the volume of `output` has."""
 
     plan: Plan
+    needs: Needs
     peak_bytes: int
     peak_load_bytes: int
     output: Path | None
@@ -95,6 +97,7 @@ class Forecast:
                 "fits": self.fits,
             },
             "memory": {"shard_bytes": self.peak_bytes, "load_bytes": self.peak_load_bytes},
+            "machine": self.needs.document(),
             "measured": {
                 "reading": _rate(self.measured.reading),
                 "writing": _rate(self.measured.writing),

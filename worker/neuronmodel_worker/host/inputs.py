@@ -22,12 +22,17 @@ STANDARD_INPUT = "-"
 
 def open_plan(options: argparse.Namespace) -> Plan:
     """The plan that the options ask for. Raises a BadInput or SourceUnreadable."""
+    return open_plan_and_fields(options)[0]
+
+
+def open_plan_and_fields(options: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
+    """With the fields that it was made with."""
     threads_of(options)
     ranks = parse_ranks(options.ranks) if options.ranks is not None else None
     config = read_neuron_config(options.neuron_config)
     if ranks is not None:
         config = with_ranks(config, ranks, options.neuron_config)
-    return make_plan(open_checkpoint(options.model), config)
+    return make_plan(open_checkpoint(options.model), config), config
 
 
 def show_warnings(plan: Plan, options: argparse.Namespace) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from neuronmodel_worker.disk import free_bytes
 from neuronmodel_worker.host.folder import check_place, nearest_existing
 from neuronmodel_worker.host.forecast import Forecast, Measured
-from neuronmodel_worker.host.inputs import open_plan, threads_of
+from neuronmodel_worker.host.inputs import open_plan_and_fields, threads_of
 from neuronmodel_worker.host.memory import anonymous_bytes
+from neuronmodel_worker.host.needs import Needs
 from neuronmodel_worker.host.terminal import duration, in_units, say
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.probe import Rate, reading_rate, writing_rate
@@ -22,12 +23,13 @@ Row = tuple[str, str]
 
 def plan(options: argparse.Namespace) -> None:
     """Raises a WorkerFailure for what `shard` would not do either."""
-    made, output = open_plan(options), options.output
+    (made, fields), output = open_plan_and_fields(options), options.output
     if output:
         check_place(output, made.checkpoint.path)
     held, threads = anonymous_bytes(), threads_of(options)
     forecast = Forecast(
         plan=made,
+        needs=Needs(made, fields, options.instance_type),
         peak_bytes=held + buffer_bytes(made, threads=threads),
         peak_load_bytes=held + buffer_bytes(made, threads=threads, into_memory=True) + made.output_bytes,
         output=output,
@@ -37,7 +39,8 @@ def plan(options: argparse.Namespace) -> None:
     if options.json:
         say(json.dumps(forecast.document()))
         return
-    for name, text in [*_rows(forecast), *_time_rows(forecast), *(("warning", each) for each in made.warnings)]:
+    warnings = (("warning", each) for each in made.warnings)
+    for name, text in [*_rows(forecast), *_time_rows(forecast), *forecast.needs.rows(), *warnings]:
         say(f"{name:<{COLUMN}}{text}")
     if options.tensors:
         for line in _table(made):

@@ -27,6 +27,8 @@ ANY_KEY = "0" * 32
 """As long as a set's key: headers of rank files hold it."""
 TRN2_LOGICAL_CORE_CONFIG = 2
 """Its own default."""
+MOST = (1 << 63) - 1
+"""What a report can tell. Flags may make it more; who computes refuses them."""
 
 
 def size(plan: ModelPlan, config: WorkerConfig, strategy: Strategy) -> Sizing:
@@ -38,13 +40,13 @@ def size(plan: ModelPlan, config: WorkerConfig, strategy: Strategy) -> Sizing:
     scratch = WORK_BYTES[config.engine]
     cache = cache_bytes(plan, config.neuron_config)
     return Sizing(
-        host_memory_bytes=_host_bytes(plan, config, strategy, cache) + shared,
+        host_memory_bytes=min(_host_bytes(plan, config, strategy, cache) + shared, MOST),
         shared_memory_bytes=shared,
         scratch_bytes=scratch,
         copy_bytes=_copy_bytes(plan, config, strategy, scratch),
         rank_bytes=plan.rank_bytes,
-        cache_bytes=cache,
-        reserve_bytes=reserve_bytes(config) if neuron else 0,
+        cache_bytes=min(cache, MOST),
+        reserve_bytes=min(reserve_bytes(config), MOST) if neuron else 0,
         core_bytes=machine.core_bytes(cores, len(plan.ranks)) if neuron and machine else None,
         estimated=not isinstance(plan, Plan),
     )
