@@ -1,0 +1,1 @@
+"""Of NxD Core, what NxD Inference uses here."""

@@ -1,0 +1,5 @@
+import sys
+
+from neuronxcc.driver import main
+
+sys.exit(main())
