@@ -199,8 +199,10 @@ class ArtifactsVolumeFull(WorkerFailure):
     def __init__(self, directory: Path, needed_bytes: int | None, free_bytes: int, in_use: str = "") -> None:
         """`needed_bytes` None: a write failed whose size says nothing about what the whole needs. `in_use`: a sentence
         on what takes the room."""
+        self.directory = directory
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
+        self.in_use = in_use
         found = (
             f"The volume of {directory} is full: {free_bytes:,} bytes are free."
             if needed_bytes is None

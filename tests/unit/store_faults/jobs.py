@@ -17,7 +17,7 @@ from neuronmodel_worker import probe, stream
 from neuronmodel_worker.engines import CompiledModel, Steps
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.lifecycle import Run
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan import ModelPlan
 from neuronmodel_worker.prepare import Preparation, open_source, preparation, room
 from neuronmodel_worker.report import FirstLine, StartClock
 from neuronmodel_worker.store import Patience, Policy, Store, sets
@@ -31,18 +31,18 @@ class StandInEngine:
     def version(self) -> str:
         return "stand-in 1"
 
-    def graph_inputs(self, plan: Plan, neuron_config: Mapping[str, object]) -> dict[str, object]:
-        return {"family": plan.layout.family, "degree": neuron_config["tp_degree"]}
+    def graph_inputs(self, plan: ModelPlan, neuron_config: Mapping[str, object]) -> dict[str, object]:
+        return {"family": plan.family, "degree": neuron_config["tp_degree"]}
 
     def import_framework(self) -> None:
         pass
 
-    def compile(self, plan: Plan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
+    def compile(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
         for done, (name, content) in enumerate(GRAPH.items()):
             (directory / name).write_bytes(content)
             progress(done + 1, len(GRAPH))
 
-    def shard(self, plan: Plan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
+    def shard(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
         raise NotImplementedError
 
     def devices(self) -> None:

@@ -1,22 +1,31 @@
 """Figures for `strategy: Auto`: of earlier starts where there are some, else of probes."""
 
 import logging
+from dataclasses import replace
+from typing import Final
 
 from neuronmodel_api.config import WorkerConfig
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.native import NativePlan
+from neuronmodel_worker.plan import ModelPlan
 from neuronmodel_worker.prepare.room import shard_bytes
 from neuronmodel_worker.probe import VolumeProbe, reading_rate
 from neuronmodel_worker.strategy import Figures, starts_per_source
 
 log = logging.getLogger(__name__)
 
+NATIVE_SECONDS: Final = {"load": 187.4, "read": 107.8, "write": 1856.6 - 187.4}
+"""Of Llama 3.1 405B on a trn2.48xlarge by AWS's weights sharding guide: a start that shards, one that reads shards, and
+what making them takes longer than the first."""
+NATIVE_SOURCE_BYTES: Final = 812 * 10**9
+NATIVE_SHARD_BYTES: Final = 871 * 10**9
 
-def figures_of(config: WorkerConfig, plan: Plan, key: str, probe: VolumeProbe | None, *, sealed: bool) -> Figures:
+
+def figures_of(config: WorkerConfig, plan: ModelPlan, key: str, probe: VolumeProbe | None, *, sealed: bool) -> Figures:
     """`key` is that of the shards. Reads some of the source, where no start has told how fast it is."""
     history = config.history
     load = history.sharded_bytes_per_second if history else None
     read = history.read_bytes_per_second if history else None
-    return Figures(
+    figures = Figures(
         source_bytes=plan.source_bytes,
         shard_bytes=shard_bytes(plan, key),
         load_bytes_per_second=load or source_rate(plan),
@@ -27,9 +36,23 @@ def figures_of(config: WorkerConfig, plan: Plan, key: str, probe: VolumeProbe | 
         seal=config.seal,
         former=history.former_strategy if history else None,
     )
+    return natively(figures) if isinstance(plan, NativePlan) else figures
 
 
-def source_rate(plan: Plan) -> int:
+def natively(figures: Figures) -> Figures:
+    """NxD Inference is slower than fast disks: none of its rates is above what AWS's guide tells of it. Shards are
+    estimated; making them is dear enough that few starts of the same weights never pay for it."""
+    source, shards = NATIVE_SOURCE_BYTES, NATIVE_SHARD_BYTES
+    write = figures.write_bytes_per_second or figures.read_bytes_per_second
+    return replace(
+        figures,
+        load_bytes_per_second=min(figures.load_bytes_per_second, round(source / NATIVE_SECONDS["load"])),
+        read_bytes_per_second=min(figures.read_bytes_per_second, round(shards / NATIVE_SECONDS["read"])),
+        write_bytes_per_second=min(write, round(shards / NATIVE_SECONDS["write"])),
+    )
+
+
+def source_rate(plan: ModelPlan) -> int:
     """Bytes a second of the biggest file that is read; 0: it could not be told."""
     files = tuple(dict.fromkeys(read.source.file for read in plan.reads.values()))
     try:

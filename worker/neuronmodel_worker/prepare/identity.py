@@ -6,7 +6,7 @@ from pathlib import Path
 
 from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.failures import SourceChanged
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan import ModelPlan
 from neuronmodel_worker.store.sources import (
     SourceDigests,
     SourceRecords,
@@ -81,7 +81,7 @@ class Identity:
                 raise SourceChanged(file.path, "it was written or replaced")
 
 
-def identify(root: Path, plan: Plan) -> Identity:
+def identify(root: Path, plan: ModelPlan) -> Identity:
     """What the volume at `root` tells without a read of the source. Raises SourceChanged or SourceUnreadable."""
     checkpoint, tensors = plan.checkpoint, tuple(plan.reads)
     records = SourceRecords(root)
@@ -127,6 +127,6 @@ def _pieces(digests: SourceDigests) -> dict[str, Sequence[Piece]]:
     return {name: tuple(pieces) for name, pieces in digests.tensors.items()}
 
 
-def tensor_names(plan: Plan) -> Collection[str]:
+def tensor_names(plan: ModelPlan) -> Collection[str]:
     """By which a content is compared for this plan."""
     return tuple(plan.reads)

@@ -9,17 +9,19 @@ from dataclasses import dataclass, field, replace
 
 from neuronmodel_api.config import Seal, Strategy, Verification
 from neuronmodel_api.report import MAX_MISSED, MAX_NOTE, MAX_NOTES, Cache, Choice, DiskRates, Result, Sizing
-from neuronmodel_worker.artifacts import Wanted, rank_metadata, wanted_artifacts
+from neuronmodel_worker.artifacts import Wanted, plan_for, rank_metadata, wanted_artifacts
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.disk import full_is_told, writing_to
 from neuronmodel_worker.engines import Engine
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull, WorkerFailure
 from neuronmodel_worker.lifecycle import Run
-from neuronmodel_worker.plan import Plan, make_plan
+from neuronmodel_worker.native import NativePlan
+from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.prepare.beside import Stop, Wakeable, side_by_side
 from neuronmodel_worker.prepare.choosing import figures_of
 from neuronmodel_worker.prepare.identity import Identity, identify
-from neuronmodel_worker.prepare.room import needed_bytes, require
+from neuronmodel_worker.prepare.native import NativeSharding, digested
+from neuronmodel_worker.prepare.room import ESTIMATED, needed_bytes, require, told_of
 from neuronmodel_worker.probe import VolumeProbe, kept_probe
 from neuronmodel_worker.report import Phase
 from neuronmodel_worker.sizing import check, size
@@ -30,6 +32,7 @@ from neuronmodel_worker.stream import (
     WEIGHTS,
     ContentDigests,
     FileSink,
+    Piece,
     StreamResult,
     Transferred,
     check_rank_file,
@@ -40,11 +43,13 @@ from neuronmodel_worker.stream import (
 log = logging.getLogger(__name__)
 
 
-def open_source(job: Run) -> Plan:
+def open_source(job: Run) -> Plan | NativePlan:
     """Raises a BadInput for a checkpoint or flags that cannot be right."""
-    plan = make_plan(open_checkpoint(job.source), job.config.neuron_config, job.config.model_type)
+    plan = plan_for(job.config, open_checkpoint(job.source))
     for warning in plan.warnings:
         log.warning(warning)
+    if isinstance(plan, NativePlan):
+        log.info("%d bytes of shards are expected of %d ranks. %s", plan.output_bytes, len(plan.ranks), ESTIMATED)
     return plan
 
 
@@ -53,7 +58,7 @@ class Preparation:
     """One run of it; `result` does everything."""
 
     job: Run
-    plan: Plan
+    plan: Plan | NativePlan
     engine: Engine
     built: dict[Kind, str] = field(default_factory=dict)
     """What was done and why, by the kind of set."""
@@ -72,9 +77,9 @@ class Preparation:
             return self._prepared()
         except ArtifactsVolumeFull as full:
             if full.needed_bytes is not None:
-                raise
+                raise told_of(self.plan, full) from full
             needed = self._needed_bytes(Store(self.job.artifacts, read_only=True), self._missing())
-            raise ArtifactsVolumeFull(self.job.artifacts, needed, full.free_bytes) from full
+            raise told_of(self.plan, ArtifactsVolumeFull(self.job.artifacts, needed, full.free_bytes)) from full
 
     def _prepared(self) -> Result:
         with self.job.clock.phase("ArtifactsChecked") as phase:
@@ -170,15 +175,20 @@ class Preparation:
         compiles = COMPILED not in self.found
         shards = self.wanted.shards_key and SHARDS not in self.found and self.job.config.seal is not Seal.BEHIND
         reasons = {kind: self._why(kind) for kind in self._missing()}
-        if compiles and shards:
+        plan = self.plan
+        if compiles and shards and isinstance(plan, Plan):
             self.found[COMPILED], self.found[SHARDS] = side_by_side(
                 lambda wakeable: self._compile(reasons[COMPILED], wakeable),
-                lambda stop: self._shard(reasons[SHARDS], stop),
+                lambda stop: self._shard(plan, reasons[SHARDS], stop),
             )
-        elif compiles:
+            return
+        if compiles:
             self.found[COMPILED] = self._compile(reasons[COMPILED], Wakeable())
-        elif shards:
-            self.found[SHARDS] = self._shard(reasons[SHARDS], Stop())
+        if shards and isinstance(plan, Plan):
+            self.found[SHARDS] = self._shard(plan, reasons[SHARDS], Stop())
+        elif shards and isinstance(plan, NativePlan):
+            # After the compiler: NxD Inference holds the whole checkpoint while it shards, and a compiler takes much.
+            self.found[SHARDS] = self._shard_natively(plan, reasons[SHARDS])
 
     def _compile(self, why: str, wakeable: Wakeable) -> SealedSet:
         with self._turn(COMPILED, self.wanted.compiled_key, wakeable) as work:
@@ -192,28 +202,46 @@ class Preparation:
                     self.engine.compile(self.plan, self.job.config.neuron_config, work.staging.directory, phase.reach)
                 return work.staging.seal({"inputs": self.wanted.graph_inputs})
 
-    def _shard(self, why: str, stop: Stop) -> SealedSet:
+    def _shard(self, plan: Plan, why: str, stop: Stop) -> SealedSet:
         key = self.wanted.shards_key or ""
         with self._turn(SHARDS, key, stop) as work:
             if work.present:
                 return work.present
             staging, digests = work.staging, ContentDigests()
             indices = self._missing_ranks(staging)
-            self.built[SHARDS] = f"sharded the checkpoint, for {why}{_adopted(len(self.plan.ranks), len(indices))}"
-            with self.job.clock.phase("Sharded", self.plan.output_bytes) as phase:
-                phase.found(self.plan.rank_bytes * (len(self.plan.ranks) - len(indices)))
+            self.built[SHARDS] = f"sharded the checkpoint, for {why}{_adopted(len(plan.ranks), len(indices))}"
+            with self.job.clock.phase("Sharded", plan.output_bytes) as phase:
+                phase.found(plan.rank_bytes * (len(plan.ranks) - len(indices)))
 
                 def progress(so_far: Transferred) -> None:
                     stop.check()
                     phase.reach(phase.before + so_far.bytes_written)
 
                 sink = FileSink(staging.directory / WEIGHTS, seal=staging.seal_rank, metadata=rank_metadata(key))
-                streamed = run(self.plan, sink, progress, rank_indices=indices, tap=digests)
+                streamed = run(plan, sink, progress, rank_indices=indices, tap=digests)
                 self._measured(streamed)
             with self.job.clock.phase("Sealed"), writing_to(self.store.root):
                 stop.check()
-                (staging.directory / SOURCE_FILE).write_bytes(self.identity.document(digests.pieces()))
-                return staging.seal(self.wanted.shards_manifest(self.plan))
+                return self._seal_shards(staging, digests.pieces())
+
+    def _shard_natively(self, plan: NativePlan, why: str) -> SealedSet:
+        """How many bytes the library writes is known when it has."""
+        with self._turn(SHARDS, self.wanted.shards_key or "", Wakeable()) as work:
+            if work.present:
+                return work.present
+            self.built[SHARDS] = f"had NxD Inference shard the checkpoint, for {why}"
+            sharding = NativeSharding(plan, self.engine, self.job.config.neuron_config, self.identity, work.staging)
+            with self.job.clock.phase("Sharded", unit="Steps") as phase:
+                pieces = sharding.write(phase)
+                files = sharding.rank_files()
+                phase.wrote(sum(path.stat().st_size for path in files))
+            with self.job.clock.phase("Sealed") as phase, writing_to(self.store.root):
+                work.staging.record(digested(files, phase), under=WEIGHTS)
+                return self._seal_shards(work.staging, pieces)
+
+    def _seal_shards(self, staging: Staging, pieces: dict[str, list[Piece]]) -> SealedSet:
+        (staging.directory / SOURCE_FILE).write_bytes(self.identity.document(pieces))
+        return staging.seal(self.wanted.shards_manifest(self.plan))
 
     def _missing_ranks(self, staging: Staging) -> list[int]:
         """Indices of those that have to be made."""
@@ -279,7 +307,7 @@ class Preparation:
         return Result(
             source_fingerprint=self.plan.checkpoint.fingerprint,
             source_content=self.identity.content,
-            model_type=self.plan.layout.family,
+            model_type=self.plan.family,
             compiled_key=self.wanted.compiled_key,
             shards_key=self.wanted.shards_key,
             strategy=chosen,

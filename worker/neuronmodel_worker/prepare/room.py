@@ -6,7 +6,7 @@ from typing import Final
 from neuronmodel_api.config import Engine
 from neuronmodel_worker.artifacts import rank_metadata
 from neuronmodel_worker.failures import ArtifactsVolumeFull
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan import ModelPlan, Plan
 from neuronmodel_worker.store import SHARDS, Item, Store
 from neuronmodel_worker.stream.rankfile import rank_file_format
 
@@ -15,14 +15,17 @@ COMPILED_ALLOWANCE: Final = {Engine.CPU: 8 << 20, Engine.NEURON: 2 << 30}
 1 MB; of NEFFs of large models, some hundred MB each, there are several."""
 SOURCE_BYTES_A_DIGEST_BYTE: Final = 1 << 15
 """Digests of the source and manifests take far less than its 32,768th part."""
+ESTIMATED: Final = "That is an estimate: NxD Inference shards the model itself and tells no size beforehand."
 
 
-def shard_bytes(plan: Plan, key: str) -> int:
-    """Of all rank files of the set with that key, headers included."""
+def shard_bytes(plan: ModelPlan, key: str) -> int:
+    """Of all rank files of the set with that key, headers included; an estimate where NxD Inference shards."""
+    if not isinstance(plan, Plan):
+        return plan.output_bytes
     return rank_file_format(plan.tensors, plan.ranks.start, rank_metadata(key)).nbytes * len(plan.ranks)
 
 
-def needed_bytes(store: Store, plan: Plan, engine: Engine, *, compiled: str | None, shards: str | None) -> int:
+def needed_bytes(store: Store, plan: ModelPlan, engine: Engine, *, compiled: str | None, shards: str | None) -> int:
     """What is going to be written of sets with these keys, None for those that are there: nothing of a set that another
     one writes just now, for which it has its room already, and of shards no rank files that can be adopted."""
     at_work = {item.key for item in store.items() if item.living} if compiled or shards else set()
@@ -31,6 +34,14 @@ def needed_bytes(store: Store, plan: Plan, engine: Engine, *, compiled: str | No
         whole = shard_bytes(plan, shards) + plan.source_bytes // SOURCE_BYTES_A_DIGEST_BYTE
         total += max(0, whole - store.adoptable_bytes(SHARDS, shards))
     return total
+
+
+def told_of(plan: ModelPlan, full: ArtifactsVolumeFull) -> ArtifactsVolumeFull:
+    """With a word on how sure the need is."""
+    if isinstance(plan, Plan) or full.needed_bytes is None:
+        return full
+    in_use = f"{ESTIMATED} {full.in_use}".strip()
+    return ArtifactsVolumeFull(full.directory, full.needed_bytes, full.free_bytes, in_use)
 
 
 def require(store: Store, nbytes: int, owner: str, keep: Iterable[str]) -> None:

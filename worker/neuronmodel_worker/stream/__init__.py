@@ -1,7 +1,7 @@
 """Runs a plan at disk speed: one reader of checkpoints, sinks for files and for memory, and the way back."""
 
 from neuronmodel_worker.disk import WrittenFile
-from neuronmodel_worker.stream.content import ContentDigests, Piece, check_content
+from neuronmodel_worker.stream.content import ContentDigests, Piece, check_content, take_digests
 from neuronmodel_worker.stream.filesink import FileSink
 from neuronmodel_worker.stream.held import write_rank_files
 from neuronmodel_worker.stream.meter import Progress, Transferred
@@ -34,5 +34,6 @@ __all__ = [
     "rank_file_name",
     "read_rank_files",
     "run",
+    "take_digests",
     "write_rank_files",
 ]

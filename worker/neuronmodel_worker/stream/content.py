@@ -40,6 +40,47 @@ class ContentDigests:
             return {name: sorted(pieces) for name, pieces in sorted(self._pieces.items())}
 
 
+def take_digests(checkpoint: Checkpoint, progress: Progress | None = None) -> ContentDigests:
+    """Read every tensor for its digests alone, where the weights are read by others.
+
+    Raises SourceUnreadable, and SourceChanged where a file is not what it was when the checkpoint was opened.
+    """
+    digests = ContentDigests()
+    sources = sorted(checkpoint.tensors.values(), key=_place)
+    jobs = [(each, start) for each in sources for start in range(0, each.nbytes, CHUNK_BYTES)]
+    with ExitStack() as stack:
+        files = {file: stack.enter_context(open_source(file)) for file in {each.file for each in sources}}
+        _take(jobs, files, Meter(progress), digests)
+        for file, opened in files.items():
+            check_unchanged(file, opened)
+    return digests
+
+
+def _take(
+    jobs: Sequence[tuple[TensorSource, int]],
+    files: Mapping[SourceFile, ReadableFile],
+    meter: Meter,
+    tap: ContentDigests,
+) -> None:
+    buffers = threading.local()
+
+    def take(job: tuple[TensorSource, int]) -> None:
+        source, start = job
+        if not hasattr(buffers, "own"):
+            buffers.own = fresh(CHUNK_BYTES + SLACK)
+        length = min(CHUNK_BYTES, source.nbytes - start)
+        with meter.reading(length), explained(source.file):
+            data = files[source.file].read(source.offset + start, length, buffers.own)
+        tap.saw(source, start, data)
+
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="digest")
+    try:
+        for _ in pool.map(take, jobs):
+            pass
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
 def check_content(
     checkpoint: Checkpoint,
     pieces: Mapping[str, Sequence[Piece]],

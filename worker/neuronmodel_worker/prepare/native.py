@@ -1,0 +1,125 @@
+"""Shards that NxD Inference's own code writes: it checks nothing, so all of them are looked at before they count."""
+
+import stat
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from neuronmodel_worker.checkpoint import read_header
+from neuronmodel_worker.disk import WrittenFile, full_is_told
+from neuronmodel_worker.engines import Engine
+from neuronmodel_worker.failures import BadInput, WorkerFailure
+from neuronmodel_worker.native import NativePlan
+from neuronmodel_worker.prepare.beside import Stop, Wakeable, side_by_side
+from neuronmodel_worker.prepare.identity import Identity
+from neuronmodel_worker.report import Phase
+from neuronmodel_worker.store import Staging
+from neuronmodel_worker.store.files import READ_BYTES, Digest, header_digest
+from neuronmodel_worker.store.manifest import names_below
+from neuronmodel_worker.stream import WEIGHTS, Piece, Transferred, rank_file_name, take_digests
+
+THREADS = 4
+MAX_NAMED = 4
+
+
+class ShardsUnexpected(WorkerFailure):
+    """NxD Inference ended well and wrote other files than the ranks that were asked for."""
+
+    reason = "ShardsUnexpected"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"NxD Inference sharded the model without a complaint, and {what}. These shards are not used. Read the log "
+            "of `prepare`, and check that the flags name the ranks that this model has."
+        )
+
+
+@dataclass(frozen=True)
+class NativeSharding:
+    """Into a staging that nobody else writes."""
+
+    plan: NativePlan
+    engine: Engine
+    neuron_config: Mapping[str, object]
+    identity: Identity
+    staging: Staging
+
+    def write(self, phase: Phase) -> dict[str, list[Piece]]:
+        """The library's rank files, and the digests of what they were made from: those are taken by a read of our own
+        beside it, as the library shows nothing. Raises what the engine does, and SourceChanged."""
+        self._remove_adopted()
+
+        def digest(stop: Stop) -> dict[str, list[Piece]]:
+            def progress(_: Transferred) -> None:
+                stop.check()
+
+            return take_digests(self.plan.checkpoint, progress).pieces()
+
+        with full_is_told(self.staging.directory):
+            _, pieces = side_by_side(lambda wakeable: self._shard(phase, wakeable), digest)
+        self.identity.check_unchanged()
+        return pieces
+
+    def _shard(self, phase: Phase, wakeable: Wakeable) -> None:
+        with wakeable.interruptible():
+            self.engine.shard(self.plan, self.neuron_config, self.staging.directory, phase.reach)
+
+    def _remove_adopted(self) -> None:
+        """A writer before us may have been killed between its last line and the set's name. The library writes all
+        files anew, and must not write into ones that have another name elsewhere."""
+        for name in self.staging.adopted:
+            (self.staging.directory / WEIGHTS / name).unlink(missing_ok=True)
+
+    def rank_files(self) -> list[Path]:
+        """The first rank's first. Raises ShardsUnexpected where one is missing, is not whole or is no rank's."""
+        expected = [f"{WEIGHTS}/{rank_file_name(rank)}" for rank in self.plan.ranks]
+        found = names_below(self.staging.directory)
+        if missing := [name for name in expected if name not in found]:
+            raise ShardsUnexpected(f"{_named(missing)} {'is' if len(missing) == 1 else 'are'} not there")
+        if extra := sorted(found - set(expected)):
+            raise ShardsUnexpected(
+                f"{_named(extra)} {'is' if len(extra) == 1 else 'are'} there beside the ranks' files"
+            )
+        paths = [self.staging.directory / name for name in expected]
+        for path in paths:
+            _check_whole(path)
+        return paths
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
+
+
+def _check_whole(path: Path) -> None:
+    """By its header and its length."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ShardsUnexpected(f"{path.name} is no file")
+        read_header(path)
+    except BadInput as wrong:
+        raise ShardsUnexpected(f"{path.name} is not whole ({wrong})") from wrong
+
+
+def digested(paths: list[Path], phase: Phase) -> list[WrittenFile]:
+    """As they are sealed; every byte is read, several files at a time."""
+    over = threading.Event()
+    phase.reach(0, sum(path.stat().st_size for path in paths))
+
+    def take(path: Path) -> WrittenFile:
+        digest, nbytes = Digest(), 0
+        with path.open("rb", buffering=0) as file:
+            while not over.is_set() and (data := file.read(READ_BYTES)):
+                digest.update(data)
+                nbytes += len(data)
+                phase.advance(len(data))
+        return WrittenFile(path.name, nbytes, digest.hexdigest(), header=header_digest(path))
+
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="digest")
+    try:
+        return list(pool.map(take, paths))
+    finally:
+        over.set()
+        pool.shutdown(wait=True, cancel_futures=True)
