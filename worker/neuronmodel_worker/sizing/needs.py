@@ -35,7 +35,6 @@ def size(plan: ModelPlan, config: WorkerConfig, strategy: Strategy) -> Sizing:
     """`strategy` is the one in force, not Auto. Takes milliseconds, and for a model of some hundred experts a layer a
     second: the buffers of a stream are counted by laying out its tasks."""
     neuron = config.engine is Engine.NEURON
-    machine, cores = MACHINES.get(config.instance_type), logical_core_config(config)
     shared = VLLM_SHARED_BYTES if config.server is Server.VLLM else 0
     scratch = WORK_BYTES[config.engine]
     cache = cache_bytes(plan, config.neuron_config)
@@ -47,7 +46,7 @@ def size(plan: ModelPlan, config: WorkerConfig, strategy: Strategy) -> Sizing:
         rank_bytes=plan.rank_bytes,
         cache_bytes=min(cache, MOST),
         reserve_bytes=min(reserve_bytes(config), MOST) if neuron else 0,
-        core_bytes=machine.core_bytes(cores, len(plan.ranks)) if neuron and machine else None,
+        core_bytes=_core_bytes(config, len(plan.ranks)) if neuron else None,
         estimated=not isinstance(plan, Plan),
     )
 
@@ -57,6 +56,12 @@ def logical_core_config(config: WorkerConfig) -> int:
     fields, machine = Fields(config.neuron_config), MACHINES.get(config.instance_type)
     own = max(machine.logical_core_configs) if machine else TRN2_LOGICAL_CORE_CONFIG
     return fields.number("logical_nc_config") or fields.number("logical_neuron_cores") or own
+
+
+def _core_bytes(config: WorkerConfig, ranks: int) -> int | None:
+    """None too for a logical core that the machine does not make."""
+    machine, each = MACHINES.get(config.instance_type), logical_core_config(config)
+    return machine.core_bytes(each, ranks) if machine and each in machine.logical_core_configs else None
 
 
 def reserve_bytes(config: WorkerConfig) -> int:
