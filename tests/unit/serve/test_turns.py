@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, Request
 
 from neuronmodel_api.report import Stage
-from neuronmodel_worker.engines import Limits, Sampling
+from neuronmodel_worker.engines import Limits, Sampling, SamplingNotCompiled
 from neuronmodel_worker.report import FirstLine, StartClock
 from neuronmodel_worker.serve.api import Api
 from neuronmodel_worker.serve.front import Front
@@ -33,7 +33,9 @@ class SlowModel:
         self.let = threading.Semaphore(0)
         self.running = 0
 
-    def check_sampling(self, sampling: Sampling) -> None: ...
+    def check_sampling(self, sampling: Sampling) -> None:
+        if sampling.temperature == 0:
+            raise SamplingNotCompiled("The graph draws tokens, and temperature 0 was asked for. Leave temperature out.")
 
     def warm_up(self) -> None: ...
 
@@ -91,3 +93,14 @@ async def test_a_client_that_gives_up_lets_the_next_one_in(client: Client, model
     staying = asyncio.create_task(client.post("/v1/completions", json=ASKED))
     model.let.release(4)
     assert (await asyncio.wait_for(staying, 60)).status == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_sampling_that_was_not_compiled_is_refused_before_an_answer_begins(
+    client: Client, model: SlowModel, stream: bool
+) -> None:
+    response = await client.post("/v1/completions", json={**ASKED, "temperature": 0, "stream": stream})
+    error = (await response.json())["error"]
+    assert (response.status, error["type"], error["code"]) == (400, "invalid_request_error", "sampling_not_compiled")
+    assert error["message"] == "The graph draws tokens, and temperature 0 was asked for. Leave temperature out."
+    assert model.running == 0

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import ValidationError
 
-from neuronmodel_worker.engines import Sampling
+from neuronmodel_worker.engines import Sampling, SamplingNotCompiled
 from neuronmodel_worker.serve.front import ApiError, Front
 from neuronmodel_worker.serve.generation import Answer, Generation, Question, QueueFull
 from neuronmodel_worker.serve.requests import (
@@ -129,7 +129,9 @@ class Api:
         self, request: web.Request, asked: Request, prompt: list[int], max_tokens: int | None, shape: Shape
     ) -> web.StreamResponse:
         self._check_prompt(prompt)
-        answer = Answer(Question(prompt, asked.sampling(self.defaults), max_tokens, asked.stops))
+        sampling = asked.sampling(self.defaults)
+        self._check_sampling(sampling)
+        answer = Answer(Question(prompt, sampling, max_tokens, asked.stops))
         async with self._turn():
             if asked.stream:
                 return await self._stream(request, answer, shape, asked.reports_usage)
@@ -149,6 +151,13 @@ class Api:
                 yield
         except QueueFull as error:
             raise ApiError(429, str(error), "rate_limit_error", "queue_full") from error
+
+    def _check_sampling(self, sampling: Sampling) -> None:
+        """Before the first byte of an answer: a stream that has begun can no longer be refused."""
+        try:
+            self.generation.check_sampling(sampling)
+        except SamplingNotCompiled as error:
+            raise ApiError(400, str(error), code="sampling_not_compiled") from error
 
     def _check_prompt(self, prompt: list[int]) -> None:
         limits, size = self.generation.limits, len(prompt)

@@ -52,6 +52,10 @@ class Generation:
         self._turns = asyncio.Semaphore(model.limits.batch_size)
         self._threads = ThreadPoolExecutor(model.limits.batch_size, thread_name_prefix="generate")
 
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Raises SamplingNotCompiled."""
+        self._model.check_sampling(sampling)
+
     @property
     def busy(self) -> bool:
         """Whether an answer is being computed; any thread may ask."""
