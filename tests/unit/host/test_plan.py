@@ -140,3 +140,75 @@ def test_a_405b_checkpoint_as_a_process(big: tuple[Place, int]) -> None:
     assert "812 GB (811,706,777,600)" in ended.out
     assert "the shards" in ended.out
     assert not big[0].output.exists()
+
+
+def rows(place: Place, *more: object) -> dict[str, str]:
+    ended = here("plan", *place.source, "--no-measure", *more)
+    assert ended.code == 0, ended.err
+    return {line[:15].strip(): line[15:] for line in ended.out.splitlines()}
+
+
+def test_a_405b_model_fits_a_trn2_by_its_command(big: tuple[Place, int]) -> None:
+    told = rows(big[0])
+    assert "(811,706,777,600)" in told["bytes read"]
+    assert "871 GB (871,4" in told["bytes written"]
+    assert told["machine"] == (
+        "trn2.48xlarge: 16 x 8 physical cores, 2 to a logical one, 2.20 TB (2,048 GiB) of memory, 7.60 TB of NVMe"
+    )
+    assert told["logical cores"] == "64 needed of 64: fits"
+    assert "weights 13.6 GB, key/value cache 132 MB" in told["device memory"]
+    assert told["device memory"].endswith("of 25.8 GB (24 GiB): fits")
+    assert told["host memory"].count("885 GB") == 2
+    assert "not fit" not in "".join(told.values())
+
+
+def test_a_405b_model_at_one_core_a_rank(big: tuple[Place, int], place: Place) -> None:
+    alike = Place(place.root / "another")
+    alike.root.mkdir()
+    alike.model.symlink_to(big[0].model)
+    alike.configure(**COMMAND_OF_405B, logical_nc_config=1)
+    told = rows(alike)
+    assert told["logical cores"] == "64 needed of 128: fits"
+    assert told["device memory"].endswith("of 12.9 GB (12 GiB): does not fit")
+    alike.configure(**{**COMMAND_OF_405B, "logical_nc_config": 1, "tp_degree": 128, "local_ranks_size": 128})
+    told = rows(alike)
+    assert told["logical cores"] == "128 needed of 128: fits"
+    assert told["device memory"].startswith("9.18 GB a core (weights 7.34 GB")
+    assert told["device memory"].endswith("of 12.9 GB (12 GiB): fits")
+
+
+def test_a_405b_model_on_other_machines(big: tuple[Place, int]) -> None:
+    small = rows(big[0], "--instance-type", "trn2.3xlarge")
+    assert small["logical cores"] == "64 needed of 4: does not fit"
+    assert "memory not known, NVMe not known" in small["machine"]
+    assert small["host memory"].endswith("how much the machine has is not known")
+    unknown = rows(big[0], "--instance-type", "trn9.large")
+    assert unknown["machine"].startswith("trn9.large: not known, so there are no verdicts")
+    assert "fit" not in unknown["logical cores"] + unknown["device memory"] + unknown["host memory"]
+    first = rows(big[0], "--instance-type", "trn1.32xlarge")
+    assert first["host memory"].count("does not fit") == 2
+
+
+def test_a_logical_core_that_a_machine_does_not_make(place: Place) -> None:
+    place.configure(tp_degree=4, logical_nc_config=2)
+    told = rows(place, "--instance-type", "trn1.32xlarge")
+    assert told["logical cores"].endswith("the machine makes none of so many: does not fit")
+
+
+def test_the_document_has_the_same_of_the_machine(big: tuple[Place, int]) -> None:
+    machine = planned(big[0], "--no-measure", "--instance-type", "trn2.3xlarge")["machine"]
+    assert (machine["known"], machine["logical_cores"], machine["memory_bytes"]) == (True, 4, None)
+    for strategy in ("ShardOnCompile", "ShardOnLoad"):
+        start = machine["starts"][strategy]
+        assert (start["fits"], start["core_bytes"], start["cache_bytes"]) == (False, 24 << 30, 132_120_576)
+        assert len(start["misfits"]) == 1
+    unknown = planned(big[0], "--no-measure", "--instance-type", "trn9.large")["machine"]
+    assert (unknown["known"], unknown["starts"]["ShardOnLoad"]["fits"]) == (False, None)
+
+
+def test_batch_and_length_come_from_the_fields(place: Place) -> None:
+    place.configure(tp_degree=4, batch_size=1, seq_len=128)
+    before = planned(place, "--no-measure")["machine"]["starts"]["ShardOnLoad"]["cache_bytes"]
+    place.configure(tp_degree=4, batch_size=4, seq_len=1024)
+    after = planned(place, "--no-measure")["machine"]["starts"]["ShardOnLoad"]["cache_bytes"]
+    assert after == 32 * before
