@@ -1,0 +1,253 @@
+"""The Neuron engine: NxD Inference, with our readers in the place where it gets its weights from.
+
+The Neuron SDK is imported when a model is compiled, in a process of its own, or opened, and by nothing before.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from neuronmodel_api.config import WorkerConfig
+from neuronmodel_api.report import Devices
+from neuronmodel_worker.engines import Limits, Ranks, Steps
+from neuronmodel_worker.engines.nxdi import sdk
+from neuronmodel_worker.engines.nxdi.application import Application, make_application
+from neuronmodel_worker.engines.nxdi.compiled import CompiledFiles, complete, describe, read_compiled
+from neuronmodel_worker.engines.nxdi.compiling import Task, Workplace
+from neuronmodel_worker.engines.nxdi.contradictions import DEFAULT_SEQUENCE_LENGTH, local_ranks, logical_cores
+from neuronmodel_worker.engines.nxdi.devices import Hardware, count_devices, find_devices
+from neuronmodel_worker.engines.nxdi.failures import CompilerFailed, classified
+from neuronmodel_worker.engines.nxdi.generating import LoadedNeuronModel, Settings
+from neuronmodel_worker.engines.nxdi.handing_over import checked_weights, install
+from neuronmodel_worker.engines.nxdi.overhearing import overheard
+from neuronmodel_worker.engines.nxdi.sampling import on_device
+from neuronmodel_worker.engines.nxdi.settings import (
+    PLATFORM_VARIABLE,
+    Purpose,
+    check_settings,
+    graph_fields,
+    machine,
+    platform,
+    with_purpose,
+)
+from neuronmodel_worker.engines.nxdi.view import library_path, make_view
+from neuronmodel_worker.failures import ArtifactDamaged, ConfigInvalid, WorkerFailure
+from neuronmodel_worker.plan import ModelPlan, Plan
+from neuronmodel_worker.store import compiled_key
+
+# Of what this engine itself puts into a compiled model: part of its version.
+REVISION = 1
+# Of config.json: names, versions, and what only a tokenizer or a sampler asks for.
+NOT_ARCHITECTURE = frozenset(
+    {"_name_or_path", "_commit_hash", "transformers_version", "architectures", "bos_token_id", "eos_token_id"}
+)
+# A quantized cache, or quantized weights of this type, are computed right with these alone; the command sets them too.
+OF_FLOAT8 = {"XLA_HANDLE_SPECIAL_SCALAR": "1", "UNSAFE_FP8FNCAST": "1"}
+EXECUTION_SECONDS = "600"
+"""NEURON_RT_EXEC_TIMEOUT, as AWS's command for 405B sets it."""
+
+
+class NeuronEngine:
+    """Raises NoEngine and SdkPlaceholder where the SDK is not installed."""
+
+    def __init__(self, config: WorkerConfig, hardware: Hardware | None = None) -> None:
+        self.versions = sdk.versions()
+        self._config = config
+        self._hardware = hardware or Hardware()
+
+    @property
+    def _source(self) -> Path:
+        """Whatever needs it has been given one: it was opened before."""
+        return Path(self._config.source_path or "")
+
+    @property
+    def _scratch(self) -> Path:
+        return Path(self._config.scratch_path)
+
+    @property
+    def _fields(self) -> Mapping[str, Any]:
+        return self._config.neuron_config
+
+    def version(self) -> str:
+        return " ".join((f"neuron-{REVISION}", *(f"{name}-{each}" for name, each in sorted(self.versions.items()))))
+
+    def graph_inputs(self, plan: ModelPlan, neuron_config: Mapping[str, object]) -> dict[str, object]:
+        model_type = self._model_type(plan)
+        check_settings(neuron_config, model_type, self._config.server)
+        config = {name: value for name, value in plan.checkpoint.config.items() if name not in NOT_ARCHITECTURE}
+        return {
+            "model_type": model_type,
+            "config": config,
+            "neuron_config": graph_fields(neuron_config),
+            "compiler_flags": os.environ.get("NEURON_CC_FLAGS", ""),
+            "platform": platform(self._config),
+            "ranks": [plan.ranks.start, plan.ranks.stop],
+            "tensors": _digest(plan),
+        }
+
+    def _model_type(self, plan: ModelPlan) -> str:
+        """As the library names it: config.json's, or what the spec says instead."""
+        found = self._config.model_type or plan.checkpoint.config.get("model_type")
+        if not isinstance(found, str):
+            raise ConfigInvalid(
+                "config.json names no model_type. Put the checkpoint's own there, or set spec.model.type."
+            )
+        return found
+
+    def import_framework(self) -> None:
+        """For `open`: a start names what was prepared. `compile` and `shard` import in a process of their own."""
+        if self._config.compiled_key is not None:
+            self._import()
+
+    def _import(self) -> None:
+        for name, value in self._runtime_environment().items():
+            os.environ.setdefault(name, value)
+        try:
+            importlib.import_module("torch_neuronx")
+            importlib.import_module("neuronx_distributed_inference.utils.constants")
+            importlib.import_module("neuronx_distributed_inference.utils.hf_adapter")
+        except (ImportError, OSError) as error:
+            raise sdk.cannot_be_imported(error) from error
+
+    def compile(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
+        progress(0, 2)
+        task = self._task(plan, with_purpose(neuron_config, Purpose.COMPILE), directory)
+        self._workplace.compile(task)
+        progress(1, 2)
+        try:
+            complete(directory, describe(plan, self.version(), task.model_type), self._source)
+        except (ValueError, FileNotFoundError) as error:
+            raise CompilerFailed(
+                f"The Neuron compiler ended well, and left no whole model ({error}). Use an image of another release."
+            ) from error
+        progress(2, 2)
+
+    def shard(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
+        progress(0, 1)
+        self._workplace.shard(self._task(plan, with_purpose(neuron_config, Purpose.SHARD), directory))
+        progress(1, 1)
+
+    def _task(self, plan: ModelPlan, fields: Mapping[str, Any], directory: Path) -> Task:
+        graph = {
+            "engine": self._config.engine,
+            "version": self.version(),
+            "graph": self.graph_inputs(plan, self._fields),
+        }
+        return Task(compiled_key(graph)[:12], self._model_type(plan), self._source, fields, directory)
+
+    @cached_property
+    def _workplace(self) -> Workplace:
+        environment = {**os.environ, **self._library_environment()}
+        if count_devices(self._hardware) == 0:
+            environment[PLATFORM_VARIABLE] = platform(self._config)
+        return Workplace(self._scratch, Path(self._config.artifacts_path), environment)
+
+    def devices(self) -> Devices:
+        return find_devices(
+            self._hardware,
+            ranks=len(local_ranks(self._fields)),
+            logical_cores=logical_cores(self._fields),
+            machine=machine(self._config),
+            platform=platform(self._config),
+            versions=self.versions,
+        )
+
+    def open(self, directory: Path, shards: Path | None = None) -> "CompiledNeuronModel":
+        compiled = read_compiled(directory)
+        purpose = Purpose.READ if shards is not None else Purpose.LOAD
+        view = make_view(self._scratch, compiled, self._source, purpose, shards)
+        self._import()
+        fields = with_purpose(self._fields, purpose)
+        return CompiledNeuronModel(compiled, view, self._source, fields, self._settings, self._scratch)
+
+    @property
+    def _settings(self) -> Settings:
+        fields = self._fields
+        sequence = int(fields.get("max_length") or fields.get("seq_len") or DEFAULT_SEQUENCE_LENGTH)
+        context = min(int(fields.get("max_context_length") or sequence), sequence)
+        return Settings(
+            limits=Limits(context, sequence, int(fields.get("batch_size") or 1)),
+            source=self._source,
+            generation=dict(self._config.generation_config),
+            padding_side=str(fields.get("padding_side") or "right"),
+            on_device=on_device(fields),
+            skip_warmup=bool(fields.get("skip_warmup")),
+            fills=not fields.get("is_continuous_batching"),
+        )
+
+    def _library_environment(self) -> dict[str, str]:
+        fields = self._fields
+        of_float8 = fields.get("kv_cache_quant") or (
+            fields.get("quantized") and fields.get("quantization_dtype") == "f8e4m3"
+        )
+        return dict(OF_FLOAT8) if of_float8 else {}
+
+    def _runtime_environment(self) -> dict[str, str]:
+        """For a start, where the pod does not say it."""
+        size = logical_cores(self._fields)
+        return {
+            **self._library_environment(),
+            **({"NEURON_RT_VIRTUAL_CORE_SIZE": str(size)} if size else {}),
+            "NEURON_RT_NUM_CORES": str(len(local_ranks(self._fields))),
+            "NEURON_RT_EXEC_TIMEOUT": EXECUTION_SECONDS,
+        }
+
+
+class CompiledNeuronModel:
+    def __init__(
+        self,
+        compiled: CompiledFiles,
+        view: Path,
+        source: Path,
+        fields: Mapping[str, Any],
+        settings: Settings,
+        scratch: Path,
+    ) -> None:
+        self.view = view
+        self._compiled = compiled
+        self._source = source
+        self._fields = fields
+        self._settings = settings
+        self._scratch = scratch
+
+    def load(self, ranks: Ranks | None) -> LoadedNeuronModel:
+        """Raises ArtifactDamaged, FlagsRefused, and a failure of the runtime's."""
+        expected = self._compiled.expected
+        if ranks is None and expected.forms is not None:
+            raise ArtifactDamaged(self._compiled.directory, "its graph takes ranks, and none came")
+        application = make_application(self._compiled.description.model_type, str(self._source), self._fields)
+        if ranks is not None:
+            expected.check(ranks)
+            install(application, checked_weights(ranks, expected))
+        self._load(application)
+        return LoadedNeuronModel(application, self._settings)
+
+    def _load(self, application: Application) -> None:
+        ranks, error = self._compiled.expected.ranks, None
+        with overheard(self._scratch) as heard:
+            try:
+                application.load(
+                    library_path(self.view),
+                    start_rank_id=ranks.start,
+                    local_ranks_size=len(ranks),
+                    skip_warmup=True,
+                )
+            except WorkerFailure:
+                raise
+            except Exception as raised:
+                error = raised
+        if error:
+            raise classified(f"{heard.text}\n{type(error).__name__}: {error}") from error
+
+
+def _digest(plan: ModelPlan) -> str:
+    """Of the tensors that a rank holds."""
+    if not isinstance(plan, Plan):
+        return "unchecked"
+    tensors = [[each.name, each.dtype, list(each.shape)] for each in plan.tensors]
+    return hashlib.sha256(json.dumps(tensors).encode()).hexdigest()[:32]

@@ -1,0 +1,107 @@
+"""NxD Inference's application of a checkpoint. Everything here imports the Neuron SDK when it is called."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from neuronmodel_worker.engines.nxdi.failures import FlagsRefused, ModelTypeUnknown
+
+TASK = "causal-lm"
+
+
+class Application(Protocol):
+    """Of NxD Inference's NeuronApplicationBase what is used here."""
+
+    neuron_config: Any
+    config: Any
+    traced_model: Any
+    load_weights: Callable[..., None]
+
+    def compile(self, compiled_model_path: str) -> None: ...
+
+    def shard_weights(self, compiled_model_path: str) -> None: ...
+
+    def load(
+        self,
+        compiled_model_path: str,
+        start_rank_id: int | None = None,
+        local_ranks_size: int | None = None,
+        skip_warmup: bool = False,
+    ) -> None: ...
+
+    def warmup(self) -> None: ...
+
+    def reset(self) -> None: ...
+
+
+def make_application(model_type: str, source: str, fields: Mapping[str, Any]) -> Application:
+    """From the checkpoint's config.json and NeuronConfig's `fields`, as `inference_demo` makes it.
+
+    Raises ModelTypeUnknown, and FlagsRefused for what the library itself does not accept.
+    """
+    from neuronx_distributed_inference.utils.hf_adapter import load_pretrained_config
+
+    application = application_class(model_type)
+    with _library_refuses():
+        neuron_config = application.get_neuron_config_cls()(**arguments(fields))
+        config = application.get_config_cls()(neuron_config, load_config=load_pretrained_config(source))
+        made: Application = application(source, config)
+    return made
+
+
+def application_class(model_type: str) -> Any:
+    """Raises ModelTypeUnknown."""
+    from neuronx_distributed_inference.utils.constants import MODEL_TYPES
+
+    if TASK not in MODEL_TYPES.get(model_type, {}):
+        known = sorted(name for name, tasks in MODEL_TYPES.items() if TASK in tasks)
+        raise ModelTypeUnknown(
+            f"The installed NxD Inference has no model of type {model_type[:100]!r}; it has {', '.join(known)}. Use a "
+            "checkpoint of one of these types, set spec.model.type where one of them computes it, or use an image with "
+            "a release that knows it."
+        )
+    return MODEL_TYPES[model_type][TASK]
+
+
+def arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` with the objects that `inference_demo` gives to NeuronConfig: PyTorch's types, OnDeviceSamplingConfig,
+    and with a quantized cache KVQuantizationConfig."""
+    import torch
+    from neuronx_distributed_inference.models.config import OnDeviceSamplingConfig
+
+    given = dict(fields)
+    for name in ("torch_dtype", "rpl_reduce_dtype", "attention_dtype"):
+        if isinstance(given.get(name), str):
+            given[name] = getattr(torch, given[name])
+    if isinstance(given.get("on_device_sampling_config"), dict):
+        given["on_device_sampling_config"] = OnDeviceSamplingConfig(**given["on_device_sampling_config"])
+    if given.get("kv_cache_quant"):
+        given["kv_quant_config"] = _cache_quantization(given.get("kv_quant_config") or {})
+    return given
+
+
+def _cache_quantization(given: Mapping[str, Any]) -> Any:
+    """The command's own values where the spec gives none."""
+    import torch
+    from neuronx_distributed.quantization.quantization_config import KVQuantizationConfig, QuantizationType
+
+    methods = {name: QuantizationType(given.get(name, "per_tensor_symmetric")) for name in KV_METHODS}
+    kind = getattr(torch, str(given.get("quant_dtype", "float8_e4m3fn")))
+    others = {name: value for name, value in given.items() if name not in (*KV_METHODS, "quant_dtype")}
+    return KVQuantizationConfig(**{**methods, "quant_dtype": kind, "direct_cast": True, **others})
+
+
+KV_METHODS: Sequence[str] = ("k_quant_method", "v_quant_method")
+
+
+@contextmanager
+def _library_refuses() -> Iterator[None]:
+    """The library's own checks of its flags, which are assertions mostly."""
+    try:
+        yield
+    except (AssertionError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+        what = str(error).strip() or "it gives no reason"
+        raise FlagsRefused(
+            f"NxD Inference does not accept these flags for this checkpoint ({type(error).__name__}): {what[:500]}. "
+            "Change spec.compile, or the checkpoint's config.json."
+        ) from error

@@ -1,0 +1,206 @@
+"""Compiling and NxD Inference's own sharding, each in a process of its own; what went wrong there, told."""
+
+import errno
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuronmodel_worker.disk import free_bytes
+from neuronmodel_worker.engines import NoEngine
+from neuronmodel_worker.engines.nxdi.child import COMPILE, SHARD
+from neuronmodel_worker.engines.nxdi.failures import (
+    EXIT_70,
+    OUT_OF_MEMORY,
+    CompilerFailed,
+    CompilerOutOfMemory,
+    FlagsRefused,
+    HostMemoryExhausted,
+    ModelTypeUnknown,
+    classified,
+    last_lines,
+)
+from neuronmodel_worker.engines.nxdi.process import KEPT_BYTES, Ended, run_child
+from neuronmodel_worker.failures import ArtifactsUnwritable, WorkerFailure
+
+log = logging.getLogger(__name__)
+
+LOGS = "logs"
+KEPT_LOGS = 32
+FULL_BYTES = 1 << 20
+KILLED = -9
+TOLD = (FlagsRefused, ModelTypeUnknown)
+"""What a child finds out and tells by its reason."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """For one child. `name` tells the logs of different models apart."""
+
+    name: str
+    model_type: str
+    source: Path
+    fields: Mapping[str, Any]
+    directory: Path
+    """Empty; what is made goes there."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where children work, what they are given, and where a log is kept."""
+
+    scratch: Path
+    artifacts: Path
+    environment: Mapping[str, str]
+
+    def compile(self, task: Task) -> None:
+        """Raises CompilerFailed, CompilerOutOfMemory, FlagsRefused, ModelTypeUnknown, NoEngine, OSError for a volume
+        that is full."""
+        with self._log_file(COMPILE, task) as log_file:
+            ended = self._run(COMPILE, task, log_file)
+            if _was_exit_70(ended):
+                log.warning("the compiler ended with exit code 70, which may pass: trying once more")
+                _empty(task.directory)
+                ended = self._run(COMPILE, task, log_file)
+            if ended.code:
+                raise self._compiler_failure(ended, self._keep(COMPILE, task, log_file))
+
+    def shard(self, task: Task) -> None:
+        """Raises HostMemoryExhausted, FlagsRefused, ModelTypeUnknown, NoEngine, NeuronRuntimeFailed, OSError for a
+        volume that is full."""
+        with self._log_file(SHARD, task) as log_file:
+            ended = self._run(SHARD, task, log_file)
+            if not ended.code:
+                return
+            kept = self._keep(SHARD, task, log_file)
+            if _was_out_of_memory(ended):
+                raise HostMemoryExhausted(
+                    "The host's memory was not enough while NxD Inference sharded the checkpoint. Give the prepare "
+                    f"Job more of it (spec.prepare.resources).{_told(kept, ended.output)}"
+                )
+            raise classified(ended.output)
+
+    def _run(self, kind: str, task: Task, log_file: Path) -> Ended:
+        with tempfile.TemporaryDirectory(prefix=f"nxdi-{kind}-", dir=self.scratch) as work:
+            outcome = Path(work) / "outcome.json"
+            instruction = {
+                "task": kind,
+                "model_type": task.model_type,
+                "source": str(task.source),
+                "fields": dict(task.fields),
+                "directory": str(task.directory),
+                "outcome": str(outcome),
+            }
+            ended = run_child(instruction, {**self.environment, **_places(self.scratch, Path(work))}, log_file)
+            if ended.code:
+                self._raise_what_was_told(ended, outcome, task.directory)
+            return ended
+
+    def _raise_what_was_told(self, ended: Ended, outcome: Path, directory: Path) -> None:
+        if outcome.exists():
+            told = json_object(outcome)
+            for failure in TOLD:
+                if told.get("reason") == failure.reason:
+                    raise failure(told.get("message", ""))
+        if os.strerror(errno.ENOSPC) in ended.output:
+            full = next((each for each in (directory, self.scratch) if free_bytes(each) < FULL_BYTES), directory)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(full))
+        if _lacks_a_module(ended.output):
+            raise NoEngine(
+                "The image's Neuron SDK cannot be imported. Use AWS's image of one release, unchanged. Its last lines: "
+                f"{last_lines(ended.output)}"
+            )
+
+    def _compiler_failure(self, ended: Ended, kept: Path | None) -> WorkerFailure:
+        told = _told(kept, ended.output)
+        if _was_out_of_memory(ended):
+            return CompilerOutOfMemory(
+                "The memory was not enough while the compiler ran. Give the prepare Job more of it "
+                f"(spec.prepare.resources), or a bigger node.{told}"
+            )
+        again = " twice" if EXIT_70.search(ended.output) else ""
+        return CompilerFailed(
+            f"The Neuron compiler failed{again}. Try without the flags that are new, or with an image of another "
+            f"release.{told}"
+        )
+
+    @contextmanager
+    def _log_file(self, kind: str, task: Task) -> Iterator[Path]:
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="nxdi-log-", dir=self.scratch) as directory:
+            yield Path(directory) / f"{kind}-{task.name}.log"
+
+    def _keep(self, kind: str, task: Task, log_file: Path) -> Path | None:
+        """The log's last KEPT_BYTES, on the artifacts volume; None where they cannot be written, which fails nothing
+        beside what failed already."""
+        kept = self.artifacts / LOGS / f"{kind}-{task.name}.log"
+        try:
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_bytes(_tail(log_file))
+            for old in sorted(kept.parent.glob("*.log"), key=lambda each: each.stat().st_mtime)[:-KEPT_LOGS]:
+                old.unlink()
+        except OSError as error:
+            log.warning("the log was not kept: %s", ArtifactsUnwritable(kept, error))
+            return None
+        return kept
+
+
+def json_object(file: Path) -> dict[str, Any]:
+    import json
+
+    with suppress(OSError, ValueError):
+        content = json.loads(file.read_bytes())
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def _places(scratch: Path, work: Path) -> dict[str, str]:
+    """Where compilers work: on scratch, which is NVMe where there is some."""
+    temporary = work / "tmp"
+    temporary.mkdir()
+    cache = os.environ.get("NEURON_COMPILE_CACHE_URL") or str(scratch / "neuron-compile-cache")
+    return {
+        "TMPDIR": str(temporary),
+        "BASE_COMPILE_WORK_DIR": f"{work / 'compiler'}/",
+        "NEURON_COMPILE_CACHE_URL": cache,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _was_exit_70(ended: Ended) -> bool:
+    return bool(ended.code) and not _was_out_of_memory(ended) and bool(EXIT_70.search(ended.output))
+
+
+def _was_out_of_memory(ended: Ended) -> bool:
+    return ended.code == KILLED or bool(OUT_OF_MEMORY.search(ended.output))
+
+
+def _lacks_a_module(output: str) -> bool:
+    """In the last line of a traceback: libraries try modules that they can do without."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    return bool(lines) and lines[-1].startswith(("ModuleNotFoundError:", "ImportError:"))
+
+
+def _told(kept: Path | None, output: str) -> str:
+    where = f" The log is kept as {kept}." if kept else ""
+    return f"{where} Its last lines: {last_lines(output)}"
+
+
+def _tail(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - KEPT_BYTES))
+        return stream.read()
+
+
+def _empty(directory: Path) -> None:
+    for each in directory.iterdir():
+        if each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each)
+        else:
+            each.unlink()

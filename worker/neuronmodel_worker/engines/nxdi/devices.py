@@ -1,0 +1,90 @@
+"""The Neuron devices that this pod sees, from the files that the driver and the device plugin make."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuronmodel_api.machines import Machine
+from neuronmodel_api.report import Devices
+from neuronmodel_worker.engines.nxdi.failures import LogicalCoreMismatch, NoNeuronDevice
+
+NEURON_LS = "neuron-ls"
+# Physical cores of a device by platform, where neither the machine nor the tools tell.
+CORES = {"trn1": 2, "trn2": 8, "inf2": 2}
+DEFAULT_LOGICAL_CORES = {"trn2": 2}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """`root` stands for / in tests."""
+
+    root: Path = Path("/")
+
+    @property
+    def device_files(self) -> list[Path]:
+        return [file for file in (self.root / "dev").glob("neuron*") if re.fullmatch(r"neuron\d+", file.name)]
+
+    @property
+    def driver(self) -> str | None:
+        try:
+            return (self.root / "sys/module/neuron/version").read_text().strip() or None
+        except OSError:
+            return None
+
+    def listed(self) -> list[dict[str, Any]]:
+        """What `neuron-ls` says, a device each; empty where it is not there or fails."""
+        command = shutil.which(NEURON_LS) or shutil.which(NEURON_LS, path=str(self.root / "opt/aws/neuron/bin"))
+        if command is None:
+            return []
+        try:
+            done = subprocess.run([command, "--json-output"], capture_output=True, timeout=30, check=True)
+            said = json.loads(done.stdout)
+        except (OSError, subprocess.SubprocessError, ValueError):
+            return []
+        return [each for each in said if isinstance(each, dict)] if isinstance(said, list) else []
+
+
+def count_devices(hardware: Hardware) -> int:
+    return len(hardware.device_files) or len(hardware.listed())
+
+
+def find_devices(
+    hardware: Hardware,
+    *,
+    ranks: int,
+    logical_cores: int | None,
+    machine: Machine | None,
+    platform: str,
+    versions: dict[str, str],
+) -> Devices:
+    """Raises NoNeuronDevice, also where there are too few for `ranks`, and LogicalCoreMismatch where the machine makes
+    no logical cores of that many physical ones."""
+    count = count_devices(hardware)
+    if count == 0:
+        raise NoNeuronDevice(
+            "There is no Neuron device in this pod: no /dev/neuron0, and neuron-ls lists none. Let it run on a node "
+            "with Neuron devices and their driver, and let it ask for aws.amazon.com/neuron or a resource claim."
+        )
+    size = logical_cores or DEFAULT_LOGICAL_CORES.get(platform, 1)
+    if machine and size not in machine.logical_core_configs:
+        raise LogicalCoreMismatch(
+            f"A {machine.name} makes logical cores of {_or(machine.logical_core_configs)} physical ones, and "
+            f"logicalNeuronCoreConfig is {size}. Change it, or the instance type."
+        )
+    physical = count * (machine.cores_per_device if machine else CORES.get(platform, 8))
+    cores = physical // size
+    if cores < ranks:
+        raise NoNeuronDevice(
+            f"{ranks} ranks need as many logical cores, and the {count} Neuron devices of this pod make {cores} "
+            f"({physical} physical cores, {size} for a logical one). Ask for more devices, or lower "
+            "tensorParallelDegree."
+        )
+    return Devices(count=count, cores=cores, logical_core_config=size, driver=hardware.driver, versions=dict(versions))
+
+
+def _or(numbers: tuple[int, ...]) -> str:
+    return " or ".join(map(str, numbers))

@@ -1,0 +1,175 @@
+"""What can go wrong with the Neuron SDK and its devices, told apart by the text of what the library raised or logged.
+
+Status codes are the Neuron Runtime's (nrt_status.h). What matches nothing is `NeuronRuntimeFailed`, with the library's
+last lines.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from neuronmodel_worker.engines import DevicesInUse, NoEngine
+from neuronmodel_worker.failures import BadInput, WorkerFailure
+
+LAST_LINES = 6
+LAST_CHARACTERS = 900
+
+
+class FlagsRefused(BadInput):
+    """A field of NeuronConfig, or the environment, is unknown, of the wrong type, or contradicts another one."""
+
+    reason = "FlagsRefused"
+
+
+class ModelTypeUnknown(BadInput):
+    """The library has no application for it."""
+
+    reason = "ModelTypeUnknown"
+
+
+class SdkPlaceholder(NoEngine):
+    """What is installed under the SDK's names is one of the empty packages that hold them in the public index."""
+
+    reason = "SdkPlaceholder"
+
+
+class NoNeuronDevice(WorkerFailure):
+    reason = "NoNeuronDevice"
+
+
+class LogicalCoreMismatch(BadInput):
+    reason = "LogicalCoreMismatch"
+
+
+class DeviceMemoryExhausted(BadInput):
+    reason = "DeviceMemoryExhausted"
+
+
+class NeuronVersionMismatch(BadInput):
+    reason = "NeuronVersionMismatch"
+
+
+class HostMemoryExhausted(WorkerFailure):
+    reason = "HostMemoryExhausted"
+
+
+class DeviceFailed(WorkerFailure):
+    reason = "DeviceFailed"
+
+
+class CompilerFailed(BadInput):
+    reason = "CompilerFailed"
+
+
+class CompilerOutOfMemory(BadInput):
+    reason = "CompilerOutOfMemory"
+
+
+class NeuronRuntimeFailed(WorkerFailure):
+    reason = "NeuronRuntimeFailed"
+
+
+@dataclass(frozen=True)
+class Symptom:
+    failure: type[WorkerFailure]
+    pattern: re.Pattern[str]
+    sentence: str
+
+
+def _pattern(names: str, codes: Sequence[int] = (), *others: str) -> re.Pattern[str]:
+    """Status names stand by themselves; their numbers beside the word status."""
+    numbers = "|".join(map(str, codes))
+    parts = [rf"\b(?:{names})\b"] if names else []
+    parts += [rf"\bstatus(?:[ _]?code)?\s*[=:]?\s*(?:{numbers})\b"] if numbers else []
+    return re.compile("|".join((*parts, *others)), re.IGNORECASE)
+
+
+# Which words the runtime uses for a disagreement, no public page says.
+LOGICAL_CORE = r"logical[ _-]?n(?:euron)?[ _-]?c(?:ore)?s?|virtual[ _-]?core(?:[ _-]?size)?|\bLNC\b|\bvnc\b"
+DISAGREES = "mismatch|does not match|do not match|differ|incompatible|not supported|unsupported"
+
+# In the order in which they are looked for: the runtime logs a cause and then fails with something more general.
+SYMPTOMS = (
+    Symptom(
+        DevicesInUse,
+        _pattern(
+            "NRT_EXEC_NC_BUSY|NRT_LOAD_NOT_ENOUGH_NC", (9, 1005), r"Neuron ?Core\(s\) not available", "Not enough NC:"
+        ),
+        "Another process holds the Neuron cores, often the pod before this one. They are waited for.",
+    ),
+    Symptom(
+        NoNeuronDevice,
+        _pattern("", (), "No neuron device available", "cannot determine the number of available NeuronCores"),
+        "There is no Neuron device. Run the pod on a node with Neuron devices, ask for aws.amazon.com/neuron, and "
+        "check that the node's driver is loaded.",
+    ),
+    Symptom(
+        LogicalCoreMismatch,
+        _pattern(
+            "",
+            (),
+            rf"(?:{LOGICAL_CORE})[^\n]{{0,160}}(?:{DISAGREES})",
+            rf"(?:{DISAGREES})[^\n]{{0,160}}(?:{LOGICAL_CORE})",
+        ),
+        "The model was compiled for logical cores of another size than the runtime was told to make. Let "
+        "logicalNeuronCoreConfig, NEURON_RT_VIRTUAL_CORE_SIZE and NEURON_LOGICAL_NC_CONFIG say the same.",
+    ),
+    Symptom(
+        NeuronVersionMismatch,
+        _pattern("NRT_UNSUPPORTED_NEFF_VERSION", (10,)),
+        "The compiled model is of another version than the runtime or the driver of this node. Use an image of the "
+        "release that the node's driver belongs to, or update the driver.",
+    ),
+    Symptom(
+        HostMemoryExhausted,
+        _pattern("NRT_FAIL_HOST_MEM_ALLOC", (11,)),
+        "The host's memory was not enough while the model was loaded. Ask for more memory, or for huge pages as the "
+        "runtime needs them.",
+    ),
+    Symptom(
+        DeviceFailed,
+        _pattern(
+            "NRT_HW_ERROR|NRT_EXEC_UNIT_UNRECOVERABLE|NRT_EXEC_HW_ERR_[A-Z_]+|NRT_EXEC_SW_NQ_OVERFLOW|"
+            "NRT_NETWORK_PROXY_FAILURE|NRT_TIMEOUT",
+            (5, 6, 101, *range(1200, 1207)),
+        ),
+        "A Neuron device failed or did not answer. Look at the node's kernel log, and replace the node when it happens "
+        "again.",
+    ),
+    Symptom(
+        DeviceMemoryExhausted,
+        _pattern(
+            "NRT_RESOURCE", (4,), "Failed to alloc(?:ate)?[^\n]{0,80}(?:HBM|device)", "out of (?:HBM|device) memory"
+        ),
+        "The memory of a Neuron core is exhausted. Use a higher tensorParallelDegree, a shorter sequence or a smaller "
+        "batch, or logical cores of two physical ones.",
+    ),
+)  # fmt: skip
+
+OUT_OF_MEMORY = re.compile(
+    r"\bMemoryError\b|\bstd::bad_alloc\b|\bexit(?:ed)?[ _]?(?:code|status)?[ =:]*(?:137\b|-9\b)|"
+    r"\bfailed with -9\b|died with <Signals\.SIGKILL|\bSIGKILL\b|killed by signal 9\b|"
+    r"[Cc]annot allocate memory|[Oo]ut of memory|forcibly killed",
+)
+EXIT_70 = re.compile(
+    r"(?:exit(?:ed)?[ _-]?(?:code|status)?|status|failed with|returned)[^\n\d-]{0,40}(?<![\d.])70(?![\d.]*\d)",
+    re.IGNORECASE,
+)
+
+
+def classified(text: str) -> WorkerFailure:
+    """`text`: what the library raised, after what it logged."""
+    for symptom in SYMPTOMS:
+        if symptom.pattern.search(text):
+            return symptom.failure(f"{symptom.sentence} The library's last lines: {last_lines(text)}")
+    return NeuronRuntimeFailed(
+        "The Neuron runtime or NxD Inference failed for a reason that is not known here. Its last lines: "
+        f"{last_lines(text)}"
+    )
+
+
+def last_lines(text: str) -> str:
+    """Of several ones that say something, in one line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = " | ".join(lines[-LAST_LINES:])
+    return told if len(told) <= LAST_CHARACTERS else f"…{told[-LAST_CHARACTERS:]}"

@@ -1,0 +1,65 @@
+"""Which compiled graphs vLLM's Neuron plugin can use: known from their flags, before hours of compiling."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
+
+# NxD Inference's own defaults.
+SEQUENCE_LENGTH: Final = 128
+PADDING_SIDE: Final = "right"
+
+# What vLLM takes by arguments of its own, which nothing here gives it.
+NOT_WITH_VLLM: Final = (
+    "enable_fused_speculation", "enable_eagle_speculation", "speculation_length", "is_medusa", "lora_config",
+    "chunked_prefill_config",
+)  # fmt: skip
+
+
+def check_graph(flags: Mapping[str, Any]) -> None:
+    """Raises FlagsRefused for NeuronConfig fields with which vLLM would not run, or would answer wrongly."""
+    if refused := [name for name in NOT_WITH_VLLM if flags.get(name)]:
+        raise FlagsRefused(
+            f"{refused[0]} cannot be served by vLLM here: it needs arguments of vLLM's that a NeuronModel does not "
+            "have. Remove it, or set spec.serving.server: OpenAI."
+        )
+    if batch_size(flags) > 1 and not flags.get("is_continuous_batching"):
+        # without it, NxD Inference writes every prompt's keys and values to the first places of the cache
+        raise FlagsRefused(
+            f"vLLM reads prompts one at a time into a batch of {batch_size(flags)}, and this graph is not compiled for "
+            "that: its answers would be wrong. Add is_continuous_batching: true and ctx_batch_size: 1 to "
+            "spec.compile.extra, or set batchSize: 1."
+        )
+    if batch_size(flags) > 1 and flags.get("ctx_batch_size") != 1:
+        raise FlagsRefused(
+            f"vLLM reads prompts one at a time, and this graph reads {flags.get('ctx_batch_size', batch_size(flags))} "
+            "at once. Add ctx_batch_size: 1 to spec.compile.extra."
+        )
+    if (side := flags.get("padding_side", PADDING_SIDE)) != PADDING_SIDE:
+        raise FlagsRefused(f"vLLM pads prompts on the right, and padding_side is {side!r}. Remove it.")
+    if uses_blocks(flags):
+        _check_blocks(flags)
+
+
+def _check_blocks(flags: Mapping[str, Any]) -> None:
+    if not isinstance(flags.get("pa_block_size"), int) or not isinstance(flags.get("pa_num_blocks"), int):
+        raise FlagsRefused("A cache in blocks needs pa_block_size and pa_num_blocks. Add them to spec.compile.extra.")
+    a_sequence = -(-sequence_length(flags) // flags["pa_block_size"])
+    needed = a_sequence * batch_size(flags) + 1
+    if flags["pa_num_blocks"] < needed:
+        raise FlagsRefused(
+            f"pa_num_blocks is {flags['pa_num_blocks']}, and vLLM needs {needed}: {a_sequence} for each of "
+            f"{batch_size(flags)} sequences, and one that stays empty. Raise it."
+        )
+
+
+def batch_size(flags: Mapping[str, Any]) -> int:
+    return int(flags.get("batch_size", 1))
+
+
+def sequence_length(flags: Mapping[str, Any]) -> int:
+    return int(flags.get("seq_len", SEQUENCE_LENGTH))
+
+
+def uses_blocks(flags: Mapping[str, Any]) -> bool:
+    return bool(flags.get("is_block_kv_layout") or flags.get("is_prefix_caching"))

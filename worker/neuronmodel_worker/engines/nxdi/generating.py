@@ -1,0 +1,273 @@
+"""Answers from NxD Inference's Hugging Face adapter, token by token.
+
+`generate` there returns when all is done and tells no streamer anything, but asks its stopping criteria after each
+token: they take the tokens out, in a thread of their own. What waits together is computed together.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from neuronmodel_worker.engines import Limits, Sampling
+from neuronmodel_worker.engines.nxdi.application import Application
+from neuronmodel_worker.engines.nxdi.failures import classified
+from neuronmodel_worker.engines.nxdi.sampling import GREEDY, OnDevice
+
+log = logging.getLogger(__name__)
+
+GATHERING_SECONDS = 0.005
+"""What arrives within them is one batch, where there is room for more than one answer."""
+
+
+@dataclass(frozen=True)
+class End:
+    """Of an answer; `error` is what ended it too early."""
+
+    error: BaseException | None = None
+
+
+@dataclass(eq=False)
+class Row:
+    """One answer. `tokens` begin with the prompt."""
+
+    tokens: list[int]
+    sampling: Sampling
+    told: "queue.SimpleQueue[int | End]" = field(default_factory=queue.SimpleQueue)
+    closed: bool = False
+    """Its caller asks for no more."""
+    full: bool = False
+    sampler: Any = None
+    """Where the graph gives logits."""
+
+    def take(self, token: int, sequence_length: int) -> bool:
+        """Whether it is finished. A batch goes on, and asks, until all of its rows are."""
+        if not self.closed and not self.full:
+            self.tokens.append(token)
+            self.told.put(token)
+            self.full = len(self.tokens) >= sequence_length
+        return self.closed or self.full
+
+    def end(self, error: BaseException | None = None) -> None:
+        self.told.put(End(error))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`generation` are GenerationConfig's fields beside those of sampling; `fills` whether a batch is filled up to its
+    size, which graphs of one fixed batch take as it is."""
+
+    limits: Limits
+    source: Path
+    generation: Mapping[str, Any]
+    padding_side: str
+    on_device: OnDevice | None
+    skip_warmup: bool = False
+    fills: bool = True
+
+    @property
+    def pad_token(self) -> int:
+        found = self.generation.get("pad_token_id")
+        return int(found) if found is not None else 0
+
+
+class LoadedNeuronModel:
+    """One batch at a time is computed, in a thread that lives as long as there is something to compute."""
+
+    def __init__(self, application: Application, settings: Settings) -> None:
+        self.limits = settings.limits
+        self._application = application
+        self._settings = settings
+        self._waiting: deque[Row] = deque()
+        self._lock = threading.Lock()
+        self._running = False
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        if self._settings.on_device:
+            self._settings.on_device.check(sampling)
+
+    def warm_up(self) -> None:
+        """The library's own, which only logs what goes wrong in it."""
+        if not self._settings.skip_warmup:
+            self._application.warmup()
+
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
+        row = Row(list(prompt), sampling)
+        self._enqueue(row)
+        try:
+            while not isinstance(told := row.told.get(), End):
+                yield told
+            if told.error:
+                raise told.error
+        finally:
+            row.closed = True
+
+    def _enqueue(self, row: Row) -> None:
+        with self._lock:
+            self._waiting.append(row)
+            if self._running:
+                return
+            self._running = True
+        threading.Thread(target=self._run, name="neuron-batches", daemon=True).start()
+
+    def _run(self) -> None:
+        while rows := self._next_batch():
+            try:
+                self._compute(rows)
+            except Exception as error:
+                log.exception("a batch of %d failed", len(rows))
+                failure = classified(f"{type(error).__name__}: {error}")
+                failure.__cause__ = error
+                for row in rows:
+                    row.end(failure)
+
+    def _next_batch(self) -> list[Row]:
+        """Those that wait and are sampled alike, the first come first; empty: nothing waits, and the thread is to
+        end."""
+        if self.limits.batch_size > 1:
+            time.sleep(GATHERING_SECONDS)
+        with self._lock:
+            waiting = [row for row in self._waiting if not row.closed]
+            rows = [row for row in waiting if self._is_alike(row, waiting[0])][: self.limits.batch_size]
+            self._waiting = deque(row for row in waiting if row not in rows)
+            self._running = bool(rows)
+            return rows
+
+    def _is_alike(self, row: Row, first: Row) -> bool:
+        """The graph samples all of a batch in one way; what is sampled here is sampled for itself."""
+        device = self._settings.on_device
+        return device is None or device.values(row.sampling) == device.values(first.sampling)
+
+    def _compute(self, rows: list[Row]) -> None:
+        from neuronx_distributed_inference.utils.hf_adapter import HuggingFaceGenerationAdapter
+
+        batch = Batch(rows, self._settings)
+        self._application.reset()
+        # A new adapter for each batch, as the command makes one: it keeps the sampler of its first.
+        adapter = HuggingFaceGenerationAdapter(self._application)
+        adapter.generation_config.eos_token_id = None
+        batch.generate(adapter)
+        for row in rows:
+            self._end_or_go_on(row)
+
+    def _end_or_go_on(self, row: Row) -> None:
+        """A batch ends when the longest of its rows is full, padding included: the others go on in a further one, as
+        long as what they have is no longer than a prompt may be."""
+        if row.closed:
+            return
+        if row.full or len(row.tokens) > self.limits.context_length:
+            row.end()
+        else:
+            self._put_first(row)
+
+    def _put_first(self, row: Row) -> None:
+        with self._lock:
+            self._waiting.appendleft(row)
+
+
+@dataclass
+class Batch:
+    rows: list[Row]
+    settings: Settings
+
+    def generate(self, adapter: Any) -> None:
+        import torch
+        from transformers import StoppingCriteria, StoppingCriteriaList
+
+        batch = self
+
+        class Taken(StoppingCriteria):  # type: ignore[misc]
+            def __call__(self, input_ids: torch.LongTensor, scores: Any, **_: Any) -> torch.Tensor:
+                return torch.tensor(batch.take(input_ids[:, -1].tolist()), dtype=torch.bool)
+
+        inputs, mask = self.padded()
+        adapter.generate(
+            inputs,
+            attention_mask=mask,
+            generation_config=self.generation_config(inputs.shape[1]),
+            stopping_criteria=StoppingCriteriaList([Taken()]),
+            **self.host_sampling(),
+        )
+
+    def take(self, tokens: Sequence[int]) -> list[bool]:
+        """Whether each line is finished; those beyond the rows only fill the batch."""
+        longest = self.settings.limits.sequence_length
+        ended = [row.take(token, longest) for row, token in zip(self.rows, tokens, strict=False)]
+        return ended + [True] * (len(tokens) - len(ended))
+
+    def padded(self) -> tuple[Any, Any]:
+        """Tokens and attention mask [B, T]."""
+        import torch
+
+        lines = [row.tokens for row in self.rows]
+        if self.settings.fills:
+            lines += [lines[0]] * (self.settings.limits.batch_size - len(lines))
+        length = max(map(len, lines))
+        tokens_BT = torch.full((len(lines), length), self.settings.pad_token, dtype=torch.int64)  # noqa: N806
+        mask_BT = torch.zeros((len(lines), length), dtype=torch.int64)  # noqa: N806
+        for number, line in enumerate(lines):
+            at = slice(length - len(line), length) if self.settings.padding_side == "left" else slice(len(line))
+            tokens_BT[number, at] = torch.tensor(line)
+            mask_BT[number, at] = 1
+        return tokens_BT, mask_BT
+
+    def generation_config(self, length: int) -> Any:
+        """Of prompts of `length`. Which token ends an answer is the caller's to judge."""
+        from transformers import GenerationConfig
+
+        device = self.settings.on_device
+        sampling = device.values(self.rows[0].sampling) if device else dict(GREEDY)
+        config = read_generation_config(self.settings.source)
+        unknown = config.update(
+            **self.settings.generation,
+            **sampling,
+            pad_token_id=self.settings.pad_token,
+            eos_token_id=None,
+            max_new_tokens=None,
+            max_length=max(self.settings.limits.sequence_length, length + 1),
+            dynamic=bool(device and device.is_dynamic),
+        )
+        for name, value in unknown.items():
+            setattr(config, name, value)
+        assert isinstance(config, GenerationConfig)
+        return config
+
+    def host_sampling(self) -> dict[str, Any]:
+        """Where the graph gives logits, the library's own sampler would divide by the temperature a second time, after
+        transformers has: so a processor of logits leaves one token possible, and the library takes the likeliest."""
+        if self.settings.on_device:
+            return {}
+        import torch
+        from transformers import LogitsProcessor, LogitsProcessorList
+
+        from neuronmodel_worker.engines.sampling import Sampler
+
+        rows = self.rows
+        for row in rows:
+            row.sampler = row.sampler or Sampler(row.sampling)
+
+        class Chosen(LogitsProcessor):  # type: ignore[misc]
+            def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
+                chosen = torch.full_like(scores, float("-inf"))
+                for number in range(scores.shape[0]):
+                    sampler = rows[min(number, len(rows) - 1)].sampler if number < len(rows) else None
+                    token = sampler.choose(scores[number].float()) if sampler else 0
+                    chosen[number, token] = 0.0
+                return chosen
+
+        return {"logits_processor": LogitsProcessorList([Chosen()])}
+
+
+def read_generation_config(source: Path) -> Any:
+    """The checkpoint's own, where it has one."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(source)
+    except (OSError, ValueError):
+        return GenerationConfig()

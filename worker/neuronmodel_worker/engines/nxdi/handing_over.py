@@ -1,0 +1,84 @@
+"""Where NxD Inference gets its weights from: our readers instead of its own files.
+
+Its `load_weights` is replaced, on one application or on the class of all, by one that takes the same keywords and ends
+where the library's does, in `traced_model.nxd_model.initialize`. Whatever else `load()` does stays the library's.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from neuronmodel_worker.engines import Ranks
+from neuronmodel_worker.engines.rank_tensors import TensorForm, as_torch, check_ranks
+from neuronmodel_worker.failures import ArtifactDamaged
+from neuronmodel_worker.plan import RANK_DTYPE
+
+if TYPE_CHECKING:
+    import torch
+
+Weights = Sequence[Mapping[str, "torch.Tensor"]]
+WeightsProvider = Callable[[int, int], Weights]
+"""Called with the first rank's number and how many ranks there are here; every rank's tensors by name."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a compiled model takes. `forms` None: tensors that NxD Inference made itself, of which nothing is known."""
+
+    directory: Path
+    ranks: range
+    forms: Mapping[str, TensorForm] | None
+    rank_tensors: tuple[str, ...] = ()
+    """Those that hold their rank's number."""
+
+    def check(self, ranks: Ranks) -> None:
+        """The library checks nothing of it. Raises ArtifactDamaged."""
+        if self.forms is None:
+            return
+        check_ranks(ranks, self.ranks, self.forms, self.directory)
+        for number, rank in zip(self.ranks, ranks, strict=True):
+            for name in self.rank_tensors:
+                if rank[name].dtype == RANK_DTYPE and (found := int(rank[name].data.flat[0])) != number:
+                    what = f"the tensors that came as rank {number} are those of rank {found}, by their {name}"
+                    raise ArtifactDamaged(self.directory, what)
+
+
+def checked_weights(ranks: Ranks, expected: Expected) -> WeightsProvider:
+    """Of tensors that are in memory, which PyTorch shares. Raises ArtifactDamaged when it is called."""
+
+    def provide(start: int, count: int) -> Weights:
+        if range(start, start + count) != expected.ranks:
+            what = f"it was compiled for ranks {_told(expected.ranks)}, and {_told(range(start, start + count))} load"
+            raise ArtifactDamaged(expected.directory, what)
+        expected.check(ranks)
+        return [{name: as_torch(tensor) for name, tensor in rank.items()} for rank in ranks]
+
+    return provide
+
+
+def install(application_or_class: Any, provider: WeightsProvider) -> None:
+    """On an instance of NeuronApplicationBase, or on that class for every instance to come."""
+
+    def load_weights(
+        self: Any, compiled_model_path: str, start_rank_id: int | None = None, local_ranks_size: int | None = None
+    ) -> None:
+        import torch
+
+        if self.traced_model is None:
+            raise RuntimeError("load_weights was called before the compiled model was loaded")
+        start = self.neuron_config.start_rank_id if start_rank_id is None else start_rank_id
+        count = self.neuron_config.local_ranks_size if local_ranks_size is None else local_ranks_size
+        weights = [dict(rank) for rank in provider(start, count)]
+        first = torch.tensor([start], dtype=torch.int32, device="cpu")
+        self.traced_model.nxd_model.initialize(weights, first)
+
+    if isinstance(application_or_class, type):
+        application_or_class.load_weights = load_weights  # type: ignore[attr-defined]
+    else:
+        application_or_class.load_weights = MethodType(load_weights, application_or_class)
+
+
+def _told(ranks: range) -> str:
+    return f"{ranks.start} to {ranks.stop - 1}"

@@ -1,0 +1,59 @@
+"""Which packages of the Neuron SDK are installed, from their metadata: nothing is imported for it."""
+
+from collections.abc import Mapping
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.util import find_spec
+
+from neuronmodel_worker.engines import NoEngine
+from neuronmodel_worker.engines.nxdi.failures import SdkPlaceholder
+
+# Distribution and module: what the compiled model depends on, and what it is loaded with.
+PACKAGES: Mapping[str, str] = {
+    "neuronx-cc": "neuronxcc",
+    "torch-neuronx": "torch_neuronx",
+    "neuronx-distributed": "neuronx_distributed",
+    "neuronx-distributed-inference": "neuronx_distributed_inference",
+}
+# Part of the version where it is there: it comes with torch-neuronx.
+OTHERS = ("libneuronxla",)
+
+IMAGE = "Set spec.worker.image to one that holds the Neuron SDK, or engine: CPU."
+
+
+def versions() -> dict[str, str]:
+    """Of every package of the SDK, by its name. Raises NoEngine and SdkPlaceholder."""
+    found = {name: each for name in (*PACKAGES, *OTHERS) if (each := _installed(name))}
+    missing = [name for name in PACKAGES if name not in found]
+    if len(missing) == len(PACKAGES):
+        raise NoEngine(f"This image has no Neuron engine. {IMAGE}")
+    for name, module in PACKAGES.items():
+        if name in found and _is_placeholder(found[name], module):
+            raise SdkPlaceholder(
+                f"The package {name} {found[name].version} is an empty placeholder: the public Python index has it "
+                f"under that name, and AWS's own index and images have the real one. {IMAGE}"
+            )
+    if missing:
+        raise NoEngine(f"This image has only a part of the Neuron SDK: {', '.join(missing)} are missing. {IMAGE}")
+    return {name: each.version for name, each in found.items()}
+
+
+def _installed(name: str) -> Distribution | None:
+    try:
+        return distribution(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _is_placeholder(found: Distribution, module: str) -> bool:
+    """Its module cannot be found, or it is a 0.0.x that installed nothing but its metadata."""
+    if find_spec(module) is None:
+        return True
+    files = [file for file in found.files or () if not file.parts[0].endswith((".dist-info", ".egg-info"))]
+    return found.version.startswith("0.0.") and not files
+
+
+def cannot_be_imported(error: Exception) -> NoEngine:
+    return NoEngine(
+        f"The image's Neuron SDK cannot be imported ({type(error).__name__}: {error}). Use AWS's image of one release, "
+        "unchanged."
+    )
