@@ -37,7 +37,7 @@ def admin_application(clock: StartClock, metrics: Metrics) -> web.Application:
         return web.json_response(clock.snapshot().to_json())
 
     async def exposition(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=await metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
     application = web.Application()
     application.add_routes(

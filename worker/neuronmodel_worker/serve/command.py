@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from neuronmodel_api.config import Server
 from neuronmodel_worker.engines import LoadedModel, Sampling
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.serve.admin import admin_server
@@ -27,6 +28,9 @@ def serve(job: Run) -> None:
         with job.clock.phase("LibrariesImported"):
             job.use_scratch()
             key = ApiKey(Path(job.config.api_key_file)) if job.config.api_key_file else None
+        if job.config.server is Server.VLLM:
+            _serve_by_vllm(job, metrics, key)
+            return
         tier, background = open_tier(job), Background()
         try:
             loading = Loading(job, background, tier)
@@ -38,6 +42,12 @@ def serve(job: Run) -> None:
             background.stop()
             if tier:
                 tier.close()
+
+
+def _serve_by_vllm(job: Run, metrics: Metrics, key: ApiKey | None) -> None:
+    from neuronmodel_worker.serve.vllm.command import serve_by_vllm
+
+    serve_by_vllm(job, metrics, key)
 
 
 def default_sampling(neuron_config: dict[str, Any]) -> Sampling:

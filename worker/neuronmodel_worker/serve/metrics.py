@@ -1,6 +1,6 @@
 """What Prometheus may ask a worker: the phases of its start, and the requests it answers."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -92,5 +92,9 @@ class Metrics:
             registry=self.registry,
         )
 
-    def exposition(self) -> bytes:
-        return generate_latest(self.registry)
+        self.beside: Callable[[], Awaitable[bytes]] | None = None
+        """What another server has to tell, in the same format."""
+
+    async def exposition(self) -> bytes:
+        own = generate_latest(self.registry)
+        return own + await self.beside() if self.beside else own

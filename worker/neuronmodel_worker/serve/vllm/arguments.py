@@ -1,0 +1,63 @@
+"""vLLM's command line for a graph that is compiled already.
+
+vLLM's Neuron plugin (0.2 to 0.5) makes NxD Inference's configuration from these arguments and
+`override_neuron_config`, and then, given compiled artifacts, takes the one that was compiled. So they say the same as
+the graph, or vLLM would plan batches and cache blocks that the graph has not.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from neuronmodel_api.config import WorkerConfig
+from neuronmodel_worker.engines.nxdi.for_vllm import batch_size, check_graph, sequence_length, uses_blocks
+
+HOST: Final = "127.0.0.1"
+
+
+def vllm_arguments(config: WorkerConfig, source: Path, port: int) -> list[str]:
+    """What follows `vllm`. Raises FlagsRefused."""
+    flags = config.neuron_config
+    check_graph(flags)
+    return [
+        "serve", str(source),
+        "--served-model-name", config.served_name or config.name,
+        "--host", HOST,
+        "--port", str(port),
+        "--tensor-parallel-size", str(flags.get("tp_degree", 1)),
+        "--max-model-len", str(sequence_length(flags)),
+        "--max-num-seqs", str(batch_size(flags)),
+        *_data_type(flags),
+        *_cache(flags),
+        "--additional-config", json.dumps(_additional(flags), sort_keys=True),
+        "--disable-uvicorn-access-log",
+    ]  # fmt: skip
+
+
+def _data_type(flags: Mapping[str, Any]) -> list[str]:
+    dtype = flags.get("torch_dtype")
+    return ["--dtype", str(dtype).removeprefix("torch.")] if dtype else []
+
+
+def _cache(flags: Mapping[str, Any]) -> list[str]:
+    """A contiguous cache is one block a sequence, as long as the model: the plugin sets that size itself, beyond what
+    `--block-size` takes. It adds an empty block to the override in both cases."""
+    if uses_blocks(flags):
+        caching = "--enable-prefix-caching" if flags.get("is_prefix_caching") else "--no-enable-prefix-caching"
+        blocks = ["--block-size", str(flags["pa_block_size"])]
+        return [caching, *blocks, "--num-gpu-blocks-override", str(flags["pa_num_blocks"] - 1)]
+    return ["--no-enable-prefix-caching", "--num-gpu-blocks-override", str(batch_size(flags))]
+
+
+def _additional(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Without `max_prompt_length` a prompt that is longer than the graph takes ends vLLM's engine, instead of being
+    refused; plugins that do not know it yet ignore it."""
+    override = {"on_device_sampling_config": None, **flags}
+    if uses_blocks(flags):
+        override["pa_num_blocks"] = flags["pa_num_blocks"] - 1
+    additional: dict[str, Any] = {"override_neuron_config": override}
+    context_length = int(flags.get("max_context_length", sequence_length(flags)))
+    if context_length != sequence_length(flags):
+        additional["max_prompt_length"] = context_length
+    return additional

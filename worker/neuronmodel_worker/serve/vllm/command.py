@@ -1,0 +1,246 @@
+"""A start with vLLM as the server: opens what was prepared, runs vLLM on it, stands in front of it until it is told to
+stop or vLLM ends."""
+
+import asyncio
+import http.client
+import itertools
+import logging
+import os
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from aiohttp import ClientError, ClientSession, ClientTimeout
+
+from neuronmodel_api.config import Engine, Seal
+from neuronmodel_api.report import State
+from neuronmodel_worker.engines import DevicesInUse, open_engine
+from neuronmodel_worker.engines.nxdi.compiled import read_compiled
+from neuronmodel_worker.engines.nxdi.failures import FlagsRefused, NeuronRuntimeFailed, classified, last_lines
+from neuronmodel_worker.engines.nxdi.settings import Purpose
+from neuronmodel_worker.engines.nxdi.view import make_view
+from neuronmodel_worker.failures import BadInput, WorkerFailure
+from neuronmodel_worker.lifecycle import Run
+from neuronmodel_worker.serve.background import Background
+from neuronmodel_worker.serve.front import Front
+from neuronmodel_worker.serve.keys import ApiKey
+from neuronmodel_worker.serve.loading import LONGEST_PAUSE_SECONDS, find_devices
+from neuronmodel_worker.serve.metrics import Metrics
+from neuronmodel_worker.serve.port import open_port, told_to_stop
+from neuronmodel_worker.serve.prepared import Prepared
+from neuronmodel_worker.serve.vllm.arguments import HOST, vllm_arguments
+from neuronmodel_worker.serve.vllm.environment import PLUGIN_GROUP, plugin_is_installed, vllm_environment
+from neuronmodel_worker.serve.vllm.instruction import Instruction
+from neuronmodel_worker.serve.vllm.process import Child, running, vllm_program
+from neuronmodel_worker.serve.vllm.proxy import Proxy, open_session
+from neuronmodel_worker.serve.vllm.relay import RelayReader
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS: Final = 0.02
+HEALTH_SECONDS: Final = 0.25
+"""Between questions whether it answers."""
+METRICS_SECONDS: Final = 5.0
+
+# The phases of a start that the worker sees itself; `handover` has the others.
+SERVER_IMPORTED: Final = "ServerImported"
+DEVICES_AWAITED: Final = "DevicesAwaited"
+DEVICE_LOADED: Final = "DeviceLoaded"
+
+
+class ServerEnded(WorkerFailure):
+    """vLLM ended, and what it said is no failure that is known by name."""
+
+    reason = "ServerEnded"
+
+
+class ServerNotHooked(BadInput):
+    """vLLM does not load the weights that were prepared."""
+
+    reason = "ServerNotHooked"
+
+
+def serve_by_vllm(job: Run, metrics: Metrics, key: ApiKey | None) -> None:
+    with tempfile.TemporaryDirectory(prefix="vllm-") as directory:
+        server = Server(job, Path(directory))
+        server.prepare()
+        metrics.beside = server.metrics
+        server.run(Front(metrics, key))
+
+
+@dataclass
+class Server:
+    """`directory` is this start's own, for what passes between the worker and the plugin."""
+
+    job: Run
+    directory: Path
+    port: int = field(default_factory=lambda: _free_port())
+    key: str = field(default_factory=secrets.token_hex)
+    """Of vLLM's own port: others in the pod are to come by ours."""
+    pause: Callable[[float], None] = time.sleep
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def prepare(self) -> None:
+        """Raises what `neuronmodel serve` raises for sources and sets, and a BadInput for what vLLM cannot serve."""
+        job = self.job
+        if job.config.engine is not Engine.NEURON or job.config.seal is Seal.BEHIND:
+            raise FlagsRefused("vLLM serves engine: Neuron, from shards that are sealed before. Remove server: VLLM.")
+        self._command = [vllm_program(), *vllm_arguments(job.config, job.source, self.port)]
+        if not plugin_is_installed():
+            raise ServerNotHooked(
+                f"The worker is not installed as a package in this image: its entry point {PLUGIN_GROUP} is missing, "
+                "by which vLLM finds it. Install it with pip."
+            )
+        prepared = Prepared(job, Background())
+        with job.clock.phase("SourceOpened"):
+            prepared.open()
+        engine = open_engine(job.config)
+        find_devices(job, engine)
+        with job.clock.phase("CompiledLoaded"):
+            sets = prepared.find(engine)
+            self._view = make_view(
+                Path(job.config.scratch_path),
+                read_compiled(sets.compiled.directory),
+                job.source,
+                Purpose.READ if sets.shards else Purpose.LOAD,
+                sets.shards_directory,
+            )
+
+    # A start.
+
+    def run(self, front: Front) -> None:
+        """Until it was told to stop. Where somebody holds the devices, vLLM is started again."""
+        began, since = time.monotonic(), self.job.clock.boundary
+        for attempt in itertools.count():
+            try:
+                self._run(front, attempt)
+            except DevicesInUse as held:
+                if self.job.clock.state is not State.RUNNING:
+                    raise
+                with self.job.clock.phase(DEVICES_AWAITED):
+                    self._wait(held, time.monotonic() - began, min(2.0**attempt, LONGEST_PAUSE_SECONDS))
+                self.job.clock.fold(since, DEVICES_AWAITED)
+            else:
+                return
+
+    def _run(self, front: Front, attempt: int) -> None:
+        relay = self.directory / f"relay-{attempt}.jsonl"
+        instruction = self.directory / f"instruction-{attempt}.json"
+        Instruction(config=self.job.config, relay=relay).write(instruction)
+        environment = vllm_environment(
+            os.environ,
+            view=self._view,
+            instruction=instruction,
+            key=self.key,
+            start_timeout_seconds=self.job.config.start_timeout_seconds,
+        )
+        with running(self._command, environment) as child:
+            self._await_ready(child, RelayReader(relay, self.job.clock))
+            asyncio.run(self._answer(front, child))
+
+    def _await_ready(self, child: Child, told: RelayReader) -> None:
+        """Raises DevicesInUse, and whatever else ended vLLM."""
+        told.begin(SERVER_IMPORTED)
+        try:
+            next_question = 0.0
+            while True:
+                told.read()
+                if child.exit_code is not None:
+                    told.read()
+                    raise ended(child, told)
+                if time.monotonic() >= next_question:
+                    if self._is_healthy():
+                        break
+                    next_question = time.monotonic() + HEALTH_SECONDS
+                time.sleep(POLL_SECONDS)
+            told.read()
+        finally:
+            told.end()
+        if DEVICE_LOADED not in told.begun:
+            raise ServerNotHooked(
+                "vLLM answers, and loaded its weights without the worker: which ones is not known. Check that its "
+                "Neuron plugin is one of 0.2 to 0.5, which load by NxD Inference."
+            )
+
+    def _is_healthy(self) -> bool:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=METRICS_SECONDS)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == http.client.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _wait(self, held: DevicesInUse, waited: float, pause: float) -> None:
+        """Raises DevicesInUse when they were waited for as long as a start may stand still."""
+        limit = self.job.config.start_timeout_seconds
+        if waited >= limit:
+            raise DevicesInUse(f"{held} They were waited for {waited:,.0f} s.") from held
+        log.warning("%s vLLM is started again in %d s.", held, pause := min(pause, limit - waited))
+        self.pause(pause)
+
+    # Answering.
+
+    async def _answer(self, front: Front, child: Child) -> None:
+        config, clock = self.job.config, self.job.clock
+        stop = told_to_stop()
+        async with open_session() as session:
+            application = Proxy(front, session, self.url, self.key).application()
+            async with open_port(front, application, config) as port:
+                clock.ready()
+                log.info("ready: vLLM answers on port %d", config.serving_port)
+                await _first_of(stop, child)
+                if child.exit_code is not None:
+                    raise ended(child)
+                clock.draining()
+                await port.drain(config.shutdown_seconds)
+
+    async def metrics(self) -> bytes:
+        """vLLM's own; nothing while it does not answer."""
+        with suppress(ClientError, TimeoutError):
+            async with (
+                ClientSession(timeout=ClientTimeout(total=METRICS_SECONDS)) as session,
+                session.get(f"{self.url}/metrics") as answer,
+            ):
+                return await answer.read() if answer.ok else b""
+        return b""
+
+
+def ended(child: Child, told: RelayReader | None = None) -> WorkerFailure:
+    """Why: what the plugin told, else what stands in its last lines."""
+    if told and told.failure:
+        return DevicesInUse(str(told.failure)) if told.failure.reason == DevicesInUse.reason else told.failure
+    said = f"{child.tail()}\n{told.error if told else ''}"
+    failure = classified(said)
+    if not isinstance(failure, NeuronRuntimeFailed) or (told and told.error):
+        return failure
+    return ServerEnded(f"vLLM ended {_how(child.exit_code)}. Its last lines: {last_lines(said)}")
+
+
+def _how(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "unseen"
+    return f"by signal {-exit_code}" if exit_code < 0 else f"with exit code {exit_code}"
+
+
+async def _first_of(stop: asyncio.Event, child: Child) -> None:
+    while not stop.is_set() and child.exit_code is None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), POLL_SECONDS * 5)
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        port: int = taken.getsockname()[1]
+        return port

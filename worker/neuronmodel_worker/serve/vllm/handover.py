@@ -1,0 +1,147 @@
+"""In vLLM's process: NxD Inference gets its weights from our readers, and the worker hears how far it is.
+
+vLLM's loader takes FileNotFoundError and ValueError for missing artifacts and compiles anew, for hours and over the
+compiled set. So nothing leaves these methods but RuntimeError, and `compile` itself is refused.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from neuronmodel_worker.engines import open_engine
+from neuronmodel_worker.engines.nxdi.compiled import read_compiled
+from neuronmodel_worker.engines.nxdi.handing_over import Weights, WeightsProvider, checked_weights, install
+from neuronmodel_worker.lifecycle import Run
+from neuronmodel_worker.serve.background import Background
+from neuronmodel_worker.serve.loading import open_tier
+from neuronmodel_worker.serve.prepared import Prepared, Sets
+from neuronmodel_worker.serve.vllm.instruction import Instruction
+from neuronmodel_worker.serve.vllm.relay import RelayClock, RelayWriter
+
+log = logging.getLogger(__name__)
+
+# The phases of a start with vLLM that the worker's own server does not have.
+GRAPH_LOADED: Final = "GraphLoaded"
+DEVICE_LOADED: Final = "DeviceLoaded"
+WARMED_UP: Final = "WarmedUp"
+SERVER_STARTED: Final = "ServerStarted"
+
+Method = Callable[..., Any]
+
+
+@dataclass
+class Handover:
+    writer: RelayWriter
+    clock: RelayClock
+    job: Run
+    background: Background
+
+    def install(self, application: type[Any]) -> None:
+        """On NxD Inference's class of all applications."""
+        of_library: Method = application.load_weights
+        wrapped: dict[str, Method] = {
+            "load": self._around_load(application.load),
+            "load_weights": self._around_load_weights(of_library),
+            "warmup": self._beginning(WARMED_UP, application.warmup),
+            "compile": self._refused(application.compile),
+        }
+        for name, method in wrapped.items():
+            setattr(application, name, method)
+
+    def _around_load(self, load: Method) -> Method:
+        @functools.wraps(load)
+        def loaded(*given: Any, **named: Any) -> Any:
+            with self._told():
+                self.clock.begin(GRAPH_LOADED)
+                result = load(*given, **named)
+            self.clock.begin(SERVER_STARTED)
+            self.background.begin(lambda: False)
+            return result
+
+        return loaded
+
+    def _around_load_weights(self, of_library: Method) -> Method:
+        @functools.wraps(of_library)
+        def load_weights(application: Any, *given: Any, **named: Any) -> None:
+            with self._told():
+                provide = self._weights()
+                if provide is None:
+                    with self.clock.phase(DEVICE_LOADED, unit="Steps"):
+                        of_library(application, *given, **named)
+                    return
+                install(application, provide)
+                try:
+                    application.load_weights(*given, **named)
+                finally:
+                    del application.load_weights  # it holds every rank's tensors
+
+        return load_weights
+
+    def _weights(self) -> WeightsProvider | None:
+        """None where NxD Inference is to get them by itself."""
+        prepared, sets = self._prepared()
+        ranks = prepared.ranks(sets)
+        if ranks is None:
+            return None
+        prepared.probe_scratch_later()
+        checked = checked_weights(ranks, read_compiled(sets.compiled.directory).expected)
+
+        def provide(start: int, count: int) -> Weights:
+            weights = checked(start, count)
+            self.clock.begin(DEVICE_LOADED, unit="Steps")
+            return weights
+
+        return provide
+
+    def _prepared(self) -> tuple[Prepared, Sets]:
+        """As the worker found it; it takes the time of reading headers again."""
+        prepared = Prepared(self.job, self.background, open_tier(self.job))
+        prepared.open()
+        return prepared, prepared.find(open_engine(self.job.config))
+
+    def _beginning(self, phase: str, method: Method) -> Method:
+        @functools.wraps(method)
+        def begun(*given: Any, **named: Any) -> Any:
+            self.clock.begin(phase)
+            return method(*given, **named)
+
+        return begun
+
+    def _refused(self, compiles: Method) -> Method:
+        @functools.wraps(compiles)
+        def refused(*_: Any, **__: Any) -> Any:
+            with self._told():
+                raise CompileRefused(
+                    "vLLM could not open the compiled model and would compile it anew, which a start never does. Its "
+                    "log says why it could not."
+                )
+
+        return refused
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except HandoverFailed:
+            raise
+        except Exception as error:
+            self.writer.failed(error)
+            raise HandoverFailed(f"{type(error).__name__}: {error}") from error
+
+
+class HandoverFailed(RuntimeError):
+    """Told already."""
+
+
+class CompileRefused(RuntimeError):
+    pass
+
+
+def make_handover(instruction: Instruction) -> Handover:
+    writer = RelayWriter(Path(instruction.relay))
+    clock = RelayClock(writer)
+    return Handover(writer, clock, Run(instruction.config, clock), Background())

@@ -1,0 +1,172 @@
+"""The serving port in front of vLLM: requests to /v1/ are passed on as they come, answers as they come back.
+
+Both ways bytes stay as they are; what an answer says of its tokens is read on the way, for the metrics.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector, web
+from multidict import CIMultiDict
+from yarl import URL
+
+from neuronmodel_worker.serve.front import ApiError, Front
+from neuronmodel_worker.serve.metrics import Metrics
+
+# Each a label of the metric of requests; the rest of vLLM's API shares the last.
+PATHS: Final = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/v1/models/{name:.+}", "/v1/{path:.+}")
+GENERATING: Final = ("/v1/completions", "/v1/chat/completions")
+MAX_ANSWER_BYTES: Final = 16 << 20
+"""Of an answer that is not streamed: a longer one is passed on, and its tokens are not counted."""
+
+# RFC 9110, section 7.6.1: of one connection, not of the request. The lengths of both are told anew.
+OF_ONE_CONNECTION: Final = frozenset(
+    {
+        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+NOT_PASSED_ON: Final = OF_ONE_CONNECTION | {"authorization", "host", "content-length", "accept-encoding", "expect"}
+
+
+def open_session() -> ClientSession:
+    """Answers may take any time. A connection is used once: vLLM closes idle ones when it likes to."""
+    return ClientSession(
+        connector=TCPConnector(limit=0, force_close=True),
+        timeout=ClientTimeout(total=None, sock_connect=10),
+        auto_decompress=False,
+    )
+
+
+@dataclass
+class Proxy:
+    """`url` is vLLM's, `key` what it asks of those who come by its own port."""
+
+    front: Front
+    session: ClientSession
+    url: str
+    key: str
+
+    def application(self) -> web.Application:
+        application = self.front.application()
+        for path in PATHS:
+            application.router.add_route("*", path, self.pass_on)
+        return application
+
+    async def pass_on(self, request: web.Request) -> web.StreamResponse:
+        began = time.monotonic()
+        headers = _kept(request.headers, NOT_PASSED_ON)
+        headers.update({"Authorization": f"Bearer {self.key}", "Accept-Encoding": "identity"})
+        url = URL(f"{self.url}{request.raw_path}", encoded=True)
+        body = await request.read()
+        try:
+            async with self.session.request(
+                request.method, url, data=body or None, headers=headers, allow_redirects=False
+            ) as answer:
+                return await self._pass_back(request, answer, began)
+        except ClientError as error:
+            message = f"vLLM does not answer: {error}. It may be ending; try again."
+            raise ApiError(502, message, "server_error", "server_unavailable") from error
+
+    async def _pass_back(self, request: web.Request, answer: ClientResponse, began: float) -> web.StreamResponse:
+        headers = _kept(answer.headers, OF_ONE_CONNECTION)
+        response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
+        self.front.close_if_draining(response)
+        await response.prepare(request)
+        counted = Counted(answer.content_type, began)
+        try:
+            async for piece in answer.content.iter_any():
+                counted.saw(piece)
+                await response.write(piece)
+        except ClientError:
+            _break_off(request)
+            return response
+        if answer.ok and request.path in GENERATING:
+            counted.count(self.front.metrics)
+        await response.write_eof()
+        return response
+
+
+def _kept(headers: Mapping[str, str], without: frozenset[str]) -> CIMultiDict[str]:
+    """A header may come several times."""
+    named = {name.strip().lower() for name in headers.get("Connection", "").split(",")}
+    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in without | named)
+
+
+def _break_off(request: web.Request) -> None:
+    """vLLM ended amid its answer: the client is to see that, and not an answer that looks whole."""
+    if request.transport:
+        request.transport.abort()
+
+
+@dataclass
+class Counted:
+    """What an answer tells of its tokens: a whole one does, a streamed one where the client asked for usage."""
+
+    content_type: str
+    began: float
+    """When the request came."""
+    first_token: float | None = None
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    _held: bytearray = field(default_factory=bytearray)
+
+    def saw(self, piece: bytes) -> None:
+        if len(self._held) <= MAX_ANSWER_BYTES:
+            self._held += piece
+        while self._is_streamed and b"\n" in self._held:
+            line, _, self._held = self._held.partition(b"\n")
+            self._saw_line(bytes(line))
+
+    @property
+    def _is_streamed(self) -> bool:
+        return self.content_type == "text/event-stream"
+
+    def _saw_line(self, line: bytes) -> None:
+        data = line.removeprefix(b"data:").strip()
+        if not line.startswith(b"data:") or not data.startswith(b"{"):
+            return
+        if self.first_token is not None and b'"usage"' not in data:
+            return
+        event = _object(data)
+        self._take_usage(event)
+        if self.first_token is None and _says_something(event):
+            self.first_token = time.monotonic()
+
+    def _take_usage(self, answer: Mapping[str, Any]) -> None:
+        if isinstance(usage := answer.get("usage"), dict):
+            self.usage = usage
+
+    def count(self, metrics: Metrics) -> None:
+        """The answer is whole."""
+        if self.content_type == "application/json":
+            self._take_usage(_object(bytes(self._held)))
+        metrics.prompt_tokens.inc(_tokens(self.usage, "prompt_tokens"))
+        metrics.generated_tokens.inc(_tokens(self.usage, "completion_tokens"))
+        metrics.answer_seconds.observe(time.monotonic() - self.began)
+        if self.first_token is not None:
+            metrics.first_token_seconds.observe(self.first_token - self.began)
+
+
+def _object(data: bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _says_something(event: Mapping[str, Any]) -> bool:
+    """A chat's first event has the speaker alone."""
+    for choice in event.get("choices") or ():
+        delta = choice.get("delta") or {}
+        if choice.get("text") or any(delta.get(name) for name in ("content", "reasoning_content", "tool_calls")):
+            return True
+    return False
+
+
+def _tokens(usage: Mapping[str, Any], name: str) -> int:
+    count = usage.get(name)
+    return count if isinstance(count, int) and count > 0 else 0

@@ -1,0 +1,33 @@
+"""The entry point in group `vllm.general_plugins`, which vLLM calls in each of its processes, some of them twice.
+
+Nothing but Python's own modules is imported before the process in which NxD Inference loads a model imports that. Where
+vLLM was not started by a worker of ours, nothing happens at all.
+"""
+
+import os
+from pathlib import Path
+from types import ModuleType
+
+from neuronmodel_worker.serve.vllm.environment import ENV_INSTRUCTION
+
+APPLICATIONS = "neuronx_distributed_inference.models.application_base"
+
+_registered = False
+
+
+def register() -> None:
+    global _registered
+    if _registered or not os.environ.get(ENV_INSTRUCTION):
+        return
+    _registered = True
+    from neuronmodel_worker.serve.vllm.imports import when_imported
+
+    when_imported(APPLICATIONS, _take_over)
+
+
+def _take_over(module: ModuleType) -> None:
+    from neuronmodel_worker.serve.vllm.handover import make_handover
+    from neuronmodel_worker.serve.vllm.instruction import read_instruction
+
+    instruction = read_instruction(Path(os.environ[ENV_INSTRUCTION]))
+    make_handover(instruction).install(module.NeuronApplicationBase)
