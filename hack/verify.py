@@ -18,6 +18,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 BIN = PROJECT / ".venv" / "bin"
 CLUSTER = (sys.executable, "-m", "hack.cluster")
+IMAGES = ("operator", "worker", "worker-neuron")
 CANNOT_RUN_HERE = 3
 """What `hack.cluster` exits with on a machine that cannot run a cluster."""
 
@@ -58,7 +59,7 @@ def _cluster() -> Iterator["_Ready"]:
     was_up = status.returncode == 0
     with tempfile.NamedTemporaryFile("w+", prefix="neuronmodel-cluster-", suffix=".log", delete=False) as log:
         setup = subprocess.Popen(
-            ["bash", "-c", '"$@" up && "$@" images', "setup", *CLUSTER],
+            ["bash", "-c", f'"$@" up && "$@" images {" ".join(IMAGES)}', "setup", *CLUSTER],
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             stdout=log,

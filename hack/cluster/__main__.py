@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         lambda options: _images(options.names),
         work="images",
     )
-    build.add_argument("names", nargs="*", metavar="operator|worker", help="both without a name")
+    build.add_argument(
+        "names", nargs="*", metavar="|".join(images.DOCKERFILES), help="operator and worker without a name"
+    )
     add("model", "prepare the small language model that demo and tests serve", lambda _: ensure_model(), work="model")
     add("recycle", "make volumes whose claim is gone claimable again", lambda _: recycle_volumes())
     return parser

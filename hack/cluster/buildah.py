@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from . import lending
@@ -14,7 +15,7 @@ BASE = "docker.io/library/debian:trixie-slim"
 
 def ensure_base() -> None:
     """Debian's minimal system, made by debootstrap once: nothing is pulled from a registry of images."""
-    if succeeds([*_command("inspect"), "--type=image", BASE]):
+    if holds(BASE):
         return
     with step("making the base image debian:trixie-slim (about a minute)"), _temporary() as folder:
         root = Path(folder, "root")
@@ -27,11 +28,16 @@ def ensure_base() -> None:
         _commit(archive)
 
 
-def build(dockerfile: Path, reference: str, log: Path) -> None:
+def holds(reference: str) -> bool:
+    return succeeds([*_command("inspect"), "--type=image", reference])
+
+
+def build(dockerfile: Path, reference: str, log: Path, arguments: Mapping[str, str]) -> None:
     """An ordinary build; lent to it: the machine's certificates and how it reaches package indexes."""
     with _temporary() as folder:
         volumes = [f"--volume={volume}" for volume in lending.volumes(Path(folder))]
         options = ["--pull=never", "--layers", "--isolation=chroot", f"--file={dockerfile}", f"--tag={reference}"]
+        options += [f"--build-arg={name}={value}" for name, value in arguments.items()]
         run([*_command("bud"), *options, *volumes, PROJECT], log=log)
 
 

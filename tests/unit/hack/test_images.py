@@ -74,3 +74,22 @@ def test_the_pause_image_is_an_archive_whose_digest_is_right(tmp_path: Path) -> 
     assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(files['layer.tar']).hexdigest()}"]
     with tarfile.open(fileobj=io.BytesIO(files["layer.tar"])) as layer:
         assert layer.getmember("pause").mode == 0o755
+
+
+def test_an_image_is_built_anew_when_its_base_changes(dockerfile: Path, tmp_path: Path) -> None:
+    base = tmp_path / "Dockerfile.base"
+    base.write_text("FROM scratch\n")
+    before = images.tag(dockerfile, base)
+    base.write_text("FROM scratch\nENV ONE=1\n")
+    assert images.tag(dockerfile, base) != before
+
+
+def test_no_image_takes_the_neuron_sdk_or_its_frameworks_from_a_package_index() -> None:
+    theirs = ("torch", "numpy", "transformers", "tokenizers", "safetensors", "neuronx", "libneuron", "vllm")
+    lock = (images.PROJECT / "hack/locks/worker-neuron.txt").read_text().splitlines()
+    named = [line for line in lock if "==" in line]
+    assert named
+    assert [line for line in named if line.startswith(theirs)] == []
+    locks = "".join(path.read_text() for path in (images.PROJECT / "hack/locks").iterdir())
+    assert "neuronx" not in locks
+    assert "libneuron" not in locks
