@@ -4,6 +4,7 @@ No layout is known here, so nothing is known of tensors' names and shapes. Sizes
 whatever might change a byte: one that says too much costs a rebuild, one that says too little the wrong weights.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +22,10 @@ from neuronmodel_worker.plan import Read
 
 PADDING: Final = 1.05
 """For zeros that fill tensors up, tensors of the library's own, and headers. Llama 3.1 405B at degree 64 has 871 GB in
-AWS's guide, and 872 GB before this factor here."""
+AWS's guide, and 871 GB here before this factor."""
+
+DECLARED_FLOAT32: Final = re.compile(r"lm_head|experts|gate\.weight|norm")
+"""Parameters that NxD Inference's models declare in float32, in some family at least."""
 
 STRATEGY: Final = names_of("save_sharded_checkpoint skip_sharding skip_warmup start_rank_id local_ranks_size")
 """What says when and for which ranks shards are made; the ranks are told by themselves."""
@@ -87,7 +91,7 @@ class NativePlan:
         values of fewer heads than ranks, of which every rank has a head, and attention that is computed with context or
         data parallelism, of which it has as much more; all in the type that is asked for, and PADDING."""
         model = _Attention(self.checkpoint.config, self.neuron_config, self.tp_degree)
-        total = sum(ceil(self._bytes_in_use(source) * model.share(name, source)) for name, source in self._tensors())
+        total = sum(ceil(self._bytes_in_use(name, each) * model.share(name, each)) for name, each in self._tensors())
         return ceil(total * PADDING)
 
     @property
@@ -99,10 +103,15 @@ class NativePlan:
         if self.checkpoint.config.get("tie_word_embeddings"):
             yield from (each for each in self.checkpoint.tensors.items() if each[0].endswith("embed_tokens.weight"))
 
-    def _bytes_in_use(self, source: TensorSource) -> int:
-        bits = DTYPE_BITS[self._dtype] if source.dtype in FLOATING else DTYPE_BITS[source.dtype]
+    def _bytes_in_use(self, name: str, source: TensorSource) -> int:
         rows, columns = as_matrix(source.shape)
-        return rows * columns * bits // 8
+        return rows * columns * DTYPE_BITS[self._dtype_of(name, source)] // 8
+
+    def _dtype_of(self, name: str, source: TensorSource) -> str:
+        if source.dtype not in FLOATING:
+            return source.dtype
+        as_declared = self.neuron_config.get("cast_type") == "as-declared"
+        return "F32" if as_declared and (len(source.shape) < 2 or DECLARED_FLOAT32.search(name)) else self._dtype
 
     @property
     def _dtype(self) -> str:
