@@ -274,7 +274,7 @@ def test_no_start_reads_with_more_threads() -> None:
 
 
 NEEDED = Sizing(
-    host_memory_bytes=100 * GIB, scratch_bytes=GIB, copy_bytes=GIB, rank_bytes=3 * GIB, core_bytes=4 * GIB,
+    host_memory_bytes=100 * GIB, scratch_bytes=2 * GIB, copy_bytes=1 << 50, rank_bytes=3 * GIB, core_bytes=4 * GIB,
     cache_bytes=GIB // 2, reserve_bytes=GIB // 2,
 )  # fmt: skip
 JUST = Machine("just", 1, 4, 8 * GIB, "trn2", (2,), 100 * GIB, 2 * GIB)
@@ -301,7 +301,7 @@ def test_what_just_does_not_fit_is_told(sizing: Sizing, machine: Machine, ranks:
 
 
 def test_a_volume_that_is_not_the_nodes_needs_no_nvme() -> None:
-    assert misfits(NEEDED, config_of({}), 2, replace(JUST, nvme_bytes=1)) == ()
+    assert misfits(NEEDED, config_of({}, scratch_on_node=False), 2, replace(JUST, nvme_bytes=1)) == ()
 
 
 def test_what_a_machine_has_and_nobody_knows_refuses_nothing() -> None:

@@ -64,7 +64,8 @@ class Needs:
         disk = {strategy: sizing.scratch_bytes + sizing.copy_bytes for strategy, sizing in self.sizings.items()}
         there = (self.machine.memory_bytes, self.machine.nvme_bytes) if self.machine else (None, None)
         yield "host memory", _for_each(memory, there[0])
-        yield "local disk", f"to keep a copy of what is loaded: {_for_each(disk, there[1])}"
+        least = in_units(self.sizings[STRATEGIES[0]].scratch_bytes)
+        yield "local disk", f"{least}; to keep a copy of what is loaded, {_for_each(disk, there[1])}"
 
     def _described_machine(self) -> str:
         machine, each = self.machine, logical_core_config(self.config)

@@ -63,11 +63,11 @@ def _cores(config: WorkerConfig, ranks: int, machine: Machine) -> str | None:
 
 
 def _memory(sizing: Sizing, config: WorkerConfig, machine: Machine) -> tuple[str | None, ...]:
+    """And disk, without copies: where there is no room for one, a start does without."""
     if sizing.estimated:
         return ()
     core, needed = sizing.core_bytes, core_needs(sizing)
-    host, nvme = machine.memory_bytes, machine.nvme_bytes
-    scratch = sizing.scratch_bytes + sizing.copy_bytes
+    host, nvme, scratch = machine.memory_bytes, machine.nvme_bytes, sizing.scratch_bytes
     return (
         f"A rank takes {in_units(needed)} of device memory ({described_core(sizing)}), and a logical core has "
         f"{in_gib(core)}."
