@@ -40,6 +40,9 @@ class NeuronModelBuilder:
     def with_seal(self, seal: str) -> "NeuronModelBuilder":
         return self.with_field("spec.sharding.seal", seal)
 
+    def with_weights(self, weights: str) -> "NeuronModelBuilder":
+        return self.with_field("spec.sharding.weights", weights)
+
     def with_source_claim(self, claim: str, path: str = "") -> "NeuronModelBuilder":
         member = {"claimName": claim, **({"path": path} if path else {})}
         return self.with_field("spec.model.source", {"persistentVolumeClaim": member})

@@ -107,8 +107,9 @@ class WorkerConfig(Tolerant):
     """Whether the scratch volume keeps copies of what is loaded: only one that the spec names is big enough."""
     scratch_limit_bytes: int | None = None
     """What a pod may write to its scratch volume before it is evicted; None: as much as fits."""
-    scratch_on_node: bool = False
-    """Whether the scratch volume is the node's own disk, an emptyDir or a folder of it: the machine's NVMe, then."""
+    scratch_on_node: bool = True
+    """Prepare only: whether the scratch volume is the node's own disk, an emptyDir or a folder of it: the machine's
+    NVMe, then."""
     compiled_key: str | None = None
     """Serve only: what prepare returned."""
     shards_key: str | None = None

@@ -77,6 +77,7 @@ ARTIFACTS_MOUNT: Final = "/artifacts"
 SCRATCH_MOUNT: Final = "/scratch"
 API_KEY_MOUNT: Final = "/run/secrets/neuronmodel"
 API_KEY_FILE: Final = f"{API_KEY_MOUNT}/api-key"
+SHARED_MEMORY_MOUNT: Final = "/dev/shm"  # noqa: S108
 TERMINATION_LOG: Final = "/dev/termination-log"
 USER_ID: Final = 65532
 

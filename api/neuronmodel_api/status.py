@@ -100,6 +100,7 @@ class SizingStatus(Tolerant):
     cache_bytes: int
     reserve_bytes: int
     core_bytes: int | None = None
+    estimated: bool = False
 
 
 class WorkerProgress(Tolerant):

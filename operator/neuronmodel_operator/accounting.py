@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from neuronmodel_api.report import MAX_NOTES, Report, Stage
-from neuronmodel_api.status import CacheResult, Cause, Disk, Outcome, Start, StartPhase
+from neuronmodel_api.status import CacheResult, Cause, DevicesStatus, Disk, Outcome, Start, StartPhase
 from neuronmodel_operator.annotations import Change
 from neuronmodel_operator.boundaries import (
     ANNOUNCED,
@@ -156,6 +156,7 @@ class Account:
                 "total_milliseconds": offset(start.started_at, end),
                 "phases": phases(start.started_at, spans, end),
                 "disk": self._disk(start, pod),
+                "devices": self._devices(start, pod),
                 "notes": self._notes(start, pod),
             }
         )
@@ -214,6 +215,7 @@ class Account:
             "tier": (report.tier if report else None) or start.tier,
             "source_content": (loads.result.source_content if loads else None) or start.source_content,
             "disk": self._disk(start, pod),
+            "devices": self._devices(start, pod),
             "notes": self._notes(start, pod),
         }
 
@@ -222,6 +224,19 @@ class Account:
         for rates in (report.disk for report in self._reports(start, pod) if report.disk):
             disk |= {name: rate for name, rate in rates.model_dump().items() if rate}
         return Disk(**disk) if any(disk.values()) else None
+
+    def _devices(self, start: Start, pod: PodView | None) -> DevicesStatus | None:
+        report = self.s.report(pod) if pod else None
+        if report is None or report.devices is None:
+            return start.devices
+        found = report.devices
+        return DevicesStatus(
+            count=found.count,
+            cores=found.cores,
+            logical_neuron_core_config=found.logical_core_config,
+            driver_version=found.driver,
+            versions=found.versions,
+        )
 
     def _notes(self, start: Start, pod: PodView | None) -> tuple[str, ...]:
         return merged_notes(start.notes, self._reports(start, pod))

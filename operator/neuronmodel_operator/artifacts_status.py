@@ -1,10 +1,11 @@
-"""`status.strategy` and `status.artifacts`: what is in force, why, and what of it is on the volume."""
+"""`status.strategy`, `status.artifacts` and `status.sizing`: what is in force, why, what of it is on the volume, and
+what a start of it needs."""
 
 from typing import Final
 
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.report import Choice, Report, Sealing, SealingState
-from neuronmodel_api.status import ArtifactsStatus, CacheResult, ChoiceInputs, StrategyStatus
+from neuronmodel_api.status import ArtifactsStatus, CacheResult, ChoiceInputs, SizingStatus, StrategyStatus
 from neuronmodel_operator.situation import NOT_SPECIFIED, Situation
 
 _KEPT: Final = (
@@ -50,6 +51,12 @@ def artifacts_status(s: Situation) -> ArtifactsStatus:
         bytes=result.bytes,
         sealing=_sealing(s, result.shards_key),
     )
+
+
+def sizing_status(s: Situation) -> SizingStatus | None:
+    prepared = s.prepared or s.in_force
+    sizing = prepared.result.sizing if prepared else None
+    return SizingStatus.model_validate(sizing.model_dump()) if sizing else None
 
 
 def sealings(s: Situation) -> tuple[Sealing, ...]:

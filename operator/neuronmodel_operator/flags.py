@@ -1,15 +1,10 @@
 """`spec.compile` and `spec.parallelism` as NxD Inference's NeuronConfig fields, by its names."""
 
-import math
 from typing import Any, Final
 
 from neuronmodel_api.config import Engine
-from neuronmodel_api.spec import NeuronModelSpec, OnDeviceSampling, Parallelism
-
-DEFAULT_LOGICAL_CORE_CONFIG: Final = 2
-"""trn2's own."""
-PHYSICAL_CORES_PER_DEVICE: Final = 8
-"""Of a trn2 device; `logicalNeuronCoreConfig` of them make one logical core, and a rank has one logical core."""
+from neuronmodel_api.spec import NeuronModelSpec, OnDeviceSampling
+from neuronmodel_operator.machine import logical_core_config
 
 _COMPILE_FIELDS: Final = {
     "torch_dtype": "torch_dtype",
@@ -34,16 +29,6 @@ _SAMPLING_FIELDS: Final = {
 _SAMPLING_DECIMALS: Final = ("top_p", "temperature")
 
 
-def logical_core_config(parallelism: Parallelism) -> int:
-    return parallelism.logical_neuron_core_config or DEFAULT_LOGICAL_CORE_CONFIG
-
-
-def num_devices(parallelism: Parallelism) -> int:
-    """Whole `aws.amazon.com/neuron` devices: a node counts cores in more than one way, devices in one."""
-    ranks_per_device = PHYSICAL_CORES_PER_DEVICE // logical_core_config(parallelism)
-    return math.ceil(parallelism.num_local_ranks / ranks_per_device)
-
-
 def neuron_config(spec: NeuronModelSpec) -> dict[str, Any]:
     """Only what the spec gives: the library's own defaults are its business. The strategy's fields
     (`save_sharded_checkpoint`, `skip_sharding`) are left to the worker, which knows the strategy."""
@@ -58,7 +43,7 @@ def neuron_config(spec: NeuronModelSpec) -> dict[str, Any]:
         "local_ranks_size": spec.parallelism.num_local_ranks,
     }
     if spec.engine is Engine.NEURON:
-        fields["logical_nc_config"] = logical_core_config(spec.parallelism)
+        fields["logical_nc_config"] = logical_core_config(spec)
     return fields
 
 

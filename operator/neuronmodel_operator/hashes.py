@@ -5,7 +5,8 @@ import hashlib
 import json
 from typing import Any
 
-from neuronmodel_api.config import Seal, Strategy
+from neuronmodel_api import names
+from neuronmodel_api.config import Seal, Server, Strategy, Weights
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_operator.annotations import Prepared
 
@@ -23,17 +24,24 @@ def digest(value: object) -> str:
     return hashlib.sha256(encoded).hexdigest()[:16]
 
 
-def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str) -> str:
-    """Over everything that `prepare`'s result depends on: what it reads, what it builds, where to. Images, resources
-    and placement change neither and rerun no finished Job; nor does what `prepare` is told for one run alone (history,
-    keys in use, how closely it looks). `strategy` is what is asked for, Auto too."""
+def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str, instance_type: str) -> str:
+    """Over everything that `prepare`'s result depends on: what it reads, what it builds, where to, and what it has to
+    fit: the machine and the server. Images, resources and placement beside the instance type change nothing of it and
+    rerun no finished Job; nor does what `prepare` is told for one run alone (history, keys in use, how closely it
+    looks). `strategy` is what is asked for, Auto too."""
     inputs: dict[str, Any] = spec.model_dump(
         mode="json",
         exclude_defaults=True,
         include={"model": {"source", "type"}, "engine": True, "parallelism": True, "compile": True},
     )
-    seal = {"seal": Seal.BEHIND} if seal_asked(spec, strategy) is Seal.BEHIND else {}
-    return digest(inputs | {"strategy": strategy, "claim": claim} | seal)
+    unusual = {
+        "seal": seal_asked(spec, strategy) is Seal.BEHIND and Seal.BEHIND,
+        "weights": spec.sharding.weights is Weights.NATIVE and Weights.NATIVE,
+        "server": spec.serving.server is Server.VLLM and Server.VLLM,
+        "instanceType": instance_type != names.DEFAULT_INSTANCE_TYPE and instance_type,
+    }
+    inputs |= {name: value for name, value in unusual.items() if value}
+    return digest(inputs | {"strategy": strategy, "claim": claim})
 
 
 def seal_asked(spec: NeuronModelSpec, strategy: Strategy) -> Seal:

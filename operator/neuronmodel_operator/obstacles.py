@@ -1,5 +1,6 @@
 """What has to be put right before a pod can be made at all."""
 
+from neuronmodel_operator import machine
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.troubles import Trouble
 
@@ -46,8 +47,21 @@ def image_obstacle(s: Situation) -> Trouble | None:
     )
 
 
+def machine_obstacle(s: Situation) -> Trouble | None:
+    known, asked = machine.machine(s.spec), machine.logical_core_config(s.spec)
+    if known is None or asked in known.logical_core_configs:
+        return None
+    possible = " or ".join(str(size) for size in known.logical_core_configs)
+    return Trouble(
+        "DoesNotFit",
+        f"spec.parallelism.logicalNeuronCoreConfig is {asked}, and a {known.name} makes logical NeuronCores of "
+        f"{possible} physical ones alone. Set it to {possible}, or name another instance type in "
+        "spec.worker.nodeSelector.",
+    )
+
+
 def placement_obstacle(s: Situation) -> Trouble | None:
-    return scratch_obstacle(s) or image_obstacle(s)
+    return scratch_obstacle(s) or image_obstacle(s) or machine_obstacle(s)
 
 
 def obstacle(s: Situation) -> Trouble | None:

@@ -116,6 +116,14 @@ REASONS: Final[dict[str, Reason]] = {
         "The model does not fit the instance type of the node selector; the message has both figures.",
         "Use a larger instance type, another `spec.parallelism`, shorter sequences or smaller batches.",
     ),
+    "PartialRanks": Reason(
+        "A part of the ranks was prepared, and a model answers with all of them.",
+        "Remove `startRank` and `localRanks` from `spec.parallelism`.",
+    ),
+    "ShardsUnexpected": Reason(
+        "NxD Inference sharded the model without a complaint and left other files than the ranks'.",
+        "Read the log of `prepare`; check the flags that name ranks.",
+    ),
     "SdkPlaceholder": Reason(
         "What the image has under the name of a Neuron package is an empty placeholder, not the Neuron SDK.",
         "Use an image that is made from AWS's Neuron images.",
@@ -178,6 +186,14 @@ REASONS: Final[dict[str, Reason]] = {
         "Read its log; delete the pod to start over, or raise the limit.",
     ),
     "NoEngine": Reason("The image lacks the engine of `spec.engine`.", "Use an image that has it."),
+    "ServerEnded": Reason(
+        "vLLM ended by itself; the message has its last lines.",
+        "Read the worker's log; check `spec.compile` against what this version of vLLM takes.",
+    ),
+    "ServerNotHooked": Reason(
+        "vLLM would load other weights than those that were prepared, and was stopped.",
+        "Use an image whose vLLM has the Neuron plugin and the worker's own package.",
+    ),
     # The devices.
     "NoNeuronDevice": Reason(
         "The pod sees no Neuron device, or fewer than its ranks need.",
@@ -188,7 +204,7 @@ REASONS: Final[dict[str, Reason]] = {
         "Find out what runs on the node's devices; a pod that ends lets go of them within a minute.",
     ),
     "LogicalCoreMismatch": Reason(
-        "The logical NeuronCores are of another size than the model was compiled for, or than the machine can make.",
+        "The logical NeuronCores of the pod are of another size than the model was compiled for.",
         "Set `spec.parallelism.logicalNeuronCoreConfig` to what the message says.",
     ),
     "DeviceMemoryExhausted": Reason(

@@ -18,7 +18,7 @@ from neuronmodel_api.status import (
 from neuronmodel_operator import hashes
 from neuronmodel_operator.accounting import account
 from neuronmodel_operator.annotations import Change
-from neuronmodel_operator.artifacts_status import artifacts_status, is_sealing, strategy_status
+from neuronmodel_operator.artifacts_status import artifacts_status, is_sealing, sizing_status, strategy_status
 from neuronmodel_operator.changes import change_in_force
 from neuronmodel_operator.deletion import finalizer_wanted, going
 from neuronmodel_operator.manifests import metadata
@@ -129,6 +129,7 @@ def _status(s: Situation, verdicts: dict[ConditionType, Verdict]) -> NeuronModel
         conditions=_conditions(s, verdicts),
         strategy=strategy_status(s),
         artifacts=artifacts_status(s),
+        sizing=sizing_status(s),
         endpoint=endpoint(s.model),
         image=wanted.template.image if wanted else s.image,
         replicas=len(s.current_pods),

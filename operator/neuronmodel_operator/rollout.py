@@ -47,9 +47,8 @@ def rollout(s: Situation) -> Rollout | None:
         return fresh or (kept and replace(kept, replicas=min(kept.replicas, _existing_replicas(s))))
     if fresh.spec_hash == kept.spec_hash:
         return fresh if _takes_up(s) else kept
-    if fresh.template.hash == kept.template.hash:
-        return _quiet(fresh, kept)
-    return fresh
+    unchanged = _as_patient(s, kept)
+    return _quiet(unchanged, kept) if unchanged and unchanged.template.hash == kept.template.hash else fresh
 
 
 def manifest(s: Situation, wanted: Rollout) -> Manifest:
@@ -67,24 +66,32 @@ def manifest(s: Situation, wanted: Rollout) -> Manifest:
 
 def pending_update(s: Situation) -> Template | None:
     """What would be rendered now, if that differs from what is in force and is held back."""
-    wanted, fresh = rollout(s), _fresh(s)
-    if wanted is None or fresh is None or not wanted.is_kept or fresh.spec_hash != wanted.spec_hash:
+    wanted = rollout(s)
+    fresh = _as_patient(s, wanted) if wanted and wanted.is_kept else None
+    if wanted is None or fresh is None or fresh.spec_hash != wanted.spec_hash:
         return None
     return fresh.template if fresh.template.hash != wanted.template.hash else None
 
 
-def _fresh(s: Situation) -> Rollout | None:
+def _as_patient(s: Situation, kept: Rollout) -> Rollout | None:
+    """Fresh, but for how long devices are waited for: a worker keeps what it was told, as a change restarts nothing."""
+    return _fresh(s, kept.template.config.start_timeout_seconds)
+
+
+def _fresh(s: Situation, start_timeout_seconds: int | None = None) -> Rollout | None:
     """As this operator renders what the spec asks for; None while that isn't prepared or can't be placed."""
     if s.prepared is None or s.image is None or obstacle(s):
         return None
+    timeout = s.spec.serving.start_timeout_seconds if start_timeout_seconds is None else start_timeout_seconds
     pod = WorkerPod(
         model=s.model,
         component=names.COMPONENT_SERVE,
         image=s.image,
         artifacts_claim=s.artifacts_claim,
-        config=serve_config(s.model, s.strategy, s.prepared.result),
+        config=serve_config(s.model, s.strategy, s.prepared.result, timeout),
         # A result that was built anew under the same keys still has to reach a worker that gave up on the old one.
         annotations={names.ANNOTATION_ATTEMPT: str(s.prepared.attempt)} | _restart(s),
+        sizing=s.prepared.result.sizing,
     )
     return Rollout(
         template=render(pod),

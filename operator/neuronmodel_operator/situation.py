@@ -11,8 +11,9 @@ from neuronmodel_api.config import Seal, Strategy
 from neuronmodel_api.report import Report
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import NeuronModelStatus
-from neuronmodel_operator import hashes
+from neuronmodel_operator import hashes, machine
 from neuronmodel_operator.annotations import SPEC_HASH, Prepared
+from neuronmodel_operator.manifests.deployment import stored
 from neuronmodel_operator.observed import Claim, Model, Observed, Refusal
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.views import Child, Ended, EventView, JobView, PodView
@@ -71,7 +72,7 @@ class Situation:
         told = self.status.strategy
         if told and told.reason != NOT_SPECIFIED:
             return False
-        former = hashes.inputs_hash(self.spec, Strategy.SHARD_ON_COMPILE, self.artifacts_claim)
+        former = self._hash_of_inputs(Strategy.SHARD_ON_COMPILE)
         in_force = self.in_force is not None and self.in_force.inputs_hash == former
         return in_force or any(job.inputs_hash == former for job in self.jobs)
 
@@ -96,7 +97,25 @@ class Situation:
 
     @cached_property
     def inputs_hash(self) -> str:
-        return hashes.inputs_hash(self.spec, self.asked_strategy, self.artifacts_claim)
+        return self._hash_of_inputs(self.asked_strategy)
+
+    def _hash_of_inputs(self, strategy: Strategy) -> str:
+        """A version that did not ask which machine it prepared for left another hash: what it made for this very
+        instance type is kept, as an upgrade of the operator alone rebuilds nothing."""
+        wanted = machine.instance_type(self.spec)
+        former = hashes.inputs_hash(self.spec, strategy, self.artifacts_claim, "")
+        if wanted in self._instance_types(former):
+            return former
+        return hashes.inputs_hash(self.spec, strategy, self.artifacts_claim, wanted)
+
+    def _instance_types(self, inputs_hash: str) -> set[str | None]:
+        """Of the nodes that was asked for by what was made from these inputs."""
+        templates = [job.object["spec"]["template"] for job in self.jobs if job.inputs_hash == inputs_hash]
+        if self.deployment and self.in_force and self.in_force.inputs_hash == inputs_hash:
+            template = stored(self.deployment.object)
+            templates += [template.manifest] if template else []
+        selectors = (template["spec"].get("nodeSelector") or {} for template in templates)
+        return {selector.get(names.INSTANCE_TYPE_LABEL) for selector in selectors}
 
     @cached_property
     def target(self) -> str:
@@ -196,7 +215,7 @@ class Situation:
             return True
         if self.asked_strategy is not prepared.strategy:
             return False
-        return prepared.inputs_hash == hashes.inputs_hash(self.spec, Strategy.AUTO, self.artifacts_claim)
+        return prepared.inputs_hash == self._hash_of_inputs(Strategy.AUTO)
 
     def _result(self, job: JobView) -> Prepared | None:
         """As soon as the container has ended well: the Job itself says so only seconds later."""

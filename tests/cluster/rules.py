@@ -26,6 +26,10 @@ def with_env(name: str) -> NeuronModelBuilder:
     return MODEL.with_worker(env=[{"name": name, "value": "1"}])
 
 
+def with_resource_claim(**names: str) -> NeuronModelBuilder:
+    return MODEL.with_worker(resourceClaims=[{"name": "devices", **names}])
+
+
 def with_mount(path: str) -> NeuronModelBuilder:
     return MODEL.with_worker(
         volumes=[{"name": "cache", "emptyDir": {}}], volumeMounts=[{"name": "cache", "mountPath": path}]
@@ -44,6 +48,24 @@ RULES = (
         good=MODEL.with_field("spec.parallelism.localRanks", 2).suspended(),
         bad=MODEL.with_field("spec.parallelism.localRanks", 2),
         says="a part of the ranks cannot answer: remove parallelism.startRank and parallelism.localRanks, or",
+    ),
+    Rule(
+        "spec#2",
+        good=MODEL.on_neuron().with_weights("Native"),
+        bad=MODEL.on_cpu().with_weights("Native"),
+        says="runs on engine Neuron alone: remove sharding.weights, or choose the engine Neuron",
+    ),
+    Rule(
+        "spec#3",
+        good=MODEL.on_neuron().with_serving(server="VLLM"),
+        bad=MODEL.on_cpu().with_serving(server="VLLM"),
+        says="vLLM serves on engine Neuron alone: remove serving.server, or choose the engine Neuron",
+    ),
+    Rule(
+        "spec#4",
+        good=MODEL.with_serving(server="VLLM").with_seal("Before"),
+        bad=MODEL.with_serving(server="VLLM").with_seal("Behind"),
+        says="holds no shards that it could write behind: choose sharding.seal Before, or serving.server OpenAI",
     ),
     Rule(
         "spec.model.source#1",
@@ -112,6 +134,12 @@ RULES = (
         good=MODEL.with_strategy("Auto").with_seal("Behind"),
         bad=MODEL.with_strategy("ShardOnLoad").with_seal("Behind"),
         says="remove sharding.seal, or choose the strategy ShardOnCompile or Auto",
+    ),
+    Rule(
+        "spec.sharding#2",
+        good=MODEL.with_weights("Native").with_seal("Before"),
+        bad=MODEL.with_weights("Native").with_seal("Behind"),
+        says="the worker has none to write behind: choose seal Before, or weights Streamed",
     ),
     Rule(
         "spec.artifacts#1",
@@ -195,6 +223,12 @@ RULES = (
         good=with_mount("/cache"),
         bad=with_mount("/cache").with_worker(volumes=[{"name": "other", "emptyDir": {}}]),
         says="each of volumeMounts has to name one of worker.volumes",
+    ),
+    Rule(
+        "spec.worker.resourceClaims[]#1",
+        good=with_resource_claim(resourceClaimTemplateName="neuron"),
+        bad=with_resource_claim(resourceClaimTemplateName="neuron", resourceClaimName="mine"),
+        says="exactly one of resourceClaimName, a claim that exists, and resourceClaimTemplateName",
     ),
     Rule(
         "spec.worker.env[]#1",

@@ -21,6 +21,8 @@ CHANGES = {
     "degree": SMOL.with_degree(8),
     "replicas": SMOL.with_serving(replicas=2),
     "suspend": SMOL.suspended(),
+    "server": SMOL.with_serving(server="VLLM"),
+    "weights": SMOL.with_weights("Native"),
     "rolling": SMOL.with_serving(updateStrategy="Rolling"),
 }
 
@@ -100,6 +102,7 @@ def test_the_largest_neuronmodel_is_taken_and_changed_within_the_cost_that_rules
             env=[{"name": f"VARIABLE_{i:03}_{'V' * 240}", "value": "x" * 100} for i in range(128)],
             volumes=volumes,
             volumeMounts=[{"name": v["name"], "mountPath": f"/{v['name']}{'/m' * 220}"} for v in volumes],
+            resourceClaims=[{"name": f"c{i:02}-{'c' * 59}", "resourceClaimName": "c" * 253} for i in range(16)],
             podLabels={f"{'l' * 200}.example.com/label-{i:02}": "x" * 63 for i in range(64)},
             podAnnotations={f"{'l' * 200}.example.com/label-{i:02}": "x" * 1000 for i in range(64)},
         )

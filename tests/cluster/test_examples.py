@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from neuronmodel_api.spec import NeuronModelSpec
-from neuronmodel_operator import flags
+from neuronmodel_operator import machine
 from tests.builders import NeuronModelBuilder
 from tests.cluster.conftest import Kubectl, Models
 from tests.crd import PROJECT
@@ -32,10 +32,18 @@ def test_what_an_example_says_is_stored(models: Models, path: Path) -> None:
     assert contains(stored, example["spec"])
 
 
-def test_the_neuron_example_takes_the_devices_that_it_says() -> None:
-    (path,) = (path for path in EXAMPLES if path.stem.startswith("neuron-"))
+@pytest.mark.parametrize(
+    ("name", "devices"),
+    [
+        ("neuron-llama-3.1-8b", 2),
+        ("neuron-llama-3.1-405b-shard-on-compile", 16),
+        ("neuron-llama-3.1-405b-shard-on-load", 16),
+    ],
+)
+def test_a_neuron_example_takes_the_devices_that_it_says(name: str, devices: int) -> None:
+    (path,) = (path for path in EXAMPLES if path.stem == name)
     spec = NeuronModelSpec.model_validate(yaml.safe_load(path.read_text())["spec"])
-    assert flags.num_devices(spec.parallelism) == 2
+    assert machine.num_devices(spec) == devices
 
 
 def contains(whole: object, part: object) -> bool:

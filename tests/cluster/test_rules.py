@@ -71,6 +71,30 @@ def test_no_variable_of_the_operator_can_be_set(models: Models, own: str) -> Non
     refuses(models, neuron_model("smol").with_worker(env=[{"name": own, "value": "1"}]), f"the variable {own} ")
 
 
+@pytest.mark.parametrize("flag", ["save_sharded_checkpoint", "skip_sharding", "skip_compile", "on_cpu"])
+def test_no_flag_that_the_strategy_sets_can_be_set(models: Models, flag: str) -> None:
+    refuses(models, neuron_model("smol").with_flag(flag, True), f"extra cannot set {flag}, which the operator sets")
+
+
+@pytest.mark.parametrize(
+    ("flag", "field"),
+    [
+        ("model_path", "model.source"),
+        ("compiled_model_path", "artifacts"),
+        ("model_type", "model.type"),
+        ("compile_only", "suspend"),
+        ("logical_neuron_cores", "parallelism.logicalNeuronCoreConfig"),
+    ],
+)
+def test_a_flag_of_the_command_is_told_its_field(models: Models, flag: str, field: str) -> None:
+    refuses(models, neuron_model("smol").with_flag(flag, "x"), f"has a field of its own: use spec.{field}")
+
+
+def test_shared_memory_may_be_a_volume_of_the_user_s(models: Models) -> None:
+    """Before the operator mounted any, who needed more than the container runtime's had to bring it."""
+    models.check(with_mount(names.SHARED_MEMORY_MOUNT))
+
+
 @pytest.mark.parametrize("prefix", names.RESERVED_LABEL_PREFIXES)
 def test_no_label_of_the_operator_can_be_set(models: Models, prefix: str) -> None:
     refuses(models, neuron_model("smol").with_worker(podLabels={f"{prefix}name": "x"}), "are the operator's own")

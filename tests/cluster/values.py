@@ -38,6 +38,7 @@ VALUES: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "spec.compile.extra[].name": (["k", "lm_head_pad", "a" * 64], ["", "--fused-qkv", "Target", "a" * 65]),
     "spec.sharding.strategy": (["ShardOnCompile", "ShardOnLoad", "Auto"], ["auto", ""]),
     "spec.sharding.seal": (["Before", "Behind"], ["Never", ""]),
+    "spec.sharding.weights": (["Streamed", "Native"], ["native", ""]),
     "spec.artifacts.persistentVolumeClaim.claimName": NAME,
     "spec.artifacts.template.storageClassName": CLASS,
     "spec.artifacts.template.size": SIZE,
@@ -63,6 +64,17 @@ VALUES: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "spec.worker.schedulerName": (["custom"], ["", "x" * 254]),
     "spec.worker.priorityClassName": (["high"], ["", "x" * 254]),
     "spec.worker.serviceAccountName": (["models"], ["", "x" * 254]),
+    "spec.worker.resourceClaims": (
+        [[], [{"name": "a", "resourceClaimName": "b"}]],
+        [
+            [{"resourceClaimName": "b"}],
+            [{"name": "A", "resourceClaimName": "b"}],
+            [{"name": "a", "resourceClaimName": ""}],
+            [{"name": "a", "resourceClaimTemplateName": "B"}],
+            [{"name": "a", "resourceClaimName": "b"}] * 2,
+            [{"name": f"a{i}", "resourceClaimName": "b"} for i in range(17)],
+        ],
+    ),
     "spec.worker.env": (
         [[{"name": "A"}]],
         [[{"name": "A=B"}], [{"name": "A"}] * 2, [{"name": f"A{i}"} for i in range(129)]],
@@ -75,6 +87,7 @@ VALUES: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "spec.worker.podLabels": LABEL,
     "spec.worker.podAnnotations": ([{"a": "any thing"}], [{f"a{i}": "" for i in range(65)}]),
     "spec.worker.terminationGracePeriodSeconds": ([1, 3600], [0, 3601]),
+    "spec.serving.server": (["OpenAI", "VLLM"], ["vLLM", ""]),
     "spec.serving.port": ([1024, 65535], [80, 65536]),
     "spec.serving.replicas": ([0, 1000], [-1, 1001]),
     "spec.serving.updateStrategy": (["Recreate", "Rolling"], ["RollingUpdate"]),

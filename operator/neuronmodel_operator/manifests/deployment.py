@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from neuronmodel_api import names
+from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.spec import UpdateStrategy
 from neuronmodel_operator.annotations import RENDERED
 from neuronmodel_operator.hashes import digest
@@ -25,7 +26,18 @@ class Template:
 
     @property
     def image(self) -> str:
-        return str(self.manifest["spec"]["containers"][0]["image"])
+        return str(self._container["image"])
+
+    @property
+    def config(self) -> WorkerConfig:
+        """What the worker is told. Raises ValueError."""
+        values = (item["value"] for item in self._container["env"] if item["name"] == names.ENV_CONFIG)
+        return WorkerConfig.model_validate_json(next(values, ""))
+
+    @property
+    def _container(self) -> Manifest:
+        container: Manifest = self.manifest["spec"]["containers"][0]
+        return container
 
 
 def render(pod: WorkerPod) -> Template:
@@ -43,7 +55,7 @@ def stored(deployment: Object) -> Template | None:
         manifest: Any = json.loads(annotations[RENDERED])
         found = manifest["metadata"]["annotations"][names.ANNOTATION_TEMPLATE_HASH]
         template = Template(manifest, found)
-        return template if template.image else None
+        return template if template.image and template.config else None
     except (KeyError, TypeError, IndexError, ValueError):
         return None
 

@@ -9,9 +9,10 @@ from pydantic.alias_generators import to_camel
 
 from neuronmodel_api import names
 from neuronmodel_api.config import Engine, Seal, WorkerConfig
+from neuronmodel_api.report import Sizing
 from neuronmodel_api.spec import ClaimTemplate, NeuronModelSpec, Scratch
-from neuronmodel_operator import flags
-from neuronmodel_operator.manifests import metadata
+from neuronmodel_operator import machine
+from neuronmodel_operator.manifests import metadata, needs
 from neuronmodel_operator.observed import Model
 from neuronmodel_operator.plan import Manifest
 
@@ -21,16 +22,25 @@ SOURCE_VOLUME: Final = "source"
 ARTIFACTS_VOLUME: Final = "artifacts"
 SCRATCH_VOLUME: Final = "scratch"
 API_KEY_VOLUME: Final = "api-key"
+SHARED_MEMORY_VOLUME: Final = "shared-memory"
 
 DEFAULT_GRACE_SECONDS: Final = 60
 EXECUTION_TIMEOUT_SECONDS: Final = 600
 """NEURON_RT_EXEC_TIMEOUT as AWS's guide for models of this size sets it."""
-PREPARE_PLATFORM: Final = "trn2"
-"""Without a device the compiler can't ask what to compile for."""
-_ADDED_TO_CONFIG: Final = ("seal", "verification", "scratch_tier", "keys_in_use")
+_ADDED_TO_CONFIG: Final = (
+    "seal",
+    "verification",
+    "scratch_tier",
+    "scratch_on_node",
+    "keys_in_use",
+    "weights",
+    "server",
+    "instance_type",
+    "start_timeout_seconds",
+)
 """Fields of WorkerConfig with a default that the first version did not have."""
 DEFAULT_REQUESTS: Final = {"cpu": "250m", "memory": "1Gi"}
-"""Enough to be placed sensibly; what a model needs only its owner knows."""
+"""Enough to be placed sensibly; what a model needs `prepare` works out."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,8 @@ class WorkerPod:
     artifacts_claim: str
     config: WorkerConfig
     annotations: Mapping[str, str]
+    sizing: Sizing | None = None
+    """What a start needs; None: not known, or none is made."""
 
     @property
     def spec(self) -> NeuronModelSpec:
@@ -59,6 +71,10 @@ class WorkerPod:
     @property
     def is_neuron(self) -> bool:
         return self.spec.engine is Engine.NEURON
+
+    @property
+    def shared_memory(self) -> str | None:
+        return needs.shared_memory(self.spec, self.sizing) if self.sizing else None
 
 
 def pod_template(pod: WorkerPod) -> Manifest:
@@ -96,6 +112,7 @@ def _pod_spec(pod: WorkerPod) -> Manifest:
         "tolerations": _tolerations(pod),
         "affinity": _placement(pod, "affinity"),
         "topologySpreadConstraints": list(worker.topology_spread_constraints) if pod.serves else [],
+        "resourceClaims": list(worker.resource_claims) if pod.serves else [],
         "imagePullSecrets": list(worker.image_pull_secrets),
         "schedulerName": worker.scheduler_name,
         "priorityClassName": worker.priority_class_name,
@@ -155,26 +172,25 @@ def _environment(pod: WorkerPod) -> list[Object]:
 def _encoded(config: WorkerConfig) -> str:
     """One line of sorted JSON: the same spec must give the same bytes, or an upgrade would roll pods. What a later
     version added is left out while it says nothing."""
-    fields = config.to_json()
+    fields, usual = config.to_json(), WorkerConfig(namespace="", name="", uid="", spec_hash="", engine=config.engine)
     for name in _ADDED_TO_CONFIG:
-        if getattr(config, name) == WorkerConfig.model_fields[name].default:
+        if getattr(config, name) == getattr(usual, name):
             fields.pop(to_camel(name), None)
     return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 
 def _neuron_environment(pod: WorkerPod) -> dict[str, str]:
-    parallelism = pod.spec.parallelism
     values = {
-        "NEURON_RT_VIRTUAL_CORE_SIZE": str(flags.logical_core_config(parallelism)),
+        "NEURON_RT_VIRTUAL_CORE_SIZE": str(machine.logical_core_config(pod.spec)),
         "NEURON_COMPILE_CACHE_URL": f"{names.SCRATCH_MOUNT}/neuron-compile-cache",
         "BASE_COMPILE_WORK_DIR": f"{names.SCRATCH_MOUNT}/neuron-compile",
     }
     if pod.serves:
         return values | {
-            "NEURON_RT_NUM_CORES": str(parallelism.num_local_ranks),
+            "NEURON_RT_NUM_CORES": str(pod.spec.parallelism.num_local_ranks),
             "NEURON_RT_EXEC_TIMEOUT": str(EXECUTION_TIMEOUT_SECONDS),
         }
-    return values | {"NEURON_PLATFORM_TARGET_OVERRIDE": PREPARE_PLATFORM}
+    return values | {"NEURON_PLATFORM_TARGET_OVERRIDE": machine.platform(pod.spec)}
 
 
 def _ports(pod: WorkerPod) -> list[Object]:
@@ -209,16 +225,19 @@ def _resources(pod: WorkerPod) -> Manifest:
     own = pod.spec.prepare.resources if not pod.serves else None
     given = own if own is not None else pod.spec.worker.resources or {}
     requests, limits = dict(given.get("requests") or {}), dict(given.get("limits") or {})
-    for name, quantity in DEFAULT_REQUESTS.items():
+    sized = needs.requests(pod.spec, pod.sizing) if pod.sizing else {}
+    for name, quantity in (DEFAULT_REQUESTS | sized).items():
         # A limit without a request is its own request; a default above it would be refused.
         if name not in limits:
             requests.setdefault(name, quantity)
     requested, limited = (each.pop(names.NEURON_RESOURCE, None) for each in (requests, limits))
-    derived = flags.num_devices(pod.spec.parallelism) if pod.is_neuron else None
+    claims = [{"name": claim["name"]} for claim in pod.spec.worker.resource_claims] if pod.serves else []
+    derived = machine.num_devices(pod.spec) if pod.is_neuron and not claims else None
     devices = limited or requested or derived
     if devices and pod.serves:
         requests[names.NEURON_RESOURCE] = limits[names.NEURON_RESOURCE] = str(devices)
-    return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
+    found = (("requests", requests), ("limits", limits), ("claims", claims))
+    return {key: value for key, value in found if value}
 
 
 # Placement.
@@ -273,6 +292,9 @@ def _all_volumes(pod: WorkerPod) -> list[Object]:
         volumes.append(
             {"name": API_KEY_VOLUME, "projected": {"sources": [{"secret": {"name": key.name, "items": items}}]}}
         )
+    if pod.shared_memory:
+        memory = {"medium": "Memory", "sizeLimit": pod.shared_memory}
+        volumes.append({"name": SHARED_MEMORY_VOLUME, "emptyDir": memory})
     return volumes
 
 
@@ -319,6 +341,8 @@ def _all_mounts(pod: WorkerPod) -> list[Object]:
         mounts.insert(0, {"name": SOURCE_VOLUME, "mountPath": names.SOURCE_MOUNT, "readOnly": True})
     if pod.serves and pod.spec.serving.api_key_secret_ref:
         mounts.append({"name": API_KEY_VOLUME, "mountPath": names.API_KEY_MOUNT, "readOnly": True})
+    if pod.shared_memory:
+        mounts.append({"name": SHARED_MEMORY_VOLUME, "mountPath": names.SHARED_MEMORY_MOUNT})
     return mounts
 
 

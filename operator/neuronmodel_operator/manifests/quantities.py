@@ -22,6 +22,12 @@ def parse_quantity(text: str) -> Decimal | None:
     return Decimal(number).scaleb(_DECIMAL[suffix])
 
 
+def readable(size: int) -> str:
+    """Bytes as a quantity, rounded up: by at most a sixteenth where they are 16 MiB or more."""
+    suffix, unit = ("Gi", 1 << 30) if size > 16 << 30 or size % (1 << 30) == 0 else ("Mi", 1 << 20)
+    return f"{-(-size // unit)}{suffix}"
+
+
 def largest(*texts: str) -> str:
     """The text of the greatest; the first of equal ones."""
     return max(texts, key=lambda text: parse_quantity(text) or Decimal(0))

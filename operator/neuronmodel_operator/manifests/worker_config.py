@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from neuronmodel_api import names
-from neuronmodel_api.config import History, Strategy, Verification, WorkerConfig
+from neuronmodel_api.config import History, Server, Strategy, Verification, Weights, WorkerConfig
 from neuronmodel_api.report import Result
 from neuronmodel_api.spec import Scratch, Source
-from neuronmodel_operator import flags
+from neuronmodel_operator import flags, machine
 from neuronmodel_operator.hashes import seal_asked
 from neuronmodel_operator.manifests.pod import DEFAULT_GRACE_SECONDS
 from neuronmodel_operator.manifests.quantities import parse_quantity
@@ -38,6 +38,9 @@ def prepare_config(model: Model, strategy: Strategy, spec_hash: str, told: Told 
         engine=spec.engine,
         strategy=strategy,
         seal=seal_asked(spec, strategy),
+        weights=spec.sharding.weights or Weights.STREAMED,
+        server=spec.serving.server or Server.OPENAI,
+        instance_type=machine.instance_type(spec),
         verification=Verification.FULL if told.looks_closely else spec.artifacts.verification,
         source_path=_source_path(spec.model.source),
         source_display=source_display(spec.model.source),
@@ -47,6 +50,8 @@ def prepare_config(model: Model, strategy: Strategy, spec_hash: str, told: Told 
         generation_config=flags.generation_config(spec),
         artifacts_path=names.ARTIFACTS_MOUNT,
         scratch_path=names.SCRATCH_MOUNT,
+        scratch_tier=spec.scratch != Scratch(),
+        scratch_on_node=not (spec.scratch.ephemeral or spec.scratch.persistent_volume_claim),
         keys_in_use=told.keys_in_use,
         history=told.history,
         serving_port=spec.serving.port,
@@ -54,7 +59,7 @@ def prepare_config(model: Model, strategy: Strategy, spec_hash: str, told: Told 
     )
 
 
-def serve_config(model: Model, strategy: Strategy, result: Result) -> WorkerConfig:
+def serve_config(model: Model, strategy: Strategy, result: Result, start_timeout_seconds: int) -> WorkerConfig:
     """Without its spec_hash: that is a hash over what this is part of. `strategy` is never Auto."""
     grace = model.spec.worker.termination_grace_period_seconds
     grace = DEFAULT_GRACE_SECONDS if grace is None else grace
@@ -65,7 +70,8 @@ def serve_config(model: Model, strategy: Strategy, result: Result) -> WorkerConf
             "shards_key": result.shards_key,
             "source_fingerprint": result.source_fingerprint,
             "source_content": result.source_content,
-            "scratch_tier": model.spec.scratch != Scratch(),
+            "start_timeout_seconds": start_timeout_seconds,
+            "scratch_on_node": True,  # for sizing alone
             "scratch_limit_bytes": _scratch_limit(model.spec.scratch),
             "api_key_file": names.API_KEY_FILE if has_key else None,
             "shutdown_seconds": max(grace - STOPPING_SECONDS, grace // 2),

@@ -8,7 +8,7 @@ import pytest
 from hack.schema.__main__ import reference_pages
 from neuronmodel_api import names
 from neuronmodel_api.spec import Compile, NeuronModelSpec
-from neuronmodel_operator import flags
+from neuronmodel_operator import flags, machine
 from neuronmodel_operator.manifests import pod
 from neuronmodel_worker.engines.llama_shape import DEFAULT_SEQUENCE_LENGTH
 from neuronmodel_worker.layouts.flags import CHOICES, SWITCHES
@@ -52,7 +52,13 @@ def test_reserved_labels_are_refused() -> None:
 
 
 def test_the_operator_s_volumes_and_mounts_are_refused() -> None:
-    volumes = {pod.SOURCE_VOLUME, pod.ARTIFACTS_VOLUME, pod.SCRATCH_VOLUME, pod.API_KEY_VOLUME}
+    volumes = {
+        pod.SOURCE_VOLUME,
+        pod.ARTIFACTS_VOLUME,
+        pod.SCRATCH_VOLUME,
+        pod.API_KEY_VOLUME,
+        pod.SHARED_MEMORY_VOLUME,
+    }
     assert words(rules("spec.worker.volumes[]")[0]["rule"]) == volumes
     mounts = {
         names.SOURCE_MOUNT,
@@ -66,6 +72,10 @@ def test_the_operator_s_volumes_and_mounts_are_refused() -> None:
 
 def test_the_admin_port_is_refused() -> None:
     assert rules("spec.serving.port")[0]["rule"] == f"self != {names.ADMIN_PORT}"
+
+
+OF_THE_COMMAND = {"model_type", "model_path", "compiled_model_path", "compile_only"}
+"""Flags of inference_demo that are no field of NeuronConfig, and that spec has fields for."""
 
 
 def full_spec() -> Any:
@@ -88,7 +98,7 @@ def test_every_flag_with_a_field_of_its_own_is_refused_among_the_others() -> Non
     assert {field for field in Compile.model_fields if getattr(spec.compile, field) is None} == set()
     typed = {*flags.neuron_config(spec), *flags.generation_config(spec)}
     refused = words(rules("spec.compile.extra[]")[0]["rule"])
-    assert typed == refused - {"logical_neuron_cores"}, "another name of logical_nc_config"
+    assert typed == refused - {"logical_neuron_cores"} - OF_THE_COMMAND, "another name of logical_nc_config"
 
 
 def test_refused_flags_are_told_the_field_that_sets_them() -> None:
@@ -108,8 +118,8 @@ def test_flags_of_the_layout_can_all_be_set_somewhere() -> None:
     ("path", "says"),
     [
         ("spec.compile.sequenceLength", f"Absent: {DEFAULT_SEQUENCE_LENGTH}."),
-        ("spec.parallelism.logicalNeuronCoreConfig", f"Absent: {flags.DEFAULT_LOGICAL_CORE_CONFIG},"),
-        ("spec.parallelism.logicalNeuronCoreConfig", f"{flags.PHYSICAL_CORES_PER_DEVICE} physical cores a device"),
+        ("spec.parallelism.logicalNeuronCoreConfig", f"Absent: {machine.DEFAULT_LOGICAL_CORE_CONFIG},"),
+        ("spec.parallelism.logicalNeuronCoreConfig", f"{machine.PHYSICAL_CORES_PER_DEVICE} physical cores a device"),
         ("spec.worker.terminationGracePeriodSeconds", f"the operator's, {pod.DEFAULT_GRACE_SECONDS}."),
         ("spec.worker.nodeSelector", f"{names.INSTANCE_TYPE_LABEL}: {names.DEFAULT_INSTANCE_TYPE}"),
         ("spec.worker.tolerations", names.NEURON_TAINT),

@@ -15,6 +15,7 @@ from neuronmodel_api import exits, names
 from neuronmodel_api.config import Seal, Strategy, WorkerConfig
 from neuronmodel_api.report import (
     Choice,
+    Devices,
     Failure,
     Note,
     PhaseReport,
@@ -23,6 +24,7 @@ from neuronmodel_api.report import (
     Result,
     Sealing,
     SealingState,
+    Sizing,
     Stage,
     State,
 )
@@ -55,6 +57,8 @@ class Run:
     milliseconds: int = 3_000
     quarantined: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
+    sizing: Sizing | None = None
+    devices: Devices | None = None
 
 
 def failing(reason: str, exit_code: int = exits.BAD_INPUT, message: str = "It is wrong. Mend it.") -> Run:
@@ -541,14 +545,14 @@ class Cluster:
             for n, name in enumerate(("SourceOpened", "Read" if tier == "Artifacts" else "Sharded"))
         )
         if run.failure:
-            update: Object = {"state": State.FAILED, "ended_at": done, "failure": run.failure}
+            update: Object = {"state": State.FAILED, "ended_at": done, "failure": run.failure, "devices": run.devices}
         elif serves:
-            update = {"state": State.READY, "ready_at": done, "tier": tier, "notes": run.notes}
+            update = {"state": State.READY, "ready_at": done, "tier": tier, "notes": run.notes, "devices": run.devices}
             if config.seal is Seal.BEHIND and tier == "Source":
                 update["sealing"] = Sealing(state=SealingState.PENDING, total=2)
         else:
             result = result_of(config, self.revision, run.builds, self.chooses)
-            result = result.model_copy(update={"quarantined": run.quarantined})
+            result = result.model_copy(update={"quarantined": run.quarantined, "sizing": run.sizing})
             if result.shards_key and config.seal is Seal.BEFORE:
                 self.sealed.add(result.shards_key)
             update = {"state": State.SUCCEEDED, "ended_at": done, "result": result}

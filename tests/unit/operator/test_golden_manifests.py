@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from neuronmodel_api.report import Sizing
 from tests.builders import NeuronModelBuilder, neuron_model
-from tests.unit.operator.simulated import SETTINGS, Cluster
+from tests.unit.operator.simulated import SETTINGS, Cluster, Run
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -34,6 +35,31 @@ LLAMA_405B = (
         onDeviceSampling={"doSample": False, "topK": 1, "topP": "1.0", "temperature": "1.0", "topKKernel": False},
         padTokenID=2,
     )
+)
+VLLM_405B = LLAMA_405B.with_strategy("ShardOnLoad").with_serving(server="VLLM")
+SIZING_405B = Sizing(
+    host_memory_bytes=891_014_905_600,
+    shared_memory_bytes=2 << 30,
+    scratch_bytes=16 << 30,
+    rank_bytes=13_615_923_708,
+    cache_bytes=132_120_576,
+    reserve_bytes=1_811_939_328,
+    core_bytes=24 << 30,
+)
+"""Of Llama 3.1 405B with ShardOnLoad and vLLM, as the worker works it out from the checkpoint's headers: 871 GB are
+the ranks' own."""
+CLAIMS_DEVICES = (
+    neuron_model("claims")
+    .on_neuron()
+    .with_degree(4)
+    .with_strategy("ShardOnCompile")
+    .with_weights("Native")
+    .with_artifacts_claim("store")
+    .with_worker(
+        nodeSelector={"node.kubernetes.io/instance-type": "trn2.3xlarge"},
+        resourceClaims=[{"name": "devices", "resourceClaimTemplateName": "neuron-3xlarge"}],
+    )
+    .with_serving(startTimeoutSeconds=600)
 )
 OVERRIDDEN = (
     neuron_model("custom")
@@ -68,18 +94,30 @@ OVERRIDDEN = (
 CPU = neuron_model("smol").on_cpu().with_degree(3).with_source_claim("models", "SmolLM2-135M-Instruct")
 
 
-@pytest.mark.parametrize(("name", "builder"), [("cpu", CPU), ("neuron-405b", LLAMA_405B), ("overridden", OVERRIDDEN)])
-def test_manifests_are_as_they_were_read_and_found_right(name: str, builder: NeuronModelBuilder) -> None:
-    rendered = yaml.safe_dump_all(manifests(builder), sort_keys=True, width=120)
+@pytest.mark.parametrize(
+    ("name", "builder", "sizing"),
+    [
+        ("cpu", CPU, None),
+        ("neuron-405b", LLAMA_405B, None),
+        ("neuron-405b-vllm", VLLM_405B, SIZING_405B),
+        ("neuron-claims", CLAIMS_DEVICES, None),
+        ("overridden", OVERRIDDEN, None),
+    ],
+)
+def test_manifests_are_as_they_were_read_and_found_right(
+    name: str, builder: NeuronModelBuilder, sizing: Sizing | None
+) -> None:
+    rendered = yaml.safe_dump_all(manifests(builder, sizing=sizing), sort_keys=True, width=120)
     golden = GOLDEN / f"{name}.yaml"
     if os.environ.get("REWRITE_GOLDEN"):
         golden.write_text(rendered)
     assert rendered == golden.read_text()
 
 
-def manifests(builder: NeuronModelBuilder, *claims: str) -> list[dict[str, Any]]:
+def manifests(builder: NeuronModelBuilder, *claims: str, sizing: Sizing | None = None) -> list[dict[str, Any]]:
     """Everything that is made on the way to Ready."""
     cluster = Cluster.of(builder.build())
+    cluster.prepare = lambda config: Run(sizing=sizing)
     for claim in ("store", *claims):
         cluster.add_claim(claim, "ReadWriteMany")
     cluster.settings = replace(SETTINGS, allow_host_path=True)
