@@ -34,7 +34,8 @@ SCRATCHPAD_PAGE_MIB: Final = 512
 RINGS_AND_COLLECTIVES_BYTES: Final = GIB
 """Allowance for DMA rings, collectives and the programs' own code. Out-of-memory reports on Inferentia 2 show more:
 1.5 GB of rings, 0.4 GB of collectives, 0.4 GB of code (transformers-neuronx issue 92, Llama 3 70B); 6.5 GB of rings,
-0.5 GB of collectives, 0.1 GB of code (issue 49, Llama 2). Transfers whose descriptors Trainium 2 makes itself need no rings."""
+0.5 GB of collectives, 0.1 GB of code (issue 49, Llama 2). Transfers whose descriptors Trainium 2 makes itself need no
+rings."""
 
 STREAM_THREADS: Final = 16
 """The most that a start reads with, whatever machine it runs on."""
