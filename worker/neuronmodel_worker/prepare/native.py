@@ -49,7 +49,7 @@ class NativeSharding:
     def write(self, phase: Phase) -> dict[str, list[Piece]]:
         """The library's rank files, and the digests of what they were made from: those are taken by a read of our own
         beside it, as the library shows nothing. Raises what the engine does, and SourceChanged."""
-        self._remove_adopted()
+        self.staging.drop_adopted()
 
         def digest(stop: Stop) -> dict[str, list[Piece]]:
             def progress(_: Transferred) -> None:
@@ -65,12 +65,6 @@ class NativeSharding:
     def _shard(self, phase: Phase, wakeable: Wakeable) -> None:
         with wakeable.interruptible():
             self.engine.shard(self.plan, self.neuron_config, self.staging.directory, phase.reach)
-
-    def _remove_adopted(self) -> None:
-        """A writer before us may have been killed between its last line and the set's name. The library writes all
-        files anew, and must not write into ones that have another name elsewhere."""
-        for name in self.staging.adopted:
-            (self.staging.directory / WEIGHTS / name).unlink(missing_ok=True)
 
     def rank_files(self) -> list[Path]:
         """The first rank's first. Raises ShardsUnexpected where one is missing, is not whole or is no rank's."""

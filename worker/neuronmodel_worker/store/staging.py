@@ -139,6 +139,14 @@ class Staging:
         self.adopted[file.name] = file
         self.record([file], under=WEIGHTS)
 
+    def drop_adopted(self) -> None:
+        """For who writes all files anew, and must not write into ones that have another name elsewhere."""
+        for name in self.adopted:
+            (self.directory / WEIGHTS / name).unlink(missing_ok=True)
+            self._known.pop(f"{WEIGHTS}/{name}", None)
+        remove_tree(self.directory / SEALS)
+        self.adopted, self.notes = {}, {}
+
     def seal(self, manifest_extra: Mapping[str, object] | None = None) -> SealedSet:
         """Everything onto the disk, the manifest last, then the final name. `manifest_extra` may give `inputs`,
         `source_fingerprint` and more. Returns the set that now has the key, perhaps another writer's."""
