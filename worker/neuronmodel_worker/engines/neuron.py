@@ -6,6 +6,7 @@ The Neuron SDK is imported when a model is compiled, in a process of its own, or
 import hashlib
 import importlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -107,6 +108,8 @@ class NeuronEngine:
     def _import(self) -> None:
         for name, value in self._runtime_environment().items():
             os.environ.setdefault(name, value)
+        # A line of theirs with every batch says that padding is on the right and that top_k does not matter.
+        logging.getLogger("transformers.generation").setLevel(logging.ERROR)
         try:
             importlib.import_module("torch_neuronx")
             importlib.import_module("neuronx_distributed_inference.utils.constants")
@@ -178,6 +181,7 @@ class NeuronEngine:
             on_device=on_device(fields),
             skip_warmup=bool(fields.get("skip_warmup")),
             fills=not fields.get("is_continuous_batching"),
+            equal_lengths=bool(fields.get("async_mode")),
         )
 
     def _library_environment(self) -> dict[str, str]:

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 GATHERING_SECONDS = 0.005
 """What arrives within them is one batch, where there is room for more than one answer."""
 
+SHORTEST_PADDED = 2
+"""Tokens: the adapter gives padding the position 1, and takes a line's greatest for that of its last token."""
+
 
 @dataclass(frozen=True)
 class End:
@@ -42,15 +45,29 @@ class Row:
     closed: bool = False
     """Its caller asks for no more."""
     full: bool = False
+    known: "deque[int]" = field(default_factory=deque)
+    """What it has beyond a prompt's greatest length, where it goes on in another batch than it began in."""
     sampler: Any = None
     """Where the graph gives logits."""
 
-    def take(self, token: int, sequence_length: int) -> bool:
-        """Whether it is finished. A batch goes on, and asks, until all of its rows are."""
-        if not self.closed and not self.full:
+    def prompt(self, context_length: int) -> list[int]:
+        """What the batch begins with; the rest is known."""
+        self.known = deque(self.tokens[context_length:])
+        return self.tokens[:context_length]
+
+    def take(self, token: int, sequence_length: int) -> int:
+        """The token that stands: the one that was computed, unless another is known. A batch goes on, and asks, until
+        all of its rows are finished."""
+        if self.known:
+            return self.known.popleft()
+        if not self.is_finished:
             self.tokens.append(token)
             self.told.put(token)
             self.full = len(self.tokens) >= sequence_length
+        return token
+
+    @property
+    def is_finished(self) -> bool:
         return self.closed or self.full
 
     def end(self, error: BaseException | None = None) -> None:
@@ -69,6 +86,8 @@ class Settings:
     on_device: OnDevice | None
     skip_warmup: bool = False
     fills: bool = True
+    equal_lengths: bool = False
+    """Whether answers of prompts of one length alone are computed together."""
 
     @property
     def pad_token(self) -> int:
@@ -140,6 +159,9 @@ class LoadedNeuronModel:
 
     def _is_alike(self, row: Row, first: Row) -> bool:
         """The graph samples all of a batch in one way; what is sampled here is sampled for itself."""
+        lengths = {len(row.tokens), len(first.tokens)}
+        if len(lengths) > 1 and (self._settings.equal_lengths or SHORTEST_PADDED > min(lengths)):
+            return False
         device = self._settings.on_device
         return device is None or device.values(row.sampling) == device.values(first.sampling)
 
@@ -156,18 +178,12 @@ class LoadedNeuronModel:
             self._end_or_go_on(row)
 
     def _end_or_go_on(self, row: Row) -> None:
-        """A batch ends when the longest of its rows is full, padding included: the others go on in a further one, as
-        long as what they have is no longer than a prompt may be."""
-        if row.closed:
-            return
-        if row.full or len(row.tokens) > self.limits.context_length:
+        """A batch ends when its longest line is full, padding included: shorter ones go on in the next."""
+        if row.full:
             row.end()
-        else:
-            self._put_first(row)
-
-    def _put_first(self, row: Row) -> None:
-        with self._lock:
-            self._waiting.appendleft(row)
+        elif not row.closed:
+            with self._lock:
+                self._waiting.appendleft(row)
 
 
 @dataclass
@@ -182,8 +198,11 @@ class Batch:
         batch = self
 
         class Taken(StoppingCriteria):  # type: ignore[misc]
-            def __call__(self, input_ids: torch.LongTensor, scores: Any, **_: Any) -> torch.Tensor:
-                return torch.tensor(batch.take(input_ids[:, -1].tolist()), dtype=torch.bool)
+            def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+                """What it leaves at the end of `input_ids` is what the next step is computed from."""
+                tokens = batch.take(input_ids[:, -1].tolist())
+                input_ids[:, -1] = torch.tensor(tokens, dtype=input_ids.dtype)
+                return torch.tensor(batch.finished(len(tokens)), dtype=torch.bool)
 
         inputs, mask = self.padded()
         adapter.generate(
@@ -194,17 +213,20 @@ class Batch:
             **self.host_sampling(),
         )
 
-    def take(self, tokens: Sequence[int]) -> list[bool]:
-        """Whether each line is finished; those beyond the rows only fill the batch."""
+    def take(self, tokens: list[int]) -> list[int]:
+        """Each line's new token, and the one that stands; lines beyond the rows only fill the batch."""
         longest = self.settings.limits.sequence_length
-        ended = [row.take(token, longest) for row, token in zip(self.rows, tokens, strict=False)]
-        return ended + [True] * (len(tokens) - len(ended))
+        taken = [row.take(token, longest) for row, token in zip(self.rows, tokens, strict=False)]
+        return taken + tokens[len(taken) :]
+
+    def finished(self, lines: int) -> list[bool]:
+        return [row.is_finished for row in self.rows] + [True] * (lines - len(self.rows))
 
     def padded(self) -> tuple[Any, Any]:
         """Tokens and attention mask [B, T]."""
         import torch
 
-        lines = [row.tokens for row in self.rows]
+        lines = [row.prompt(self.settings.limits.context_length) for row in self.rows]
         if self.settings.fills:
             lines += [lines[0]] * (self.settings.limits.batch_size - len(lines))
         length = max(map(len, lines))
@@ -223,15 +245,11 @@ class Batch:
         device = self.settings.on_device
         sampling = device.values(self.rows[0].sampling) if device else dict(GREEDY)
         config = read_generation_config(self.settings.source)
-        unknown = config.update(
-            **self.settings.generation,
-            **sampling,
-            pad_token_id=self.settings.pad_token,
-            eos_token_id=None,
-            max_new_tokens=None,
-            max_length=max(self.settings.limits.sequence_length, length + 1),
-            dynamic=bool(device and device.is_dynamic),
-        )
+        longest = max(self.settings.limits.sequence_length, length + 1)
+        of_answers = {"eos_token_id": None, "max_new_tokens": None, "max_length": longest}
+        of_sampling = {**sampling, "dynamic": bool(device and device.is_dynamic)}
+        of_padding = {"pad_token_id": self.settings.pad_token}
+        unknown = config.update(**{**self.settings.generation, **of_sampling, **of_padding, **of_answers})
         for name, value in unknown.items():
             setattr(config, name, value)
         assert isinstance(config, GenerationConfig)
@@ -254,10 +272,11 @@ class Batch:
         class Chosen(LogitsProcessor):  # type: ignore[misc]
             def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
                 chosen = torch.full_like(scores, float("-inf"))
-                for number in range(scores.shape[0]):
-                    sampler = rows[min(number, len(rows) - 1)].sampler if number < len(rows) else None
-                    token = sampler.choose(scores[number].float()) if sampler else 0
-                    chosen[number, token] = 0.0
+                chosen[:, 0] = 0.0
+                for number, row in enumerate(rows):
+                    if not row.known and not row.is_finished:
+                        chosen[number, 0] = float("-inf")
+                        chosen[number, row.sampler.choose(scores[number].float())] = 0.0
                 return chosen
 
         return {"logits_processor": LogitsProcessorList([Chosen()])}
