@@ -96,7 +96,7 @@ def test_the_reference_has_every_command_and_option() -> None:
     text = REFERENCE.read_text()
     (commands,) = (action for action in _parser()._actions if action.dest == "command")
     assert isinstance(commands.choices, dict)
-    sections = dict(re.findall(r"^## `neuronmodel (\w+)`.*?\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    sections = dict(re.findall(r"^## `neuronmodel ([\w-]+)`.*?\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     for name, parser in commands.choices.items():
         for action in parser._actions:
             for option in action.option_strings[-1:]:

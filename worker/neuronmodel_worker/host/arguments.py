@@ -9,7 +9,7 @@ from neuronmodel_api.machines import DEFAULT_MACHINE
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[Any]
 
-COMMANDS = ("shard", "plan", "load", "verify", "artifacts")
+COMMANDS = ("shard", "plan", "load", "verify", "artifacts", "from-command")
 
 
 def add_commands(commands: "Subparsers") -> None:
@@ -18,6 +18,7 @@ def add_commands(commands: "Subparsers") -> None:
     _load(commands)
     _verify(commands)
     _artifacts(commands)
+    _from_command(commands)
 
 
 def _shard(commands: "Subparsers") -> None:
@@ -158,6 +159,33 @@ def _artifacts_collect(actions: "Subparsers") -> None:
         default=[],
         help="remove the references of this owner (namespace.name.uid) first, whether or not it is there",
     )
+
+
+def _from_command(commands: "Subparsers") -> None:
+    command = _command(
+        commands,
+        "from-command",
+        "turn an inference_demo command line into a NeuronModel",
+        "Reads a shell's text with one `inference_demo` command and the assignments and exports before it, and prints "
+        "the NeuronModel that does the same. Nothing is executed. What is not carried over is named, with the reason; "
+        "what is not understood is refused, with its line.",
+    )
+    command.add_argument("file", metavar="FILE", nargs="?", help="the text; absent or -: standard input")
+    command.add_argument("--claim", metavar="NAME", help="the claim that holds the model; absent: a folder of the node")
+    command.add_argument(
+        "--claim-root",
+        metavar="DIR",
+        help="the folder of the command's host that holds what the claim holds; absent: the one above the model's",
+    )
+    command.add_argument("--name", metavar="NAME", help="of the NeuronModel; absent: made of the model's folder")
+    command.add_argument(
+        "--artifacts-size", metavar="SIZE", help="of the artifacts volume, as 1Ti; absent: an estimate"
+    )
+    command.add_argument(
+        "--storage-class", metavar="NAME", help="of the artifacts volume; absent: the cluster's default"
+    )
+    command.add_argument("--artifacts-claim", metavar="NAME", help="a claim of yours as the artifacts volume")
+    command.add_argument("--instance-type", metavar="TYPE", help="of the nodes to serve on; absent: trn2.48xlarge")
 
 
 def _on_store(actions: "Subparsers", name: str, what: str, description: str) -> argparse.ArgumentParser:

@@ -67,6 +67,10 @@ def _command(name: str) -> Command:
         from neuronmodel_worker.host.artifacts import artifacts
 
         return artifacts
+    if name == "from-command":
+        from neuronmodel_worker.host.from_command import from_command
+
+        return from_command
     from neuronmodel_worker.host.verify import verify
 
     return verify

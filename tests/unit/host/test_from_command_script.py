@@ -1,0 +1,168 @@
+"""What `neuronmodel from-command` understands of a shell's text, compared with a shell; nothing is ever executed."""
+
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuronmodel_worker.host.from_command.failures import NotUnderstood
+from neuronmodel_worker.host.from_command.script import Invocation, read_invocation
+
+BASH = shutil.which("bash")
+SHOWN = ["MINE", "OTHER"]
+
+
+def arguments(text: str) -> list[str]:
+    return [said.text for said in read_invocation(text).arguments]
+
+
+def of_a_shell(folder: Path, text: str) -> tuple[list[str], dict[str, str]]:
+    """The arguments and variables that a real one would give."""
+    program = folder / "inference_demo"
+    program.write_text("#!/bin/bash\nprintf '%s\\0' \"$@\" > arguments; printenv -0 MINE OTHER > environment; exit 0\n")
+    program.chmod(0o755)
+    variables = {"PATH": f"{folder}:/usr/bin:/bin", "HOME": str(folder)}
+    subprocess.run([BASH or "bash", "-c", f"{text}\nwait"], cwd=folder, env=variables, check=True, capture_output=True)
+    found = (folder / "environment").read_bytes()
+    exported = read_invocation(text).environment
+    values = [value.decode() for value in found.split(b"\0")[:-1]]
+    return (
+        [each.decode() for each in (folder / "arguments").read_bytes().split(b"\0")[:-1]],
+        dict(zip([name for name in SHOWN if name in exported], values, strict=True)),
+    )
+
+
+TEXTS = [
+    "inference_demo a b",
+    "inference_demo \\\n  a \\\n  b",
+    "inference_demo 'a b' \"c  d\" e\\ f",
+    "A=1\nB=$A$A\ninference_demo $A ${B} \"$B\" '$B'",
+    "N=128\nL=2\nexport MINE=$((N / L - 3 * (2 + -1) % 2))\ninference_demo $MINE",
+    "F='--a 1  --b'\ninference_demo $F \"$F\" x$F",
+    'E=\ninference_demo $E "$E" a',
+    "inference_demo a # a comment 'with quotes\n",
+    "#!/bin/bash\n# comment\nset -euxo pipefail\ninference_demo a#b c",
+    "MINE=1 OTHER='x y' inference_demo a",
+    "export MINE=1 OTHER\nOTHER=2\ninference_demo a",
+    "export MINE=1; unset MINE; inference_demo a && echo done",
+    'inference_demo --prompt "What\'s \\"this\\"? \\$5 \\\\ \\x" 2>&1 | tee log',
+    "inference_demo a > log 2>&1 &",
+    "inference_demo a &>> log",
+    "env MINE=3 inference_demo a",
+    "A=x; inference_demo \"${A}y\"$A'z'",
+    "inference_demo a\\\nb \"c\\\nd\" 'e\\\nf'",
+    "mkdir -p out; cd out; cd ..; inference_demo $((7/2)) $((-7/2)) $((-7%3)) $((2-3-4))",
+    "A=5; inference_demo $(( $A * ${A} + A ))",
+    "inference_demo $ a$",
+    "inference_demo ''",
+    "time inference_demo a",
+    "A=1\r\ninference_demo $A\r\n".replace("\r", ""),
+]
+
+
+@pytest.mark.skipif(BASH is None, reason="there is no bash to compare with")
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_means_what_it_means_to_a_shell(tmp_path: Path, text: str) -> None:
+    invocation = read_invocation(text)
+    found = {name: said.text for name, said in invocation.environment.items() if name in SHOWN}
+    assert ([said.text for said in invocation.arguments], found) == of_a_shell(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ("", 1, "no inference_demo command"),
+        ("A=1\n", 2, "no inference_demo command"),
+        ("inference_demo $A", 1, "A has no value"),
+        ("\ninference_demo $(date)", 2, "nothing is executed"),
+        ("inference_demo `date`", 1, "nothing is executed"),
+        ("A=`date`\ninference_demo", 1, "nothing is executed"),
+        ("inference_demo \"\n'", 1, "ends the quotation"),
+        ("inference_demo 'a\n", 1, "ends the quotation"),
+        ("inference_demo *.json", 1, "stands for names"),
+        ("inference_demo {a,b}", 1, "stands for names"),
+        ("A='*'\ninference_demo $A", 2, "a pattern"),
+        ("inference_demo ~/models", 1, "a folder that only a shell knows"),
+        ("A=~/models\ninference_demo", 1, "a folder that only a shell knows"),
+        ("A=1\n\nfor i in 1 2; do\n", 3, "'for'"),
+        ("if true; then inference_demo; fi", 1, "'if'"),
+        ("(inference_demo)", 1, "( is not understood"),
+        ("inference_demo || true", 1, "|| is not understood"),
+        ("inference_demo < file", 1, "a here-document"),
+        ("inference_demo <<EOF\nEOF", 1, "a here-document"),
+        ("inference_demo | grep x", 1, "hands the output to"),
+        ("cat x | inference_demo", 1, "hands the output to"),
+        ("inference_demo >", 1, "amid a command"),
+        ("inference_demo |", 1, "amid a command"),
+        ("inference_demo > | tee", 1, "is not understood here"),
+        ("inference_demo\ninference_demo", 2, "another inference_demo"),
+        ("source settings.sh\ninference_demo", 1, "'source'"),
+        ("set -a\ninference_demo", 1, "'set'"),
+        ("eval inference_demo", 1, "'eval'"),
+        ("A+=1\ninference_demo", 1, "A+= is not understood"),
+        ("inference_demo $1", 1, "$1 is not understood"),
+        ("inference_demo $'a'", 1, "is not understood"),
+        ("inference_demo ${A:-1}", 1, "only ${NAME} is"),
+        ("inference_demo ${A", 1, "only ${NAME} is"),
+        ("inference_demo $((1 + ))", 1, "is not understood"),
+        ("inference_demo $((1 << 2))", 1, "is not understood"),
+        ("inference_demo $((1 / 0))", 1, "divides by 0"),
+        ("inference_demo $((010))", 1, "is octal"),
+        ("inference_demo $((1", 1, "has no ))"),
+        ("inference_demo $((9223372036854775807 + 1))", 1, "more than a shell"),
+        ("A=x\ninference_demo $((A + 1))", 2, "no integer"),
+        ("inference_demo $((" + "(" * 99 + "1" + ")" * 99 + "))", 1, "is not understood"),
+        ("export -f x\ninference_demo", 1, "export is understood with NAME"),
+        ("python3 -m vllm.entrypoints.openai.api_server", 1, "'python3'"),
+    ],
+)
+def test_what_is_not_understood_is_refused_with_its_line(text: str, line: int, what: str) -> None:
+    with pytest.raises(NotUnderstood) as refused:
+        read_invocation(text)
+    assert str(refused.value).startswith(f"Line {line}: ")
+    assert what in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "inference_demo",
+        "/opt/venv/bin/inference_demo",
+        "python inference_demo.py",
+        "python3.11 -u src/inference_demo.py",
+        "nohup python3 -m neuronx_distributed_inference.inference_demo",
+        "source /opt/venv/bin/activate && inference_demo",
+    ],
+)
+def test_the_command_goes_by_several_names(command: str) -> None:
+    assert arguments(f"{command} run x") == ["run", "x"]
+
+
+def test_arguments_know_their_lines() -> None:
+    invocation = read_invocation("A=1\n\ninference_demo a \\\n  $A \\\n  'b\nc'\n")
+    assert [(said.text, said.line) for said in invocation.arguments] == [("a", 3), ("1", 4), ("b\nc", 5)]
+
+
+def test_a_text_of_another_system_is_read_alike() -> None:
+    assert arguments("A=1\r\ninference_demo $A \\\r\n b\r\n") == ["1", "b"]
+
+
+def test_no_variable_of_this_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELS", "/models")
+    with pytest.raises(NotUnderstood, match="MODELS has no value"):
+        read_invocation("inference_demo $MODELS")
+
+
+@given(
+    st.text(
+        st.sampled_from("ab1 \n\t'\"\\$`{}()#=&|<>;*~!/-+%") | st.characters(exclude_categories=["Cs"]), max_size=60
+    )
+)
+@settings(max_examples=400, deadline=None)
+def test_any_text_is_understood_or_refused_with_a_line(text: str) -> None:
+    with suppress(NotUnderstood):
+        assert isinstance(read_invocation(f"inference_demo {text}"), Invocation)

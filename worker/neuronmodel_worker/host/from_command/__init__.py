@@ -1,0 +1,71 @@
+"""`neuronmodel from-command`: reads an `inference_demo` command line and prints the NeuronModel that does the same.
+
+Nothing of the text is executed, and nothing but the text is looked at.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Final
+
+from neuronmodel_worker.host.failures import UsageInvalid
+from neuronmodel_worker.host.from_command.choices import Choices
+from neuronmodel_worker.host.from_command.document import comment_lines, lines_of
+from neuronmodel_worker.host.from_command.given import read_flags
+from neuronmodel_worker.host.from_command.model import Converted, convert
+from neuronmodel_worker.host.from_command.script import read_invocation
+from neuronmodel_worker.host.terminal import note, say
+
+MAX_BYTES: Final = 1 << 20
+STANDARD_INPUT: Final = "-"
+
+
+def from_command(options: argparse.Namespace) -> None:
+    """Raises NotUnderstood and UsageInvalid."""
+    converted = convert(
+        read_flags(read_invocation(_read(options.file))),
+        Choices(
+            claim=options.claim,
+            claim_root=options.claim_root,
+            name=options.name,
+            artifacts_size=options.artifacts_size,
+            artifacts_claim=options.artifacts_claim,
+            storage_class=options.storage_class,
+            instance_type=options.instance_type,
+        ),
+    )
+    for line in written(converted):
+        say(line)
+    for each in converted.left_out:
+        note(options.command, f"line {each.line}: not carried over: {each}.")
+
+
+def written(converted: Converted) -> list[str]:
+    """The NeuronModel, line by line."""
+    head = ["# Made from an `inference_demo` command line by `neuronmodel from-command`."]
+    if converted.left_out:
+        head.append("# Not carried over:")
+    bullets = [line for each in converted.left_out for line in comment_lines(f"{each}.", bullet="- ")]
+    return [*head, *bullets, *lines_of(converted.document)]
+
+
+def _read(file: str | None) -> str:
+    where = "Standard input" if file in (None, STANDARD_INPUT) else file
+    try:
+        if file is None or file == STANDARD_INPUT:
+            if not sys.stdin:
+                raise UsageInvalid("Standard input is closed. Name a file that holds the command.")
+            raw = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with Path(file).open("rb") as stream:
+                raw = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageInvalid(
+            f"{where} cannot be read: {error.strerror or error}. Name a file that holds the command."
+        ) from error
+    if len(raw) > MAX_BYTES:
+        raise UsageInvalid(f"{where} is longer than {MAX_BYTES:,} bytes, far more than a command is.")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageInvalid(f"{where} is not in UTF-8: byte {error.start} is no part of it.") from error

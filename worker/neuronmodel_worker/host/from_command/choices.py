@@ -1,0 +1,64 @@
+"""What a command line does not say of a NeuronModel: the options of `neuronmodel from-command`."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from neuronmodel_api.names import MAX_MODEL_NAME
+from neuronmodel_worker.host.failures import UsageInvalid
+
+MODEL_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?", re.ASCII)
+OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
+QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([KMGTP]i?)?", re.ASCII)
+LABEL_VALUE = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]", re.ASCII)
+MAX_OBJECT_NAME: Final = 253
+
+
+@dataclass(frozen=True)
+class Choices:
+    """`claim_root` is the folder of the command's host that holds what the claim's root holds; absent: the one above
+    the model's. Raises UsageInvalid."""
+
+    claim: str | None = None
+    claim_root: str | None = None
+    name: str | None = None
+    artifacts_size: str | None = None
+    artifacts_claim: str | None = None
+    storage_class: str | None = None
+    instance_type: str | None = None
+
+    def __post_init__(self) -> None:
+        for option, value, pattern, what in (
+            ("--claim", self.claim, OBJECT_NAME, "the name of a PersistentVolumeClaim"),
+            ("--artifacts-claim", self.artifacts_claim, OBJECT_NAME, "the name of a PersistentVolumeClaim"),
+            ("--storage-class", self.storage_class, OBJECT_NAME, "the name of a StorageClass"),
+            ("--artifacts-size", self.artifacts_size, QUANTITY, "an amount such as 900Gi or 1Ti"),
+            ("--instance-type", self.instance_type, LABEL_VALUE, "an instance type such as trn2.48xlarge"),
+        ):
+            if value is not None and not (pattern.fullmatch(value) and len(value) <= MAX_OBJECT_NAME):
+                raise UsageInvalid(f"{option} is {value!r} and has to be {what}.")
+        if self.name is not None and not is_model_name(self.name):
+            raise UsageInvalid(
+                f"--name is {self.name!r} and has to be at most {MAX_MODEL_NAME} lower-case letters, digits and -, "
+                "beginning with a letter and not ending with -."
+            )
+        if self.artifacts_claim and (self.artifacts_size or self.storage_class):
+            raise UsageInvalid(
+                "--artifacts-claim names a volume that is there. Leave out --artifacts-size and --storage-class."
+            )
+        if self.claim_root is not None and self.claim is None:
+            raise UsageInvalid("--claim-root says what a claim holds. Name the claim with --claim, or leave it out.")
+
+
+def is_model_name(text: str) -> bool:
+    return len(text) <= MAX_MODEL_NAME and bool(MODEL_NAME.fullmatch(text))
+
+
+def model_name(folder: str) -> str:
+    """Made of the name of the model's folder. Raises UsageInvalid."""
+    made = re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")
+    made = made if made[:1].isalpha() else f"m-{made}"
+    made = made[:MAX_MODEL_NAME].rstrip("-")
+    if not is_model_name(made) or made == "m":
+        raise UsageInvalid(f"No name can be made of the model's folder, {folder!r}. Give one with --name.")
+    return made

@@ -1,0 +1,77 @@
+"""What a command's environment means to a NeuronModel: cores, variables for the worker, and what stays behind."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from neuronmodel_api.names import RESERVED_ENV_PREFIXES
+from neuronmodel_worker.host.from_command.failures import NotUnderstood
+from neuronmodel_worker.host.from_command.given import LeftOut
+from neuronmodel_worker.host.from_command.script import Invocation, Said
+
+CORES_A_LOGICAL_ONE: Final = ("NEURON_RT_VIRTUAL_CORE_SIZE", "NEURON_LOGICAL_NC_CONFIG")
+NUM_CORES: Final = "NEURON_RT_NUM_CORES"
+DERIVED: Final = "the operator derives it from parallelism and the instance type"
+FOLDERS: Final = "the worker has its folders on the scratch volume"
+OF_THE_HOST: Final = "it is about the host that the command ran on"
+OF_SECRETS: Final = (
+    "a NeuronModel is no place for a secret; name it in worker.env with valueFrom.secretKeyRef, if the worker needs it"
+)
+REASONS: Final = {
+    **dict.fromkeys(
+        ("NEURON_RT_VISIBLE_CORES", "NEURON_PLATFORM_TARGET_OVERRIDE", "NEURON_COMPILED_ARTIFACTS"), DERIVED
+    ),
+    **dict.fromkeys(
+        (
+            "HOME", "TMPDIR", "TMP", "TEMP", "BASE_COMPILE_WORK_DIR", "NEURON_COMPILE_CACHE_URL", "NEURON_DUMP_PATH",
+            "HF_HOME", "HF_HUB_CACHE", "TRANSFORMERS_CACHE", "XDG_CACHE_HOME",
+        ),
+        FOLDERS,
+    ),
+    **dict.fromkeys(("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV"), OF_THE_HOST),
+    "HF_HUB_OFFLINE": "a worker downloads nothing anyway",
+    "NXD_LAYOUT_TRANSFORMATION_OPTIONS": (
+        "it rewrites shards in the compiler's own layout, and sealed ones are in NxD Inference's; the worker refuses "
+        "to start with it"
+    ),
+}  # fmt: skip
+SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|_KEY(_ID)?$")
+OF_NEURON = re.compile(r"(NEURON|NRT|XLA|NXD|NCCL|FI)_", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """`worker` is what `worker.env` carries, as Kubernetes reads it."""
+
+    worker: Mapping[str, str]
+    left_out: tuple[LeftOut, ...]
+
+
+def read_environment(invocation: Invocation) -> Environment:
+    worker, left_out = dict[str, str](), list[LeftOut]()
+    for name, said in invocation.environment.items():
+        if name in (*CORES_A_LOGICAL_ONE, NUM_CORES):
+            continue
+        if reason := _reason(name):
+            left_out.append(LeftOut(said.line, name, reason))
+        else:
+            worker[name] = said.text.replace("$", "$$")  # Kubernetes takes $(NAME) for a reference
+    for name, said in invocation.unexported.items():
+        if OF_NEURON.match(name):
+            left_out.append(LeftOut(said.line, name, "it is not exported, so the command does not see it"))
+    return Environment(worker, tuple(left_out))
+
+
+def _reason(name: str) -> str:
+    if SECRET_NAMES.search(name):
+        return OF_SECRETS
+    if name.startswith(RESERVED_ENV_PREFIXES):
+        return "such names are the operator's own"
+    return REASONS.get(name, "")
+
+
+def integer(name: str, said: Said) -> int:
+    if not re.fullmatch(r"\d{1,9}", said.text, re.ASCII):
+        raise NotUnderstood(said.line, f"{name} is {said.text!r} and has to be an integer.")
+    return int(said.text)

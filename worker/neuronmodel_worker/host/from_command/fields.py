@@ -1,0 +1,199 @@
+"""A command's flags as fields of NeuronConfig, each in the field of `spec.compile` that carries it."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, Final
+
+from neuronmodel_api.config import Server
+from neuronmodel_worker.engines.nxdi.contradictions import OF_VLLM, check_together
+from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
+from neuronmodel_worker.engines.nxdi.flags import check_fields
+from neuronmodel_worker.failures import LayoutRefused
+from neuronmodel_worker.host.from_command.document import Noted
+from neuronmodel_worker.host.from_command.failures import NotUnderstood
+from neuronmodel_worker.host.from_command.flags import (
+    EXTRA,
+    LORA_DEFAULTS,
+    PARTS,
+    RENAMED,
+    SAME_NAME,
+    SAMPLING_FLAGS,
+    TYPED,
+)
+from neuronmodel_worker.host.from_command.given import Command, LeftOut
+from neuronmodel_worker.layouts import FAMILIES
+from neuronmodel_worker.layouts.flags import WITHOUT_LAYOUT, refuse_what_has_no_layout
+
+# As the API server takes them.
+TOP_P = re.compile(r"0?\.[0-9]*[1-9][0-9]*|1(\.0+)?", re.ASCII)
+TEMPERATURE = re.compile(r"[0-9]*[1-9][0-9]*(\.[0-9]+)?|[0-9]*\.[0-9]*[1-9][0-9]*", re.ASCII)
+MAX_DECIMAL: Final = 16
+"""Characters."""
+
+# Without these flags the command builds no such configuration, and pays no heed to its parts.
+ASKED_FOR_BY: Final = {
+    "lora_config": ("--enable-lora", "--enable-dynamic-multi-lora"),
+    "chunked_prefill_config": ("--enable-chunked-prefill",),
+    "kv_quant_config": ("--kv-cache-quant",),
+}
+WITH_PATHS: Final = ("quantized_checkpoints_path", "lora_config")
+
+
+@dataclass(frozen=True)
+class Fields:
+    """`ranks` are those that the command is for."""
+
+    command: Command
+    degree: int
+    ranks: range
+
+    @cached_property
+    def extras(self) -> Mapping[str, Any]:
+        """What `spec.compile.extra` carries."""
+        return {**dict(self._single()), **dict(self._groups())}
+
+    @property
+    def server(self) -> Server:
+        return Server.VLLM if self.of_vllm else Server.OPENAI
+
+    @property
+    def of_vllm(self) -> list[str]:
+        return [name for name in OF_VLLM if name in self.extras]
+
+    @property
+    def uses_fp8(self) -> bool:
+        quantized = "--quantized" in self.command and self.command.value("--quantization-dtype") == "f8e4m3"
+        return quantized or "--kv-cache-quant" in self.command
+
+    def compile(self) -> dict[str, Any]:
+        """`spec.compile`. Raises NotUnderstood."""
+        found = {flag.spec.removeprefix("compile."): value for flag, value in self._typed()}
+        if "--on-device-sampling" in self.command:
+            found["onDeviceSampling"] = {
+                SAMPLING_FLAGS[name].spec.rpartition(".")[2]: self._sampled(name) for name in self._sampling_flags()
+            }
+        found["padTokenID"] = self.command.value(
+            "--pad-token-id", Noted(0, "The command's own; without this field it is the checkpoint's.")
+        )
+        if self.extras:
+            found["extra"] = [self._extra(name, value) for name, value in self.extras.items()]
+        return found
+
+    def left_out(self) -> Iterator[LeftOut]:
+        """Flags that these fields do not carry as they were given."""
+        if "--on-device-sampling" not in self.command:
+            for name in self._sampling_flags():
+                yield self._without(name, "without --on-device-sampling the requests say how tokens are chosen")
+        for group, asking in ASKED_FOR_BY.items():
+            if not self._is_asked_for(group):
+                for name in self._parts_given(group):
+                    yield self._without(name, f"without {' or '.join(asking)} the command pays no heed to it")
+        for name, one in self.command.given.items():
+            if name in SAME_NAME and isinstance(one.value, float) and math.isinf(one.value):
+                yield self._without(name, "JSON has no infinite numbers, and without the flag it is infinite")
+
+    def without_layout(self) -> list[str]:
+        """What only NxD Inference's own code knows the shards of."""
+        model_type = self.command.value("--model-type")
+        if model_type not in FAMILIES:
+            return [f"models of type {model_type}"]
+        refused = {**WITHOUT_LAYOUT, **FAMILIES[model_type].without_layout}
+        return [name for name in self._neuron_config if self._is_refused(name, refused)]
+
+    def _is_refused(self, name: str, refused: Mapping[str, tuple[object, ...]]) -> bool:
+        """Beside `seq_len`, on which a default depends."""
+        alone = {key: value for key, value in self._neuron_config.items() if key in (name, "seq_len")}
+        try:
+            refuse_what_has_no_layout(alone, refused)
+        except LayoutRefused:
+            return True
+        return False
+
+    def check(self) -> None:
+        """As the worker will. Raises NotUnderstood, at the line of a flag that it is about."""
+        try:
+            check_fields(self._neuron_config, self.command.value("--model-type"))
+            check_together(self._neuron_config, self.server)
+        except FlagsRefused as refused:
+            about = (one for one in self.command.given.values() if re.search(rf"\b{one.flag.field}\b", str(refused)))
+            line = min((one.line for one in about), default=self.command.invocation.line)
+            raise NotUnderstood(line, str(refused)) from refused
+
+    @cached_property
+    def _neuron_config(self) -> dict[str, Any]:
+        own = {"tp_degree": self.degree, "start_rank_id": self.ranks.start, "local_ranks_size": len(self.ranks)}
+        world = {"world_size": self.command.value("--world-size")} if "--world-size" in self.command else {}
+        return {**{flag.field: value for flag, value in self._typed()}, **self.extras, **own, **world}
+
+    def _typed(self) -> Iterator[tuple[Any, Any]]:
+        for name, flag in TYPED.items():
+            if name in self.command:
+                yield flag, self.command.value(name)
+
+    def _extra(self, name: str, value: Any) -> Any:
+        item = {"name": name, "value": value}
+        if name in WITH_PATHS and "/" in repr(value):
+            return Noted(
+                item, "Paths in the worker's pods: worker.volumes and worker.volumeMounts bring what they name."
+            )
+        return item
+
+    def _sampling_flags(self) -> list[str]:
+        return [name for name in SAMPLING_FLAGS if name in self.command]
+
+    def _sampled(self, name: str) -> Any:
+        """A fraction is a decimal string."""
+        value = self.command.value(name)
+        if not isinstance(value, float):
+            return value
+        text = str(value) if "e" not in str(value) else format(Decimal(str(value)), "f")
+        pattern, what = (TOP_P, "above 0 and at most 1") if name == "--top-p" else (TEMPERATURE, "above 0")
+        if not pattern.fullmatch(text) or len(text) > MAX_DECIMAL:
+            raise NotUnderstood(
+                self.command.line(name), f"{name} is {value}. To be compiled into the model it has to be {what}."
+            )
+        return text
+
+    def _single(self) -> Iterator[tuple[str, Any]]:
+        for name, one in self.command.given.items():
+            if (name in SAME_NAME or name in RENAMED) and not (isinstance(one.value, float) and math.isinf(one.value)):
+                yield one.flag.field, _json(one.value)
+
+    def _groups(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What the command builds of several flags."""
+        if self._is_asked_for("lora_config"):
+            yield "lora_config", {**LORA_DEFAULTS, **self._parts("lora_config"), **self._lora_of_others()}
+        if self._is_asked_for("chunked_prefill_config"):
+            yield "chunked_prefill_config", {"max_num_seqs": 0, **self._parts("chunked_prefill_config")}
+        if self._is_asked_for("kv_quant_config") and (parts := self._parts("kv_quant_config")):
+            yield "kv_quant_config", parts  # without them it is kv_cache_quant alone, of which these are the defaults
+        if parts := self._parts("router_config"):
+            yield "router_config", parts
+
+    def _is_asked_for(self, group: str) -> bool:
+        return any(name in self.command for name in ASKED_FOR_BY[group])
+
+    def _parts_given(self, group: str) -> list[str]:
+        return [name for name in self.command.given if name in PARTS and PARTS[name].spec == f"{EXTRA} {group}"]
+
+    def _parts(self, group: str) -> dict[str, Any]:
+        given = self._parts_given(group)
+        return {PARTS[name].library.rpartition(".")[2]: _json(self.command.value(name)) for name in given}
+
+    def _lora_of_others(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.command.value("--batch-size", 1),
+            "dynamic_multi_lora": "--enable-dynamic-multi-lora" in self.command,
+            "base_model_quantized": "--quantized" in self.command,
+        }
+
+    def _without(self, name: str, reason: str) -> LeftOut:
+        return LeftOut(self.command.line(name), name, reason)
+
+
+def _json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

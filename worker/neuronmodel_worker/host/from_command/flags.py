@@ -1,0 +1,284 @@
+"""Every flag of `inference_demo` (NxD Inference 0.9.0): kind, place in the library, place in a NeuronModel."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Kind(StrEnum):
+    SWITCH = "switch"
+    TOGGLE = "switch, --no-…"
+    INTEGER = "int"
+    FLOAT = "float"
+    TEXT = "str"
+    DTYPE = "to_torch_dtype"
+    INTEGERS = "int list"
+    TEXTS = "list"
+    REPEATED = "repeats"
+    FILE = "file"
+    """The name of a file whose content the library takes."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """`library`: where its value goes there. `spec`: what of a NeuronModel carries it; "" where nothing does, and then
+    `reason` says why."""
+
+    name: str
+    kind: Kind
+    library: str
+    spec: str = ""
+    reason: str = ""
+
+    @property
+    def field(self) -> str:
+        """NeuronConfig's, where it is one."""
+        return self.library.removeprefix("NeuronConfig.")
+
+    @property
+    def negation(self) -> str:
+        """The other flag of a TOGGLE."""
+        return f"--no-{self.name.removeprefix('--')}"
+
+
+EXTRA: Final = "compile.extra"
+SAMPLING: Final = "compile.onDeviceSampling"
+
+
+def _named(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+def _field(name: str) -> str:
+    return f"NeuronConfig.{name.removeprefix('--').replace('-', '_')}"
+
+
+def _extras(kind: Kind, names: str) -> list[Flag]:
+    return [Flag(name, kind, _field(name), f"{EXTRA} {_field(name).partition('.')[2]}") for name in _named(names)]
+
+
+def _dropped(kind: Kind, names: str, reason: str, library: str = "the command itself") -> list[Flag]:
+    return [Flag(name, kind, library, reason=reason) for name in _named(names)]
+
+
+def _sampling(name: str, kind: Kind, spec: str, field: str = "") -> Flag:
+    field = field or name.removeprefix("--").replace("-", "_")
+    return Flag(name, kind, f"OnDeviceSamplingConfig.{field}", f"{SAMPLING}.{spec}")
+
+
+TYPED: Final = {
+    flag.name: flag
+    for flag in (
+        Flag("--torch-dtype", Kind.DTYPE, _field("--torch-dtype"), "compile.torchDtype"),
+        Flag("--batch-size", Kind.INTEGER, _field("--batch-size"), "compile.batchSize"),
+        Flag("--max-context-length", Kind.INTEGER, _field("--max-context-length"), "compile.maxContextLength"),
+        Flag("--seq-len", Kind.INTEGER, _field("--seq-len"), "compile.sequenceLength"),
+        Flag("--fused-qkv", Kind.SWITCH, _field("--fused-qkv"), "compile.fusedQKV"),
+        Flag(
+            "--sequence-parallel-enabled",
+            Kind.SWITCH,
+            _field("--sequence-parallel-enabled"),
+            "compile.sequenceParallel",
+        ),
+        Flag("--qkv-kernel-enabled", Kind.SWITCH, _field("--qkv-kernel-enabled"), "compile.qkvKernel"),
+        Flag("--attn-kernel-enabled", Kind.TOGGLE, _field("--attn-kernel-enabled"), "compile.attentionKernel"),
+        Flag("--mlp-kernel-enabled", Kind.SWITCH, _field("--mlp-kernel-enabled"), "compile.mlpKernel"),
+        Flag(
+            "--cc-pipeline-tiling-factor",
+            Kind.INTEGER,
+            _field("--cc-pipeline-tiling-factor"),
+            "compile.ccPipelineTilingFactor",
+        ),
+    )
+}
+"""What becomes a field of `compile` as it is."""
+
+SAMPLING_FLAGS: Final = {
+    flag.name: flag
+    for flag in (
+        _sampling("--do-sample", Kind.SWITCH, "doSample"),
+        _sampling("--top-k", Kind.INTEGER, "topK"),
+        _sampling("--top-p", Kind.FLOAT, "topP"),
+        _sampling("--temperature", Kind.FLOAT, "temperature"),
+        _sampling("--dynamic", Kind.SWITCH, "dynamic"),
+        _sampling("--global-topk", Kind.INTEGER, "globalTopK"),
+        _sampling("--top-k-kernel-enabled", Kind.SWITCH, "topKKernel"),
+    )
+}
+
+LORA: Final = "NeuronConfig.lora_config"
+CHUNKED_PREFILL: Final = "NeuronConfig.chunked_prefill_config"
+KV_QUANTIZATION: Final = "NeuronConfig.kv_quant_config"
+ROUTER: Final = "NeuronConfig.router_config"
+
+PARTS: Final = {
+    flag.name: flag
+    for flag in (
+        Flag("--max-loras", Kind.INTEGER, f"{LORA}.max_loras", f"{EXTRA} lora_config"),
+        Flag("--max-lora-rank", Kind.INTEGER, f"{LORA}.max_lora_rank", f"{EXTRA} lora_config"),
+        Flag("--target-modules", Kind.TEXTS, f"{LORA}.target_modules", f"{EXTRA} lora_config"),
+        Flag("--max-cpu-loras", Kind.INTEGER, f"{LORA}.max_cpu_loras", f"{EXTRA} lora_config"),
+        Flag("--lora-ckpt-path", Kind.REPEATED, f"{LORA}.lora_ckpt_paths", f"{EXTRA} lora_config"),
+        Flag("--lora-ckpt-path-cpu", Kind.REPEATED, f"{LORA}.lora_ckpt_paths_cpu", f"{EXTRA} lora_config"),
+        Flag("--lora-ckpt-json", Kind.TEXT, f"{LORA}.lora_ckpt_json", f"{EXTRA} lora_config"),
+        Flag("--max-num-seqs", Kind.INTEGER, f"{CHUNKED_PREFILL}.max_num_seqs", f"{EXTRA} chunked_prefill_config"),
+        Flag("--k-quant-method", Kind.TEXT, f"{KV_QUANTIZATION}.k_quant_method", f"{EXTRA} kv_quant_config"),
+        Flag("--v-quant-method", Kind.TEXT, f"{KV_QUANTIZATION}.v_quant_method", f"{EXTRA} kv_quant_config"),
+        Flag("--kv-quant-dtype", Kind.DTYPE, f"{KV_QUANTIZATION}.quant_dtype", f"{EXTRA} kv_quant_config"),
+        Flag("--kv-direct-cast", Kind.TOGGLE, f"{KV_QUANTIZATION}.direct_cast", f"{EXTRA} kv_quant_config"),
+        Flag("--router-act-fn", Kind.TEXT, f"{ROUTER}.act_fn", f"{EXTRA} router_config"),
+        Flag("--router-dtype", Kind.TEXT, f"{ROUTER}.dtype", f"{EXTRA} router_config"),
+    )
+}
+"""Members of configurations that the command builds of several flags, where these configurations are asked for."""
+
+LORA_DEFAULTS: Final = {"max_loras": 1, "max_lora_rank": 16, "max_cpu_loras": 1}
+"""What the command gives without being asked; the library's own are others."""
+
+SPECIAL: Final = {
+    flag.name: flag
+    for flag in (
+        Flag("--model-type", Kind.TEXT, "the application's class", "model.type"),
+        Flag("--model-path", Kind.TEXT, "the application", "model.source"),
+        Flag("--tp-degree", Kind.INTEGER, _field("--tp-degree"), "parallelism.tensorParallelDegree"),
+        Flag("--start_rank_id", Kind.INTEGER, _field("--start_rank_id"), "parallelism.startRank"),
+        Flag("--local_ranks_size", Kind.INTEGER, _field("--local_ranks_size"), "parallelism.localRanks"),
+        Flag("--logical-nc-config", Kind.INTEGER, _field("--logical-nc-config"), "parallelism.logicalNeuronCoreConfig"),
+        Flag(
+            "--logical-neuron-cores",
+            Kind.INTEGER,
+            _field("--logical-nc-config"),
+            "parallelism.logicalNeuronCoreConfig",
+        ),
+        Flag("--pad-token-id", Kind.INTEGER, "GenerationConfig.pad_token_id", "compile.padTokenID"),
+        Flag("--on-device-sampling", Kind.SWITCH, "NeuronConfig.on_device_sampling_config", SAMPLING),
+        Flag("--save-sharded-checkpoint", Kind.SWITCH, _field("--save-sharded-checkpoint"), "sharding.strategy"),
+        Flag("--skip-sharding", Kind.SWITCH, _field("--skip-sharding"), "sharding.strategy"),
+        Flag("--on-cpu", Kind.SWITCH, _field("--on-cpu"), "engine"),
+        Flag("--compile-only", Kind.SWITCH, "the command itself", "suspend"),
+        Flag("--enable-lora", Kind.SWITCH, LORA, f"{EXTRA} lora_config"),
+        Flag("--enable-dynamic-multi-lora", Kind.SWITCH, f"{LORA}.dynamic_multi_lora", f"{EXTRA} lora_config"),
+        Flag("--enable-chunked-prefill", Kind.SWITCH, CHUNKED_PREFILL, f"{EXTRA} chunked_prefill_config"),
+    )
+}
+
+RENAMED: Final = {
+    flag.name: flag
+    for flag in (
+        Flag("--enable-block-kv-layout", Kind.SWITCH, "NeuronConfig.is_block_kv_layout", f"{EXTRA} is_block_kv_layout"),
+        Flag("--enable-prefix-caching", Kind.SWITCH, "NeuronConfig.is_prefix_caching", f"{EXTRA} is_prefix_caching"),
+    )
+}
+"""The command's names for fields that are called otherwise."""
+
+SAME_NAME: Final = {
+    flag.name: flag
+    for flag in (
+        *_extras(
+            Kind.SWITCH,
+            """
+            --allow-input-truncation --output-logits --vocab-parallel --layer-boundary-markers --is-continuous-batching
+            --async-mode --enable-bucketing --bucket-n-active-tokens --quantized --kv-cache-quant --is-medusa
+            --flash-decoding-enabled --disable-kv-cache-tiling --k-cache-transposed
+            --strided-context-parallel-kernel-enabled --qkv-nki-kernel-enabled --qkv-cte-nki-kernel-fuse-rope
+            --qkv-kernel-nbsd-layout --fused-rmsnorm-skip-gamma --mlp-kernel-fuse-residual-add
+            --qkv-kernel-fuse-residual-add --quantized-mlp-kernel-enabled --attn-block-tkg-nki-kernel-enabled
+            --attn-block-tkg-nki-kernel-cache-update --attn-block-tkg-nki-kernel-cascaded-attention
+            --rmsnorm-quantize-kernel-enabled --enable-spill-reload-dge --apply-seq-ids-mask --skip-warmup
+            --enable-output-completion-notifications --early-expert-affinity-modulation --fused-shared-experts
+            --disable-normalize-top-k-affinities
+            """,
+        ),
+        *_extras(
+            Kind.INTEGER,
+            """
+            --n-active-tokens --n-positions --max-new-tokens --max-length --weight-gather-seq-len-threshold
+            --ctx-batch-size --tkg-batch-size --max-batch-size --kv-cache-batch-size --kv-cache-padding-size
+            --medusa-speculation-length --num-medusa-heads --pa-num-blocks
+            --pa-block-size --windowed-context-encoding-size --cp-degree --mlp-cp-degree --attention-dp-degree
+            --pp-degree --ep-degree --scratchpad-page-size --moe-tp-degree --moe-ep-degree
+            """,
+        ),
+        *_extras(
+            Kind.TEXT,
+            """
+            --padding-side --cast-type --quantized-checkpoints-path --quantization-type --quantization-dtype
+            --activation-quantization-type
+            """,
+        ),
+        *_extras(Kind.DTYPE, "--rpl-reduce-dtype --attention-dtype"),
+        *_extras(Kind.FLOAT, "--quantize-clamp-bound --capacity-factor"),
+        *_extras(Kind.INTEGERS, "--context-encoding-buckets --prefix-buckets --token-generation-buckets"),
+    )
+}
+"""Fields of NeuronConfig that the spec has no field of its own for."""
+
+DRAFT: Final = (
+    "a NeuronModel has one checkpoint and no draft model beside it; without one the answers come more slowly and are "
+    "not other ones"
+)
+CHECKS: Final = "it checks or measures what the command printed, and a NeuronModel serves; requests measure it"
+DEBUGGING: Final = "it is for debugging the library, and changes nothing about what is served"
+ELSEWHERE: Final = "it names a file of the command's host, and what is in it is not in the text; put that into "
+
+NOT_CARRIED: Final = {
+    flag.name: flag
+    for flag in (
+        *_dropped(Kind.TEXT, "--task-type", "a NeuronModel serves causal-lm, and nothing else"),
+        *_dropped(
+            Kind.TEXT,
+            "--compiled-model-path",
+            "the compiled model lies on the artifacts volume, where it is found by what it was made from",
+        ),
+        *_dropped(Kind.REPEATED, "--prompt", "prompts come with requests to the model's Service"),
+        *_dropped(Kind.SWITCH, "--benchmark", CHECKS),
+        *_dropped(Kind.TEXT, "--check-accuracy-mode --expected-outputs-path --tol-map --benchmark-report-path", CHECKS),
+        *_dropped(Kind.FLOAT, "--divergence-difference-tol", CHECKS),
+        *_dropped(Kind.INTEGER, "--num-tokens-to-check", CHECKS),
+        *_dropped(Kind.TEXTS, "--capture-indices", DEBUGGING),
+        *_dropped(Kind.TEXT, "--input-capture-save-dir", DEBUGGING),
+        *_dropped(Kind.INTEGERS, "--input-start-offsets", DEBUGGING),
+        *_dropped(Kind.SWITCH, "--hlo-debug", DEBUGGING),
+        *_dropped(Kind.SWITCH, "--compile-dry-run", "what is prepared is prepared to be served"),
+        *_dropped(Kind.SWITCH, "--skip-compile", "what is compiled already is found without being asked for"),
+        *_dropped(
+            Kind.SWITCH,
+            "--enable-torch-dist",
+            "it makes several hosts wait for each other, and one pod serves all ranks of a NeuronModel",
+        ),
+        *_dropped(
+            Kind.INTEGER,
+            "--world-size",
+            "the degrees make it, with which it agrees",
+            _field("--world-size"),
+        ),
+        *_dropped(
+            Kind.INTEGER,
+            "--sampling-dp-degree",
+            f"{SAMPLING} has no field for it; the batch is not divided to choose its tokens",
+            "OnDeviceSamplingConfig.sampling_dp_degree",
+        ),
+        *_dropped(Kind.REPEATED, "--adapter-id", "it chooses adapters for the command's prompts"),
+        *_dropped(Kind.TEXT, "--draft-model-path --compiled-draft-model-path", DRAFT),
+        *_dropped(Kind.INTEGER, "--draft-model-tp-degree", DRAFT),
+        *_dropped(Kind.INTEGER, "--speculation-length", DRAFT, _field("--speculation-length")),
+        *_dropped(Kind.INTEGER, "--spec-batch-size", DRAFT, _field("--spec-batch-size")),
+        *_dropped(Kind.SWITCH, "--enable-fused-speculation", DRAFT, _field("--enable-fused-speculation")),
+        *_dropped(Kind.SWITCH, "--enable-eagle-speculation", DRAFT, _field("--enable-eagle-speculation")),
+        *_dropped(Kind.SWITCH, "--is-eagle3", DRAFT, _field("--is-eagle3")),
+        *_dropped(Kind.SWITCH, "--enable-eagle-draft-input-norm", DRAFT, _field("--enable-eagle-draft-input-norm")),
+        *_dropped(Kind.FILE, "--token-tree-json", DRAFT, "NeuronConfig.token_tree_config"),
+        *_dropped(Kind.FILE, "--medusa-tree-json", f"{ELSEWHERE}{EXTRA}, as medusa_tree", "NeuronConfig.medusa_tree"),
+        *_dropped(
+            Kind.FILE,
+            "--modules-to-not-convert-file",
+            f"{ELSEWHERE}{EXTRA}, as modules_to_not_convert",
+            "NeuronConfig.modules_to_not_convert",
+        ),
+    )
+}
+
+BEFORE_RUN: Final = ("--model-type", "--task-type")
+"""Belong before the word `run`; all others behind it."""
+
+FLAGS: Final = {**SPECIAL, **TYPED, **SAMPLING_FLAGS, **PARTS, **RENAMED, **SAME_NAME, **NOT_CARRIED}

@@ -1,0 +1,167 @@
+"""The arguments of `inference_demo` as flags with values, by argparse's rules, with lines to complain of."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from neuronmodel_worker.host.from_command.failures import NotUnderstood
+from neuronmodel_worker.host.from_command.flags import BEFORE_RUN, FLAGS, Flag, Kind
+from neuronmodel_worker.host.from_command.script import Invocation, Said
+
+RUN: Final = "run"
+REQUIRED: Final = ("--model-type", "--task-type", "--model-path")
+NUMBER = re.compile(r"-\d+|-\d*\.\d+", re.ASCII)
+"""What argparse takes for a value though it begins as a flag does."""
+INTEGER = re.compile(r"[-+]?\d{1,18}", re.ASCII)
+DTYPES: Final = ("bfloat16", "float16", "float32")
+WITHOUT_VALUE: Final = (Kind.SWITCH, Kind.TOGGLE)
+WITH_SEVERAL: Final = (Kind.INTEGERS, Kind.TEXTS)
+
+
+@dataclass(frozen=True)
+class Given:
+    """`value` is of the JSON type that the flag's field has; a tuple for those that take several values or repeat."""
+
+    flag: Flag
+    value: Any
+    line: int
+
+
+@dataclass(frozen=True)
+class Command:
+    """`given` is by the flags' full names, in their order."""
+
+    invocation: Invocation
+    given: Mapping[str, Given]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.given
+
+    def value(self, name: str, default: Any = None) -> Any:
+        return self.given[name].value if name in self.given else default
+
+    def line(self, name: str) -> int:
+        """The command's own where the flag is not given."""
+        return self.given[name].line if name in self.given else self.invocation.line
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Something of the command that the NeuronModel does not carry."""
+
+    line: int
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.reason}"
+
+
+def read_flags(invocation: Invocation) -> Command:
+    """Raises NotUnderstood."""
+    arguments = list(invocation.arguments)
+    given: dict[str, Given] = {}
+    behind_run = False
+    while arguments:
+        said = arguments.pop(0)
+        if not said.text.startswith("-"):
+            if behind_run or said.text != RUN:
+                raise NotUnderstood(said.line, f"{said.text!r} stands where a flag was expected. {_dash_of(said.text)}")
+            behind_run = True
+            continue
+        name, equals, joined = said.text.partition("=")
+        flag, negated = _flag(name, said.line, behind_run)
+        one = Given(flag, _value(flag, said, joined if equals else None, arguments, negated), said.line)
+        given[flag.name] = _together(given.get(flag.name), one)
+    if not behind_run:
+        raise NotUnderstood(invocation.line, f"The word {RUN} is missing behind --model-type and --task-type.")
+    for name in REQUIRED:
+        if name not in given:
+            raise NotUnderstood(invocation.line, f"{name} is missing.")
+    return Command(invocation, given)
+
+
+def _dash_of(text: str) -> str:
+    if text[:1] in "–—−":
+        return "It begins with a dash that is no hyphen; write --."
+    return "Put quotation marks around what belongs together."
+
+
+def _flag(name: str, line: int, behind_run: bool) -> tuple[Flag, bool]:
+    """And whether it was written as its negation. A beginning that only one flag has will do, as for argparse."""
+    names = {
+        written: (flag, written != flag.name)
+        for flag in FLAGS.values()
+        for written in ([flag.name, flag.negation] if flag.kind is Kind.TOGGLE else [flag.name])
+        if (flag.name in BEFORE_RUN) != behind_run
+    }
+    if name in names:
+        return names[name]
+    if name in FLAGS:
+        where = "behind" if name not in BEFORE_RUN else "before"
+        raise NotUnderstood(line, f"{name} belongs {where} the word {RUN}.")
+    meant = [written for written in names if name.startswith("--") and len(name) > 2 and written.startswith(name)]
+    if len(meant) == 1:
+        return names[meant[0]]
+    if meant:
+        raise NotUnderstood(line, f"{name} may be {', '.join(sorted(meant))}. Write it out.")
+    raise NotUnderstood(
+        line,
+        f"inference_demo of NxD Inference 0.9.0 has no flag {name}. Correct it; where it is a field of NeuronConfig, "
+        "leave it out here and add the field to compile.extra of the result.",
+    )
+
+
+def _value(flag: Flag, said: Said, joined: str | None, arguments: list[Said], negated: bool) -> Any:
+    if flag.kind in WITHOUT_VALUE:
+        if joined is not None:
+            raise NotUnderstood(said.line, f"{flag.name} takes no value, and {joined!r} was given.")
+        return not negated
+    values = [joined] if joined is not None else list(_values(flag, arguments))
+    if not values:
+        raise NotUnderstood(said.line, f"{flag.name} has no value behind it.")
+    read = tuple(_read(flag, value, said.line) for value in values)
+    return read if flag.kind in (*WITH_SEVERAL, Kind.REPEATED) else read[0]
+
+
+def _values(flag: Flag, arguments: list[Said]) -> Iterable[str]:
+    while arguments and not _begins_a_flag(arguments[0].text):
+        yield arguments.pop(0).text
+        if flag.kind not in WITH_SEVERAL:
+            return
+
+
+def _begins_a_flag(text: str) -> bool:
+    return text.startswith("-") and len(text) > 1 and not NUMBER.fullmatch(text) and " " not in text
+
+
+def _read(flag: Flag, text: str, line: int) -> Any:
+    if flag.kind in (Kind.INTEGER, Kind.INTEGERS):
+        if not INTEGER.fullmatch(text):
+            raise NotUnderstood(line, f"{flag.name} is {text!r} and has to be an integer.")
+        return int(text)
+    if flag.kind is Kind.FLOAT:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if math.isnan(value):
+            raise NotUnderstood(line, f"{flag.name} is {text!r} and has to be a number.")
+        return value
+    if flag.kind is Kind.DTYPE and text not in DTYPES and flag.name != "--kv-quant-dtype":
+        raise NotUnderstood(line, f"{flag.name} is {text!r} and has to be one of {', '.join(DTYPES)}.")
+    return text
+
+
+def _together(before: Given | None, now: Given) -> Given:
+    if before is None:
+        return now
+    if now.flag.kind is Kind.REPEATED:
+        return Given(now.flag, (*before.value, *now.value), before.line)
+    if before.value != now.value:
+        raise NotUnderstood(
+            now.line, f"{now.flag.name} is given with another value in line {before.line}. Leave one of the two."
+        )
+    return before

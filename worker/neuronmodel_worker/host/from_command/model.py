@@ -1,0 +1,146 @@
+"""A NeuronModel that does what an `inference_demo` command does, and what of the command is in no NeuronModel."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from neuronmodel_api.config import Engine, Server
+from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES
+from neuronmodel_api.names import GROUP, INSTANCE_TYPE_LABEL
+from neuronmodel_worker.host.from_command.choices import Choices, model_name
+from neuronmodel_worker.host.from_command.document import Noted
+from neuronmodel_worker.host.from_command.environment import Environment, read_environment
+from neuronmodel_worker.host.from_command.failures import NotUnderstood
+from neuronmodel_worker.host.from_command.fields import Fields
+from neuronmodel_worker.host.from_command.flags import NOT_CARRIED
+from neuronmodel_worker.host.from_command.given import Command, LeftOut
+from neuronmodel_worker.host.from_command.parallelism import Parallelism, read_parallelism
+from neuronmodel_worker.host.from_command.volumes import artifacts, model_folder, scratch, source
+
+TASK: Final = "causal-lm"
+FP8_VARIABLES: Final = ("XLA_HANDLE_SPECIAL_SCALAR", "UNSAFE_FP8FNCAST")
+"""What the command sets to 1 for 8-bit floats."""
+
+# By --save-sharded-checkpoint and --skip-sharding.
+STRATEGIES: Final = {
+    (True, False): (
+        "--save-sharded-checkpoint: one file a rank, written once, before the first start; every start reads these. No "
+        "--skip-sharding is needed later: what is sealed is found."
+    ),
+    (True, True): (
+        "--save-sharded-checkpoint and --skip-sharding: every start reads one file a rank. What is sealed is found; "
+        "where nothing is, the shards are written once, before the first start."
+    ),
+    (False, False): "No --save-sharded-checkpoint: every start shards the checkpoint as it loads, and keeps no shards.",
+    (False, True): (
+        "--skip-sharding without --save-sharded-checkpoint skips nothing: the command shards at every load, silently, "
+        "and so does this. ShardOnCompile is what reads shards that were written once."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Converted:
+    document: Mapping[str, Any]
+    left_out: tuple[LeftOut, ...]
+
+
+def convert(command: Command, choices: Choices) -> Converted:
+    """Raises NotUnderstood and UsageInvalid."""
+    if (task := command.value("--task-type")) != TASK:
+        raise NotUnderstood(command.line("--task-type"), f"--task-type is {task!r}, and a NeuronModel serves {TASK}.")
+    parallelism = read_parallelism(command)
+    fields = Fields(command, parallelism.degree, parallelism.ranks)
+    fields.check()
+    environment = read_environment(command.invocation)
+    spec = {
+        "engine": Noted(Engine.CPU.value, "--on-cpu.") if _on_cpu(command) else Engine.NEURON.value,
+        "model": {"source": source(command, choices), "type": command.value("--model-type")},
+        "parallelism": parallelism.spec(),
+        "compile": fields.compile(),
+        "sharding": _sharding(command, fields),
+        "artifacts": artifacts(command, choices),
+        "scratch": scratch(),
+        "worker": _worker(fields, environment, parallelism, choices),
+        "serving": _serving(fields),
+        "suspend": _suspend(command, parallelism),
+    }
+    document = {
+        "apiVersion": f"{GROUP}/v1alpha1",
+        "kind": "NeuronModel",
+        "metadata": {"name": choices.name or model_name(model_folder(command).name)},
+        "spec": {name: value for name, value in spec.items() if value is not None},
+    }
+    left_out = [*_left_out(command), *parallelism.left_out, *fields.left_out(), *environment.left_out]
+    return Converted(document, tuple(sorted(left_out, key=lambda each: each.line)))
+
+
+def _on_cpu(command: Command) -> bool:
+    return "--on-cpu" in command
+
+
+def _left_out(command: Command) -> Iterator[LeftOut]:
+    for name, flag in NOT_CARRIED.items():
+        if name in command and name != "--task-type":
+            yield LeftOut(command.line(name), name, flag.reason)
+    if "--skip-sharding" in command and "--save-sharded-checkpoint" not in command:
+        reason = "without --save-sharded-checkpoint the command shards at every load all the same"
+        yield LeftOut(command.line("--skip-sharding"), "--skip-sharding", reason)
+    if (output := command.invocation.output) is not None:
+        yield LeftOut(output.line, output.text, "`kubectl logs` shows what the worker says")
+
+
+def _sharding(command: Command, fields: Fields) -> dict[str, Any]:
+    saves, skips = "--save-sharded-checkpoint" in command, "--skip-sharding" in command
+    strategy = Noted("ShardOnCompile" if saves else "ShardOnLoad", STRATEGIES[saves, skips])
+    without = " and ".join(fields.without_layout())
+    if not without:
+        return {"strategy": strategy}
+    if _on_cpu(command):
+        raise NotUnderstood(
+            command.line("--on-cpu"), f"The CPU engine has no layout for {without}. Leave out one of them."
+        )
+    native = Noted(
+        "Native", f"NxD Inference's own code lays out the weights: there is no layout of ours for {without}."
+    )
+    return {"strategy": strategy, "weights": native}
+
+
+def _worker(
+    fields: Fields, environment: Environment, parallelism: Parallelism, choices: Choices
+) -> dict[str, Any] | None:
+    worker: dict[str, Any] = {}
+    if kind := choices.instance_type:
+        worker["nodeSelector"] = Noted({INSTANCE_TYPE_LABEL: kind}, _about_cores(kind, parallelism))
+    variables: list[Any] = [{"name": name, "value": value} for name, value in environment.worker.items()]
+    for name in FP8_VARIABLES if fields.uses_fp8 else ():
+        if name not in environment.worker:
+            variables.append(Noted({"name": name, "value": "1"}, "As the command itself sets it for 8-bit floats."))
+    if variables:
+        worker["env"] = variables
+    return worker or None
+
+
+def _about_cores(kind: str, parallelism: Parallelism) -> str:
+    machine = MACHINES.get(kind)
+    if machine is None:
+        return f"Absent: {DEFAULT_MACHINE.name}."
+    cores = parallelism.logical_cores or max(machine.logical_core_configs)
+    return f"{machine.logical_cores(cores)} logical cores, for {len(parallelism.ranks)} ranks."
+
+
+def _serving(fields: Fields) -> dict[str, Any] | None:
+    if fields.server is Server.OPENAI:
+        return None
+    reason = f"For {' and '.join(fields.of_vllm)}: a server that places sequences in the cache by itself."
+    return {"server": Noted(fields.server.value, reason)}
+
+
+def _suspend(command: Command, parallelism: Parallelism) -> Noted | None:
+    reasons = []
+    if "--compile-only" in command:
+        reasons.append("--compile-only: everything is prepared, and no pod serves. Remove this to serve.")
+    if parallelism.is_partial:
+        ranks = f"{parallelism.ranks.start} to {parallelism.ranks.stop - 1}"
+        reasons.append(f"Ranks {ranks} of {parallelism.degree} are prepared, and a part of the ranks cannot answer.")
+    return Noted(True, " ".join(reasons)) if reasons else None

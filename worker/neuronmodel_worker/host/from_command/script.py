@@ -1,0 +1,290 @@
+"""The `inference_demo` command in a shell's text: its arguments and the environment it would be given.
+
+Only what the text itself says counts: no variable of this process, no file, no command's output.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Final
+
+from neuronmodel_worker.host.from_command.arithmetic import evaluate
+from neuronmodel_worker.host.from_command.failures import NotUnderstood
+from neuronmodel_worker.host.from_command.words import REDIRECTIONS, Operator, Token, Word, tokens_of
+
+ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.ASCII | re.DOTALL)
+INFERENCE_DEMO: Final = ("inference_demo", "inference_demo.py")
+MODULE: Final = "neuronx_distributed_inference.inference_demo"
+PYTHON = re.compile(r"python(3(\.\d+)?)?", re.ASCII)
+IN_FRONT: Final = ("time", "nohup", "exec", "command", "env")
+"""Run what follows them as it stands."""
+WITHOUT_EFFECT: Final = (
+    "echo",
+    "printf",
+    "mkdir",
+    "cd",
+    "date",
+    "true",
+    ":",
+    "sleep",
+    "ls",
+    "pwd",
+    "neuron-ls",
+    "exit",
+)
+"""On what the model is."""
+HARMLESS_SETTINGS: Final = "eux"
+SEPARATORS: Final = frozenset({"\n", ";", "&", "&&"})
+
+
+@dataclass(frozen=True)
+class Said:
+    """A piece of the text as it reads with its variables in place, and where it stands."""
+
+    text: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """`arguments` are those behind the command's name. `environment` is what the text exports to it, `unexported` what
+    is only assigned. `output` is where its output is sent, as written, where that is said."""
+
+    line: int
+    arguments: tuple[Said, ...]
+    environment: Mapping[str, Said]
+    unexported: Mapping[str, Said]
+    output: Said | None
+
+
+def read_invocation(text: str) -> Invocation:
+    """Raises NotUnderstood."""
+    script = _Script()
+    for statement in _statements(tokens_of(text)):
+        script.run(statement)
+    if script.invocation is None:
+        raise NotUnderstood(text.count("\n") + 1, "The text ends, and no inference_demo command was in it.")
+    return script.invocation
+
+
+@dataclass
+class _Statement:
+    line: int
+    words: list[Word] = field(default_factory=list)
+    output: list[Said] = field(default_factory=list)
+    piped_to: list[Word] = field(default_factory=list)
+
+
+def _statements(tokens: Iterable[Token]) -> Iterable[_Statement]:
+    current, target, piped = _Statement(1), None, False
+    for token in tokens:
+        if isinstance(token, Operator):
+            if target is not None or (piped and not current.piped_to and token.text != "\n"):
+                raise NotUnderstood(token.line, f"{_shown(token)} is not understood here.")
+            if token.text in REDIRECTIONS:
+                if token.text.startswith("<"):
+                    raise NotUnderstood(
+                        token.line, "What comes from a file or a here-document is not read. Leave it out."
+                    )
+                target = token
+            elif token.text == "|" and current.words:
+                current.output.append(Said("|", token.line))
+                piped = True
+            elif token.text in SEPARATORS:
+                if current.words and not (piped and not current.piped_to):
+                    yield current
+                    current, piped = _Statement(token.line), False
+            else:
+                raise NotUnderstood(
+                    token.line,
+                    f"{_shown(token)} is not understood. Give the assignments, the exports and the command alone.",
+                )
+            continue
+        current.line = current.line if current.words else token.line
+        if target is not None:
+            current.output.append(Said(f"{target.descriptor}{target.text}{_written(token)}", token.line))
+            target = None
+        elif piped:
+            current.piped_to.append(token)
+            current.output.append(Said(_written(token), token.line))
+        else:
+            current.words.append(token)
+    if target is not None or (piped and not current.piped_to):
+        raise NotUnderstood(current.line, "The text ends amid a command.")
+    if current.words:
+        yield current
+
+
+def _shown(operator: Operator) -> str:
+    return "The line's end" if operator.text == "\n" else operator.text
+
+
+def _written(word: Word) -> str:
+    signs = {"variable": "${%s}", "arithmetic": "$((%s))", "text": "%s"}
+    return "".join(signs[piece.kind] % piece.text for piece in word.pieces)
+
+
+def _together(output: list[Said]) -> Said | None:
+    return Said(" ".join(said.text for said in output), output[0].line) if output else None
+
+
+class _Script:
+    def __init__(self) -> None:
+        self._values: dict[str, Said] = {}
+        self._exported: set[str] = set()
+        self.invocation: Invocation | None = None
+
+    def run(self, statement: _Statement) -> None:
+        """Raises NotUnderstood."""
+        if statement.piped_to and statement.piped_to[0].literal != "tee":
+            raise NotUnderstood(
+                statement.piped_to[0].line, "What | hands the output to is not understood. Leave it out, or use tee."
+            )
+        words = list(statement.words)
+        prefix: dict[str, Said] = {}
+        while words and (assigned := self._assignment(words[0])):
+            prefix |= [assigned]
+            words.pop(0)
+        if not words:
+            self._values |= prefix
+            return
+        name = words[0].literal
+        if name == "export":
+            self._export(words[1:])
+            return
+        arguments = [said for word in words for said in self._fields(word)]
+        if not arguments:
+            return
+        self._command(statement, arguments, prefix)
+
+    def _command(self, statement: _Statement, arguments: list[Said], prefix: dict[str, Said]) -> None:
+        command, *rest = arguments
+        while command.text in IN_FRONT and rest:
+            command, *rest = rest
+            while match := ASSIGNMENT.fullmatch(command.text):
+                prefix[match[1]] = Said(match[3], command.line)
+                if not rest:
+                    raise _unknown(command)
+                command, *rest = rest
+        if (found := _behind_inference_demo(command, rest)) is not None:
+            self._found(statement, command.line, found, prefix)
+        elif command.text == "unset" and not any(each.text.startswith("-") for each in rest):
+            for each in rest:
+                self._values.pop(each.text, None)
+                self._exported.discard(each.text)
+        elif not _without_effect(command.text, [each.text for each in rest]):
+            raise _unknown(command)
+
+    def _found(self, statement: _Statement, line: int, arguments: tuple[Said, ...], prefix: Mapping[str, Said]) -> None:
+        if self.invocation is not None:
+            raise NotUnderstood(
+                line, f"This is another inference_demo; the first is in line {self.invocation.line}. Give one alone."
+            )
+        exported = {name: self._values[name] for name in self._exported if name in self._values}
+        self.invocation = Invocation(
+            line=line,
+            arguments=arguments,
+            environment={**exported, **prefix},
+            unexported={name: said for name, said in self._values.items() if name not in {*exported, *prefix}},
+            output=_together(statement.output),
+        )
+
+    def _export(self, words: list[Word]) -> None:
+        for word in words:
+            if assigned := self._assignment(word):
+                name, said = assigned
+                self._values[name] = said
+            else:
+                name = word.literal or ""
+                if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+                    raise NotUnderstood(word.line, "export is understood with NAME or NAME=value alone.")
+            self._exported.add(name)
+
+    def _assignment(self, word: Word) -> tuple[str, Said] | None:
+        """Where `word` is one."""
+        bare = ""
+        for piece in word.pieces:
+            if piece.kind != "text" or piece.quoted:
+                break
+            bare += piece.text
+        match = ASSIGNMENT.match(bare)
+        if not match:
+            return None
+        if match[2]:
+            raise NotUnderstood(word.line, f"{match[1]}+= is not understood. Write the whole value.")
+        return match[1], Said(self._joined(word)[len(match[1]) + 1 :], word.line)
+
+    def _joined(self, word: Word) -> str:
+        return "".join(text for text, _ in self._expanded(word))
+
+    def _fields(self, word: Word) -> list[Said]:
+        """One, or as many as an unquoted variable falls into, which may be none."""
+        fields, current = list[str](), None
+        for text, splits in self._expanded(word):
+            if not splits:
+                current = (current or "") + text
+                continue
+            for part in re.split(r"([ \t\n]+)", text):
+                if part.strip(" \t\n"):
+                    current = (current or "") + part
+                elif part and current is not None:
+                    fields.append(current)
+                    current = None
+        if current is not None:
+            fields.append(current)
+        return [Said(text, word.line) for text in fields]
+
+    def _expanded(self, word: Word) -> Iterable[tuple[str, bool]]:
+        """Texts, and whether a shell would split them."""
+        for piece in word.pieces:
+            if piece.kind == "text":
+                yield piece.text, False
+            elif piece.kind == "arithmetic":
+                yield str(evaluate(piece.text, self._value, piece.line)), False
+            else:
+                value = self._value(piece.text, piece.line)
+                if not piece.quoted and re.search(r"[*?\[]", value):
+                    raise NotUnderstood(
+                        piece.line, f"${piece.text} holds a pattern of names, which only a shell can find. Quote it."
+                    )
+                yield value, not piece.quoted
+
+    def _value(self, name: str, line: int) -> str:
+        if name not in self._values:
+            raise NotUnderstood(
+                line,
+                f"{name} has no value: the lines before do not assign it, and nothing else is looked at. Add {name}=…",
+            )
+        return self._values[name].text
+
+
+def _behind_inference_demo(command: Said, rest: list[Said]) -> tuple[Said, ...] | None:
+    if PurePosixPath(command.text).name in INFERENCE_DEMO:
+        return tuple(rest)
+    if not PYTHON.fullmatch(PurePosixPath(command.text).name):
+        return None
+    while rest and rest[0].text == "-u":
+        rest = rest[1:]
+    if [each.text for each in rest[:2]] == ["-m", MODULE]:
+        return tuple(rest[2:])
+    if rest and PurePosixPath(rest[0].text).name in INFERENCE_DEMO:
+        return tuple(rest[1:])
+    return None
+
+
+def _without_effect(command: str, arguments: list[str]) -> bool:
+    if command in ("source", "."):  # what else it did is not known
+        return len(arguments) == 1 and arguments[0].endswith("/bin/activate")
+    if command == "set":
+        options = [each for each in arguments if each != "pipefail"]
+        return all(re.fullmatch(f"[-+][{HARMLESS_SETTINGS}]*o?", each) for each in options)
+    return command in WITHOUT_EFFECT
+
+
+def _unknown(command: Said) -> NotUnderstood:
+    return NotUnderstood(
+        command.line,
+        f"The command {command.text!r} is not understood: assignments, exports and one inference_demo are. Leave it "
+        "out where it changes nothing, or write out what it sets.",
+    )

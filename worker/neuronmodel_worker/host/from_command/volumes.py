@@ -1,0 +1,95 @@
+"""Where a NeuronModel made from a command has the checkpoint, its artifacts and its scratch space."""
+
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from neuronmodel_worker.host.failures import UsageInvalid
+from neuronmodel_worker.host.from_command.choices import Choices
+from neuronmodel_worker.host.from_command.document import Noted
+from neuronmodel_worker.host.from_command.failures import NotUnderstood
+from neuronmodel_worker.host.from_command.given import Command
+from neuronmodel_worker.host.from_command.sizes import checkpoint_bytes, compiled_size, shards_size
+from neuronmodel_worker.host.terminal import in_units
+
+OF_THE_NODE: Final = (
+    "A folder of the node: works only where the operator was installed with allowHostPath=true. With --claim NAME the "
+    "model is taken from a claim."
+)
+COMPILED_ALONE: Final = "The compiled model alone, which holds no weights: room for several."
+SIZE_UNKNOWN: Final = (
+    "How big the shards are cannot be told from the command: about as big as the checkpoint, and bigger where ranks "
+    "hold copies of key and value heads. Put here what `neuronmodel plan` tells."
+)
+SCRATCH: Final = (
+    "The node's NVMe, where its kubelet's folder is on it (nodeadm, localStorage RAID0): the compiler's work, and a "
+    "copy of what a start reads, for the next start in this pod."
+)
+
+
+def model_folder(command: Command) -> PurePosixPath:
+    """Raises NotUnderstood."""
+    path = PurePosixPath(command.value("--model-path"))
+    if ".." in path.parts:
+        raise NotUnderstood(
+            command.line("--model-path"), f"--model-path is {str(path)!r}, with '..' in it. Write the path itself."
+        )
+    return path
+
+
+def source(command: Command, choices: Choices) -> dict[str, Any]:
+    """Raises NotUnderstood and UsageInvalid."""
+    path = model_folder(command)
+    if choices.claim is None:
+        if not path.is_absolute():
+            raise NotUnderstood(
+                command.line("--model-path"),
+                f"--model-path is {str(path)!r}, which is no absolute path. Write it out, or name the claim that holds "
+                "the model with --claim.",
+            )
+        return {"hostPath": Noted({"path": str(path)}, OF_THE_NODE)}
+    inside = _inside_claim(path, choices)
+    seen = f"--model-path {command.value('--model-path')}, seen from the claim's root."
+    return {
+        "persistentVolumeClaim": {
+            "claimName": choices.claim,
+            **({} if inside == "." else {"path": Noted(inside, seen)}),
+        }
+    }
+
+
+def _inside_claim(path: PurePosixPath, choices: Choices) -> str:
+    if choices.claim_root is None:
+        return path.name or "."
+    root = PurePosixPath(choices.claim_root)
+    if not path.is_relative_to(root):
+        raise UsageInvalid(
+            f"--claim-root is {root}, and the model's folder, {path}, is not within it. Name the folder whose content "
+            "the claim holds."
+        )
+    return str(path.relative_to(root))
+
+
+def artifacts(command: Command, choices: Choices) -> dict[str, Any]:
+    if choices.artifacts_claim:
+        return {"persistentVolumeClaim": {"claimName": choices.artifacts_claim}}
+    storage_class = {"storageClassName": choices.storage_class} if choices.storage_class else {}
+    return {"template": {**storage_class, "size": choices.artifacts_size or _artifacts_size(command)}}
+
+
+def _artifacts_size(command: Command) -> Noted:
+    if "--save-sharded-checkpoint" not in command:
+        return Noted(compiled_size(), COMPILED_ALONE)
+    bytes_a_parameter = 4 if command.value("--torch-dtype") == "float32" else 2
+    checkpoint = checkpoint_bytes(model_folder(command).name, bytes_a_parameter)
+    if checkpoint is None:
+        return Noted(shards_size(None), SIZE_UNKNOWN)
+    return Noted(
+        shards_size(checkpoint),
+        f"The compiled model and the shards: about as big as the checkpoint, some {in_units(checkpoint)} by its name, "
+        "and bigger where ranks hold copies of key and value heads. `neuronmodel plan` tells exactly. Every start "
+        "reads them, as fast as this volume is.",
+    )
+
+
+def scratch() -> dict[str, Any]:
+    return {"emptyDir": Noted({}, SCRATCH)}
