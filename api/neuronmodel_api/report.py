@@ -231,7 +231,7 @@ class Report(Tolerant):
 
     def termination_message(self) -> str:
         """As JSON of at most MAX_TERMINATION_BYTES: a long message is shortened, then phases go, the oldest first, then
-        notes and sentences of the result. What is read of it to go on stays whole."""
+        notes, devices and sentences of the result. What is read of it to go on stays whole."""
         report = self
         for limit in (2000, 500, 100):
             if report.failure and len(report.failure.message) > limit:
@@ -243,6 +243,8 @@ class Report(Tolerant):
             report = report.model_copy(update={"phases": report.phases[1:]})
         while report.notes and len(_compact(report)) > MAX_TERMINATION_BYTES:
             report = report.model_copy(update={"notes": report.notes[1:]})
+        if len(_compact(report)) > MAX_TERMINATION_BYTES:
+            report = report.model_copy(update={"devices": None})
         for shorter in _SHORTER_RESULTS:
             if report.result and len(_compact(report)) > MAX_TERMINATION_BYTES:
                 report = report.model_copy(update={"result": report.result.model_copy(update=shorter)})

@@ -13,6 +13,8 @@ from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.views import Child, Ended, JobState, JobView, PodView
 
 MAX_MESSAGE: Final = 600
+MAX_WORKERS_MESSAGE: Final = 1500
+"""Of a failure that a worker told: it may end with the last lines of a compiler."""
 CRASH_MARGIN: Final = timedelta(seconds=10)
 """No two runs take the same time, and Kubernetes floors times to the second."""
 
@@ -157,7 +159,8 @@ def crashing_until(s: Situation, pod: PodView) -> datetime | None:
 
 def _end_trouble(s: Situation, pod: PodView, end: Ended, report: Report | None) -> Trouble:
     if report and report.failure:
-        return Trouble(report.failure.reason, shortened(_in_users_words(s, report.failure.message)))
+        message = shortened(_in_users_words(s, report.failure.message), MAX_WORKERS_MESSAGE)
+        return Trouble(report.failure.reason, message)
     reason = _EXIT_REASONS.get(end.exit_code, "WorkerCrashed")
     return Trouble(reason, shortened(crash_sentence(pod, end)))
 

@@ -13,12 +13,14 @@ from neuronmodel_api.report import (
     MAX_PHASES,
     MAX_TERMINATION_BYTES,
     Choice,
+    Devices,
     Note,
     PhaseReport,
     Report,
     Result,
     Sealing,
     SealingState,
+    Sizing,
     Stage,
     State,
     Tier,
@@ -42,6 +44,24 @@ CHOICE = Choice(
     on_compile_milliseconds=2**39,
     on_load_milliseconds=2**39,
 )
+SIZING = Sizing(
+    host_memory_bytes=2**62,
+    shared_memory_bytes=2**62,
+    scratch_bytes=2**62,
+    copy_bytes=2**62,
+    rank_bytes=2**62,
+    cache_bytes=2**62,
+    reserve_bytes=2**62,
+    core_bytes=2**62,
+    estimated=True,
+)
+DEVICES = Devices(
+    count=2**62,
+    cores=2**62,
+    logical_core_config=2**62,
+    driver="é" * 256,
+    versions={f"{n:02}{'é' * 254}": "é" * 256 for n in range(16)},
+)
 RESULT = Result(
     source_fingerprint=KEY,
     source_content=KEY,
@@ -52,6 +72,7 @@ RESULT = Result(
     choice=CHOICE,
     cache="Miss",
     missed="é" * MAX_MISSED,
+    sizing=SIZING,
     quarantined=("é" * MAX_NOTE,) * MAX_NOTES,
 )
 FULLEST = Report(
@@ -65,6 +86,7 @@ FULLEST = Report(
     tier="Source",
     notes=tuple(Note(reason=f"N{n}", message="é" * MAX_NOTE) for n in range(MAX_NOTES)),
     sealing=Sealing(state=SealingState.FAILED, message="é" * MAX_NOTE),
+    devices=DEVICES,
 )
 
 
@@ -73,13 +95,14 @@ def test_the_longest_report_fits_a_termination_message_with_all_that_is_acted_on
     assert len(message.encode()) <= MAX_TERMINATION_BYTES
     found = parse_report(message).result
     assert found is not None
-    keys = {"source_fingerprint", "source_content", "compiled_key", "shards_key", "strategy", "cache"}
+    keys = {"source_fingerprint", "source_content", "compiled_key", "shards_key", "strategy", "cache", "sizing"}
     assert found.model_dump(include=keys) == RESULT.model_dump(include=keys)
 
 
 def test_a_report_that_fits_keeps_everything_that_it_says() -> None:
     result = RESULT.model_copy(update={"missed": "The shards were built.", "quarantined": ("é" * MAX_NOTE,)})
-    brief = FULLEST.model_copy(update={"phases": FULLEST.phases[:3], "notes": (), "result": result})
+    devices = Devices(count=16, cores=64, driver="2.24", versions={"neuronx-cc": "2.22"})
+    brief = FULLEST.model_copy(update={"phases": FULLEST.phases[:3], "notes": (), "result": result, "devices": devices})
     assert parse_report(brief.termination_message()) == brief
 
 
@@ -98,6 +121,13 @@ def bounds_of(schema: dict[str, Any]) -> tuple[int | None, int | None]:
 )
 def test_status_is_bounded_as_reports_are(field: str, length: int | None, items: int | None) -> None:
     assert bounds_of(NODES[field]) == (length, items)
+
+
+def test_status_takes_every_version_that_a_report_may_name() -> None:
+    versions, driver = (NODES[f"status.starts[].devices.{name}"] for name in ("versions", "driverVersion"))
+    assert len(DEVICES.versions) == versions["maxProperties"]
+    assert {len(each) for each in DEVICES.versions.values()} == {versions["additionalProperties"]["maxLength"]}
+    assert len(DEVICES.driver or "") == driver["maxLength"]
 
 
 def test_a_note_with_its_reason_has_room_in_status() -> None:
