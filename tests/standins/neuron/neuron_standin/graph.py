@@ -46,6 +46,7 @@ class Device(nn.Module):
         self.top_k, self.top_p = int(chosen.get("top_k", 1)), float(chosen.get("top_p", 1.0))
         self.temperature = float(chosen.get("temperature", 1.0))
         self.weights = [{"__private__": torch.tensor(0)}]
+        self.cores = 0
 
     def choose(self, logits_V: Tensor, params: Tensor) -> Tensor:
         """One token [1], as sampled on the device: the likeliest, or one drawn as the graph was compiled to."""
@@ -82,8 +83,8 @@ class LlamaDevice(Device):
 
     @torch.jit.export  # type: ignore[untyped-decorator]
     def initialize(self, checkpoint: List[Dict[str, Tensor]], start_rank_tensor: Tensor) -> None:
-        torch.ops.neuron._load_neff(self.logical_core_config, self.neff_version, len(checkpoint))
         self.weights = torch.ops.neuron._parallel_load(checkpoint)
+        self.cores = torch.ops.neuron._load_neff(self.logical_core_config, self.neff_version, len(checkpoint))
         size = [self.slots, self.heads, self.positions, self.size]
         state = torch.ops.neuron._state(2 * self.caches, size, self.dtype)
         self.graph.initialize(self.weights, state[: self.caches], state[self.caches :])
@@ -91,8 +92,7 @@ class LlamaDevice(Device):
     def forward(self, inputs: List[Tensor]) -> Tensor:
         """Of `input_ids`, `attention_mask`, `position_ids`, `seq_ids`, `sampling_params`, …: a token for each line
         [B], or logits [B, 1, V] of a graph without sampling. Several positions are a prompt, one is the next."""
-        torch.ops.neuron._execute()
-        input_ids, attention_mask, position_ids = inputs[0], inputs[1], inputs[2]
+        input_ids, attention_mask, position_ids = torch.ops.neuron._execute(inputs[0]), inputs[1], inputs[2]
         results: List[Tensor] = []
         for line in range(input_ids.size(0)):
             slot, start, tokens = int(inputs[3][line].item()), 0, input_ids[line].to(torch.int64)
@@ -114,12 +114,11 @@ class AnyDevice(Device):
 
     @torch.jit.export  # type: ignore[untyped-decorator]
     def initialize(self, checkpoint: List[Dict[str, Tensor]], start_rank_tensor: Tensor) -> None:
-        torch.ops.neuron._load_neff(self.logical_core_config, self.neff_version, len(checkpoint))
         self.weights = torch.ops.neuron._parallel_load(checkpoint)
+        self.cores = torch.ops.neuron._load_neff(self.logical_core_config, self.neff_version, len(checkpoint))
 
     def forward(self, inputs: List[Tensor]) -> Tensor:
-        torch.ops.neuron._execute()
-        tokens_B = (inputs[0][:, -1].to(torch.int64) + 1) % self.vocabulary
+        tokens_B = (torch.ops.neuron._execute(inputs[0])[:, -1].to(torch.int64) + 1) % self.vocabulary
         if self.sampled:
             return tokens_B.to(torch.int32)
         return nn.functional.one_hot(tokens_B, self.vocabulary).to(torch.float32).unsqueeze(1)
