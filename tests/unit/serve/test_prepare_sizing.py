@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from neuronmodel_api import exits
-from neuronmodel_api.config import Engine
+from neuronmodel_api.config import Engine, Strategy
 from neuronmodel_api.report import Sizing
 from neuronmodel_worker import probe
 from tests.unit.serve.workers import Ended, Place
@@ -18,11 +18,16 @@ def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "KEPT_MAX_BYTES", 128 << 10)
 
 
-def sized(place: Place, **changes: Any) -> Sizing:
+def prepared(place: Place, **changes: Any) -> tuple[Strategy, Sizing]:
     result = place.prepare(**changes).result
     assert result is not None
+    assert result.strategy is not None
     assert result.sizing is not None
-    return result.sizing
+    return result.strategy, result.sizing
+
+
+def sized(place: Place, **changes: Any) -> Sizing:
+    return prepared(place, **changes)[1]
 
 
 def on_neuron(place: Place, **changes: Any) -> Ended:
@@ -37,10 +42,10 @@ def reason(ended: Ended) -> str:
 
 @pytest.mark.parametrize("strategy", ["ShardOnCompile", "ShardOnLoad", "Auto"])
 def test_the_result_tells_what_a_start_takes(place: Place, strategy: str) -> None:
-    sizing = sized(place, strategy=strategy)
+    in_force, sizing = prepared(place, strategy=strategy)
     assert sizing.host_memory_bytes > 3 * (sizing.rank_bytes + sizing.cache_bytes)
     assert (sizing.rank_bytes > 0, sizing.core_bytes, sizing.estimated) == (True, None, False)
-    assert sized(place, strategy=strategy) == sizing  # nothing was built this time
+    assert sized(place, strategy=in_force) == sizing  # also where nothing is built
 
 
 def test_a_longer_sequence_takes_a_larger_cache(place: Place) -> None:
