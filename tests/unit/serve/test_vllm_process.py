@@ -1,0 +1,138 @@
+"""vLLM's processes: they end with the worker, the worker hears why they ended, and their output is in its log."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from neuronmodel_worker.engines import DevicesInUse, NoEngine
+from neuronmodel_worker.serve.vllm import process
+from neuronmodel_worker.serve.vllm.command import ServerEnded, ended
+from neuronmodel_worker.serve.vllm.process import Child, running, vllm_program
+
+SECONDS = 60.0
+
+
+def python(program: str) -> list[str]:
+    return [sys.executable, "-c", program]
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.01)
+
+
+def lives(number: int) -> bool:
+    """A zombie lives no more."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_its_output_stands_in_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    program = "import sys; print('said', flush=True); sys.stderr.write('warned\\n')"
+    with running(python(program), os.environ) as child:
+        until(lambda: child.exit_code is not None)
+        assert child.tail() == "said\nwarned\n"
+    assert capfd.readouterr().err == "said\nwarned\n"
+
+
+def test_only_the_last_lines_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "TAIL_LINES", 3)
+    with running(python("print(*range(10), sep='\\n')"), os.environ) as child:
+        until(lambda: child.exit_code is not None)
+        assert child.tail() == "7\n8\n9\n"
+
+
+STUBBORN = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+number = os.fork()
+if number:
+    print(number, flush=True)
+time.sleep(3600)
+"""
+
+
+def test_nothing_of_it_outlives_the_worker_s_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "STOP_SECONDS", 0.2)
+    with running(python(STUBBORN), os.environ) as child:
+        until(lambda: child.tail().endswith("\n"))
+        number = int(child.tail())
+        assert lives(number)
+    assert child.exit_code == -signal.SIGKILL
+    assert not lives(number)
+
+
+def test_it_may_end_by_itself_when_it_is_told_to() -> None:
+    program = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(3)); print('up', flush=True); "
+        "time.sleep(3600)"
+    )
+    with running(python(program), os.environ) as child:
+        until(lambda: child.tail() == "up\n")
+    assert child.exit_code == 3
+
+
+WORKER = """
+import os, sys, time
+from neuronmodel_worker.serve.vllm.process import Child
+child = Child([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(3600)"], os.environ)
+time.sleep(3600)
+"""
+
+
+def test_it_ends_when_the_worker_is_killed() -> None:
+    with subprocess.Popen(python(WORKER), stderr=subprocess.PIPE, text=True) as worker:
+        assert worker.stderr is not None
+        number = int(worker.stderr.readline())
+        assert lives(number)
+        worker.kill()
+        until(lambda: not lives(number))
+
+
+def test_an_image_without_vllm_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoEngine, match="no vLLM"):
+        vllm_program()
+
+
+def test_vllm_is_found_on_the_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "vllm"
+    program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert vllm_program() == str(program)
+
+
+def test_its_exit_code_and_last_lines_are_the_reason() -> None:
+    child = run("import sys; print('vllm: error: unrecognized arguments: --banana'); sys.exit(2)")
+    failure = ended(child)
+    assert isinstance(failure, ServerEnded)
+    assert "exit code 2" in str(failure)
+    assert "unrecognized arguments: --banana" in str(failure)
+
+
+def test_a_signal_is_told_as_one() -> None:
+    assert "by signal 9" in str(ended(run("import os; os.kill(os.getpid(), 9)")))
+
+
+def test_what_the_runtime_said_amid_the_lines_is_the_reason() -> None:
+    said = "NRT:nrt_allocate_neuron_cores NeuronCore(s) not available - Requested:64 Available:0"
+    program = f"import sys; print({said!r}); print('Traceback', *range(20), sep='\\n'); sys.exit(1)"
+    assert isinstance(ended(run(program)), DevicesInUse)
+
+
+def run(program: str) -> Child:
+    child = Child(python(program), os.environ)
+    until(lambda: child.exit_code is not None)
+    child.stop()
+    return child
