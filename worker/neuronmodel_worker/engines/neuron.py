@@ -24,7 +24,7 @@ from neuronmodel_worker.engines.nxdi.contradictions import DEFAULT_SEQUENCE_LENG
 from neuronmodel_worker.engines.nxdi.devices import Hardware, count_devices, find_devices
 from neuronmodel_worker.engines.nxdi.failures import CompilerFailed, classified
 from neuronmodel_worker.engines.nxdi.generating import LoadedNeuronModel, Settings
-from neuronmodel_worker.engines.nxdi.handing_over import checked_weights, install
+from neuronmodel_worker.engines.nxdi.handing_over import checked_weights, installed
 from neuronmodel_worker.engines.nxdi.overhearing import overheard
 from neuronmodel_worker.engines.nxdi.sampling import on_device
 from neuronmodel_worker.engines.nxdi.settings import (
@@ -225,10 +225,12 @@ class CompiledNeuronModel:
         if ranks is None and expected.forms is not None:
             raise ArtifactDamaged(self._compiled.directory, "its graph takes ranks, and none came")
         application = make_application(self._compiled.description.model_type, str(self._source), self._fields)
-        if ranks is not None:
+        if ranks is None:
+            self._load(application)
+        else:
             expected.check(ranks)
-            install(application, checked_weights(ranks, expected))
-        self._load(application)
+            with installed(application, checked_weights(ranks, expected)):
+                self._load(application)
         return LoadedNeuronModel(application, self._settings)
 
     def _load(self, application: Application) -> None:

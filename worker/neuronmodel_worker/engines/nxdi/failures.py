@@ -152,7 +152,7 @@ OUT_OF_MEMORY = re.compile(
     r"[Cc]annot allocate memory|[Oo]ut of memory|forcibly killed",
 )
 EXIT_70 = re.compile(
-    r"(?:exit(?:ed)?[ _-]?(?:code|status)?|status|failed with|returned)[^\n\d-]{0,40}(?<![\d.])70(?![\d.]*\d)",
+    r"(?:exit[ _-]?(?:code|status)|exited with|failed with|return[ _-]?code)[ :=a-z]{0,20}\b70(?![\d.]*\d)",
     re.IGNORECASE,
 )
 

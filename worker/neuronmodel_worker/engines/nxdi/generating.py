@@ -160,7 +160,7 @@ class LoadedNeuronModel:
     def _is_alike(self, row: Row, first: Row) -> bool:
         """The graph samples all of a batch in one way; what is sampled here is sampled for itself."""
         lengths = {len(row.tokens), len(first.tokens)}
-        if len(lengths) > 1 and (self._settings.equal_lengths or SHORTEST_PADDED > min(lengths)):
+        if len(lengths) > 1 and (self._settings.equal_lengths or min(lengths) < SHORTEST_PADDED):
             return False
         device = self._settings.on_device
         return device is None or device.values(row.sampling) == device.values(first.sampling)
@@ -172,7 +172,8 @@ class LoadedNeuronModel:
         self._application.reset()
         # A new adapter for each batch, as the command makes one: it keeps the sampler of its first.
         adapter = HuggingFaceGenerationAdapter(self._application)
-        adapter.generation_config.eos_token_id = None
+        if adapter.generation_config is not None:
+            adapter.generation_config.eos_token_id = None
         batch.generate(adapter)
         for row in rows:
             self._end_or_go_on(row)

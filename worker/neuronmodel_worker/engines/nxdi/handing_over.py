@@ -4,7 +4,8 @@ Its `load_weights` is replaced, on one application or on the class of all, by on
 where the library's does, in `traced_model.nxd_model.initialize`. Whatever else `load()` does stays the library's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
@@ -78,6 +79,16 @@ def install(application_or_class: Any, provider: WeightsProvider) -> None:
         application_or_class.load_weights = load_weights  # type: ignore[attr-defined]
     else:
         application_or_class.load_weights = MethodType(load_weights, application_or_class)
+
+
+@contextmanager
+def installed(application: Any, provider: WeightsProvider) -> Iterator[None]:
+    """On one application, while it loads: what provides the weights holds all of them."""
+    install(application, provider)
+    try:
+        yield
+    finally:
+        del application.load_weights
 
 
 def _told(ranks: range) -> str:

@@ -1,0 +1,84 @@
+"""The 405B command's flags land where `inference_demo` puts them, with its types."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from neuronmodel_worker.engines import Sampling
+from neuronmodel_worker.engines.nxdi.application import arguments, make_application
+from neuronmodel_worker.engines.nxdi.failures import FlagsRefused, ModelTypeUnknown
+from neuronmodel_worker.engines.nxdi.generating import Batch, Row, Settings
+from neuronmodel_worker.engines.nxdi.settings import Purpose, with_purpose
+from tests.unit.engine.models import write_model
+from tests.unit.engine.neuron.conftest import COMMAND, MakeEngine
+from tests.unit.standins.conftest import Importer
+
+HEADS = {"num_attention_heads": 128, "num_key_value_heads": 8, "hidden_size": 512, "head_dim": 4, "vocab_size": 640}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    write_model(tmp_path / "source", dtype=torch.bfloat16, intermediate_size=768, num_hidden_layers=1, **HEADS)
+    return tmp_path / "source"
+
+
+def test_every_flag_of_the_command_lands_in_neuron_config(neuron: Importer, source: Path) -> None:
+    found: Any = make_application("llama", str(source), with_purpose(COMMAND, Purpose.COMPILE)).neuron_config
+    same = {name: value for name, value in COMMAND.items() if name not in ("torch_dtype", "on_device_sampling_config")}
+    assert {name: getattr(found, name) for name in same} == same
+    assert {name: type(getattr(found, name)) for name in same} == {name: type(value) for name, value in same.items()}
+    assert found.torch_dtype is torch.bfloat16
+    assert found.overrides_torch_dtype is True
+    assert (found.save_sharded_checkpoint, found.skip_sharding) == (False, True)
+    assert found.world_size == 64
+
+
+def test_sampling_is_the_commands_own_where_the_spec_is_silent(neuron: Importer, source: Path) -> None:
+    application = make_application("llama", str(source), with_purpose(COMMAND, Purpose.READ))
+    sampling = application.neuron_config.on_device_sampling_config
+    assert type(sampling).__name__ == "OnDeviceSamplingConfig"
+    named = ("do_sample", "top_k", "top_p", "temperature", "dynamic", "top_k_kernel_enabled")
+    assert [getattr(sampling, name) for name in named] == [False, 1, 1.0, 1.0, False, False]
+    assert sampling.global_topk == 256
+
+
+def test_pad_token_and_sampling_go_to_the_generation_config(make_engine: MakeEngine, source: Path) -> None:
+    settings: Settings = make_engine(source, COMMAND, generation_config={"pad_token_id": 2})._settings
+    config = Batch([Row([5, 6], Sampling(temperature=0.0))], settings).generation_config(2)
+    named = ("pad_token_id", "do_sample", "top_k", "top_p", "temperature", "dynamic", "max_length")
+    assert [getattr(config, name) for name in named] == [2, False, 1, 1.0, 1.0, False, 2048]
+    assert type(config).__name__ == "GenerationConfig"
+
+
+def test_a_quantized_cache_is_configured_as_the_command_does(neuron: Importer, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    from enum import Enum
+    from types import ModuleType, SimpleNamespace
+
+    class QuantizationType(Enum):
+        PER_TENSOR_SYMMETRIC = "per_tensor_symmetric"
+        PER_CHANNEL_SYMMETRIC = "per_channel_symmetric"
+
+    module: Any = ModuleType("neuronx_distributed.quantization.quantization_config")
+    module.QuantizationType, module.KVQuantizationConfig = QuantizationType, SimpleNamespace
+    monkeypatch.setitem(sys.modules, "neuronx_distributed.quantization", ModuleType("quantization"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    given = arguments({"kv_cache_quant": True, "kv_quant_config": {"v_quant_method": "per_channel_symmetric"}})
+    assert vars(given["kv_quant_config"]) == {
+        "k_quant_method": QuantizationType.PER_TENSOR_SYMMETRIC,
+        "v_quant_method": QuantizationType.PER_CHANNEL_SYMMETRIC,
+        "quant_dtype": torch.float8_e4m3fn,
+        "direct_cast": True,
+    }
+
+
+def test_a_type_that_the_library_does_not_know_is_refused_by_name(neuron: Importer, source: Path) -> None:
+    with pytest.raises(ModelTypeUnknown, match=r"no model of type 'phi9'; it has .*llama.*qwen3_moe"):
+        make_application("phi9", str(source), {})
+
+
+def test_what_the_library_asserts_is_a_refusal_of_flags(neuron: Importer, source: Path) -> None:
+    with pytest.raises(FlagsRefused, match=r"does not accept these flags for this checkpoint \(AssertionError\)"):
+        make_application("llama", str(source), {"quantized": True})
