@@ -1,12 +1,17 @@
 """The examples work as they stand: the API server takes them, and nothing in them is dropped."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from neuronmodel_api.config import Server
 from neuronmodel_api.spec import NeuronModelSpec
-from neuronmodel_operator import machine
+from neuronmodel_operator import flags, machine
+from neuronmodel_worker.engines.nxdi.contradictions import check_together
+from neuronmodel_worker.engines.nxdi.flags import check_fields
+from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
 from tests.builders import NeuronModelBuilder
 from tests.cluster.conftest import Kubectl, Models
 from tests.crd import PROJECT
@@ -14,10 +19,21 @@ from tests.crd import PROJECT
 EXAMPLES = sorted((PROJECT / "examples").glob("*.yaml"))
 
 
-def test_there_are_examples_of_both_strategies_and_both_engines() -> None:
-    specs = [NeuronModelSpec.model_validate(yaml.safe_load(path.read_text())["spec"]) for path in EXAMPLES]
-    assert {spec.sharding.strategy for spec in specs} == {"ShardOnCompile", "ShardOnLoad"}
-    assert {spec.engine for spec in specs} == {"CPU", "Neuron"}
+def neuronmodel(path: Path) -> dict[str, Any]:
+    """That of the file; what it uses may stand beside it."""
+    (found,) = (each for each in yaml.safe_load_all(path.read_text()) if each["kind"] == "NeuronModel")
+    return dict(found)
+
+
+def spec(path: Path) -> NeuronModelSpec:
+    return NeuronModelSpec.model_validate(neuronmodel(path)["spec"])
+
+
+def test_there_are_examples_of_every_strategy_and_both_engines_and_servers() -> None:
+    specs = [spec(path) for path in EXAMPLES]
+    assert {each.sharding.strategy for each in specs} == {"ShardOnCompile", "ShardOnLoad", "Auto"}
+    assert {each.engine for each in specs} == {"CPU", "Neuron"}
+    assert {each.serving.server for each in specs} == {None, "VLLM"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -27,7 +43,7 @@ def test_kubectl_applies_an_example(kubectl: Kubectl, path: Path) -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_what_an_example_says_is_stored(models: Models, path: Path) -> None:
-    example = yaml.safe_load(path.read_text())
+    example = neuronmodel(path)
     stored = models.check(NeuronModelBuilder(example))["spec"]
     assert contains(stored, example["spec"])
 
@@ -35,15 +51,26 @@ def test_what_an_example_says_is_stored(models: Models, path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "devices"),
     [
-        ("neuron-llama-3.1-8b", 2),
         ("neuron-llama-3.1-405b-shard-on-compile", 16),
         ("neuron-llama-3.1-405b-shard-on-load", 16),
+        ("neuron-llama-3.1-8b-trn2.3xlarge", 1),
+        ("neuron-llama-3.3-70b-vllm-dra", 8),
     ],
 )
-def test_a_neuron_example_takes_the_devices_that_it_says(name: str, devices: int) -> None:
-    (path,) = (path for path in EXAMPLES if path.stem == name)
-    spec = NeuronModelSpec.model_validate(yaml.safe_load(path.read_text())["spec"])
-    assert machine.num_devices(spec) == devices
+def test_an_example_takes_the_devices_that_it_says(name: str, devices: int) -> None:
+    assert machine.num_devices(spec(PROJECT / "examples" / f"{name}.yaml")) == devices
+
+
+@pytest.mark.parametrize(
+    "path", [each for each in EXAMPLES if each.stem.startswith("neuron-")], ids=lambda path: path.stem
+)
+def test_the_neuron_engine_takes_the_fields_of_an_example(path: Path) -> None:
+    example = spec(path)
+    fields = flags.neuron_config(example)
+    check_fields(fields, example.model.type or "llama")
+    check_together(fields, example.serving.server or Server.OPENAI)
+    if example.serving.server is Server.VLLM:
+        check_graph(fields)
 
 
 def contains(whole: object, part: object) -> bool:

@@ -28,11 +28,8 @@ KINDS = {
 # What a flag cannot do without, and a value that it takes where 1, or any word, is none.
 PARTNERS = {
     "--quantized": "--quantized-checkpoints-path /quantized",
-    "--is-medusa": "--medusa-speculation-length 4 --num-medusa-heads 4",
-    "--medusa-speculation-length": "--is-medusa --num-medusa-heads 4",
-    "--num-medusa-heads": "--is-medusa --medusa-speculation-length 4",
-    "--enable-chunked-prefill": "--enable-block-kv-layout",
-    "--max-num-seqs": "--enable-chunked-prefill --enable-block-kv-layout",
+    "--enable-block-kv-layout": "--pa-block-size 32 --pa-num-blocks 5",
+    "--enable-prefix-caching": "--pa-block-size 32 --pa-num-blocks 5",
     "--qkv-cte-nki-kernel-fuse-rope": "--qkv-kernel-enabled --qkv-nki-kernel-enabled",
     "--attn-block-tkg-nki-kernel-enabled": "--qkv-kernel-enabled",
     "--attn-block-tkg-nki-kernel-cache-update": "--qkv-kernel-enabled --attn-block-tkg-nki-kernel-enabled",
@@ -166,11 +163,10 @@ def test_a_carried_flag_reaches_neuron_config_by_its_name_and_type(flag: Flag) -
         ("--padding-side=left", "padding_side", "left"),
         ("--quantize-clamp-bound 1200", "quantize_clamp_bound", 1200.0),
         ("--max-new-tokens 7", "max_new_tokens", 7),
-        ("--enable-block-kv-layout", "is_block_kv_layout", True),
-        ("--enable-prefix-caching", "is_prefix_caching", True),
+        ("--enable-block-kv-layout --pa-block-size 32 --pa-num-blocks 5", "is_block_kv_layout", True),
+        ("--enable-prefix-caching --pa-block-size 32 --pa-num-blocks 5", "is_prefix_caching", True),
         ("--kv-cache-quant --no-kv-direct-cast", "kv_quant_config", {"direct_cast": False}),
         ("--router-act-fn sigmoid --router-dtype float32", "router_config", {"act_fn": "sigmoid", "dtype": "float32"}),
-        ("--enable-block-kv-layout --enable-chunked-prefill", "chunked_prefill_config", {"max_num_seqs": 0}),
     ],
 )
 def test_values_have_their_json_types(flags: str, field: str, value: object) -> None:
@@ -178,9 +174,7 @@ def test_values_have_their_json_types(flags: str, field: str, value: object) -> 
     assert (found, type(found)) == (value, type(value))
 
 
-@pytest.mark.parametrize(
-    "flag", ["--max-loras", "--max-num-seqs", "--k-quant-method", "--kv-direct-cast", "--top-p", "--lora-ckpt-json"]
-)
+@pytest.mark.parametrize("flag", ["--max-loras", "--k-quant-method", "--kv-direct-cast", "--top-p", "--lora-ckpt-json"])
 def test_a_part_of_what_is_not_asked_for_is_named(flag: str) -> None:
     result = with_flags(given_alone(FLAGS[flag]))
     assert set(result.left_out) == {flag}

@@ -12,6 +12,7 @@ from neuronmodel_api.config import Server
 from neuronmodel_worker.engines.nxdi.contradictions import OF_VLLM, check_together
 from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
 from neuronmodel_worker.engines.nxdi.flags import check_fields
+from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
 from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.host.from_command.document import Noted
 from neuronmodel_worker.host.from_command.failures import NotUnderstood
@@ -37,7 +38,6 @@ MAX_DECIMAL: Final = 16
 # Without these flags the command builds no such configuration, and pays no heed to its parts.
 ASKED_FOR_BY: Final = {
     "lora_config": ("--enable-lora", "--enable-dynamic-multi-lora"),
-    "chunked_prefill_config": ("--enable-chunked-prefill",),
     "kv_quant_config": ("--kv-cache-quant",),
 }
 WITH_PATHS: Final = ("quantized_checkpoints_path", "lora_config")
@@ -118,10 +118,12 @@ class Fields:
         try:
             check_fields(self._neuron_config, self.command.value("--model-type"))
             check_together(self._neuron_config, self.server)
+            if self.server is Server.VLLM:
+                check_graph(self._neuron_config)
         except FlagsRefused as refused:
             about = (one for one in self.command.given.values() if re.search(rf"\b{one.flag.field}\b", str(refused)))
             line = min((one.line for one in about), default=self.command.invocation.line)
-            raise NotUnderstood(line, str(refused)) from refused
+            raise NotUnderstood(line, str(refused).replace(" to spec.compile.extra", "")) from refused
 
     @cached_property
     def _neuron_config(self) -> dict[str, Any]:
@@ -167,8 +169,6 @@ class Fields:
         """What the command builds of several flags."""
         if self._is_asked_for("lora_config"):
             yield "lora_config", {**LORA_DEFAULTS, **self._parts("lora_config"), **self._lora_of_others()}
-        if self._is_asked_for("chunked_prefill_config"):
-            yield "chunked_prefill_config", {"max_num_seqs": 0, **self._parts("chunked_prefill_config")}
         if self._is_asked_for("kv_quant_config") and (parts := self._parts("kv_quant_config")):
             yield "kv_quant_config", parts  # without them it is kv_cache_quant alone, of which these are the defaults
         if parts := self._parts("router_config"):

@@ -107,7 +107,6 @@ SAMPLING_FLAGS: Final = {
 }
 
 LORA: Final = "NeuronConfig.lora_config"
-CHUNKED_PREFILL: Final = "NeuronConfig.chunked_prefill_config"
 KV_QUANTIZATION: Final = "NeuronConfig.kv_quant_config"
 ROUTER: Final = "NeuronConfig.router_config"
 
@@ -121,7 +120,6 @@ PARTS: Final = {
         Flag("--lora-ckpt-path", Kind.REPEATED, f"{LORA}.lora_ckpt_paths", f"{EXTRA} lora_config"),
         Flag("--lora-ckpt-path-cpu", Kind.REPEATED, f"{LORA}.lora_ckpt_paths_cpu", f"{EXTRA} lora_config"),
         Flag("--lora-ckpt-json", Kind.TEXT, f"{LORA}.lora_ckpt_json", f"{EXTRA} lora_config"),
-        Flag("--max-num-seqs", Kind.INTEGER, f"{CHUNKED_PREFILL}.max_num_seqs", f"{EXTRA} chunked_prefill_config"),
         Flag("--k-quant-method", Kind.TEXT, f"{KV_QUANTIZATION}.k_quant_method", f"{EXTRA} kv_quant_config"),
         Flag("--v-quant-method", Kind.TEXT, f"{KV_QUANTIZATION}.v_quant_method", f"{EXTRA} kv_quant_config"),
         Flag("--kv-quant-dtype", Kind.DTYPE, f"{KV_QUANTIZATION}.quant_dtype", f"{EXTRA} kv_quant_config"),
@@ -158,7 +156,6 @@ SPECIAL: Final = {
         Flag("--compile-only", Kind.SWITCH, "the command itself", "suspend"),
         Flag("--enable-lora", Kind.SWITCH, LORA, f"{EXTRA} lora_config"),
         Flag("--enable-dynamic-multi-lora", Kind.SWITCH, f"{LORA}.dynamic_multi_lora", f"{EXTRA} lora_config"),
-        Flag("--enable-chunked-prefill", Kind.SWITCH, CHUNKED_PREFILL, f"{EXTRA} chunked_prefill_config"),
     )
 }
 
@@ -178,7 +175,7 @@ SAME_NAME: Final = {
             Kind.SWITCH,
             """
             --allow-input-truncation --output-logits --vocab-parallel --layer-boundary-markers --is-continuous-batching
-            --async-mode --enable-bucketing --bucket-n-active-tokens --quantized --kv-cache-quant --is-medusa
+            --async-mode --enable-bucketing --bucket-n-active-tokens --quantized --kv-cache-quant
             --flash-decoding-enabled --disable-kv-cache-tiling --k-cache-transposed
             --strided-context-parallel-kernel-enabled --qkv-nki-kernel-enabled --qkv-cte-nki-kernel-fuse-rope
             --qkv-kernel-nbsd-layout --fused-rmsnorm-skip-gamma --mlp-kernel-fuse-residual-add
@@ -194,7 +191,7 @@ SAME_NAME: Final = {
             """
             --n-active-tokens --n-positions --max-new-tokens --max-length --weight-gather-seq-len-threshold
             --ctx-batch-size --tkg-batch-size --max-batch-size --kv-cache-batch-size --kv-cache-padding-size
-            --medusa-speculation-length --num-medusa-heads --pa-num-blocks
+            --pa-num-blocks
             --pa-block-size --windowed-context-encoding-size --cp-degree --mlp-cp-degree --attention-dp-degree
             --pp-degree --ep-degree --scratchpad-page-size --moe-tp-degree --moe-ep-degree
             """,
@@ -217,6 +214,11 @@ DRAFT: Final = (
     "a NeuronModel has one checkpoint and no draft model beside it; without one the answers come more slowly and are "
     "not other ones"
 )
+MEDUSA: Final = (
+    "neither server of a NeuronModel speculates with Medusa's heads; without them the answers come more slowly and are "
+    "not other ones"
+)
+CHUNKS: Final = "neither server of a NeuronModel reads prompts in chunks; read whole, they get the same answers"
 CHECKS: Final = "it checks or measures what the command printed, and a NeuronModel serves; requests measure it"
 DEBUGGING: Final = "it is for debugging the library, and changes nothing about what is served"
 ELSEWHERE: Final = "it names a file of the command's host, and what is in it is not in the text; put that into "
@@ -268,7 +270,12 @@ NOT_CARRIED: Final = {
         *_dropped(Kind.SWITCH, "--is-eagle3", DRAFT, _field("--is-eagle3")),
         *_dropped(Kind.SWITCH, "--enable-eagle-draft-input-norm", DRAFT, _field("--enable-eagle-draft-input-norm")),
         *_dropped(Kind.FILE, "--token-tree-json", DRAFT, "NeuronConfig.token_tree_config"),
-        *_dropped(Kind.FILE, "--medusa-tree-json", f"{ELSEWHERE}{EXTRA}, as medusa_tree", "NeuronConfig.medusa_tree"),
+        *_dropped(Kind.SWITCH, "--is-medusa", MEDUSA, _field("--is-medusa")),
+        *_dropped(Kind.INTEGER, "--medusa-speculation-length", MEDUSA, _field("--medusa-speculation-length")),
+        *_dropped(Kind.INTEGER, "--num-medusa-heads", MEDUSA, _field("--num-medusa-heads")),
+        *_dropped(Kind.FILE, "--medusa-tree-json", MEDUSA, "NeuronConfig.medusa_tree"),
+        *_dropped(Kind.SWITCH, "--enable-chunked-prefill", CHUNKS, "NeuronConfig.chunked_prefill_config"),
+        *_dropped(Kind.INTEGER, "--max-num-seqs", CHUNKS, "NeuronConfig.chunked_prefill_config.max_num_seqs"),
         *_dropped(
             Kind.FILE,
             "--modules-to-not-convert-file",
