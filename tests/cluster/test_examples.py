@@ -1,5 +1,6 @@
-"""The examples work as they stand: the API server takes them, and nothing in them is dropped."""
+"""The examples and the guide's manifests work as they stand: the API server takes them, and nothing is dropped."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,16 @@ def test_the_neuron_engine_takes_the_fields_of_an_example(path: Path) -> None:
     check_together(fields, example.serving.server or Server.OPENAI)
     if example.serving.server is Server.VLLM:
         check_graph(fields)
+
+
+GUIDE = (PROJECT / "docs" / "neuron.md").read_text()
+# What kubectl is given there; the other here-document is eksctl's.
+MANIFESTS = re.findall(r"kubectl apply -f - <<'END'\n(.*?)^END$", GUIDE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("manifests", MANIFESTS, ids=["volumes", "download"])
+def test_the_manifests_of_the_guide_are_accepted(kubectl: Kubectl, manifests: str) -> None:
+    kubectl("apply", "--dry-run=server", "--validate=strict", "--filename=-", stdin=manifests)
 
 
 def contains(whole: object, part: object) -> bool:
