@@ -26,6 +26,11 @@ class Result:
         return spec
 
     @property
+    def unwrapped(self) -> str:
+        """Comments without their line ends."""
+        return " ".join(self.text.replace("#", " ").split())
+
+    @property
     def extra(self) -> dict[str, Any]:
         return {item["name"]: item["value"] for item in self.spec["compile"].get("extra", ())}
 

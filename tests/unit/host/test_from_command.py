@@ -80,7 +80,7 @@ def test_what_is_left_of_the_guides_command_is_named() -> None:
 def test_the_strategy_is_the_commands_with_its_reason(given: list[str], strategy: str, comment: str) -> None:
     result = with_flags(*given)
     assert result.spec["sharding"] == {"strategy": strategy}
-    assert comment in " ".join(result.text.replace("#", " ").split())
+    assert comment in result.unwrapped
 
 
 def test_skip_sharding_alone_is_warned_of() -> None:
@@ -287,7 +287,7 @@ def test_padding_is_the_commands_where_it_is_not_given() -> None:
 def test_what_has_no_layout_is_left_to_nxd_inference(given: str, model_type: str, named: str) -> None:
     result = with_flags(given, model_type=model_type)
     assert result.spec["sharding"]["weights"] == "Native"
-    assert f"there is no layout of ours for {named}." in " ".join(result.text.replace("#", " ").split())
+    assert f"there is no layout of ours for {named}." in result.unwrapped
 
 
 @pytest.mark.parametrize(
@@ -373,6 +373,17 @@ def test_another_instance_type_is_selected() -> None:
 def test_options_that_cannot_be_are_refused(choices: dict[str, str]) -> None:
     with pytest.raises(UsageInvalid):
         with_flags(**choices)
+
+
+def test_what_is_left_out_for_one_reason_stands_together() -> None:
+    text = with_flags("--benchmark --expected-outputs-path /o --prompt a").text
+    assert "# - --benchmark, --expected-outputs-path: it checks" in text
+    assert "# - --prompt: " in text
+
+
+def test_native_weights_leave_no_copies_on_scratch() -> None:
+    assert "a copy of what a start reads" in with_flags().unwrapped
+    assert "copy of what" not in with_flags("--enable-lora").unwrapped
 
 
 def test_the_command_reads_standard_input_and_names_what_it_leaves_out() -> None:

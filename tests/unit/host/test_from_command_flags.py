@@ -220,6 +220,7 @@ def test_what_the_command_would_not_take_is_refused(flags: str, what: str) -> No
         ("inference_demo --task-type causal-lm run --model-path /m", "--model-type is missing"),
         ("inference_demo --tp-degree 4 run --model-path /m", "belongs behind the word run"),
         ("inference_demo --model-type llama --task-type speculate run --model-path /m", "serves causal-lm"),
+        ("inference_demo --model-type Llama-3 --task-type causal-lm run --model-path /m", "no model type"),
     ],
 )
 def test_a_command_without_what_it_needs_is_refused(command: str, what: str) -> None:

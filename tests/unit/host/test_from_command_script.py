@@ -51,6 +51,7 @@ TEXTS = [
     "export MINE=1; unset MINE; inference_demo a && echo done",
     'inference_demo --prompt "What\'s \\"this\\"? \\$5 \\\\ \\x" 2>&1 | tee log',
     "inference_demo a > log 2>&1 &",
+    "inference_demo a |& tee log",
     "inference_demo a &>> log",
     "env MINE=3 inference_demo a",
     "A=x; inference_demo \"${A}y\"$A'z'",

@@ -41,12 +41,16 @@ def from_command(options: argparse.Namespace) -> None:
 
 
 def written(converted: Converted) -> list[str]:
-    """The NeuronModel, line by line."""
+    """The NeuronModel, line by line. What is left out for the same reason stands together."""
     head = ["# Made from an `inference_demo` command line by `neuronmodel from-command`."]
     if converted.left_out:
         head.append("# Not carried over:")
-    bullets = [line for each in converted.left_out for line in comment_lines(f"{each}.", bullet="- ")]
-    return [*head, *bullets, *lines_of(converted.document)]
+    together = dict[str, list[str]]()
+    for each in converted.left_out:
+        together.setdefault(each.reason, []).append(each.what)
+    for reason, what in together.items():
+        head += comment_lines(f"{', '.join(what)}: {reason}.", bullet="- ")
+    return [*head, *lines_of(converted.document)]
 
 
 def _read(file: str | None) -> str:

@@ -1,5 +1,6 @@
 """A NeuronModel that does what an `inference_demo` command does, and what of the command is in no NeuronModel."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,7 @@ from neuronmodel_worker.host.from_command.parallelism import Parallelism, read_p
 from neuronmodel_worker.host.from_command.volumes import artifacts, model_folder, scratch, source
 
 TASK: Final = "causal-lm"
+MODEL_TYPE = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 FP8_VARIABLES: Final = ("XLA_HANDLE_SPECIAL_SCALAR", "UNSAFE_FP8FNCAST")
 """What the command sets to 1 for 8-bit floats."""
 
@@ -47,8 +49,7 @@ class Converted:
 
 def convert(command: Command, choices: Choices) -> Converted:
     """Raises NotUnderstood and UsageInvalid."""
-    if (task := command.value("--task-type")) != TASK:
-        raise NotUnderstood(command.line("--task-type"), f"--task-type is {task!r}, and a NeuronModel serves {TASK}.")
+    _check_types(command)
     parallelism = read_parallelism(command)
     fields = Fields(command, parallelism.degree, parallelism.ranks)
     fields.check()
@@ -60,7 +61,7 @@ def convert(command: Command, choices: Choices) -> Converted:
         "compile": fields.compile(),
         "sharding": _sharding(command, fields),
         "artifacts": artifacts(command, choices),
-        "scratch": scratch(),
+        "scratch": scratch(copies=not fields.without_layout()),
         "worker": _worker(fields, environment, parallelism, choices),
         "serving": _serving(fields),
         "suspend": _suspend(command, parallelism),
@@ -73,6 +74,16 @@ def convert(command: Command, choices: Choices) -> Converted:
     }
     left_out = [*_left_out(command), *parallelism.left_out, *fields.left_out(), *environment.left_out]
     return Converted(document, tuple(sorted(left_out, key=lambda each: each.line)))
+
+
+def _check_types(command: Command) -> None:
+    if (task := command.value("--task-type")) != TASK:
+        raise NotUnderstood(command.line("--task-type"), f"--task-type is {task!r}, and a NeuronModel serves {TASK}.")
+    if not MODEL_TYPE.fullmatch(model_type := command.value("--model-type")):
+        raise NotUnderstood(
+            command.line("--model-type"),
+            f"--model-type is {model_type!r}, which is no model type of NxD Inference's. Write one, such as llama.",
+        )
 
 
 def _on_cpu(command: Command) -> bool:

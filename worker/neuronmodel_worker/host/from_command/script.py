@@ -35,6 +35,7 @@ WITHOUT_EFFECT: Final = (
 )
 """On what the model is."""
 HARMLESS_SETTINGS: Final = "eux"
+PIPES: Final = ("|", "|&")
 SEPARATORS: Final = frozenset({"\n", ";", "&", "&&"})
 
 
@@ -88,8 +89,8 @@ def _statements(tokens: Iterable[Token]) -> Iterable[_Statement]:
                         token.line, "What comes from a file or a here-document is not read. Leave it out."
                     )
                 target = token
-            elif token.text == "|" and current.words:
-                current.output.append(Said("|", token.line))
+            elif token.text in PIPES and current.words:
+                current.output.append(Said(token.text, token.line))
                 piped = True
             elif token.text in SEPARATORS:
                 if current.words and not (piped and not current.piped_to):

@@ -21,9 +21,9 @@ SIZE_UNKNOWN: Final = (
     "hold copies of key and value heads. Put here what `neuronmodel plan` tells."
 )
 SCRATCH: Final = (
-    "The node's NVMe, where its kubelet's folder is on it (nodeadm, localStorage RAID0): the compiler's work, and a "
-    "copy of what a start reads, for the next start in this pod."
+    "The node's NVMe, where its kubelet's folder is on it (nodeadm, localStorage RAID0): the compiler's work"
 )
+COPIES: Final = ", and a copy of what a start reads, for the next start in this pod"
 
 
 def model_folder(command: Command) -> PurePosixPath:
@@ -91,5 +91,6 @@ def _artifacts_size(command: Command) -> Noted:
     )
 
 
-def scratch() -> dict[str, Any]:
-    return {"emptyDir": Noted({}, SCRATCH)}
+def scratch(copies: bool) -> dict[str, Any]:
+    """`copies`: whether a worker keeps some there."""
+    return {"emptyDir": Noted({}, f"{SCRATCH}{COPIES if copies else ''}.")}
