@@ -1,5 +1,6 @@
 """Refusals that no golden case holds, and what a plan says of itself."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -388,3 +389,23 @@ def test_key_value_heads_are_repeated_in_place_and_query_heads_padded_after_each
 def test_heads_of_plain_attention_are_padded_at_the_end() -> None:
     plan = place_heads(query=4, key_value=4, degree=3)
     assert plan.query == plan.key_value == (0, 1, 2, 3, None, None)
+
+
+def test_the_same_weights_with_other_heads_have_another_key(tmp_path: Path) -> None:
+    """A corrected config.json changes no weight, and so no content, but what is cut where."""
+    plain = small_plan(small_source(tmp_path / "plain"))
+    halved = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+    other = small_plan(small_source(tmp_path / "other", **halved))
+    assert plain.targets != other.targets
+    assert plain.layout_inputs() != other.layout_inputs()
+    tied = small_plan(small_source(tmp_path / "tied", tie_word_embeddings=True))
+    assert plain.layout_inputs() != tied.layout_inputs()
+
+
+def test_what_config_json_leaves_out_and_says_alike_has_one_key(tmp_path: Path) -> None:
+    """Notes, names, and what transformers takes by itself."""
+    source = small_source(tmp_path)
+    plain, config = small_plan(source), json.loads((source / "config.json").read_text())
+    assert config.pop("head_dim") == 16
+    (source / "config.json").write_text(json.dumps({**config, "mlp_bias": None, "torch_dtype": "bfloat16", "note": 1}))
+    assert small_plan(source).layout_inputs() == plain.layout_inputs()

@@ -39,7 +39,7 @@ class Family(Generic[AnyConfig]):
         config = parse_config(checkpoint, self.config)
         flags = read_flags(neuron_config, self.without_layout).without(self.unheeded)
         dtype = dtype_in_force(flags, config, torch_dtype_yields(neuron_config))
-        draft = Draft(checkpoint, flags, dtype, config.assumed)
+        draft = Draft(checkpoint, flags, dtype, config.assumed, config.sizes)
         draft.warnings += warnings_of(neuron_config)
         warn_of_assumed_sizes(draft)
         self.lay_out(draft, config)
@@ -62,11 +62,13 @@ FAMILIES: Mapping[str, Family[Any]] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """Every tensor of every rank. `rank_tensors` are int32 vectors of one element, the rank's number."""
+    """Every tensor of every rank. `rank_tensors` are int32 vectors of one element, the rank's number; `sizes` what
+    config.json says of the model."""
 
     family: str
     flags: Flags
     dtype: str
+    sizes: Mapping[str, object]
     targets: tuple[Target, ...]
     rank_tensors: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -75,10 +77,17 @@ class Layout:
     def inputs(self) -> dict[str, object]:
         """What determines the bytes of the shards, beside the source's content, and nothing that would make the same
         shards anew: the type in force, whoever named it; no kernel of a weight that is not fused; no `as-declared`
-        where all is float32 anyway."""
+        where all is float32 anyway. The same weights with other sizes in config.json (heads above all) are cut
+        otherwise."""
         flags = {**asdict(self.flags), "dtype": self.dtype, "transposed_qkv": self.flags.transposed_fused_qkv}
         cast = "config" if self.dtype == "F32" else self.flags.cast
-        return {**flags, "cast": cast, "family": self.family, "layout_version": LAYOUT_VERSION}
+        return {
+            **flags,
+            "cast": cast,
+            "family": self.family,
+            "model": dict(self.sizes),
+            "layout_version": LAYOUT_VERSION,
+        }
 
 
 def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None) -> Layout:
@@ -91,8 +100,16 @@ def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_t
             "Use a checkpoint of one of these families",
         )
     draft = family.draft(checkpoint, neuron_config)
-    targets, rank_tensors, warnings = tuple(draft.targets), tuple(draft.rank_tensors), tuple(draft.warnings)
-    return Layout(name, draft.flags, draft.dtype, targets, rank_tensors, warnings, draft.cache)
+    return Layout(
+        family=name,
+        flags=draft.flags,
+        dtype=draft.dtype,
+        sizes=draft.sizes,
+        targets=tuple(draft.targets),
+        rank_tensors=tuple(draft.rank_tensors),
+        warnings=tuple(draft.warnings),
+        cache=draft.cache,
+    )
 
 
 def warn_of_assumed_sizes(draft: Draft) -> None:

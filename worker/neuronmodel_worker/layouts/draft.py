@@ -51,6 +51,18 @@ class ModelConfig(BaseModel):
         return self.hidden_size // self.num_attention_heads
 
     @property
+    def sizes(self) -> Mapping[str, object]:
+        """What config.json says that decides which bytes of the checkpoint go where, given or taken as transformers
+        takes it; the type in force is told by itself."""
+        said = self.model_dump(exclude={"dtype", "torch_dtype", *self.UNUSED})
+        resolved = {
+            "num_key_value_heads": self.key_value_heads,
+            "head_dim": self.head_dim or self.divided_head_size,
+            **{name: bool(said[name]) for name in ("attention_bias", "mlp_bias", "tie_word_embeddings")},
+        }
+        return {**said, **resolved}
+
+    @property
     def assumed(self) -> Mapping[str, int]:
         """The sizes that config.json does not give, as transformers takes them."""
         absent = type(self).model_fields.keys() - self.model_fields_set - self.UNUSED
@@ -100,6 +112,8 @@ class Draft:
     dtype: str
     assumed: Mapping[str, int] = field(default_factory=dict)
     """Sizes that config.json does not give."""
+    sizes: Mapping[str, object] = field(default_factory=dict)
+    """All that it gives or leaves to transformers."""
     targets: list[Target] = field(default_factory=list)
     rank_tensors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
