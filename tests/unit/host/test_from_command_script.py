@@ -158,6 +158,27 @@ def test_no_variable_of_this_process_counts(monkeypatch: pytest.MonkeyPatch) -> 
         read_invocation("inference_demo $MODELS")
 
 
+# Harmless to a shell in any order.
+FRAGMENTS = [
+    ".", "-b", "=", ",", "%#", "'c  d'", "'#$A'", '"e f"', '"$A"', "$A", "${B}", '"x${B}y"', "$B$A", "\\ ", "\\$A",
+    "\\\n", '"\\""', '"\\$A\\\\"', "''", '""', "$((N*2-7/2))", '"$(( -N % 3 ))"', " ", "  ", "\t", "+", "%", "@", ":",
+    "\\\\", "'\\'", '"\\q"',
+]  # fmt: skip
+
+
+@pytest.mark.skipif(BASH is None, reason="there is no bash to compare with")
+@given(
+    st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join),
+    st.lists(st.sampled_from([each for each in FRAGMENTS if each.strip()]), max_size=4).map("".join),
+)
+@settings(max_examples=60, deadline=None)
+def test_quotes_and_variables_mean_what_they_mean_to_a_shell(text: str, value: str) -> None:
+    script = f"A='1 2'; B=; N=5; B=:{value}\ninference_demo . {text}\n"
+    function = "inference_demo() { printf '%s\\0' \"$@\"; }"
+    ended = subprocess.run([BASH or "bash", "-c", f"{function}\n{script}"], check=True, capture_output=True)
+    assert arguments(script) == ended.stdout.decode().split("\0")[:-1]
+
+
 @given(
     st.text(
         st.sampled_from("ab1 \n\t'\"\\$`{}()#=&|<>;*~!/-+%") | st.characters(exclude_categories=["Cs"]), max_size=60

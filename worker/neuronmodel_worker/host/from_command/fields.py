@@ -24,6 +24,7 @@ from neuronmodel_worker.host.from_command.flags import (
     SAME_NAME,
     SAMPLING_FLAGS,
     TYPED,
+    Flag,
 )
 from neuronmodel_worker.host.from_command.given import Command, LeftOut
 from neuronmodel_worker.layouts import FAMILIES
@@ -131,7 +132,7 @@ class Fields:
         world = {"world_size": self.command.value("--world-size")} if "--world-size" in self.command else {}
         return {**{flag.field: value for flag, value in self._typed()}, **self.extras, **own, **world}
 
-    def _typed(self) -> Iterator[tuple[Any, Any]]:
+    def _typed(self) -> Iterator[tuple[Flag, Any]]:
         for name, flag in TYPED.items():
             if name in self.command:
                 yield flag, self.command.value(name)

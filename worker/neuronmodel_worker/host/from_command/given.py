@@ -147,7 +147,7 @@ def _read(flag: Flag, text: str, line: int) -> Any:
             value = float(text)
         except ValueError:
             value = math.nan
-        if math.isnan(value):
+        if math.isnan(value) or value == -math.inf:
             raise NotUnderstood(line, f"{flag.name} is {text!r} and has to be a number.")
         return value
     if flag.kind is Kind.DTYPE and text not in DTYPES and flag.name != "--kv-quant-dtype":

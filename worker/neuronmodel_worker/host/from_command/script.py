@@ -4,14 +4,14 @@ Only what the text itself says counts: no variable of this process, no file, no 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
 from neuronmodel_worker.host.from_command.arithmetic import evaluate
 from neuronmodel_worker.host.from_command.failures import NotUnderstood
-from neuronmodel_worker.host.from_command.words import REDIRECTIONS, Operator, Token, Word, tokens_of
+from neuronmodel_worker.host.from_command.words import INPUTS, REDIRECTIONS, Operator, Token, Word, tokens_of
 
 ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.ASCII | re.DOTALL)
 INFERENCE_DEMO: Final = ("inference_demo", "inference_demo.py")
@@ -62,7 +62,7 @@ class Invocation:
 def read_invocation(text: str) -> Invocation:
     """Raises NotUnderstood."""
     script = _Script()
-    for statement in _statements(tokens_of(text)):
+    for statement in _Statements().of(tokens_of(text)):
         script.run(statement)
     if script.invocation is None:
         raise NotUnderstood(text.count("\n") + 1, "The text ends, and no inference_demo command was in it.")
@@ -77,44 +77,65 @@ class _Statement:
     piped_to: list[Word] = field(default_factory=list)
 
 
-def _statements(tokens: Iterable[Token]) -> Iterable[_Statement]:
-    current, target, piped = _Statement(1), None, False
-    for token in tokens:
-        if isinstance(token, Operator):
-            if target is not None or (piped and not current.piped_to and token.text != "\n"):
-                raise NotUnderstood(token.line, f"{_shown(token)} is not understood here.")
-            if token.text in REDIRECTIONS:
-                if token.text.startswith("<"):
-                    raise NotUnderstood(
-                        token.line, "What comes from a file or a here-document is not read. Leave it out."
-                    )
-                target = token
-            elif token.text in PIPES and current.words:
-                current.output.append(Said(token.text, token.line))
-                piped = True
-            elif token.text in SEPARATORS:
-                if current.words and not (piped and not current.piped_to):
-                    yield current
-                    current, piped = _Statement(token.line), False
-            else:
-                raise NotUnderstood(
-                    token.line,
-                    f"{_shown(token)} is not understood. Give the assignments, the exports and the command alone.",
-                )
-            continue
-        current.line = current.line if current.words else token.line
-        if target is not None:
-            current.output.append(Said(f"{target.descriptor}{target.text}{_written(token)}", token.line))
-            target = None
-        elif piped:
-            current.piped_to.append(token)
-            current.output.append(Said(_written(token), token.line))
+class _Statements:
+    """Groups tokens into commands with what their output goes to."""
+
+    def __init__(self) -> None:
+        self._current = _Statement(1)
+        self._redirection: Operator | None = None
+        self._piped = False
+
+    def of(self, tokens: Iterable[Token]) -> Iterator[_Statement]:
+        """Raises NotUnderstood."""
+        for token in tokens:
+            if isinstance(token, Word):
+                self._take(token)
+            elif token.text in SEPARATORS and not self._is_open:
+                yield from self._ended(token.line)
+            elif not (self._is_open and token.text == "\n" and self._redirection is None):
+                self._operate(token)
+        if self._is_open:
+            raise NotUnderstood(self._current.line, "The text ends amid a command.")
+        yield from self._ended(0)
+
+    @property
+    def _is_open(self) -> bool:
+        """A word has to come, and after | a line's end may."""
+        return self._redirection is not None or (self._piped and not self._current.piped_to)
+
+    def _ended(self, line: int) -> Iterator[_Statement]:
+        if self._current.words:
+            yield self._current
+        self._current, self._piped = _Statement(line), False
+
+    def _take(self, word: Word) -> None:
+        statement, text = self._current, _written(word)
+        if self._redirection is not None:
+            text = f"{self._redirection.descriptor}{self._redirection.text}{text}"
+            self._redirection = None
+        elif self._piped:
+            statement.piped_to.append(word)
         else:
-            current.words.append(token)
-    if target is not None or (piped and not current.piped_to):
-        raise NotUnderstood(current.line, "The text ends amid a command.")
-    if current.words:
-        yield current
+            statement.line = statement.line if statement.words else word.line
+            statement.words.append(word)
+            return
+        statement.output.append(Said(text, word.line))
+
+    def _operate(self, operator: Operator) -> None:
+        if self._is_open:
+            raise NotUnderstood(operator.line, f"{_shown(operator)} is not understood here.")
+        if operator.text in INPUTS:
+            raise NotUnderstood(operator.line, "What comes from a file or a here-document is not read. Leave it out.")
+        if operator.text in REDIRECTIONS:
+            self._redirection = operator
+        elif operator.text in PIPES and self._current.words:
+            self._current.output.append(Said(operator.text, operator.line))
+            self._piped = True
+        else:
+            raise NotUnderstood(
+                operator.line,
+                f"{_shown(operator)} is not understood. Give the assignments, the exports and the command alone.",
+            )
 
 
 def _shown(operator: Operator) -> str:

@@ -28,7 +28,8 @@ OPERATORS: Final = (
     "(",
     ")",
 )
-REDIRECTIONS: Final = frozenset({">", ">>", ">|", ">&", "&>", "&>>", "<", "<<", "<<<", "<&"})
+REDIRECTIONS: Final = frozenset({">", ">>", ">|", ">&", "&>", "&>>"})
+INPUTS: Final = frozenset({"<", "<<", "<<<", "<&"})
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 BLANKS: Final = " \t"
 ENDS_A_WORD: Final = BLANKS + "\n;&|<>()"
