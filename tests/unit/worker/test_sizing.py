@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hack.bench.cases import COMMAND_OF_405B, LLAMA_405B
@@ -221,6 +221,26 @@ def test_whatever_the_flags_are_there_is_a_size(cached: Plan, fields: dict[str, 
     sizing = size(cached, config_of(fields), strategy)
     assert sizing.host_memory_bytes >= cached.output_bytes
     assert Sizing.model_validate(sizing.model_dump()) == sizing
+
+
+SIZES_OF_A_MODEL = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_size")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    config=st.fixed_dictionaries({}, optional=dict.fromkeys([*SIZES_OF_A_MODEL, "text_config"], ANYTHING)),
+    degree=st.one_of(st.sampled_from([1, 2, 3, 8, 64, 10**9]), ANYTHING),
+)
+@example(config={"num_hidden_layers": 2, "head_dim": 4}, degree=1)
+@example(config={"num_hidden_layers": 2, "head_dim": 4, "num_attention_heads": 10**12}, degree=1)
+@example(config={"num_hidden_layers": 2, "head_dim": 4, "num_attention_heads": 5, "num_key_value_heads": 2}, degree=1)
+def test_whatever_config_json_says_a_cache_is_guessed_or_not(cached: Plan, config: dict[str, Any], degree: Any) -> None:
+    known = cached.checkpoint
+    plan = replace(make_native_plan(known, {}), checkpoint=Checkpoint(known.path, config, known.tensors, known.files))
+    fields = {"tp_degree": degree}
+    sizing = size(plan, config_of(fields, weights=Weights.NATIVE), ON_LOAD)
+    assert sizing.cache_bytes == min(cache_bytes(plan, fields), (1 << 63) - 1)
+    assert (sizing.cache_bytes > 0) == (cache_shape(plan, fields) is not None)
 
 
 # Host memory and scratch.

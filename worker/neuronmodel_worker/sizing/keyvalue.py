@@ -36,9 +36,9 @@ def cache_shape(plan: ModelPlan, neuron_config: Mapping[str, object]) -> CacheSh
     config = _language_model(plan.checkpoint.config)
     layers, query = config.number("num_hidden_layers"), config.number("num_attention_heads")
     key_value = config.number("num_key_value_heads") or query
-    head_size = config.number("head_dim") or (config.number("hidden_size") // query if query else 0)
-    degree = Fields(neuron_config).number("tp_degree") or 1
-    if not (layers and head_size) or max(query, key_value, degree) > MOST_HEADS or query % key_value:
+    head_size = config.number("head_dim") or config.number("hidden_size") // max(query, 1)
+    degree = Fields(neuron_config).number("tp_degree", 1)
+    if not (layers and query and head_size) or max(query, key_value, degree) > MOST_HEADS:
         return None
     try:
         return CacheShape(layers, len(place_heads(query, key_value, degree).key_value) // degree, head_size)
