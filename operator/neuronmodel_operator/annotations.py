@@ -45,9 +45,12 @@ class Prepared(Tolerant):
         return Strategy.SHARD_ON_COMPILE if self.result.shards_key else Strategy.SHARD_ON_LOAD
 
     def to_json(self) -> dict[str, object]:
-        """Without lists that are empty: what an earlier version remembered stays as it was, to the letter."""
+        """Without lists that are empty, and without what sizing says of what it does not have: what an earlier version
+        remembered stays as it was, to the letter."""
         encoded: dict[str, Any] = super().to_json()
         result = {name: value for name, value in encoded["result"].items() if value != []}
+        if self.result.sizing:
+            result["sizing"] = self.result.sizing.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         return encoded | {"result": result}
 
 

@@ -8,6 +8,7 @@ import pytest
 from neuronmodel_api import names
 from neuronmodel_api.report import Devices, Sizing
 from neuronmodel_api.status import ConditionType, DevicesStatus, Outcome
+from neuronmodel_operator.annotations import PREPARED, Remembered, encode
 from neuronmodel_operator.manifests.quantities import parse_quantity, readable
 from tests.builders import NeuronModelBuilder, neuron_model
 from tests.unit.operator.simulated import Cluster, Object, Run, config_of, failing
@@ -163,6 +164,17 @@ def test_a_worker_that_was_made_without_sizing_stays_until_its_inputs_change() -
     (after,) = cluster.serving
     memory = [container(pod)["resources"]["requests"]["memory"] for pod in (before, after)]
     assert memory == ["1Gi", "812Gi"]
+
+
+def test_what_was_remembered_of_a_sizing_is_written_back_as_it_was() -> None:
+    """Else a field that a version adds would change the hash that the pods of the version before were made from."""
+    raw = (
+        '{"attempt":1,"inputsHash":"x","result":{"bytes":0,"cache":"Hit","compiledKey":"c","modelType":"llama",'
+        '"sizing":{"hostMemoryBytes":9,"rankBytes":1},"sourceBytes":0,"sourceFingerprint":"f"}}'
+    )
+    prepared = Remembered({PREPARED: raw}).prepared
+    assert prepared is not None
+    assert encode(prepared) == raw
 
 
 # What is told.
