@@ -177,7 +177,6 @@ class NeuronEngine:
             limits=Limits(context, sequence, int(fields.get("batch_size") or 1)),
             source=self._source,
             generation=dict(self._config.generation_config),
-            padding_side=str(fields.get("padding_side") or "right"),
             on_device=on_device(fields),
             skip_warmup=bool(fields.get("skip_warmup")),
             fills=not fields.get("is_continuous_batching"),

@@ -105,6 +105,7 @@ def test_an_absent_field_may_be_null() -> None:
         ({"context_encoding_buckets": [64, 256], "enable_bucketing": True}, "one of 256, more than max_context_length"),
         ({"token_generation_buckets": [64]}, r"token_generation_buckets=\[64\] needs enable_bucketing"),
         ({"is_block_kv_layout": True}, "spec.serving.server: VLLM"),
+        ({"padding_side": "left"}, "padding_side='left' gives wrong answers"),
         ({"on_cpu": True}, "use engine: CPU"),
     ],
 )

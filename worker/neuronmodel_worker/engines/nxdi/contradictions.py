@@ -132,6 +132,11 @@ def _contradictions(fields: Mapping[str, Any], server: Server) -> Iterator[str]:
                 f"{_shown(fields, name)} is for a server that places sequences in the cache by itself. Set "
                 "spec.serving.server: VLLM, or remove it."
             )
+    if fields.get("padding_side") == "left":
+        yield (
+            "padding_side='left' gives wrong answers: NxD Inference's own generation then forgets how long a sequence "
+            "is as soon as its padding is used up. Remove it."
+        )
     if _is_on(fields, "on_cpu"):
         yield "on_cpu=True computes on processors. Remove it, or use engine: CPU."
 

@@ -168,8 +168,14 @@ def classified(text: str) -> WorkerFailure:
     )
 
 
+SAYS_SOMETHING = re.compile(r"error|exception|fail|fatal|abort|kill|unsupported|not available|\bNRT|status ?=", re.I)
+OF_A_STACK = re.compile(r"^(?:File \"|/\S+\(\d+\): |~+ ?<?|frame #\d|Traceback )")
+
+
 def last_lines(text: str) -> str:
-    """Of several ones that say something, in one line."""
+    """In one line, the last that say what went wrong; where none does, the last of all. Libraries end a message with
+    the stack that they raised it from."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = " | ".join(lines[-LAST_LINES:])
+    telling = [line for line in lines if SAYS_SOMETHING.search(line) and not OF_A_STACK.match(line)]
+    told = " | ".join((telling or lines)[-LAST_LINES:])
     return told if len(told) <= LAST_CHARACTERS else f"…{told[-LAST_CHARACTERS:]}"

@@ -82,7 +82,6 @@ class Settings:
     limits: Limits
     source: Path
     generation: Mapping[str, Any]
-    padding_side: str
     on_device: OnDevice | None
     skip_warmup: bool = False
     fills: bool = True
@@ -224,7 +223,7 @@ class Batch:
         return [row.is_finished for row in self.rows] + [True] * (lines - len(self.rows))
 
     def padded(self) -> tuple[Any, Any]:
-        """Tokens and attention mask [B, T]."""
+        """Tokens and attention mask [B, T], padded on the right."""
         import torch
 
         lines = [row.prompt(self.settings.limits.context_length) for row in self.rows]
@@ -234,9 +233,8 @@ class Batch:
         tokens_BT = torch.full((len(lines), length), self.settings.pad_token, dtype=torch.int64)  # noqa: N806
         mask_BT = torch.zeros((len(lines), length), dtype=torch.int64)  # noqa: N806
         for number, line in enumerate(lines):
-            at = slice(length - len(line), length) if self.settings.padding_side == "left" else slice(len(line))
-            tokens_BT[number, at] = torch.tensor(line)
-            mask_BT[number, at] = 1
+            tokens_BT[number, : len(line)] = torch.tensor(line)
+            mask_BT[number, : len(line)] = 1
         return tokens_BT, mask_BT
 
     def generation_config(self, length: int) -> Any:

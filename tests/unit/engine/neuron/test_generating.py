@@ -1,0 +1,214 @@
+"""Answers through NxD Inference's adapter are transformers' own, one token after the other, alone and side by side."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from neuronmodel_worker.engines import Sampling, SamplingNotCompiled
+from neuronmodel_worker.engines.nxdi import generating
+from neuronmodel_worker.engines.nxdi.failures import DeviceFailed
+from neuronmodel_worker.engines.nxdi.generating import LoadedNeuronModel
+from tests.unit.engine.models import shard, write_model
+from tests.unit.engine.neuron.conftest import SMALL, Calls, MakeEngine, no_progress
+from tests.unit.standins.conftest import Importer
+
+pytestmark = pytest.mark.usefixtures("in_process", "devices")
+
+GREEDY = Sampling(temperature=0.0)
+PROMPT = [5, 6, 7, 8, 9]
+ON_DEVICE = {"on_device_sampling_config": {"top_k": 1}}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> LlamaForCausalLM:
+    return write_model(tmp_path_factory.mktemp("model") / "source")
+
+
+class Load:
+    def __init__(self, make_engine: MakeEngine, source: Path, work: Path) -> None:
+        self.make_engine, self.source, self.work = make_engine, source, work
+
+    def __call__(self, **flags: Any) -> LoadedNeuronModel:
+        flags, compiled = {**SMALL, **flags}, self.work / "compiled"
+        plan, ranks = shard(self.source, flags)
+        engine = self.make_engine(self.source, flags, generation_config={"pad_token_id": 2})
+        compiled.mkdir()
+        engine.compile(plan, flags, compiled, no_progress)
+        return engine.open(compiled).load(ranks)
+
+
+@pytest.fixture
+def load(make_engine: MakeEngine, reference: LlamaForCausalLM, tmp_path: Path) -> Load:
+    return Load(make_engine, Path(reference.name_or_path or ""), tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _saved(reference: LlamaForCausalLM, tmp_path_factory: pytest.TempPathFactory) -> None:
+    if not reference.name_or_path:
+        folder = tmp_path_factory.mktemp("saved")
+        reference.save_pretrained(folder)
+        reference.name_or_path = str(folder)
+
+
+def expected(model: LlamaForCausalLM, prompt: Sequence[int], count: int) -> list[int]:
+    ids = torch.tensor([list(prompt)])
+    made = model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False, eos_token_id=-1
+    )
+    tokens: list[int] = made[0, len(prompt) :].tolist()
+    return tokens
+
+
+def first(tokens: Iterator[int], count: int) -> list[int]:
+    found = [token for token, _ in zip(tokens, range(count), strict=False)]
+    tokens.close()  # type: ignore[attr-defined]
+    return found
+
+
+def together(
+    model: LoadedNeuronModel, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY
+) -> list[list[int]]:
+    answers: list[list[int]] = [[] for _ in prompts]
+
+    def answer(number: int) -> None:
+        answers[number] = list(model.generate(prompts[number], sampling))
+
+    threads = [threading.Thread(target=answer, args=(number,)) for number in range(len(prompts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+@pytest.mark.parametrize("flags", [ON_DEVICE, {}], ids=["sampled on the device", "sampled here"])
+def test_answers_are_transformers_own(
+    load: Load, reference: LlamaForCausalLM, flags: dict[str, Any], called: Calls
+) -> None:
+    """Also of those that are shorter than the others of their batch, begin with one token, or go on in another one."""
+    model = load(**flags, seq_len=28, max_context_length=16)
+    assert first(model.generate(PROMPT, GREEDY), 10) == expected(reference, PROMPT, 10)
+    prompts = [PROMPT, list(range(20, 36)), [3], [4]]
+    assert together(model, prompts) == [expected(reference, prompt, 28 - len(prompt)) for prompt in prompts]
+    assert {call["lines"] for call in called("forward")} == {2}
+
+
+def test_a_token_is_told_when_it_is_there(load: Load, called: Calls) -> None:
+    """Not when all are: after the first one nothing but the prompt and at most what came meanwhile was computed."""
+    model, taken = load(**ON_DEVICE), threading.Event()
+    forwards = called("forward")
+    assert forwards == []
+    tokens = model.generate(PROMPT, GREEDY)
+    application: Any = model._application
+    original = application.token_generation_model.forward
+
+    def waits(*given: Any) -> Any:
+        taken.wait()
+        return original(*given)
+
+    application.token_generation_model.forward = waits
+    assert isinstance(next(tokens), int)
+    assert "context_encoding_model" in {call["submodel"] for call in called("forward")}
+    taken.set()
+    tokens.close()  # type: ignore[attr-defined]
+
+
+def test_a_closed_answer_frees_its_row_for_one_that_waits(load: Load, reference: LlamaForCausalLM) -> None:
+    model = load(**ON_DEVICE, batch_size=1)
+    abandoned = model.generate(PROMPT, GREEDY)
+    next(abandoned)
+    abandoned.close()  # type: ignore[attr-defined]
+    assert first(model.generate([7, 8, 9], GREEDY), 5) == expected(reference, [7, 8, 9], 5)
+
+
+def test_a_prompt_that_fills_the_sequence_gets_one_token(load: Load, reference: LlamaForCausalLM) -> None:
+    model = load(**ON_DEVICE, seq_len=32)
+    prompt = list(range(10, 42))
+    assert list(model.generate(prompt, GREEDY)) == expected(reference, prompt, 1)
+
+
+def test_the_limits_are_the_graphs(load: Load) -> None:
+    limits = load(**ON_DEVICE).limits
+    assert (limits.context_length, limits.sequence_length, limits.batch_size) == (32, 64, 2)
+
+
+def test_a_graph_that_samples_in_one_way_refuses_others_in_a_sentence(load: Load) -> None:
+    model = load(**ON_DEVICE)
+    model.check_sampling(GREEDY)
+    model.check_sampling(Sampling(temperature=0.7, top_k=1))
+    with pytest.raises(SamplingNotCompiled, match="it takes the likeliest token"):
+        model.check_sampling(Sampling(temperature=0.7))
+
+
+def test_a_dynamic_graph_takes_each_requests_values(load: Load, reference: LlamaForCausalLM, called: Calls) -> None:
+    model = load(on_device_sampling_config={"do_sample": True, "dynamic": True, "global_topk": 64})
+    with pytest.raises(SamplingNotCompiled, match="top_k is 100, and this model's graph considers the 64 likeliest"):
+        model.check_sampling(Sampling(top_k=100))
+    assert first(model.generate(PROMPT, GREEDY), 8) == expected(reference, PROMPT, 8)
+    first(model.generate(PROMPT, Sampling(temperature=0.5, top_p=0.9, top_k=3)), 2)
+    first(model.generate(PROMPT, Sampling(temperature=0.5)), 2)
+    greedy, chosen, all_of_them = (call["generation_config"] for call in called("generate"))
+    assert (greedy["top_k"], greedy["dynamic"]) == (1, True)
+    named = ("do_sample", "temperature", "top_p", "top_k")
+    assert [chosen.get(name) for name in named] == [True, 0.5, 0.9, 3]
+    assert all_of_them["top_k"] == 64
+
+
+def test_requests_that_are_sampled_differently_are_not_computed_together(load: Load, called: Calls) -> None:
+    sampled = {"do_sample": True, "dynamic": True}
+    model = load(on_device_sampling_config=sampled, seq_len=28, max_context_length=16)
+    one, other = model.generate(PROMPT, GREEDY), model.generate(PROMPT, Sampling(temperature=0.5, top_k=2))
+    threads = [threading.Thread(target=list, args=(tokens,)) for tokens in (one, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(called("generate")) == 2
+
+
+def test_sampling_here_honours_seeds_whoever_is_in_the_batch(load: Load) -> None:
+    model = load(seq_len=28, max_context_length=16)
+    seeded = Sampling(temperature=1.0, seed=7)
+    model.check_sampling(seeded)
+    alone = first(model.generate(PROMPT, seeded), 15)
+    assert together(model, [PROMPT, [9, 8, 7]], seeded)[0][:15] == alone
+    assert first(model.generate(PROMPT, Sampling(temperature=1.0, seed=8)), 15) != alone
+
+
+def test_a_device_that_fails_ends_the_answers_under_way(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(**ON_DEVICE)
+    monkeypatch.setenv("NEURON_STANDIN_FAIL", "warmup")
+    with pytest.raises(DeviceFailed, match="status=101"):
+        list(model.generate(PROMPT, GREEDY))
+    monkeypatch.delenv("NEURON_STANDIN_FAIL")
+    assert len(first(model.generate(PROMPT, GREEDY), 3)) == 3
+
+
+def test_warm_up_is_the_librarys_and_not_part_of_the_load(load: Load, called: Calls) -> None:
+    model = load(**ON_DEVICE)
+    assert called("warmup") == []
+    model.warm_up()
+    assert len(called("warmup")) == 1
+
+
+def test_skip_warmup_skips_it(load: Load, called: Calls) -> None:
+    load(**ON_DEVICE, skip_warmup=True).warm_up()
+    assert called("warmup") == []
+
+
+def test_its_thread_ends_when_nothing_waits(load: Load) -> None:
+    model = load(**ON_DEVICE)
+    first(model.generate(PROMPT, GREEDY), 2)
+    for thread in threading.enumerate():
+        if thread.name == "neuron-batches":
+            thread.join()
+    assert len(first(model.generate(PROMPT, GREEDY), 2)) == 2
+
+
+def test_a_checkpoint_without_a_generation_config_has_the_defaults(neuron: Importer, tmp_path: Path) -> None:
+    assert generating.read_generation_config(tmp_path).max_length == 20
