@@ -223,7 +223,8 @@ def test_exports_go_to_the_worker_unless_they_are_the_operators_own() -> None:
         "NEURON_CC_FLAGS": "--model-type transformer",
         "WITH_DOLLARS": "a $$(B) c",
     }
-    assert set(result.left_out) == exports.keys() - result.env.keys()
+    assert list(result.env) == [name for name in exports if name in result.env]
+    assert list(result.left_out) == [name for name in exports if name not in result.env]
     assert "hf_secret" not in result.text
 
 

@@ -203,7 +203,7 @@ class _Script:
             raise NotUnderstood(
                 line, f"This is another inference_demo; the first is in line {self.invocation.line}. Give one alone."
             )
-        exported = {name: self._values[name] for name in self._exported if name in self._values}
+        exported = {name: said for name, said in self._values.items() if name in self._exported}
         self.invocation = Invocation(
             line=line,
             arguments=arguments,

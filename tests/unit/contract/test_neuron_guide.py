@@ -1,0 +1,23 @@
+"""docs/neuron.md names reasons and files that there are."""
+
+import re
+
+import pytest
+
+from neuronmodel_operator.reasons import REASONS
+from tests.crd import PROJECT
+
+GUIDE = PROJECT / "docs" / "neuron.md"
+
+
+def test_the_reasons_that_it_explains_exist() -> None:
+    _, _, section = GUIDE.read_text().partition("## When it does not work\n")
+    rows = re.findall(r"^\|[^|]*\|([^|]*)\|[^|]*\|$", section.partition("\n## ")[0], re.MULTILINE)
+    named = {word for cell in rows if "phase" not in cell for word in re.findall(r"`([A-Z]\w+)`", cell)}
+    assert len(named) > 15
+    assert named - REASONS.keys() <= {"OOMKilled"}
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http|#)([^)#]+)", GUIDE.read_text()))))
+def test_what_it_links_to_exists(target: str) -> None:
+    assert (GUIDE.parent / target).exists()
