@@ -45,7 +45,7 @@ PARTNERS = {
     **{name: "--kv-cache-quant" for name, flag in PARTS.items() if flag.spec.endswith("kv_quant_config")},
 }
 VALUES = {
-    "--padding-side": "left",
+    "--padding-side": "right",
     "--cast-type": "as-declared",
     "--kv-quant-dtype": "float8_e4m3fn",
     "--router-dtype": "float32",
@@ -160,7 +160,7 @@ def test_a_carried_flag_reaches_neuron_config_by_its_name_and_type(flag: Flag) -
     [
         ("--enable-bucketing --context-encoding-buckets 64 128", "context_encoding_buckets", [64, 128]),
         ("--vocab-parallel", "vocab_parallel", True),
-        ("--padding-side=left", "padding_side", "left"),
+        ("--padding-side=right", "padding_side", "right"),
         ("--quantize-clamp-bound 1200", "quantize_clamp_bound", 1200.0),
         ("--max-new-tokens 7", "max_new_tokens", 7),
         ("--enable-block-kv-layout --pa-block-size 32 --pa-num-blocks 5", "is_block_kv_layout", True),
