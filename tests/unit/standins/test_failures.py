@@ -8,10 +8,17 @@ import pytest
 from tests.unit.standins.conftest import Build, Importer
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
 @pytest.fixture
-def compiled(source: Path, build: Build, tmp_path: Path) -> Path:
-    build(source).compile(str(tmp_path / "compiled"))
-    return tmp_path / "compiled"
+def compiled(source: Path, build: Build, once: Path) -> Path:
+    """The first test that asks for it compiles it."""
+    if not (once / "model.pt").exists():
+        build(source).compile(str(once))
+    return once
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, what: str) -> None:

@@ -120,8 +120,10 @@ class AnyDevice(Device):
     def forward(self, inputs: List[Tensor]) -> Tensor:
         tokens_B = (torch.ops.neuron._execute(inputs[0])[:, -1].to(torch.int64) + 1) % self.vocabulary
         if self.sampled:
-            return tokens_B.to(torch.int32)
-        return nn.functional.one_hot(tokens_B, self.vocabulary).to(torch.float32).unsqueeze(1)
+            sampled: Tensor = tokens_B.to(torch.int32)
+            return sampled
+        logits: Tensor = nn.functional.one_hot(tokens_B, self.vocabulary).to(torch.float32).unsqueeze(1)
+        return logits
 
 
 class TracedModel(nn.Module):

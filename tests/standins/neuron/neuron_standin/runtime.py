@@ -16,6 +16,16 @@ from .record import is_wanted, record
 
 Shard = Mapping[str, torch.Tensor]
 
+# What stands for the devices leaves the processors to others: threads that wait for each other where many models share
+# them take a hundred times as long.
+torch.set_num_threads(1)
+
+
+def executing() -> Any:
+    """A context: without TorchScript's optimizations, which take longer than the few tokens of a test."""
+    return torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+
+
 _library: Any = torch.library.Library("neuron", "DEF")  # type: ignore[no-untyped-call]
 _library.define("_parallel_load(Dict(str, Tensor)[] checkpoint) -> Dict(str, Tensor)[]")
 _library.define("_load_neff(int logical_core_config, int version, int cores) -> int")

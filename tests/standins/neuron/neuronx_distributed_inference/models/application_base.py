@@ -12,6 +12,7 @@ from typing import Any
 import neuronx_distributed.trace.hlo_utils as hlo_utils
 import torch
 from neuron_standin.record import record
+from neuron_standin.runtime import executing
 from neuronx_distributed.trace.model_builder import ModelBuilder
 from safetensors.torch import load_file
 
@@ -179,7 +180,8 @@ class NeuronApplicationBase(torch.nn.Module):
         for model in self.models:
             for example in model.input_generator():
                 try:
-                    model.model.nxd_model.forward(example)
+                    with executing():
+                        model.model.nxd_model.forward(example)
                 except RuntimeError as error:
                     named = re.findall("RuntimeError:.*Error", str(error))
                     logger.warning("%s in the warm-up of %s is ignored", (named or ["RuntimeError"])[-1], model.tag)

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import torch
+from neuron_standin.runtime import executing
 from torch import Tensor
 
 from ..modules.generation.sampling import prepare_sampling_params
@@ -81,5 +82,6 @@ class ModelWrapper(torch.nn.Module):
             position_ids = torch.nn.functional.pad(position_ids, left, value=1)
         empty = torch.zeros(input_ids.shape[0], dtype=torch.int32)
         tensors = [t.to(torch.int32) for t in (input_ids, attention_mask, position_ids, seq_ids) if t is not None]
-        result: Tensor = self.model(*tensors, sampling_params, empty, empty)
+        with executing():
+            result: Tensor = self.model(*tensors, sampling_params, empty, empty)
         return result
