@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from neuronmodel_api import exits
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
 from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
 from neuronmodel_worker.serve.vllm.arguments import vllm_arguments
 from neuronmodel_worker.serve.vllm.environment import vllm_environment
+from tests.unit.serve.workers import Place
 
 # That of the command for Llama 3.1 405B.
 FLAGS: dict[str, Any] = {
@@ -123,3 +125,44 @@ def test_a_list_of_plugins_gets_ours(given: str, made: str) -> None:
 
 def test_without_a_list_vllm_loads_all_plugins() -> None:
     assert "VLLM_PLUGINS" not in environment()
+
+
+@pytest.fixture
+def with_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "vllm").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+
+@pytest.mark.usefixtures("with_vllm")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"engine": "CPU"},
+        {"engine": "Neuron", "seal": "Behind"},
+        {"engine": "Neuron", "neuronConfig": {"batch_size": 4}},
+    ],
+)
+def test_what_vllm_cannot_serve_ends_the_worker_before_anything_is_opened(
+    place: Place, changes: dict[str, Any]
+) -> None:
+    ended = place.run("serve", server="VLLM", **changes)
+    assert ended.report.failure is not None
+    assert (ended.report.failure.reason, ended.code) == ("FlagsRefused", exits.BAD_INPUT)
+    assert [phase.name for phase in ended.report.phases] == ["LibrariesImported"]
+
+
+def test_an_image_without_vllm_says_so(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ended = place.run("serve", server="VLLM", engine="Neuron")
+    assert ended.code == exits.NO_ENGINE
+    assert ended.report.failure is not None
+    assert "no vLLM" in ended.report.failure.message
+
+
+@pytest.mark.usefixtures("with_vllm")
+def test_a_worker_that_is_no_installed_package_says_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuronmodel_worker.serve.vllm.command.plugin_is_installed", lambda: False)
+    ended = place.run("serve", server="VLLM", engine="Neuron")
+    assert ended.report.failure is not None
+    assert ended.report.failure.reason == "ServerNotHooked"

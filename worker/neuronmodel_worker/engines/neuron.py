@@ -106,7 +106,7 @@ class NeuronEngine:
             self._import()
 
     def _import(self) -> None:
-        for name, value in self._runtime_environment().items():
+        for name, value in self.runtime_environment().items():
             os.environ.setdefault(name, value)
         # A line of theirs with every batch says that padding is on the right and that top_k does not matter.
         logging.getLogger("transformers.generation").setLevel(logging.ERROR)
@@ -190,7 +190,7 @@ class NeuronEngine:
         )
         return dict(OF_FLOAT8) if of_float8 else {}
 
-    def _runtime_environment(self) -> dict[str, str]:
+    def runtime_environment(self) -> dict[str, str]:
         """For a start, where the pod does not say it."""
         size = logical_cores(self._fields)
         return {

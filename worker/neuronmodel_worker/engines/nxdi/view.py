@@ -8,17 +8,26 @@ that names this NeuronModel's checkpoint and says what is to be done about shard
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from neuronmodel_api import names
-from neuronmodel_worker.engines.nxdi.compiled import CONFIG_FILE, GRAPH_FILE, CompiledFiles
+from neuronmodel_worker.engines.nxdi.compiled import CONFIG_FILE, GRAPH_FILE, OF_STRATEGY, CompiledFiles
 from neuronmodel_worker.engines.nxdi.settings import Purpose
 from neuronmodel_worker.stream import WEIGHTS
 
 
-def make_view(scratch: Path, compiled: CompiledFiles, source: Path, purpose: Purpose, shards: Path | None) -> Path:
-    """Below `scratch`, anew with each start of a pod. Raises OSError."""
+def make_view(
+    scratch: Path,
+    compiled: CompiledFiles,
+    source: Path,
+    purpose: Purpose,
+    shards: Path | None,
+    fields: Mapping[str, Any] | None = None,
+) -> Path:
+    """Below `scratch`, anew with each start of a pod. `fields`: NeuronConfig's, where whoever reads the view is given
+    no others. Raises OSError."""
     view = scratch / "view" / (os.environ.get(names.ENV_POD_UID) or f"process-{os.getpid()}")
     if view.exists():
         shutil.rmtree(view)
@@ -26,13 +35,16 @@ def make_view(scratch: Path, compiled: CompiledFiles, source: Path, purpose: Pur
     (view / GRAPH_FILE).symlink_to(compiled.directory.absolute() / GRAPH_FILE)
     if shards is not None:
         (view / WEIGHTS).symlink_to(shards.absolute() / WEIGHTS, target_is_directory=True)
-    (view / CONFIG_FILE).write_text(json.dumps(_config(compiled, source, purpose), indent=2, sort_keys=True) + "\n")
+    (view / CONFIG_FILE).write_text(
+        json.dumps(_config(compiled, source, purpose, fields or {}), indent=2, sort_keys=True) + "\n"
+    )
     return view
 
 
-def _config(compiled: CompiledFiles, source: Path, purpose: Purpose) -> dict[str, Any]:
+def _config(compiled: CompiledFiles, source: Path, purpose: Purpose, fields: Mapping[str, Any]) -> dict[str, Any]:
     ranks = compiled.expected.ranks
-    of_start = {**purpose.fields, "start_rank_id": ranks.start, "local_ranks_size": len(ranks)}
+    freed_of = {name: fields[name] for name in OF_STRATEGY if fields.get(name) is not None}
+    of_start = {**freed_of, **purpose.fields, "start_rank_id": ranks.start, "local_ranks_size": len(ranks)}
     neuron_config = {**compiled.config.get("neuron_config", {}), **of_start}
     return {**compiled.config, "_name_or_path": str(source), "neuron_config": neuron_config}
 

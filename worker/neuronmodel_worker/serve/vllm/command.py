@@ -10,17 +10,18 @@ import secrets
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from neuronmodel_api.config import Engine, Seal
 from neuronmodel_api.report import State
-from neuronmodel_worker.engines import DevicesInUse, open_engine
+from neuronmodel_worker.engines import DevicesInUse
+from neuronmodel_worker.engines.neuron import NeuronEngine
 from neuronmodel_worker.engines.nxdi.compiled import read_compiled
 from neuronmodel_worker.engines.nxdi.failures import FlagsRefused, NeuronRuntimeFailed, classified, last_lines
 from neuronmodel_worker.engines.nxdi.settings import Purpose
@@ -100,10 +101,10 @@ class Server:
                 f"The worker is not installed as a package in this image: its entry point {PLUGIN_GROUP} is missing, "
                 "by which vLLM finds it. Install it with pip."
             )
+        engine = NeuronEngine(job.config)
         prepared = Prepared(job, Background())
         with job.clock.phase("SourceOpened"):
-            prepared.open()
-        engine = open_engine(job.config)
+            check_type(prepared.open().checkpoint.config, job.config.model_type)
         find_devices(job, engine)
         with job.clock.phase("CompiledLoaded"):
             sets = prepared.find(engine)
@@ -113,7 +114,9 @@ class Server:
                 job.source,
                 Purpose.READ if sets.shards else Purpose.LOAD,
                 sets.shards_directory,
+                job.config.neuron_config,
             )
+        self._environment = {**engine.runtime_environment(), **os.environ}
 
     # A start.
 
@@ -137,7 +140,7 @@ class Server:
         instruction = self.directory / f"instruction-{attempt}.json"
         Instruction(config=self.job.config, relay=relay).write(instruction)
         environment = vllm_environment(
-            os.environ,
+            self._environment,
             view=self._view,
             instruction=instruction,
             key=self.key,
@@ -214,6 +217,15 @@ class Server:
             ):
                 return await answer.read() if answer.ok else b""
         return b""
+
+
+def check_type(config: Mapping[str, Any], model_type: str | None) -> None:
+    """Raises FlagsRefused: vLLM takes NxD Inference's class from config.json, and knows of no other type."""
+    if model_type not in (None, config.get("model_type")):
+        raise FlagsRefused(
+            f"spec.model.type is {model_type}, and vLLM takes the checkpoint for what config.json says: "
+            f"{config.get('model_type')}. Remove spec.model.type, or set spec.serving.server: OpenAI."
+        )
 
 
 def ended(child: Child, told: RelayReader | None = None) -> WorkerFailure:

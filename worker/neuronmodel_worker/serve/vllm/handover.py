@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.engines.nxdi.compiled import read_compiled
-from neuronmodel_worker.engines.nxdi.handing_over import Weights, WeightsProvider, checked_weights, install
+from neuronmodel_worker.engines.nxdi.handing_over import Weights, WeightsProvider, checked_weights, installed
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.loading import open_tier
@@ -73,11 +73,8 @@ class Handover:
                     with self.clock.phase(DEVICE_LOADED, unit="Steps"):
                         of_library(application, *given, **named)
                     return
-                install(application, provide)
-                try:
+                with installed(application, provide):
                     application.load_weights(*given, **named)
-                finally:
-                    del application.load_weights  # it holds every rank's tensors
 
         return load_weights
 
