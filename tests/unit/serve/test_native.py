@@ -33,6 +33,7 @@ from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.loading import Loading
 from neuronmodel_worker.serve.prepared import PartialRanks, Prepared
 from neuronmodel_worker.store import SHARDS, Store
+from neuronmodel_worker.store.manifest import MANIFEST
 from neuronmodel_worker.store.sources import SOURCE_FILE, SourceDigests
 from neuronmodel_worker.strategy import Figures, choose
 from neuronmodel_worker.stream import rank_file_name
@@ -85,6 +86,10 @@ def shards(place: Place, key: str | None) -> Path:
 
 def digests(directory: Path) -> dict[str, str]:
     return {path.name: xxhash.xxh3_128(path.read_bytes()).hexdigest() for path in (directory / "weights").iterdir()}
+
+
+def is_sealed(path: Path) -> bool:
+    return path.is_file() and path.name != MANIFEST
 
 
 # Prepare
@@ -233,7 +238,10 @@ def test_a_damaged_set_is_found_and_sharded_again(place: Place, engine: NativeEn
     _, full = prepare(place, engine, verification="Full")
     assert (full.compiled_cache, full.shards_cache) == ("Hit", "Miss")
     assert "tp3_sharded_checkpoint.safetensors" in full.quarantined[0]
-    start(place, engine, full, verification="Full").model()
+    begun = start(place, engine, full, verification="Full")
+    begun.model()
+    compared = {phase.name: phase.bytes for phase in begun.job.clock.snapshot().phases}["CompiledLoaded"]
+    assert compared == sum(path.stat().st_size for path in shards(place, full.shards_key).rglob("*") if is_sealed(path))
 
 
 def test_files_that_a_killed_run_left_are_not_taken_for_whole_ones(place: Place, engine: NativeEngine) -> None:

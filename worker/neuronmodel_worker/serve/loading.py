@@ -38,8 +38,8 @@ class Loading:
         find_devices(self.job, engine)
         with self.job.clock.phase("EngineImported"):
             engine.import_framework()
-        with self.job.clock.phase("CompiledLoaded"):
-            sets = prepared.find(engine)
+        with self.job.clock.phase("CompiledLoaded") as phase:
+            sets = prepared.find(engine, phase.reach)
             compiled = engine.open(sets.compiled.directory, sets.shards_directory)
         model = self._hand_over(compiled, prepared.ranks(sets))
         prepared.probe_scratch_later()

@@ -24,6 +24,7 @@ from neuronmodel_worker.serve.tier import Tier
 from neuronmodel_worker.serve.tier.source import CopiedSource
 from neuronmodel_worker.serve.weights import Ranks, Weights
 from neuronmodel_worker.store import COMPILED, SHARDS, Kind, SealedSet, Store
+from neuronmodel_worker.store.checks import Progress
 from neuronmodel_worker.store.sources import recorded_content
 
 log = logging.getLogger(__name__)
@@ -114,13 +115,13 @@ class Prepared:
         recorded = given or recorded_content(self.job.artifacts, checkpoint, tuple(plan.reads))
         return recorded or checkpoint.fingerprint
 
-    def find(self, engine: Engine) -> Sets:
-        """The sealed sets, checked. Raises ArtifactsOutdated where prepare returned other keys than it would now,
-        ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable."""
+    def find(self, engine: Engine, progress: Progress | None = None) -> Sets:
+        """The sealed sets, checked; `progress` is told of the bytes that are read for that. Raises ArtifactsOutdated
+        where prepare returned other keys than it would now, ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable."""
         wanted = wanted_artifacts(self.job.config, self.source.plan, engine, self.source.content)
         if self.job.config.compiled_key:
             self._check_prepared(wanted)
-        return Sets(wanted, self._there(COMPILED, wanted.compiled_key), self._shards(wanted))
+        return Sets(wanted, self._there(COMPILED, wanted.compiled_key, progress), self._shards(wanted, progress))
 
     def _check_prepared(self, wanted: Wanted) -> None:
         prepared = self.job.config
@@ -129,32 +130,32 @@ class Prepared:
         if prepared.shards_key != wanted.shards_key:
             raise ArtifactsOutdated("set of shards", prepared.shards_key, wanted.shards_key)
 
-    def _there(self, kind: Kind, key: str) -> SealedSet:
-        found = self._find(kind, key)
+    def _there(self, kind: Kind, key: str, progress: Progress | None) -> SealedSet:
+        found = self._find(kind, key, progress)
         if found is None:
             raise ArtifactDamaged(self._store.path(kind, key), "it is not there")
         return found
 
-    def _find(self, kind: Kind, key: str) -> SealedSet | None:
+    def _find(self, kind: Kind, key: str, progress: Progress | None) -> SealedSet | None:
         """Of shards that we read ourselves the bytes are compared while they are read, of all else now."""
         read_by_us = kind == SHARDS and not self._is_native
         verification = Verification.QUICK if read_by_us else self.job.config.verification
-        return self._store.find(kind, key, verification=verification)
+        return self._store.find(kind, key, verification=verification, progress=progress)
 
     @cached_property
     def _store(self) -> Store:
         return Store(self.job.artifacts, read_only=True)
 
-    def _shards(self, wanted: Wanted) -> SealedSet | None:
+    def _shards(self, wanted: Wanted, progress: Progress | None) -> SealedSet | None:
         if wanted.shards_key is None:
             return None
         if self.job.config.seal is not Seal.BEHIND:
-            return self._there(SHARDS, wanted.shards_key)
+            return self._there(SHARDS, wanted.shards_key, progress)
         if self._is_native:
             raise ConfigurationInvalid(
                 "Shards are sealed behind by the worker alone: leave out seal, or weights: Native."
             )
-        return self._find(SHARDS, wanted.shards_key)
+        return self._find(SHARDS, wanted.shards_key, progress)
 
     def ranks(self, sets: Sets) -> Ranks | None:
         """Every rank's tensors, read or sharded in a phase of its own; None where NxD Inference gets them itself.
