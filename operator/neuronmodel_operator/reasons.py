@@ -35,6 +35,10 @@ REASONS: Final[dict[str, Reason]] = {
     "WaitingForContainer": Reason("The pod has a node; its volumes and image are being fetched.", BY_ITSELF),
     "Preparing": Reason("The Job `prepare` is at work.", "`status.workers` shows how far it is."),
     "ReadingResult": Reason("`prepare` succeeded and its result is being read.", BY_ITSELF),
+    "WaitingForDevices": Reason(
+        "Another process holds the Neuron devices still, often the pod before; they are tried again and again.",
+        BY_ITSELF,
+    ),
     "Loading": Reason("The worker loads.", "`status.workers` shows how far it is."),
     "Starting": Reason("The worker is about to answer.", BY_ITSELF),
     "Stopped": Reason("No worker is wanted.", ""),

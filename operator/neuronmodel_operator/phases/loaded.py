@@ -1,6 +1,7 @@
 """Loaded: the worker has everything in place. Wants the Deployment; waits for the worker's report."""
 
 from datetime import timedelta
+from typing import Final
 
 from neuronmodel_operator import rollout
 from neuronmodel_operator.drift import is_as_wanted
@@ -10,6 +11,10 @@ from neuronmodel_operator.plan import EventNote, Manifest
 from neuronmodel_operator.rollout import Rollout
 from neuronmodel_operator.situation import READY_REPORT_GRACE, Situation
 from neuronmodel_operator.troubles import crashing_until, last_movement, running_trouble, start_timeout
+from neuronmodel_operator.views import PodView
+
+DEVICES_AWAITED: Final = "DevicesAwaited"
+"""Phase of a worker."""
 
 
 def loaded(s: Situation) -> Step:
@@ -53,7 +58,18 @@ def _verdict(s: Situation) -> Verdict:
         return troubled(trouble)
     if not any(pod.started_at for pod in s.current_pods):
         return waits("WaitingForContainer", "The worker's container has not started.")
+    if pod := next((pod for pod in s.current_pods if _awaits_devices(s, pod)), None):
+        return waits(
+            "WaitingForDevices",
+            f"Another process holds Neuron devices that {pod.name} needs, often the pod before it. It tries until "
+            "they are free, for as long as spec.serving.startTimeoutSeconds was when it was made.",
+        )
     return waits("Loading", "The worker loads; status.workers shows how far it is.")
+
+
+def _awaits_devices(s: Situation, pod: PodView) -> bool:
+    report = s.report(pod)
+    return bool(report and report.progress and report.progress.phase == DEVICES_AWAITED)
 
 
 def _wake_after(s: Situation) -> timedelta | None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from neuronmodel_api import names
-from neuronmodel_api.report import Devices, Sizing
+from neuronmodel_api.report import Devices, Progress, Sizing
 from neuronmodel_api.status import ConditionType, DevicesStatus, Outcome
 from neuronmodel_operator.annotations import PREPARED, Remembered, encode
 from neuronmodel_operator.manifests.quantities import parse_quantity, readable
@@ -212,6 +212,21 @@ def test_a_start_that_failed_tells_them_too() -> None:
 # How long devices are waited for.
 
 
+def test_devices_that_somebody_holds_are_what_a_start_waits_for() -> None:
+    cluster = Cluster.of(BASE.build(), CLAIMS)
+    cluster.serve = lambda config: Run(milliseconds=10**9)
+    cluster.run_until(lambda c: c.reason(ConditionType.LOADED) == ("Unknown", "Loading"))
+    (pod,) = cluster.serving
+    report = cluster.reports[pod["metadata"]["uid"]]
+    waits = Progress(phase="DevicesAwaited", started_at=cluster.now)
+    cluster.reports[pod["metadata"]["uid"]] = report.model_copy(update={"progress": waits})
+    cluster.run(3)
+    assert cluster.reason() == cluster.reason(ConditionType.LOADED) == ("Unknown", "WaitingForDevices")
+    assert pod["metadata"]["name"] in cluster.condition().message
+    cluster.serve = lambda config: Run()
+    cluster.run_until_ready()
+
+
 def test_patience_that_changed_restarts_nothing_and_is_taken_up_with_the_next_change() -> None:
     cluster = started()
     (pod,) = cluster.serving
@@ -250,9 +265,11 @@ def test_a_resting_model_takes_up_the_patience_it_is_woken_with() -> None:
 )
 def test_prepare_looks_again_where_another_code_will_load_the_weights(path: str, value: str, jobs: int) -> None:
     cluster = started()
+    before = cluster.serving[0]["metadata"]["uid"]
     cluster.edit(path, value)
     cluster.run_until_ready()
     assert len([line for line in cluster.log if line.startswith("create Job")]) == jobs
     field: Any = path.rpartition(".")[2]
     assert getattr(config_of(cluster.serving[0]), field) == value
-    assert len([line for line in cluster.log if line.startswith("apply Deployment")]) <= jobs + 1
+    replaced = cluster.serving[0]["metadata"]["uid"] != before
+    assert replaced == (jobs == 2)
