@@ -175,6 +175,6 @@ def test_a_failure_of_ours_is_told_once_with_its_reason(
 
 
 def test_nothing_is_compiled_in_a_serving_pod(application: type[Application], tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="would compile it anew"):
+    with pytest.raises(RuntimeError, match="would have compiled it anew"):
         application().compile("/view/")
-    assert [each["event"] for each in told(tmp_path)] == ["error"]
+    assert [(each["event"], each["reason"]) for each in told(tmp_path)] == [("failure", "ServerEnded")]

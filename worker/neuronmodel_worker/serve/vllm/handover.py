@@ -15,6 +15,7 @@ from typing import Any, Final
 from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.engines.nxdi.compiled import read_compiled
 from neuronmodel_worker.engines.nxdi.handing_over import Weights, WeightsProvider, checked_weights, installed
+from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.loading import open_tier
@@ -113,8 +114,8 @@ class Handover:
         def refused(*_: Any, **__: Any) -> Any:
             with self._told():
                 raise CompileRefused(
-                    "vLLM could not open the compiled model and would compile it anew, which a start never does. Its "
-                    "log says why it could not."
+                    "vLLM could not open the compiled model and would have compiled it anew, which a start never does. "
+                    "Its log says why, in a line with `Exception:`."
                 )
 
         return refused
@@ -134,8 +135,8 @@ class HandoverFailed(RuntimeError):
     """Told already."""
 
 
-class CompileRefused(RuntimeError):
-    pass
+class CompileRefused(WorkerFailure):
+    reason = "ServerEnded"
 
 
 def make_handover(instruction: Instruction) -> Handover:
