@@ -75,7 +75,7 @@ def pending_update(s: Situation) -> Template | None:
 
 def _as_patient(s: Situation, kept: Rollout) -> Rollout | None:
     """Fresh, but for how long devices are waited for: a worker keeps what it was told, as a change restarts nothing."""
-    return _fresh(s, kept.template.config.start_timeout_seconds)
+    return _fresh(s, kept.template.start_timeout_seconds)
 
 
 def _fresh(s: Situation, start_timeout_seconds: int | None = None) -> Rollout | None:

@@ -29,10 +29,11 @@ class Template:
         return str(self._container["image"])
 
     @property
-    def config(self) -> WorkerConfig:
-        """What the worker is told. Raises ValueError."""
+    def start_timeout_seconds(self) -> int:
+        """What the worker is told; another version may have told it more than this one can read."""
         values = (item["value"] for item in self._container["env"] if item["name"] == names.ENV_CONFIG)
-        return WorkerConfig.model_validate_json(next(values, ""))
+        usual = WorkerConfig.model_fields["start_timeout_seconds"].default
+        return int(json.loads(next(values, "")).get("startTimeoutSeconds", usual))
 
     @property
     def _container(self) -> Manifest:
@@ -55,8 +56,8 @@ def stored(deployment: Object) -> Template | None:
         manifest: Any = json.loads(annotations[RENDERED])
         found = manifest["metadata"]["annotations"][names.ANNOTATION_TEMPLATE_HASH]
         template = Template(manifest, found)
-        return template if template.image and template.config else None
-    except (KeyError, TypeError, IndexError, ValueError):
+        return template if template.image and template.start_timeout_seconds else None
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError):
         return None
 
 
