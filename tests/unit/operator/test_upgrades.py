@@ -1,6 +1,7 @@
 """What the version before left behind is taken over as it is: no finished Job runs again, no worker is replaced."""
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import yaml
 from neuronmodel_api import names
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.status import ConditionType
+from neuronmodel_operator.annotations import RENDERED
+from neuronmodel_operator.manifests.deployment import stored
 from tests.builders import NeuronModelBuilder
 from tests.unit.operator.simulated import EPOCH, SETTINGS, Cluster, Object, config_of, stamp
 from tests.unit.operator.test_golden_manifests import CPU, LLAMA_405B, OVERRIDDEN
@@ -126,3 +129,22 @@ def test_what_is_remembered_on_a_deployment_is_written_back_as_it_was(name: str)
     cluster.run(10)
     assert cluster.deployment is not None
     assert cluster.deployment["metadata"]["annotations"] == of_kind(name, "Deployment")["metadata"]["annotations"]
+
+
+def with_told(deployment: Object, told: str) -> Object:
+    """Its kept template, with what the worker is told in other words."""
+    kept = json.loads(deployment["metadata"]["annotations"][RENDERED])
+    (variable,) = (item for item in kept["spec"]["containers"][0]["env"] if item["name"] == names.ENV_CONFIG)
+    variable["value"] = told
+    return {"metadata": {"annotations": {RENDERED: json.dumps(kept)}}}
+
+
+def test_a_template_of_a_later_version_is_kept_though_its_worker_was_told_what_is_not_known_here() -> None:
+    kept = stored(with_told(of_kind("cpu", "Deployment"), '{"weights":"Dreamt","startTimeoutSeconds":60}'))
+    assert kept is not None
+    assert kept.start_timeout_seconds == 60
+
+
+@pytest.mark.parametrize("told", ["", "{", "[]", '{"startTimeoutSeconds":"long"}'])
+def test_a_template_that_somebody_garbled_is_not_kept(told: str) -> None:
+    assert stored(with_told(of_kind("cpu", "Deployment"), told)) is None
