@@ -28,7 +28,8 @@ LINT = (
     ("mypy",),
     ("lint-imports",),
 )
-UNIT = ("pytest", "tests/unit")
+# A process each for two modules at a time: what a module's tests share is made once.
+UNIT = ("pytest", "tests/unit", "--numprocesses=2", "--dist=loadfile")
 ON_THE_CLUSTER = ("pytest", "tests/cluster", "tests/e2e")
 
 
