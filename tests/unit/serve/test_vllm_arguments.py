@@ -11,6 +11,7 @@ from neuronmodel_api.config import WorkerConfig
 from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
 from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
 from neuronmodel_worker.serve.vllm.arguments import vllm_arguments
+from neuronmodel_worker.serve.vllm.command import check_type
 from neuronmodel_worker.serve.vllm.environment import vllm_environment
 from tests.unit.serve.workers import Place
 
@@ -166,3 +167,13 @@ def test_a_worker_that_is_no_installed_package_says_so(place: Place, monkeypatch
     ended = place.run("serve", server="VLLM", engine="Neuron")
     assert ended.report.failure is not None
     assert ended.report.failure.reason == "ServerNotHooked"
+
+
+@pytest.mark.parametrize("asked", [None, "llama"])
+def test_the_type_of_config_json_is_vllm_s_too(asked: str | None) -> None:
+    check_type({"model_type": "llama"}, asked)
+
+
+def test_another_type_than_config_json_s_is_refused() -> None:
+    with pytest.raises(FlagsRefused, match=r"spec\.model\.type is llama, .* config\.json says: mistral"):
+        check_type({"model_type": "mistral"}, "llama")
