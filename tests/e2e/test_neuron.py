@@ -125,6 +125,28 @@ def test_the_environment_is_that_of_the_command(served: Served) -> None:
     assert (serving["NEURON_RT_NUM_CORES"], serving["NEURON_RT_EXEC_TIMEOUT"]) == ("3", "600")
 
 
+def test_the_job_writes_what_the_deployment_reads(served: Served) -> None:
+    model = served.models["kept"]
+    for workload, reads_only in ((model.prepare_jobs()[0], False), (model.children("Deployment")[0], True)):
+        mounts = {mount["mountPath"]: mount for mount in container(workload)["volumeMounts"]}
+        assert mounts[names.ARTIFACTS_MOUNT].get("readOnly", False) is reads_only
+        assert mounts[names.SOURCE_MOUNT]["readOnly"] is True
+        volumes = {volume["name"]: volume for volume in workload["spec"]["template"]["spec"]["volumes"]}
+        assert "emptyDir" in volumes[mounts[names.SCRATCH_MOUNT]["name"]]
+        claimed = volumes[mounts[names.ARTIFACTS_MOUNT]["name"]]["persistentVolumeClaim"]
+        assert claimed["claimName"] == COMMON
+
+
+def test_requests_come_from_the_plan_where_the_user_sets_none(served: Served) -> None:
+    model = served.models["kept"]
+    resources, sizing = container(model.children("Deployment")[0])["resources"], model.status.sizing
+    assert sizing is not None
+    assert sizing.scratch_bytes > 0
+    assert resources["requests"]["memory"] == neuron.RESOURCES["requests"]["memory"], "the user's own"
+    assert "ephemeral-storage" in resources["requests"]
+    assert set(resources["limits"]) == {names.NEURON_RESOURCE}, "a limit too low kills"
+
+
 def test_shared_memory_is_of_memory(served: Served) -> None:
     spec = served.models["vllm"].children("Deployment")[0]["spec"]["template"]["spec"]
     mounts = {
@@ -213,7 +235,8 @@ def folder_of(room: Room, model: Applied) -> Path:
 def test_a_compiler_that_fails_twice_is_final_and_quoted(served: Served) -> None:
     model = served.never_compiled
     condition = model.await_reason("CompilerFailed")
-    assert "[F134] neuronx-cc terminated abnormally" in condition.message
+    assert "An Internal Compiler Error has occurred" in condition.message
+    assert "neuronx-cc failed with 70" in condition.message
     logs = list(folder_of(served.room, model).glob("logs/compile-*.log"))
     assert len(logs) == 1
     assert logs[0].read_text().count("[F134]") == 2, "it was given a second try, and no third"
