@@ -21,7 +21,7 @@ from neuronmodel_worker.engines.nxdi.application import Application, make_applic
 from neuronmodel_worker.engines.nxdi.compiled import CompiledFiles, complete, describe, read_compiled
 from neuronmodel_worker.engines.nxdi.compiling import Task, Workplace
 from neuronmodel_worker.engines.nxdi.contradictions import DEFAULT_SEQUENCE_LENGTH, local_ranks, logical_cores
-from neuronmodel_worker.engines.nxdi.devices import Hardware, count_devices, find_devices
+from neuronmodel_worker.engines.nxdi.devices import Hardware, count_devices, find_devices, logical_core_size
 from neuronmodel_worker.engines.nxdi.failures import CompilerFailed, classified
 from neuronmodel_worker.engines.nxdi.generating import LoadedNeuronModel, Settings
 from neuronmodel_worker.engines.nxdi.handing_over import checked_weights, installed
@@ -80,6 +80,7 @@ class NeuronEngine:
     def graph_inputs(self, plan: ModelPlan, neuron_config: Mapping[str, object]) -> dict[str, object]:
         model_type = self._model_type(plan)
         check_settings(neuron_config, model_type, self._config.server)
+        logical_core_size(logical_cores(neuron_config), machine(self._config), platform(self._config))
         config = {name: value for name, value in plan.checkpoint.config.items() if name not in NOT_ARCHITECTURE}
         return {
             "model_type": model_type,

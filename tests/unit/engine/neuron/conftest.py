@@ -52,6 +52,14 @@ def no_progress(done: int, total: int) -> None:
     pass
 
 
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a start says to the library goes with the test."""
+    for name in ("NEURON_RT_VIRTUAL_CORE_SIZE", "NEURON_RT_NUM_CORES", "NEURON_RT_EXEC_TIMEOUT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def make_engine(neuron: Importer, tmp_path: Path) -> MakeEngine:
     """An engine for the checkpoint in a folder, with these flags; other settings by their names."""

@@ -74,9 +74,13 @@ def test_a_parent_that_unwinds_ends_the_child(tmp_path: Path) -> None:
     def unwind(*_: object) -> None:
         raise Stopped
 
+    def when_it_runs() -> None:
+        pids(log)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
     before = signal.signal(signal.SIGUSR1, unwind)
     main = threading.get_ident()
-    threading.Thread(target=lambda: (pids(log), signal.pthread_kill(main, signal.SIGUSR1))).start()
+    threading.Thread(target=when_it_runs).start()
     try:
         with pytest.raises(Stopped):
             process.run_child({"log": str(log)}, dict(os.environ), log)

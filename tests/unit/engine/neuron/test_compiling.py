@@ -136,6 +136,17 @@ def test_exit_70_is_tried_once_more_from_an_empty_folder(
     assert str(next((tmp_path / "artifacts/logs").iterdir())) in str(failure)
 
 
+@pytest.mark.usefixtures("in_process")
+def test_an_exit_70_that_passes_leaves_its_log(
+    make_engine: MakeEngine, source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, called: Calls
+) -> None:
+    monkeypatch.setenv("NEURON_STANDIN_FAIL", "compiler-70:1")
+    compiled = compile_model(make_engine, source)
+    assert (compiled / "model.pt").exists()
+    assert len(called("compile")) == 2
+    assert "neuronx-cc failed with 70" in log_of(tmp_path)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,6 +1,7 @@
 """Compiling and NxD Inference's own sharding, each in a process of its own; what went wrong there, told."""
 
 import errno
+import json
 import logging
 import os
 import shutil
@@ -64,7 +65,8 @@ class Workplace:
         with self._log_file(COMPILE, task) as log_file:
             ended = self._run(COMPILE, task, log_file)
             if _was_exit_70(ended):
-                log.warning("the compiler ended with exit code 70, which may pass: trying once more")
+                kept = self._keep(COMPILE, task, log_file)
+                log.warning("the compiler ended with exit code 70, which may pass: once more; the log is %s", kept)
                 _empty(task.directory)
                 ended = self._run(COMPILE, task, log_file)
             if ended.code:
@@ -103,7 +105,7 @@ class Workplace:
 
     def _raise_what_was_told(self, ended: Ended, outcome: Path, directory: Path) -> None:
         if outcome.exists():
-            told = json_object(outcome)
+            told = _json_object(outcome)
             for failure in TOLD:
                 if told.get("reason") == failure.reason:
                     raise failure(told.get("message", ""))
@@ -150,9 +152,7 @@ class Workplace:
         return kept
 
 
-def json_object(file: Path) -> dict[str, Any]:
-    import json
-
+def _json_object(file: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
         content = json.loads(file.read_bytes())
         if isinstance(content, dict):

@@ -69,12 +69,7 @@ def find_devices(
             "There is no Neuron device in this pod: no /dev/neuron0, and neuron-ls lists none. Let it run on a node "
             "with Neuron devices and their driver, and let it ask for aws.amazon.com/neuron or a resource claim."
         )
-    size = logical_cores or DEFAULT_LOGICAL_CORES.get(platform, 1)
-    if machine and size not in machine.logical_core_configs:
-        raise LogicalCoreMismatch(
-            f"A {machine.name} makes logical cores of {_or(machine.logical_core_configs)} physical ones, and "
-            f"logicalNeuronCoreConfig is {size}. Change it, or the instance type."
-        )
+    size = logical_core_size(logical_cores, machine, platform)
     physical = count * (machine.cores_per_device if machine else CORES.get(platform, 8))
     cores = physical // size
     if cores < ranks:
@@ -84,6 +79,17 @@ def find_devices(
             "tensorParallelDegree."
         )
     return Devices(count=count, cores=cores, logical_core_config=size, driver=hardware.driver, versions=dict(versions))
+
+
+def logical_core_size(asked: int | None, machine: Machine | None, platform: str) -> int:
+    """In physical cores. Raises LogicalCoreMismatch where the machine makes none of that size."""
+    size = asked or DEFAULT_LOGICAL_CORES.get(platform, 1)
+    if machine and size not in machine.logical_core_configs:
+        raise LogicalCoreMismatch(
+            f"A {machine.name} makes logical cores of {_or(machine.logical_core_configs)} physical ones, and "
+            f"logicalNeuronCoreConfig is {size}. Change it, or the instance type."
+        )
+    return size
 
 
 def _or(numbers: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""What the Neuron Runtime writes to stderr while it loads: its exceptions often do not say why they were raised."""
+"""What the Neuron Runtime writes while it loads: its exceptions often do not say why they were raised."""
 
 import os
 import subprocess
@@ -21,30 +21,49 @@ class Heard:
 
 @contextmanager
 def overheard(scratch: Path) -> Iterator[Heard]:
-    """What is written to stderr in the context goes there as ever, and its end is in `text` after it.
+    """What is written to stdout and stderr in the context goes to stderr, and its end is in `text` after it.
 
     `tee` passes it on, a process of its own: the last words of a runtime that ends this one are not lost.
     """
     with tempfile.TemporaryDirectory(prefix="nxdi-load-", dir=scratch) as directory:
-        heard = Heard(Path(directory) / "stderr.log")
-        sys.stderr.flush()
-        own = os.dup(2)
+        heard = Heard(Path(directory) / "output.log")
         try:
-            tee = subprocess.Popen(["tee", str(heard.file)], stdin=subprocess.PIPE, stdout=own, start_new_session=True)
+            tee = _tee(heard.file)
         except OSError:
-            os.close(own)
             yield heard
             return
-        assert tee.stdin is not None
-        os.dup2(tee.stdin.fileno(), 2)
-        tee.stdin.close()
         try:
-            yield heard
+            with _diverted(tee):
+                yield heard
         finally:
-            sys.stderr.flush()
-            os.dup2(own, 2)
-            os.close(own)
             with suppress(subprocess.TimeoutExpired):  # a process that was started meanwhile still writes to it
                 tee.wait(LAST_WORDS_SECONDS)
             with suppress(OSError):
                 heard.text = heard.file.read_bytes()[-KEPT_BYTES:].decode(errors="replace")
+
+
+def _tee(file: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(["tee", str(file)], stdin=subprocess.PIPE, stdout=2, start_new_session=True)
+
+
+@contextmanager
+def _diverted(tee: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Stdout and stderr of this process, whoever writes to them: the runtime is no Python."""
+    assert tee.stdin is not None
+    own = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
+    _flush()
+    for descriptor in own:
+        os.dup2(tee.stdin.fileno(), descriptor)
+    tee.stdin.close()
+    try:
+        yield
+    finally:
+        _flush()
+        for descriptor, before in own.items():
+            os.dup2(before, descriptor)
+            os.close(before)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()

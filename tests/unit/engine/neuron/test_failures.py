@@ -1,0 +1,89 @@
+"""Failures of the runtime told apart by what it raised and logged, each with what to do."""
+
+import pytest
+
+from neuronmodel_api import exits
+from neuronmodel_worker.engines import DevicesInUse
+from neuronmodel_worker.engines.nxdi.failures import (
+    DeviceFailed,
+    DeviceMemoryExhausted,
+    HostMemoryExhausted,
+    LogicalCoreMismatch,
+    NeuronRuntimeFailed,
+    NeuronVersionMismatch,
+    NoNeuronDevice,
+    classified,
+    last_lines,
+)
+from neuronmodel_worker.failures import WorkerFailure
+
+INITIALIZATION = "RuntimeError: The PyTorch Neuron Runtime could not be initialized. Neuron Driver issues are logged."
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (
+            "ERROR NRT:nrt_allocate_neuron_cores  NeuronCore(s) not available - Requested:2 Available:0\n"
+            f"{INITIALIZATION}",
+            DevicesInUse,
+        ),
+        (
+            "ERROR NRT:nrt_allocate_neuron_cores  Logical Neuron Core(s) not available - Requested:64 Available:0 "
+            f"Logical Core size:2\n{INITIALIZATION}",
+            DevicesInUse,
+        ),
+        ("RuntimeError: nrt_execute status=1005 message=NRT_EXEC_NC_BUSY", DevicesInUse),
+        ("RuntimeError: nrt_load_collectives status=9", DevicesInUse),
+        ("NRT_LOAD_NOT_ENOUGH_NC", DevicesInUse),
+        (f"ERROR TDRV:tdrv_get_dev_info  No neuron device available\n{INITIALIZATION}", NoNeuronDevice),
+        (
+            "RuntimeError: Neuron runtime cannot be initialized; cannot determine the number of available NeuronCores",
+            NoNeuronDevice,
+        ),
+        (
+            "NRT:nrt_load_util Logical NeuronCore config of NEFF (1) and runtime (2) differ\n"
+            "RuntimeError: nrt_load_collectives status=2",
+            LogicalCoreMismatch,
+        ),
+        ("virtual core size 1 does not match that of the NEFF", LogicalCoreMismatch),
+        ("RuntimeError: nrt_load_collectives status=10", NeuronVersionMismatch),
+        ("NRT_UNSUPPORTED_NEFF_VERSION", NeuronVersionMismatch),
+        ("RuntimeError: nrt_tensor_allocate status=11", HostMemoryExhausted),
+        ('RuntimeError: nrt_tensor_allocate status=4 message="Allocation Failure"', DeviceMemoryExhausted),
+        ("TDRV:dmem_alloc_internal Failed to alloc DEVICE memory: 25769803776", DeviceMemoryExhausted),
+        ("RuntimeError: nrt_execute status=1201 message=NRT_EXEC_HW_ERR_HBM_UE", DeviceFailed),
+        ("status code: 101", DeviceFailed),
+        ("NRT_TIMEOUT", DeviceFailed),
+        ("RuntimeError: nrt_load_collectives status=1 message=Non specific failure", NeuronRuntimeFailed),
+        ("ValueError: status=400 is none of the runtime's", NeuronRuntimeFailed),
+        ("status=10110 is none either", NeuronRuntimeFailed),
+    ],
+)
+def test_each_is_told_apart_with_the_librarys_last_lines(text: str, kind: type[WorkerFailure]) -> None:
+    failure = classified(text)
+    assert type(failure) is kind
+    assert text.splitlines()[-1] in str(failure)
+
+
+def test_only_what_a_change_can_mend_is_final() -> None:
+    final = (LogicalCoreMismatch, DeviceMemoryExhausted, NeuronVersionMismatch)
+    others = (DevicesInUse, NoNeuronDevice, HostMemoryExhausted, DeviceFailed, NeuronRuntimeFailed)
+    assert {kind.exit_code for kind in final} == {exits.BAD_INPUT}
+    assert not {kind.exit_code for kind in others} & exits.FINAL
+
+
+def test_the_lines_that_say_something_come_before_the_stack_they_were_raised_from() -> None:
+    text = "RuntimeError: nrt_execute status=101\n\nAt:\n" + "  /opt/site-packages/error.py(68): execute\n" * 20
+    assert last_lines(text) == "RuntimeError: nrt_execute status=101"
+
+
+def test_where_no_line_says_anything_the_last_are_told() -> None:
+    assert last_lines("one\n\ntwo\n") == "one | two"
+
+
+def test_a_long_text_is_cut_at_its_beginning() -> None:
+    told = last_lines("error " + "x" * 5000 + " end")
+    assert len(told) < 1000
+    assert told.startswith("…")
+    assert told.endswith(" end")

@@ -1,0 +1,91 @@
+"""What is installed of the Neuron SDK: nothing, a part, the real one, or the placeholders of the public index."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from neuronmodel_api import exits
+from neuronmodel_api.config import Engine, WorkerConfig
+from neuronmodel_worker.engines import NoEngine, open_engine
+from neuronmodel_worker.engines.nxdi import sdk
+from neuronmodel_worker.engines.nxdi.failures import SdkPlaceholder
+from tests.unit.standins.conftest import Importer
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Puts a distribution of that name and version on the path, with the modules it brings."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def put(name: str, version: str, *modules: str) -> None:
+        metadata = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        record = [f"{metadata.name}/METADATA,,"]
+        for module in modules:
+            monkeypatch.delitem(sys.modules, module, raising=False)
+            (tmp_path / module).mkdir()
+            (tmp_path / module / "__init__.py").touch()
+            record.append(f"{module}/__init__.py,,")
+        (metadata / "RECORD").write_text("\n".join(record))
+
+    return put
+
+
+@pytest.fixture
+def _all_but_one(install: Install) -> None:
+    for name, module in list(sdk.PACKAGES.items())[1:]:
+        install(name, "1.2.3", module)
+
+
+def test_versions_come_from_metadata_and_nothing_is_imported(neuron: Importer) -> None:
+    for name in [name for name in sys.modules if name.startswith("neuronx_distributed_inference")]:
+        del sys.modules[name]
+    found = sdk.versions()
+    assert found.keys() == {*sdk.PACKAGES, "libneuronxla"}
+    assert found["neuronx-distributed-inference"] == "0.10.0"
+    assert not [name for name in sys.modules if name.startswith("neuronx_distributed_inference")]
+
+
+def test_nothing_installed_is_no_engine() -> None:
+    config = WorkerConfig(namespace="n", name="m", uid="u", spec_hash="h", engine=Engine.NEURON)
+    with pytest.raises(NoEngine, match="This image has no Neuron engine") as failure:
+        open_engine(config)
+    assert failure.value.exit_code == exits.NO_ENGINE
+
+
+@pytest.mark.usefixtures("_all_but_one")
+def test_a_part_is_no_engine(install: Install) -> None:
+    with pytest.raises(NoEngine, match="only a part of the Neuron SDK: neuronx-cc are missing"):
+        sdk.versions()
+
+
+@pytest.mark.usefixtures("_all_but_one")
+def test_a_placeholder_without_its_module_is_explained(install: Install) -> None:
+    install("neuronx-cc", "1.0.post1")
+    with pytest.raises(SdkPlaceholder, match=r"neuronx-cc 1\.0\.post1 is an empty placeholder"):
+        sdk.versions()
+
+
+@pytest.mark.usefixtures("_all_but_one")
+def test_a_version_of_naught_without_files_is_a_placeholder_too(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("neuronx-cc", "0.0.1")
+    other = tmp_path / "elsewhere"
+    (other / "neuronxcc").mkdir(parents=True)
+    (other / "neuronxcc" / "__init__.py").touch()
+    monkeypatch.delitem(sys.modules, "neuronxcc", raising=False)
+    monkeypatch.syspath_prepend(str(other))
+    with pytest.raises(SdkPlaceholder, match=r"neuronx-cc 0\.0\.1"):
+        sdk.versions()
+
+
+@pytest.mark.usefixtures("_all_but_one")
+def test_a_whole_sdk_is_taken(install: Install) -> None:
+    install("neuronx-cc", "2.26.0", "neuronxcc")
+    assert sdk.versions() == {"neuronx-cc": "2.26.0", **dict.fromkeys(list(sdk.PACKAGES)[1:], "1.2.3")}
