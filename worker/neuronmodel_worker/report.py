@@ -81,11 +81,6 @@ class Phase:
         with self._lock:
             self.done = self.before = done
 
-    def wrote(self, nbytes: int) -> None:
-        """Of what could not be counted beforehand, at the end: these are this phase's bytes."""
-        with self._lock:
-            self.unit, self.done, self.total = "Bytes", nbytes, nbytes
-
     def was_busy(self, seconds: float) -> None:
         """As told by who knows better than the time from its start to its end."""
         self.busy_milliseconds = round(seconds * 1000)

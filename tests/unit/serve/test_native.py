@@ -1,6 +1,9 @@
 """`sharding.weights: Native`: the library's shards are checked and sealed as ours are, and the library loads them."""
 
+import errno
 import os
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from neuronmodel_api.config import Engine, Strategy, WorkerConfig
 from neuronmodel_api.report import Devices, Report, Result, Stage
 from neuronmodel_worker import probe
+from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.engines import DevicesInUse
 from neuronmodel_worker.failures import (
     ArtifactDamaged,
@@ -20,10 +24,11 @@ from neuronmodel_worker.failures import (
     ArtifactsVolumeFull,
     LayoutRefused,
     SourceChanged,
+    SourceUnreadable,
     WorkerFailure,
 )
 from neuronmodel_worker.lifecycle import ConfigurationInvalid, Run
-from neuronmodel_worker.prepare import Preparation, open_source
+from neuronmodel_worker.prepare import Preparation, native, open_source
 from neuronmodel_worker.prepare.choosing import natively
 from neuronmodel_worker.prepare.native import ShardsUnexpected
 from neuronmodel_worker.prepare.room import COMPILED_ALLOWANCE, SOURCE_BYTES_A_DIGEST_BYTE
@@ -36,7 +41,7 @@ from neuronmodel_worker.store import SHARDS, Store
 from neuronmodel_worker.store.manifest import MANIFEST
 from neuronmodel_worker.store.sources import SOURCE_FILE, SourceDigests
 from neuronmodel_worker.strategy import Figures, choose
-from neuronmodel_worker.stream import rank_file_name
+from neuronmodel_worker.stream import ContentDigests, Progress, rank_file_name
 from tests.unit.serve.native_engine import NativeEngine
 from tests.unit.serve.workers import Place, returned
 from tests.unit.worker.sharding import small_source
@@ -223,6 +228,46 @@ def test_what_the_library_raises_ends_it_and_leaves_nothing(place: Place, engine
     with pytest.raises(LayoutRefused, match="no such model"):
         prepare(place, replace(engine, spoil=fail))
     assert not [each for each in (place.artifacts / "staging").iterdir() if each.is_dir()]
+
+
+def test_a_source_that_cannot_be_read_ends_the_librarys_work(
+    place: Place, engine: NativeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may be deep in its own code."""
+    waiting = threading.Event()
+
+    def unreadable(checkpoint: Checkpoint, progress: Progress | None = None) -> ContentDigests:
+        waiting.wait()
+        raise SourceUnreadable(checkpoint.path, OSError(errno.EIO, "Input/output error"))
+
+    def for_ever(weights: Path) -> None:
+        waiting.set()
+        while True:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(native, "take_digests", unreadable)
+    with pytest.raises(SourceUnreadable):
+        prepare(place, replace(engine, spoil=for_ever))
+    assert not [each for each in (place.artifacts / "staging").iterdir() if each.is_dir()]
+
+
+def test_how_much_the_library_has_written_is_told(
+    place: Place, engine: NativeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "POLL_SECONDS", 0.001)
+    job, told = job_of(place, Stage.PREPARE), set[tuple[int, int | None]]()
+
+    def look(weights: Path) -> None:
+        while not any(done for done, _ in told):
+            progress = job.clock.snapshot().progress
+            assert progress is not None
+            assert progress.phase == "Sharded"
+            told.add((progress.done, progress.total))
+
+    plan = open_source(job)
+    Preparation(job, plan, replace(engine, spoil=look)).result()
+    done = max(told, key=lambda each: each[0])
+    assert 0 < done[0] <= plan.output_bytes == done[1]
 
 
 def test_a_damaged_set_is_found_and_sharded_again(place: Place, engine: NativeEngine) -> None:

@@ -2,8 +2,9 @@
 
 import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from neuronmodel_worker.prepare.beside import Stop, Wakeable, side_by_side
 from neuronmodel_worker.prepare.identity import Identity
 from neuronmodel_worker.report import Phase
 from neuronmodel_worker.store import Staging
-from neuronmodel_worker.store.files import READ_BYTES, Digest, header_digest
+from neuronmodel_worker.store.files import READ_BYTES, Digest, header_digest, nbytes_below
 from neuronmodel_worker.store.manifest import names_below
 from neuronmodel_worker.stream import WEIGHTS, Piece, Transferred, rank_file_name, take_digests
 
 THREADS = 4
+POLL_SECONDS = 1.0
 MAX_NAMED = 4
 
 
@@ -57,14 +59,14 @@ class NativeSharding:
 
             return take_digests(self.plan.checkpoint, progress).pieces()
 
-        with full_is_told(self.staging.directory):
-            _, pieces = side_by_side(lambda wakeable: self._shard(phase, wakeable), digest)
+        with full_is_told(self.staging.directory), growth_told(self.staging.directory, phase):
+            _, pieces = side_by_side(self._shard, digest)
         self.identity.check_unchanged()
         return pieces
 
-    def _shard(self, phase: Phase, wakeable: Wakeable) -> None:
+    def _shard(self, wakeable: Wakeable) -> None:
         with wakeable.interruptible():
-            self.engine.shard(self.plan, self.neuron_config, self.staging.directory, phase.reach)
+            self.engine.shard(self.plan, self.neuron_config, self.staging.directory, lambda done, total: None)
 
     def rank_files(self) -> list[Path]:
         """The first rank's first. Raises ShardsUnexpected where one is missing, is not whole or is no rank's."""
@@ -80,6 +82,24 @@ class NativeSharding:
         for path in paths:
             _check_whole(path)
         return paths
+
+
+@contextmanager
+def growth_told(directory: Path, phase: Phase) -> Iterator[None]:
+    """How much the library has written so far, as it does not tell."""
+    over = threading.Event()
+
+    def tell() -> None:
+        while not over.wait(POLL_SECONDS):
+            phase.reach(nbytes_below(directory))
+
+    thread = threading.Thread(target=tell, name="growth", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _named(names: list[str]) -> str:

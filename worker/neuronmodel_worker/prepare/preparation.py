@@ -225,16 +225,17 @@ class Preparation:
                 return self._seal_shards(staging, digests.pieces())
 
     def _shard_natively(self, plan: NativePlan, why: str) -> SealedSet:
-        """How many bytes the library writes is known when it has."""
+        """How many bytes the library writes is known when it has; until then they are estimated."""
         with self._turn(SHARDS, self.wanted.shards_key or "", Wakeable()) as work:
             if work.present:
                 return work.present
             self.built[SHARDS] = f"had NxD Inference shard the checkpoint, for {why}"
             sharding = NativeSharding(plan, self.engine, self.job.config.neuron_config, self.identity, work.staging)
-            with self.job.clock.phase("Sharded", unit="Steps") as phase:
+            with self.job.clock.phase("Sharded", plan.output_bytes) as phase:
                 pieces = sharding.write(phase)
                 files = sharding.rank_files()
-                phase.wrote(sum(path.stat().st_size for path in files))
+                nbytes = sum(path.stat().st_size for path in files)
+                phase.reach(nbytes, nbytes)
             with self.job.clock.phase("Sealed") as phase, writing_to(self.store.root):
                 work.staging.record(digested(files, phase), under=WEIGHTS)
                 return self._seal_shards(work.staging, pieces)
