@@ -22,6 +22,9 @@ _transposed: dict[tuple[str, int], torch.Tensor] = {}
 
 
 def shard(config: Mapping[str, Any], flags: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> list[Tensors]:
+    """A family that the rules leave out is cut as Llama is."""
+    if config["model_type"] not in reference_layout.DEFAULTS:
+        config = {**config, "model_type": "llama"}
     arrays = {name: _array(tensor) for name, tensor in tensors.items()}
     start, degree = int(flags["start_rank_id"]), int(flags["tp_degree"])
     shards = []
