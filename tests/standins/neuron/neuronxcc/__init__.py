@@ -1,3 +1,3 @@
 """Stands in for the compiler."""
 
-__version__ = "2.26.6360.0+a1b2c3d4"
+__version__ = "2.25.3371.0+f524f7f8"

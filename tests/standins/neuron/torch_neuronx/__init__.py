@@ -2,4 +2,4 @@
 
 from neuron_standin import runtime  # noqa: F401 - registers the operators
 
-__version__ = "2.9.0.2.15.32035"
+__version__ = "2.9.0.2.14.27725+e2ff0410"
