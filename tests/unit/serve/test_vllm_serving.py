@@ -19,6 +19,7 @@ from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
 from neuronmodel_api import exits
 from neuronmodel_api.report import Report, State
 from tests.unit.engine.models import write_chat_model
+from tests.unit.serve import workers
 from tests.unit.serve.vllm_standin import DEVICES, standin_environment
 from tests.unit.serve.workers import Ended, Place, Worker, returned
 
@@ -65,6 +66,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NeuronPlace]:
     source.mkdir()
     write_chat_model(source)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "SECONDS", 500)  # a start is three processes that import PyTorch, some are two starts
         for name, value in standin_environment(root).items():
             patch.setenv(name, value)
         yield NeuronPlace(root, source, {"engine": "Neuron", "server": "VLLM", "neuronConfig": FLAGS})

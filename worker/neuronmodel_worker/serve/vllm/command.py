@@ -10,7 +10,7 @@ import secrets
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,14 +69,14 @@ class ServerNotHooked(BadInput):
 
 def serve_by_vllm(job: Run, metrics: Metrics, key: ApiKey | None) -> None:
     with tempfile.TemporaryDirectory(prefix="vllm-") as directory:
-        server = Server(job, Path(directory))
+        server = VllmServer(job, Path(directory))
         server.prepare()
         metrics.beside = server.metrics
         server.run(Front(metrics, key))
 
 
 @dataclass
-class Server:
+class VllmServer:
     """`directory` is this start's own, for what passes between the worker and the plugin."""
 
     job: Run
@@ -84,7 +84,6 @@ class Server:
     port: int = field(default_factory=lambda: _free_port())
     key: str = field(default_factory=secrets.token_hex)
     """Of vLLM's own port: others in the pod are to come by ours."""
-    pause: Callable[[float], None] = time.sleep
 
     @property
     def url(self) -> str:
@@ -190,7 +189,7 @@ class Server:
         if waited >= limit:
             raise DevicesInUse(f"{held} They were waited for {waited:,.0f} s.") from held
         log.warning("%s vLLM is started again in %d s.", held, pause := min(pause, limit - waited))
-        self.pause(pause)
+        time.sleep(pause)
 
     # Answering.
 
