@@ -1,5 +1,7 @@
 """Answers through NxD Inference's adapter are transformers' own, one token after the other, alone and side by side."""
 
+import json
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from neuronmodel_worker.engines import Sampling, SamplingNotCompiled
 from neuronmodel_worker.engines.nxdi import generating
 from neuronmodel_worker.engines.nxdi.failures import DeviceFailed
 from neuronmodel_worker.engines.nxdi.generating import LoadedNeuronModel
-from tests.unit.engine.models import shard, write_model
+from tests.unit.engine.models import edit_config, shard, write_model
 from tests.unit.engine.neuron.conftest import SMALL, Calls, MakeEngine, no_progress
 from tests.unit.standins.conftest import Importer
 
@@ -25,8 +27,15 @@ ON_DEVICE = {"on_device_sampling_config": {"top_k": 1}}
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> LlamaForCausalLM:
-    return write_model(tmp_path_factory.mktemp("model") / "source")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    write_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(source: Path) -> LlamaForCausalLM:
+    return LlamaForCausalLM.from_pretrained(source, dtype=torch.float32)
 
 
 class Load:
@@ -43,16 +52,8 @@ class Load:
 
 
 @pytest.fixture
-def load(make_engine: MakeEngine, reference: LlamaForCausalLM, tmp_path: Path) -> Load:
-    return Load(make_engine, Path(reference.name_or_path or ""), tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def _saved(reference: LlamaForCausalLM, tmp_path_factory: pytest.TempPathFactory) -> None:
-    if not reference.name_or_path:
-        folder = tmp_path_factory.mktemp("saved")
-        reference.save_pretrained(folder)
-        reference.name_or_path = str(folder)
+def load(make_engine: MakeEngine, source: Path, tmp_path: Path) -> Load:
+    return Load(make_engine, source, tmp_path)
 
 
 def expected(model: LlamaForCausalLM, prompt: Sequence[int], count: int) -> list[int]:
@@ -130,6 +131,17 @@ def test_a_prompt_that_fills_the_sequence_gets_one_token(load: Load, reference: 
     model = load(**ON_DEVICE, seq_len=32)
     prompt = list(range(10, 42))
     assert list(model.generate(prompt, GREEDY)) == expected(reference, prompt, 1)
+
+
+def test_which_token_ends_an_answer_is_the_callers_to_judge(
+    make_engine: MakeEngine, source: Path, reference: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    tokens = expected(reference, PROMPT, 10)
+    shutil.copytree(source, tmp_path / "ends")
+    edit_config(tmp_path / "ends", eos_token_id=tokens[2], transformers_version="4.57.0")
+    (tmp_path / "ends" / "generation_config.json").write_text(json.dumps({"eos_token_id": [tokens[2]]}))
+    model = Load(make_engine, tmp_path / "ends", tmp_path)(**ON_DEVICE)
+    assert first(model.generate(PROMPT, GREEDY), 10) == tokens
 
 
 def test_the_limits_are_the_graphs(load: Load) -> None:

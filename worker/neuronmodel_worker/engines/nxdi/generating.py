@@ -171,8 +171,6 @@ class LoadedNeuronModel:
         self._application.reset()
         # A new adapter for each batch, as the command makes one: it keeps the sampler of its first.
         adapter = HuggingFaceGenerationAdapter(self._application)
-        if adapter.generation_config is not None:
-            adapter.generation_config.eos_token_id = None
         batch.generate(adapter)
         for row in rows:
             self._end_or_go_on(row)
@@ -205,10 +203,12 @@ class Batch:
                 return torch.tensor(batch.finished(len(tokens)), dtype=torch.bool)
 
         inputs, mask = self.padded()
+        config = self.generation_config(inputs.shape[1])
+        adapter.generation_config = config  # of its own one, transformers fills in what equals a default in ours
         adapter.generate(
             inputs,
             attention_mask=mask,
-            generation_config=self.generation_config(inputs.shape[1]),
+            generation_config=config,
             stopping_criteria=StoppingCriteriaList([Taken()]),
             **self.host_sampling(),
         )
