@@ -134,14 +134,16 @@ def test_a_prompt_that_fills_the_sequence_gets_one_token(load: Load, reference: 
 
 
 def test_which_token_ends_an_answer_is_the_callers_to_judge(
-    make_engine: MakeEngine, source: Path, reference: LlamaForCausalLM, tmp_path: Path
+    make_engine: MakeEngine, source: Path, reference: LlamaForCausalLM, tmp_path: Path, called: Calls
 ) -> None:
+    """The library would fill its line with padding from there on."""
     tokens = expected(reference, PROMPT, 10)
     shutil.copytree(source, tmp_path / "ends")
     edit_config(tmp_path / "ends", eos_token_id=tokens[2], transformers_version="4.57.0")
     (tmp_path / "ends" / "generation_config.json").write_text(json.dumps({"eos_token_id": [tokens[2]]}))
     model = Load(make_engine, tmp_path / "ends", tmp_path)(**ON_DEVICE)
     assert first(model.generate(PROMPT, GREEDY), 10) == tokens
+    assert len(called("generate")) == 1
 
 
 def test_the_limits_are_the_graphs(load: Load) -> None:
