@@ -20,6 +20,7 @@ from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.loading import open_tier
 from neuronmodel_worker.serve.prepared import Prepared, Sets
+from neuronmodel_worker.serve.tier import Tier
 from neuronmodel_worker.serve.vllm.instruction import Instruction
 from neuronmodel_worker.serve.vllm.relay import RelayClock, RelayWriter
 
@@ -40,6 +41,8 @@ class Handover:
     clock: RelayClock
     job: Run
     background: Background
+    tier: Tier | None
+    """As long as it lives, its copies in use are left where they are."""
 
     def install(self, application: type[Any]) -> None:
         """On NxD Inference's class of all applications."""
@@ -97,7 +100,7 @@ class Handover:
 
     def _prepared(self) -> tuple[Prepared, Sets]:
         """As the worker found it; it takes the time of reading headers again."""
-        prepared = Prepared(self.job, self.background, open_tier(self.job))
+        prepared = Prepared(self.job, self.background, self.tier)
         prepared.open()
         return prepared, prepared.find(open_engine(self.job.config))
 
@@ -142,4 +145,5 @@ class CompileRefused(WorkerFailure):
 def make_handover(instruction: Instruction) -> Handover:
     writer = RelayWriter(Path(instruction.relay))
     clock = RelayClock(writer)
-    return Handover(writer, clock, Run(instruction.config, clock), Background())
+    job = Run(instruction.config, clock)
+    return Handover(writer, clock, job, Background(), open_tier(job))
