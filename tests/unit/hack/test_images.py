@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hack.cluster import images, pause
+from hack.cluster.layout import PROJECT
 from hack.cluster.lending import apt_configuration, pip_configuration
 
 
@@ -86,10 +87,10 @@ def test_an_image_is_built_anew_when_its_base_changes(dockerfile: Path, tmp_path
 
 def test_no_image_takes_the_neuron_sdk_or_its_frameworks_from_a_package_index() -> None:
     theirs = ("torch", "numpy", "transformers", "tokenizers", "safetensors", "neuronx", "libneuron", "vllm")
-    lock = (images.PROJECT / "hack/locks/worker-neuron.txt").read_text().splitlines()
+    lock = (PROJECT / "hack/locks/worker-neuron.txt").read_text().splitlines()
     named = [line for line in lock if "==" in line]
     assert named
     assert [line for line in named if line.startswith(theirs)] == []
-    locks = "".join(path.read_text() for path in (images.PROJECT / "hack/locks").iterdir())
+    locks = "".join(path.read_text() for path in (PROJECT / "hack/locks").iterdir())
     assert "neuronx" not in locks
     assert "libneuron" not in locks
