@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from neuronmodel_api import exits
-from neuronmodel_api.config import WorkerConfig
+from neuronmodel_api.config import Server, WorkerConfig
 from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
 from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
+from neuronmodel_worker.engines.nxdi.settings import check_settings
 from neuronmodel_worker.serve.vllm.arguments import vllm_arguments
 from neuronmodel_worker.serve.vllm.command import check_type
 from neuronmodel_worker.serve.vllm.environment import vllm_environment
@@ -98,6 +99,14 @@ def test_blocks_leave_one_empty() -> None:
 def test_graphs_that_vllm_cannot_use_are_refused_by_name(flags: dict[str, Any], what: str) -> None:
     with pytest.raises(FlagsRefused, match=what):
         check_graph(flags)
+
+
+def test_prepare_refuses_them_too_and_the_worker_s_own_server_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NEURON_LOGICAL_NC_CONFIG", "NEURON_RT_VIRTUAL_CORE_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    check_settings({"batch_size": 4}, "llama", Server.OPENAI)
+    with pytest.raises(FlagsRefused, match="is_continuous_batching: true"):
+        check_settings({"batch_size": 4}, "llama", Server.VLLM)
 
 
 def environment(**inherited: str) -> dict[str, str]:

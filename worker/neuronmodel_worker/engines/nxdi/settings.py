@@ -9,6 +9,7 @@ from neuronmodel_api.config import Server, WorkerConfig
 from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES, Machine
 from neuronmodel_worker.engines.nxdi.contradictions import check_environment, check_together
 from neuronmodel_worker.engines.nxdi.flags import check_fields
+from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
 
 # The command's own, not OnDeviceSamplingConfig's: there top_k_kernel_enabled depends on the platform.
 COMMAND_SAMPLING: Mapping[str, object] = {
@@ -50,6 +51,8 @@ def check_settings(fields: Mapping[str, Any], model_type: str, server: Server) -
     or the environment."""
     check_fields(fields, model_type)
     check_together(fields, server)
+    if server is Server.VLLM:
+        check_graph(fields)
     check_environment(os.environ, fields)
 
 
