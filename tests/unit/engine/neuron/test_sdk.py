@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_versions_come_from_metadata_and_nothing_is_imported(neuron: Importer) -
         del sys.modules[name]
     found = sdk.versions()
     assert found.keys() == {*sdk.PACKAGES, "libneuronxla"}
-    assert found["neuronx-distributed-inference"] == "0.10.0"
+    assert found["neuronx-distributed-inference"] == metadata.version("neuronx-distributed-inference")
     assert not [name for name in sys.modules if name.startswith("neuronx_distributed_inference")]
 
 
