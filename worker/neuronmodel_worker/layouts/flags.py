@@ -184,11 +184,11 @@ def refuse_what_has_no_layout(
 ) -> None:
     known = SWITCHES | CHOICES | NEUTRAL | without_layout.keys()
     for name, value in neuron_config.items():
-        if name in without_layout and not _is_one_of(value, without_layout[name]):
+        if name in without_layout and not is_one_of(value, without_layout[name]):
             raise FlagWithoutLayout(
                 f"There is no layout for {_shown(name, value)}, which changes the shards.", "Remove it"
             )
-        if name not in known and not _is_one_of(value, (None, False, _default(neuron_config, name))):
+        if name not in known and not is_one_of(value, (None, False, _default(neuron_config, name))):
             raise FlagWithoutLayout(
                 f"It is not known what {_shown(name, value)} does to the shards, and shards that may be wrong are not "
                 "made.",
@@ -196,7 +196,7 @@ def refuse_what_has_no_layout(
             )
 
 
-def _is_one_of(value: object, values: tuple[object, ...]) -> bool:
+def is_one_of(value: object, values: tuple[object, ...]) -> bool:
     """True is not 1 here, though Python holds them equal."""
     return any(type(value) is type(each) and value == each for each in values)
 
@@ -249,7 +249,7 @@ def _check_degree(degree: int, name: str = "tp_degree") -> None:
 
 
 def _check_world(degree: int, world_size: object) -> None:
-    if not _is_one_of(world_size, (None, degree)):
+    if not is_one_of(world_size, (None, degree)):
         raise FlagWithoutLayout(
             f"There is no layout for {_shown('world_size', world_size)} with tp_degree={degree}: they have to be "
             "equal.",

@@ -52,6 +52,7 @@ def test_every_field_of_the_library_is_known(neuron: Importer) -> None:
         ({"on_device_sampling_config": {"topk": 1}}, r"OnDeviceSamplingConfig has no field 'topk'.* Perhaps top_k"),
         ({"on_device_sampling_config": {"top_k": 1.5}}, r"on_device_sampling_config\.top_k=1\.5 has to be an integer"),
         ({"moe_tp_degree": 4}, "moe_tp_degree=4 is of models with experts, and this is a llama"),
+        ({"fused_shared_experts": True}, "fused_shared_experts=True is of models with experts"),
     ],
 )
 def test_unknown_and_ill_typed_fields_are_refused_by_name(fields: dict[str, Any], what: str) -> None:

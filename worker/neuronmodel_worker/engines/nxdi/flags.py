@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
+from neuronmodel_worker.layouts.flags import is_one_of
 
 Check = Callable[[object], bool]
 
@@ -178,7 +179,7 @@ def check_fields(fields: Mapping[str, object], model_type: str) -> None:
         if value is None:
             continue
         _check_kind(name, value, kind)
-        if name in MOE_FIELDS and model_type in DENSE_FAMILIES and value not in MOE_DEFAULTS:
+        if name in MOE_FIELDS and model_type in DENSE_FAMILIES and not is_one_of(value, MOE_DEFAULTS):
             raise FlagsRefused(
                 f"The field {shown(name, value)} is of models with experts, and this is a {model_type}: NxD Inference "
                 "would pay no heed to it. Remove it."
