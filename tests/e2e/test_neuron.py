@@ -20,7 +20,7 @@ from .neuronmodels import Applied, Expected, await_starts
 from .room import Room, claim
 from .waiting import eventually
 
-SECONDS = 280.0
+SECONDS = 480.0
 PROMPT = "w10 w20 w30"
 TOKENS = 12
 COMMON = "prepared"
@@ -237,6 +237,7 @@ def test_a_compiler_that_fails_twice_is_final_and_quoted(served: Served) -> None
     condition = model.await_reason("CompilerFailed")
     assert "An Internal Compiler Error has occurred" in condition.message
     assert "neuronx-cc failed with 70" in condition.message
+    assert "[F134] neuronx-cc terminated abnormally" in condition.message
     logs = list(folder_of(served.room, model).glob("logs/compile-*.log"))
     assert len(logs) == 1
     assert logs[0].read_text().count("[F134]") == 2, "it was given a second try, and no third"

@@ -87,3 +87,28 @@ def test_a_long_text_is_cut_at_its_beginning() -> None:
     assert len(told) < 1000
     assert told.startswith("…")
     assert told.endswith(" end")
+
+
+def test_the_compilers_words_are_not_pushed_out_by_a_traceback() -> None:
+    text = """compiling
+[F134] neuronx-cc terminated abnormally
+Traceback (most recent call last):
+  File "/a/b.py", line 3, in compile
+    run(
+        command)
+    ^^^^^
+  File "/a/c.py", line 4, in run
+    raise RuntimeError("neuronx-cc failed")
+RuntimeError: neuronx-cc failed with 70
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/a/d.py", line 9, in main
+    work()
+CalledProcessError: returned non-zero exit status 70
+"""
+    assert last_lines(text) == (
+        "[F134] neuronx-cc terminated abnormally | RuntimeError: neuronx-cc failed with 70 | "
+        "CalledProcessError: returned non-zero exit status 70"
+    )

@@ -151,6 +151,12 @@ OUT_OF_MEMORY = re.compile(
     r"\bfailed with -9\b|died with <Signals\.SIGKILL|\bSIGKILL\b|killed by signal 9\b|"
     r"[Cc]annot allocate memory|[Oo]ut of memory|forcibly killed",
 )
+# Of a Python traceback what says where and not what: it would push out the words of who failed.
+FRAMES = re.compile(
+    r"^(?:Traceback \(most recent call last\)|During handling of the above exception|The above exception was)[^\n]*\n|"
+    r'^ +File "[^\n]*", line \d+[^\n]*\n(?: {4,}[^\n]*\n)*',
+    re.MULTILINE,
+)
 EXIT_70 = re.compile(
     r"(?:exit[ _-]?(?:code|status)|exited with|failed with|return[ _-]?code)[ :=a-z]{0,20}\b70(?![\d.]*\d)",
     re.IGNORECASE,
@@ -168,14 +174,16 @@ def classified(text: str) -> WorkerFailure:
     )
 
 
-SAYS_SOMETHING = re.compile(r"error|exception|fail|fatal|abort|kill|unsupported|not available|\bNRT|status ?=", re.I)
+SAYS_SOMETHING = re.compile(
+    r"error|exception|fail|fatal|abort|kill|unsupported|not available|\bNRT|status ?=|terminat|\[[EF]\d+\]", re.I
+)
 OF_A_STACK = re.compile(r"^(?:File \"|/\S+\(\d+\): |~+ ?<?|frame #\d|Traceback )")
 
 
 def last_lines(text: str) -> str:
     """In one line, the last that say what went wrong; where none does, the last of all. Libraries end a message with
     the stack that they raised it from."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in FRAMES.sub("", text).splitlines() if line.strip()]
     telling = [line for line in lines if SAYS_SOMETHING.search(line) and not OF_A_STACK.match(line)]
     told = " | ".join((telling or lines)[-LAST_LINES:])
     return told if len(told) <= LAST_CHARACTERS else f"…{told[-LAST_CHARACTERS:]}"
