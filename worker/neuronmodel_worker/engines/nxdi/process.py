@@ -15,6 +15,7 @@ from typing import IO, Any
 KEPT_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 16
 LAST_WORDS_SECONDS = 5
+WAIT_SECONDS = 1.0
 CHILD = "neuronmodel_worker.engines.nxdi.child"
 
 
@@ -59,10 +60,17 @@ def run_child(instruction: Mapping[str, Any], environment: Mapping[str, str], lo
             process.stdin.flush()
         except BrokenPipeError:
             pass  # it has ended already, and its output says why
-        code = process.wait()
+        code = _wait(process)
         _kill_group(process)
         thread.join(LAST_WORDS_SECONDS)
         return Ended(code, copying.kept.decode(errors="replace"))
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """In turns: a signal to this thread that comes just before a wait without end would be noticed after it."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(WAIT_SECONDS)
 
 
 @contextmanager
