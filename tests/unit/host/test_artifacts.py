@@ -200,12 +200,21 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="modes are for others than root")
+def test_who_may_not_reach_a_volume_is_told_so(store: Store) -> None:
+    store.root.chmod(0o700)
+    stranger = ("setpriv", "--reuid=65531", "--regid=65531", "--clear-groups")
+    ended = neuronmodel("artifacts", "list", "--store", store.root, prefix=stranger)
+    assert ended.code == exits.TRANSIENT
+    assert "cannot be reached: Permission denied. Run it as a user who may." in ended.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="modes are for others than root")
 def test_a_reader_may_look_at_what_it_cannot_write(store: Store) -> None:
     begin_and_stop(store)
     reader = ("setpriv", "--reuid=65531", "--regid=65531", "--clear-groups")
     for path in [store.root, *store.root.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    for above in store.root.parents[:3]:
+    for above in (each for each in store.root.parents if each.stat().st_mode & 0o055 != 0o055):
         above.chmod(above.stat().st_mode | 0o055)
     ended = neuronmodel("artifacts", "list", "--store", store.root, prefix=reader)
     assert (ended.code, ended.err) == (0, "")

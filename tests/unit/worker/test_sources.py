@@ -240,6 +240,15 @@ def test_a_source_that_changes_while_it_is_compared_is_told(root: Path, source: 
         identity.resolved(lambda so_far: weights(source)[0].chmod(0o600))
 
 
+def test_two_who_look_at_a_new_source_at_once_name_its_content_alike(root: Path, source: Path) -> None:
+    plan = small_plan(source)
+    stats = file_stats(plan.checkpoint)
+    one = Identity(plan.checkpoint, stats, tuple(plan.reads), SourceRecords(root))
+    other = identify(root, plan).resolved()
+    other.note()
+    assert one.resolved().content == other.content
+
+
 def test_records_do_not_pile_up(root: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("neuronmodel_worker.store.sources.MAX_RECORDS", 3)
     for _ in range(6):

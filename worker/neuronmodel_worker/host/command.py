@@ -36,6 +36,9 @@ def run_host_command(options: argparse.Namespace) -> int:
     except MemoryError:
         complain(options.command, "There is not enough memory. Use fewer threads, or a machine with more of it.")
         return exits.TRANSIENT
+    except PermissionError as error:
+        complain(options.command, f"{error.filename} cannot be reached: {error.strerror}. Run it as a user who may.")
+        return exits.TRANSIENT
     except Exception as error:
         if stopped_instead := cause_of(error):
             return _stopped(options.command, stopped_instead)

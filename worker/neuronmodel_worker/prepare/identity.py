@@ -61,6 +61,8 @@ class Identity:
 
     def _new(self) -> str:
         record = self.records.read(self.checkpoint.fingerprint)
+        if record and record.knows(self.stats, self.tensors):
+            return record.content  # another one has found it out since this one looked
         taken = {doubt.digests.content for doubt in self.doubts} | ({record.content} if record else set())
         return new_content(self.checkpoint, self.stats, taken)
 
