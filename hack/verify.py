@@ -28,8 +28,12 @@ LINT = (
     ("mypy",),
     ("lint-imports",),
 )
+FAULTS = "tests/unit/store_faults"
 # Two modules at a time: what a module's tests share is made once. In their order, where the slow ones are not the last.
-UNIT = ("pytest", "tests/unit", "--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
+SIDE_BY_SIDE = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
+UNIT = ("pytest", "tests/unit", f"--ignore={FAULTS}", *SIDE_BY_SIDE)
+# They stop processes at every change, by several processes of their own.
+UNIT_FAULTS = ("pytest", FAULTS)
 ON_THE_CLUSTER = ("pytest", "tests/cluster", "tests/e2e")
 
 
@@ -45,6 +49,7 @@ def main() -> int:
                 _step(command)
             _make_model()
             _step(UNIT)
+            _step(UNIT_FAULTS)
             if ready():
                 _step(ON_THE_CLUSTER)
     except Failed as failure:
