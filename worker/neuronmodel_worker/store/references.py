@@ -27,8 +27,8 @@ class References:
         left are taken over."""
         with writing_to(self.root):
             while True:
-                make_directory(self.directory / key)
                 with suppress(FileNotFoundError):  # somebody removed a folder that was empty
+                    make_directory(self.directory / key)
                     write_whole(self.directory / key / owner, kind.encode())
                     break
             self._remove(self._predecessors(owner))
