@@ -156,3 +156,18 @@ def test_what_may_not_be_interrupted_is_finished_before_the_failure_is_told() ->
     with pytest.raises(OSError, match="broken"):
         side_by_side(here, there)
     assert order[0] == "put in order"
+
+
+def test_what_is_stopped_knows_what_ended_the_other() -> None:
+    causes: list[BaseException | None] = []
+
+    def there(stop: Stop) -> None:
+        try:
+            until_stopped(stop)
+        except BaseException as stopped:
+            causes.append(stopped.__cause__)
+            raise
+
+    with pytest.raises(OSError, match="broken"):
+        side_by_side(fail, there)
+    assert [str(cause) for cause in causes] == ["broken"]

@@ -27,8 +27,11 @@ class Stop:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._why: BaseException | None = None
 
-    def ask(self) -> None:
+    def ask(self, why: BaseException | None = None) -> None:
+        """`why`: what ended the one who asks; it becomes the cause of Stopped."""
+        self._why = why
         self._event.set()
 
     @property
@@ -38,7 +41,7 @@ class Stop:
     def check(self) -> None:
         """Raises Stopped."""
         if self.asked:
-            raise Stopped
+            raise Stopped from self._why
 
 
 class Wakeable:
@@ -62,7 +65,7 @@ def side_by_side(here: Callable[[Wakeable], Here], there: Callable[[Stop], There
             made = here(work)
             work.thread.join()
         except BaseException as error:
-            work.end()
+            work.end(error)
             if work.error and (work.failed_first or isinstance(error, Stopped)):
                 raise work.error from None
             raise
@@ -107,9 +110,9 @@ class _Beside(Wakeable, Generic[There]):
         if self.failed_first:
             raise Stopped
 
-    def end(self) -> None:
+    def end(self, why: BaseException) -> None:
         """Also where a signal came while the thread was being started."""
-        self.stop.ask()
+        self.stop.ask(why)
         while self.thread in threading.enumerate():
             if self.thread.is_alive():
                 self.thread.join()

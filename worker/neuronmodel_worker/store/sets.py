@@ -290,8 +290,9 @@ class Store:
         try:
             with beating(staging.renew, self.patience):
                 yield staging
-        except (ArtifactsVolumeFull, OSError) as error:
-            keep_sealed = isinstance(error, OSError) and error.errno not in FULL
+        except BaseException as error:
+            # Also what was stopped because something beside it found the volume full.
+            keep_sealed = not (_is_full(error) or _is_full(error.__cause__))
             raise
         finally:
             staging.close(keep_sealed)
@@ -573,3 +574,7 @@ def beating(renew: Callable[[], None], patience: Patience) -> Iterator[None]:
     finally:
         over.set()
         thread.join(patience.renew_seconds)  # a volume that hangs must not keep this process
+
+
+def _is_full(error: BaseException | None) -> bool:
+    return isinstance(error, ArtifactsVolumeFull) or (isinstance(error, OSError) and error.errno in FULL)
