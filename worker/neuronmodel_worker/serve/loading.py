@@ -1,23 +1,18 @@
 """From the source and the sealed sets to a model that answers."""
 
-import itertools
-import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuronmodel_worker.engines import CompiledModel, DevicesInUse, Engine, LoadedModel, open_engine
+from neuronmodel_worker.engines import CompiledModel, DevicesInUse, LoadedModel, open_engine
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.serve.background import Background
+from neuronmodel_worker.serve.devices import AWAITED, Patience, find_devices
 from neuronmodel_worker.serve.prepared import Prepared
 from neuronmodel_worker.serve.text import Text, load_text
 from neuronmodel_worker.serve.tier import Tier
 from neuronmodel_worker.serve.weights import Ranks
-
-log = logging.getLogger(__name__)
-
-LONGEST_PAUSE_SECONDS = 30.0
 
 
 @dataclass
@@ -47,38 +42,18 @@ class Loading:
 
     def _hand_over(self, compiled: CompiledModel, ranks: Ranks | None) -> LoadedModel:
         """Devices that somebody else holds are waited for; the tensors are kept meanwhile."""
-        began, pauses = self.monotonic(), _pauses()
+        patience = Patience(self.job.config.start_timeout_seconds, self.monotonic, self.pause)
         while True:
             with self.job.clock.phase("DeviceLoaded", unit="Steps") as phase:
                 try:
                     return compiled.load(ranks)
                 except DevicesInUse as held:
-                    phase.name = "DevicesAwaited"
-                    self._wait(held, self.monotonic() - began, next(pauses))
-
-    def _wait(self, held: DevicesInUse, waited: float, pause: float) -> None:
-        """Raises DevicesInUse when they were waited for as long as a start may stand still."""
-        limit = self.job.config.start_timeout_seconds
-        if waited >= limit:
-            raise DevicesInUse(f"{held} They were waited for {waited:,.0f} s.") from held
-        log.warning("%s Trying again in %d s.", held, pause := min(pause, limit - waited))
-        self.pause(pause)
+                    phase.name = AWAITED
+                    patience.wait(held)
 
     def text(self) -> Text:
         with self.job.clock.phase("TokenizerLoaded"):
             return load_text(self.job.source, self.job.config.generation_config)
-
-
-def find_devices(job: Run, engine: Engine) -> None:
-    """A phase where the engine computes on devices. Raises a WorkerFailure for devices that are not there."""
-    if devices := engine.devices():
-        with job.clock.phase("DevicesFound"):
-            job.clock.found_devices(devices)
-
-
-def _pauses() -> Iterator[float]:
-    """Seconds: 1, 2, 4 …, LONGEST_PAUSE_SECONDS."""
-    return (min(2.0**attempt, LONGEST_PAUSE_SECONDS) for attempt in itertools.count())
 
 
 def open_tier(job: Run) -> Tier | None:

@@ -29,9 +29,9 @@ from neuronmodel_worker.engines.nxdi.view import make_view
 from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.serve.background import Background
+from neuronmodel_worker.serve.devices import AWAITED, Patience, find_devices
 from neuronmodel_worker.serve.front import Front
 from neuronmodel_worker.serve.keys import ApiKey
-from neuronmodel_worker.serve.loading import LONGEST_PAUSE_SECONDS, find_devices
 from neuronmodel_worker.serve.metrics import Metrics
 from neuronmodel_worker.serve.port import open_port, told_to_stop
 from neuronmodel_worker.serve.prepared import Prepared
@@ -51,7 +51,6 @@ METRICS_SECONDS: Final = 5.0
 
 # The phases of a start that the worker sees itself; `handover` has the others.
 SERVER_IMPORTED: Final = "ServerImported"
-DEVICES_AWAITED: Final = "DevicesAwaited"
 DEVICE_LOADED: Final = "DeviceLoaded"
 
 
@@ -121,16 +120,16 @@ class VllmServer:
 
     def run(self, front: Front) -> None:
         """Until it was told to stop. Where somebody holds the devices, vLLM is started again."""
-        began, since = time.monotonic(), self.job.clock.boundary
+        patience, since = Patience(self.job.config.start_timeout_seconds), self.job.clock.boundary
         for attempt in itertools.count():
             try:
                 self._run(front, attempt)
             except DevicesInUse as held:
                 if self.job.clock.state is not State.RUNNING:
                     raise
-                with self.job.clock.phase(DEVICES_AWAITED):
-                    self._wait(held, time.monotonic() - began, min(2.0**attempt, LONGEST_PAUSE_SECONDS))
-                self.job.clock.fold(since, DEVICES_AWAITED)
+                with self.job.clock.phase(AWAITED):
+                    patience.wait(held)
+                self.job.clock.fold(since, AWAITED)
             else:
                 return
 
@@ -182,14 +181,6 @@ class VllmServer:
             return False
         finally:
             connection.close()
-
-    def _wait(self, held: DevicesInUse, waited: float, pause: float) -> None:
-        """Raises DevicesInUse when they were waited for as long as a start may stand still."""
-        limit = self.job.config.start_timeout_seconds
-        if waited >= limit:
-            raise DevicesInUse(f"{held} They were waited for {waited:,.0f} s.") from held
-        log.warning("%s vLLM is started again in %d s.", held, pause := min(pause, limit - waited))
-        time.sleep(pause)
 
     # Answering.
 
