@@ -218,6 +218,13 @@ def test_an_unknown_family_is_told_the_same(tmp_path: Path) -> None:
     assert plan_for(named, checkpoint).family == "llama"
 
 
+@pytest.mark.parametrize("name", ["is_medusa", "enable_fused_speculation", "enable_eagle_speculation"])
+def test_what_wants_a_second_model_names_no_way_around(source: Path, name: str) -> None:
+    told = refusal({"tp_degree": 4, name: True}, open_checkpoint(source))
+    assert str(told).startswith(f"{name}=True wants a second model")
+    assert str(told).endswith("Remove it.")
+
+
 def test_what_the_library_refuses_too_names_no_way_around(source: Path) -> None:
     told = refusal({"tp_degree": 5}, open_checkpoint(source))
     assert "Native" not in str(told)

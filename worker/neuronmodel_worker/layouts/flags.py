@@ -81,6 +81,9 @@ WITHOUT_LAYOUT: Mapping[str, tuple[object, ...]] = {
     "padded_hidden_size": (None,),
 }
 
+# Of them, those that want a second model beside the checkpoint: NxD Inference's own sharding is no way out.
+OF_A_SECOND_MODEL = names_of("is_medusa enable_fused_speculation enable_eagle_speculation is_eagle_draft")
+
 # In Qwen3-MoE these two change the layout; elsewhere they are neutral.
 WITHOUT_LAYOUT_QWEN3_MOE: Mapping[str, tuple[object, ...]] = {
     "moe_ep_degree": (None, 1),
@@ -184,6 +187,10 @@ def refuse_what_has_no_layout(
 ) -> None:
     known = SWITCHES | CHOICES | NEUTRAL | without_layout.keys()
     for name, value in neuron_config.items():
+        if name in OF_A_SECOND_MODEL and not is_one_of(value, without_layout[name]):
+            raise LayoutRefused(
+                f"{_shown(name, value)} wants a second model, and there is one checkpoint alone. Remove it."
+            )
         if name in without_layout and not is_one_of(value, without_layout[name]):
             raise FlagWithoutLayout(
                 f"There is no layout for {_shown(name, value)}, which changes the shards.", "Remove it"
