@@ -1,4 +1,5 @@
-"""NeuronConfig fields with a value that each was tried with on NxD Inference's own code, by what the shards did."""
+"""NeuronConfig fields: what the shards did with a value that each was tried with on NxD Inference's own code, and those
+of AWS's command for Llama 3.1 405B."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -189,4 +190,23 @@ OFF: Mapping[str, Any] = {
     "cast_type": None,
     "vocab_parallel": None,
     "a_flag_of_tomorrow": None,
+}
+
+# Of the weights sharding guide, without what says when shards are made.
+COMMAND_OF_405B: Mapping[str, Any] = {
+    "torch_dtype": "bfloat16",
+    "start_rank_id": 0,
+    "local_ranks_size": 64,
+    "tp_degree": 64,
+    "batch_size": 1,
+    "max_context_length": 2048,
+    "seq_len": 2048,
+    "on_device_sampling_config": {"top_k": 1},
+    "fused_qkv": True,
+    "sequence_parallel_enabled": True,
+    "qkv_kernel_enabled": True,
+    "attn_kernel_enabled": True,
+    "mlp_kernel_enabled": True,
+    "cc_pipeline_tiling_factor": 1,
+    "logical_nc_config": 2,
 }

@@ -28,6 +28,11 @@ class Machine:
     cores_per_bank: int = 1
     """Physical ones that share a bank of the device's memory."""
 
+    @property
+    def default_logical_core_config(self) -> int:
+        """Its own: it joins as many as it can."""
+        return max(self.logical_core_configs)
+
     def logical_cores(self, logical_core_config: int) -> int:
         """Of the whole machine."""
         return self.devices * self.cores_per_device // logical_core_config

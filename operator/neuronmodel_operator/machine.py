@@ -8,7 +8,7 @@ from neuronmodel_api.config import Engine
 from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES, Machine
 from neuronmodel_api.spec import NeuronModelSpec
 
-DEFAULT_LOGICAL_CORE_CONFIG: Final = max(DEFAULT_MACHINE.logical_core_configs)
+DEFAULT_LOGICAL_CORE_CONFIG: Final = DEFAULT_MACHINE.default_logical_core_config
 """trn2's own."""
 PHYSICAL_CORES_PER_DEVICE: Final = DEFAULT_MACHINE.cores_per_device
 """Of a trn2 device; `logicalNeuronCoreConfig` of them make one logical core, and a rank has one logical core."""
@@ -28,15 +28,13 @@ def machine(spec: NeuronModelSpec) -> Machine | None:
 
 def logical_core_config(spec: NeuronModelSpec) -> int:
     """Absent: the most physical cores that the machine can join."""
-    known = machine(spec)
-    default = max(known.logical_core_configs) if known else DEFAULT_LOGICAL_CORE_CONFIG
+    default = (machine(spec) or DEFAULT_MACHINE).default_logical_core_config
     return spec.parallelism.logical_neuron_core_config or default
 
 
 def num_devices(spec: NeuronModelSpec) -> int:
     """Whole `aws.amazon.com/neuron` devices: a node counts cores in more than one way, devices in one."""
-    known = machine(spec)
-    cores = known.cores_per_device if known else PHYSICAL_CORES_PER_DEVICE
+    cores = (machine(spec) or DEFAULT_MACHINE).cores_per_device
     return math.ceil(spec.parallelism.num_local_ranks * logical_core_config(spec) / cores)
 
 

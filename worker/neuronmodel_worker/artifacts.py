@@ -12,6 +12,7 @@ from neuronmodel_worker.native import NativePlan, make_native_plan
 from neuronmodel_worker.plan import ModelPlan, Plan, make_plan
 from neuronmodel_worker.store import compiled_key, shards_inputs, shards_key
 from neuronmodel_worker.store.sources import OUTLINE, outline
+from neuronmodel_worker.stream.rankfile import rank_file_format
 
 
 @dataclass(frozen=True)
@@ -77,3 +78,10 @@ def wanted_artifacts(config: WorkerConfig, plan: ModelPlan, engine: Engine, cont
 def rank_metadata(key: str) -> dict[str, str]:
     """What stands in the header of every rank file of the set: so a file of another set is found out by its header."""
     return {"neuronmodel.shards": key}
+
+
+def shard_bytes(plan: ModelPlan, key: str) -> int:
+    """Of all rank files of the set with that key, headers included; an estimate where NxD Inference shards."""
+    if not isinstance(plan, Plan):
+        return plan.output_bytes
+    return rank_file_format(plan.tensors, plan.ranks.start, rank_metadata(key)).nbytes * len(plan.ranks)

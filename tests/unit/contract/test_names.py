@@ -10,8 +10,7 @@ from neuronmodel_api import names
 from neuronmodel_api.spec import Compile, NeuronModelSpec
 from neuronmodel_operator import flags, machine
 from neuronmodel_operator.manifests import pod
-from neuronmodel_worker.engines.llama_shape import DEFAULT_SEQUENCE_LENGTH
-from neuronmodel_worker.layouts.flags import CHOICES, SWITCHES
+from neuronmodel_worker.layouts.flags import CHOICES, DEFAULT_SEQUENCE_LENGTH, SWITCHES
 from tests import crd
 from tests.builders import neuron_model
 

@@ -10,6 +10,7 @@ from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_operator import flags, machine
 from neuronmodel_worker.host.failures import UsageInvalid
 from neuronmodel_worker.host.from_command.failures import NotUnderstood
+from tests.nxdi_flags import COMMAND_OF_405B
 from tests.unit.host.commands import TOP, here, neuronmodel
 from tests.unit.host.inference_demo import Result, converted, with_flags
 
@@ -40,23 +41,7 @@ def test_the_commands_differ_in_their_strategy_and_its_volume_alone() -> None:
 
 
 def test_every_flag_of_the_guides_command_reaches_neuron_config() -> None:
-    assert neuron_config(converted(ON_COMPILE)) == {
-        "torch_dtype": "bfloat16",
-        "start_rank_id": 0,
-        "local_ranks_size": 64,
-        "tp_degree": 64,
-        "batch_size": 1,
-        "max_context_length": 2048,
-        "seq_len": 2048,
-        "on_device_sampling_config": {"top_k": 1},
-        "fused_qkv": True,
-        "sequence_parallel_enabled": True,
-        "qkv_kernel_enabled": True,
-        "attn_kernel_enabled": True,
-        "mlp_kernel_enabled": True,
-        "cc_pipeline_tiling_factor": 1,
-        "logical_nc_config": 2,
-    }
+    assert neuron_config(converted(ON_COMPILE)) == COMMAND_OF_405B
     spec = NeuronModelSpec.model_validate(converted(ON_COMPILE).spec)
     assert flags.generation_config(spec) == {"pad_token_id": 2}
     assert machine.num_devices(spec) == 16

@@ -14,6 +14,7 @@ from hack.bench.checkpoints import write_headers
 from neuronmodel_api.config import Engine, Seal, Server, Strategy, Weights, WorkerConfig
 from neuronmodel_api.machines import GIB, MACHINES, Machine
 from neuronmodel_api.report import Sizing
+from neuronmodel_worker.artifacts import shard_bytes
 from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
 from neuronmodel_worker.engines.llama_graph import empty_cache
 from neuronmodel_worker.engines.llama_shape import llama_shape
@@ -23,7 +24,7 @@ from neuronmodel_worker.serve.tier.room import Room
 from neuronmodel_worker.sizing import DoesNotFit, check, misfits, require_fit, size
 from neuronmodel_worker.sizing.allowances import MIB, STREAM_THREADS, VLLM_BYTES
 from neuronmodel_worker.sizing.keyvalue import cache_bytes, cache_shape
-from neuronmodel_worker.sizing.needs import logical_core_config, shards_bytes
+from neuronmodel_worker.sizing.needs import ANY_KEY, logical_core_config
 from neuronmodel_worker.stream import THREADS
 from tests.model_cases import FAMILIES, cases, headers
 from tests.unit.worker.sharding import small_plan, small_source
@@ -267,7 +268,9 @@ def test_copies_take_host_memory_and_disk_of_volumes_that_the_spec_names(cached:
 @pytest.mark.parametrize("engine", list(Engine))
 def test_the_least_volume_that_keeps_a_copy(cached: Plan, engine: Engine, strategy: Strategy) -> None:
     sizing = size(cached, config_of({}, scratch_tier=True, engine=engine), strategy)
-    copy = shards_bytes(cached) if strategy is ON_COMPILE else sum(file.nbytes for file in cached.checkpoint.files)
+    copy = (
+        shard_bytes(cached, ANY_KEY) if strategy is ON_COMPILE else sum(file.nbytes for file in cached.checkpoint.files)
+    )
     limit, used = sizing.scratch_bytes + sizing.copy_bytes, sizing.scratch_bytes
     assert Room(1 << 50, 1 << 50, limit, used).writable_bytes >= copy
     assert Room(1 << 50, 1 << 50, limit - limit // 100 - 2, used).writable_bytes < copy

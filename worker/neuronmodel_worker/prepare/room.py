@@ -4,11 +4,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from neuronmodel_api.config import Engine
-from neuronmodel_worker.artifacts import rank_metadata
+from neuronmodel_worker.artifacts import shard_bytes
 from neuronmodel_worker.failures import ArtifactsVolumeFull
 from neuronmodel_worker.plan import ModelPlan, Plan
 from neuronmodel_worker.store import SHARDS, Item, Store
-from neuronmodel_worker.stream.rankfile import rank_file_format
 
 COMPILED_ALLOWANCE: Final = {Engine.CPU: 8 << 20, Engine.NEURON: 2 << 30}
 """What a compiled model may take: nothing says it before the compiler does. A TorchScript graph of ours has less than
@@ -16,13 +15,6 @@ COMPILED_ALLOWANCE: Final = {Engine.CPU: 8 << 20, Engine.NEURON: 2 << 30}
 SOURCE_BYTES_A_DIGEST_BYTE: Final = 1 << 15
 """Digests of the source and manifests take far less than its 32,768th part."""
 ESTIMATED: Final = "That is an estimate: NxD Inference shards the model itself and tells no size beforehand."
-
-
-def shard_bytes(plan: ModelPlan, key: str) -> int:
-    """Of all rank files of the set with that key, headers included; an estimate where NxD Inference shards."""
-    if not isinstance(plan, Plan):
-        return plan.output_bytes
-    return rank_file_format(plan.tensors, plan.ranks.start, rank_metadata(key)).nbytes * len(plan.ranks)
 
 
 def needed_bytes(store: Store, plan: ModelPlan, engine: Engine, *, compiled: str | None, shards: str | None) -> int:

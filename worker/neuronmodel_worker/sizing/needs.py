@@ -1,9 +1,9 @@
 """What a start of a model needs, from the plan and the configuration alone: nothing is opened here."""
 
 from neuronmodel_api.config import Engine, Seal, Server, Strategy, Weights, WorkerConfig
-from neuronmodel_api.machines import MACHINES
+from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES
 from neuronmodel_api.report import Sizing
-from neuronmodel_worker.artifacts import rank_metadata
+from neuronmodel_worker.artifacts import shard_bytes
 from neuronmodel_worker.plan import ModelPlan, Plan
 from neuronmodel_worker.serve.tier.copying import PIECE_BYTES, PIECES
 from neuronmodel_worker.serve.tier.room import LEFT_FREE
@@ -21,12 +21,9 @@ from neuronmodel_worker.sizing.allowances import (
 )
 from neuronmodel_worker.sizing.keyvalue import Fields, cache_bytes
 from neuronmodel_worker.stream import buffer_bytes
-from neuronmodel_worker.stream.rankfile import rank_file_format
 
 ANY_KEY = "0" * 32
 """As long as a set's key: headers of rank files hold it."""
-TRN2_LOGICAL_CORE_CONFIG = 2
-"""Its own default."""
 MOST = (1 << 63) - 1
 """What a report can tell. Flags may make it more; who computes refuses them."""
 
@@ -53,8 +50,8 @@ def size(plan: ModelPlan, config: WorkerConfig, strategy: Strategy) -> Sizing:
 
 def logical_core_config(config: WorkerConfig) -> int:
     """Physical cores that make a logical one: the flag's, else the machine's own."""
-    fields, machine = Fields(config.neuron_config), MACHINES.get(config.instance_type)
-    own = max(machine.logical_core_configs) if machine else TRN2_LOGICAL_CORE_CONFIG
+    fields = Fields(config.neuron_config)
+    own = MACHINES.get(config.instance_type, DEFAULT_MACHINE).default_logical_core_config
     return fields.number("logical_nc_config") or fields.number("logical_neuron_cores") or own
 
 
@@ -95,10 +92,5 @@ def _copy_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, besid
     if strategy is Strategy.SHARD_ON_LOAD:
         copy = sum(file.nbytes for file in plan.checkpoint.files)
     else:
-        copy = shards_bytes(plan)
+        copy = shard_bytes(plan, ANY_KEY)
     return -(-(copy + beside) * 100 // (100 - LEFT_FREE)) - beside
-
-
-def shards_bytes(plan: Plan) -> int:
-    """Of all rank files, headers included."""
-    return rank_file_format(plan.tensors, plan.ranks.start, rank_metadata(ANY_KEY)).nbytes * len(plan.ranks)

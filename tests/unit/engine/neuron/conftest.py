@@ -13,28 +13,11 @@ from neuronmodel_worker.engines.neuron import NeuronEngine
 from neuronmodel_worker.engines.nxdi import child, compiling
 from neuronmodel_worker.engines.nxdi.process import Ended
 from neuronmodel_worker.failures import WorkerFailure
+from tests.nxdi_flags import COMMAND_OF_405B as COMMAND
 from tests.unit.standins.conftest import Importer, devices, neuron
 
-__all__ = ["devices", "neuron"]
+__all__ = ["COMMAND", "devices", "neuron"]
 
-# AWS's command for Llama 3.1 405B, as fields of NeuronConfig.
-COMMAND: dict[str, Any] = {
-    "torch_dtype": "bfloat16",
-    "start_rank_id": 0,
-    "local_ranks_size": 64,
-    "tp_degree": 64,
-    "batch_size": 1,
-    "max_context_length": 2048,
-    "seq_len": 2048,
-    "on_device_sampling_config": {"top_k": 1},
-    "fused_qkv": True,
-    "sequence_parallel_enabled": True,
-    "qkv_kernel_enabled": True,
-    "attn_kernel_enabled": True,
-    "mlp_kernel_enabled": True,
-    "cc_pipeline_tiling_factor": 1,
-    "logical_nc_config": 2,
-}
 SMALL: dict[str, Any] = {
     "tp_degree": 3,
     "torch_dtype": "float32",

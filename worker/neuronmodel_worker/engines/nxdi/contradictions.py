@@ -10,8 +10,7 @@ from typing import Any
 from neuronmodel_api.config import Server
 from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
 from neuronmodel_worker.engines.nxdi.flags import shown
-
-DEFAULT_SEQUENCE_LENGTH = 128
+from neuronmodel_worker.layouts.flags import DEFAULT_SEQUENCE_LENGTH
 
 # A field that is on, and those of which it needs one that is on or set.
 NEEDS: Mapping[str, tuple[tuple[str, ...], ...]] = {

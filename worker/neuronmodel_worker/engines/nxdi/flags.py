@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
-from neuronmodel_worker.layouts.flags import is_one_of
+from neuronmodel_worker.layouts.flags import DTYPES, is_one_of
 
 Check = Callable[[object], bool]
 
@@ -37,8 +37,6 @@ def _list_of(accepts: Check) -> Check:
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
-
-DTYPES = ("bfloat16", "float16", "float32")
 
 INTEGER = Kind("an integer", _is_integer)
 POSITIVE = Kind("an integer of at least 1", lambda value: type(value) is int and value >= 1)

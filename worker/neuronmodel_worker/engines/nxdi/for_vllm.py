@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
+from neuronmodel_worker.layouts.flags import DEFAULT_SEQUENCE_LENGTH
 
-# NxD Inference's own defaults.
-SEQUENCE_LENGTH: Final = 128
+# NxD Inference's own default.
 PADDING_SIDE: Final = "right"
 
 # What vLLM takes by arguments of its own, which nothing here gives it.
@@ -58,7 +58,7 @@ def batch_size(flags: Mapping[str, Any]) -> int:
 
 
 def sequence_length(flags: Mapping[str, Any]) -> int:
-    return int(flags.get("seq_len", SEQUENCE_LENGTH))
+    return int(flags.get("seq_len", DEFAULT_SEQUENCE_LENGTH))
 
 
 def uses_blocks(flags: Mapping[str, Any]) -> bool:
