@@ -176,7 +176,12 @@ def _encoded(config: WorkerConfig) -> str:
     for name in _ADDED_TO_CONFIG:
         if getattr(config, name) == getattr(usual, name):
             fields.pop(to_camel(name), None)
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return _literal(json.dumps(fields, sort_keys=True, separators=(",", ":")))
+
+
+def _literal(text: str) -> str:
+    """As the value of a variable: the kubelet puts in others for $(NAME), and a $ for $$."""
+    return text.replace("$", "$$")
 
 
 def _neuron_environment(pod: WorkerPod) -> dict[str, str]:

@@ -6,6 +6,7 @@ Times of Kubernetes are floored to the second, as the real ones are; the workers
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -41,6 +42,8 @@ Object = dict[str, Any]
 EPOCH = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 SETTINGS = Settings(worker_images={"CPU": "worker-cpu:1", "Neuron": "worker-neuron:1"})  # type: ignore[dict-item]
 NODE = "node-1"
+SERVICE_VARIABLES = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+"""That every pod has."""
 
 
 class OperatorKilledError(Exception):
@@ -623,5 +626,15 @@ def template_hash(pod: Object) -> str:
 
 
 def config_of(pod: Object) -> WorkerConfig:
+    """As the worker gets it."""
     env = {item["name"]: item.get("value") for item in pod["spec"]["containers"][0]["env"]}
-    return WorkerConfig.model_validate_json(env[names.ENV_CONFIG] or "")
+    return WorkerConfig.model_validate_json(expanded(env[names.ENV_CONFIG] or ""))
+
+
+def expanded(value: str) -> str:
+    """As the kubelet does it: $(NAME) where it knows the name, and $ for $$."""
+
+    def put(found: re.Match[str]) -> str:
+        return "$" if found[0] == "$$" else SERVICE_VARIABLES.get(found[1], found[0])
+
+    return re.sub(r"\$\$|\$\(([^)]*)\)", put, value)
