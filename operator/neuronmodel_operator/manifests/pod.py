@@ -238,8 +238,8 @@ def _resources(pod: WorkerPod) -> Manifest:
     requested, limited = (each.pop(names.NEURON_RESOURCE, None) for each in (requests, limits))
     claims = [{"name": claim["name"]} for claim in pod.spec.worker.resource_claims] if pod.serves else []
     derived = machine.num_devices(pod.spec) if pod.is_neuron and not claims else None
-    devices = limited or requested or derived
-    if devices and pod.serves:
+    devices = next((each for each in (limited, requested, derived) if each is not None), None)
+    if devices is not None and pod.serves:
         requests[names.NEURON_RESOURCE] = limits[names.NEURON_RESOURCE] = str(devices)
     found = (("requests", requests), ("limits", limits), ("claims", claims))
     return {key: value for key, value in found if value}

@@ -124,6 +124,14 @@ def test_devices_that_are_asked_for_beside_a_claim_are_asked_for() -> None:
     assert container(pod)["resources"]["claims"] == [{"name": "devices"}]
 
 
+@pytest.mark.parametrize("none", [0, "0"])
+def test_devices_that_are_asked_for_by_another_name_are_not_asked_for_twice(none: object) -> None:
+    """Cores, for instance, with 0 devices beside them."""
+    resources = {"limits": {names.NEURON_RESOURCE: none, "aws.amazon.com/neuroncore": 4}}
+    (pod,) = started(BASE.with_worker(resources=resources)).serving
+    assert container(pod)["resources"]["limits"] == {names.NEURON_RESOURCE: "0", "aws.amazon.com/neuroncore": 4}
+
+
 # When prepare looks again.
 
 
