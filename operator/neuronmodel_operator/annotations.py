@@ -23,6 +23,8 @@ PREPARED: Final = f"{names.GROUP}/prepared"
 """On a Deployment: JSON of a `Prepared`. A finished Job that vanished is not run again as long as this is here."""
 FAILURES: Final = f"{names.GROUP}/failures"
 """On a Job: how many attempts at its inputs failed in a row before it; what the wait before the next one grows by."""
+INSTANCE_TYPE: Final = f"{names.GROUP}/instance-type"
+"""On a Job: of the nodes that it prepares for; its own pod may run elsewhere."""
 NUDGED: Final = f"{names.GROUP}/nudged"
 """On a Deployment whose pods are refused: a changing value wakes its controller, which else waits up to 16 minutes."""
 

@@ -16,7 +16,7 @@ from neuronmodel_operator.annotations import SPEC_HASH, Prepared
 from neuronmodel_operator.manifests.deployment import stored
 from neuronmodel_operator.observed import Claim, Model, Observed, Refusal
 from neuronmodel_operator.settings import Settings
-from neuronmodel_operator.views import Child, Ended, EventView, JobView, PodView
+from neuronmodel_operator.views import Child, Ended, EventView, JobView, PodView, selected_instance_type
 
 NOT_SPECIFIED: Final = "NotSpecified"
 """Reason of a strategy in force that the spec does not name and that nothing chose."""
@@ -109,13 +109,12 @@ class Situation:
         return hashes.inputs_hash(self.spec, strategy, self.artifacts_claim, wanted)
 
     def _instance_types(self, inputs_hash: str) -> set[str | None]:
-        """Of the nodes that was asked for by what was made from these inputs."""
-        templates = [job.object["spec"]["template"] for job in self.jobs if job.inputs_hash == inputs_hash]
+        """That what was made from these inputs was made for."""
+        found = {job.instance_type for job in self.jobs if job.inputs_hash == inputs_hash}
         if self.deployment and self.in_force and self.in_force.inputs_hash == inputs_hash:
             template = stored(self.deployment.object)
-            templates += [template.manifest] if template else []
-        selectors = (template["spec"].get("nodeSelector") or {} for template in templates)
-        return {selector.get(names.INSTANCE_TYPE_LABEL) for selector in selectors}
+            found |= {selected_instance_type(template.manifest)} if template else set()
+        return found
 
     @cached_property
     def target(self) -> str:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from neuronmodel_api import names
-from neuronmodel_operator.annotations import FAILURES, Change, Remembered
+from neuronmodel_operator.annotations import FAILURES, INSTANCE_TYPE, Change, Remembered
 from neuronmodel_operator.observed import Object
 
 
@@ -18,6 +18,12 @@ def parse_time(value: str | None) -> datetime | None:
 
 def _required_time(value: str) -> datetime:
     return datetime.fromisoformat(value)
+
+
+def selected_instance_type(template: Mapping[str, Any]) -> str | None:
+    """Of the nodes that a pod template selects."""
+    selector: Mapping[str, str] = template["spec"].get("nodeSelector") or {}
+    return selector.get(names.INSTANCE_TYPE_LABEL)
 
 
 class JobState(StrEnum):
@@ -99,6 +105,11 @@ class JobView(Child):
     @property
     def failures(self) -> int:
         return self.remembered.number(FAILURES, 0)
+
+    @property
+    def instance_type(self) -> str | None:
+        """That it prepares for; a version that did not say it selected such nodes."""
+        return self.annotations.get(INSTANCE_TYPE, selected_instance_type(self.object["spec"]["template"]))
 
     @property
     def retried(self) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from neuronmodel_api import exits, names
-from neuronmodel_operator.annotations import FAILURES, Change, encode
+from neuronmodel_operator.annotations import FAILURES, INSTANCE_TYPE, Change, encode
 from neuronmodel_operator.hashes import digest
 from neuronmodel_operator.manifests import metadata
 from neuronmodel_operator.manifests.pod import WorkerPod, pod_template
@@ -33,6 +33,7 @@ def prepare_job(pod: WorkerPod, attempt: int, failures: int, retried: str, chang
         names.ANNOTATION_RETRIED: retried,
         names.ANNOTATION_CHANGE: encode(change),
         FAILURES: str(failures),
+        INSTANCE_TYPE: pod.config.instance_type,
     }
     name = names.prepare_job(pod.model.name, inputs_hash, attempt)
     return _job(pod, metadata.object_meta(pod.model, name, pod.component, annotations), tries=0)

@@ -146,6 +146,15 @@ def test_another_machine_makes_prepare_look_again_and_another_label_does_not() -
     assert jobs_made(cluster) == 2
 
 
+def test_a_machine_where_the_job_ran_is_none_that_it_looked_at() -> None:
+    """A Job with a node selector of its own looks whether the model fits the worker's machine."""
+    cluster = started(BASE.with_field("spec.prepare.nodeSelector", {names.INSTANCE_TYPE_LABEL: "trn2.3xlarge"}))
+    cluster.edit("worker.nodeSelector", {names.INSTANCE_TYPE_LABEL: "trn2.3xlarge"})
+    cluster.run_until_ready()
+    assert jobs_made(cluster) == 2
+    assert [config_of(job["spec"]["template"]).instance_type for job in cluster.live_jobs] == ["trn2.3xlarge"]
+
+
 def test_the_usual_machine_may_be_named() -> None:
     cluster = started(BASE)
     (pod,) = cluster.serving
