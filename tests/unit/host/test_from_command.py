@@ -213,6 +213,21 @@ def test_exports_go_to_the_worker_unless_they_are_the_operators_own() -> None:
     assert "hf_secret" not in result.text
 
 
+@pytest.mark.parametrize(
+    "name", ["HF_TOKEN", "hf_token", "DB_PASS", "MY_PWD", "apikey", "AWS_ACCESS_KEY_ID", "PASSWD", "LOGIN"]
+)
+def test_a_secret_is_named_and_never_shown(name: str) -> None:
+    secret = "hf_" + "Abc123" * 5
+    result = with_flags(before=f"export {name}={secret}")
+    assert "valueFrom.secretKeyRef" in result.left_out[name]
+    assert secret not in result.text
+
+
+@pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "MAX_TOKENS", "PWD", "MONKEYS", "NEURON_RT_EXEC_TIMEOUT"])
+def test_what_only_sounds_like_a_secret_is_carried(name: str) -> None:
+    assert with_flags(before=f"export {name}=7").env == {name: "7"}
+
+
 def test_variables_that_are_not_exported_are_not_the_commands() -> None:
     result = with_flags(before="NEURON_RT_EXEC_TIMEOUT=900\nMINE=1")
     assert result.env == {}

@@ -36,7 +36,10 @@ REASONS: Final = {
         "to start with it"
     ),
 }  # fmt: skip
-SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|_KEY(_ID)?$")
+SECRET_NAMES = re.compile(
+    r"SECRET|PASSW|PASSPHRASE|CREDENTIAL|TOKEN(?!IZERS_|S)|(PASS|_PWD|AUTH|KEY|KEY_ID)$", re.ASCII | re.IGNORECASE
+)
+TOKEN_OF_HUGGING_FACE = re.compile(r"hf_[A-Za-z0-9]{16,}", re.ASCII)
 OF_NEURON = re.compile(r"(NEURON|NRT|XLA|NXD|NCCL|FI)_", re.ASCII)
 
 
@@ -53,7 +56,7 @@ def read_environment(invocation: Invocation) -> Environment:
     for name, said in invocation.environment.items():
         if name in (*CORES_A_LOGICAL_ONE, NUM_CORES):
             continue
-        if reason := _reason(name):
+        if reason := _reason(name, said.text):
             left_out.append(LeftOut(said.line, name, reason))
         else:
             worker[name] = said.text.replace("$", "$$")  # Kubernetes takes $(NAME) for a reference
@@ -63,8 +66,8 @@ def read_environment(invocation: Invocation) -> Environment:
     return Environment(worker, tuple(left_out))
 
 
-def _reason(name: str) -> str:
-    if SECRET_NAMES.search(name):
+def _reason(name: str, value: str) -> str:
+    if SECRET_NAMES.search(name) or TOKEN_OF_HUGGING_FACE.search(value):
         return OF_SECRETS
     if name.startswith(RESERVED_ENV_PREFIXES):
         return "such names are the operator's own"
