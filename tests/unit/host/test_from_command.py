@@ -348,6 +348,8 @@ def test_the_volume_is_as_big_as_the_models_name_says(folder: str, given: str, s
 
 
 def test_the_artifacts_volume_can_be_chosen() -> None:
+    for size in ("1k", "0.5Ei", "1", "10.05G"):
+        assert with_flags(artifacts_size=size).spec["artifacts"] == {"template": {"size": size}}
     chosen = with_flags(artifacts_size="2Ti", storage_class="fast").spec["artifacts"]
     assert chosen == {"template": {"storageClassName": "fast", "size": "2Ti"}}
     assert with_flags(artifacts_claim="mine").spec["artifacts"] == {"persistentVolumeClaim": {"claimName": "mine"}}
@@ -366,6 +368,10 @@ def test_another_instance_type_is_selected() -> None:
         {"name": "x" * 41},
         {"claim": "Models"},
         {"artifacts_size": "1 TB"},
+        {"artifacts_size": "1K"},
+        {"artifacts_size": "0Gi"},
+        {"artifacts_size": "0.0"},
+        {"artifacts_size": "1" * 33},
         {"instance_type": "trn2 48xlarge"},
         {"artifacts_claim": "mine", "artifacts_size": "1Ti"},
         {"claim_root": "/models"},

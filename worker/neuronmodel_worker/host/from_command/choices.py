@@ -9,7 +9,8 @@ from neuronmodel_worker.host.failures import UsageInvalid
 
 MODEL_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
-QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([KMGTP]i?)?", re.ASCII)
+QUANTITY = re.compile(r"(?=[0.]*[1-9])(?=.{,32}$)[0-9]+(\.[0-9]+)?([KMGTPE]i|[kMGTPE])?", re.ASCII)
+"""Above 0, as the API server takes it."""
 LABEL_VALUE = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]", re.ASCII)
 MAX_OBJECT_NAME: Final = 253
 
