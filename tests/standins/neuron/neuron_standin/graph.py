@@ -50,7 +50,7 @@ class Device(nn.Module):
 
     def choose(self, logits_V: Tensor, params: Tensor) -> Tensor:
         """One token [1], as sampled on the device: the likeliest, or one drawn as the graph was compiled to."""
-        if not self.do_sample:
+        if not (self.do_sample or self.dynamic):
             return logits_V.argmax(-1, keepdim=True).to(torch.int32)
         top_k, top_p, temperature = self.top_k, self.top_p, self.temperature
         if self.dynamic:
@@ -71,9 +71,13 @@ class LlamaDevice(Device):
     heads: Final[int]
     positions: Final[int]
     size: Final[int]
+    continuous: Final[bool]
 
-    def __init__(self, shape: LlamaShape, logical_core_config: int, sampling: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, shape: LlamaShape, logical_core_config: int, sampling: Mapping[str, Any] | None, continuous: bool
+    ) -> None:
         super().__init__(logical_core_config, sampling)
+        self.continuous = continuous
         self.graph = TensorParallelLlama(shape)
         self.degree = shape.degree
         self.caches = shape.layers * shape.degree
@@ -91,11 +95,14 @@ class LlamaDevice(Device):
 
     def forward(self, inputs: List[Tensor]) -> Tensor:
         """Of `input_ids`, `attention_mask`, `position_ids`, `seq_ids`, `sampling_params`, …: a token for each line
-        [B], or logits [B, 1, V] of a graph without sampling. Several positions are a prompt, one is the next."""
+        [B], or logits [B, 1, V] of a graph without sampling. Several positions are a prompt, one is the next. Only
+        with continuous batching `seq_ids` say which place of the cache is a line's."""
         input_ids, attention_mask, position_ids = torch.ops.neuron._execute(inputs[0]), inputs[1], inputs[2]
         results: List[Tensor] = []
         for line in range(input_ids.size(0)):
-            slot, start, tokens = int(inputs[3][line].item()), 0, input_ids[line].to(torch.int64)
+            slot, start, tokens = line, 0, input_ids[line].to(torch.int64)
+            if self.continuous:
+                slot = int(inputs[3][line].item())
             if position_ids.size(1) > 1:
                 tokens = tokens[attention_mask[line].to(torch.bool)]
             else:
@@ -147,9 +154,10 @@ class TracedModel(nn.Module):
 
 def trace(config: Mapping[str, Any], flags: Mapping[str, Any], sampling: Mapping[str, Any] | None) -> Any:
     """`config` as config.json has it, `flags` with every default; a ScriptModule without weights."""
-    lnc = int(flags["logical_nc_config"])
+    lnc, continuous = int(flags["logical_nc_config"]), bool(flags["is_continuous_batching"])
+    assert not continuous or flags["ctx_batch_size"] == 1, "continuous batching reads one sequence at a time"
     if config["model_type"] == "llama":
-        device: Device = LlamaDevice(llama_shape(config, flags), lnc, sampling)
+        device: Device = LlamaDevice(llama_shape(config, flags), lnc, sampling, continuous)
     else:
         device = AnyDevice(int(config["vocab_size"]), lnc, sampling)
     return torch.jit.script(TracedModel(device).eval())

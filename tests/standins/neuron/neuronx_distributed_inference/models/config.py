@@ -136,6 +136,7 @@ DEFAULTS: Mapping[str, Any] = {
     "switch_cc": False,
     "ep_dispatch_cc_option": "AR_AG",
 }
+CTE_KERNEL_NEEDS = ("qkv_kernel_enabled", "qkv_nki_kernel_enabled", "attn_kernel_enabled", "out_proj_kernel_enabled")
 BATCHES = ("ctx_batch_size", "tkg_batch_size", "max_batch_size", "kv_cache_batch_size", "spec_batch_size")
 
 
@@ -193,7 +194,7 @@ class NeuronConfig:
         self._derive(kwargs)
         if kwargs:
             record("unknown flags", names=sorted(kwargs))
-            logging.warning("NeuronConfig does not know these and goes on without them: %s", kwargs)
+            logging.warning("Unexpected keyword arguments of NeuronConfig: %s", kwargs)
 
     def _take_sizes(self, kwargs: dict[str, Any]) -> None:
         self.batch_size = kwargs.pop("batch_size", 1)
@@ -252,13 +253,21 @@ class NeuronConfig:
         else:
             assert not flags.attn_block_tkg_nki_kernel_cache_update, "cache_update needs the block kernel"
             assert not flags.attn_block_tkg_nki_kernel_cascaded_attention, "cascaded_attention needs the block kernel"
+        if flags.attn_block_cte_nki_kernel_enabled and not all(getattr(flags, name) for name in CTE_KERNEL_NEEDS):
+            raise ValueError(f"attn_block_cte_nki_kernel_enabled needs {CTE_KERNEL_NEEDS}")
+        if (flags.quantized or flags.quantized_mlp_kernel_enabled or flags.activation_quantization_type) and (
+            flags.qkv_kernel_enabled or flags.qkv_nki_kernel_enabled
+        ):
+            assert flags.modules_to_not_convert, "qkv kernels of a quantized model need modules_to_not_convert"
+        if flags.is_medusa and flags.async_mode:
+            raise IncompatibleConfigError("no medusa with async_mode")
         if flags.rmsnorm_quantize_kernel_enabled:
             assert flags.quantized_mlp_kernel_enabled, "rmsnorm_quantize_kernel needs quantized_mlp_kernel"
         for name, most in (
             ("context_encoding_buckets", flags.max_context_length),
             ("token_generation_buckets", flags.max_length),
         ):
-            if buckets := getattr(flags, name):
+            if (buckets := getattr(flags, name)) is not None:
                 buckets.sort()
                 assert buckets[-1] <= most, f"{name} go beyond {most}"
 
@@ -282,12 +291,16 @@ class NeuronConfig:
 
 
 class MoENeuronConfig(NeuronConfig):
+    router_config: Any
+
     def __init__(self, capacity_factor: float | None = None, glu_mlp: bool = True, **kwargs: Any) -> None:
         self.capacity_factor = capacity_factor
         self.glu_mlp = glu_mlp
         self.normalize_top_k_affinities = not kwargs.pop("disable_normalize_top_k_affinities", False)
         for name, default in MOE_DEFAULTS.items():
             setattr(self, name, kwargs.pop(name, copy.copy(default)))
+        if isinstance(self.router_config, dict) and isinstance(self.router_config.get("dtype"), str):
+            self.router_config["dtype"] = to_torch_dtype(self.router_config["dtype"])
         super().__init__(**kwargs)
 
 

@@ -58,21 +58,26 @@ class ModelWrapper(torch.nn.Module):
         )
 
     def forward(self, *args: Tensor | None) -> Tensor:
-        """Raises RuntimeError before a model is loaded, ValueError for what no bucket holds."""
+        """As many lines at a time as the graph was compiled for. Raises RuntimeError before a model is loaded,
+        ValueError for what no bucket holds."""
         if self.model is None:
             raise RuntimeError(f"forward of {self.tag} before its model is loaded")
+        assert args[0] is not None
+        size, lines = self.neuron_config.batch_size, args[0].shape[0]
+        parts = [
+            [each if each is None else each[start : start + size] for each in args] for start in range(0, lines, size)
+        ]
+        return torch.cat([self._forward(*part) for part in parts])
+
+    def _forward(self, *args: Tensor | None) -> Tensor:
         input_ids, attention_mask, position_ids, seq_ids, sampling_params, *_ = args
         assert input_ids is not None and attention_mask is not None and position_ids is not None
         largest = self.neuron_config.buckets[-1]
-        if attention_mask.shape[1] > largest and self.tag == CONTEXT_ENCODING_MODEL_TAG:
+        if attention_mask.shape[1] > largest:
             if not self.neuron_config.allow_input_truncation:
                 raise ValueError(f"{attention_mask.shape[1]} tokens, and the largest bucket holds {largest}")
-            input_ids, attention_mask = input_ids[:, :largest], attention_mask[:, :largest]
-            position_ids = position_ids[:, :largest]
-        if input_ids.shape[0] > self.neuron_config.batch_size:
-            raise ValueError(
-                f"{input_ids.shape[0]} lines, and the graph was compiled for {self.neuron_config.batch_size}"
-            )
+            attention_mask = attention_mask[:, :largest]
+            input_ids, position_ids = input_ids[:, :largest], position_ids[:, :largest]
         if self.tag == CONTEXT_ENCODING_MODEL_TAG:
             missing = max(largest, 2) - input_ids.shape[1]
             pad = self.config.pad_token_id
