@@ -12,6 +12,8 @@ from neuronmodel_worker.engines.nxdi.settings import OF_LOADING, Purpose, graph_
 from tests.unit.engine.neuron.conftest import COMMAND
 from tests.unit.standins.conftest import Importer
 
+CONTINUOUS = {"is_continuous_batching": True, "ctx_batch_size": 1}
+
 
 def test_the_commands_own_flags_are_taken() -> None:
     check_fields(COMMAND, "llama")
@@ -45,6 +47,8 @@ def test_every_field_of_the_library_is_known(neuron: Importer) -> None:
         ({"padding_side": "both"}, "padding_side='both' has to be one of right, left"),
         ({"cast_type": "none"}, "cast_type='none'"),
         ({"context_encoding_buckets": 512}, "context_encoding_buckets=512 has to be a list of integers"),
+        ({"context_encoding_buckets": []}, r"context_encoding_buckets=\[\] has to be .* of at least one"),
+        ({"buckets": []}, r"buckets=\[\] has to be .* of at least one"),
         ({"token_generation_buckets": [512, "1k"]}, "token_generation_buckets=.* has to be a list of integers"),
         ({"quantize_clamp_bound": "inf"}, "quantize_clamp_bound='inf' has to be a number"),
         ({"lora_config": "adapter"}, "lora_config='adapter' has to be an object"),
@@ -100,8 +104,19 @@ def test_an_absent_field_may_be_null() -> None:
         ({"strided_context_parallel_kernel_enabled": True}, "needs a cp_degree above 1"),
         ({"tp_degree": 8, "attention_dp_degree": 2, "batch_size": 2}, "needs is_continuous_batching"),
         (
-            {"tp_degree": 8, "attention_dp_degree": 2, "batch_size": 3, "is_continuous_batching": True},
+            {"tp_degree": 8, "attention_dp_degree": 2, "batch_size": 3, **CONTINUOUS},
             "has to divide the batch of 3",
+        ),
+        ({"batch_size": 4, "is_continuous_batching": True}, "this graph reads 4 at once"),
+        ({"batch_size": 4, **CONTINUOUS, "ctx_batch_size": 2}, "this graph reads 2 at once"),
+        ({"batch_size": 4, **CONTINUOUS, "max_batch_size": 8}, "max_batch_size=8 is not batch_size=4"),
+        ({"batch_size": 4, "tkg_batch_size": 2}, "tkg_batch_size=2 is not batch_size=4"),
+        ({"batch_size": 4, "ctx_batch_size": 1}, "all prompts would be written to the first places"),
+        ({"async_mode": True}, "async_mode=True needs on_device_sampling_config"),
+        ({"attn_block_cte_nki_kernel_enabled": True, "qkv_kernel_enabled": True}, "needs qkv_nki_kernel_enabled"),
+        (
+            {"quantized": True, "quantized_checkpoints_path": "/q", "qkv_kernel_enabled": True},
+            "quantized=True with qkv_kernel_enabled=True needs modules_to_not_convert",
         ),
         ({"context_encoding_buckets": [64, 256], "enable_bucketing": True}, "one of 256, more than max_context_length"),
         ({"token_generation_buckets": [64]}, r"token_generation_buckets=\[64\] needs enable_bucketing"),
@@ -117,6 +132,16 @@ def test_contradictions_are_refused_by_name(fields: dict[str, Any], what: str) -
 
 def test_what_vllm_feeds_is_taken_where_vllm_serves() -> None:
     check_together({"is_block_kv_layout": True, "is_prefix_caching": True}, Server.VLLM)
+    check_together({"batch_size": 4, "max_batch_size": 4, "tkg_batch_size": 4, **CONTINUOUS}, Server.VLLM)
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"), [("is_block_kv_layout", "is_prefix_caching"), ("is_prefix_caching", "is_block_kv_layout")]
+)
+def test_a_cache_in_blocks_is_one_for_prefixes(given: str, missing: str) -> None:
+    """Else vLLM would feed it as the contiguous one that it takes it for."""
+    with pytest.raises(FlagsRefused, match=f"{given}=True needs {missing}"):
+        check_together({given: True}, Server.VLLM)
 
 
 def test_partial_ranks_are_no_contradiction() -> None:

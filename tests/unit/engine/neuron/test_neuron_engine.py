@@ -120,11 +120,17 @@ def test_wrong_flags_are_refused_before_anything_is_imported(make_engine: MakeEn
 
 
 def test_a_flag_for_vllm_alone_is_taken_with_vllm(make_engine: MakeEngine, source: Path) -> None:
-    of_blocks = {"is_prefix_caching": True, "pa_block_size": SMALL["seq_len"], "pa_num_blocks": 3}
+    of_blocks = {
+        "is_prefix_caching": True,
+        "is_block_kv_layout": True,
+        "pa_block_size": SMALL["seq_len"],
+        "pa_num_blocks": 3,
+    }
     flags = {**SMALL, **of_blocks, "is_continuous_batching": True, "ctx_batch_size": 1}
-    inputs(make_engine, source, flags, server=Server.VLLM)
+    plan = make_native_plan(open_checkpoint(source), flags, None)
+    make_engine(source, flags, server=Server.VLLM).graph_inputs(plan, flags)
     with pytest.raises(FlagsRefused, match="VLLM"):
-        inputs(make_engine, source, flags)
+        make_engine(source, flags).graph_inputs(plan, flags)
 
 
 # Starts.

@@ -25,8 +25,16 @@ NEEDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "attn_block_tkg_nki_kernel_enabled": (("qkv_kernel_enabled", "qkv_nki_kernel_enabled"),),
     "attn_block_tkg_nki_kernel_cache_update": (("attn_block_tkg_nki_kernel_enabled",),),
     "attn_block_tkg_nki_kernel_cascaded_attention": (("attn_block_tkg_nki_kernel_enabled",),),
+    "attn_block_cte_nki_kernel_enabled": (
+        ("qkv_kernel_enabled",),
+        ("qkv_nki_kernel_enabled",),
+        ("attn_kernel_enabled",),
+        ("out_proj_kernel_enabled",),
+    ),
     "rmsnorm_quantize_kernel_enabled": (("quantized_mlp_kernel_enabled",),),
     "tensor_capture_config": (("on_device_sampling_config",),),
+    # The next step takes its token from the device, before anybody has seen it.
+    "async_mode": (("on_device_sampling_config",),),
     "context_encoding_buckets": (("enable_bucketing",),),
     "token_generation_buckets": (("enable_bucketing",),),
 }
@@ -62,6 +70,9 @@ OF_DRAFTS = (
     "token_tree_config",
     "draft_model_modules_to_not_convert",
 )
+# Those of which some are said to be left as they are, where attention is computed by kernels.
+QUANTIZED = ("quantized", "quantized_mlp_kernel_enabled", "activation_quantization_type")
+QKV_KERNELS = ("qkv_kernel_enabled", "qkv_nki_kernel_enabled")
 # What vLLM feeds and the library's own generation does not.
 OF_VLLM = ("is_block_kv_layout", "is_prefix_caching", "chunked_prefill_config", "is_medusa")
 
@@ -111,6 +122,7 @@ def _contradictions(fields: Mapping[str, Any], server: Server) -> Iterator[str]:
     yield from _of_sizes(fields)
     yield from _of_ranks(fields)
     yield from _of_buckets(fields)
+    yield from _of_batches(fields)
     for name, needs in NEEDS.items():
         for partners in needs if _is_on(fields, name) else ():
             if not any(_is_on(fields, each) for each in partners):
@@ -131,6 +143,7 @@ def _contradictions(fields: Mapping[str, Any], server: Server) -> Iterator[str]:
                 f"{_shown(fields, name)} is for a server that places sequences in the cache by itself. Set "
                 "spec.serving.server: VLLM, or remove it."
             )
+    yield from _of_blocks(fields)
     if fields.get("padding_side") == "left":
         yield (
             "padding_side='left' gives wrong answers: NxD Inference's own generation then forgets how long a sequence "
@@ -184,6 +197,37 @@ def _of_buckets(fields: Mapping[str, Any]) -> Iterator[str]:
             yield f"{_shown(fields, name)} has one of {max(buckets)}, more than {of}={limit}. Remove it."
 
 
+def _of_batches(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Prompts are written to the cache one at a time, each to its own line, or all to the first lines."""
+    batch, continuous = fields.get("batch_size") or 1, _is_on(fields, "is_continuous_batching")
+    for name in ("tkg_batch_size", *(("max_batch_size",) if continuous else ())):
+        if (fields.get(name) or batch) != batch:
+            yield (
+                f"{_shown(fields, name)} is not batch_size={batch}: what the library generates would be padded to "
+                "another size than the graph's. Remove it, or set batch_size to the same."
+            )
+    at_once = fields.get("ctx_batch_size") or batch
+    if continuous and at_once != 1:
+        yield (
+            f"is_continuous_batching=True reads prompts one at a time, and this graph reads {at_once} at once: the "
+            "library does not compile it. Set ctx_batch_size=1, or remove is_continuous_batching."
+        )
+    if not continuous and at_once != batch:
+        yield (
+            f"ctx_batch_size={at_once} with batch_size={batch} needs is_continuous_batching as well: all prompts would "
+            "be written to the first places of the cache, and answers would be wrong. Set it, or remove ctx_batch_size."
+        )
+
+
+def _of_blocks(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Either alone is compiled, and then not fed as it was compiled."""
+    blocks = _is_on(fields, "is_block_kv_layout")
+    if _is_on(fields, "is_prefix_caching") and not blocks:
+        yield "is_prefix_caching=True needs is_block_kv_layout as well. Set it, or remove is_prefix_caching."
+    if blocks and not (_is_on(fields, "is_prefix_caching") or _is_on(fields, "chunked_prefill_config")):
+        yield "is_block_kv_layout=True needs is_prefix_caching as well. Set it, or remove is_block_kv_layout."
+
+
 def _of_parallelism(fields: Mapping[str, Any]) -> Iterator[str]:
     degree = fields.get("tp_degree") or 1
     for name in ("cp_degree", "attention_dp_degree"):
@@ -202,6 +246,13 @@ def _of_parallelism(fields: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_types(fields: Mapping[str, Any]) -> Iterator[str]:
+    quantized = [name for name in QUANTIZED if _is_on(fields, name)]
+    kernels = [name for name in QKV_KERNELS if _is_on(fields, name)]
+    if quantized and kernels and not _is_on(fields, "modules_to_not_convert"):
+        yield (
+            f"{_shown(fields, quantized[0])} with {_shown(fields, kernels[0])} needs modules_to_not_convert as well. "
+            f"Set it, or remove {kernels[0]}."
+        )
     attention, model = fields.get("attention_dtype"), fields.get("torch_dtype") or "bfloat16"
     if attention is not None and attention != model and fields.get("cast_type") != "as-declared":
         yield (

@@ -45,10 +45,10 @@ NUMBER = Kind("a number", _is_number)
 SWITCH = Kind("true or false", lambda value: isinstance(value, bool))
 TEXT = Kind("a string", _is_text)
 DTYPE = Kind(f"one of {', '.join(DTYPES)}", lambda value: value in DTYPES)
-INTEGERS = Kind("a list of integers", _list_of(_is_integer))
+SIZES = Kind("a list of integers, of at least one", lambda value: bool(value) and _list_of(_is_integer)(value))
 BUCKETS = Kind(
-    "a list of integers, or of pairs of them",
-    _list_of(lambda value: _is_integer(value) or (_list_of(_is_integer)(value))),
+    "a list of integers or of pairs of them, of at least one",
+    lambda given: bool(given) and _list_of(lambda value: _is_integer(value) or _list_of(_is_integer)(value))(given),
 )
 TEXTS = Kind("a list of strings", _list_of(_is_text))
 LIST = Kind("a list", lambda value: isinstance(value, list))
@@ -113,7 +113,7 @@ FIELDS: Mapping[str, Kind] = {
         activation_quantization_type target ep_dispatch_cc_option
         """,
     ),
-    **_fields(INTEGERS, "context_encoding_buckets prefix_buckets token_generation_buckets token_generation_batches"),
+    **_fields(SIZES, "context_encoding_buckets prefix_buckets token_generation_buckets token_generation_batches"),
     **_fields(TEXTS, "modules_to_not_convert draft_model_modules_to_not_convert weights_to_skip_layout_optimization"),
     **_fields(
         OBJECT,

@@ -41,12 +41,11 @@ def _data_type(flags: Mapping[str, Any]) -> list[str]:
 
 
 def _cache(flags: Mapping[str, Any]) -> list[str]:
-    """A contiguous cache is one block a sequence, as long as the model: the plugin sets that size itself, beyond what
-    `--block-size` takes. It adds an empty block to the override in both cases."""
+    """Blocks are for prefixes alone. A contiguous cache is one block a sequence, as long as the model: the plugin sets
+    that size itself, beyond what `--block-size` takes. It adds an empty block to the override in both cases."""
     if uses_blocks(flags):
-        caching = "--enable-prefix-caching" if flags.get("is_prefix_caching") else "--no-enable-prefix-caching"
         blocks = ["--block-size", str(flags["pa_block_size"])]
-        return [caching, *blocks, "--num-gpu-blocks-override", str(flags["pa_num_blocks"] - 1)]
+        return ["--enable-prefix-caching", *blocks, "--num-gpu-blocks-override", str(flags["pa_num_blocks"] - 1)]
     return ["--no-enable-prefix-caching", "--num-gpu-blocks-override", str(batch_size(flags))]
 
 
