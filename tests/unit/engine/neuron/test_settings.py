@@ -1,5 +1,8 @@
 """The 405B command's flags land where `inference_demo` puts them, with its types."""
 
+import copy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +56,6 @@ def test_pad_token_and_sampling_go_to_the_generation_config(make_engine: MakeEng
 
 
 def test_a_quantized_cache_is_configured_as_the_command_does(neuron: Importer, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
     from enum import Enum
     from types import ModuleType, SimpleNamespace
 
@@ -82,3 +84,51 @@ def test_a_type_that_the_library_does_not_know_is_refused_by_name(neuron: Import
 def test_what_the_library_asserts_is_a_refusal_of_flags(neuron: Importer, source: Path) -> None:
     with pytest.raises(FlagsRefused, match=r"does not accept these flags for this checkpoint \(AssertionError\)"):
         make_application("llama", str(source), {"quantized": True})
+
+
+def test_a_folder_that_is_not_there_and_buckets_of_none_are_refusals_too(
+    neuron: Importer, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config: Any = neuron("neuronx_distributed_inference.models.config")
+
+    class Looks(config.NeuronConfig):  # type: ignore[misc]
+        def __init__(self, **fields: Any) -> None:
+            raise FileNotFoundError("ref_dir is not there")
+
+    with pytest.raises(FlagsRefused, match="IndexError"):
+        make_application("llama", str(source), {"context_encoding_buckets": []})
+    application: Any = neuron("neuronx_distributed_inference.utils.constants").MODEL_TYPES["llama"]["causal-lm"]
+    monkeypatch.setattr(application, "get_neuron_config_cls", lambda: Looks)
+    with pytest.raises(FlagsRefused, match="ref_dir is not there"):
+        make_application("llama", str(source), {})
+
+
+def test_a_field_that_the_installed_release_pays_no_heed_to_is_refused(neuron: Importer, source: Path) -> None:
+    """It only warns, as it does of what it saved itself."""
+    with pytest.raises(FlagsRefused, match="installed NxD Inference has no field field_of_tomorrow"):
+        make_application("llama", str(source), {"field_of_tomorrow": True, "tp_degree": 1})
+    make_application("llama", str(source), {"tp_degree": 1})
+
+
+def test_the_librarys_warning_of_other_fields_is_still_written(neuron: Importer, source: Path) -> None:
+    program = (
+        "from neuronmodel_worker.engines.nxdi.application import _every_field_heeded\n"
+        "import logging\n"
+        "with _every_field_heeded({}): logging.warning(\"Unexpected keyword arguments: {'tile_cc': 1}\")\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "tile_cc" in done.stderr
+
+
+def test_the_library_gets_copies_that_it_may_sort_and_convert(neuron: Importer, source: Path) -> None:
+    fields = {
+        "enable_bucketing": True,
+        "context_encoding_buckets": [64, 32],
+        "router_config": {"dtype": "float32"},
+        "tp_degree": 1,
+    }
+    before = copy.deepcopy(fields)
+    application = make_application("mixtral", str(source), fields)
+    assert application.neuron_config.context_encoding_buckets == [32, 64]
+    assert application.neuron_config.router_config["dtype"] is torch.float32
+    assert fields == before

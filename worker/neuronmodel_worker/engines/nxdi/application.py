@@ -1,5 +1,8 @@
 """NxD Inference's application of a checkpoint. Everything here imports the Neuron SDK when it is called."""
 
+import copy
+import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -43,7 +46,8 @@ def make_application(model_type: str, source: str, fields: Mapping[str, Any]) ->
 
     application = application_class(model_type)
     with _library_refuses():
-        neuron_config = application.get_neuron_config_cls()(**arguments(fields))
+        with _every_field_heeded(fields):
+            neuron_config = application.get_neuron_config_cls()(**arguments(fields))
         config = application.get_config_cls()(neuron_config, load_config=load_pretrained_config(source))
         made: Application = application(source, config)
     return made
@@ -65,11 +69,11 @@ def application_class(model_type: str) -> Any:
 
 def arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
     """`fields` with the objects that `inference_demo` gives to NeuronConfig: PyTorch's types, OnDeviceSamplingConfig,
-    and with a quantized cache KVQuantizationConfig."""
+    and with a quantized cache KVQuantizationConfig. All are its own: NeuronConfig sorts and converts in place."""
     import torch
     from neuronx_distributed_inference.models.config import OnDeviceSamplingConfig
 
-    given = dict(fields)
+    given = copy.deepcopy(dict(fields))
     for name in ("torch_dtype", "rpl_reduce_dtype", "attention_dtype"):
         if isinstance(given.get(name), str):
             given[name] = getattr(torch, given[name])
@@ -94,12 +98,43 @@ def _cache_quantization(given: Mapping[str, Any]) -> Any:
 KV_METHODS: Sequence[str] = ("k_quant_method", "v_quant_method")
 
 
+class _Unheeded(logging.Handler):
+    """Names of arguments in NeuronConfig's warning that it got unexpected ones."""
+
+    names: frozenset[str] = frozenset()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        told = record.getMessage()
+        if "nexpected keyword argument" in told:
+            self.names |= frozenset(re.findall(r"'(\w+)':", told))
+        if logging.root.handlers == [self] and logging.lastResort:
+            logging.lastResort.handle(record)  # as it would have been without this one
+
+
 @contextmanager
-def _library_refuses() -> Iterator[None]:
-    """The library's own checks of its flags, which are assertions mostly."""
+def _every_field_heeded(fields: Mapping[str, Any]) -> Iterator[None]:
+    """Raises FlagsRefused: another release than the one whose fields are known here only warns, and goes on."""
+    heard, logger = _Unheeded(), logging.getLogger()
+    logger.addHandler(heard)
     try:
         yield
-    except (AssertionError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+    finally:
+        logger.removeHandler(heard)
+    if unheeded := sorted(heard.names & fields.keys()):
+        raise FlagsRefused(
+            f"The installed NxD Inference has no field {unheeded[0]} and would go on without it. Remove it from "
+            "spec.compile, or use an image with a release that has it."
+        )
+
+
+@contextmanager
+def _library_refuses() -> Iterator[None]:
+    """The library's own checks of its flags, which are assertions mostly; folders that flags name are looked for."""
+    try:
+        yield
+    except (
+        AssertionError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError, FileNotFoundError
+    ) as error:  # fmt: skip
         what = str(error).strip() or "it gives no reason"
         raise FlagsRefused(
             f"NxD Inference does not accept these flags for this checkpoint ({type(error).__name__}): {what[:500]}. "
