@@ -146,6 +146,43 @@ def test_which_token_ends_an_answer_is_the_callers_to_judge(
     assert len(called("generate")) == 1
 
 
+@pytest.mark.parametrize(
+    "defaults",
+    [
+        {"num_beams": 4},
+        {"cache_implementation": "quantized"},
+        {"stop_strings": ["a"]},
+        {"token_healing": True},
+        {"prompt_lookup_num_tokens": 3},
+        {"dola_layers": "high"},
+        {"guidance_scale": 1.5},
+        {"eos_token_id": [1, 2], "exponential_decay_length_penalty": [2, 1.5]},
+    ],
+    ids=lambda defaults: list(defaults)[-1],
+)
+def test_a_checkpoint_does_not_choose_another_way_to_generate(
+    make_engine: MakeEngine, source: Path, reference: LlamaForCausalLM, tmp_path: Path, defaults: dict[str, Any]
+) -> None:
+    """Of beams, caches and tokenizers the adapter has none: each request would fail."""
+    shutil.copytree(source, tmp_path / "other")
+    (tmp_path / "other" / "generation_config.json").write_text(json.dumps(defaults))
+    model = Load(make_engine, tmp_path / "other", tmp_path)()
+    assert first(model.generate(PROMPT, GREEDY), 4) == expected(reference, PROMPT, 4)
+
+
+def test_what_a_checkpoint_says_of_logits_is_done(make_engine: MakeEngine, source: Path, tmp_path: Path) -> None:
+    shutil.copytree(source, tmp_path / "other")
+    (tmp_path / "other" / "generation_config.json").write_text(json.dumps({"suppress_tokens": list(range(100))}))
+    model = Load(make_engine, tmp_path / "other", tmp_path)()
+    assert min(first(model.generate(PROMPT, GREEDY), 4)) >= 100
+
+
+def test_prompts_that_are_read_one_at_a_time_keep_their_own_places(load: Load, reference: LlamaForCausalLM) -> None:
+    model = load(**ON_DEVICE, seq_len=28, max_context_length=16, is_continuous_batching=True, ctx_batch_size=1)
+    prompts = [PROMPT, list(range(20, 36)), [9, 8, 7]]
+    assert together(model, prompts) == [expected(reference, prompt, 28 - len(prompt)) for prompt in prompts]
+
+
 def test_the_limits_are_the_graphs(load: Load) -> None:
     limits = load(**ON_DEVICE).limits
     assert (limits.context_length, limits.sequence_length, limits.batch_size) == (32, 64, 2)

@@ -24,6 +24,13 @@ log = logging.getLogger(__name__)
 GATHERING_SECONDS = 0.005
 """What arrives within them is one batch, where there is room for more than one answer."""
 
+OF_LOGITS = (
+    "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens",
+    "sequence_bias", "remove_invalid_values",
+)  # fmt: skip
+"""What of a checkpoint's generation_config.json is taken. The rest chooses beams, caches, tokenizers and other ways to
+generate, which the adapter has not: one of them would fail each request."""
+
 SHORTEST_PADDED = 2
 """Tokens: the adapter gives padding the position 1, and takes a line's greatest for that of its last token."""
 
@@ -239,8 +246,6 @@ class Batch:
 
     def generation_config(self, length: int) -> Any:
         """Of prompts of `length`. Which token ends an answer is the caller's to judge."""
-        from transformers import GenerationConfig
-
         device = self.settings.on_device
         sampling = device.values(self.rows[0].sampling) if device else dict(GREEDY)
         config = read_generation_config(self.settings.source)
@@ -251,7 +256,6 @@ class Batch:
         unknown = config.update(**{**self.settings.generation, **of_sampling, **of_padding, **of_answers})
         for name, value in unknown.items():
             setattr(config, name, value)
-        assert isinstance(config, GenerationConfig)
         return config
 
     def host_sampling(self) -> dict[str, Any]:
@@ -282,10 +286,11 @@ class Batch:
 
 
 def read_generation_config(source: Path) -> Any:
-    """The checkpoint's own, where it has one."""
+    """With OF_LOGITS as in the checkpoint's own, where it has one."""
     from transformers import GenerationConfig
 
     try:
-        return GenerationConfig.from_pretrained(source)
+        found = GenerationConfig.from_pretrained(source)
     except (OSError, ValueError):
         return GenerationConfig()
+    return GenerationConfig(**{name: value for name in OF_LOGITS if (value := getattr(found, name, None)) is not None})
