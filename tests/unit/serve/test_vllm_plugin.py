@@ -103,6 +103,10 @@ class Application:
     def compile(self, path: str) -> None:
         raise AssertionError("compiled")
 
+    @classmethod
+    def save_quantized_state_dict(cls, path: str, config: object) -> None:
+        raise AssertionError("quantized")
+
 
 @pytest.fixture
 def handover(tmp_path: Path) -> Handover:
@@ -119,6 +123,7 @@ def application(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> type[App
         load_weights = Application.load_weights
         warmup = Application.warmup
         compile = Application.compile
+        save_quantized_state_dict = Application.save_quantized_state_dict
 
     monkeypatch.setattr(handover, "_weights", lambda: None)
     handover.install(Hooked)
@@ -178,3 +183,13 @@ def test_nothing_is_compiled_in_a_serving_pod(application: type[Application], tm
     with pytest.raises(RuntimeError, match="would have compiled it anew"):
         application().compile("/view/")
     assert [(each["event"], each["reason"]) for each in told(tmp_path)] == [("failure", "ServerEnded")]
+
+
+def test_nothing_is_quantized_in_a_serving_pod(application: type[Application]) -> None:
+    """As the loader would do with a quantized model before it compiles."""
+
+    class OfAFamily(application):  # type: ignore[valid-type, misc]
+        pass
+
+    with pytest.raises(RuntimeError, match="would have compiled it anew"):
+        OfAFamily.save_quantized_state_dict("/models/m", object())

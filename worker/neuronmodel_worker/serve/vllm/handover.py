@@ -1,7 +1,8 @@
 """In vLLM's process: NxD Inference gets its weights from our readers, and the worker hears how far it is.
 
 vLLM's loader takes FileNotFoundError and ValueError for missing artifacts and compiles anew, for hours and over the
-compiled set. So nothing leaves these methods but RuntimeError, and `compile` itself is refused.
+compiled set; a quantized model it would quantize anew before that. So nothing leaves these methods but RuntimeError,
+and `compile` and `save_quantized_state_dict` are refused.
 """
 
 import functools
@@ -47,11 +48,12 @@ class Handover:
     def install(self, application: type[Any]) -> None:
         """On NxD Inference's class of all applications."""
         of_library: Method = application.load_weights
-        wrapped: dict[str, Method] = {
+        wrapped: dict[str, Method | staticmethod[..., Any]] = {
             "load": self._around_load(application.load),
             "load_weights": self._around_load_weights(of_library),
             "warmup": self._beginning(WARMED_UP, application.warmup),
             "compile": self._refused(application.compile),
+            "save_quantized_state_dict": staticmethod(self._refused(application.save_quantized_state_dict)),
         }
         for name, method in wrapped.items():
             setattr(application, name, method)

@@ -227,6 +227,12 @@ class NeuronApplicationBase(torch.nn.Module):
         return state
 
     @classmethod
+    def save_quantized_state_dict(cls, model_path: str, config: InferenceConfig) -> None:
+        """For hours, with a model of some size."""
+        flags: Any = config.neuron_config
+        record("save_quantized_state_dict", path=flags.quantized_checkpoints_path)
+
+    @classmethod
     def get_state_dict(cls, model_name_or_path: str, config: InferenceConfig) -> dict[str, torch.Tensor]:
         """Tensors by their names in the checkpoint, `model.safetensors` before an index."""
         folder = Path(model_name_or_path)

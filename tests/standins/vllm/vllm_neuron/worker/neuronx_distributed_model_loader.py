@@ -38,6 +38,8 @@ class NeuronCausalLM:
             logger.warning("No artifacts that could be loaded are in %s: compiling anew", compiled_model_path)
             record("recompile", error=str(error))
             self.model = neuronx_model_cls(model_name_or_path, config)
+            if config.neuron_config.quantized:
+                neuronx_model_cls.save_quantized_state_dict(model_name_or_path, config)
             self.model.compile(compiled_model_path)
             self.model.load(compiled_model_path)
             return False, compiled_model_path
