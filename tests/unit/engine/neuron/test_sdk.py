@@ -90,3 +90,18 @@ def test_a_version_of_naught_without_files_is_a_placeholder_too(
 def test_a_whole_sdk_is_taken(install: Install) -> None:
     install("neuronx-cc", "2.26.0", "neuronxcc")
     assert sdk.versions() == {"neuronx-cc": "2.26.0", **dict.fromkeys(list(sdk.PACKAGES)[1:], "1.2.3")}
+
+
+@pytest.mark.usefixtures("_all_but_one")
+@pytest.mark.parametrize(
+    ("file", "text", "version"),
+    [("_version.py", '# of the source\n__version__ = "2.25.1+abc"\n', "2.25.1+abc"), ("other.py", "", "unversioned")],
+)
+def test_a_module_without_metadata_is_of_the_version_that_it_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, version: str
+) -> None:
+    """A source tree on the path; it need not have an __init__.py."""
+    monkeypatch.delitem(sys.modules, "neuronxcc", raising=False)
+    (tmp_path / "neuronxcc").mkdir()
+    (tmp_path / "neuronxcc" / file).write_text(text)
+    assert sdk.versions()["neuronx-cc"] == version

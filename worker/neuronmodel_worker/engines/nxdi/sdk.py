@@ -1,40 +1,59 @@
 """Which packages of the Neuron SDK are installed, from their metadata: nothing is imported for it."""
 
-from collections.abc import Mapping
+import re
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
+from pathlib import Path
 
 from neuronmodel_worker.engines import NoEngine
 from neuronmodel_worker.engines.nxdi.failures import SdkPlaceholder
 
 # Distribution and module: what the compiled model depends on, and what it is loaded with.
-PACKAGES: Mapping[str, str] = {
+PACKAGES: dict[str, str] = {
     "neuronx-cc": "neuronxcc",
     "torch-neuronx": "torch_neuronx",
     "neuronx-distributed": "neuronx_distributed",
     "neuronx-distributed-inference": "neuronx_distributed_inference",
 }
 # Part of the version where it is there: it comes with torch-neuronx.
-OTHERS = ("libneuronxla",)
+OTHERS: dict[str, str] = {"libneuronxla": "libneuronxla"}
+
+VERSION_FILES = ("_version.py", "version.py", "__init__.py")
+VERSION = re.compile(r"""^__version__ *= *["']([^"']+)["']""", re.MULTILINE)
+UNVERSIONED = "unversioned"
+"""A module without metadata that does not say which one it is, as in a source tree that is on the path."""
 
 IMAGE = "Set spec.worker.image to one that holds the Neuron SDK, or engine: CPU."
 
 
 def versions() -> dict[str, str]:
     """Of every package of the SDK, by its name. Raises NoEngine and SdkPlaceholder."""
-    found = {name: each for name in (*PACKAGES, *OTHERS) if (each := _installed(name))}
+    found = {name: each for name, module in (PACKAGES | OTHERS).items() if (each := _version(name, module))}
     missing = [name for name in PACKAGES if name not in found]
     if len(missing) == len(PACKAGES):
         raise NoEngine(f"This image has no Neuron engine. {IMAGE}")
     for name, module in PACKAGES.items():
-        if name in found and _is_placeholder(found[name], module):
+        if (installed := _installed(name)) and _is_placeholder(installed, module):
             raise SdkPlaceholder(
-                f"The package {name} {found[name].version} is an empty placeholder: the public Python index has it "
+                f"The package {name} {installed.version} is an empty placeholder: the public Python index has it "
                 f"under that name, and AWS's own index and images have the real one. {IMAGE}"
             )
     if missing:
         raise NoEngine(f"This image has only a part of the Neuron SDK: {', '.join(missing)} are missing. {IMAGE}")
-    return {name: each.version for name, each in found.items()}
+    return found
+
+
+def _version(name: str, module: str) -> str | None:
+    """None where it is not there; without metadata what the module's own files say."""
+    if installed := _installed(name):
+        return installed.version
+    if (found := find_spec(module)) is None:
+        return None
+    for folder in found.submodule_search_locations or ():
+        for file in (Path(folder) / each for each in VERSION_FILES):
+            if file.is_file() and (said := VERSION.search(file.read_text(errors="replace"))):
+                return said[1]
+    return UNVERSIONED
 
 
 def _installed(name: str) -> Distribution | None:
