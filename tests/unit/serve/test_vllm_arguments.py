@@ -92,6 +92,9 @@ def test_blocks_leave_one_empty() -> None:
         ({"speculation_length": 4}, "speculation_length cannot be served by vLLM"),
         ({"is_medusa": True}, "is_medusa"),
         ({"chunked_prefill_config": {"max_num_seqs": 4}}, "chunked_prefill_config"),
+        ({"output_logits": True, "on_device_sampling_config": {"top_k": 1}}, "Remove output_logits"),
+        ({"seq_len": 64, "context_encoding_buckets": [16, 32]}, "prompts of 64 .* hold 32 and 64"),
+        ({"seq_len": 64, "token_generation_buckets": [32]}, "sequences of 64 .* hold 32 and 32"),
         ({"is_prefix_caching": True}, "needs pa_block_size and pa_num_blocks"),
         ({"is_block_kv_layout": True, "seq_len": 100, "pa_block_size": 32, "pa_num_blocks": 4}, "vLLM needs 5"),
     ],
@@ -99,6 +102,12 @@ def test_blocks_leave_one_empty() -> None:
 def test_graphs_that_vllm_cannot_use_are_refused_by_name(flags: dict[str, Any], what: str) -> None:
     with pytest.raises(FlagsRefused, match=what):
         check_graph(flags)
+
+
+def test_buckets_up_to_the_whole_lengths_are_taken() -> None:
+    check_graph({"seq_len": 64, "max_context_length": 32, "context_encoding_buckets": [16, 32]})
+    check_graph({"seq_len": 64, "token_generation_buckets": [64, 32]})
+    check_graph({"output_logits": True})
 
 
 def test_prepare_refuses_them_too_and_the_worker_s_own_server_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:

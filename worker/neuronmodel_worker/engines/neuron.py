@@ -20,7 +20,7 @@ from neuronmodel_worker.engines.nxdi import sdk
 from neuronmodel_worker.engines.nxdi.application import Application, make_application
 from neuronmodel_worker.engines.nxdi.compiled import CompiledFiles, complete, describe, read_compiled
 from neuronmodel_worker.engines.nxdi.compiling import Task, Workplace
-from neuronmodel_worker.engines.nxdi.contradictions import local_ranks, logical_cores
+from neuronmodel_worker.engines.nxdi.contradictions import local_ranks, logical_cores, longest
 from neuronmodel_worker.engines.nxdi.devices import Hardware, count_devices, find_devices, logical_core_size
 from neuronmodel_worker.engines.nxdi.failures import CompilerFailed, classified
 from neuronmodel_worker.engines.nxdi.generating import LoadedNeuronModel, Settings
@@ -38,7 +38,6 @@ from neuronmodel_worker.engines.nxdi.settings import (
 )
 from neuronmodel_worker.engines.nxdi.view import library_path, make_view
 from neuronmodel_worker.failures import ArtifactDamaged, ConfigInvalid, WorkerFailure
-from neuronmodel_worker.layouts.flags import DEFAULT_SEQUENCE_LENGTH
 from neuronmodel_worker.plan import ModelPlan, Plan
 from neuronmodel_worker.store import compiled_key
 
@@ -173,10 +172,8 @@ class NeuronEngine:
     @property
     def _settings(self) -> Settings:
         fields = self._fields
-        sequence = int(fields.get("max_length") or fields.get("seq_len") or DEFAULT_SEQUENCE_LENGTH)
-        context = min(int(fields.get("max_context_length") or sequence), sequence)
         return Settings(
-            limits=Limits(context, sequence, int(fields.get("batch_size") or 1)),
+            limits=Limits(*longest(fields), int(fields.get("batch_size") or 1)),
             source=self._source,
             generation=dict(self._config.generation_config),
             on_device=on_device(fields),

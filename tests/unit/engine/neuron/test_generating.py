@@ -188,6 +188,15 @@ def test_the_limits_are_the_graphs(load: Load) -> None:
     assert (limits.context_length, limits.sequence_length, limits.batch_size) == (32, 64, 2)
 
 
+def test_the_limits_are_those_of_the_largest_buckets(load: Load, reference: LlamaForCausalLM) -> None:
+    """The library raises a ValueError for what no bucket holds."""
+    buckets = {"context_encoding_buckets": [16, 8], "token_generation_buckets": [24, 16]}
+    model = load(**ON_DEVICE, seq_len=32, max_context_length=20, enable_bucketing=True, **buckets)
+    assert (model.limits.context_length, model.limits.sequence_length) == (16, 24)
+    prompt = list(range(20, 36))
+    assert list(model.generate(prompt, GREEDY)) == expected(reference, prompt, 8)
+
+
 def test_a_graph_that_samples_in_one_way_refuses_others_in_a_sentence(load: Load) -> None:
     model = load(**ON_DEVICE)
     model.check_sampling(GREEDY)

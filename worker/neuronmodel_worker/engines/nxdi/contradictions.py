@@ -4,6 +4,7 @@ Where the library refuses a combination itself, it does so with an AssertionErro
 does something else than what was asked for, it is refused here alone.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -116,6 +117,19 @@ def local_ranks(fields: Mapping[str, Any]) -> range:
     """The ranks of this pod, by their numbers among all."""
     start = int(fields.get("start_rank_id") or 0)
     return range(start, start + int(fields.get("local_ranks_size") or world_size(fields)))
+
+
+def longest(fields: Mapping[str, Any]) -> tuple[int, int]:
+    """A prompt and a whole sequence, in tokens: the library computes neither beyond the largest of its buckets."""
+    length = fields.get("seq_len") or DEFAULT_SEQUENCE_LENGTH
+    sequence = min(fields.get("max_length") or length, *_largest(fields, "token_generation_buckets"))
+    prompt = min(fields.get("max_context_length") or length, sequence, *_largest(fields, "context_encoding_buckets"))
+    return int(prompt), int(sequence)
+
+
+def _largest(fields: Mapping[str, Any], buckets: str) -> list[float]:
+    """None is no limit."""
+    return [max(fields.get(buckets) or [math.inf])]
 
 
 def _contradictions(fields: Mapping[str, Any], server: Server) -> Iterator[str]:

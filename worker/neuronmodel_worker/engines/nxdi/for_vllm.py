@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from neuronmodel_worker.engines.nxdi.contradictions import longest
 from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
 from neuronmodel_worker.layouts.flags import DEFAULT_SEQUENCE_LENGTH
 
@@ -37,6 +38,18 @@ def check_graph(flags: Mapping[str, Any]) -> None:
         )
     if (side := flags.get("padding_side", PADDING_SIDE)) != PADDING_SIDE:
         raise FlagsRefused(f"vLLM pads prompts on the right, and padding_side is {side!r}. Remove it.")
+    if flags.get("output_logits") and flags.get("on_device_sampling_config") is not None:
+        raise FlagsRefused(
+            "vLLM finds no tokens beside the logits of a graph that samples and gives both. Remove output_logits, or "
+            "onDeviceSampling."
+        )
+    asked = (flags.get("max_context_length") or sequence_length(flags), sequence_length(flags))
+    if longest(flags) != asked:
+        raise FlagsRefused(
+            f"vLLM would accept prompts of {asked[0]} and sequences of {asked[1]} tokens, and the largest buckets of "
+            f"this graph hold {longest(flags)[0]} and {longest(flags)[1]}: its engine would end with the first longer "
+            "one. Add buckets of those sizes, or lower maxContextLength and sequenceLength."
+        )
     if uses_blocks(flags):
         _check_blocks(flags)
 
