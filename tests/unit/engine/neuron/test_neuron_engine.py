@@ -166,6 +166,18 @@ def test_a_start_reads_through_a_view_of_its_own(
 
 
 @pytest.mark.usefixtures("in_process", "devices")
+def test_the_library_takes_back_what_the_view_says_of_the_platforms_own_logical_cores(
+    make_engine: MakeEngine, source: Path, neuron: Importer
+) -> None:
+    """It saves them as an enumeration's member, which is an object in JSON, and reads a number."""
+    flags = {name: value for name, value in SMALL.items() if name != "logical_nc_config"}
+    engine = make_engine(source, flags)
+    view = engine.open(compiled_model(engine, source, flags)).view
+    application = neuron("neuronx_distributed_inference.utils.constants").MODEL_TYPES["llama"]["causal-lm"]
+    assert application(str(view)).neuron_config.logical_nc_config == 2
+
+
+@pytest.mark.usefixtures("in_process", "devices")
 def test_the_library_is_loaded_as_its_own_command_loads_it_but_for_the_warm_up(
     make_engine: MakeEngine, source: Path, called: Calls
 ) -> None:

@@ -20,6 +20,8 @@ DESCRIPTION_FILE = "neuronmodel.json"
 # Of neuron_config.json: the library prefers `_name_or_path` to the path it is given, where that exists.
 OF_CHECKPOINT = frozenset({"_name_or_path", "_commit_hash"})
 OF_STRATEGY = frozenset({"save_sharded_checkpoint", "skip_sharding", "quantized_checkpoints_path"})
+# A member of one, as NeuronConfig saves it and does not take it back: a logical_nc_config that nobody gave is such a one.
+OF_AN_ENUMERATION = frozenset({"_name_", "_value_"})
 
 
 class TensorDescription(BaseModel):
@@ -85,6 +87,8 @@ def complete(directory: Path, description: Description, source: Path) -> None:
 
 
 def _freed(value: Any, source: str) -> Any:
+    if isinstance(value, dict) and value.keys() >= OF_AN_ENUMERATION:
+        return _freed(value["_value_"], source)
     if isinstance(value, dict):
         kept = {name: each for name, each in value.items() if name not in OF_CHECKPOINT | OF_STRATEGY}
         return {name: _freed(each, source) for name, each in kept.items() if not _names(each, source)}

@@ -1,6 +1,13 @@
+from enum import IntEnum
+
 from torch_neuronx.utils import get_platform_target
 
 
-def get_platform_lnc() -> int:
+class LogicalNCConfig(IntEnum):
+    LNC_1 = 1
+    LNC_2 = 2
+
+
+def get_platform_lnc() -> LogicalNCConfig:
     """Physical cores of a logical one where nothing else is said."""
-    return 2 if get_platform_target() in ("trn2", "trn3") else 1
+    return LogicalNCConfig.LNC_2 if get_platform_target() in ("trn2", "trn3") else LogicalNCConfig.LNC_1
