@@ -20,7 +20,7 @@ DESCRIPTION_FILE = "neuronmodel.json"
 # Of neuron_config.json: the library prefers `_name_or_path` to the path it is given, where that exists.
 OF_CHECKPOINT = frozenset({"_name_or_path", "_commit_hash"})
 OF_STRATEGY = frozenset({"save_sharded_checkpoint", "skip_sharding", "quantized_checkpoints_path"})
-# A member of one, as NeuronConfig saves it and does not take it back: a logical_nc_config that nobody gave is such a one.
+# A member of one, as NeuronConfig saves it and does not take it back: so is a logical_nc_config that nobody gave.
 OF_AN_ENUMERATION = frozenset({"_name_", "_value_"})
 
 
