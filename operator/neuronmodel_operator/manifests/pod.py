@@ -105,7 +105,7 @@ def _pod_spec(pod: WorkerPod) -> Manifest:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(pod)],
-        "volumes": _merged(_volumes(pod), worker.volumes, "name"),
+        "volumes": _volumes(pod),
     }
     optional: Manifest = {
         "nodeSelector": _node_selector(pod),
@@ -143,7 +143,7 @@ def _container(pod: WorkerPod) -> Manifest:
         },
         "terminationMessagePath": names.TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": _merged(_mounts(pod), worker.volume_mounts, "mountPath"),
+        "volumeMounts": _mounts(pod),
     }
     if worker.image_pull_policy:
         container["imagePullPolicy"] = worker.image_pull_policy
@@ -277,11 +277,15 @@ def _volumes(pod: WorkerPod) -> list[Object]:
 
 
 def _shared_name(pod: WorkerPod, name: str) -> str:
-    """The volume that is mounted for this one: of those of one claim the one that may be written."""
-    claims = {each["name"]: (each.get("persistentVolumeClaim") or {}).get("claimName") for each in _all_volumes(pod)}
-    if not claims[name]:
+    """The volume that is mounted for this one: of those of one claim the one that may be written. But a source that the
+    user's own volumes name too stays as it is: only read."""
+    volumes = {each["name"]: each.get("persistentVolumeClaim") or {} for each in _all_volumes(pod)}
+    claim = volumes.get(name, {}).get("claimName")
+    if not claim:
         return name
-    return next(each for each in (ARTIFACTS_VOLUME, SCRATCH_VOLUME, name) if claims[each] == claims[name])
+    same = [each for each, named in volumes.items() if named.get("claimName") == claim]
+    own = next((each for each in (ARTIFACTS_VOLUME, SCRATCH_VOLUME, SOURCE_VOLUME) if each in same), None)
+    return own or next((each for each in same if not volumes[each].get("readOnly")), same[0])
 
 
 def _all_volumes(pod: WorkerPod) -> list[Object]:
@@ -300,7 +304,7 @@ def _all_volumes(pod: WorkerPod) -> list[Object]:
     if pod.shared_memory:
         memory = {"medium": "Memory", "sizeLimit": pod.shared_memory}
         volumes.append({"name": SHARED_MEMORY_VOLUME, "emptyDir": memory})
-    return volumes
+    return _merged(volumes, pod.spec.worker.volumes, "name")
 
 
 def _source(spec: NeuronModelSpec) -> Object:
@@ -333,7 +337,14 @@ def _claim_spec(template: ClaimTemplate) -> Object:
 
 
 def _mounts(pod: WorkerPod) -> list[Object]:
-    return [{**mount, "name": _shared_name(pod, mount["name"])} for mount in _all_mounts(pod)]
+    volumes = _all_volumes(pod)
+    only_read = {each["name"] for each in volumes if (each.get("persistentVolumeClaim") or {}).get("readOnly")}
+    found = []
+    for mount in _all_mounts(pod):
+        shared = _shared_name(pod, mount["name"])
+        keeps = {"readOnly": True} if shared != mount["name"] and mount["name"] in only_read else {}
+        found.append({**mount, "name": shared, **keeps})
+    return found
 
 
 def _all_mounts(pod: WorkerPod) -> list[Object]:
@@ -348,7 +359,7 @@ def _all_mounts(pod: WorkerPod) -> list[Object]:
         mounts.append({"name": API_KEY_VOLUME, "mountPath": names.API_KEY_MOUNT, "readOnly": True})
     if pod.shared_memory:
         mounts.append({"name": SHARED_MEMORY_VOLUME, "mountPath": names.SHARED_MEMORY_MOUNT})
-    return mounts
+    return _merged(mounts, pod.spec.worker.volume_mounts, "mountPath")
 
 
 # Merging.
