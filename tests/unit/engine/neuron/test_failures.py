@@ -52,6 +52,12 @@ INITIALIZATION = "RuntimeError: The PyTorch Neuron Runtime could not be initiali
         ("RuntimeError: nrt_tensor_allocate status=11", HostMemoryExhausted),
         ('RuntimeError: nrt_tensor_allocate status=4 message="Allocation Failure"', DeviceMemoryExhausted),
         ("TDRV:dmem_alloc_internal Failed to alloc DEVICE memory: 25769803776", DeviceMemoryExhausted),
+        (
+            "TDRV:log_dev_mem Failed to allocate 64.000MB (usage: tensors) on ND 0:NC 0, current utilization:\n"
+            "* tensors: 15.938GB\nRuntimeError: load failed",
+            DeviceMemoryExhausted,
+        ),
+        ("NEFF:neff_parse NEFF version mismatch supported: 1.0 received: 2.0", NeuronVersionMismatch),
         ("RuntimeError: nrt_execute status=1201 message=NRT_EXEC_HW_ERR_HBM_UE", DeviceFailed),
         ("status code: 101", DeviceFailed),
         ("NRT_TIMEOUT", DeviceFailed),

@@ -116,7 +116,7 @@ SYMPTOMS = (
     ),
     Symptom(
         NeuronVersionMismatch,
-        _pattern("NRT_UNSUPPORTED_NEFF_VERSION", (10,)),
+        _pattern("NRT_UNSUPPORTED_NEFF_VERSION", (10,), "NEFF version mismatch"),
         "The compiled model is of another version than the runtime or the driver of this node. Use an image of the "
         "release that the node's driver belongs to, or update the driver.",
     ),
@@ -139,7 +139,10 @@ SYMPTOMS = (
     Symptom(
         DeviceMemoryExhausted,
         _pattern(
-            "NRT_RESOURCE", (4,), "Failed to alloc(?:ate)?[^\n]{0,80}(?:HBM|device)", "out of (?:HBM|device) memory"
+            "NRT_RESOURCE",
+            (4,),
+            r"Failed to alloc(?:ate)?[^\n]{0,80}(?:HBM|device|\bND ?\d)",
+            "out of (?:HBM|device) memory",
         ),
         "The memory of a Neuron core is exhausted. Use a higher tensorParallelDegree, a shorter sequence or a smaller "
         "batch, or logical cores of two physical ones.",
