@@ -3,14 +3,18 @@
 import re
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import pytest
+import yaml
 
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_operator import flags as operator_flags
 from neuronmodel_worker.engines.nxdi.flags import check_fields
+from neuronmodel_worker.host.from_command.environment import MAX_VARIABLES
 from neuronmodel_worker.host.from_command.failures import NotUnderstood
-from neuronmodel_worker.host.from_command.flags import FLAGS, NOT_CARRIED, PARTS, SAMPLING_FLAGS, Flag, Kind
+from neuronmodel_worker.host.from_command.flags import BOUNDS, FLAGS, NOT_CARRIED, PARTS, SAMPLING_FLAGS, Flag, Kind
+from neuronmodel_worker.host.from_command.model import FP8_VARIABLES
 from tests.unit.host.commands import TOP
 from tests.unit.host.inference_demo import SMALLEST, Result, converted, with_flags
 
@@ -246,3 +250,52 @@ def test_the_guide_shows_every_flag_with_its_places() -> None:
 def row(flag: Flag) -> str:
     spec = f"`{flag.spec}`" if flag.spec else f"not carried: {flag.reason}"
     return f"| `{flag.name}` | {spec} | {flag.library if ' ' in flag.library else f'`{flag.library}`'} |"
+
+
+# What the API server takes
+
+
+@cache
+def definition() -> dict[str, Any]:
+    (version,) = yaml.safe_load((TOP / "crds" / "neuronmodels.yaml").read_text())["spec"]["versions"]
+    schema: dict[str, Any] = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return schema
+
+
+def field_of(flag: Flag) -> dict[str, Any]:
+    found = definition()
+    for name in flag.spec.split("."):
+        found = found["properties"].get(name, {})
+    return found
+
+
+def test_integers_with_a_field_of_their_own_are_bounded_as_it_is() -> None:
+    fields = {
+        name: field_of(flag) for name, flag in FLAGS.items() if flag.kind is Kind.INTEGER and " " not in flag.spec
+    }
+    bounds = {name: (each["minimum"], each["maximum"]) for name, each in fields.items() if "maximum" in each}
+    assert bounds == BOUNDS
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_beyond_its_bounds_an_integer_is_refused(name: str) -> None:
+    for value in (BOUNDS[name][0] - 1, BOUNDS[name][1] + 1):
+        with pytest.raises(NotUnderstood, match=rf"Line 2: {name} is {value}, and a NeuronModel takes"):
+            with_flags(f"{name} {value}")
+
+
+@pytest.mark.parametrize("given", ["--top-k 0", "--top-k 257", "--top-k 5 --global-topk 4"])
+def test_more_tokens_than_are_gathered_are_not_compiled_in(given: str) -> None:
+    with pytest.raises(NotUnderstood, match="has to be -1, or from 1"):
+        with_flags(f"--on-device-sampling {given}")
+
+
+def test_no_more_variables_are_exported_than_a_worker_takes() -> None:
+    def exports(count: int) -> str:
+        return "\n".join(f"export V{number}=1" for number in range(count))
+
+    assert len(with_flags(before=exports(MAX_VARIABLES)).env) == MAX_VARIABLES
+    assert definition()["properties"]["worker"]["properties"]["env"]["maxItems"] >= MAX_VARIABLES + len(FP8_VARIABLES)
+    for before in (exports(MAX_VARIABLES + 1), f"export {'V' * 254}=1"):
+        with pytest.raises(NotUnderstood, match="A NeuronModel carries"):
+            with_flags(before=before)

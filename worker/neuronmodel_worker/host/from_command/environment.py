@@ -40,6 +40,9 @@ SECRET_NAMES = re.compile(
     r"SECRET|PASSW|PASSPHRASE|CREDENTIAL|TOKEN(?!IZERS_|S)|(PASS|_PWD|AUTH|KEY|KEY_ID)$", re.ASCII | re.IGNORECASE
 )
 TOKEN_OF_HUGGING_FACE = re.compile(r"hf_[A-Za-z0-9]{16,}", re.ASCII)
+MAX_VARIABLES: Final = 120
+"""The API server takes 128; some are added for flags."""
+MAX_NAME: Final = 253
 OF_NEURON = re.compile(r"(NEURON|NRT|XLA|NXD|NCCL|FI)_", re.ASCII)
 
 
@@ -52,6 +55,7 @@ class Environment:
 
 
 def read_environment(invocation: Invocation) -> Environment:
+    """Raises NotUnderstood."""
     worker, left_out = dict[str, str](), list[LeftOut]()
     for name, said in invocation.environment.items():
         if name in (*CORES_A_LOGICAL_ONE, NUM_CORES):
@@ -59,6 +63,12 @@ def read_environment(invocation: Invocation) -> Environment:
         if reason := _reason(name, said.text):
             left_out.append(LeftOut(said.line, name, reason))
         else:
+            if len(name) > MAX_NAME or len(worker) == MAX_VARIABLES:
+                raise NotUnderstood(
+                    said.line,
+                    f"A NeuronModel carries {MAX_VARIABLES} variables, with names of at most {MAX_NAME} characters. "
+                    "Leave out what the command does not need.",
+                )
             worker[name] = said.text.replace("$", "$$")  # Kubernetes takes $(NAME) for a reference
     for name, said in invocation.unexported.items():
         if OF_NEURON.match(name):

@@ -35,6 +35,8 @@ TOP_P = re.compile(r"0?\.[0-9]*[1-9][0-9]*|1(\.0+)?", re.ASCII)
 TEMPERATURE = re.compile(r"[0-9]*[1-9][0-9]*(\.[0-9]+)?|[0-9]*\.[0-9]*[1-9][0-9]*", re.ASCII)
 MAX_DECIMAL: Final = 16
 """Characters."""
+GLOBAL_TOP_K: Final = 256
+"""Where nothing says another."""
 
 # Without these flags the command builds no such configuration, and pays no heed to its parts.
 ASKED_FOR_BY: Final = {
@@ -74,6 +76,7 @@ class Fields:
         """`spec.compile`. Raises NotUnderstood."""
         found = {flag.spec.removeprefix("compile."): value for flag, value in self._typed()}
         if "--on-device-sampling" in self.command:
+            self._check_top_k()
             found["onDeviceSampling"] = {
                 SAMPLING_FLAGS[name].spec.rpartition(".")[2]: self._sampled(name) for name in self._sampling_flags()
             }
@@ -147,6 +150,15 @@ class Fields:
 
     def _sampling_flags(self) -> list[str]:
         return [name for name in SAMPLING_FLAGS if name in self.command]
+
+    def _check_top_k(self) -> None:
+        most = self.command.value("--global-topk", GLOBAL_TOP_K)
+        if (top_k := self.command.value("--top-k", 1)) != -1 and not 1 <= top_k <= most:
+            raise NotUnderstood(
+                self.command.line("--top-k"),
+                f"--top-k is {top_k}, and --global-topk {most}. To be compiled into the model the first has to be -1, "
+                "or from 1 to the second.",
+            )
 
     def _sampled(self, name: str) -> Any:
         """A fraction is a decimal string."""

@@ -289,3 +289,17 @@ BEFORE_RUN: Final = ("--model-type", "--task-type")
 """Belong before the word `run`; all others behind it."""
 
 FLAGS: Final = {**SPECIAL, **TYPED, **SAMPLING_FLAGS, **PARTS, **RENAMED, **SAME_NAME, **NOT_CARRIED}
+
+BOUNDS: Final = {
+    "--tp-degree": (1, 512),
+    "--start_rank_id": (0, 511),
+    "--local_ranks_size": (1, 512),
+    "--batch-size": (1, 4096),
+    "--seq-len": (1, 1 << 24),
+    "--max-context-length": (1, 1 << 24),
+    "--cc-pipeline-tiling-factor": (1, 64),
+    "--top-k": (-1, 1 << 20),
+    "--global-topk": (1, 1 << 20),
+    "--pad-token-id": (0, 1 << 24),
+}
+"""What the API server takes, of flags that have a field of their own; the others' are NxD Inference's business."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from neuronmodel_worker.host.from_command.failures import NotUnderstood
-from neuronmodel_worker.host.from_command.flags import BEFORE_RUN, FLAGS, Flag, Kind
+from neuronmodel_worker.host.from_command.flags import BEFORE_RUN, BOUNDS, FLAGS, Flag, Kind
 from neuronmodel_worker.host.from_command.script import Invocation, Said
 
 RUN: Final = "run"
@@ -141,7 +141,7 @@ def _read(flag: Flag, text: str, line: int) -> Any:
     if flag.kind in (Kind.INTEGER, Kind.INTEGERS):
         if not INTEGER.fullmatch(text):
             raise NotUnderstood(line, f"{flag.name} is {text!r} and has to be an integer.")
-        return int(text)
+        return _bounded(flag, int(text), line)
     if flag.kind is Kind.FLOAT:
         try:
             value = float(text)
@@ -153,6 +153,13 @@ def _read(flag: Flag, text: str, line: int) -> Any:
     if flag.kind is Kind.DTYPE and text not in DTYPES and flag.name != "--kv-quant-dtype":
         raise NotUnderstood(line, f"{flag.name} is {text!r} and has to be one of {', '.join(DTYPES)}.")
     return text
+
+
+def _bounded(flag: Flag, value: int, line: int) -> int:
+    least, most = BOUNDS.get(flag.name, (value, value))
+    if not least <= value <= most:
+        raise NotUnderstood(line, f"{flag.name} is {value}, and a NeuronModel takes {least} to {most}.")
+    return value
 
 
 def _together(before: Given | None, now: Given) -> Given:
