@@ -15,6 +15,8 @@ from neuronmodel_operator.views import Child, Ended, JobState, JobView, PodView
 MAX_MESSAGE: Final = 600
 MAX_WORKERS_MESSAGE: Final = 1500
 """Of a failure that a worker told: it may end with the last lines of a compiler."""
+UNSEEN_FOR: Final = timedelta(seconds=30)
+"""How long a scheduler may take to say something of a pod."""
 CRASH_MARGIN: Final = timedelta(seconds=10)
 """No two runs take the same time, and Kubernetes floors times to the second."""
 
@@ -47,9 +49,29 @@ def placing_trouble(s: Situation, pods: tuple[PodView, ...], owner: Child | None
     if owner and len(pods) < wanted and (trouble := _creation_trouble(s, owner)):
         return trouble
     for pod in pods:
-        if (message := pod.unschedulable) is not None:
+        if (message := pod.unschedulable or _unseen(s, pod)) is not None:
             return Trouble("Unschedulable", shortened(f"No node takes the pod {pod.name}: {message}"))
     return None
+
+
+def _unseen(s: Situation, pod: PodView) -> str | None:
+    """Why the scheduler says nothing of a pod: what it waits for before it looks is only partly told, in an Event."""
+    if pod.is_seen:
+        return None
+    failures = s.events_about(pod, "FailedResourceClaimCreation")
+    if failures:
+        return failures[-1].message
+    if s.now - pod.created_at < UNSEEN_FOR:
+        return None
+    claims = ", ".join(pod.resource_claims)
+    if claims:
+        return (
+            f"the scheduler {pod.scheduler} has not looked at it, and does so when its resource claims are there: "
+            f"{claims}. Make what is missing, or correct spec.worker.resourceClaims."
+        )
+    return (
+        f"the scheduler {pod.scheduler} has not looked at it. See that it runs, or correct spec.worker.schedulerName."
+    )
 
 
 def running_trouble(s: Situation, pod: PodView) -> Trouble | None:

@@ -178,6 +178,22 @@ class PodView(Child):
         return condition.get("message", "") if condition and condition.get("reason") == "Unschedulable" else None
 
     @property
+    def is_seen(self) -> bool:
+        """By a scheduler, which has found a node or said why there is none."""
+        conditions = self.status.get("conditions") or ()
+        return self.node is not None or any(c["type"] == "PodScheduled" for c in conditions)
+
+    @property
+    def scheduler(self) -> str:
+        return str(self.object.get("spec", {}).get("schedulerName") or "default-scheduler")
+
+    @property
+    def resource_claims(self) -> tuple[str, ...]:
+        """Names of the claims, or of the templates that they are made from."""
+        claims = self.object.get("spec", {}).get("resourceClaims") or ()
+        return tuple(c.get("resourceClaimName") or f"one of {c.get('resourceClaimTemplateName')}" for c in claims)
+
+    @property
     def ready_at(self) -> datetime | None:
         """None while it isn't."""
         condition = self.true_condition("Ready")

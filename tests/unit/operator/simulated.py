@@ -134,7 +134,7 @@ class Cluster:
     serve: Callable[[WorkerConfig], Run] = lambda config: Run()
     cleanup: Run = field(default_factory=Run)
     can_schedule: Callable[[Object], str | None] = lambda pod: None
-    """The scheduler's message when there is no node."""
+    """The scheduler's message when there is no node; "" when it says nothing of the pod."""
     admission: Callable[[Object], str | None] = lambda pod: None
     """The API server's message when it takes no such pod."""
     answer_to_write: Callable[[Object], Refusal | None] = lambda manifest: None
@@ -459,7 +459,8 @@ class Cluster:
             self._work(pod)
 
     def _schedule(self, pod: Object) -> None:
-        refusal = self.can_schedule(pod)
+        if (refusal := self.can_schedule(pod)) == "":
+            return
         condition = {"type": "PodScheduled", "status": "True", "lastTransitionTime": stamp(self.now)}
         if refusal:
             condition |= {"status": "False", "reason": "Unschedulable", "message": refusal}

@@ -50,6 +50,44 @@ def test_a_pod_that_is_not_admitted_is_told_of_and_made_once_it_is(which: str, m
     cluster.run_until_ready(60)
 
 
+CLAIMING = [
+    {"name": "devices", "resourceClaimTemplateName": "neuron"},
+    {"name": "fabric", "resourceClaimName": "efa"},
+]
+
+
+@pytest.mark.parametrize(
+    ("worker", "said"),
+    [
+        ({"resourceClaims": CLAIMING}, "default-scheduler has not looked at it, and does so when its resource claims"),
+        ({"resourceClaims": CLAIMING}, "are there: one of neuron, efa. Make what is missing"),
+        ({"schedulerName": "my-scheduler"}, "the scheduler my-scheduler has not looked at it. See that it runs"),
+    ],
+)
+def test_a_pod_that_no_scheduler_says_a_word_of_is_told_of(worker: Object, said: str) -> None:
+    cluster = Cluster.of(BASE.with_worker(**worker).build(), CLAIMS)
+    cluster.can_schedule = lambda pod: "" if component(pod) == names.COMPONENT_SERVE else None
+    cluster.run(20)
+    assert cluster.reason() == ("Unknown", "WaitingForNode"), "it may just be slow"
+    cluster.run(40)
+    assert cluster.reason() == cluster.reason(ConditionType.SCHEDULED) == ("False", "Unschedulable")
+    assert said in cluster.condition().message
+    assert warnings(cluster, "Unschedulable") == 1
+    cluster.can_schedule = lambda pod: None
+    cluster.run_until_ready(60)
+
+
+def test_a_resource_claim_that_cannot_be_made_is_told_of_at_once() -> None:
+    cluster = Cluster.of(BASE.with_worker(resourceClaims=CLAIMING).build(), CLAIMS)
+    cluster.can_schedule = lambda pod: "" if component(pod) == names.COMPONENT_SERVE else None
+    cluster.run_until(lambda c: bool(c.serving))
+    message = 'PodResourceClaim devices: resource claim template "neuron" not found'
+    cluster.tell(cluster.serving[0], "FailedResourceClaimCreation", message)
+    cluster.run(2)
+    assert cluster.reason() == ("False", "Unschedulable")
+    assert message in cluster.condition().message
+
+
 def test_a_refused_serving_pod_is_tried_again_every_half_minute() -> None:
     cluster = made()
     tries: list[str] = []
