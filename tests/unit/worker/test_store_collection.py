@@ -13,6 +13,7 @@ from neuronmodel_worker.disk import free_bytes
 from neuronmodel_worker.failures import ArtifactsVolumeFull
 from neuronmodel_worker.store import Item, Patience, Policy, Store, locks
 from neuronmodel_worker.store import sets as store_sets
+from neuronmodel_worker.store.explain import differences
 from tests.unit.worker.test_store_building import begin_and_stop, leftovers, other_writer
 
 ONE, TWO, THREE = ("1" * 32, "2" * 32, "3" * 32)
@@ -198,6 +199,14 @@ def test_a_key_is_explained_by_what_its_owner_had_before(store: Store) -> None:
         "layout.fused_qkv was True and is not there"
     ]
     assert store.explain("shards", wanted, "ns.a.u") == []
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "said"),
+    [("", "-O1", "was empty and is -O1"), (2, "2", "was 2 and is '2'"), ("None", None, "was 'None' and is None")],
+)
+def test_values_that_look_alike_are_told_apart(was: object, now: object, said: str) -> None:
+    assert differences({"flag": was}, {"flag": now}) == [f"flag {said}"]
 
 
 COLLECTOR = """

@@ -1,6 +1,6 @@
 """In which part of their keys two sets differ, in words for `status` and for people."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 MAX_DIFFERENCES = 4
 MAX_VALUE = 60
@@ -23,17 +23,12 @@ def _differing(before: Mapping[str, object], now: Mapping[str, object], path: st
         elif path + name == "source" and old != new:
             yield "source: the content of the weights differs"
         elif old != new:
-            yield f"{path}{name} {_was(old)} and {_is(new)}"
+            shown = str if str(old) != str(new) else repr
+            yield f"{path}{name} was {_said(old, shown)} and is {_said(new, shown)}"
 
 
-def _was(value: object) -> str:
-    return "was not there" if value is ABSENT else f"was {_shown(value)}"
-
-
-def _is(value: object) -> str:
-    return "is not there" if value is ABSENT else f"is {_shown(value)}"
-
-
-def _shown(value: object) -> str:
-    text = str(value)
+def _said(value: object, shown: Callable[[object], str]) -> str:
+    if value is ABSENT:
+        return "not there"
+    text = shown(value) or "empty"
     return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 1]}…"
