@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from neuronmodel_api import names
-from neuronmodel_api.config import Seal, Server, Strategy, Weights
-from neuronmodel_api.spec import NeuronModelSpec
+from neuronmodel_api.config import Engine, Seal, Server, Strategy, Weights
+from neuronmodel_api.spec import NeuronModelSpec, Object
 from neuronmodel_operator.annotations import Prepared
 
 _NOT_OF_THE_WORKER: dict[str, Any] = {
@@ -16,6 +16,8 @@ _NOT_OF_THE_WORKER: dict[str, Any] = {
     "serving": {"replicas", "update_strategy", "start_timeout_seconds"},
     "artifacts": {"retention": True, "template": {"size"}},
 }
+
+_COMPILER_VARIABLES = ("NEURON_CC_FLAGS", "NEURON_PLATFORM_TARGET_OVERRIDE")
 
 
 def digest(value: object) -> str:
@@ -26,9 +28,9 @@ def digest(value: object) -> str:
 
 def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str, instance_type: str) -> str:
     """Over everything that `prepare`'s result depends on: what it reads, what it builds, where to, and what it has to
-    fit: the machine and the server. Images, resources and placement beside the instance type change nothing of it and
-    rerun no finished Job; nor does what `prepare` is told for one run alone (history, keys in use, how closely it
-    looks). `strategy` is what is asked for, Auto too."""
+    fit: the machine, the server and the compiler's variables. Images, resources, other variables and placement beside
+    the instance type change nothing of it and rerun no finished Job; nor does what `prepare` is told for one run alone
+    (history, keys in use, how closely it looks). `strategy` is what is asked for, Auto too."""
     inputs: dict[str, Any] = spec.model_dump(
         mode="json",
         exclude_defaults=True,
@@ -39,9 +41,15 @@ def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str, instance_
         "weights": spec.sharding.weights is Weights.NATIVE and Weights.NATIVE,
         "server": spec.serving.server is Server.VLLM and Server.VLLM,
         "instanceType": instance_type != names.DEFAULT_INSTANCE_TYPE and instance_type,
+        "compiler": spec.engine is Engine.NEURON and _of_the_compiler(spec),
     }
     inputs |= {name: value for name, value in unusual.items() if value}
     return digest(inputs | {"strategy": strategy, "claim": claim})
+
+
+def _of_the_compiler(spec: NeuronModelSpec) -> list[Object]:
+    """The variables that compiled models depend on, as far as the user sets them."""
+    return [item for item in spec.worker.env if item["name"] in _COMPILER_VARIABLES]
 
 
 def seal_asked(spec: NeuronModelSpec, strategy: Strategy) -> Seal:

@@ -155,6 +155,26 @@ def test_a_machine_where_the_job_ran_is_none_that_it_looked_at() -> None:
     assert [config_of(job["spec"]["template"]).instance_type for job in cluster.live_jobs] == ["trn2.3xlarge"]
 
 
+def test_other_flags_of_the_compiler_are_prepared_while_the_former_worker_serves() -> None:
+    cluster = started(BASE)
+    (pod,) = cluster.serving
+    cluster.edit("worker.env", [{"name": "OTHER", "value": "1"}, {"name": "NEURON_CC_FLAGS", "value": "-O3"}])
+    cluster.run(2)
+    assert jobs_made(cluster) == 2
+    assert [found["metadata"]["uid"] for found in cluster.serving] == [pod["metadata"]["uid"]]
+    cluster.run_until_ready()
+    cluster.edit("worker.env", [{"name": "NEURON_CC_FLAGS", "value": "-O3"}])
+    cluster.run_until_ready()
+    assert jobs_made(cluster) == 2
+
+
+def test_flags_of_a_compiler_that_is_not_there_are_prepared_for_nobody() -> None:
+    cluster = started(BASE.on_cpu())
+    cluster.edit("worker.env", [{"name": "NEURON_CC_FLAGS", "value": "-O3"}])
+    cluster.run_until_ready()
+    assert jobs_made(cluster) == 1
+
+
 def test_the_usual_machine_may_be_named() -> None:
     cluster = started(BASE)
     (pod,) = cluster.serving
