@@ -92,14 +92,27 @@ def _cleaned(s: Situation) -> Going:
     if claim is None or "deletionTimestamp" in claim["metadata"] or is_claim_shared(s, claim["metadata"]["name"]):
         note = EventNote("Normal", "CleanedUp", "Removed the artifacts that nobody else refers to.")
         return Going(Plan(finalizer=False, delete=_own_job(s), events=(note,)), "Cleaned up.")
+    if _is_being_left(s, claim["metadata"]["name"]):
+        return Going(Plan(wake_after=RECHECK), "Other NeuronModels that go too let go of the claim first.")
     goes = ObjectRef("v1", "PersistentVolumeClaim", claim["metadata"]["name"], claim["metadata"]["uid"])
     note = EventNote("Normal", "ClaimDeleted", f"Deleted the claim {goes.name}, which no other NeuronModel names.")
     return Going(Plan(delete=(goes,), events=(note,), wake_after=RECHECK), "The claim goes.")
 
 
 def is_claim_shared(s: Situation, claim: str) -> bool:
-    """Whether another NeuronModel of the namespace names it, for whatever."""
-    return any(claim in _named_claims(other) for other in s.observed.other_models)
+    """Whether another NeuronModel of the namespace names it, for whatever. One that goes does not count, until it has
+    been waited for in vain."""
+    counts = s.observed.other_models if s.now - _since(s) >= PATIENCE else _staying(s)
+    return any(claim in _named_claims(other) for other in counts)
+
+
+def _is_being_left(s: Situation, claim: str) -> bool:
+    """Whether one that goes names it, and may still clean it."""
+    return any(claim in _named_claims(other) for other in s.observed.other_models if other not in _staying(s))
+
+
+def _staying(s: Situation) -> list[Any]:
+    return [other for other in s.observed.other_models if "deletionTimestamp" not in other["metadata"]]
 
 
 def _named_claims(model: Any) -> set[str]:

@@ -5,7 +5,7 @@ import pytest
 from neuronmodel_api import names
 from neuronmodel_api.status import ConditionType, Phase
 from tests.builders import neuron_model
-from tests.unit.operator.simulated import Cluster, OperatorKilledError, Run, component, failing
+from tests.unit.operator.simulated import EPOCH, Cluster, Object, OperatorKilledError, Run, component, failing, stamp
 
 DELETED = neuron_model("smol").on_cpu().with_retention("Delete")
 CLAIM = "smol-artifacts"
@@ -131,6 +131,33 @@ def test_a_claim_that_another_model_names_stays() -> None:
     assert cluster.is_gone
     assert CLAIM in cluster.claims
     assert [line for line in cluster.log if line.startswith("create Job smol-cleanup")]
+
+
+def going(*, claim: str) -> Object:
+    other = neuron_model("other").on_cpu().with_artifacts_claim(claim).build()
+    return other | {"metadata": other["metadata"] | {"deletionTimestamp": stamp(EPOCH)}}
+
+
+def test_a_claim_that_only_models_name_which_go_too_goes_when_they_have() -> None:
+    cluster = serving()
+    cluster.other_models = (going(claim=CLAIM),)
+    cluster.delete_model()
+    cluster.run(60)
+    assert "Other NeuronModels that go too" in cluster.condition().message
+    assert CLAIM in cluster.claims
+    cluster.other_models = ()
+    cluster.run(20)
+    assert cluster.is_gone
+    assert CLAIM not in cluster.claims
+
+
+def test_models_that_wait_for_each_others_claims_do_not_wait_for_ever() -> None:
+    cluster = serving()
+    cluster.other_models = (going(claim=CLAIM),)
+    cluster.delete_model()
+    cluster.run(120, seconds=10)
+    assert cluster.is_gone
+    assert CLAIM in cluster.claims
 
 
 def test_a_clean_up_that_never_gets_a_node_is_given_up_and_removed() -> None:
