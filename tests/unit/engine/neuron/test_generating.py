@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from neuronmodel_worker.engines import Sampling, SamplingNotCompiled
+from neuronmodel_worker.engines import Limits, Sampling, SamplingNotCompiled
 from neuronmodel_worker.engines.nxdi import generating
 from neuronmodel_worker.engines.nxdi.failures import DeviceFailed
 from neuronmodel_worker.engines.nxdi.generating import LoadedNeuronModel
@@ -271,4 +271,5 @@ def test_its_thread_ends_when_nothing_waits(load: Load) -> None:
 
 
 def test_a_checkpoint_without_a_generation_config_has_the_defaults(neuron: Importer, tmp_path: Path) -> None:
-    assert generating.read_generation_config(tmp_path).max_length == 20
+    settings = generating.Settings(Limits(8, 16, 1), tmp_path, {}, None)
+    assert (settings.of_checkpoint.max_length, settings.pad_token) == (20, 0)

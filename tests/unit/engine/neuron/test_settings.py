@@ -1,6 +1,7 @@
 """The 405B command's flags land where `inference_demo` puts them, with its types."""
 
 import copy
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,24 @@ def test_pad_token_and_sampling_go_to_the_generation_config(make_engine: MakeEng
     named = ("pad_token_id", "do_sample", "top_k", "top_p", "temperature", "dynamic", "max_length")
     assert [getattr(config, name) for name in named] == [2, False, 1, 1.0, 1.0, False, 2048]
     assert type(config).__name__ == "GenerationConfig"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "spec", "padded"),
+    [
+        ({"pad_token_id": 7}, {}, 7),
+        ({"pad_token_id": 7}, {"pad_token_id": 2}, 2),
+        ({"pad_token_id": -1}, {}, 0),
+        ({}, {}, 0),
+    ],
+)
+def test_prompts_are_filled_with_what_the_spec_or_else_the_checkpoint_names(
+    make_engine: MakeEngine, source: Path, checkpoint: dict[str, int], spec: dict[str, int], padded: int
+) -> None:
+    (source / "generation_config.json").write_text(json.dumps(checkpoint))
+    settings: Settings = make_engine(source, COMMAND, generation_config=spec)._settings
+    rows = [Row([5, 6], Sampling(temperature=0.0)), Row([5, 6, 8], Sampling(temperature=0.0))]
+    assert Batch(rows, settings).padded()[0].tolist() == [[5, 6, padded], [5, 6, 8]]
 
 
 def test_a_quantized_cache_is_configured_as_the_command_does(neuron: Importer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,21 @@ class Settings:
     equal_lengths: bool = False
     """Whether answers of prompts of one length alone are computed together."""
 
+    @cached_property
+    def of_checkpoint(self) -> Any:
+        """transformers' GenerationConfig of the checkpoint's own file, where it has one."""
+        from transformers import GenerationConfig
+
+        try:
+            return GenerationConfig.from_pretrained(self.source)
+        except (OSError, ValueError):
+            return GenerationConfig()
+
     @property
     def pad_token(self) -> int:
-        found = self.generation.get("pad_token_id")
-        return int(found) if found is not None else 0
+        """The spec's, else the checkpoint's, else 0; some checkpoints say -1 for none."""
+        found = self.generation.get("pad_token_id", self.of_checkpoint.pad_token_id)
+        return found if isinstance(found, int) and found >= 0 else 0
 
 
 class LoadedNeuronModel:
@@ -248,7 +260,7 @@ class Batch:
         """Of prompts of `length`. Which token ends an answer is the caller's to judge."""
         device = self.settings.on_device
         sampling = device.values(self.rows[0].sampling) if device else dict(GREEDY)
-        config = read_generation_config(self.settings.source)
+        config = with_logits_of(self.settings.of_checkpoint)
         longest = max(self.settings.limits.sequence_length, length + 1)
         of_answers = {"eos_token_id": None, "max_new_tokens": None, "max_length": longest}
         of_sampling = {**sampling, "dynamic": bool(device and device.is_dynamic)}
@@ -285,12 +297,8 @@ class Batch:
         return {"logits_processor": LogitsProcessorList([Chosen()])}
 
 
-def read_generation_config(source: Path) -> Any:
-    """With OF_LOGITS as in the checkpoint's own, where it has one."""
+def with_logits_of(found: Any) -> Any:
+    """A GenerationConfig with OF_LOGITS of the one that was found."""
     from transformers import GenerationConfig
 
-    try:
-        found = GenerationConfig.from_pretrained(source)
-    except (OSError, ValueError):
-        return GenerationConfig()
     return GenerationConfig(**{name: value for name in OF_LOGITS if (value := getattr(found, name, None)) is not None})
