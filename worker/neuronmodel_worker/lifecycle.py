@@ -21,6 +21,7 @@ from neuronmodel_api.report import Failure, Stage
 from neuronmodel_worker.disk import open_many_files
 from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.report import FirstLine, StartClock
+from neuronmodel_worker.temporary import FOLDER, make_folder
 
 log = logging.getLogger(__name__)
 
@@ -65,14 +66,14 @@ class Run:
         return names.owner(self.config.namespace, self.config.name, self.config.uid)
 
     def use_scratch(self) -> None:
-        """Temporary files of everything that runs here, compilers included, go to the scratch volume."""
-        directory = Path(self.config.scratch_path) / "tmp"
+        """Temporary files of everything that runs here, compilers included, go to the scratch volume; what killed runs
+        have left of theirs goes."""
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            directory = make_folder(Path(self.config.scratch_path))
         except OSError as error:
             raise ScratchUnwritable(
-                f"{directory} cannot be made: {error.strerror or error}. Check the scratch volume, and that the pod's "
-                "user and group may write to it."
+                f"A folder in {Path(self.config.scratch_path) / FOLDER} cannot be made: {error.strerror or error}. "
+                "Check the scratch volume, and that the pod's user and group may write to it."
             ) from error
         os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
 
