@@ -23,9 +23,9 @@ FLAGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def arguments(**flags: Any) -> list[str]:
+def arguments(served_name: str = "llama-405b", /, **flags: Any) -> list[str]:
     config = WorkerConfig(
-        namespace="team", name="llama", uid="u", spec_hash="h", served_name="llama-405b", neuron_config=flags
+        namespace="team", name="llama", uid="u", spec_hash="h", served_name=served_name, neuron_config=flags
     )
     return vllm_arguments(config, Path("/source/llama"), 4711)
 
@@ -49,6 +49,11 @@ def test_a_graph_of_the_command_is_served_as_it_was_compiled() -> None:
     assert (value(given, "--max-model-len"), value(given, "--max-num-seqs")) == ("2048", "1")
     assert value(given, "--dtype") == "bfloat16"
     assert additional(**FLAGS) == {"override_neuron_config": FLAGS}
+
+
+@pytest.mark.parametrize("name", ["--help", "-1"])
+def test_a_name_that_looks_like_a_flag_is_none(name: str) -> None:
+    assert f"--served-model-name={name}" in arguments(name, **FLAGS)
 
 
 def test_a_contiguous_cache_has_a_block_for_each_sequence_and_no_caching_of_prefixes() -> None:

@@ -22,7 +22,7 @@ def vllm_arguments(config: WorkerConfig, source: Path, port: int) -> list[str]:
     check_graph(flags)
     return [
         "serve", str(source),
-        "--served-model-name", config.served_name or config.name,
+        *_named(config.served_name or config.name),
         "--host", HOST,
         "--port", str(port),
         "--tensor-parallel-size", str(flags.get("tp_degree", 1)),
@@ -33,6 +33,12 @@ def vllm_arguments(config: WorkerConfig, source: Path, port: int) -> list[str]:
         "--additional-config", json.dumps(_additional(flags), sort_keys=True),
         "--disable-uvicorn-access-log",
     ]  # fmt: skip
+
+
+def _named(served_name: str) -> list[str]:
+    """In one word where it would be taken for a flag."""
+    flag = "--served-model-name"
+    return [f"{flag}={served_name}"] if served_name.startswith("-") else [flag, served_name]
 
 
 def _data_type(flags: Mapping[str, Any]) -> list[str]:
