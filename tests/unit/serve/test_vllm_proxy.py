@@ -98,6 +98,14 @@ async def test_a_request_arrives_as_it_was_sent() -> None:
         assert w.behind.seen[0].headers["X-Request-Id"] == "7"
 
 
+async def test_a_request_that_names_the_whole_url_is_one_for_its_path() -> None:
+    """As clients ask that are told of a proxy."""
+    async with world(echo) as w:
+        url = URL("http://model.team.svc:8000/v1/models?a=%2F", encoded=True)
+        async with w.client.get(url, proxy=w.url) as answer:
+            assert (await answer.json())["path"] == "/v1/models?a=%2F"
+
+
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/team/small", "/v1/embeddings", "/v1/audio/speech"])
 async def test_all_of_the_api_is_passed_on(path: str) -> None:
     async with world(echo) as w, w.client.get(f"{w.url}{path}") as answer:

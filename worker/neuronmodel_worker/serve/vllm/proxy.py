@@ -60,7 +60,7 @@ class Proxy:
         began = time.monotonic()
         headers = _kept(request.headers, NOT_PASSED_ON)
         headers.update({"Authorization": f"Bearer {self.key}", "Accept-Encoding": "identity"})
-        url = URL(f"{self.url}{request.raw_path}", encoded=True)
+        url = URL(f"{self.url}{request.rel_url.raw_path_qs}", encoded=True)  # also of a target that is a whole URL
         body = await request.read()
         try:
             async with self.session.request(
