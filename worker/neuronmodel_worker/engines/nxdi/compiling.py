@@ -28,6 +28,7 @@ from neuronmodel_worker.engines.nxdi.failures import (
 )
 from neuronmodel_worker.engines.nxdi.process import KEPT_BYTES, Ended, run_child
 from neuronmodel_worker.failures import ArtifactsUnwritable, WorkerFailure
+from neuronmodel_worker.temporary import within
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Workplace:
             raise classified(ended.output)
 
     def _run(self, kind: str, task: Task, log_file: Path) -> Ended:
-        with tempfile.TemporaryDirectory(prefix=f"nxdi-{kind}-", dir=self.scratch) as work:
+        with tempfile.TemporaryDirectory(prefix=f"nxdi-{kind}-", dir=within(self.scratch)) as work:
             outcome = Path(work) / "outcome.json"
             instruction = {
                 "task": kind,
@@ -134,7 +135,7 @@ class Workplace:
     @contextmanager
     def _log_file(self, kind: str, task: Task) -> Iterator[Path]:
         self.scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="nxdi-log-", dir=self.scratch) as directory:
+        with tempfile.TemporaryDirectory(prefix="nxdi-log-", dir=within(self.scratch)) as directory:
             yield Path(directory) / f"{kind}-{task.name}.log"
 
     def _keep(self, kind: str, task: Task, log_file: Path) -> Path | None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from neuronmodel_worker.temporary import within
+
 KEPT_BYTES = 1 << 16
 LAST_WORDS_SECONDS = 2
 
@@ -25,7 +27,7 @@ def overheard(scratch: Path) -> Iterator[Heard]:
 
     `tee` passes it on, a process of its own: the last words of a runtime that ends this one are not lost.
     """
-    with tempfile.TemporaryDirectory(prefix="nxdi-load-", dir=scratch) as directory:
+    with tempfile.TemporaryDirectory(prefix="nxdi-load-", dir=within(scratch)) as directory:
         heard = Heard(Path(directory) / "output.log")
         try:
             tee = _tee(heard.file)
