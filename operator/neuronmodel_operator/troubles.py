@@ -240,5 +240,6 @@ def attempt_trouble(s: Situation, job: JobView) -> Trouble:
             return Trouble("PrepareFailed" if trouble.reason == "WorkerCrashed" else trouble.reason, trouble.message)
     failed = job.true_condition("Failed") or {}
     return Trouble(
-        "PrepareFailed", shortened(f"The Job {job.name} failed: {failed.get('message', 'it left no message')}")
+        "PrepareFailed",
+        shortened(f"The Job {job.name} failed: {failed.get('message', 'it left no message').removesuffix('.')}."),
     )

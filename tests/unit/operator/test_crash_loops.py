@@ -82,3 +82,16 @@ def test_each_round_is_a_start_that_failed_and_the_last_five_are_kept() -> None:
     assert len({start.id for start in starts}) == 5
     for start in failed:
         assert sum(phase.milliseconds for phase in start.phases) == start.total_milliseconds
+
+
+def test_a_job_that_ends_without_a_pod_is_told_of_in_whole_sentences() -> None:
+    """Its pod was removed by force, say."""
+    cluster = made()
+    cluster.run_until(lambda c: bool(c.live_jobs))
+    (job,) = cluster.live_jobs
+    failed = {"type": "Failed", "status": "True", "message": "Job has reached the specified backoff limit"}
+    job["status"] = {"conditions": [failed]}
+    cluster.pods.clear()
+    cluster.run(1)
+    assert cluster.reason() == ("False", "PrepareFailed")
+    assert "has reached the specified backoff limit. Attempt 1 failed" in cluster.condition().message
