@@ -162,8 +162,10 @@ def test_logical_cores_come_from_the_environment_or_a_flag(before: str, given: l
         ("", "--top-k 1 --top-k 2"),
         ("", "--attn-kernel-enabled --no-attn-kernel-enabled"),
         ("", "--quantized"),
-        ("", "--enable-prefix-caching"),
-        ("", "--enable-prefix-caching --pa-block-size 32 --pa-num-blocks 9 --batch-size 2"),
+        ("", "--enable-prefix-caching --pa-block-size 32 --pa-num-blocks 9"),
+        ("", "--enable-prefix-caching --enable-block-kv-layout"),
+        ("", "--async-mode"),
+        ("", "--enable-prefix-caching --enable-block-kv-layout --pa-block-size 32 --pa-num-blocks 9 --batch-size 2"),
         ("", "--on-cpu --cp-degree 2 --tp-degree 4"),
     ],
 )
@@ -299,7 +301,7 @@ def test_fields_at_their_defaults_need_no_other_layout(given: str) -> None:
 
 
 def test_what_vllm_alone_can_feed_makes_it_the_server() -> None:
-    caching = with_flags("--enable-prefix-caching --pa-block-size 32 --pa-num-blocks 5")
+    caching = with_flags("--enable-prefix-caching --enable-block-kv-layout --pa-block-size 32 --pa-num-blocks 5")
     assert caching.spec["serving"] == {"server": "VLLM"}
     assert "serving" not in with_flags().spec
 

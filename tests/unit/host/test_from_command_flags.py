@@ -32,8 +32,9 @@ KINDS = {
 # What a flag cannot do without, and a value that it takes where 1, or any word, is none.
 PARTNERS = {
     "--quantized": "--quantized-checkpoints-path /quantized",
-    "--enable-block-kv-layout": "--pa-block-size 32 --pa-num-blocks 5",
-    "--enable-prefix-caching": "--pa-block-size 32 --pa-num-blocks 5",
+    "--enable-block-kv-layout": "--enable-prefix-caching --pa-block-size 32 --pa-num-blocks 5",
+    "--enable-prefix-caching": "--enable-block-kv-layout --pa-block-size 32 --pa-num-blocks 5",
+    "--async-mode": "--on-device-sampling",
     "--qkv-cte-nki-kernel-fuse-rope": "--qkv-kernel-enabled --qkv-nki-kernel-enabled",
     "--attn-block-tkg-nki-kernel-enabled": "--qkv-kernel-enabled",
     "--attn-block-tkg-nki-kernel-cache-update": "--qkv-kernel-enabled --attn-block-tkg-nki-kernel-enabled",
@@ -167,8 +168,8 @@ def test_a_carried_flag_reaches_neuron_config_by_its_name_and_type(flag: Flag) -
         ("--padding-side=right", "padding_side", "right"),
         ("--quantize-clamp-bound 1200", "quantize_clamp_bound", 1200.0),
         ("--max-new-tokens 7", "max_new_tokens", 7),
-        ("--enable-block-kv-layout --pa-block-size 32 --pa-num-blocks 5", "is_block_kv_layout", True),
-        ("--enable-prefix-caching --pa-block-size 32 --pa-num-blocks 5", "is_prefix_caching", True),
+        (f"--enable-prefix-caching {PARTNERS['--enable-prefix-caching']}", "is_block_kv_layout", True),
+        (f"--enable-prefix-caching {PARTNERS['--enable-prefix-caching']}", "is_prefix_caching", True),
         ("--kv-cache-quant --no-kv-direct-cast", "kv_quant_config", {"direct_cast": False}),
         ("--router-act-fn sigmoid --router-dtype float32", "router_config", {"act_fn": "sigmoid", "dtype": "float32"}),
     ],

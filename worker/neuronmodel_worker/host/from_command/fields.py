@@ -133,7 +133,20 @@ class Fields:
     def _neuron_config(self) -> dict[str, Any]:
         own = {"tp_degree": self.degree, "start_rank_id": self.ranks.start, "local_ranks_size": len(self.ranks)}
         world = {"world_size": self.command.value("--world-size")} if "--world-size" in self.command else {}
-        return {**{flag.field: value for flag, value in self._typed()}, **self.extras, **own, **world}
+        return {
+            **{flag.field: value for flag, value in self._typed()},
+            **self._sampling(),
+            **self.extras,
+            **own,
+            **world,
+        }
+
+    def _sampling(self) -> dict[str, Any]:
+        if "--on-device-sampling" not in self.command:
+            return {}
+        given = self._sampling_flags()
+        values = {SAMPLING_FLAGS[name].library.rpartition(".")[2]: self.command.value(name) for name in given}
+        return {"on_device_sampling_config": values}
 
     def _typed(self) -> Iterator[tuple[Flag, Any]]:
         for name, flag in TYPED.items():
