@@ -22,7 +22,8 @@ QUICK_RAW_READ_THREADS = 4
 @dataclass(frozen=True)
 class Contender:
     """`name` is shown; `module` is in `contenders`; it runs in so many rounds at the most. `memory_limit_bytes` is what
-    its peak of anonymous memory is held to. With `reads_shards` its source are the rank files of the case's volume."""
+    its peak of anonymous memory is held to. With `reads_shards` its source are the rank files of the case's volume;
+    with `fills_memory` it ends with gigabytes of its own, and no other such one runs right after it."""
 
     name: str
     module: str
@@ -32,6 +33,7 @@ class Contender:
     memory_limit_bytes: int | None = None
     writes: bool = False
     reads_shards: bool = False
+    fills_memory: bool = False
 
     def runs_in(self, number: int, rounds: int) -> bool:
         """Whether it runs in this round (from 0): fewer runs than rounds are spread over them."""
@@ -194,10 +196,18 @@ def _artifacts(model: Model, title: str) -> Case:
             Contender(
                 "verify --full", "verify_set", options={"command": "verify"}, reads_shards=True, rounds=ROUNDS_OF_STARTS
             ),
-            Contender(starts["sealed"], "start", config, {"sealed": True}, rounds=ROUNDS_OF_STARTS),
-            Contender(starts["bare"], "start", config, {"sealed": False}, rounds=ROUNDS_OF_STARTS, writes=True),
-            Contender(loads["behind"], "load", config, {"behind": True}),
-            Contender(loads["bare"], "load", config, {"behind": False}),
+            Contender(starts["sealed"], "start", config, {"sealed": True}, rounds=ROUNDS_OF_STARTS, fills_memory=True),
+            Contender(
+                starts["bare"],
+                "start",
+                config,
+                {"sealed": False},
+                rounds=ROUNDS_OF_STARTS,
+                writes=True,
+                fills_memory=True,
+            ),
+            Contender(loads["behind"], "load", config, {"behind": True}, fills_memory=True),
+            Contender(loads["bare"], "load", config, {"behind": False}, fills_memory=True),
         ),
         (
             Comparison("full verification, against a raw read", full, tuple(RAW_READS), Limit(1.1)),

@@ -3,8 +3,9 @@
 import random
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,25 @@ class Pace:
 
 
 def schedule(case: Case, rounds: int) -> Iterator[tuple[int, Contender]]:
-    """(round, contender), in the order of a fixed draw."""
+    """(round, contender), in the order of a fixed draw, in which none that fills memory comes right after another: the
+    second would take up to twice as long, whichever of the two it is."""
     draw = random.Random(f"{ORDER_SEED} {case.name}")  # noqa: S311 (an order, not a secret)
+    before: list[Contender] = []
     for number in range(rounds):
         running = [contender for contender in case.contenders if contender.runs_in(number, rounds)]
-        yield from ((number, contender) for contender in draw.sample(running, len(running)))
+        order = draw.sample(running, len(running))
+        while _can_be_apart(running) and not _are_apart(before + order):
+            order = draw.sample(running, len(running))
+        before = order[-1:]
+        yield from ((number, contender) for contender in order)
+
+
+def _can_be_apart(contenders: Sequence[Contender]) -> bool:
+    return 2 * sum(contender.fills_memory for contender in contenders) <= len(contenders)
+
+
+def _are_apart(contenders: Sequence[Contender]) -> bool:
+    return not any(one.fills_memory and following.fills_memory for one, following in pairwise(contenders))
 
 
 @dataclass

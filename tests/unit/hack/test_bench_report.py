@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,19 @@ def test_rounds_are_in_another_order_each_and_the_same_the_next_time() -> None:
     orders = [[c.name for n, c in schedule(CASE, 9) if n == number] for number in range(9)]
     assert len({tuple(order) for order in orders}) > 5
     assert list(schedule(CASE, 9)) == list(schedule(CASE, 9))
+
+
+def test_none_that_fills_memory_runs_right_after_another() -> None:
+    (case,) = (case for case in cases() if case.name == "artifacts")
+    order = [contender.fills_memory for _, contender in schedule(case, 9)]
+    assert order.count(True) == 9 + 9 + 3 + 3
+    assert (True, True) not in pairwise(order)
+
+
+def test_where_all_fill_memory_they_run_all_the_same() -> None:
+    (case,) = (case for case in cases() if case.name == "artifacts")
+    alone = replace(case, contenders=tuple(one for one in case.contenders if one.fills_memory))
+    assert len(list(schedule(alone, 9))) == 24
 
 
 def test_ratios_are_against_the_fastest(result: CaseRuns) -> None:
