@@ -111,7 +111,7 @@ class Pace:
 
 def schedule(case: Case, rounds: int) -> Iterator[tuple[int, Contender]]:
     """(round, contender), in the order of a fixed draw, in which none that fills memory comes right after another: the
-    second would take up to twice as long, whichever of the two it is."""
+    second was seen to take up to twice as long, whichever of the two it was."""
     draw = random.Random(f"{ORDER_SEED} {case.name}")  # noqa: S311 (an order, not a secret)
     before: list[Contender] = []
     for number in range(rounds):
