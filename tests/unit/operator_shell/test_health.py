@@ -1,6 +1,5 @@
 """When the operator calls itself unhealthy, over HTTP as a probe sees it."""
 
-import socket
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -9,6 +8,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
 from neuronmodel_operator.health import OVERDUE_SECONDS, SILENT_SECONDS, Health, WatchPulse, serve
+from tests.ports import free_port
 
 
 class Time:
@@ -74,9 +74,7 @@ async def test_a_probe_gets_200_or_503_with_the_reason_and_prometheus_its_figure
     registry = CollectorRegistry()
     Counter("passes", "Passes.", registry=registry).inc()
     health = Health(WatchPulse(), lambda: overdue, registry)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     async with serve(health, port), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
         async with session.get("/healthz") as response:
             assert response.status == 200

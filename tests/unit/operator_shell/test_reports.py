@@ -5,7 +5,6 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -13,7 +12,9 @@ from aiohttp import web
 
 from neuronmodel_api import names
 from neuronmodel_api.report import MAX_REPORT_BYTES, Report, Stage, State
-from neuronmodel_operator.reports import ANSWER_SECONDS, Heard, Reporter, open_session
+from neuronmodel_operator import reports
+from neuronmodel_operator.reports import Heard, Reporter, open_session
+from tests.waiting import PATIENCE_SECONDS
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 UID = "pod-1"
@@ -86,7 +87,8 @@ async def worker() -> Worker:
 
 
 @pytest.fixture
-async def reporter(worker: Worker) -> AsyncIterator[Reporter]:
+async def reporter(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reporter]:
+    monkeypatch.setattr(reports, "ANSWER_SECONDS", PATIENCE_SECONDS)
     app = web.Application()
     app.router.add_get("/{path:.*}", worker.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -132,13 +134,13 @@ async def test_an_answer_without_end_is_left_after_64_kib(worker: Worker, report
             sent += 65536
 
     worker.answer = pour
-    began = monotonic()
     assert await reporter.ask(pod()) is None
     assert worker.errors == {"TooLong": 1}
-    assert monotonic() - began < ANSWER_SECONDS
 
 
-async def test_a_slow_answer_is_given_up_after_two_seconds(worker: Worker, reporter: Reporter) -> None:
+async def test_an_answer_that_takes_too_long_is_given_up(
+    worker: Worker, reporter: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def dribble(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -147,9 +149,8 @@ async def test_a_slow_answer_is_given_up_after_two_seconds(worker: Worker, repor
             await asyncio.sleep(0.1)
 
     worker.answer = dribble
-    began = monotonic()
+    monkeypatch.setattr(reports, "ANSWER_SECONDS", 0.5)
     assert await reporter.ask(pod()) is None
-    assert ANSWER_SECONDS - 0.1 < monotonic() - began < ANSWER_SECONDS + 1
     assert worker.errors == {"NoAnswer": 1}
 
 

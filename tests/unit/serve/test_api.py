@@ -8,6 +8,7 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from transformers import AutoTokenizer
 
 from tests.unit.serve.workers import Worker
+from tests.waiting import PATIENCE_SECONDS
 
 GREET = [{"role": "user", "content": "Hello, how are you?"}]
 
@@ -52,7 +53,7 @@ def test_a_streamed_chat_is_the_whole_one(client: OpenAI) -> None:
 
 def test_a_stream_ends_with_done(worker: Worker) -> None:
     body = {"model": "small", "prompt": "Hello", "max_tokens": 3, "stream": True}
-    response = httpx.post(f"{worker.url}/completions", json=body)
+    response = httpx.post(f"{worker.url}/completions", json=body, timeout=PATIENCE_SECONDS)
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.text.endswith("data: [DONE]\n\n")
 
@@ -122,13 +123,13 @@ def test_what_the_template_refuses_is_told(client: OpenAI) -> None:
 
 
 def test_a_body_that_is_no_json_is_a_bad_request(worker: Worker) -> None:
-    response = httpx.post(f"{worker.url}/completions", content=b"{")
+    response = httpx.post(f"{worker.url}/completions", content=b"{", timeout=PATIENCE_SECONDS)
     assert response.status_code == 400
     assert "Invalid JSON" in response.json()["error"]["message"]
 
 
 def test_an_unknown_path_has_an_error_in_the_same_shape(worker: Worker) -> None:
-    response = httpx.get(f"{worker.url}/embeddings")
+    response = httpx.get(f"{worker.url}/embeddings", timeout=PATIENCE_SECONDS)
     assert (response.status_code, response.json()["error"]["type"]) == (404, "invalid_request_error")
 
 

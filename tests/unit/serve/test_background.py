@@ -6,6 +6,7 @@ import pytest
 
 from neuronmodel_worker.serve import background
 from neuronmodel_worker.serve.background import Background, Courtesy, Stopped
+from tests.waiting import PATIENCE_SECONDS
 
 
 class Times:
@@ -72,7 +73,7 @@ def test_work_is_done_in_turn_and_a_failure_keeps_none_of_it_from_being_done() -
     work.later(failing)
     work.later(last)
     work.begin(lambda: False)
-    assert done.wait(60)
+    assert done.wait(PATIENCE_SECONDS)
     work.stop()
     assert order == ["failing", "last"]
 
@@ -92,6 +93,6 @@ def test_stopping_ends_work_at_its_next_piece_and_begins_no_other() -> None:
     work.later(endless)
     work.later(lambda _: ended.append("begun"))
     work.begin(lambda: False)
-    assert began.wait(60)
+    assert began.wait(PATIENCE_SECONDS)
     work.stop()
     assert ended == ["stopped"]

@@ -19,6 +19,7 @@ from neuronmodel_worker.engines import Sampling
 from neuronmodel_worker.serve.command import default_sampling
 from tests.unit.engine.models import edit_config, write_chat_model
 from tests.unit.serve.workers import Place, Worker, returned
+from tests.waiting import PATIENCE_SECONDS
 
 GREET = [{"role": "user", "content": "Hello, how are you?"}]
 
@@ -189,7 +190,7 @@ def test_an_api_key_is_asked_for_and_read_again(place: Place, tmp_path: Path) ->
         assert models("first") == 1
         with pytest.raises(AuthenticationError, match="API key is missing or wrong"):
             models("second")
-        assert httpx.get(f"{worker.url}/models").json()["error"]["code"] == "invalid_api_key"
+        assert httpx.get(f"{worker.url}/models", timeout=PATIENCE_SECONDS).json()["error"]["code"] == "invalid_api_key"
         replaced = tmp_path / "replaced"
         replaced.write_text("second")
         replaced.rename(key)

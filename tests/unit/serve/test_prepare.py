@@ -29,6 +29,7 @@ from neuronmodel_worker.store import Patience, sets
 from neuronmodel_worker.store.staging import Staging
 from neuronmodel_worker.stream import filesink
 from tests.unit.serve.workers import Ended, Place
+from tests.waiting import PATIENCE_SECONDS
 
 BUILDS = {"Compiled", "Sharded", "Sealed"}
 GB = 10**9
@@ -316,7 +317,7 @@ def test_what_another_one_writes_just_now_needs_no_room_twice(place: Place, monk
         if self.kind == "shards":
             monkeypatch.setattr(sets, "free_bytes", only(1000))
             written.set()
-            waited.wait(60)
+            waited.wait(PATIENCE_SECONDS)
         return seal(self, extra)
 
     monkeypatch.setattr(Staging, "seal", seal_late)
@@ -324,7 +325,7 @@ def test_what_another_one_writes_just_now_needs_no_room_twice(place: Place, monk
     config = WorkerConfig.model_validate(place.config())
     thread = threading.Thread(target=lambda: results.append(preparation(config)))
     thread.start()
-    written.wait(60)
+    written.wait(PATIENCE_SECONDS)
     second = preparation(config.model_copy(update={"name": "other", "uid": "uid-2"}))
     thread.join()
     assert [each.shards_cache for each in (*results, second)] == ["Miss", "Hit"]
@@ -406,7 +407,7 @@ def test_sharding_that_fails_stops_the_compiler_and_is_told(place: Place, monkey
     """A compiler that would go on for a minute."""
 
     def compile_for_long(*_: object) -> None:
-        threading.Event().wait(60)
+        threading.Event().wait(PATIENCE_SECONDS)
         raise AssertionError("the compiler was not stopped")
 
     monkeypatch.setattr(cpu.CpuEngine, "compile", compile_for_long)

@@ -28,6 +28,12 @@ def copied(place: Place, kind: str = "shards") -> Path | None:
     return next((place.root / "scratch/tier" / kind).glob("*/"), None)
 
 
+def identity(copy: Path) -> tuple[int, int]:
+    """Of a directory, and of no other that gets its number when it has gone."""
+    found = copy.stat()
+    return found.st_ino, found.st_ctime_ns
+
+
 def start(place: Place, until: Callable[[], Any] = lambda: True, **changes: Any) -> tuple[Report, str]:
     """One start to its end: its last report, and what it answered; it ends when `until()`."""
     with served(place, **changes) as worker:
@@ -74,8 +80,8 @@ def test_the_second_start_reads_the_copy_and_a_damaged_one_is_replaced(place: Pl
     assert (second.tier, second.notes) == ("Scratch", ())
 
     os.truncate(rank_file(found), rank_file(found).stat().st_size - 1)
-    inode = found.stat().st_ino
-    third, again = start(place, lambda: (new := copied(place)) and new.stat().st_ino != inode, **config)
+    damaged = identity(found)
+    third, again = start(place, lambda: (new := copied(place)) and identity(new) != damaged, **config)
     assert (third.tier, reasons(third), again) == ("Artifacts", ["ScratchTierDamaged"], answer)
     assert "tp1_sharded_checkpoint.safetensors is" in third.notes[0].message
     assert start(place, **config)[0].tier == "Scratch"

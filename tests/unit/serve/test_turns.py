@@ -19,6 +19,7 @@ from neuronmodel_worker.serve.generation import Generation
 from neuronmodel_worker.serve.metrics import Metrics
 from neuronmodel_worker.serve.text import load_text
 from tests.unit.engine.models import write_tokenizer
+from tests.waiting import PATIENCE_SECONDS
 
 Client = TestClient[Request, Application]
 
@@ -79,7 +80,9 @@ async def test_what_exceeds_the_queue_is_told_to_come_again(client: Client, mode
 async def first(tasks: "list[asyncio.Task[ClientResponse]]", count: int) -> "list[asyncio.Task[ClientResponse]]":
     done: set[asyncio.Task[ClientResponse]] = set()
     while len(done) < count:
-        finished, _ = await asyncio.wait(set(tasks) - done, return_when=asyncio.FIRST_COMPLETED, timeout=60)
+        finished, _ = await asyncio.wait(
+            set(tasks) - done, return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE_SECONDS
+        )
         assert finished, "nothing came"
         done |= finished
     return list(done)
@@ -92,7 +95,7 @@ async def test_a_client_that_gives_up_lets_the_next_one_in(client: Client, model
     leaving.cancel()
     staying = asyncio.create_task(client.post("/v1/completions", json=ASKED))
     model.let.release(4)
-    assert (await asyncio.wait_for(staying, 60)).status == 200
+    assert (await asyncio.wait_for(staying, PATIENCE_SECONDS)).status == 200
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,20 +12,11 @@ from neuronmodel_worker.engines import DevicesInUse, NoEngine
 from neuronmodel_worker.serve.vllm import process
 from neuronmodel_worker.serve.vllm.command import ServerEnded, ended
 from neuronmodel_worker.serve.vllm.process import Child, running, vllm_program
-
-SECONDS = 60.0
+from tests.waiting import until
 
 
 def python(program: str) -> list[str]:
     return [sys.executable, "-c", program]
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.01)
 
 
 def lives(number: int) -> bool:
@@ -70,7 +59,7 @@ def test_nothing_of_it_outlives_the_worker_s_end(monkeypatch: pytest.MonkeyPatch
         number = int(child.tail())
         assert lives(number)
     assert child.exit_code == -signal.SIGKILL
-    assert not lives(number)
+    until(lambda: not lives(number))
 
 
 def test_it_may_end_by_itself_when_it_is_told_to() -> None:

@@ -21,7 +21,8 @@ from neuronmodel_worker.serve.keys import ApiKey
 from neuronmodel_worker.serve.metrics import Metrics
 from neuronmodel_worker.serve.port import open_port
 from neuronmodel_worker.serve.vllm.proxy import Proxy, open_session
-from tests.unit.serve.workers import free_port
+from tests.ports import free_port
+from tests.waiting import PATIENCE_SECONDS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -78,7 +79,7 @@ async def world(answer: Handler, key: ApiKey | None = None) -> AsyncIterator[Wor
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not holds():  # noqa: ASYNC110 - of objects that tell nobody when they change
             await asyncio.sleep(0.01)
 
@@ -241,7 +242,7 @@ async def test_a_client_that_leaves_ends_the_request_behind(streams: bool) -> No
         if streams:
             (await asked).close()
         asked.cancel()
-        await asyncio.wait_for(w.behind.cancelled.wait(), 30)
+        await asyncio.wait_for(w.behind.cancelled.wait(), PATIENCE_SECONDS)
         await until(lambda: w.front.in_flight == 0)
         assert w.metric("neuronmodel_requests_in_flight") == 0
 
@@ -291,7 +292,7 @@ async def test_draining_finishes_what_is_under_way_and_closes_connections(monkey
     async with world(answer) as w:
         slow = asyncio.create_task(w.client.post(f"{w.url}/v1/completions", json={}))
         await until(lambda: bool(w.behind.seen))
-        drained = asyncio.create_task(w.port.drain(30))
+        drained = asyncio.create_task(w.port.drain(PATIENCE_SECONDS))
         await until(lambda: bool(w.front.draining))
         async with w.client.get(f"{w.url}/v1/models") as late:
             assert (late.status, late.headers.get("Connection")) == (200, "close")

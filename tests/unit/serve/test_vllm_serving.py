@@ -4,9 +4,7 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,9 +19,10 @@ from openai import APIError, AuthenticationError, BadRequestError, NotFoundError
 from neuronmodel_api import exits
 from neuronmodel_api.report import Report, State
 from tests.unit.engine.models import write_chat_model
-from tests.unit.serve import workers
+from tests.unit.serve.test_scratch_tier import copied
 from tests.unit.serve.vllm_standin import DEVICES, standin_environment
 from tests.unit.serve.workers import Ended, Place, Worker, returned
+from tests.waiting import PATIENCE_SECONDS, until
 
 GREET: list[Any] = [{"role": "user", "content": "Hello, how are you?"}]
 PROMPTS = ("Hello", "The capital of France", "naïve façade")
@@ -70,10 +69,7 @@ class NeuronPlace(Place):
 
     def forget(self) -> None:
         """What a worker that was killed has started follows it a moment later."""
-        deadline = time.monotonic() + 60
-        while left := self.processes():
-            assert time.monotonic() < deadline, f"{left} outlived their worker"
-            time.sleep(0.05)
+        until(lambda: not self.processes(), "the processes of a former worker to end", poll=0.05)
         for name in ("calls.jsonl", "failures", "scratch"):
             path = self.root / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -86,7 +82,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NeuronPlace]:
     source.mkdir()
     write_chat_model(source)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers, "SECONDS", 500)  # a start is three processes that import PyTorch, some are two starts
         for name, value in standin_environment(root).items():
             patch.setenv(name, value)
         yield NeuronPlace(root, source, {"engine": "Neuron", "server": "VLLM", "neuronConfig": FLAGS})
@@ -200,7 +195,7 @@ def _requests_go_through(serving: Worker, place: NeuronPlace) -> None:
     arguments = place.calls("vllm")[0]["arguments"]
     assert arguments["host"] == "127.0.0.1"
     inside = f"http://127.0.0.1:{arguments['port']}/v1/models"
-    assert httpx.get(inside).status_code == 401  # others in the pod come by our port
+    assert httpx.get(inside, timeout=PATIENCE_SECONDS).status_code == 401  # others in the pod come by our port
 
 
 def _sigterm_finishes_the_answer_under_way(serving: Worker, place: NeuronPlace) -> None:
@@ -296,14 +291,6 @@ def test_a_copy_on_scratch_is_made_and_read(place: NeuronPlace) -> None:
     changes: dict[str, Any] = {"strategy": "ShardOnCompile", "scratchTier": True}
     with place.serving(**changes) as worker:
         assert worker.status().tier == "Artifacts"
-        worker.until(lambda: any((place.root / "scratch").glob("**/weights/tp2_*")))
-        worker.until(lambda: _is_copied(place))
+        worker.until(lambda: copied(place))  # under its own name: a worker that ends gives up a copy that is half made
     with place.serving(**changes) as worker:
         assert worker.status().tier == "Scratch"
-
-
-def _is_copied(place: NeuronPlace) -> bool:
-    done = subprocess.run(
-        ["find", str(place.root / "scratch"), "-name", "manifest.json"], capture_output=True, text=True
-    )
-    return bool(done.stdout.strip())

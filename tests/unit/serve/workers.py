@@ -4,7 +4,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,16 +20,8 @@ from neuronmodel_api import names
 from neuronmodel_api.report import Report, parse_report
 from neuronmodel_worker.lifecycle import run_command
 from neuronmodel_worker.report import FirstLine
-
-SECONDS = 300
-"""Nothing takes as long, but on a machine that is busy with other tests."""
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+from tests.ports import free_port
+from tests.waiting import PATIENCE_SECONDS, until
 
 
 @dataclass
@@ -133,27 +124,26 @@ class Worker:
         return f"http://127.0.0.1:{self.config['servingPort']}/v1"
 
     def admin(self, path: str) -> httpx.Response:
-        return httpx.get(f"http://127.0.0.1:{self.config['adminPort']}{path}")
+        return httpx.get(f"http://127.0.0.1:{self.config['adminPort']}{path}", timeout=PATIENCE_SECONDS)
 
     def status(self) -> Report:
         return parse_report(self.admin("/status").content)
 
     def until(self, holds: Any) -> None:
         """Waits until `holds()`; connections that are refused count as not yet."""
-        deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline:
+
+        def got_there() -> bool:
             assert self.process.poll() is None, self.process.communicate()[1]
             try:
-                if holds():
-                    return
+                return bool(holds())
             except httpx.TransportError:
-                pass
-            time.sleep(0.02)
-        raise TimeoutError("the worker did not get there")
+                return False
+
+        until(got_there, "the worker to get there", poll=0.02)
 
     def until_ready(self) -> None:
         self.until(lambda: self.admin("/readyz").status_code == 200)
 
     def wait(self) -> Ended:
-        _, stderr = self.process.communicate(timeout=SECONDS)
+        _, stderr = self.process.communicate(timeout=PATIENCE_SECONDS)
         return Ended(self.process.returncode, stderr, parse_report(self.log.read_bytes()))

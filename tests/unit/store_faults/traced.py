@@ -17,9 +17,7 @@ from typing import Any, NoReturn, Protocol
 
 from tests.unit.store_faults import calls, ptrace
 from tests.unit.store_faults.calls import Call
-
-PATIENCE_SECONDS = 60
-"""After which a process that hangs says where, and ends."""
+from tests.waiting import PATIENCE_SECONDS
 
 
 class Verdict(Enum):
@@ -160,7 +158,7 @@ def follow(work: Callable[[], object], root: Path, judge: Judge) -> Outcome:
 
 
 def _work(work: Callable[[], object], send: int, first: Callable[[], None] = lambda: None) -> NoReturn:
-    """The whole life of a child: nothing of its parent's is closed or flushed at its end."""
+    """The whole life of a child: nothing of its parent's is closed or flushed at its end. One that hangs says where."""
     faulthandler.dump_traceback_later(PATIENCE_SECONDS, exit=True)
     try:
         first()

@@ -10,8 +10,9 @@ from types import FrameType
 import pytest
 
 from neuronmodel_worker.prepare.beside import WAKE, Stop, Wakeable, side_by_side
+from tests.waiting import PATIENCE_SECONDS
 
-LONG = 60.0
+LONG = PATIENCE_SECONDS
 """Seconds that no test waits for: what is stopped ends sooner."""
 
 

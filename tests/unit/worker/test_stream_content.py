@@ -34,6 +34,7 @@ from neuronmodel_worker.stream import (
 from neuronmodel_worker.stream.numbers import Array
 from neuronmodel_worker.stream.passes import Fetcher
 from tests.unit.worker.sharding import assert_covered, small_plan, small_source
+from tests.waiting import PATIENCE_SECONDS
 
 TRANSPOSING = {"fused_qkv": True, "qkv_kernel_enabled": True, "mlp_kernel_enabled": True}
 SIZES = [Sizes(), Sizes(3000, 4000, 2000), Sizes(3000, 4000, 2000, seal_bytes=1), Sizes(500, 1000, 500, 1)]
@@ -99,7 +100,7 @@ class Fetched:
         self.read: list[str] = []
 
     def fetch(self, source: TensorSource, start: int, nbytes: int) -> None:
-        assert self.gate.acquire(timeout=10)
+        assert self.gate.acquire(timeout=PATIENCE_SECONDS)
         if self.failure:
             raise self.failure
         self.read.append(source.name)

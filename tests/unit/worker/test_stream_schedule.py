@@ -2,7 +2,6 @@
 
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,6 +25,7 @@ from neuronmodel_worker.stream.queue import Queue
 from neuronmodel_worker.stream.schedule import Chunk, Task, Work, tasks
 from neuronmodel_worker.stream.steps import units
 from tests.unit.worker.sharding import small_plan, small_source
+from tests.waiting import PATIENCE_SECONDS, until
 
 TRANSPOSING = {"fused_qkv": True, "qkv_kernel_enabled": True, "mlp_kernel_enabled": True}
 SIZES = [Sizes(), Sizes(chunk_bytes=3000, held_bytes=4000, wide_bytes=2000), Sizes(1, 1, 1)]
@@ -216,15 +216,13 @@ def test_memory_bounds_what_is_under_way(plan: Plan) -> None:
     limit = max(task.memory_bytes for task in everything) + 1
     queue = Queue(iter([everything]), limit, 8, PageCacheOfTest(always=True))
     takers = [Taker(queue) for _ in everything]
+    until(lambda: any(taker.task for taker in takers), "the first task to be taken")
     under_way = [taker.task for taker in takers if taker.task]
     assert 0 < sum(task.memory_bytes for task in under_way) <= limit
     assert len(under_way) < len(everything)
     for task in under_way:
         queue.done(task)
-    deadline = time.monotonic() + 10
-    while sum(1 for taker in takers if taker.task) == len(under_way):
-        assert time.monotonic() < deadline, "nobody got the memory that became free"
-        time.sleep(0.01)
+    until(lambda: sum(1 for taker in takers if taker.task) > len(under_way), "the memory that became free to be taken")
     queue.end()
     assert queue.take() is None
 
@@ -255,7 +253,7 @@ class Taker(threading.Thread):
         self.task = self.queue.take()
 
     def got_one(self) -> bool:
-        self.join(10)
+        self.join(PATIENCE_SECONDS)
         return self.task is not None
 
 
@@ -274,7 +272,7 @@ class PageCacheOfTest:
     def fetch(self, source: TensorSource, start: int, nbytes: int) -> None:
         if start == 0:
             self.begun.release()
-            assert self.always or self.gate.acquire(timeout=10)
+            assert self.always or self.gate.acquire(timeout=PATIENCE_SECONDS)
             self.fetched.append(source.name)
 
     def forget(self, source: TensorSource) -> None:
@@ -308,7 +306,7 @@ def test_at_most_half_of_the_threads_are_at_passes(source: Path) -> None:
     queue._fetcher._fetched = there.set
     others = sum(not task.passes_over for task in everything)
     taken = [queue.take()]
-    assert there.wait(10)
+    assert there.wait(PATIENCE_SECONDS)
     taken += [queue.take() for _ in range(others)]
     assert sum(bool(task and task.passes_over) for task in taken) in (1, 2)
     queue.end()
@@ -323,8 +321,8 @@ def test_two_sources_are_fetched_ahead_and_forgotten_after_their_last_pass(sourc
             fetcher.want([each])
     for _ in range(10):
         cache.gate.release()
-    assert there.acquire(timeout=10)
-    assert there.acquire(timeout=10)
+    assert there.acquire(timeout=PATIENCE_SECONDS)
+    assert there.acquire(timeout=PATIENCE_SECONDS)
     assert not there.acquire(timeout=0.2)
     assert cache.fetched == [each.name for each in sources[:2]]
     assert fetcher.has(sources[:2])
@@ -333,7 +331,7 @@ def test_two_sources_are_fetched_ahead_and_forgotten_after_their_last_pass(sourc
     assert cache.forgotten == []
     fetcher.passed([sources[0]])
     assert cache.forgotten == [sources[0].name]
-    assert there.acquire(timeout=10)
+    assert there.acquire(timeout=PATIENCE_SECONDS)
     assert cache.fetched == [each.name for each in sources[:3]]
     fetcher.close()
 
@@ -343,16 +341,16 @@ def test_a_source_that_comes_after_its_last_pass_is_forgotten_and_keeps_no_other
     cache, there = PageCacheOfTest(), threading.Semaphore(0)
     fetcher = Fetcher(cache, there.release)
     fetcher.want([first])
-    assert cache.begun.acquire(timeout=10)
+    assert cache.begun.acquire(timeout=PATIENCE_SECONDS)
     fetcher.passed([first])
     cache.forgotten.clear()
     for _ in range(3):
         cache.gate.release()
-    assert there.acquire(timeout=10)
+    assert there.acquire(timeout=PATIENCE_SECONDS)
     assert cache.forgotten == [first.name]
     for each in others:
         fetcher.want([each])
-        assert there.acquire(timeout=10)
+        assert there.acquire(timeout=PATIENCE_SECONDS)
     assert fetcher.has(others)
     fetcher.close()
 
