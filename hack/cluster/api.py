@@ -14,7 +14,7 @@ Manifest = Mapping[str, Any]
 
 def kubectl(*arguments: str, stdin: str | None = None) -> str:
     """kubectl's standard output. Raises ClusterError with what it said."""
-    return run([*_command(), *arguments], stdin=stdin, timeout=120)
+    return run([*_command(), *arguments], stdin=stdin, timeout=300)
 
 
 def get(*arguments: str) -> Any:
@@ -36,9 +36,9 @@ def patch(kind: str, name: str, operations: Sequence[Mapping[str, Any]], *, subr
 
 def answers(path: str) -> bool:
     """Whether the API server answers this path with success."""
-    done = subprocess.run([*_command(), "get", "--raw", path], capture_output=True, timeout=30, check=False)
+    done = subprocess.run([*_command(), "get", "--raw", path], capture_output=True, timeout=300, check=False)
     return done.returncode == 0
 
 
 def _command() -> list[str]:
-    return [str(binary("kubectl")), f"--kubeconfig={LAYOUT.kubeconfig}", "--request-timeout=20s"]
+    return [str(binary("kubectl")), f"--kubeconfig={LAYOUT.kubeconfig}", "--request-timeout=60s"]

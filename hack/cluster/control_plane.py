@@ -91,8 +91,9 @@ def controller_manager_command() -> Sequence[str]:
         f"--service-account-private-key-file={path('sa.key')}",
         "--use-service-account-credentials",
         "--leader-elect=false",
-        # Four missed reports of a kubelet, for a test to notice a lost node; the default is 50 s.
-        "--node-monitor-grace-period=20s",
+        # For a test to notice a lost node, and not to lose one whose kubelet is slow on a busy machine; the default is
+        # 50 s.
+        "--node-monitor-grace-period=40s",
         "--node-monitor-period=2s",
     ]
 
@@ -159,7 +160,7 @@ def _listens(host: str, port: int) -> Callable[[], bool]:
 def http_ready(url: str) -> Callable[[], bool]:
     def ready() -> bool:
         try:
-            with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 (an address of this machine)
+            with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 (an address of this machine)
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False

@@ -15,7 +15,7 @@ from .layout import DEVICE, DEVICE_PLUGINS, GATEWAY, LAYOUT, NODES, PAUSE_IMAGE,
 from .progress import step
 from .waiting import wait_until
 
-READY_SECONDS = 90.0
+READY_SECONDS = 300.0
 KUBELET_PORT = 10250
 # Compiled into the kubelet, like DEVICE_PLUGINS: both kubelets share it.
 CONTAINER_LOG_LINKS = Path("/var/log/containers")

@@ -16,8 +16,9 @@ from .failures import ClusterError
 from .layout import LAYOUT
 from .waiting import wait_until
 
-START_SECONDS = 90.0
+START_SECONDS = 300.0
 STOP_SECONDS = 20.0
+KILLED_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def end(pids: Sequence[int], *, how: signal.Signals = signal.SIGTERM) -> None:
         wait_until(lambda: not staying(), seconds=STOP_SECONDS, what="processes to end", poll=0.02)
     except ClusterError:
         _signal(staying(), signal.SIGKILL)
-        wait_until(lambda: not staying(), seconds=STOP_SECONDS, what=f"killed processes to go: {staying()}")
+        wait_until(lambda: not staying(), seconds=KILLED_SECONDS, what=f"killed processes to go: {staying()}")
 
 
 def started_at(pid: int) -> int | None:

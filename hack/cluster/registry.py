@@ -29,7 +29,7 @@ def holds(repository: str, tag: str) -> bool:
     request.add_header("Accept", "application/vnd.oci.image.manifest.v1+json")
     request.add_header("Accept", "application/vnd.docker.distribution.manifest.v2+json")
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 (an address of this machine)
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 (an address of this machine)
             return bool(answer.status == 200)
     except urllib.error.HTTPError:
         return False

@@ -3,22 +3,29 @@
 The kubelet applies fsGroup to `local` volumes; the controller manager's own host-path provisioner does not.
 """
 
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import api
 from .commands import run
-from .layout import LAYOUT, NODES
+from .layout import LAYOUT, NODES, Node
 
 PROVISIONER = "kubernetes.io/no-provisioner"
 DEFAULT_CLASS, SMALL_CLASS, MODELS_CLASS = "local", "local-small", "models"
-NAMED_CLASS, SHARED_CLASS = "named", "shared"
+NAMED_CLASS, NAMED_SMALL_CLASS, SHARED_CLASS = "named", "named-small", "shared"
+CLASSES_BY_NAME = (NAMED_CLASS, NAMED_SMALL_CLASS, SHARED_CLASS)
+"""Of volumes for claims that name theirs: a claim that takes whatever is free may otherwise have taken it before."""
 VOLUMES_A_NODE = 32
 SMALL_VOLUMES_A_NODE = 2
 SMALL_MEBIBYTES = 64
 NAMED_VOLUMES = 4
+NAMED_SMALL_VOLUMES = 1
 SHARED_VOLUMES = 2
 MODEL_VOLUMES = 12
 
@@ -33,6 +40,11 @@ class Volume:
     capacity: str
     nodes: tuple[str, ...]
     access_modes: tuple[str, ...] = ("ReadWriteOnce",)
+
+    @property
+    def by_name(self) -> bool:
+        """Whether claims have to name it."""
+        return self.storage_class in CLASSES_BY_NAME
 
     def manifest(self) -> dict[str, Any]:
         hosts = {"key": "kubernetes.io/hostname", "operator": "In", "values": list(self.nodes)}
@@ -60,7 +72,7 @@ def ensure_volumes() -> None:
         volume.folder.mkdir(parents=True, exist_ok=True)
     for volume in _small_volumes():
         _mount_small(volume.folder)
-    classes = (DEFAULT_CLASS, SMALL_CLASS, NAMED_CLASS, SHARED_CLASS, MODELS_CLASS)
+    classes = (DEFAULT_CLASS, SMALL_CLASS, *CLASSES_BY_NAME, MODELS_CLASS)
     api.apply(*(_storage_class(name) for name in classes))
     api.apply(*(volume.manifest() for volume in all_volumes()))
     recycle()
@@ -69,18 +81,34 @@ def ensure_volumes() -> None:
 def recycle() -> list[str]:
     """Make volumes whose claim is gone claimable again: the folder empty, the reference to the claim removed.
 
-    A local volume is never deleted by Kubernetes, it stays Released for somebody to do this.
+    A local volume is never deleted by Kubernetes, it stays for somebody to do this. Its phase is not asked, which tells
+    of the claim's end some time later.
     """
     known = {volume.name: volume for volume in all_volumes()}
-    released = [
-        item["metadata"]["name"]
-        for item in api.get("persistentvolumes")["items"]
-        if item["status"].get("phase") == "Released" and item["metadata"]["name"] in known
-    ]
-    for name in released:
-        clean(known[name])
-        api.patch("persistentvolume", name, [{"op": "remove", "path": "/spec/claimRef"}])
-    return released
+    with _alone():
+        bound = {
+            item["metadata"]["name"]: uid
+            for item in api.get("persistentvolumes")["items"]
+            if (uid := item["spec"].get("claimRef", {}).get("uid")) and item["metadata"]["name"] in known
+        }
+        claims = {item["metadata"]["uid"] for item in api.get("persistentvolumeclaims", "--all-namespaces")["items"]}
+        lost = {name: uid for name, uid in bound.items() if uid not in claims}
+        for name, uid in lost.items():
+            clean(known[name])
+            same = {"op": "test", "path": "/spec/claimRef/uid", "value": uid}
+            api.patch("persistentvolume", name, [same, {"op": "remove", "path": "/spec/claimRef"}])
+    return list(lost)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Whoever came second would empty what has a new owner by then."""
+    folder = os.open(LAYOUT.volumes, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _local_volumes() -> list[Volume]:
@@ -94,17 +122,18 @@ def _local_volumes() -> list[Volume]:
 
 
 def _small_volumes() -> list[Volume]:
-    return [
-        Volume(
-            f"small-{node.name}-{number}",
-            SMALL_CLASS,
-            LAYOUT.volumes / f"small-{node.name}-{number}",
-            f"{SMALL_MEBIBYTES}Mi",
-            (node.name,),
-        )
+    """Each a file system of its own; the last ones for claims that name them."""
+    by_chance = [
+        _small(f"small-{node.name}-{number}", SMALL_CLASS, node)
         for node in NODES
         for number in range(SMALL_VOLUMES_A_NODE)
     ]
+    by_name = [_small(f"named-small-{number}", NAMED_SMALL_CLASS, NODES[0]) for number in range(NAMED_SMALL_VOLUMES)]
+    return [*by_chance, *by_name]
+
+
+def _small(name: str, storage_class: str, node: Node) -> Volume:
+    return Volume(name, storage_class, LAYOUT.volumes / name, f"{SMALL_MEBIBYTES}Mi", (node.name,))
 
 
 def _named_volumes() -> list[Volume]:

@@ -7,7 +7,6 @@ release of the chart finds no definition that is not its own.
 import json
 import os
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from hack.cluster.layout import LAYOUT
 from neuronmodel_api import names
 from tests import crd
 from tests.builders import NeuronModelBuilder
+from tests.waiting import PATIENCE_SECONDS, TEST_SECONDS, until
 
 GROUP: Final = f"rules.{names.GROUP}"
 API_VERSION: Final = f"{GROUP}/{names.VERSION}"
-DEADLINE_SECONDS: Final = 30.0
 
 Object = dict[str, Any]
 
@@ -34,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            item.add_marker(pytest.mark.timeout(120))
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +77,7 @@ class Kubectl:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
 
@@ -120,15 +119,15 @@ def definition(api: client.ApiClient) -> Iterator[Object]:
     document["metadata"]["name"] = f"{names.PLURAL}.{GROUP}"
     document["spec"]["group"] = GROUP
     definitions = client.ApiextensionsV1Api(api)
-    delete_definition(definitions)
+    delete_definition(definitions, document["metadata"]["name"])
     definitions.create_custom_resource_definition(document, field_validation="Strict")
     wait_until(lambda: _is_served(api), "the API server to serve the definition")
     yield document
-    delete_definition(definitions)
+    delete_definition(definitions, document["metadata"]["name"])
 
 
-def delete_definition(definitions: client.ApiextensionsV1Api) -> None:
-    name = f"{names.PLURAL}.{GROUP}"
+def delete_definition(definitions: client.ApiextensionsV1Api, name: str) -> None:
+    """Also that of a run which was interrupted."""
 
     def gone() -> bool:
         try:
@@ -223,7 +222,4 @@ def models(api: client.ApiClient, definition: Object, namespace: str) -> Iterato
 
 
 def wait_until(reached: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not reached():
-        assert time.monotonic() < deadline, f"waited {DEADLINE_SECONDS:.0f} s for {what}"
-        time.sleep(0.1)
+    until(reached, what, poll=0.1)

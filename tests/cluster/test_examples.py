@@ -11,8 +11,8 @@ from neuronmodel_api.config import Server
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_operator import flags, machine
 from neuronmodel_worker.engines.nxdi.contradictions import check_together
-from neuronmodel_worker.engines.nxdi.flags import check_fields
 from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
+from neuronmodel_worker.neuron_config.fields import check_fields
 from tests.builders import NeuronModelBuilder
 from tests.cluster.conftest import Kubectl, Models
 from tests.crd import PROJECT
@@ -69,7 +69,7 @@ def test_the_neuron_engine_takes_the_fields_of_an_example(path: Path) -> None:
     example = spec(path)
     fields = flags.neuron_config(example)
     check_fields(fields, example.model.type or "llama")
-    check_together(fields, example.serving.server or Server.OPENAI)
+    check_together(fields, example.serving.server or Server.OPENAI, example.model.type or "llama")
     if example.serving.server is Server.VLLM:
         check_graph(fields)
 

@@ -12,7 +12,7 @@ from kubernetes.client.exceptions import ApiException
 from neuronmodel_api import names
 from tests import crd
 from tests.builders import NeuronModelBuilder, neuron_model
-from tests.cluster.conftest import Object, wait_until
+from tests.cluster.conftest import Object, delete_definition, wait_until
 
 GROUP: Final = f"former.{names.GROUP}"
 NAME: Final = f"{names.PLURAL}.{GROUP}"
@@ -39,6 +39,7 @@ def definition(*, with_rules: bool) -> Object:
 def definitions(api: client.ApiClient) -> Iterator[client.ApiextensionsV1Api]:
     """With the former one served."""
     found = client.ApiextensionsV1Api(api)
+    delete_definition(found, NAME)
     found.create_custom_resource_definition(definition(with_rules=False))
     yield found
     found.delete_custom_resource_definition(NAME)

@@ -10,10 +10,9 @@ from .room import Room
 MODEL = "SmolLM2-135M-Instruct"
 DEGREE = 3
 PROMPT = "The capital of France is"
-SECONDS = 240.0
 SPEC = {
     # Long enough for the longest answer that is under way when a worker is told to end.
-    "worker": {"terminationGracePeriodSeconds": 60},
+    "worker": {"terminationGracePeriodSeconds": 300},
     "compile": {"torchDtype": "bfloat16", "sequenceLength": 512, "maxContextLength": 256},
     "artifacts": {"template": {"size": "2Gi"}},
 }
@@ -37,7 +36,7 @@ def serve(room: Room) -> Capital:
     before = file_facts(room)
     kept, kept_since = room.neuron_model("kept", MODEL, degree=DEGREE, strategy="ShardOnCompile", **SPEC)
     sliced, sliced_since = room.neuron_model("sliced", MODEL, degree=DEGREE, strategy="ShardOnLoad", **SPEC)
-    of_kept, of_sliced = await_starts(Expected(kept, kept_since), Expected(sliced, sliced_since), seconds=SECONDS)
+    of_kept, of_sliced = await_starts(Expected(kept, kept_since), Expected(sliced, sliced_since))
     return Capital(room, kept, sliced, of_kept, of_sliced, before)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from hack.cluster.binaries import binary
 from hack.cluster.layout import LAYOUT, PROJECT, REGISTRY
+from tests.waiting import PATIENCE_SECONDS
 
 from .cluster import Cluster, Object
 from .waiting import eventually
@@ -16,6 +17,7 @@ CHART = PROJECT / "charts" / "neuronmodel"
 RELEASE = "neuronmodel"
 NAMESPACE = "neuronmodel-system"
 HEALTH_PORT = 8080
+HELM_PATIENCE = f"{PATIENCE_SECONDS:.0f}s"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 DOCKER_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 # Addresses of this machine's own cluster: never through a proxy.
@@ -40,14 +42,14 @@ class Chart:
         }
         helm(
             *("upgrade", "--install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--create-namespace"),
-            *("--wait", "--timeout", "120s", "--take-ownership", "--values", "-"),
+            *("--wait", "--timeout", HELM_PATIENCE, "--take-ownership", "--values", "-"),
             stdin=json.dumps(chosen),
         )
 
     def uninstall(self) -> None:
         """And wait until the operator is gone: Helm waits for the Deployment alone."""
-        helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "60s")
-        eventually(lambda: not self.operator_pods(), seconds=60, what="the operator to go")
+        helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", HELM_PATIENCE)
+        eventually(lambda: not self.operator_pods(), what="the operator to go")
 
     def operator_pods(self) -> list[Object]:
         labels = f"app.kubernetes.io/instance={RELEASE}"
@@ -60,7 +62,9 @@ class Chart:
 
     def metric(self, sample: str) -> float | None:
         """Of the operator, by its name and labels as they are printed; None while there is none."""
-        with _OPENER.open(f"http://{self.operator_pod()['status']['podIP']}:{HEALTH_PORT}/metrics", timeout=5) as page:
+        with _OPENER.open(
+            f"http://{self.operator_pod()['status']['podIP']}:{HEALTH_PORT}/metrics", timeout=PATIENCE_SECONDS
+        ) as page:
             lines = page.read().decode().splitlines()
         values = [line.rpartition(" ")[2] for line in lines if line.rpartition(" ")[0] == sample]
         return float(values[0]) if values else None
@@ -68,7 +72,9 @@ class Chart:
 
 def helm(*arguments: str, stdin: str | None = None) -> str:
     command = [str(binary("helm")), f"--kubeconfig={LAYOUT.kubeconfig}", *arguments]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS, check=False
+    )
     assert done.returncode == 0, f"helm {' '.join(arguments)}: {done.stderr.strip()}"
     return done.stdout
 
@@ -86,4 +92,6 @@ def with_second_tag(image: str, tag: str) -> str:
 
 def _registry(method: str, repository: str, tag: str, headers: dict[str, str], data: bytes | None = None) -> Any:
     url = f"http://{REGISTRY}/v2/{repository}/manifests/{tag}"
-    return _OPENER.open(urllib.request.Request(url, method=method, data=data, headers=headers), timeout=20)
+    return _OPENER.open(
+        urllib.request.Request(url, method=method, data=data, headers=headers), timeout=PATIENCE_SECONDS
+    )

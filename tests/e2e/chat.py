@@ -4,6 +4,8 @@ import json
 import urllib.request
 from typing import Any
 
+from tests.waiting import PATIENCE_SECONDS
+
 from .neuronmodels import Applied
 
 # An address of this machine's own cluster: never through a proxy.
@@ -28,5 +30,5 @@ def _post(model: Applied, path: str, body: dict[str, Any]) -> Any:
         data=json.dumps({"model": model.name, **body}).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with _OPENER.open(request, timeout=60) as answer:
+    with _OPENER.open(request, timeout=PATIENCE_SECONDS) as answer:
         return json.load(answer)

@@ -11,6 +11,7 @@ from kubernetes.dynamic.exceptions import NotFoundError
 
 from hack.cluster.binaries import binary
 from neuronmodel_api import names
+from tests.waiting import PATIENCE_SECONDS
 
 Object = dict[str, Any]
 
@@ -78,7 +79,7 @@ class Cluster:
         except NotFoundError:
             return
 
-    def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = PATIENCE_SECONDS) -> str:
         """What kubectl prints. Raises KubectlError."""
         command = [str(binary("kubectl")), f"--kubeconfig={self.kubeconfig}", *arguments]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)

@@ -11,6 +11,7 @@ import pytest
 
 from hack.cluster import volumes
 from hack.cluster.layout import LAYOUT, PROJECT
+from tests.waiting import TEST_SECONDS
 
 from . import capital as capital_of_france
 from .capital import Capital
@@ -20,7 +21,6 @@ from .room import Room, await_gone
 
 CANNOT_RUN_HERE = 3
 """What `hack.cluster` exits with on a machine that cannot run a cluster."""
-TEST_SECONDS = 600
 ROOMS = "e2e-"
 """How the names of the tests' namespaces begin."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hack.cluster.layout import GATEWAY
+from tests.waiting import PATIENCE_SECONDS
 
 PROGRAM = Path(__file__).with_name("openai_client.py")
 # What the kubelet writes into a pod's resolv.conf; mounted over this machine's for the one process.
@@ -31,7 +32,7 @@ class Conversation:
     def rest(self) -> list[dict[str, Any]]:
         pieces = list(self.pieces())
         errors = self.process.stderr.read() if self.process.stderr else ""
-        assert self.process.wait(timeout=60) == 0, errors
+        assert self.process.wait(timeout=PATIENCE_SECONDS) == 0, errors
         return pieces
 
 
@@ -53,4 +54,4 @@ def conversation(namespace: str, host: str, port: int, folder: Path, **arguments
         yield Conversation(process)
     finally:
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=PATIENCE_SECONDS)

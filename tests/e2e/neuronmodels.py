@@ -9,12 +9,10 @@ from typing import Any
 from neuronmodel_api import names
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Outcome, Start
 
-from .accounting import assert_accounted, assert_agrees_with_stopwatch, table
+from .accounting import Asked, Seen, asking, assert_accounted, assert_agrees_with_stopwatch, table
 from .cluster import Cluster, Object
 from .waiting import eventually
 
-START_SECONDS = 150.0
-"""A start of a tiny model takes about ten seconds alone, and more where a dozen share two processors."""
 SMALL_RESOURCES = {"requests": {"cpu": "20m", "memory": "64Mi"}}
 ON_TRN2 = {
     "nodeSelector": {names.INSTANCE_TYPE_LABEL: names.DEFAULT_INSTANCE_TYPE},
@@ -85,29 +83,28 @@ class Applied:
     def condition(self, kind: ConditionType) -> Condition | None:
         return self.status.condition(kind)
 
-    def change(self, **spec: Any) -> float:
+    def change(self, **spec: Any) -> Asked:
         """Merge this into the spec. The time of the change, for a stopwatch."""
-        since = time.monotonic()
-        self.cluster.patch(names.KIND, self.name, self.namespace, {"spec": spec})
-        return since
+        with asking() as asked:
+            self.cluster.patch(names.KIND, self.name, self.namespace, {"spec": spec})
+        return asked
 
-    def annotate(self, **annotations: str | None) -> float:
+    def annotate(self, **annotations: str | None) -> Asked:
         """With keys of our own group."""
-        since = time.monotonic()
         keyed = {f"{names.GROUP}/{key}": value for key, value in annotations.items()}
-        self.cluster.patch(names.KIND, self.name, self.namespace, {"metadata": {"annotations": keyed}})
-        return since
+        with asking() as asked:
+            self.cluster.patch(names.KIND, self.name, self.namespace, {"metadata": {"annotations": keyed}})
+        return asked
 
-    def retry(self) -> float:
+    def retry(self) -> Asked:
         return self.annotate(retry=str(time.time_ns()))
 
     def delete(self) -> None:
         self.cluster.delete(names.KIND, self.name, self.namespace)
 
-    def await_gone(self, seconds: float = 90) -> None:
+    def await_gone(self) -> None:
         eventually(
             lambda: self.cluster.get(names.KIND, self.name, self.namespace) is None,
-            seconds=seconds,
             what=f"{self.name} to be gone",
             instead=self.story,
         )
@@ -131,9 +128,7 @@ class Applied:
     def prepare_jobs(self) -> list[Object]:
         return self.children("Job", names.COMPONENT_PREPARE)
 
-    def await_condition(
-        self, kind: ConditionType, status: str, *, reason: str | None = None, seconds: float = START_SECONDS
-    ) -> Condition:
+    def await_condition(self, kind: ConditionType, status: str, *, reason: str | None = None) -> Condition:
         """For the generation that is there now."""
         generation = self.resource["metadata"]["generation"]
 
@@ -145,16 +140,16 @@ class Applied:
             return condition if condition.status == status and reason in (None, condition.reason) else None
 
         what = f"{self.name} to be {kind}={status}{f' ({reason})' if reason else ''}"
-        return eventually(met, seconds=seconds, what=what, instead=self.story)
+        return eventually(met, what=what, instead=self.story)
 
-    def await_reason(self, reason: str, *, seconds: float = START_SECONDS) -> Condition:
+    def await_reason(self, reason: str) -> Condition:
         """Ready is not True, and this is why."""
 
         def met() -> Condition | None:
             ready = self.condition(ConditionType.READY)
             return ready if ready and ready.status != "True" and ready.reason == reason else None
 
-        return eventually(met, seconds=seconds, what=f"{self.name} to say {reason}", instead=self.story)
+        return eventually(met, what=f"{self.name} to say {reason}", instead=self.story)
 
     @property
     def last_start(self) -> Start | None:
@@ -171,11 +166,9 @@ class Applied:
             return None
         return start if start and start.outcome == Outcome.READY and start.id != after else None
 
-    def await_start(
-        self, *, since: float | None = None, after: str | None = None, seconds: float = START_SECONDS
-    ) -> Start:
+    def await_start(self, *, since: Asked | None = None, after: str | None = None) -> Start:
         """Ready, by a start other than `after`; its times add up, and agree with a stopwatch that ran `since`."""
-        return await_starts(Expected(self, since, after), seconds=seconds)[0]
+        return await_starts(Expected(self, since, after))[0]
 
     def story(self) -> str:
         """What somebody would look at who has to find out why it hangs."""
@@ -209,30 +202,34 @@ class Expected:
     """A start that is under way."""
 
     model: Applied
-    since: float | None = None
-    """When its cause was, by time.monotonic(); None: the status' total is held against nothing."""
+    since: Asked | None = None
+    """When its cause was; None: the status' total is held against nothing."""
     after: str | None = None
     """The id of the start before it."""
 
 
-def await_starts(*expected: Expected, seconds: float = START_SECONDS) -> list[Start]:
+def await_starts(*expected: Expected) -> list[Start]:
     """All of them, side by side: each is stopped the moment that it is seen Ready."""
-    ended: dict[int, tuple[Start, float]] = {}
+    ended: dict[int, tuple[Start, Seen]] = {}
+    looked = dict.fromkeys(range(len(expected)), 0.0)
 
     def all_ended() -> bool:
         for index, one in enumerate(expected):
-            if index not in ended and (start := one.model.finished_start(one.after)):
-                ended[index] = start, time.monotonic()
+            if index in ended:
+                continue
+            before, looked[index] = looked[index], time.monotonic()
+            if start := one.model.finished_start(one.after):
+                ended[index] = start, Seen(before, time.monotonic())
         return len(ended) == len(expected)
 
     def unfinished() -> str:
         return "\n\n".join(one.model.story() for index, one in enumerate(expected) if index not in ended)
 
     names_of = ", ".join(one.model.name for one in expected)
-    eventually(all_ended, seconds=seconds, what=f"{names_of} to be Ready by a new start", instead=unfinished)
+    eventually(all_ended, what=f"{names_of} to be Ready by a new start", instead=unfinished)
     for index, one in enumerate(expected):
-        start, at = ended[index]
+        start, seen = ended[index]
         assert_accounted(start)
         if one.since is not None:
-            assert_agrees_with_stopwatch(start, at - one.since)
+            assert_agrees_with_stopwatch(start, one.since, seen)
     return [ended[index][0] for index in range(len(expected))]

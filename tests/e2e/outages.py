@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hack.cluster.layout import PROJECT
+from tests.waiting import PATIENCE_SECONDS
 
 from .cluster import Object
 
@@ -33,12 +34,15 @@ def processes_of(pod: Object, program: str) -> list[int]:
 def send(pod: Object, program: str, number: signal.Signals) -> int:
     """How many processes got the signal."""
     pids = processes_of(pod, program)
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            continue
+    signal_all(pids, number)
     return len(pids)
+
+
+def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
+    """Those of them that have not ended meanwhile."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 @contextmanager
@@ -52,4 +56,6 @@ def lost_node(name: str) -> Iterator[None]:
 
 
 def _cluster(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "hack.cluster", *arguments], cwd=PROJECT, check=True, timeout=300)
+    subprocess.run(
+        [sys.executable, "-m", "hack.cluster", *arguments], cwd=PROJECT, check=True, timeout=PATIENCE_SECONDS
+    )

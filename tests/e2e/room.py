@@ -1,7 +1,6 @@
 """A namespace for a module's tests, and the folder of its checkpoints."""
 
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +12,10 @@ from hack.cluster.layout import LAYOUT
 from neuronmodel_api import names
 
 from . import checkpoints
-from .accounting import assert_all_accounted
+from .accounting import Asked, asking, assert_all_accounted
 from .cluster import Cluster, Object
 from .neuronmodels import Applied, neuron_model
 from .waiting import eventually
-
-GONE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -48,20 +45,36 @@ class Room:
         return self.path(name)
 
     def claim_volume(self, name: str, volume: str, *, mode: str = "ReadWriteOnce") -> Path:
-        """Make a claim on one of the cluster's volumes; its folder on this machine."""
+        """Bind a claim to one of the cluster's volumes that nobody gets by chance; its folder on this machine."""
         found = next(each for each in volumes.all_volumes() if each.name == volume)
-        wanted = claim(name, self.namespace, storage_class=found.storage_class, size="1Gi", mode=mode)
+        assert found.by_name, f"any claim of class {found.storage_class} may have taken {volume} before"
+        eventually(lambda: self._is_free(volume), what=f"{volume} to be free", instead=lambda: self._describe(volume))
+        wanted = claim(name, self.namespace, storage_class=found.storage_class, size=found.capacity, mode=mode)
         wanted["spec"]["volumeName"] = volume
         self.cluster.apply(wanted)
+        eventually(lambda: self._is_bound(name), what=f"{name} to be bound", instead=lambda: self._describe(volume))
         return found.folder
 
-    def apply(self, manifest: Object) -> tuple[Applied, float]:
-        """With kubectl, as users do; and when, for a stopwatch."""
-        since = time.monotonic()
-        self.cluster.apply({**manifest, "metadata": {**manifest["metadata"], "namespace": self.namespace}})
-        return Applied(self.cluster, self.namespace, manifest["metadata"]["name"]), since
+    def _is_free(self, volume: str) -> bool:
+        """Unless the claim of an earlier test still has it, which is about to go."""
+        volumes.recycle()
+        found = self.cluster.get("PersistentVolume", volume)
+        return found is not None and "claimRef" not in found["spec"]
 
-    def neuron_model(self, name: str, path: str, **options: Any) -> tuple[Applied, float]:
+    def _is_bound(self, name: str) -> bool:
+        found = self.cluster.get("PersistentVolumeClaim", name, self.namespace)
+        return found is not None and found["status"].get("phase") == "Bound"
+
+    def _describe(self, volume: str) -> str:
+        return self.cluster.kubectl("get", f"persistentvolume/{volume}", "--output=yaml")
+
+    def apply(self, manifest: Object) -> tuple[Applied, Asked]:
+        """With kubectl, as users do; and when, for a stopwatch."""
+        with asking() as asked:
+            self.cluster.apply({**manifest, "metadata": {**manifest["metadata"], "namespace": self.namespace}})
+        return Applied(self.cluster, self.namespace, manifest["metadata"]["name"]), asked
+
+    def neuron_model(self, name: str, path: str, **options: Any) -> tuple[Applied, Asked]:
         return self.apply(neuron_model(name, path, **options))
 
     def applied(self) -> list[Applied]:
@@ -98,7 +111,6 @@ def await_gone(cluster: Cluster, namespace: str) -> None:
     """With its NeuronModels: their finalizers must not hold it."""
     eventually(
         lambda: cluster.get("Namespace", namespace) is None,
-        seconds=GONE_SECONDS,
         what=f"namespace {namespace} to go",
         instead=lambda: cluster.kubectl("get", "all,nm,pvc", f"--namespace={namespace}"),
     )

@@ -8,9 +8,6 @@ from .neuronmodels import Applied
 from .room import Room
 from .waiting import eventually
 
-SECONDS = 240.0
-"""A dozen models share two processors."""
-
 
 @dataclass(frozen=True)
 class Scenario:
@@ -32,11 +29,11 @@ def apply_all(room: Room, scenarios: tuple[Scenario, ...]) -> dict[str, Applied]
 
 
 def assert_explained(scenario: Scenario, model: Applied) -> None:
-    condition = model.await_reason(scenario.reason, seconds=SECONDS)
+    condition = model.await_reason(scenario.reason)
     missing = [words for words in scenario.says if words not in condition.message]
     assert not missing, f"the message lacks {missing}: {condition.message}"
     # The Event is written right after the status.
-    eventually(lambda: scenario.reason in event_reasons(model), seconds=10, what=f"an Event {scenario.reason}")
+    eventually(lambda: scenario.reason in event_reasons(model), what=f"an Event {scenario.reason}")
 
 
 def event_reasons(model: Applied) -> set[str]:

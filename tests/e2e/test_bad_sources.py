@@ -13,7 +13,7 @@ from .chat import completion
 from .cluster import Object
 from .neuronmodels import ON_TRN2, Applied, neuron_model
 from .room import Room, claim
-from .scenarios import SECONDS, Scenario, apply_all, assert_explained
+from .scenarios import Scenario, apply_all, assert_explained
 
 SHARDED_FILE = "model-00002-of-00002.safetensors"
 
@@ -145,5 +145,5 @@ def test_what_is_wrong_is_said(broken: dict[str, Applied], scenario: Scenario) -
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 def test_put_right_it_becomes_ready(repaired: dict[str, Applied], scenario: Scenario) -> None:
     model = repaired[scenario.name]
-    model.await_start(seconds=SECONDS)
+    model.await_start()
     assert completion(model, "w1 w2 w3").strip()

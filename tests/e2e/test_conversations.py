@@ -4,7 +4,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .capital import SECONDS, Capital
+from .capital import Capital
 from .conversation import conversation
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -48,7 +48,7 @@ def test_an_answer_under_way_is_finished_after_sigterm(capital: Capital, tmp_pat
         rest = talk.rest()
     assert text_of([*first, *rest]) == whole["text"]
     assert len(rest) > 20, "the answer was over before the pod was asked to end"
-    served.await_start(after=before.id, seconds=SECONDS)
+    served.await_start(after=before.id)
 
 
 def text_of(pieces: list[dict[str, Any]]) -> str:

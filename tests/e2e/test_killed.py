@@ -18,32 +18,36 @@ from .neuronmodels import ON_TRN2, Applied
 from .room import Room
 from .waiting import eventually
 
-SECONDS = 240.0
 PROMPT = "w1 w2 w3"
 TOKENS = 12
 Moment = tuple[str, Callable[[Applied], object]]
 
 
-def pod_in_phase(component: str, phase: str) -> Callable[[Applied], object]:
+def pod_in_phase(component: str, *phases: str) -> Callable[[Applied], object]:
     def reached(model: Applied) -> bool:
-        return any(pod["status"].get("phase") == phase for pod in model.children("Pod", component))
+        return any(pod["status"].get("phase") in phases for pod in model.children("Pod", component))
 
     return reached
+
+
+def pod_runs(component: str) -> Callable[[Applied], object]:
+    """Or ran: whoever looks now and then may miss that."""
+    return pod_in_phase(component, "Running", "Succeeded")
 
 
 OF_A_START: Sequence[Moment] = (
     ("it was applied", lambda model: True),
     ("its claim was made", lambda model: model.children("PersistentVolumeClaim")),
     ("its Job was made", lambda model: model.prepare_jobs()),
-    ("its Job runs", pod_in_phase(names.COMPONENT_PREPARE, "Running")),
+    ("its Job runs", pod_runs(names.COMPONENT_PREPARE)),
     ("its Job is done", pod_in_phase(names.COMPONENT_PREPARE, "Succeeded")),
     ("its worker was made", lambda model: model.serving_pods()),
-    ("its worker runs", pod_in_phase(names.COMPONENT_SERVE, "Running")),
+    ("its worker runs", pod_runs(names.COMPONENT_SERVE)),
 )
 OF_A_DELETION: Sequence[Moment] = (
     ("it was asked for", lambda model: True),
     ("cleaning was begun", lambda model: gone(model) or model.children("Job", names.COMPONENT_CLEANUP)),
-    ("cleaning runs", lambda model: gone(model) or pod_in_phase(names.COMPONENT_CLEANUP, "Running")(model)),
+    ("cleaning runs", lambda model: gone(model) or pod_runs(names.COMPONENT_CLEANUP)(model)),
     ("cleaning is done", lambda model: gone(model) or pod_in_phase(names.COMPONENT_CLEANUP, "Succeeded")(model)),
 )
 
@@ -61,7 +65,7 @@ def kill_operator(chart: Chart) -> None:
 
 def kill_operator_at(chart: Chart, model: Applied, moments: Sequence[Moment]) -> None:
     for what, reached in moments:
-        eventually(lambda: reached(model), seconds=SECONDS, what=f"the moment when {what}", instead=model.story)  # noqa: B023
+        eventually(lambda: reached(model), what=f"the moment when {what}", instead=model.story)  # noqa: B023
         kill_operator(chart)
 
 
@@ -71,32 +75,32 @@ def test_killing_the_operator_ends_in_what_the_spec_asks_for(chart: Chart, room:
     model, since = room.neuron_model("operator", path, artifacts={"retention": "Delete"})
 
     kill_operator_at(chart, model, OF_A_START)
-    start = model.await_start(since=since, seconds=SECONDS)
+    start = model.await_start(since=since)
     assert completion(model, PROMPT, num_tokens=TOKENS) == expected
 
     model.change(parallelism={"tensorParallelDegree": 1})
     former = {job["metadata"]["uid"] for job in model.prepare_jobs()}
     new_job = ("the new Job was made", lambda m: {job["metadata"]["uid"] for job in m.prepare_jobs()} - former)
     kill_operator_at(chart, model, (("it was changed", lambda m: True), new_job, OF_A_START[-1]))
-    model.await_start(after=start.id, seconds=SECONDS)
+    model.await_start(after=start.id)
     assert completion(model, PROMPT, num_tokens=TOKENS) == expected
 
     model.delete()
     kill_operator_at(chart, model, OF_A_DELETION)
     model.await_gone()
     for kind in ("Deployment", "Job", "PersistentVolumeClaim", "Pod"):
-        eventually(lambda: not model.children(kind), seconds=60, what=f"its {kind} to go", instead=model.story)  # noqa: B023
+        eventually(lambda: not model.children(kind), what=f"its {kind} to go", instead=model.story)  # noqa: B023
 
 
 def test_killing_the_worker_while_it_loads_is_one_start_more(room: Room) -> None:
     path = room.tiny("worker")
     expected = reference.answer(room.folder / "worker", PROMPT, num_tokens=TOKENS)
     model, _ = room.neuron_model("worker", path, strategy="ShardOnLoad")
-    eventually(lambda: kill_worker(model), seconds=SECONDS, what="a worker to kill", instead=model.story)
-    start = model.await_start(seconds=SECONDS)
+    eventually(lambda: kill_worker(model), what="a worker to kill", instead=model.story)
+    start = model.await_start()
     assert start.cause == "ContainerRestarted"
-    eventually(lambda: kill_worker(model), seconds=SECONDS, what="a worker to kill", instead=model.story)
-    model.await_start(after=start.id, seconds=SECONDS)
+    eventually(lambda: kill_worker(model), what="a worker to kill", instead=model.story)
+    model.await_start(after=start.id)
     assert completion(model, PROMPT, num_tokens=TOKENS) == expected
 
 
@@ -108,27 +112,31 @@ def kill_worker(model: Applied) -> int:
 def interrupted(room: Room) -> Applied:
     """Its Job was killed while it wrote shards; the next attempt comes by itself, a minute later."""
     model, _ = room.neuron_model("job", MODEL, strategy="ShardOnCompile", **SPEC)
-    bound = eventually(lambda: artifacts_folder(model), seconds=SECONDS, what="its volume", instead=model.story)
-    writing = partial(half_written, bound)
-    eventually(writing, seconds=SECONDS, what="shards being written", instead=model.story, poll=0.01)
-    killed = [outages.send(pod, "neuronmodel", signal.SIGKILL) for pod in model.children("Pod", "prepare")]
-    assert sum(killed), "there was nothing to kill"
+    bound = eventually(lambda: artifacts_folder(model), what="its volume", instead=model.story)
+    pids = eventually(lambda: preparing(model), what="its Job's process", instead=model.story)
+    eventually(partial(half_written, bound), what="shards being written", instead=model.story, poll=0.01)
+    outages.signal_all(pids, signal.SIGKILL)  # found before: the rest is written while the API server is asked
     assert not model.serving_pods(), "the shards were finished"
     return model
+
+
+def preparing(model: Applied) -> list[int]:
+    pods = model.children("Pod", names.COMPONENT_PREPARE)
+    return [pid for pod in pods for pid in outages.processes_of(pod, "neuronmodel")]
 
 
 @pytest.mark.usefixtures("interrupted")
 def test_a_job_that_vanishes_is_made_again(room: Room) -> None:
     model, since = room.neuron_model("vanished", room.tiny("vanished"))
-    running = pod_in_phase(names.COMPONENT_PREPARE, "Running")
-    eventually(lambda: running(model), seconds=SECONDS, what="its Job to run", instead=model.story)
+    running = pod_runs(names.COMPONENT_PREPARE)
+    eventually(lambda: running(model), what="its Job to run", instead=model.story, poll=0.02)
     for job in model.prepare_jobs():
         model.cluster.kubectl("delete", "job", job["metadata"]["name"], f"--namespace={room.namespace}", "--wait=false")
-    model.await_start(since=since, seconds=SECONDS)
+    model.await_start(since=since)
 
 
 def test_killing_the_job_amid_half_written_shards_leaves_right_ones(interrupted: Applied) -> None:
-    start = interrupted.await_start(seconds=SECONDS)
+    start = interrupted.await_start()
     assert {phase.attempt for phase in start.phases if phase.stage == "Prepare"} == {1, 2}
     assert "Paris" in completion(interrupted, "The capital of France is")
 
@@ -152,13 +160,11 @@ def test_losing_the_node_and_getting_it_back_ends_in_a_model_that_answers(room: 
     path = room.tiny("lost")
     expected = reference.answer(room.folder / "lost", PROMPT, num_tokens=TOKENS)
     model, since = room.neuron_model("lost", path, worker=ON_TRN2)
-    start = model.await_start(since=since, seconds=SECONDS)
+    start = model.await_start(since=since)
     assert start.node_name == "trn2"
     with outages.lost_node("trn2"):
-        eventually(
-            lambda: not is_ready(model), seconds=120, what="the loss of its node to be noticed", instead=model.story
-        )
-    model.await_start(after=start.id, seconds=SECONDS)
+        eventually(lambda: not is_ready(model), what="the loss of its node to be noticed", instead=model.story)
+    model.await_start(after=start.id)
     assert completion(model, PROMPT, num_tokens=TOKENS) == expected
 
 

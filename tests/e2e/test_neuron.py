@@ -20,7 +20,6 @@ from .neuronmodels import Applied, Expected, await_starts
 from .room import Room, claim
 from .waiting import eventually
 
-SECONDS = 480.0
 PROMPT = "w10 w20 w30"
 TOKENS = 12
 COMMON = "prepared"
@@ -67,7 +66,7 @@ def served(room: Room) -> Served:
         neuron.on_neuron("partial", path, suspend=True, parallelism={"startRank": 1, "localRanks": 2})
     )
     never, _ = room.apply(neuron.on_neuron("never", path, fail="compiler-70"))
-    starts = await_starts(*map(Expected, applied.values()), seconds=SECONDS)
+    starts = await_starts(*map(Expected, applied.values()))
     return Served(room, applied, dict(zip(applied, starts, strict=True)), partial, never)
 
 
@@ -253,6 +252,4 @@ def test_a_start_that_fails_says_why(failing: dict[str, Applied], name: str) -> 
     assert model.status.artifacts is not None
     assert model.status.artifacts.cache == "Hit"
     model.change(suspend=True)
-    eventually(
-        lambda: not model.serving_pods(), seconds=60, what=f"{name} to give its device back", instead=model.story
-    )
+    eventually(lambda: not model.serving_pods(), what=f"{name} to give its device back", instead=model.story)

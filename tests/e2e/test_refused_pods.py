@@ -18,12 +18,13 @@ from .chat import completion
 from .cluster import Cluster, Object
 from .neuronmodels import ON_TRN2, Applied, neuron_model
 from .room import Room, claim
-from .scenarios import SECONDS, Scenario, apply_all, assert_explained
+from .scenarios import Scenario, apply_all, assert_explained
 from .waiting import eventually
 
 ONE_DEVICE = {"limits": {names.NEURON_RESOURCE: "1"}, "requests": {names.NEURON_RESOURCE: "1", "cpu": "20m"}}
 ABSENT_IMAGE = f"{REGISTRY}/neuronmodel/none:1"
-FULL_VOLUME = "small-plain-1"
+FULL_VOLUME = "named-small-0"
+"""Of a class of its own: `too-small`, whose template takes whatever small volume is free, cannot get it first."""
 UNMOUNTABLE = "e2e-unmountable"
 UNMOUNTABLE_FOLDER = LAYOUT.volumes / UNMOUNTABLE
 FILLER = LAYOUT.volumes / FULL_VOLUME / "filler"
@@ -36,10 +37,7 @@ def too_small(room: Room) -> Object:
 
 
 def full(room: Room) -> Object:
-    fill(FILLER)
-    wanted = claim("full", room.namespace, storage_class="local-small", size="60Mi")
-    wanted["spec"]["volumeName"] = FULL_VOLUME
-    room.cluster.apply(wanted)
+    fill(room.claim_volume("full", FULL_VOLUME) / FILLER.name)
     named = {"template": None, "persistentVolumeClaim": {"claimName": "full"}}
     return neuron_model("full", room.tiny("full"), artifacts=named)
 
@@ -67,8 +65,15 @@ def image_absent(room: Room) -> Object:
 
 
 def no_device_left(room: Room) -> Object:
+    """Not before they are held: pods of a test before this one may be about to give some back."""
     room.cluster.apply(holder_of_all_devices(room.namespace))
+    eventually(lambda: holds_all_devices(room), what="all devices to be held")
     return neuron_model("no-device", room.tiny("no-device"), worker={**ON_TRN2, "resources": ONE_DEVICE})
+
+
+def holds_all_devices(room: Room) -> bool:
+    holder = room.cluster.get("Pod", "holder", room.namespace)
+    return holder is not None and holder["status"].get("phase") == "Running"
 
 
 def holder_of_all_devices(namespace: str) -> Object:
@@ -170,8 +175,15 @@ def lent(cluster: Cluster) -> Iterator[None]:
     shutil.rmtree(UNMOUNTABLE_FOLDER, ignore_errors=True)
 
 
+def remove_unmountable(cluster: Cluster) -> None:
+    cluster.delete("PersistentVolume", UNMOUNTABLE)
+    eventually(lambda: cluster.get("PersistentVolume", UNMOUNTABLE) is None, what=f"{UNMOUNTABLE} to go")
+    shutil.rmtree(UNMOUNTABLE_FOLDER, ignore_errors=True)
+
+
 @pytest.fixture(scope="module")
 def broken(room: Room) -> dict[str, Applied]:
+    remove_unmountable(room.cluster)  # of a run that was interrupted; its claim has gone with the former room
     return apply_all(room, SCENARIOS)
 
 
@@ -190,7 +202,7 @@ def test_what_is_wrong_is_said(broken: dict[str, Applied], scenario: Scenario) -
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 def test_put_right_it_becomes_ready(repaired: dict[str, Applied], scenario: Scenario) -> None:
     model = repaired[scenario.name]
-    model.await_start(seconds=SECONDS)
+    model.await_start()
     assert completion(model, "w1 w2 w3").strip()
 
 
@@ -213,7 +225,7 @@ def test_pod_security_is_named_until_the_namespace_allows_the_pod(chart_with_hos
         assert "hostPath" in condition.message
         privileged = {"pod-security.kubernetes.io/enforce": "privileged"}
         room.cluster.patch("Namespace", room.namespace, None, {"metadata": {"labels": privileged}})
-        model.await_start(seconds=SECONDS)
+        model.await_start()
         assert completion(model, "w1 w2 w3").strip()
 
 
@@ -221,25 +233,32 @@ def test_a_quota_that_leaves_no_room_is_named_until_it_does(chart: Chart) -> Non
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "pods"}, "spec": {"hard": {"pods": "0"}}}
     with Room(chart.cluster, "e2e-quota").entered() as room:
         room.apply(quota)
+        eventually(lambda: is_counted(room, "pods"), what="the quota to be counted")
         model, _ = room.neuron_model("over-quota", room.tiny("over-quota"))
         condition = model.await_reason("QuotaExceeded")
         assert "exceeded quota: pods" in condition.message
         room.cluster.patch("ResourceQuota", "pods", room.namespace, {"spec": {"hard": {"pods": "10"}}})
-        model.await_start(seconds=SECONDS)
+        model.await_start()
+
+
+def is_counted(room: Room, quota: str) -> bool:
+    """Before, whatever it is about is refused in other words."""
+    found = room.cluster.get("ResourceQuota", quota, room.namespace)
+    return found is not None and "used" in found.get("status", {})
 
 
 def test_a_start_that_is_stuck_is_said_to_be_and_goes_on_when_it_can(room: Room) -> None:
     """The worker is stopped in its tracks while it loads, and set going again."""
     model, _ = room.neuron_model("stuck", room.tiny("stuck"), serving={"startTimeoutSeconds": 6})
-    pod = eventually(lambda: running_pod(model), seconds=SECONDS, what="a worker", instead=model.story)
+    pod = eventually(lambda: running_pod(model), what="a worker", instead=model.story)
     try:
         eventually(
             lambda: outages.send(pod, "neuronmodel", signal.SIGSTOP),
-            seconds=30,
             what="its process",
             instead=model.story,
+            poll=0.02,
         )
-        condition = model.await_reason("StartStuck", seconds=60)
+        condition = model.await_reason("StartStuck")
         assert pod["metadata"]["name"] in condition.message
         assert model.serving_pod()["metadata"]["uid"] == pod["metadata"]["uid"], "a start that is stuck was killed"
     finally:

@@ -49,9 +49,9 @@ def test_deleting_one_of_two_on_a_claim_leaves_the_other_what_it_uses(room: Room
     assert shards_of["second"] in on_disk
     assert shards_of["first"] not in on_disk
 
-    second.cluster.delete("Pod", second.serving_pod()["metadata"]["name"], second.namespace)
-    before = second.last_start
+    before = second.finished_start()
     assert before is not None
+    second.cluster.delete("Pod", second.serving_pod()["metadata"]["name"], second.namespace)
     start = second.await_start(after=before.id)
     assert {phase.stage for phase in start.phases} == {"Serve"}, "it had to be prepared again"
     assert completion(second, PROMPT) == answer
@@ -68,7 +68,6 @@ def await_no_claim(model: Applied) -> None:
     name = names.templated_claim(model.name)
     eventually(
         lambda: model.cluster.get("PersistentVolumeClaim", name, model.namespace) is None,
-        seconds=90,
         what=f"claim {name} to go",
         instead=model.story,
     )

@@ -1,11 +1,9 @@
 """What a start repeats and what it does not, and how many workers there are."""
 
-import time
-
 from neuronmodel_api.status import Cause, ConditionType
 
-from .accounting import phases
-from .capital import PROMPT, SECONDS, Capital
+from .accounting import asking, phases
+from .capital import PROMPT, Capital
 from .chat import completion
 from .neuronmodels import Expected, await_starts
 from .waiting import eventually
@@ -18,10 +16,10 @@ def test_a_second_start_shards_only_without_kept_shards_and_compiles_never(capit
     for model in models:
         before = model.finished_start()
         assert before is not None
-        since = time.monotonic()
-        model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
+        with asking() as since:
+            model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
         expected.append(Expected(model, since, before.id))
-    of_kept, of_sliced = await_starts(*expected, seconds=SECONDS)
+    of_kept, of_sliced = await_starts(*expected)
     assert {of_kept.cause, of_sliced.cause} == {Cause.POD_REPLACED}
     assert not {"Compiled", "Sharded"} & set(phases(of_kept))
     assert "Read" in phases(of_kept)
@@ -36,9 +34,9 @@ def test_scaling_to_zero_frees_the_node_and_to_one_serves_again(capital: Capital
     assert before is not None
     scale(capital, 0)
     model.await_condition(ConditionType.READY, "False")
-    eventually(lambda: not model.children("Pod", "serve"), seconds=60, what="the worker to go", instead=model.story)
+    eventually(lambda: not model.children("Pod", "serve"), what="the worker to go", instead=model.story)
     scale(capital, 1)
-    model.await_start(after=before.id, seconds=SECONDS)
+    model.await_start(after=before.id)
     assert "Paris" in completion(model, PROMPT)
 
 
@@ -52,7 +50,7 @@ def test_two_workers_on_a_volume_for_one_node_are_refused_with_a_reason(capital:
         assert "ReadWriteMany" in condition.message
     finally:
         scale(capital, 1)
-    model.await_condition(ConditionType.READY, "True", seconds=SECONDS)
+    model.await_condition(ConditionType.READY, "True")
     assert model.serving_pod()["metadata"]["uid"] == pod, "the worker that was there was restarted"
 
 

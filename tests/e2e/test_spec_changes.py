@@ -135,7 +135,6 @@ def test_suspending_frees_the_node_and_going_on_prepares_nothing(model: Applied)
     model.await_condition(ConditionType.READY, "False", reason="Suspended")
     eventually(
         lambda: not model.children("Pod", names.COMPONENT_SERVE),
-        seconds=60,
         what="the worker to go",
         instead=model.story,
     )

@@ -15,7 +15,6 @@ from .neuronmodels import Applied, Expected, await_starts
 from .room import Room
 from .waiting import eventually
 
-SECONDS = 300.0
 BIG = 120_000
 """Words: two tensors of 69 MB in 64 bits, of 35 in 32, make a file that a probe can time."""
 
@@ -41,11 +40,13 @@ def started(room: Room) -> Started:
         "behind": room.neuron_model("behind", room.tiny("behind"), sharding={"seal": "Behind"}),
     }
     models = {name: model for name, (model, _) in applied.items()}
-    starts = await_starts(*map(Expected, models.values()), seconds=SECONDS)
+    starts = await_starts(*map(Expected, models.values()))
     return Started(room, models, dict(zip(models, starts, strict=True)))
 
 
-def test_auto_loads_the_checkpoint_where_shards_would_be_twice_as_much(started: Started) -> None:
+def test_auto_weighs_shards_of_twice_the_bytes_against_the_checkpoint(started: Started) -> None:
+    """Which it loads, where one volume is about as fast as the other; on a busy machine a probe may say that the one of
+    the shards is three times as fast, and what follows from that has to hold."""
     model = started.models["fresh"]
     strategy = model.status.strategy
     assert strategy is not None
@@ -53,14 +54,15 @@ def test_auto_loads_the_checkpoint_where_shards_would_be_twice_as_much(started: 
     inputs = strategy.inputs
     assert inputs is not None
     assert inputs.shard_bytes > 1.9 * inputs.source_bytes
-    assert inputs.on_load_milliseconds < inputs.on_compile_milliseconds
     # Building them counts too, where probes find the volume of the shards twice as fast as that of the checkpoint.
     pays_some_day = (
         inputs.shard_bytes / inputs.read_bytes_per_second < inputs.source_bytes / inputs.load_bytes_per_second
     )
-    expected = "WeightsChangeOften" if pays_some_day else "SourceLoadsFaster"
-    assert (strategy.in_force, strategy.reason) == ("ShardOnLoad", expected)
-    assert started.starts["fresh"].strategy == "ShardOnLoad"
+    expected = ("ShardOnLoad", "WeightsChangeOften" if pays_some_day else "SourceLoadsFaster")
+    if inputs.on_compile_milliseconds < inputs.on_load_milliseconds:
+        expected = ("ShardOnCompile", "ShardsLoadFaster")
+    assert (strategy.in_force, strategy.reason) == expected
+    assert started.starts["fresh"].strategy == strategy.in_force
     assert "Paris" in completion(model, PROMPT)
 
 
@@ -68,8 +70,8 @@ def test_auto_stays_with_shards_that_are_there_and_a_quarter_as_much(started: St
     model, first = started.models["smaller"], started.starts["smaller"]
     assert first.strategy == "ShardOnCompile"
     model.change(sharding={"strategy": None})
-    model.await_condition(ConditionType.READY, "True", seconds=SECONDS)
-    strategy = eventually(lambda: chosen(model), seconds=SECONDS, what="a choice", instead=model.story)
+    model.await_condition(ConditionType.READY, "True")
+    strategy = eventually(lambda: chosen(model), what="a choice", instead=model.story)
     # How fast small files are read on a busy machine says little; that the choice follows from it has to hold.
     inputs = strategy.inputs
     assert inputs is not None
@@ -92,8 +94,8 @@ def test_a_choice_stays_while_nothing_changes(started: Started) -> None:
     before, jobs = model.finished_start(), [job["metadata"]["uid"] for job in model.prepare_jobs()]
     assert before is not None
     model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
-    start = model.await_start(after=before.id, seconds=SECONDS)
-    assert start.strategy == "ShardOnLoad"
+    start = model.await_start(after=before.id)
+    assert start.strategy == before.strategy
     assert [job["metadata"]["uid"] for job in model.prepare_jobs()] == jobs
 
 
@@ -103,9 +105,9 @@ def test_shards_are_sealed_behind_and_read_by_the_next_start(started: Started) -
     assert [phase.stage for phase in first.phases if phase.name == "Sharded"] == ["Serve"]
     expected = reference.answer(started.room.folder / "behind", "w1 w2 w3", num_tokens=12)
     assert completion(model, "w1 w2 w3", num_tokens=12) == expected
-    eventually(lambda: sealing(model) == "Sealed", seconds=120, what="the shards to be sealed", instead=model.story)
+    eventually(lambda: sealing(model) == "Sealed", what="the shards to be sealed", instead=model.story)
     model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
-    start = model.await_start(after=first.id, seconds=SECONDS)
+    start = model.await_start(after=first.id)
     assert (start.tier, start.cause) == ("Artifacts", "PodReplaced")
     assert "Sharded" not in phases(start)
     assert completion(model, "w1 w2 w3", num_tokens=12) == expected

@@ -17,7 +17,6 @@ from .waiting import eventually
 
 PROMPT = "w1 w2 w3"
 TOKENS = 12
-SECONDS = 240.0
 ON_A_CLAIM = {"persistentVolumeClaim": {"claimName": "nvme"}}
 
 
@@ -41,7 +40,7 @@ class Kept:
             else:
                 model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
             expected.append(Expected(model, None, before.id))
-        return dict(zip(names, await_starts(*expected, seconds=SECONDS), strict=True))
+        return dict(zip(names, await_starts(*expected), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +53,7 @@ def kept(room: Room) -> Kept:
         "sliced": room.neuron_model("sliced", path, strategy="ShardOnLoad", scratch=ON_A_CLAIM),
     }
     models = {name: model for name, (model, _) in applied.items()}
-    starts = await_starts(*map(Expected, models.values()), seconds=SECONDS)
+    starts = await_starts(*map(Expected, models.values()))
     return Kept(room, models, dict(zip(models, starts, strict=True)), nvme)
 
 
@@ -72,7 +71,6 @@ def await_copy(model: Applied, file: str) -> None:
     listed = f"ls {file}"
     eventually(
         lambda: "No such file" not in model.cluster.execute(model.namespace, pod, listed),
-        seconds=60,
         what=f"{model.name} to have sealed its copy",
         instead=lambda: model.cluster.execute(model.namespace, pod, "find /scratch"),
     )
@@ -110,4 +108,4 @@ def test_damaged_copies_are_passed_over_and_told(kept: Kept) -> None:
         assert start.notes, f"{name} said nothing"
         assert completion(kept.models[name], PROMPT, num_tokens=TOKENS) == expected
     model = kept.models["claimed"]
-    eventually(lambda: "ScratchTierDamaged" in event_reasons(model), seconds=10, what="an Event of it")
+    eventually(lambda: "ScratchTierDamaged" in event_reasons(model), what="an Event of it")

@@ -18,7 +18,6 @@ from .waiting import eventually
 
 PROMPT = "w1 w2 w3"
 TOKENS = 12
-SECONDS = 300.0
 OURS = {"template": None, "persistentVolumeClaim": {"claimName": "ours"}}
 EVERYWHERE = {"template": None, "persistentVolumeClaim": {"claimName": "everywhere"}}
 
@@ -58,7 +57,7 @@ def sharing(room: Room) -> Sharing:
         "there": room.neuron_model("there", one, artifacts=EVERYWHERE, worker=ON_TRN2),
     }
     models = {name: model for name, (model, _) in applied.items()}
-    starts = await_starts(*map(Expected, models.values()), seconds=SECONDS)
+    starts = await_starts(*map(Expected, models.values()))
     built = {name: artifacts(model) for name, model in models.items()}
     return Sharing(room, models, dict(zip(models, starts, strict=True)), built, ours, everywhere)
 
@@ -121,7 +120,7 @@ def shaken(sharing: Sharing) -> Shaken:
         assert before is not None
         model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
         expected.append(Expected(model, None, before.id))
-    starts = await_starts(*expected, seconds=SECONDS)
+    starts = await_starts(*expected)
     after = {name: artifacts(sharing.models[name]) for name in names}
     return Shaken(dict(zip(names, starts, strict=True)), after, sharing.expected("other", of="changed"))
 
@@ -170,7 +169,7 @@ def test_damage_is_found_before_serving_and_rebuilt(
     reasons = list(folder.glob("quarantine/shards-*.reason.txt"))
     assert [reason for reason in reasons if "tp1_sharded_checkpoint" in reason.read_text()], reasons
     model = sharing.models[name]
-    eventually(lambda: "ArtifactQuarantined" in event_reasons(model), seconds=10, what="an Event of it")
+    eventually(lambda: "ArtifactQuarantined" in event_reasons(model), what="an Event of it")
     assert sharing.answer(name) == sharing.expected(checkpoint)
 
 

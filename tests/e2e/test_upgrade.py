@@ -64,7 +64,7 @@ def test_uninstalling_leaves_models_and_workers_and_installing_takes_them_over(c
         model.change(serving={"replicas": 0})
     finally:
         chart.install()
-    eventually(lambda: not model.serving_pods(), seconds=60, what="the worker to go", instead=model.story)
+    eventually(lambda: not model.serving_pods(), what="the worker to go", instead=model.story)
     start = model.last_start
     assert start is not None
     since = model.change(serving={"replicas": 1})
@@ -79,7 +79,6 @@ def test_installing_again_restarts_nothing(chart: Chart, model: Applied) -> None
     num_models = len(chart.cluster.find(names.KIND))
     eventually(
         lambda: (chart.metric(PASSES) or 0) >= num_models,
-        seconds=60,
         what="the new operator to have looked at every NeuronModel",
         instead=model.story,
     )

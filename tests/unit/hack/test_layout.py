@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hack.cluster import volumes
-from hack.cluster.layout import LAYOUT, NODES
+from hack.cluster import api, volumes
+from hack.cluster.layout import LAYOUT, NODES, Layout
 from hack.cluster.mounts import unescaped
 from hack.cluster.nodes import kubelet_config
 
@@ -48,6 +48,33 @@ def test_cleaning_a_volume_empties_it_and_leaves_the_models(tmp_path: Path) -> N
     assert (tmp_path / "a/b/file").exists()
     volumes.clean(volumes.Volume("v", volumes.DEFAULT_CLASS, tmp_path, "1Gi", ("plain",)))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives the folder back to root")
+def test_a_volume_is_made_claimable_once_its_claim_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while its phase says Bound: the controller tells of it later. Whose claim is there is left alone."""
+    monkeypatch.setattr(volumes, "LAYOUT", Layout(state=tmp_path))
+    kept, lost, free = (volume for volume in volumes.all_volumes() if volume.name in ("named-0", "named-1", "named-2"))
+    for volume in (kept, lost, free):
+        volume.folder.mkdir(parents=True)
+        (volume.folder / "file").write_text("1")
+    claims = {kept.name: "uid-1", lost.name: "uid-2", "of somebody else": "uid-3", free.name: None}
+    there = {
+        "persistentvolumes": [
+            {
+                "metadata": {"name": name},
+                "spec": {"claimRef": {"uid": uid}} if uid else {},
+                "status": {"phase": "Bound"},
+            }
+            for name, uid in claims.items()
+        ],
+        "persistentvolumeclaims": [{"metadata": {"uid": "uid-1"}}],
+    }
+    patched: list[str] = []
+    monkeypatch.setattr(api, "get", lambda kind, *_: {"items": there[kind]})
+    monkeypatch.setattr(api, "patch", lambda kind, name, operations: patched.append(name))
+    assert volumes.recycle() == patched == [lost.name]
+    assert [(volume.folder / "file").exists() for volume in (kept, lost, free)] == [True, False, True]
 
 
 def test_mount_points_with_spaces_are_read_as_they_are() -> None:
