@@ -281,7 +281,7 @@ async def test_a_request_that_is_too_big_is_refused_here() -> None:
 
 
 async def test_draining_finishes_what_is_under_way_and_closes_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving_port, "LINGER_SECONDS", 0.3)
+    monkeypatch.setattr(serving_port, "LINGER_SECONDS", 3.0)  # for a request that comes late
     release = asyncio.Event()
 
     async def answer(request: web.Request) -> web.Response:
