@@ -24,6 +24,18 @@ from tests.waiting import PATIENCE_SECONDS
 GREET = [{"role": "user", "content": "Hello, how are you?"}]
 
 
+LINGERS = """
+from neuronmodel_worker.serve import port
+port.LINGER_SECONDS = 15.0
+"""
+"""However long a question takes that comes right after SIGTERM."""
+NOTHING_IS_SEALED = """
+import threading
+from neuronmodel_worker.store.staging import Staging
+Staging.seal = lambda *_: threading.Event().wait()
+"""
+
+
 def phases(report: Report) -> list[str]:
     return [phase.name for phase in report.phases]
 
@@ -65,7 +77,7 @@ def test_another_strategy_compiles_nothing(place: Place) -> None:
 
 
 def test_prepare_that_was_killed_is_made_good_by_the_next(place: Place) -> None:
-    with place.started("prepare") as worker:
+    with place.started("prepare", before=NOTHING_IS_SEALED) as worker:
         worker.until(lambda: any((place.artifacts / "staging").glob("*/")))
         worker.process.kill()
         worker.process.communicate()
@@ -162,7 +174,6 @@ def test_sigterm_finishes_the_answer_under_way(place: Place) -> None:
         stream = iter(client.completions.create(stream=True, **asked))
         pieces = [next(stream).choices[0].text]
         worker.process.send_signal(signal.SIGTERM)
-        worker.until(lambda: worker.admin("/readyz").status_code == 503)
         pieces += [event.choices[0].text for event in stream]
         ended = worker.wait()
     assert "".join(pieces) == whole
@@ -172,7 +183,7 @@ def test_sigterm_finishes_the_answer_under_way(place: Place) -> None:
 
 
 def test_requests_that_come_right_after_sigterm_are_answered(place: Place) -> None:
-    with place.serving() as worker:
+    with place.serving(before=LINGERS) as worker:
         worker.process.send_signal(signal.SIGTERM)
         worker.until(lambda: worker.admin("/readyz").status_code == 503)
         assert ask(worker)

@@ -23,6 +23,8 @@ from neuronmodel_worker.report import FirstLine
 from tests.ports import free_port
 from tests.waiting import PATIENCE_SECONDS, until
 
+AS_MODULE = "import runpy; runpy.run_module('neuronmodel_worker', run_name='__main__', alter_sys=True)"
+
 
 @dataclass
 class Place:
@@ -45,11 +47,13 @@ class Place:
             **self.settings, **changes,
         }  # fmt: skip
 
-    def start(self, command: str, **changes: Any) -> "Worker":
+    def start(self, command: str, before: str = "", **changes: Any) -> "Worker":
+        """`before`: what is run in the process first."""
         config = self.config(**changes)
         log = self.root / f"termination-{time.monotonic_ns()}"
         environment = {**os.environ, names.ENV_CONFIG: json.dumps(config), names.ENV_POD_UID: "pod-1"}
-        arguments = [sys.executable, "-m", "neuronmodel_worker", command, "--termination-log", str(log)]
+        program = ["-c", f"{before}\n{AS_MODULE}"] if before else ["-m", "neuronmodel_worker"]
+        arguments = [sys.executable, *program, command, "--termination-log", str(log)]
         process = subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)
         return Worker(process, config, log)
 
@@ -67,11 +71,11 @@ class Place:
         return ended.report
 
     @contextmanager
-    def serving(self, **changes: Any) -> Iterator["Worker"]:
+    def serving(self, before: str = "", **changes: Any) -> Iterator["Worker"]:
         """A worker that is ready, with what prepare returned."""
         result = self.prepare(**changes).result
         assert result is not None
-        with self.started("serve", **{**returned(result.to_json()), **changes}) as worker:
+        with self.started("serve", before=before, **{**returned(result.to_json()), **changes}) as worker:
             worker.until_ready()
             yield worker
 
@@ -118,13 +122,17 @@ class Worker:
     process: "subprocess.Popen[str]"
     config: dict[str, Any]
     log: Path
+    client: httpx.Client = field(
+        default_factory=lambda: httpx.Client(timeout=PATIENCE_SECONDS, headers={"Connection": "close"})
+    )
+    """One for all questions: to make one takes longer than to ask."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.config['servingPort']}/v1"
 
     def admin(self, path: str) -> httpx.Response:
-        return httpx.get(f"http://127.0.0.1:{self.config['adminPort']}{path}", timeout=PATIENCE_SECONDS)
+        return self.client.get(f"http://127.0.0.1:{self.config['adminPort']}{path}")
 
     def status(self) -> Report:
         return parse_report(self.admin("/status").content)
