@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from neuronmodel_worker.checkpoint import DTYPE_BITS, Checkpoint, SourceFile, TensorSource
 from tests import reference_layout
 from tests.generated import DTYPES
-from tests.nxdi_flags import NO_EFFECT, NO_LAYOUT, OFF, UNKNOWN_EFFECT
+from tests.nxdi_flags import NO_EFFECT, NO_EFFECT_TOGETHER, NO_LAYOUT, OFF, PARTNERS, UNKNOWN_EFFECT
 from tests.reference_layout import DEFAULTS, DIVIDED_HEADS, SPARSE, refusals
 
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3_moe"]
@@ -86,8 +86,9 @@ def models(draw: st.DrawFn, family: str) -> dict[str, Any]:
         "tie_word_embeddings": family not in SPARSE and draw(st.booleans()),
         "attention_bias": draw(st.booleans()),
         "mlp_bias": family not in SPARSE and draw(one_in(4)),
-        "num_experts": (experts := draw(st.integers(1, 3))),
+        "num_experts": (experts := draw(st.integers(2, 3))),
         "num_local_experts": experts,
+        "num_experts_per_tok": draw(st.integers(2, experts)),
     }
 
 
@@ -100,6 +101,11 @@ def flag_sets(draw: st.DrawFn, model: Mapping[str, Any], misfits: bool) -> dict[
     flags |= {name: False for name in draw(st.sets(st.sampled_from(SWITCHES), max_size=2)) if name not in flags}
     if draw(one_in(10)):
         flags |= CTE_KERNEL
+    if draw(one_in(6)):
+        needing = draw(st.sampled_from([*PARTNERS]))
+        flags |= {needing: True, **dict.fromkeys(PARTNERS[needing], True)}
+    if not misfits or draw(st.booleans()):
+        make_kernels_whole(family, flags)
     if family in ("mistral", "mixtral") or (family == "llama" and model["attention_bias"]):
         flags["fused_qkv"] = misfits and draw(one_in(4))
     flags |= {name: NO_EFFECT[name] for name in draw(st.lists(st.sampled_from([*NO_EFFECT]), max_size=3))}
@@ -107,6 +113,8 @@ def flag_sets(draw: st.DrawFn, model: Mapping[str, Any], misfits: bool) -> dict[
     if not draw(one_in(5)):
         flags["torch_dtype"] = draw(TYPES)
         flags.pop("overrides_torch_dtype", None)
+    if draw(one_in(6)):
+        flags |= draw(st.sampled_from(NO_EFFECT_TOGETHER))
     if draw(st.booleans()):
         flags["cast_type"] = draw(st.sampled_from(["config", "as-declared"]))
     if draw(st.booleans()):
@@ -117,6 +125,15 @@ def flag_sets(draw: st.DrawFn, model: Mapping[str, Any], misfits: bool) -> dict[
     if degree == 1 and draw(st.booleans()):
         del flags["tp_degree"]
     return flags
+
+
+def make_kernels_whole(family: str, flags: dict[str, Any]) -> None:
+    """What the kernels of attention cannot do without, which hardly any draw has by chance."""
+    block = "attn_block_tkg_nki_kernel_enabled"
+    if flags.get(block) and not flags.get("qkv_nki_kernel_enabled"):
+        flags["qkv_kernel_enabled"] = True
+    if family == "qwen3_moe" and any(flags.get(name) for name in RARE):
+        flags["attn_block_tkg_nki_kernel_cascaded_attention"] = True
 
 
 @st.composite
@@ -154,7 +171,7 @@ def written(draw: st.DrawFn, model: Mapping[str, Any]) -> dict[str, Any]:
 def spoil(draw: st.DrawFn, model: dict[str, Any], flags: dict[str, Any]) -> None:
     """Something about the model or the flags that has no layout, or happens to have one after all."""
     degree = flags.get("tp_degree", 1)
-    what = draw(st.sampled_from(["flag", "value", "ranks", "degree", "heads", "size", "ties", "nothing"]))
+    what = draw(st.sampled_from(["flag", "value", "ranks", "degree", "heads", "size", "ties", "experts", "nothing"]))
     if what == "flag":
         flag, value = draw(st.sampled_from([*NO_LAYOUT.items(), *UNKNOWN_EFFECT.items()]))
         flags[flag] = value
@@ -173,6 +190,8 @@ def spoil(draw: st.DrawFn, model: dict[str, Any], flags: dict[str, Any]) -> None
         model["head_dim"] = draw(st.integers(1, 5))
     elif what == "ties":
         model["tie_word_embeddings"] = True
+    elif what == "experts":
+        model["num_experts_per_tok"] = draw(st.integers(1, 4))
 
 
 WRONG_VALUES: list[tuple[str, Any]] = [

@@ -108,6 +108,25 @@ NO_EFFECT: Mapping[str, Any] = {
     "blockwise_matmul_config": {"block_size": 256},
     "router_config": {"dtype": "float32"},
     "disable_normalize_top_k_affinities": True,
+    "capacity_factor": 2.0,
+    "pa_block_size": 32,
+    "kv_quant_config": {"direct_cast": True},
+    "logical_neuron_cores": 2,
+}
+
+# The same, of fields that the library takes together with others alone.
+NO_EFFECT_TOGETHER: tuple[Mapping[str, Any], ...] = (
+    {"is_block_kv_layout": True, "is_prefix_caching": True, "pa_num_blocks": 9, "pa_block_size": 32},
+    {"tensor_capture_config": {"modules_to_capture": ["layers.0"]}, "on_device_sampling_config": {"top_k": 1}},
+    {"attention_dtype": "bfloat16", "torch_dtype": "bfloat16"},
+    {"attention_dtype": "float32", "torch_dtype": "float32", "cast_type": "as-declared"},
+)
+
+# The same, of switches of a kernel, which they need.
+PARTNERS: Mapping[str, tuple[str, ...]] = {
+    "qkv_cte_nki_kernel_fuse_rope": ("qkv_kernel_enabled", "qkv_nki_kernel_enabled"),
+    "attn_block_tkg_nki_kernel_cache_update": ("attn_tkg_nki_kernel_enabled",),
+    "attn_block_tkg_nki_kernel_cascaded_attention": ("attn_tkg_builtin_kernel_enabled",),
 }
 
 # The shards changed, or the library refused; no layout of ours.
@@ -131,13 +150,8 @@ NO_LAYOUT: Mapping[str, Any] = {
 
 # The library refused, or it was not tried: what they would do is not known.
 UNKNOWN_EFFECT: Mapping[str, Any] = {
-    "attention_dtype": "float32",
     "is_full_model_shuffled": True,
-    "is_block_kv_layout": True,
     "strided_context_parallel_kernel_enabled": True,
-    "qkv_cte_nki_kernel_fuse_rope": True,
-    "attn_block_tkg_nki_kernel_cache_update": True,
-    "attn_block_tkg_nki_kernel_cascaded_attention": True,
     "rmsnorm_quantize_kernel_enabled": True,
     "quantization_block_size": 32,
     "quantization_block_axis": 1,
@@ -146,12 +160,8 @@ UNKNOWN_EFFECT: Mapping[str, Any] = {
     "token_tree_config": {"0": ["1"]},
     "medusa_tree": [[0]],
     "chunked_prefill_config": {"max_num_seqs": 8},
-    "kv_quant_config": {"direct_cast": True},
     "tensor_replacement_config": {"ref_dir": "/x"},
-    "tensor_capture_config": {"modules_to_capture": ["layers.0"]},
-    "pa_block_size": 32,
     "dma_order_config": {"order": 1},
-    "logical_neuron_cores": 2,
     "glu_type": "swiglu",
     "hybrid_sharding_config": {"moe_cte_tp_degree": 2},
     "a_flag_of_tomorrow": 1,

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.nxdi_flags import NO_EFFECT, NO_LAYOUT, OFF, QWEN3_MOE_NO_LAYOUT
+from tests.nxdi_flags import NO_EFFECT, NO_EFFECT_TOGETHER, NO_LAYOUT, OFF, PARTNERS, QWEN3_MOE_NO_LAYOUT
 
 Array = NDArray[Any]
 NUMPY = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16), "float32": np.dtype(np.float32)}
@@ -21,10 +21,10 @@ DIVIDED_HEADS = ("qwen2", "mistral", "mixtral")
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "llama": {},
     "mistral": {"num_key_value_heads": 8},
-    "mixtral": {"num_key_value_heads": 8, "num_local_experts": 8},
+    "mixtral": {"num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2},
     "qwen2": {"num_key_value_heads": 32},
     "qwen3": {"num_key_value_heads": 32, "head_dim": 128},
-    "qwen3_moe": {"num_key_value_heads": 4, "num_experts": 128},
+    "qwen3_moe": {"num_key_value_heads": 4, "num_experts": 128, "num_experts_per_tok": 8},
 }
 
 SWITCHES = (
@@ -126,6 +126,9 @@ def refusals(case: Mapping[str, Any]) -> list[tuple[str, ...]]:
     found = _refused_flags(config["model_type"], flags)
     if found:
         return found
+    found = library_refusals(resolved(config), flags)
+    if found:
+        return found
     c, family, degree = resolved(config), config["model_type"], number(flags, "tp_degree", 1)
     query, key_value, size = c["num_attention_heads"], c["num_key_value_heads"], c["size"]
     if dtype_of(config, flags) not in NUMPY:
@@ -171,7 +174,8 @@ def refusals(case: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _refused_flags(family: str, flags: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    known = {*NO_EFFECT, *SWITCHES, *CHOICES, *QWEN3_MOE_NO_LAYOUT}
+    together = {name for fields in NO_EFFECT_TOGETHER for name in fields}
+    known = {*NO_EFFECT, *PARTNERS, *together, *SWITCHES, *CHOICES, *QWEN3_MOE_NO_LAYOUT}
     without = {*NO_LAYOUT, *(QWEN3_MOE_NO_LAYOUT if family == "qwen3_moe" else ())}
     found: list[tuple[str, ...]] = []
     for name, value in flags.items():
@@ -189,8 +193,6 @@ def _refused_flags(family: str, flags: Mapping[str, Any]) -> list[tuple[str, ...
         return found
     degree = number(flags, "tp_degree", 1)
     start = number(flags, "start_rank_id", 0)
-    cte = ("qkv_kernel_enabled", "qkv_nki_kernel_enabled", "attn_kernel_enabled", "out_proj_kernel_enabled")
-    missing = [name for name in cte if not flags.get(name)]
     rules: dict[tuple[str, ...], Any] = {
         ("torch_dtype=", *NUMPY): flags.get("torch_dtype") not in (None, *NUMPY),
         ("cast_type=", "as-declared"): flags.get("cast_type") not in (None, "config", "as-declared"),
@@ -198,8 +200,64 @@ def _refused_flags(family: str, flags: Mapping[str, Any]) -> list[tuple[str, ...
         ("start_rank_id=", "local_ranks_size=", f"tp_degree={degree}"): start
         + number(flags, "local_ranks_size", degree)
         > degree,
-        ("attn_block_cte_nki_kernel_enabled", *missing): flags.get("attn_block_cte_nki_kernel_enabled") and missing,
     }
+    return [words for words, offended in rules.items() if offended]
+
+
+def library_refusals(config: Mapping[str, Any], flags: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """What `NeuronConfig.__init__` asserts, in its order, and a model's own checks; of fields that have a layout."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    on = {name for name, value in given.items() if value or isinstance(value, dict)}
+    block = "attn_block_tkg_nki_kernel_enabled"
+    cascaded, update = (
+        f"{block.removesuffix('_enabled')}_cascaded_attention",
+        f"{block.removesuffix('_enabled')}_cache_update",
+    )
+    without_qkv_kernel = block in on and not on & set(QKV_KERNELS)
+    old = sorted(on & {"attn_tkg_nki_kernel_enabled", "attn_tkg_builtin_kernel_enabled"})
+    kernel = block if block in on else old[0] if old else ""
+    sequence = given.get("seq_len", 128)
+    context, longest = given.get("max_context_length", sequence), given.get("max_length", sequence)
+    batch = given.get("tkg_batch_size", given.get("batch_size", 1))
+    degree, query = given.get("tp_degree", 1), config["num_attention_heads"]
+    key_value = config["num_key_value_heads"]
+    cte = ("qkv_kernel_enabled", "qkv_nki_kernel_enabled", "out_proj_kernel_enabled")
+    missing = [name for name in cte if name not in on]
+    rules: dict[tuple[str, ...], Any] = {
+        ("attention_dtype=", "cast_type"): given.get("attention_dtype", given.get("torch_dtype", "bfloat16"))
+        != given.get("torch_dtype", "bfloat16")
+        and given.get("cast_type") != "as-declared",
+        (f"max_context_length={context}", str(longest)): context > longest,
+        ("context_encoding_buckets", str(context)): max(given.get("context_encoding_buckets", [0])) > context,
+        ("token_generation_buckets", str(longest)): max(given.get("token_generation_buckets", [0])) > longest,
+        ("token_generation_batches", str(batch)): max(given.get("token_generation_batches", [0])) > batch,
+        ("tensor_capture_config", "on_device_sampling_config"): "tensor_capture_config" in on
+        and not on & {"output_logits", "on_device_sampling_config"},
+        (
+            "qkv_cte_nki_kernel_fuse_rope",
+            *[name for name in QKV_KERNELS if name not in on],
+        ): "qkv_cte_nki_kernel_fuse_rope" in on and not set(QKV_KERNELS) <= on,
+        (block, *QKV_KERNELS): without_qkv_kernel,
+        (cascaded, block): cascaded in on and not kernel,
+        (update, block): update in on and not kernel,
+        ("attn_block_cte_nki_kernel_enabled", *missing): "attn_block_cte_nki_kernel_enabled" in on and missing,
+        ("attn_block_cte_nki_kernel_enabled", "attn_kernel_enabled"): "attn_block_cte_nki_kernel_enabled" in on
+        and given.get("attn_kernel_enabled") is False,
+        (kernel, "flash_decoding_enabled"): kernel and "flash_decoding_enabled" in on,
+        ("k_cache_transposed", "flash_decoding_enabled"): {"k_cache_transposed", "flash_decoding_enabled"} <= on,
+        ("k_cache_transposed", "is_block_kv_layout"): {"k_cache_transposed", "is_block_kv_layout"} <= on,
+        ("is_prefix_caching", "speculation_length"): {"is_prefix_caching", "speculation_length"} <= on,
+        ("token_generation_batches", "do not go together"): "token_generation_batches" in on
+        and on & {"speculation_length", "is_prefix_caching", "is_block_kv_layout"},
+        (kernel, cascaded): config["model_type"] == "qwen3_moe" and kernel and cascaded not in on,
+        ("flash_decoding_enabled", str(key_value)): config["model_type"] == "llama"
+        and "flash_decoding_enabled" in on
+        and min(degree, query) % key_value,
+    }
+    if config["model_type"] in SPARSE:
+        chosen = config["num_experts_per_tok"]
+        scales = config["model_type"] == "qwen3_moe" or "disable_normalize_top_k_affinities" not in on
+        rules[("num_experts_per_tok", str(chosen))] = chosen > config["experts"] or (scales and chosen == 1)
     return [words for words, offended in rules.items() if offended]
 
 
@@ -337,7 +395,7 @@ def _layer(
         return out | _experts(t, rows, columns)
     for which in ("gate", "up", "down"):
         value = t[f"mlp.{which}_proj.weight"]
-        if skip_gamma and flags.get("mlp_kernel_enabled") and which != "down":
+        if skip_gamma and any_of(flags, MLP_KERNELS) and which != "down":
             value = promoted_product(value, gamma)
         part = columns(value) if which == "down" else rows(value)
         out[f"mlp.{which}_proj.weight"] = part.T if any_of(flags, MLP_KERNELS) else part

@@ -117,6 +117,18 @@ class FlagWithoutLayout(WithoutLayout, LayoutRefused):
     reason = "LayoutRefused"
 
 
+class FlagsRefused(BadInput):
+    """A field of NeuronConfig, or the environment, is unknown, of the wrong type, or contradicts another one."""
+
+    reason = "FlagsRefused"
+
+
+class CombinationRefused(FlagsRefused, LayoutRefused):
+    """NxD Inference does not build a model with these fields together, or with these fields of this model."""
+
+    reason = "FlagsRefused"
+
+
 class SourceUnreadable(WorkerFailure):
     reason = "SourceUnreadable"
 

@@ -16,8 +16,9 @@ from neuronmodel_worker.checkpoint import DTYPE_BITS, Checkpoint, TensorSource
 from neuronmodel_worker.failures import BadInput, SourceUnreadable
 from neuronmodel_worker.layouts import FAMILIES, model_type_of
 from neuronmodel_worker.layouts.draft import FLOATING
-from neuronmodel_worker.layouts.flags import DTYPES, names_of, read_ranks
+from neuronmodel_worker.layouts.flags import read_ranks
 from neuronmodel_worker.layouts.geometry import as_matrix
+from neuronmodel_worker.neuron_config.values import DTYPES, names_of
 from neuronmodel_worker.plan import Read
 
 PADDING: Final = 1.05

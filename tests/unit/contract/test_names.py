@@ -10,7 +10,8 @@ from neuronmodel_api import names
 from neuronmodel_api.spec import Compile, NeuronModelSpec
 from neuronmodel_operator import flags, machine
 from neuronmodel_operator.manifests import pod
-from neuronmodel_worker.layouts.flags import CHOICES, DEFAULT_SEQUENCE_LENGTH, SWITCHES
+from neuronmodel_worker.layouts.effects import CHOICES, SWITCHES
+from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
 from tests import crd
 from tests.builders import neuron_model
 

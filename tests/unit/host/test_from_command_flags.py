@@ -10,11 +10,11 @@ import yaml
 
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_operator import flags as operator_flags
-from neuronmodel_worker.engines.nxdi.flags import check_fields
 from neuronmodel_worker.host.from_command.environment import MAX_VARIABLES
 from neuronmodel_worker.host.from_command.failures import NotUnderstood
 from neuronmodel_worker.host.from_command.flags import BOUNDS, FLAGS, NOT_CARRIED, PARTS, SAMPLING_FLAGS, Flag, Kind
 from neuronmodel_worker.host.from_command.model import FP8_VARIABLES
+from neuronmodel_worker.neuron_config.fields import check_fields
 from tests.unit.host.commands import TOP
 from tests.unit.host.inference_demo import SMALLEST, Result, converted, with_flags
 

@@ -23,7 +23,15 @@ from neuronmodel_worker.layouts.heads import place_heads
 from neuronmodel_worker.plan import Plan, make_plan
 from tests.generated import write_checkpoint
 from tests.model_cases import FAMILIES, TYPES, cases, decoder_tensors, headers
-from tests.nxdi_flags import NO_EFFECT, NO_LAYOUT, OFF, QWEN3_MOE_NO_LAYOUT, UNKNOWN_EFFECT
+from tests.nxdi_flags import (
+    NO_EFFECT,
+    NO_EFFECT_TOGETHER,
+    NO_LAYOUT,
+    OFF,
+    PARTNERS,
+    QWEN3_MOE_NO_LAYOUT,
+    UNKNOWN_EFFECT,
+)
 from tests.reference_layout import CHOICES, OUTPUT_KERNELS, SPARSE, refusals
 from tests.reference_layout import SWITCHES as KNOWN_SWITCHES
 from tests.unit.worker.sharding import CONFIG, small_plan, small_source
@@ -83,6 +91,24 @@ def test_a_flag_that_changes_nothing_changes_nothing(family: str, name: str, val
     assert same(family_plan(family, {**flags, name: value}), family_plan(family, flags))
 
 
+@pytest.mark.parametrize("fields", NO_EFFECT_TOGETHER, ids=lambda fields: next(iter(fields)))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fields_that_change_nothing_together_change_nothing(family: str, fields: dict[str, Any]) -> None:
+    types = {name: fields[name] for name in ("torch_dtype", "cast_type") if name in fields}
+    assert same(family_plan(family, fields), family_plan(family, types))
+
+
+@pytest.mark.parametrize(("name", "partners"), PARTNERS.items())
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_switch_of_a_kernel_changes_nothing_beside_the_kernel(
+    family: str, name: str, partners: tuple[str, ...]
+) -> None:
+    kernels = dict.fromkeys(partners, True)
+    if family == "qwen3_moe":  # refuses it without
+        kernels |= {CASCADED: True} if "attn_tkg" in partners[0] else {}
+    assert same(family_plan(family, {**kernels, name: True}), family_plan(family, kernels))
+
+
 @pytest.mark.parametrize(
     ("families", "flags"),
     [
@@ -103,7 +129,8 @@ def test_a_flag_that_a_family_pays_no_heed_to_changes_nothing(families: list[str
 @pytest.mark.parametrize("alias", OUTPUT_KERNELS[1:])
 def test_the_kernels_of_the_output_projection_are_laid_out_alike(alias: str) -> None:
     for family in FAMILIES:
-        aliased = family_plan(family, {alias: True, "qkv_kernel_enabled": True})
+        kernel = {"qkv_kernel_enabled": True, **({CASCADED: True} if family == "qwen3_moe" else {})}
+        aliased = family_plan(family, {alias: True, **kernel})
         assert same(aliased, family_plan(family, {"out_proj_kernel_enabled": True, "qkv_kernel_enabled": True}))
         assert not same(aliased, family_plan(family, {"qkv_kernel_enabled": True}))
 
@@ -292,10 +319,14 @@ MODELS: dict[str, dict[str, Any]] = {
         "mlp_bias": False,
         "num_experts": 2,
         "num_local_experts": 2,
+        "num_experts_per_tok": 2,
         "torch_dtype": "bfloat16",
     }
     for family in FAMILIES
 }
+
+
+CASCADED = "attn_block_tkg_nki_kernel_cascaded_attention"
 
 
 def family_plan(family: str, flags: dict[str, Any]) -> Plan:

@@ -51,11 +51,13 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """In tokens: the longest prompt, prompt and answer together; and how many answers are computed side by side."""
+    """In tokens: the longest prompt, prompt and answer together, and the shortest prompt; and how many answers are
+    computed side by side."""
 
     context_length: int
     sequence_length: int
     batch_size: int
+    shortest_prompt: int = 1
 
 
 class LoadedModel(Protocol):

@@ -1,43 +1,47 @@
 """One file a model family: what the shards of a checkpoint look like, as data, from headers and flags alone."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Generic
 
 from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.failures import ConfigInvalid, UnknownModelType
 from neuronmodel_worker.layouts.draft import AnyConfig, Draft, ModelConfig, dtype_in_force, parse_config
-from neuronmodel_worker.layouts.flags import (
-    LAYOUT_VERSION,
-    WITHOUT_LAYOUT_QWEN3_MOE,
-    Flags,
-    read_flags,
-    torch_dtype_yields,
-    warnings_of,
-)
+from neuronmodel_worker.layouts.effects import refuse_what_has_no_layout, warnings_of
+from neuronmodel_worker.layouts.flags import LAYOUT_VERSION, Flags, read_flags, torch_dtype_yields
 from neuronmodel_worker.layouts.geometry import Target
 from neuronmodel_worker.layouts.heads import CacheShape
-from neuronmodel_worker.layouts.llama import lay_out_llama
-from neuronmodel_worker.layouts.mistral import MistralConfig, lay_out_mistral
-from neuronmodel_worker.layouts.mixtral import MixtralConfig, lay_out_mixtral
+from neuronmodel_worker.layouts.llama import lay_out_llama, refuse_llama_flags
+from neuronmodel_worker.layouts.mistral import MistralConfig, lay_out_mistral, refuse_mistral_flags
+from neuronmodel_worker.layouts.mixtral import MixtralConfig, lay_out_mixtral, refuse_mixtral_flags
 from neuronmodel_worker.layouts.qwen2 import Qwen2Config, lay_out_qwen2
 from neuronmodel_worker.layouts.qwen3 import Qwen3Config, lay_out_qwen3
 from neuronmodel_worker.layouts.qwen3_moe import Qwen3MoeConfig, lay_out_qwen3_moe
+from neuronmodel_worker.neuron_config.refused import refuse_what_the_library_refuses
 
 
 @dataclass(frozen=True)
 class Family(Generic[AnyConfig]):
-    """A model type: what its config.json holds, how its tensors are laid out, which switches of `Flags` it pays no heed
-    to, and which fields it alone refuses."""
+    """A model type: its name, what its config.json holds, how its tensors are laid out, which switches of `Flags` it
+    pays no heed to, and which it refuses whatever the model's sizes."""
 
+    name: str
     config: type[AnyConfig]
     lay_out: Callable[[Draft, AnyConfig], None]
     unheeded: frozenset[str] = frozenset()
-    without_layout: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    refuse: Callable[[Flags], None] = lambda flags: None
+
+    def read(self, neuron_config: Mapping[str, object]) -> Flags:
+        """Raises LayoutRefused for what has no layout in this family, whatever the model's sizes."""
+        refuse_what_has_no_layout(neuron_config, self.name)
+        flags = read_flags(neuron_config).without(self.unheeded)
+        self.refuse(flags)
+        return flags
 
     def draft(self, checkpoint: Checkpoint, neuron_config: Mapping[str, object]) -> Draft:
         config = parse_config(checkpoint, self.config)
-        flags = read_flags(neuron_config, self.without_layout).without(self.unheeded)
+        flags = self.read(neuron_config)
+        refuse_what_the_library_refuses(neuron_config, checkpoint.config, self.name)
         dtype = dtype_in_force(flags, config, torch_dtype_yields(neuron_config))
         draft = Draft(checkpoint, flags, dtype, config.assumed, config.sizes)
         draft.warnings += warnings_of(neuron_config)
@@ -51,12 +55,15 @@ DENSE_ALONE = frozenset({"transposed_mlp"})
 
 
 FAMILIES: Mapping[str, Family[Any]] = {
-    "llama": Family(ModelConfig, lay_out_llama),
-    "mistral": Family(MistralConfig, lay_out_mistral, LLAMA_ALONE),
-    "mixtral": Family(MixtralConfig, lay_out_mixtral, LLAMA_ALONE | DENSE_ALONE),
-    "qwen2": Family(Qwen2Config, lay_out_qwen2, LLAMA_ALONE),
-    "qwen3": Family(Qwen3Config, lay_out_qwen3, LLAMA_ALONE),
-    "qwen3_moe": Family(Qwen3MoeConfig, lay_out_qwen3_moe, LLAMA_ALONE | DENSE_ALONE, WITHOUT_LAYOUT_QWEN3_MOE),
+    family.name: family
+    for family in (
+        Family("llama", ModelConfig, lay_out_llama, refuse=refuse_llama_flags),
+        Family("mistral", MistralConfig, lay_out_mistral, LLAMA_ALONE, refuse_mistral_flags),
+        Family("mixtral", MixtralConfig, lay_out_mixtral, LLAMA_ALONE | DENSE_ALONE, refuse_mixtral_flags),
+        Family("qwen2", Qwen2Config, lay_out_qwen2, LLAMA_ALONE),
+        Family("qwen3", Qwen3Config, lay_out_qwen3, LLAMA_ALONE),
+        Family("qwen3_moe", Qwen3MoeConfig, lay_out_qwen3_moe, LLAMA_ALONE | DENSE_ALONE),
+    )
 }
 
 

@@ -9,6 +9,7 @@ from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.layouts import geometry
 from neuronmodel_worker.layouts.degrees import DegreeRule, divides, require_degree
 from neuronmodel_worker.layouts.draft import Draft, ModelConfig
+from neuronmodel_worker.layouts.flags import Flags
 from neuronmodel_worker.layouts.geometry import Part, Shape, Split
 from neuronmodel_worker.layouts.heads import CacheShape, Head, HeadPlan, heads_rule, place_heads
 
@@ -194,8 +195,8 @@ def refuse_other_head_size(draft: Draft, config: ModelConfig) -> None:
         )
 
 
-def refuse_fused_qkv(draft: Draft, family: str) -> None:
-    if draft.flags.fused_qkv:
+def refuse_fused_qkv(flags: Flags, family: str) -> None:
+    if flags.fused_qkv:
         raise LayoutRefused(
             f"fused_qkv does not go with a {family} model in NxD Inference, at any tensor parallel degree. Set "
             "fused_qkv to false."

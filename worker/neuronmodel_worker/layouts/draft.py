@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from neuronmodel_worker.checkpoint import Checkpoint, TensorSource
 from neuronmodel_worker.failures import ConfigInvalid, LayoutRefused, TensorMissing, TensorShapeMismatch
-from neuronmodel_worker.layouts.flags import DTYPES, Flags
+from neuronmodel_worker.layouts.flags import Flags
 from neuronmodel_worker.layouts.geometry import Block, Part, Shape, Target
 from neuronmodel_worker.layouts.heads import CacheShape
+from neuronmodel_worker.neuron_config.values import DEFAULT_DTYPE, DTYPES
 
 # What can be cast; quantized and integer weights need scales that no layout here knows.
 FLOATING = ("BF16", "F16", "F32", "F64")
@@ -88,7 +89,7 @@ def parse_config(checkpoint: Checkpoint, kind: type[AnyConfig]) -> AnyConfig:
 def dtype_in_force(flags: Flags, config: ModelConfig, yields: bool = False) -> str:
     """NeuronConfig's type, else config.json's, else bfloat16. Where the first `yields` they have to agree."""
     given = config.dtype or config.torch_dtype
-    named = given or "bfloat16"
+    named = given or DEFAULT_DTYPE
     if flags.dtype and given and yields and DTYPES.get(given) != flags.dtype:
         raise LayoutRefused(
             f"overrides_torch_dtype is false, and torch_dtype is another type than config.json's {named[:40]!r}: it is "

@@ -4,6 +4,7 @@ from pydantic import PositiveInt
 
 from neuronmodel_worker.layouts.dense import Traits, lay_out_dense, refuse_fused_qkv, refuse_other_head_size
 from neuronmodel_worker.layouts.draft import Draft, ModelConfig
+from neuronmodel_worker.layouts.flags import Flags
 
 
 class MistralConfig(ModelConfig):
@@ -11,7 +12,10 @@ class MistralConfig(ModelConfig):
     num_key_value_heads: PositiveInt | None = 8
 
 
+def refuse_mistral_flags(flags: Flags) -> None:
+    refuse_fused_qkv(flags, "Mistral")
+
+
 def lay_out_mistral(draft: Draft, config: ModelConfig) -> None:
-    refuse_fused_qkv(draft, "Mistral")
     refuse_other_head_size(draft, config)
     lay_out_dense(draft, config, Traits(head_size=config.divided_head_size))

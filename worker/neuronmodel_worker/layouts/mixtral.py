@@ -4,6 +4,7 @@ from pydantic import PositiveInt
 
 from neuronmodel_worker.layouts.dense import Traits, refuse_fused_qkv, refuse_other_head_size
 from neuronmodel_worker.layouts.draft import Draft, ModelConfig
+from neuronmodel_worker.layouts.flags import Flags
 from neuronmodel_worker.layouts.moe import Experts, lay_out_moe
 
 
@@ -13,8 +14,11 @@ class MixtralConfig(ModelConfig):
     num_local_experts: PositiveInt = 8
 
 
+def refuse_mixtral_flags(flags: Flags) -> None:
+    refuse_fused_qkv(flags, "Mixtral")
+
+
 def lay_out_mixtral(draft: Draft, config: MixtralConfig) -> None:
-    refuse_fused_qkv(draft, "Mixtral")
     refuse_other_head_size(draft, config)
     traits = Traits(head_size=config.divided_head_size, lm_head_declared="F32", attention_knows_rank=False)
     experts = Experts(

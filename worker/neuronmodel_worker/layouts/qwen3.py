@@ -9,10 +9,25 @@ from neuronmodel_worker.layouts.draft import Draft, ModelConfig
 class Qwen3Config(ModelConfig):
     intermediate_size: PositiveInt = 22016
     num_key_value_heads: PositiveInt | None = 32
-    head_dim: PositiveInt = 128
+    head_dim: PositiveInt | None = 128
     vocab_size: PositiveInt = 151936
 
 
+def head_size_of_qwen3(draft: Draft, config: ModelConfig, absent: int | None = None) -> int:
+    """`head_dim`, which may be null: then heads divide the hidden size, unless the checkpoint's are of the size that
+    transformers takes where the field is `absent`."""
+    if config.head_dim is not None:
+        return config.head_dim
+    draft.warnings.append(
+        "config.json gives head_dim as null: shards are made as without it, and NxD Inference may not compile the "
+        "model. Put the checkpoint's own config.json there, or the size of a head."
+    )
+    query = draft.find("model.layers.0.self_attn.q_proj.weight")
+    if absent and query and query.shape[:1] == (config.num_attention_heads * absent,):
+        return absent
+    return config.divided_head_size
+
+
 def lay_out_qwen3(draft: Draft, config: Qwen3Config) -> None:
-    traits = Traits(head_size=config.head_dim, query_key_norms=True)
+    traits = Traits(head_size=head_size_of_qwen3(draft, config, absent=128), query_key_norms=True)
     lay_out_dense(draft, config, traits)

@@ -8,6 +8,7 @@ from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.layouts.dense import Traits
 from neuronmodel_worker.layouts.draft import Draft, ModelConfig
 from neuronmodel_worker.layouts.moe import Experts, lay_out_moe
+from neuronmodel_worker.layouts.qwen3 import head_size_of_qwen3
 
 
 class Qwen3MoeConfig(ModelConfig):
@@ -25,7 +26,7 @@ class Qwen3MoeConfig(ModelConfig):
 
 
 def lay_out_qwen3_moe(draft: Draft, config: Qwen3MoeConfig) -> None:
-    if config.head_dim is None:
+    if "head_dim" not in config.model_fields_set:
         raise LayoutRefused(
             "A Qwen3-MoE model needs head_dim in its config.json, and this one gives none. Add it, as the checkpoint's "
             "own config.json has it."
@@ -35,7 +36,7 @@ def lay_out_qwen3_moe(draft: Draft, config: Qwen3MoeConfig) -> None:
             "There is no layout for a Qwen3-MoE model with dense layers between (mlp_only_layers or "
             "decoder_sparse_step). Use a checkpoint whose layers are all sparse."
         )
-    traits = Traits(head_size=config.head_dim, query_key_norms=True, lm_head_declared="F32")
+    traits = Traits(head_size=head_size_of_qwen3(draft, config), query_key_norms=True, lm_head_declared="F32")
     experts = Experts(
         config.num_experts,
         config.moe_intermediate_size,

@@ -166,6 +166,14 @@ class Api:
         if max(prompt) >= self.generation.text.vocabulary or min(prompt) < 0:
             what = f"The prompt holds tokens outside the vocabulary of {self.generation.text.vocabulary:,}."
             raise ApiError(400, what, param="prompt")
+        if size < limits.shortest_prompt:
+            raise ApiError(
+                400,
+                f"The prompt has {size} token, and NxD Inference answers prompts of {limits.shortest_prompt} tokens or "
+                "more: it would take the position of a padding token for that of the prompt's. Write a longer one.",
+                param="prompt",
+                code="prompt_too_short",
+            )
         if size > limits.context_length:
             raise ApiError(
                 400,

@@ -6,8 +6,8 @@ from typing import Final
 
 from neuronmodel_worker.checkpoint import DTYPE_BITS
 from neuronmodel_worker.failures import LayoutRefused
-from neuronmodel_worker.layouts.flags import DEFAULT_SEQUENCE_LENGTH, DTYPES
 from neuronmodel_worker.layouts.heads import CacheShape, place_heads
+from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH, DTYPES
 from neuronmodel_worker.plan import ModelPlan, Plan
 
 SPARE_POSITIONS: Final = 128

@@ -6,9 +6,9 @@ import pytest
 
 from neuronmodel_api.config import Server
 from neuronmodel_worker.engines.nxdi.contradictions import check_environment, check_together, local_ranks, world_size
-from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
-from neuronmodel_worker.engines.nxdi.flags import FIELDS, MOE_FIELDS, SAMPLING_FIELDS, check_fields
 from neuronmodel_worker.engines.nxdi.settings import OF_LOADING, Purpose, graph_fields, with_purpose
+from neuronmodel_worker.failures import FlagsRefused
+from neuronmodel_worker.neuron_config.fields import FIELDS, MOE_FIELDS, SAMPLING_FIELDS, check_fields
 from tests.unit.engine.neuron.conftest import COMMAND
 from tests.unit.standins.conftest import Importer
 
@@ -17,7 +17,7 @@ CONTINUOUS = {"is_continuous_batching": True, "ctx_batch_size": 1}
 
 def test_the_commands_own_flags_are_taken() -> None:
     check_fields(COMMAND, "llama")
-    check_together(COMMAND, Server.OPENAI)
+    check_together(COMMAND, Server.OPENAI, "llama")
 
 
 def test_every_field_of_the_library_is_known(neuron: Importer) -> None:
@@ -93,10 +93,6 @@ def test_an_absent_field_may_be_null() -> None:
         ({"attn_block_tkg_nki_kernel_enabled": True}, "needs qkv_kernel_enabled or qkv_nki_kernel_enabled"),
         ({"attn_block_tkg_nki_kernel_cache_update": True}, "needs attn_block_tkg_nki_kernel_enabled"),
         ({"rmsnorm_quantize_kernel_enabled": True}, "needs quantized_mlp_kernel_enabled"),
-        (
-            {"attn_tkg_nki_kernel_enabled": True, "attn_tkg_builtin_kernel_enabled": True},
-            "attn_tkg_nki_kernel_enabled=True and attn_tkg_builtin_kernel_enabled=True do not go together",
-        ),
         ({"k_cache_transposed": True, "flash_decoding_enabled": True}, "do not go together"),
         ({"attention_dtype": "float32"}, "attention_dtype=float32 is not torch_dtype=bfloat16"),
         ({"tp_degree": 8, "cp_degree": 3}, "tp_degree=8 is not a multiple of cp_degree=3"),
@@ -127,12 +123,12 @@ def test_an_absent_field_may_be_null() -> None:
 )
 def test_contradictions_are_refused_by_name(fields: dict[str, Any], what: str) -> None:
     with pytest.raises(FlagsRefused, match=what):
-        check_together(fields, Server.OPENAI)
+        check_together(fields, Server.OPENAI, "llama")
 
 
 def test_what_vllm_feeds_is_taken_where_vllm_serves() -> None:
-    check_together({"is_block_kv_layout": True, "is_prefix_caching": True}, Server.VLLM)
-    check_together({"batch_size": 4, "max_batch_size": 4, "tkg_batch_size": 4, **CONTINUOUS}, Server.VLLM)
+    check_together({"is_block_kv_layout": True, "is_prefix_caching": True}, Server.VLLM, "llama")
+    check_together({"batch_size": 4, "max_batch_size": 4, "tkg_batch_size": 4, **CONTINUOUS}, Server.VLLM, "llama")
 
 
 @pytest.mark.parametrize(
@@ -141,12 +137,12 @@ def test_what_vllm_feeds_is_taken_where_vllm_serves() -> None:
 def test_a_cache_in_blocks_is_one_for_prefixes(given: str, missing: str) -> None:
     """Else vLLM would feed it as the contiguous one that it takes it for."""
     with pytest.raises(FlagsRefused, match=f"{given}=True needs {missing}"):
-        check_together({given: True}, Server.VLLM)
+        check_together({given: True}, Server.VLLM, "llama")
 
 
 def test_partial_ranks_are_no_contradiction() -> None:
     fields = {"tp_degree": 8, "start_rank_id": 2, "local_ranks_size": 4}
-    check_together(fields, Server.OPENAI)
+    check_together(fields, Server.OPENAI, "llama")
     assert local_ranks(fields) == range(2, 6)
     assert world_size({"tp_degree": 8, "pp_degree": 2}) == 16
 

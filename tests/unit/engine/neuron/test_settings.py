@@ -12,9 +12,10 @@ import torch
 
 from neuronmodel_worker.engines import Sampling
 from neuronmodel_worker.engines.nxdi.application import arguments, make_application
-from neuronmodel_worker.engines.nxdi.failures import FlagsRefused, ModelTypeUnknown
+from neuronmodel_worker.engines.nxdi.failures import ModelTypeUnknown
 from neuronmodel_worker.engines.nxdi.generating import Batch, Row, Settings
 from neuronmodel_worker.engines.nxdi.settings import Purpose, with_purpose
+from neuronmodel_worker.failures import FlagsRefused
 from tests.unit.engine.models import write_model
 from tests.unit.engine.neuron.conftest import COMMAND, MakeEngine
 from tests.unit.standins.conftest import Importer

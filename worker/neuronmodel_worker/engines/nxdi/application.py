@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from neuronmodel_worker.engines.nxdi.failures import FlagsRefused, ModelTypeUnknown
+from neuronmodel_worker.engines.nxdi.failures import ModelTypeUnknown
+from neuronmodel_worker.failures import FlagsRefused
 
 TASK = "causal-lm"
 

@@ -20,14 +20,13 @@ from neuronmodel_worker.engines.nxdi.failures import (
     OUT_OF_MEMORY,
     CompilerFailed,
     CompilerOutOfMemory,
-    FlagsRefused,
     HostMemoryExhausted,
     ModelTypeUnknown,
     classified,
     last_lines,
 )
 from neuronmodel_worker.engines.nxdi.process import KEPT_BYTES, Ended, run_child
-from neuronmodel_worker.failures import ArtifactsUnwritable, WorkerFailure
+from neuronmodel_worker.failures import ArtifactsUnwritable, FlagsRefused, WorkerFailure
 from neuronmodel_worker.temporary import within
 
 log = logging.getLogger(__name__)

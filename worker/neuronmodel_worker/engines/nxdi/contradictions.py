@@ -1,7 +1,7 @@
-"""Fields of NeuronConfig that cannot go together, and an environment that disagrees with them.
+"""Fields of NeuronConfig that cannot be served together, and an environment that disagrees with them.
 
-Where the library refuses a combination itself, it does so with an AssertionError without a name; where it silently
-does something else than what was asked for, it is refused here alone.
+What the library refuses itself is in `neuron_config.refused`; where it silently does something else than what was
+asked for, that is refused here.
 """
 
 import math
@@ -9,56 +9,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from neuronmodel_api.config import Server
-from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
-from neuronmodel_worker.engines.nxdi.flags import shown
-from neuronmodel_worker.layouts.flags import DEFAULT_SEQUENCE_LENGTH
+from neuronmodel_worker.failures import FlagsRefused
+from neuronmodel_worker.neuron_config.refused import refusals
+from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH, is_on, shown
 
-# A field that is on, and those of which it needs one that is on or set.
+# A field that is on, and those of which it needs one that is on or set: the library would go on without.
 NEEDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "quantized": (("quantized_checkpoints_path",),),
-    "is_full_model_shuffled": (("is_mxfp4_compute",),),
     "is_medusa": (("medusa_speculation_length",), ("num_medusa_heads",)),
     "medusa_tree": (("is_medusa",),),
     "medusa_speculation_length": (("is_medusa",),),
     "num_medusa_heads": (("is_medusa",),),
-    "chunked_prefill_config": (("is_block_kv_layout",),),
-    "qkv_cte_nki_kernel_fuse_rope": (("qkv_kernel_enabled",), ("qkv_nki_kernel_enabled",)),
-    "attn_block_tkg_nki_kernel_enabled": (("qkv_kernel_enabled", "qkv_nki_kernel_enabled"),),
-    "attn_block_tkg_nki_kernel_cache_update": (("attn_block_tkg_nki_kernel_enabled",),),
-    "attn_block_tkg_nki_kernel_cascaded_attention": (("attn_block_tkg_nki_kernel_enabled",),),
-    "attn_block_cte_nki_kernel_enabled": (
-        ("qkv_kernel_enabled",),
-        ("qkv_nki_kernel_enabled",),
-        ("attn_kernel_enabled",),
-        ("out_proj_kernel_enabled",),
-    ),
-    "rmsnorm_quantize_kernel_enabled": (("quantized_mlp_kernel_enabled",),),
-    "tensor_capture_config": (("on_device_sampling_config",),),
     # The next step takes its token from the device, before anybody has seen it.
     "async_mode": (("on_device_sampling_config",),),
     "context_encoding_buckets": (("enable_bucketing",),),
     "token_generation_buckets": (("enable_bucketing",),),
 }
-EXCLUDES: tuple[tuple[str, str], ...] = (
-    ("is_medusa", "async_mode"),
-    ("quantized_mlp_kernel_enabled", "activation_quantization_type"),
-    ("mlp_kernel_enabled", "activation_quantization_type"),
-    ("k_cache_transposed", "flash_decoding_enabled"),
-    ("k_cache_transposed", "chunked_prefill_config"),
-    ("k_cache_transposed", "is_block_kv_layout"),
-    ("attn_tkg_nki_kernel_enabled", "attn_tkg_builtin_kernel_enabled"),
-    ("attn_tkg_nki_kernel_enabled", "attn_block_tkg_nki_kernel_enabled"),
-    ("attn_tkg_builtin_kernel_enabled", "attn_block_tkg_nki_kernel_enabled"),
-    *(
-        (kernel, feature)
-        for kernel in (
-            "attn_tkg_nki_kernel_enabled",
-            "attn_tkg_builtin_kernel_enabled",
-            "attn_block_tkg_nki_kernel_enabled",
-        )
-        for feature in ("flash_decoding_enabled", "chunked_prefill_config")
-    ),
-)
 
 # Their partner is a second checkpoint, the draft, which no field of NeuronConfig names.
 OF_DRAFTS = (
@@ -71,16 +36,16 @@ OF_DRAFTS = (
     "token_tree_config",
     "draft_model_modules_to_not_convert",
 )
-# Those of which some are said to be left as they are, where attention is computed by kernels.
-QUANTIZED = ("quantized", "quantized_mlp_kernel_enabled", "activation_quantization_type")
-QKV_KERNELS = ("qkv_kernel_enabled", "qkv_nki_kernel_enabled")
 # What vLLM feeds and the library's own generation does not.
 OF_VLLM = ("is_block_kv_layout", "is_prefix_caching", "chunked_prefill_config", "is_medusa")
 
 
-def check_together(fields: Mapping[str, Any], server: Server) -> None:
-    """Raises FlagsRefused for the first of them."""
-    for sentence in _contradictions(fields, server):
+def check_together(
+    fields: Mapping[str, Any], server: Server, model_type: str, model: Mapping[str, object] | None = None
+) -> None:
+    """Raises FlagsRefused for the first of them, those of the library's own included. `model` is config.json, where it
+    is known."""
+    for sentence in _contradictions(fields, server, model_type, model or {}):
         raise FlagsRefused(sentence)
 
 
@@ -132,27 +97,24 @@ def _largest(fields: Mapping[str, Any], buckets: str) -> list[float]:
     return [max(fields.get(buckets) or [math.inf])]
 
 
-def _contradictions(fields: Mapping[str, Any], server: Server) -> Iterator[str]:
+def _contradictions(
+    fields: Mapping[str, Any], server: Server, model_type: str, model: Mapping[str, object]
+) -> Iterator[str]:
     yield from _of_sizes(fields)
+    yield from refusals(fields, model, model_type)
     yield from _of_ranks(fields)
-    yield from _of_buckets(fields)
     yield from _of_batches(fields)
     for name, needs in NEEDS.items():
-        for partners in needs if _is_on(fields, name) else ():
-            if not any(_is_on(fields, each) for each in partners):
+        for partners in needs if is_on(fields, name) else ():
+            if not any(is_on(fields, each) for each in partners):
                 yield f"{_shown(fields, name)} needs {' or '.join(partners)} as well. Set it, or remove {name}."
-    for one, other in EXCLUDES:
-        if _is_on(fields, one) and _is_on(fields, other):
-            yield f"{_shown(fields, one)} and {_shown(fields, other)} do not go together. Remove one of them."
-    yield from _of_parallelism(fields)
-    yield from _of_types(fields)
     for name in OF_DRAFTS:
-        if _is_on(fields, name):
+        if is_on(fields, name):
             yield (
                 f"{_shown(fields, name)} needs a draft model, and a NeuronModel names one checkpoint alone. Remove it."
             )
     for name in OF_VLLM if server is Server.OPENAI else ():
-        if _is_on(fields, name):
+        if is_on(fields, name):
             yield (
                 f"{_shown(fields, name)} is for a server that places sequences in the cache by itself. Set "
                 "spec.serving.server: VLLM, or remove it."
@@ -163,22 +125,14 @@ def _contradictions(fields: Mapping[str, Any], server: Server) -> Iterator[str]:
             "padding_side='left' gives wrong answers: NxD Inference's own generation then forgets how long a sequence "
             "is as soon as its padding is used up. Remove it."
         )
-    if _is_on(fields, "on_cpu"):
+    if is_on(fields, "on_cpu"):
         yield "on_cpu=True computes on processors. Remove it, or use engine: CPU."
 
 
 def _of_sizes(fields: Mapping[str, Any]) -> Iterator[str]:
     sequence = fields.get("seq_len") or DEFAULT_SEQUENCE_LENGTH
-    longest = fields.get("max_length") or sequence
-    context = fields.get("max_context_length") or sequence
-    if longest > sequence:
+    if (fields.get("max_length") or sequence) > sequence:
         yield f"{_shown(fields, 'max_length')} is more than seq_len={sequence}. Raise seq_len, or lower max_length."
-    if context > longest:
-        limit = "max_length" if longest < sequence else "seq_len"
-        yield (
-            f"max_context_length={context} is more than {limit}={longest}: a prompt is a part of its sequence. Lower "
-            f"max_context_length, or raise {limit}."
-        )
 
 
 def _of_ranks(fields: Mapping[str, Any]) -> Iterator[str]:
@@ -199,21 +153,9 @@ def _of_ranks(fields: Mapping[str, Any]) -> Iterator[str]:
         yield f"logical_neuron_cores={old} is the older name of logical_nc_config={new}. Remove it."
 
 
-def _of_buckets(fields: Mapping[str, Any]) -> Iterator[str]:
-    sequence = fields.get("seq_len") or DEFAULT_SEQUENCE_LENGTH
-    limits = {
-        "context_encoding_buckets": ("max_context_length", fields.get("max_context_length") or sequence),
-        "token_generation_buckets": ("max_length", fields.get("max_length") or sequence),
-    }
-    for name, (of, limit) in limits.items():
-        buckets = fields.get(name) or []
-        if buckets and max(buckets) > limit:
-            yield f"{_shown(fields, name)} has one of {max(buckets)}, more than {of}={limit}. Remove it."
-
-
 def _of_batches(fields: Mapping[str, Any]) -> Iterator[str]:
     """Prompts are written to the cache one at a time, each to its own line, or all to the first lines."""
-    batch, continuous = fields.get("batch_size") or 1, _is_on(fields, "is_continuous_batching")
+    batch, continuous = fields.get("batch_size") or 1, is_on(fields, "is_continuous_batching")
     for name in ("tkg_batch_size", *(("max_batch_size",) if continuous else ())):
         if (fields.get(name) or batch) != batch:
             yield (
@@ -235,50 +177,11 @@ def _of_batches(fields: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_blocks(fields: Mapping[str, Any]) -> Iterator[str]:
     """Either alone is compiled, and then not fed as it was compiled."""
-    blocks = _is_on(fields, "is_block_kv_layout")
-    if _is_on(fields, "is_prefix_caching") and not blocks:
+    blocks = is_on(fields, "is_block_kv_layout")
+    if is_on(fields, "is_prefix_caching") and not blocks:
         yield "is_prefix_caching=True needs is_block_kv_layout as well. Set it, or remove is_prefix_caching."
-    if blocks and not (_is_on(fields, "is_prefix_caching") or _is_on(fields, "chunked_prefill_config")):
+    if blocks and not (is_on(fields, "is_prefix_caching") or is_on(fields, "chunked_prefill_config")):
         yield "is_block_kv_layout=True needs is_prefix_caching as well. Set it, or remove is_block_kv_layout."
-
-
-def _of_parallelism(fields: Mapping[str, Any]) -> Iterator[str]:
-    degree = fields.get("tp_degree") or 1
-    for name in ("cp_degree", "attention_dp_degree"):
-        part = fields.get(name) or 1
-        if degree % part:
-            yield f"tp_degree={degree} is not a multiple of {name}={part}. Change one of them."
-    if (fields.get("mlp_cp_degree") or 1) > 1 and not _is_on(fields, "sequence_parallel_enabled"):
-        yield f"{_shown(fields, 'mlp_cp_degree')} needs sequence_parallel_enabled as well. Set it."
-    if _is_on(fields, "strided_context_parallel_kernel_enabled") and (fields.get("cp_degree") or 1) == 1:
-        yield "strided_context_parallel_kernel_enabled=True needs a cp_degree above 1. Set it, or remove the kernel."
-    dp, batch = fields.get("attention_dp_degree") or 1, fields.get("tkg_batch_size") or fields.get("batch_size") or 1
-    if dp > 1 and not _is_on(fields, "is_continuous_batching"):
-        yield f"attention_dp_degree={dp} needs is_continuous_batching as well. Set it."
-    if batch % dp:
-        yield f"attention_dp_degree={dp} has to divide the batch of {batch}. Change one of them."
-
-
-def _of_types(fields: Mapping[str, Any]) -> Iterator[str]:
-    quantized = [name for name in QUANTIZED if _is_on(fields, name)]
-    kernels = [name for name in QKV_KERNELS if _is_on(fields, name)]
-    if quantized and kernels and not _is_on(fields, "modules_to_not_convert"):
-        yield (
-            f"{_shown(fields, quantized[0])} with {_shown(fields, kernels[0])} needs modules_to_not_convert as well. "
-            f"Set it, or remove {kernels[0]}."
-        )
-    attention, model = fields.get("attention_dtype"), fields.get("torch_dtype") or "bfloat16"
-    if attention is not None and attention != model and fields.get("cast_type") != "as-declared":
-        yield (
-            f"attention_dtype={attention} is not torch_dtype={model}, and everything is cast to the latter. Set "
-            "cast_type=as-declared, or remove attention_dtype."
-        )
-
-
-def _is_on(fields: Mapping[str, Any], name: str) -> bool:
-    """Set to something: an empty object is something, 0, false and "" are not."""
-    value = fields.get(name)
-    return isinstance(value, dict) or bool(value)
 
 
 def _shown(fields: Mapping[str, Any], name: str) -> str:

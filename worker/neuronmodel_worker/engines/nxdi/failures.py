@@ -15,12 +15,6 @@ LAST_LINES = 6
 LAST_CHARACTERS = 900
 
 
-class FlagsRefused(BadInput):
-    """A field of NeuronConfig, or the environment, is unknown, of the wrong type, or contradicts another one."""
-
-    reason = "FlagsRefused"
-
-
 class ModelTypeUnknown(BadInput):
     """The library has no application for it."""
 

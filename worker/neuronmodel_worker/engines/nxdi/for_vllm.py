@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from neuronmodel_worker.engines.nxdi.contradictions import longest
-from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
-from neuronmodel_worker.layouts.flags import DEFAULT_SEQUENCE_LENGTH
+from neuronmodel_worker.failures import FlagsRefused
+from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
 
 # NxD Inference's own default.
 PADDING_SIDE: Final = "right"
@@ -16,6 +16,8 @@ NOT_WITH_VLLM: Final = (
     "chunked_prefill_config",
 )  # fmt: skip
 
+OF_A_QUANTIZED_CACHE: Final = ("kv_cache_quant", "kv_quant_config")
+
 
 def check_graph(flags: Mapping[str, Any]) -> None:
     """Raises FlagsRefused for NeuronConfig fields with which vLLM would not run, or would answer wrongly."""
@@ -23,6 +25,12 @@ def check_graph(flags: Mapping[str, Any]) -> None:
         raise FlagsRefused(
             f"{refused[0]} cannot be served by vLLM here: it needs arguments of vLLM's that a NeuronModel does not "
             "have. Remove it, or set spec.serving.server: OpenAI."
+        )
+    if quantized := [name for name in OF_A_QUANTIZED_CACHE if flags.get(name)]:
+        raise FlagsRefused(
+            f"{quantized[0]} cannot be served by vLLM: NxD Inference saves how a cache is quantized in a form that it "
+            "does not read back, and vLLM's plugin starts from what was saved, so it would never start. Remove it, or "
+            "set spec.serving.server: OpenAI."
         )
     if batch_size(flags) > 1 and not flags.get("is_continuous_batching"):
         # without it, NxD Inference writes every prompt's keys and values to the first places of the cache

@@ -17,6 +17,7 @@ from typing import Any
 
 from neuronmodel_worker.engines import Limits, Sampling
 from neuronmodel_worker.engines.nxdi.application import Application
+from neuronmodel_worker.engines.nxdi.contradictions import longest
 from neuronmodel_worker.engines.nxdi.failures import classified
 from neuronmodel_worker.engines.nxdi.sampling import GREEDY, OnDevice
 
@@ -33,7 +34,15 @@ OF_LOGITS = (
 generate, which the adapter has not: one of them would fail each request."""
 
 SHORTEST_PADDED = 2
-"""Tokens: the adapter gives padding the position 1, and takes a line's greatest for that of its last token."""
+"""Tokens of a prompt that may have padding behind it: the library gives padding the position 1, and takes the greatest
+of a line's positions for that of its last token (`ModelWrapper.pad_inputs`, `torch.max` in models/model_base.py)."""
+
+
+def shortest_prompt(fields: Mapping[str, Any]) -> int:
+    """In tokens. The library pads a prompt up to the smallest bucket that holds it: only where that is a bucket of one
+    token, a prompt of one has no padding behind it."""
+    buckets = fields.get("context_encoding_buckets") or [longest(fields)[0]]
+    return 1 if min(buckets) == 1 else SHORTEST_PADDED
 
 
 @dataclass(frozen=True)

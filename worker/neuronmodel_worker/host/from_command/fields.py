@@ -10,10 +10,8 @@ from typing import Any, Final
 
 from neuronmodel_api.config import Server
 from neuronmodel_worker.engines.nxdi.contradictions import OF_VLLM, check_together
-from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
-from neuronmodel_worker.engines.nxdi.flags import check_fields
 from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
-from neuronmodel_worker.failures import LayoutRefused
+from neuronmodel_worker.failures import FlagsRefused, LayoutRefused
 from neuronmodel_worker.host.from_command.document import Noted
 from neuronmodel_worker.host.from_command.failures import NotUnderstood
 from neuronmodel_worker.host.from_command.flags import (
@@ -28,7 +26,9 @@ from neuronmodel_worker.host.from_command.flags import (
 )
 from neuronmodel_worker.host.from_command.given import Command, LeftOut
 from neuronmodel_worker.layouts import FAMILIES
-from neuronmodel_worker.layouts.flags import WITHOUT_LAYOUT, refuse_what_has_no_layout
+from neuronmodel_worker.layouts.effects import what_has_no_layout
+from neuronmodel_worker.neuron_config.fields import check_fields
+from neuronmodel_worker.neuron_config.refused import QUANTIZED
 
 # As the API server takes them.
 TOP_P = re.compile(r"0?\.[0-9]*[1-9][0-9]*|1(\.0+)?", re.ASCII)
@@ -44,6 +44,13 @@ ASKED_FOR_BY: Final = {
     "kv_quant_config": ("--kv-cache-quant",),
 }
 WITH_PATHS: Final = ("quantized_checkpoints_path", "lora_config")
+
+MODULES_FILE: Final = "--modules-to-not-convert-file"
+MODULES: Final = "modules_to_not_convert"
+HOLE: Final = (
+    f"Put the list of {MODULES} here that {{file}} holds, which is not in the command, and call it {MODULES}: without "
+    "it all modules would be quantized. The API server refuses this NeuronModel until then."
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,14 @@ class Fields:
         return [name for name in OF_VLLM if name in self.extras]
 
     @property
+    def leaves_hole(self) -> bool:
+        """Whether the command quantizes all modules but those that a file names, which is not at hand."""
+        return MODULES_FILE in self.command and any(self.extras.get(name) for name in QUANTIZED)
+
+    def _hole(self) -> Noted:
+        return Noted({"name": f"FILL IN {MODULES}", "value": []}, HOLE.format(file=self.command.value(MODULES_FILE)))
+
+    @property
     def uses_fp8(self) -> bool:
         quantized = "--quantized" in self.command and self.command.value("--quantization-dtype") == "f8e4m3"
         return quantized or "--kv-cache-quant" in self.command
@@ -83,8 +98,11 @@ class Fields:
         found["padTokenID"] = self.command.value(
             "--pad-token-id", Noted(0, "The command's own; without this field it is the checkpoint's.")
         )
-        if self.extras:
-            found["extra"] = [self._extra(name, value) for name, value in self.extras.items()]
+        extra = [self._extra(name, value) for name, value in self.extras.items()]
+        if self.leaves_hole:
+            extra.append(self._hole())
+        if extra:
+            found["extra"] = extra
         return found
 
     def left_out(self) -> Iterator[LeftOut]:
@@ -105,26 +123,20 @@ class Fields:
         model_type = self.command.value("--model-type")
         if model_type not in FAMILIES:
             return [f"models of type {model_type}"]
-        refused = {**WITHOUT_LAYOUT, **FAMILIES[model_type].without_layout}
-        return [name for name in self._neuron_config if self._is_refused(name, refused)]
-
-    def _is_refused(self, name: str, refused: Mapping[str, tuple[object, ...]]) -> bool:
-        """Beside `seq_len`, on which a default depends."""
-        alone = {key: value for key, value in self._neuron_config.items() if key in (name, "seq_len")}
-        try:
-            refuse_what_has_no_layout(alone, refused)
-        except LayoutRefused:
-            return True
-        return False
+        return [name for name, _ in what_has_no_layout(self._neuron_config, model_type)]
 
     def check(self) -> None:
         """As the worker will. Raises NotUnderstood, at the line of a flag that it is about."""
+        fields = {**self._neuron_config, **({MODULES: ["lm_head"]} if self.leaves_hole else {})}
+        model_type = self.command.value("--model-type")
         try:
-            check_fields(self._neuron_config, self.command.value("--model-type"))
-            check_together(self._neuron_config, self.server)
+            check_fields(fields, model_type)
+            check_together(fields, self.server, model_type)
             if self.server is Server.VLLM:
-                check_graph(self._neuron_config)
-        except FlagsRefused as refused:
+                check_graph(fields)
+            if model_type in FAMILIES and not self.without_layout():
+                FAMILIES[model_type].read(fields)
+        except (FlagsRefused, LayoutRefused) as refused:
             about = (one for one in self.command.given.values() if re.search(rf"\b{one.flag.field}\b", str(refused)))
             line = min((one.line for one in about), default=self.command.invocation.line)
             raise NotUnderstood(line, str(refused).replace(" to spec.compile.extra", "")) from refused

@@ -12,7 +12,7 @@ from neuronmodel_worker.host.from_command.choices import Choices, model_name
 from neuronmodel_worker.host.from_command.document import Noted
 from neuronmodel_worker.host.from_command.environment import Environment, read_environment
 from neuronmodel_worker.host.from_command.failures import NotUnderstood
-from neuronmodel_worker.host.from_command.fields import Fields
+from neuronmodel_worker.host.from_command.fields import MODULES_FILE, Fields
 from neuronmodel_worker.host.from_command.flags import NOT_CARRIED
 from neuronmodel_worker.host.from_command.given import Command, LeftOut
 from neuronmodel_worker.host.from_command.parallelism import Parallelism, read_parallelism
@@ -72,7 +72,7 @@ def convert(command: Command, choices: Choices) -> Converted:
         "metadata": {"name": choices.name or model_name(model_folder(command).name)},
         "spec": {name: value for name, value in spec.items() if value is not None},
     }
-    left_out = [*_left_out(command), *parallelism.left_out, *fields.left_out(), *environment.left_out]
+    left_out = [*_left_out(command, fields), *parallelism.left_out, *fields.left_out(), *environment.left_out]
     return Converted(document, tuple(sorted(left_out, key=lambda each: each.line)))
 
 
@@ -90,9 +90,10 @@ def _on_cpu(command: Command) -> bool:
     return "--on-cpu" in command
 
 
-def _left_out(command: Command) -> Iterator[LeftOut]:
+def _left_out(command: Command, fields: Fields) -> Iterator[LeftOut]:
+    in_place = ("--task-type", *([MODULES_FILE] if fields.leaves_hole else []))
     for name, flag in NOT_CARRIED.items():
-        if name in command and name != "--task-type":
+        if name in command and name not in in_place:
             yield LeftOut(command.line(name), name, flag.reason)
     if "--skip-sharding" in command and "--save-sharded-checkpoint" not in command:
         reason = "without --save-sharded-checkpoint the command shards at every load all the same"

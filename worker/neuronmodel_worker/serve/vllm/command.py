@@ -23,10 +23,10 @@ from neuronmodel_api.report import State
 from neuronmodel_worker.engines import DevicesInUse
 from neuronmodel_worker.engines.neuron import NeuronEngine
 from neuronmodel_worker.engines.nxdi.compiled import read_compiled
-from neuronmodel_worker.engines.nxdi.failures import FlagsRefused, NeuronRuntimeFailed, classified, last_lines
+from neuronmodel_worker.engines.nxdi.failures import NeuronRuntimeFailed, classified, last_lines
 from neuronmodel_worker.engines.nxdi.settings import Purpose
 from neuronmodel_worker.engines.nxdi.view import make_view
-from neuronmodel_worker.failures import BadInput, WorkerFailure
+from neuronmodel_worker.failures import BadInput, FlagsRefused, WorkerFailure
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.devices import AWAITED, Patience, find_devices

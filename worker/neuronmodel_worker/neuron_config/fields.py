@@ -4,12 +4,11 @@ The library warns of a field it does not know and goes on without it; here one i
 """
 
 import difflib
-import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from neuronmodel_worker.engines.nxdi.failures import FlagsRefused
-from neuronmodel_worker.layouts.flags import DTYPES, is_one_of
+from neuronmodel_worker.failures import FlagsRefused
+from neuronmodel_worker.neuron_config.values import DTYPES, is_one_of, shown
 
 Check = Callable[[object], bool]
 
@@ -200,7 +199,3 @@ def _unknown(name: str, known: Mapping[str, object] | tuple[str, ...], what: str
     near = difflib.get_close_matches(name, list(known), n=1)
     hint = f" Perhaps {near[0]} is meant." if near else ""
     return f"{what} {name[:100]!r}, and would go on without it.{hint} Remove it, or name one that there is."
-
-
-def shown(name: str, value: object) -> str:
-    return f"{name}={reprlib.repr(value)}"

@@ -1,0 +1,252 @@
+"""What NxD Inference itself refuses while it builds a model: with an assertion, or an error without a field's name.
+
+`shard`, `plan`, `prepare` and `from-command` all refuse by this one table. What the library builds and then answers
+wrongly, or what a server of ours cannot run, is not here: see `engines.nxdi.contradictions`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from neuronmodel_worker.failures import CombinationRefused
+from neuronmodel_worker.neuron_config.derived import IMPLIED, QUANTIZES_MLP, derived
+from neuronmodel_worker.neuron_config.values import DEFAULT_DTYPE, DEFAULT_SEQUENCE_LENGTH, is_on, shown
+
+QKV_KERNELS: Final = ("qkv_kernel_enabled", "qkv_nki_kernel_enabled")
+ATTENTION_KERNEL: Final = "attn_block_tkg_nki_kernel_enabled"
+CASCADED: Final = "attn_block_tkg_nki_kernel_cascaded_attention"
+
+# A field that is on, and those of which it needs one that is on or set.
+NEEDS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+    "quantized": (("quantized_checkpoints_path",),),
+    "is_full_model_shuffled": (("is_mxfp4_compute", "is_eagle_draft"),),
+    "chunked_prefill_config": (("is_block_kv_layout",),),
+    "qkv_cte_nki_kernel_fuse_rope": (("qkv_kernel_enabled",), ("qkv_nki_kernel_enabled",)),
+    "attn_block_tkg_nki_kernel_cache_update": ((ATTENTION_KERNEL,),),
+    CASCADED: ((ATTENTION_KERNEL,),),
+    "attn_block_cte_nki_kernel_enabled": (
+        ("qkv_kernel_enabled",),
+        ("qkv_nki_kernel_enabled",),
+        ("out_proj_kernel_enabled",),
+    ),
+    "rmsnorm_quantize_kernel_enabled": (("quantized_mlp_kernel_enabled",),),
+}
+EXCLUDES: Final[tuple[tuple[str, str], ...]] = (
+    ("is_medusa", "async_mode"),
+    ("quantized_mlp_kernel_enabled", "activation_quantization_type"),
+    ("mlp_kernel_enabled", "activation_quantization_type"),
+    ("k_cache_transposed", "flash_decoding_enabled"),
+    ("k_cache_transposed", "chunked_prefill_config"),
+    ("k_cache_transposed", "is_block_kv_layout"),
+    (ATTENTION_KERNEL, "flash_decoding_enabled"),
+    (ATTENTION_KERNEL, "chunked_prefill_config"),
+    ("is_prefix_caching", "speculation_length"),
+    *(
+        ("token_generation_batches", feature)
+        for feature in (
+            "speculation_length", "enable_fused_speculation", "is_medusa", "token_tree_config",
+            "chunked_prefill_config", "is_prefix_caching", "is_block_kv_layout",
+        )
+    ),
+)  # fmt: skip
+QUANTIZED: Final = ("quantized", *QUANTIZES_MLP)
+# Where config.json says how many experts there are, and transformers' defaults for them and for those of a token.
+EXPERTS: Final[Mapping[str, tuple[str, int, int]]] = {
+    "mixtral": ("num_local_experts", 8, 2),
+    "qwen3_moe": ("num_experts", 128, 8),
+}
+
+
+def refuse_what_the_library_refuses(given: Mapping[str, Any], model: Mapping[str, object], family: str) -> None:
+    """`given` are NeuronConfig's fields, each of the type that it takes; `model` is config.json. Raises
+    CombinationRefused for the first that NxD Inference does not build."""
+    for sentence in refusals(given, model, family):
+        raise CombinationRefused(sentence)
+
+
+def refusals(given: Mapping[str, Any], model: Mapping[str, object], family: str) -> Iterator[str]:
+    """A sentence for each combination that NxD Inference does not build."""
+    fields = _Fields(given)
+    yield from _of_lengths(fields)
+    yield from _of_buckets(fields)
+    yield from _of_partners(fields)
+    yield from _of_parallelism(fields)
+    yield from _of_types(fields)
+    yield from _of_the_family(fields, model, family)
+
+
+class _Fields:
+    """Fields as they were given, and as the library derives them."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.given = {name: value for name, value in given.items() if value is not None}
+        self.derived = derived(given)
+
+    def is_on(self, name: str) -> bool:
+        return is_on(self.derived, name)
+
+    def number(self, name: str, otherwise: int) -> int:
+        """An integer that is set; others check types."""
+        value = self.derived.get(name)
+        return value if type(value) is int else otherwise
+
+    def shown(self, name: str) -> str:
+        """By the field that was given, where it is another one that turns `name` on."""
+        if not is_on(self.given, name):
+            turning_it_on = (each for each, implied in IMPLIED.items() if implied == name and is_on(self.given, each))
+            name = next(turning_it_on, name)
+        return shown(name, self.given.get(name))
+
+    @property
+    def sequence(self) -> int:
+        return self.number("seq_len", DEFAULT_SEQUENCE_LENGTH)
+
+    @property
+    def longest(self) -> int:
+        return self.number("max_length", self.sequence)
+
+    @property
+    def context(self) -> int:
+        return self.number("max_context_length", self.sequence)
+
+    @property
+    def batch(self) -> int:
+        """Of the graph that generates tokens."""
+        return self.number("tkg_batch_size", self.number("batch_size", 1))
+
+
+def _of_lengths(fields: _Fields) -> Iterator[str]:
+    if fields.context > fields.longest:
+        limit = "max_length" if fields.longest < fields.sequence else "seq_len"
+        yield (
+            f"max_context_length={fields.context} is more than {limit}={fields.longest}: a prompt is a part of its "
+            f"sequence. Lower max_context_length, or raise {limit}."
+        )
+
+
+def _of_buckets(fields: _Fields) -> Iterator[str]:
+    limits = {
+        "context_encoding_buckets": ("max_context_length", fields.context),
+        "token_generation_buckets": ("max_length", fields.longest),
+        "token_generation_batches": ("tkg_batch_size", fields.batch),
+    }
+    for name, (of, limit) in limits.items():
+        if (largest := _largest(fields.given.get(name))) > limit:
+            yield f"{fields.shown(name)} has one of {largest}, more than {of}={limit}. Remove it."
+
+
+def _largest(buckets: object) -> int:
+    numbers = [each for each in buckets if type(each) is int] if isinstance(buckets, list) else []
+    return max(numbers, default=0)
+
+
+def _of_partners(fields: _Fields) -> Iterator[str]:
+    # The library asks before it turns this switch on for the older names of the same kernel, which need none.
+    if is_on(fields.given, ATTENTION_KERNEL) and not any(map(fields.is_on, QKV_KERNELS)):
+        yield _needs(fields, ATTENTION_KERNEL, [QKV_KERNELS])
+    for name, needs in NEEDS.items():
+        missing = [partners for partners in needs if not any(map(fields.is_on, partners))]
+        if missing and fields.is_on(name):
+            yield _needs(fields, name, missing)
+    if fields.is_on("attn_block_cte_nki_kernel_enabled") and fields.given.get("attn_kernel_enabled") is False:
+        yield (
+            "attn_block_cte_nki_kernel_enabled=True turns attn_kernel_enabled on, which is set to false. Remove one of "
+            "them."
+        )
+    captures = fields.is_on("tensor_capture_config") and not is_on(fields.given, "output_logits")
+    if captures and not fields.is_on("on_device_sampling_config"):
+        yield _needs(fields, "tensor_capture_config", [("on_device_sampling_config",)])
+    for one, other in EXCLUDES:
+        if fields.is_on(one) and fields.is_on(other):
+            yield f"{fields.shown(one)} and {fields.shown(other)} do not go together. Remove one of them."
+
+
+def _needs(fields: _Fields, name: str, missing: Sequence[tuple[str, ...]]) -> str:
+    partners = ", ".join(" or ".join(each) for each in missing)
+    return (
+        f"{fields.shown(name)} needs {partners} as well. Set {'it' if len(missing) == 1 else 'them'}, or remove {name}."
+    )
+
+
+def _of_parallelism(fields: _Fields) -> Iterator[str]:
+    degree, cp, dp = (fields.number(name, 1) for name in ("tp_degree", "cp_degree", "attention_dp_degree"))
+    for name, part in (("cp_degree", cp), ("attention_dp_degree", dp)):
+        if degree % part:
+            yield f"tp_degree={degree} is not a multiple of {name}={part}. Change one of them."
+    if fields.number("mlp_cp_degree", 1) > 1 and not fields.is_on("sequence_parallel_enabled"):
+        yield f"{fields.shown('mlp_cp_degree')} needs sequence_parallel_enabled as well. Set it."
+    if fields.is_on("strided_context_parallel_kernel_enabled") and cp == 1:
+        yield "strided_context_parallel_kernel_enabled=True needs a cp_degree above 1. Set it, or remove the kernel."
+    if dp > 1 and not fields.is_on("is_continuous_batching"):
+        yield f"attention_dp_degree={dp} needs is_continuous_batching as well. Set it."
+    if fields.batch % dp:
+        yield f"attention_dp_degree={dp} has to divide the batch of {fields.batch}. Change one of them."
+    updates = fields.is_on("attn_block_tkg_nki_kernel_cache_update")
+    if dp > 1 and updates and not fields.is_on(CASCADED):
+        yield (
+            f"attn_block_tkg_nki_kernel_cache_update=True with attention_dp_degree={dp} needs {CASCADED} as well. Set "
+            "it, or remove one of them."
+        )
+    if cp > 1 and dp > 1 and cp % dp:
+        yield f"cp_degree={cp} is not a multiple of attention_dp_degree={dp}. Change one of them."
+    if fields.given.get("ep_dispatch_cc_option") == "RS_AG" and degree > fields.batch:
+        yield (
+            f"ep_dispatch_cc_option='RS_AG' needs a batch of at least tp_degree={degree}, and it is {fields.batch}. "
+            "Remove it."
+        )
+
+
+def _of_types(fields: _Fields) -> Iterator[str]:
+    quantized = [name for name in QUANTIZED if fields.is_on(name)]
+    kernels = [name for name in QKV_KERNELS if fields.is_on(name)]
+    if quantized and kernels and not fields.is_on("modules_to_not_convert"):
+        yield (
+            f"{fields.shown(quantized[0])} with {fields.shown(kernels[0])} needs modules_to_not_convert as well. "
+            f"Set it, or remove {kernels[0]}."
+        )
+    attention, model = fields.given.get("attention_dtype"), fields.given.get("torch_dtype", DEFAULT_DTYPE)
+    if attention is not None and attention != model and fields.given.get("cast_type") != "as-declared":
+        yield (
+            f"attention_dtype={attention} is not torch_dtype={model}, and everything is cast to the latter. Set "
+            "cast_type=as-declared, or remove attention_dtype."
+        )
+
+
+def _of_the_family(fields: _Fields, model: Mapping[str, object], family: str) -> Iterator[str]:
+    if family == "qwen3_moe" and fields.is_on(ATTENTION_KERNEL) and not fields.is_on(CASCADED):
+        yield (
+            f"{fields.shown(ATTENTION_KERNEL)} needs {CASCADED} as well in a Qwen3-MoE model. Set it, or remove the "
+            "kernel."
+        )
+    if family == "llama" and fields.is_on("flash_decoding_enabled"):
+        yield from _of_flash_decoding(fields, model)
+    if family in EXPERTS:
+        yield from _of_experts(fields, model, family)
+
+
+def _of_flash_decoding(fields: _Fields, model: Mapping[str, object]) -> Iterator[str]:
+    query = model.get("num_attention_heads")
+    key_value = model.get("num_key_value_heads") or query
+    if type(query) is not int or type(key_value) is not int or query < 1 or key_value < 1:
+        return  # the layout says what is wrong with them
+    sharing = min(fields.number("tp_degree", 1), query)
+    if sharing % key_value:
+        yield (
+            f"flash_decoding_enabled=True divides {sharing} ranks among {key_value} key/value heads, and that leaves a "
+            "rest. Change tp_degree, or remove it."
+        )
+
+
+def _of_experts(fields: _Fields, model: Mapping[str, object], family: str) -> Iterator[str]:
+    """The affinities of a token's experts are scaled to a sum of 1, for which the library wants two or more; in
+    Qwen3-MoE it scales them whatever the field says."""
+    name, experts, chosen = EXPERTS[family]
+    count, of_a_token = model.get(name, experts), model.get("num_experts_per_tok", chosen)
+    if type(count) is not int or type(of_a_token) is not int:
+        return  # the layout says what is wrong with them
+    scales = family == "qwen3_moe" or not fields.is_on("disable_normalize_top_k_affinities")
+    least = 2 if scales else 1
+    if not least <= of_a_token <= count:
+        yield (
+            f"config.json gives num_experts_per_tok {of_a_token}, and NxD Inference builds a mixture of {count} "
+            f"experts where a token takes from {least} to {count} of them. Use a checkpoint whose tokens do."
+        )
