@@ -112,6 +112,14 @@ NO_EFFECT: Mapping[str, Any] = {
     "pa_block_size": 32,
     "kv_quant_config": {"direct_cast": True},
     "logical_neuron_cores": 2,
+    "quantization_block_size": 32,
+    "quantization_block_axis": 1,
+    "quantization_scale_dtype": "bf16",
+    "draft_model_modules_to_not_convert": ["lm_head"],
+    "token_tree_config": {"0": ["1"]},
+    "medusa_tree": [[0]],
+    "dma_order_config": {"context_encoding_model": {"a": 1}},
+    "glu_type": "swiglu",
 }
 
 # The same, of fields that the library takes together with others alone.
@@ -153,16 +161,8 @@ UNKNOWN_EFFECT: Mapping[str, Any] = {
     "is_full_model_shuffled": True,
     "strided_context_parallel_kernel_enabled": True,
     "rmsnorm_quantize_kernel_enabled": True,
-    "quantization_block_size": 32,
-    "quantization_block_axis": 1,
-    "quantization_scale_dtype": "bf16",
-    "draft_model_modules_to_not_convert": ["lm_head"],
-    "token_tree_config": {"0": ["1"]},
-    "medusa_tree": [[0]],
     "chunked_prefill_config": {"max_num_seqs": 8},
     "tensor_replacement_config": {"ref_dir": "/x"},
-    "dma_order_config": {"order": 1},
-    "glu_type": "swiglu",
     "hybrid_sharding_config": {"moe_cte_tp_degree": 2},
     "a_flag_of_tomorrow": 1,
 }

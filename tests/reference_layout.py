@@ -247,8 +247,9 @@ def library_refusals(config: Mapping[str, Any], flags: Mapping[str, Any]) -> lis
         ("k_cache_transposed", "flash_decoding_enabled"): {"k_cache_transposed", "flash_decoding_enabled"} <= on,
         ("k_cache_transposed", "is_block_kv_layout"): {"k_cache_transposed", "is_block_kv_layout"} <= on,
         ("is_prefix_caching", "speculation_length"): {"is_prefix_caching", "speculation_length"} <= on,
+        ("is_block_kv_layout", "is_prefix_caching"): "is_block_kv_layout" in on and "is_prefix_caching" not in on,
         ("token_generation_batches", "do not go together"): "token_generation_batches" in on
-        and on & {"speculation_length", "is_prefix_caching", "is_block_kv_layout"},
+        and on & {"speculation_length", "is_prefix_caching", "is_block_kv_layout", "token_tree_config"},
         (kernel, cascaded): config["model_type"] == "qwen3_moe" and kernel and cascaded not in on,
         ("flash_decoding_enabled", str(key_value)): config["model_type"] == "llama"
         and "flash_decoding_enabled" in on

@@ -7,6 +7,7 @@ at its default is the same as an absent one.
 from collections.abc import Iterator, Mapping
 
 from neuronmodel_worker.failures import FlagWithoutLayout, LayoutRefused
+from neuronmodel_worker.neuron_config.fields import NO_FIELD
 from neuronmodel_worker.neuron_config.values import is_one_of, names_of, shown
 
 SWITCHES = names_of(
@@ -46,12 +47,10 @@ NEUTRAL = names_of(
     disable_normalize_top_k_affinities moe_ep_degree moe_fused_nki_kernel_enabled
     is_block_kv_layout pa_block_size qkv_cte_nki_kernel_fuse_rope attn_block_tkg_nki_kernel_cascaded_attention
     attn_block_tkg_nki_kernel_cache_update kv_quant_config attention_dtype logical_neuron_cores capacity_factor
-    tensor_capture_config
+    tensor_capture_config quantization_block_size quantization_block_axis quantization_scale_dtype glu_type
+    draft_model_modules_to_not_convert token_tree_config medusa_tree dma_order_config
     """
 )
-
-NO_FIELD = names_of("normalize_top_k_affinities")
-"""Names that people give, that NeuronConfig has not, and that it goes on without: warned about."""
 
 # Fields that change the layout and have none here, with the values that mean "off".
 WITHOUT_LAYOUT: Mapping[str, tuple[object, ...]] = {
@@ -88,9 +87,6 @@ MEMBERS_OF_A_FAMILY: Mapping[str, Mapping[tuple[str, str], tuple[object, ...]]] 
     }
 }
 
-# Defaults, other than null and false, of fields of which it is not known what they do.
-DEFAULTS: Mapping[str, object] = {"glu_type": "glu", "quantization_scale_dtype": "f32"}
-
 
 def refuse_what_has_no_layout(neuron_config: Mapping[str, object], family: str) -> None:
     """Raises LayoutRefused by the first field's name."""
@@ -106,7 +102,7 @@ def what_has_no_layout(neuron_config: Mapping[str, object], family: str) -> Iter
         if name in without:
             if not is_one_of(value, without[name]):
                 yield name, _wants_a_second_model(name, value) if name in OF_A_SECOND_MODEL else _changes(name, value)
-        elif name not in known and not is_one_of(value, (None, False, DEFAULTS.get(name))):
+        elif name not in known and not is_one_of(value, (None, False)):
             yield name, _unknown(name, value)
     yield from _members_without_layout(neuron_config, family)
     yield from _types_without_layout(neuron_config, family)

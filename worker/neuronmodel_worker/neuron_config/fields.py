@@ -161,22 +161,35 @@ SAMPLING_FIELDS: Mapping[str, Kind] = {
     "temperature": NUMBER,
 }
 
-# What is the same as to leave a field of MOE_FIELDS out.
-MOE_DEFAULTS: tuple[object, ...] = (False, 1, 0, "glu", {})
+# What is the same as to leave a field of MOE_FIELDS out; `inference_demo` gives some of them to every model.
+MOE_DEFAULTS: tuple[object, ...] = (False, {})
+MOE_DEFAULTS_OF: Mapping[str, tuple[object, ...]] = {
+    "moe_tp_degree": (1,),
+    "moe_ep_degree": (1,),
+    "glu_type": ("glu",),
+    "hidden_act_scaling_factor": (1, 1.0),
+    "hidden_act_bias": (0, 0.0),
+}
 # Of families without experts, whose NeuronConfig has none of the fields above.
 DENSE_FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3"})
+
+NO_FIELD = frozenset({"normalize_top_k_affinities"})
+"""Names that people give, that NeuronConfig has not, and that it goes on without: warned about where shards are laid
+out, and kept from the library."""
 
 
 def check_fields(fields: Mapping[str, object], model_type: str) -> None:
     """Names and types. `None` is an absent field. Raises FlagsRefused."""
     for name, value in fields.items():
         kind = FIELDS.get(name) or MOE_FIELDS.get(name)
+        if kind is None and name in NO_FIELD:
+            continue
         if kind is None:
             raise FlagsRefused(_unknown(name, (*FIELDS, *MOE_FIELDS), "NxD Inference's NeuronConfig has no field"))
         if value is None:
             continue
         _check_kind(name, value, kind)
-        if name in MOE_FIELDS and model_type in DENSE_FAMILIES and not is_one_of(value, MOE_DEFAULTS):
+        if model_type in DENSE_FAMILIES and name in MOE_FIELDS and not is_left_out(name, value):
             raise FlagsRefused(
                 f"The field {shown(name, value)} is of models with experts, and this is a {model_type}: NxD Inference "
                 "would pay no heed to it. Remove it."
@@ -188,6 +201,13 @@ def check_fields(fields: Mapping[str, object], model_type: str) -> None:
             raise FlagsRefused(_unknown(name, SAMPLING_FIELDS, "NxD Inference's OnDeviceSamplingConfig has no field"))
         if value is not None:
             _check_kind(f"on_device_sampling_config.{name}", value, kind)
+
+
+def is_left_out(name: str, value: object) -> bool:
+    """Whether a model without experts may be given it, as the library then goes on without."""
+    return name in NO_FIELD or (
+        name in MOE_FIELDS and is_one_of(value, (None, *MOE_DEFAULTS_OF.get(name, MOE_DEFAULTS)))
+    )
 
 
 def _check_kind(name: str, value: object, kind: Kind) -> None:

@@ -19,7 +19,7 @@ CASCADED: Final = "attn_block_tkg_nki_kernel_cascaded_attention"
 NEEDS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "quantized": (("quantized_checkpoints_path",),),
     "is_full_model_shuffled": (("is_mxfp4_compute", "is_eagle_draft"),),
-    "chunked_prefill_config": (("is_block_kv_layout",),),
+    "is_block_kv_layout": (("is_prefix_caching",),),
     "qkv_cte_nki_kernel_fuse_rope": (("qkv_kernel_enabled",), ("qkv_nki_kernel_enabled",)),
     "attn_block_tkg_nki_kernel_cache_update": ((ATTENTION_KERNEL,),),
     CASCADED: ((ATTENTION_KERNEL,),),
@@ -35,19 +35,18 @@ EXCLUDES: Final[tuple[tuple[str, str], ...]] = (
     ("quantized_mlp_kernel_enabled", "activation_quantization_type"),
     ("mlp_kernel_enabled", "activation_quantization_type"),
     ("k_cache_transposed", "flash_decoding_enabled"),
-    ("k_cache_transposed", "chunked_prefill_config"),
     ("k_cache_transposed", "is_block_kv_layout"),
     (ATTENTION_KERNEL, "flash_decoding_enabled"),
-    (ATTENTION_KERNEL, "chunked_prefill_config"),
     ("is_prefix_caching", "speculation_length"),
     *(
         ("token_generation_batches", feature)
         for feature in (
             "speculation_length", "enable_fused_speculation", "is_medusa", "token_tree_config",
-            "chunked_prefill_config", "is_prefix_caching", "is_block_kv_layout",
+            "is_prefix_caching", "is_block_kv_layout",
         )
     ),
 )  # fmt: skip
+LLAMA_ATTENTION: Final = "NeuronLlamaAttention"
 QUANTIZED: Final = ("quantized", *QUANTIZES_MLP)
 # Where config.json says how many experts there are, and transformers' defaults for them and for those of a token.
 EXPERTS: Final[Mapping[str, tuple[str, int, int]]] = {
@@ -152,6 +151,8 @@ def _of_partners(fields: _Fields) -> Iterator[str]:
             "attn_block_cte_nki_kernel_enabled=True turns attn_kernel_enabled on, which is set to false. Remove one of "
             "them."
         )
+    if fields.is_on("chunked_prefill_config"):
+        yield "NxD Inference does not read prompts in chunks yet. Remove chunked_prefill_config."
     captures = fields.is_on("tensor_capture_config") and not is_on(fields.given, "output_logits")
     if captures and not fields.is_on("on_device_sampling_config"):
         yield _needs(fields, "tensor_capture_config", [("on_device_sampling_config",)])
@@ -217,6 +218,8 @@ def _of_the_family(fields: _Fields, model: Mapping[str, object], family: str) ->
             f"{fields.shown(ATTENTION_KERNEL)} needs {CASCADED} as well in a Qwen3-MoE model. Set it, or remove the "
             "kernel."
         )
+    if family == "llama" and fields.given.get("attn_cls", LLAMA_ATTENTION) != LLAMA_ATTENTION:
+        yield f"{fields.shown('attn_cls')} is no attention of a Llama model's. Remove it."
     if family == "llama" and fields.is_on("flash_decoding_enabled"):
         yield from _of_flash_decoding(fields, model)
     if family in EXPERTS:

@@ -18,14 +18,13 @@ from neuronmodel_worker.engines.neuron import NeuronEngine
 from neuronmodel_worker.engines.nxdi.failures import (
     DeviceFailed,
     DeviceMemoryExhausted,
-    FlagsRefused,
     HostMemoryExhausted,
     LogicalCoreMismatch,
     NeuronRuntimeFailed,
     NeuronVersionMismatch,
     NoNeuronDevice,
 )
-from neuronmodel_worker.failures import ArtifactDamaged, WorkerFailure
+from neuronmodel_worker.failures import ArtifactDamaged, FlagsRefused, WorkerFailure
 from neuronmodel_worker.native import make_native_plan
 from neuronmodel_worker.plan import make_plan
 from tests.unit.engine.models import edit_config, shard, write_model

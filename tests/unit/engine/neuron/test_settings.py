@@ -10,16 +10,22 @@ from typing import Any
 import pytest
 import torch
 
+from neuronmodel_api.config import Server
 from neuronmodel_worker.engines import Sampling
 from neuronmodel_worker.engines.nxdi.application import arguments, make_application
 from neuronmodel_worker.engines.nxdi.failures import ModelTypeUnknown
 from neuronmodel_worker.engines.nxdi.generating import Batch, Row, Settings
-from neuronmodel_worker.engines.nxdi.settings import Purpose, with_purpose
+from neuronmodel_worker.engines.nxdi.settings import Purpose, check_settings, with_purpose
 from neuronmodel_worker.failures import FlagsRefused
 from tests.unit.engine.models import write_model
 from tests.unit.engine.neuron.conftest import COMMAND, MakeEngine
 from tests.unit.standins.conftest import Importer
 
+MOE_SWITCHES = (
+    "use_index_calc_kernel", "moe_mask_padded_tokens", "early_expert_affinity_modulation", "fused_shared_experts",
+    "shared_experts_sequence_parallel_enabled", "return_expert_index", "return_router_logits",
+    "transpose_shared_experts_weights", "disable_normalize_top_k_affinities",
+)  # fmt: skip
 HEADS = {"num_attention_heads": 128, "num_key_value_heads": 8, "hidden_size": 512, "head_dim": 4, "vocab_size": 640}
 
 
@@ -38,6 +44,27 @@ def test_every_flag_of_the_command_lands_in_neuron_config(neuron: Importer, sour
     assert found.overrides_torch_dtype is True
     assert (found.save_sharded_checkpoint, found.skip_sharding) == (False, True)
     assert found.world_size == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *dict.fromkeys(("moe_tp_degree", "moe_ep_degree"), 1).items(),
+        *dict.fromkeys(MOE_SWITCHES, False).items(),
+        ("glu_type", "glu"),
+        ("hidden_act_scaling_factor", 1.0),
+        ("hidden_act_bias", 0.0),
+        ("blockwise_matmul_config", {}),
+        ("normalize_top_k_affinities", True),
+    ],
+)
+def test_fields_of_experts_at_their_defaults_are_no_trouble_to_a_model_without(
+    neuron: Importer, source: Path, name: str, value: Any
+) -> None:
+    """`inference_demo` gives some of them to every model, and the library warns of them and goes on."""
+    fields = {**COMMAND, name: value}
+    check_settings(fields, "llama", Server.OPENAI)
+    make_application("llama", str(source), with_purpose(fields, Purpose.COMPILE))
 
 
 def test_sampling_is_the_commands_own_where_the_spec_is_silent(neuron: Importer, source: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from neuronmodel_worker.engines.nxdi.failures import ModelTypeUnknown
 from neuronmodel_worker.failures import FlagsRefused
+from neuronmodel_worker.neuron_config.fields import NO_FIELD, is_left_out
 
 TASK = "causal-lm"
 
@@ -74,7 +75,7 @@ def arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
     import torch
     from neuronx_distributed_inference.models.config import OnDeviceSamplingConfig
 
-    given = copy.deepcopy(dict(fields))
+    given = copy.deepcopy({name: value for name, value in fields.items() if name not in NO_FIELD})
     for name in ("torch_dtype", "rpl_reduce_dtype", "attention_dtype"):
         if isinstance(given.get(name), str):
             given[name] = getattr(torch, given[name])
@@ -121,7 +122,8 @@ def _every_field_heeded(fields: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(heard)
-    if unheeded := sorted(heard.names & fields.keys()):
+    asked_for = {name for name, value in fields.items() if not is_left_out(name, value)}
+    if unheeded := sorted(heard.names & asked_for):
         raise FlagsRefused(
             f"The installed NxD Inference has no field {unheeded[0]} and would go on without it. Remove it from "
             "spec.compile, or use an image with a release that has it."

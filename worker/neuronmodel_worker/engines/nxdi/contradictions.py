@@ -100,26 +100,28 @@ def _largest(fields: Mapping[str, Any], buckets: str) -> list[float]:
 def _contradictions(
     fields: Mapping[str, Any], server: Server, model_type: str, model: Mapping[str, object]
 ) -> Iterator[str]:
-    yield from _of_sizes(fields)
-    yield from refusals(fields, model, model_type)
-    yield from _of_ranks(fields)
-    yield from _of_batches(fields)
     for name, needs in NEEDS.items():
         for partners in needs if is_on(fields, name) else ():
             if not any(is_on(fields, each) for each in partners):
                 yield f"{_shown(fields, name)} needs {' or '.join(partners)} as well. Set it, or remove {name}."
-    for name in OF_DRAFTS:
-        if is_on(fields, name):
-            yield (
-                f"{_shown(fields, name)} needs a draft model, and a NeuronModel names one checkpoint alone. Remove it."
-            )
     for name in OF_VLLM if server is Server.OPENAI else ():
         if is_on(fields, name):
             yield (
                 f"{_shown(fields, name)} is for a server that places sequences in the cache by itself. Set "
                 "spec.serving.server: VLLM, or remove it."
             )
-    yield from _of_blocks(fields)
+    yield from _of_sizes(fields)
+    yield from refusals(fields, model, model_type)
+    yield from _of_ranks(fields)
+    yield from _of_batches(fields)
+    for name in OF_DRAFTS:
+        if is_on(fields, name):
+            yield (
+                f"{_shown(fields, name)} needs a draft model, and a NeuronModel names one checkpoint alone. Remove it."
+            )
+    if is_on(fields, "is_prefix_caching") and not is_on(fields, "is_block_kv_layout"):
+        # compiled, and then not fed as it was compiled
+        yield "is_prefix_caching=True needs is_block_kv_layout as well. Set it, or remove is_prefix_caching."
     if fields.get("padding_side") == "left":
         yield (
             "padding_side='left' gives wrong answers: NxD Inference's own generation then forgets how long a sequence "
@@ -173,15 +175,6 @@ def _of_batches(fields: Mapping[str, Any]) -> Iterator[str]:
             f"ctx_batch_size={at_once} with batch_size={batch} needs is_continuous_batching as well: all prompts would "
             "be written to the first places of the cache, and answers would be wrong. Set it, or remove ctx_batch_size."
         )
-
-
-def _of_blocks(fields: Mapping[str, Any]) -> Iterator[str]:
-    """Either alone is compiled, and then not fed as it was compiled."""
-    blocks = is_on(fields, "is_block_kv_layout")
-    if is_on(fields, "is_prefix_caching") and not blocks:
-        yield "is_prefix_caching=True needs is_block_kv_layout as well. Set it, or remove is_prefix_caching."
-    if blocks and not (is_on(fields, "is_prefix_caching") or is_on(fields, "chunked_prefill_config")):
-        yield "is_block_kv_layout=True needs is_prefix_caching as well. Set it, or remove is_block_kv_layout."
 
 
 def _shown(fields: Mapping[str, Any], name: str) -> str:

@@ -20,6 +20,7 @@ from neuronmodel_worker.host.from_command.volumes import artifacts, model_folder
 
 TASK: Final = "causal-lm"
 MODEL_TYPE = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
+CPU_MODEL_TYPE: Final = "llama"
 FP8_VARIABLES: Final = ("XLA_HANDLE_SPECIAL_SCALAR", "UNSAFE_FP8FNCAST")
 """What the command sets to 1 for 8-bit floats."""
 
@@ -53,6 +54,7 @@ def convert(command: Command, choices: Choices) -> Converted:
     parallelism = read_parallelism(command)
     fields = Fields(command, parallelism.degree, parallelism.ranks)
     fields.check()
+    _check_cpu(command, parallelism, fields)
     environment = read_environment(command.invocation)
     spec = {
         "engine": Noted(Engine.CPU.value, "--on-cpu.") if _on_cpu(command) else Engine.NEURON.value,
@@ -84,6 +86,21 @@ def _check_types(command: Command) -> None:
             command.line("--model-type"),
             f"--model-type is {model_type!r}, which is no model type of NxD Inference's. Write one, such as llama.",
         )
+
+
+def _check_cpu(command: Command, parallelism: Parallelism, fields: Fields) -> None:
+    """What `prepare` would refuse with `engine: CPU`."""
+    if not _on_cpu(command):
+        return
+    if (model_type := command.value("--model-type")) != CPU_MODEL_TYPE:
+        what = f"the CPU engine runs models of type {CPU_MODEL_TYPE}, and this one is of type {model_type}"
+    elif parallelism.is_partial:
+        what = "the CPU engine computes all ranks in one process, and a part of them is asked for"
+    elif fields.server is Server.VLLM:
+        what = f"the CPU engine has no server that takes {' and '.join(fields.of_vllm)}"
+    else:
+        return
+    raise NotUnderstood(command.line("--on-cpu"), f"--on-cpu does not fit: {what}. Leave out one of them.")
 
 
 def _on_cpu(command: Command) -> bool:
