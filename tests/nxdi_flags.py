@@ -163,12 +163,15 @@ UNKNOWN_EFFECT: Mapping[str, Any] = {
     "rmsnorm_quantize_kernel_enabled": True,
     "chunked_prefill_config": {"max_num_seqs": 8},
     "tensor_replacement_config": {"ref_dir": "/x"},
-    "hybrid_sharding_config": {"moe_cte_tp_degree": 2},
     "a_flag_of_tomorrow": 1,
 }
 
-# Mixtral's shards were the same, Qwen3-MoE's not.
-QWEN3_MOE_NO_LAYOUT: Mapping[str, Any] = {"moe_ep_degree": 2, "moe_fused_nki_kernel_enabled": True}
+# Mixtral's and dense models' shards were the same, Qwen3-MoE's not.
+QWEN3_MOE_NO_LAYOUT: Mapping[str, Any] = {
+    "moe_ep_degree": 2,
+    "moe_fused_nki_kernel_enabled": True,
+    "hybrid_sharding_config": {"moe_cte_tp_degree": 2},
+}
 
 # Values that are the same as leaving the field out, whatever it does otherwise.
 OFF: Mapping[str, Any] = {

@@ -126,9 +126,6 @@ def refusals(case: Mapping[str, Any]) -> list[tuple[str, ...]]:
     found = _refused_flags(config["model_type"], flags)
     if found:
         return found
-    found = library_refusals(resolved(config), flags)
-    if found:
-        return found
     c, family, degree = resolved(config), config["model_type"], number(flags, "tp_degree", 1)
     query, key_value, size = c["num_attention_heads"], c["num_key_value_heads"], c["size"]
     if dtype_of(config, flags) not in NUMPY:
@@ -154,7 +151,7 @@ def refusals(case: Mapping[str, Any]) -> list[tuple[str, ...]]:
         and c["wide"] % degree,
         ("nothing for a head",): not size,
     }
-    found = [words for words, offended in rules.items() if offended]
+    found = library_refusals(c, flags) + [words for words, offended in rules.items() if offended]
     held = {name.removeprefix("model."): tuple(shape) for name, shape in shapes.items()}
     for name, shape in needed(config).items():
         if name not in held:
@@ -257,8 +254,7 @@ def library_refusals(config: Mapping[str, Any], flags: Mapping[str, Any]) -> lis
     }
     if config["model_type"] in SPARSE:
         chosen = config["num_experts_per_tok"]
-        scales = config["model_type"] == "qwen3_moe" or "disable_normalize_top_k_affinities" not in on
-        rules[("num_experts_per_tok", str(chosen))] = chosen > config["experts"] or (scales and chosen == 1)
+        rules[("num_experts_per_tok", str(chosen))] = chosen > config["experts"] or chosen == 1
     return [words for words, offended in rules.items() if offended]
 
 

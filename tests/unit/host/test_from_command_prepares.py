@@ -131,6 +131,7 @@ def prepare(result: Result, model_type: str) -> None:
     line=("llama", "--on-cpu --enable-prefix-caching --enable-block-kv-layout --pa-block-size 32 --pa-num-blocks 5")
 )
 @example(line=("mixtral", "--router-dtype bfloat16 --cast-type as-declared"))
+@example(line=("qwen3_moe", "--attn-block-tkg-nki-kernel-enabled --qkv-kernel-enabled"))
 def test_what_is_printed_is_prepared(line: tuple[str, str]) -> None:
     model_type, flags = line
     try:

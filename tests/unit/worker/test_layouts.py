@@ -75,6 +75,45 @@ def test_two_flags_of_experts_are_refused_for_qwen3_moe_alone(name: str, value: 
     assert same(family_plan("mixtral", {name: value}), family_plan("mixtral", {}))
 
 
+@pytest.mark.parametrize(
+    "members", [{"use_shard_on_intermediate_dynamic_while": True}, {"parallelize_token_to_block_mapping": False}]
+)
+def test_members_that_change_the_experts_of_qwen3_moe_are_refused_for_it_alone(members: dict[str, bool]) -> None:
+    """They pad the experts, or leave the tensor of their ranks out; Mixtral's code does not look at them."""
+    fields = {"blockwise_matmul_config": {"block_size": 256, **members}}
+    with pytest.raises(LayoutRefused, match=f"blockwise_matmul_config.{next(iter(members))}"):
+        family_plan("qwen3_moe", fields)
+    assert same(family_plan("mixtral", fields), family_plan("mixtral", {}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_name_that_the_library_has_not_is_warned_about(family: str) -> None:
+    plan = family_plan(family, {"normalize_top_k_affinities": True})
+    assert any("no field normalize_top_k_affinities" in warning for warning in plan.warnings)
+    assert same(plan, family_plan(family, {}))
+
+
+def test_attention_of_another_type_than_the_model_has_no_layout() -> None:
+    fields = {"attention_dtype": "float32", "torch_dtype": "bfloat16"}
+    with pytest.raises(LayoutRefused, match="Set cast_type=as-declared, or remove attention_dtype"):
+        family_plan("llama", fields)
+    with pytest.raises(LayoutRefused, match="no layout for attention_dtype='float32'"):
+        family_plan("llama", {**fields, "cast_type": "as-declared"})
+
+
+@pytest.mark.parametrize(
+    ("family", "head_dim", "rows"),
+    [("qwen3", 128, 128), ("qwen3", None, 128), ("qwen3", None, 8), ("qwen3_moe", None, 8)],
+)
+def test_a_head_dim_of_null_is_as_good_as_none(family: str, head_dim: int | None, rows: int) -> None:
+    model = {**MODELS[family], "head_dim": rows, "hidden_size": 32}
+    case = {"hf_config": {**model, "head_dim": head_dim}, "tensors": decoder_tensors(model), "dtype": "bfloat16"}
+    plan = make_plan(headers(case), {"tp_degree": 2})
+    named = make_plan(headers({**case, "hf_config": model}), {"tp_degree": 2})
+    assert plan.targets == named.targets
+    assert any("head_dim as null" in warning for warning in plan.warnings) == (head_dim is None)
+
+
 NEUTRAL: list[tuple[str, Any]] = [
     *NO_EFFECT.items(),
     *OFF.items(),

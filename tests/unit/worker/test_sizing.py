@@ -205,12 +205,12 @@ def test_the_cache_is_as_large_as_the_library_makes_it(
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_the_cpu_engine_caches_as_much(small: Path, dtype: str) -> None:
+def test_the_cpu_engine_caches_as_many_numbers_in_float32(small: Path, dtype: str) -> None:
     fields = {"tp_degree": 4, "torch_dtype": dtype, "seq_len": 96, "batch_size": 3}
     plan = make_plan(open_checkpoint(small), fields)
     cache = empty_cache(llama_shape(plan, fields))
     keys = sum(each.element_size() * each.numel() for each in cache)
-    assert cache_bytes(plan, fields) * 4 == 2 * keys
+    assert cache_bytes(plan, fields, Engine.CPU) * 4 == 2 * keys
 
 
 @settings(max_examples=300, deadline=None)
@@ -285,7 +285,7 @@ def test_vllm_takes_shared_memory_that_counts_as_the_pods_memory(cached: Plan) -
 def test_the_cpu_engine_holds_its_cache_in_host_memory_and_needs_no_core(cached: Plan) -> None:
     short, long = (config_of({"tp_degree": 4, "seq_len": n}, engine=Engine.CPU) for n in (128, 4096))
     more = size(cached, long, ON_COMPILE).host_memory_bytes - size(cached, short, ON_COMPILE).host_memory_bytes
-    assert more == 4 * (4096 - 128) * cache_bytes(cached, {"seq_len": 1})
+    assert more == 4 * (4096 - 128) * cache_bytes(cached, {"seq_len": 1}, Engine.CPU)
     assert (size(cached, short, ON_COMPILE).core_bytes, size(cached, short, ON_COMPILE).reserve_bytes) == (None, 0)
 
 

@@ -48,7 +48,7 @@ NEUTRAL = names_of(
     is_block_kv_layout pa_block_size qkv_cte_nki_kernel_fuse_rope attn_block_tkg_nki_kernel_cascaded_attention
     attn_block_tkg_nki_kernel_cache_update kv_quant_config attention_dtype logical_neuron_cores capacity_factor
     tensor_capture_config quantization_block_size quantization_block_axis quantization_scale_dtype glu_type
-    draft_model_modules_to_not_convert token_tree_config medusa_tree dma_order_config
+    draft_model_modules_to_not_convert token_tree_config medusa_tree dma_order_config hybrid_sharding_config
     """
 )
 
@@ -75,6 +75,7 @@ OF_A_FAMILY: Mapping[str, Mapping[str, tuple[object, ...]]] = {
     "qwen3_moe": {
         "moe_ep_degree": (None, 1),
         "moe_fused_nki_kernel_enabled": (None, False),
+        "hybrid_sharding_config": (None,),
     }
 }
 
@@ -105,7 +106,7 @@ def what_has_no_layout(neuron_config: Mapping[str, object], family: str) -> Iter
         elif name not in known and not is_one_of(value, (None, False)):
             yield name, _unknown(name, value)
     yield from _members_without_layout(neuron_config, family)
-    yield from _types_without_layout(neuron_config, family)
+    yield from _types_without_layout(neuron_config)
 
 
 def _changes(name: str, value: object) -> LayoutRefused:
@@ -130,16 +131,13 @@ def _members_without_layout(neuron_config: Mapping[str, object], family: str) ->
             yield name, _changes(f"{name}.{member}", members[member])
 
 
-def _types_without_layout(neuron_config: Mapping[str, object], family: str) -> Iterator[tuple[str, LayoutRefused]]:
+def _types_without_layout(neuron_config: Mapping[str, object]) -> Iterator[tuple[str, LayoutRefused]]:
     """With `cast_type: as-declared`, parameters of another type than `torch_dtype`."""
     if neuron_config.get("cast_type") != "as-declared":
         return
     attention = neuron_config.get("attention_dtype")
     if attention is not None and attention != neuron_config.get("torch_dtype"):
         yield "attention_dtype", _changes("attention_dtype", attention)
-    router = neuron_config.get("router_config")
-    if family == "mixtral" and isinstance(router, Mapping) and not is_one_of(router.get("dtype"), (None, "float32")):
-        yield "router_config", _changes("router_config.dtype", router.get("dtype"))
 
 
 def warnings_of(neuron_config: Mapping[str, object]) -> list[str]:

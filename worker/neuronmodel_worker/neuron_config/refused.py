@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from neuronmodel_worker.failures import CombinationRefused
 from neuronmodel_worker.neuron_config.derived import IMPLIED, QUANTIZES_MLP, derived
-from neuronmodel_worker.neuron_config.values import DEFAULT_DTYPE, DEFAULT_SEQUENCE_LENGTH, is_on, shown
+from neuronmodel_worker.neuron_config.values import DEFAULT_DTYPE, DEFAULT_SEQUENCE_LENGTH, DTYPES, is_on, shown
 
 QKV_KERNELS: Final = ("qkv_kernel_enabled", "qkv_nki_kernel_enabled")
 ATTENTION_KERNEL: Final = "attn_block_tkg_nki_kernel_enabled"
@@ -224,6 +224,7 @@ def _of_the_family(fields: _Fields, model: Mapping[str, object], family: str) ->
         yield from _of_flash_decoding(fields, model)
     if family in EXPERTS:
         yield from _of_experts(fields, model, family)
+        yield from _of_expert_fields(fields, family)
 
 
 def _of_flash_decoding(fields: _Fields, model: Mapping[str, object]) -> Iterator[str]:
@@ -240,16 +241,25 @@ def _of_flash_decoding(fields: _Fields, model: Mapping[str, object]) -> Iterator
 
 
 def _of_experts(fields: _Fields, model: Mapping[str, object], family: str) -> Iterator[str]:
-    """The affinities of a token's experts are scaled to a sum of 1, for which the library wants two or more; in
-    Qwen3-MoE it scales them whatever the field says."""
+    """The affinities of a token's experts are scaled to a sum of 1, whatever `disable_normalize_top_k_affinities` says,
+    and for that the library wants two or more."""
     name, experts, chosen = EXPERTS[family]
     count, of_a_token = model.get(name, experts), model.get("num_experts_per_tok", chosen)
     if type(count) is not int or type(of_a_token) is not int:
         return  # the layout says what is wrong with them
-    scales = family == "qwen3_moe" or not fields.is_on("disable_normalize_top_k_affinities")
-    least = 2 if scales else 1
-    if not least <= of_a_token <= count:
+    if not 2 <= of_a_token <= count:
         yield (
             f"config.json gives num_experts_per_tok {of_a_token}, and NxD Inference builds a mixture of {count} "
-            f"experts where a token takes from {least} to {count} of them. Use a checkpoint whose tokens do."
+            f"experts where a token takes from 2 to {count} of them. Use a checkpoint whose tokens do."
         )
+
+
+def _of_expert_fields(fields: _Fields, family: str) -> Iterator[str]:
+    router = fields.given.get("router_config")
+    for name, value in (router if isinstance(router, Mapping) else {}).items():
+        if name not in ("act_fn", "dtype"):
+            yield f"{shown(f'router_config.{name}', value)} is no member of a router's configuration. Remove it."
+        elif name == "dtype" and value not in (None, *DTYPES):
+            yield f"{shown('router_config.dtype', value)} has to be one of {', '.join(DTYPES)}."
+    if family == "qwen3_moe" and fields.given.get("glu_type", "glu") not in ("glu", "swiglu"):
+        yield f"{fields.shown('glu_type')} has to be glu or swiglu."
