@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from neuronmodel_worker.engines import DevicesInUse, NoEngine
-from neuronmodel_worker.serve.vllm import process
-from neuronmodel_worker.serve.vllm.command import ServerEnded, ended
+from neuronmodel_worker.serve.vllm import command, process
+from neuronmodel_worker.serve.vllm.command import ServerEnded, ended, free_port
 from neuronmodel_worker.serve.vllm.process import Child, running, vllm_program
 from tests.waiting import until
 
@@ -100,6 +100,17 @@ def test_vllm_is_found_on_the_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     program.touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert vllm_program() == str(program)
+
+
+@pytest.mark.parametrize(("of_kernel", "ports"), [("10004 60999", {10_001, 10_003}), ("1024 65535", None)])
+def test_its_port_is_none_that_connections_are_given(
+    of_kernel: str, ports: set[int] | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where the kernel leaves any."""
+    (tmp_path / "range").write_text(of_kernel)
+    monkeypatch.setattr(command, "RANGE_OF_KERNEL", tmp_path / "range")
+    port = free_port({10_000, 10_002})
+    assert port in ports if ports else port > 0
 
 
 def test_its_exit_code_and_last_lines_are_the_reason() -> None:

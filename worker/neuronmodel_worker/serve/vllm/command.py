@@ -6,11 +6,12 @@ import http.client
 import itertools
 import logging
 import os
+import random
 import secrets
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,8 @@ POLL_SECONDS: Final = 0.02
 HEALTH_SECONDS: Final = 0.25
 """Between questions whether it answers."""
 METRICS_SECONDS: Final = 5.0
+LOWEST_PORT: Final = 10_000
+RANGE_OF_KERNEL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 # The phases of a start that the worker sees itself; `handover` has the others.
 SERVER_IMPORTED: Final = "ServerImported"
@@ -80,9 +83,12 @@ class VllmServer:
 
     job: Run
     directory: Path
-    port: int = field(default_factory=lambda: _free_port())
+    port: int = 0
     key: str = field(default_factory=secrets.token_hex)
     """Of vLLM's own port: others in the pod are to come by ours."""
+
+    def __post_init__(self) -> None:
+        self.port = self.port or free_port({self.job.config.serving_port, self.job.config.admin_port})
 
     @property
     def url(self) -> str:
@@ -241,7 +247,23 @@ async def _first_of(stop: asyncio.Event, child: Child) -> None:
             await asyncio.wait_for(stop.wait(), POLL_SECONDS * 5)
 
 
-def _free_port() -> int:
+def free_port(besides: Collection[int]) -> int:
+    """None of those that the kernel gives to connections: vLLM takes it many seconds later, and one that was opened
+    meanwhile would have it; even a question whether it answers yet may be given it, and be connected to itself."""
+    lowest_of_kernel = int(RANGE_OF_KERNEL.read_text().split()[0])
+    ports = [port for port in range(LOWEST_PORT, lowest_of_kernel) if port not in besides]
+    random.shuffle(ports)
+    return next((port for port in ports if _is_free(port)), 0) or _free_port_of_kernel()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried, suppress(OSError):
+        tried.bind((HOST, port))
+        return True
+    return False
+
+
+def _free_port_of_kernel() -> int:
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         port: int = taken.getsockname()[1]
