@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from neuronmodel_api.config import Engine, WorkerConfig
-from neuronmodel_worker.engines import NoEngine, Sampling, open_engine
+from neuronmodel_worker.engines import NoEngine, Sampling, llama_graph, open_engine
 from neuronmodel_worker.engines.cpu import CpuEngine
+from neuronmodel_worker.engines.llama_graph import WIDENED
 from neuronmodel_worker.engines.llama_shape import EngineRefused, LlamaConfig, llama_shape, rope_scaling
 from neuronmodel_worker.engines.rotary import rotary_frequencies
 from neuronmodel_worker.failures import ArtifactDamaged
@@ -96,13 +98,19 @@ def test_every_layout_is_computed_as_the_checkpoint_is(
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("degree", [1, 3])
-def test_bfloat16_stays_close_to_transformers(tmp_path: Path, degree: int) -> None:
-    model = write_model(tmp_path / "source", dtype=torch.bfloat16)
-    found = logits_of(tmp_path / "source", {"tp_degree": degree, "torch_dtype": "bfloat16"}, tmp_path)
-    theirs, exact = reference(model), reference(model.float())
-    # Both round at every step; partial sums round once more for each rank.
-    assert (found - exact).abs().mean() < 1.5 * (theirs - exact).abs().mean()
+@pytest.mark.parametrize("widened", [WIDENED, 1000])
+def test_shards_of_16_bits_are_computed_in_float32(
+    tmp_path: Path, dtype: torch.dtype, degree: int, widened: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As transformers computes in float32 from weights rounded to 16 bits; with few elements widened at a time too."""
+    monkeypatch.setattr(llama_graph, "WIDENED", widened)
+    write_model(tmp_path / "source", dtype=dtype)
+    flags = {"tp_degree": degree, "torch_dtype": str(dtype).removeprefix("torch.")}
+    # Read back, as `model.float()` would keep frequencies that were rounded with the weights.
+    exact = LlamaForCausalLM.from_pretrained(tmp_path / "source", dtype=torch.float32)
+    assert torch.allclose(logits_of(tmp_path / "source", flags, tmp_path), reference(exact), atol=1e-4)
 
 
 def loaded(tmp_path: Path, degree: int = 3, **flags: Any) -> Any:

@@ -1,9 +1,11 @@
 """The forward pass of a tensor-parallel Llama, all ranks in one process, as a graph that TorchScript can save.
 
-The operations are transformers' for Llama, in their order: with one rank the logits are the same to the last bit.
-Every rank computes with its own shard alone; what a collective would carry between devices is a sum (all-reduce, kept
-in float32) or a concatenation (all-gather) here, so a wrong shard gives a wrong answer. No weights are in the graph:
-`initialize` takes them, as NxD's compiled models do.
+The operations are transformers' for Llama, in their order, all in float32. Every rank computes with its own shard
+alone; what a collective would carry between devices is a sum (all-reduce) or a concatenation (all-gather) here, so a
+wrong shard gives a wrong answer. No weights are in the graph: `initialize` takes them, as NxD's compiled models do.
+
+Shards stay in memory as they are, BF16 and F16 too, and each matrix is widened where it is used. To compute in 16 bits
+would make answers depend on the processor, as each rounds partial sums in its own places (decision 26).
 
 Suffixes: T tokens, S positions of the cache, V vocabulary, H hidden size, N heads of a rank, K key/value heads of a
 rank, D head size. Lists that have an entry for each layer and rank are flat: layer * degree + rank.
@@ -20,7 +22,9 @@ from torch.nn import functional as F  # noqa: N812
 from neuronmodel_worker.engines.llama_shape import LlamaShape
 from neuronmodel_worker.engines.rotary import rotary_frequencies
 
-DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+WIDENED: Final[int] = 1 << 17
+"""Elements of a matrix that are in float32 at the same time: 512 KiB, which stay in a processor's cache until they are
+used and which malloc keeps. Of 1 MiB and more it returns them to the system each time: lm_head took thrice as long."""
 
 
 class TensorParallelLlama(nn.Module):
@@ -41,6 +45,7 @@ class TensorParallelLlama(nn.Module):
     transposed_out: Final[bool]
     skip_gamma_qkv: Final[bool]
     skip_gamma_mlp: Final[bool]
+    widened: Final[int]
 
     embeddings: list[Tensor]
     embedding_offsets: list[int]
@@ -78,7 +83,7 @@ class TensorParallelLlama(nn.Module):
         self.transposed_qkv = shape.transposed_qkv
         self.transposed_mlp, self.transposed_out = shape.transposed_mlp, shape.transposed_out
         self.skip_gamma_qkv, self.skip_gamma_mlp = shape.skip_gamma_qkv, shape.skip_gamma_mlp
-        self.dtype = DTYPES[shape.dtype]
+        self.widened = WIDENED
         frequencies = rotary_frequencies(shape.rope_theta, shape.rope_scaling, shape.head_size)
         self.register_buffer("frequencies", frequencies)
         self._clear()
@@ -108,14 +113,14 @@ class TensorParallelLlama(nn.Module):
             if self.vocabulary_rows > 0:
                 self.embedding_offsets.append(int(rank["embed_tokens.rank_util.rank"].item()) * self.vocabulary_rows)
             self.heads_of_vocabulary.append(rank["lm_head.weight"])
-            self.final_norms.append(rank["norm.weight"])
+            self.final_norms.append(rank["norm.weight"].float())
         for layer in range(self.layers):
             for rank in weights:
                 self._take_attention(rank, f"layers.{layer}.")
                 self._take_mlp(rank, f"layers.{layer}.")
 
     def _take_attention(self, rank: dict[str, Tensor], layer: str) -> None:
-        self.attention_norms.append(rank[layer + "input_layernorm.weight"])
+        self.attention_norms.append(rank[layer + "input_layernorm.weight"].float())
         prefix = layer + "self_attn.qkv_proj."
         if self.fused_qkv:
             fused = rank[prefix + "Wqkv.weight"]
@@ -132,16 +137,16 @@ class TensorParallelLlama(nn.Module):
         output = rank[layer + "self_attn.o_proj.o_proj.weight"]
         self.outputs.append(output.t() if self.transposed_out else output)
         if self.attention_bias:
-            self.query_biases.append(rank[prefix + "q_proj.bias"])
-            self.key_biases.append(rank[prefix + "k_proj.bias"])
-            self.value_biases.append(rank[prefix + "v_proj.bias"])
-            self.output_biases.append(rank[layer + "self_attn.o_proj.o_proj.bias"])
+            self.query_biases.append(rank[prefix + "q_proj.bias"].float())
+            self.key_biases.append(rank[prefix + "k_proj.bias"].float())
+            self.value_biases.append(rank[prefix + "v_proj.bias"].float())
+            self.output_biases.append(rank[layer + "self_attn.o_proj.o_proj.bias"].float())
 
     def _take_mlp(self, rank: dict[str, Tensor], layer: str) -> None:
-        norm = rank[layer + "post_attention_layernorm.weight"]
+        norm = rank[layer + "post_attention_layernorm.weight"].float()
         if self.skip_gamma_mlp:
             # NxD Inference multiplies the weight of the *input* norm into gate and up; this undoes it exactly once.
-            norm = norm.float() / rank[layer + "input_layernorm.weight"].float()
+            norm = norm / rank[layer + "input_layernorm.weight"].float()
         self.mlp_norms.append(norm)
         gate, up, down = (
             rank[layer + "mlp.gate_proj.weight"],
@@ -152,9 +157,9 @@ class TensorParallelLlama(nn.Module):
         self.ups.append(up.t() if self.transposed_mlp else up)
         self.downs.append(down.t() if self.transposed_mlp else down)
         if self.mlp_bias:
-            self.gate_biases.append(rank[layer + "mlp.gate_proj.bias"])
-            self.up_biases.append(rank[layer + "mlp.up_proj.bias"])
-            self.down_biases.append(rank[layer + "mlp.down_proj.bias"])
+            self.gate_biases.append(rank[layer + "mlp.gate_proj.bias"].float())
+            self.up_biases.append(rank[layer + "mlp.up_proj.bias"].float())
+            self.down_biases.append(rank[layer + "mlp.down_proj.bias"].float())
 
     def forward(self, tokens_T: Tensor, start: int, slot: int, last_only: bool) -> Tensor:
         """Logits [T, V] in float32, of the last token alone with `last_only` [1, V]. The tokens stand at `start` of the
@@ -163,7 +168,7 @@ class TensorParallelLlama(nn.Module):
         positions_T = torch.arange(start, start + tokens_T.size(0))
         angles_TD = positions_T.float().unsqueeze(1) * self.frequencies.unsqueeze(0)
         angles_TD = torch.cat([angles_TD, angles_TD], dim=-1)
-        cos_TD, sin_TD = angles_TD.cos().to(self.dtype), angles_TD.sin().to(self.dtype)
+        cos_TD, sin_TD = angles_TD.cos(), angles_TD.sin()
         mask_TS = self._mask(positions_T)
         for layer in range(self.layers):
             hidden_TH = hidden_TH + self._attention(layer, hidden_TH, cos_TD, sin_TD, mask_TS, start, slot)
@@ -179,19 +184,25 @@ class TensorParallelLlama(nn.Module):
     def _embed(self, tokens_T: Tensor) -> Tensor:
         if self.vocabulary_rows > 0:
             # Each rank knows some of the tokens and is zero for the rest; the sum is the all-reduce.
-            total_TH = torch.zeros([tokens_T.size(0), self.hidden_size], dtype=self.dtype)
+            total_TH = torch.zeros([tokens_T.size(0), self.hidden_size])
             for rank in range(self.degree):
                 local_T = tokens_T - self.embedding_offsets[rank]
                 mine_T = (local_T >= 0) & (local_T < self.vocabulary_rows)
-                rows_TH = F.embedding(local_T.clamp(0, self.vocabulary_rows - 1), self.embeddings[rank])
+                rows_TH = F.embedding(local_T.clamp(0, self.vocabulary_rows - 1), self.embeddings[rank]).float()
                 total_TH = total_TH + rows_TH * mine_T.unsqueeze(1)
             return total_TH
-        parts = [F.embedding(tokens_T, self.embeddings[rank]) for rank in range(self.degree)]
+        parts = [F.embedding(tokens_T, self.embeddings[rank]).float() for rank in range(self.degree)]
         return torch.cat(parts, dim=-1)[:, : self.hidden_size]
 
     def _normalize(self, hidden_TH: Tensor) -> Tensor:
-        exact_TH = hidden_TH.float()
-        return (exact_TH * torch.rsqrt(exact_TH.pow(2).mean(-1, keepdim=True) + self.norm_epsilon)).to(self.dtype)
+        return hidden_TH * torch.rsqrt(hidden_TH.pow(2).mean(-1, keepdim=True) + self.norm_epsilon)
+
+    def _linear(self, x_TI: Tensor, weight_OI: Tensor) -> Tensor:
+        """F.linear in float32 [T, O] with a weight of any type, of which a few rows are widened at a time."""
+        if weight_OI.dtype == torch.float32 or weight_OI.numel() <= self.widened:
+            return F.linear(x_TI, weight_OI.float())
+        num_rows = max(1, self.widened // weight_OI.size(1))
+        return torch.cat([F.linear(x_TI, rows_OI.float()) for rows_OI in weight_OI.split(num_rows)], dim=-1)
 
     def _rotate(self, x_NTD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
         half = self.head_size // 2
@@ -209,25 +220,24 @@ class TensorParallelLlama(nn.Module):
         slot: int,
     ) -> Tensor:
         normal_TH = self._normalize(hidden_TH)
-        total_TH = torch.zeros_like(hidden_TH, dtype=torch.float32)
+        total_TH = torch.zeros_like(hidden_TH)
         for rank in range(self.degree):
             index = layer * self.degree + rank
             mine_TH = normal_TH
             if not self.skip_gamma_qkv:
-                mine_TH = (self.attention_norms[index] * normal_TH).to(self.dtype)
+                mine_TH = self.attention_norms[index] * normal_TH
             total_TH = total_TH + self._rank_attention(index, mine_TH, cos_TD, sin_TD, mask_TS, start, slot)
-        reduced_TH = total_TH.to(self.dtype)
         if self.attention_bias:
-            reduced_TH = reduced_TH + self.output_biases[layer * self.degree]
-        return reduced_TH
+            total_TH = total_TH + self.output_biases[layer * self.degree]
+        return total_TH
 
     def _rank_attention(
         self, index: int, x_TH: Tensor, cos_TD: Tensor, sin_TD: Tensor, mask_TS: Tensor | None, start: int, slot: int
     ) -> Tensor:
         query, key, value = (
-            F.linear(x_TH, self.queries[index]),
-            F.linear(x_TH, self.keys[index]),
-            F.linear(x_TH, self.values[index]),
+            self._linear(x_TH, self.queries[index]),
+            self._linear(x_TH, self.keys[index]),
+            self._linear(x_TH, self.values[index]),
         )
         if self.attention_bias:
             query = query + self.query_biases[index]
@@ -250,37 +260,34 @@ class TensorParallelLlama(nn.Module):
             scale=self.head_size**-0.5,
             enable_gqa=True,
         ).squeeze(0)
-        return F.linear(attended_NTD.transpose(0, 1).reshape(num_tokens, -1), self.outputs[index])
+        return self._linear(attended_NTD.transpose(0, 1).reshape(num_tokens, -1), self.outputs[index])
 
     def _mlp(self, layer: int, hidden_TH: Tensor) -> Tensor:
         normal_TH = self._normalize(hidden_TH)
-        total_TH = torch.zeros_like(hidden_TH, dtype=torch.float32)
+        total_TH = torch.zeros_like(hidden_TH)
         for rank in range(self.degree):
             index = layer * self.degree + rank
-            mine_TH = (self.mlp_norms[index] * normal_TH).to(self.dtype)
-            gate, up = F.linear(mine_TH, self.gates[index]), F.linear(mine_TH, self.ups[index])
+            mine_TH = self.mlp_norms[index] * normal_TH
+            gate, up = self._linear(mine_TH, self.gates[index]), self._linear(mine_TH, self.ups[index])
             if self.mlp_bias:
                 gate, up = gate + self.gate_biases[index], up + self.up_biases[index]
-            total_TH = total_TH + F.linear(F.silu(gate) * up, self.downs[index])
-        reduced_TH = total_TH.to(self.dtype)
+            total_TH = total_TH + self._linear(F.silu(gate) * up, self.downs[index])
         if self.mlp_bias:
-            reduced_TH = reduced_TH + self.down_biases[layer * self.degree]
-        return reduced_TH
+            total_TH = total_TH + self.down_biases[layer * self.degree]
+        return total_TH
 
     def _logits(self, hidden_TH: Tensor) -> Tensor:
         normal_TH = self._normalize(hidden_TH)
         parts: list[Tensor] = []
         for rank in range(self.degree):
-            mine_TH = (self.final_norms[rank] * normal_TH).to(self.dtype)
-            weight = self.heads_of_vocabulary[rank]
-            parts.append(F.linear(mine_TH.to(weight.dtype), weight).float())
+            parts.append(self._linear(self.final_norms[rank] * normal_TH, self.heads_of_vocabulary[rank]))
         return torch.cat(parts, dim=-1)[:, : self.vocabulary]
 
 
 def empty_cache(shape: LlamaShape) -> list[Tensor]:
     """Keys or values of every layer and rank."""
     size = (shape.batch_size, shape.key_value_heads, shape.sequence_length, shape.head_size)
-    return [torch.zeros(size, dtype=DTYPES[shape.dtype]) for _ in range(shape.layers * shape.degree)]
+    return [torch.zeros(size) for _ in range(shape.layers * shape.degree)]
 
 
 def build_graph(shape: LlamaShape) -> torch.jit.ScriptModule:

@@ -1,9 +1,11 @@
-"""The bytes of a rank's key/value cache, as NxD Inference allocates it (modules/kvcache of its public source)."""
+"""The bytes of a rank's key/value cache, as NxD Inference allocates it (modules/kvcache of its public source), and as
+the CPU engine does, whose is in float32."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from neuronmodel_api.config import Engine
 from neuronmodel_worker.checkpoint import DTYPE_BITS
 from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.layouts.heads import CacheShape, place_heads
@@ -12,11 +14,13 @@ from neuronmodel_worker.plan import ModelPlan, Plan
 
 SPARE_POSITIONS: Final = 128
 """At the end of a cache that masks sequences by their numbers, and of one that several ranks share."""
+CPU_ELEMENT_BYTES: Final = 4
+"""It computes in float32 from shards of any type, and keeps what it computed."""
 MOST_HEADS: Final = 1 << 16
 """More than any model has: a config.json that gives a billion must not have places made for them."""
 
 
-def cache_bytes(plan: ModelPlan, neuron_config: Mapping[str, object]) -> int:
+def cache_bytes(plan: ModelPlan, neuron_config: Mapping[str, object], engine: Engine = Engine.NEURON) -> int:
     """Of one rank: keys and values of all layers. 0 where config.json does not tell the model's heads.
 
     Sliding windows, which shorten the cache of some layers, are not counted: the whole length is.
@@ -26,7 +30,8 @@ def cache_bytes(plan: ModelPlan, neuron_config: Mapping[str, object]) -> int:
         return 0
     fields = Fields(neuron_config)
     vectors = 2 * shape.layers * shape.heads * fields.positions(plan)
-    return vectors * shape.head_size * element_bytes(plan, neuron_config)
+    each = CPU_ELEMENT_BYTES if engine is Engine.CPU else element_bytes(plan, neuron_config)
+    return vectors * shape.head_size * each
 
 
 def cache_shape(plan: ModelPlan, neuron_config: Mapping[str, object]) -> CacheShape | None:
@@ -53,7 +58,7 @@ def _language_model(config: Mapping[str, object]) -> "Fields":
 
 
 def element_bytes(plan: ModelPlan, neuron_config: Mapping[str, object]) -> int:
-    """Of one number in the cache."""
+    """Of one number in NxD Inference's cache."""
     if neuron_config.get("kv_cache_quant") or neuron_config.get("kv_quant_config"):
         return 1  # float8, of either kind
     named = neuron_config.get("attention_dtype") or neuron_config.get("torch_dtype")

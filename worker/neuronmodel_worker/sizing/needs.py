@@ -34,7 +34,7 @@ def size(plan: ModelPlan, config: WorkerConfig, strategy: Strategy) -> Sizing:
     neuron = config.engine is Engine.NEURON
     shared = VLLM_SHARED_BYTES if config.server is Server.VLLM else 0
     scratch = WORK_BYTES[config.engine]
-    cache = cache_bytes(plan, config.neuron_config)
+    cache = cache_bytes(plan, config.neuron_config, config.engine)
     return Sizing(
         host_memory_bytes=min(_host_bytes(plan, config, strategy, cache) + shared, MOST),
         shared_memory_bytes=shared,

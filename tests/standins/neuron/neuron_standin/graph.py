@@ -1,8 +1,9 @@
 """A traced model that computes for real: `traced_model.nxd_model.initialize(weights, start_rank_tensor)` takes every
 rank's tensors by NxD Inference's names, and its answers are those of the model.
 
-Llama's forward pass is the worker's own, which is held to transformers'. Other families get a graph that takes any
-tensors and answers with the tokens it was given.
+Llama's forward pass is the worker's own, which is held to transformers' and computes in float32 whatever the weights'
+type, so that no answer depends on the processor; real devices compute in 16 bits. Other families get a graph that takes
+any tensors and answers with the tokens it was given.
 """
 
 # ruff: noqa: N803, N806, UP006, UP035 - suffixes as in the graph; names of typing as TorchScript reads them
@@ -13,7 +14,7 @@ from typing import Any, Dict, Final, List
 import torch
 from torch import Tensor, nn
 
-from neuronmodel_worker.engines.llama_graph import DTYPES, TensorParallelLlama
+from neuronmodel_worker.engines.llama_graph import TensorParallelLlama
 from neuronmodel_worker.engines.llama_shape import LlamaConfig, LlamaShape, rope_scaling
 from tests import reference_layout
 
@@ -83,14 +84,13 @@ class LlamaDevice(Device):
         self.caches = shape.layers * shape.degree
         self.slots, self.heads = shape.batch_size, shape.key_value_heads
         self.positions, self.size = shape.sequence_length, shape.head_size
-        self.dtype = DTYPES[shape.dtype]
 
     @torch.jit.export  # type: ignore[untyped-decorator]
     def initialize(self, checkpoint: List[Dict[str, Tensor]], start_rank_tensor: Tensor) -> None:
         self.weights = torch.ops.neuron._parallel_load(checkpoint)
         self.cores = torch.ops.neuron._load_neff(self.logical_core_config, self.neff_version, len(checkpoint))
         size = [self.slots, self.heads, self.positions, self.size]
-        state = torch.ops.neuron._state(2 * self.caches, size, self.dtype)
+        state = torch.ops.neuron._state(2 * self.caches, size, torch.float32)
         self.graph.initialize(self.weights, state[: self.caches], state[self.caches :])
 
     def forward(self, inputs: List[Tensor]) -> Tensor:
