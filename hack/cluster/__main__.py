@@ -1,15 +1,14 @@
 """`python3 -m hack.cluster up|down|status|…`, see `--help`."""
 
 import argparse
-import fcntl
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from . import images, lifecycle, nodes, status, volumes
 from .failures import ClusterError
-from .layout import LAYOUT, NODES, Node, node_named
+from .layout import NODES, Node, node_named
+from .locks import one_at_a_time
 from .model import ensure_model
 from .progress import say
 
@@ -21,7 +20,7 @@ def main(arguments: list[str]) -> int:
     # Where Debian keeps the programs of administrators: not on everybody's path, and kubelets look for theirs there.
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
     try:
-        with _one_at_a_time(options.work):
+        with one_at_a_time(options.work):
             options.run(options)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -84,25 +83,6 @@ def _on_node(act: Callable[[Node], None]) -> Command:
 
 def recycle_volumes() -> None:
     say(f"recycled: {', '.join(volumes.recycle()) or 'nothing'}")
-
-
-@contextmanager
-def _one_at_a_time(work: str) -> Iterator[None]:
-    """One command on a machine does this kind of work, whichever clone it is from; others wait."""
-    if not work:
-        yield
-        return
-    LAYOUT.state.mkdir(parents=True, exist_ok=True)
-    lock = os.open(LAYOUT.state / f"{work}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another command works on the {work}; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 if __name__ == "__main__":

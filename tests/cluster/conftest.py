@@ -23,6 +23,8 @@ from tests import crd
 from tests.builders import NeuronModelBuilder
 from tests.waiting import PATIENCE_SECONDS, TEST_SECONDS, until
 
+TESTS: Final = "tests"
+"""What one run at a time does."""
 GROUP: Final = f"rules.{names.GROUP}"
 API_VERSION: Final = f"{GROUP}/{names.VERSION}"
 

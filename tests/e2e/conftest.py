@@ -11,6 +11,8 @@ import pytest
 
 from hack.cluster import volumes
 from hack.cluster.layout import LAYOUT, PROJECT
+from hack.cluster.locks import one_at_a_time
+from tests.cluster.conftest import TESTS
 from tests.waiting import TEST_SECONDS
 
 from . import capital as capital_of_france
@@ -33,14 +35,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Cluster:
-    """Up, with the model on it."""
+def cluster() -> Iterator[Cluster]:
+    """Up, with the model on it, and nobody else's tests: their rooms and volumes have the same names."""
     for step in ("up", "model"):
         exit_code = subprocess.run([sys.executable, "-m", "hack.cluster", step], cwd=PROJECT, check=False).returncode
         if exit_code == CANNOT_RUN_HERE and os.environ.get("CI") != "true":
             pytest.skip("the end-to-end tests are left out: a cluster cannot run on this machine (see above)")
         assert exit_code == 0, f"`python3 -m hack.cluster {step}` exited with {exit_code}"
-    return Cluster(LAYOUT.kubeconfig)
+    with one_at_a_time(TESTS):
+        yield Cluster(LAYOUT.kubeconfig)
 
 
 @pytest.fixture(scope="session")

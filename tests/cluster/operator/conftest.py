@@ -1,20 +1,26 @@
 """A namespace of its own on the real API server for each test."""
 
+import json
 import os
 import secrets
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from kubernetes.aio.config import kube_config
 
+from hack.cluster.layout import LAYOUT
+from hack.cluster.locks import one_at_a_time
 from neuronmodel_api import names
 from neuronmodel_operator import client
 from neuronmodel_operator.client import Api, ApiError, Kind
 from neuronmodel_operator.plan import ObjectRef
+from tests.cluster.conftest import TESTS, Kubectl, wait_until
+from tests.waiting import PATIENCE_SECONDS
 
-LOCAL_CLUSTER = Path("/var/lib/neuronmodel-cluster/kubeconfig")
+# The release that end-to-end tests install.
+OF_RELEASE = ("--namespace=neuronmodel-system", "--selector=app.kubernetes.io/instance=neuronmodel")
+DEPLOYMENT = ("deployment/neuronmodel", "--namespace=neuronmodel-system")
 
 
 @pytest.fixture(scope="session")
@@ -22,10 +28,37 @@ def kubeconfig() -> str:
     """Of the cluster that KUBECONFIG names, or of the local one."""
     if named := os.environ.get("KUBECONFIG"):
         return named
-    if not LOCAL_CLUSTER.exists():
+    if not LAYOUT.kubeconfig.exists():
         assert os.environ.get("CI") != "true", "no cluster: `make up` makes one"
         pytest.skip("left out: there is no cluster; `make up` makes one, or set KUBECONFIG")
-    return str(LOCAL_CLUSTER)
+    return str(LAYOUT.kubeconfig)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed_operator_rests(kubeconfig: str) -> Iterator[None]:
+    """On the local cluster, where end-to-end tests leave one: it would see to the tests' NeuronModels as well, before
+    the one that is tested does, or amid what is looked at."""
+    if kubeconfig != str(LAYOUT.kubeconfig):
+        yield
+        return
+    kubectl = Kubectl(LAYOUT.kubeconfig)
+    with one_at_a_time(TESTS):
+        if not kubectl("get", *DEPLOYMENT, "--ignore-not-found", "--output=name"):
+            yield
+            return
+        scale(kubectl, 0)
+        try:
+            wait_until(lambda: not kubectl("get", "pods", *OF_RELEASE, "--output=name"), "the operator to rest")
+            yield
+        finally:
+            scale(kubectl, 1)
+            kubectl("rollout", "status", *DEPLOYMENT, f"--timeout={PATIENCE_SECONDS:.0f}s")
+
+
+def scale(kubectl: Kubectl, replicas: int) -> None:
+    """As Helm does it, which would refuse to take the field from somebody else."""
+    change = json.dumps({"spec": {"replicas": replicas}})
+    kubectl("patch", *DEPLOYMENT, "--type=merge", "--field-manager=helm", f"--patch={change}")
 
 
 @pytest.fixture
