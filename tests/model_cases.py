@@ -160,6 +160,9 @@ def written(draw: st.DrawFn, model: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in absent.items():
         if config[name] == value and draw(st.booleans()):
             del config[name]
+    if family == "mistral" or draw(one_in(4)):
+        config["sliding_window"] = draw(st.sampled_from([None, 32, 64]))
+        config["use_sliding_window"] = draw(st.booleans())
     if family in DIVIDED_HEADS and draw(st.booleans()):
         config["head_dim"] = draw(st.sampled_from([None, 1, 128]))
     if family != "qwen3_moe" and model["num_key_value_heads"] == model["num_attention_heads"] and draw(st.booleans()):

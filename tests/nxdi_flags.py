@@ -120,6 +120,7 @@ NO_EFFECT: Mapping[str, Any] = {
     "medusa_tree": [[0]],
     "dma_order_config": {"context_encoding_model": {"a": 1}},
     "glu_type": "swiglu",
+    "glu_mlp": True,
 }
 
 # The same, of fields that the library takes together with others alone.
@@ -127,6 +128,7 @@ NO_EFFECT_TOGETHER: tuple[Mapping[str, Any], ...] = (
     {"is_block_kv_layout": True, "is_prefix_caching": True, "pa_num_blocks": 9, "pa_block_size": 32},
     {"tensor_capture_config": {"modules_to_capture": ["layers.0"]}, "on_device_sampling_config": {"top_k": 1}},
     {"attention_dtype": "bfloat16", "torch_dtype": "bfloat16"},
+    {"is_full_model_shuffled": True, "is_mxfp4_compute": True},
     {"attention_dtype": "float32", "torch_dtype": "float32", "cast_type": "as-declared"},
 )
 
@@ -158,7 +160,6 @@ NO_LAYOUT: Mapping[str, Any] = {
 
 # The library refused, or it was not tried: what they would do is not known.
 UNKNOWN_EFFECT: Mapping[str, Any] = {
-    "is_full_model_shuffled": True,
     "strided_context_parallel_kernel_enabled": True,
     "rmsnorm_quantize_kernel_enabled": True,
     "chunked_prefill_config": {"max_num_seqs": 8},

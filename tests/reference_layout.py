@@ -181,6 +181,9 @@ def _refused_flags(family: str, flags: Mapping[str, Any]) -> list[tuple[str, ...
             found.append((f"{name}=",))
         elif name in SWITCHES and not isinstance(value, bool | None):
             found.append((f"{name}=", "true or false"))
+    attention = flags.get("attention_dtype")
+    if flags.get("cast_type") == "as-declared" and attention not in (None, flags.get("torch_dtype")):
+        found.append(("attention_dtype=",))
     numbers = {name: flags.get(name) for name in ("tp_degree", "start_rank_id", "local_ranks_size")}
     for name, value in numbers.items():
         least = 0 if name == "start_rank_id" else 1
@@ -252,6 +255,14 @@ def library_refusals(config: Mapping[str, Any], flags: Mapping[str, Any]) -> lis
         and "flash_decoding_enabled" in on
         and min(degree, query) % key_value,
     }
+    family, window = (
+        config["model_type"],
+        config.get("sliding_window", 4096 if config["model_type"] == "mistral" else None),
+    )
+    if family.startswith("qwen") and not config.get("use_sliding_window"):
+        window = None
+    asked = given.get("windowed_context_encoding_size")
+    rules[("windowed_context_encoding_size", str(window))] = None not in (asked, window) and asked != window
     if config["model_type"] in SPARSE:
         chosen = config["num_experts_per_tok"]
         rules[("num_experts_per_tok", str(chosen))] = chosen > config["experts"] or chosen == 1

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,22 @@ async def test_what_exceeds_the_queue_is_told_to_come_again(client: Client, mode
     assert model.running == 1
     model.let.release(6)
     assert sorted([(await task).status for task in tasks]) == [200, 200, 200, 429, 429]
+
+
+@pytest.fixture
+def choosy(model: SlowModel) -> SlowModel:
+    """Before `client`, which takes the limits over."""
+    model.limits = replace(model.limits, shortest_prompt=2)
+    return model
+
+
+async def test_a_prompt_of_fewer_tokens_than_the_engine_answers_is_refused(choosy: SlowModel, client: Client) -> None:
+    refused = await client.post("/v1/completions", json={**ASKED, "prompt": [5]})
+    error = (await refused.json())["error"]
+    assert (refused.status, error["code"], error["param"]) == (400, "prompt_too_short", "prompt")
+    assert "has 1 token, and NxD Inference answers prompts of 2 tokens or more" in error["message"]
+    choosy.let.release(3)
+    assert (await client.post("/v1/completions", json=ASKED)).status == 200
 
 
 async def first(tasks: "list[asyncio.Task[ClientResponse]]", count: int) -> "list[asyncio.Task[ClientResponse]]":

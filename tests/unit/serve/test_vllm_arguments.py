@@ -100,6 +100,8 @@ def test_blocks_leave_one_empty() -> None:
         ({"output_logits": True, "on_device_sampling_config": {"top_k": 1}}, "Remove output_logits"),
         ({"seq_len": 64, "context_encoding_buckets": [16, 32]}, "prompts of 64 .* hold 32 and 64"),
         ({"seq_len": 64, "token_generation_buckets": [32]}, "sequences of 64 .* hold 32 and 32"),
+        ({"kv_cache_quant": True}, "kv_cache_quant cannot be served by vLLM: .* does not read back"),
+        ({"kv_quant_config": {"direct_cast": True}}, "kv_quant_config cannot be served by vLLM"),
         ({"is_prefix_caching": True}, "needs pa_block_size and pa_num_blocks"),
         ({"is_block_kv_layout": True, "seq_len": 100, "pa_block_size": 32, "pa_num_blocks": 4}, "vLLM needs 5"),
     ],

@@ -86,6 +86,39 @@ def test_members_that_change_the_experts_of_qwen3_moe_are_refused_for_it_alone(m
     assert same(family_plan("mixtral", fields), family_plan("mixtral", {}))
 
 
+@pytest.mark.parametrize(
+    ("family", "model", "fields", "what"),
+    [
+        ("mistral", {"sliding_window": 64}, {"windowed_context_encoding_size": 32}, "is not .* sliding_window, 64"),
+        ("qwen2", {"sliding_window": 64, "use_sliding_window": True}, {"windowed_context_encoding_size": 32}, "64"),
+        ("llama", {"attention_chunk_size": 64}, {"is_prefix_caching": True, "is_block_kv_layout": True}, "in chunks"),
+        ("llama", {"hidden_act": "sill"}, {}, "hidden_act 'sill'"),
+        ("mixtral", {"hidden_act": "gelu_new"}, {}, "hidden_act 'gelu_new'"),
+        ("mixtral", {"num_experts_per_tok": 1}, {"disable_normalize_top_k_affinities": True}, "num_experts_per_tok 1"),
+        ("qwen3_moe", {"num_experts_per_tok": 3}, {}, "num_experts_per_tok 3"),
+        ("llama", {}, {"attn_cls": "Llama4Attention"}, "attn_cls="),
+        ("llama", {}, {"chunked_prefill_config": {"max_num_seqs": 8}, "is_block_kv_layout": True}, "chunked_prefill"),
+        ("qwen3", {}, {"ep_dispatch_cc_option": "AG"}, "AR_AG, RS_AG, AG_AR"),
+        ("qwen3_moe", {}, {"glu_type": "relu"}, "glu or swiglu"),
+        ("qwen3_moe", {}, {"glu_mlp": False}, "glu_mlp=False"),
+        ("mixtral", {}, {"router_config": {"dtyp": "float32"}}, "router_config.dtyp="),
+        ("mixtral", {}, {"router_config": {"dtype": "f32"}}, "has to be one of bfloat16, float16, float32"),
+        ("qwen3_moe", {}, {"blockwise_matmul_config": {"block_sharding_strategy": "X"}}, "HI_LO, PING_PONG"),
+        ("qwen3", {}, {"attn_tkg_nki_kernel_enabled": True, "flash_decoding_enabled": True}, "attn_tkg_nki_kernel_en"),
+        ("qwen2", {}, {"is_prefix_caching": True, "is_block_kv_layout": True, "speculation_length": 2}, "speculation"),
+        ("qwen2", {}, {"max_context_length": 64, "seq_len": 32}, "max_context_length=64 is more than seq_len=32"),
+        ("qwen2", {}, {"context_encoding_buckets": [256]}, "one of 256, more than max_context_length=128"),
+    ],
+)  # fmt: skip
+def test_what_the_library_does_not_build_is_refused_before_anything_is_sharded(
+    family: str, model: dict[str, Any], fields: dict[str, Any], what: str
+) -> None:
+    config = {**MODELS[family], **model}
+    case = {"hf_config": config, "tensors": decoder_tensors(config), "dtype": "bfloat16"}
+    with pytest.raises(LayoutRefused, match=what):
+        make_plan(headers(case), {"tp_degree": 2, **fields})
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_name_that_the_library_has_not_is_warned_about(family: str) -> None:
     plan = family_plan(family, {"normalize_top_k_affinities": True})
@@ -359,6 +392,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "num_experts": 2,
         "num_local_experts": 2,
         "num_experts_per_tok": 2,
+        "sliding_window": None,
         "torch_dtype": "bfloat16",
     }
     for family in FAMILIES

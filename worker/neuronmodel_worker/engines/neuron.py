@@ -23,7 +23,7 @@ from neuronmodel_worker.engines.nxdi.compiling import Task, Workplace
 from neuronmodel_worker.engines.nxdi.contradictions import local_ranks, logical_cores, longest
 from neuronmodel_worker.engines.nxdi.devices import Hardware, count_devices, find_devices, logical_core_size
 from neuronmodel_worker.engines.nxdi.failures import CompilerFailed, classified
-from neuronmodel_worker.engines.nxdi.generating import LoadedNeuronModel, Settings, shortest_prompt
+from neuronmodel_worker.engines.nxdi.generating import SHORTEST_PROMPT, LoadedNeuronModel, Settings
 from neuronmodel_worker.engines.nxdi.handing_over import checked_weights, installed
 from neuronmodel_worker.engines.nxdi.overhearing import overheard
 from neuronmodel_worker.engines.nxdi.sampling import on_device
@@ -173,7 +173,7 @@ class NeuronEngine:
     def _settings(self) -> Settings:
         fields = self._fields
         return Settings(
-            limits=Limits(*longest(fields), int(fields.get("batch_size") or 1), shortest_prompt(fields)),
+            limits=Limits(*longest(fields), int(fields.get("batch_size") or 1), SHORTEST_PROMPT),
             source=self._source,
             generation=dict(self._config.generation_config),
             on_device=on_device(fields),

@@ -49,6 +49,7 @@ NEUTRAL = names_of(
     attn_block_tkg_nki_kernel_cache_update kv_quant_config attention_dtype logical_neuron_cores capacity_factor
     tensor_capture_config quantization_block_size quantization_block_axis quantization_scale_dtype glu_type
     draft_model_modules_to_not_convert token_tree_config medusa_tree dma_order_config hybrid_sharding_config
+    is_full_model_shuffled glu_mlp
     """
 )
 

@@ -138,7 +138,7 @@ MOE_FIELDS: Mapping[str, Kind] = {
         """
         use_index_calc_kernel moe_mask_padded_tokens early_expert_affinity_modulation fused_shared_experts
         shared_experts_sequence_parallel_enabled return_expert_index return_router_logits
-        transpose_shared_experts_weights disable_normalize_top_k_affinities
+        transpose_shared_experts_weights disable_normalize_top_k_affinities glu_mlp
         """,
     ),
     **_fields(
@@ -167,6 +167,7 @@ MOE_DEFAULTS_OF: Mapping[str, tuple[object, ...]] = {
     "moe_tp_degree": (1,),
     "moe_ep_degree": (1,),
     "glu_type": ("glu",),
+    "glu_mlp": (True,),
     "hidden_act_scaling_factor": (1, 1.0),
     "hidden_act_bias": (0, 0.0),
 }

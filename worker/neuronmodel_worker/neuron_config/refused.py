@@ -48,6 +48,18 @@ EXCLUDES: Final[tuple[tuple[str, str], ...]] = (
 )  # fmt: skip
 LLAMA_ATTENTION: Final = "NeuronLlamaAttention"
 QUANTIZED: Final = ("quantized", *QUANTIZES_MLP)
+NOT_WITH_CHUNKED_ATTENTION: Final = (
+    "flash_decoding_enabled", "attn_tkg_builtin_kernel_enabled", "attn_tkg_nki_kernel_enabled", "is_prefix_caching",
+)  # fmt: skip
+DISPATCHES: Final = ("AR_AG", "RS_AG", "AG_AR")
+# transformers' ACT2FN, and those of NxD's experts.
+ACTIVATIONS: Final = (
+    "gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh",
+    "gelu_pytorch_tanh", "laplace", "leaky_relu", "linear", "mish", "prelu", "quick_gelu", "relu", "relu2", "relu6",
+    "sigmoid", "silu", "swish", "tanh", "xielu",
+)  # fmt: skip
+ACTIVATIONS_OF_EXPERTS: Final = ("gelu", "leaky_relu", "relu", "sigmoid", "silu", "tanh")
+BLOCK_STRATEGIES: Final = ("HI_LO", "PING_PONG")
 # Where config.json says how many experts there are, and transformers' defaults for them and for those of a token.
 EXPERTS: Final[Mapping[str, tuple[str, int, int]]] = {
     "mixtral": ("num_local_experts", 8, 2),
@@ -189,7 +201,10 @@ def _of_parallelism(fields: _Fields) -> Iterator[str]:
         )
     if cp > 1 and dp > 1 and cp % dp:
         yield f"cp_degree={cp} is not a multiple of attention_dp_degree={dp}. Change one of them."
-    if fields.given.get("ep_dispatch_cc_option") == "RS_AG" and degree > fields.batch:
+    dispatch = fields.given.get("ep_dispatch_cc_option", DISPATCHES[0])
+    if dispatch not in DISPATCHES:
+        yield f"{fields.shown('ep_dispatch_cc_option')} has to be one of {', '.join(DISPATCHES)}."
+    if dispatch == "RS_AG" and degree > fields.batch:
         yield (
             f"ep_dispatch_cc_option='RS_AG' needs a batch of at least tp_degree={degree}, and it is {fields.batch}. "
             "Remove it."
@@ -213,6 +228,14 @@ def _of_types(fields: _Fields) -> Iterator[str]:
 
 
 def _of_the_family(fields: _Fields, model: Mapping[str, object], family: str) -> Iterator[str]:
+    yield from _of_windows(fields, model, family)
+    yield from _of_chunked_attention(fields, model)
+    activation, known = model.get("hidden_act", "silu"), ACTIVATIONS_OF_EXPERTS if family in EXPERTS else ACTIVATIONS
+    if isinstance(activation, str) and activation not in known:
+        yield (
+            f"config.json gives hidden_act {activation[:40]!r}, and NxD Inference computes {', '.join(known)} alone. "
+            "Use another checkpoint."
+        )
     if family == "qwen3_moe" and fields.is_on(ATTENTION_KERNEL) and not fields.is_on(CASCADED):
         yield (
             f"{fields.shown(ATTENTION_KERNEL)} needs {CASCADED} as well in a Qwen3-MoE model. Set it, or remove the "
@@ -225,6 +248,32 @@ def _of_the_family(fields: _Fields, model: Mapping[str, object], family: str) ->
     if family in EXPERTS:
         yield from _of_experts(fields, model, family)
         yield from _of_expert_fields(fields, family)
+
+
+def _of_windows(fields: _Fields, model: Mapping[str, object], family: str) -> Iterator[str]:
+    """`sliding_window` as transformers takes it: Mistral's is 4096 where config.json has none, Qwen's counts with
+    `use_sliding_window` alone."""
+    asked = fields.given.get("windowed_context_encoding_size")
+    window = model.get("sliding_window", 4096 if family == "mistral" else None)
+    if family in ("qwen2", "qwen3", "qwen3_moe") and model.get("use_sliding_window") is not True:
+        window = None
+    if asked is not None and window is not None and asked != window:
+        yield (
+            f"windowed_context_encoding_size={asked} is not config.json's sliding_window, {window}. Set it to the "
+            "same, or remove it."
+        )
+
+
+def _of_chunked_attention(fields: _Fields, model: Mapping[str, object]) -> Iterator[str]:
+    chunk = model.get("attention_chunk_size")
+    if type(chunk) is not int or chunk >= fields.sequence:
+        return
+    for name in NOT_WITH_CHUNKED_ATTENTION:
+        if is_on(fields.given, name):
+            yield (
+                f"{fields.shown(name)} does not go with attention in chunks, and config.json gives "
+                f"attention_chunk_size {chunk}, less than seq_len={fields.sequence}. Remove it."
+            )
 
 
 def _of_flash_decoding(fields: _Fields, model: Mapping[str, object]) -> Iterator[str]:
@@ -255,6 +304,15 @@ def _of_experts(fields: _Fields, model: Mapping[str, object], family: str) -> It
 
 
 def _of_expert_fields(fields: _Fields, family: str) -> Iterator[str]:
+    if fields.given.get("glu_mlp") is False:
+        yield "glu_mlp=False is no mixture of experts that NxD Inference builds. Remove it."
+    blocks = fields.given.get("blockwise_matmul_config")
+    strategy = blocks.get("block_sharding_strategy") if isinstance(blocks, Mapping) else None
+    if isinstance(strategy, str) and strategy not in BLOCK_STRATEGIES:
+        yield (
+            f"{shown('blockwise_matmul_config.block_sharding_strategy', strategy)} has to be one of "
+            f"{', '.join(BLOCK_STRATEGIES)}."
+        )
     router = fields.given.get("router_config")
     for name, value in (router if isinstance(router, Mapping) else {}).items():
         if name not in ("act_fn", "dtype"):

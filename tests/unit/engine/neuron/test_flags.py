@@ -28,7 +28,7 @@ def test_every_field_of_the_library_is_known(neuron: Importer) -> None:
     }  # fmt: skip
     assert vars(config.NeuronConfig()).keys() - derived - FIELDS.keys() == set()
     moe = vars(config.MoENeuronConfig()).keys() - vars(config.NeuronConfig()).keys()
-    assert moe - MOE_FIELDS.keys() == {"glu_mlp", "normalize_top_k_affinities"}
+    assert moe - MOE_FIELDS.keys() == {"normalize_top_k_affinities"}
     sampling = vars(config.OnDeviceSamplingConfig()).keys()
     assert sampling - {"on_device_sampling_config"} == SAMPLING_FIELDS.keys()
 

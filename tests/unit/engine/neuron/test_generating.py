@@ -91,10 +91,10 @@ def together(
 def test_answers_are_transformers_own(
     load: Load, reference: LlamaForCausalLM, flags: dict[str, Any], called: Calls
 ) -> None:
-    """Also of those that are shorter than the others of their batch, begin with one token, or go on in another one."""
+    """Also of those that are shorter than the others of their batch, or go on in another one."""
     model = load(**flags, seq_len=28, max_context_length=16)
     assert first(model.generate(PROMPT, GREEDY), 10) == expected(reference, PROMPT, 10)
-    prompts = [PROMPT, list(range(20, 36)), [3], [4]]
+    prompts = [PROMPT, list(range(20, 36)), [3, 9], [4, 8]]
     assert together(model, prompts) == [expected(reference, prompt, 28 - len(prompt)) for prompt in prompts]
     assert {call["lines"] for call in called("forward")} == {2}
 

@@ -81,7 +81,7 @@ def arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
             given[name] = getattr(torch, given[name])
     if isinstance(given.get("on_device_sampling_config"), dict):
         given["on_device_sampling_config"] = OnDeviceSamplingConfig(**given["on_device_sampling_config"])
-    if given.get("kv_cache_quant"):
+    if given.get("kv_cache_quant") or isinstance(given.get("kv_quant_config"), dict):
         given["kv_quant_config"] = _cache_quantization(given.get("kv_quant_config") or {})
     return given
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from neuronmodel_worker.engines import Limits, Sampling
 from neuronmodel_worker.engines.nxdi.application import Application
-from neuronmodel_worker.engines.nxdi.contradictions import longest
 from neuronmodel_worker.engines.nxdi.failures import classified
 from neuronmodel_worker.engines.nxdi.sampling import GREEDY, OnDevice
 
@@ -33,16 +32,10 @@ OF_LOGITS = (
 """What of a checkpoint's generation_config.json is taken. The rest chooses beams, caches, tokenizers and other ways to
 generate, which the adapter has not: one of them would fail each request."""
 
-SHORTEST_PADDED = 2
-"""Tokens of a prompt that may have padding behind it: the library gives padding the position 1, and takes the greatest
-of a line's positions for that of its last token (`ModelWrapper.pad_inputs`, `torch.max` in models/model_base.py)."""
-
-
-def shortest_prompt(fields: Mapping[str, Any]) -> int:
-    """In tokens. The library pads a prompt up to the smallest bucket that holds it: only where that is a bucket of one
-    token, a prompt of one has no padding behind it."""
-    buckets = fields.get("context_encoding_buckets") or [longest(fields)[0]]
-    return 1 if min(buckets) == 1 else SHORTEST_PADDED
+SHORTEST_PROMPT = 2
+"""Tokens. The library gives padding the position 1, and takes the greatest of a line's positions for that of its last
+token (`ModelWrapper.pad_inputs`, `torch.max` in models/model_base.py): of one token it reads the padding behind it. In
+a bucket of one, where there is no padding, it reads the cache of the request before instead."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +180,7 @@ class LoadedNeuronModel:
     def _is_alike(self, row: Row, first: Row) -> bool:
         """The graph samples all of a batch in one way; what is sampled here is sampled for itself."""
         lengths = {len(row.tokens), len(first.tokens)}
-        if len(lengths) > 1 and (self._settings.equal_lengths or min(lengths) < SHORTEST_PADDED):
+        if len(lengths) > 1 and self._settings.equal_lengths:
             return False
         device = self._settings.on_device
         return device is None or device.values(row.sampling) == device.values(first.sampling)
