@@ -193,6 +193,16 @@ def cached(small: Path) -> Plan:
         ({"is_block_kv_layout": True, "is_prefix_caching": True, "pa_num_blocks": 7, "pa_block_size": 32}, 8 * 32, 2),
         ({"seq_len": 1000, "kv_cache_quant": True}, 1000, 1),
         ({"seq_len": 1000, "flash_decoding_enabled": True, "tp_degree": 4}, 500 + 128, 2),
+        ({"attention_dp_degree": 2, "batch_size": 8}, (4 + 1) * 128, 2),
+        (
+            {
+                "attention_dp_degree": 2,
+                "batch_size": 8,
+                "attn_block_tkg_nki_kernel_cascaded_attention": True,
+            },
+            4 * 128,
+            2,
+        ),
     ],
 )
 def test_the_cache_is_as_large_as_the_library_makes_it(

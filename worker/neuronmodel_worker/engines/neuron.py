@@ -38,6 +38,7 @@ from neuronmodel_worker.engines.nxdi.settings import (
 )
 from neuronmodel_worker.engines.nxdi.view import library_path, make_view
 from neuronmodel_worker.failures import ArtifactDamaged, ConfigInvalid, WorkerFailure
+from neuronmodel_worker.neuron_config.derived import derived
 from neuronmodel_worker.plan import ModelPlan, Plan
 from neuronmodel_worker.store import compiled_key
 
@@ -183,7 +184,7 @@ class NeuronEngine:
         )
 
     def _library_environment(self) -> dict[str, str]:
-        fields = self._fields
+        fields = derived(self._fields)
         of_float8 = fields.get("kv_cache_quant") or (
             fields.get("quantized") and fields.get("quantization_dtype") == "f8e4m3"
         )

@@ -31,4 +31,15 @@ def derived(fields: Mapping[str, Any]) -> dict[str, Any]:
         found["output_logits"] = True
     if any(is_on(found, name) for name in QUANTIZES_MLP):
         found |= {"quantization_type": "per_channel_symmetric", "quantization_dtype": "f8e4m3"}
-    return found
+    return found | _of_attention_data_parallelism(found)
+
+
+def _of_attention_data_parallelism(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Each group of ranks has the cache of its part of the batch, and a line for writes that are to be discarded unless
+    the kernel skips them."""
+    degree = fields.get("attention_dp_degree")
+    batch = fields.get("tkg_batch_size", fields.get("batch_size", 1))
+    if type(degree) is not int or type(batch) is not int or degree < 2:
+        return {}
+    skips = fields.get("attn_block_tkg_nki_kernel_cascaded_attention") is True
+    return {"kv_cache_batch_size": batch // degree, "kv_cache_padding_size": 0 if skips else 1}

@@ -9,6 +9,7 @@ from neuronmodel_api.config import Engine
 from neuronmodel_worker.checkpoint import DTYPE_BITS
 from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.layouts.heads import CacheShape, place_heads
+from neuronmodel_worker.neuron_config.derived import derived
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH, DTYPES
 from neuronmodel_worker.plan import ModelPlan, Plan
 
@@ -28,7 +29,7 @@ def cache_bytes(plan: ModelPlan, neuron_config: Mapping[str, object], engine: En
     shape = cache_shape(plan, neuron_config)
     if shape is None:
         return 0
-    fields = Fields(neuron_config)
+    fields = Fields(derived(neuron_config))
     vectors = 2 * shape.layers * shape.heads * fields.positions(plan)
     each = CPU_ELEMENT_BYTES if engine is Engine.CPU else element_bytes(plan, neuron_config)
     return vectors * shape.head_size * each

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from neuronmodel_worker.engines.nxdi.contradictions import longest
 from neuronmodel_worker.failures import FlagsRefused
+from neuronmodel_worker.neuron_config.derived import derived
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
 
 # NxD Inference's own default.
@@ -46,7 +47,7 @@ def check_graph(flags: Mapping[str, Any]) -> None:
         )
     if (side := flags.get("padding_side", PADDING_SIDE)) != PADDING_SIDE:
         raise FlagsRefused(f"vLLM pads prompts on the right, and padding_side is {side!r}. Remove it.")
-    if flags.get("output_logits") and flags.get("on_device_sampling_config") is not None:
+    if derived(flags).get("output_logits") and flags.get("on_device_sampling_config") is not None:
         raise FlagsRefused(
             "vLLM finds no tokens beside the logits of a graph that samples and gives both. Remove output_logits, or "
             "onDeviceSampling."
