@@ -49,9 +49,9 @@ class NeuronPlace(Place):
     def config(self, **changes: Any) -> dict[str, Any]:
         return super().config(**{"engine": "Neuron", "neuronConfig": FLAGS, **self.settings, **changes})
 
-    def start(self, command: str, **changes: Any) -> Any:
+    def start(self, command: str, before: str = "", **changes: Any) -> Any:
         os.environ["NEURON_STANDIN_DEVICES"] = str(self.devices if command == "serve" else 0)
-        return super().start(command, **changes)
+        return super().start(command, before, **changes)
 
     def ended(self, command: str, **changes: Any) -> Ended:
         """As a process: nothing of the stand-ins is imported here."""
