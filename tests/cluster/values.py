@@ -35,7 +35,7 @@ VALUES: Final[dict[str, tuple[list[Any], list[Any]]]] = {
         [[], [{"name": "target", "value": {"a": [1, None, "x"]}}], [{"name": "target", "value": None}]],
         [[{"name": f"n{i}"} for i in range(65)], [{"name": "twice"}, {"name": "twice"}], [{"value": 1}]],
     ),
-    "spec.compile.extra[].name": (["k", "lm_head_pad", "a" * 64], ["", "--fused-qkv", "Target", "a" * 65]),
+    "spec.compile.extra[].name": (["k", "lm_head_pad", "a" * 64], ["", "--fused-qkv", "FILL IN modules", "a" * 65]),
     "spec.sharding.strategy": (["ShardOnCompile", "ShardOnLoad", "Auto"], ["auto", ""]),
     "spec.sharding.seal": (["Before", "Behind"], ["Never", ""]),
     "spec.sharding.weights": (["Streamed", "Native"], ["native", ""]),

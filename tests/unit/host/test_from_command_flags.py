@@ -186,6 +186,17 @@ def test_a_part_of_what_is_not_asked_for_is_named(flag: str) -> None:
     assert result.spec == with_flags().spec
 
 
+@pytest.mark.parametrize("quantizes", ["--quantized --quantized-checkpoints-path /q", "--quantized-mlp-kernel-enabled"])
+def test_modules_that_a_file_keeps_from_quantization_are_a_hole_that_the_api_server_refuses(quantizes: str) -> None:
+    """Without them all modules would be quantized, and the NeuronModel would compute something else."""
+    result = with_flags(f"{quantizes} --qkv-kernel-enabled --modules-to-not-convert-file /root/modules.json")
+    (name,) = (name for name in result.extra if "modules_to_not_convert" in name)
+    pattern = definition()["properties"]["compile"]["properties"]["extra"]["items"]["properties"]["name"]["pattern"]
+    assert not re.search(pattern, name)
+    assert "/root/modules.json" in result.text
+    assert "until then the API server refuses" in result.left_out["--modules-to-not-convert-file"]
+
+
 def test_an_infinite_bound_is_the_default() -> None:
     result = with_flags("--quantize-clamp-bound inf")
     assert result.extra == {}

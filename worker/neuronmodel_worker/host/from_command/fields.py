@@ -47,6 +47,10 @@ WITH_PATHS: Final = ("quantized_checkpoints_path", "lora_config")
 
 MODULES_FILE: Final = "--modules-to-not-convert-file"
 MODULES: Final = "modules_to_not_convert"
+TO_FILL_IN: Final = (
+    "it names a file of the command's host; fill in compile.extra, at FILL IN, what is in it: until then the API "
+    "server refuses the NeuronModel"
+)
 HOLE: Final = (
     f"Put the list of {MODULES} here that {{file}} holds, which is not in the command, and call it {MODULES}: without "
     "it all modules would be quantized. The API server refuses this NeuronModel until then."

@@ -12,7 +12,7 @@ from neuronmodel_worker.host.from_command.choices import Choices, model_name
 from neuronmodel_worker.host.from_command.document import Noted
 from neuronmodel_worker.host.from_command.environment import Environment, read_environment
 from neuronmodel_worker.host.from_command.failures import NotUnderstood
-from neuronmodel_worker.host.from_command.fields import MODULES_FILE, Fields
+from neuronmodel_worker.host.from_command.fields import MODULES_FILE, TO_FILL_IN, Fields
 from neuronmodel_worker.host.from_command.flags import NOT_CARRIED
 from neuronmodel_worker.host.from_command.given import Command, LeftOut
 from neuronmodel_worker.host.from_command.parallelism import Parallelism, read_parallelism
@@ -108,10 +108,10 @@ def _on_cpu(command: Command) -> bool:
 
 
 def _left_out(command: Command, fields: Fields) -> Iterator[LeftOut]:
-    in_place = ("--task-type", *([MODULES_FILE] if fields.leaves_hole else []))
     for name, flag in NOT_CARRIED.items():
-        if name in command and name not in in_place:
-            yield LeftOut(command.line(name), name, flag.reason)
+        if name in command and name != "--task-type":
+            reason = TO_FILL_IN if name == MODULES_FILE and fields.leaves_hole else flag.reason
+            yield LeftOut(command.line(name), name, reason)
     if "--skip-sharding" in command and "--save-sharded-checkpoint" not in command:
         reason = "without --save-sharded-checkpoint the command shards at every load all the same"
         yield LeftOut(command.line("--skip-sharding"), "--skip-sharding", reason)
