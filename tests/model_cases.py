@@ -112,7 +112,7 @@ def flag_sets(draw: st.DrawFn, model: Mapping[str, Any], misfits: bool) -> dict[
     flags |= {name: OFF[name] for name in draw(st.lists(st.sampled_from([*OFF]), max_size=3)) if name not in flags}
     if not draw(one_in(5)):
         flags["torch_dtype"] = draw(TYPES)
-        flags.pop("overrides_torch_dtype", None)
+        flags["overrides_torch_dtype"] = draw(st.booleans())
     if draw(one_in(6)):
         flags |= draw(st.sampled_from(NO_EFFECT_TOGETHER))
     if draw(st.booleans()):

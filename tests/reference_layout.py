@@ -69,6 +69,8 @@ def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dtype_of(config: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
+    if flags.get("overrides_torch_dtype") is False and (config.get("dtype") or config.get("torch_dtype")):
+        return str(config.get("dtype") or config.get("torch_dtype"))
     return str(flags.get("torch_dtype") or config.get("dtype") or config.get("torch_dtype") or "bfloat16")
 
 
@@ -123,7 +125,7 @@ def _mlp(at: str, names: tuple[str, str, str], hidden: int, wide: int) -> dict[s
 def refusals(case: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """For each rule that is offended, the words that a sentence about it has to hold; none: shards are made."""
     config, flags, shapes = case["hf_config"], case["neuron_config"], dict(case["tensors"])
-    found = _refused_flags(config["model_type"], flags)
+    found = _refused_flags(config, flags)
     if found:
         return found
     c, family, degree = resolved(config), config["model_type"], number(flags, "tp_degree", 1)
@@ -170,19 +172,24 @@ def refusals(case: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return found
 
 
-def _refused_flags(family: str, flags: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def _refused_flags(config: Mapping[str, Any], flags: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    family = config["model_type"]
+    wide = resolved(config)["wide"]
+    narrow = type(flags.get("moe_tp_degree", 1)) is int and wide // flags.get("moe_tp_degree", 1) % 128
     together = {name for fields in NO_EFFECT_TOGETHER for name in fields}
     known = {*NO_EFFECT, *PARTNERS, *together, *SWITCHES, *CHOICES, *QWEN3_MOE_NO_LAYOUT}
     without = {*NO_LAYOUT, *(QWEN3_MOE_NO_LAYOUT if family == "qwen3_moe" else ())}
     found: list[tuple[str, ...]] = []
     for name, value in flags.items():
-        harmless = value is None or value is False or (name in OFF and value == OFF[name])
+        harmless = name == "moe_fused_nki_kernel_enabled" and narrow
+        harmless |= value is None or value is False or (name in OFF and value == OFF[name])
         if (name in without or name not in known) and not harmless:
             found.append((f"{name}=",))
         elif name in SWITCHES and not isinstance(value, bool | None):
             found.append((f"{name}=", "true or false"))
     attention = flags.get("attention_dtype")
-    if flags.get("cast_type") == "as-declared" and attention not in (None, flags.get("torch_dtype")):
+    other = flags.get("overrides_torch_dtype") is False or attention != flags.get("torch_dtype")
+    if flags.get("cast_type") == "as-declared" and attention is not None and other:
         found.append(("attention_dtype=",))
     numbers = {name: flags.get(name) for name in ("tp_degree", "start_rank_id", "local_ranks_size")}
     for name, value in numbers.items():
@@ -243,14 +250,14 @@ def library_refusals(config: Mapping[str, Any], flags: Mapping[str, Any]) -> lis
         ("attn_block_cte_nki_kernel_enabled", *missing): "attn_block_cte_nki_kernel_enabled" in on and missing,
         ("attn_block_cte_nki_kernel_enabled", "attn_kernel_enabled"): "attn_block_cte_nki_kernel_enabled" in on
         and given.get("attn_kernel_enabled") is False,
-        (kernel, "flash_decoding_enabled"): kernel and "flash_decoding_enabled" in on,
+        ("_tkg_", "flash_decoding_enabled"): kernel and "flash_decoding_enabled" in on,
         ("k_cache_transposed", "flash_decoding_enabled"): {"k_cache_transposed", "flash_decoding_enabled"} <= on,
         ("k_cache_transposed", "is_block_kv_layout"): {"k_cache_transposed", "is_block_kv_layout"} <= on,
         ("is_prefix_caching", "speculation_length"): {"is_prefix_caching", "speculation_length"} <= on,
         ("is_block_kv_layout", "is_prefix_caching"): "is_block_kv_layout" in on and "is_prefix_caching" not in on,
         ("token_generation_batches", "do not go together"): "token_generation_batches" in on
         and on & {"speculation_length", "is_prefix_caching", "is_block_kv_layout", "token_tree_config"},
-        (kernel, cascaded): config["model_type"] == "qwen3_moe" and kernel and cascaded not in on,
+        (cascaded, "Qwen3-MoE"): config["model_type"] == "qwen3_moe" and kernel and cascaded not in on,
         ("flash_decoding_enabled", str(key_value)): config["model_type"] == "llama"
         and "flash_decoding_enabled" in on
         and min(degree, query) % key_value,

@@ -69,9 +69,11 @@ def test_a_flag_without_a_layout_is_refused_by_name(name: str, value: Any, sourc
 
 
 @pytest.mark.parametrize(("name", "value"), QWEN3_MOE_NO_LAYOUT.items())
-def test_two_flags_of_experts_are_refused_for_qwen3_moe_alone(name: str, value: Any) -> None:
+def test_fields_of_experts_are_refused_for_qwen3_moe_alone(name: str, value: Any) -> None:
+    wide = {**MODELS["qwen3_moe"], "moe_intermediate_size": 128, "intermediate_size": 128}
+    case = {"hf_config": wide, "tensors": decoder_tensors(wide), "dtype": "bfloat16"}
     with pytest.raises(LayoutRefused, match=name):
-        family_plan("qwen3_moe", {name: value})
+        make_plan(headers(case), {"tp_degree": 2, name: value})
     assert same(family_plan("mixtral", {name: value}), family_plan("mixtral", {}))
 
 
@@ -147,6 +149,11 @@ def test_a_head_dim_of_null_is_as_good_as_none(family: str, head_dim: int | None
     assert any("head_dim as null" in warning for warning in plan.warnings) == (head_dim is None)
 
 
+def test_a_kernel_that_experts_are_too_narrow_for_changes_nothing() -> None:
+    fields = {"moe_fused_nki_kernel_enabled": True}
+    assert same(family_plan("qwen3_moe", fields), family_plan("qwen3_moe", {}))
+
+
 NEUTRAL: list[tuple[str, Any]] = [
     *NO_EFFECT.items(),
     *OFF.items(),
@@ -166,7 +173,7 @@ def test_a_flag_that_changes_nothing_changes_nothing(family: str, name: str, val
 @pytest.mark.parametrize("fields", NO_EFFECT_TOGETHER, ids=lambda fields: next(iter(fields)))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fields_that_change_nothing_together_change_nothing(family: str, fields: dict[str, Any]) -> None:
-    types = {name: fields[name] for name in ("torch_dtype", "cast_type") if name in fields}
+    types: dict[str, Any] = {name: fields[name] for name in ("torch_dtype", "cast_type") if name in fields}
     assert same(family_plan(family, fields), family_plan(family, types))
 
 
@@ -348,10 +355,10 @@ def test_names_without_the_prefix_are_the_same_tensors() -> None:
         make_plan(headers(both), {})
 
 
-def test_a_type_that_yields_to_another_is_refused() -> None:
-    with pytest.raises(LayoutRefused, match="overrides_torch_dtype"):
-        family_plan("llama", {"torch_dtype": "float32", "overrides_torch_dtype": False})
-    assert family_plan("llama", {"torch_dtype": "bfloat16", "overrides_torch_dtype": False})
+def test_a_type_that_yields_leaves_the_shards_to_that_of_the_checkpoint() -> None:
+    yielding = family_plan("llama", {"torch_dtype": "float32", "overrides_torch_dtype": False})
+    assert same(yielding, family_plan("llama", {"torch_dtype": "bfloat16"}))
+    assert not same(yielding, family_plan("llama", {"torch_dtype": "float32"}))
 
 
 def test_the_reference_names_every_family_and_flag_that_is_not_neutral() -> None:

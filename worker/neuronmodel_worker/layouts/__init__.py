@@ -31,16 +31,16 @@ class Family(Generic[AnyConfig]):
     unheeded: frozenset[str] = frozenset()
     refuse: Callable[[Flags], None] = lambda flags: None
 
-    def read(self, neuron_config: Mapping[str, object]) -> Flags:
-        """Raises LayoutRefused for what has no layout in this family, whatever the model's sizes."""
-        refuse_what_has_no_layout(neuron_config, self.name)
+    def read(self, neuron_config: Mapping[str, object], model: Mapping[str, object] | None = None) -> Flags:
+        """`model` is config.json, where it is known. Raises LayoutRefused for what has no layout in this family."""
+        refuse_what_has_no_layout(neuron_config, self.name, model)
         flags = read_flags(neuron_config).without(self.unheeded)
         self.refuse(flags)
         return flags
 
     def draft(self, checkpoint: Checkpoint, neuron_config: Mapping[str, object]) -> Draft:
         config = parse_config(checkpoint, self.config)
-        flags = self.read(neuron_config)
+        flags = self.read(neuron_config, checkpoint.config)
         refuse_what_the_library_refuses(neuron_config, checkpoint.config, self.name)
         dtype = dtype_in_force(flags, config, torch_dtype_yields(neuron_config))
         draft = Draft(checkpoint, flags, dtype, config.assumed, config.sizes)

@@ -87,20 +87,17 @@ def parse_config(checkpoint: Checkpoint, kind: type[AnyConfig]) -> AnyConfig:
 
 
 def dtype_in_force(flags: Flags, config: ModelConfig, yields: bool = False) -> str:
-    """NeuronConfig's type, else config.json's, else bfloat16. Where the first `yields` they have to agree."""
+    """NeuronConfig's type, else config.json's, else bfloat16. Where the first `yields`, config.json's comes first, as
+    in `load_pretrained_config` of the library's hf_adapter."""
     given = config.dtype or config.torch_dtype
     named = given or DEFAULT_DTYPE
-    if flags.dtype and given and yields and DTYPES.get(given) != flags.dtype:
-        raise LayoutRefused(
-            f"overrides_torch_dtype is false, and torch_dtype is another type than config.json's {named[:40]!r}: it is "
-            "not clear which one is meant. Remove overrides_torch_dtype or torch_dtype."
-        )
-    if flags.dtype is None and named not in DTYPES:
+    asked = None if yields and given else flags.dtype
+    if asked is None and named not in DTYPES:
         raise LayoutRefused(
             f"config.json gives the type {named[:40]!r}, and shards are made in {', '.join(DTYPES)}. Set torch_dtype "
             "to one of them."
         )
-    return flags.dtype or DTYPES[named]
+    return asked or DTYPES[named]
 
 
 @dataclass

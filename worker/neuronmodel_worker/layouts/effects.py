@@ -5,6 +5,7 @@ at its default is the same as an absent one.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from neuronmodel_worker.failures import FlagWithoutLayout, LayoutRefused
 from neuronmodel_worker.neuron_config.fields import NO_FIELD
@@ -71,6 +72,8 @@ WITHOUT_LAYOUT: Mapping[str, tuple[object, ...]] = {
 # Of them, those that want a second model beside the checkpoint: NxD Inference's own sharding is no way out.
 OF_A_SECOND_MODEL = names_of("is_medusa enable_fused_speculation enable_eagle_speculation is_eagle_draft")
 
+KERNEL_OF_EXPERTS: Final = 128
+
 # Beside those, in one family alone; elsewhere they are neutral.
 OF_A_FAMILY: Mapping[str, Mapping[str, tuple[object, ...]]] = {
     "qwen3_moe": {
@@ -90,10 +93,22 @@ MEMBERS_OF_A_FAMILY: Mapping[str, Mapping[tuple[str, str], tuple[object, ...]]] 
 }
 
 
-def refuse_what_has_no_layout(neuron_config: Mapping[str, object], family: str) -> None:
-    """Raises LayoutRefused by the first field's name."""
-    for _, refusal in what_has_no_layout(neuron_config, family):
-        raise refusal
+def refuse_what_has_no_layout(
+    neuron_config: Mapping[str, object], family: str, model: Mapping[str, object] | None = None
+) -> None:
+    """`model` is config.json, where it is known. Raises LayoutRefused by the first field's name."""
+    for name, refusal in what_has_no_layout(neuron_config, family):
+        if not _is_idle(name, neuron_config, model or {}):
+            raise refusal
+
+
+def _is_idle(name: str, neuron_config: Mapping[str, object], model: Mapping[str, object]) -> bool:
+    """Whether a field of Qwen3-MoE's experts changes nothing at their size: NxD Inference fuses their kernel only where
+    `moe_tp_degree` leaves a multiple of 128."""
+    size, degree = model.get("moe_intermediate_size"), neuron_config.get("moe_tp_degree") or 1
+    if name != "moe_fused_nki_kernel_enabled" or type(size) is not int or type(degree) is not int:
+        return False
+    return degree > 0 and size // degree % KERNEL_OF_EXPERTS != 0
 
 
 def what_has_no_layout(neuron_config: Mapping[str, object], family: str) -> Iterator[tuple[str, LayoutRefused]]:
@@ -136,8 +151,8 @@ def _types_without_layout(neuron_config: Mapping[str, object]) -> Iterator[tuple
     """With `cast_type: as-declared`, parameters of another type than `torch_dtype`."""
     if neuron_config.get("cast_type") != "as-declared":
         return
-    attention = neuron_config.get("attention_dtype")
-    if attention is not None and attention != neuron_config.get("torch_dtype"):
+    attention, yields = neuron_config.get("attention_dtype"), neuron_config.get("overrides_torch_dtype") is False
+    if attention is not None and (yields or attention != neuron_config.get("torch_dtype")):
         yield "attention_dtype", _changes("attention_dtype", attention)
 
 

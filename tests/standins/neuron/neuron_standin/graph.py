@@ -103,7 +103,11 @@ class LlamaDevice(Device):
             slot, start, tokens = line, 0, input_ids[line].to(torch.int64)
             if self.continuous:
                 slot = int(inputs[3][line].item())
-            if position_ids.size(1) > 1:
+            if position_ids.size(1) > 1 and bool(attention_mask[line, 0]):
+                # The greatest position is the last token's, for all that the mask says: of a prompt of one token, whose
+                # padding has the position 1, it is the padding's.
+                tokens = tokens[: int(position_ids[line].argmax()) + 1]
+            elif position_ids.size(1) > 1:
                 tokens = tokens[attention_mask[line].to(torch.bool)]
             else:
                 start = int(position_ids[line, 0].item())

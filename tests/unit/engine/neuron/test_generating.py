@@ -99,6 +99,14 @@ def test_answers_are_transformers_own(
     assert {call["lines"] for call in called("forward")} == {2}
 
 
+def test_a_prompt_of_one_token_is_none_for_the_library(load: Load, reference: LlamaForCausalLM) -> None:
+    """It answers as if padding stood behind it; the API asks the limits before."""
+    model = load(**ON_DEVICE)
+    assert model.limits.shortest_prompt == 2
+    assert first(model.generate([3], GREEDY), 1) == expected(reference, [3, 0], 1)
+    assert first(model.generate([3, 9], GREEDY), 1) == expected(reference, [3, 9], 1)
+
+
 def test_a_token_is_told_when_it_is_there(load: Load, called: Calls) -> None:
     """Not when all are: after the first one nothing but the prompt and at most what came meanwhile was computed."""
     model, taken = load(**ON_DEVICE), threading.Event()
