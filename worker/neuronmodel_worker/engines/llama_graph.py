@@ -202,7 +202,7 @@ class TensorParallelLlama(nn.Module):
         if weight_OI.dtype == torch.float32 or weight_OI.numel() <= self.widened:
             return F.linear(x_TI, weight_OI.float())
         num_rows = max(1, self.widened // weight_OI.size(1))
-        return torch.cat([F.linear(x_TI, rows_OI.float()) for rows_OI in weight_OI.split(num_rows)], dim=-1)
+        return torch.cat([F.linear(x_TI, rows_OI.float()) for rows_OI in torch.split(weight_OI, num_rows)], dim=-1)
 
     def _rotate(self, x_NTD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
         half = self.head_size // 2
