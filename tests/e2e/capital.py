@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from neuronmodel_api.status import Start
+from tests.levels.levels import LOWEST
 
-from .neuronmodels import Applied, Expected, await_starts
+from .neuronmodels import Applied, Expected, await_starts, merged
 from .room import Room
 
 MODEL = "SmolLM2-135M-Instruct"
@@ -18,9 +19,14 @@ SPEC = {
 }
 
 
+OLDEST = {"env": [{"name": name, "value": value} for name, value in LOWEST.items()]}
+"""For `worker`: libraries compute as on the oldest processor that there is."""
+
+
 @dataclass(frozen=True)
 class Capital:
-    """`kept` keeps its shards on a volume, `sliced` slices the checkpoint at every start."""
+    """`kept` keeps its shards on a volume, `sliced` slices the checkpoint at every start, and computes as on the oldest
+    processor."""
 
     room: Room
     kept: Applied
@@ -35,7 +41,9 @@ def serve(room: Room) -> Capital:
     """Both from nothing to Ready; their times agree with a stopwatch here."""
     before = file_facts(room)
     kept, kept_since = room.neuron_model("kept", MODEL, degree=DEGREE, strategy="ShardOnCompile", **SPEC)
-    sliced, sliced_since = room.neuron_model("sliced", MODEL, degree=DEGREE, strategy="ShardOnLoad", **SPEC)
+    sliced, sliced_since = room.neuron_model(
+        "sliced", MODEL, degree=DEGREE, strategy="ShardOnLoad", **merged(SPEC, {"worker": OLDEST})
+    )
     of_kept, of_sliced = await_starts(Expected(kept, kept_since), Expected(sliced, sliced_since))
     return Capital(room, kept, sliced, of_kept, of_sliced, before)
 

@@ -88,23 +88,23 @@ class WrongAnswer(AssertionError):
     """A sentence."""
 
 
-def check_all(folder: Path, dtype: str = "bfloat16") -> float:
+def check_all(folder: Path) -> float:
     """Raises WrongAnswer; else the greatest difference of a distance from the one above."""
     from tokenizers import Tokenizer
 
-    model = loaded(folder, dtype)
+    model = loaded(folder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     return max(check(model, tokenizer.encode(answer.prompt).ids, answer) for answer in ANSWERS)
 
 
-def loaded(folder: Path, dtype: str) -> "LoadedLlama":
+def loaded(folder: Path) -> "LoadedLlama":
     """As a worker loads it."""
     from neuronmodel_worker.checkpoint import open_checkpoint
     from neuronmodel_worker.engines.cpu import CpuEngine
     from neuronmodel_worker.plan import make_plan
     from neuronmodel_worker.stream import TensorSink, run
 
-    flags = {"tp_degree": DEGREE, "torch_dtype": dtype, "seq_len": 256}
+    flags = {"tp_degree": DEGREE, "torch_dtype": "bfloat16", "seq_len": 256}
     plan, sink, engine = make_plan(open_checkpoint(folder), flags), TensorSink(), CpuEngine()
     run(plan, sink)
     with tempfile.TemporaryDirectory() as compiled:
