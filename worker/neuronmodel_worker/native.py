@@ -27,6 +27,8 @@ AWS's guide, and 871 GB here before this factor."""
 
 DECLARED_FLOAT32: Final = re.compile(r"lm_head|experts|gate\.weight|norm")
 """Parameters that NxD Inference's models declare in float32, in some family at least."""
+EXPERTS_IN_FLOAT32: Final = frozenset({"mixtral"})
+"""Of the families that have a layout here."""
 
 STRATEGY: Final = names_of("save_sharded_checkpoint skip_sharding skip_warmup start_rank_id local_ranks_size")
 """What says when and for which ranks shards are made; the ranks are told by themselves."""
@@ -111,13 +113,19 @@ class NativePlan:
     def _dtype_of(self, name: str, source: TensorSource) -> str:
         if source.dtype not in FLOATING:
             return source.dtype
-        as_declared = self.neuron_config.get("cast_type") == "as-declared"
-        return "F32" if as_declared and (len(source.shape) < 2 or DECLARED_FLOAT32.search(name)) else self._dtype
+        if self.neuron_config.get("cast_type") != "as-declared":
+            return self._dtype
+        if ".experts." in name and self.family in FAMILIES and self.family not in EXPERTS_IN_FLOAT32:
+            return self._dtype
+        return "F32" if len(source.shape) < 2 or DECLARED_FLOAT32.search(name) else self._dtype
 
     @property
     def _dtype(self) -> str:
         config = self.checkpoint.config
-        for named in (self.neuron_config.get("torch_dtype"), config.get("dtype"), config.get("torch_dtype")):
+        named_by_config = (config.get("dtype"), config.get("torch_dtype"))
+        asked = self.neuron_config.get("torch_dtype")
+        yields = self.neuron_config.get("overrides_torch_dtype") is False
+        for named in (*named_by_config, asked) if yields else (asked, *named_by_config):
             if isinstance(named, str) and named in DTYPES:
                 return DTYPES[named]
         return DTYPES["bfloat16"]

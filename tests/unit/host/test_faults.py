@@ -200,7 +200,7 @@ def test_a_set_in_memory_and_what_was_there_before_on_a_full_volume(place: Place
     assert here(*shard).code == 0
     before = everything(small_volume)
     remount(small_volume, "size=300k")
-    change_model(place, hidden_act="other")
+    change_model(place, hidden_act="gelu")
     assert here(*shard).code == exits.NO_SPACE
     assert everything(small_volume) == before
 
