@@ -197,6 +197,12 @@ def test_modules_that_a_file_keeps_from_quantization_are_a_hole_that_the_api_ser
     assert "until then the API server refuses" in result.left_out["--modules-to-not-convert-file"]
 
 
+def test_what_config_json_would_have_to_say_is_not_presumed() -> None:
+    """A Mistral checkpoint may have no sliding window, and its config.json is not in the text."""
+    result = with_flags("--windowed-context-encoding-size 64", model_type="mistral")
+    assert result.extra == {"windowed_context_encoding_size": 64}
+
+
 def test_an_infinite_bound_is_the_default() -> None:
     result = with_flags("--quantize-clamp-bound inf")
     assert result.extra == {}

@@ -20,7 +20,7 @@ from neuronmodel_worker.plan import make_plan
 from tests.model_cases import decoder_tensors, headers
 from tests.unit.host.inference_demo import Result, with_flags
 
-# Every degree below divides its sizes and its heads.
+# Every degree below divides its sizes and its heads, and no field contradicts it: what does is the checkpoint's matter.
 MODEL: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 32,
@@ -36,6 +36,7 @@ MODEL: dict[str, Any] = {
     "num_experts": 4,
     "num_local_experts": 4,
     "num_experts_per_tok": 2,
+    "sliding_window": None,
     "torch_dtype": "bfloat16",
 }
 DEGREES = ("1", "2", "4", "8")

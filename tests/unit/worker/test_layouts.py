@@ -94,6 +94,7 @@ def test_members_that_change_the_experts_of_qwen3_moe_are_refused_for_it_alone(m
         ("mistral", {"sliding_window": 64}, {"windowed_context_encoding_size": 32}, "is not .* sliding_window, 64"),
         ("qwen2", {"sliding_window": 64, "use_sliding_window": True}, {"windowed_context_encoding_size": 32}, "64"),
         ("llama", {"attention_chunk_size": 64}, {"is_prefix_caching": True, "is_block_kv_layout": True}, "in chunks"),
+        ("llama", {"attention_chunk_size": 64}, {"padding_side": "left"}, "padding_side='left' .* in chunks"),
         ("llama", {"hidden_act": "sill"}, {}, "hidden_act 'sill'"),
         ("mixtral", {"hidden_act": "gelu_new"}, {}, "hidden_act 'gelu_new'"),
         ("mixtral", {"num_experts_per_tok": 1}, {"disable_normalize_top_k_affinities": True}, "num_experts_per_tok 1"),

@@ -5,7 +5,7 @@ The whole of it is part of a compiled model's key, so what is not here cannot ch
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
@@ -18,7 +18,8 @@ from neuronmodel_worker.layouts.heads import place_heads
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
 from neuronmodel_worker.plan import Plan
 
-# NxD Inference's own default, where neither the spec nor the flags say how long a sequence may become.
+FAMILY: Final = "llama"
+"""The model type that the CPU engine runs."""
 
 
 class EngineRefused(BadInput):
@@ -123,7 +124,7 @@ def llama_shape(plan: Plan, neuron_config: Mapping[str, object]) -> LlamaShape:
 
 
 def _check_family(plan: Plan) -> None:
-    if plan.layout.family != "llama":
+    if plan.layout.family != FAMILY:
         raise EngineRefused(
             f"The CPU engine runs Llama models, and this checkpoint is of type {plan.layout.family}. "
             "Use a Llama checkpoint, or engine: Neuron."

@@ -9,6 +9,7 @@ from neuronmodel_worker.failures import FlagWithoutLayout, LayoutRefused
 from neuronmodel_worker.layouts.degrees import MAX_DEGREE
 from neuronmodel_worker.layouts.effects import SWITCHES
 from neuronmodel_worker.neuron_config.derived import derived
+from neuronmodel_worker.neuron_config.refused import QKV_KERNELS
 from neuronmodel_worker.neuron_config.values import DTYPES, is_one_of, shown
 
 # NxD Inference's release whose layout this is, and our revision of it: part of every shards key.
@@ -16,7 +17,6 @@ LAYOUT_VERSION = "nxdi-0.9.0/1"
 
 
 OUT_PROJECTION_KERNELS = frozenset({"out_proj_kernel_enabled", "attn_block_tkg_nki_kernel_enabled"})
-QKV_KERNELS = ("qkv_kernel_enabled", "qkv_nki_kernel_enabled")
 
 
 @dataclass(frozen=True, slots=True)

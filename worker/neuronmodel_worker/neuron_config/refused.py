@@ -75,7 +75,8 @@ def refuse_what_the_library_refuses(given: Mapping[str, Any], model: Mapping[str
 
 
 def refusals(given: Mapping[str, Any], model: Mapping[str, object], family: str) -> Iterator[str]:
-    """A sentence for each combination that NxD Inference does not build."""
+    """A sentence for each combination that NxD Inference does not build. `model` is empty where config.json is not
+    known: then nothing is refused for what a default of it would be."""
     fields = _Fields(given)
     yield from _of_lengths(fields)
     yield from _of_buckets(fields)
@@ -254,6 +255,8 @@ def _of_windows(fields: _Fields, model: Mapping[str, object], family: str) -> It
     """`sliding_window` as transformers takes it: Mistral's is 4096 where config.json has none, Qwen's counts with
     `use_sliding_window` alone."""
     asked = fields.given.get("windowed_context_encoding_size")
+    if not model:
+        return  # what config.json leaves out is not known either
     window = model.get("sliding_window", 4096 if family == "mistral" else None)
     if family in ("qwen2", "qwen3", "qwen3_moe") and model.get("use_sliding_window") is not True:
         window = None
@@ -268,8 +271,13 @@ def _of_chunked_attention(fields: _Fields, model: Mapping[str, object]) -> Itera
     chunk = model.get("attention_chunk_size")
     if type(chunk) is not int or chunk >= fields.sequence:
         return
-    for name in NOT_WITH_CHUNKED_ATTENTION:
-        if is_on(fields.given, name):
+    with_other_values = {
+        "padding_side": fields.given.get("padding_side") == "left",
+        "attention_dp_degree": fields.number("attention_dp_degree", 1) > 1,
+    }
+    asked = {name: is_on(fields.given, name) for name in NOT_WITH_CHUNKED_ATTENTION} | with_other_values
+    for name, is_asked in asked.items():
+        if is_asked:
             yield (
                 f"{fields.shown(name)} does not go with attention in chunks, and config.json gives "
                 f"attention_chunk_size {chunk}, less than seq_len={fields.sequence}. Remove it."

@@ -179,8 +179,7 @@ class LoadedNeuronModel:
 
     def _is_alike(self, row: Row, first: Row) -> bool:
         """The graph samples all of a batch in one way; what is sampled here is sampled for itself."""
-        lengths = {len(row.tokens), len(first.tokens)}
-        if len(lengths) > 1 and self._settings.equal_lengths:
+        if self._settings.equal_lengths and len(row.tokens) != len(first.tokens):
             return False
         device = self._settings.on_device
         return device is None or device.values(row.sampling) == device.values(first.sampling)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from neuronmodel_api.config import Engine, Server
 from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES
 from neuronmodel_api.names import GROUP, INSTANCE_TYPE_LABEL
+from neuronmodel_worker.engines.llama_shape import FAMILY as CPU_FAMILY
 from neuronmodel_worker.host.from_command.choices import Choices, model_name
 from neuronmodel_worker.host.from_command.document import Noted
 from neuronmodel_worker.host.from_command.environment import Environment, read_environment
@@ -20,7 +21,6 @@ from neuronmodel_worker.host.from_command.volumes import artifacts, model_folder
 
 TASK: Final = "causal-lm"
 MODEL_TYPE = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
-CPU_MODEL_TYPE: Final = "llama"
 FP8_VARIABLES: Final = ("XLA_HANDLE_SPECIAL_SCALAR", "UNSAFE_FP8FNCAST")
 """What the command sets to 1 for 8-bit floats."""
 
@@ -92,8 +92,8 @@ def _check_cpu(command: Command, parallelism: Parallelism, fields: Fields) -> No
     """What `prepare` would refuse with `engine: CPU`."""
     if not _on_cpu(command):
         return
-    if (model_type := command.value("--model-type")) != CPU_MODEL_TYPE:
-        what = f"the CPU engine runs models of type {CPU_MODEL_TYPE}, and this one is of type {model_type}"
+    if (model_type := command.value("--model-type")) != CPU_FAMILY:
+        what = f"the CPU engine runs models of type {CPU_FAMILY}, and this one is of type {model_type}"
     elif parallelism.is_partial:
         what = "the CPU engine computes all ranks in one process, and a part of them is asked for"
     elif fields.server is Server.VLLM:
