@@ -89,11 +89,40 @@ def test_a_prompt_that_is_too_long_is_refused_with_both_figures(client: OpenAI) 
 
 def test_an_answer_ends_where_the_sequence_is_full(client: OpenAI) -> None:
     answer = client.completions.create(
-        model="small", prompt=[5] * 120, max_tokens=500, temperature=0, stop=["never this"]
+        model="small", prompt=[5] * 120, max_tokens=128, temperature=0, stop=["never this"]
     )
     assert answer.usage is not None
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.total_tokens == 129  # the last token needs no place: nothing is computed from it
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_an_answer_longer_than_a_sequence_is_refused_before_it_begins(client: OpenAI, field: str, stream: bool) -> None:
+    with pytest.raises(BadRequestError, match=f"{field} is 100,000") as refusal:
+        client.chat.completions.create(model="small", messages=GREET, stream=stream, **{field: 100_000})  # type: ignore[call-overload]
+    assert (refusal.value.code, refusal.value.param) == ("context_length_exceeded", field)
+    assert refusal.value.type == "invalid_request_error"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_refusal_names_the_sequence_the_prompt_and_what_may_be_asked_for(client: OpenAI, stream: bool) -> None:
+    asked: dict[str, Any] = {"model": "small", "prompt": [5] * 120, "stream": stream, "temperature": 0}
+    with pytest.raises(BadRequestError) as refusal:
+        client.completions.create(max_tokens=129, **asked)
+    assert "max_tokens is 129" in refusal.value.message
+    assert "at most 128 tokens, with the prompt's 120. Ask for at most 8, or leave it out." in refusal.value.message
+    assert (refusal.value.code, refusal.value.param) == ("context_length_exceeded", "max_tokens")
+    assert client.completions.create(max_tokens=8, **asked)
+
+
+def test_a_prompt_that_fills_the_sequence_is_answered_with_one_token(client: OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "small", "prompt": [5] * 128, "temperature": 0}
+    answer = client.completions.create(max_tokens=128, **asked)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 1
+    with pytest.raises(BadRequestError, match="Ask for at most 1,"):
+        client.completions.create(max_tokens=1000, **asked)
 
 
 @pytest.mark.parametrize(

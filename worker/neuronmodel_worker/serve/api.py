@@ -102,7 +102,8 @@ class Api:
         asked = await self._parse(request, CompletionRequest)
         prompt = asked.prompt if isinstance(asked.prompt, list) else self.generation.text.encode(asked.prompt)
         tokens = [token for token in prompt if isinstance(token, int)]
-        return await self._reply(request, asked, tokens, asked.max_tokens or DEFAULT_COMPLETION_TOKENS, COMPLETION)
+        max_tokens = asked.max_answer_tokens or DEFAULT_COMPLETION_TOKENS
+        return await self._reply(request, asked, tokens, max_tokens, COMPLETION)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         asked = await self._parse(request, ChatRequest)
@@ -110,7 +111,7 @@ class Api:
             prompt = self.generation.text.encode_chat([message.for_template() for message in asked.messages])
         except ChatTemplateError as error:
             raise ApiError(400, str(error), param="messages") from error
-        return await self._reply(request, asked, prompt, asked.max_completion_tokens or asked.max_tokens, CHAT)
+        return await self._reply(request, asked, prompt, asked.max_answer_tokens, CHAT)
 
     async def _parse(self, request: web.Request, kind: type[AnyRequest]) -> AnyRequest:
         try:
@@ -129,6 +130,7 @@ class Api:
         self, request: web.Request, asked: Request, prompt: list[int], max_tokens: int | None, shape: Shape
     ) -> web.StreamResponse:
         self._check_prompt(prompt)
+        self._check_answer_limits(asked, prompt)
         sampling = asked.sampling(self.defaults)
         self._check_sampling(sampling)
         answer = Answer(Question(prompt, sampling, max_tokens, asked.stops))
@@ -181,6 +183,20 @@ class Api:
                 f"({limits.sequence_length:,} with the answer). Shorten it.",
                 code="context_length_exceeded",
             )
+
+    def _check_answer_limits(self, asked: Request, prompt: list[int]) -> None:
+        """More than a whole sequence is a mistake, and would compute until the sequence is full. Less is taken even
+        where the prompt leaves less room than that: clients set one limit for prompts of any length."""
+        longest = self.generation.limits.sequence_length
+        for name, limit in asked.answer_limits.items():
+            if limit > longest:
+                raise ApiError(
+                    400,
+                    f"{name} is {limit:,}, and a sequence of this model has at most {longest:,} tokens, with the "
+                    f"prompt's {len(prompt):,}. Ask for at most {max(1, longest - len(prompt)):,}, or leave it out.",
+                    param=name,
+                    code="context_length_exceeded",
+                )
 
     async def _stream(self, request: web.Request, answer: Answer, shape: Shape, with_usage: bool) -> web.StreamResponse:
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

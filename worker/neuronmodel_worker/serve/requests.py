@@ -76,6 +76,16 @@ class Request(BaseModel):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
+    def answer_limits(self) -> dict[str, int]:
+        """By the names of the fields that the client bounds its answer with, the one in force first."""
+        given = {name: getattr(self, name, None) for name in ("max_completion_tokens", "max_tokens")}
+        return {name: limit for name, limit in given.items() if limit is not None}
+
+    @property
+    def max_answer_tokens(self) -> int | None:
+        return next(iter(self.answer_limits.values()), None)
+
+    @property
     def reports_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
