@@ -147,6 +147,8 @@ class StartPhase(Tolerant):
     stage: Stage
     attempt: int = 1
     name: str
+    reason: str | None = None
+    """Of Blocked: what somebody had to mend."""
     started_at: datetime
     milliseconds: int
     busy_milliseconds: int | None = None
@@ -202,7 +204,12 @@ class NeuronModelStatus(Tolerant):
     replicas: int | None = None
     selector: str | None = None
     workers: tuple[WorkerStatus, ...] = ()
+    progress: str | None = None
+    """Of the worker at work that is least far: its phase, and how much of it is done."""
     last_load: str | None = None
+    """How long the latest completed start took, without the time that it waited for somebody."""
+    last_cache: CacheResult | None = None
+    """Of the same start; before any is complete, of the one under way."""
     starts: tuple[Start, ...] = ()
 
     def condition(self, kind: ConditionType) -> Condition | None:

@@ -12,12 +12,14 @@ from typing import Final
 from neuronmodel_api.report import MAX_NOTES, Report, Stage
 from neuronmodel_api.status import CacheResult, Cause, DevicesStatus, Disk, Outcome, Start, StartPhase
 from neuronmodel_operator.annotations import Change
+from neuronmodel_operator.blocked import blocked_spans
 from neuronmodel_operator.boundaries import (
     ANNOUNCED,
+    BLOCKED,
     BOOTED,
-    GAPS,
     IMAGE_PULLED,
     MILLISECOND,
+    OF_NO_POD,
     PREVIOUS_STOPPED,
     QUEUED,
     STARTING,
@@ -25,6 +27,7 @@ from neuronmodel_operator.boundaries import (
     offset,
     phases,
     pull_duration,
+    recorded_span,
 )
 from neuronmodel_operator.changes import CHANGES, STOPPED, TARGET_ID, is_unrecorded, open_start, target_id
 from neuronmodel_operator.situation import Situation
@@ -33,20 +36,33 @@ from neuronmodel_operator.views import Ended, PodView
 KUBERNETES_RESOLUTION: Final = timedelta(seconds=1)
 KEPT_STARTS: Final = 5
 KEPT_ATTEMPTS: Final = 5
-"""Of one start, in detail; what came before them is one phase."""
+"""Of one start, in detail, or fewer; what came before them is one phase."""
+MAX_PHASES: Final = 128
+"""Of one start: the definition takes no more."""
 
 
 # What is known of a pod.
 
 
-def pod_spans(s: Situation, pod: PodView, stage: Stage, attempt: int, *, restarted: bool = False) -> list[Span]:
-    """As far as it has come. `restarted`: from its container's start on."""
+def pod_spans(
+    s: Situation,
+    pod: PodView,
+    stage: Stage,
+    attempt: int,
+    *,
+    restarted: bool = False,
+    until: datetime | None = None,
+) -> list[Span]:
+    """As far as it has come. `restarted`: from its container's start on. `until`: when a wait that is not over was
+    interrupted, for good perhaps."""
     spans: list[Span] = []
     report = s.report(pod)
 
     def known(name: str, start: datetime | None, end: datetime | None) -> None:
         if start and end:
             spans.append(Span(stage, attempt, name, start, max(start, end)))
+        elif start and until and start < until and not pod.has_ended:
+            spans.append(Span(stage, attempt, name, start, until))
 
     if not restarted:
         known(QUEUED, pod.created_at, pod.scheduled_at)
@@ -87,6 +103,8 @@ class Account:
     """Works out one pass over the starts."""
 
     s: Situation
+    blocked_by: str | None
+    """Reason of Ready, if nothing goes on until somebody mends it."""
 
     def begin(self, change: Change) -> Start:
         return Start(
@@ -117,7 +135,7 @@ class Account:
         start = self._named(start, pod) if pod else start
         return start.model_copy(
             update={
-                "phases": phases(start.started_at, self._spans(start, pod, own)),
+                "phases": _phases(start, self._spans(start, pod, own)),
                 "cache": self._cache(start),
                 **self._said(start, pod),
             }
@@ -129,14 +147,15 @@ class Account:
         start = self._named(start, pod)
         ready_at = max(ready_at, start.started_at)
         done = report.ready_at if report and report.ready_at else pod.ready_at or ready_at
-        spans = [*self._spans(start, pod, own), Span(Stage.SERVE, own, ANNOUNCED, done, ready_at)]
+        announced = Span(Stage.SERVE, own, ANNOUNCED, done, ready_at)
+        spans = [*self._spans(start, pod, own, ready_at), announced]
         return start.model_copy(
             update={
                 "outcome": Outcome.READY,
                 "reason": None,
                 "ready_at": ready_at,
                 "total_milliseconds": offset(start.started_at, ready_at),
-                "phases": phases(start.started_at, spans, ready_at),
+                "phases": _phases(start, spans, ready_at),
                 "cache": self._cache(start) or CacheResult.HIT,
                 **self._said(start, pod),
             }
@@ -145,7 +164,7 @@ class Account:
     def fail(self, start: Start, reason: str, end: datetime, pod: PodView | None = None) -> Start:
         own = self._serve_attempt(start, pod) if pod else 0
         start = self._named(start, pod) if pod else start
-        spans = self._spans(start, pod, own)
+        spans = self._spans(start, pod, own, end)
         # The end is floored to a second, the worker's times are not; a node's clock may be ahead of ours.
         known = [span.end for span in spans if span.end <= self.s.now] if pod else []
         end = max([end, start.started_at, *known])
@@ -154,7 +173,7 @@ class Account:
                 "outcome": Outcome.FAILED,
                 "reason": reason,
                 "total_milliseconds": offset(start.started_at, end),
-                "phases": phases(start.started_at, spans, end),
+                "phases": _phases(start, spans, end),
                 "disk": self._disk(start, pod),
                 "devices": self._devices(start, pod),
                 "notes": self._notes(start, pod),
@@ -166,26 +185,28 @@ class Account:
 
     def _serve_attempt(self, start: Start, pod: PodView) -> int:
         """A worker that found its artifacts gone is followed by another in the same start."""
-        recorded = [p.attempt for p in start.phases if p.stage is Stage.SERVE and p.name not in GAPS]
+        recorded = [p.attempt for p in start.phases if p.stage is Stage.SERVE and p.name not in OF_NO_POD]
         latest = max(recorded, default=0)
         return max(latest, 1) if start.id == pod.run_id else latest + 1
 
-    def _spans(self, start: Start, pod: PodView | None, serve_attempt: int) -> list[Span]:
+    def _spans(self, start: Start, pod: PodView | None, serve_attempt: int, end: datetime | None = None) -> list[Span]:
         restarted = start.cause is Cause.CONTAINER_RESTARTED and serve_attempt == 1
-        live = self._prepare_spans(start)
+        blocked = blocked_spans(self.s, start, self.blocked_by, end)
+        until = blocked[-1].start if blocked else None
+        live = self._prepare_spans(start, until)
         if pod:
-            live += pod_spans(self.s, pod, Stage.SERVE, serve_attempt, restarted=restarted)
+            live += pod_spans(self.s, pod, Stage.SERVE, serve_attempt, restarted=restarted, until=until)
         spans = after_prepare(_with_recorded(start, live))
-        return _recent(spans + self._former_worker(start, spans))
+        return [*spans, *self._former_worker(start, spans), *blocked]
 
-    def _prepare_spans(self, start: Start) -> list[Span]:
+    def _prepare_spans(self, start: Start, until: datetime | None) -> list[Span]:
         earliest = start.started_at.replace(microsecond=0)
         found: list[Span] = []
         for job in self.s.own_jobs:
             for pod in self.s.pods_of(job):
                 end = pod.ended.finished_at if pod.ended else None
                 if pod.created_at >= earliest or end is None or end > start.started_at:
-                    found += pod_spans(self.s, pod, Stage.PREPARE, job.attempt)
+                    found += pod_spans(self.s, pod, Stage.PREPARE, job.attempt, until=until)
         return found
 
     def _former_worker(self, start: Start, spans: list[Span]) -> list[Span]:
@@ -201,7 +222,7 @@ class Account:
         return [Span(Stage.SERVE, 1, PREVIOUS_STOPPED, since, since)]
 
     def _cache(self, start: Start) -> CacheResult | None:
-        prepared = any(phase.stage is Stage.PREPARE for phase in start.phases)
+        prepared = any(phase.stage is Stage.PREPARE and phase.name not in OF_NO_POD for phase in start.phases)
         if start.cause in CHANGES and self.s.prepared and not self.s.rejection:
             return CacheResult(self.s.prepared.result.cache) if prepared else CacheResult.HIT
         return start.cache
@@ -260,8 +281,8 @@ def _with_recorded(start: Start, live: list[Span]) -> list[Span]:
     """What is recorded of pods that have gone, or that say less than they did, stays."""
     recorded: dict[tuple[Stage, int], list[Span]] = {}
     for phase in start.phases:
-        if phase.name not in GAPS:
-            recorded.setdefault((phase.stage, phase.attempt), []).append(_span(phase))
+        if phase.name not in OF_NO_POD:
+            recorded.setdefault((phase.stage, phase.attempt), []).append(recorded_span(phase))
     by_unit: dict[tuple[Stage, int], list[Span]] = {}
     for span in live:
         by_unit.setdefault((span.stage, span.attempt), []).append(span)
@@ -289,24 +310,29 @@ def _num_names(spans: list[Span]) -> int:
     return len({span.name for span in spans})
 
 
-def _span(phase: StartPhase) -> Span:
-    end = phase.started_at + phase.milliseconds * MILLISECOND
-    return Span(phase.stage, phase.attempt, phase.name, phase.started_at, end, phase.busy_milliseconds, phase.bytes)
-
-
-def _recent(spans: list[Span]) -> list[Span]:
+def _phases(start: Start, spans: Sequence[Span], end: datetime | None = None) -> tuple[StartPhase, ...]:
     """A `prepare` that fails for days, or workers that turn down what it makes, must not fill the status."""
-    latest = {stage: max((s.attempt for s in spans if s.stage is stage), default=0) for stage in Stage}
-    return [s for s in spans if s.attempt > latest[s.stage] - KEPT_ATTEMPTS]
+    for kept in range(KEPT_ATTEMPTS, 0, -1):
+        found = phases(start.started_at, _recent(spans, kept), end)
+        if len(found) <= MAX_PHASES:
+            break
+    return found
+
+
+def _recent(spans: Sequence[Span], kept: int) -> list[Span]:
+    of_pods = [s for s in spans if s.name != BLOCKED]
+    latest = {stage: max((s.attempt for s in of_pods if s.stage is stage), default=0) for stage in Stage}
+    return [s for s in spans if s.name == BLOCKED or s.attempt > latest[s.stage] - kept]
 
 
 # All starts.
 
 
-def account(s: Situation, change: Change) -> tuple[Start, ...]:
-    """The last five, newest first. `change` is what asked for the present state."""
+def account(s: Situation, change: Change, blocked_by: str | None) -> tuple[Start, ...]:
+    """The last five, newest first. `change` is what asked for the present state, `blocked_by` the reason of Ready if
+    nothing goes on until somebody mends it."""
     starts = s.status.starts
-    work = Account(s)
+    work = Account(s, blocked_by)
     started = open_start(starts)
     closed = starts[1:] if started else starts
     if started and _began_nothing(s, started, change):

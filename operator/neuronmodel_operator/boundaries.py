@@ -3,6 +3,9 @@
 Kubernetes' times have a resolution of one second and are floored; the worker's have one of a millisecond. Every
 boundary is therefore clamped to the one before it, and what lies between two spans that are known is named for what it
 waited for. So the phases add up to the total by construction, whatever the boundaries say.
+
+Where spans overlap, what a worker says of itself counts first, then that somebody had to mend something, then what
+Kubernetes says that a pod waited for.
 """
 
 import re
@@ -12,19 +15,25 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from neuronmodel_api.report import Stage
-from neuronmodel_api.status import StartPhase
+from neuronmodel_api.status import Start, StartPhase
 
 RECONCILED: Final = "Reconciled"
 HANDED_OVER: Final = "HandedOver"
 BACKED_OFF: Final = "BackedOff"
 PREVIOUS_STOPPED: Final = "PreviousStopped"
 UNACCOUNTED: Final = "Unaccounted"
+BLOCKED: Final = "Blocked"
 ANNOUNCED: Final = "Announced"
 QUEUED: Final = "Queued"
 STARTING: Final = "Starting"
 IMAGE_PULLED: Final = "ImagePulled"
 BOOTED: Final = "Booted"
 GAPS: Final = frozenset({RECONCILED, HANDED_OVER, BACKED_OFF, UNACCOUNTED, PREVIOUS_STOPPED})
+OF_NO_POD: Final = GAPS | {BLOCKED}
+WAITS: Final = (BLOCKED, BACKED_OFF)
+"""That say nothing of how long loading takes."""
+OF_KUBERNETES: Final = frozenset({QUEUED, STARTING, IMAGE_PULLED})
+"""What a pod waits for until its container runs."""
 MILLISECOND: Final = timedelta(milliseconds=1)
 
 
@@ -39,6 +48,27 @@ class Span:
     end: datetime
     busy_milliseconds: int | None = None
     bytes: int | None = None
+    reason: str | None = None
+
+
+def recorded_span(phase: StartPhase) -> Span:
+    return Span(
+        phase.stage,
+        phase.attempt,
+        phase.name,
+        phase.started_at,
+        phase.started_at + phase.milliseconds * MILLISECOND,
+        phase.busy_milliseconds,
+        phase.bytes,
+        phase.reason,
+    )
+
+
+def load_milliseconds(start: Start) -> int | None:
+    """Of a start that is over: without the time that it waited for somebody, or to be tried again."""
+    if start.total_milliseconds is None:
+        return None
+    return start.total_milliseconds - sum(phase.milliseconds for phase in start.phases if phase.name in WAITS)
 
 
 def phases(origin: datetime, spans: Iterable[Span], end: datetime | None = None) -> tuple[StartPhase, ...]:
@@ -47,20 +77,48 @@ def phases(origin: datetime, spans: Iterable[Span], end: datetime | None = None)
     found: list[StartPhase] = []
     cursor, limit = 0, offset(origin, end) if end else None
     previous: Span | None = None
-    for span in sorted(spans, key=lambda span: (span.start, span.end)):
+    ordered = sorted(_apart(spans), key=lambda span: (span.start, span.end))
+    for place, span in enumerate(ordered):
         start, stop = (_clamp(offset(origin, moment), cursor, limit) for moment in (span.start, span.end))
         if start > cursor:
-            found.append(_phase(origin, cursor, start, _gap(span, _gap_name(previous, span))))
+            # What was blocked interrupts a wait, and does not end it.
+            following = next((later for later in ordered[place:] if later.name != BLOCKED), span)
+            found.append(_phase(origin, cursor, start, _gap(following, _gap_name(previous, following))))
         found.append(_phase(origin, start, max(start, stop), span))
-        cursor, previous = max(start, stop), span
+        cursor = max(start, stop)
+        previous = previous if span.name == BLOCKED else span
     if limit is not None and limit > cursor:
         last = previous or Span(Stage.SERVE, 1, UNACCOUNTED, origin, origin)
         found.append(_phase(origin, cursor, limit, _gap(last, _last_gap_name(previous))))
     return _joined(found)
 
 
+def _apart(spans: Iterable[Span]) -> list[Span]:
+    known = list(spans)
+    own = [span for span in known if span.name not in OF_KUBERNETES and span.name != BLOCKED]
+    blocked = [piece for span in known if span.name == BLOCKED for piece in _without(span, own)]
+    waits = [piece for span in known if span.name in OF_KUBERNETES for piece in _without(span, blocked)]
+    return [*own, *blocked, *waits]
+
+
+def _without(span: Span, others: Iterable[Span]) -> list[Span]:
+    pieces = [span]
+    for other in others:
+        pieces = [rest for piece in pieces for rest in _rest(piece, other)]
+    return pieces
+
+
+def _rest(piece: Span, other: Span) -> list[Span]:
+    """What is left of it before and after the other."""
+    if other.end <= piece.start or piece.end <= other.start:
+        return [piece]
+    before = [replace(piece, end=other.start)] if piece.start < other.start else []
+    after = [replace(piece, start=other.end)] if other.end < piece.end else []
+    return [*before, *after]
+
+
 def _gap(span: Span, name: str) -> Span:
-    return replace(span, name=name, busy_milliseconds=None, bytes=None)
+    return replace(span, name=name, busy_milliseconds=None, bytes=None, reason=None)
 
 
 def offset(origin: datetime, moment: datetime) -> int:
@@ -93,6 +151,7 @@ def _phase(origin: datetime, start: int, end: int, span: Span) -> StartPhase:
         stage=span.stage,
         attempt=span.attempt,
         name=span.name,
+        reason=span.reason,
         started_at=origin + start * MILLISECOND,
         milliseconds=milliseconds,
         busy_milliseconds=span.busy_milliseconds,
@@ -106,11 +165,15 @@ def _joined(found: Sequence[StartPhase]) -> tuple[StartPhase, ...]:
     joined: list[StartPhase] = []
     for phase in found:
         last = joined[-1] if joined else None
-        if last and (last.stage, last.attempt, last.name) == (phase.stage, phase.attempt, phase.name):
+        if last and _is_of_one_kind(last, phase):
             joined[-1] = _sum(last, phase)
         else:
             joined.append(phase)
     return tuple(joined)
+
+
+def _is_of_one_kind(one: StartPhase, other: StartPhase) -> bool:
+    return (one.stage, one.attempt, one.name, one.reason) == (other.stage, other.attempt, other.name, other.reason)
 
 
 def _sum(first: StartPhase, second: StartPhase) -> StartPhase:

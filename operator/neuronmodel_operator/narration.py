@@ -6,6 +6,7 @@ from typing import Final
 from neuronmodel_api.report import Sealing, SealingState
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Outcome, Start
 from neuronmodel_operator.artifacts_status import sealings
+from neuronmodel_operator.boundaries import WAITS, load_milliseconds
 from neuronmodel_operator.plan import EventNote
 from neuronmodel_operator.situation import Situation
 
@@ -105,7 +106,18 @@ def _of_notes(before: NeuronModelStatus, after: NeuronModelStatus) -> tuple[Even
 
 
 def _load_sentence(start: Start) -> str:
-    seconds = (start.total_milliseconds or 0) / 1000
+    seconds = (load_milliseconds(start) or 0) / 1000
     cache = f", cache {start.cache}" if start.cache else ""
     tier = f", from {_TIERS[start.tier]}" if start.tier else ""
-    return f"Loaded in {seconds:.1f} s{cache}{tier}, on node {start.node_name} ({start.cause})."
+    return f"Loaded in {seconds:.1f} s{cache}{tier}, on node {start.node_name} ({start.cause}).{_waits_sentence(start)}"
+
+
+def _waits_sentence(start: Start) -> str:
+    told = []
+    for name in WAITS:
+        waits = [phase for phase in start.phases if phase.name == name]
+        seconds = sum(phase.milliseconds for phase in waits) / 1000
+        reasons = ", ".join(dict.fromkeys(phase.reason for phase in waits if phase.reason))
+        if seconds:
+            told.append(f"{seconds:.1f} s {name}" + (f" ({reasons})" if reasons else ""))
+    return f" Not counted: {', '.join(told)}." if told else ""

@@ -1,4 +1,5 @@
-"""`status.workers`: where each worker is. Progress moves in steps of 5 percent, written at most every 30 seconds."""
+"""`status.workers` and `status.progress`: how far each worker is, and the last of them. Progress moves in steps of 5
+percent, written at most every 30 seconds."""
 
 from datetime import timedelta
 from typing import Final
@@ -18,6 +19,21 @@ _STAGES: Final = {names.COMPONENT_PREPARE: Stage.PREPARE, names.COMPONENT_SERVE:
 def workers(s: Situation) -> tuple[WorkerStatus, ...]:
     live = (pod for pod in s.pods if pod.component in _STAGES and not pod.has_ended)
     return tuple(_worker(s, pod) for pod in sorted(live, key=lambda pod: pod.name))
+
+
+def least_far(s: Situation) -> str | None:
+    """Of the workers at work, in a few letters: the phase, and how much of it is done where that is known."""
+    written = {worker.pod_name: worker.progress for worker in workers(s)}
+    found = []
+    for pod in s.pods:
+        report, progress = s.report(pod), written.get(pod.name)
+        if report and progress and pod.running_since and not pod.is_going and not pod.ready_at:
+            done = (progress.stage is Stage.SERVE, len(report.phases), progress.percent or 0, pod.name)
+            found.append((done, progress))
+    if not found:
+        return None
+    _, progress = min(found, key=lambda one: one[0])
+    return progress.phase if progress.percent is None else f"{progress.phase} {progress.percent}%"
 
 
 def _worker(s: Situation, pod: PodView) -> WorkerStatus:

@@ -9,6 +9,8 @@ class Reason:
     meaning: str
     remedy: str
     """Empty: nothing is wrong."""
+    blocks: bool = False
+    """No worker runs until somebody mends it: a start's time meanwhile is its phase `Blocked`."""
 
 
 BY_ITSELF: Final = "It goes on by itself."
@@ -53,10 +55,13 @@ REASONS: Final[dict[str, Reason]] = {
         "Change the annotation `neuronmodel.dev/restart` when a restart suits.",
     ),
     # The source.
-    "SourceClaimMissing": Reason("The claim of `spec.model.source` does not exist.", "Make it, or name another."),
+    "SourceClaimMissing": Reason(
+        "The claim of `spec.model.source` does not exist.", "Make it, or name another.", blocks=True
+    ),
     "HostPathNotAllowed": Reason(
         "The spec names a path of the node, and the operator was installed without `allowHostPath`.",
         "Use a claim, or install the operator with `allowHostPath`.",
+        blocks=True,
     ),
     "SourceNotFound": Reason(
         "The path is not on the volume, or is no directory.", "Correct `path`, or copy the checkpoint there."
@@ -84,7 +89,9 @@ REASONS: Final[dict[str, Reason]] = {
         "The checkpoint is no longer what was prepared.", "Nothing: `prepare` runs again. Don't write to it meanwhile."
     ),
     # The artifacts.
-    "ArtifactsClaimMissing": Reason("The claim of `spec.artifacts` does not exist.", "Make it, or name another."),
+    "ArtifactsClaimMissing": Reason(
+        "The claim of `spec.artifacts` does not exist.", "Make it, or name another.", blocks=True
+    ),
     "ArtifactsVolumeFull": Reason(
         "The artifacts volume has not enough room; the message says how much is needed, and what would make room.",
         "Enlarge it, or remove what is no longer used: `neuronmodel artifacts collect`, or the NeuronModels named.",
@@ -119,6 +126,7 @@ REASONS: Final[dict[str, Reason]] = {
     "DoesNotFit": Reason(
         "The model does not fit the instance type of the node selector; the message has both figures.",
         "Use a larger instance type, another `spec.parallelism`, shorter sequences or smaller batches.",
+        blocks=True,
     ),
     "PartialRanks": Reason(
         "A part of the ranks was prepared, and a model answers with all of them.",
@@ -155,8 +163,12 @@ REASONS: Final[dict[str, Reason]] = {
     "PortTaken": Reason("A port of the worker is taken in its pod.", "Choose another `spec.serving.port`."),
     "WorkerFailed": Reason("The worker failed for a reason of no other name.", "Read its log."),
     # The place.
-    "ScratchClaimMissing": Reason("The claim of `spec.scratch` does not exist.", "Make it, or name another."),
-    "NoImage": Reason("No image is configured for the engine.", "Set `spec.worker.image`, or the chart's."),
+    "ScratchClaimMissing": Reason(
+        "The claim of `spec.scratch` does not exist.", "Make it, or name another.", blocks=True
+    ),
+    "NoImage": Reason(
+        "No image is configured for the engine.", "Set `spec.worker.image`, or the chart's.", blocks=True
+    ),
     "Unschedulable": Reason(
         "No node takes the pod: too few devices, no node of the instance type, a taint, a volume elsewhere.",
         "The message is the scheduler's. Free devices, add a node, or change `spec.worker`.",
@@ -164,24 +176,31 @@ REASONS: Final[dict[str, Reason]] = {
     "PodSecurityRefused": Reason(
         "Pod Security Admission refuses the pod.",
         "Its defaults satisfy `restricted`: look at what `spec.worker`, `scratch` or a hostPath add.",
+        blocks=True,
     ),
-    "QuotaExceeded": Reason("A ResourceQuota leaves no room.", "Raise the quota, or lower `spec.worker.resources`."),
+    "QuotaExceeded": Reason(
+        "A ResourceQuota leaves no room.", "Raise the quota, or lower `spec.worker.resources`.", blocks=True
+    ),
     "LimitRangeRefused": Reason(
-        "A LimitRange refuses the pod or the claim.", "Set `spec.worker.resources`, or the claim's size, within it."
+        "A LimitRange refuses the pod or the claim.",
+        "Set `spec.worker.resources`, or the claim's size, within it.",
+        blocks=True,
     ),
-    "PodRefused": Reason("The API server or a webhook refuses the pod.", "The message is its own."),
-    "WriteRefused": Reason("The API server refuses what the operator makes.", "The message is its own."),
+    "PodRefused": Reason("The API server or a webhook refuses the pod.", "The message is its own.", blocks=True),
+    "WriteRefused": Reason("The API server refuses what the operator makes.", "The message is its own.", blocks=True),
     "NameTaken": Reason(
-        "An object of that name belongs to somebody else.", "Delete it, or give the NeuronModel another name."
+        "An object of that name belongs to somebody else.",
+        "Delete it, or give the NeuronModel another name.",
+        blocks=True,
     ),
     "ReplicasNeedSharedVolume": Reason(
         "Several replicas need volumes that several nodes can mount; one is kept.",
         "Use claims with ReadWriteMany (a source may be ReadOnlyMany), or one replica.",
     ),
     # The worker.
-    "ImagePullFailed": Reason("The image can't be pulled.", "Correct the image or its pull secret."),
-    "ContainerRefused": Reason("The node can't make the container.", "The message is the kubelet's."),
-    "VolumeMountFailed": Reason("A volume can't be mounted.", "The message is the kubelet's."),
+    "ImagePullFailed": Reason("The image can't be pulled.", "Correct the image or its pull secret.", blocks=True),
+    "ContainerRefused": Reason("The node can't make the container.", "The message is the kubelet's.", blocks=True),
+    "VolumeMountFailed": Reason("A volume can't be mounted.", "The message is the kubelet's.", blocks=True),
     "WorkerCrashed": Reason(
         "The worker ended without saying why; Kubernetes starts it again.", "Read `kubectl logs --previous`."
     ),
@@ -272,6 +291,11 @@ def as_markdown() -> str:
     ]
     lines += _rows(REASONS)
     lines += [
+        "",
+        "## Time that is not in LOAD",
+        "With one of these as the reason of Ready a start stands still until somebody mends it. That time is its phase "
+        "`Blocked`, which has the reason too:",
+        ", ".join(f"`{name}`" for name, reason in REASONS.items() if reason.blocks) + ".",
         "",
         "## In Events and notes alone",
         "What a start goes on in spite of, or what there is to know, stands in Events, and the troubles of a start in "

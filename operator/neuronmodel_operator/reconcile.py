@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from neuronmodel_api import names
 from neuronmodel_api.status import (
+    CacheResult,
     Condition,
     ConditionType,
     NeuronModelStatus,
@@ -19,7 +20,9 @@ from neuronmodel_operator import hashes
 from neuronmodel_operator.accounting import account
 from neuronmodel_operator.annotations import Change
 from neuronmodel_operator.artifacts_status import artifacts_status, is_sealing, sizing_status, strategy_status
-from neuronmodel_operator.changes import change_in_force
+from neuronmodel_operator.blocked import blocking_reason
+from neuronmodel_operator.boundaries import load_milliseconds
+from neuronmodel_operator.changes import change_in_force, open_start
 from neuronmodel_operator.deletion import finalizer_wanted, going
 from neuronmodel_operator.manifests import metadata
 from neuronmodel_operator.manifests.service import endpoint
@@ -33,7 +36,7 @@ from neuronmodel_operator.phases.source import source
 from neuronmodel_operator.phases.step import Step, Verdict, refused, soonest
 from neuronmodel_operator.phases.update import update
 from neuronmodel_operator.plan import Plan
-from neuronmodel_operator.progress import workers
+from neuronmodel_operator.progress import least_far, workers
 from neuronmodel_operator.rollout import rollout
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.situation import Situation
@@ -122,7 +125,9 @@ def _report_interval(s: Situation) -> timedelta | None:
 
 def _status(s: Situation, verdicts: dict[ConditionType, Verdict]) -> NeuronModelStatus:
     wanted = rollout(s)
-    starts = account(s, _change(s))
+    summary = verdicts[ConditionType.READY]
+    starts = account(s, _change(s), blocking_reason(summary.status, summary.reason))
+    last_load, last_cache = _last(s, starts)
     return NeuronModelStatus(
         observed_generation=s.model.generation,
         phase=_phase(s, verdicts),
@@ -135,7 +140,9 @@ def _status(s: Situation, verdicts: dict[ConditionType, Verdict]) -> NeuronModel
         replicas=len(s.current_pods),
         selector=",".join(f"{k}={v}" for k, v in metadata.selector(s.model, names.COMPONENT_SERVE).items()),
         workers=workers(s),
-        last_load=_last_load(starts),
+        progress=least_far(s),
+        last_load=last_load,
+        last_cache=last_cache,
         starts=starts,
     )
 
@@ -177,7 +184,12 @@ def _phase(s: Situation, verdicts: dict[ConditionType, Verdict]) -> Phase:
     return Phase.PREPARING if s.jobs else Phase.PENDING
 
 
-def _last_load(starts: tuple[Start, ...]) -> str | None:
-    loads = (start.total_milliseconds for start in starts if start.outcome is Outcome.READY)
-    total = next((load for load in loads if load is not None), None)
-    return None if total is None else f"{total / 1000:.1f}s"
+def _last(s: Situation, starts: tuple[Start, ...]) -> tuple[str | None, CacheResult | None]:
+    """Load and cache of the latest start that was completed; before any was, the cache of the one under way."""
+    for start in starts:
+        if start.outcome is Outcome.READY and (load := load_milliseconds(start)) is not None:
+            return f"{load / 1000:.1f}s", start.cache
+    if s.status.last_load:  # of a start that others have pushed out
+        return s.status.last_load, s.status.last_cache
+    started = open_start(starts)
+    return None, started.cache if started else None

@@ -93,7 +93,9 @@ FULL_STATUS = status.NeuronModelStatus(
             ),
         ),
     ),
+    progress="Read 5%",
     last_load="12.3s",
+    last_cache=status.CacheResult.MISS,
     starts=tuple(
         status.Start(
             id=f"u/{cause}",
@@ -112,6 +114,7 @@ FULL_STATUS = status.NeuronModelStatus(
                 status.StartPhase(
                     stage=Stage.PREPARE,
                     name="Queued",
+                    reason="QuotaExceeded",
                     started_at=datetime.now(UTC),
                     milliseconds=1,
                     busy_milliseconds=2,
@@ -136,7 +139,9 @@ def test_kubectl_get_shows_what_matters(models: Models, kubectl: Kubectl) -> Non
     models.write_status("smol", FULL_STATUS.to_json())
     get = ("get", f"{names.PLURAL}.{GROUP}", f"--namespace={models.namespace}")
     head, line = kubectl(*get).splitlines()
-    assert head.split() == ["NAME", "READY", "REASON", "STRATEGY", "CACHE", "LOAD", "NODE", "AGE"]
-    assert line.split()[:-1] == ["smol", "Unknown", "Loading", "ShardOnLoad", "Miss", "12.3s", "trn2"]
+    assert head.split() == ["NAME", "READY", "REASON", "PROGRESS", "STRATEGY", "CACHE", "LOAD", "NODE", "AGE"]
+    assert line.split()[:-1] == ["smol", "Unknown", "Loading", "Read", "5%", "ShardOnLoad", "Miss", "12.3s", "trn2"]
     wide = kubectl(*get, "--output=wide").splitlines()[0].split()
-    assert wide[len(head.split()) :] == ["PHASE", "ENGINE", "TP", "REPLICAS", "ENDPOINT", "TIER", "IMAGE", "MESSAGE"]
+    narrow = head.split()
+    more = ["PHASE", "ENGINE", "TP", "REPLICAS", "ENDPOINT", "TIER", "IMAGE"]
+    assert wide == [*narrow[:3], "MESSAGE", *narrow[3:], *more]

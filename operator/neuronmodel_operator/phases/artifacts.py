@@ -8,6 +8,7 @@ from neuronmodel_api.config import Strategy
 from neuronmodel_api.report import Stage
 from neuronmodel_operator import attempts
 from neuronmodel_operator.attempts import Attempt
+from neuronmodel_operator.boundaries import OF_NO_POD
 from neuronmodel_operator.changes import change_in_force
 from neuronmodel_operator.drift import is_as_wanted
 from neuronmodel_operator.history import history
@@ -120,7 +121,8 @@ def _is_accounted(s: Situation, job: JobView) -> bool:
     start = next(iter(s.status.starts), None)
     if start is None or start.ready_at is not None:
         return True
-    return any(phase.stage is Stage.PREPARE and phase.attempt == job.attempt for phase in start.phases)
+    told = (phase for phase in start.phases if phase.name not in OF_NO_POD)
+    return any(phase.stage is Stage.PREPARE and phase.attempt == job.attempt for phase in told)
 
 
 # What it waits for.

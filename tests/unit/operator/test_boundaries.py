@@ -1,5 +1,6 @@
 """Phases add up whatever the boundaries are."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -9,11 +10,11 @@ from hypothesis import strategies as st
 
 from neuronmodel_api.report import Stage
 from neuronmodel_operator.accounting import after_prepare
-from neuronmodel_operator.boundaries import Span, phases, pull_duration
+from neuronmodel_operator.boundaries import BLOCKED, Span, phases, pull_duration, recorded_span
 
 ORIGIN = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 MOMENTS = st.integers(-5_000, 600_000).map(lambda ms: ORIGIN + timedelta(milliseconds=ms))
-NAMES = st.sampled_from(["Queued", "Starting", "Booted", "Read", "Sharded", "PreviousStopped"])
+NAMES = st.sampled_from(["Queued", "Starting", "Booted", "Read", "Sharded", "PreviousStopped", "Blocked", "Blocked"])
 
 
 @st.composite
@@ -28,6 +29,7 @@ def spans(draw: st.DrawFn) -> Span:
         end,
         draw(st.none() | st.integers(0, 9_000)),
         draw(st.none() | st.integers(0, 10**12)),
+        draw(st.sampled_from([None, "QuotaExceeded", "NoImage"])),
     )
 
 
@@ -48,6 +50,33 @@ def test_phases_follow_one_another_without_gap_or_overlap(known: list[Span]) -> 
         cursor += timedelta(milliseconds=phase.milliseconds)
 
 
+def moments(spans: Iterable[Span]) -> set[int]:
+    """The milliseconds that they cover."""
+    covered: set[int] = set()
+    for each in spans:
+        covered.update(range(*((moment - ORIGIN) // timedelta(milliseconds=1) for moment in (each.start, each.end))))
+    return covered
+
+
+@settings(deadline=None)  # a busy machine is no error
+@given(st.lists(spans(), max_size=12), MOMENTS)
+def test_no_time_is_blocked_twice_nor_while_a_worker_is_at_work(known: list[Span], end: datetime) -> None:
+    known = [replace(span, end=max(span.start, span.end)) for span in known]
+    own = [span for span in known if span.name in ("Booted", "Read", "Sharded")]
+    blocked = [span for span in known if span.name == BLOCKED]
+    possible = moments(blocked) - moments(own)
+    found = [phase for phase in phases(ORIGIN, known, end) if phase.name == BLOCKED]
+    assert sum(phase.milliseconds for phase in found) <= len([ms for ms in possible if ms >= 0])
+
+
+@settings(deadline=None)  # a busy machine is no error
+@given(st.lists(spans(), max_size=12), MOMENTS)
+def test_phases_that_were_recorded_say_the_same_again(known: list[Span], end: datetime) -> None:
+    found = phases(ORIGIN, [span for span in known if span.name == BLOCKED], end)
+    again = phases(ORIGIN, [recorded_span(phase) for phase in found if phase.name == BLOCKED], end)
+    assert again == found
+
+
 def span(name: str, start: float, end: float, stage: Stage = Stage.SERVE, attempt: int = 1) -> Span:
     return Span(stage, attempt, name, ORIGIN + timedelta(seconds=start), ORIGIN + timedelta(seconds=end))
 
@@ -65,6 +94,48 @@ def span(name: str, start: float, end: float, stage: Stage = Stage.SERVE, attemp
 def test_a_gap_is_named_for_what_it_waited_for(before: Span | None, after: Span, gap: str) -> None:
     found = phases(ORIGIN, [span for span in (before, after) if span])
     assert gap in [phase.name for phase in found]
+
+
+def blocked(start: float, end: float, stage: Stage = Stage.SERVE, attempt: int = 1) -> Span:
+    return replace(span(BLOCKED, start, end, stage, attempt), reason="QuotaExceeded")
+
+
+PREPARED = span("Sharded", 0, 1, Stage.PREPARE)
+
+
+@pytest.mark.parametrize(
+    ("known", "names"),
+    [
+        ([blocked(1, 4), span("Queued", 5, 6)], "Reconciled Blocked Reconciled Queued"),
+        ([PREPARED, blocked(2, 4), span("Queued", 5, 6)], "Sharded HandedOver Blocked HandedOver Queued"),
+        (
+            [PREPARED, blocked(2, 4, Stage.PREPARE, 2), span("Queued", 5, 6, Stage.PREPARE, 2)],
+            "Sharded BackedOff Blocked BackedOff Queued",
+        ),
+        ([span("Starting", 0, 9), blocked(2, 4)], "Starting Blocked Starting"),
+        ([span("Read", 0, 9), blocked(2, 4)], "Read"),
+        ([span("Read", 0, 3), blocked(2, 4)], "Read Blocked"),
+        ([span("Queued", 0, 1), blocked(1, 1)], "Queued Blocked"),
+        ([blocked(1, 1)], "Reconciled Blocked"),
+        (
+            [span("Queued", 0, 9), blocked(2, 4), replace(blocked(4, 6), reason="NoImage")],
+            "Queued Blocked Blocked Queued",
+        ),
+    ],
+    ids=[
+        "before a pod",
+        "handing over",
+        "backing off",
+        "starting",
+        "at work",
+        "at work first",
+        "lasting",
+        "alone",
+        "two",
+    ],
+)
+def test_what_is_blocked_interrupts_a_wait_and_no_worker(known: list[Span], names: str) -> None:
+    assert " ".join(phase.name for phase in phases(ORIGIN, known)) == names
 
 
 def test_a_floored_time_gives_way_to_the_clock_of_the_worker() -> None:

@@ -31,6 +31,17 @@ def test_every_reason_that_the_operator_gives_is_in_the_table() -> None:
     assert given - reasons.REASONS.keys() == set()
 
 
+def test_what_keeps_a_pod_from_being_made_is_no_time_of_loading() -> None:
+    given = set(given_reasons(PACKAGE / "obstacles.py"))
+    assert given >= {"SourceClaimMissing", "NoImage"}
+    assert {reason for reason in given if not reasons.REASONS[reason].blocks} == set()
+
+
+def test_what_goes_on_by_itself_blocks_nothing() -> None:
+    by_itself = ("Unschedulable", "SourceChanged", "WorkerCrashed", "StartStuck", "ConfigMissing", "Suspended")
+    assert [reason for reason in by_itself if reasons.REASONS[reason].blocks] == []
+
+
 def test_every_reason_that_the_worker_gives_is_in_the_table() -> None:
     worker = ROOT / "worker" / "neuronmodel_worker"
     given = {

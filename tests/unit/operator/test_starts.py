@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from neuronmodel_api import exits, names
-from neuronmodel_api.report import Progress, Stage
-from neuronmodel_api.status import Cause, Outcome, StartPhase, WorkerProgress
+from neuronmodel_api.report import PhaseReport, Progress, Stage
+from neuronmodel_api.status import CacheResult, Cause, Outcome, StartPhase, WorkerProgress
 from neuronmodel_operator.accounting import KEPT_ATTEMPTS
 from tests import crd
 from tests.builders import neuron_model
@@ -127,6 +127,48 @@ def test_a_node_whose_clock_is_ahead_makes_no_start_longer_than_it_was() -> None
     assert sum(found.milliseconds for found in start.phases) == start.total_milliseconds
 
 
+# What the columns show.
+
+
+def test_load_and_cache_are_of_one_start() -> None:
+    """A second start that built nothing was a hit, whatever the latest prepare had to build."""
+    cluster = made(prepare=lambda config: Run(builds="Built."))
+    cluster.run_until(lambda c: bool(c.status.starts and c.status.starts[0].cache))
+    assert (cluster.status.last_load, cluster.status.last_cache) == (None, CacheResult.MISS), "of the one under way"
+    cluster.run_until_ready()
+    first = cluster.status.last_load
+    assert (first is not None, cluster.status.last_cache) == (True, CacheResult.MISS)
+    cluster.kill_pod(cluster.serving[0])
+    cluster.step()
+    cluster.run_until(lambda c: c.status.starts[0].outcome is Outcome.RUNNING)
+    assert (cluster.status.last_load, cluster.status.last_cache) == (first, CacheResult.MISS), "not of one under way"
+    cluster.run_until_ready()
+    assert cluster.status.last_cache is CacheResult.HIT
+    assert cluster.status.last_load != first
+    assert cluster.status.artifacts is not None
+    assert cluster.status.artifacts.cache is CacheResult.MISS
+
+
+def test_load_and_cache_outlive_the_start_that_they_are_of() -> None:
+    cluster = made()
+    cluster.run_until_ready()
+    told = cluster.status.last_load, cluster.status.last_cache
+    cluster.serve = lambda config: failing("WorkerFailed", exits.FAILED)
+    cluster.crash(cluster.serving[0])
+    cluster.run(60)
+    assert {start.outcome for start in cluster.status.starts} <= {Outcome.FAILED, Outcome.RUNNING}
+    assert (cluster.status.last_load, cluster.status.last_cache) == told
+
+
+def test_a_status_of_an_earlier_version_is_read_and_told_in_full() -> None:
+    cluster = made()
+    cluster.run_until_ready()
+    written = cluster.status
+    del cluster.model["status"]["lastCache"]
+    cluster.reconcile()
+    assert cluster.status == written
+
+
 # Progress.
 
 
@@ -168,6 +210,53 @@ def test_another_phase_is_written_at_once() -> None:
     assert before is not None
     assert found is not None
     assert (before.phase, found.phase) == ("SourceOpened", "Read")
+
+
+def at_work(pod: Object, cluster: Cluster, phase: str, done: int | None) -> None:
+    uid = pod["metadata"]["uid"]
+    report = cluster.reports[uid]
+    total = None if done is None else 100
+    moved = Progress(phase=phase, started_at=report.started_at, done=done or 0, total=total)
+    cluster.reports[uid] = report.model_copy(update={"progress": moved})
+
+
+def test_the_column_shows_the_worker_that_is_least_far() -> None:
+    cluster = made(replicas=2, serve=lambda config: Run(milliseconds=10**9))
+    assert cluster.plan().status.progress is None  # type: ignore[union-attr]
+    cluster.run_until(lambda c: [p["status"]["phase"] for p in c.serving] == ["Running", "Running"])
+    one, other = cluster.serving
+    at_work(one, cluster, "Read", 45)
+    at_work(other, cluster, "Read", 30)
+    cluster.reconcile()
+    assert cluster.status.progress == "Read 30%"
+    at_work(other, cluster, "WarmedUp", None)
+    uid = other["metadata"]["uid"]
+    read = PhaseReport(name="Read", started_at=cluster.now, milliseconds=1)
+    cluster.reports[uid] = cluster.reports[uid].model_copy(update={"phases": (read,)})
+    cluster.reconcile()
+    assert cluster.status.progress == "Read 45%"
+    cluster.kill_pod(one)
+    cluster.reconcile()
+    assert cluster.status.progress == "WarmedUp", "how much of it is done is not known"
+    cluster.crash(other)
+    cluster.reconcile()
+    assert cluster.status.progress is None
+
+
+def test_the_column_is_empty_when_nothing_is_at_work() -> None:
+    cluster = made()
+    cluster.run_until_ready()
+    assert cluster.status.progress is None
+
+
+def test_the_column_moves_when_the_workers_progress_does() -> None:
+    cluster = made(serve=lambda config: Run(milliseconds=10**9))
+    cluster.run_until(lambda c: bool(c.serving) and c.serving[0]["status"]["phase"] == "Running")
+    progress(cluster, 0)
+    for seconds, shown in ((29, "Read 0%"), (2, "Read 60%")):
+        cluster.now += timedelta(seconds=seconds)
+        progress(cluster, 60)
+        assert cluster.status.progress == shown
 
 
 def test_workers_that_turn_down_what_was_prepared_again_and_again_do_not_fill_the_status() -> None:

@@ -1,0 +1,76 @@
+"""Stretches in which a start waits for somebody to mend something: its phases `Blocked`.
+
+Status alone remembers them: while one lasts, the open start has an empty phase where it began, and the first pass that
+finds it over gives that its length. So a stretch costs two writes, however long it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from neuronmodel_api.report import Stage
+from neuronmodel_api.status import ConditionType, Start
+from neuronmodel_operator import attempts
+from neuronmodel_operator.boundaries import BLOCKED, OF_NO_POD, Span, recorded_span
+from neuronmodel_operator.reasons import REASONS
+from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.views import JobState
+
+KEPT_STRETCHES: Final = 8
+"""Of one start, the longest: a quota that is full now and again must not fill the status."""
+
+
+def blocking_reason(status: str, reason: str) -> str | None:
+    """That of a condition Ready, if nothing goes on until somebody mends it."""
+    known = REASONS.get(reason)
+    return reason if status == "False" and known and known.blocks else None
+
+
+def blocked_spans(s: Situation, start: Start, blocked_by: str | None, end: datetime | None = None) -> list[Span]:
+    """Oldest first. `blocked_by` is the reason as things stand; the stretch that it belongs to is empty, as it lasts.
+    With `end` the start is over, and none lasts."""
+    recorded = [recorded_span(phase) for phase in start.phases if phase.name == BLOCKED]
+    over = [span for span in recorded if span.end > span.start]
+    lasting = _lasting(s, start, recorded)
+    if lasting and (end or lasting.reason != blocked_by):
+        over.append(replace(lasting, end=max(lasting.start, min(end or s.now, s.now))))
+        lasting = None
+    if lasting is None and blocked_by and end is None:
+        lasting = _begun_at(s, start, s.now, blocked_by)
+    return [*_longest(over), *([lasting] if lasting else [])]
+
+
+def _lasting(s: Situation, start: Start, recorded: Sequence[Span]) -> Span | None:
+    """As the status has it; where a worker was at work when the stretch began, or an earlier version wrote it, in the
+    condition alone."""
+    last = recorded[-1] if recorded else None
+    ready = s.status.condition(ConditionType.READY)
+    reason = blocking_reason(ready.status, ready.reason) if ready else None
+    if last and last.start == last.end:
+        return replace(last, reason=last.reason or reason)  # a former definition keeps no reason of a phase
+    if ready is None or reason is None or start.started_at not in {known.started_at for known in s.status.starts}:
+        return None
+    since = max(ready.last_transition_time, start.started_at, *(span.end for span in recorded))
+    return _begun_at(s, start, since, reason)
+
+
+def _begun_at(s: Situation, start: Start, moment: datetime, reason: str) -> Span:
+    return Span(*_awaited(s, start), BLOCKED, moment, moment, reason=reason)
+
+
+def _awaited(s: Situation, start: Start) -> tuple[Stage, int]:
+    """What cannot go on: stage and attempt."""
+    job = attempts.unsettled_job(s)
+    if s.prepared and job is None and s.rejection is None:
+        served = [phase.attempt for phase in start.phases if phase.stage is Stage.SERVE and phase.name not in OF_NO_POD]
+        return Stage.SERVE, max(served, default=1)
+    if job and job.state is JobState.ACTIVE:
+        return Stage.PREPARE, job.attempt
+    former = [s.prepared.attempt] if s.prepared else []
+    return Stage.PREPARE, max([*(job.attempt for job in s.own_jobs), *former], default=0) + 1
+
+
+def _longest(spans: Sequence[Span]) -> list[Span]:
+    kept = sorted(spans, key=lambda span: span.end - span.start, reverse=True)[:KEPT_STRETCHES]
+    return sorted(kept, key=lambda span: span.start)
