@@ -7,7 +7,7 @@ cluster leads to the same plan again.
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -16,24 +16,26 @@ from neuronmodel_api import names
 from neuronmodel_api.status import ConditionType, NeuronModelStatus
 from neuronmodel_operator import client
 from neuronmodel_operator.client import Api, ApiError
+from neuronmodel_operator.last_resort import Failure, LastResort, not_written
 from neuronmodel_operator.observe import ModelKey, Snapshot, is_made_for, standing
 from neuronmodel_operator.observed import Object, Refusal
 from neuronmodel_operator.plan import EventNote, Manifest, ObjectRef, Plan
+from neuronmodel_operator.writes import LAST_RETRY_SECONDS, ChildKey, TurnedDownError, Verb, Writes
 
-FIRST_RETRY_SECONDS: Final = 1.0
-LAST_RETRY_SECONDS: Final = 60.0
 APPLY_AGAIN_SECONDS: Final = 300.0
 """A child whose manifest is unchanged is applied anew after so long: labels that somebody took away move no version
 that we compare."""
 MAX_EVENT_NOTE: Final = 1024
 """The API server refuses longer ones."""
-RETRYABLE: Final = frozenset({0, 401, 404, 408, 409, 429})
-"""Together with 5xx: answers that say nothing about what was asked for."""
 
 _log = logging.getLogger(__name__)
 
-ChildKey = tuple[str, str]
-"""(kind, name)"""
+
+class StatusError(ApiError):
+    """The status can't be written, and so can't tell of it; an Event does."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.status, error.reason, error.message, error.retry_after, error.causes)
 
 
 class StoppingError(Exception):
@@ -50,15 +52,6 @@ class Outcome:
     """Something was."""
     refusals_changed: bool = False
     """The status was not written: the plan didn't know of them. Decide again."""
-
-
-@dataclass(frozen=True)
-class _Refused:
-    refusal: Refusal
-    digest: str
-    attempts: int
-    retry_at: float
-    """Monotonic seconds."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +73,8 @@ class Applier:
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         stopping: Callable[[], bool] = lambda: False,
+        wake: Callable[[], None] = lambda: None,
+        last_retry: Callable[[], float] = lambda: LAST_RETRY_SECONDS,
     ) -> None:
         self._api = api
         self._key = key
@@ -87,27 +82,64 @@ class Applier:
         self._monotonic = monotonic
         self._stopping = stopping
         self._applied: dict[ChildKey, _Applied] = {}
-        self._refused: dict[ChildKey, _Refused] = {}
+        self._last_resort = LastResort(api, key, now)
+        self._writes = Writes(now=now, monotonic=monotonic, wake=wake, last_retry=last_retry)
+        self._told: frozenset[Refusal] = frozenset()
+        """Refusals that the log has."""
+        self._owed: list[EventNote] = []
+        """What there is to tell of objects once they are written."""
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
-        return tuple(refused.refusal for _, refused in sorted(self._refused.items()))
+        return self._writes.refusals
 
     @property
     def retry_in(self) -> float | None:
         """Seconds until what was refused is worth trying again."""
-        due = [refused.retry_at for refused in self._refused.values()]
-        return max(0.0, min(due) - self._monotonic()) if due else None
+        return self._writes.retry_in
+
+    async def tell_failure(self, failure: Failure, since: datetime) -> None:
+        """Of a pass that came to no status. Raises ApiError."""
+        self._stop_here()
+        if told := await self._last_resort.tell(failure, since):
+            await self._tell(*told)
+
+    def close(self) -> None:
+        """Nothing is written any more."""
+        self._writes.close()
 
     async def carry_out(self, plan: Plan, snapshot: Snapshot, *, hold_status: bool) -> Outcome:
-        """Raises ApiError for what is worth another try, StoppingError between two writes.
+        """Raises ApiError when the NeuronModel itself can't be written, StoppingError between two writes.
 
-        With `hold_status`, the status waits for another decision when the plan did not know what was refused.
+        What the API server answers to a write of anything else becomes a refusal and stops nothing. With
+        `hold_status`, the status waits for another decision when the plan did not know what was refused.
         """
         known = self.refusals
+        with self._writes.of_one_plan():
+            snapshot, written = await self._write_children(plan, snapshot)
+        self._say_refusals()
+        if hold_status and self.refusals != known:
+            return Outcome(snapshot, written, refusals_changed=True)
+        if plan.status is not None:
+            snapshot = await self._write_status(plan.status, snapshot)
+        for note in self._due(plan):
+            await self._tell(note, snapshot.raw)
+        if plan.finalizer is False and names.FINALIZER in snapshot.observed.model.finalizers:
+            others = [name for name in snapshot.observed.model.finalizers if name != names.FINALIZER]
+            snapshot, let_go = await self._attempt_finalizers(snapshot, others)
+            written |= let_go
+            self._say_refusals()
+        return Outcome(snapshot, written)
+
+    async def _write_children(self, plan: Plan, snapshot: Snapshot) -> tuple[Snapshot, bool]:
+        """Every one of them, whatever became of those before; but nothing before the finalizer is there."""
+        self._writes.forget_all_but(self._planned(plan))
         written = False
         if plan.finalizer is True and names.FINALIZER not in snapshot.observed.model.finalizers:
-            snapshot = await self._write_finalizers(snapshot, [*snapshot.observed.model.finalizers, names.FINALIZER])
+            finalizers = [*snapshot.observed.model.finalizers, names.FINALIZER]
+            snapshot, held = await self._attempt_finalizers(snapshot, finalizers)
+            if not held:
+                return snapshot, False
             written = True
         for ref in plan.delete:
             written |= await self._delete(ref)
@@ -115,84 +147,101 @@ class Applier:
             written |= await self._apply(manifest, snapshot)
         for manifest in plan.create:
             written |= await self._create(manifest)
-        self._forget_unplanned((*plan.apply, *plan.create))
-        if hold_status and self.refusals != known:
-            return Outcome(snapshot, written, refusals_changed=True)
-        if plan.status is not None:
-            snapshot = await self._write_status(plan.status, snapshot)
-        for note in plan.events:
-            await self._tell(note, snapshot)
-        if plan.finalizer is False and names.FINALIZER in snapshot.observed.model.finalizers:
-            others = [name for name in snapshot.observed.model.finalizers if name != names.FINALIZER]
-            snapshot = await self._write_finalizers(snapshot, others)
-            written = True
-        return Outcome(snapshot, written)
+        return snapshot, written
 
-    async def _write_finalizers(self, snapshot: Snapshot, finalizers: list[str]) -> Snapshot:
+    def _due(self, plan: Plan) -> list[EventNote]:
+        """What is to be told now; what tells of an object waits until that is written."""
+        fresh = {note.about for note in plan.events if note.about}
+        owed = [note for note in self._owed if self._writes.is_wanted(note.about) and note.about not in fresh]
+        owed += [note for note in plan.events if note.about]
+        written = self._writes.take_written()
+        self._owed = [note for note in owed if note.about not in written]
+        return [note for note in owed if note.about in written] + [n for n in plan.events if n.about is None]
+
+    def _planned(self, plan: Plan) -> set[tuple[str, str, Verb]]:
+        planned: set[tuple[str, str, Verb]] = {
+            (*_child_key(manifest), "write") for manifest in (*plan.apply, *plan.create)
+        }
+        planned |= {(ref.kind, ref.name, "delete") for ref in plan.delete}
+        return planned | ({(names.KIND, self._key.name, "write")} if plan.finalizer is not None else set())
+
+    async def _attempt_finalizers(self, snapshot: Snapshot, finalizers: list[str]) -> tuple[Snapshot, bool]:
         """The list is written whole, so only onto the version that it was derived from."""
+        key, digest = (names.KIND, self._key.name), " ".join(finalizers)
+        if not self._writes.may_try(key, "write", digest):
+            return snapshot, False
         self._stop_here()
         meta = snapshot.raw["metadata"]
         patch = {"metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"], "finalizers": finalizers}}
-        raw = await self._api.merge(client.MODEL, self._key.namespace, self._key.name, patch)
-        self._say("holds on to its finalizer" if names.FINALIZER in finalizers else "lets its finalizer go")
-        return snapshot.with_model(raw)
+        answers: list[Object] = []
+
+        async def request() -> bool:
+            answers.append(await self._api.merge(client.MODEL, self._key.namespace, self._key.name, patch))
+            self._say("holds on to its finalizer" if names.FINALIZER in finalizers else "lets its finalizer go")
+            return True
+
+        written = await self._writes.attempt(key, "write", digest, request)
+        return (snapshot.with_model(answers[0]) if written else snapshot), written
 
     async def _delete(self, ref: ObjectRef) -> bool:
+        key = (ref.kind, ref.name)
+        if not self._writes.may_try(key, "delete", ref.uid):
+            return False
         self._stop_here()
-        try:
-            await self._api.delete(client.kind_of(ref.api_version, ref.kind), self._key.namespace, ref)
-        except ApiError as error:
-            if error.status in (404, 409):  # gone, or another one of that name
-                return False
-            raise
-        self._refused.pop((ref.kind, ref.name), None)
-        self._say("deleted %s %s", ref.kind, ref.name)
-        return True
+
+        async def request() -> bool:
+            try:
+                await self._api.delete(client.kind_of(ref.api_version, ref.kind), self._key.namespace, ref)
+            except ApiError as error:
+                if error.status == 404 or (error.status == 409 and "Precondition failed" in error.message):
+                    return False  # gone, or another one of that name
+                raise
+            self._say("deleted %s %s", *key)
+            return True
+
+        return await self._writes.attempt(key, "delete", ref.uid, request)
 
     async def _apply(self, manifest: Manifest, snapshot: Snapshot) -> bool:
-        key = _child_key(manifest)
-        digest = _digest(manifest)
-        if self._is_in_force(key, digest, snapshot) or self._is_refused_still(key, digest):
+        key, digest = _child_key(manifest), _digest(manifest)
+        if self._is_in_force(key, digest, snapshot) or not self._writes.may_try(key, "write", digest):
             return False
         self._stop_here()
-        if key in snapshot.leaving:
-            raise self._leaving(key)
-        if key in snapshot.taken:
-            self._refuse(key, digest, _name_taken(key))
-            return False
-        kind = client.kind_of(manifest["apiVersion"], manifest["kind"])
-        try:
+
+        async def request() -> bool:
+            if key in snapshot.leaving:
+                raise self._leaving(key)
+            if key in snapshot.taken:
+                raise _name_taken(key)
+            kind = client.kind_of(manifest["apiVersion"], manifest["kind"])
             made = await self._api.apply(kind, self._key.namespace, manifest)
-        except ApiError as error:
-            self._refuse(key, digest, _as_refusal(key, error))
-            return False
-        self._refused.pop(key, None)
-        self._applied[key] = _Applied(digest, _version(made), self._monotonic())
-        self._say("applied %s %s", *key)
-        return True
+            self._applied[key] = _Applied(digest, _version(made), self._monotonic())
+            self._say("applied %s %s", *key)
+            return True
+
+        return await self._writes.attempt(key, "write", digest, request)
 
     async def _create(self, manifest: Manifest) -> bool:
-        key = _child_key(manifest)
-        digest = _digest(manifest)
-        if self._is_refused_still(key, digest):
+        key, digest = _child_key(manifest), _digest(manifest)
+        if not self._writes.may_try(key, "write", digest):
             return False
         self._stop_here()
-        kind = client.kind_of(manifest["apiVersion"], manifest["kind"])
-        try:
-            await self._api.create(kind, self._key.namespace, manifest)
-        except ApiError as error:
-            if error.reason != "AlreadyExists":
-                self._refuse(key, digest, _as_refusal(key, error))
+
+        async def request() -> bool:
+            kind = client.kind_of(manifest["apiVersion"], manifest["kind"])
+            try:
+                await self._api.create(kind, self._key.namespace, manifest)
+            except ApiError as error:
+                if error.reason != "AlreadyExists":
+                    raise
+                existing = await self._api.get(kind, self._key.namespace, key[1])
+                if existing is not None and not is_made_for(existing, self._key):
+                    is_former = standing(existing, self._key) == "Former"
+                    raise (self._leaving(key) if is_former else _name_taken(key)) from None
                 return False
-            existing = await self._api.get(kind, self._key.namespace, key[1])
-            if existing is not None and not is_made_for(existing, self._key):
-                if standing(existing, self._key) == "Former":
-                    raise self._leaving(key) from None
-                self._refuse(key, digest, _name_taken(key))
-            return False
-        self._refused.pop(key, None)
-        self._say("made %s %s", *key)
-        return True
+            self._say("made %s %s", *key)
+            return True
+
+        return await self._writes.attempt(key, "write", digest, request)
 
     async def _write_status(self, status: NeuronModelStatus, snapshot: Snapshot) -> Snapshot:
         """At most one write, of what changed alone, and only onto the version that the plan was made from: on a status
@@ -202,15 +251,20 @@ class Applier:
             return snapshot
         self._stop_here()
         body = {"metadata": {"resourceVersion": snapshot.raw["metadata"]["resourceVersion"]}, "status": patch}
-        raw = await self._api.merge(client.MODEL, self._key.namespace, self._key.name, body, "status")
+        try:
+            raw = await self._api.merge(client.MODEL, self._key.namespace, self._key.name, body, "status")
+        except ApiError as error:
+            if not error.is_outdated:
+                await self._tell(not_written(error), snapshot.raw)
+            raise StatusError(error) from error
         self._say_transition(snapshot.observed.model.status, status)
         return snapshot.with_model(raw)
 
-    async def _tell(self, note: EventNote, snapshot: Snapshot) -> None:
+    async def _tell(self, note: EventNote, model: Object) -> None:
         """An Event that can't be written is only logged: the status says the same."""
         self._stop_here()
         try:
-            await self._write_event(event_manifest(note, snapshot.raw, self._now()))
+            await self._write_event(event_manifest(note, model, self._now()))
         except ApiError as error:
             if "NamespaceTerminating" not in error.causes:
                 self._say("Event %s was not written: %s", note.reason, error, level=logging.WARNING)
@@ -237,24 +291,22 @@ class Applier:
             and self._monotonic() - applied.at < APPLY_AGAIN_SECONDS
         )
 
-    def _is_refused_still(self, key: ChildKey, digest: str) -> bool:
-        refused = self._refused.get(key)
-        return refused is not None and refused.digest == digest and self._monotonic() < refused.retry_at
+    def _leaving(self, key: ChildKey) -> TurnedDownError:
+        return TurnedDownError(
+            "Leaving", f"{key[0]} {key[1]} of a former NeuronModel {self._key.name} is still being removed"
+        )
 
-    def _refuse(self, key: ChildKey, digest: str, refusal: Refusal) -> None:
-        former = self._refused.get(key)
-        attempts = former.attempts + 1 if former and former.digest == digest else 1
-        pause = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** (attempts - 1))
-        self._refused[key] = _Refused(refusal, digest, attempts, self._monotonic() + pause)
-        if former is None or former.refusal != refusal:
-            self._say("%s %s was refused (%s): %s", *key, refusal.reason, refusal.message, level=logging.WARNING)
-
-    def _forget_unplanned(self, manifests: Iterable[Manifest]) -> None:
-        planned = {_child_key(manifest) for manifest in manifests}
-        self._refused = {key: refused for key, refused in self._refused.items() if key in planned}
-
-    def _leaving(self, key: ChildKey) -> ApiError:
-        return ApiError(409, "Leaving", f"{key[0]} {key[1]} of a former {self._key.name} is still being removed")
+    def _say_refusals(self) -> None:
+        """In the log, each once."""
+        for refusal in self.refusals:
+            if refusal not in self._told:
+                what = "deleted" if refusal.verb == "delete" else "written"
+                self._say(
+                    "%s %s was not %s (%s): %s",
+                    *(refusal.kind, refusal.name, what, refusal.reason, refusal.message),
+                    level=logging.WARNING,
+                )
+        self._told = frozenset(self.refusals)
 
     def _stop_here(self) -> None:
         if self._stopping():
@@ -314,19 +366,11 @@ def event_manifest(note: EventNote, model: Object, now: datetime) -> Manifest:
     }
 
 
-def _as_refusal(key: ChildKey, error: ApiError) -> Refusal:
-    """Raises the error again when it says nothing about what was asked for."""
-    if error.status in RETRYABLE or error.status >= 500:
-        raise error
-    reason = "NamespaceTerminating" if "NamespaceTerminating" in error.causes else error.reason
-    return Refusal(kind=key[0], name=key[1], reason=reason, message=error.message)
-
-
-def _name_taken(key: ChildKey) -> Refusal:
-    message = (
-        f"{key[0]} {key[1]} exists and is not of this NeuronModel; delete it, or give the NeuronModel another name"
+def _name_taken(key: ChildKey) -> TurnedDownError:
+    return TurnedDownError(
+        "NameTaken",
+        f"{key[0]} {key[1]} exists and is not of this NeuronModel; delete it, or give the NeuronModel another name",
     )
-    return Refusal(kind=key[0], name=key[1], reason="NameTaken", message=message)
 
 
 def _child_key(manifest: Mapping[str, Any]) -> ChildKey:

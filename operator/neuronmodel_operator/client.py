@@ -2,23 +2,24 @@
 
 What the operator asks of the API server, all of it in the namespaces that it watches (the chart's Role or ClusterRole):
 
-| group           | resource                | verbs                                   | why                        |
-| --------------- | ----------------------- | --------------------------------------- | -------------------------- |
-| neuronmodel.dev | neuronmodels            | get, list, watch, patch                 | patch: our finalizer       |
-| neuronmodel.dev | neuronmodels/status     | patch                                   |                            |
-| neuronmodel.dev | neuronmodels/finalizers | update                                  | children block their owner |
-| apps            | deployments             | get, list, watch, create, patch, delete | apply is create and patch  |
-| apps            | replicasets             | list                                    | whose pods; their Events   |
-| batch           | jobs                    | get, list, watch, create, delete        | made once, never patched   |
-| core            | services                | get, list, watch, create, patch, delete | apply                      |
-| core            | persistentvolumeclaims  | get, list, watch, create, patch, delete | users' own are only read   |
-| core            | pods                    | list, watch                             | only read                  |
-| core            | events                  | get, list, create, patch                | refusals; our own          |
-| core            | namespaces              | get                                     | is it terminating          |
+| group               | resource                | verbs                                   | why                        |
+| ------------------- | ----------------------- | --------------------------------------- | -------------------------- |
+| neuronmodel.dev     | neuronmodels            | get, list, watch, patch                 | patch: our finalizer       |
+| neuronmodel.dev     | neuronmodels/status     | patch                                   |                            |
+| neuronmodel.dev     | neuronmodels/finalizers | update                                  | children block their owner |
+| apps                | deployments             | get, list, watch, create, patch, delete | apply is create and patch  |
+| apps                | replicasets             | list                                    | whose pods; their Events   |
+| batch               | jobs                    | get, list, watch, create, delete        | made once, never patched   |
+| core                | services                | get, list, watch, create, patch, delete | apply                      |
+| core                | persistentvolumeclaims  | get, list, watch, create, patch, delete | users' own are only read   |
+| core                | pods                    | list, watch                             | only read                  |
+| core                | events                  | get, list, create, patch                | refusals; our own          |
+| core                | namespaces              | get                                     | is it terminating          |
+| coordination.k8s.io | leases                  | get, create, update                     | one operator a namespace   |
 
 No Secrets, no Nodes, no PersistentVolumes, no CustomResourceDefinitions (kopf's scanning is off), no wildcards.
 `neuronmodels/finalizers` is asked for only where OwnerReferencesPermissionEnforcement is on. A test runs the operator
-with these rights alone.
+with these rights alone, and `rights` finds out whether they are there, which every account may ask.
 """
 
 import asyncio
@@ -42,8 +43,12 @@ from neuronmodel_api import names
 from neuronmodel_operator.plan import ObjectRef
 
 REQUEST_SECONDS: Final = 15.0
-MAX_CONNECTIONS: Final = 32
-WAIT_SECONDS: Final = 5.0
+CHILD_WRITE_SECONDS: Final = 35.0
+"""An admission webhook may take 30 s, and a write that is given up sooner would be begun again for ever."""
+MAX_CONNECTIONS: Final = 64
+MAX_CHILD_WRITES: Final = 32
+"""Under way at once: those that a webhook keeps waiting leave connections for everything else."""
+WAIT_SECONDS: Final = 3.0
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 
@@ -77,6 +82,9 @@ CLAIM: Final = Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 POD: Final = Kind("", "v1", "Pod", "pods")
 EVENT: Final = Kind("", "v1", "Event", "events")
 NAMESPACE: Final = Kind("", "v1", "Namespace", "namespaces")
+LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
+RULES_REVIEW: Final = Kind("authorization.k8s.io", "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews")
+ACCESS_REVIEW: Final = Kind("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews")
 
 _BY_NAME: Final = {(kind.api_version, kind.kind): kind for kind in (DEPLOYMENT, JOB, SERVICE, CLAIM, POD)}
 
@@ -110,6 +118,11 @@ class ApiError(Exception):
         self.causes = causes
         """Reasons among the Status object's details, as NamespaceTerminating."""
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a write was turned down as it was made for an older version of the object."""
+        return self.status == 409 and "the object has been modified" in self.message
+
 
 class Api:
     """Reads and writes of namespaced objects (and namespaces). Every method raises ApiError."""
@@ -117,6 +130,7 @@ class Api:
     def __init__(self, client: ApiClient, count: CountCall = lambda verb, kind, status: None) -> None:
         self._dynamic = DynamicClient(client)
         self._count = count
+        self._child_writes = asyncio.Semaphore(MAX_CHILD_WRITES)
         self.server: str = client.configuration.host
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
@@ -157,6 +171,17 @@ class Api:
             content_type="application/apply-patch+yaml",
         )
 
+    async def replace(self, kind: Kind, namespace: str, manifest: Mapping[str, Any]) -> Object:
+        """The whole object; status 409 when another version of it stands there than the manifest was made from."""
+        return await self._call(
+            "replace",
+            kind,
+            namespace,
+            manifest["metadata"]["name"],
+            body=dict(manifest),
+            field_manager=names.FIELD_MANAGER,
+        )
+
     async def merge(
         self, kind: Kind, namespace: str, name: str, patch: Mapping[str, Any], subresource: str | None = None
     ) -> Object:
@@ -191,11 +216,26 @@ class Api:
         subresource: str | None = None,
         **params: Any,
     ) -> Object:
+        if verb in _READS or kind not in _BY_NAME.values():
+            return await self._ask(verb, kind, namespace, name, subresource, REQUEST_SECONDS, **params)
+        async with self._child_writes:
+            return await self._ask(verb, kind, namespace, name, subresource, CHILD_WRITE_SECONDS, **params)
+
+    async def _ask(
+        self,
+        verb: str,
+        kind: Kind,
+        namespace: str | None,
+        name: str | None,
+        subresource: str | None,
+        seconds: float,
+        **params: Any,
+    ) -> Object:
         status = 0
         try:
             path = _resource(kind).path(name=name, namespace=namespace) + (f"/{subresource}" if subresource else "")
             response = await self._dynamic.request(
-                _METHODS[verb], path, serialize=False, _request_timeout=REQUEST_SECONDS, **params
+                _METHODS[verb], path, serialize=False, _request_timeout=seconds, **params
             )
             status = response.status
             answer: Object = await response.json()
@@ -223,19 +263,23 @@ async def connect(count: CountCall) -> AsyncIterator[Api]:
         yield Api(client, count)
 
 
-async def wait_for_models(api: Api, namespaces: Sequence[str]) -> None:
-    """Until the API server serves NeuronModels: kopf finds out once, at its start, which resources exist."""
-    told = False
+async def wait_for_models(api: Api, namespaces: Sequence[str], tell: Callable[[str], None]) -> None:
+    """Until the API server serves NeuronModels: kopf finds out once, at its start, which resources exist.
+
+    One namespace of several in which they can be listed is enough. `tell` gets a sentence that says what is in the way.
+    """
     while True:
-        try:
-            for namespace in namespaces or (None,):
+        for namespace in namespaces or (None,):
+            try:
                 await api.list(MODEL, namespace, limit=1)
-            return
-        except ApiError as error:
-            if not told:
-                _log.warning("waiting until NeuronModels can be listed (is the CRD installed?): %s", error)
-            told = True
-            await asyncio.sleep(WAIT_SECONDS)
+                return
+            except ApiError as error:
+                trouble = error
+        hint = (
+            f" Is the definition there (kubectl get crd {MODEL.plural}.{MODEL.group})?" if trouble.status == 404 else ""
+        )
+        tell(f"NeuronModels can't be listed: {trouble.message.removesuffix('.')}.{hint}")
+        await asyncio.sleep(WAIT_SECONDS)
 
 
 def kopf_session(server: str, settings: kopf.OperatorSettings, trace: aiohttp.TraceConfig) -> kopf.AiohttpSession:
@@ -251,12 +295,14 @@ def kopf_session(server: str, settings: kopf.OperatorSettings, trace: aiohttp.Tr
     return kopf.AiohttpSession(server=server, default_namespace=info.default_namespace, aiohttp_session=session)
 
 
+_READS: Final = frozenset({"get", "list"})
 _METHODS: Final = {
     "get": "get",
     "list": "get",
     "create": "post",
     "apply": "patch",
     "patch": "patch",
+    "replace": "put",
     "delete": "delete",
 }
 

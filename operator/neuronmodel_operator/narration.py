@@ -7,8 +7,10 @@ from neuronmodel_api.report import Sealing, SealingState
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Outcome, Start
 from neuronmodel_operator.artifacts_status import sealings
 from neuronmodel_operator.boundaries import WAITS, load_milliseconds
+from neuronmodel_operator.failed_attempts import is_of_attempts
 from neuronmodel_operator.plan import EventNote
 from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.write_troubles import write_trouble
 
 _QUIET: Final = frozenset({"Suspended", "ScaledToZero", "Terminating"})
 """Reasons of a False that the user asked for."""
@@ -47,6 +49,17 @@ def _of_condition(before: Condition | None, after: Condition | None) -> EventNot
 def artifact_events(s: Situation, after: NeuronModelStatus) -> tuple[EventNote, ...]:
     """Of sets that were set aside, of a choice, and of shards that a worker wrote while it answered."""
     return (*_of_quarantine(s, after), *_of_choice(s.status, after), *_of_sealing(s, after))
+
+
+def refusal_events(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
+    """Of writes that were turned down, where a condition says so beside what it is about; the reason of another one
+    was told with that."""
+    reasons = {condition.reason for condition in after.conditions if condition.status == "False"}
+    for refusal in s.observed.refusals:
+        trouble = write_trouble(refusal)
+        then, now = (any(trouble.message in c.message for c in status.conditions) for status in (s.status, after))
+        if now and not then and trouble.reason not in reasons:
+            yield EventNote("Warning", trouble.reason, trouble.message)
 
 
 def _of_quarantine(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
@@ -101,7 +114,8 @@ def _of_starts(before: NeuronModelStatus, after: NeuronModelStatus) -> tuple[Eve
 def _of_notes(before: NeuronModelStatus, after: NeuronModelStatus) -> tuple[EventNote, ...]:
     told = {(start.started_at, note) for start in before.starts for note in start.notes}
     fresh = [note for s in reversed(after.starts) for note in s.notes if (s.started_at, note) not in told]
-    parts = [note.partition(": ") for note in fresh]
+    # Of a failed attempt its condition told when it was so.
+    parts = [note.partition(": ") for note in fresh if not is_of_attempts(note)]
     return tuple(EventNote("Warning", reason, message) for reason, _, message in parts)
 
 

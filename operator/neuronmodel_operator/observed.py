@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from neuronmodel_api.report import Report
 from neuronmodel_api.spec import NeuronModelSpec
@@ -42,19 +42,27 @@ class Claim:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A write of ours that the API server answered with no, as things stand: the user's to know and to mend.
+    """A write of ours that was not answered with yes, as things stand: by the API server, a webhook behind it, or by
+    what is there already.
 
-    It stays among the observed until the write succeeds or is no longer planned; `apply` tries again by itself, ever
-    more rarely (1 s to 60 s) and at once when the manifest changes.
+    It stays among the observed until the write succeeds or is no longer planned; `apply` tries again by itself, every
+    few seconds, and at once when the manifest changes.
     """
 
     kind: str
     name: str
     reason: str
     """Forbidden (quota, admission), NamespaceTerminating, Invalid, NameTaken (an object of that name belongs to
-    somebody else), or what else the API server called it."""
+    somebody else), Leaving (to a former NeuronModel of this name), NoAnswer, or what else the API server called it."""
     message: str
     """The API server's own sentence."""
+    status: int = 400
+    """HTTP's; 0: no answer."""
+    verb: Literal["write", "delete"] = "write"
+    since: datetime | None = None
+    """When it was first so."""
+    retry_seconds: int | None = None
+    """How often it is tried again."""
 
 
 @dataclass(frozen=True)

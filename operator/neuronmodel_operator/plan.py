@@ -27,6 +27,8 @@ class EventNote:
     type: Literal["Normal", "Warning"]
     reason: str
     note: str
+    about: tuple[str, str] | None = None
+    """Kind and name of the object whose being written it tells: it waits until that has succeeded."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Level-triggered: everything is derived again from what exists, so a pass may be 
 two writes, and the next one does the right next thing.
 """
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from neuronmodel_api import names
@@ -26,7 +27,7 @@ from neuronmodel_operator.changes import change_in_force, open_start
 from neuronmodel_operator.deletion import finalizer_wanted, going
 from neuronmodel_operator.manifests import metadata
 from neuronmodel_operator.manifests.service import endpoint
-from neuronmodel_operator.narration import artifact_events, events
+from neuronmodel_operator.narration import artifact_events, events, refusal_events
 from neuronmodel_operator.observed import Observed
 from neuronmodel_operator.phases.artifacts import artifacts
 from neuronmodel_operator.phases.loaded import loaded
@@ -40,6 +41,7 @@ from neuronmodel_operator.progress import least_far, workers
 from neuronmodel_operator.rollout import rollout
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.write_troubles import write_trouble
 
 REPORT_WHILE_STARTING = timedelta(seconds=2)
 REPORT_WHILE_SEALING = timedelta(seconds=5)
@@ -63,14 +65,19 @@ def _living(s: Situation) -> Plan:
     steps = {ConditionType.READY: summary, **steps, ConditionType.UPDATE_AVAILABLE: update(s)}
     status = _status(s, {kind: step.verdict for kind, step in steps.items()})
     every = tuple(steps.values())
-    told = [note for step in every for note in step.events]
+    told = [
+        *(note for step in every for note in step.events),
+        *events(s.status, status),
+        *artifact_events(s, status),
+        *refusal_events(s, status),
+    ]
     return Plan(
         finalizer=_finalizer(s),
         delete=tuple(ref for step in every for ref in step.delete),
         apply=tuple(manifest for step in every for manifest in step.apply),
         create=tuple(manifest for step in every for manifest in step.create),
         status=status,
-        events=tuple(dict.fromkeys((*told, *events(s.status, status), *artifact_events(s, status)))),
+        events=tuple(dict.fromkeys(told)),
         wake_after=_wake_after(every),
         report_interval=_report_interval(s),
     )
@@ -78,9 +85,11 @@ def _living(s: Situation) -> Plan:
 
 def _going(s: Situation) -> Plan:
     step = going(s)
-    if step.plan.finalizer is False or names.FINALIZER not in s.model.finalizers:
+    troubles = [write_trouble(refusal).message for refusal in s.observed.refusals]
+    is_last = step.plan.finalizer is False or names.FINALIZER not in s.model.finalizers
+    if is_last and not troubles:
         return step.plan
-    verdict = refused("Terminating", step.message)
+    verdict = refused("Terminating", " ".join([step.message, *troubles]))
     conditions = _conditions(s, {ConditionType.READY: verdict})
     others = tuple(c for c in s.status.conditions if c.type is not ConditionType.READY)
     status = s.status.model_copy(
@@ -91,13 +100,8 @@ def _going(s: Situation) -> Plan:
             "workers": workers(s),
         }
     )
-    return Plan(
-        delete=step.plan.delete,
-        create=step.plan.create,
-        status=status,
-        events=step.plan.events,
-        wake_after=step.plan.wake_after,
-    )
+    told = (*step.plan.events, *refusal_events(s, status))
+    return replace(step.plan, status=status, events=told)
 
 
 def _finalizer(s: Situation) -> bool | None:

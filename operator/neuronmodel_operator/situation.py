@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Final
+from typing import Final, Literal
 
 from neuronmodel_api import exits, names
 from neuronmodel_api.config import Seal, Strategy
@@ -298,7 +298,11 @@ class Situation:
         views = (EventView(event) for event in self.observed.events)
         return tuple(e for e in views if e.about_uid == child.uid and e.reason in reasons and e.at >= child.created_at)
 
-    def refusal(self, kinds: Iterable[str], name: str | None = None) -> Refusal | None:
-        """Of a write of ours."""
-        found = (r for r in self.observed.refusals if r.kind in kinds and (name is None or r.name == name))
-        return next(found, None)
+    def refusal(self, kinds: Iterable[str], verb: Literal["write", "delete"] = "write") -> Refusal | None:
+        """Of a write of ours that is wanted now."""
+        return next((r for r in self.observed.refusals if r.kind in kinds and r.verb == verb), None)
+
+    @property
+    def is_acted_on(self) -> bool:
+        """Whether everything that is asked for now was written."""
+        return not any(refusal.verb == "write" for refusal in self.observed.refusals)

@@ -16,8 +16,9 @@ from typing import Any, Final, Protocol
 
 from neuronmodel_api import names
 from neuronmodel_api.status import Condition
-from neuronmodel_operator.apply import Applier, Outcome, StoppingError
+from neuronmodel_operator.apply import Applier, Outcome, StatusError, StoppingError
 from neuronmodel_operator.client import Api, ApiError
+from neuronmodel_operator.last_resort import Failure, failure_of, unanswered
 from neuronmodel_operator.metrics import Metrics
 from neuronmodel_operator.observe import ModelKey, Snapshot, claim_names, look
 from neuronmodel_operator.observed import Object, Observed, Refusal
@@ -27,6 +28,13 @@ from neuronmodel_operator.settings import Settings
 
 FIRST_BACKOFF_SECONDS: Final = 1.0
 LAST_BACKOFF_SECONDS: Final = 60.0
+"""After failures of our own making."""
+LEAST_PATIENCE_SECONDS: Final = 5.0
+"""The longest pause while the cause is the API server's: its end makes no event, and is noticed within seconds."""
+MODELS_A_SECOND: Final = 100
+"""How many NeuronModels may be tried again in a second where all of a large fleet have to be."""
+LOOK_PATIENCE_SECONDS: Final = 5.0
+"""How long a look may take before the NeuronModel says that it takes long."""
 GATHER_SECONDS: Final = 0.1
 """Between a wake and its pass: a pod that starts makes half a dozen events within a moment."""
 LOOK_AGAIN_SECONDS: Final = 5.0
@@ -81,6 +89,10 @@ class CarriesOut(Protocol):
 
     async def carry_out(self, plan: Plan, snapshot: Snapshot, *, hold_status: bool) -> Outcome: ...
 
+    async def tell_failure(self, failure: Failure, since: datetime) -> None: ...
+
+    def close(self) -> None: ...
+
 
 class Listens(Protocol):
     """As `reports.Heard`."""
@@ -124,6 +136,7 @@ class ModelTask:
         clock: Clock,
         metrics: Metrics,
         passes: asyncio.Semaphore,
+        patience: Callable[[], float] = lambda: LEAST_PATIENCE_SECONDS,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 (spreads load, hides nothing)
     ) -> None:
         self.key = key
@@ -131,6 +144,7 @@ class ModelTask:
         self._clock = clock
         self._metrics = metrics
         self._passes = passes
+        self._patience = patience
         self._jitter = jitter
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -138,6 +152,8 @@ class ModelTask:
         self._outdated = False
         """By a write of our own to a child: whoever decided on the snapshot again would see it missing."""
         self._failures = 0
+        self._failing_since = clock.now()
+        """The first of failures in a row."""
         self._not_before = clock.monotonic()
         self._agenda = Agenda(look_at=clock.monotonic())
 
@@ -176,14 +192,19 @@ class ModelTask:
         return max(0.0, self._clock.monotonic() - max(self._agenda.due_at, self._not_before))
 
     async def run(self) -> None:
-        while True:
-            await self._rest()
-            if self.stopping:
-                return
-            async with self._passes:
-                gone = await self._attempt()
-            if gone:
-                return
+        try:
+            while not await self._rest_and_attempt():
+                pass
+        finally:
+            self._parts.applier.close()
+
+    async def _rest_and_attempt(self) -> bool:
+        """True: there is nothing more to do."""
+        await self._rest()
+        if self.stopping:
+            return True
+        async with self._passes:
+            return await self._attempt()
 
     async def _rest(self) -> None:
         """Until something is due; a wake waits a moment for its like, and for the end of a backoff's first second."""
@@ -204,11 +225,14 @@ class ModelTask:
         except StoppingError:
             return True
         except ApiError as error:
-            self._retreat(error.reason, str(error), error.retry_after)
+            if not isinstance(error, StatusError):
+                await self._tell(error)
+            self._retreat(error.reason, str(error), self._patience(), error.retry_after)
             return False
         except Exception as error:  # one NeuronModel's trouble is not the others'
-            self._retreat(type(error).__name__, repr(error), None)
             _log.exception("%s/%s: a pass failed", self.key.namespace, self.key.name)
+            await self._tell(error)
+            self._retreat(type(error).__name__, repr(error), LAST_BACKOFF_SECONDS)
             return False
         self._failures = 0
         self._metrics.seconds.observe(self._clock.monotonic() - started)
@@ -223,7 +247,7 @@ class ModelTask:
         looking = self._snapshot is None or self._outdated or self._agenda.look_at <= started
         self._woken.clear()
         if looking:
-            self._snapshot = await self._parts.look()
+            self._snapshot = await self._look()
         if (snapshot := self._snapshot) is None:
             return None
         due = self._agenda.ask_at is not None and self._agenda.ask_at <= started
@@ -232,6 +256,27 @@ class ModelTask:
         self._snapshot, self._outdated = outcome.snapshot, outcome.written
         fresh_until = started + snapshot.fresh_seconds if looking else self._agenda.look_at
         return self._next(plan, outcome, fresh_until)
+
+    async def _look(self) -> Snapshot | None:
+        """However long it takes; one that takes long is told of meanwhile."""
+        look = asyncio.ensure_future(self._parts.look())
+        try:
+            done, _ = await asyncio.wait({look}, timeout=LOOK_PATIENCE_SECONDS)
+            if not done:
+                await self._tell(unanswered(LOOK_PATIENCE_SECONDS))
+            return await look
+        finally:
+            look.cancel()
+
+    async def _tell(self, failure: Exception | Failure) -> None:
+        """On the NeuronModel itself, if that can be written; the log has it anyhow."""
+        if self._failures == 0:
+            self._failing_since = self._clock.now()
+        try:
+            told = failure if isinstance(failure, Failure) else failure_of(failure)
+            await self._parts.applier.tell_failure(told, self._failing_since)
+        except ApiError as error:
+            _log.info("%s/%s: its status can't tell of it: %s", self.key.namespace, self.key.name, error)
 
     async def _decide_and_carry_out(self, snapshot: Snapshot, reports: Reports) -> tuple[Plan, Outcome]:
         """Twice where a write was refused, or a refusal ended: the status tells of it in this very pass."""
@@ -265,10 +310,10 @@ class ModelTask:
         ask_at = now + plan.report_interval.total_seconds() if plan.report_interval is not None else None
         return Agenda(look_at=min(looks), ask_at=ask_at)
 
-    def _retreat(self, kind: str, message: str, retry_after: float | None) -> None:
-        """1, 2, 4 … 60 seconds, shortened by up to half at random; a wake meanwhile is answered after one second."""
+    def _retreat(self, kind: str, message: str, longest: float, retry_after: float | None = None) -> None:
+        """1, 2, 4 … seconds, shortened by up to half at random; a wake meanwhile is answered after one second."""
         self._failures += 1
-        pause = min(LAST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(self._failures - 1, 10)) * self._jitter()
+        pause = min(longest, FIRST_BACKOFF_SECONDS * 2 ** min(self._failures - 1, 10)) * self._jitter()
         pause = max(pause, retry_after or 0.0)
         now = self._clock.monotonic()
         self._not_before = now + max(min(pause, FIRST_BACKOFF_SECONDS), retry_after or 0.0)
@@ -346,6 +391,8 @@ class Tasks:
             now=self._clock.now,
             monotonic=self._clock.monotonic,
             stopping=lambda: task.stopping,
+            wake=lambda: task.wake(),
+            last_retry=self._patience,
         )
         parts = Parts(
             look=lambda: look(self._api, key, self._clock.now()),
@@ -353,8 +400,14 @@ class Tasks:
             decide=lambda observed: self._decide(observed, self._clock.now(), self._settings),
             applier=applier,
         )
-        task = ModelTask(key, parts, clock=self._clock, metrics=self._metrics, passes=self._passes)
+        task = ModelTask(
+            key, parts, clock=self._clock, metrics=self._metrics, passes=self._passes, patience=self._patience
+        )
         return task
+
+    def _patience(self) -> float:
+        """Seconds; stretched where there are so many NeuronModels that trying all of them were a burden of its own."""
+        return min(LAST_BACKOFF_SECONDS, max(LEAST_PATIENCE_SECONDS, len(self._followed) / MODELS_A_SECOND))
 
     def _task(self, uid: str) -> ModelTask | None:
         found = self._followed.get(uid)

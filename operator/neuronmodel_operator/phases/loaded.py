@@ -1,5 +1,6 @@
 """Loaded: the worker has everything in place. Wants the Deployment; waits for the worker's report."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -27,7 +28,8 @@ def _deployment(s: Situation, wanted: Rollout) -> tuple[tuple[Manifest, ...], tu
     manifest = rollout.manifest(s, wanted)
     if s.deployment and is_as_wanted(s.deployment.object, manifest):
         return (), ()
-    return (manifest,), _told(s, wanted)
+    about = ("Deployment", manifest["metadata"]["name"])
+    return (manifest,), tuple(replace(note, about=about) for note in _told(s, wanted))
 
 
 def _told(s: Situation, wanted: Rollout) -> tuple[EventNote, ...]:

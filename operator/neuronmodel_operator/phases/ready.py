@@ -1,15 +1,18 @@
 """Ready: the NeuronModel answers. Wants the Service; the summary of the other conditions while it doesn't."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
+from neuronmodel_api import names
 from neuronmodel_operator.drift import is_as_wanted
 from neuronmodel_operator.manifests.service import service
-from neuronmodel_operator.phases.step import Step, Verdict, holds, refused, troubled, waits
+from neuronmodel_operator.observed import Refusal
+from neuronmodel_operator.phases.step import Step, Verdict, holds, refused, waits
 from neuronmodel_operator.plan import Manifest, ObjectRef
 from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.troubles import write_trouble
 from neuronmodel_operator.views import Child
+from neuronmodel_operator.write_troubles import written
 
 WAITS_FOR_ANOTHER: Final = frozenset(
     {"WaitingForPrepare", "WaitingForSource", "WaitingForPlacement", "WaitingForArtifacts"}
@@ -36,6 +39,8 @@ def _spoiled_service(s: Situation) -> tuple[ObjectRef, ...]:
 
 
 def _verdict(s: Situation, others: tuple[Verdict, ...]) -> Verdict:
+    if refusal := _refusal(s):
+        return _with_more(written(refusal), _still_serving(s))
     if s.spec.suspend:
         return _stopped("Suspended", "spec.suspend is true: no worker is wanted.", others)
     if s.spec.serving.replicas == 0:
@@ -46,9 +51,7 @@ def _verdict(s: Situation, others: tuple[Verdict, ...]) -> Verdict:
             f"{s.spec.serving.replicas} replicas can't share the claim {s.unshareable_claim}, which one node alone may "
             "mount; one is kept. Use a claim with ReadWriteMany (a source may be ReadOnlyMany), or one replica.",
         )
-    if s.observed.service is None and (refusal := s.refusal(("Service",))):
-        return troubled(write_trouble(refusal))
-    if s.ready_pods:
+    if s.ready_pods and s.is_acted_on:
         return holds("Serving", f"{len(s.ready_pods)} of {s.replicas} workers answer.")
     if first := next((verdict for verdict in others if verdict.status == "False"), None):
         return refused(first.reason, first.message + _still_serving(s))
@@ -59,6 +62,17 @@ def _verdict(s: Situation, others: tuple[Verdict, ...]) -> Verdict:
     return waits(first.reason, first.message + _still_serving(s))
 
 
+def _refusal(s: Situation) -> Refusal | None:
+    """Of what no other condition is about: the Service, and our finalizer on the NeuronModel."""
+    if _spoiled_service(s):
+        return None  # it is made anew
+    return s.refusal(("Service", names.KIND)) or s.refusal(("Service",), verb="delete")
+
+
+def _with_more(verdict: Verdict, more: str) -> Verdict:
+    return replace(verdict, message=verdict.message + more)
+
+
 def _stopped(reason: str, message: str, others: tuple[Verdict, ...]) -> Verdict:
     """That nothing answers is wanted; that preparing fails is not."""
     failed = next((verdict for verdict in others if verdict.status == "False"), None)
@@ -66,6 +80,8 @@ def _stopped(reason: str, message: str, others: tuple[Verdict, ...]) -> Verdict:
 
 
 def _still_serving(s: Situation) -> str:
-    if s.is_current or not any(pod.ready_at for pod in s.current_pods):
+    if not any(pod.ready_at for pod in s.current_pods):
         return ""
+    if s.is_current:
+        return " Meanwhile the worker goes on answering."
     return " Meanwhile the worker of the former spec goes on answering."

@@ -4,15 +4,16 @@ from neuronmodel_operator import attempts
 from neuronmodel_operator.obstacles import placement_obstacle
 from neuronmodel_operator.phases.step import MISSING_CLAIM_CHECK, Step, Verdict, holds, troubled, waits
 from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.troubles import placing_trouble, write_trouble
+from neuronmodel_operator.troubles import placing_trouble
 from neuronmodel_operator.views import Child, JobState, PodView
+from neuronmodel_operator.write_troubles import written
 
 
 def scheduled(s: Situation) -> Step:
     if found := placement_obstacle(s):
         return Step(troubled(found), wake_after=MISSING_CLAIM_CHECK)
     if refusal := s.refusal(("Job", "Deployment")):
-        return Step(troubled(write_trouble(refusal)))
+        return Step(written(refusal))
     return Step(_verdict(s))
 
 

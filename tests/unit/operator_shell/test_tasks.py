@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from neuronmodel_operator.apply import Outcome, StoppingError
+from neuronmodel_operator import tasks
+from neuronmodel_operator.apply import Outcome, StatusError, StoppingError
 from neuronmodel_operator.client import ApiError
+from neuronmodel_operator.last_resort import Failure
 from neuronmodel_operator.metrics import Metrics
 from neuronmodel_operator.observe import ModelKey, Snapshot, parse_model
 from neuronmodel_operator.observed import Object, Observed, Refusal
@@ -103,6 +105,9 @@ class Cluster:
     decided_on: list[Observed] = field(default_factory=list)
     refuse_once: Refusal | None = None
     held: list[bool] = field(default_factory=list)
+    failures: list[tuple[str, datetime]] = field(default_factory=list)
+    cannot_tell: ApiError | None = None
+    closed: int = 0
     clock: HandClock = field(default_factory=HandClock)
 
     async def look(self) -> Snapshot | None:
@@ -128,6 +133,14 @@ class Cluster:
             self.refusals, self.refuse_once = (self.refuse_once,), None
             return Outcome(snapshot, refusals_changed=True)
         return replace(self.outcome, snapshot=snapshot) if self.outcome else Outcome(snapshot)
+
+    async def tell_failure(self, failure: Failure, since: datetime) -> None:
+        self.failures.append((failure.reason, since))
+        if self.cannot_tell:
+            raise self.cannot_tell
+
+    def close(self) -> None:
+        self.closed += 1
 
     def task(self, jitter: float = 1.0) -> ModelTask:
         parts = Parts(look=self.look, heard=self, decide=self.decide, applier=self)
@@ -200,11 +213,77 @@ async def test_a_wake_during_a_pass_is_another_pass_after_it_and_never_one_besid
     assert most == 1
 
 
-async def test_failures_are_retried_ever_more_rarely_up_to_a_minute() -> None:
+async def test_while_the_cause_is_the_api_servers_it_goes_on_looking() -> None:
     cluster = Cluster(trouble=[ApiError(500, "InternalError", "no")] * 9)
+    async with Running(cluster.task()):
+        await cluster.clock.advance(100)
+    assert gaps(cluster.looks)[:8] == pytest.approx([1, 2, 4, 5, 5, 5, 5, 5], abs=0.3)
+
+
+async def test_failures_of_our_own_are_retried_ever_more_rarely_up_to_a_minute() -> None:
+    cluster = Cluster(trouble=[KeyError("x")] * 9)
     async with Running(cluster.task()):
         await cluster.clock.advance(400)
     assert gaps(cluster.looks)[:8] == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60], abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ApiError(500, "InternalError", "no"), "CannotLook"),
+        (ApiError(0, "NoAnswer", "no"), "CannotLook"),
+        (ApiError(403, "Forbidden", "no"), "NotPermitted"),
+        (KeyError("x"), "OperatorFailed"),
+    ],
+)
+async def test_a_pass_that_fails_is_told_with_the_moment_since_when(error: Exception, reason: str) -> None:
+    cluster = Cluster(trouble=[error] * 3)
+    async with Running(cluster.task()):
+        await cluster.clock.advance(0.2)
+        first = cluster.clock.now()
+        await cluster.clock.advance(8)
+    assert [told for told, _ in cluster.failures] == [reason] * 3
+    assert {since for _, since in cluster.failures} == {cluster.failures[0][1]}
+    assert cluster.failures[0][1] <= first
+
+
+async def test_a_status_that_cannot_be_written_is_not_told_by_the_status() -> None:
+    cluster = Cluster(trouble=[StatusError(ApiError(500, "InternalError", "no"))])
+    async with Running(cluster.task()):
+        await cluster.clock.advance(3)
+    assert cluster.failures == []
+    assert len(cluster.looks) == 2
+
+
+async def test_what_cannot_be_told_ends_nothing() -> None:
+    cluster = Cluster(trouble=[ApiError(500, "InternalError", "no")] * 2, cannot_tell=ApiError(500, "", "no"))
+    async with Running(cluster.task()):
+        await cluster.clock.advance(10)
+    assert len(cluster.looks) == 3
+
+
+async def test_a_look_that_takes_long_is_told_of_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "LOOK_PATIENCE_SECONDS", 0.01)
+    cluster, answer = Cluster(), asyncio.Event()
+
+    async def slow() -> None:
+        await answer.wait()
+
+    cluster.during_look = slow
+    async with Running(cluster.task()):
+        await cluster.clock.advance(0.2)
+        await asyncio.sleep(0.1)
+        assert [reason for reason, _ in cluster.failures] == ["CannotLook"]
+        answer.set()
+        await cluster.clock.advance(1)
+        assert len(cluster.carried_out) == 1, "and what was looked for is used"
+
+
+async def test_a_task_that_ends_gives_up_what_is_under_way() -> None:
+    cluster = Cluster(gone=True)
+    async with Running(cluster.task()):
+        await cluster.clock.advance(1)
+    assert cluster.closed == 1
 
 
 async def test_a_success_ends_the_backoff() -> None:

@@ -1,0 +1,107 @@
+"""What a NeuronModel says when a pass over it fails: without a look at the cluster, a decision, or a spec that can be
+read there is no status to write, and still it tells why."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from neuronmodel_api.status import ConditionStatus, ConditionType
+from neuronmodel_operator import client
+from neuronmodel_operator.client import Api, ApiError
+from neuronmodel_operator.observe import ModelKey
+from neuronmodel_operator.observed import Object
+from neuronmodel_operator.plan import EventNote
+from neuronmodel_operator.sentences import moment, shortened
+
+BELIEVED_FOR: Final = timedelta(seconds=10)
+"""How long a model that was Ready is believed to be so still while nothing can be seen of it."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a pass failed, as the condition Ready says it."""
+
+    status: ConditionStatus
+    reason: str
+    message: str
+
+
+def failure_of(error: Exception) -> Failure:
+    """Of a look or of a decision."""
+    if isinstance(error, ApiError):
+        reason = "NotPermitted" if error.status == 403 else "CannotLook"
+        return Failure("Unknown", reason, f"The operator can't see what there is of it: {error.message}")
+    if isinstance(error, ValidationError):
+        return Failure("False", "SpecUnreadable", f"This version of the operator can't read the spec: {_places(error)}")
+    return Failure(
+        "Unknown", "OperatorFailed", f"The operator failed over it ({type(error).__name__}: {error}); its log has more"
+    )
+
+
+def unanswered(seconds: float) -> Failure:
+    return Failure(
+        "Unknown",
+        "CannotLook",
+        f"The operator can't see what there is of it: the API server has not answered for {seconds:.0f} s",
+    )
+
+
+def not_written(error: ApiError) -> EventNote:
+    """Where it is the status itself that can't be written, an Event is all that is left."""
+    return EventNote("Warning", "StatusNotWritten", f"The API server does not take the status: {error.message}")
+
+
+class LastResort:
+    """Of one NeuronModel. It reads and writes nothing but that."""
+
+    def __init__(self, api: Api, key: ModelKey, now: Callable[[], datetime]) -> None:
+        self._api = api
+        self._key = key
+        self._now = now
+
+    async def tell(self, failure: Failure, since: datetime) -> tuple[EventNote, Object] | None:
+        """Writes the condition Ready, and gives the Event that goes with it and the NeuronModel; None: it said so
+        already, or is still believed. Raises ApiError."""
+        raw = await self._api.get(client.MODEL, self._key.namespace, self._key.name)
+        if raw is None or raw["metadata"]["uid"] != self._key.uid:
+            return None
+        patch = status_patch(raw, failure, since, self._now())
+        if patch is None:
+            return None
+        body = {"metadata": {"resourceVersion": raw["metadata"]["resourceVersion"]}, "status": patch}
+        raw = await self._api.merge(client.MODEL, self._key.namespace, self._key.name, body, "status")
+        return EventNote("Warning", failure.reason, failure.message), raw
+
+
+def status_patch(raw: Object, failure: Failure, since: datetime, now: datetime) -> dict[str, Any] | None:
+    """A JSON merge patch of the status; None: it is as it should be."""
+    status: Mapping[str, Any] = raw.get("status") or {}
+    generation = raw["metadata"]["generation"]
+    conditions = [c for c in status.get("conditions") or () if isinstance(c, Mapping)]
+    before: Mapping[str, Any] = next((c for c in conditions if c.get("type") == ConditionType.READY), {})
+    is_acted_on = status.get("observedGeneration") == generation
+    if before.get("status") == "True" and is_acted_on and now - since < BELIEVED_FOR:
+        return None
+    is_as_before = before.get("status") == failure.status
+    said = shortened(failure.message).removesuffix(".")
+    ready = {
+        "type": ConditionType.READY.value,
+        "status": failure.status,
+        "reason": failure.reason,
+        "message": f"{said}. Since {moment(since)}; it is tried again by itself.",
+        "lastTransitionTime": before.get("lastTransitionTime") if is_as_before else moment(now),
+        "observedGeneration": generation,
+    }
+    if ready == before:
+        return None
+    others = [condition for condition in conditions if condition.get("type") != ConditionType.READY]
+    return {"conditions": [ready, *others]}
+
+
+def _places(error: ValidationError) -> str:
+    """Where in the spec, and what is wrong there."""
+    found = (f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()[:3])
+    return "; ".join(found)
