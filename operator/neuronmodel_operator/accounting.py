@@ -15,6 +15,7 @@ from neuronmodel_operator.annotations import Change
 from neuronmodel_operator.blocked import blocked_spans
 from neuronmodel_operator.boundaries import (
     ANNOUNCED,
+    BACKED_OFF,
     BLOCKED,
     BOOTED,
     IMAGE_PULLED,
@@ -22,6 +23,7 @@ from neuronmodel_operator.boundaries import (
     OF_NO_POD,
     PREVIOUS_STOPPED,
     QUEUED,
+    RECONCILED,
     STARTING,
     Span,
     offset,
@@ -30,7 +32,9 @@ from neuronmodel_operator.boundaries import (
     recorded_span,
 )
 from neuronmodel_operator.changes import CHANGES, STOPPED, TARGET_ID, is_unrecorded, open_start, target_id
+from neuronmodel_operator.failed_attempts import attempt_notes, is_of_attempts
 from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.troubles import end_reason
 from neuronmodel_operator.views import Ended, PodView
 
 KUBERNETES_RESOLUTION: Final = timedelta(seconds=1)
@@ -260,7 +264,7 @@ class Account:
         )
 
     def _notes(self, start: Start, pod: PodView | None) -> tuple[str, ...]:
-        return merged_notes(start.notes, self._reports(start, pod))
+        return merged_notes(start.notes, self._reports(start, pod), attempt_notes(self.s, start.notes))
 
     def _reports(self, start: Start, pod: PodView | None) -> list[Report]:
         """Of `prepare`, as far as it belongs to the start, and of the worker."""
@@ -270,11 +274,15 @@ class Account:
         return [*found, own] if own else found
 
 
-def merged_notes(kept: Iterable[str], reports: Iterable[Report]) -> tuple[str, ...]:
-    """The latest of each reason, and of reasons the latest few."""
-    notes = {note.partition(": ")[0]: note for note in kept}
+def merged_notes(
+    kept: Sequence[str], reports: Iterable[Report], attempts: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Of failed attempts (None: those that are kept), then the latest of each reason, and of reasons the latest few."""
+    if attempts is None:
+        attempts = [note for note in kept if is_of_attempts(note)]
+    notes = {note.partition(": ")[0]: note for note in kept if not is_of_attempts(note)}
     notes |= {note.reason: f"{note.reason}: {note.message}" for report in reports for note in report.notes}
-    return tuple(notes.values())[-MAX_NOTES:]
+    return (*attempts, *notes.values())[-MAX_NOTES:]
 
 
 def _with_recorded(start: Start, live: list[Span]) -> list[Span]:
@@ -313,10 +321,17 @@ def _num_names(spans: list[Span]) -> int:
 def _phases(start: Start, spans: Sequence[Span], end: datetime | None = None) -> tuple[StartPhase, ...]:
     """A `prepare` that fails for days, or workers that turn down what it makes, must not fill the status."""
     for kept in range(KEPT_ATTEMPTS, 0, -1):
-        found = phases(start.started_at, _recent(spans, kept), end)
+        recent = _recent(spans, kept)
+        found = phases(start.started_at, recent, end, first_gap=_first_gap(start, is_cut=len(recent) < len(spans)))
         if len(found) <= MAX_PHASES:
             break
     return found
+
+
+def _first_gap(start: Start, *, is_cut: bool) -> str:
+    """What attempts that are no longer told of left is one wait."""
+    was_cut = bool(start.phases) and start.phases[0].name == BACKED_OFF
+    return BACKED_OFF if is_cut or was_cut else RECONCILED
 
 
 def _recent(spans: Sequence[Span], kept: int) -> list[Span]:
@@ -405,7 +420,7 @@ def _subject(s: Situation, started: Start) -> PodView | None:
 
 def _crash_reason(s: Situation, pod: PodView) -> str:
     report = s.former_report(pod) if pod.running_since else s.report(pod) or s.former_report(pod)
-    return report.failure.reason if report and report.failure else "WorkerCrashed"
+    return end_reason(pod.ended or pod.former_end, report)
 
 
 def _crashed_at(s: Situation, pod: PodView) -> datetime:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from neuronmodel_operator.rollout import untried_image
 from neuronmodel_operator.situation import RESULT_GRACE, Situation
 from neuronmodel_operator.views import JobState, JobView
 
@@ -19,6 +20,8 @@ class Attempt:
     """In a row, before it."""
     due: datetime
     """Not before."""
+    tries_image: bool = False
+    """There is a result; whether this image works is what it is for."""
 
 
 def backoff(failures: int) -> timedelta:
@@ -42,19 +45,20 @@ def next_attempt(s: Situation, template_hash: str) -> Attempt | None:
     if job.state is JobState.ACTIVE:
         return None
     ended_at = job.ended_at or job.created_at
+    tries_image = job.tries_image is not None
     if job.state is JobState.SUCCEEDED:
         lost_at = max(ended_at + RESULT_GRACE, ended_at + backoff(job.failures))
-        return Attempt(job.attempt + 1, job.failures + 1, lost_at)
+        return Attempt(job.attempt + 1, job.failures + 1, lost_at, tries_image)
     if _is_asked_anew(s, job) or job.template_hash != template_hash:
-        return Attempt(job.attempt + 1, 0, s.now)
-    return Attempt(job.attempt + 1, job.failures + 1, ended_at + backoff(job.failures + 1))
+        return Attempt(job.attempt + 1, 0, s.now, tries_image)
+    return Attempt(job.attempt + 1, job.failures + 1, ended_at + backoff(job.failures + 1), tries_image)
 
 
 def _after_result(s: Situation) -> Attempt | None:
     if s.prepared is None:
         return Attempt(1, 0, s.now)
     if s.rejection is None:
-        return None
+        return Attempt(s.prepared.attempt + 1, 0, s.now, tries_image=True) if untried_image(s) else None
     number = s.prepared.attempt + 1
     rejected_at = s.rejection.end.finished_at or s.now
     job = next((job for job in s.own_jobs if job.attempt == s.prepared.attempt), None)
@@ -76,6 +80,6 @@ def may_be_remade(s: Situation, job: JobView, template_hash: str) -> bool:
 
 def is_blocked_by_former(s: Situation) -> bool:
     """A Job of other inputs, or a pod of a Job that is gone: two writers at a time are none too few."""
-    jobs = any(job.is_going or job.inputs_hash != s.inputs_hash for job in s.jobs)
+    jobs = any(job.is_going or not s.is_for_now(job) for job in s.jobs)
     own = {job.uid for job in s.own_jobs}
     return jobs or any(pod.job_uid not in own and not pod.has_ended for pod in s.prepare_pods)

@@ -71,9 +71,12 @@ def load_milliseconds(start: Start) -> int | None:
     return start.total_milliseconds - sum(phase.milliseconds for phase in start.phases if phase.name in WAITS)
 
 
-def phases(origin: datetime, spans: Iterable[Span], end: datetime | None = None) -> tuple[StartPhase, ...]:
+def phases(
+    origin: datetime, spans: Iterable[Span], end: datetime | None = None, *, first_gap: str = RECONCILED
+) -> tuple[StartPhase, ...]:
     """The spans, each beginning where the one before ended at the earliest, and the gaps between them. They add up to
-    the time from origin to the last boundary; with `end`, that is the last one."""
+    the time from origin to the last boundary; with `end`, that is the last one. `first_gap` names what was before the
+    first span."""
     found: list[StartPhase] = []
     cursor, limit = 0, offset(origin, end) if end else None
     previous: Span | None = None
@@ -83,7 +86,8 @@ def phases(origin: datetime, spans: Iterable[Span], end: datetime | None = None)
         if start > cursor:
             # What was blocked interrupts a wait, and does not end it.
             following = next((later for later in ordered[place:] if later.name != BLOCKED), span)
-            found.append(_phase(origin, cursor, start, _gap(following, _gap_name(previous, following))))
+            name = _gap_name(previous, following) if previous else first_gap
+            found.append(_phase(origin, cursor, start, _gap(following, name)))
         found.append(_phase(origin, start, max(start, stop), span))
         cursor = max(start, stop)
         previous = previous if span.name == BLOCKED else span
@@ -130,9 +134,7 @@ def _clamp(offset: int, low: int, high: int | None) -> int:
     return max(low, offset if high is None else min(offset, high))
 
 
-def _gap_name(before: Span | None, after: Span) -> str:
-    if before is None:
-        return RECONCILED if after.stage is Stage.SERVE or after.attempt == 1 else BACKED_OFF
+def _gap_name(before: Span, after: Span) -> str:
     if before.name == PREVIOUS_STOPPED:
         return PREVIOUS_STOPPED
     if (before.stage, before.attempt) == (after.stage, after.attempt):

@@ -36,6 +36,10 @@ REASONS: Final[dict[str, Reason]] = {
     "WaitingForNode": Reason("The pod waits for the scheduler.", BY_ITSELF),
     "WaitingForContainer": Reason("The pod has a node; its volumes and image are being fetched.", BY_ITSELF),
     "Preparing": Reason("The Job `prepare` is at work.", "`status.workers` shows how far it is."),
+    "TryingImage": Reason(
+        "A worker answers, and is to be replaced by one with another image: `prepare` runs with that first.",
+        "It goes on by itself; ArtifactsReady says so if the image can't be pulled or does not work.",
+    ),
     "ReadingResult": Reason("`prepare` succeeded and its result is being read.", BY_ITSELF),
     "WaitingForDevices": Reason(
         "Another process holds the Neuron devices still, often the pod before; they are tried again and again.",
@@ -149,7 +153,10 @@ REASONS: Final[dict[str, Reason]] = {
         "Raise the memory of `spec.prepare.resources`, or let `prepare` run on a larger node.",
     ),
     "BadInput": Reason("The spec, the checkpoint or a flag is wrong.", "Do as the message says."),
-    "PrepareFailed": Reason("`prepare` ended without saying why.", "Read its log; it is tried again by itself."),
+    "PrepareFailed": Reason(
+        "`prepare` ended without saying why; the message quotes what failed.",
+        "Read its log with the command in the message; it is tried again by itself.",
+    ),
     "ConfigurationInvalid": Reason(
         "The worker can't read what the operator told it.", "Use a worker image of the operator's version."
     ),
@@ -188,6 +195,43 @@ REASONS: Final[dict[str, Reason]] = {
     ),
     "PodRefused": Reason("The API server or a webhook refuses the pod.", "The message is its own.", blocks=True),
     "WriteRefused": Reason("The API server refuses what the operator makes.", "The message is its own.", blocks=True),
+    "WriteFailed": Reason(
+        "The API server fails, is overloaded or contradicts itself when an object is written; the message is its own.",
+        "Mend what the message names; it is tried again every few seconds.",
+        blocks=True,
+    ),
+    "WebhookFailed": Reason(
+        "An admission webhook that has to be asked does not answer, or answers garbage.",
+        "Mend the webhook that the message names, or remove its configuration.",
+        blocks=True,
+    ),
+    "NotPermitted": Reason(
+        "The operator's account lacks a right; the message names it.",
+        "Give it the role that its chart makes (`helm upgrade` puts it back).",
+        blocks=True,
+    ),
+    "NoAnswer": Reason(
+        "The API server, or a webhook that it asks, has not answered to a write.",
+        "See whether a webhook hangs; it is tried again by itself.",
+        blocks=True,
+    ),
+    "FormerLeaving": Reason(
+        "An object of a former NeuronModel of this name is still being removed.",
+        "It goes on by itself; if not, look at the object's finalizers.",
+    ),
+    "CannotLook": Reason(
+        "The API server does not let the operator see what belongs to the NeuronModel; what it says may be old.",
+        "The message is the API server's own; it is tried again every few seconds.",
+    ),
+    "SpecUnreadable": Reason(
+        "The spec is of another version of the definition than this operator reads; the message names the place.",
+        "Use an operator and a definition of one version, or correct the spec.",
+        blocks=True,
+    ),
+    "OperatorFailed": Reason(
+        "The operator came upon something that it was not made for; other NeuronModels are not concerned.",
+        "Read its log, and tell us; it tries again by itself, ever more rarely up to once a minute.",
+    ),
     "NameTaken": Reason(
         "An object of that name belongs to somebody else.",
         "Delete it, or give the NeuronModel another name.",
@@ -202,8 +246,15 @@ REASONS: Final[dict[str, Reason]] = {
     "ContainerRefused": Reason("The node can't make the container.", "The message is the kubelet's.", blocks=True),
     "VolumeMountFailed": Reason("A volume can't be mounted.", "The message is the kubelet's.", blocks=True),
     "WorkerCrashed": Reason(
-        "The worker ended without saying why; Kubernetes starts it again.", "Read `kubectl logs --previous`."
+        "The worker ended without saying why; Kubernetes starts it again.",
+        "The message quotes what failed, and has the command that shows the log.",
     ),
+    "Terminated": Reason(
+        "The worker was told to stop before it was done: its node or its pod was to go, its probe failed, or somebody "
+        "asked.",
+        BY_ITSELF,
+    ),
+    "VolumeFull": Reason("A volume that the message names is full.", "Enlarge it, or delete what is no longer used."),
     "StartStuck": Reason(
         "No new phase, and less than 5 % of one, for `spec.serving.startTimeoutSeconds`. It is not killed.",
         "Read its log; delete the pod to start over, or raise the limit.",
@@ -254,6 +305,21 @@ REASONS: Final[dict[str, Reason]] = {
 
 
 EVENTS: Final[dict[str, Reason]] = {
+    "PrepareStarted": Reason("An attempt of `prepare` begins.", ""),
+    "WorkerMade": Reason("Everything that a worker needs is there, and its Deployment was made.", ""),
+    "WorkerRolled": Reason("The worker is replaced by one that is as the spec asks now.", ""),
+    "Scaled": Reason("The number of workers changes.", ""),
+    "Ready": Reason("A start is over; how long it took, and what it loaded from.", ""),
+    "CleanupStarted": Reason("The NeuronModel goes, and the Job that removes its artifacts was made.", ""),
+    "CleanedUp": Reason("Artifacts that nobody else refers to were removed.", ""),
+    "CleanupAbandoned": Reason(
+        "Artifacts may be left behind; the message says why.", "Look at the volume: `neuronmodel artifacts list`."
+    ),
+    "ClaimDeleted": Reason("The claim that was made from the template was deleted, with what was on it.", ""),
+    "StatusNotWritten": Reason(
+        "The API server does not take the status, which so says what was true before.",
+        "Do as the message says; it is tried again every few seconds.",
+    ),
     "StrategyChosen": Reason("`Auto` chose; `status.strategy` has the figures.", ""),
     "ArtifactQuarantined": Reason(
         "A set failed its check, was set aside with its reason and is built anew.",
@@ -277,6 +343,12 @@ EVENTS: Final[dict[str, Reason]] = {
 }
 """What a start goes on in spite of, or was told: in Events, and the troubles in `status.starts[].notes` too."""
 
+STARTS: Final[dict[str, Reason]] = {
+    "Superseded": Reason("The spec was changed before the start was over; the next start is that of the change.", ""),
+    "PodReplaced": Reason("Its pod went before the worker was ready, and another one came.", ""),
+}
+"""Why a start failed, beside the reasons of conditions."""
+
 
 def as_markdown() -> str:
     lines = [
@@ -299,12 +371,21 @@ def as_markdown() -> str:
         "",
         "## In Events and notes alone",
         "What a start goes on in spite of, or what there is to know, stands in Events, and the troubles of a start in "
-        "`status.starts[].notes` as well.",
+        "`status.starts[].notes` as well. Notes keep also why attempts of `prepare` failed that others followed.",
         "",
         "| reason | meaning | what to do |",
         "| --- | --- | --- |",
     ]
-    return "\n".join([*lines, *_rows(EVENTS)]) + "\n"
+    lines += [
+        *_rows(EVENTS),
+        "",
+        "## Of a start that failed",
+        "`status.starts[].reason` is that of the condition which told of it, or:",
+        "",
+        "| reason | meaning | what to do |",
+        "| --- | --- | --- |",
+    ]
+    return "\n".join([*lines, *_rows(STARTS)]) + "\n"
 
 
 def _rows(reasons: dict[str, Reason]) -> list[str]:

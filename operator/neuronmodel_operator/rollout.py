@@ -18,6 +18,7 @@ from neuronmodel_operator.obstacles import obstacle
 from neuronmodel_operator.plan import Manifest
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.troubles import placing_trouble, running_trouble
+from neuronmodel_operator.views import pull_of
 
 NUDGE_SECONDS = 30
 """How often a refused pod is tried again: a ReplicaSet's own patience grows to 16 minutes."""
@@ -40,15 +41,37 @@ class Rollout:
 
 def rollout(s: Situation) -> Rollout | None:
     """None: nothing was prepared yet, and nothing serves."""
-    fresh = _fresh(s)
-    kept = _kept(s)
+    fresh, kept = _fresh(s), _kept(s)
     if kept is None or fresh is None:
         # What serves goes on; nothing is started that isn't what the spec asks for now.
         return fresh or (kept and replace(kept, replicas=min(kept.replicas, _existing_replicas(s))))
+    following = _following(s, kept, fresh)
+    return kept if _is_untried(s, kept, following) else following
+
+
+def untried_image(s: Situation) -> str | None:
+    """That the rollout waits for: a worker answers, and it is not stopped for an image which may be a typo. `prepare`
+    runs with it first."""
+    fresh, kept = _fresh(s), _kept(s)
+    if kept is None or fresh is None:
+        return None
+    following = _following(s, kept, fresh)
+    return following.template.image if _is_untried(s, kept, following) else None
+
+
+def _following(s: Situation, kept: Rollout, fresh: Rollout) -> Rollout:
+    """What is to be in force after what is."""
     if fresh.spec_hash == kept.spec_hash:
         return fresh if _takes_up(s) else kept
     unchanged = _as_patient(s, kept)
     return _quiet(unchanged, kept) if unchanged and unchanged.template.hash == kept.template.hash else fresh
+
+
+def _is_untried(s: Situation, kept: Rollout, following: Rollout) -> bool:
+    wanted = pull_of(following.template.manifest)
+    if wanted == pull_of(kept.template.manifest) or not s.is_answering or not s.replicas:
+        return False
+    return not s.has_run(wanted)
 
 
 def manifest(s: Situation, wanted: Rollout) -> Manifest:

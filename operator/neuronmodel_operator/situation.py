@@ -16,7 +16,7 @@ from neuronmodel_operator.annotations import SPEC_HASH, Prepared
 from neuronmodel_operator.manifests.deployment import stored
 from neuronmodel_operator.observed import Claim, Model, Observed, Refusal
 from neuronmodel_operator.settings import Settings
-from neuronmodel_operator.views import Child, Ended, EventView, JobView, PodView, selected_instance_type
+from neuronmodel_operator.views import Child, Ended, EventView, JobView, PodView, Pull, selected_instance_type
 
 NOT_SPECIFIED: Final = "NotSpecified"
 """Reason of a strategy in force that the spec does not name and that nothing chose."""
@@ -189,8 +189,11 @@ class Situation:
 
     @cached_property
     def own_jobs(self) -> tuple[JobView, ...]:
-        """Of the inputs asked for now."""
-        return tuple(job for job in self.jobs if job.inputs_hash == self.inputs_hash and not job.is_going)
+        """Of the inputs asked for now, without those that tried an image which is no longer asked for."""
+        return tuple(job for job in self.jobs if self.is_for_now(job) and not job.is_going)
+
+    def is_for_now(self, job: JobView) -> bool:
+        return job.inputs_hash == self.inputs_hash and job.tries_image in (None, self.image)
 
     @property
     def latest_job(self) -> JobView | None:
@@ -215,6 +218,10 @@ class Situation:
         if self.asked_strategy is not prepared.strategy:
             return False
         return prepared.inputs_hash == self._hash_of_inputs(Strategy.AUTO)
+
+    def has_run(self, pull: Pull) -> bool:
+        """Whether a `prepare` of what is asked for now has ended well with this image, pulled so."""
+        return any(job.pull == pull and self._result(job) is not None for job in self.own_jobs)
 
     def _result(self, job: JobView) -> Prepared | None:
         """As soon as the container has ended well: the Job itself says so only seconds later."""
@@ -265,6 +272,11 @@ class Situation:
         wanted = self.deployment.annotations.get(names.ANNOTATION_TEMPLATE_HASH)
         live = (pod for pod in self.serve_pods if not pod.is_going and not pod.has_ended)
         return tuple(pod for pod in live if pod.template_hash == wanted)
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether the Deployment as it stands has a worker that does."""
+        return any(pod.ready_at for pod in self.current_pods)
 
     @property
     def is_current(self) -> bool:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from neuronmodel_api import names
-from neuronmodel_operator.annotations import FAILURES, INSTANCE_TYPE, Change, Remembered
+from neuronmodel_operator.annotations import FAILURES, INSTANCE_TYPE, TRIES_IMAGE, Change, Remembered
 from neuronmodel_operator.observed import Object
 
 
@@ -18,6 +18,21 @@ def parse_time(value: str | None) -> datetime | None:
 
 def _required_time(value: str) -> datetime:
     return datetime.fromisoformat(value)
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What an image's being there depends on."""
+
+    image: str
+    secrets: tuple[str, ...]
+
+
+def pull_of(template: Mapping[str, Any]) -> Pull:
+    """Of a pod template, as it was rendered or as the API server has it."""
+    spec = template["spec"]
+    secrets = (str(secret.get("name")) for secret in spec.get("imagePullSecrets") or ())
+    return Pull(str(spec["containers"][0]["image"]), tuple(secrets))
 
 
 def selected_instance_type(template: Mapping[str, Any]) -> str | None:
@@ -110,6 +125,15 @@ class JobView(Child):
     def instance_type(self) -> str | None:
         """That it prepares for; a version that did not say it selected such nodes."""
         return self.annotations.get(INSTANCE_TYPE, selected_instance_type(self.object["spec"]["template"]))
+
+    @property
+    def tries_image(self) -> str | None:
+        """That it runs for the sake of, before a worker that answers is replaced by one with it."""
+        return self.annotations.get(TRIES_IMAGE)
+
+    @property
+    def pull(self) -> Pull:
+        return pull_of(self.object["spec"]["template"])
 
     @property
     def retried(self) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from neuronmodel_api import exits, names
-from neuronmodel_operator.annotations import FAILURES, INSTANCE_TYPE, Change, encode
+from neuronmodel_operator.annotations import FAILURES, INSTANCE_TYPE, TRIES_IMAGE, Change, encode
 from neuronmodel_operator.hashes import digest
 from neuronmodel_operator.manifests import metadata
 from neuronmodel_operator.manifests.pod import WorkerPod, pod_template
@@ -23,8 +23,11 @@ def template_hash(pod: WorkerPod) -> str:
     return digest(pod_template(replace(pod, config=asked)))
 
 
-def prepare_job(pod: WorkerPod, attempt: int, failures: int, retried: str, change: Change) -> Manifest:
-    """One attempt is one pod (but for evictions): waiting between attempts is the operator's, which says so."""
+def prepare_job(
+    pod: WorkerPod, attempt: int, failures: int, retried: str, change: Change, *, tries_image: bool = False
+) -> Manifest:
+    """One attempt is one pod (but for evictions): waiting between attempts is the operator's, which says so.
+    `tries_image`: it is made for the sake of the image alone."""
     inputs_hash = pod.config.spec_hash
     annotations = {
         names.ANNOTATION_INPUTS_HASH: inputs_hash,
@@ -35,6 +38,8 @@ def prepare_job(pod: WorkerPod, attempt: int, failures: int, retried: str, chang
         FAILURES: str(failures),
         INSTANCE_TYPE: pod.config.instance_type,
     }
+    if tries_image:
+        annotations[TRIES_IMAGE] = pod.image
     name = names.prepare_job(pod.model.name, inputs_hash, attempt)
     return _job(pod, metadata.object_meta(pod.model, name, pod.component, annotations), tries=0)
 

@@ -1,5 +1,6 @@
 """ArtifactsReady: everything a start needs was built. Wants the claim and the Job `prepare`; waits for its result."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -11,6 +12,7 @@ from neuronmodel_operator.attempts import Attempt
 from neuronmodel_operator.boundaries import OF_NO_POD
 from neuronmodel_operator.changes import change_in_force
 from neuronmodel_operator.drift import is_as_wanted
+from neuronmodel_operator.failed_attempts import again, attempt_trouble
 from neuronmodel_operator.history import history
 from neuronmodel_operator.manifests.job import prepare_job, template_hash
 from neuronmodel_operator.manifests.pod import WorkerPod
@@ -25,17 +27,18 @@ from neuronmodel_operator.phases.step import (
     Verdict,
     holds,
     reference,
-    refused,
     soonest,
     troubled,
     waits,
 )
 from neuronmodel_operator.plan import EventNote, Manifest, ObjectRef
 from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.troubles import attempt_trouble, placing_trouble, running_trouble, write_trouble
+from neuronmodel_operator.troubles import placing_trouble, running_trouble
 from neuronmodel_operator.views import JobState, JobView
+from neuronmodel_operator.write_troubles import write_trouble, written
 
 LOOK_AGAIN: Final = timedelta(seconds=0.5)
+_TRIES_IMAGE: Final = "tries the image before the worker that answers is stopped"
 
 
 def artifacts(s: Situation) -> Step:
@@ -43,12 +46,13 @@ def artifacts(s: Situation) -> Step:
     attempt = attempts.next_attempt(s, template_hash(pod)) if pod else None
     due = pod is not None and attempt is not None and _may_begin(s, attempt)
     made = due and s.observed.neighbours is not None
+    job = _job(s, pod, attempt) if made and pod and attempt else None
     return Step(
         verdict=_verdict(s, attempt),
         delete=_outdated(s, pod),
         apply=_claim(s),
-        create=(_job(s, pod, attempt),) if made and pod and attempt else (),
-        events=(_started(attempt),) if made and attempt else (),
+        create=(job,) if job else (),
+        events=(_started(attempt, job),) if attempt and job else (),
         # A look that did not expect a Job left out what the Job has to be told: the next one finds it.
         wake_after=LOOK_AGAIN if due and not made else _wake_after(s, attempt),
     )
@@ -88,23 +92,28 @@ def _told(s: Situation) -> Told:
 
 
 def _job(s: Situation, pod: WorkerPod, attempt: Attempt) -> Manifest:
-    return prepare_job(pod, attempt.number, attempt.failures, s.retry, change_in_force(s))
+    change = change_in_force(s)
+    return prepare_job(pod, attempt.number, attempt.failures, s.retry, change, tries_image=attempt.tries_image)
 
 
 def _may_begin(s: Situation, attempt: Attempt) -> bool:
     return attempt.due <= s.now and not attempts.is_blocked_by_former(s)
 
 
-def _started(attempt: Attempt) -> EventNote:
+def _started(attempt: Attempt, job: Manifest) -> EventNote:
     again = "" if attempt.number == 1 else f", attempt {attempt.number}"
+    what = _TRIES_IMAGE if attempt.tries_image else "opens the source and builds what is missing"
     return EventNote(
-        "Normal", "PrepareStarted", f"Made the Job that opens the source and builds what is missing{again}."
+        "Normal",
+        "PrepareStarted",
+        f"Made the Job that {what}{again}.",
+        ("Job", job["metadata"]["name"]),
     )
 
 
 def _outdated(s: Situation, pod: WorkerPod | None) -> tuple[ObjectRef, ...]:
     """Jobs of other inputs, attempts that others followed, and one that never began and would be made otherwise now."""
-    others = [job for job in s.jobs if job.inputs_hash != s.inputs_hash]
+    others = [job for job in s.jobs if not s.is_for_now(job)]
     followed = [job for job in s.own_jobs if _is_followed(s, job) and _is_accounted(s, job)]
     latest = attempts.unsettled_job(s)
     stale = [latest] if pod and latest and attempts.may_be_remade(s, latest, template_hash(pod)) else []
@@ -132,16 +141,18 @@ def _verdict(s: Situation, attempt: Attempt | None) -> Verdict:
     if found := artifacts_obstacle(s):
         return troubled(found)
     if refusal := s.refusal(("PersistentVolumeClaim",)):
-        return troubled(write_trouble(refusal))
+        return written(refusal)
     if job := attempts.unsettled_job(s):
         return _under_way(s, job, attempt)
     if s.prepared and s.rejection is None:
-        return _prepared(s)
+        return waits("TryingImage", _trial(attempt)) if attempt else _prepared(s)
     if source_obstacle(s):
         return waits("WaitingForSource", "Built when the source is there.")
     if placement_obstacle(s):
         return waits("WaitingForPlacement", "Built when the Job's pod can be made.")
     if attempts.is_blocked_by_former(s):
+        if undeleted := s.refusal(("Job",), verb="delete"):
+            return written(undeleted)
         return waits("WaitingForFormerPrepare", "The Job of the former inputs has to end first.")
     if s.rejection:
         return waits(s.rejection.reason, f"{s.rejection.message} prepare runs again{_when(s, attempt)}.")
@@ -150,11 +161,11 @@ def _verdict(s: Situation, attempt: Attempt | None) -> Verdict:
 
 def _under_way(s: Situation, job: JobView, attempt: Attempt | None) -> Verdict:
     if job.state is JobState.FAILED:
-        again = f"Attempt {job.attempt} failed; prepare runs again{_when(s, attempt)}."
+        failed = again(job.attempt, _when(s, attempt))
         if source_failure(s):
-            return waits("WaitingForSource", again)
+            return waits("WaitingForSource", failed)
         failure = attempt_trouble(s, job)
-        return refused(failure.reason, f"{failure.message} {again}")
+        return troubled(replace(failure, message=f"{failure.message} {failed}"))
     if job.state is JobState.SUCCEEDED:
         return waits("ReadingResult", f"The Job {job.name} succeeded; its result is being read.")
     pods = tuple(pod for pod in s.pods_of(job) if not pod.has_ended)
@@ -162,6 +173,8 @@ def _under_way(s: Situation, job: JobView, attempt: Attempt | None) -> Verdict:
         return waits("WaitingForPlacement", f"The pod of the Job {job.name} has no place yet.")
     if trouble := next((t for pod in pods if (t := running_trouble(s, pod))), None):
         return troubled(trouble)
+    if job.tries_image:
+        return waits("TryingImage", f"The Job {job.name} {_TRIES_IMAGE}.")
     return waits("Preparing", f"The Job {job.name} opens the source and builds what is missing.")
 
 
@@ -173,7 +186,13 @@ def _prepared(s: Situation) -> Verdict:
         said = result.missed or "Built what was missing."
     # Why a set was set aside is often why another was built.
     more = [reason for reason in (result.quarantined if result else ()) if reason.removesuffix(".") not in said]
-    return holds("Prepared", " ".join([said, *more]))
+    undeleted = s.refusal(("Job",), verb="delete")
+    left = [write_trouble(undeleted).message] if undeleted else []
+    return holds("Prepared", " ".join([said, *more, *left]))
+
+
+def _trial(attempt: Attempt) -> str:
+    return f"The Job prepare {_TRIES_IMAGE} (attempt {attempt.number})."
 
 
 def _when(s: Situation, attempt: Attempt | None) -> str:

@@ -32,7 +32,7 @@ def edited(path: str, value: object) -> Change:
 @pytest.mark.parametrize(
     ("change", "prepares", "rolls"),
     [
-        (edited("worker.image", "mine:1"), False, True),
+        (edited("worker.image", "mine:1"), True, True),
         (edited("worker.resources", {"limits": {"memory": "8Gi"}}), False, True),
         (edited("serving.port", 9000), False, True),
         (edited("model.servedName", "mine"), False, True),
