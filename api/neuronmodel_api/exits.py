@@ -18,6 +18,8 @@ SOURCE_CHANGED: Final = 76
 """The checkpoint is no longer what was prepared: `prepare` has to run again."""
 ARTIFACT_DAMAGED: Final = 77
 """What was prepared is missing, damaged or of another version: `prepare` has to run again."""
+TERMINATED: Final = 143
+"""128 + SIGTERM, in a shell's words: it was told to stop before it was done."""
 
 PREPARE_AGAIN: Final = frozenset({SOURCE_CHANGED, ARTIFACT_DAMAGED})
 FINAL: Final = frozenset({USAGE, BAD_INPUT, NO_ENGINE})

@@ -4,17 +4,20 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from signal import Signals
 from typing import Final
 
 from neuronmodel_api import exits, names
 from neuronmodel_api.report import Report
-from neuronmodel_operator.observed import Refusal
+from neuronmodel_operator.crash_logs import gist
+from neuronmodel_operator.sentences import shortened
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.views import Child, Ended, JobState, JobView, PodView
 
-MAX_MESSAGE: Final = 600
 MAX_WORKERS_MESSAGE: Final = 1500
 """Of a failure that a worker told: it may end with the last lines of a compiler."""
+TERMINATED: Final = "Terminated"
+"""Reason of a run that a signal ended."""
 UNSEEN_FOR: Final = timedelta(seconds=30)
 """How long a scheduler may take to say something of a pod."""
 CRASH_MARGIN: Final = timedelta(seconds=10)
@@ -23,7 +26,12 @@ CRASH_MARGIN: Final = timedelta(seconds=10)
 _PULL_FAILURES: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _CONFIG_FAILURES: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _MOUNT_EVENTS: Final = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
-_EXIT_REASONS: Final = {exits.NO_ENGINE: "NoEngine", exits.NO_SPACE: "ArtifactsVolumeFull"}
+_EXIT_REASONS: Final = {
+    exits.NO_ENGINE: "NoEngine",
+    exits.NO_SPACE: "ArtifactsVolumeFull",
+    exits.TERMINATED: TERMINATED,
+}
+"""Of a run that left no report."""
 _REFUSALS: Final = (
     ("violates podsecurity", "PodSecurityRefused"),
     ("exceeded quota", "QuotaExceeded"),
@@ -41,6 +49,8 @@ class Trouble:
 
     reason: str
     message: str
+    passes: bool = False
+    """By itself: nobody has to act."""
 
 
 def placing_trouble(s: Situation, pods: tuple[PodView, ...], owner: Child | None) -> Trouble | None:
@@ -79,25 +89,11 @@ def running_trouble(s: Situation, pod: PodView) -> Trouble | None:
     checks: tuple[Callable[[Situation, PodView], Trouble | None], ...] = (
         _pulling,
         _mounting,
-        _crashed,
+        crash_trouble,
         _crashing,
         stuck,
     )
     return next((trouble for check in checks if (trouble := check(s, pod)) is not None), None)
-
-
-def write_trouble(refusal: Refusal) -> Trouble:
-    """Of a write of ours that the API server turned down."""
-    what = f"{refusal.kind} {refusal.name}"
-    if refusal.reason == "NameTaken":
-        return Trouble("NameTaken", f"There is a {what} that belongs to somebody else. Delete it or choose a new name.")
-    reason = _refusal_reason(refusal.message, "WriteRefused")
-    return Trouble(reason, shortened(f"The API server refuses the {what}: {refusal.message}"))
-
-
-def shortened(text: str, limit: int = MAX_MESSAGE) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _creation_trouble(s: Situation, owner: Child) -> Trouble | None:
@@ -110,7 +106,7 @@ def _creation_trouble(s: Situation, owner: Child) -> Trouble | None:
         message = events[-1].message if events else ""
     if not message:
         return None
-    reason = _refusal_reason(message, "PodRefused")
+    reason = refusal_reason(message, "PodRefused")
     return Trouble(reason, shortened(f"The API server refuses the pod: {_without_pod_name(message)}"))
 
 
@@ -120,7 +116,8 @@ def _without_pod_name(message: str) -> str:
     return re.sub(r'pods "[^"]*" is', "it is", message)
 
 
-def _refusal_reason(message: str, default: str) -> str:
+def refusal_reason(message: str, default: str) -> str:
+    """Whose refusal it is, by the words that the API server's own admission uses."""
     lowered = message.lower()
     return next((reason for mark, reason in _REFUSALS if mark in lowered), default)
 
@@ -152,7 +149,8 @@ def _mounting(s: Situation, pod: PodView) -> Trouble | None:
     )
 
 
-def _crashed(s: Situation, pod: PodView) -> Trouble | None:
+def crash_trouble(s: Situation, pod: PodView) -> Trouble | None:
+    """Of a run that has ended."""
     end = pod.ended
     if end is None or end.exit_code == exits.OK:
         return None
@@ -164,7 +162,8 @@ def _crashing(s: Situation, pod: PodView) -> Trouble | None:
     end, until = pod.former_end, crashing_until(s, pod)
     if end is None or until is None or s.now >= until:
         return None
-    return _end_trouble(s, pod, end, s.former_report(pod))
+    trouble = _end_trouble(s, pod, end, s.former_report(pod))
+    return None if trouble.passes else trouble
 
 
 def crashing_until(s: Situation, pod: PodView) -> datetime | None:
@@ -180,11 +179,20 @@ def crashing_until(s: Situation, pod: PodView) -> datetime | None:
 
 
 def _end_trouble(s: Situation, pod: PodView, end: Ended, report: Report | None) -> Trouble:
+    reason = end_reason(end, report)
+    if reason == TERMINATED:
+        next_run = "" if pod.job_uid else " Kubernetes starts it again."
+        return Trouble(reason, f"The worker in {pod.name} was told to stop before it was done.{next_run}", passes=True)
     if report and report.failure:
-        message = shortened(_in_users_words(s, report.failure.message), MAX_WORKERS_MESSAGE)
-        return Trouble(report.failure.reason, message)
-    reason = _EXIT_REASONS.get(end.exit_code, "WorkerCrashed")
-    return Trouble(reason, shortened(crash_sentence(pod, end)))
+        return Trouble(reason, shortened(_in_users_words(s, report.failure.message), MAX_WORKERS_MESSAGE))
+    return Trouble(reason, shortened(_crash_sentence(s, pod, end)))
+
+
+def end_reason(end: Ended | None, report: Report | None) -> str:
+    """Of a run that did not end well."""
+    if report and report.failure:
+        return report.failure.reason
+    return _EXIT_REASONS.get(end.exit_code, "WorkerCrashed") if end else "WorkerCrashed"
 
 
 def _in_users_words(s: Situation, message: str) -> str:
@@ -192,15 +200,26 @@ def _in_users_words(s: Situation, message: str) -> str:
     return message.replace(names.ARTIFACTS_MOUNT, f"claim {s.artifacts_claim}")
 
 
-def crash_sentence(pod: PodView, end: Ended) -> str:
+def _crash_sentence(s: Situation, pod: PodView, end: Ended) -> str:
     if end.reason == "OOMKilled":
         return (
             f"The worker in {pod.name} was killed for want of memory (exit code {end.exit_code}). "
             "Raise the memory limit in spec.worker.resources (for prepare: spec.prepare.resources)."
         )
-    last = end.message.strip().splitlines()[-1:] or ["it left no message"]
-    said = "it left no report" if last[0].startswith("{") else last[0][:300]
-    return f"The worker in {pod.name} ended with exit code {end.exit_code}: {said}. See `kubectl logs --previous`."
+    said = gist(end.message).removesuffix(".") or "it left no message"
+    return f"The worker in {pod.name} ended with {_exit_words(end.exit_code)}: {said}. See `{_log_command(s, pod)}`."
+
+
+def _exit_words(code: int) -> str:
+    """A shell and the container runtime add 128 to the signal that ended it."""
+    name = next((signal.name for signal in Signals if signal + 128 == code), None)
+    return f"exit code {code} ({name})" if name else f"exit code {code}"
+
+
+def _log_command(s: Situation, pod: PodView) -> str:
+    """As it may be typed. The run before the current one is kept where there is one: never in a Job's pod."""
+    former = " --previous" if pod.run > 0 else ""
+    return f"kubectl logs -n {s.model.namespace} {pod.name}{former}"
 
 
 def stuck(s: Situation, pod: PodView) -> Trouble | None:
@@ -215,7 +234,7 @@ def stuck(s: Situation, pod: PodView) -> Trouble | None:
     return Trouble(
         "StartStuck",
         f"The worker in {pod.name} has made no progress since {moved_at:%Y-%m-%dT%H:%M:%SZ}, {doing}. It is left "
-        f"running; look at `kubectl logs {pod.name}`, or delete the pod to start over.",
+        f"running; look at `kubectl logs -n {s.model.namespace} {pod.name}`, or delete the pod to start over.",
     )
 
 
@@ -231,15 +250,3 @@ def last_movement(s: Situation, pod: PodView) -> datetime:
     written = next((worker.progress for worker in s.status.workers if worker.pod_name == pod.name), None)
     moments.append(written.updated_at if written else None)
     return max(moment for moment in moments if moment is not None)
-
-
-def attempt_trouble(s: Situation, job: JobView) -> Trouble:
-    """Why an attempt of `prepare` failed."""
-    for pod in reversed(s.pods_of(job)):
-        if trouble := _crashed(s, pod):
-            return Trouble("PrepareFailed" if trouble.reason == "WorkerCrashed" else trouble.reason, trouble.message)
-    failed = job.true_condition("Failed") or {}
-    return Trouble(
-        "PrepareFailed",
-        shortened(f"The Job {job.name} failed: {failed.get('message', 'it left no message').removesuffix('.')}."),
-    )

@@ -25,7 +25,6 @@ from neuronmodel_worker.temporary import FOLDER, make_folder
 
 log = logging.getLogger(__name__)
 
-TERMINATED = 128 + signal.SIGTERM
 STAGES = {"prepare": Stage.PREPARE, "serve": Stage.SERVE, "cleanup": Stage.CLEANUP}
 
 
@@ -133,7 +132,7 @@ def _carry_out(run: Run, name: str) -> int:
         _command(name)(run)
     except Terminated:
         run.clock.failed(Failure(reason="Terminated", message="The worker was told to stop before it was done."))
-        return TERMINATED
+        return exits.TERMINATED
     except WorkerFailure as failure:
         run.clock.failed(_told(failure, run.config))
         return failure.exit_code

@@ -3,11 +3,12 @@
 from typing import Final
 
 from neuronmodel_operator import attempts
+from neuronmodel_operator.failed_attempts import attempt_trouble
 from neuronmodel_operator.manifests.worker_config import source_display
 from neuronmodel_operator.obstacles import source_obstacle
 from neuronmodel_operator.phases.step import MISSING_CLAIM_CHECK, Step, holds, refused, troubled, waits
 from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.troubles import Trouble, attempt_trouble, running_trouble
+from neuronmodel_operator.troubles import Trouble, running_trouble
 from neuronmodel_operator.views import JobState
 
 SOURCE_REASONS: Final = frozenset(

@@ -45,6 +45,8 @@ def waits(reason: str, message: str) -> Verdict:
 
 
 def troubled(trouble: Trouble) -> Verdict:
+    if trouble.passes:
+        return waits(trouble.reason, trouble.message)
     return refused(trouble.reason, trouble.message)
 
 

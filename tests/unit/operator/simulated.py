@@ -572,11 +572,11 @@ class Cluster:
         if not serves:
             pod["status"]["phase"] = "Failed" if run.failure else "Succeeded"
 
-    def crash(self, pod: Object, exit_code: int = 137, reason: str = "OOMKilled") -> None:
-        """The container ends, whatever it was doing."""
+    def crash(self, pod: Object, exit_code: int = 137, reason: str = "OOMKilled", message: str = "") -> None:
+        """The container ends, whatever it was doing. `message`: the end of its log."""
         container = pod["status"]["containerStatuses"][0]
         times = {"startedAt": container["state"]["running"]["startedAt"], "finishedAt": stamp(self.now)}
-        container["state"] = {"terminated": {"exitCode": exit_code, "reason": reason, **times}}
+        container["state"] = {"terminated": {"exitCode": exit_code, "reason": reason, "message": message, **times}}
         pod["status"]["conditions"] = [c for c in pod["status"]["conditions"] if c["type"] != "Ready"]
         self.reports.pop(pod["metadata"]["uid"], None)
         if component(pod) != names.COMPONENT_SERVE:

@@ -71,6 +71,40 @@ def test_a_worker_that_crashes_after_it_served_is_loading_at_once() -> None:
     cluster.run_until_ready()
 
 
+def test_the_command_that_shows_the_log_is_one_that_works() -> None:
+    """kubectl refuses --previous where the container has run once."""
+    cluster = made()
+    cluster.run_until(lambda c: c.reason() == ("Unknown", "Loading"))
+    (pod,) = cluster.serving
+    cluster.crash(pod, 132, "Error", "loading\n/start.sh: line 2:   17 Illegal instruction     neuronmodel serve\n")
+    cluster.reconcile()
+    name = pod["metadata"]["name"]
+    message = cluster.condition().message
+    assert "ended with exit code 132 (SIGILL): loading; /start.sh: line 2: Illegal instruction" in message
+    assert f"See `kubectl logs -n demo {name}`." in message
+    cluster.step()
+    cluster.reconcile()
+    assert f"See `kubectl logs -n demo {name} --previous`." in cluster.condition().message
+
+
+@pytest.mark.parametrize("has_report", [True, False])
+def test_a_worker_that_is_told_to_stop_is_nobodys_trouble(has_report: bool) -> None:
+    cluster = made()
+    cluster.serve = lambda config: failing("Terminated", exits.TERMINATED) if has_report else Run(milliseconds=60_000)
+    cluster.run_until(lambda c: c.reason() == ("Unknown", "Loading"))
+    if not has_report:
+        cluster.crash(cluster.serving[0], exits.TERMINATED, "Error")
+    cluster.run_until(lambda c: c.reason() == ("Unknown", "Terminated"), 10)
+    assert "was told to stop before it was done. Kubernetes starts it again." in cluster.condition().message
+    cluster.serve = lambda config: Run()
+    cluster.step()
+    cluster.reconcile()
+    assert cluster.reason() == ("Unknown", "Loading")
+    cluster.run_until_ready()
+    assert [start.reason for start in cluster.status.starts] == [None, "Terminated"]
+    assert not [note for note in cluster.told if note.type == "Warning"]
+
+
 def test_each_round_is_a_start_that_failed_and_the_last_five_are_kept() -> None:
     cluster = made()
     cluster.serve = lambda config: failing("WorkerFailed", exits.FAILED)

@@ -10,7 +10,7 @@ from neuronmodel_operator.phases.source import SOURCE_REASONS
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "operator" / "neuronmodel_operator"
-NARRATION = PACKAGE / "narration.py"
+WORKER = ROOT / "worker" / "neuronmodel_worker"
 GIVERS = frozenset({"Trouble", "holds", "refused", "waits", "_stopped", "_missing"})
 PASCAL = re.compile(r"(?:[A-Z][a-z]+)+")
 
@@ -42,24 +42,81 @@ def test_what_goes_on_by_itself_blocks_nothing() -> None:
     assert [reason for reason in by_itself if reasons.REASONS[reason].blocks] == []
 
 
-def test_every_reason_that_the_worker_gives_is_in_the_table() -> None:
-    worker = ROOT / "worker" / "neuronmodel_worker"
-    given = {
-        m[1] for path in worker.rglob("*.py") for m in re.finditer(r'^    reason = "(\w+)"', path.read_text(), re.M)
+def test_every_reason_that_the_worker_gives_is_in_a_table() -> None:
+    """Of failures and of notes, wherever they are made."""
+    given = {reason for path in WORKER.rglob("*.py") for reason in reasons_of_worker(path)}
+    assert given >= SOURCE_REASONS | {"Terminated", "VolumeFull", "ScratchTierFull", "SealingFailed", "CompilerFailed"}
+    assert given - reasons.REASONS.keys() - reasons.EVENTS.keys() == set()
+
+
+def reasons_of_worker(path: Path) -> Iterator[str]:
+    """As attributes of classes, and in calls that take one; what is neither a word nor handed on is not understood, and
+    fails."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef):
+            yield from (word(a.value, path) for a in node.body if isinstance(a, ast.Assign) and names(a) == ["reason"])
+            if any(base.id == "TierTrouble" for base in node.bases if isinstance(base, ast.Name)):
+                inits = [c for c in ast.walk(node) if isinstance(c, ast.Call) and ast.unparse(c.func) == INIT]
+                yield from (word(init.args[0], path) for init in inits)
+        elif isinstance(node, ast.Call) and takes_reason(ast.unparse(node.func)):
+            given = [k.value for k in node.keywords if k.arg == "reason"] or node.args[:1]
+            yield from (word(value, path) for value in given if not is_handed_on(value))
+
+
+def takes_reason(function: str) -> bool:
+    return function in ("Failure", "Note", "TierTrouble") or function.endswith("clock.note")
+
+
+def names(assignment: ast.Assign) -> list[str]:
+    return [ast.unparse(target) for target in assignment.targets]
+
+
+def word(value: ast.expr, path: Path) -> str:
+    assert isinstance(value, ast.Constant), (
+        f"{path.name}:{value.lineno}: the reason is no literal: {ast.unparse(value)}"
+    )
+    return str(value.value)
+
+
+def is_handed_on(value: ast.expr) -> bool:
+    """One that was made elsewhere."""
+    return ast.unparse(value).rpartition(".")[2] == "reason"
+
+
+def test_every_word_of_the_operator_that_may_be_a_reason_is_in_a_table() -> None:
+    """So that no way to make a condition, a note or an Event is overlooked."""
+    found = {w for path in PACKAGE.rglob("*.py") if may_decide(path) for w in words_of(path)}
+    assert found >= {"WorkerCrashed", "PodReplaced", "PrepareFailed", "CleanupAbandoned", "ShardsSealed"}
+    known = reasons.REASONS.keys() | reasons.EVENTS.keys() | reasons.STARTS.keys()
+    assert found - known - OF_KUBERNETES - OF_STARTS - OF_STRATEGIES == set(), "put it into reasons.py, or below"
+
+
+def may_decide(path: Path) -> bool:
+    return path.parent.name != "manifests" and path.stem not in WITHOUT_REASONS
+
+
+def words_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and COMPOUND.fullmatch(str(node.value)):
+            yield str(node.value)
+
+
+COMPOUND = re.compile(r"[A-Z][a-z]+(?:[A-Z][a-z]+)+")
+INIT = "super().__init__"
+WITHOUT_REASONS = frozenset({"reasons", "client", "observe", "apply", "writes", "reports", "lease", "leases", "views"})
+"""Modules that only carry what others say, and speak with the API server in its words."""
+OF_KUBERNETES = frozenset(
+    {
+        *("CreateContainerConfigError", "CreateContainerError", "RunContainerError"),
+        *("ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName"),
+        *("FailedAttachVolume", "FailedCreate", "FailedMapVolume", "FailedMount", "FailedResourceClaimCreation"),
+        *("PersistentVolumeClaim", "ReadOnlyMany", "ReadWriteMany", "ReplicaFailure"),
     }
-    assert given >= {"ConfigMissing", "ArtifactDamaged"}
-    assert given - reasons.REASONS.keys() == set()
-    assert given >= SOURCE_REASONS
-
-
-def test_every_note_and_every_event_of_artifacts_is_in_the_other_table() -> None:
-    serve = ROOT / "worker" / "neuronmodel_worker" / "serve"
-    noted = {m for path in serve.rglob("*.py") for m in re.findall(r'"(ScratchTier\w+|\w+Failed)"', path.read_text())}
-    narrated = set(re.findall(r'"(\w+)", "([A-Z]\w+)"|\n +"(?:Warning|Normal)", "(\w+)"', NARRATION.read_text()))
-    told = {word for words in narrated for word in words if word not in ("", "Warning", "Normal")}
-    assert noted >= {"ScratchTierFull", "SealingFailed"}
-    assert told >= {"ArtifactQuarantined", "ShardsSealed"}
-    assert (noted | told) - {"Ready"} - reasons.EVENTS.keys() - reasons.REASONS.keys() == set()
+)
+OF_STARTS = frozenset({"BackedOff", "HandedOver", "ImagePulled", "PreviousStopped", "DevicesAwaited", "SourceOpened"})
+"""Phases."""
+OF_STRATEGIES = frozenset({"NotChosenYet", "NotSpecified"})
+"""Reasons of `status.strategy`, which strategies.md explains."""
 
 
 def test_the_page_is_the_table() -> None:

@@ -1,0 +1,223 @@
+"""What the end of a crashed container's log says of the crash, in one line.
+
+Kubernetes keeps the last 80 lines or 2048 bytes of it, cut wherever that falls. The last line is seldom the one that
+says something: a Python that cannot start ends with a frame, a Go program with a stack.
+
+The text stands in a condition: it must be the same for each run that ends alike, or every restart is a write.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from neuronmodel_operator.sentences import shortened
+
+MAX_GIST: Final = 300
+MAX_PART: Final = 220
+"""Of the first of several lines, so that the others are there too."""
+MAX_LINES: Final = 3
+"""Back from a last line that says nothing by itself."""
+
+_PREFIXES: Final = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"\((?:\w+ )?pid=\d+\) ?",  # vLLM and Ray, of their processes
+        r"\[?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)? ?(?:Z|[+-]\d\d:?\d\d)?\]? ?",
+        r"\d{4}-[A-Z][a-z]{2}-\d\d \d\d:\d\d:\d\d\.\d+ +\d+:\d+ +",  # the Neuron Runtime
+        r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ (?:[\w./-]+:\d+\] )?",  # klog and glog
+        r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? (?:\[[\w./-]+:\d+\] ?)?",  # vLLM
+    )
+)
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_GROUP_MARK: Final = re.compile(r"\s*[|+](?:-\+)?(?:-+(?: (?:\d+|\.\.\.) -+)?)?(?: |$)")
+"""Before each line of an exception group."""
+
+_FRAMES: Final = re.compile(r"(?:Exception Group )?Traceback \(most recent call last\)|\s*File \".*\", line \d+")
+_DUMP: Final = re.compile(r"Current thread 0x\S+.*\(most recent call first\)")
+"""Of the thread that failed, by faulthandler."""
+_DUMPED_FRAME: Final = re.compile(r"\s+File \"(?P<file>.*)\", line (?P<line>\d+) in (?P<function>\S+)")
+_STACK: Final = re.compile(
+    r"Thread 0x\S+.*\(most recent call first\)|goroutine \d+ .*:$|stack backtrace:$|\*\*\* Check failure stack trace"
+    r"|C\+\+ CapturedTrace"
+)
+"""All that follows, up to an empty line, is frames."""
+_UNRAISABLE: Final = re.compile(r"Exception ignored in\b")
+"""What follows did not end the process."""
+_SAYS_NOTHING: Final = re.compile(
+    r"""\W*$|\s*<no\ Python\ frame>|Python\ runtime\ state:|Extension\ modules:
+    |Exception\ raised\ from\ .*most\ recent\ call\ first
+    |(?:During\ handling|The\ above\ exception)\ .*exception
+    |\[signal\ SIG\w+|\[recovered\]|exit\ status\ \d+$|created\ by\ |\t\S+\.go:\d+
+    |note:\ (?:run\ with|Some\ details\ are)|\s*\#?\d+[: ]\s+0x[0-9a-f]+|\s*frame\ \#\d+:|\s+@\s+0x
+    |make(?:\[\d+\])?:\ \*\*\*|.*\d+%\|""",
+    re.VERBOSE,
+)
+_CAUSE: Final = re.compile(
+    r"""Fatal\ Python\ error:|panic:\ |\s*panic:\ |fatal\ error:\ |terminate\ called|libc\+\+abi:
+    |(?:thread\ '.*'\ (?:\(\d+\)\ )?)panicked\ at
+    |.*:\ Assertion\ .*failed|\*\*\*\ .*\ \*\*\*:\ terminated|double\ free\ or\ corruption
+    |(?:free|malloc|realloc|munmap_chunk|malloc_consolidate)\(\):\ |corrupted\ (?:size|double-linked)
+    |.*error\ while\ loading\ shared\ libraries:|.*symbol\ lookup\ error:""",
+    re.VERBOSE,
+)
+_EXCEPTION: Final = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Group|Iteration)(?::|$)")
+_HOW_ALONE: Final = re.compile(
+    r"""(?:.*[:\s])?(?:Aborted|Segmentation\ fault|Illegal\ instruction|Bus\ error|Killed|Terminated
+    |Floating\ point\ exception|Trace/breakpoint\ trap)(?:\ \(core\ dumped\))?(?:\s{2,}.*)?$
+    |(?:error|failed|failure|exiting|stopping|stopped|shutting\ down|bye|done|goodbye)\W*$
+    |(?:command\ terminated\ with\ |process\ exited\ with\ )?exit\ code:?\ -?\d+\.?$""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""Lines that tell how the process ended and not why."""
+
+_UNSTABLE: Final = tuple(
+    (re.compile(pattern), put)
+    for pattern, put in (
+        (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "…"),
+        (r"\b0x[0-9a-fA-F]+\b", "0x…"),
+        (r"\b\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|\b ?[+-]\d\d:?\d\d\b)?", "…"),
+        (r"\b\d\d:\d\d:\d\d(?:[.,]\d+)?\b", "…"),
+        (r"\b(pid|PID|tid|TID|process|Process|thread)([ =:#]+|\s?\[)\d+\b", r"\1\2…"),
+        (r"\b(Process|Thread|ForkPoolWorker|SpawnProcess)-\d+\b", r"\1-…"),
+        (r"(thread '.*') \(\d+\)", r"\1"),
+        (r"(\w)\[\d+\]:", r"\1:"),
+        (r"^(\w*sh): (?:line )?\d+: ", r"\1: "),
+        (r": +\d+ (?=(?:Aborted|Segmentation fault|Illegal instruction|Bus error|Killed|Terminated)\b)", ": "),
+        (r"\btmp[a-z0-9_]{8}\b|\btmp\.\w{6,10}\b", "tmp…"),
+        (r"\b((?:\d{1,3}\.){3}\d{1,3}):\d{5}\b", r"\1:…"),
+        (r"\b\d+\.\d+ ?(seconds|secs?|s)\b|\b\d+(?:\.\d+)? ?(ms|µs|us|ns)\b", r"… \1\2"),
+        (r"\b\d{13,}\b", "…"),
+    )
+)
+"""What differs from run to run: identities, addresses, moments, durations, processes, ports and temporary files."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A line, with those that belong to it."""
+
+    text: str
+    is_cause: bool = False
+
+    @property
+    def is_fatal_of_python(self) -> bool:
+        return self.text.startswith("Fatal Python error:")
+
+
+def gist(log: str) -> str:
+    """Empty: it says nothing."""
+    parts = _parts(_cleaned(line) for line in log.splitlines())
+    first, *others = dict.fromkeys(_stable(part.text) for part in _chosen(parts)) or [""]
+    return shortened("; ".join([shortened(first, MAX_PART) if others else first, *others]), MAX_GIST)
+
+
+def _cleaned(line: str) -> str:
+    """Without what loggers and exception groups put before it; how far it is indented counts."""
+    line = _COLOURS.sub("", line.rstrip())
+    for prefix in _PREFIXES:
+        if found := prefix.match(line):
+            line = line[found.end() :]
+    if found := _GROUP_MARK.match(line):
+        line = line[found.end() :]
+    return _of_json(line) if line.startswith("{") else line
+
+
+def _of_json(line: str) -> str:
+    """The sentence in a logger's JSON; nothing for a report, which says nothing to a reader of this."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return ""
+    return next((said[name] for name in ("message", "msg", "error", "err") if isinstance(said.get(name), str)), "")
+
+
+def _parts(lines: Iterable[str]) -> list[_Part]:
+    reader = _Reader()
+    for line in lines:
+        reader.read(line)
+    return reader.parts
+
+
+class _Reader:
+    """Goes through a log from its first line, and keeps what is no frame and no noise."""
+
+    def __init__(self) -> None:
+        self.parts: list[_Part] = []
+        self._within = ""
+        """Traceback, Dump, Stack or Ignored; empty: none of them."""
+        self._continues = False
+
+    def read(self, line: str) -> None:
+        if _CAUSE.match(line):
+            self._take(line, is_cause=True)
+        elif _UNRAISABLE.match(line):
+            self._enter("Ignored")
+        elif _DUMP.match(line):
+            self._enter("Dump")
+        elif _STACK.match(line):
+            self._enter("Stack")
+        elif self._within == "Ignored":
+            self._within = "Ignored" if _FRAMES.match(line) or line[:1].isspace() else ""
+        elif self._within == "Stack":
+            self._within = "Stack" if line else ""
+        elif self._within == "Dump" and (found := _DUMPED_FRAME.match(line)):
+            self._place(found)
+        elif _FRAMES.match(line):
+            self._enter("Traceback")
+        elif self._within == "Traceback" and line[:1].isspace():
+            pass
+        elif _SAYS_NOTHING.match(line):
+            self._continues = self._continues and bool(line)
+        elif self._continues and (line[:1].isspace() or self.parts[-1].text.endswith(":")):
+            self._append(f" {line.strip()}")
+        else:
+            self._take(line, is_cause=self._within == "Traceback" or bool(_EXCEPTION.match(line)))
+
+    def _enter(self, what: str) -> None:
+        self._within, self._continues = what, False
+
+    def _take(self, line: str, *, is_cause: bool) -> None:
+        self._within, self._continues = "", True
+        self.parts.append(_Part(line.strip(), is_cause))
+
+    def _append(self, text: str) -> None:
+        last = self.parts.pop()
+        self.parts.append(_Part(f"{last.text}{text}", last.is_cause))
+
+    def _place(self, found: re.Match[str]) -> None:
+        """The first frame of a dump is where a fatal error of Python happened."""
+        last = self.parts[-1] if self.parts else None
+        if last and last.is_fatal_of_python and ", in " not in last.text:
+            file = "/".join(found["file"].split("/")[-2:])
+            self._append(f", in {found['function']} ({file}:{found['line']})")
+
+
+def _chosen(parts: Sequence[_Part]) -> Sequence[_Part]:
+    """The last that failed, and the last line if that is another; without any, the last line that says something."""
+    cause = next((place for place in reversed(range(len(parts))) if parts[place].is_cause), None)
+    if cause is None:
+        return _last_words(parts)
+    first = cause - 1 if cause and _is_one_story(parts[cause - 1], parts[cause]) else cause
+    later = [part for part in parts[cause + 1 :] if not _HOW_ALONE.match(part.text)]
+    return [*parts[first : cause + 1], *later[-1:]]
+
+
+def _is_one_story(before: _Part, after: _Part) -> bool:
+    """Python names the exception after its fatal error; what aborted it stands before."""
+    return before.is_cause and (before.is_fatal_of_python or after.is_fatal_of_python)
+
+
+def _last_words(parts: Sequence[_Part]) -> Sequence[_Part]:
+    """From the last line back to one that says more than how the process ended."""
+    for count in range(1, min(MAX_LINES, len(parts)) + 1):
+        if not _HOW_ALONE.match(parts[-count].text):
+            return parts[-count:]
+    return parts[-MAX_LINES:]
+
+
+def _stable(text: str) -> str:
+    for pattern, put in _UNSTABLE:
+        text = pattern.sub(put, text)
+    return text
