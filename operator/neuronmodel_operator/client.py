@@ -275,10 +275,10 @@ async def wait_for_models(api: Api, namespaces: Sequence[str], tell: Callable[[s
                 return
             except ApiError as error:
                 trouble = error
-        hint = (
-            f" Is the definition there (kubectl get crd {MODEL.plural}.{MODEL.group})?" if trouble.status == 404 else ""
+        hint = f" Is the definition there (`kubectl get crd {MODEL.plural}.{MODEL.group}`)?"
+        tell(
+            f"NeuronModels can't be listed: {trouble.message.removesuffix('.')}.{hint if trouble.status == 404 else ''}"
         )
-        tell(f"NeuronModels can't be listed: {trouble.message.removesuffix('.')}.{hint}")
         await asyncio.sleep(WAIT_SECONDS)
 
 

@@ -1,8 +1,9 @@
-"""/healthz and /metrics: whether this process still does what it is for, and its figures."""
+"""/healthz and /metrics: whether this process still does what it is for, and its figures. Serves `readiness` too."""
 
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from time import monotonic
 from types import SimpleNamespace
 from typing import Final
@@ -12,6 +13,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from neuronmodel_operator.readiness import Readiness
+
 OVERDUE_SECONDS: Final = 120.0
 WATCH_SECONDS: Final = 60
 """A watch is asked for so long and then renewed, so that each shows a sign of life even where nothing happens."""
@@ -19,29 +22,56 @@ INACTIVITY_SECONDS: Final = 75
 """A watch without a sign of life for so long is given up by kopf and begun anew."""
 SILENT_SECONDS: Final = 180.0
 """A watch that was not renewed for so long is dead in spite of both."""
+FAILING_SECONDS: Final = 10.0
+"""A list or watch that fails for less is the API server's ordinary restart."""
+FORBIDDEN: Final = 403
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Failing:
+    status: int
+    """0: no answer."""
+    since: float
 
 
 class WatchPulse:
     """When each watch was last (re-)established, as seen from the HTTP session that kopf watches through."""
 
-    def __init__(self, monotonic: Callable[[], float] = monotonic) -> None:
+    def __init__(self, monotonic: Callable[[], float] = monotonic, denied: Callable[[], None] = lambda: None) -> None:
+        """`denied` is called when the API server says that the operator may not."""
         self._monotonic = monotonic
-        self._since = monotonic()
+        self._denied = denied
+        self._since: float | None = None
         self._seen: dict[str, float] = {}
+        self._failing: dict[str, _Failing] = {}
+
+    def begin(self) -> None:
+        """From now on there have to be watches."""
+        self._since = self._monotonic()
 
     def trace(self) -> aiohttp.TraceConfig:
         config = aiohttp.TraceConfig()
         config.on_request_start.append(self._asked)
         config.on_request_end.append(self._answered)
+        config.on_request_exception.append(self._unanswered)
         return config
 
     def silent(self) -> dict[str, float]:
         """Seconds by path, of watches that were silent for too long; of none at all, when none was ever begun."""
         now = self._monotonic()
-        seen = self._seen or {"any": self._since}
+        seen = self._seen or ({} if self._since is None else {"any": self._since})
         return {path: now - at for path, at in seen.items() if now - at > SILENT_SECONDS}
+
+    def complaints(self) -> list[str]:
+        """Sentences: what can be neither listed nor watched."""
+        now = self._monotonic()
+        return [
+            f"The API server {_says(failing.status)} when the operator lists or watches {path}."
+            for path, failing in sorted(self._failing.items())
+            if failing.status == FORBIDDEN or now - failing.since >= FAILING_SECONDS
+        ]
 
     async def _asked(
         self, session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestStartParams
@@ -52,8 +82,30 @@ class WatchPulse:
     async def _answered(
         self, session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams
     ) -> None:
-        if params.url.query.get("watch") == "true" and params.response.status == 200:
-            self._seen[params.url.path] = self._monotonic()
+        path, status = params.url.path, params.response.status
+        if status == 200:
+            self._failing.pop(path, None)
+        else:
+            self._fails(path, status)
+        # One that is denied is answered: a restart would mend nothing.
+        if status == FORBIDDEN or (status == 200 and params.url.query.get("watch") == "true"):
+            self._seen[path] = self._monotonic()
+        if status == FORBIDDEN:
+            self._denied()
+
+    async def _unanswered(
+        self, session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestExceptionParams
+    ) -> None:
+        if isinstance(params.exception, aiohttp.ClientError | TimeoutError):
+            self._fails(params.url.path, 0)
+
+    def _fails(self, path: str, status: int) -> None:
+        former = self._failing.get(path)
+        self._failing[path] = _Failing(status, former.since if former else self._monotonic())
+
+
+def _says(status: int) -> str:
+    return {0: "does not answer", FORBIDDEN: "says that it may not"}.get(status, f"answers with status {status}")
 
 
 class Health:
@@ -82,10 +134,16 @@ class Health:
 
 
 @asynccontextmanager
-async def serve(health: Health, port: int) -> AsyncIterator[None]:
+async def serve(health: Health, readiness: Readiness, port: int) -> AsyncIterator[None]:
     """On all addresses of the pod."""
     app = web.Application()
-    app.add_routes([web.get("/healthz", health.healthz), web.get("/metrics", health.metrics)])
+    app.add_routes(
+        [
+            web.get("/healthz", health.healthz),
+            web.get("/readyz", readiness.readyz),
+            web.get("/metrics", health.metrics),
+        ]
+    )
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:

@@ -4,10 +4,12 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any, Final
 
 import kopf
@@ -15,11 +17,16 @@ import kopf
 from neuronmodel_api import names
 from neuronmodel_operator import client, health, logs, reports
 from neuronmodel_operator.client import Api
+from neuronmodel_operator.clock import RealClock
 from neuronmodel_operator.health import Health, WatchPulse
+from neuronmodel_operator.lease import Holder
+from neuronmodel_operator.leases import Leases
 from neuronmodel_operator.metrics import Metrics
+from neuronmodel_operator.readiness import Beginning, Readiness
 from neuronmodel_operator.reconcile import reconcile
+from neuronmodel_operator.rights import Rights
 from neuronmodel_operator.settings import Settings
-from neuronmodel_operator.tasks import RealClock, Tasks
+from neuronmodel_operator.tasks import Tasks
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +41,9 @@ class Operator:
     """What kopf's handlers need."""
 
     api: Api
+    beginning: Beginning
     pulse: WatchPulse
+    leases: Leases
     tasks: Tasks
     settings: Settings
 
@@ -62,16 +71,61 @@ async def run(settings: Settings) -> None:
 
 @asynccontextmanager
 async def assemble(settings: Settings) -> AsyncIterator[Operator]:
-    """The parts, joined, with /healthz and /metrics served."""
+    """The parts, joined, with /healthz, /readyz and /metrics served; at the end they go in the reverse order."""
     async with AsyncExitStack() as stack:
-        metrics, pulse = Metrics(), WatchPulse()
-        api = await stack.enter_async_context(client.connect(metrics.count_call))
+        metrics, clock, beginning = Metrics(), RealClock(), Beginning()
+
+        def count_call(verb: str, kind: str, status: int) -> None:
+            metrics.count_call(verb, kind, status)
+            if status == health.FORBIDDEN:
+                rights.suspect()
+
+        api = await stack.enter_async_context(client.connect(count_call))
+        rights = Rights(api, settings.watch_namespaces, clock)
+        pulse = WatchPulse(denied=rights.suspect)
+        leases = Leases(api, identity(settings), clock)
+        stack.push_async_callback(leases.release)
         session = await stack.enter_async_context(reports.open_session())
         reporter = reports.Reporter(session, metrics.count_report_error)
-        tasks = Tasks(api, reporter, reconcile, settings, metrics, RealClock())
+        tasks = Tasks(api, reporter, reconcile, settings, metrics, clock, leases)
+        stack.push_async_callback(tasks.stop)
         judge = Health(pulse, tasks.overdue_seconds, metrics.registry)
-        await stack.enter_async_context(health.serve(judge, settings.health_port))
-        yield Operator(api, pulse, tasks, settings)
+        readiness = Readiness(
+            [
+                rights.complaints,
+                leases.complaints,
+                beginning.complaints,
+                lambda: [] if rights.complaints() else pulse.complaints(),
+            ],
+            [leases.remarks],
+        )
+        metrics.show_readiness(lambda: readiness.is_ready)
+        await stack.enter_async_context(health.serve(judge, readiness, settings.health_port))
+        await stack.enter_async_context(running(rights.run()))
+        await stack.enter_async_context(running(readiness.run()))
+        yield Operator(api, beginning, pulse, leases, tasks, settings)
+
+
+@asynccontextmanager
+async def running(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(coroutine)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def identity(settings: Settings) -> Holder:
+    return Holder(settings.identity or f"{socket.gethostname()}/{os.getpid()}", settings.release)
+
+
+class Backoffs:
+    """Without an end: kopf would end the operator with it, and what stands in the way of a watch (rights that are
+    lacking, an API server that is away) is mended by no restart. Its end is noticed within 5 s."""
+
+    def __iter__(self) -> Iterator[float]:
+        return chain((1, 2, 4), repeat(5))
 
 
 def kopf_settings() -> kopf.OperatorSettings:
@@ -84,7 +138,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.GROUP)
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
-    settings.networking.error_backoffs = (1, 2, 4, 8, *(10,) * 8)  # an outage's end is noticed within 10 s
+    settings.networking.error_backoffs = Backoffs()
     settings.watching.server_timeout = health.WATCH_SECONDS
     settings.watching.inactivity_timeout = health.INACTIVITY_SECONDS
     for resource in CHILDREN:
@@ -120,7 +174,9 @@ def wire(operator: Operator) -> kopf.OperatorRegistry:
 def _wire_process(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     @kopf.on.startup(registry=registry)
     async def wait_for_definition(**_: Any) -> None:
-        await client.wait_for_models(operator.api, operator.settings.watch_namespaces)
+        await client.wait_for_models(operator.api, operator.settings.watch_namespaces, operator.beginning.wait_for)
+        operator.beginning.end()
+        operator.pulse.begin()
 
     @kopf.on.login(registry=registry)
     async def log_in(settings: kopf.OperatorSettings, **_: Any) -> kopf.AiohttpSession:

@@ -3,7 +3,7 @@
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -41,6 +41,10 @@ class Metrics:
             ["verb", "kind", "code"],
             registry=self.registry,
         )
+
+    def show_readiness(self, is_ready: Callable[[], bool]) -> None:
+        gauge = Gauge("neuronmodel_operator_ready", "Whether /readyz says so.", registry=self.registry)
+        gauge.set_function(is_ready)
 
     def count_call(self, verb: str, kind: str, code: int) -> None:
         self.calls.labels(verb, kind, str(code)).inc()

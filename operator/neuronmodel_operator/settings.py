@@ -17,7 +17,11 @@ class Settings:
     worker_images: Mapping[Engine, str] = field(default_factory=dict)
     """NEURONMODEL_WORKER_IMAGE_CPU, NEURONMODEL_WORKER_IMAGE_NEURON: the image where the spec names none."""
     health_port: int = 8080
-    """NEURONMODEL_HEALTH_PORT: /healthz and /metrics."""
+    """NEURONMODEL_HEALTH_PORT: /healthz, /readyz and /metrics."""
+    identity: str = ""
+    """NEURONMODEL_IDENTITY: `<namespace>/<name>` of the operator's pod; empty: made from the host and the process."""
+    release: str = ""
+    """NEURONMODEL_RELEASE: `<namespace>/<name>` of Helm's release."""
 
     @staticmethod
     def from_environment(env: Mapping[str, str]) -> "Settings":
@@ -32,6 +36,8 @@ class Settings:
             allow_host_path=_parse_bool(env, "NEURONMODEL_ALLOW_HOST_PATH"),
             worker_images=images,
             health_port=int(env.get("NEURONMODEL_HEALTH_PORT", "8080")),
+            identity=env.get("NEURONMODEL_IDENTITY", ""),
+            release=env.get("NEURONMODEL_RELEASE", ""),
         )
 
 

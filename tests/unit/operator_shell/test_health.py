@@ -7,7 +7,8 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
-from neuronmodel_operator.health import OVERDUE_SECONDS, SILENT_SECONDS, Health, WatchPulse, serve
+from neuronmodel_operator.health import FAILING_SECONDS, OVERDUE_SECONDS, SILENT_SECONDS, Health, WatchPulse, serve
+from neuronmodel_operator.readiness import Readiness
 from tests.ports import free_port
 
 
@@ -21,10 +22,10 @@ class Time:
 
 @pytest.fixture
 async def api_server() -> AsyncIterator[str]:
-    """Answers watches of pods and refuses those of jobs."""
+    """Answers watches of pods, fails at those of jobs and denies those of services."""
 
     async def answer(request: web.Request) -> web.Response:
-        return web.Response(status=500 if "jobs" in request.path else 200)
+        return web.Response(status={"/jobs": 500, "/services": 403}.get(request.path, 200))
 
     app = web.Application()
     app.router.add_get("/{path:.*}", answer)
@@ -57,10 +58,71 @@ async def test_a_watch_that_is_renewed_is_alive_and_one_that_is_not_falls_silent
 async def test_a_list_is_no_watch(api_server: str) -> None:
     time = Time()
     pulse = WatchPulse(time)
+    pulse.begin()
     async with aiohttp.ClientSession(trace_configs=[pulse.trace()]) as session:
         time.seconds += SILENT_SECONDS + 1
         await fetch(session, f"{api_server}/pods")
     assert list(pulse.silent()) == ["any"], "nothing was ever watched"
+
+
+def test_nothing_is_silent_before_there_is_something_to_watch() -> None:
+    time = Time()
+    pulse = WatchPulse(time)
+    time.seconds += SILENT_SECONDS + 1
+    assert pulse.silent() == {}
+
+
+@pytest.mark.parametrize("query", ["?watch=true", ""])
+async def test_a_watch_that_is_denied_is_not_silent_but_complained_of_at_once(api_server: str, query: str) -> None:
+    time, denials = Time(), []
+    pulse = WatchPulse(time, denied=lambda: denials.append(time.seconds))
+    pulse.begin()
+    async with aiohttp.ClientSession(trace_configs=[pulse.trace()]) as session:
+        for _ in range(3):
+            time.seconds += SILENT_SECONDS - 1
+            await fetch(session, f"{api_server}/services{query}")
+            assert pulse.silent() == {}
+    assert len(denials) == 3
+    (complaint,) = pulse.complaints()
+    assert "may not" in complaint
+    assert "/services" in complaint
+
+
+async def test_a_failing_watch_is_complained_of_after_a_while_until_it_is_answered(api_server: str) -> None:
+    time = Time()
+    pulse = WatchPulse(time)
+    gone = f"http://127.0.0.1:{free_port()}/claims?watch=true"
+    async with aiohttp.ClientSession(trace_configs=[pulse.trace()]) as session:
+        for _ in range(2):
+            assert pulse.complaints() == []
+            await fetch(session, f"{api_server}/jobs?watch=true")
+            with pytest.raises(aiohttp.ClientError):
+                await fetch(session, gone)
+            time.seconds += FAILING_SECONDS / 2
+        assert ["does not answer" in each for each in pulse.complaints()] == [True, False]
+        assert "status 500" in pulse.complaints()[1]
+
+
+async def test_a_watch_that_is_answered_again_is_forgiven() -> None:
+    status = 500
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=status)
+
+    app, time = web.Application(), Time()
+    app.router.add_get("/pods", answer)
+    pulse, runner = WatchPulse(time), web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/pods?watch=true"
+    async with aiohttp.ClientSession(trace_configs=[pulse.trace()]) as session:
+        await fetch(session, url)
+        time.seconds += FAILING_SECONDS
+        assert pulse.complaints()
+        status = 200
+        await fetch(session, url)
+    await runner.cleanup()
+    assert pulse.complaints() == []
 
 
 @pytest.mark.parametrize(("overdue", "healthy"), [(0.0, True), (OVERDUE_SECONDS, True), (OVERDUE_SECONDS + 1, False)])
@@ -75,7 +137,7 @@ async def test_a_probe_gets_200_or_503_with_the_reason_and_prometheus_its_figure
     Counter("passes", "Passes.", registry=registry).inc()
     health = Health(WatchPulse(), lambda: overdue, registry)
     port = free_port()
-    async with serve(health, port), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+    async with serve(health, Readiness([], []), port), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
         async with session.get("/healthz") as response:
             assert response.status == 200
         overdue = 500.0

@@ -1,0 +1,317 @@
+"""One operator a namespace: two that follow the same NeuronModels would write over each other.
+
+Whoever follows a NeuronModel holds the Lease of its namespace. While another live operator is seen to hold it, nothing
+is done there. What is wrong with the Lease alone stops nobody: that models are served matters more than that a second
+operator is noticed.
+
+Times are this process's own, as in client-go: a holder is alive until its record has been seen unchanged for the
+duration that stands in it, and no clock is compared with another machine's.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
+
+from neuronmodel_operator import client, lease
+from neuronmodel_operator.client import ApiError, Kind
+from neuronmodel_operator.clock import Clock
+from neuronmodel_operator.lease import DURATION_SECONDS, Holder, Object
+from neuronmodel_operator.sentences import shortened
+
+RENEW_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 2.0
+"""While somebody else holds it, and at first when a call failed."""
+CALL_SECONDS: Final = 4.0
+"""A renewal with every call in it, and the pause before it, take less than the duration."""
+RELEASE_SECONDS: Final = 5.0
+GONE_SECONDS: Final = 60.0
+"""A namespace that has not been there for so long is followed no longer."""
+MAX_TRIES: Final = 2
+"""A write that came too late is based anew on what is there; the next look is soon enough for a third."""
+MAX_NAMED: Final = 5
+"""Namespaces in a sentence."""
+MAX_ANSWER: Final = 250
+"""Of the API server's words in a sentence."""
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class KeepsLeases(Protocol):
+    """As `client.Api`."""
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None: ...
+
+    async def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any]) -> Object: ...
+
+    async def replace(self, kind: Kind, namespace: str, manifest: Mapping[str, Any]) -> Object: ...
+
+
+class Leases:
+    """Of all namespaces in which NeuronModels are followed."""
+
+    def __init__(self, api: KeepsLeases, me: Holder, clock: Clock) -> None:
+        self._api = api
+        self._me = me
+        self._clock = clock
+        self._candidacies: dict[str, tuple[_Candidacy, asyncio.Task[None]]] = {}
+
+    async def wait_until_held(self, namespace: str) -> None:
+        """Returns when this operator may act there; the first call begins to follow that namespace."""
+        candidacy = self._candidacy(namespace) or self._begin(namespace)
+        while not candidacy.may_act:
+            await candidacy.decided()
+
+    def is_held(self, namespace: str) -> bool:
+        """Whether this operator may act there, now. One that did not run for long may not, until it has looked."""
+        candidacy = self._candidacy(namespace)
+        return candidacy is not None and candidacy.may_act
+
+    def complaints(self) -> list[str]:
+        """Sentences: namespaces in which nothing is done, as an operator of another release is there."""
+        return [
+            f"{_namespaces(found)} operated by {other} (Lease {found[0]}/{lease.NAME}), so this operator does nothing "
+            "there. Give each operator namespaces of its own (watchNamespaces of the chart), or uninstall one of them."
+            for other, found in self._by_other().items()
+            if not other.is_of_release(self._me)
+        ]
+
+    def remarks(self) -> list[str]:
+        """Sentences: what is as it should be but may surprise, and what the Lease alone suffers from."""
+        standing_by = [
+            f"{_namespaces(found)} operated by {other}: this operator stands by until that one ends."
+            for other, found in self._by_other().items()
+            if other.is_of_release(self._me)
+        ]
+        by_trouble: defaultdict[str, list[str]] = defaultdict(list)
+        for namespace, stand in self._stands():
+            if stand.trouble:
+                by_trouble[stand.trouble].append(namespace)
+        unguarded = [
+            f"{_namespaces(found)} operated without the Lease {lease.NAME}, so that a second operator there would not "
+            f"be noticed: {trouble}"
+            for trouble, found in by_trouble.items()
+        ]
+        return standing_by + unguarded
+
+    async def release(self) -> None:
+        """For a clean end, when nothing is written any more: a successor need not wait until the Leases run out."""
+        candidacies, self._candidacies = self._candidacies, {}
+        for _, runner in candidacies.values():
+            runner.cancel()
+        await asyncio.gather(*(runner for _, runner in candidacies.values()), return_exceptions=True)
+        try:
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await asyncio.gather(*(candidacy.release() for candidacy, _ in candidacies.values()))
+        except TimeoutError:
+            _log.info("not every Lease %s was released in time; they run out by themselves", lease.NAME)
+
+    def _candidacy(self, namespace: str) -> "_Candidacy | None":
+        found = self._candidacies.get(namespace)
+        return found[0] if found else None
+
+    def _begin(self, namespace: str) -> "_Candidacy":
+        candidacy = _Candidacy(self._api, namespace, self._me, self._clock)
+        runner = asyncio.create_task(candidacy.run(), name=f"Lease of {namespace}")
+        self._candidacies[namespace] = (candidacy, runner)
+        runner.add_done_callback(lambda _: self._candidacies.pop(namespace, None))
+        return candidacy
+
+    def _stands(self) -> Iterable[tuple[str, "_Stand"]]:
+        return ((namespace, candidacy.stand) for namespace, (candidacy, _) in sorted(self._candidacies.items()))
+
+    def _by_other(self) -> dict[Holder, list[str]]:
+        found: defaultdict[Holder, list[str]] = defaultdict(list)
+        for namespace, stand in self._stands():
+            if stand.other:
+                found[stand.other].append(namespace)
+        return found
+
+
+@dataclass(frozen=True)
+class _Stand:
+    """How things are in one namespace."""
+
+    may_act: bool = False
+    other: Holder | None = None
+    """Who may act instead."""
+    trouble: str = ""
+    """Why there is no Lease to go by."""
+    is_gone: bool = False
+    """The namespace."""
+
+
+_OUTDATED: Final = ApiError(409, "Conflict", "nothing was read yet")
+_BASED_ON_ANOTHER: Final = frozenset({404, 409})
+"""Answers to a write that another look may mend: the object came, went or changed meanwhile."""
+
+
+class _Candidacy:
+    """For the Lease of one namespace."""
+
+    def __init__(self, api: KeepsLeases, namespace: str, me: Holder, clock: Clock) -> None:
+        self.stand = _Stand()
+        self._api = api
+        self._namespace = namespace
+        self._me = me
+        self._clock = clock
+        self._lease: Object | None = None
+        self._changed_at = clock.monotonic()
+        """When the record was last seen to change."""
+        self._is_blind = False
+        """The last attempt to read it failed."""
+        self._looked_at = float("-inf")
+        self._failing_since: float | None = None
+        self._gone_since: float | None = None
+        self._decided = asyncio.Event()
+
+    @property
+    def may_act(self) -> bool:
+        return self.stand.may_act and self._clock.monotonic() - self._looked_at < DURATION_SECONDS
+
+    async def decided(self) -> None:
+        """Until the next decision, whichever it is."""
+        self._decided.clear()
+        await self._decided.wait()
+
+    async def run(self) -> None:
+        """Until the namespace is gone."""
+        while not self._is_long_gone():
+            await self._decide()
+            await self._clock.wait(asyncio.Event(), self._pause())
+
+    async def release(self) -> None:
+        """Leaves the Lease to whoever waits for it."""
+        try:
+            self._see(await self._get())
+            if self._lease is not None and self._is_mine():
+                await self._write(lease.released(self._lease, self._clock.now()))
+        except ApiError as error:
+            _log.info("the Lease %s/%s was not released, it runs out: %s", self._namespace, lease.NAME, error)
+
+    async def _decide(self) -> None:
+        began = self._clock.monotonic()
+        try:
+            stand = await self._take_or_look()
+        except Exception as error:  # a mistake of ours stops serving no more than the API server's refusals do
+            _log.exception("the Lease %s/%s: a look at it failed", self._namespace, lease.NAME)
+            stand = self.stand if self.stand.other else _Stand(may_act=True, trouble=f"{error!r}.")
+        self._tell(self.stand, stand)
+        self.stand, self._looked_at = stand, began
+        self._failing_since = (self._failing_since or began) if stand.trouble else None
+        self._gone_since = (self._gone_since or began) if stand.is_gone else None
+        self._decided.set()
+
+    async def _take_or_look(self) -> _Stand:
+        """Renewed without a look while nobody else writes to it; else looked at, and taken if it is free."""
+        refused = await self._refusal_of_taking() if self._is_mine() else _OUTDATED
+        for _ in range(MAX_TRIES):
+            if refused is None:
+                return _Stand(may_act=True)
+            try:
+                self._see(await self._get())
+            except ApiError as error:
+                return self._stand_unseen(error)
+            if other := self._live_other():
+                return _Stand(other=other)
+            if refused.status not in _BASED_ON_ANOTHER:
+                break
+            refused = await self._refusal_of_taking()
+        return self._stand_refused(refused) if refused else _Stand(may_act=True)
+
+    async def _refusal_of_taking(self) -> ApiError | None:
+        """None: it is held by this operator."""
+        try:
+            self._see(await self._write(lease.taken(self._lease, self._me, self._clock.now())))
+        except ApiError as error:
+            return error
+        return None
+
+    def _stand_unseen(self, error: ApiError) -> _Stand:
+        """Who was seen last stays the holder for its time, and for as long as the API server says nothing at all."""
+        self._is_blind = True
+        other = self._other()
+        is_answer = 400 <= error.status < 500 and error.status not in (401, 408, 429)
+        if other and not (is_answer and self._age() >= lease.duration_seconds(self._lease)):
+            return _Stand(other=other)
+        return _Stand(may_act=True, trouble=f"it can't be read: {_words(error)}")
+
+    def _stand_refused(self, error: ApiError) -> _Stand:
+        if error.status == 409:
+            return _Stand(may_act=self.stand.may_act)
+        if "NamespaceTerminating" in error.causes:
+            return _Stand(may_act=True)
+        if error.status == 404 and self._lease is None:
+            return _Stand(may_act=True, is_gone=True)
+        return _Stand(may_act=True, trouble=f"it can't be written: {_words(error)}")
+
+    def _see(self, found: Object | None) -> None:
+        """After a time without sight a holder is given its whole duration once more: it may have been as blind."""
+        if self._is_blind or not lease.is_same_record(self._lease, found):
+            self._changed_at = self._clock.monotonic()
+        self._lease, self._is_blind = found, False
+
+    def _live_other(self) -> Holder | None:
+        return self._other() if self._age() < lease.duration_seconds(self._lease) else None
+
+    def _other(self) -> Holder | None:
+        found = lease.holder(self._lease)
+        return None if found is None or found.identity == self._me.identity else found
+
+    def _is_mine(self) -> bool:
+        found = lease.holder(self._lease)
+        return found is not None and found.identity == self._me.identity
+
+    def _age(self) -> float:
+        return self._clock.monotonic() - self._changed_at
+
+    def _pause(self) -> float:
+        if not self.stand.may_act:
+            return LOOK_SECONDS
+        is_fresh = self._failing_since is not None and self._clock.monotonic() - self._failing_since < DURATION_SECONDS
+        return LOOK_SECONDS if is_fresh else RENEW_SECONDS
+
+    def _is_long_gone(self) -> bool:
+        return self._gone_since is not None and self._clock.monotonic() - self._gone_since >= GONE_SECONDS
+
+    def _tell(self, former: _Stand, stand: _Stand) -> None:
+        where = f"{self._namespace}/{lease.NAME}"
+        if stand.other and former.may_act:
+            _log.warning("lost the Lease %s to %s: nothing more is done in that namespace", where, stand.other)
+        elif stand.other and stand.other != former.other:
+            _log.warning("the Lease %s is held by %s: nothing is done in that namespace", where, stand.other)
+        elif stand.trouble and not former.trouble:
+            _log.warning("acting without the Lease %s: %s", where, stand.trouble)
+        elif stand.may_act and not stand.trouble and not stand.is_gone and (former.trouble or not former.may_act):
+            _log.info("holding the Lease %s", where)
+
+    async def _get(self) -> Object | None:
+        return await _answered(self._api.get(client.LEASE, self._namespace, lease.NAME))
+
+    async def _write(self, manifest: Object) -> Object:
+        if "resourceVersion" in manifest["metadata"]:
+            return await _answered(self._api.replace(client.LEASE, self._namespace, manifest))
+        return await _answered(self._api.create(client.LEASE, self._namespace, manifest))
+
+
+async def _answered(call: Awaitable[T]) -> T:
+    """Raises ApiError, also where there is no answer in time."""
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            return await call
+    except TimeoutError:
+        raise ApiError(0, "NoAnswer", f"the API server did not answer within {CALL_SECONDS:.0f} s") from None
+
+
+def _namespaces(found: Sequence[str]) -> str:
+    """As the beginning of a sentence."""
+    named = ", ".join(found[:MAX_NAMED]) + (f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else "")
+    return f"Namespace {named} is" if len(found) == 1 else f"Namespaces {named} are"
+
+
+def _words(error: ApiError) -> str:
+    return f"{shortened(error.message, MAX_ANSWER).removesuffix('.')}."

@@ -1,0 +1,31 @@
+"""The readiness probe: what /readyz says, printed, so that the kubelet puts it into the pod's events.
+
+Of a probe by HTTP it would tell the status code alone. Begun anew every few seconds, it imports next to nothing.
+"""
+
+import os
+import socket
+import sys
+
+SECONDS = 4.0
+
+
+def ask(port: int) -> tuple[bool, str]:
+    """Whether the operator is ready, and what it says."""
+    try:
+        with socket.create_connection(("localhost", port), timeout=SECONDS) as connection:
+            connection.sendall(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            head, _, body = b"".join(iter(lambda: connection.recv(65536), b"")).partition(b"\r\n\r\n")
+    except OSError as error:
+        return False, f"The operator does not answer on port {port}: {error}.\n"
+    return head.split(b" ")[1:2] == [b"200"], body.decode()
+
+
+def main() -> None:
+    is_ready, says = ask(int(os.environ.get("NEURONMODEL_HEALTH_PORT", "8080")))
+    sys.stdout.write(says)
+    sys.exit(0 if is_ready else 1)
+
+
+if __name__ == "__main__":
+    main()

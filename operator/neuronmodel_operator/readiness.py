@@ -1,0 +1,79 @@
+"""/readyz: whether this operator can do its work, in sentences that say what to do where it can't.
+
+What a restart may mend is /healthz' business; here stands what only somebody else can mend.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from aiohttp import web
+
+LOOK_SECONDS: Final = 1.0
+MAX_SENTENCES: Final = 5
+"""The kubelet puts them into an event, which is bounded."""
+
+_log = logging.getLogger(__name__)
+
+Sentences = Callable[[], list[str]]
+
+
+class Beginning:
+    """What there is to wait for before anything is done."""
+
+    def __init__(self) -> None:
+        self._waits_for = ["The operator has just begun and has not listed NeuronModels yet."]
+
+    def wait_for(self, what: str) -> None:
+        self._waits_for = [what]
+
+    def end(self) -> None:
+        self._waits_for = []
+
+    def complaints(self) -> list[str]:
+        return self._waits_for
+
+
+class Readiness:
+    """Ready, when nobody complains; remarks go with either."""
+
+    def __init__(self, complaints: Sequence[Sentences], remarks: Sequence[Sentences]) -> None:
+        self._complaints = complaints
+        self._remarks = remarks
+        self._told: tuple[list[str], list[str]] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        return not self.complaints()
+
+    def complaints(self) -> list[str]:
+        return [sentence for say in self._complaints for sentence in say()]
+
+    def remarks(self) -> list[str]:
+        return [sentence for say in self._remarks for sentence in say()]
+
+    async def run(self) -> None:
+        """Tells the log of each change, once."""
+        while True:
+            self.tell()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def tell(self) -> None:
+        complaints, remarks = self.complaints(), self.remarks()
+        if (complaints, remarks) == self._told:
+            return
+        self._told = (complaints, remarks)
+        if complaints:
+            _log.warning("not ready: %s", " ".join(complaints))
+        else:
+            _log.log(logging.WARNING if remarks else logging.INFO, "ready%s", "".join(f": {each}" for each in remarks))
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        complaints, remarks = self.complaints(), self.remarks()
+        sentences = [*complaints, *(f"Remark: {remark}" for remark in remarks)]
+        more = len(sentences) - MAX_SENTENCES
+        lines = sentences[:MAX_SENTENCES] + ([f"And {more} more; the operator's log has them."] if more > 0 else [])
+        if complaints:
+            return web.Response(status=503, text="\n".join(lines) + "\n")
+        return web.Response(text="\n".join(["ok", *lines]) + "\n")
