@@ -27,7 +27,7 @@ def least_far(s: Situation) -> str | None:
     found = []
     for pod in s.pods:
         report, progress = s.report(pod), written.get(pod.name)
-        if report and progress and pod.running_since and not pod.is_going and not pod.ready_at:
+        if report and progress and pod.running_since and not pod.is_going and not _answers(pod):
             done = (progress.stage is Stage.SERVE, len(report.phases), progress.percent or 0, pod.name)
             found.append((done, progress))
     if not found:
@@ -51,10 +51,15 @@ def _state(s: Situation, pod: PodView, report: Report | None) -> str:
     if pod.is_going or (report and report.state is State.DRAINING):
         return "Draining"
     if pod.ready_at:
-        return "Ready" if pod.component == names.COMPONENT_SERVE else "Starting"
+        return "Ready" if _answers(pod) else "Starting"
     if running_trouble(s, pod):
         return "Failed"
     return "Starting" if pod.running_since else "Pending"
+
+
+def _answers(pod: PodView) -> bool:
+    """The pod of a Job is ready as soon as it runs."""
+    return pod.ready_at is not None and pod.component == names.COMPONENT_SERVE
 
 
 def _progress(s: Situation, pod: PodView, stage: Stage, progress: Progress) -> WorkerProgress:

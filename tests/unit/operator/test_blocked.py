@@ -10,7 +10,7 @@ import pytest
 from neuronmodel_api import exits, names
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import Cause, ConditionType, Outcome, Start, StartPhase
-from neuronmodel_operator.accounting import KEPT_STARTS, MAX_PHASES
+from neuronmodel_operator.accounting import KEPT_ATTEMPTS, KEPT_STARTS, MAX_PHASES
 from neuronmodel_operator.blocked import KEPT_STRETCHES
 from neuronmodel_operator.boundaries import BLOCKED, OF_KUBERNETES, OF_NO_POD, load_milliseconds
 from neuronmodel_operator.history import history
@@ -215,6 +215,19 @@ def test_the_pauses_between_failed_attempts_are_in_no_load_either() -> None:
     assert load_milliseconds(start) == (start.total_milliseconds or 0) - paused
     (told,) = [note.note for note in cluster.told if note.reason == "Ready"]
     assert told.endswith(f"Not counted: {paused / 1000:.1f} s BackedOff.")
+
+
+def test_what_was_mended_before_many_attempts_failed_is_told_still() -> None:
+    cluster = made(prepare=lambda config: failing("ConfigMissing"))
+    TROUBLES["no source claim"].begin(cluster)
+    cluster.run(30)
+    TROUBLES["no source claim"].end(cluster)
+    cluster.run(600, seconds=10)
+    start = newest(cluster)
+    assert len({phase.attempt for phase in start.phases if phase.name == "Queued"}) == KEPT_ATTEMPTS
+    assert max(phase.attempt for phase in start.phases) > KEPT_ATTEMPTS
+    assert milliseconds(of(start)) == 30_000
+    assert_adds_up(start)
 
 
 def test_a_worker_at_work_is_not_blocked_by_what_else_has_to_be_mended() -> None:

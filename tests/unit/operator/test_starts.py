@@ -243,6 +243,18 @@ def test_the_column_shows_the_worker_that_is_least_far() -> None:
     assert cluster.status.progress is None
 
 
+def test_the_column_shows_prepare_though_kubernetes_calls_its_pod_ready() -> None:
+    cluster = made(prepare=lambda config: Run(milliseconds=10**9))
+    cluster.run_until(lambda c: [pod["status"]["phase"] for pod in c.pods.values()] == ["Running"])
+    (pod,) = cluster.pods.values()
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-03-01T12:00:03Z"}
+    pod["status"]["conditions"].append(ready)
+    at_work(pod, cluster, "Sharded", 45)
+    cluster.now += timedelta(seconds=31)
+    cluster.reconcile()
+    assert cluster.status.progress == "Sharded 45%"
+
+
 def test_the_column_is_empty_when_nothing_is_at_work() -> None:
     cluster = made()
     cluster.run_until_ready()
