@@ -2,15 +2,18 @@
 
 import json
 import os
-import re
+import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
-from neuronmodel_operator import client
+from neuronmodel_operator import probe
+from neuronmodel_operator.lease import DURATION_SECONDS, Holder, taken
+from neuronmodel_operator.rights import RIGHTS
 from neuronmodel_operator.settings import Settings
 from tests.cluster.conftest import Kubectl, wait_until
 from tests.crd import CRD_FILE, PROJECT
@@ -85,7 +88,7 @@ def test_the_operator_understands_what_the_chart_sets(kubectl: Kubectl) -> None:
         "workerImages.neuron=n:1",
     )
     container = operator_pod(render(kubectl, *values))["containers"][0]
-    settings = Settings.from_environment({each["name"]: each["value"] for each in container["env"]})
+    settings = Settings.from_environment({each["name"]: each["value"] for each in container["env"] if "value" in each})
     assert settings.watch_namespaces == ("team-a", "team-b")
     assert settings.allow_host_path
     assert {engine.value: image for engine, image in settings.worker_images.items()} == {
@@ -93,6 +96,8 @@ def test_the_operator_understands_what_the_chart_sets(kubectl: Kubectl) -> None:
         "Neuron": "n:1",
     }
     assert settings.health_port == container["ports"][0]["containerPort"]
+    assert settings.identity == "neuronmodel-system/$(POD_NAME)"
+    assert settings.release == "neuronmodel-system/neuronmodel"
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -105,9 +110,9 @@ def test_no_right_is_a_wildcard_and_no_secret_can_be_read(kubectl: Kubectl, name
         assert (resource, verb) in {("pods", "list"), ("pods", "watch")} or resource != "pods"
 
 
-def test_the_operator_has_the_rights_that_its_client_documents_and_no_other(kubectl: Kubectl) -> None:
+def test_the_operator_has_the_rights_that_it_looks_for_and_no_other(kubectl: Kubectl) -> None:
     rendered = objects(render(kubectl, "aggregateToUserRoles=false"))
-    assert set(granted(rendered)) == set(documented_rights())
+    assert set(granted(rendered)) == {(right.group, right.resource, right.verb) for right in RIGHTS}
 
 
 def test_watched_namespaces_get_roles_and_the_cluster_none(kubectl: Kubectl) -> None:
@@ -125,6 +130,10 @@ def test_watched_namespaces_get_roles_and_the_cluster_none(kubectl: Kubectl) -> 
         ("allowHostPath=perhaps", "/allowHostPath"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
         ("watchNamespaces={Team_A}", "/watchNamespaces/0"),
+        ("watchNamespaces=team-a", "--set 'watchNamespaces={a}'"),
+        ("watchNamespaces=", "--set 'watchNamespaces={a}'"),
+        ("watchNamespaces=true", "--set 'watchNamespaces={a}'"),
+        ("watchNamespaces.team=a", "--set 'watchNamespaces={a}'"),
         ("logFormat=xml", "/logFormat"),
         ("image.repository=", "image.repository is empty: name where the operator's image was pushed to"),
     ],
@@ -133,6 +142,64 @@ def test_a_value_that_means_nothing_is_refused_by_name(kubectl: Kubectl, value: 
     refused = kubectl.attempt("helm", "template", "neuronmodel", str(CHART), "--set", IMAGE, "--set", value)
     assert refused.returncode != 0
     assert says in refused.stderr
+
+
+def test_in_an_upgrade_the_new_operator_comes_before_the_old_one_goes(kubectl: Kubectl) -> None:
+    (deployment,) = (o for o in objects(render(kubectl)) if o["kind"] == "Deployment")
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert deployment["spec"]["strategy"] == rolling
+
+
+def test_readiness_is_asked_for_by_a_command_whose_words_the_kubelet_tells(kubectl: Kubectl) -> None:
+    container = operator_pod(render(kubectl))["containers"][0]
+    assert container["readinessProbe"]["exec"]["command"][-1] == probe.__name__
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+
+
+OTHER: Final = Holder("team/other-9f", "team/other")
+HOW: Final = "crds.install=false and namespaces of its own, as --set 'watchNamespaces={a,b}'"
+
+
+def install(kubectl: Kubectl, namespace: str, *values: str) -> subprocess.CompletedProcess[str]:
+    """As far as the API server's answer to what it would be asked."""
+    settings = [argument for value in (IMAGE, *values) for argument in ("--set", value)]
+    target = ("second", str(CHART), "--namespace", namespace, "--dry-run=server")
+    return kubectl.attempt("helm", "install", *target, *settings)
+
+
+def operate(kubectl: Kubectl, namespace: str, renewed_at: datetime) -> None:
+    kubectl("apply", f"--namespace={namespace}", "-f-", stdin=json.dumps(taken(None, OTHER, renewed_at)))
+
+
+def test_a_release_is_refused_where_another_one_works_and_told_how_it_is_done(kubectl: Kubectl, namespace: str) -> None:
+    values = (f"watchNamespaces={{{namespace}}}", "crds.install=false")
+    assert install(kubectl, namespace, *values).returncode == 0
+    operate(kubectl, namespace, datetime.now(UTC))
+    refused = install(kubectl, namespace, *values)
+    assert refused.returncode != 0
+    assert f"an operator of the release {OTHER.release} works in the namespace {namespace}" in refused.stderr
+    assert HOW in refused.stderr
+    assert kubectl.helm("template", "second", str(CHART), "--set", IMAGE, *(f"--set={value}" for value in values))
+    long_ago = datetime.now(UTC) - timedelta(seconds=10 * DURATION_SECONDS)
+    operate(kubectl, namespace, long_ago)
+    assert install(kubectl, namespace, *values).returncode == 0, "whoever held it was killed"
+
+
+def test_a_release_for_all_namespaces_is_refused_beside_any_other_one(kubectl: Kubectl, namespace: str) -> None:
+    labels = {"app.kubernetes.io/name": "neuronmodel-operator", "app.kubernetes.io/instance": "neuronmodel"}
+    pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "operator", "image": "none"}]}}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "first", "namespace": namespace, "labels": labels},
+        "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": pod},
+    }
+    kubectl("apply", "-f-", stdin=json.dumps(deployment))
+    refused = install(kubectl, namespace, "crds.install=false")
+    assert "this operator would work in all namespaces, and the release neuronmodel" in refused.stderr
+    assert HOW in refused.stderr
+    assert install(kubectl, namespace, "crds.install=false", f"watchNamespaces={{{namespace}}}").returncode == 0
+    kubectl("delete", "deployment/first", f"--namespace={namespace}")
 
 
 def test_every_value_is_in_the_schema_and_explained(kubectl: Kubectl) -> None:
@@ -162,15 +229,6 @@ def granted(rendered: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
             for group in rule["apiGroups"]:
                 for resource in rule["resources"]:
                     yield from ((group, resource, verb) for verb in rule["verbs"])
-
-
-def documented_rights() -> Iterator[tuple[str, str, str]]:
-    """The table in the client's docstring."""
-    for line in (client.__doc__ or "").splitlines():
-        cells = [cell.strip() for cell in line.split("|")[1:-1]]
-        if len(cells) == 4 and cells[0] != "group" and not re.fullmatch("-+", cells[0]):
-            group = "" if cells[0] == "core" else cells[0]
-            yield from ((group, cells[1], verb) for verb in cells[2].split(", "))
 
 
 def leaves(values: dict[str, Any], path: str = "") -> Iterator[str]:

@@ -37,4 +37,8 @@
   resources: [namespaces]
   # Whether it is terminating: then no clean-up Job can be made.
   verbs: [get]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  # neuronmodel-operator, in each namespace with a NeuronModel: one operator at a time works there.
+  verbs: [get, create, update]
 {{- end }}

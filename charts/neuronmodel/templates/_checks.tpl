@@ -1,0 +1,51 @@
+{{- /*
+What would go wrong later, and worse said. `lookup` finds nothing without a cluster, and asks for no right that an installer
+of these objects can do without: who grants a right has to have it, and who brings the definition may read it.
+*/}}
+{{- define "neuronmodel.checks" -}}
+{{- if not (or (kindIs "slice" .Values.watchNamespaces) (kindIs "invalid" .Values.watchNamespaces)) }}
+{{- fail (printf "watchNamespaces is a list, and %s is none: --set 'watchNamespaces={a,b}' (in quotes, as shells take braces apart), or --set 'watchNamespaces={a}' for one" (toJson .Values.watchNamespaces)) }}
+{{- end }}
+{{- $me := printf "%s/%s" .Release.Namespace .Release.Name }}
+{{- $how := "one more release needs --set crds.install=false and namespaces of its own, as --set 'watchNamespaces={a,b}', in which no other operator works" }}
+{{- if .Values.crds.install }}
+{{- $definition := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "neuronmodels.neuronmodel.dev" }}
+{{- $owner := dig "metadata" "annotations" "meta.helm.sh/release-name" "" $definition }}
+{{- $namespace := dig "metadata" "annotations" "meta.helm.sh/release-namespace" "" $definition }}
+{{- if and $owner (ne (printf "%s/%s" $namespace $owner) $me) }}
+{{- /* The definition outlives its release: only one that is still there is in the way. */}}
+{{- range (lookup "apps/v1" "Deployment" $namespace "").items }}
+{{- if include "neuronmodel.isOperatorOf" (list $owner .) }}
+{{- fail (printf "the definition of NeuronModels belongs to the release %s in the namespace %s: %s" $owner $namespace $how) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range .Values.watchNamespaces }}
+{{- $lease := lookup "coordination.k8s.io/v1" "Lease" . "neuronmodel-operator" }}
+{{- $other := dig "metadata" "annotations" "neuronmodel.dev/release" "" $lease }}
+{{- if and $other (ne $other $me) (dig "spec" "holderIdentity" "" $lease) (include "neuronmodel.isRenewed" $lease) }}
+{{- fail (printf "an operator of the release %s works in the namespace %s (Lease %s/neuronmodel-operator): %s" $other . . $how) }}
+{{- end }}
+{{- end }}
+{{- if not (or .Values.watchNamespaces .Values.crds.install) }}
+{{- range (lookup "apps/v1" "Deployment" "" "").items }}
+{{- $release := dig "metadata" "labels" "app.kubernetes.io/instance" "" . }}
+{{- if and (include "neuronmodel.isOperatorOf" (list $release .)) (ne (printf "%s/%s" .metadata.namespace $release) $me) }}
+{{- fail (printf "without watchNamespaces this operator would work in all namespaces, and the release %s in the namespace %s has one: %s" $release .metadata.namespace $how) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* [release, Deployment] */}}
+{{- define "neuronmodel.isOperatorOf" -}}
+{{- $labels := dig "metadata" "labels" dict (last .) }}
+{{- if and (eq (get $labels "app.kubernetes.io/name") "neuronmodel-operator") (eq (get $labels "app.kubernetes.io/instance") (first .)) }}true{{ end }}
+{{- end }}
+
+{{- /* Of late, as far as two clocks agree: an operator that was killed may have left its Lease. */}}
+{{- define "neuronmodel.isRenewed" -}}
+{{- $at := toDate "2006-01-02T15:04:05" (dig "spec" "renewTime" "2006-01-02T15:04:05" . | trunc 19) }}
+{{- if lt (sub (now | unixEpoch | int64) ($at | unixEpoch | int64)) 120 }}true{{ end }}
+{{- end }}
