@@ -10,14 +10,14 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from time import monotonic
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 from neuronmodel_api import names
 from neuronmodel_api.status import Condition
 from neuronmodel_operator.apply import Applier, Outcome, StatusError, StoppingError
 from neuronmodel_operator.client import Api, ApiError
+from neuronmodel_operator.clock import Clock
 from neuronmodel_operator.last_resort import Failure, failure_of, unanswered
 from neuronmodel_operator.metrics import Metrics
 from neuronmodel_operator.observe import ModelKey, Snapshot, claim_names, look
@@ -49,35 +49,6 @@ _log = logging.getLogger(__name__)
 Decide = Callable[[Observed, datetime, Settings], Plan]
 
 
-class Clock(Protocol):
-    """Time, and waiting for it: injected, so that tests make their own."""
-
-    def now(self) -> datetime: ...
-
-    def monotonic(self) -> float:
-        """Seconds."""
-        ...
-
-    async def wait(self, event: asyncio.Event, seconds: float) -> None:
-        """Until the event is set or so much time has passed."""
-        ...
-
-
-class RealClock:
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return monotonic()
-
-    async def wait(self, event: asyncio.Event, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            return
-
-
 class CarriesOut(Protocol):
     """As `apply.Applier`."""
 
@@ -92,6 +63,24 @@ class CarriesOut(Protocol):
     async def tell_failure(self, failure: Failure, since: datetime) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Turn(Protocol):
+    """As `leases.Leases`: whether this operator may act in a namespace."""
+
+    async def wait_until_held(self, namespace: str) -> None: ...
+
+    def is_held(self, namespace: str) -> bool: ...
+
+
+class Unshared:
+    """Where no other operator can be."""
+
+    async def wait_until_held(self, namespace: str) -> None:
+        return
+
+    def is_held(self, namespace: str) -> bool:
+        return True
 
 
 class Listens(Protocol):
@@ -136,6 +125,7 @@ class ModelTask:
         clock: Clock,
         metrics: Metrics,
         passes: asyncio.Semaphore,
+        turn: Turn | None = None,
         patience: Callable[[], float] = lambda: LEAST_PATIENCE_SECONDS,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 (spreads load, hides nothing)
     ) -> None:
@@ -144,6 +134,7 @@ class ModelTask:
         self._clock = clock
         self._metrics = metrics
         self._passes = passes
+        self._turn = turn or Unshared()
         self._patience = patience
         self._jitter = jitter
         self._woken = asyncio.Event()
@@ -188,7 +179,10 @@ class ModelTask:
 
     @property
     def overdue_seconds(self) -> float:
-        """How long ago the next pass was due; a pass under way counts from when it was due."""
+        """How long ago the next pass was due; a pass under way counts from when it was due. While another operator has
+        the namespace, none is."""
+        if not self._turn.is_held(self.key.namespace):
+            return 0.0
         return max(0.0, self._clock.monotonic() - max(self._agenda.due_at, self._not_before))
 
     async def run(self) -> None:
@@ -201,10 +195,28 @@ class ModelTask:
     async def _rest_and_attempt(self) -> bool:
         """True: there is nothing more to do."""
         await self._rest()
+        await self._stand_by()
         if self.stopping:
             return True
         async with self._passes:
             return await self._attempt()
+
+    async def _stand_by(self) -> None:
+        """While another operator has the namespace. What was seen before it is over is old."""
+        if self._turn.is_held(self.key.namespace):
+            return
+        self._snapshot = None
+        waits = [
+            asyncio.ensure_future(wait)
+            for wait in (self._turn.wait_until_held(self.key.namespace), self._stopping.wait())
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        now = self._clock.monotonic()
+        self._not_before, self._agenda = now, Agenda(look_at=now)
 
     async def _rest(self) -> None:
         """Until something is due; a wake waits a moment for its like, and for the end of a backoff's first second."""
@@ -218,12 +230,13 @@ class ModelTask:
         await self._clock.wait(self._stopping, gather)
 
     async def _attempt(self) -> bool:
-        """One pass, and the agenda for the next. True: the NeuronModel is gone, or the operator ends."""
+        """One pass, and the agenda for the next. True: the NeuronModel is gone, or the operator ends. A pass that stops
+        for another operator has no agenda: it stands by."""
         started = self._clock.monotonic()
         try:
             agenda = await self._pass()
         except StoppingError:
-            return True
+            return self.stopping or self._turn.is_held(self.key.namespace)
         except ApiError as error:
             if not isinstance(error, StatusError):
                 await self._tell(error)
@@ -275,8 +288,10 @@ class ModelTask:
         try:
             told = failure if isinstance(failure, Failure) else failure_of(failure)
             await self._parts.applier.tell_failure(told, self._failing_since)
-        except ApiError as error:
-            _log.info("%s/%s: its status can't tell of it: %s", self.key.namespace, self.key.name, error)
+        except StoppingError:
+            return
+        except Exception as error:  # the pass is tried again, whatever could be told of it
+            _log.info("%s/%s: its status can't tell of it: %r", self.key.namespace, self.key.name, error)
 
     async def _decide_and_carry_out(self, snapshot: Snapshot, reports: Reports) -> tuple[Plan, Outcome]:
         """Twice where a write was refused, or a refusal ended: the status tells of it in this very pass."""
@@ -328,8 +343,17 @@ class Tasks:
     """All NeuronModels followed, by UID. What kopf's watches deliver comes in here."""
 
     def __init__(
-        self, api: Api, reporter: Reporter, decide: Decide, settings: Settings, metrics: Metrics, clock: Clock
+        self,
+        api: Api,
+        reporter: Reporter,
+        decide: Decide,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Clock,
+        turn: Turn | None = None,
     ) -> None:
+        """`turn` None: no other operator can be there."""
+        self._turn = turn or Unshared()
         self._api = api
         self._reporter = reporter
         self._decide = decide
@@ -390,7 +414,7 @@ class Tasks:
             key,
             now=self._clock.now,
             monotonic=self._clock.monotonic,
-            stopping=lambda: task.stopping,
+            stopping=lambda: task.stopping or not self._turn.is_held(key.namespace),
             wake=lambda: task.wake(),
             last_retry=self._patience,
         )
@@ -401,7 +425,13 @@ class Tasks:
             applier=applier,
         )
         task = ModelTask(
-            key, parts, clock=self._clock, metrics=self._metrics, passes=self._passes, patience=self._patience
+            key,
+            parts,
+            clock=self._clock,
+            metrics=self._metrics,
+            passes=self._passes,
+            turn=self._turn,
+            patience=self._patience,
         )
         return task
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -18,10 +18,10 @@ from neuronmodel_operator.observe import ModelKey, Snapshot, parse_model
 from neuronmodel_operator.observed import Object, Observed, Refusal
 from neuronmodel_operator.plan import Plan
 from neuronmodel_operator.reports import Reports
-from neuronmodel_operator.tasks import ModelTask, Parts
+from neuronmodel_operator.tasks import ModelTask, Parts, Turn
+from tests.unit.operator_shell.hand_clock import HandClock, breathe
 
 KEY = ModelKey("demo", "smol", "uid-1")
-START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def raw_model(version: str = "1") -> dict[str, Any]:
@@ -45,47 +45,6 @@ def raw_model(version: str = "1") -> dict[str, Any]:
 def snapshot() -> Snapshot:
     raw = raw_model()
     return Snapshot(observed=Observed(model=parse_model(raw)), raw=raw, fresh_seconds=300)
-
-
-class HandClock:
-    """Stands still until `advance`."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._alarms: dict[asyncio.Event, float] = {}
-
-    def now(self) -> datetime:
-        return START + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    async def wait(self, event: asyncio.Event, seconds: float) -> None:
-        alarm = asyncio.Event()
-        self._alarms[alarm] = self.seconds + max(seconds, 1e-6)
-        waiters = [asyncio.create_task(one.wait()) for one in (event, alarm)]
-        try:
-            await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._alarms.pop(alarm, None)
-            for waiter in waiters:
-                waiter.cancel()
-
-    async def advance(self, seconds: float) -> None:
-        """From alarm to alarm, letting everything that waits run as far as it gets."""
-        until = self.seconds + seconds
-        await breathe()
-        while due := [(at, alarm) for alarm, at in self._alarms.items() if at <= until]:
-            self.seconds, alarm = min(due, key=lambda pair: pair[0])
-            del self._alarms[alarm]
-            alarm.set()
-            await breathe()
-        self.seconds = until
-
-
-async def breathe() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 @dataclass
@@ -142,10 +101,16 @@ class Cluster:
     def close(self) -> None:
         self.closed += 1
 
-    def task(self, jitter: float = 1.0) -> ModelTask:
+    def task(self, jitter: float = 1.0, turn: Turn | None = None) -> ModelTask:
         parts = Parts(look=self.look, heard=self, decide=self.decide, applier=self)
         return ModelTask(
-            KEY, parts, clock=self.clock, metrics=Metrics(), passes=asyncio.Semaphore(1), jitter=lambda: jitter
+            KEY,
+            parts,
+            clock=self.clock,
+            metrics=Metrics(),
+            passes=asyncio.Semaphore(1),
+            turn=turn,
+            jitter=lambda: jitter,
         )
 
 
@@ -435,3 +400,63 @@ async def test_a_task_that_backs_off_is_not_overdue() -> None:
     async with Running(task):
         await cluster.clock.advance(150)
         assert task.overdue_seconds < 1
+
+
+class Shared:
+    """A namespace that another operator may have."""
+
+    def __init__(self) -> None:
+        self.held = asyncio.Event()
+
+    def is_held(self, namespace: str) -> bool:
+        return self.held.is_set()
+
+    async def wait_until_held(self, namespace: str) -> None:
+        await self.held.wait()
+
+
+async def test_while_another_operator_has_the_namespace_nothing_is_done_and_nothing_is_overdue() -> None:
+    cluster, shared = Cluster(), Shared()
+    task = cluster.task(turn=shared)
+    async with Running(task):
+        await cluster.clock.advance(500)
+        assert (cluster.looks, cluster.carried_out) == ([], [])
+        assert task.overdue_seconds == 0
+        shared.held.set()
+        await breathe()
+        await cluster.clock.advance(1)
+        assert len(cluster.looks) == len(cluster.carried_out) == 1
+
+
+async def test_who_loses_the_namespace_stops_and_looks_anew_when_it_is_its_own_again() -> None:
+    cluster, shared = Cluster(), Shared()
+    shared.held.set()
+
+    async def lose() -> None:
+        shared.held.clear()
+        raise StoppingError  # as `apply` does between two writes
+
+    task = cluster.task(turn=shared)
+    async with Running(task) as runner:
+        await cluster.clock.advance(1)
+        cluster.during_look = lose
+        task.wake()
+        await cluster.clock.advance(100)
+        assert len(cluster.looks) == 2
+        assert not runner.done()
+        cluster.during_look = None
+        shared.held.set()
+        await breathe()
+        await cluster.clock.advance(1)
+    assert len(cluster.looks) == 3
+
+
+async def test_who_stands_by_ends_when_it_is_stopped() -> None:
+    cluster = Cluster()
+    task = cluster.task(turn=Shared())
+    async with Running(task) as runner:
+        await cluster.clock.advance(1)
+        task.stop()
+        await breathe()
+        assert runner.done()
+    assert cluster.looks == []

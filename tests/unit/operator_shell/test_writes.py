@@ -79,7 +79,7 @@ async def test_whatever_is_answered_becomes_a_refusal_with_the_servers_words(ben
 async def test_what_may_be_of_the_moment_is_asked_for_once_more_before_it_counts(bench: Bench, status: int) -> None:
     error = ApiError(status, "Said", "in these words")
     assert await bench.attempt(failing(error))
-    assert bench.writes.refusals == ()
+    assert [refusal.status for refusal in bench.writes.refusals] == []
     assert not await bench.attempt(failing(error, error))
     assert [refusal.status for refusal in bench.writes.refusals] == [status]
 
