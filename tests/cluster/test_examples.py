@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from hack.demo import manifests as demo
 from neuronmodel_api.config import Server
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_operator import flags, machine
@@ -82,6 +83,21 @@ MANIFESTS = re.findall(r"kubectl apply -f - <<'END'\n(.*?)^END$", GUIDE, re.MULT
 @pytest.mark.parametrize("manifests", MANIFESTS, ids=["volumes", "download"])
 def test_the_manifests_of_the_guide_are_accepted(kubectl: Kubectl, manifests: str) -> None:
     kubectl("apply", "--dry-run=server", "--validate=strict", "--filename=-", stdin=manifests)
+
+
+README = re.findall(r"^```yaml\n(.*?)^```$", (PROJECT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_first_neuronmodel_of_the_readme_is_accepted_with_its_claim(kubectl: Kubectl) -> None:
+    (manifests,) = README
+    kubectl("apply", "--dry-run=server", "--validate=strict", "--filename=-", stdin=manifests)
+
+
+def test_the_first_neuronmodel_of_the_readme_finds_its_checkpoint_on_the_cluster_of_the_demo() -> None:
+    claim, model = yaml.safe_load_all(README[0])
+    assert claim["metadata"]["name"] == demo.models_claim()["metadata"]["name"]
+    assert claim["spec"] == demo.models_claim()["spec"]
+    assert model["spec"]["model"] == demo.neuron_model("smollm2", "ShardOnCompile")["spec"]["model"]
 
 
 def contains(whole: object, part: object) -> bool:
