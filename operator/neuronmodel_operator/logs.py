@@ -2,12 +2,17 @@
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Final
 
 FORMATS: Final = ("text", "json")
 TEXT: Final = "%(asctime)s %(levelname)-7s %(message)s"
+RETRIES_A_LINE: Final = 60
+"""kopf tries a watch again every few seconds; one line in some minutes tells that it still fails."""
+
+_RETRY: Final = re.compile(r"Request attempt #(\d+)\S* failed; will retry")
 
 
 class JSONFormatter(logging.Formatter):
@@ -24,12 +29,19 @@ class JSONFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+def is_news(record: logging.LogRecord) -> bool:
+    """Not that a request of kopf's failed once more: readiness tells what is wrong, and when it ends."""
+    retry = _RETRY.match(record.getMessage())
+    return retry is None or int(retry[1]) % RETRIES_A_LINE == 1
+
+
 def configure(form: str) -> None:
     """Raises ValueError for a form that is neither text nor json."""
     if form not in FORMATS:
         raise ValueError(f"NEURONMODEL_LOG_FORMAT is {form!r}; it takes text or json")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter() if form == "json" else logging.Formatter(TEXT))
+    handler.addFilter(is_news)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # kopf tells of every handler that it called; that is once for every change in the cluster.
     logging.getLogger("kopf").setLevel(logging.WARNING)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from neuronmodel_operator.logs import JSONFormatter, configure
+from neuronmodel_operator.logs import RETRIES_A_LINE, JSONFormatter, configure, is_news
 
 
 def record(**extra: object) -> logging.LogRecord:
@@ -31,6 +31,15 @@ def test_an_exception_stays_on_the_line() -> None:
     text = JSONFormatter().format(made)
     assert "\n" not in text
     assert "ValueError: bad" in json.loads(text)["exception"]
+
+
+@pytest.mark.parametrize(("number", "is_told"), [(1, True), (2, False), (50, False), (RETRIES_A_LINE + 1, True)])
+@pytest.mark.parametrize("of", ["", "/13"])
+def test_a_request_that_kopf_tries_for_ever_is_told_of_now_and_then(number: int, of: str, is_told: bool) -> None:
+    text = f"Request attempt #{number}{of} failed; will retry: GET https://10.0.0.1/api/v1/pods -> Forbidden"
+    made = logging.LogRecord("kopf", logging.ERROR, "", 0, text, None, None)
+    assert is_news(made) == is_told
+    assert is_news(record())
 
 
 def test_an_unknown_format_is_refused() -> None:
