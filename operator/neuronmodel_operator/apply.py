@@ -126,7 +126,8 @@ class Applier:
             await self._tell(note, snapshot.raw)
         if plan.finalizer is False and names.FINALIZER in snapshot.observed.model.finalizers:
             others = [name for name in snapshot.observed.model.finalizers if name != names.FINALIZER]
-            snapshot, let_go = await self._attempt_finalizers(snapshot, others)
+            with self._writes.of_one_plan():
+                snapshot, let_go = await self._attempt_finalizers(snapshot, others)
             written |= let_go
             self._say_refusals()
         return Outcome(snapshot, written)
@@ -176,7 +177,12 @@ class Applier:
         answers: list[Object] = []
 
         async def request() -> bool:
-            answers.append(await self._api.merge(client.MODEL, self._key.namespace, self._key.name, patch))
+            try:
+                answers.append(await self._api.merge(client.MODEL, self._key.namespace, self._key.name, patch))
+            except ApiError as error:
+                if error.is_outdated:
+                    return False  # the next look has what it is now
+                raise
             self._say("holds on to its finalizer" if names.FINALIZER in finalizers else "lets its finalizer go")
             return True
 
