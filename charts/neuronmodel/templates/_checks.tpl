@@ -6,6 +6,13 @@ of these objects can do without: who grants a right has to have it, and who brin
 {{- if not (or (kindIs "slice" .Values.watchNamespaces) (kindIs "invalid" .Values.watchNamespaces)) }}
 {{- fail (printf "watchNamespaces is a list, and %s is none: --set 'watchNamespaces={a,b}' (in quotes, as shells take braces apart), or --set 'watchNamespaces={a}' for one" (toJson .Values.watchNamespaces)) }}
 {{- end }}
+{{- if .Release.IsInstall }}
+{{- include "neuronmodel.checkOthers" . }}
+{{- end }}
+{{- end }}
+
+{{- /* Only before the first installation: afterwards the operator itself says whose namespaces they are. */}}
+{{- define "neuronmodel.checkOthers" -}}
 {{- $me := printf "%s/%s" .Release.Namespace .Release.Name }}
 {{- $how := "one more release needs --set crds.install=false and namespaces of its own, as --set 'watchNamespaces={a,b}', in which no other operator works" }}
 {{- if .Values.crds.install }}
