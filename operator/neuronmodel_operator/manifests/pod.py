@@ -39,8 +39,13 @@ _ADDED_TO_CONFIG: Final = (
     "start_timeout_seconds",
 )
 """Fields of WorkerConfig with a default that the first version did not have."""
-DEFAULT_REQUESTS: Final = {"cpu": "250m", "memory": "1Gi"}
-"""Enough to be placed sensibly; what a model needs `prepare` works out."""
+DEFAULT_MEMORY: Final = "1Gi"
+"""Enough to be placed sensibly; what a start needs `prepare` works out."""
+_SMALL_CPU: Final = "100m"
+"""docs/sizing.md has what was measured: a worker of the CPU engine rests when nobody asks it."""
+_CLEANUP_CPU: Final = "20m"
+_NEURON_CPU: Final = "250m"
+"""Its devices decide which node takes it."""
 
 
 @dataclass(frozen=True)
@@ -226,12 +231,19 @@ def _probes() -> Manifest:
     }
 
 
+def default_requests(pod: WorkerPod) -> dict[str, str]:
+    """Of what neither the user nor `prepare` says."""
+    of_engine = _NEURON_CPU if pod.is_neuron else _SMALL_CPU
+    cpu = of_engine if pod.needs_source else _CLEANUP_CPU
+    return {"cpu": cpu, "memory": DEFAULT_MEMORY}
+
+
 def _resources(pod: WorkerPod) -> Manifest:
     own = pod.spec.prepare.resources if not pod.serves else None
     given = own if own is not None else pod.spec.worker.resources or {}
     requests, limits = dict(given.get("requests") or {}), dict(given.get("limits") or {})
     sized = needs.requests(pod.spec, pod.sizing) if pod.sizing else {}
-    for name, quantity in (DEFAULT_REQUESTS | sized).items():
+    for name, quantity in (default_requests(pod) | sized).items():
         # A limit without a request is its own request; a default above it would be refused.
         if name not in limits:
             requests.setdefault(name, quantity)

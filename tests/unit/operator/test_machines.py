@@ -84,7 +84,7 @@ def test_a_time_limit_and_a_platform_of_the_user_s_own_win() -> None:
 def test_no_variable_and_no_device_is_a_cpu_engine_s() -> None:
     (pod,) = started(on("trn1.32xlarge", BASE.on_cpu())).serving
     assert not [name for name in environment(pod) if name.startswith("NEURON_")]
-    assert container(pod)["resources"] == {"requests": {"cpu": "250m", "memory": "1Gi"}}
+    assert container(pod)["resources"] == {"requests": {"cpu": "100m", "memory": "1Gi"}}
     assert config_of(pod).instance_type == ""
 
 

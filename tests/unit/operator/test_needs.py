@@ -61,6 +61,36 @@ def test_what_nobody_worked_out_is_requested_as_ever() -> None:
     assert resources(started(sizing=None))["requests"] == {"cpu": "250m", "memory": "1Gi"} | DEVICES
 
 
+@pytest.mark.parametrize(("builder", "cpu"), [(BASE, "250m"), (BASE.on_cpu(), "100m")])
+def test_prepare_and_workers_ask_for_the_processors_that_they_need_to_be_placed(
+    builder: NeuronModelBuilder, cpu: str
+) -> None:
+    """docs/sizing.md has the reasons."""
+    cluster = started(builder)
+    assert [request_of(job["spec"]["template"]) for job in cluster.live_jobs] == [cpu]
+    assert [request_of(pod) for pod in cluster.serving] == [cpu]
+
+
+@pytest.mark.parametrize("builder", [BASE, BASE.on_cpu()])
+def test_a_clean_up_asks_for_next_to_nothing(builder: NeuronModelBuilder) -> None:
+    cluster = started(builder.with_retention("Delete"))
+    cluster.delete_model()
+    cluster.run_until(lambda c: any(name.startswith("smol-cleanup") for name in c.jobs))
+    (job,) = (job for name, job in cluster.jobs.items() if name.startswith("smol-cleanup"))
+    assert request_of(job["spec"]["template"]) == "20m"
+
+
+def test_the_users_processors_stand_for_each_pod() -> None:
+    worker, prepare = ({"requests": {"cpu": cpu}} for cpu in ("3", "2"))
+    cluster = started(BASE.on_cpu().with_worker(resources=worker).with_field("spec.prepare.resources", prepare))
+    assert [request_of(job["spec"]["template"]) for job in cluster.live_jobs] == ["2"]
+    assert [request_of(pod) for pod in cluster.serving] == ["3"]
+
+
+def request_of(pod: Object) -> str:
+    return str(container(pod)["resources"]["requests"]["cpu"])
+
+
 @pytest.mark.parametrize(
     ("given", "memory", "disk"),
     [

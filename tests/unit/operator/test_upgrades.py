@@ -72,12 +72,41 @@ def test_an_upgrade_alone_runs_no_job_and_replaces_no_worker(name: str, told: st
     )
 
 
-@pytest.mark.parametrize("name", ["cpu", "neuron-405b"])
-def test_a_spec_without_new_fields_is_rendered_as_before_to_the_letter(name: str) -> None:
+def test_a_spec_without_new_fields_is_rendered_as_before_to_the_letter() -> None:
     """Else the condition would offer another rendering."""
-    cluster = upgraded(name)
+    cluster = upgraded("neuron-405b")
     cluster.run(10)
     assert cluster.reason(ConditionType.UPDATE_AVAILABLE) == ("False", "UpToDate")
+
+
+def test_a_cpu_engine_s_smaller_request_is_offered_and_is_all_that_differs() -> None:
+    cluster = upgraded("cpu")
+    former = of_kind("cpu", "Deployment")["spec"]["template"]
+    cluster.run(10)
+    assert cluster.reason(ConditionType.UPDATE_AVAILABLE) == ("True", "NewRendering")
+    cluster.annotate(names.ANNOTATION_RESTART, "1")
+    cluster.run(10)
+    cluster.run_until_ready()
+    assert cluster.deployment is not None
+    (container,), (before,) = (
+        template["spec"]["containers"] for template in (cluster.deployment["spec"]["template"], former)
+    )
+    assert (before["resources"]["requests"]["cpu"], container["resources"]["requests"]["cpu"]) == ("250m", "100m")
+    before["resources"]["requests"]["cpu"] = "100m"
+    assert {**container, "env": None} == {**before, "env": None}
+    assert [line for line in cluster.log if "Job" in line] == []
+
+
+def test_a_prepare_that_found_no_room_before_the_upgrade_asks_for_less_after_it() -> None:
+    cluster = upgraded("cpu", kinds=("Job",), told="NotSpecified")
+    cluster.can_schedule = lambda pod: "Insufficient cpu." if cpu(pod) == "250m" else None
+    for _ in range(3):
+        cluster.step()
+    cluster.run_until_ready()
+
+
+def cpu(pod: Object) -> str:
+    return str(pod["spec"]["containers"][0]["resources"]["requests"]["cpu"])
 
 
 def test_a_scratch_volume_that_the_spec_names_is_offered_for_copies_and_restarts_nobody() -> None:
@@ -91,8 +120,10 @@ def test_a_scratch_volume_that_the_spec_names_is_offered_for_copies_and_restarts
     assert [line for line in cluster.log if "Job" in line] == []
 
 
-def test_a_job_that_was_made_before_the_upgrade_is_not_made_again() -> None:
+def test_a_job_that_began_before_the_upgrade_is_not_made_again() -> None:
     cluster = upgraded("cpu", kinds=("Job",), told="NotSpecified")
+    for _ in range(3):
+        cluster.step()
     cluster.run_until_ready()
     assert [line for line in cluster.log if "Job" in line] == []
     assert config_of(cluster.serving[0]).strategy is Strategy.SHARD_ON_COMPILE
