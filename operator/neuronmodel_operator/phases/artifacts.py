@@ -169,6 +169,9 @@ def _under_way(s: Situation, job: JobView, attempt: Attempt | None) -> Verdict:
     if job.state is JobState.SUCCEEDED:
         return waits("ReadingResult", f"The Job {job.name} succeeded; its result is being read.")
     pods = tuple(pod for pod in s.pods_of(job) if not pod.has_ended)
+    if not pods and s.pods_of(job) and (stopped := attempt_trouble(s, job)).passes:
+        # Who deletes the pod of a Job takes it away as soon as the Job has counted it: it is now or never.
+        return troubled(replace(stopped, message=f"{stopped.message} {again(job.attempt, '')}"))
     if placing_trouble(s, pods, job):
         return waits("WaitingForPlacement", f"The pod of the Job {job.name} has no place yet.")
     if trouble := next((t for pod in pods if (t := running_trouble(s, pod))), None):

@@ -11,7 +11,7 @@ from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.report import MAX_NOTE, MAX_NOTES, Note
 from neuronmodel_api.status import ConditionType
 from tests.builders import neuron_model
-from tests.unit.operator.simulated import Cluster, Object, OperatorKilledError, Run, failing
+from tests.unit.operator.simulated import Cluster, Object, OperatorKilledError, Run, failing, stamp
 
 BASE = neuron_model("smol").on_cpu().with_artifacts_claim("store")
 NO_ENCODINGS = """\
@@ -218,6 +218,25 @@ def test_an_attempt_that_is_told_to_stop_is_nobodys_trouble(has_report: bool) ->
     cluster.run_until_ready()
     assert notes(cluster) == ("Terminated: attempt 1: was told to stop before it was done.",)
     assert not [note for note in cluster.told if note.type == "Warning"]
+
+
+def test_a_pod_of_prepare_that_somebody_deletes_is_nobodys_trouble_either() -> None:
+    """It goes as soon as its Job has counted it."""
+    cluster = made()
+    cluster.job_lag = 2
+    pod = running(cluster)
+    cluster.crash(pod, exits.TERMINATED, "Error")
+    cluster.step()
+    cluster.reconcile()
+    assert cluster.reason() == ("Unknown", "Terminated")
+    cluster.kill_pod(pod)
+    job = cluster.live_jobs[0]
+    job["status"] = {"conditions": [{"type": "Failed", "status": "True", "lastTransitionTime": stamp(cluster.now)}]}
+    cluster.step()
+    cluster.reconcile()
+    assert not cluster.pods
+    assert cluster.reason() == ("Unknown", "Terminated")
+    assert "Attempt 1 failed; prepare runs again at 2026" in cluster.condition().message
 
 
 def test_a_spec_that_is_mended_begins_without_notes_of_what_was_wrong_before() -> None:
