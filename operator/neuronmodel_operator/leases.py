@@ -118,8 +118,13 @@ class Leases:
         candidacy = _Candidacy(self._api, namespace, self._me, self._clock)
         runner = asyncio.create_task(candidacy.run(), name=f"Lease of {namespace}")
         self._candidacies[namespace] = (candidacy, runner)
-        runner.add_done_callback(lambda _: self._candidacies.pop(namespace, None))
+        runner.add_done_callback(lambda _: self._forget(namespace, runner))
         return candidacy
+
+    def _forget(self, namespace: str, runner: asyncio.Task[None]) -> None:
+        """One that was cancelled may hold its Lease."""
+        if not runner.cancelled():
+            self._candidacies.pop(namespace, None)
 
     def _stands(self) -> Iterable[tuple[str, "_Stand"]]:
         return ((namespace, candidacy.stand) for namespace, (candidacy, _) in sorted(self._candidacies.items()))

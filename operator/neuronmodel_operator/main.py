@@ -184,4 +184,6 @@ def _wire_process(registry: kopf.OperatorRegistry, operator: Operator) -> None:
 
     @kopf.on.cleanup(registry=registry)
     async def stop(**_: Any) -> None:
+        # Here and not only when all parts go: kopf waits for every task that was begun after it, and cancels it.
         await operator.tasks.stop()
+        await operator.leases.release()

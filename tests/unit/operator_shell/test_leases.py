@@ -214,6 +214,20 @@ async def test_at_a_clean_end_the_next_one_takes_over_at_its_next_look(api: ApiS
         assert api.leases["a"]["spec"]["leaseTransitions"] == 1
 
 
+async def test_whoever_cancels_every_task_of_the_loop_does_not_keep_a_lease_from_its_release(
+    api: ApiServer, clock: HandClock
+) -> None:
+    """As kopf does at its end."""
+    async with running(api, A, clock) as one:
+        before = asyncio.all_tasks()
+        await one.follow()
+        for task in asyncio.all_tasks() - before:
+            task.cancel()
+        await clock.advance(0)
+        await one.leases.release()
+        assert api.holder("a") is None
+
+
 async def test_what_another_holds_is_not_released(api: ApiServer, clock: HandClock) -> None:
     async with running(api, A, clock) as one, running(api, SIBLING, clock) as other:
         await one.follow()
