@@ -83,14 +83,14 @@ class WatchPulse:
         self, session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams
     ) -> None:
         path, status = params.url.path, params.response.status
-        if status == 200:
+        if status in (200, 404):  # what is not there, kopf does not go on asking for
             self._failing.pop(path, None)
         else:
             self._fails(path, status)
-        # One that is denied is answered: a restart would mend nothing.
-        if status == FORBIDDEN or (status == 200 and params.url.query.get("watch") == "true"):
+        if status == 200 and params.url.query.get("watch") == "true":
             self._seen[path] = self._monotonic()
         if status == FORBIDDEN:
+            self._excuse(path)
             self._denied()
 
     async def _unanswered(
@@ -98,6 +98,12 @@ class WatchPulse:
     ) -> None:
         if isinstance(params.exception, aiohttp.ClientError | TimeoutError):
             self._fails(params.url.path, 0)
+
+    def _excuse(self, path: str) -> None:
+        """What is denied is answered: a restart would mend nothing."""
+        self._since = self._since and self._monotonic()
+        if path in self._seen:
+            self._seen[path] = self._monotonic()
 
     def _fails(self, path: str, status: int) -> None:
         former = self._failing.get(path)

@@ -275,7 +275,7 @@ class _Candidacy:
         return self._clock.monotonic() - self._changed_at
 
     def _pause(self) -> float:
-        if not self.stand.may_act:
+        if not self.may_act:
             return LOOK_SECONDS
         is_fresh = self._failing_since is not None and self._clock.monotonic() - self._failing_since < DURATION_SECONDS
         return LOOK_SECONDS if is_fresh else RENEW_SECONDS

@@ -1,7 +1,7 @@
 """The rights that the operator needs, and whether it has them: asked for actively, for many are used seldom.
 
 A question is one SelfSubjectRulesReview a watched namespace, or a single one where all are watched. Every account may
-ask it; the API server answers from memory within a millisecond or two and stores nothing.
+ask it; the API server answers from memory, in some 6 ms with everything between, and stores nothing.
 """
 
 import asyncio

@@ -88,6 +88,19 @@ async def test_a_watch_that_is_denied_is_not_silent_but_complained_of_at_once(ap
     assert "/services" in complaint
 
 
+async def test_what_was_denied_once_and_is_never_watched_is_not_missed(api_server: str) -> None:
+    """As a request that finds out which resources there are."""
+    time = Time()
+    pulse = WatchPulse(time)
+    pulse.begin()
+    async with aiohttp.ClientSession(trace_configs=[pulse.trace()]) as session:
+        await fetch(session, f"{api_server}/services")
+        await fetch(session, f"{api_server}/pods?watch=true")
+        time.seconds += SILENT_SECONDS + 1
+        await fetch(session, f"{api_server}/pods?watch=true")
+    assert pulse.silent() == {}
+
+
 async def test_a_failing_watch_is_complained_of_after_a_while_until_it_is_answered(api_server: str) -> None:
     time = Time()
     pulse = WatchPulse(time)
