@@ -217,8 +217,8 @@ def _exit_words(code: int) -> str:
 
 
 def _log_command(s: Situation, pod: PodView) -> str:
-    """As it may be typed. The run before the current one is kept where there is one: never in a Job's pod."""
-    former = " --previous" if pod.run > 0 else ""
+    """Of the run that crashed: it is the former one only while another runs, and a kubelet keeps no earlier ones."""
+    former = " --previous" if pod.running_since else ""
     return f"kubectl logs -n {s.model.namespace} {pod.name}{former}"
 
 

@@ -72,7 +72,7 @@ def test_a_worker_that_crashes_after_it_served_is_loading_at_once() -> None:
 
 
 def test_the_command_that_shows_the_log_is_one_that_works() -> None:
-    """kubectl refuses --previous where the container has run once."""
+    """kubectl refuses --previous where the container has run once, and has no log of the run before the former one."""
     cluster = made()
     cluster.run_until(lambda c: c.reason() == ("Unknown", "Loading"))
     (pod,) = cluster.serving
@@ -85,6 +85,9 @@ def test_the_command_that_shows_the_log_is_one_that_works() -> None:
     cluster.step()
     cluster.reconcile()
     assert f"See `kubectl logs -n demo {name} --previous`." in cluster.condition().message
+    cluster.crash(pod, 1, "Error", "no\n")
+    cluster.reconcile()
+    assert f"no. See `kubectl logs -n demo {name}`." in cluster.condition().message
 
 
 @pytest.mark.parametrize("has_report", [True, False])
