@@ -27,6 +27,8 @@ class Failure:
     status: ConditionStatus
     reason: str
     message: str
+    is_final: bool = True
+    """Otherwise the pass goes on, and only who says nothing yet says this."""
 
 
 def failure_of(error: Exception) -> Failure:
@@ -46,6 +48,7 @@ def unanswered(seconds: float) -> Failure:
         "Unknown",
         "CannotLook",
         f"The operator can't see what there is of it: the API server has not answered for {seconds:.0f} s",
+        is_final=False,
     )
 
 
@@ -82,8 +85,9 @@ def status_patch(raw: Object, failure: Failure, since: datetime, now: datetime) 
     generation = raw["metadata"]["generation"]
     conditions = [c for c in status.get("conditions") or () if isinstance(c, Mapping)]
     before: Mapping[str, Any] = next((c for c in conditions if c.get("type") == ConditionType.READY), {})
-    is_acted_on = status.get("observedGeneration") == generation
-    if before.get("status") == "True" and is_acted_on and now - since < BELIEVED_FOR:
+    is_of_now = bool(before) and status.get("observedGeneration") == generation
+    is_believed = before.get("status") == "True" and now - since < BELIEVED_FOR
+    if is_of_now and (is_believed or not failure.is_final):
         return None
     is_as_before = before.get("status") == failure.status
     said = shortened(failure.message).removesuffix(".")

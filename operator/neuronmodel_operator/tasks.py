@@ -108,10 +108,12 @@ class Agenda:
     """A pass with a new look at the cluster."""
     ask_at: float | None = None
     """A pass that asks the pods; it reuses the last look while that is fresh."""
+    retry_at: float | None = None
+    """A pass that tries again what was turned down; it reuses the last look as well."""
 
     @property
     def due_at(self) -> float:
-        return self.look_at if self.ask_at is None else min(self.look_at, self.ask_at)
+        return min(at for at in (self.look_at, self.ask_at, self.retry_at) if at is not None)
 
 
 class ModelTask:
@@ -320,10 +322,9 @@ class ModelTask:
             looks.append(now + plan.wake_after.total_seconds())
         if outcome.written:
             looks.append(now + LOOK_AGAIN_SECONDS)
-        if (retry_in := self._parts.applier.retry_in) is not None:
-            looks.append(now + retry_in)
+        retry_in = self._parts.applier.retry_in
         ask_at = now + plan.report_interval.total_seconds() if plan.report_interval is not None else None
-        return Agenda(look_at=min(looks), ask_at=ask_at)
+        return Agenda(look_at=min(looks), ask_at=ask_at, retry_at=None if retry_in is None else now + retry_in)
 
     def _retreat(self, kind: str, message: str, longest: float, retry_after: float | None = None) -> None:
         """1, 2, 4 … seconds, shortened by up to half at random; a wake meanwhile is answered after one second."""

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_operator.client import ApiError
-from neuronmodel_operator.last_resort import Failure, failure_of, status_patch
+from neuronmodel_operator.last_resort import Failure, failure_of, status_patch, unanswered
 
 NOW = datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)
 SINCE = NOW - timedelta(seconds=3)
@@ -51,6 +51,15 @@ def test_who_was_ready_is_believed_for_a_moment_and_not_for_longer() -> None:
     patch = status_patch(raw(status), FAILURE, NOW - timedelta(seconds=10), NOW)
     assert patch is not None
     assert [(c["type"], c["status"]) for c in patch["conditions"]] == [("Ready", "Unknown"), ("Loaded", "True")]
+
+
+def test_an_answer_that_is_waited_for_is_told_only_by_who_says_nothing_yet() -> None:
+    waiting = unanswered(5)
+    assert status_patch(raw(), waiting, SINCE, NOW) is not None
+    said = {"observedGeneration": 2, "conditions": [ready("False", "WebhookFailed")]}
+    assert status_patch(raw(said), waiting, SINCE, NOW) is None
+    said["observedGeneration"] = 1
+    assert status_patch(raw(said), waiting, SINCE, NOW) is not None, "of a former spec"
 
 
 def test_who_was_ready_for_a_former_spec_is_not_believed() -> None:

@@ -355,6 +355,15 @@ async def test_a_refusal_is_decided_on_in_the_same_pass() -> None:
     assert len(cluster.looks) == 1
 
 
+async def test_what_was_turned_down_is_tried_again_without_another_look() -> None:
+    cluster = Cluster(retry_in=5.0)
+    async with Running(cluster.task()):
+        await cluster.clock.advance(21)
+    assert len(cluster.carried_out) == 5
+    assert len(cluster.looks) == 1
+    assert cluster.asked == [True, False, False, False, False], "nor are the pods asked more often"
+
+
 async def test_a_stopped_task_ends_without_another_pass() -> None:
     cluster = Cluster()
     task = cluster.task()
