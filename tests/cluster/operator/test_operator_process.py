@@ -1,132 +1,45 @@
 """The operator as a process beside a real API server, with no more rights than `client` says that it needs."""
 
 import asyncio
-import base64
 import json
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 import pytest
-import yaml
 
 from neuronmodel_api import names
 from neuronmodel_operator import client
-from neuronmodel_operator.client import Api, Kind
+from neuronmodel_operator.client import Api
 from tests.cluster.operator.conftest import delete, model_manifest
-from tests.ports import free_port
-from tests.waiting import PATIENCE_SECONDS
+from tests.cluster.operator.process import OperatorProcess, fetch, is_healthy, make_account, until
 
 GRACE_SECONDS = 30.0
 """Kubernetes' own; the chart sets no other."""
 IMAGE = "registry.invalid/worker:1"
 """Never pulled: the pods fit no node."""
-ROLE = Kind("rbac.authorization.k8s.io", "v1", "Role", "roles")
-ROLE_BINDING = Kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings")
-SERVICE_ACCOUNT = Kind("", "v1", "ServiceAccount", "serviceaccounts")
-SECRET = Kind("", "v1", "Secret", "secrets")
 
 Object = dict[str, Any]
-T = TypeVar("T")
-
-
-def documented_rules() -> list[dict[str, Any]]:
-    """The table in the docstring of `client`, as the rules of a Role."""
-    lines = [line for line in (client.__doc__ or "").splitlines() if line.startswith("| ")][2:]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [
-        {"apiGroups": ["" if group == "core" else group], "resources": [resource], "verbs": verbs.split(", ")}
-        for group, resource, verbs, _ in rows
-    ]
 
 
 @pytest.fixture
 async def account(api: Api, namespace: str, kubeconfig: str, tmp_path: Path) -> Path:
-    """A kubeconfig of a service account with those rights."""
-    about = {"metadata": {"name": "operator"}}
-    await api.create(SERVICE_ACCOUNT, namespace, about)
-    await api.create(ROLE, namespace, about | {"rules": documented_rules()})
-    subject = {"kind": "ServiceAccount", "name": "operator", "namespace": namespace}
-    role = {"apiGroup": ROLE.group, "kind": "Role", "name": "operator"}
-    await api.create(ROLE_BINDING, namespace, about | {"subjects": [subject], "roleRef": role})
-    meta = {"name": "token", "annotations": {"kubernetes.io/service-account.name": "operator"}}
-    await api.create(SECRET, namespace, {"metadata": meta, "type": "kubernetes.io/service-account-token"})
-
-    async def token() -> str | None:
-        secret = await api.get(SECRET, namespace, "token") or {}
-        found: str | None = secret.get("data", {}).get("token")
-        return found
-
-    bearer = base64.b64decode(await until(token)).decode()
-    return with_token(Path(kubeconfig), bearer, tmp_path / "kubeconfig")
-
-
-def with_token(kubeconfig: Path, token: str, path: Path) -> Path:
-    """The same cluster, another user."""
-    content = yaml.safe_load(kubeconfig.read_text())
-    context = next(c["context"] for c in content["contexts"] if c["name"] == content["current-context"])
-    content["users"] = [{"name": context["user"], "user": {"token": token}}]
-    path.write_text(yaml.safe_dump(content))
+    """Its kubeconfig."""
+    path = tmp_path / "kubeconfig"
+    await make_account(api, namespace, Path(kubeconfig), path)
     return path
-
-
-class OperatorProcess:
-    """Started and ended by a test, as kubelets do."""
-
-    def __init__(self, namespace: str, kubeconfig: Path, log: Path) -> None:
-        self.port = free_port()
-        self._log = log
-        self._environment = os.environ | {
-            "KUBECONFIG": str(kubeconfig),
-            "NEURONMODEL_WATCH_NAMESPACES": namespace,
-            "NEURONMODEL_HEALTH_PORT": str(self.port),
-            "NEURONMODEL_LOG_FORMAT": "json",
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "neuronmodel_operator"], env=self._environment, stderr=log, stdout=log
-            )
-
-    def end(self, how: signal.Signals) -> int:
-        """Its exit code."""
-        assert self._process is not None
-        self._process.send_signal(how)
-        return self._process.wait(timeout=PATIENCE_SECONDS)
-
-    def kill_if_alive(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self.end(signal.SIGKILL)
-
-    @property
-    def lines(self) -> list[dict[str, str]]:
-        return [json.loads(line) for line in self._log.read_text().splitlines()]
 
 
 @pytest.fixture
 async def operator(namespace: str, account: Path, tmp_path: Path) -> AsyncIterator[OperatorProcess]:
-    process = OperatorProcess(namespace, account, tmp_path / "operator.log")
+    process = OperatorProcess([namespace], account, tmp_path / "operator.log")
     process.start()
     yield process
     process.kill_if_alive()
     print((tmp_path / "operator.log").read_text())
-
-
-async def until(condition: Callable[[], Awaitable[T | None]]) -> T:
-    """What the condition gives as soon as it gives something."""
-    end = monotonic() + PATIENCE_SECONDS
-    while not (found := await condition()):
-        assert monotonic() < end, f"still not after {PATIENCE_SECONDS:.0f} s"
-        await asyncio.sleep(0.05)
-    return found
 
 
 class World:
@@ -279,21 +192,6 @@ async def test_it_is_healthy_and_shows_its_models_in_metrics(world: World, opera
 
 async def shows(operator: OperatorProcess, sample: str) -> bool:
     return sample in await fetch(operator, "metrics")
-
-
-async def fetch(operator: OperatorProcess, path: str) -> str:
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"http://127.0.0.1:{operator.port}/{path}", raise_for_status=True) as response,
-    ):
-        return await response.text()
-
-
-async def is_healthy(operator: OperatorProcess) -> bool:
-    try:
-        return await fetch(operator, "healthz") == "ok\n"
-    except aiohttp.ClientError:
-        return False
 
 
 async def has_reconciled(operator: OperatorProcess) -> bool:

@@ -1,0 +1,136 @@
+"""The operator as a process beside a real API server, with no more rights than `client` says that it needs."""
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+import aiohttp
+import yaml
+
+from neuronmodel_operator import client
+from neuronmodel_operator.client import Api, Kind
+from tests.ports import free_port
+from tests.waiting import PATIENCE_SECONDS
+
+ACCOUNT: Final = "operator"
+ROLE: Final = Kind("rbac.authorization.k8s.io", "v1", "Role", "roles")
+ROLE_BINDING: Final = Kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings")
+SERVICE_ACCOUNT: Final = Kind("", "v1", "ServiceAccount", "serviceaccounts")
+SECRET: Final = Kind("", "v1", "Secret", "secrets")
+
+Rules = list[dict[str, Any]]
+T = TypeVar("T")
+
+
+def documented_rules() -> Rules:
+    """The table in the docstring of `client`, as the rules of a Role."""
+    lines = [line for line in (client.__doc__ or "").splitlines() if line.startswith("| ")][2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [
+        {"apiGroups": ["" if group == "core" else group], "resources": [resource], "verbs": verbs.split(", ")}
+        for group, resource, verbs, _ in rows
+    ]
+
+
+async def make_account(api: Api, namespace: str, kubeconfig: Path, path: Path) -> None:
+    """Writes to `path` a kubeconfig of a new service account, which has those rights in the namespace."""
+    await api.create(SERVICE_ACCOUNT, namespace, {"metadata": {"name": ACCOUNT}})
+    await grant(api, namespace, namespace, documented_rules())
+    meta = {"name": "token", "annotations": {"kubernetes.io/service-account.name": ACCOUNT}}
+    await api.create(SECRET, namespace, {"metadata": meta, "type": "kubernetes.io/service-account-token"})
+
+    async def token() -> str | None:
+        secret = await api.get(SECRET, namespace, "token") or {}
+        found: str | None = secret.get("data", {}).get("token")
+        return found
+
+    bearer = base64.b64decode(await until(token)).decode()
+    write_kubeconfig(kubeconfig, bearer, path)
+
+
+async def grant(api: Api, namespace: str, home: str, rules: Rules) -> None:
+    """To the service account of the namespace `home`."""
+    about = {"metadata": {"name": ACCOUNT}}
+    await api.create(ROLE, namespace, about | {"rules": rules})
+    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": home}
+    role = {"apiGroup": ROLE.group, "kind": "Role", "name": ACCOUNT}
+    await api.create(ROLE_BINDING, namespace, about | {"subjects": [subject], "roleRef": role})
+
+
+def write_kubeconfig(kubeconfig: Path, token: str, path: Path) -> None:
+    """The same cluster, another user."""
+    content = yaml.safe_load(kubeconfig.read_text())
+    context = next(c["context"] for c in content["contexts"] if c["name"] == content["current-context"])
+    content["users"] = [{"name": context["user"], "user": {"token": token}}]
+    path.write_text(yaml.safe_dump(content))
+
+
+class OperatorProcess:
+    """Started and ended by a test, as kubelets do."""
+
+    def __init__(self, namespaces: Sequence[str], kubeconfig: Path, log: Path, release: str = "tests/operator") -> None:
+        self.port = free_port()
+        self.identity = f"tests/{self.port}"
+        """Of the pod, as it were: a process that is started again goes on with what it held."""
+        self._log = log
+        self._environment = os.environ | {
+            "KUBECONFIG": str(kubeconfig),
+            "NEURONMODEL_WATCH_NAMESPACES": ",".join(namespaces),
+            "NEURONMODEL_HEALTH_PORT": str(self.port),
+            "NEURONMODEL_LOG_FORMAT": "json",
+            "NEURONMODEL_IDENTITY": self.identity,
+            "NEURONMODEL_RELEASE": release,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "neuronmodel_operator"], env=self._environment, stderr=log, stdout=log
+            )
+
+    def end(self, how: signal.Signals) -> int:
+        """Its exit code."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        return self._process.wait(timeout=PATIENCE_SECONDS)
+
+    def kill_if_alive(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.end(signal.SIGKILL)
+
+    @property
+    def lines(self) -> list[dict[str, str]]:
+        return [json.loads(line) for line in self._log.read_text().splitlines()]
+
+
+async def until(condition: Callable[[], Awaitable[T | None]]) -> T:
+    """What the condition gives as soon as it gives something."""
+    end = monotonic() + PATIENCE_SECONDS
+    while not (found := await condition()):
+        assert monotonic() < end, f"still not after {PATIENCE_SECONDS:.0f} s"
+        await asyncio.sleep(0.05)
+    return found
+
+
+async def fetch(operator: OperatorProcess, path: str) -> str:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{operator.port}/{path}", raise_for_status=True) as response,
+    ):
+        return await response.text()
+
+
+async def is_healthy(operator: OperatorProcess) -> bool:
+    try:
+        return await fetch(operator, "healthz") == "ok\n"
+    except aiohttp.ClientError:
+        return False
