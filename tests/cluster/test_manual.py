@@ -1,11 +1,12 @@
 """`kubectl explain` reads like a manual, `kubectl get` shows what matters, and the definition fits where it has to."""
 
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
 
-from hack.schema.__main__ import CHART_COPY, CRD, crd_document
+from hack.schema.__main__ import CHART_COPY, CRD, PROJECT, crd_document
 from hack.schema.expand import Kubernetes
 from neuronmodel_api import names, status
 from neuronmodel_api.config import Strategy
@@ -143,5 +144,7 @@ def test_kubectl_get_shows_what_matters(models: Models, kubectl: Kubectl) -> Non
     assert line.split()[:-1] == ["smol", "Unknown", "Loading", "Read", "5%", "ShardOnLoad", "Miss", "12.3s", "trn2"]
     wide = kubectl(*get, "--output=wide").splitlines()[0].split()
     narrow = head.split()
+    assert f"\n{' '.join(narrow)}\n" in re.sub(" +", " ", (PROJECT / "README.md").read_text())
+    assert ", ".join(narrow[1:-1]) in (PROJECT / "charts" / "neuronmodel" / "templates" / "NOTES.txt").read_text()
     more = ["PHASE", "ENGINE", "TP", "REPLICAS", "ENDPOINT", "TIER", "IMAGE"]
     assert wide == [*narrow[:3], "MESSAGE", *narrow[3:], *more]

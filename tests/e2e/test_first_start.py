@@ -6,17 +6,7 @@ from tests.levels import answers
 from .accounting import phases
 from .capital import PROMPT, Capital
 from .chat import completion
-from .cluster import Cluster
-
-COLUMNS = ["NAME", "READY", "REASON", "STRATEGY", "CACHE", "LOAD", "NODE", "AGE"]
-
-
-def table(cluster: Cluster, namespace: str, *options: str) -> dict[str, dict[str, str]]:
-    """What `kubectl get nm` prints, by name and column; of the last column, the first word."""
-    printed = cluster.kubectl("get", "nm", f"--namespace={namespace}", *options).splitlines()
-    header = printed[0].split()
-    rows = [dict(zip(header, line.split(), strict=False)) for line in printed[1:]]
-    return {row["NAME"]: row for row in rows}
+from .columns import COLUMNS, rows
 
 
 def test_both_strategies_answer_as_transformers_does(capital: Capital) -> None:
@@ -48,9 +38,9 @@ def _stages(start: Start, phase: str) -> list[str]:
 
 
 def test_get_shows_one_line_that_says_it_all(capital: Capital) -> None:
-    rows = table(capital.room.cluster, capital.room.namespace)
-    assert list(rows["kept"]) == COLUMNS
-    kept, sliced = rows["kept"], rows["sliced"]
+    shown = rows(capital.room.cluster, capital.room.namespace)
+    assert list(shown["kept"]) == COLUMNS
+    kept, sliced = shown["kept"], shown["sliced"]
     assert (kept["READY"], kept["STRATEGY"], kept["NODE"]) == ("True", "ShardOnCompile", "plain")
     assert (sliced["READY"], sliced["STRATEGY"], sliced["NODE"]) == ("True", "ShardOnLoad", "plain")
     total = capital.kept.last_start.total_milliseconds if capital.kept.last_start else None
@@ -59,8 +49,10 @@ def test_get_shows_one_line_that_says_it_all(capital: Capital) -> None:
 
 
 def test_get_wide_shows_more(capital: Capital) -> None:
-    rows = table(capital.room.cluster, capital.room.namespace, "--output=wide")
-    assert set(COLUMNS) < set(rows["kept"])
+    shown = rows(capital.room.cluster, capital.room.namespace, "--output=wide")
+    assert set(COLUMNS) < set(shown["kept"])
+    assert list(shown["kept"])[:4] == ["NAME", "READY", "REASON", "MESSAGE"]
+    assert shown["kept"]["MESSAGE"] == "1 of 1 workers answer."
 
 
 def test_wait_works_on_the_condition(capital: Capital) -> None:

@@ -5,6 +5,7 @@ from neuronmodel_api.status import Cause, ConditionType
 from .accounting import asking, phases
 from .capital import PROMPT, Capital
 from .chat import completion
+from .columns import rows
 from .neuronmodels import Expected, await_starts
 from .waiting import eventually
 
@@ -25,6 +26,12 @@ def test_a_second_start_shards_only_without_kept_shards_and_compiles_never(capit
     assert "Read" in phases(of_kept)
     assert "Sharded" in phases(of_sliced)
     assert "Compiled" not in phases(of_sliced)
+    for model, start in ((capital.kept, of_kept), (capital.sliced, of_sliced)):
+        shown = rows(model.cluster, model.namespace)[model.name]
+        assert start.total_milliseconds is not None
+        assert (shown["CACHE"], shown["LOAD"]) == ("Hit", f"{start.total_milliseconds / 1000:.1f}s")
+        assert model.status.artifacts is not None
+        assert model.status.artifacts.cache == "Miss", "what the latest prepare found is told there still"
     assert [completion(model, PROMPT) for model in models] == answers
 
 
