@@ -12,7 +12,7 @@ from neuronmodel_operator.phases.step import Step, Verdict, holds, refused, wait
 from neuronmodel_operator.plan import Manifest, ObjectRef
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.views import Child
-from neuronmodel_operator.write_troubles import written
+from neuronmodel_operator.write_troubles import write_trouble, written
 
 WAITS_FOR_ANOTHER: Final = frozenset(
     {"WaitingForPrepare", "WaitingForSource", "WaitingForPlacement", "WaitingForArtifacts"}
@@ -39,7 +39,7 @@ def _spoiled_service(s: Situation) -> tuple[ObjectRef, ...]:
 
 
 def _verdict(s: Situation, others: tuple[Verdict, ...]) -> Verdict:
-    if refusal := _refusal(s):
+    if refusal := _refusal(s) or _undeleted(s, others):
         return _with_more(written(refusal), _still_serving(s))
     if s.spec.suspend:
         return _stopped("Suspended", "spec.suspend is true: no worker is wanted.", others)
@@ -51,7 +51,7 @@ def _verdict(s: Situation, others: tuple[Verdict, ...]) -> Verdict:
             f"{s.spec.serving.replicas} replicas can't share the claim {s.unshareable_claim}, which one node alone may "
             "mount; one is kept. Use a claim with ReadWriteMany (a source may be ReadOnlyMany), or one replica.",
         )
-    if s.ready_pods and s.is_acted_on:
+    if _is_serving(s):
         return holds("Serving", f"{len(s.ready_pods)} of {s.replicas} workers answer.")
     if first := next((verdict for verdict in others if verdict.status == "False"), None):
         return refused(first.reason, first.message + _still_serving(s))
@@ -67,6 +67,19 @@ def _refusal(s: Situation) -> Refusal | None:
     if _spoiled_service(s):
         return None  # it is made anew
     return s.refusal(("Service", names.KIND)) or s.refusal(("Service",), verb="delete")
+
+
+def _undeleted(s: Situation, others: tuple[Verdict, ...]) -> Refusal | None:
+    """What has to go before what is asked for can come, and whose condition has something else to say."""
+    if _is_serving(s):
+        return None
+    said = " ".join(verdict.message for verdict in others)
+    deletions = (refusal for refusal in s.observed.refusals if refusal.verb == "delete")
+    return next((refusal for refusal in deletions if write_trouble(refusal).message not in said), None)
+
+
+def _is_serving(s: Situation) -> bool:
+    return bool(s.ready_pods) and s.is_acted_on
 
 
 def _with_more(verdict: Verdict, more: str) -> Verdict:

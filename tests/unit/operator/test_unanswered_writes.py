@@ -140,6 +140,35 @@ def test_a_former_job_that_cannot_be_deleted_is_told_of() -> None:
     assert [note for note in plan.events if note.reason == "WebhookFailed"]
 
 
+def test_a_job_that_never_began_and_cannot_be_made_anew_says_so_rather_than_what_was_mended() -> None:
+    cluster = Cluster.of(neuron_model("smol").on_cpu().build())
+    cluster.kubelet = lambda pod: {"reason": "ErrImagePull", "message": "no such image"}
+    cluster.run(5)
+    assert cluster.reason() == ("False", "ImagePullFailed")
+    (job,) = cluster.live_jobs
+    cluster.edit("worker.image", "worker:2")
+    name = job["metadata"]["name"]
+    cluster.refusals = (Refusal("Job", name, "InternalError", WEBHOOK, 500, "delete", cluster.now, 5),)
+    plan = cluster.plan()
+    assert plan.status is not None
+    ready = plan.status.condition(ConditionType.READY)
+    assert ready is not None
+    assert (ready.status, ready.reason) == ("False", "WebhookFailed")
+    assert f"Job {name} was not deleted" in ready.message
+    assert [note for note in plan.events if note.reason == "WebhookFailed"]
+
+
+def test_a_former_job_that_lingers_keeps_no_model_from_being_ready() -> None:
+    cluster = Cluster.of(neuron_model("smol").on_cpu().build())
+    cluster.run_until_ready(60)
+    (job,) = cluster.live_jobs
+    name = job["metadata"]["name"]
+    cluster.refusals = (Refusal("Job", name, "InternalError", WEBHOOK, 500, "delete", cluster.now, 5),)
+    cluster.run(3)
+    assert cluster.reason() == ("True", "Serving")
+    assert f"Job {name} was not deleted" in cluster.condition(ConditionType.ARTIFACTS_READY).message
+
+
 def test_a_model_that_goes_says_what_keeps_it() -> None:
     cluster = Cluster.of(neuron_model("smol").on_cpu().with_retention("Delete").build())
     cluster.run_until_ready(60)
