@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -70,14 +71,21 @@ async def api(kubeconfig: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 @pytest.fixture
 async def namespace(api: Api) -> AsyncIterator[str]:
-    name = f"operator-test-{secrets.token_hex(4)}"
+    async with made_namespace(api, f"operator-test-{secrets.token_hex(4)}") as name:
+        yield name
+
+
+@asynccontextmanager
+async def made_namespace(api: Api, name: str) -> AsyncIterator[str]:
     await api.create(client.NAMESPACE, None, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    yield name
-    made = await api.get(client.NAMESPACE, None, name)
-    if made is not None:
-        for model in await api.list(client.MODEL, name):
-            await remove_finalizers(api, model)
-        await delete(api, client.NAMESPACE, made)
+    try:
+        yield name
+    finally:
+        made = await api.get(client.NAMESPACE, None, name)
+        if made is not None:
+            for model in await api.list(client.MODEL, name):
+                await remove_finalizers(api, model)
+            await delete(api, client.NAMESPACE, made)
 
 
 async def remove_finalizers(api: Api, o: Any) -> None:
