@@ -60,7 +60,7 @@ def _after_result(s: Situation) -> Attempt | None:
     if s.rejection is None:
         return Attempt(s.prepared.attempt + 1, 0, s.now, tries_image=True) if untried_image(s) else None
     number = s.prepared.attempt + 1
-    rejected_at = s.rejection.end.finished_at or s.now
+    rejected_at = s.rejection.at or s.now
     job = next((job for job in s.own_jobs if job.attempt == s.prepared.attempt), None)
     if job is None or _is_asked_anew(s, job) or rejected_at - (job.ended_at or rejected_at) > REJECTED_SOON:
         return Attempt(number, 0, s.now)

@@ -109,7 +109,7 @@ class _Part:
 def gist(log: str) -> str:
     """Empty: it says nothing."""
     parts = _parts(_cleaned(line) for line in log.splitlines())
-    first, *others = dict.fromkeys(_stable(part.text) for part in _chosen(parts)) or [""]
+    first, *others = dict.fromkeys(stable(part.text) for part in _chosen(parts)) or [""]
     return shortened("; ".join([shortened(first, MAX_PART) if others else first, *others]), MAX_GIST)
 
 
@@ -217,7 +217,8 @@ def _last_words(parts: Sequence[_Part]) -> Sequence[_Part]:
     return parts[-MAX_LINES:]
 
 
-def _stable(text: str) -> str:
+def stable(text: str) -> str:
+    """Without what differs each time."""
     for pattern, put in _UNSTABLE:
         text = pattern.sub(put, text)
     return text

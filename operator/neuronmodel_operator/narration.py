@@ -14,7 +14,7 @@ from neuronmodel_operator.write_troubles import write_trouble
 
 _QUIET: Final = frozenset({"Suspended", "ScaledToZero", "Terminating"})
 """Reasons of a False that the user asked for."""
-_REJECTED: Final = frozenset({"SourceChanged", "ArtifactDamaged", "ArtifactsOutdated"})
+_REJECTED: Final = frozenset({"SourceChanged", "ArtifactsMissing", "ArtifactDamaged", "ArtifactsOutdated"})
 """Reasons of an Unknown that are more than waiting: a worker turned down what was prepared."""
 _TIERS: Final = {"Source": "the source", "Artifacts": "the artifacts volume", "Scratch": "the scratch volume"}
 _TOLD: Final = (

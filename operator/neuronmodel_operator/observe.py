@@ -27,7 +27,7 @@ from neuronmodel_operator.observed import Claim, Model, Object, Observed
 SETTLED_FRESH_SECONDS: Final = 300.0
 """The slow resync: a change that every watch missed is found after so long."""
 UNSETTLED_FRESH_SECONDS: Final = 10.0
-"""Refusals and mount failures exist only as Events, which are not watched."""
+"""Refusals, mount failures and why a claim has no volume exist only as Events, which are not watched."""
 STUCK_FRESH_SECONDS: Final = 60.0
 """For what has been unsettled for longer than STUCK_AFTER_SECONDS."""
 STUCK_AFTER_SECONDS: Final = 600.0
@@ -153,7 +153,9 @@ def claim_names(model: Model) -> frozenset[str]:
         spec.scratch.persistent_volume_claim,
     )
     templated = {names.templated_claim(model.name)} if spec.artifacts.template else set()
-    return frozenset({claim.claim_name for claim in named if claim} | templated)
+    own = (volume.get("persistentVolumeClaim") or {} for volume in spec.worker.volumes)
+    mounted = {str(claim["claimName"]) for claim in own if "claimName" in claim}
+    return frozenset({claim.claim_name for claim in named if claim} | templated | mounted)
 
 
 def is_owned(child: Object, uids: Iterable[str]) -> bool:
@@ -242,8 +244,13 @@ async def _events(api: Api, namespace: str, children: Iterable[Object]) -> tuple
     """Asked for by the UID of each child: the API server has no index, but a namespace's Events are many to carry."""
     selectors = [f"involvedObject.uid={child['metadata']['uid']}" for child in children]
     lists = await asyncio.gather(*(api.list(client.EVENT, namespace, fields=fields) for fields in selectors))
-    wanted = [e for events in lists for e in events if e.get("type") == "Warning" or e.get("reason") == "Pulled"]
-    return tuple(sorted(wanted, key=_event_time))
+    return tuple(sorted((e for events in lists for e in events if _says_something(e)), key=_event_time))
+
+
+def _says_something(event: Object) -> bool:
+    """Of a claim also a Normal one does: that it gets no volume, for there is none and no class to make one by."""
+    is_about_claim = event.get("involvedObject", {}).get("kind") == "PersistentVolumeClaim"
+    return is_about_claim or event.get("type") == "Warning" or event.get("reason") == "Pulled"
 
 
 async def _namespace_terminating(api: Api, model: Model) -> bool:

@@ -77,9 +77,10 @@ class Observed:
     pods: tuple[Object, ...] = ()
     """Pods of the Jobs and of the Deployment, ended and terminating ones too, oldest first."""
     claims: Mapping[str, Claim] = field(default_factory=dict)
-    """By name: the source's, the artifacts', the scratch's."""
+    """By name: the source's, the artifacts', the scratch's, those of volumes of the user's own."""
     events: tuple[Object, ...] = ()
-    """core/v1 Events of type Warning, and Normal ones of reason Pulled, about any child, oldest first."""
+    """core/v1 Events of type Warning, and Normal ones of reason Pulled, about any child, and all about claims that are
+    not bound, oldest first."""
     reports: Mapping[str, Report] = field(default_factory=dict)
     """By pod UID: the newest of what the pod answered, and what its ended container left as termination message.
     Only reports whose pod UID and spec hash match the pod are here. They are of the container's current run."""

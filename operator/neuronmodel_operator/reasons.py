@@ -32,6 +32,14 @@ REASONS: Final[dict[str, Reason]] = {
     "WaitingForPlacement": Reason("The Job's pod has no place yet; Scheduled says why.", "See Scheduled."),
     "WaitingForFormerPrepare": Reason("The Job of the former inputs has to end before the next begins.", BY_ITSELF),
     "WaitingForArtifacts": Reason("The worker starts when everything it loads is there.", "See ArtifactsReady."),
+    "WaitingForVolume": Reason(
+        "A claim waits for its volume, which is being made; the message names the claim.",
+        "It goes on by itself; after ten minutes it counts as `ClaimPending`.",
+    ),
+    "SchedulingGated": Reason(
+        "The pod has scheduling gates, which somebody other than the operator put there: a queue such as Kueue, often.",
+        "It goes on when they are taken away.",
+    ),
     "WaitingForPod": Reason("The pod is being made.", BY_ITSELF),
     "WaitingForNode": Reason("The pod waits for the scheduler.", BY_ITSELF),
     "WaitingForContainer": Reason("The pod has a node; its volumes and image are being fetched.", BY_ITSELF),
@@ -57,6 +65,23 @@ REASONS: Final[dict[str, Reason]] = {
     "NewRendering": Reason(
         "This version of the operator makes the pod otherwise than it runs; an upgrade restarts nobody.",
         "Change the annotation `neuronmodel.dev/restart` when a restart suits.",
+    ),
+    # Claims, in the condition of what they are for: SourceResolved, ArtifactsReady, Scheduled (scratch, own volumes).
+    "ClaimPending": Reason(
+        "A claim gets no volume: its class does not exist, no volume has its size or access mode, or the provisioner "
+        "fails. The message ends with Kubernetes' own words and what to do.",
+        "Provide the class or the volume, or make the claim anew as the cluster can fill it.",
+        blocks=True,
+    ),
+    "ClaimTerminating": Reason(
+        "A claim is being deleted, and goes with the last pod that mounts it; a worker that answers goes on.",
+        "Make it anew when it has gone, or name another; one that is made from the template is made anew by itself.",
+        blocks=True,
+    ),
+    "ClaimLost": Reason(
+        "The PersistentVolume of a claim is gone, with what was on it.",
+        "Make the claim anew, or name another.",
+        blocks=True,
     ),
     # The source.
     "SourceClaimMissing": Reason(
@@ -103,9 +128,11 @@ REASONS: Final[dict[str, Reason]] = {
     "ArtifactsUnwritable": Reason(
         "The artifacts volume can't be written.", "Check it, and that group 65532 may write to it."
     ),
-    "ArtifactDamaged": Reason(
-        "What was prepared is missing or damaged.", "Nothing: `prepare` sets it aside and builds it again."
+    "ArtifactsMissing": Reason(
+        "What was prepared is not on the artifacts volume: it is a new one, or somebody removed it.",
+        "Nothing: `prepare` builds it again.",
     ),
+    "ArtifactDamaged": Reason("What was prepared is damaged.", "Nothing: `prepare` sets it aside and builds it again."),
     "ArtifactsOutdated": Reason(
         "What was prepared is of another version than the worker's image reads.", "Nothing: `prepare` builds it again."
     ),

@@ -15,9 +15,10 @@ from neuronmodel_operator.manifests.deployment import Template, deployment, rend
 from neuronmodel_operator.manifests.pod import WorkerPod
 from neuronmodel_operator.manifests.worker_config import serve_config
 from neuronmodel_operator.obstacles import obstacle
+from neuronmodel_operator.placing_troubles import placing_trouble
 from neuronmodel_operator.plan import Manifest
 from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.troubles import placing_trouble, running_trouble
+from neuronmodel_operator.troubles import running_trouble
 from neuronmodel_operator.views import pull_of
 
 NUDGE_SECONDS = 30

@@ -16,7 +16,7 @@ from neuronmodel_operator.annotations import SPEC_HASH, Prepared
 from neuronmodel_operator.manifests.deployment import stored
 from neuronmodel_operator.observed import Claim, Model, Observed, Refusal
 from neuronmodel_operator.settings import Settings
-from neuronmodel_operator.views import Child, Ended, EventView, JobView, PodView, Pull, selected_instance_type
+from neuronmodel_operator.views import Child, EventView, JobView, PodView, Pull, selected_instance_type
 
 NOT_SPECIFIED: Final = "NotSpecified"
 """Reason of a strategy in force that the spec does not name and that nothing chose."""
@@ -29,12 +29,17 @@ READY_REPORT_GRACE: Final = timedelta(seconds=5)
 
 @dataclass(frozen=True)
 class Rejection:
-    """A worker found that what was prepared no longer holds."""
+    """What was prepared no longer holds, as a worker found or the claim shows."""
 
-    pod: PodView
-    end: Ended
     reason: str
     message: str
+    at: datetime | None
+    pod: PodView | None = None
+    """That found it so."""
+
+    @property
+    def is_of_source(self) -> bool:
+        return self.reason == "SourceChanged"
 
 
 @dataclass(frozen=True)
@@ -232,19 +237,42 @@ class Situation:
 
     @cached_property
     def rejection(self) -> Rejection | None:
-        """Of the latest result, by a worker that was made from it."""
-        if self.prepared is None or self.prepared != self.in_force:
+        """Of the latest result, by a worker that was made from it, or because its volume has gone."""
+        if self.prepared is None:
             return None
-        for pod in self.current_pods:
+        made_from_it = self.current_pods if self.prepared == self.in_force else ()
+        for pod in made_from_it:
             # A restarted container may be on its way to find the same: what its former run said still holds.
             for end, report in ((pod.ended, self.report(pod)), (pod.former_end, self.former_report(pod))):
                 if end and end.exit_code in exits.PREPARE_AGAIN and not pod.ready_at:
                     fallback = "SourceChanged" if end.exit_code == exits.SOURCE_CHANGED else "ArtifactDamaged"
                     failure = report.failure if report else None
-                    return Rejection(
-                        pod, end, failure.reason if failure else fallback, failure.message if failure else ""
-                    )
-        return None
+                    reason, message = (failure.reason, failure.message) if failure else (fallback, "")
+                    return Rejection(reason, self.in_users_words(message), end.finished_at, pod)
+        return self._claim_made_anew(self.prepared)
+
+    def _claim_made_anew(self, prepared: Prepared) -> Rejection | None:
+        """Of a claim that is younger than what was prepared on a claim of that name; a worker that answers knows
+        better."""
+        job = next((job for job in self.own_jobs if job.attempt == prepared.attempt), None)
+        found = self.claim(self.artifacts_claim).object
+        if found is None or job is None or self.is_answering:
+            return None
+        claim, ended_at = Child(found), self._ended_at(job)
+        if ended_at is None or claim.created_at <= ended_at or claim.is_going:
+            return None
+        message = f"What was prepared is not in claim {claim.name}: the volume is new. It has to be built again."
+        return Rejection("ArtifactsMissing", message, claim.created_at)
+
+    def _ended_at(self, job: JobView) -> datetime | None:
+        """By its pod, where there is one: the Job itself says so only seconds later."""
+        ends = [pod.ended.finished_at for pod in self.pods_of(job) if pod.ended]
+        return next((end for end in reversed(ends) if end), job.ended_at)
+
+    def in_users_words(self, message: str) -> str:
+        """The pod's path of the artifacts says nothing to a user; the claim does. (The worker itself names the
+        source.)"""
+        return message.replace(names.ARTIFACTS_MOUNT, f"claim {self.artifacts_claim}")
 
     # Pods.
 

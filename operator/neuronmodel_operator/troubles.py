@@ -1,31 +1,30 @@
-"""What keeps a pod from being made, placed or run, read from where Kubernetes says it, while it is still so."""
+"""What keeps a pod that was placed from running, read from where Kubernetes says it, while it is still so."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from signal import Signals
 from typing import Final
 
-from neuronmodel_api import exits, names
+from neuronmodel_api import exits
 from neuronmodel_api.report import Report
 from neuronmodel_operator.crash_logs import gist
 from neuronmodel_operator.sentences import shortened
 from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.views import Child, Ended, JobState, JobView, PodView
+from neuronmodel_operator.views import Ended, PodView
 
 MAX_WORKERS_MESSAGE: Final = 1500
 """Of a failure that a worker told: it may end with the last lines of a compiler."""
 TERMINATED: Final = "Terminated"
 """Reason of a run that a signal ended."""
-UNSEEN_FOR: Final = timedelta(seconds=30)
-"""How long a scheduler may take to say something of a pod."""
 CRASH_MARGIN: Final = timedelta(seconds=10)
 """No two runs take the same time, and Kubernetes floors times to the second."""
 
 _PULL_FAILURES: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _CONFIG_FAILURES: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _MOUNT_EVENTS: Final = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
+_WAITED_FOR_VOLUMES: Final = "Unable to attach or mount volumes"
+"""The kubelet says so in turn with what keeps it."""
 _EXIT_REASONS: Final = {
     exits.NO_ENGINE: "NoEngine",
     exits.NO_SPACE: "ArtifactsVolumeFull",
@@ -53,37 +52,6 @@ class Trouble:
     """By itself: nobody has to act."""
 
 
-def placing_trouble(s: Situation, pods: tuple[PodView, ...], owner: Child | None) -> Trouble | None:
-    """Of the pods that one Job or Deployment should have."""
-    wanted = 1 if isinstance(owner, JobView) else s.replicas
-    if owner and len(pods) < wanted and (trouble := _creation_trouble(s, owner)):
-        return trouble
-    for pod in pods:
-        if (message := pod.unschedulable or _unseen(s, pod)) is not None:
-            return Trouble("Unschedulable", shortened(f"No node takes the pod {pod.name}: {message}"))
-    return None
-
-
-def _unseen(s: Situation, pod: PodView) -> str | None:
-    """Why the scheduler says nothing of a pod: what it waits for before it looks is only partly told, in an Event."""
-    if pod.is_seen:
-        return None
-    failures = s.events_about(pod, "FailedResourceClaimCreation")
-    if failures:
-        return failures[-1].message
-    if s.now - pod.created_at < UNSEEN_FOR:
-        return None
-    claims = ", ".join(pod.resource_claims)
-    if claims:
-        return (
-            f"the scheduler {pod.scheduler} has not looked at it, and does so when its resource claims are there: "
-            f"{claims}. Make what is missing, or correct spec.worker.resourceClaims."
-        )
-    return (
-        f"the scheduler {pod.scheduler} has not looked at it. See that it runs, or correct spec.worker.schedulerName."
-    )
-
-
 def running_trouble(s: Situation, pod: PodView) -> Trouble | None:
     """Of a pod that was placed."""
     checks: tuple[Callable[[Situation, PodView], Trouble | None], ...] = (
@@ -94,26 +62,6 @@ def running_trouble(s: Situation, pod: PodView) -> Trouble | None:
         stuck,
     )
     return next((trouble for check in checks if (trouble := check(s, pod)) is not None), None)
-
-
-def _creation_trouble(s: Situation, owner: Child) -> Trouble | None:
-    """A Deployment says so in its conditions, a Job only in Events."""
-    failure = owner.true_condition("ReplicaFailure")
-    message = failure.get("message", "") if failure else ""
-    if not message and isinstance(owner, JobView) and owner.state is JobState.ACTIVE:
-        made = max((pod.created_at for pod in s.pods_of(owner)), default=owner.created_at)
-        events = [event for event in s.events_about(owner, "FailedCreate") if event.at >= made]
-        message = events[-1].message if events else ""
-    if not message:
-        return None
-    reason = refusal_reason(message, "PodRefused")
-    return Trouble(reason, shortened(f"The API server refuses the pod: {_without_pod_name(message)}"))
-
-
-def _without_pod_name(message: str) -> str:
-    """Each try has another name, and a message that changes would be a write each."""
-    message = re.sub(r"^Error creating: ", "", message)
-    return re.sub(r'pods "[^"]*" is', "it is", message)
 
 
 def refusal_reason(message: str, default: str) -> str:
@@ -144,8 +92,9 @@ def _mounting(s: Situation, pod: PodView) -> Trouble | None:
     events = [e for e in s.events_about(pod, *_MOUNT_EVENTS) if e.at >= pod.scheduled_at]
     if not events:
         return None
+    telling = [event for event in events if not event.message.startswith(_WAITED_FOR_VOLUMES)] or events
     return Trouble(
-        "VolumeMountFailed", shortened(f"A volume of the pod {pod.name} can't be mounted: {events[-1].message}")
+        "VolumeMountFailed", shortened(f"A volume of the pod {pod.name} can't be mounted: {telling[-1].message}")
     )
 
 
@@ -184,7 +133,7 @@ def _end_trouble(s: Situation, pod: PodView, end: Ended, report: Report | None) 
         next_run = "" if pod.job_uid else " Kubernetes starts it again."
         return Trouble(reason, f"The worker in {pod.name} was told to stop before it was done.{next_run}", passes=True)
     if report and report.failure:
-        return Trouble(reason, shortened(_in_users_words(s, report.failure.message), MAX_WORKERS_MESSAGE))
+        return Trouble(reason, shortened(s.in_users_words(report.failure.message), MAX_WORKERS_MESSAGE))
     return Trouble(reason, shortened(_crash_sentence(s, pod, end)))
 
 
@@ -193,11 +142,6 @@ def end_reason(end: Ended | None, report: Report | None) -> str:
     if report and report.failure:
         return report.failure.reason
     return _EXIT_REASONS.get(end.exit_code, "WorkerCrashed") if end else "WorkerCrashed"
-
-
-def _in_users_words(s: Situation, message: str) -> str:
-    """The pod's path of the artifacts says nothing to a user; the claim does. (The worker itself names the source.)"""
-    return message.replace(names.ARTIFACTS_MOUNT, f"claim {s.artifacts_claim}")
 
 
 def _crash_sentence(s: Situation, pod: PodView, end: Ended) -> str:

@@ -164,6 +164,14 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class SchedulerError:
+    """Of one that had found a node for a pod and then failed."""
+
+    message: str
+    since: datetime | None
+
+
+@dataclass(frozen=True)
 class PodView(Child):
     @property
     def template_hash(self) -> str:
@@ -200,6 +208,26 @@ class PodView(Child):
         """The scheduler's message."""
         condition = self.true_condition("PodScheduled", "False")
         return condition.get("message", "") if condition and condition.get("reason") == "Unschedulable" else None
+
+    @property
+    def scheduler_error(self) -> "SchedulerError | None":
+        """What failed when the scheduler had found a node."""
+        condition = self.true_condition("PodScheduled", "False")
+        if condition is None or condition.get("reason") != "SchedulerError":
+            return None
+        return SchedulerError(condition.get("message", ""), parse_time(condition.get("lastTransitionTime")))
+
+    @property
+    def scheduling_gates(self) -> tuple[str, ...]:
+        """Names of what holds it back from the scheduler."""
+        return tuple(str(gate["name"]) for gate in self.object.get("spec", {}).get("schedulingGates") or ())
+
+    @property
+    def claims(self) -> frozenset[str]:
+        """Names of those that it mounts."""
+        volumes = self.object.get("spec", {}).get("volumes") or ()
+        found = (volume.get("persistentVolumeClaim") or {} for volume in volumes)
+        return frozenset(str(claim["claimName"]) for claim in found if "claimName" in claim)
 
     @property
     def is_seen(self) -> bool:
@@ -292,8 +320,49 @@ def _ended(state: Mapping[str, Any] | None) -> Ended | None:
 
 
 @dataclass(frozen=True)
+class ClaimView(Child):
+    """A PersistentVolumeClaim."""
+
+    @property
+    def _spec(self) -> Mapping[str, Any]:
+        return self.object.get("spec") or {}
+
+    @property
+    def is_pending(self) -> bool:
+        return self.status.get("phase") == "Pending"
+
+    @property
+    def is_lost(self) -> bool:
+        return self.status.get("phase") == "Lost"
+
+    @property
+    def storage_class(self) -> str:
+        """Empty: it has none."""
+        return str(self._spec.get("storageClassName") or "")
+
+    @property
+    def size(self) -> str:
+        """That it asks for."""
+        return str((self._spec.get("resources") or {}).get("requests", {}).get("storage", ""))
+
+    @property
+    def access_modes(self) -> tuple[str, ...]:
+        return tuple(self._spec.get("accessModes") or ())
+
+    @property
+    def volume(self) -> str:
+        """That it is bound to, or asks for by name; empty: neither."""
+        return str(self._spec.get("volumeName") or "")
+
+    @property
+    def selected_node(self) -> str | None:
+        """That its volume is to be made for."""
+        return self.annotations.get("volume.kubernetes.io/selected-node")
+
+
+@dataclass(frozen=True)
 class EventView:
-    """A core/v1 Event about a child."""
+    """A core/v1 Event about a child, or about a claim."""
 
     object: Object
 
@@ -304,6 +373,12 @@ class EventView:
     @property
     def message(self) -> str:
         return str(self.object.get("message", "")).strip()
+
+    @property
+    def source(self) -> str:
+        """Who said it."""
+        component = (self.object.get("source") or {}).get("component")
+        return str(component or self.object.get("reportingComponent") or "")
 
     @property
     def about_uid(self) -> str:

@@ -7,10 +7,12 @@ from typing import Final
 from neuronmodel_api import names
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.report import Stage
+from neuronmodel_api.status import ConditionType
 from neuronmodel_operator import attempts
 from neuronmodel_operator.attempts import Attempt
 from neuronmodel_operator.boundaries import OF_NO_POD
 from neuronmodel_operator.changes import change_in_force
+from neuronmodel_operator.claim_troubles import claim_trouble
 from neuronmodel_operator.drift import is_as_wanted
 from neuronmodel_operator.failed_attempts import again, attempt_trouble
 from neuronmodel_operator.history import history
@@ -31,9 +33,10 @@ from neuronmodel_operator.phases.step import (
     troubled,
     waits,
 )
+from neuronmodel_operator.placing_troubles import placing_trouble
 from neuronmodel_operator.plan import EventNote, Manifest, ObjectRef
 from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.troubles import crash_trouble, placing_trouble, running_trouble
+from neuronmodel_operator.troubles import crash_trouble, running_trouble
 from neuronmodel_operator.views import JobState, JobView
 from neuronmodel_operator.write_troubles import write_trouble, written
 
@@ -142,6 +145,8 @@ def _verdict(s: Situation, attempt: Attempt | None) -> Verdict:
         return troubled(found)
     if refusal := s.refusal(("PersistentVolumeClaim",)):
         return written(refusal)
+    if found := claim_trouble(s, ConditionType.ARTIFACTS_READY):
+        return troubled(found)
     if job := attempts.unsettled_job(s):
         return _under_way(s, job, attempt)
     if s.prepared and s.rejection is None:

@@ -1,10 +1,12 @@
 """Scheduled: the pod that is needed now was made and has a node. Wants nothing; waits for admission and scheduler."""
 
+from neuronmodel_api.status import ConditionType
 from neuronmodel_operator import attempts
+from neuronmodel_operator.claim_troubles import claim_trouble
 from neuronmodel_operator.obstacles import placement_obstacle
 from neuronmodel_operator.phases.step import MISSING_CLAIM_CHECK, Step, Verdict, holds, troubled, waits
+from neuronmodel_operator.placing_troubles import placing_trouble
 from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.troubles import placing_trouble
 from neuronmodel_operator.views import Child, JobState, PodView
 from neuronmodel_operator.write_troubles import written
 
@@ -14,6 +16,8 @@ def scheduled(s: Situation) -> Step:
         return Step(troubled(found), wake_after=MISSING_CLAIM_CHECK)
     if refusal := s.refusal(("Job", "Deployment")):
         return Step(written(refusal))
+    if found := claim_trouble(s, ConditionType.SCHEDULED):
+        return Step(troubled(found))
     return Step(_verdict(s))
 
 

@@ -2,7 +2,9 @@
 
 from typing import Final
 
+from neuronmodel_api.status import ConditionType
 from neuronmodel_operator import attempts
+from neuronmodel_operator.claim_troubles import claim_trouble
 from neuronmodel_operator.failed_attempts import attempt_trouble
 from neuronmodel_operator.manifests.worker_config import source_display
 from neuronmodel_operator.obstacles import source_obstacle
@@ -34,10 +36,12 @@ _OPENED: Final = "SourceOpened"
 def source(s: Situation) -> Step:
     if found := source_obstacle(s):
         return Step(troubled(found), wake_after=MISSING_CLAIM_CHECK)
+    if found := claim_trouble(s, ConditionType.SOURCE_RESOLVED):
+        return Step(troubled(found))
     display = source_display(s.spec.model.source)
     if failure := source_failure(s):
         return Step(refused(failure.reason, f"{display}: {failure.message}"))
-    if s.rejection:
+    if s.rejection and s.rejection.is_of_source:
         return Step(waits(s.rejection.reason, f"{display}: {s.rejection.message} It is opened again."))
     if s.prepared:
         result = s.prepared.result

@@ -411,6 +411,7 @@ def lose_pods(cluster: Cluster) -> None:
 TURBULENCE: dict[str, tuple[Act, Act]] = {
     **{name: (trouble.begin, trouble.end) for name, trouble in TROUBLES.items() if not name.startswith("no ")},
     "source claim": (lambda c: c.claims.pop("models", None), lambda c: c.add_claim("models")),
+    "artifacts claim": (lambda c: c.claims.pop("store", None), lambda c: c.add_claim("store")),
     "failing": (
         lambda c: setattr(c, "prepare", lambda config: failing("ConfigMissing")),
         lambda c: setattr(c, "prepare", lambda config: Run()),

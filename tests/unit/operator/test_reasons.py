@@ -111,6 +111,8 @@ OF_KUBERNETES = frozenset(
         *("ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName"),
         *("FailedAttachVolume", "FailedCreate", "FailedMapVolume", "FailedMount", "FailedResourceClaimCreation"),
         *("PersistentVolumeClaim", "ReadOnlyMany", "ReadWriteMany", "ReplicaFailure"),
+        *("ClaimMisbound", "FailedBinding", "ProvisioningCleanupFailed", "ProvisioningFailed", "VolumeMismatch"),
+        *("WaitForFirstConsumer", "WaitForPodScheduled"),
     }
 )
 OF_STARTS = frozenset({"BackedOff", "HandedOver", "ImagePulled", "PreviousStopped", "DevicesAwaited", "SourceOpened"})

@@ -1,0 +1,209 @@
+"""What is wrong with a claim and what it waits for: by its own state, the Events about it, and the scheduler.
+
+None of this keeps a pod from being made: a volume is often made for the first pod that wants it, and a worker that
+answers goes on over whatever happens to its claims.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from neuronmodel_api.status import ConditionType
+from neuronmodel_operator.crash_logs import stable
+from neuronmodel_operator.scheduler_message import awaits_binding, in_short, lacks_volumes
+from neuronmodel_operator.sentences import shortened
+from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.troubles import Trouble
+from neuronmodel_operator.views import ClaimView, EventView, PodView
+
+PROVISIONED_WITHIN: Final = timedelta(minutes=10)
+"""How long a provisioner may take: a file system of FSx for Lustre is made in some eight minutes."""
+MAX_SAID: Final = 350
+"""Of an Event's words, so that what follows them is there too."""
+
+_FAILURES: Final = frozenset({"ProvisioningFailed", "FailedBinding", "VolumeMismatch", "ClaimLost", "ClaimMisbound"})
+"""Events, of whatever type: that there is no volume and no class is a Normal one."""
+_TRIES: Final = frozenset({"Provisioning", "ProvisioningCleanupFailed"})
+"""Events of a provisioner that say nothing of how its try ends."""
+_BY_FIRST_CONSUMER: Final = frozenset({"WaitForFirstConsumer", "WaitForPodScheduled"})
+_COMBINED: Final = re.compile(r"^\(combined from similar events\): ")
+
+
+@dataclass(frozen=True)
+class Use:
+    """What the NeuronModel needs a claim for."""
+
+    claim: str
+    field: str
+    """Of the spec."""
+    condition: ConditionType
+    """That tells of it."""
+    loss: str
+    """What goes with it, as a sentence."""
+    is_templated: bool = False
+
+
+def claim_trouble(s: Situation, condition: ConditionType) -> Trouble | None:
+    """Of the claims that this condition tells of; what somebody has to mend before what passes."""
+    found = [trouble for use in _uses(s) if use.condition is condition and (trouble := _trouble(s, use))]
+    return min(found, key=lambda trouble: trouble.passes, default=None)
+
+
+def claim_wait(s: Situation, pod: PodView) -> Trouble | None:
+    """Of a pod without a node, if it is a claim of its that it waits for."""
+    found = [(use, trouble) for use in _uses(s) if use.claim in pod.claims and (trouble := _trouble(s, use))]
+    if not found:
+        return None
+    use, trouble = min(found, key=lambda one: one[1].passes)
+    if use.condition is ConditionType.SCHEDULED:
+        return trouble
+    message = f"The pod {pod.name} waits for the claim {use.claim}; {use.condition} says why."
+    return Trouble("WaitingForVolume", message, passes=True)
+
+
+def leaving_claims(s: Situation) -> tuple[str, ...]:
+    """Those that a worker may still have, and that the next one will not find as they are."""
+    views = (ClaimView(found) for use in _uses(s) if (found := s.claim(use.claim).object) is not None)
+    return tuple(dict.fromkeys(view.name for view in views if view.is_going or view.is_lost))
+
+
+def _uses(s: Situation) -> tuple[Use, ...]:
+    source, scratch = s.spec.model.source.persistent_volume_claim, s.spec.scratch.persistent_volume_claim
+    own = (volume.get("persistentVolumeClaim") or {} for volume in s.spec.worker.volumes)
+    mounted = [str(claim["claimName"]) for claim in own if "claimName" in claim]
+    uses = [
+        Use(
+            s.artifacts_claim,
+            "spec.artifacts",
+            ConditionType.ARTIFACTS_READY,
+            "The next start finds nothing of what was prepared.",
+            is_templated=s.spec.artifacts.template is not None,
+        )
+    ]
+    if source:
+        loss = "Without a checkpoint nothing is prepared or started."
+        uses.append(Use(source.claim_name, "spec.model.source", ConditionType.SOURCE_RESOLVED, loss))
+    if scratch:
+        loss = "The copies on it go, and no start does without it."
+        uses.append(Use(scratch.claim_name, "spec.scratch", ConditionType.SCHEDULED, loss))
+    loss = "No worker starts without it."
+    return (*uses, *(Use(name, "spec.worker.volumes", ConditionType.SCHEDULED, loss) for name in mounted))
+
+
+# What is wrong with one.
+
+
+def _trouble(s: Situation, use: Use) -> Trouble | None:
+    found = s.claim(use.claim).object
+    if found is None or (use.is_templated and s.has_foreign_claim):
+        return None
+    claim = ClaimView(found)
+    if claim.is_going:
+        return _going(s, claim, use)
+    if claim.is_lost:
+        return _lost(s, claim, use)
+    return _pending(s, claim, use) if claim.is_pending else None
+
+
+def _going(s: Situation, claim: ClaimView, use: Use) -> Trouble:
+    holders = ", ".join(pod.name for pod in s.pods if claim.name in pod.claims and pod.node and not pod.has_ended)
+    who = f" ({holders})" if holders else ""
+    if use.is_templated:
+        then = (
+            "It is made anew from the template then, and prepare builds again. A new value of the annotation "
+            "neuronmodel.dev/restart has it over with."
+        )
+    else:
+        then = f"Make it anew when it has gone, or name another in {use.field}."
+    return Trouble(
+        "ClaimTerminating",
+        f"The claim {claim.name} is being deleted, and goes when no pod mounts it any more{who}. {use.loss} {then}",
+    )
+
+
+def _lost(s: Situation, claim: ClaimView, use: Use) -> Trouble:
+    failure = _failure(s, claim)
+    said = _words(failure) if failure else "its PersistentVolume is gone."
+    if use.is_templated:
+        then = "Delete the claim: it is made anew from the template, and prepare builds again."
+    else:
+        then = f"Make the claim anew, or name another in {use.field}."
+    return Trouble("ClaimLost", f"The claim {claim.name} has lost its volume: {said} {use.loss} {then}")
+
+
+def _pending(s: Situation, claim: ClaimView, use: Use) -> Trouble | None:
+    if failure := _failure(s, claim):
+        return _unfilled(claim, use, f"gets no volume: {_words(failure)}")
+    waiting = [pod for pod in s.pods if claim.name in pod.claims and pod.node is None and not pod.is_going]
+    for pod in waiting:
+        if pod.unschedulable is not None and lacks_volumes(pod.unschedulable):
+            return _unfilled(claim, use, f"gets no volume{_beside(s, claim, pod)}: {in_short(pod.unschedulable)}")
+    since = min((pod.created_at for pod in waiting if _is_being_made(s, claim, pod)), default=None)
+    if since is None:
+        return None
+    said = _latest_words(s, claim)
+    if s.now - since >= PROVISIONED_WITHIN:
+        minutes = PROVISIONED_WITHIN // timedelta(minutes=1)
+        return _unfilled(claim, use, f"has no volume after more than {minutes} minutes. {said}".rstrip())
+    return Trouble("WaitingForVolume", f"{_described(claim)} waits for its volume. {said}".rstrip(), passes=True)
+
+
+def _beside(s: Situation, claim: ClaimView, pod: PodView) -> str:
+    """Of several claims that wait for one pod to be placed the scheduler does not say which it finds no volume for."""
+    views = (ClaimView(found) for use in _uses(s) if (found := s.claim(use.claim).object) is not None)
+    others = {view.name for view in views if view.is_pending and view.name in pod.claims} - {claim.name}
+    return f", or {', '.join(sorted(others))} does not, that the pod {pod.name} needs as well" if others else ""
+
+
+def _unfilled(claim: ClaimView, use: Use, what: str) -> Trouble:
+    if use.is_templated:
+        instead = "name a claim of your own in spec.artifacts.persistentVolumeClaim"
+    else:
+        instead = f"make the claim anew with a class and size that there are volumes of, or name another in {use.field}"
+    return Trouble("ClaimPending", f"{_described(claim)} {what} Mend that, or {instead}.")
+
+
+def _described(claim: ClaimView) -> str:
+    named = f", of volume {claim.volume}" if claim.volume else ""
+    kind = f"class {claim.storage_class}" if claim.storage_class else "without a class"
+    return f"The claim {claim.name} ({kind}, {claim.size}, {', '.join(claim.access_modes)}{named})"
+
+
+def _is_being_made(s: Situation, claim: ClaimView, pod: PodView) -> bool:
+    """A scheduler that has chosen a node for a volume says nothing of the pod until it is there."""
+    if claim.selected_node:
+        return True
+    latest = _latest(s, claim)
+    is_by_first_consumer = latest is not None and latest.reason in _BY_FIRST_CONSUMER
+    return awaits_binding(pod.unschedulable or "") and not is_by_first_consumer
+
+
+def _events(s: Situation, claim: ClaimView) -> list[EventView]:
+    """Oldest first, without those that say nothing."""
+    views = (EventView(event) for event in s.observed.events)
+    return [event for event in views if event.about_uid == claim.uid and event.reason not in _TRIES]
+
+
+def _latest(s: Situation, claim: ClaimView) -> EventView | None:
+    return next(reversed(_events(s, claim)), None)
+
+
+def _failure(s: Situation, claim: ClaimView) -> EventView | None:
+    """What one of those who should fill it said last, if that was that it can't; of several always the same one."""
+    last = {event.source: event for event in _events(s, claim)}
+    return min(
+        (event for event in last.values() if event.reason in _FAILURES), key=lambda event: event.source, default=None
+    )
+
+
+def _latest_words(s: Situation, claim: ClaimView) -> str:
+    latest = _latest(s, claim)
+    said = _words(latest) if latest else ""
+    return said[:1].upper() + said[1:]
+
+
+def _words(event: EventView) -> str:
+    """Provisioners number their requests, and a message that changes with each try would be a write each."""
+    said = stable(_COMBINED.sub("", " ".join(event.message.split()))).rstrip(".")
+    return f"{shortened(said, MAX_SAID)}."

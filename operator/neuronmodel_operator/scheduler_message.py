@@ -1,0 +1,88 @@
+"""What a scheduler says of a pod that has no node: how many nodes turned it down, and why.
+
+Kubernetes' own says "0/12 nodes are available: 4 node(s) had untolerated taint(s), 8 Insufficient cpu." and goes on
+with what else it tried: preemption, resource claims that it might take back. That says nothing of why the pod has no
+node, and takes other words from one try to the next.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+
+_HEAD: Final = re.compile(r"0/\d+ nodes are (?:un)?available: ?")
+_TRIED_AFTERWARDS: Final = re.compile(r"\.+ (?=[a-z]).*$")
+"""Reasons of nodes end with a full stop; what follows begins in lower case, whichever plugin says it."""
+_REASON: Final = re.compile(r"(?:(?P<nodes>\d+) )?(?P<text>.+)")
+_CHECKS: Final = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"node\(s\) (?:were unschedulable|had unknown conditions|didn't match the requested node name)",
+        r"node\(s\) had (?:untolerated )?taint",
+        r"node\(s\) didn't (?:match (?:Pod's node affinity|scheduler-enforced node affinity)|satisfy plugin)",
+        r"node\(s\) didn't have free ports|Insufficient |Too many pods",
+    )
+)
+"""In the order in which a scheduler makes them; a node is told of by the first that it fails. Volumes, topology and
+resource claims come after these."""
+_PLACE: Final = 3
+"""Of checks that a node passes when other nodes or fewer pods come: with these it has not been looked for a volume."""
+_NO_VOLUME: Final = frozenset(
+    {"node(s) didn't find available persistent volumes to bind", "node(s) did not have enough free storage"}
+)
+_UNBOUND: Final = "unbound immediate PersistentVolumeClaims"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why nodes turn a pod down. `nodes` is None where it was turned down before any node was looked at."""
+
+    text: str
+    nodes: int | None = None
+
+    @classmethod
+    def read(cls, said: str) -> Self:
+        found = _REASON.fullmatch(said)
+        if found is None or found["nodes"] is None:
+            return cls(said)
+        return cls(found["text"], int(found["nodes"]))
+
+    @property
+    def checked(self) -> int:
+        """How many kinds of checks the nodes had passed."""
+        return next((place for place, check in enumerate(_CHECKS) if check.match(self.text)), len(_CHECKS))
+
+    def __str__(self) -> str:
+        return self.text if self.nodes is None else f"{self.nodes} {self.text}"
+
+
+def reasons(message: str) -> tuple[Reason, ...]:
+    """Those first whose nodes came furthest: they are the nearest to taking the pod. Empty: it is in other words."""
+    said = " ".join(message.split())
+    head = _HEAD.match(said)
+    if head is None:
+        return ()
+    body = _TRIED_AFTERWARDS.sub("", said[head.end() :]).rstrip(". ")
+    found = [Reason.read(part) for part in re.split(r", (?=\d+ )", body) if part]
+    return tuple(sorted(found, key=lambda reason: (-reason.checked, reason.text)))
+
+
+def in_short(message: str) -> str:
+    """The reasons of the nodes alone, the same for every try that ends alike."""
+    said = " ".join(message.split())
+    head, found = _HEAD.match(said), reasons(said)
+    if head is None or not found:
+        return said
+    return f"{head[0].strip()} {', '.join(str(reason) for reason in found)}."
+
+
+def lacks_volumes(message: str) -> bool:
+    """Whether a pod waits for nothing but volumes: no node that suits it else has one, or could get it."""
+    found = reasons(message)
+    if not any(reason.text in _NO_VOLUME for reason in found):
+        return False
+    return all(reason.text in _NO_VOLUME or reason.checked < _PLACE for reason in found)
+
+
+def awaits_binding(message: str) -> bool:
+    """Whether a claim that is not bound yet keeps the scheduler from looking for a node."""
+    return _UNBOUND in message
