@@ -149,6 +149,17 @@ class SourceChanged(WorkerFailure):
         )
 
 
+class ArtifactsMissing(WorkerFailure):
+    """Nothing is damaged: the volume is not the one that was prepared, or somebody removed a set from it."""
+
+    reason = "ArtifactsMissing"
+    exit_code = exits.ARTIFACT_DAMAGED
+
+    def __init__(self, root: Path, *, volume_is_new: bool) -> None:
+        why = "the volume is new" if volume_is_new else "it was removed, or the volume is another one"
+        super().__init__(f"What was prepared is not in {root}: {why}. It has to be built again.")
+
+
 class ArtifactDamaged(WorkerFailure):
     reason = "ArtifactDamaged"
     exit_code = exits.ARTIFACT_DAMAGED

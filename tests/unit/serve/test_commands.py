@@ -104,6 +104,31 @@ def test_a_damaged_shard_is_rebuilt(place: Place) -> None:
     assert "Compiled" not in phases(again)
 
 
+@pytest.mark.parametrize(
+    ("removed", "why"),
+    [
+        (("compiled", "shards", "quarantine", "staging", "refs", "leases"), "the volume is new"),
+        (("shards",), "it was removed, or the volume is another one"),
+    ],
+)
+def test_what_is_not_there_is_missing_and_not_damaged(place: Place, removed: tuple[str, ...], why: str) -> None:
+    first = place.prepare().result
+    assert first is not None
+    for name in removed:
+        shutil.rmtree(place.artifacts / name, ignore_errors=True)
+    ended = place.run("serve", **returned(first.to_json()))
+    assert ended.code in exits.PREPARE_AGAIN
+    assert ended.report.failure is not None
+    assert ended.report.failure.reason == "ArtifactsMissing"
+    assert (
+        ended.report.failure.message
+        == f"What was prepared is not in {place.artifacts}: {why}. It has to be built again."
+    )
+    again = place.prepare().result
+    assert again is not None
+    assert (why == "the volume is new") == ("the volume is new" in (again.missed or ""))
+
+
 @pytest.mark.parametrize(("key", "what"), [("compiledKey", "compiled model"), ("shardsKey", "set of shards")])
 def test_what_was_prepared_under_another_key_is_not_served(place: Place, key: str, what: str) -> None:
     result = place.prepare().result

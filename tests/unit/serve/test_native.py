@@ -116,8 +116,7 @@ def test_the_librarys_files_are_sealed_with_their_digests(place: Place, engine: 
     assert [name for name in phases if name in ("Compiled", "Sharded", "Sealed")] == ["Compiled", "Sharded", "Sealed"]
     assert (result.cache, result.shards_cache, result.model_type) == ("Miss", "Miss", "llama")
     assert result.missed == (
-        "Compiled the model, for the volume had none of this key; "
-        "had NxD Inference shard the checkpoint, for the volume had none of this key."
+        "Compiled the model, for the volume is new; had NxD Inference shard the checkpoint, for the volume is new."
     )
 
 

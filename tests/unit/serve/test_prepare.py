@@ -156,8 +156,7 @@ def test_a_changed_flag_is_told_by_name(place: Place) -> None:
 def test_the_first_of_its_kind_is_told(place: Place) -> None:
     _, result = prepared(place)
     assert result.missed == (
-        "Compiled the model, for the volume had none of this key; "
-        "sharded the checkpoint, for the volume had none of this key."
+        "Compiled the model, for the volume is new; sharded the checkpoint, for the volume is new."
     )
 
 

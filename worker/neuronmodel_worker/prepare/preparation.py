@@ -288,7 +288,7 @@ class Preparation:
         inputs = self.wanted.graph_inputs if kind == COMPILED else self.wanted.shards_inputs
         differences = self.store.explain(kind, json.loads(json.dumps(inputs)), self.job.owner)
         told = [self._told_of_source(each) if each.startswith("source:") else each for each in differences]
-        return ", ".join(told) or "the volume had none of this key"
+        return ", ".join(told) or ("the volume is new" if self.store.is_new else "the volume had none of this key")
 
     def _told_of_source(self, difference: str) -> str:
         return f"source: {self.identity.differs}" if self.identity.differs else difference

@@ -14,7 +14,7 @@ from neuronmodel_api.config import Weights as WeightsBy
 from neuronmodel_worker.artifacts import Wanted, plan_for, wanted_artifacts
 from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
 from neuronmodel_worker.engines import Engine
-from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsOutdated, BadInput, SourceChanged
+from neuronmodel_worker.failures import ArtifactsMissing, ArtifactsOutdated, BadInput, SourceChanged
 from neuronmodel_worker.lifecycle import ConfigurationInvalid, Run
 from neuronmodel_worker.native import NativePlan
 from neuronmodel_worker.plan import Plan
@@ -117,7 +117,8 @@ class Prepared:
 
     def find(self, engine: Engine, progress: Progress | None = None) -> Sets:
         """The sealed sets, checked; `progress` is told of the bytes that are read for that. Raises ArtifactsOutdated
-        where prepare returned other keys than it would now, ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable."""
+        where prepare returned other keys than it would now, ArtifactsMissing, ArtifactDamaged, ArtifactsTooNew,
+        ArtifactsUnreadable."""
         wanted = wanted_artifacts(self.job.config, self.source.plan, engine, self.source.content)
         if self.job.config.compiled_key:
             self._check_prepared(wanted)
@@ -133,7 +134,7 @@ class Prepared:
     def _there(self, kind: Kind, key: str, progress: Progress | None) -> SealedSet:
         found = self._find(kind, key, progress)
         if found is None:
-            raise ArtifactDamaged(self._store.path(kind, key), "it is not there")
+            raise ArtifactsMissing(self.job.artifacts, volume_is_new=self._store.is_new)
         return found
 
     def _find(self, kind: Kind, key: str, progress: Progress | None) -> SealedSet | None:

@@ -100,6 +100,11 @@ class Store:
     def path(self, kind: Kind, key: str) -> Path:
         return self.root / kind / key
 
+    @property
+    def is_new(self) -> bool:
+        """Whether no set was ever sealed on this volume; where it can't be read, it is not known to be."""
+        return all(_holds_nothing(self.root / name) for name in (*KINDS, QUARANTINE))
+
     # Finding
 
     def find(
@@ -578,3 +583,12 @@ def beating(renew: Callable[[], None], patience: Patience) -> Iterator[None]:
 
 def _is_full(error: BaseException | None) -> bool:
     return isinstance(error, ArtifactsVolumeFull) or (isinstance(error, OSError) and error.errno in FULL)
+
+
+def _holds_nothing(directory: Path) -> bool:
+    try:
+        return next(directory.iterdir(), None) is None
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
