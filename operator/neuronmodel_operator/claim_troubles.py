@@ -62,12 +62,6 @@ def claim_wait(s: Situation, pod: PodView) -> Trouble | None:
     return Trouble("WaitingForVolume", message, passes=True)
 
 
-def leaving_claims(s: Situation) -> tuple[str, ...]:
-    """Those that a worker may still have, and that the next one will not find as they are."""
-    views = (ClaimView(found) for use in _uses(s) if (found := s.claim(use.claim).object) is not None)
-    return tuple(dict.fromkeys(view.name for view in views if view.is_going or view.is_lost))
-
-
 def _uses(s: Situation) -> tuple[Use, ...]:
     source, scratch = s.spec.model.source.persistent_volume_claim, s.spec.scratch.persistent_volume_claim
     own = (volume.get("persistentVolumeClaim") or {} for volume in s.spec.worker.volumes)
