@@ -4,10 +4,11 @@ Every write is idempotent and safe to lose: between any two of them the operator
 cluster leads to the same plan again.
 """
 
+import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -27,6 +28,11 @@ APPLY_AGAIN_SECONDS: Final = 300.0
 that we compare."""
 MAX_EVENT_NOTE: Final = 1024
 """The API server refuses longer ones."""
+EVENTS_PATIENCE_SECONDS: Final = 2.0
+"""How long the Events of one plan may hold up a pass, all together: they tell, and nothing waits for them."""
+LEAST_EVENT_PATIENCE_SECONDS: Final = 0.5
+STATUS_PATIENCE_SECONDS: Final = 5.0
+"""How long a status may take to be written before an Event says that it takes long."""
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +108,8 @@ class Applier:
         """Of a pass that came to no status. Raises ApiError."""
         self._stop_here()
         if told := await self._last_resort.tell(failure, since):
-            await self._tell(*told)
+            note, raw = told
+            await self._tell([note], raw)
 
     def close(self) -> None:
         """Nothing is written any more."""
@@ -122,8 +129,7 @@ class Applier:
             return Outcome(snapshot, written, refusals_changed=True)
         if plan.status is not None:
             snapshot = await self._write_status(plan.status, snapshot)
-        for note in self._due(plan):
-            await self._tell(note, snapshot.raw)
+        await self._tell(self._due(plan), snapshot.raw)
         if plan.finalizer is False and names.FINALIZER in snapshot.observed.model.finalizers:
             others = [name for name in snapshot.observed.model.finalizers if name != names.FINALIZER]
             with self._writes.of_one_plan():
@@ -258,22 +264,40 @@ class Applier:
         self._stop_here()
         body = {"metadata": {"resourceVersion": snapshot.raw["metadata"]["resourceVersion"]}, "status": patch}
         try:
-            raw = await self._api.merge(client.MODEL, self._key.namespace, self._key.name, body, "status")
+            raw = await self._merge_status(body, snapshot.raw)
         except ApiError as error:
             if not error.is_outdated:
-                await self._tell(not_written(error), snapshot.raw)
+                await self._tell([not_written(error)], snapshot.raw)
             raise StatusError(error) from error
         self._say_transition(snapshot.observed.model.status, status)
         return snapshot.with_model(raw)
 
-    async def _tell(self, note: EventNote, model: Object) -> None:
-        """An Event that can't be written is only logged: the status says the same."""
-        self._stop_here()
+    async def _merge_status(self, body: Mapping[str, Any], model: Object) -> Object:
+        """However long it takes; one that takes long is told of meanwhile."""
+        key = self._key
+        writing = asyncio.ensure_future(self._api.merge(client.MODEL, key.namespace, key.name, body, "status"))
         try:
-            await self._write_event(event_manifest(note, model, self._now()))
-        except ApiError as error:
-            if "NamespaceTerminating" not in error.causes:
-                self._say("Event %s was not written: %s", note.reason, error, level=logging.WARNING)
+            done, _ = await asyncio.wait({writing}, timeout=STATUS_PATIENCE_SECONDS)
+            if not done:
+                await self._tell([not_written(ApiError(0, "NoAnswer", "it has not answered yet"))], model)
+            return await writing
+        finally:
+            writing.cancel()
+
+    async def _tell(self, notes: Iterable[EventNote], model: Object) -> None:
+        """An Event that can't be written, or not in time, is only logged: the status says the same."""
+        loop = asyncio.get_running_loop()
+        patient_until = loop.time() + EVENTS_PATIENCE_SECONDS
+        for note in notes:
+            self._stop_here()
+            try:
+                async with asyncio.timeout(max(LEAST_EVENT_PATIENCE_SECONDS, patient_until - loop.time())):
+                    await self._write_event(event_manifest(note, model, self._now()))
+            except TimeoutError:
+                self._say("Event %s was not written: the API server did not answer", note.reason, level=logging.WARNING)
+            except ApiError as error:
+                if "NamespaceTerminating" not in error.causes:
+                    self._say("Event %s was not written: %s", note.reason, error, level=logging.WARNING)
 
     async def _write_event(self, event: Manifest) -> None:
         try:

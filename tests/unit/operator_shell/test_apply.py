@@ -1,0 +1,102 @@
+"""What becomes of a plan while the API server does not answer."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any, cast
+
+import pytest
+
+from neuronmodel_api import names
+from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus
+from neuronmodel_operator import apply, client
+from neuronmodel_operator.apply import Applier
+from neuronmodel_operator.client import Api, Kind
+from neuronmodel_operator.observe import ModelKey, Snapshot, parse_model
+from neuronmodel_operator.observed import Observed
+from neuronmodel_operator.plan import EventNote, Plan
+from tests.builders import neuron_model
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+KEY = ModelKey("demo", "smol", "uid-model")
+WARNING = EventNote("Warning", "ImagePullFailed", "There is no such image.")
+Object = dict[str, Any]
+
+
+class Server:
+    """An API server that answers to the writes of some kinds."""
+
+    def __init__(self, *silent: str) -> None:
+        self.silent = silent
+        self.answers = asyncio.Event()
+        self.has_event = asyncio.Event()
+        self.events: list[str] = []
+        self.written: list[Object] = []
+
+    async def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any]) -> Object:
+        await self._answer(kind)
+        self.events.append(f"{manifest['reason']}: {manifest['message']}")
+        self.has_event.set()
+        return dict(manifest)
+
+    async def merge(
+        self, kind: Kind, namespace: str, name: str, patch: Mapping[str, Any], subresource: str | None = None
+    ) -> Object:
+        await self._answer(kind)
+        self.written.append(dict(patch["status"]))
+        return model() | {"status": dict(patch["status"])}
+
+    async def _answer(self, kind: Kind) -> None:
+        if kind.kind in self.silent:
+            await self.answers.wait()
+
+
+def model() -> Object:
+    meta = {"namespace": KEY.namespace, "uid": KEY.uid, "generation": 1, "resourceVersion": "1"}
+    made = neuron_model(KEY.name).on_cpu().build()
+    return made | {"metadata": meta | made["metadata"] | {"creationTimestamp": "2026-01-01T00:00:00Z"}}
+
+
+def snapshot() -> Snapshot:
+    nothing = Observed(model=parse_model(model()))
+    return Snapshot(observed=nothing, raw=model())
+
+
+def status() -> NeuronModelStatus:
+    ready = Condition(type=ConditionType.READY, status="Unknown", reason="Preparing", last_transition_time=NOW)
+    return NeuronModelStatus(observed_generation=1, conditions=(ready,))
+
+
+@pytest.fixture(autouse=True)
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply, "EVENTS_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(apply, "LEAST_EVENT_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(apply, "STATUS_PATIENCE_SECONDS", 0.05)
+
+
+def applier(server: Server) -> Applier:
+    return Applier(cast(Api, server), KEY, now=lambda: NOW, monotonic=monotonic)
+
+
+async def test_events_that_are_not_answered_keep_no_pass_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(client.EVENT.kind)
+    plan = Plan(status=status(), events=(WARNING, WARNING, WARNING))
+    await applier(server).carry_out(plan, snapshot(), hold_status=False)
+    assert len(server.written) == 1
+    assert server.events == []
+    assert [record.message for record in caplog.records if "ImagePullFailed was not written" in record.message]
+
+
+async def test_a_status_that_takes_long_is_told_of_by_an_event_and_written_all_the_same() -> None:
+    server = Server(names.KIND)
+    plan = Plan(status=status(), events=(WARNING,))
+    carrying = asyncio.create_task(applier(server).carry_out(plan, snapshot(), hold_status=False))
+    await server.has_event.wait()
+    assert [event.partition(":")[0] for event in server.events] == ["StatusNotWritten"]
+    assert "has not answered yet" in server.events[0]
+    assert server.written == []
+    server.answers.set()
+    outcome = await carrying
+    assert outcome.snapshot.observed.model.status == status()
+    assert len(server.events) == 2
