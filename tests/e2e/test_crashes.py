@@ -99,7 +99,10 @@ def test_prepare_that_is_told_to_stop_is_waited_for(room: Room) -> None:
 def test_prepare_whose_pod_is_deleted_is_waited_for(room: Room) -> None:
     model, _ = room.neuron_model("deleted", MODEL, degree=DEGREE, strategy="ShardOnCompile", **SPEC)
     pod = eventually(lambda: at_work(model, "Prepare"), what="prepare at work", instead=model.story, poll=0.05)
+    assert outages.send(pod, "neuronmodel", signal.SIGSTOP), "it was over before its pod was deleted"
     room.cluster.delete("Pod", pod["metadata"]["name"], room.namespace)
+    outages.send(pod, "neuronmodel", signal.SIGTERM)
+    outages.send(pod, "neuronmodel", signal.SIGCONT)
     assert_waits_for_another(model)
     eventually(lambda: not model.children("Pod"), what="its pod to go", instead=model.story)
     assert_waits_for_another(model)
