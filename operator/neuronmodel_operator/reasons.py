@@ -385,6 +385,10 @@ def as_markdown() -> str:
         "what to do in this case. Whatever is put right is noticed by itself; a failed `prepare` is tried again",
         "after 1, 2, 4 … 30 minutes, and at once with a new value of the annotation `neuronmodel.dev/retry`.",
         "",
+        "A NeuronModel that is older than some seconds has a reason. One without, or whose `status.observedGeneration`",
+        "stays behind its generation, is seen to by no operator, or its status can't be written (Event",
+        "`StatusNotWritten`): [what it can be](../guide.md#all-columns-empty-or-stale-what-it-can-be).",
+        "",
         "| reason | meaning | what to do |",
         "| --- | --- | --- |",
     ]
