@@ -1,5 +1,6 @@
 """/healthz and /metrics: whether this process still does what it is for, and its figures. Serves `readiness` too."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ SILENT_SECONDS: Final = 180.0
 FAILING_SECONDS: Final = 10.0
 """A list or watch that fails for less is the API server's ordinary restart."""
 FORBIDDEN: Final = 403
+_TRIED_AGAIN: Final = frozenset({401, FORBIDDEN, 429})
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ class WatchPulse:
         self._since: float | None = None
         self._seen: dict[str, float] = {}
         self._failing: dict[str, _Failing] = {}
+        self.lost = asyncio.Event()
+        """Set when a watch was answered with what kopf does not try again, as when the definition was deleted."""
 
     def begin(self) -> None:
         """From now on there have to be watches."""
@@ -83,10 +87,13 @@ class WatchPulse:
         self, session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams
     ) -> None:
         path, status = params.url.path, params.response.status
-        if status in (200, 404):  # what is not there, kopf does not go on asking for
+        is_watched = path in self._seen
+        if status == 200 or (status == 404 and not is_watched):
             self._failing.pop(path, None)
         else:
             self._fails(path, status)
+        if is_watched and 400 <= status < 500 and status not in _TRIED_AGAIN:
+            self.lost.set()
         if status == 200 and params.url.query.get("watch") == "true":
             self._seen[path] = self._monotonic()
         if status == FORBIDDEN:

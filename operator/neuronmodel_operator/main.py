@@ -58,15 +58,27 @@ def main() -> None:
 
 
 async def run(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT."""
+    """Until SIGTERM or SIGINT, or until a watch is lost."""
     async with assemble(settings) as operator:
-        await kopf.operator(
-            registry=wire(operator),
-            settings=kopf_settings(),
-            standalone=True,
-            clusterwide=not settings.watch_namespaces,
-            namespaces=settings.watch_namespaces,
+        lost = asyncio.create_task(operator.pulse.lost.wait())
+        watching = asyncio.create_task(
+            kopf.operator(
+                registry=wire(operator),
+                settings=kopf_settings(),
+                standalone=True,
+                clusterwide=not settings.watch_namespaces,
+                namespaces=settings.watch_namespaces,
+            )
         )
+        await asyncio.wait({lost, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not lost.done():
+            lost.cancel()
+            return await watching
+    # kopf ends without such a watch, but never comes to its end: some of its tasks swallow their cancellation. Whoever
+    # comes next waits until NeuronModels can be listed again.
+    _log.error("the API server does not serve what is watched any more: this process ends, to be started again")
+    logging.shutdown()
+    os._exit(1)
 
 
 @asynccontextmanager

@@ -88,6 +88,28 @@ async def test_a_watch_that_is_denied_is_not_silent_but_complained_of_at_once(ap
     assert "/services" in complaint
 
 
+@pytest.mark.parametrize(
+    ("status", "is_lost"),
+    [(200, False), (401, False), (403, False), (404, True), (410, True), (429, False), (500, False)],
+)
+async def test_a_watch_is_lost_with_an_answer_after_which_kopf_asks_no_more(status: int, is_lost: bool) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=404 if request.path == "/discovered" else status)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    pulse, runner = WatchPulse(), web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with aiohttp.ClientSession(trace_configs=[pulse.trace()]) as session:
+        await fetch(session, f"{url}/discovered")
+        assert not pulse.lost.is_set()
+        await fetch(session, f"{url}/pods?watch=true")
+    await runner.cleanup()
+    assert pulse.lost.is_set() == is_lost
+
+
 async def test_what_was_denied_once_and_is_never_watched_is_not_missed(api_server: str) -> None:
     """As a request that finds out which resources there are."""
     time = Time()
