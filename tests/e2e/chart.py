@@ -3,7 +3,8 @@
 import json
 import subprocess
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hack.cluster.binaries import binary
@@ -34,17 +35,29 @@ class Chart:
 
     def install(self, **values: Any) -> None:
         """`helm upgrade --install`, and wait until the operator runs."""
+        target = ("upgrade", "--install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--create-namespace")
+        waiting = ("--wait", "--timeout", HELM_PATIENCE, "--take-ownership", "--values", "-")
+        helm(*target, *waiting, stdin=json.dumps(self._chosen(values)))
+
+    def begin_upgrade(self, *, operator_image: str) -> None:
+        """And wait for nothing."""
+        values = replace(self, operator_image=operator_image)._chosen({})
+        helm("upgrade", RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", "-", stdin=json.dumps(values))
+
+    def refusal_of_second(self, **values: Any) -> str:
+        """What Helm says to one more release, of which nothing is left."""
+        command = ("install", f"{RELEASE}-second", str(CHART), "--namespace", NAMESPACE, "--dry-run=server")
+        done = attempt_helm(*command, "--values", "-", stdin=json.dumps(self._chosen(values)))
+        assert done.returncode != 0, done.stdout
+        return done.stderr
+
+    def _chosen(self, values: Mapping[str, Any]) -> dict[str, Any]:
         repository, _, tag = self.operator_image.rpartition(":")
-        chosen = {
+        return {
             "image": {"repository": repository, "tag": tag},
             "workerImages": {"cpu": self.worker_image, "neuron": self.worker_image},
             **values,
         }
-        helm(
-            *("upgrade", "--install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--create-namespace"),
-            *("--wait", "--timeout", HELM_PATIENCE, "--take-ownership", "--values", "-"),
-            stdin=json.dumps(chosen),
-        )
 
     def uninstall(self) -> None:
         """And wait until the operator is gone: Helm waits for the Deployment alone."""
@@ -71,12 +84,16 @@ class Chart:
 
 
 def helm(*arguments: str, stdin: str | None = None) -> str:
-    command = [str(binary("helm")), f"--kubeconfig={LAYOUT.kubeconfig}", *arguments]
-    done = subprocess.run(
-        command, input=stdin, capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS, check=False
-    )
+    done = attempt_helm(*arguments, stdin=stdin)
     assert done.returncode == 0, f"helm {' '.join(arguments)}: {done.stderr.strip()}"
     return done.stdout
+
+
+def attempt_helm(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = [str(binary("helm")), f"--kubeconfig={LAYOUT.kubeconfig}", *arguments]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS, check=False
+    )
 
 
 def with_second_tag(image: str, tag: str) -> str:

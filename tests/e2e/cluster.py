@@ -23,6 +23,7 @@ API_VERSIONS = {
     "EndpointSlice": "discovery.k8s.io/v1",
     "Event": "v1",
     "Job": "batch/v1",
+    "Lease": "coordination.k8s.io/v1",
     "Namespace": "v1",
     "Node": "v1",
     "PersistentVolume": "v1",

@@ -9,6 +9,7 @@ import pytest
 
 from neuronmodel_api import names
 from neuronmodel_api.status import ConditionType
+from neuronmodel_operator import lease
 
 from . import outages, reference
 from .capital import MODEL, SPEC
@@ -56,17 +57,18 @@ def gone(model: Applied) -> bool:
     return model.cluster.get(names.KIND, model.name, model.namespace) is None
 
 
-def kill_operator(chart: Chart) -> None:
-    """SIGKILL, and no waiting for the kubelet's back-off: its pod is replaced as well."""
+def kill_operator(chart: Chart, namespace: str) -> None:
+    """SIGKILL, and no waiting for the kubelet's back-off, as its pod is replaced, nor for that one's Lease to end."""
     for pod in chart.operator_pods():
         outages.send(pod, "neuronmodel-operator", signal.SIGKILL)
         chart.cluster.delete("Pod", pod["metadata"]["name"], pod["metadata"]["namespace"], grace_seconds=0)
+    chart.cluster.delete("Lease", lease.NAME, namespace)
 
 
 def kill_operator_at(chart: Chart, model: Applied, moments: Sequence[Moment]) -> None:
     for what, reached in moments:
         eventually(lambda: reached(model), what=f"the moment when {what}", instead=model.story)  # noqa: B023
-        kill_operator(chart)
+        kill_operator(chart, model.namespace)
 
 
 def test_killing_the_operator_ends_in_what_the_spec_asks_for(chart: Chart, room: Room) -> None:

@@ -4,15 +4,19 @@ import pytest
 
 from neuronmodel_api import names
 from neuronmodel_api.status import ConditionType
+from neuronmodel_operator import lease
 
-from .chart import Chart, with_second_tag
+from .chart import NAMESPACE, RELEASE, Chart, with_second_tag
 from .chat import completion
+from .cluster import Object
 from .neuronmodels import Applied
 from .room import Room
 from .waiting import eventually
 
 PROMPT = "w1 w2 w3"
 NEXT_TAG = "next"
+LACKING = "The operator's account lacks rights in all namespaces: get, list, watch, patch neuronmodels.neuronmodel.dev"
+UNPULLABLE = {"ErrImagePull", "ImagePullBackOff"}
 PASSES = 'neuronmodel_operator_reconciles_total{outcome="Done"}'
 READY_MODELS = 'neuronmodel_operator_models{condition="Ready",status="True"}'
 
@@ -49,6 +53,97 @@ def test_an_upgrade_with_another_worker_image_restarts_nothing_until_asked(chart
         assert model.serving_pod()["spec"]["containers"][0]["image"] == following
     finally:
         chart.install()
+
+
+def holder(chart: Chart, model: Applied) -> str:
+    """The identity of who operates the model's namespace; empty: nobody."""
+    found = chart.cluster.get("Lease", lease.NAME, model.namespace)
+    return str(found["spec"]["holderIdentity"]) if found else ""
+
+
+def identity(pod: Object) -> str:
+    return f"{NAMESPACE}/{pod['metadata']['name']}"
+
+
+def is_ready(pod: Object) -> bool:
+    return any(
+        condition["type"] == "Ready" and condition["status"] == "True" for condition in pod["status"]["conditions"]
+    )
+
+
+def waiting_reasons(pod: Object) -> set[str]:
+    states = [status["state"] for status in pod["status"].get("containerStatuses", ())]
+    return {state["waiting"]["reason"] for state in states if "waiting" in state}
+
+
+def change_of_no_consequence(model: Applied, seconds: int) -> None:
+    """That the operator has seen."""
+    model.change(serving={"startTimeoutSeconds": seconds})
+    generation = model.resource["metadata"]["generation"]
+    eventually(
+        lambda: model.status.observed_generation == generation, what="the change to be seen", instead=model.story
+    )
+
+
+def test_an_image_that_cannot_be_pulled_leaves_the_operator_that_runs(chart: Chart, model: Applied) -> None:
+    before = chart.operator_pod()
+    chart.begin_upgrade(operator_image=f"{chart.operator_image}-that-is-not-there")
+    try:
+        new = eventually(
+            lambda: next((pod for pod in chart.operator_pods() if waiting_reasons(pod) & UNPULLABLE), None),
+            what="the new pod to have no image",
+        )
+        assert not is_ready(new)
+        change_of_no_consequence(model, 3601)
+        (old,) = (pod for pod in chart.operator_pods() if pod["metadata"]["uid"] == before["metadata"]["uid"])
+        assert is_ready(old)
+        assert holder(chart, model) == identity(old)
+    finally:
+        chart.install()
+    assert chart.operator_pod()["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+def test_an_upgrade_hands_over_from_pod_to_pod(chart: Chart, model: Applied) -> None:
+    before = chart.operator_pod()
+    chart.install(podAnnotations={"example.com/upgraded": "true"})
+    try:
+        after = chart.operator_pod()
+        assert after["metadata"]["uid"] != before["metadata"]["uid"]
+        eventually(lambda: holder(chart, model) == identity(after), what="the new operator to take over")
+        change_of_no_consequence(model, 3602)
+    finally:
+        chart.install()
+
+
+def test_rights_that_are_gone_show_in_the_pod_s_events_and_helm_gives_them_back(chart: Chart, model: Applied) -> None:
+    before = chart.operator_pod()
+    name = before["metadata"]["name"]
+    chart.cluster.kubectl("delete", "clusterrolebinding", f"{NAMESPACE}-{RELEASE}")
+    try:
+        eventually(
+            lambda: LACKING in chart.cluster.kubectl("describe", "pod", name, "--namespace", NAMESPACE),
+            what="the pod's events to tell of it",
+        )
+        assert not is_ready(chart.operator_pod())
+    finally:
+        chart.install()
+    assert chart.operator_pod()["metadata"]["uid"] == before["metadata"]["uid"]
+    change_of_no_consequence(model, 3603)
+    restarts = [status["restartCount"] for status in chart.operator_pod()["status"]["containerStatuses"]]
+    assert restarts == [status["restartCount"] for status in before["status"]["containerStatuses"]]
+
+
+def test_one_more_release_is_refused_and_told_how_it_is_done(chart: Chart, model: Applied) -> None:
+    for values in (
+        {},
+        {"crds": {"install": False}},
+        {"crds": {"install": False}, "watchNamespaces": [model.namespace]},
+    ):
+        eventually(lambda: holder(chart, model), what="the namespace to be operated")
+        refusal = chart.refusal_of_second(**values)
+        assert f"the release {RELEASE}" in refusal or f"the release {NAMESPACE}/{RELEASE}" in refusal
+        assert "crds.install=false" in refusal
+        assert "watchNamespaces" in refusal
 
 
 def test_uninstalling_leaves_models_and_workers_and_installing_takes_them_over(chart: Chart, model: Applied) -> None:

@@ -54,5 +54,5 @@ of these objects can do without: who grants a right has to have it, and who brin
 {{- /* Of late, as far as two clocks agree: an operator that was killed may have left its Lease. */}}
 {{- define "neuronmodel.isRenewed" -}}
 {{- $at := toDate "2006-01-02T15:04:05" (dig "spec" "renewTime" "2006-01-02T15:04:05" . | trunc 19) }}
-{{- if lt (sub (now | unixEpoch | int64) ($at | unixEpoch | int64)) 120 }}true{{ end }}
+{{- if lt (sub (now | unixEpoch | int64) ($at | unixEpoch | int64)) 60 }}true{{ end }}
 {{- end }}
