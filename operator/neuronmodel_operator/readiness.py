@@ -54,10 +54,10 @@ class Readiness:
         return [sentence for say in self._remarks for sentence in say()]
 
     async def run(self) -> None:
-        """Tells the log of each change, once."""
+        """Tells the log of each change, once; of the beginning only when it takes longer than it should."""
         while True:
-            self.tell()
             await asyncio.sleep(LOOK_SECONDS)
+            self.tell()
 
     def tell(self) -> None:
         complaints, remarks = self.complaints(), self.remarks()
