@@ -130,11 +130,26 @@ def crashing_until(s: Situation, pod: PodView) -> datetime | None:
 def _end_trouble(s: Situation, pod: PodView, end: Ended, report: Report | None) -> Trouble:
     reason = end_reason(end, report)
     if reason == TERMINATED:
-        next_run = "" if pod.job_uid else " Kubernetes starts it again."
-        return Trouble(reason, f"The worker in {pod.name} was told to stop before it was done.{next_run}", passes=True)
+        return _told_to_stop(pod)
     if report and report.failure:
         return Trouble(reason, shortened(s.in_users_words(report.failure.message), MAX_WORKERS_MESSAGE))
     return Trouble(reason, shortened(_crash_sentence(s, pod, end)))
+
+
+def _told_to_stop(pod: PodView) -> Trouble:
+    next_run = "" if pod.job_uid else " Kubernetes starts it again."
+    return Trouble(TERMINATED, f"The worker in {pod.name} was told to stop before it was done.{next_run}", passes=True)
+
+
+def stop_trouble(s: Situation, pod: PodView) -> Trouble | None:
+    """Of a Job's pod: that it is told to stop, or was, and nobody has to act.
+
+    One that somebody deletes is gone as soon as its Job has counted it: what is not told before is not known then.
+    """
+    if pod.is_going and pod.running_since:
+        return _told_to_stop(pod)
+    trouble = crash_trouble(s, pod)
+    return trouble if trouble and trouble.passes else None
 
 
 def end_reason(end: Ended | None, report: Report | None) -> str:

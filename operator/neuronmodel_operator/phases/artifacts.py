@@ -36,7 +36,7 @@ from neuronmodel_operator.phases.step import (
 from neuronmodel_operator.placing_troubles import placing_trouble
 from neuronmodel_operator.plan import EventNote, Manifest, ObjectRef
 from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.troubles import crash_trouble, running_trouble
+from neuronmodel_operator.troubles import running_trouble, stop_trouble
 from neuronmodel_operator.views import JobState, JobView
 from neuronmodel_operator.write_troubles import write_trouble, written
 
@@ -174,9 +174,7 @@ def _under_way(s: Situation, job: JobView, attempt: Attempt | None) -> Verdict:
     if job.state is JobState.SUCCEEDED:
         return waits("ReadingResult", f"The Job {job.name} succeeded; its result is being read.")
     pods = tuple(pod for pod in s.pods_of(job) if not pod.has_ended)
-    stopped = next((crash_trouble(s, pod) for pod in s.pods_of(job)[-1:]), None)
-    if stopped and stopped.passes:
-        # A pod that somebody deletes is gone as soon as its Job has counted it: what is not told now is not known then.
+    if stopped := next((stop_trouble(s, pod) for pod in s.pods_of(job)[-1:]), None):
         return troubled(replace(stopped, message=f"{stopped.message} {again(job.attempt, '')}"))
     if placing_trouble(s, pods, job):
         return waits("WaitingForPlacement", f"The pod of the Job {job.name} has no place yet.")

@@ -220,16 +220,17 @@ def test_an_attempt_that_is_told_to_stop_is_nobodys_trouble(has_report: bool) ->
     assert not [note for note in cluster.told if note.type == "Warning"]
 
 
-def test_a_pod_of_prepare_that_somebody_deletes_is_nobodys_trouble_either() -> None:
-    """It goes as soon as its Job has counted it."""
+@pytest.mark.parametrize("is_seen_to_end", [True, False])
+def test_a_pod_of_prepare_that_somebody_deletes_is_nobodys_trouble_either(is_seen_to_end: bool) -> None:
+    """It goes as soon as its Job has counted it, and may be seen for the last time while it still runs."""
     cluster = made()
     cluster.job_lag = 2
     pod = running(cluster)
-    cluster.crash(pod, exits.TERMINATED, "Error")
-    cluster.step()
+    cluster.kill_pod(pod)
+    if is_seen_to_end:
+        cluster.crash(pod, exits.TERMINATED, "Error")
     cluster.reconcile()
     assert cluster.reason() == ("Unknown", "Terminated")
-    cluster.kill_pod(pod)
     job = cluster.live_jobs[0]
     job["status"] = {"conditions": [{"type": "Failed", "status": "True", "lastTransitionTime": stamp(cluster.now)}]}
     cluster.step()
