@@ -21,6 +21,8 @@ RENDERED: Final = f"{names.GROUP}/rendered"
 """On a Deployment: JSON of the pod template as it was applied, to put back what somebody changed."""
 PREPARED: Final = f"{names.GROUP}/prepared"
 """On a Deployment: JSON of a `Prepared`. A finished Job that vanished is not run again as long as this is here."""
+PREPARED_ON: Final = f"{names.GROUP}/prepared-on"
+"""On a Deployment: the UID of the claim that it was prepared on; on another claim of that name is nothing of it."""
 FAILURES: Final = f"{names.GROUP}/failures"
 """On a Job: how many attempts at its inputs failed in a row before it; what the wait before the next one grows by."""
 TRIES_IMAGE: Final = f"{names.GROUP}/tries-image"
@@ -81,6 +83,10 @@ class Remembered:
     @property
     def prepared(self) -> Prepared | None:
         return _parse(Prepared, self.values.get(PREPARED))
+
+    @property
+    def prepared_on(self) -> str | None:
+        return self.values.get(PREPARED_ON)
 
     def number(self, key: str, default: int) -> int:
         value = self.values.get(key, "")

@@ -62,6 +62,13 @@ def claim_wait(s: Situation, pod: PodView) -> Trouble | None:
     return Trouble("WaitingForVolume", message, passes=True)
 
 
+def going_claims(s: Situation) -> frozenset[str]:
+    """Names of those that are being deleted. Each stays as long as there is a pod that was placed with it, ended ones
+    too."""
+    views = (ClaimView(found) for use in _uses(s) if (found := s.claim(use.claim).object) is not None)
+    return frozenset(view.name for view in views if view.is_going)
+
+
 def _uses(s: Situation) -> tuple[Use, ...]:
     source, scratch = s.spec.model.source.persistent_volume_claim, s.spec.scratch.persistent_volume_claim
     own = (volume.get("persistentVolumeClaim") or {} for volume in s.spec.worker.volumes)
@@ -101,7 +108,7 @@ def _trouble(s: Situation, use: Use) -> Trouble | None:
 
 
 def _going(s: Situation, claim: ClaimView, use: Use) -> Trouble:
-    holders = ", ".join(pod.name for pod in s.pods if claim.name in pod.claims and pod.node and not pod.has_ended)
+    holders = ", ".join(pod.name for pod in s.pods if claim.name in pod.claims and pod.node)
     who = f" ({holders})" if holders else ""
     if use.is_templated:
         then = (
@@ -112,7 +119,7 @@ def _going(s: Situation, claim: ClaimView, use: Use) -> Trouble:
         then = f"Make it anew when it has gone, or name another in {use.field}."
     return Trouble(
         "ClaimTerminating",
-        f"The claim {claim.name} is being deleted, and goes when no pod mounts it any more{who}. {use.loss} {then}",
+        f"The claim {claim.name} is being deleted, and goes with the last pod that mounted it{who}. {use.loss} {then}",
     )
 
 

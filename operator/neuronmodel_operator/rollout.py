@@ -9,7 +9,7 @@ from datetime import datetime
 
 from neuronmodel_api import names
 from neuronmodel_operator import hashes
-from neuronmodel_operator.annotations import NUDGED, PREPARED, SPEC_HASH, Change, Prepared, encode
+from neuronmodel_operator.annotations import NUDGED, PREPARED, PREPARED_ON, SPEC_HASH, Change, Prepared, encode
 from neuronmodel_operator.changes import change_in_force
 from neuronmodel_operator.manifests.deployment import Template, deployment, render, stored
 from neuronmodel_operator.manifests.pod import WorkerPod
@@ -19,7 +19,7 @@ from neuronmodel_operator.placing_troubles import placing_trouble
 from neuronmodel_operator.plan import Manifest
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.troubles import running_trouble
-from neuronmodel_operator.views import pull_of
+from neuronmodel_operator.views import Child, pull_of
 
 NUDGE_SECONDS = 30
 """How often a refused pod is tried again: a ReplicaSet's own patience grows to 16 minutes."""
@@ -83,9 +83,19 @@ def manifest(s: Situation, wanted: Rollout) -> Manifest:
     }
     if wanted.prepared:
         annotations[PREPARED] = encode(wanted.prepared)
+    if claim_uid := _prepared_on(s, wanted):
+        annotations[PREPARED_ON] = claim_uid
     if nudged := _nudged(s):
         annotations[NUDGED] = nudged
     return deployment(s.model, wanted.template, wanted.replicas, annotations)
+
+
+def _prepared_on(s: Situation, wanted: Rollout) -> str | None:
+    """Of a result that is in force what was noted when it came, if anything was: the claim may be another by now."""
+    if s.deployment and wanted.prepared == s.in_force:
+        return s.deployment.remembered.prepared_on
+    claim = s.claim(s.artifacts_claim).object
+    return Child(claim).uid if claim else None
 
 
 def pending_update(s: Situation) -> Template | None:

@@ -249,25 +249,20 @@ class Situation:
                     failure = report.failure if report else None
                     reason, message = (failure.reason, failure.message) if failure else (fallback, "")
                     return Rejection(reason, self.in_users_words(message), end.finished_at, pod)
-        return self._claim_made_anew(self.prepared)
+        return self._claim_made_anew if self.prepared == self.in_force else None
 
-    def _claim_made_anew(self, prepared: Prepared) -> Rejection | None:
-        """Of a claim that is younger than what was prepared on a claim of that name; a worker that answers knows
-        better."""
-        job = next((job for job in self.own_jobs if job.attempt == prepared.attempt), None)
+    @property
+    def _claim_made_anew(self) -> Rejection | None:
+        """Where the claim is another than the one that was prepared on; a worker that answers knows better."""
         found = self.claim(self.artifacts_claim).object
-        if found is None or job is None or self.is_answering:
+        noted = self.deployment.remembered.prepared_on if self.deployment else None
+        if found is None or noted is None or self.is_answering:
             return None
-        claim, ended_at = Child(found), self._ended_at(job)
-        if ended_at is None or claim.created_at <= ended_at or claim.is_going:
+        claim = Child(found)
+        if claim.uid == noted or claim.is_going:
             return None
         message = f"What was prepared is not in claim {claim.name}: the volume is new. It has to be built again."
         return Rejection("ArtifactsMissing", message, claim.created_at)
-
-    def _ended_at(self, job: JobView) -> datetime | None:
-        """By its pod, where there is one: the Job itself says so only seconds later."""
-        ends = [pod.ended.finished_at for pod in self.pods_of(job) if pod.ended]
-        return next((end for end in reversed(ends) if end), job.ended_at)
 
     def in_users_words(self, message: str) -> str:
         """The pod's path of the artifacts says nothing to a user; the claim does. (The worker itself names the

@@ -12,7 +12,7 @@ from neuronmodel_operator import attempts
 from neuronmodel_operator.attempts import Attempt
 from neuronmodel_operator.boundaries import OF_NO_POD
 from neuronmodel_operator.changes import change_in_force
-from neuronmodel_operator.claim_troubles import claim_trouble
+from neuronmodel_operator.claim_troubles import claim_trouble, going_claims
 from neuronmodel_operator.drift import is_as_wanted
 from neuronmodel_operator.failed_attempts import again, attempt_trouble
 from neuronmodel_operator.history import history
@@ -115,17 +115,28 @@ def _started(attempt: Attempt, job: Manifest) -> EventNote:
 
 
 def _outdated(s: Situation, pod: WorkerPod | None) -> tuple[ObjectRef, ...]:
-    """Jobs of other inputs, attempts that others followed, and one that never began and would be made otherwise now."""
+    """Jobs of other inputs, attempts that others followed, one that never began and would be made otherwise now, and
+    ended ones that keep a claim from going."""
     others = [job for job in s.jobs if not s.is_for_now(job)]
     followed = [job for job in s.own_jobs if _is_followed(s, job) and _is_accounted(s, job)]
     latest = attempts.unsettled_job(s)
     stale = [latest] if pod and latest and attempts.may_be_remade(s, latest, template_hash(pod)) else []
-    return tuple(reference(job) for job in [*others, *followed, *stale] if not job.is_going)
+    holding = [job for job in s.own_jobs if _holds_claim(s, job) and _is_accounted(s, job)]
+    found = [*others, *followed, *stale, *holding]
+    return tuple(dict.fromkeys(reference(job) for job in found if not job.is_going))
 
 
 def _is_followed(s: Situation, job: JobView) -> bool:
     latest = max([job.attempt for job in s.own_jobs] + ([s.prepared.attempt] if s.prepared else []))
     return job.attempt < latest
+
+
+def _holds_claim(s: Situation, job: JobView) -> bool:
+    """An ended Job whose pod keeps a claim that is being deleted, where what it returned is remembered elsewhere."""
+    if job.state is JobState.ACTIVE or (job.state is JobState.SUCCEEDED and s.in_force != s.prepared):
+        return False
+    going = going_claims(s)
+    return any(going & pod.claims for pod in s.pods_of(job))
 
 
 def _is_accounted(s: Situation, job: JobView) -> bool:

@@ -66,7 +66,7 @@ def say(
 
 
 def delete(cluster: Cluster, name: str) -> None:
-    """It stays as long as a pod mounts it."""
+    """It stays as long as there is a pod that was placed with it; see `run`."""
     cluster.claims[name]["metadata"]["deletionTimestamp"] = stamp(cluster.now)
     going = f'0/2 nodes are available: persistentvolumeclaim "{name}" is being deleted. not found'
     missing = f'0/2 nodes are available: persistentvolumeclaim "{name}" not found. not found'
@@ -80,6 +80,20 @@ def delete(cluster: Cluster, name: str) -> None:
         return going if "deletionTimestamp" in claim["metadata"] else None
 
     cluster.can_schedule = schedule
+
+
+def run(cluster: Cluster, steps: int) -> None:
+    """With the controller that lets go of claims which no pod holds, also none that has ended."""
+    for _ in range(steps):
+        cluster.run(1)
+        held = {name for name in cluster.claims for pod in cluster.pods.values() if is_placed_with(pod, name)}
+        going = {name for name, claim in cluster.claims.items() if "deletionTimestamp" in claim["metadata"]}
+        for name in going - held:
+            del cluster.claims[name]
+
+
+def is_placed_with(pod: Object, name: str) -> bool:
+    return "nodeName" in pod["spec"] and mounts(pod, name)
 
 
 def warnings(cluster: Cluster, reason: str) -> list[str]:
@@ -239,11 +253,12 @@ def test_a_claim_that_is_being_deleted_under_a_worker_that_answers_is_told_of(
 ) -> None:
     cluster = serving()
     delete(cluster, claim)
-    cluster.run(5)
+    run(cluster, 10)
     assert cluster.reason() == ("True", "Serving")
     assert cluster.reason(condition) == ("False", "ClaimTerminating")
     said = cluster.condition(condition).message
-    assert f"The claim {claim} is being deleted, and goes when no pod mounts it any more (smol-" in said
+    (worker,) = cluster.serving
+    assert f"is being deleted, and goes with the last pod that mounted it ({worker['metadata']['name']})." in said
     assert said.endswith(f"Make it anew when it has gone, or name another in {field}.")
     assert len(warnings(cluster, "ClaimTerminating")) == 1
 
@@ -254,8 +269,21 @@ def test_a_pod_that_waits_for_a_claim_that_goes_says_so(claim: str, condition: C
     delete(cluster, claim)
     cluster.kill_pod(cluster.serving[0])
     cluster.run(60)
-    assert cluster.reason() == cluster.reason(condition) == ("False", "ClaimTerminating")
-    assert "prepare" not in cluster.condition().message.partition("mounts it any more")[0]
+    assert cluster.reason() == cluster.reason(condition) == ("False", "ClaimTerminating"), "others hold it"
+
+
+@PLACES
+def test_of_what_is_over_nothing_keeps_a_claim_from_going(claim: str, condition: ConditionType, field: str) -> None:
+    cluster = serving()
+    delete(cluster, claim)
+    cluster.kill_pod(cluster.serving[0])
+    run(cluster, 10)
+    assert claim not in cluster.claims
+    assert cluster.reason() == cluster.reason(condition)
+    assert cluster.reason()[1] in ("SourceClaimMissing", "ArtifactsClaimMissing", "ScratchClaimMissing")
+    cluster.add_claim(claim)
+    cluster.run_until_ready()
+    assert len(prepared(cluster)) == (2 if claim == "store" else 1), "what was prepared is remembered"
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["from the template", "named"])
@@ -264,14 +292,14 @@ def test_on_a_claim_that_was_made_anew_prepare_builds_again_and_nothing_is_calle
     name = TEMPLATED if kept else "store"
     told = len(cluster.told)
     delete(cluster, name)
-    cluster.run(3)
+    run(cluster, 5)
+    assert cluster.reason() == ("True", "Serving")
     assert ("made anew from the template" in cluster.condition(ConditionType.ARTIFACTS_READY).message) is kept
     cluster.serve = until_built_again(cluster)
     cluster.kill_pod(cluster.serving[0])
-    cluster.run(2)
-    del cluster.claims[name]
+    run(cluster, 2)
     if not kept:
-        cluster.run(5)
+        run(cluster, 5)
         assert cluster.reason() == ("False", "ArtifactsClaimMissing")
         cluster.add_claim(name)
     cluster.run_until(lambda c: c.reason(ConditionType.ARTIFACTS_READY) == ("Unknown", "ArtifactsMissing"), 20)
@@ -304,21 +332,35 @@ def prepared(cluster: Cluster) -> list[str]:
     return [line for line in cluster.log if line.startswith("create Job smol-prepare-")]
 
 
+@pytest.mark.parametrize("outcome", [Run(), failing("ConfigMissing")], ids=["ends well", "fails"])
+def test_a_claim_that_is_deleted_under_prepare_goes_when_that_is_over(outcome: Run) -> None:
+    cluster = made(BASE)
+    cluster.prepare = lambda config: outcome if len(prepared(cluster)) < 2 else Run()
+    cluster.run_until(lambda c: bool(c.pods) and all("nodeName" in pod["spec"] for pod in c.pods.values()))
+    first = cluster.claims[TEMPLATED]["metadata"]["uid"]
+    delete(cluster, TEMPLATED)
+    run(cluster, 30)
+    assert cluster.claims[TEMPLATED]["metadata"]["uid"] != first
+    cluster.run_until_ready()
+    assert len(prepared(cluster)) == 2
+
+
 def test_while_nothing_serves_a_claim_that_was_made_anew_is_built_on_too() -> None:
     cluster = made(BASE.with_field("spec.suspend", True))
     cluster.run_until(lambda c: c.reason(ConditionType.ARTIFACTS_READY) == ("True", "Prepared"))
     cluster.run(5)
-    del cluster.claims[TEMPLATED]
-    cluster.run_until(lambda c: len(prepared(c)) == 2, 20)
+    delete(cluster, TEMPLATED)
+    run(cluster, 8)
+    assert len(prepared(cluster)) == 2
     cluster.run_until(lambda c: c.reason(ConditionType.ARTIFACTS_READY) == ("True", "Prepared"))
     cluster.run(30)
     assert len(prepared(cluster)) == 2
 
 
-def test_a_worker_that_answers_is_believed_over_the_age_of_its_claim() -> None:
+def test_a_worker_that_answers_is_believed_over_the_identity_of_its_claim() -> None:
     """A restored backup makes every object anew."""
     cluster = serving()
-    cluster.claims["store"]["metadata"]["creationTimestamp"] = stamp(cluster.now)
+    cluster.claims["store"]["metadata"]["uid"] = "another"
     cluster.run(20)
     assert cluster.reason() == ("True", "Serving")
     assert len(prepared(cluster)) == 1
