@@ -142,7 +142,7 @@ def _holds_claim(s: Situation, job: JobView) -> bool:
 def _is_accounted(s: Situation, job: JobView) -> bool:
     """Its phases are in the open start, or no start will ever want them."""
     start = next(iter(s.status.starts), None)
-    if start is None or start.ready_at is not None:
+    if start is None or start.ready_at is not None or (job.ended_at and job.ended_at <= start.started_at):
         return True
     told = (phase for phase in start.phases if phase.name not in OF_NO_POD)
     return any(phase.stage is Stage.PREPARE and phase.attempt == job.attempt for phase in told)

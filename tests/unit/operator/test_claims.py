@@ -273,10 +273,18 @@ def test_a_pod_that_waits_for_a_claim_that_goes_says_so(claim: str, condition: C
 
 
 @PLACES
-def test_of_what_is_over_nothing_keeps_a_claim_from_going(claim: str, condition: ConditionType, field: str) -> None:
+@pytest.mark.parametrize("first", ["claim", "pod"])
+def test_of_what_is_over_nothing_keeps_a_claim_from_going(
+    claim: str, condition: ConditionType, field: str, first: str
+) -> None:
     cluster = serving()
-    delete(cluster, claim)
+    if first == "claim":
+        delete(cluster, claim)
     cluster.kill_pod(cluster.serving[0])
+    if first == "pod":
+        cluster.can_schedule = lambda pod: "no node"
+        cluster.run(5)
+        delete(cluster, claim)
     run(cluster, 10)
     assert claim not in cluster.claims
     assert cluster.reason() == cluster.reason(condition)
