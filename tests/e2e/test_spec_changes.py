@@ -16,6 +16,7 @@ from .waiting import eventually
 
 PROMPT = "w1 w2 w3"
 TOKENS = 12
+NO_SUCH_IMAGE = "localhost:5000/neuronmodel/no-such-worker:1"
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,21 @@ def test_suspending_frees_the_node_and_going_on_prepares_nothing(model: Applied)
     assert model.condition(ConditionType.ARTIFACTS_READY)
     since = model.change(suspend=False)
     model.await_start(since=since, after=was.start)
+    assert jobs(model) == was.jobs
+
+
+def test_an_image_that_is_not_there_stops_nobody_and_taking_it_back_restarts_nobody(room: Room, model: Applied) -> None:
+    was = before(model)
+    right = model.status.image
+    model.change(worker={"image": NO_SUCH_IMAGE})
+    told = model.await_condition(ConditionType.READY, "False", reason="ImagePullFailed")
+    assert NO_SUCH_IMAGE in told.message
+    assert "goes on answering" in told.message
+    assert uid_of_pod(model) == was.pod
+    assert completion(model, PROMPT, num_tokens=TOKENS) == expected(room, "tuned")
+    model.change(worker={"image": right})
+    model.await_condition(ConditionType.READY, "True")
+    assert uid_of_pod(model) == was.pod
     assert jobs(model) == was.jobs
 
 
