@@ -21,7 +21,7 @@ from neuronmodel_operator.last_resort import Failure, LastResort, not_written
 from neuronmodel_operator.observe import ModelKey, Snapshot, is_made_for, standing
 from neuronmodel_operator.observed import Object, Refusal
 from neuronmodel_operator.plan import EventNote, Manifest, ObjectRef, Plan
-from neuronmodel_operator.writes import LAST_RETRY_SECONDS, ChildKey, TurnedDownError, Verb, Writes
+from neuronmodel_operator.writes import LAST_RETRY_SECONDS, ChildKey, OutdatedError, TurnedDownError, Verb, Writes
 
 APPLY_AGAIN_SECONDS: Final = 300.0
 """A child whose manifest is unchanged is applied anew after so long: labels that somebody took away move no version
@@ -187,7 +187,7 @@ class Applier:
                 answers.append(await self._api.merge(client.MODEL, self._key.namespace, self._key.name, patch))
             except ApiError as error:
                 if error.is_outdated:
-                    return False  # the next look has what it is now
+                    raise OutdatedError from error
                 raise
             self._say("holds on to its finalizer" if names.FINALIZER in finalizers else "lets its finalizer go")
             return True

@@ -30,7 +30,7 @@ ChildKey = tuple[str, str]
 """(kind, name)"""
 Verb = Literal["write", "delete"]
 Request = Callable[[], Awaitable[bool]]
-"""Whether something was written. Raises ApiError, and TurnedDownError for what is found out otherwise."""
+"""Whether something was written. Raises ApiError, TurnedDownError for what is found out otherwise, OutdatedError."""
 
 
 class TurnedDownError(Exception):
@@ -40,6 +40,11 @@ class TurnedDownError(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+
+class OutdatedError(Exception):
+    """What a write was derived from has changed meanwhile: it is derived anew. That is nobody's trouble, and what was
+    told of the write before stays true: a status that told otherwise for a moment would outdate the next one too."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,8 @@ class Writes:
             elif task.result():
                 self._written[key] = None
             return task.result()
+        if isinstance(error, OutdatedError):
+            return False
         if not isinstance(error, ApiError | TurnedDownError):
             raise error
         self._refuse(key, verb, digest, error)

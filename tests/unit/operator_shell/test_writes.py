@@ -8,7 +8,7 @@ import pytest
 
 from neuronmodel_operator import writes
 from neuronmodel_operator.client import ApiError
-from neuronmodel_operator.writes import TurnedDownError, Verb, Writes
+from neuronmodel_operator.writes import OutdatedError, TurnedDownError, Verb, Writes
 
 KEY = ("Service", "smol")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -157,6 +157,31 @@ async def test_what_a_slow_answer_says_replaces_that_there_was_none_and_stays_wh
     await bench.attempt(slow)
     assert [refusal.reason for refusal in bench.writes.refusals] == ["InternalError"]
     bench.writes.close()
+
+
+async def test_a_slow_write_that_is_outdated_is_tried_again_at_once_and_told_of_as_before(bench: Bench) -> None:
+    answer = asyncio.Event()
+
+    async def slow() -> bool:
+        await answer.wait()
+        raise OutdatedError
+
+    assert not await bench.attempt(slow)
+    told = bench.writes.refusals
+    bench.seconds = 3
+    answer.set()
+    await asyncio.sleep(0.01)
+    assert bench.woken == 1
+    assert bench.writes.refusals == told
+    assert bench.writes.may_try(KEY, "write", "a")
+    assert await bench.attempt(fine)
+    assert bench.writes.refusals == ()
+
+
+async def test_a_write_that_is_outdated_at_once_is_no_refusal(bench: Bench) -> None:
+    assert not await bench.attempt(failing(OutdatedError()))
+    assert bench.writes.refusals == ()
+    assert bench.writes.may_try(KEY, "write", "a")
 
 
 async def test_several_that_are_not_answered_hold_up_the_status_as_long_as_one(bench: Bench) -> None:
