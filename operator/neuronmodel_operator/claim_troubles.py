@@ -52,11 +52,12 @@ def claim_trouble(s: Situation, condition: ConditionType) -> Trouble | None:
 
 def claim_wait(s: Situation, pod: PodView) -> Trouble | None:
     """Of a pod without a node, if it is a claim of its that it waits for."""
-    found = [(use, trouble) for use in _uses(s) if use.claim in pod.claims and (trouble := _trouble(s, use))]
-    if not found:
-        return None
-    use, trouble = min(found, key=lambda one: one[1].passes)
-    if use.condition is ConditionType.SCHEDULED:
+    uses = [use for use in _uses(s) if use.claim in pod.claims]
+    found = [(use, trouble) for use in uses if (trouble := _trouble(s, use))]
+    use, trouble = min(found, key=lambda one: one[1].passes, default=(None, None))
+    if use is None:
+        use = next((use for use in uses if s.is_missing(use.claim)), None)
+    if use is None or use.condition is ConditionType.SCHEDULED:
         return trouble
     message = f"The pod {pod.name} waits for the claim {use.claim}; {use.condition} says why."
     return Trouble("WaitingForVolume", message, passes=True)

@@ -5,11 +5,11 @@ from datetime import timedelta
 from typing import Final
 
 from neuronmodel_operator.claim_troubles import claim_wait
-from neuronmodel_operator.scheduler_message import in_short
+from neuronmodel_operator.scheduler_message import claim_not_there, in_short
 from neuronmodel_operator.sentences import shortened
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.troubles import Trouble, refusal_reason
-from neuronmodel_operator.views import Child, JobState, JobView, PodView
+from neuronmodel_operator.views import Child, ClaimView, JobState, JobView, PodView
 
 UNSEEN_FOR: Final = timedelta(seconds=30)
 """How long a scheduler may take to say something of a pod, and to try again what failed."""
@@ -30,10 +30,19 @@ def _unplaced(s: Situation, pod: PodView) -> Trouble | None:
         return Trouble("SchedulingGated", message, passes=True)
     if wait := claim_wait(s, pod):
         return wait
+    if _is_outdated(s, pod):
+        return None
     said = in_short(pod.unschedulable) if pod.unschedulable is not None else _scheduler_error(s, pod) or _unseen(s, pod)
     if said is None:
         return None
     return Trouble("Unschedulable", shortened(f"No node takes the pod {pod.name}: {said}"))
+
+
+def _is_outdated(s: Situation, pod: PodView) -> bool:
+    """What the scheduler said of a claim which has come since."""
+    claim = claim_not_there(pod.unschedulable or "")
+    found = s.claim(claim).object if claim else None
+    return found is not None and not ClaimView(found).is_going
 
 
 def _scheduler_error(s: Situation, pod: PodView) -> str | None:

@@ -29,6 +29,7 @@ _PLACE: Final = 3
 _NO_VOLUME: Final = frozenset(
     {"node(s) didn't find available persistent volumes to bind", "node(s) did not have enough free storage"}
 )
+_ABSENT: Final = re.compile(r'persistentvolumeclaim "(?P<claim>[^"]+)" (?:not found|is being deleted)')
 _UNBOUND: Final = "unbound immediate PersistentVolumeClaims"
 
 
@@ -81,6 +82,12 @@ def lacks_volumes(message: str) -> bool:
     if not any(reason.text in _NO_VOLUME for reason in found):
         return False
     return all(reason.text in _NO_VOLUME or reason.checked < _PLACE for reason in found)
+
+
+def claim_not_there(message: str) -> str | None:
+    """The claim that the scheduler did not find, or found being deleted."""
+    found = _ABSENT.search(message)
+    return found["claim"] if found else None
 
 
 def awaits_binding(message: str) -> bool:

@@ -320,6 +320,7 @@ def test_on_a_claim_that_was_made_anew_prepare_builds_again_and_nothing_is_calle
     assert len(prepared(cluster)) == 2
     said = " ".join(note.note for note in cluster.told[told:])
     assert "damaged" not in said
+    assert warnings(cluster, "Unschedulable") == [], "of a claim that has come since"
     assert len(warnings(cluster, "ArtifactsMissing")) == 1
 
 

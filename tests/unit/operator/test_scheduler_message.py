@@ -2,7 +2,7 @@
 
 import pytest
 
-from neuronmodel_operator.scheduler_message import awaits_binding, in_short, lacks_volumes
+from neuronmodel_operator.scheduler_message import awaits_binding, claim_not_there, in_short, lacks_volumes
 
 NOT_HELPFUL = "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
 NO_VICTIMS = "preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."
@@ -107,3 +107,9 @@ def test_a_pod_lacks_volumes_alone_if_no_node_that_suits_it_fails_at_anything_el
 def test_a_claim_that_is_bound_before_a_node_is_looked_for_is_known() -> None:
     assert awaits_binding("0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found")
     assert not awaits_binding(f"0/2 nodes are available: 2 {NO_VOLUME}.")
+
+
+@pytest.mark.parametrize("how", ["not found", "is being deleted"])
+def test_the_claim_that_was_not_there_is_known(how: str) -> None:
+    assert claim_not_there(f'0/2 nodes are available: persistentvolumeclaim "store" {how}. not found') == "store"
+    assert claim_not_there(f"0/2 nodes are available: 2 {NO_VOLUME}.") is None
