@@ -140,7 +140,7 @@ def _pending(s: Situation, claim: ClaimView, use: Use) -> Trouble | None:
     waiting = [pod for pod in s.pods if claim.name in pod.claims and pod.node is None and not pod.is_going]
     for pod in waiting:
         if pod.unschedulable is not None and lacks_volumes(pod.unschedulable):
-            return _unfilled(claim, use, f"gets no volume{_beside(s, claim, pod)}: {in_short(pod.unschedulable)}")
+            return _unplaceable(s, claim, use, pod)
     since = min((pod.created_at for pod in waiting if _is_being_made(s, claim, pod)), default=None)
     if since is None:
         return None
@@ -148,14 +148,21 @@ def _pending(s: Situation, claim: ClaimView, use: Use) -> Trouble | None:
     if s.now - since >= PROVISIONED_WITHIN:
         minutes = PROVISIONED_WITHIN // timedelta(minutes=1)
         return _unfilled(claim, use, f"has no volume after more than {minutes} minutes. {said}".rstrip())
-    return Trouble("WaitingForVolume", f"{_described(claim)} waits for its volume. {said}".rstrip(), passes=True)
+    return Trouble(
+        "WaitingForVolume", f"The claim {_described(claim)} waits for its volume. {said}".rstrip(), passes=True
+    )
 
 
-def _beside(s: Situation, claim: ClaimView, pod: PodView) -> str:
+def _unplaceable(s: Situation, claim: ClaimView, use: Use, pod: PodView) -> Trouble:
     """Of several claims that wait for one pod to be placed the scheduler does not say which it finds no volume for."""
-    views = (ClaimView(found) for use in _uses(s) if (found := s.claim(use.claim).object) is not None)
-    others = {view.name for view in views if view.is_pending and view.name in pod.claims} - {claim.name}
-    return f", or {', '.join(sorted(others))} does not, that the pod {pod.name} needs as well" if others else ""
+    said = in_short(pod.unschedulable or "")
+    views = {use.claim: ClaimView(found) for use in _uses(s) if (found := s.claim(use.claim).object) is not None}
+    waiting = [view for name, view in sorted(views.items()) if view.is_pending and name in pod.claims]
+    if len(waiting) == 1:
+        return _unfilled(claim, use, f"gets no volume: {said}")
+    claims = ", ".join(_described(view) for view in waiting)
+    remedy = "Mend that, or make those anew that there are no volumes for, with another class or size."
+    return Trouble("ClaimPending", f"No node has volumes for all of the claims {claims}: {said} {remedy}")
 
 
 def _unfilled(claim: ClaimView, use: Use, what: str) -> Trouble:
@@ -163,13 +170,13 @@ def _unfilled(claim: ClaimView, use: Use, what: str) -> Trouble:
         instead = "name a claim of your own in spec.artifacts.persistentVolumeClaim"
     else:
         instead = f"make the claim anew with a class and size that there are volumes of, or name another in {use.field}"
-    return Trouble("ClaimPending", f"{_described(claim)} {what} Mend that, or {instead}.")
+    return Trouble("ClaimPending", f"The claim {_described(claim)} {what} Mend that, or {instead}.")
 
 
 def _described(claim: ClaimView) -> str:
     named = f", of volume {claim.volume}" if claim.volume else ""
     kind = f"class {claim.storage_class}" if claim.storage_class else "without a class"
-    return f"The claim {claim.name} ({kind}, {claim.size}, {', '.join(claim.access_modes)}{named})"
+    return f"{claim.name} ({kind}, {claim.size}, {', '.join(claim.access_modes)}{named})"
 
 
 def _is_being_made(s: Situation, claim: ClaimView, pod: PodView) -> bool:

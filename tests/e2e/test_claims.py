@@ -70,7 +70,7 @@ SCENARIOS = (
         "too-large",
         too_large,
         "ClaimPending",
-        (f"{LARGE}", "900Gi", "didn't find available persistent volumes to bind"),
+        (f"{LARGE} (class local, 900Gi, ReadWriteOnce)", "didn't find available persistent volumes to bind"),
         lambda room, model: make_anew(room, LARGE),
     ),
 )
