@@ -94,6 +94,8 @@ class Applier:
         """Refusals that the log has."""
         self._owed: list[EventNote] = []
         """What there is to tell of objects once they are written."""
+        self._due: list[EventNote] = []
+        """What there is to tell of objects that are."""
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
@@ -127,9 +129,11 @@ class Applier:
         self._say_refusals()
         if hold_status and self.refusals != known:
             return Outcome(snapshot, written, refusals_changed=True)
+        self._owe(plan)
         if plan.status is not None:
             snapshot = await self._write_status(plan.status, snapshot)
-        await self._tell(self._due(plan), snapshot.raw)
+        due, self._due = self._due, []
+        await self._tell([*due, *(note for note in plan.events if note.about is None)], snapshot.raw)
         if plan.finalizer is False and names.FINALIZER in snapshot.observed.model.finalizers:
             others = [name for name in snapshot.observed.model.finalizers if name != names.FINALIZER]
             with self._writes.of_one_plan():
@@ -156,14 +160,15 @@ class Applier:
             written |= await self._create(manifest)
         return snapshot, written
 
-    def _due(self, plan: Plan) -> list[EventNote]:
-        """What is to be told now; what tells of an object waits until that is written."""
+    def _owe(self, plan: Plan) -> None:
+        """What tells of an object waits until that is written. No later plan has it: a status that can't be written
+        must not lose it."""
         fresh = {note.about for note in plan.events if note.about}
         owed = [note for note in self._owed if self._writes.is_wanted(note.about) and note.about not in fresh]
         owed += [note for note in plan.events if note.about]
         written = self._writes.take_written()
+        self._due += [note for note in owed if note.about in written]
         self._owed = [note for note in owed if note.about not in written]
-        return [note for note in owed if note.about in written] + [n for n in plan.events if n.about is None]
 
     def _planned(self, plan: Plan) -> set[tuple[str, str, Verb]]:
         planned: set[tuple[str, str, Verb]] = {

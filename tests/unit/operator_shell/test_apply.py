@@ -11,8 +11,8 @@ import pytest
 from neuronmodel_api import names
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus
 from neuronmodel_operator import apply, client
-from neuronmodel_operator.apply import Applier
-from neuronmodel_operator.client import Api, Kind
+from neuronmodel_operator.apply import Applier, StatusError
+from neuronmodel_operator.client import Api, ApiError, Kind
 from neuronmodel_operator.observe import ModelKey, Snapshot, parse_model
 from neuronmodel_operator.observed import Observed
 from neuronmodel_operator.plan import EventNote, Plan
@@ -33,6 +33,8 @@ class Server:
         self.has_event = asyncio.Event()
         self.events: list[str] = []
         self.written: list[Object] = []
+        self.refuses: list[ApiError] = []
+        """To the next writes of a status."""
 
     async def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any]) -> Object:
         await self._answer(kind)
@@ -40,10 +42,15 @@ class Server:
         self.has_event.set()
         return dict(manifest)
 
+    async def apply(self, kind: Kind, namespace: str, manifest: Mapping[str, Any]) -> Object:
+        return {"metadata": {"uid": "uid-service", "resourceVersion": "1"}}
+
     async def merge(
         self, kind: Kind, namespace: str, name: str, patch: Mapping[str, Any], subresource: str | None = None
     ) -> Object:
         await self._answer(kind)
+        if self.refuses:
+            raise self.refuses.pop()
         self.written.append(dict(patch["status"]))
         return model() | {"status": dict(patch["status"])}
 
@@ -100,3 +107,18 @@ async def test_a_status_that_takes_long_is_told_of_by_an_event_and_written_all_t
     outcome = await carrying
     assert outcome.snapshot.observed.model.status == status()
     assert len(server.events) == 2
+
+
+async def test_what_tells_of_an_object_outlives_a_status_that_was_outdated() -> None:
+    server = Server()
+    server.refuses = [ApiError(409, "Conflict", "the object has been modified")]
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": KEY.name}}
+    made = EventNote("Normal", "ServiceMade", "Made the Service.", ("Service", KEY.name))
+    tested = applier(server)
+    with pytest.raises(StatusError):
+        await tested.carry_out(Plan(apply=(service,), status=status(), events=(made,)), snapshot(), hold_status=False)
+    assert server.events == []
+    await tested.carry_out(Plan(status=status()), snapshot(), hold_status=False)
+    assert server.events == ["ServiceMade: Made the Service."]
+    await tested.carry_out(Plan(status=status()), snapshot(), hold_status=False)
+    assert len(server.events) == 1
