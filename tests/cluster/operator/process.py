@@ -111,13 +111,18 @@ class OperatorProcess:
     def lines(self) -> list[dict[str, str]]:
         return [json.loads(line) for line in self._log.read_text().splitlines()]
 
+    def messages(self, fragment: str) -> list[str]:
+        """Of the log, with that in it."""
+        whole_lines = self._log.read_text().rpartition("\n")[0].split("\n")
+        return [json.loads(line)["message"] for line in whole_lines if fragment in line]
 
-async def until(condition: Callable[[], Awaitable[T | None]]) -> T:
+
+async def until(condition: Callable[[], Awaitable[T | None]], poll: float = 0.05) -> T:
     """What the condition gives as soon as it gives something."""
     end = monotonic() + PATIENCE_SECONDS
     while not (found := await condition()):
         assert monotonic() < end, f"still not after {PATIENCE_SECONDS:.0f} s"
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(poll)
     return found
 
 

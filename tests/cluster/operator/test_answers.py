@@ -1,0 +1,144 @@
+"""Whatever the API server answers to a write of the operator, the NeuronModel tells of it, and goes on after it."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from neuronmodel_operator import client
+from neuronmodel_operator.client import Api, Kind
+from neuronmodel_operator.plan import ObjectRef
+from tests.cluster.operator.answer_table import rows_of_page, table, without_times, write_table
+from tests.cluster.operator.answers import CASES, Case, Times, tried
+from tests.cluster.operator.conftest import made_namespace
+from tests.cluster.operator.played import RUN, playing
+from tests.cluster.operator.process import (
+    ACCOUNT,
+    ROLE,
+    OperatorProcess,
+    documented_rules,
+    grant,
+    is_healthy,
+    make_account,
+    until,
+)
+from tests.cluster.operator.trials import STORAGE_CLASS, VOLUME, Stage, Trial, own_namespace
+from tests.cluster.operator.webhook import ANSWERS, listening
+
+AT_ONCE = 14
+"""Cases: with more of them, times would tell how busy the machine is."""
+
+
+@pytest.fixture(autouse=True)
+def webhooks_are_reachable(api: Api) -> None:
+    """By an API server on this machine, whichever of its addresses that has."""
+    host = urlsplit(api.server).hostname or ""
+    with socket.socket() as tried:
+        try:
+            tried.bind((host, 0))
+        except OSError:
+            pytest.skip(f"left out: the API server at {host} can't call a webhook that only this machine reaches")
+
+
+@asynccontextmanager
+async def staged(api: Api, home: str, others: Sequence[str], kubeconfig: str, folder: Path) -> AsyncIterator[Stage]:
+    async with AsyncExitStack() as stack:
+        account = folder / "kubeconfig"
+        await make_account(api, home, Path(kubeconfig), account)
+        for namespace in others:
+            await stack.enter_async_context(made_namespace(api, namespace))
+            await grant(api, namespace, home, documented_rules())
+        await api.create(STORAGE_CLASS, None, storage_class(home))
+        for namespace in (home, *others):
+            await api.create(client.CLAIM, namespace, source_claim(home))
+        stack.push_async_callback(remove, api, home, STORAGE_CLASS, VOLUME)
+        operator = OperatorProcess([home, *others], account, folder / "operator.log")
+        webhook = await stack.enter_async_context(listening(api, folder))
+        played = await stack.enter_async_context(playing(api, home))
+        stack.callback(operator.kill_if_alive)
+        operator.start()
+        await until(lambda: is_healthy(operator))
+        yield Stage(api, played, webhook, operator, home)
+
+
+def source_claim(storage_class: str) -> dict[str, Any]:
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    return {"metadata": {"name": "models"}, "spec": spec | {"storageClassName": storage_class}}
+
+
+def storage_class(name: str) -> dict[str, Any]:
+    """Whose volumes may grow, and are waited for without complaint."""
+    return {
+        "metadata": {"name": name, "labels": {RUN: name}},
+        "provisioner": "kubernetes.io/no-provisioner",
+        "volumeBindingMode": "WaitForFirstConsumer",
+        "allowVolumeExpansion": True,
+    }
+
+
+async def remove(api: Api, run: str, *kinds: Kind) -> None:
+    for kind in kinds:
+        for o in await api.list(kind, None, labels=f"{RUN}={run}"):
+            meta = o["metadata"]
+            await api.delete(kind, None, ObjectRef(kind.api_version, kind.kind, meta["name"], meta["uid"]))
+
+
+async def test_every_answer_to_every_write_is_told_and_gone_on_after(
+    api: Api, namespace: str, kubeconfig: str, tmp_path: Path
+) -> None:
+    """The table of docs/reliability.md has the same rows; with UPDATE_GOLDEN=1 it is written anew, with the times."""
+    slots = asyncio.Semaphore(AT_ONCE)
+    own = [own_namespace(namespace, answer) for answer in ANSWERS]
+
+    async with staged(api, namespace, own, kubeconfig, tmp_path) as stage:
+
+        async def one(case: Case) -> Times | str:
+            async with slots:
+                try:
+                    return await tried(case, stage)
+                except Exception as error:
+                    return f"{case.name}: {type(error).__name__} {error}"
+
+        found = await asyncio.gather(*(one(case) for case in CASES))
+    assert [failed for failed in found if isinstance(failed, str)] == []
+    rows = table((case, times) for case, times in zip(CASES, found, strict=True) if isinstance(times, Times))
+    print(*rows, sep="\n")
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        write_table(rows)
+    assert without_times(rows) == without_times(rows_of_page())
+
+
+async def test_a_look_that_is_forbidden_is_told_and_gone_on_after(
+    api: Api, namespace: str, kubeconfig: str, tmp_path: Path
+) -> None:
+    blind = f"{namespace}-blind"
+    async with staged(api, namespace, [blind], kubeconfig, tmp_path) as stage:
+        new, serving = (Trial(stage, blind, name, name == "serving") for name in ("new", "serving"))
+        await serving.begin_serving()
+        rules = documented_rules()
+        await api.merge(ROLE, blind, ACCOUNT, {"rules": without_lists_of_jobs(rules)})
+        await new.make()
+        await serving.change({"serving": {"port": 9000}})
+        for trial in (new, serving):
+            sight = await trial.until(lambda sight: sight.ready.get("reason") == "NotPermitted", "telling of it")
+            assert sight.ready["status"] == "Unknown"
+            assert 'cannot list resource "jobs"' in sight.ready["message"]
+            await until(partial(trial.warnings, "NotPermitted"), poll=0.2)
+        await api.merge(ROLE, blind, ACCOUNT, {"rules": rules})
+        for trial in (new, serving):
+            await trial.until(lambda sight: sight.is_serving, "serving")
+
+
+def without_lists_of_jobs(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The watch stays: it is the look that is to fail."""
+    return [
+        rule | {"verbs": [verb for verb in rule["verbs"] if verb != "list"]} if "jobs" in rule["resources"] else rule
+        for rule in rules
+    ]
