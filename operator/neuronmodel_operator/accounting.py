@@ -227,9 +227,9 @@ class Account:
 
     def _cache(self, start: Start) -> CacheResult | None:
         prepared = any(phase.stage is Stage.PREPARE and phase.name not in OF_NO_POD for phase in start.phases)
-        if start.cause in CHANGES and self.s.prepared and not self.s.rejection:
-            return CacheResult(self.s.prepared.result.cache) if prepared else CacheResult.HIT
-        return start.cache
+        if self.s.prepared is None or self.s.rejection or not (prepared or start.cause in CHANGES):
+            return start.cache
+        return CacheResult(self.s.prepared.result.cache) if prepared else CacheResult.HIT
 
     def _said(self, start: Start, pod: PodView | None) -> dict[str, object]:
         """Beside phases: what was loaded, from where, and how that went."""

@@ -20,8 +20,10 @@ from neuronmodel_operator.client import Api, ApiError
 from neuronmodel_operator.last_resort import Failure, LastResort, not_written
 from neuronmodel_operator.observe import ModelKey, Snapshot, is_made_for, standing
 from neuronmodel_operator.observed import Object, Refusal
+from neuronmodel_operator.patience import patiently
 from neuronmodel_operator.plan import EventNote, Manifest, ObjectRef, Plan
-from neuronmodel_operator.writes import LAST_RETRY_SECONDS, ChildKey, OutdatedError, TurnedDownError, Verb, Writes
+from neuronmodel_operator.sentences import moment
+from neuronmodel_operator.writes import LONGEST_PAUSE_SECONDS, ChildKey, OutdatedError, TurnedDownError, Verb, Writes
 
 APPLY_AGAIN_SECONDS: Final = 300.0
 """A child whose manifest is unchanged is applied anew after so long: labels that somebody took away move no version
@@ -80,7 +82,7 @@ class Applier:
         monotonic: Callable[[], float],
         stopping: Callable[[], bool] = lambda: False,
         wake: Callable[[], None] = lambda: None,
-        last_retry: Callable[[], float] = lambda: LAST_RETRY_SECONDS,
+        longest_pause: Callable[[], float] = lambda: LONGEST_PAUSE_SECONDS,
     ) -> None:
         self._api = api
         self._key = key
@@ -89,7 +91,7 @@ class Applier:
         self._stopping = stopping
         self._applied: dict[ChildKey, _Applied] = {}
         self._last_resort = LastResort(api, key, now)
-        self._writes = Writes(now=now, monotonic=monotonic, wake=wake, last_retry=last_retry)
+        self._writes = Writes(now=now, monotonic=monotonic, wake=wake, longest_pause=longest_pause)
         self._told: frozenset[Refusal] = frozenset()
         """Refusals that the log has."""
         self._owed: list[EventNote] = []
@@ -269,25 +271,17 @@ class Applier:
         self._stop_here()
         body = {"metadata": {"resourceVersion": snapshot.raw["metadata"]["resourceVersion"]}, "status": patch}
         try:
-            raw = await self._merge_status(body, snapshot.raw)
+            raw = await patiently(
+                self._api.merge(client.MODEL, self._key.namespace, self._key.name, body, "status"),
+                STATUS_PATIENCE_SECONDS,
+                lambda: self._tell([not_written(ApiError(0, "NoAnswer", "it has not answered yet"))], snapshot.raw),
+            )
         except ApiError as error:
             if not error.is_outdated:
                 await self._tell([not_written(error)], snapshot.raw)
             raise StatusError(error) from error
         self._say_transition(snapshot.observed.model.status, status)
         return snapshot.with_model(raw)
-
-    async def _merge_status(self, body: Mapping[str, Any], model: Object) -> Object:
-        """However long it takes; one that takes long is told of meanwhile."""
-        key = self._key
-        writing = asyncio.ensure_future(self._api.merge(client.MODEL, key.namespace, key.name, body, "status"))
-        try:
-            done, _ = await asyncio.wait({writing}, timeout=STATUS_PATIENCE_SECONDS)
-            if not done:
-                await self._tell([not_written(ApiError(0, "NoAnswer", "it has not answered yet"))], model)
-            return await writing
-        finally:
-            writing.cancel()
 
     async def _tell(self, notes: Iterable[EventNote], model: Object) -> None:
         """An Event that can't be written, or not in time, is only logged: the status says the same."""
@@ -376,7 +370,7 @@ def event_manifest(note: EventNote, model: Object, now: datetime) -> Manifest:
     meta = model["metadata"]
     text = note.note if len(note.note) <= MAX_EVENT_NOTE else note.note[: MAX_EVENT_NOTE - 1] + "…"
     digest = hashlib.sha256(f"{meta['uid']} {note.type} {note.reason} {text}".encode()).hexdigest()[:16]
-    moment = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    at = moment(now)
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -393,8 +387,8 @@ def event_manifest(note: EventNote, model: Object, now: datetime) -> Manifest:
         "reason": note.reason,
         "message": text,
         "count": 1,
-        "firstTimestamp": moment,
-        "lastTimestamp": moment,
+        "firstTimestamp": at,
+        "lastTimestamp": at,
         "source": {"component": names.FIELD_MANAGER},
         "reportingComponent": names.FIELD_MANAGER,
         "reportingInstance": names.FIELD_MANAGER,

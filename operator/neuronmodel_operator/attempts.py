@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from neuronmodel_operator.rollout import untried_image
+from neuronmodel_operator.rollout import awaits_trial
 from neuronmodel_operator.situation import RESULT_GRACE, Situation
 from neuronmodel_operator.views import JobState, JobView
 
@@ -58,7 +58,7 @@ def _after_result(s: Situation) -> Attempt | None:
     if s.prepared is None:
         return Attempt(1, 0, s.now)
     if s.rejection is None:
-        return Attempt(s.prepared.attempt + 1, 0, s.now, tries_image=True) if untried_image(s) else None
+        return Attempt(s.prepared.attempt + 1, 0, s.now, tries_image=True) if awaits_trial(s) else None
     number = s.prepared.attempt + 1
     rejected_at = s.rejection.at or s.now
     job = next((job for job in s.own_jobs if job.attempt == s.prepared.attempt), None)

@@ -67,8 +67,7 @@ def _awaited(s: Situation, start: Start) -> tuple[Stage, int]:
         return Stage.SERVE, max(served, default=1)
     if job and job.state is JobState.ACTIVE:
         return Stage.PREPARE, job.attempt
-    former = [s.prepared.attempt] if s.prepared else []
-    return Stage.PREPARE, max([*(job.attempt for job in s.own_jobs), *former], default=0) + 1
+    return Stage.PREPARE, s.latest_attempt + 1
 
 
 def _longest(spans: Sequence[Span]) -> list[Span]:

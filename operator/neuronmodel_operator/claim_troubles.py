@@ -10,9 +10,9 @@ from datetime import timedelta
 from typing import Final
 
 from neuronmodel_api.status import ConditionType
-from neuronmodel_operator.crash_logs import stable
+from neuronmodel_operator.observed import mounted_claims
 from neuronmodel_operator.scheduler_message import awaits_binding, in_short, lacks_volumes
-from neuronmodel_operator.sentences import shortened
+from neuronmodel_operator.sentences import sentence, stable
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.troubles import Trouble
 from neuronmodel_operator.views import ClaimView, EventView, PodView
@@ -72,8 +72,7 @@ def going_claims(s: Situation) -> frozenset[str]:
 
 def _uses(s: Situation) -> tuple[Use, ...]:
     source, scratch = s.spec.model.source.persistent_volume_claim, s.spec.scratch.persistent_volume_claim
-    own = (volume.get("persistentVolumeClaim") or {} for volume in s.spec.worker.volumes)
-    mounted = [str(claim["claimName"]) for claim in own if "claimName" in claim]
+    mounted = sorted(mounted_claims(s.spec.worker.volumes))
     uses = [
         Use(
             s.artifacts_claim,
@@ -213,6 +212,5 @@ def _latest_words(s: Situation, claim: ClaimView) -> str:
 
 
 def _words(event: EventView) -> str:
-    """Provisioners number their requests, and a message that changes with each try would be a write each."""
-    said = stable(_COMBINED.sub("", " ".join(event.message.split()))).rstrip(".")
-    return f"{shortened(said, MAX_SAID)}."
+    """Provisioners number their requests."""
+    return sentence(stable(_COMBINED.sub("", " ".join(event.message.split()))), MAX_SAID)

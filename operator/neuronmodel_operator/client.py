@@ -27,7 +27,7 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,7 +43,7 @@ from neuronmodel_api import names
 from neuronmodel_operator.plan import ObjectRef
 
 REQUEST_SECONDS: Final = 15.0
-CHILD_WRITE_SECONDS: Final = 35.0
+WRITE_SECONDS: Final = 35.0
 """An admission webhook may take 30 s, and a write that is given up sooner would be begun again for ever."""
 MAX_CONNECTIONS: Final = 64
 MAX_CHILD_WRITES: Final = 32
@@ -216,10 +216,10 @@ class Api:
         subresource: str | None = None,
         **params: Any,
     ) -> Object:
-        if verb in _READS or kind not in _BY_NAME.values():
+        if verb in _READS:
             return await self._ask(verb, kind, namespace, name, subresource, REQUEST_SECONDS, **params)
-        async with self._child_writes:
-            return await self._ask(verb, kind, namespace, name, subresource, CHILD_WRITE_SECONDS, **params)
+        async with self._child_writes if kind in _BY_NAME.values() else nullcontext():
+            return await self._ask(verb, kind, namespace, name, subresource, WRITE_SECONDS, **params)
 
     async def _ask(
         self,

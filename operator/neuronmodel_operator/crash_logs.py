@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from neuronmodel_operator.sentences import shortened
+from neuronmodel_operator.sentences import shortened, stable
 
 MAX_GIST: Final = 300
 MAX_PART: Final = 220
@@ -71,27 +71,6 @@ _HOW_ALONE: Final = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 """Lines that tell how the process ended and not why."""
-
-_UNSTABLE: Final = tuple(
-    (re.compile(pattern), put)
-    for pattern, put in (
-        (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "…"),
-        (r"\b0x[0-9a-fA-F]+\b", "0x…"),
-        (r"\b\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|\b ?[+-]\d\d:?\d\d\b)?", "…"),
-        (r"\b\d\d:\d\d:\d\d(?:[.,]\d+)?\b", "…"),
-        (r"\b(pid|PID|tid|TID|process|Process|thread)([ =:#]+|\s?\[)\d+\b", r"\1\2…"),
-        (r"\b(Process|Thread|ForkPoolWorker|SpawnProcess)-\d+\b", r"\1-…"),
-        (r"(thread '.*') \(\d+\)", r"\1"),
-        (r"(\w)\[\d+\]:", r"\1:"),
-        (r"^(\w*sh): (?:line )?\d+: ", r"\1: "),
-        (r": +\d+ (?=(?:Aborted|Segmentation fault|Illegal instruction|Bus error|Killed|Terminated)\b)", ": "),
-        (r"\btmp[a-z0-9_]{8}\b|\btmp\.\w{6,10}\b", "tmp…"),
-        (r"\b((?:\d{1,3}\.){3}\d{1,3}):\d{5}\b", r"\1:…"),
-        (r"\b\d+\.\d+ ?(seconds|secs?|s)\b|\b\d+(?:\.\d+)? ?(ms|µs|us|ns)\b", r"… \1\2"),
-        (r"\b\d{13,}\b", "…"),
-    )
-)
-"""What differs from run to run: identities, addresses, moments, durations, processes, ports and temporary files."""
 
 
 @dataclass(frozen=True)
@@ -215,10 +194,3 @@ def _last_words(parts: Sequence[_Part]) -> Sequence[_Part]:
         if not _HOW_ALONE.match(parts[-count].text):
             return parts[-count:]
     return parts[-MAX_LINES:]
-
-
-def stable(text: str) -> str:
-    """Without what differs each time."""
-    for pattern, put in _UNSTABLE:
-        text = pattern.sub(put, text)
-    return text

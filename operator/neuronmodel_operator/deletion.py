@@ -49,8 +49,10 @@ def going(s: Situation) -> Going:
     if workers or _has_worker_pods(s):
         return Going(Plan(delete=workers, wake_after=RECHECK), "The worker and prepare end first.")
     if s.cleanup_job is None and s.image is not None and s.observed.neighbours is not None:
-        note = EventNote("Normal", "CleanupStarted", "Made the Job that removes the artifacts nobody else refers to.")
-        return Going(Plan(create=(_job(s, s.image),), events=(note,), wake_after=RECHECK), "The clean-up Job is made.")
+        job = _job(s, s.image)
+        told = "Made the Job that removes the artifacts nobody else refers to."
+        note = EventNote("Normal", "CleanupStarted", told, (job["kind"], job["metadata"]["name"]))
+        return Going(Plan(create=(job,), events=(note,), wake_after=RECHECK), "The clean-up Job is made.")
     return Going(Plan(wake_after=RECHECK), "The clean-up Job removes the artifacts that nobody else refers to.")
 
 
@@ -95,7 +97,8 @@ def _cleaned(s: Situation) -> Going:
     if _is_being_left(s, claim["metadata"]["name"]):
         return Going(Plan(wake_after=RECHECK), "Other NeuronModels that go too let go of the claim first.")
     goes = ObjectRef("v1", "PersistentVolumeClaim", claim["metadata"]["name"], claim["metadata"]["uid"])
-    note = EventNote("Normal", "ClaimDeleted", f"Deleted the claim {goes.name}, which no other NeuronModel names.")
+    told = f"Deleted the claim {goes.name}, which no other NeuronModel names."
+    note = EventNote("Normal", "ClaimDeleted", told, (goes.kind, goes.name))
     return Going(Plan(delete=(goes,), events=(note,), wake_after=RECHECK), "The claim goes.")
 
 

@@ -97,11 +97,10 @@ def attempt_notes(s: Situation, kept: Iterable[str]) -> tuple[str, ...]:
 
 
 def _followed(s: Situation) -> list[tuple[int, Trouble]]:
-    latest = max([job.attempt for job in s.own_jobs] + ([s.prepared.attempt] if s.prepared else []), default=0)
     told = _told(s)
     found = {told[0]: told[1]} if told else {}
     found |= {job.attempt: attempt_trouble(s, job) for job in s.own_jobs if job.state is JobState.FAILED}
-    return sorted((attempt, trouble) for attempt, trouble in found.items() if attempt < latest)
+    return sorted((attempt, trouble) for attempt, trouble in found.items() if attempt < s.latest_attempt)
 
 
 def _note(attempt: int, trouble: Trouble) -> _Note:

@@ -14,7 +14,7 @@ from neuronmodel_operator.client import Api, ApiError
 from neuronmodel_operator.observe import ModelKey
 from neuronmodel_operator.observed import Object
 from neuronmodel_operator.plan import EventNote
-from neuronmodel_operator.sentences import moment, shortened
+from neuronmodel_operator.sentences import moment, sentence
 
 BELIEVED_FOR: Final = timedelta(seconds=10)
 """How long a model that was Ready is believed to be so still while nothing can be seen of it."""
@@ -90,12 +90,11 @@ def status_patch(raw: Object, failure: Failure, since: datetime, now: datetime) 
     if is_of_now and (is_believed or not failure.is_final):
         return None
     is_as_before = before.get("status") == failure.status
-    said = shortened(failure.message).removesuffix(".")
     ready = {
         "type": ConditionType.READY.value,
         "status": failure.status,
         "reason": failure.reason,
-        "message": f"{said}. Since {moment(since)}; it is tried again by itself.",
+        "message": f"{sentence(failure.message)} Since {moment(since)}; it is tried again by itself.",
         "lastTransitionTime": before.get("lastTransitionTime") if is_as_before else moment(now),
         "observedGeneration": generation,
     }

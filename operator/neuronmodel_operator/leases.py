@@ -19,7 +19,7 @@ from neuronmodel_operator import client, lease
 from neuronmodel_operator.client import ApiError, Kind
 from neuronmodel_operator.clock import Clock
 from neuronmodel_operator.lease import DURATION_SECONDS, Holder, Object
-from neuronmodel_operator.sentences import shortened
+from neuronmodel_operator.sentences import sentence
 
 RENEW_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 2.0
@@ -150,9 +150,7 @@ class _Stand:
     """The namespace."""
 
 
-_OUTDATED: Final = ApiError(409, "Conflict", "nothing was read yet")
-_BASED_ON_ANOTHER: Final = frozenset({404, 409})
-"""Answers to a write that another look may mend: the object came, went or changed meanwhile."""
+_NEVER_READ: Final = ApiError(404, "NotFound", "it was not looked at yet")
 
 
 class _Candidacy:
@@ -213,7 +211,7 @@ class _Candidacy:
 
     async def _take_or_look(self) -> _Stand:
         """Renewed without a look while nobody else writes to it; else looked at, and taken if it is free."""
-        refused = await self._refusal_of_taking() if self._is_mine() else _OUTDATED
+        refused = await self._refusal_of_taking() if self._is_mine() else _NEVER_READ
         for _ in range(MAX_TRIES):
             if refused is None:
                 return _Stand(may_act=True)
@@ -223,7 +221,7 @@ class _Candidacy:
                 return self._stand_unseen(error)
             if other := self._live_other():
                 return _Stand(other=other)
-            if refused.status not in _BASED_ON_ANOTHER:
+            if not _is_based_on_another(refused):
                 break
             refused = await self._refusal_of_taking()
         return self._stand_refused(refused) if refused else _Stand(may_act=True)
@@ -246,7 +244,7 @@ class _Candidacy:
         return _Stand(may_act=True, trouble=f"it can't be read: {_words(error)}")
 
     def _stand_refused(self, error: ApiError) -> _Stand:
-        if error.status == 409:
+        if _is_based_on_another(error) and error.status == 409:
             return _Stand(may_act=self.stand.may_act)
         if "NamespaceTerminating" in error.causes:
             return _Stand(may_act=True)
@@ -312,6 +310,11 @@ async def _answered(call: Awaitable[T]) -> T:
         raise ApiError(0, "NoAnswer", f"the API server did not answer within {CALL_SECONDS:.0f} s") from None
 
 
+def _is_based_on_another(error: ApiError) -> bool:
+    """Whether another look may mend it: the object came, went or changed meanwhile. (A webhook may say 409 too.)"""
+    return error.status == 404 or error.reason == "AlreadyExists" or error.is_outdated
+
+
 def _namespaces(found: Sequence[str]) -> str:
     """As the beginning of a sentence."""
     named = ", ".join(found[:MAX_NAMED]) + (f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else "")
@@ -319,4 +322,4 @@ def _namespaces(found: Sequence[str]) -> str:
 
 
 def _words(error: ApiError) -> str:
-    return f"{shortened(error.message, MAX_ANSWER).removesuffix('.')}."
+    return sentence(error.message, MAX_ANSWER)

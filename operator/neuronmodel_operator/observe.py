@@ -22,7 +22,7 @@ from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import ConditionType, NeuronModelStatus
 from neuronmodel_operator import client
 from neuronmodel_operator.client import Api
-from neuronmodel_operator.observed import Claim, Model, Object, Observed
+from neuronmodel_operator.observed import Claim, Model, Object, Observed, mounted_claims
 
 SETTLED_FRESH_SECONDS: Final = 300.0
 """The slow resync: a change that every watch missed is found after so long."""
@@ -153,9 +153,7 @@ def claim_names(model: Model) -> frozenset[str]:
         spec.scratch.persistent_volume_claim,
     )
     templated = {names.templated_claim(model.name)} if spec.artifacts.template else set()
-    own = (volume.get("persistentVolumeClaim") or {} for volume in spec.worker.volumes)
-    mounted = {str(claim["claimName"]) for claim in own if "claimName" in claim}
-    return frozenset({claim.claim_name for claim in named if claim} | templated | mounted)
+    return mounted_claims(spec.worker.volumes) | {claim.claim_name for claim in named if claim} | templated
 
 
 def is_owned(child: Object, uids: Iterable[str]) -> bool:

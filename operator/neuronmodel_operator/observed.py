@@ -1,9 +1,9 @@
 """Everything that exists for one NeuronModel, as one immutable value: what `reconcile` decides from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from neuronmodel_api.report import Report
 from neuronmodel_api.spec import NeuronModelSpec
@@ -11,6 +11,8 @@ from neuronmodel_api.status import NeuronModelStatus
 
 Object = Mapping[str, Any]
 """A Kubernetes object as the API server gave it."""
+_OF_THE_SERVER: Final = frozenset({0, 401, 404, 408, 409, 429})
+"""Together with 5xx."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ class Claim:
     """The PersistentVolume it is bound to, where the operator may read it."""
 
 
+def mounted_claims(volumes: Iterable[Object]) -> frozenset[str]:
+    """Names of the claims among the volumes of a pod."""
+    claims = (volume.get("persistentVolumeClaim") or {} for volume in volumes)
+    return frozenset(str(claim["claimName"]) for claim in claims if "claimName" in claim)
+
+
 @dataclass(frozen=True)
 class Refusal:
     """A write of ours that was not answered with yes, as things stand: by the API server, a webhook behind it, or by
@@ -63,6 +71,11 @@ class Refusal:
     """When it was first so."""
     retry_seconds: int | None = None
     """How often it is tried again."""
+
+    @property
+    def is_of_the_server(self) -> bool:
+        """Whether the answer says nothing about what was asked for."""
+        return self.status in _OF_THE_SERVER or self.status >= 500
 
 
 @dataclass(frozen=True)

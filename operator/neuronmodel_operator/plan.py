@@ -28,7 +28,7 @@ class EventNote:
     reason: str
     note: str
     about: tuple[str, str] | None = None
-    """Kind and name of the object whose being written it tells: it waits until that has succeeded."""
+    """Kind and name of the object whose being written or deleted it tells: it waits until that has succeeded."""
 
 
 @dataclass(frozen=True)

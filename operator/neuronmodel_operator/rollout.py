@@ -50,14 +50,11 @@ def rollout(s: Situation) -> Rollout | None:
     return kept if _is_untried(s, kept, following) else following
 
 
-def untried_image(s: Situation) -> str | None:
-    """That the rollout waits for: a worker answers, and it is not stopped for an image which may be a typo. `prepare`
-    runs with it first."""
+def awaits_trial(s: Situation) -> bool:
+    """Whether a worker answers that is to be replaced by one with another image, which may be a typo: `prepare` runs
+    with it first."""
     fresh, kept = _fresh(s), _kept(s)
-    if kept is None or fresh is None:
-        return None
-    following = _following(s, kept, fresh)
-    return following.template.image if _is_untried(s, kept, following) else None
+    return kept is not None and fresh is not None and _is_untried(s, kept, _following(s, kept, fresh))
 
 
 def _following(s: Situation, kept: Rollout, fresh: Rollout) -> Rollout:
@@ -167,7 +164,7 @@ def _takes_up(s: Situation) -> bool:
     """Nobody is restarted by it: there is no worker, or its image keeps it from running."""
     if not _existing_replicas(s):
         return True
-    if any(pod.ready_at for pod in s.current_pods):
+    if s.is_answering:
         return False
     if placing_trouble(s, s.current_pods, s.deployment):
         return True

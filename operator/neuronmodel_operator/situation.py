@@ -201,6 +201,12 @@ class Situation:
         return job.inputs_hash == self.inputs_hash and job.tries_image in (None, self.image)
 
     @property
+    def latest_attempt(self) -> int:
+        """At the inputs asked for now, whether its Job is still there or not; 0: there was none."""
+        remembered = self.prepared.attempt if self.prepared else 0
+        return max([job.attempt for job in self.own_jobs] + [remembered])
+
+    @property
     def latest_job(self) -> JobView | None:
         return self.own_jobs[-1] if self.own_jobs else None
 

@@ -22,15 +22,15 @@ from neuronmodel_operator.last_resort import Failure, failure_of, unanswered
 from neuronmodel_operator.metrics import Metrics
 from neuronmodel_operator.observe import ModelKey, Snapshot, claim_names, look
 from neuronmodel_operator.observed import Object, Observed, Refusal
+from neuronmodel_operator.patience import doubling, patiently
 from neuronmodel_operator.plan import Plan
 from neuronmodel_operator.reports import Heard, Reporter, Reports
 from neuronmodel_operator.settings import Settings
+from neuronmodel_operator.writes import LONGEST_PAUSE_SECONDS
 
 FIRST_BACKOFF_SECONDS: Final = 1.0
 LAST_BACKOFF_SECONDS: Final = 60.0
-"""After failures of our own making."""
-LEAST_PATIENCE_SECONDS: Final = 5.0
-"""The longest pause while the cause is the API server's: its end makes no event, and is noticed within seconds."""
+"""After failures of our own making. While the cause is the API server's it is LONGEST_PAUSE_SECONDS."""
 MODELS_A_SECOND: Final = 100
 """How many NeuronModels may be tried again in a second where all of a large fleet have to be."""
 LOOK_PATIENCE_SECONDS: Final = 5.0
@@ -65,22 +65,12 @@ class CarriesOut(Protocol):
     def close(self) -> None: ...
 
 
-class Turn(Protocol):
-    """As `leases.Leases`: whether this operator may act in a namespace."""
+class HoldsNamespaces(Protocol):
+    """As `leases.Leases`: this operator acts in those that it holds."""
 
     async def wait_until_held(self, namespace: str) -> None: ...
 
     def is_held(self, namespace: str) -> bool: ...
-
-
-class Unshared:
-    """Where no other operator can be."""
-
-    async def wait_until_held(self, namespace: str) -> None:
-        return
-
-    def is_held(self, namespace: str) -> bool:
-        return True
 
 
 class Listens(Protocol):
@@ -127,8 +117,8 @@ class ModelTask:
         clock: Clock,
         metrics: Metrics,
         passes: asyncio.Semaphore,
-        turn: Turn | None = None,
-        patience: Callable[[], float] = lambda: LEAST_PATIENCE_SECONDS,
+        leases: HoldsNamespaces,
+        longest_pause: Callable[[], float] = lambda: LONGEST_PAUSE_SECONDS,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 (spreads load, hides nothing)
     ) -> None:
         self.key = key
@@ -136,8 +126,8 @@ class ModelTask:
         self._clock = clock
         self._metrics = metrics
         self._passes = passes
-        self._turn = turn or Unshared()
-        self._patience = patience
+        self._leases = leases
+        self._longest_pause = longest_pause
         self._jitter = jitter
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -183,7 +173,7 @@ class ModelTask:
     def overdue_seconds(self) -> float:
         """How long ago the next pass was due; a pass under way counts from when it was due. While another operator has
         the namespace, none is."""
-        if not self._turn.is_held(self.key.namespace):
+        if not self._leases.is_held(self.key.namespace):
             return 0.0
         return max(0.0, self._clock.monotonic() - max(self._agenda.due_at, self._not_before))
 
@@ -205,12 +195,12 @@ class ModelTask:
 
     async def _stand_by(self) -> None:
         """While another operator has the namespace. What was seen before it is over is old."""
-        if self._turn.is_held(self.key.namespace):
+        if self._leases.is_held(self.key.namespace):
             return
         self._snapshot = None
         waits = [
             asyncio.ensure_future(wait)
-            for wait in (self._turn.wait_until_held(self.key.namespace), self._stopping.wait())
+            for wait in (self._leases.wait_until_held(self.key.namespace), self._stopping.wait())
         ]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -238,11 +228,11 @@ class ModelTask:
         try:
             agenda = await self._pass()
         except StoppingError:
-            return self.stopping or self._turn.is_held(self.key.namespace)
+            return self.stopping or self._leases.is_held(self.key.namespace)
         except ApiError as error:
             if not isinstance(error, StatusError):
                 await self._tell(error)
-            self._retreat(error.reason, str(error), self._patience(), error.retry_after)
+            self._retreat(error.reason, str(error), self._longest_pause(), error.retry_after)
             return False
         except Exception as error:  # one NeuronModel's trouble is not the others'
             _log.exception("%s/%s: a pass failed", self.key.namespace, self.key.name)
@@ -262,7 +252,9 @@ class ModelTask:
         looking = self._snapshot is None or self._outdated or self._agenda.look_at <= started
         self._woken.clear()
         if looking:
-            self._snapshot = await self._look()
+            self._snapshot = await patiently(
+                self._parts.look(), LOOK_PATIENCE_SECONDS, lambda: self._tell(unanswered(LOOK_PATIENCE_SECONDS))
+            )
         if (snapshot := self._snapshot) is None:
             return None
         due = self._agenda.ask_at is not None and self._agenda.ask_at <= started
@@ -271,17 +263,6 @@ class ModelTask:
         self._snapshot, self._outdated = outcome.snapshot, outcome.written
         fresh_until = started + snapshot.fresh_seconds if looking else self._agenda.look_at
         return self._next(plan, outcome, fresh_until)
-
-    async def _look(self) -> Snapshot | None:
-        """However long it takes; one that takes long is told of meanwhile."""
-        look = asyncio.ensure_future(self._parts.look())
-        try:
-            done, _ = await asyncio.wait({look}, timeout=LOOK_PATIENCE_SECONDS)
-            if not done:
-                await self._tell(unanswered(LOOK_PATIENCE_SECONDS))
-            return await look
-        finally:
-            look.cancel()
 
     async def _tell(self, failure: Exception | Failure) -> None:
         """On the NeuronModel itself, if that can be written; the log has it anyhow."""
@@ -329,7 +310,7 @@ class ModelTask:
     def _retreat(self, kind: str, message: str, longest: float, retry_after: float | None = None) -> None:
         """1, 2, 4 … seconds, shortened by up to half at random; a wake meanwhile is answered after one second."""
         self._failures += 1
-        pause = min(longest, FIRST_BACKOFF_SECONDS * 2 ** min(self._failures - 1, 10)) * self._jitter()
+        pause = doubling(FIRST_BACKOFF_SECONDS, self._failures, longest) * self._jitter()
         pause = max(pause, retry_after or 0.0)
         now = self._clock.monotonic()
         self._not_before = now + max(min(pause, FIRST_BACKOFF_SECONDS), retry_after or 0.0)
@@ -351,10 +332,9 @@ class Tasks:
         settings: Settings,
         metrics: Metrics,
         clock: Clock,
-        turn: Turn | None = None,
+        leases: HoldsNamespaces,
     ) -> None:
-        """`turn` None: no other operator can be there."""
-        self._turn = turn or Unshared()
+        self._leases = leases
         self._api = api
         self._reporter = reporter
         self._decide = decide
@@ -415,9 +395,9 @@ class Tasks:
             key,
             now=self._clock.now,
             monotonic=self._clock.monotonic,
-            stopping=lambda: task.stopping or not self._turn.is_held(key.namespace),
+            stopping=lambda: task.stopping or not self._leases.is_held(key.namespace),
             wake=lambda: task.wake(),
-            last_retry=self._patience,
+            longest_pause=self._longest_pause,
         )
         parts = Parts(
             look=lambda: look(self._api, key, self._clock.now()),
@@ -431,14 +411,14 @@ class Tasks:
             clock=self._clock,
             metrics=self._metrics,
             passes=self._passes,
-            turn=self._turn,
-            patience=self._patience,
+            leases=self._leases,
+            longest_pause=self._longest_pause,
         )
         return task
 
-    def _patience(self) -> float:
+    def _longest_pause(self) -> float:
         """Seconds; stretched where there are so many NeuronModels that trying all of them were a burden of its own."""
-        return min(LAST_BACKOFF_SECONDS, max(LEAST_PATIENCE_SECONDS, len(self._followed) / MODELS_A_SECOND))
+        return min(LAST_BACKOFF_SECONDS, max(LONGEST_PAUSE_SECONDS, len(self._followed) / MODELS_A_SECOND))
 
     def _task(self, uid: str) -> ModelTask | None:
         found = self._followed.get(uid)

@@ -9,7 +9,7 @@ from typing import Final
 from neuronmodel_api import exits
 from neuronmodel_api.report import Report
 from neuronmodel_operator.crash_logs import gist
-from neuronmodel_operator.sentences import shortened
+from neuronmodel_operator.sentences import moment, shortened
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.views import Ended, PodView
 
@@ -192,7 +192,7 @@ def stuck(s: Situation, pod: PodView) -> Trouble | None:
     doing = f"in phase {report.progress.phase}" if report and report.progress else "before its first report"
     return Trouble(
         "StartStuck",
-        f"The worker in {pod.name} has made no progress since {moved_at:%Y-%m-%dT%H:%M:%SZ}, {doing}. It is left "
+        f"The worker in {pod.name} has made no progress since {moment(moved_at)}, {doing}. It is left "
         f"running; look at `kubectl logs -n {s.model.namespace} {pod.name}`, or delete the pod to start over.",
     )
 

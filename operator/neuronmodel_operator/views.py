@@ -9,7 +9,7 @@ from typing import Any
 
 from neuronmodel_api import names
 from neuronmodel_operator.annotations import FAILURES, INSTANCE_TYPE, TRIES_IMAGE, Change, Remembered
-from neuronmodel_operator.observed import Object
+from neuronmodel_operator.observed import Object, mounted_claims
 
 
 def parse_time(value: str | None) -> datetime | None:
@@ -225,9 +225,7 @@ class PodView(Child):
     @property
     def claims(self) -> frozenset[str]:
         """Names of those that it mounts."""
-        volumes = self.object.get("spec", {}).get("volumes") or ()
-        found = (volume.get("persistentVolumeClaim") or {} for volume in volumes)
-        return frozenset(str(claim["claimName"]) for claim in found if "claimName" in claim)
+        return mounted_claims(self.object.get("spec", {}).get("volumes") or ())
 
     @property
     def is_seen(self) -> bool:

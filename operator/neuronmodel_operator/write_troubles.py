@@ -4,8 +4,7 @@ import re
 from typing import Final
 
 from neuronmodel_operator.observed import Refusal
-from neuronmodel_operator.phases.step import Verdict, troubled, waits
-from neuronmodel_operator.sentences import moment, shortened
+from neuronmodel_operator.sentences import moment, sentence
 from neuronmodel_operator.troubles import Trouble, refusal_reason
 
 MAX_ANSWER: Final = 450
@@ -13,8 +12,6 @@ MAX_ANSWER: Final = 450
 
 _NOT_PERMITTED: Final = re.compile(r"\bcannot \w+ resource\b")
 """How the API server's authorizer says that the operator's role lacks a right."""
-_OF_THE_SERVER: Final = frozenset({401, 404, 408, 409, 429})
-"""Together with 5xx: answers that say nothing about what was asked for."""
 
 
 def write_trouble(refusal: Refusal) -> Trouble:
@@ -25,21 +22,16 @@ def write_trouble(refusal: Refusal) -> Trouble:
                 "NameTaken", f"There is a {what} that belongs to somebody else. Delete it or choose a new name."
             )
         case "FormerLeaving" as reason:
-            return Trouble(reason, f"{_sentence(refusal)} It is waited for{_since(refusal)}.")
+            message = f"{sentence(refusal.message, MAX_ANSWER)} It is waited for{_since(refusal)}."
+            return Trouble(reason, message, passes=True)
         case "NotPermitted" as reason:
             remedy = " Give the operator's account the rights that its chart gives it."
         case "WebhookFailed" as reason:
             remedy = " Mend the webhook that the message names, or remove its configuration."
         case reason:
             remedy = ""
-    done = "deleted" if refusal.verb == "delete" else "written"
-    return Trouble(reason, f"The {what} was not {done}: {_sentence(refusal)}{remedy}{_again(refusal)}")
-
-
-def written(refusal: Refusal) -> Verdict:
-    """The verdict of the condition that it stands in the way of."""
-    trouble = write_trouble(refusal)
-    return waits(trouble.reason, trouble.message) if trouble.reason == "FormerLeaving" else troubled(trouble)
+    done, said = "deleted" if refusal.verb == "delete" else "written", sentence(refusal.message, MAX_ANSWER)
+    return Trouble(reason, f"The {what} was not {done}: {said}{remedy}{_again(refusal)}")
 
 
 def _reason(refusal: Refusal) -> str:
@@ -54,13 +46,9 @@ def _reason(refusal: Refusal) -> str:
         return "WebhookFailed"
     if refusal.status == 403 and _NOT_PERMITTED.search(message):
         return "NotPermitted"
-    if refusal.status in _OF_THE_SERVER or refusal.status >= 500:
+    if refusal.is_of_the_server:
         return "WriteFailed"
     return refusal_reason(message, "WriteRefused")
-
-
-def _sentence(refusal: Refusal) -> str:
-    return f"{shortened(refusal.message, MAX_ANSWER).removesuffix('.')}."
 
 
 def _since(refusal: Refusal) -> str:

@@ -15,14 +15,16 @@ from typing import Final, Literal
 
 from neuronmodel_operator.client import ApiError
 from neuronmodel_operator.observed import Refusal
+from neuronmodel_operator.patience import doubling
+from neuronmodel_operator.sentences import stable
 
 PATIENCE_SECONDS: Final = 2.0
 """How long the writes of one plan may hold up its status, all together."""
 LEAST_PATIENCE_SECONDS: Final = 0.1
-FIRST_RETRY_SECONDS: Final = 1.0
-LAST_RETRY_SECONDS: Final = 5.0
-"""What stood in the way, a quota or a webhook, makes no event that anybody could watch when it is gone: it is looked
-for, so that a NeuronModel goes on within seconds."""
+FIRST_PAUSE_SECONDS: Final = 1.0
+LONGEST_PAUSE_SECONDS: Final = 5.0
+"""Between two tries. What stood in the way, a quota or a webhook, makes no event that anybody could watch when it is
+gone: it is looked for, so that a NeuronModel goes on within seconds."""
 MOMENT_SECONDS: Final = 0.25
 _MOMENTARY: Final = frozenset({409, 500, 502, 503, 504})
 
@@ -65,14 +67,14 @@ class Writes:
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         wake: Callable[[], None],
-        last_retry: Callable[[], float],
+        longest_pause: Callable[[], float],
     ) -> None:
-        """`wake` is called when a write that was not waited for has ended; `last_retry` gives the longest pause
-        between two tries, in seconds."""
+        """`wake` is called when a write that was not waited for has ended; `longest_pause` is between two tries, in
+        seconds."""
         self._now = now
         self._monotonic = monotonic
         self._wake = wake
-        self._last_retry = last_retry
+        self._longest_pause = longest_pause
         self._under_way: dict[ChildKey, asyncio.Task[bool]] = {}
         self._refused: dict[tuple[str, str, Verb], _Refused] = {}
         self._written: dict[ChildKey, None] = {}
@@ -125,10 +127,10 @@ class Writes:
         """And not written yet, or only since that was last asked for."""
         if key is None:
             return False
-        return key in self._under_way or key in self._written or (*key, "write") in self._refused
+        return key in self._under_way or key in self._written or any(key == refused[:2] for refused in self._refused)
 
     def take_written(self) -> tuple[ChildKey, ...]:
-        """What was written since this was last asked for, in order."""
+        """What was written or deleted since this was last asked for, in order."""
         written, self._written = tuple(self._written), {}
         return written
 
@@ -149,7 +151,7 @@ class Writes:
             self._refused.pop((*key, verb), None)
             if verb == "delete":
                 self._refused.pop((*key, "write"), None)
-            elif task.result():
+            if task.result():
                 self._written[key] = None
             return task.result()
         if isinstance(error, OutdatedError):
@@ -162,7 +164,7 @@ class Writes:
     def _refuse(self, key: ChildKey, verb: Verb, digest: str, error: ApiError | TurnedDownError) -> None:
         former = self._refused.get((*key, verb))
         attempts = former.attempts + 1 if former and former.digest == digest else 1
-        pause = min(self._last_retry(), FIRST_RETRY_SECONDS * 2 ** min(attempts - 1, 10))
+        pause = doubling(FIRST_PAUSE_SECONDS, attempts, self._longest_pause())
         if isinstance(error, ApiError) and error.retry_after:
             pause = max(pause, error.retry_after)
         refusal = self._as_refusal(key, verb, error)
@@ -173,7 +175,7 @@ class Writes:
         self._refused[(*key, verb)] = _Refused(refusal, digest, attempts, self._monotonic() + pause)
 
     def _as_refusal(self, key: ChildKey, verb: Verb, error: ApiError | TurnedDownError) -> Refusal:
-        every = round(self._last_retry())
+        every = round(self._longest_pause())
         if isinstance(error, TurnedDownError):
             return Refusal(*key, error.reason, error.message, 409, verb, self._now(), every)
         reason = "NamespaceTerminating" if "NamespaceTerminating" in error.causes else error.reason
@@ -200,10 +202,12 @@ async def _once(request: Request) -> bool:
 
 
 def _is_said_again(former: Refusal, refusal: Refusal) -> bool:
-    """But for numbers: a message that counts would be a status written with each try."""
+    """But for what differs each time. What the server says of itself may count ("request 17 …"); a quota's numbers are
+    for whoever mends it."""
     if (former.reason, former.status) != (refusal.reason, refusal.status):
         return False
-    return _without_numbers(former.message) == _without_numbers(refusal.message)
+    alike = _without_numbers if refusal.is_of_the_server else stable
+    return alike(former.message) == alike(refusal.message)
 
 
 def _without_numbers(text: str) -> str:

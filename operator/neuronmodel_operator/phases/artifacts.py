@@ -35,10 +35,11 @@ from neuronmodel_operator.phases.step import (
 )
 from neuronmodel_operator.placing_troubles import placing_trouble
 from neuronmodel_operator.plan import EventNote, Manifest, ObjectRef
+from neuronmodel_operator.sentences import moment
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.troubles import running_trouble, stop_trouble
 from neuronmodel_operator.views import JobState, JobView
-from neuronmodel_operator.write_troubles import write_trouble, written
+from neuronmodel_operator.write_troubles import write_trouble
 
 LOOK_AGAIN: Final = timedelta(seconds=0.5)
 _TRIES_IMAGE: Final = "tries the image before the worker that answers is stopped"
@@ -127,8 +128,7 @@ def _outdated(s: Situation, pod: WorkerPod | None) -> tuple[ObjectRef, ...]:
 
 
 def _is_followed(s: Situation, job: JobView) -> bool:
-    latest = max([job.attempt for job in s.own_jobs] + ([s.prepared.attempt] if s.prepared else []))
-    return job.attempt < latest
+    return job.attempt < s.latest_attempt
 
 
 def _holds_claim(s: Situation, job: JobView) -> bool:
@@ -155,7 +155,7 @@ def _verdict(s: Situation, attempt: Attempt | None) -> Verdict:
     if found := artifacts_obstacle(s):
         return troubled(found)
     if refusal := s.refusal(("PersistentVolumeClaim",)):
-        return written(refusal)
+        return troubled(write_trouble(refusal))
     if found := claim_trouble(s, ConditionType.ARTIFACTS_READY):
         return troubled(found)
     if job := attempts.unsettled_job(s):
@@ -168,7 +168,7 @@ def _verdict(s: Situation, attempt: Attempt | None) -> Verdict:
         return waits("WaitingForPlacement", "Built when the Job's pod can be made.")
     if attempts.is_blocked_by_former(s):
         if undeleted := s.refusal(("Job",), verb="delete"):
-            return written(undeleted)
+            return troubled(write_trouble(undeleted))
         return waits("WaitingForFormerPrepare", "The Job of the former inputs has to end first.")
     if s.rejection:
         return waits(s.rejection.reason, f"{s.rejection.message} prepare runs again{_when(s, attempt)}.")
@@ -216,7 +216,7 @@ def _trial(attempt: Attempt) -> str:
 def _when(s: Situation, attempt: Attempt | None) -> str:
     if attempt is None:
         return " when the NeuronModel can be placed"
-    return " at once" if attempt.due <= s.now else f" at {attempt.due:%Y-%m-%dT%H:%M:%SZ}"
+    return " at once" if attempt.due <= s.now else f" at {moment(attempt.due)}"
 
 
 def _wake_after(s: Situation, attempt: Attempt | None) -> timedelta | None:

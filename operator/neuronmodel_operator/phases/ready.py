@@ -8,16 +8,20 @@ from neuronmodel_api import names
 from neuronmodel_operator.drift import is_as_wanted
 from neuronmodel_operator.manifests.service import service
 from neuronmodel_operator.observed import Refusal
-from neuronmodel_operator.phases.step import Step, Verdict, holds, refused, waits
+from neuronmodel_operator.phases.step import Step, Verdict, holds, refused, troubled, waits
 from neuronmodel_operator.plan import Manifest, ObjectRef
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.views import Child
-from neuronmodel_operator.write_troubles import write_trouble, written
+from neuronmodel_operator.write_troubles import write_trouble
 
 WAITS_FOR_ANOTHER: Final = frozenset(
     {"WaitingForPrepare", "WaitingForSource", "WaitingForPlacement", "WaitingForArtifacts"}
 )
 """Reasons that point to another condition, which says more."""
+OF_THE_NEXT_START: Final = frozenset(
+    {"ClaimTerminating", "ClaimLost", "SourceClaimMissing", "ArtifactsClaimMissing", "ScratchClaimMissing"}
+)
+"""Of claims: what is mounted stays so for the pod that has it."""
 
 
 def ready(s: Situation, others: Iterable[Verdict]) -> Step:
@@ -39,27 +43,27 @@ def _spoiled_service(s: Situation) -> tuple[ObjectRef, ...]:
 
 
 def _verdict(s: Situation, others: tuple[Verdict, ...]) -> Verdict:
+    failed = next((verdict for verdict in others if verdict.status == "False"), None)
     if refusal := _refusal(s) or _undeleted(s, others):
-        return _with_more(written(refusal), _still_serving(s))
+        return _while_serving(s, troubled(write_trouble(refusal)))
     if s.spec.suspend:
-        return _stopped("Suspended", "spec.suspend is true: no worker is wanted.", others)
+        # That nothing answers is wanted; that preparing fails is not.
+        return failed or refused("Suspended", "spec.suspend is true: no worker is wanted.")
     if s.spec.serving.replicas == 0:
-        return _stopped("ScaledToZero", "spec.serving.replicas is 0: no worker is wanted.", others)
-    if s.unshareable_claim:
+        return failed or refused("ScaledToZero", "spec.serving.replicas is 0: no worker is wanted.")
+    if s.unshareable_claim and (failed is None or _is_serving(s)):
         return refused(
             "ReplicasNeedSharedVolume",
             f"{s.spec.serving.replicas} replicas can't share the claim {s.unshareable_claim}, which one node alone may "
             "mount; one is kept. Use a claim with ReadWriteMany (a source may be ReadOnlyMany), or one replica.",
         )
     if _is_serving(s):
-        return holds("Serving", f"{len(s.ready_pods)} of {s.replicas} workers answer.")
-    if first := next((verdict for verdict in others if verdict.status == "False"), None):
-        return refused(first.reason, first.message + _still_serving(s))
+        return holds("Serving", f"{len(s.ready_pods)} of {s.replicas} workers answer.{_next_start(failed)}")
+    if failed:
+        return _while_serving(s, failed)
     unknown = [verdict for verdict in others if verdict.status == "Unknown"]
     first = next((verdict for verdict in unknown if verdict.reason not in WAITS_FOR_ANOTHER), next(iter(unknown), None))
-    if first is None:
-        return waits("Starting", "The worker is about to answer.")
-    return waits(first.reason, first.message + _still_serving(s))
+    return _while_serving(s, first) if first else waits("Starting", "The worker is about to answer.")
 
 
 def _refusal(s: Situation) -> Refusal | None:
@@ -82,18 +86,19 @@ def _is_serving(s: Situation) -> bool:
     return bool(s.ready_pods) and s.is_acted_on
 
 
-def _with_more(verdict: Verdict, more: str) -> Verdict:
-    return replace(verdict, message=verdict.message + more)
+def _next_start(failed: Verdict | None) -> str:
+    """What a worker that answers goes on over, and the next one will not."""
+    if failed is None or failed.reason not in OF_THE_NEXT_START:
+        return ""
+    return f" The next start is in question ({failed.reason}): {failed.message}"
 
 
-def _stopped(reason: str, message: str, others: tuple[Verdict, ...]) -> Verdict:
-    """That nothing answers is wanted; that preparing fails is not."""
-    failed = next((verdict for verdict in others if verdict.status == "False"), None)
-    return refused(failed.reason, failed.message) if failed else refused(reason, message)
+def _while_serving(s: Situation, verdict: Verdict) -> Verdict:
+    return replace(verdict, message=verdict.message + _still_serving(s))
 
 
 def _still_serving(s: Situation) -> str:
-    if not any(pod.ready_at for pod in s.current_pods):
+    if not s.is_answering:
         return ""
     if s.is_current:
         return " Meanwhile the worker goes on answering."

@@ -8,14 +8,14 @@ from neuronmodel_operator.phases.step import MISSING_CLAIM_CHECK, Step, Verdict,
 from neuronmodel_operator.placing_troubles import placing_trouble
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.views import Child, JobState, PodView
-from neuronmodel_operator.write_troubles import written
+from neuronmodel_operator.write_troubles import write_trouble
 
 
 def scheduled(s: Situation) -> Step:
     if found := placement_obstacle(s):
         return Step(troubled(found), wake_after=MISSING_CLAIM_CHECK)
     if refusal := s.refusal(("Job", "Deployment")):
-        return Step(written(refusal))
+        return Step(troubled(write_trouble(refusal)))
     if found := claim_trouble(s, ConditionType.SCHEDULED):
         return Step(troubled(found))
     return Step(_verdict(s))

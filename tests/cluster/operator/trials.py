@@ -325,8 +325,6 @@ WRITES: Final = (
         select=_of_the_namespace,
         is_told=_is_acted_without_lease,
         told_in="the operator's log, /readyz",
-        # Of a Lease, 409 means that another operator was quicker: that one is waited for.
-        answers=tuple(answer for answer in ANSWERS if answer.name != "409"),
         has_own_namespace=True,
     ),
 )

@@ -257,6 +257,7 @@ def test_a_claim_that_is_being_deleted_under_a_worker_that_answers_is_told_of(
     delete(cluster, claim)
     run(cluster, 10)
     assert cluster.reason() == ("True", "Serving")
+    assert f"The next start is in question (ClaimTerminating): The claim {claim}" in cluster.condition().message
     assert cluster.reason(condition) == ("False", "ClaimTerminating")
     said = cluster.condition(condition).message
     (worker,) = cluster.serving

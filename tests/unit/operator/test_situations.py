@@ -140,6 +140,14 @@ def test_more_replicas_than_one_node_can_mount_keep_one() -> None:
     cluster.run_until_ready()
 
 
+def test_replicas_that_need_shared_volumes_hide_nothing_that_keeps_all_of_them_from_serving() -> None:
+    cluster = Cluster.of(BASE.with_serving(replicas=2).build(), ("store",))
+    cluster.run(3)
+    assert cluster.reason() == ("False", "SourceClaimMissing")
+    cluster.add_claim("models")
+    cluster.run_until(lambda c: c.reason() == ("False", "ReplicasNeedSharedVolume"))
+
+
 def test_deletion_with_retention_delete_cleans_first_and_then_drops_the_claim() -> None:
     cluster = Cluster.of(neuron_model("smol").on_cpu().with_retention("Delete").build())
     cluster.run_until_ready()

@@ -149,6 +149,21 @@ def test_load_and_cache_are_of_one_start() -> None:
     assert cluster.status.artifacts.cache is CacheResult.MISS
 
 
+def test_a_start_for_which_something_was_built_anew_is_no_hit_whatever_began_it() -> None:
+    cluster = made(prepare=lambda config: Run(builds="Built."))
+    cluster.run_until_ready()
+    damaged = Run(failing("ArtifactDamaged", exits.ARTIFACT_DAMAGED).failure, exits.ARTIFACT_DAMAGED)
+    jobs = len(cluster.log)
+    cluster.serve = lambda config: (
+        Run() if any(line.startswith("create Job") for line in cluster.log[jobs:]) else damaged
+    )
+    cluster.kill_pod(cluster.serving[0])
+    cluster.step()
+    cluster.run_until_ready()
+    assert cluster.status.starts[0].cause is Cause.POD_REPLACED
+    assert cluster.status.starts[0].cache is cluster.status.last_cache is CacheResult.MISS
+
+
 def test_load_and_cache_outlive_the_start_that_they_are_of() -> None:
     cluster = made()
     cluster.run_until_ready()

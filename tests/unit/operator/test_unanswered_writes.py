@@ -3,7 +3,7 @@ all is well meanwhile."""
 
 import pytest
 
-from neuronmodel_api.status import ConditionType
+from neuronmodel_api.status import Condition, ConditionType
 from neuronmodel_operator.observed import Refusal
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import Cluster, Object, stamp
@@ -124,20 +124,30 @@ def test_a_former_models_object_that_lingers_is_waited_for_by_name() -> None:
     assert "still being removed" in cluster.condition().message
 
 
+def undeletable(cluster: Cluster, name: str) -> Refusal:
+    return Refusal("Job", name, "InternalError", WEBHOOK, 500, "delete", cluster.now, 5)
+
+
+def told(cluster: Cluster, refusal: Refusal, expected: str, kind: ConditionType = ConditionType.READY) -> Condition:
+    """The condition as the next pass writes it; a Warning tells the same."""
+    cluster.refusals = (refusal,)
+    plan = cluster.plan()
+    assert plan.status is not None
+    condition = plan.status.condition(kind)
+    assert condition is not None
+    assert [note.type for note in plan.events if note.reason == expected] == ["Warning"]
+    return condition
+
+
 def test_a_former_job_that_cannot_be_deleted_is_told_of() -> None:
     cluster = Cluster.of(neuron_model("smol").on_cpu().with_artifacts_claim("store").build(), ("models", "store"))
     cluster.run_until_ready(60)
     (former,) = cluster.live_jobs
     cluster.edit("parallelism.tensorParallelDegree", 2)
     name = former["metadata"]["name"]
-    cluster.refusals = (Refusal("Job", name, "InternalError", WEBHOOK, 500, "delete", cluster.now, 5),)
-    plan = cluster.plan()
-    assert plan.status is not None
-    told = plan.status.condition(ConditionType.ARTIFACTS_READY)
-    assert told is not None
-    assert (told.status, told.reason) == ("False", "WebhookFailed")
-    assert f"Job {name} was not deleted" in told.message
-    assert [note for note in plan.events if note.reason == "WebhookFailed"]
+    condition = told(cluster, undeletable(cluster, name), "WebhookFailed", ConditionType.ARTIFACTS_READY)
+    assert (condition.status, condition.reason) == ("False", "WebhookFailed")
+    assert f"Job {name} was not deleted" in condition.message
 
 
 def test_a_job_that_never_began_and_cannot_be_made_anew_says_so_rather_than_what_was_mended() -> None:
@@ -148,14 +158,9 @@ def test_a_job_that_never_began_and_cannot_be_made_anew_says_so_rather_than_what
     (job,) = cluster.live_jobs
     cluster.edit("worker.image", "worker:2")
     name = job["metadata"]["name"]
-    cluster.refusals = (Refusal("Job", name, "InternalError", WEBHOOK, 500, "delete", cluster.now, 5),)
-    plan = cluster.plan()
-    assert plan.status is not None
-    ready = plan.status.condition(ConditionType.READY)
-    assert ready is not None
+    ready = told(cluster, undeletable(cluster, name), "WebhookFailed")
     assert (ready.status, ready.reason) == ("False", "WebhookFailed")
     assert f"Job {name} was not deleted" in ready.message
-    assert [note for note in plan.events if note.reason == "WebhookFailed"]
 
 
 def test_a_former_job_that_lingers_keeps_no_model_from_being_ready() -> None:
@@ -163,7 +168,7 @@ def test_a_former_job_that_lingers_keeps_no_model_from_being_ready() -> None:
     cluster.run_until_ready(60)
     (job,) = cluster.live_jobs
     name = job["metadata"]["name"]
-    cluster.refusals = (Refusal("Job", name, "InternalError", WEBHOOK, 500, "delete", cluster.now, 5),)
+    cluster.refusals = (undeletable(cluster, name),)
     cluster.run(3)
     assert cluster.reason() == ("True", "Serving")
     assert f"Job {name} was not deleted" in cluster.condition(ConditionType.ARTIFACTS_READY).message
@@ -173,11 +178,7 @@ def test_a_model_that_goes_says_what_keeps_it() -> None:
     cluster = Cluster.of(neuron_model("smol").on_cpu().with_retention("Delete").build())
     cluster.run_until_ready(60)
     cluster.delete_model()
-    cluster.refusals = (Refusal("Job", "smol-cleanup", "InternalError", "no room", 500, "write", cluster.now, 5),)
-    plan = cluster.plan()
-    assert plan.status is not None
-    ready = plan.status.condition(ConditionType.READY)
-    assert ready is not None
+    refusal = Refusal("Job", "smol-cleanup", "InternalError", "no room", 500, "write", cluster.now, 5)
+    ready = told(cluster, refusal, "WriteFailed")
     assert ready.reason == "Terminating"
     assert "no room" in ready.message
-    assert [note for note in plan.events if note.reason == "WriteFailed"]

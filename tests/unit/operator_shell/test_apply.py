@@ -15,7 +15,7 @@ from neuronmodel_operator.apply import Applier, StatusError
 from neuronmodel_operator.client import Api, ApiError, Kind
 from neuronmodel_operator.observe import ModelKey, Snapshot, parse_model
 from neuronmodel_operator.observed import Observed
-from neuronmodel_operator.plan import EventNote, Plan
+from neuronmodel_operator.plan import EventNote, ObjectRef, Plan
 from tests.builders import neuron_model
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -35,12 +35,19 @@ class Server:
         self.written: list[Object] = []
         self.refuses: list[ApiError] = []
         """To the next writes of a status."""
+        self.keeps: ApiError | None = None
+        """To deletions."""
 
     async def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any]) -> Object:
         await self._answer(kind)
         self.events.append(f"{manifest['reason']}: {manifest['message']}")
         self.has_event.set()
         return dict(manifest)
+
+    async def delete(self, kind: Kind, namespace: str | None, ref: ObjectRef) -> None:
+        await self._answer(kind)
+        if self.keeps:
+            raise self.keeps
 
     async def apply(self, kind: Kind, namespace: str, manifest: Mapping[str, Any]) -> Object:
         return {"metadata": {"uid": "uid-service", "resourceVersion": "1"}}
@@ -122,3 +129,18 @@ async def test_what_tells_of_an_object_outlives_a_status_that_was_outdated() -> 
     assert server.events == ["ServiceMade: Made the Service."]
     await tested.carry_out(Plan(status=status()), snapshot(), hold_status=False)
     assert len(server.events) == 1
+
+
+async def test_that_something_was_deleted_is_told_when_it_was() -> None:
+    server = Server()
+    server.keeps = ApiError(403, "Forbidden", "it is to be kept")
+    seconds = 0.0
+    tested = Applier(cast(Api, server), KEY, now=lambda: NOW, monotonic=lambda: seconds)
+    claim = ObjectRef("v1", "PersistentVolumeClaim", "smol-artifacts", "uid-claim")
+    gone = EventNote("Normal", "ClaimDeleted", "Deleted the claim.", (claim.kind, claim.name))
+    plan = Plan(delete=(claim,), events=(gone,))
+    await tested.carry_out(plan, snapshot(), hold_status=False)
+    assert server.events == []
+    server.keeps, seconds = None, 60.0
+    await tested.carry_out(plan, snapshot(), hold_status=False)
+    assert server.events == ["ClaimDeleted: Deleted the claim."]

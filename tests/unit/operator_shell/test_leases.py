@@ -369,6 +369,21 @@ async def test_nor_when_it_held_it_before(api: ApiServer, clock: HandClock, trou
         assert one.is_ready
 
 
+@pytest.mark.parametrize("held", [True, False])
+async def test_a_webhook_that_says_conflict_is_nobody_who_was_quicker(
+    api: ApiServer, clock: HandClock, held: bool
+) -> None:
+    async with running(api, A, clock) as one:
+        if held:
+            await one.follow()
+        api.trouble = dict.fromkeys(("create", "replace"), ApiError(409, "Conflict", "denied: somebody was quicker"))
+        assert await one.follow()
+        await clock.advance(10 * DURATION_SECONDS)
+        assert one.may_act()
+        (remark,) = one.leases.remarks()
+        assert "somebody was quicker" in remark
+
+
 async def test_a_trouble_that_goes_on_is_logged_once(
     api: ApiServer, clock: HandClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,7 +18,7 @@ from neuronmodel_operator.observe import ModelKey, Snapshot, parse_model
 from neuronmodel_operator.observed import Object, Observed, Refusal
 from neuronmodel_operator.plan import Plan
 from neuronmodel_operator.reports import Reports
-from neuronmodel_operator.tasks import ModelTask, Parts, Turn
+from neuronmodel_operator.tasks import HoldsNamespaces, ModelTask, Parts
 from tests.unit.operator_shell.hand_clock import HandClock, breathe
 
 KEY = ModelKey("demo", "smol", "uid-1")
@@ -101,7 +101,7 @@ class Cluster:
     def close(self) -> None:
         self.closed += 1
 
-    def task(self, jitter: float = 1.0, turn: Turn | None = None) -> ModelTask:
+    def task(self, jitter: float = 1.0, leases: HoldsNamespaces | None = None) -> ModelTask:
         parts = Parts(look=self.look, heard=self, decide=self.decide, applier=self)
         return ModelTask(
             KEY,
@@ -109,7 +109,7 @@ class Cluster:
             clock=self.clock,
             metrics=Metrics(),
             passes=asyncio.Semaphore(1),
-            turn=turn,
+            leases=leases or Shared(held=True),
             jitter=lambda: jitter,
         )
 
@@ -414,8 +414,10 @@ async def test_a_task_that_backs_off_is_not_overdue() -> None:
 class Shared:
     """A namespace that another operator may have."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, held: bool = False) -> None:
         self.held = asyncio.Event()
+        if held:
+            self.held.set()
 
     def is_held(self, namespace: str) -> bool:
         return self.held.is_set()
@@ -426,7 +428,7 @@ class Shared:
 
 async def test_while_another_operator_has_the_namespace_nothing_is_done_and_nothing_is_overdue() -> None:
     cluster, shared = Cluster(), Shared()
-    task = cluster.task(turn=shared)
+    task = cluster.task(leases=shared)
     async with Running(task):
         await cluster.clock.advance(500)
         assert (cluster.looks, cluster.carried_out) == ([], [])
@@ -445,7 +447,7 @@ async def test_who_loses_the_namespace_stops_and_looks_anew_when_it_is_its_own_a
         shared.held.clear()
         raise StoppingError  # as `apply` does between two writes
 
-    task = cluster.task(turn=shared)
+    task = cluster.task(leases=shared)
     async with Running(task) as runner:
         await cluster.clock.advance(1)
         cluster.during_look = lose
@@ -462,7 +464,7 @@ async def test_who_loses_the_namespace_stops_and_looks_anew_when_it_is_its_own_a
 
 async def test_who_stands_by_ends_when_it_is_stopped() -> None:
     cluster = Cluster()
-    task = cluster.task(turn=Shared())
+    task = cluster.task(leases=Shared())
     async with Running(task) as runner:
         await cluster.clock.advance(1)
         task.stop()

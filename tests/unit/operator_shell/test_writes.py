@@ -24,7 +24,7 @@ class Bench:
             now=lambda: START + timedelta(seconds=self.seconds),
             monotonic=lambda: self.seconds,
             wake=self.wake,
-            last_retry=lambda: self.longest,
+            longest_pause=lambda: self.longest,
         )
 
     def wake(self) -> None:
@@ -123,6 +123,20 @@ async def test_since_when_stays_and_a_number_in_the_words_changes_nothing(bench:
     assert (refusal.reason, refusal.since) == ("Invalid", START)
 
 
+async def test_a_quotas_numbers_are_told_as_they_are_now_and_what_differs_each_time_is_not(bench: Bench) -> None:
+    def over(used: int, request: str) -> ApiError:
+        return ApiError(403, "Forbidden", f"exceeded quota: few, used: {used}, limited: 3 (request {request})")
+
+    await bench.attempt(failing(over(3, "6f1c2a90-0000-4000-8000-0000000000a1")))
+    before = bench.writes.refusals
+    await bench.attempt(failing(over(3, "6f1c2a90-0000-4000-8000-0000000000b2")))
+    assert bench.writes.refusals == before
+    await bench.attempt(failing(over(5, "6f1c2a90-0000-4000-8000-0000000000b2")))
+    (refusal,) = bench.writes.refusals
+    assert "used: 5" in refusal.message
+    assert refusal.since == START
+
+
 async def test_an_answer_that_does_not_come_keeps_no_pass_waiting_and_wakes_when_it_does(bench: Bench) -> None:
     answer = asyncio.Event()
 
@@ -216,3 +230,4 @@ async def test_a_deletion_is_a_write_of_its_own_and_ends_a_refusal_to_change_wha
     bench.seconds = 60
     await bench.attempt(fine, verb="delete")
     assert bench.writes.refusals == ()
+    assert bench.writes.take_written() == (KEY,), "what went is told of as what came"
