@@ -28,8 +28,9 @@ def digest(value: object) -> str:
 
 def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str, instance_type: str) -> str:
     """Over everything that `prepare`'s result depends on: what it reads, what it builds, where to, and what it has to
-    fit: the machine, the server and the compiler's variables. Images, resources, other variables and placement beside
-    the instance type change nothing of it and rerun no finished Job; nor does what `prepare` is told for one run alone
+    fit: the machine, the server and the compiler's variables. Resources, other variables and placement beside the
+    instance type change nothing of it and rerun no finished Job, nor do images (one that a live worker never ran is
+    tried by one more); nor does what `prepare` is told for one run alone
     (history, keys in use, how closely it looks). `strategy` is what is asked for, Auto too."""
     inputs: dict[str, Any] = spec.model_dump(
         mode="json",
