@@ -3,15 +3,12 @@
 import errno
 import logging
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from pydantic import ValidationError
 
@@ -21,6 +18,7 @@ from neuronmodel_api.report import Failure, Stage
 from neuronmodel_worker.disk import open_many_files
 from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.report import FirstLine, StartClock
+from neuronmodel_worker.signals import Stopped, stop_on_signals, told_to_stop
 from neuronmodel_worker.temporary import FOLDER, make_folder
 
 log = logging.getLogger(__name__)
@@ -37,10 +35,6 @@ class ConfigurationInvalid(BadInput):
 
 class ScratchUnwritable(WorkerFailure):
     reason = "ScratchUnwritable"
-
-
-class Terminated(BaseException):
-    """SIGTERM or SIGINT: unwinds whatever is under way, so that what was staged is cleaned up."""
 
 
 @dataclass(frozen=True)
@@ -127,20 +121,26 @@ def read_config(file: Path | None, environment: Mapping[str, str]) -> WorkerConf
 
 def _carry_out(run: Run, name: str) -> int:
     """Does the command's work and takes down what stopped it. Serving ends itself, everything else here."""
-    _terminate_on_signals()
+    stop_on_signals()
     try:
         _command(name)(run)
-    except Terminated:
-        run.clock.failed(Failure(reason="Terminated", message="The worker was told to stop before it was done."))
-        return exits.TERMINATED
-    except WorkerFailure as failure:
-        run.clock.failed(_told(failure, run.config))
-        return failure.exit_code
+    except Stopped:
+        return _stopped(run.clock)
     except Exception as error:
+        if told_to_stop():
+            return _stopped(run.clock)
+        if isinstance(error, WorkerFailure):
+            run.clock.failed(_told(error, run.config))
+            return error.exit_code
         log.exception("unforeseen")
         return _crashed(run.clock, error)
     run.clock.succeeded()
     return exits.OK
+
+
+def _stopped(clock: StartClock) -> int:
+    clock.failed(Failure(reason="Terminated", message="The worker was told to stop before it was done."))
+    return exits.TERMINATED
 
 
 def _crashed(clock: StartClock, error: Exception) -> int:
@@ -166,15 +166,6 @@ def _command(name: str) -> Command:
     from neuronmodel_worker.cleanup import cleanup
 
     return cleanup
-
-
-def _terminate_on_signals() -> None:
-    def terminate(number: int, _: FrameType | None) -> NoReturn:
-        signal.signal(number, signal.SIG_IGN)
-        raise Terminated
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, terminate)
 
 
 def _told(failure: WorkerFailure, config: WorkerConfig | None) -> Failure:

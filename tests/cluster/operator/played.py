@@ -91,10 +91,10 @@ class Played:
         end = monotonic() + PATIENCE_SECONDS
         async with self._looked:
             while not ((sights := self.seen[namespace, name]) and holds(sights[-1])):
+                if self._trouble:  # nobody looks any more
+                    raise self._trouble
                 assert monotonic() < end, f"still not {what}: {sights[-1].said if sights else None}"
                 await self._looked.wait()
-                if self._trouble:
-                    raise self._trouble
             return sights[-1]
 
     async def _keep_looking(self) -> None:

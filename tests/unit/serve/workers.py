@@ -20,6 +20,7 @@ from neuronmodel_api import names
 from neuronmodel_api.report import Report, parse_report
 from neuronmodel_worker.lifecycle import run_command
 from neuronmodel_worker.report import FirstLine
+from neuronmodel_worker.signals import SIGNALS
 from tests.ports import free_port
 from tests.waiting import PATIENCE_SECONDS, until
 
@@ -93,7 +94,7 @@ class Place:
 @contextmanager
 def as_it_was() -> Iterator[None]:
     """Puts back what a worker changes in its process: signals and the place of temporary files."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     environment, directory = dict(os.environ), tempfile.tempdir
     try:
         yield

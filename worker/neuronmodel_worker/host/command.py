@@ -10,8 +10,8 @@ from pathlib import Path
 from neuronmodel_api import exits
 from neuronmodel_worker.disk import open_many_files
 from neuronmodel_worker.failures import WorkerFailure
-from neuronmodel_worker.host.signals import Stopped, cause_of, stop_on_signals
 from neuronmodel_worker.host.terminal import complain, show_any_name
+from neuronmodel_worker.signals import Stopped, stop_on_signals, told_to_stop
 
 ENV_DEBUG = "NEURONMODEL_DEBUG"
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -40,7 +40,7 @@ def run_host_command(options: argparse.Namespace) -> int:
         complain(options.command, f"{error.filename} cannot be reached: {error.strerror}. Run it as a user who may.")
         return exits.TRANSIENT
     except Exception as error:
-        if stopped_instead := cause_of(error):
+        if stopped_instead := told_to_stop():
             return _stopped(options.command, stopped_instead)
         complain(options.command, _unforeseen(error))
         return exits.FAILED

@@ -16,7 +16,7 @@ from neuronmodel_worker.serve.generation import Generation
 from neuronmodel_worker.serve.keys import ApiKey
 from neuronmodel_worker.serve.loading import Loading, open_tier
 from neuronmodel_worker.serve.metrics import Metrics
-from neuronmodel_worker.serve.port import open_port, told_to_stop
+from neuronmodel_worker.serve.port import open_port, stop_event
 from neuronmodel_worker.serve.text import Text
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ async def _answer(
     generation = Generation(model, text, metrics)
     front = Front(metrics, key)
     api = Api(generation, config.served_name or config.name, default_sampling(config.neuron_config), front)
-    stop = told_to_stop()
+    stop = stop_event()
     async with open_port(front, api.application(), config) as port:
         job.clock.ready()
         background.begin(lambda: generation.busy)

@@ -19,6 +19,7 @@ from aiohttp import web
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_worker.serve.admin import PortTaken
 from neuronmodel_worker.serve.front import Front
+from neuronmodel_worker.signals import told_to_stop
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,10 @@ async def open_port(front: Front, application: web.Application, config: WorkerCo
         await runner.cleanup()
 
 
-def told_to_stop() -> asyncio.Event:
-    """Set by SIGTERM and SIGINT from now on."""
+def stop_event() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT from now on. Raises Stopped when one came before and was caught by somebody else."""
+    if stopped := told_to_stop():
+        raise stopped
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -34,7 +34,7 @@ from neuronmodel_worker.serve.devices import AWAITED, Patience, find_devices
 from neuronmodel_worker.serve.front import Front
 from neuronmodel_worker.serve.keys import ApiKey
 from neuronmodel_worker.serve.metrics import Metrics
-from neuronmodel_worker.serve.port import open_port, told_to_stop
+from neuronmodel_worker.serve.port import open_port, stop_event
 from neuronmodel_worker.serve.prepared import Prepared
 from neuronmodel_worker.serve.vllm.arguments import HOST, vllm_arguments
 from neuronmodel_worker.serve.vllm.environment import PLUGIN_GROUP, plugin_is_installed, vllm_environment
@@ -192,7 +192,7 @@ class VllmServer:
 
     async def _answer(self, front: Front, child: Child) -> None:
         config, clock = self.job.config, self.job.clock
-        stop = told_to_stop()
+        stop = stop_event()
         async with open_session() as session:
             application = Proxy(front, session, self.url, self.key).application()
             async with open_port(front, application, config) as port:

@@ -6,6 +6,8 @@ from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_received: "Stopped | None" = None
+
 
 class Stopped(BaseException):
     """Unwinds whatever is under way."""
@@ -15,21 +17,19 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
 
 
-def cause_of(error: Exception) -> Stopped | None:
-    """Python makes another exception of one that is raised while a class is made, as it is during imports."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, Stopped):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    return None
-
-
 def stop_on_signals() -> None:
     """One that is ignored already (`nohup`, a job in the background of a script) stays ignored."""
+    global _received
+    _received = None
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
+
+
+def told_to_stop() -> Stopped | None:
+    """What was raised, if it was. Whatever fails after it fails because of it: Python makes another exception of one
+    that is raised while a class is made, as it is during imports, and other code catches or replaces what it meets."""
+    return _received
 
 
 def ignore_signals() -> None:
@@ -39,5 +39,7 @@ def ignore_signals() -> None:
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:
+    global _received
     ignore_signals()
-    raise Stopped(number)
+    _received = Stopped(number)
+    raise _received
