@@ -6,7 +6,7 @@ from typing import Any, Generic
 
 from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.failures import ConfigInvalid, UnknownModelType
-from neuronmodel_worker.layouts.draft import AnyConfig, Draft, ModelConfig, dtype_in_force, parse_config
+from neuronmodel_worker.layouts.draft import Draft
 from neuronmodel_worker.layouts.effects import refuse_what_has_no_layout, warnings_of
 from neuronmodel_worker.layouts.flags import LAYOUT_VERSION, Flags, read_flags, torch_dtype_yields
 from neuronmodel_worker.layouts.geometry import Target
@@ -14,6 +14,7 @@ from neuronmodel_worker.layouts.heads import CacheShape
 from neuronmodel_worker.layouts.llama import lay_out_llama, refuse_llama_flags
 from neuronmodel_worker.layouts.mistral import MistralConfig, lay_out_mistral, refuse_mistral_flags
 from neuronmodel_worker.layouts.mixtral import MixtralConfig, lay_out_mixtral, refuse_mixtral_flags
+from neuronmodel_worker.layouts.model_config import AnyConfig, ModelConfig, dtype_in_force, parse_config
 from neuronmodel_worker.layouts.qwen2 import Qwen2Config, lay_out_qwen2
 from neuronmodel_worker.layouts.qwen3 import Qwen3Config, lay_out_qwen3
 from neuronmodel_worker.layouts.qwen3_moe import Qwen3MoeConfig, lay_out_qwen3_moe

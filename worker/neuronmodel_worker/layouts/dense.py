@@ -8,10 +8,11 @@ from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.layouts import geometry
 from neuronmodel_worker.layouts.degrees import DegreeRule, divides, require_degree
-from neuronmodel_worker.layouts.draft import Draft, ModelConfig
+from neuronmodel_worker.layouts.draft import Draft
 from neuronmodel_worker.layouts.flags import Flags
 from neuronmodel_worker.layouts.geometry import Part, Shape, Split
 from neuronmodel_worker.layouts.heads import CacheShape, Head, HeadPlan, heads_rule, place_heads
+from neuronmodel_worker.layouts.model_config import ModelConfig
 
 # `geometry.by_head_rows` or `geometry.by_head_columns`.
 HeadSplit = Callable[[Shape, tuple[Head, ...], int, int, range], Split]

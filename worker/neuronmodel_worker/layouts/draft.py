@@ -1,18 +1,13 @@
 """What a family's layout writes its tensors into: knows the checkpoint, the flags and the rules for types."""
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
-
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from neuronmodel_worker.checkpoint import Checkpoint, TensorSource
 from neuronmodel_worker.failures import ConfigInvalid, LayoutRefused, TensorMissing, TensorShapeMismatch
 from neuronmodel_worker.layouts.flags import Flags
 from neuronmodel_worker.layouts.geometry import Block, Part, Shape, Target
 from neuronmodel_worker.layouts.heads import CacheShape
-from neuronmodel_worker.neuron_config.values import DEFAULT_DTYPE, DTYPES
 
 # What can be cast; quantized and integer weights need scales that no layout here knows.
 FLOATING = ("BF16", "F16", "F32", "F64")
@@ -20,84 +15,6 @@ FLOATING = ("BF16", "F16", "F32", "F64")
 
 # The sizes that decide which tensors there are, and not only their shapes.
 COUNTS = ("num_hidden_layers", "num_experts", "num_local_experts")
-
-
-class ModelConfig(BaseModel):
-    """The fields of config.json that decide shapes, with transformers' defaults for Llama; others have their own."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
-
-    UNUSED: ClassVar[frozenset[str]] = frozenset()
-    """Sizes that do not matter in this family."""
-
-    hidden_size: PositiveInt = 4096
-    intermediate_size: PositiveInt = 11008
-    num_hidden_layers: PositiveInt = 32
-    num_attention_heads: PositiveInt = 32
-    num_key_value_heads: PositiveInt | None = None
-    head_dim: PositiveInt | None = None
-    vocab_size: PositiveInt = 32000
-    attention_bias: bool | None = False
-    mlp_bias: bool | None = False
-    tie_word_embeddings: bool | None = False
-    dtype: str | None = None
-    torch_dtype: str | None = None
-
-    @property
-    def key_value_heads(self) -> int:
-        return self.num_key_value_heads or self.num_attention_heads
-
-    @property
-    def divided_head_size(self) -> int:
-        return self.hidden_size // self.num_attention_heads
-
-    @property
-    def sizes(self) -> Mapping[str, object]:
-        """What config.json says that decides which bytes of the checkpoint go where, given or taken as transformers
-        takes it; the type in force is told by itself."""
-        said = self.model_dump(exclude={"dtype", "torch_dtype", *self.UNUSED})
-        resolved = {
-            "num_key_value_heads": self.key_value_heads,
-            "head_dim": self.head_dim or self.divided_head_size,
-            **{name: bool(said[name]) for name in ("attention_bias", "mlp_bias", "tie_word_embeddings")},
-        }
-        return {**said, **resolved}
-
-    @property
-    def assumed(self) -> Mapping[str, int]:
-        """The sizes that config.json does not give, as transformers takes them."""
-        absent = type(self).model_fields.keys() - self.model_fields_set - self.UNUSED
-        return {name: value for name in sorted(absent) if type(value := getattr(self, name)) is int}
-
-
-AnyConfig = TypeVar("AnyConfig", bound=ModelConfig)
-
-
-def parse_config(checkpoint: Checkpoint, kind: type[AnyConfig]) -> AnyConfig:
-    """Raises ConfigInvalid, which names the first field that is wrong."""
-    try:
-        return kind.model_validate(dict(checkpoint.config))
-    except ValidationError as error:
-        first: Any = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise ConfigInvalid(
-            f"config.json in {checkpoint.path} gives {name} as {reprlib.repr(first['input'])}, and it "
-            f"{first['msg'].removeprefix('Input ')}. Put the checkpoint's own config.json there."
-        ) from error
-
-
-def dtype_in_force(flags: Flags, config: ModelConfig, yields: bool = False) -> str:
-    """NeuronConfig's type, else config.json's, else bfloat16. Where the first `yields`, config.json's comes first, as
-    in `load_pretrained_config` of the library's hf_adapter."""
-    given = config.dtype or config.torch_dtype
-    named = given or DEFAULT_DTYPE
-    asked = None if yields and given else flags.dtype
-    if asked is None and named not in DTYPES:
-        raise LayoutRefused(
-            f"config.json gives the type {named[:40]!r}, and shards are made in {', '.join(DTYPES)}. Set torch_dtype "
-            "to one of them."
-        )
-    return asked or DTYPES[named]
 
 
 @dataclass

@@ -2,8 +2,9 @@
 
 from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.layouts.dense import Traits, lay_out_dense
-from neuronmodel_worker.layouts.draft import Draft, ModelConfig
+from neuronmodel_worker.layouts.draft import Draft
 from neuronmodel_worker.layouts.flags import Flags
+from neuronmodel_worker.layouts.model_config import ModelConfig
 
 
 def refuse_llama_flags(flags: Flags) -> None:

@@ -3,8 +3,9 @@
 from pydantic import PositiveInt
 
 from neuronmodel_worker.layouts.dense import Traits, lay_out_dense, refuse_fused_qkv, refuse_other_head_size
-from neuronmodel_worker.layouts.draft import Draft, ModelConfig
+from neuronmodel_worker.layouts.draft import Draft
 from neuronmodel_worker.layouts.flags import Flags
+from neuronmodel_worker.layouts.model_config import ModelConfig
 
 
 class MistralConfig(ModelConfig):

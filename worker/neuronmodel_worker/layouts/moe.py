@@ -8,9 +8,10 @@ from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.layouts.degrees import divides
 from neuronmodel_worker.layouts.dense import Decoder, Traits, lay_out_decoder
-from neuronmodel_worker.layouts.draft import Draft, ModelConfig
+from neuronmodel_worker.layouts.draft import Draft
 from neuronmodel_worker.layouts.geometry import Part
 from neuronmodel_worker.layouts.heads import heads_rule
+from neuronmodel_worker.layouts.model_config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)

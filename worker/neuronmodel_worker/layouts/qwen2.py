@@ -3,7 +3,8 @@
 from pydantic import PositiveInt
 
 from neuronmodel_worker.layouts.dense import Traits, lay_out_dense, refuse_other_head_size
-from neuronmodel_worker.layouts.draft import Draft, ModelConfig
+from neuronmodel_worker.layouts.draft import Draft
+from neuronmodel_worker.layouts.model_config import ModelConfig
 
 
 class Qwen2Config(ModelConfig):

@@ -3,7 +3,8 @@
 from pydantic import PositiveInt
 
 from neuronmodel_worker.layouts.dense import Traits, lay_out_dense
-from neuronmodel_worker.layouts.draft import Draft, ModelConfig
+from neuronmodel_worker.layouts.draft import Draft
+from neuronmodel_worker.layouts.model_config import ModelConfig
 
 
 class Qwen3Config(ModelConfig):

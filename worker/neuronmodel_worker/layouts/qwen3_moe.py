@@ -6,7 +6,8 @@ from pydantic import PositiveInt
 
 from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.layouts.dense import Traits
-from neuronmodel_worker.layouts.draft import Draft, ModelConfig
+from neuronmodel_worker.layouts.draft import Draft
+from neuronmodel_worker.layouts.model_config import ModelConfig
 from neuronmodel_worker.layouts.moe import Experts, lay_out_moe
 from neuronmodel_worker.layouts.qwen3 import head_size_of_qwen3
 
