@@ -1,0 +1,286 @@
+"""Where transformers 5 reads a checkpoint's tokenizer differently than transformers 4.57, which this worker reads with.
+
+Version 5 is not asked: what it would make of the files is built from `tokenizers` by the rules of its source (5.24),
+and both readings of a few texts are compared. The rules:
+
+- mistral and mixtral checkpoints take tokenizer.json as it is, and so do those of no class or of a plain one;
+- qwen2 checkpoints are built as Qwen2Tokenizer whatever they say, qwen3 and qwen3_moe ones that name no class as well;
+- a class that builds takes vocabulary, merges and post-processor from tokenizer.json, added tokens from
+  tokenizer_config.json, and has normalizer, pre-tokenizer and decoder of its own;
+- LlamaTokenizer builds unless tokenizer.json is of bytes;
+- add_bos_token and add_eos_token count for nothing beside a tokenizer.json.
+
+Left out: 4.57 cleans what it decodes where clean_up_tokenization_spaces is true, 5 does so to no BPE.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tokenizers
+
+FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe")
+AS_IT_IS = "TokenizersBackend"
+PLAIN_CLASSES = ("", AS_IT_IS, "PreTrainedTokenizer")
+TEXTS = (
+    "Hello, world!",
+    "The rain in 7890 places.",
+    " Then  two\n\n  lines",
+    "It's  7  o'clock",
+    "x = [12]\n    y = 345",
+    "café, cafe\u0301, 東京, 🙂",
+)
+ROLES = {"bos_token": "beginning", "eos_token": "end"}
+PARTS = ("normalizer", "pre_tokenizer", "decoder")
+QWEN2_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@dataclass(frozen=True)
+class Files:
+    """A checkpoint's JSON files as they are parsed; what is missing is empty."""
+
+    tokenizer: Mapping[str, Any]
+    tokenizer_config: Mapping[str, Any]
+    special_tokens_map: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+
+def differences(tokenizer: Any, files: Files) -> list[str]:
+    """A sentence with both readings for each difference; `tokenizer` is what transformers 4.57 made of the files.
+
+    Nothing where 5's reading is not known for sure: without a tokenizer.json, with code of the checkpoint's own, for
+    classes and models that this worker has no rule for.
+    """
+    name = _class_in_five(files)
+    if not files.tokenizer or not getattr(tokenizer, "is_fast", False) or name is None:
+        return []
+    special = _special_tokens(name, files)
+    five = _backend(name, tokenizer, files, special)
+    five.encode_special_tokens = tokenizer.split_special_tokens
+    named = [_token_of_role(tokenizer, special, role) for role in ROLES]
+    compared = [compare(tokenizer, five, name, files) for compare in (_added_tokens, _around, _inside, _written)]
+    return [sentence for sentence in (*named, *compared) if sentence is not None]
+
+
+def _class_in_five(files: Files) -> str | None:
+    """What AutoTokenizer of transformers 5 makes of the names in tokenizer_config.json and config.json."""
+    family = files.config.get("model_type")
+    if family not in FAMILIES or "auto_map" in files.tokenizer_config:
+        return None
+    declared = files.tokenizer_config.get("tokenizer_class") or files.config.get("tokenizer_class") or ""
+    declared = str(declared).removesuffix("Fast")
+    if family in ("mistral", "mixtral"):
+        name = AS_IT_IS
+    elif family == "qwen2" or (family != "llama" and not declared):
+        name = "Qwen2Tokenizer"
+    elif declared in PLAIN_CLASSES or (declared == "LlamaTokenizer" and _of_bytes(files.tokenizer)):
+        name = AS_IT_IS
+    else:
+        name = declared
+    builds = name in BUILT and files.tokenizer.get("model", {}).get("type") == "BPE"
+    return name if builds or name == AS_IT_IS else None
+
+
+def _of_bytes(tokenizer: Mapping[str, Any]) -> bool:
+    return '"ByteLevel"' in json.dumps({name: part for name, part in tokenizer.items() if name != "model"})
+
+
+# The parts that the classes of transformers 5 build.
+
+
+def _llama(settings: Mapping[str, Any]) -> dict[str, Any]:
+    prefixed = settings.get("add_prefix_space") is not False
+    scheme = ("always" if settings.get("legacy", False) else "first") if prefixed else "never"
+    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefixed else []
+    return {
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False},
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                *strip,
+            ],
+        },
+        "model": {"unk_token": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False},
+    }
+
+
+def _qwen2(settings: Mapping[str, Any]) -> dict[str, Any]:
+    split = {"type": "Split", "pattern": {"Regex": QWEN2_PATTERN}, "behavior": "Isolated", "invert": False}
+    level = _byte_level(settings, use_regex=False)
+    return {**_gpt2(settings), "normalizer": {"type": "NFC"}, "pre_tokenizer": _sequence([split, level])}
+
+
+def _gpt2(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "normalizer": None,
+        "pre_tokenizer": _byte_level(settings, use_regex=True),
+        "decoder": _byte_level({}, use_regex=True),
+        "model": {"unk_token": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False},
+    }
+
+
+def _byte_level(settings: Mapping[str, Any], *, use_regex: bool) -> dict[str, Any]:
+    prefixed = bool(settings.get("add_prefix_space"))
+    return {"type": "ByteLevel", "add_prefix_space": prefixed, "trim_offsets": True, "use_regex": use_regex}
+
+
+def _sequence(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "Sequence", "pretokenizers": parts}
+
+
+BUILT = {"LlamaTokenizer": _llama, "Qwen2Tokenizer": _qwen2, "GPT2Tokenizer": _gpt2}
+DEFAULTS: dict[str, dict[str, str]] = {
+    "LlamaTokenizer": {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"},
+    "Qwen2Tokenizer": dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|endoftext|>"),
+    "GPT2Tokenizer": dict.fromkeys(("unk_token", "bos_token", "eos_token"), "<|endoftext|>"),
+    AS_IT_IS: {},
+}
+
+
+def _special_tokens(name: str, files: Files) -> dict[str, str]:
+    """By role; special_tokens_map.json counts where tokenizer_config.json has no added_tokens_decoder."""
+    settings = dict(files.tokenizer_config)
+    if "added_tokens_decoder" not in settings:
+        settings.update(files.special_tokens_map)
+    roles = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+    named = {role: settings[role] if role in settings else DEFAULTS[name].get(role) for role in roles}
+    return {role: _content(token) for role, token in named.items() if token is not None}
+
+
+def _content(token: Any) -> str:
+    return str(token["content"] if isinstance(token, Mapping) else token)
+
+
+def _backend(name: str, tokenizer: Any, files: Files, special: Mapping[str, str]) -> Any:
+    """The tokenizer of `tokenizers` that transformers 5 ends up with; large vocabularies are shared and not copied."""
+    built = BUILT[name](files.tokenizer_config) if name in BUILT else {}
+    model = tokenizer.backend_tokenizer.model
+    if name in BUILT and _differs(files.tokenizer["model"], built["model"]):
+        changed = {**files.tokenizer["model"], **built["model"]}
+        model = _from_json({**files.tokenizer, "model": changed, "added_tokens": []}).model
+    bare = {"type": "BPE", "vocab": {}, "merges": []}
+    template = {**files.tokenizer, **built, "model": bare, "added_tokens": [], "truncation": None, "padding": None}
+    parts = _from_json(template)
+    five = tokenizers.Tokenizer(model)
+    for part in (*PARTS, "post_processor"):
+        if getattr(parts, part) is not None:
+            setattr(five, part, getattr(parts, part))
+    for token in _tokens_to_add(name, files):
+        five.add_tokens([token])
+    five.add_tokens([tokenizers.AddedToken(token, special=True, normalized=False) for token in special.values()])
+    return five
+
+
+def _from_json(content: Mapping[str, Any]) -> Any:
+    return tokenizers.Tokenizer.from_str(json.dumps(content))
+
+
+def _differs(model: Mapping[str, Any], built: Mapping[str, Any]) -> bool:
+    """Whether the model of tokenizer.json treats any text otherwise: all bytes are known where they are a fallback."""
+    flags = ["byte_fallback", "ignore_merges"]
+    flags += [] if built["byte_fallback"] and model.get("byte_fallback") else ["unk_token"]
+    return any((model.get(flag) or None) != (built[flag] or None) for flag in flags)
+
+
+def _tokens_to_add(name: str, files: Files) -> Iterator[Any]:
+    """In the order of their numbers: of tokenizer.json unless the class builds, then of tokenizer_config.json."""
+    inside = [(int(token["id"]), token) for token in files.tokenizer.get("added_tokens", [])]
+    declared = files.tokenizer_config.get("added_tokens_decoder")
+    configured = inside if declared is None else [(int(number), token) for number, token in declared.items()]
+    for tokens in ([], configured) if name in BUILT else (inside, configured):
+        for _, token in sorted(tokens, key=lambda item: item[0]):
+            fields = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+            yield tokenizers.AddedToken(**{field: token[field] for field in fields if field in token})
+
+
+# What is compared.
+
+
+def _token_of_role(tokenizer: Any, special: Mapping[str, str], role: str) -> str | None:
+    ours, theirs = getattr(tokenizer, role), special.get(role)
+    if ours == theirs:
+        return None
+    return (
+        f"transformers 4.57 takes {_quoted(ours)} for the {ROLES[role]} of a text, and 5 {_quoted(theirs)}: "
+        f"no file names the {role}, and {_class(tokenizer)}'s default is not 5's."
+    )
+
+
+def _added_tokens(tokenizer: Any, five: Any, name: str, files: Files) -> str | None:
+    for token in files.tokenizer.get("added_tokens", []):
+        ours, theirs = (_ids(reader, token["content"]) for reader in (tokenizer, five))
+        if ours != theirs:
+            return (
+                f"transformers 4.57 reads {token['content']!r} as {ours}, and 5 as {theirs}: 5's {name} takes added "
+                "tokens from added_tokens_decoder of tokenizer_config.json and not from tokenizer.json."
+            )
+    return None
+
+
+def _around(tokenizer: Any, five: Any, name: str, files: Files) -> str | None:
+    """What stands before and after a text, seen on one that both read the same inside, if there is one."""
+    text = next((text for text in TEXTS if _ids(tokenizer, text) == _ids(five, text)), "")
+    ours, theirs = (_ids(reader, text, around=True) for reader in (tokenizer, five))
+    if ours == theirs:
+        return None
+    begins, ends = (json.dumps(getattr(tokenizer, f"add_{side}_token", False)) for side in ("bos", "eos"))
+    return (
+        f"transformers 4.57 reads {text!r} as {ours}, and 5 as {theirs}: 4.57's {_class(tokenizer)} goes by "
+        f"add_bos_token ({begins}) and add_eos_token ({ends}), 5 by the post_processor of tokenizer.json."
+    )
+
+
+def _inside(tokenizer: Any, five: Any, name: str, files: Files) -> str | None:
+    for text in _texts(tokenizer, files):
+        ours, theirs = (_ids(reader, text) for reader in (tokenizer, five))
+        if ours != theirs:
+            return (
+                f"transformers 4.57 reads {text!r} as {ours} (with nothing around it), and 5 as {theirs}: "
+                f"{_reason(tokenizer, name, 'normalizer and pre_tokenizer')}."
+            )
+    return None
+
+
+def _written(tokenizer: Any, five: Any, name: str, files: Files) -> str | None:
+    for text in TEXTS:
+        tokens = _ids(tokenizer, text)
+        ours, theirs = (reader.decode(tokens) for reader in (tokenizer.backend_tokenizer, five))
+        if ours != theirs:
+            return (
+                f"transformers 4.57 writes {tokens} as {ours!r}, and 5 as {theirs!r}: "
+                f"{_reason(tokenizer, name, 'decoder')}."
+            )
+    return None
+
+
+def _texts(tokenizer: Any, files: Files) -> list[str]:
+    """Texts of all kinds, and what follows on a token that a chat template sets before it."""
+    inside = [token["content"] for token in files.tokenizer.get("added_tokens", [])]
+    return [*TEXTS, *(f"{token}Hello" for token in (tokenizer.bos_token, tokenizer.eos_token) if token in inside)]
+
+
+def _reason(tokenizer: Any, name: str, parts: str) -> str:
+    if name in BUILT:
+        return f"5's {name} has its own {parts} in place of tokenizer.json's"
+    return f"4.57's {_class(tokenizer)} changes what tokenizer.json says, 5 takes it as it is"
+
+
+def _ids(reader: Any, text: str, *, around: bool = False) -> list[int]:
+    """Of transformers' tokenizer, which sets aside what tokenizer.json cuts and pads, or of one of `tokenizers`."""
+    encoded = reader.encode(text, add_special_tokens=around)
+    return list(getattr(encoded, "ids", encoded))
+
+
+def _class(tokenizer: Any) -> str:
+    return type(tokenizer).__name__
+
+
+def _quoted(token: Any) -> str:
+    return "none" if token is None else repr(str(token))
