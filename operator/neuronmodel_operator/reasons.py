@@ -101,15 +101,31 @@ REASONS: Final[dict[str, Reason]] = {
     "ConfigMissing": Reason(
         "The directory holds no `config.json`.", "Name the directory of a Hugging Face checkpoint, or complete it."
     ),
-    "ConfigInvalid": Reason("`config.json` can't be understood.", "Download it again."),
-    "UnknownModelType": Reason(
-        "There is no layout for this model type.", "Use a family that the message names, or set `spec.model.type`."
+    "ConfigInvalid": Reason(
+        "`config.json`, or another small file, can't be understood, or contradicts the weights.", "Download it again."
     ),
-    "CheckpointFileMissing": Reason("A file that the index names is missing.", "Complete the download."),
+    "UnknownModelType": Reason(
+        "There is no layout for this model type, or the model is multimodal.",
+        "Use a family that the message names, or set `spec.model.type`; a multimodal model's language model by itself.",
+    ),
+    "NotACheckpoint": Reason(
+        "Something else lies where the checkpoint or a file of it has to be: a git-lfs pointer, a web page, an "
+        "adapter, weights in another format. [What is recognised](checkpoints.md).",
+        "Fetch, merge or convert it, as the message says.",
+    ),
+    "CheckpointQuantized": Reason(
+        "The weights are quantized; the message says by which method and what tells so.",
+        "Use the checkpoint that it was made from, or dequantize it.",
+    ),
+    "CheckpointFileMissing": Reason(
+        "A file of the checkpoint is missing or not downloaded whole, or a link in its place leads nowhere.",
+        "Complete the download, or mount what the links lead to.",
+    ),
     "CheckpointTruncated": Reason("A file is shorter than its header says.", "Copy the file again."),
     "CheckpointHeaderInvalid": Reason("A safetensors header lies or is garbled.", "Copy the file again."),
     "TensorMissing": Reason(
-        "The model needs a tensor that the checkpoint lacks.", "Check that `config.json` belongs to these files."
+        "The model needs a tensor that the checkpoint lacks, or has under another name.",
+        "Check that `config.json` belongs to these files; save the model anew where the message says so.",
     ),
     "TensorShapeMismatch": Reason(
         "A tensor has another shape than `config.json` makes it.", "Check that `config.json` belongs to these files."

@@ -31,9 +31,11 @@ class BadInput(WorkerFailure):
 class SourceNotFound(BadInput):
     reason = "SourceNotFound"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, leads_to: str | None = None) -> None:
+        """`leads_to`: where the symbolic link leads that `path` is."""
+        link = f", which is a symbolic link to {leads_to}" if leads_to else ""
         super().__init__(
-            f"There is no directory at {path}. Name the directory that holds the checkpoint's config.json."
+            f"There is no directory at {path}{link}. Name the directory that holds the checkpoint's config.json."
         )
 
 
@@ -70,8 +72,39 @@ class UnknownModelType(WithoutLayout):
     reason = "UnknownModelType"
 
 
+class MultimodalModel(UnknownModelType):
+    """A text model is in it, as one part of several."""
+
+    reason = "UnknownModelType"
+
+
+class NotACheckpoint(BadInput):
+    """Something else than a model's own files in safetensors format: adapters, other formats, what stands in place of a
+    file that was not fetched."""
+
+    reason = "NotACheckpoint"
+
+
+class CheckpointQuantized(BadInput):
+    reason = "CheckpointQuantized"
+
+
 class CheckpointFileMissing(BadInput):
     reason = "CheckpointFileMissing"
+
+
+class LinkBroken(CheckpointFileMissing):
+    """`target` and `found` say where it leads and what is there."""
+
+    reason = "CheckpointFileMissing"
+
+    def __init__(self, path: Path, target: str, found: str) -> None:
+        self.target = target
+        super().__init__(
+            f"{path} is a symbolic link to {target}, and {found}. Copy the checkpoint with the files that its links "
+            "lead to (`cp -rL`), or mount the folder that holds both: of a Hugging Face cache the whole "
+            "models--… folder, and not the one below its snapshots alone."
+        )
 
 
 class CheckpointTruncated(BadInput):
@@ -87,11 +120,13 @@ class CheckpointHeaderInvalid(BadInput):
 
 class TensorMissing(BadInput):
     reason = "TensorMissing"
+    REMEDY = "Check that config.json belongs to these files and that the download is complete."
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, name: str, path: Path, instead: str | None = None) -> None:
+        """`instead`: sentences on what it has, and what to do."""
         super().__init__(
             f"The model needs the tensor {name}, and the checkpoint in {path} has none of that name. "
-            "Check that config.json belongs to these files and that the download is complete."
+            f"{instead or self.REMEDY}"
         )
 
 

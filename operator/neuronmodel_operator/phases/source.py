@@ -20,6 +20,8 @@ SOURCE_REASONS: Final = frozenset(
         "ConfigMissing",
         "ConfigInvalid",
         "UnknownModelType",
+        "NotACheckpoint",
+        "CheckpointQuantized",
         "CheckpointFileMissing",
         "CheckpointTruncated",
         "CheckpointHeaderInvalid",

@@ -18,7 +18,7 @@ from neuronmodel_worker.checkpoint import (
     MAX_HEADER_BYTES,
     SourceFile,
     TensorSource,
-    folder,
+    files,
     open_checkpoint,
     read_header,
 )
@@ -335,7 +335,7 @@ def test_json_that_cannot_be_trusted_is_refused(file: str, content: bytes, said:
 
 def test_a_json_file_of_more_bytes_than_are_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    os.truncate(tmp_path / "config.json", folder.MAX_JSON_BYTES + 1)
+    os.truncate(tmp_path / "config.json", files.MAX_JSON_BYTES + 1)
     with pytest.raises(ConfigInvalid, match="far larger"):
         open_checkpoint(tmp_path)
 
@@ -390,7 +390,7 @@ def test_a_file_that_vanishes_after_the_index_was_read_is_missing(
 
 def test_a_file_that_cannot_be_looked_at_is_not_called_missing(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").symlink_to("model.safetensors")
+    (tmp_path / "model.safetensors").symlink_to("a" * 300)  # longer than a name may be
     with pytest.raises(SourceUnreadable, match=r"model\.safetensors cannot be read") as failure:
         open_checkpoint(tmp_path)
     assert failure.value.exit_code == exits.TRANSIENT

@@ -2,40 +2,65 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Final
 
-from neuronmodel_worker.checkpoint import untrusted
+from neuronmodel_worker.checkpoint import instead
+from neuronmodel_worker.checkpoint.files import (
+    head_of,
+    is_there,
+    parse_json,
+    read_json_object,
+    read_small,
+    readable,
+    refuse_broken_link,
+)
 from neuronmodel_worker.checkpoint.header import SourceFile, TensorSource, read_header
+from neuronmodel_worker.checkpoint.instead import Instead
+from neuronmodel_worker.checkpoint.quantized import LEFT_BESIDE
 from neuronmodel_worker.checkpoint.untrusted import shown
 from neuronmodel_worker.failures import (
+    BadInput,
     CheckpointFileMissing,
     ConfigInvalid,
     ConfigMissing,
+    LinkBroken,
+    NotACheckpoint,
     SourceNotFound,
-    SourceUnreadable,
+    WorkerFailure,
 )
 
+CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-# The index of 200,000 tensors is 20 MB long.
-MAX_JSON_BYTES = 100_000_000
 MAX_NAME_BYTES = 255
+MAX_LISTED: Final = 10_000
+"""Names in a folder that are looked at where a file is missing."""
+UNFINISHED_BELOW: Final = Path(".cache", "huggingface", "download")
+"""Where `hf download --local-dir` keeps what it has not finished."""
+NAMED: Final = 3
 
 Header = tuple[SourceFile, dict[str, TensorSource]]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """`beside` holds what a quantizer's files beside it say, by their names: of such a file that is there and says
+    nothing, None. `unnamed` are files of its series that its index forgets. `warnings` are of its files."""
+
     path: Path
     config: Mapping[str, object]
     tensors: Mapping[str, TensorSource]
     files: tuple[SourceFile, ...]
+    beside: Mapping[str, object] = field(default_factory=dict)
+    unnamed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -50,117 +75,115 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """Read the configuration and every header of the checkpoint in directory `path`.
 
     Raises SourceNotFound, ConfigMissing, ConfigInvalid, CheckpointFileMissing, CheckpointTruncated,
-    CheckpointHeaderInvalid or SourceUnreadable.
+    CheckpointHeaderInvalid, NotACheckpoint or SourceUnreadable.
     """
-    with _readable(path):
-        if not _is_there(path) or not path.is_dir():
-            raise SourceNotFound(path)
+    _refuse_no_directory(path)
     config = _read_config(path)
-    with _readable(path / SINGLE_FILE):
-        single = _is_there(path / SINGLE_FILE)
-    files, tensors = _read_single(path) if single else _read_indexed(path)
-    return Checkpoint(path, config, MappingProxyType(tensors), files)
+    with readable(path / SINGLE_FILE):
+        single = is_there(path / SINGLE_FILE)
+    held = _read_single(path) if single else _read_indexed(path)
+    _refuse_unfinished(path, held.files)
+    _refuse_adapter(path, held.tensors)
+    return Checkpoint(
+        path,
+        config,
+        MappingProxyType(held.tensors),
+        held.files,
+        _quantizers_files(path),
+        held.unnamed,
+        (*held.warnings, *_adapter_beside(path)),
+    )
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turns what the file system says of `path` into SourceUnreadable, but for a file that is not there."""
+@dataclass(frozen=True)
+class _Held:
+    files: tuple[SourceFile, ...]
+    tensors: dict[str, TensorSource]
+    unnamed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def _refuse_no_directory(path: Path) -> None:
     try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise SourceUnreadable(path, error) from error
-
-
-def _is_there(path: Path) -> bool:
-    """Unlike `Path.exists`, which takes a file that may not be looked at for one that is not there."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+        with readable(path):
+            there = is_there(path) and path.is_dir()
+        if not there:
+            refuse_broken_link(path)
+    except LinkBroken as broken:
+        raise SourceNotFound(path, broken.target) from broken
+    if not there:
+        raise SourceNotFound(path)
 
 
 def _read_config(directory: Path) -> Mapping[str, object]:
     try:
-        return _read_json_object(directory / "config.json")
+        return read_json_object(directory / CONFIG_FILE)
     except FileNotFoundError as error:
+        found = instead.in_place_of_config(_names(directory), lambda name: head_of(directory / name))
+        if found:
+            raise _refusal(directory, f"{directory} holds no {CONFIG_FILE}", found) from error
         raise ConfigMissing(directory) from error
 
 
-def _read_json_object(file: Path) -> dict[str, object]:
-    """A JSON object from a small file. Raises ConfigInvalid, SourceUnreadable, FileNotFoundError."""
-    content = _parse_json(file, _read_small(file))
-    if not isinstance(content, dict):
-        raise ConfigInvalid(f"{file} holds no JSON object. Download or copy it again.")
-    return content
-
-
-def _read_small(file: Path) -> bytes:
-    try:
-        with _readable(file), untrusted.open_regular(file) as stream:
-            text = stream.read(MAX_JSON_BYTES + 1)
-    except untrusted.NotAFile as error:
-        raise ConfigInvalid(
-            f"{file} is a directory, a pipe or a device, where a file has to be. Put the checkpoint's own there."
-        ) from error
-    if len(text) > MAX_JSON_BYTES or untrusted.has_too_many_values(text):
-        raise ConfigInvalid(
-            f"{file} is far larger than such a file is: at most {MAX_JSON_BYTES:,} bytes and {untrusted.MAX_VALUES:,} "
-            "values are read. Put the checkpoint's own there."
-        )
-    return text
-
-
-def _parse_json(file: Path, text: bytes) -> object:
-    def refuse(what: str) -> NoReturn:
-        raise ConfigInvalid(f"{file} is not valid JSON ({what}). Download or copy it again.")
-
-    try:
-        content: object = json.loads(text.decode("utf-8-sig"), parse_int=untrusted.integer)
-    except RecursionError:
-        refuse("nested too deep")
-    except ValueError as error:
-        refuse(str(error))
-    if untrusted.is_nested_too_deep(content):
-        refuse("nested too deep")
-    if untrusted.has_half_a_character(text, content):
-        refuse("a string in it ends within a character")
-    return content
-
-
-def _read_single(directory: Path) -> tuple[tuple[SourceFile, ...], dict[str, TensorSource]]:
+def _read_single(directory: Path) -> _Held:
     source, tensors = _read_header(directory, SINGLE_FILE, f"{SINGLE_FILE} is gone from {directory}")
-    return (source,), tensors
+    return _Held((source,), tensors)
 
 
-def _read_indexed(directory: Path) -> tuple[tuple[SourceFile, ...], dict[str, TensorSource]]:
+def _read_indexed(directory: Path) -> _Held:
     file_of = _read_index(directory)
     headers = {
         file: _read_header(directory, file, f"{INDEX_FILE} names {file}, and {directory} holds no such file")
         for file in dict.fromkeys(file_of.values())
     }
-    return tuple(source for source, _ in headers.values()), _join(directory, file_of, headers)
+    tensors = _join(directory, headers)
+    forgotten = dict(_forgotten(directory, headers.keys(), tensors.keys()))
+    for _, held in forgotten.values():
+        tensors |= held
+    _refuse_absent(directory, file_of, tensors)
+    return _Held(
+        tuple(source for source, _ in (*headers.values(), *forgotten.values())),
+        tensors,
+        tuple(forgotten),
+        tuple(_not_as_indexed(directory, file_of, tensors)),
+    )
+
+
+def _forgotten(directory: Path, named: Collection[str], tensors: Collection[str]) -> Iterator[tuple[str, Header]]:
+    """Files whose names say that they belong to those that the index names, and whose tensors no other has: what an
+    index that was cut short leaves out. One that is no whole file belongs to nobody."""
+    for file in instead.rest_of_series(named, _names(directory)):
+        try:
+            with readable(directory / file):
+                header = read_header(directory / file)
+        except (BadInput, FileNotFoundError):
+            continue
+        if not header[1].keys() & tensors:
+            yield file, header
 
 
 def _read_header(directory: Path, file: str, without: str) -> Header:
     try:
-        with _readable(directory / file):
+        with readable(directory / file):
             return read_header(directory / file)
     except FileNotFoundError as error:
-        raise CheckpointFileMissing(f"{without}. Download it again.") from error
+        unfinished = instead.unfinished(_names(directory), of=file)
+        more = f" It has {unfinished.what}." if unfinished else ""
+        raise CheckpointFileMissing(f"{without}.{more} Download it again.") from error
 
 
 def _read_index(directory: Path) -> dict[str, str]:
     """Tensor name → file name."""
     index = directory / INDEX_FILE
     try:
-        weight_map = _read_json_object(index).get("weight_map")
+        weight_map = read_json_object(index).get("weight_map")
     except FileNotFoundError as error:
-        raise CheckpointFileMissing(
-            f"{directory} holds neither {SINGLE_FILE} nor {INDEX_FILE}. Download the checkpoint in safetensors format."
-        ) from error
+        refuse_broken_link(directory / SINGLE_FILE)
+        without = f"{directory} holds neither {SINGLE_FILE} nor {INDEX_FILE}"
+        found = instead.in_place_of_weights(_names(directory), lambda name: head_of(directory / name))
+        if found:
+            raise _refusal(directory, without, found) from error
+        raise CheckpointFileMissing(f"{without}. Download the checkpoint in safetensors format.") from error
     if not isinstance(weight_map, dict) or not weight_map:
         raise ConfigInvalid(f"{index} names no tensors in its weight_map. Download or copy it again.")
     for file in weight_map.values():
@@ -178,15 +201,127 @@ def _is_file_name(value: object) -> bool:
     return value.isprintable() and len(value.encode()) <= MAX_NAME_BYTES
 
 
-def _join(directory: Path, file_of: Mapping[str, str], headers: Mapping[str, Header]) -> dict[str, TensorSource]:
-    """The tensors that the index names; what else a file holds is nobody's."""
-    tensors = {}
+def _join(directory: Path, headers: Mapping[str, Header]) -> dict[str, TensorSource]:
+    """Every tensor of the files that the index names, whether or not it names the tensor: so does NxD Inference
+    (`_load_from_files` in modules/checkpoint.py), which refuses a tensor that is in two of them, too."""
+    tensors: dict[str, TensorSource] = {}
+    for source, held in headers.values():
+        for name in held.keys() & tensors.keys():
+            raise ConfigInvalid(
+                f"The tensor {shown(name)} is in {tensors[name].file.path.name} and in {source.path.name} of "
+                f"{directory}, and a model has one of that name. Download both and {INDEX_FILE} again, all of the same "
+                "revision, or remove the file that does not belong to it from the index."
+            )
+        tensors |= held
+    return tensors
+
+
+def _refuse_absent(directory: Path, file_of: Mapping[str, str], tensors: Mapping[str, TensorSource]) -> None:
     for name, file in file_of.items():
-        source = headers[file][1].get(name)
-        if source is None:
+        if name not in tensors:
             raise CheckpointFileMissing(
                 f"{INDEX_FILE} says that {file} holds the tensor {shown(name)}, and it does not. "
                 f"Download the files in {directory} again, all of the same revision."
             )
-        tensors[name] = source
-    return tensors
+
+
+def _not_as_indexed(directory: Path, file_of: Mapping[str, str], tensors: Mapping[str, TensorSource]) -> list[str]:
+    """Warnings."""
+    told = []
+    if unnamed := sorted(tensors.keys() - file_of.keys()):
+        told.append(
+            f"{directory / INDEX_FILE} leaves out {_counted(unnamed)} that its files hold ({_listed(unnamed)}). They "
+            "are used. Download the index again if there is a newer one."
+        )
+    if elsewhere := sorted(name for name, file in file_of.items() if tensors[name].file.path.name != file):
+        told.append(
+            f"{directory / INDEX_FILE} names another file for {_counted(elsewhere)} ({_listed(elsewhere)}) than the "
+            "one that holds them. They are used from where they are."
+        )
+    return told
+
+
+def _counted(names: list[str]) -> str:
+    return f"{len(names):,} tensor{'' if len(names) == 1 else 's'}"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(map(shown, names[:NAMED])) + more
+
+
+def _refuse_unfinished(directory: Path, files: Iterable[SourceFile]) -> None:
+    for file in files:
+        name = instead.unfinished_beside(file.path.name)
+        with readable(directory / name):
+            if is_there(directory / name):
+                raise CheckpointFileMissing(
+                    f"{file.path} is not downloaded whole: {name} beside it says so, whatever its length. Let the "
+                    "download finish, or delete both and download it again."
+                )
+
+
+def _refuse_adapter(directory: Path, tensors: Mapping[str, TensorSource]) -> None:
+    if name := instead.adapter_tensor(tensors):
+        raise NotACheckpoint(
+            f"The checkpoint in {directory} holds the tensor {shown(name)}: it is an adapter, or a model with one that "
+            f"was not merged.{_base_model(directory)} {instead.MERGE}."
+        )
+
+
+def _adapter_beside(directory: Path) -> tuple[str, ...]:
+    with readable(directory / instead.ADAPTER_CONFIG):
+        if not is_there(directory / instead.ADAPTER_CONFIG):
+            return ()
+    return (
+        f"{directory} holds an adapter ({instead.ADAPTER_CONFIG}) beside the model. The model is used without it; "
+        "merge it into the model if it belongs to it.",
+    )
+
+
+def _quantizers_files(directory: Path) -> Mapping[str, object]:
+    found: dict[str, object] = {}
+    for name in LEFT_BESIDE:
+        with readable(directory / name):
+            if is_there(directory / name):
+                found[name] = _said(directory / name)
+    return MappingProxyType(found)
+
+
+def _said(file: Path) -> object:
+    """None where it says nothing."""
+    try:
+        return parse_json(file, read_small(file))
+    except WorkerFailure:
+        return None
+
+
+def _names(directory: Path) -> frozenset[str]:
+    """Of what is in the folder, and of what a download into it has not finished; some of them, if there are many."""
+    found: set[str] = set()
+    for each in (directory, directory / UNFINISHED_BELOW):
+        try:
+            with os.scandir(each) as entries:
+                found.update(
+                    entry.name
+                    for entry in islice(entries, MAX_LISTED)
+                    if each == directory or entry.name.endswith(".incomplete")
+                )
+        except OSError:
+            continue
+    return frozenset(found)
+
+
+def _refusal(directory: Path, without: str, found: Instead) -> NotACheckpoint | CheckpointFileMissing:
+    kind = NotACheckpoint if found.is_other else CheckpointFileMissing
+    of = _base_model(directory) if found.remedy == instead.MERGE else ""
+    return kind(f"{without}, but {found.what}.{of} {found.remedy}.")
+
+
+def _base_model(directory: Path) -> str:
+    """A sentence with a space before it, where an adapter says what it was made for."""
+    try:
+        base = read_json_object(directory / instead.ADAPTER_CONFIG).get("base_model_name_or_path")
+    except (WorkerFailure, OSError):
+        return ""
+    return f" Its base model is {shown(base)}." if isinstance(base, str) and base else ""

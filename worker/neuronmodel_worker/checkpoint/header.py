@@ -23,6 +23,7 @@ from typing import NoReturn
 import xxhash
 
 from neuronmodel_worker.checkpoint import untrusted
+from neuronmodel_worker.checkpoint.files import head_of, refuse_recognised
 from neuronmodel_worker.checkpoint.untrusted import MAX_INTEGER, shown
 from neuronmodel_worker.failures import CheckpointFileMissing, CheckpointHeaderInvalid, CheckpointTruncated
 
@@ -71,13 +72,17 @@ class TensorSource:
 def read_header(file: Path) -> tuple[SourceFile, dict[str, TensorSource]]:
     """The tensors that a safetensors file says it holds, checked against its size.
 
-    Raises CheckpointFileMissing for what is no file, CheckpointTruncated, CheckpointHeaderInvalid, and OSError as it
-    comes.
+    Raises CheckpointFileMissing for what is no file, CheckpointTruncated, CheckpointHeaderInvalid, NotACheckpoint where
+    it is no safetensors file and known to be something else, and OSError as it comes.
     """
-    stat, header = _read(file)
-    source = SourceFile(file, stat.st_size, stat.st_mtime_ns, hashlib.sha256(header).hexdigest())
-    data_start = 8 + len(header)
-    return source, _check_extents(source, data_start, _parse(source, header, data_start))
+    try:
+        stat, header = _read(file)
+        source = SourceFile(file, stat.st_size, stat.st_mtime_ns, hashlib.sha256(header).hexdigest())
+        data_start = 8 + len(header)
+        return source, _check_extents(source, data_start, _parse(source, header, data_start))
+    except (CheckpointTruncated, CheckpointHeaderInvalid):
+        refuse_recognised(file, head_of(file))
+        raise
 
 
 def header_digest(file: Path) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Generic
 
-from neuronmodel_worker.checkpoint import Checkpoint
+from neuronmodel_worker.checkpoint import Checkpoint, refuse_what_is_no_text_model
 from neuronmodel_worker.failures import ConfigInvalid, UnknownModelType
 from neuronmodel_worker.layouts.draft import Draft
 from neuronmodel_worker.layouts.effects import refuse_what_has_no_layout, warnings_of
@@ -99,7 +99,9 @@ class Layout:
 
 
 def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None) -> Layout:
-    """Raises UnknownModelType, ConfigInvalid, LayoutRefused, TensorMissing or TensorShapeMismatch."""
+    """Raises CheckpointQuantized, UnknownModelType, ConfigInvalid, LayoutRefused, TensorMissing or
+    TensorShapeMismatch."""
+    refuse_what_is_no_text_model(checkpoint, neuron_config)
     name = model_type or model_type_of(checkpoint)
     family = FAMILIES.get(name)
     if family is None:

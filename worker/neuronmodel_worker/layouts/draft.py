@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
-from neuronmodel_worker.checkpoint import Checkpoint, TensorSource
+from neuronmodel_worker.checkpoint import Checkpoint, TensorSource, ends_instead, named_instead
 from neuronmodel_worker.failures import ConfigInvalid, LayoutRefused, TensorMissing, TensorShapeMismatch
 from neuronmodel_worker.layouts.flags import Flags
 from neuronmodel_worker.layouts.geometry import Block, Part, Shape, Target
@@ -34,6 +35,9 @@ class Draft:
     warnings: list[str] = field(default_factory=list)
     cache: CacheShape | None = None
 
+    def __post_init__(self) -> None:
+        self.warnings += self.checkpoint.warnings
+
     def find(self, name: str) -> TensorSource | None:
         """The checkpoint's tensor of that name, with or without the prefix `model.`. Raises LayoutRefused."""
         bare = name.removeprefix("model.")
@@ -49,17 +53,26 @@ class Draft:
         """The checkpoint's tensor of that name. Raises TensorMissing, TensorShapeMismatch, ConfigInvalid where the
         sizes were assumed, LayoutRefused."""
         source = self.find(name)
-        if source is None or source.shape != shape:
+        if source is None:
+            self._refuse_missing(name, shape)
+        if source.shape != shape:
             self._refuse_what_was_assumed(name, source, shape)
-            raise (
-                TensorShapeMismatch(name, source.shape, shape) if source else TensorMissing(name, self.checkpoint.path)
-            )
+            raise TensorShapeMismatch(name, source.shape, shape)
         if source.dtype not in FLOATING:
             raise LayoutRefused(
                 f"The tensor {name} has the type {source.dtype}, and shards are made from {', '.join(FLOATING)} alone. "
                 "Use a checkpoint that is not quantized."
             )
         return source
+
+    def _refuse_missing(self, name: str, shape: Shape) -> NoReturn:
+        """What the tensors are called instead says more than which sizes were assumed."""
+        names = self.checkpoint.tensors.keys()
+        if instead := named_instead(name, names):
+            raise TensorMissing(name, self.checkpoint.path, instead)
+        self._refuse_what_was_assumed(name, None, shape)
+        instead = ends_instead(name, names, self.checkpoint.config.get("tie_word_embeddings"))
+        raise TensorMissing(name, self.checkpoint.path, instead)
 
     def _refuse_what_was_assumed(self, name: str, source: TensorSource | None, shape: Shape) -> None:
         assumed = self.assumed if source else {k: v for k, v in self.assumed.items() if k in COUNTS}

@@ -1,0 +1,136 @@
+"""Files of a checkpoint in a folder: whether one is there, what it says, and what lies there in its place.
+
+Each refusal names the file. What cannot be read for the volume's sake is SourceUnreadable, which says nothing of the
+checkpoint.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from neuronmodel_worker.checkpoint import untrusted
+from neuronmodel_worker.checkpoint.stand_ins import HEAD_BYTES, recognised
+from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.failures import ConfigInvalid, LinkBroken, NotACheckpoint, SourceUnreadable
+
+# The index of 200,000 tensors is 20 MB long.
+MAX_JSON_BYTES = 100_000_000
+
+NO_FILE = "is a directory, a pipe or a device, where a file has to be. Put the checkpoint's own there."
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns what the file system says of `path` into SourceUnreadable, but for a file that is not there, and into
+    LinkBroken where a link leads nowhere."""
+    try:
+        yield
+    except OSError as error:
+        refuse_broken_link(path)
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise SourceUnreadable(path, error) from error
+
+
+def is_there(path: Path) -> bool:
+    """Unlike `Path.exists`, which takes a file that may not be looked at for one that is not there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def refuse_broken_link(path: Path) -> None:
+    """Raises LinkBroken where `path` is a symbolic link to nothing, or around in a circle."""
+    try:
+        target = os.fspath(path.readlink())
+    except (OSError, ValueError):
+        return
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise LinkBroken(path, shown(target), "there is nothing") from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise LinkBroken(path, shown(target), "that leads around in a circle") from None
+
+
+def head_of(path: Path) -> bytes:
+    """The first bytes of a file; none of what is not there or is no file. Raises LinkBroken, SourceUnreadable."""
+    try:
+        with readable(path), untrusted.open_regular(path) as stream:
+            return stream.read(HEAD_BYTES)
+    except (FileNotFoundError, untrusted.NotAFile):
+        return b""
+
+
+def refuse_stand_ins(file: Path, *, may_be_empty: bool = False) -> None:
+    """Raises NotACheckpoint where something lies at `file` that is no such file, LinkBroken where a link there leads
+    nowhere, SourceUnreadable. A file that is not there is nothing to refuse."""
+    try:
+        with readable(file), untrusted.open_regular(file) as stream:
+            head = stream.read(HEAD_BYTES)
+    except FileNotFoundError:
+        return
+    except untrusted.NotAFile as error:
+        raise NotACheckpoint(f"{file} {NO_FILE}") from error
+    refuse_recognised(file, head)
+    if not may_be_empty and not head.strip():
+        raise NotACheckpoint(f"{file} is empty. Download or copy it again.")
+
+
+def refuse_recognised(file: Path, head: bytes) -> None:
+    """Raises NotACheckpoint where `head`, the first bytes of `file`, are known to be of something else."""
+    if found := recognised(head):
+        raise NotACheckpoint(f"{file} is {found.what}. {found.remedy}.")
+
+
+def read_json_object(file: Path) -> dict[str, object]:
+    """A JSON object from a small file. Raises ConfigInvalid, NotACheckpoint, LinkBroken, SourceUnreadable,
+    FileNotFoundError."""
+    content = parse_json(file, read_small(file))
+    if not isinstance(content, dict):
+        raise ConfigInvalid(f"{file} holds no JSON object. Download or copy it again.")
+    return content
+
+
+def read_small(file: Path) -> bytes:
+    """A file of text that is not longer than such a file can be. Raises what `read_json_object` raises."""
+    try:
+        with readable(file), untrusted.open_regular(file) as stream:
+            text = stream.read(MAX_JSON_BYTES + 1)
+    except untrusted.NotAFile as error:
+        raise ConfigInvalid(f"{file} {NO_FILE}") from error
+    refuse_recognised(file, text[:HEAD_BYTES])
+    if len(text) > MAX_JSON_BYTES or untrusted.has_too_many_values(text):
+        raise ConfigInvalid(
+            f"{file} is far larger than such a file is: at most {MAX_JSON_BYTES:,} bytes and {untrusted.MAX_VALUES:,} "
+            "values are read. Put the checkpoint's own there."
+        )
+    return text
+
+
+def parse_json(file: Path, text: bytes) -> object:
+    """Raises ConfigInvalid."""
+
+    def refuse(what: str) -> NoReturn:
+        raise ConfigInvalid(f"{file} is not valid JSON ({what}). Download or copy it again.")
+
+    if not text.strip():
+        refuse("it is empty")
+    try:
+        content: object = json.loads(text.decode("utf-8-sig"), parse_int=untrusted.integer)
+    except RecursionError:
+        refuse("nested too deep")
+    except ValueError as error:
+        refuse(str(error))
+    if untrusted.is_nested_too_deep(content):
+        refuse("nested too deep")
+    if untrusted.has_half_a_character(text, content):
+        refuse("a string in it ends within a character")
+    return content

@@ -1,0 +1,199 @@
+"""What a folder holds where a checkpoint's config.json or its weights in safetensors are missing, by its files' names.
+
+Pure: over names, and the first bytes of files whose names say nothing. Sentences follow "… holds no config.json" or
+"… holds neither model.safetensors nor its index".
+"""
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from neuronmodel_worker.checkpoint.stand_ins import AS_SAFETENSORS, recognised
+from neuronmodel_worker.checkpoint.untrusted import shown
+
+ADAPTER_CONFIG: Final = "adapter_config.json"
+ADAPTER_FILES: Final = re.compile(r"(adapter_config\.json|adapter_model\.(safetensors|bin|pt)|adapters?\.safetensors)")
+ADAPTER_TENSORS: Final = re.compile(
+    r"(^|\.)(lora_[AB]|lora_embedding_[AB]|lora_(up|down)|lora_magnitude_vector|hada_w[12]_[ab]|lokr_w[12](_[ab])?"
+    r"|ia3_l|base_layer|modules_to_save|original_module)(\.|$)"
+)
+
+UNFINISHED: Final = re.compile(
+    r".+\.(incomplete|part|partial|aria2|crdownload|download|downloading|filepart|tmp|!qb|opdownload)$",
+    re.IGNORECASE,
+)
+SHARD: Final = re.compile(r"(.+)-(\d{1,6})-of-(\d{1,6})\.safetensors")
+LONE_SHARD: Final = re.compile(r".+-0*1-of-0*1\.safetensors")
+CONSOLIDATED: Final = re.compile(r"consolidated.*\.(safetensors|pth|pt)")
+
+CONVERTED: Final = (
+    "Convert it with transformers' script for this family, or use the model's repository in Hugging Face format"
+)
+TO_SAFETENSORS: Final = (
+    "Load the model with transformers and save it with save_pretrained(folder, safe_serialization=True), or use a "
+    "revision that has safetensors"
+)
+
+OTHER_WEIGHTS: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = tuple(
+    (re.compile(pattern, re.IGNORECASE), what, remedy)
+    for pattern, what, remedy in (
+        (r".+\.gguf$", "weights in GGUF, the format of llama.cpp", AS_SAFETENSORS),
+        (r".+\.(ggml|llamafile)$|ggml-.+\.bin$", "weights in a format of llama.cpp", AS_SAFETENSORS),
+        (
+            r"tf_model.*\.h5|.+\.h5$|.+\.keras$|saved_model\.pb|.+\.ckpt\.index$",
+            "weights for TensorFlow",
+            TO_SAFETENSORS,
+        ),
+        (r".+\.msgpack(\.index\.json)?$", "weights for Flax", TO_SAFETENSORS),
+        (r".+\.onnx(_data)?$", "weights in ONNX", AS_SAFETENSORS),
+        (r".+\.(engine|plan|trt)$", "an engine of TensorRT", AS_SAFETENSORS),
+        (r".+\.nemo$", "weights in NeMo's format", AS_SAFETENSORS),
+        (r".+\.distcp$", "the state of a training in torch.distributed.checkpoint's format", TO_SAFETENSORS),
+        (r".+\.(bin|pt|pth|ckpt|pkl|pickle)$", "weights in PyTorch's own format", TO_SAFETENSORS),
+        (r"(pytorch_model|model).*\.bin\.index\.json", "an index of weights in PyTorch's own format", TO_SAFETENSORS),
+        (r".+\.(npz|npy)$", "weights as arrays of NumPy", AS_SAFETENSORS),
+        (r".+\.(tar|tar\.gz|tgz|zip|7z|gz|zst|xz)$", "an archive", "Unpack it, and name the folder that it makes"),
+    )
+)
+NO_WEIGHTS: Final = re.compile(r"training_args\.bin|optimizer\.(pt|bin)|scheduler\.pt|rng_state.*\.pth|scaler\.pt")
+"""What a training leaves beside a model."""
+
+MAX_NAMED: Final = 3
+MAX_LOOKED_AT: Final = 20
+
+NAMELESS: Final = re.compile(r"[^.]+")
+"""Without an ending, as the files of caches."""
+
+
+@dataclass(frozen=True)
+class Instead:
+    """`what` is there, `remedy` a sentence without its full stop; `is_other` whether it is no checkpoint of this kind,
+    and not one that lacks a file."""
+
+    what: str
+    remedy: str
+    is_other: bool = True
+
+
+def in_place_of_config(names: Collection[str], head: Callable[[str], bytes]) -> Instead | None:
+    """`head` gives a file's first bytes."""
+    if adapter := adapter_in(names):
+        return adapter
+    if "snapshots" in names and "blobs" in names:
+        return Instead("the folders of a Hugging Face cache", "Name the folder below snapshots/, mounting all of it")
+    if "model_index.json" in names:
+        return Instead("a pipeline of diffusers, which makes images", "Use the checkpoint of a language model")
+    if begun := unfinished(names):
+        return begun
+    if found := [name for name in ("params.json", "consolidated.safetensors", "consolidated.00.pth") if name in names]:
+        return Instead(f"Meta's or Mistral's own format ({', '.join(found)})", CONVERTED)
+    return _other_weights(names) or _looked_into(names, head)
+
+
+def in_place_of_weights(names: Collection[str], head: Callable[[str], bytes]) -> Instead | None:
+    """`head` gives a file's first bytes."""
+    looks = (adapter_in, unfinished, _consolidated, _shards, _other_safetensors, _other_weights)
+    return next((found for look in looks if (found := look(names))), None) or _looked_into(names, head)
+
+
+def adapter_in(names: Collection[str]) -> Instead | None:
+    if found := sorted(filter(ADAPTER_FILES.fullmatch, names)):
+        return Instead(f"an adapter (LoRA or another of PEFT's: {_named(found)})", MERGE)
+    return None
+
+
+MERGE: Final = (
+    "Merge it into its base model first (peft: AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()"
+    ".save_pretrained(merged)), and name the folder with the result"
+)
+
+
+def adapter_tensor(names: Collection[str]) -> str | None:
+    """One of the tensors that an adapter has and no model."""
+    return next(filter(ADAPTER_TENSORS.search, names), None)
+
+
+def unfinished(names: Collection[str], of: str = "") -> Instead | None:
+    """A download whose name begins with `of`."""
+    found = sorted(name for name in filter(UNFINISHED.fullmatch, names) if name.startswith(of))
+    if not found:
+        return None
+    return Instead(
+        f"a download that was not finished ({_named(found)})", "Download it again until it is complete", is_other=False
+    )
+
+
+def _consolidated(names: Collection[str]) -> Instead | None:
+    found = sorted(filter(CONSOLIDATED.fullmatch, names))
+    if not found or any(map(SHARD.fullmatch, names)):
+        return None
+    beside = [name for name in ("params.json",) if name in names]
+    return Instead(f"weights in Meta's or Mistral's own format ({_named(found + beside)})", CONVERTED)
+
+
+def _shards(names: Collection[str]) -> Instead | None:
+    """Of several files, whose index is missing."""
+    if lone := sorted(filter(LONE_SHARD.fullmatch, names)):
+        return Instead(
+            f"{_named(lone)}, one file of one, which is read under the name model.safetensors alone",
+            f"Rename it to model.safetensors (or link it: ln -s {shown(lone[0])} model.safetensors)",
+            is_other=False,
+        )
+    shards = [match for name in sorted(names) if (match := SHARD.fullmatch(name))]
+    if not shards:
+        return None
+    base, total = shards[0][1], int(shards[0][3])
+    there = {int(match[2]) for match in shards if (match[1], int(match[3])) == (base, total)}
+    absent = (
+        f"{base}-{number:05d}-of-{total:05d}.safetensors" for number in range(1, total + 1) if number not in there
+    )
+    missing = [name for name, _ in zip(absent, range(MAX_NAMED), strict=False)]
+    more = max(0, total - len(there) - len(missing))
+    also = f", and not {', '.join(missing)}{f' and {more} more' if more else ''}" if missing else ""
+    remedy = "Download model.safetensors.index.json of the same revision" + (
+        " and the files that are missing" if missing else ""
+    )
+    return Instead(f"{len(there)} of the {total} files that the index names{also}", remedy, is_other=False)
+
+
+def _other_safetensors(names: Collection[str]) -> Instead | None:
+    found = sorted(name for name in names if name.endswith(".safetensors"))
+    if not found:
+        return None
+    return Instead(
+        f"{_named(found)}, which nothing says to be the model's",
+        "Rename the file to model.safetensors if it is the whole model, or download the checkpoint again",
+        is_other=False,
+    )
+
+
+def _other_weights(names: Collection[str]) -> Instead | None:
+    for pattern, what, remedy in OTHER_WEIGHTS:
+        if found := sorted(name for name in filter(pattern.fullmatch, names) if not NO_WEIGHTS.fullmatch(name)):
+            return Instead(f"{what} ({_named(found)})", remedy)
+    return None
+
+
+def _looked_into(names: Collection[str], head: Callable[[str], bytes]) -> Instead | None:
+    for name in sorted(filter(NAMELESS.fullmatch, names))[:MAX_LOOKED_AT]:
+        if found := recognised(head(name)):
+            return Instead(f"{shown(name)}, which is {found.what}", found.remedy)
+    return None
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(map(shown, names[:MAX_NAMED])) + more
+
+
+def unfinished_beside(name: str) -> str:
+    """The name of a file that says that `name` is not whole, whatever its length: aria2 reserves all of it first."""
+    return f"{name}.aria2"
+
+
+def rest_of_series(named: Collection[str], names: Collection[str]) -> list[str]:
+    """Those of `names` that are numbered as files of one series with those that are `named`, as 4 of 6 is."""
+    series = {(match[1], match[3]) for name in named if (match := SHARD.fullmatch(name))}
+    matches = [match for name in names if (match := SHARD.fullmatch(name))]
+    return sorted(match[0] for match in matches if (match[1], match[3]) in series and match[0] not in named)

@@ -1,0 +1,164 @@
+"""Whether a checkpoint's weights are quantized, by which method, and what tells so: its config.json, a file that a
+quantizer leaves beside it, or the names of its tensors."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from neuronmodel_worker.checkpoint.untrusted import shown
+
+LEFT_BESIDE: Final = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+"""By AutoGPTQ and GPTQModel, by AWQ, by NVIDIA's ModelOpt."""
+
+IN_CONFIG: Final = ("quantization_config", "compression_config", "quantization")
+"""The fields of config.json: of transformers, of compressed-tensors in older versions, of MLX."""
+
+UNNAMED: Final = "an unnamed method"
+
+NAMES: Final[Mapping[str, str]] = {
+    "awq": "AWQ", "gptq": "GPTQ", "marlin": "Marlin", "bitsandbytes": "bitsandbytes", "fp8": "FP8",
+    "fbgemm_fp8": "FBGEMM FP8", "mxfp4": "MXFP4", "modelopt": "ModelOpt", "hqq": "HQQ", "aqlm": "AQLM",
+    "eetq": "EETQ", "quanto": "quanto", "torchao": "torchao", "vptq": "VPTQ", "spqr": "SpQR", "higgs": "HIGGS",
+    "quark": "Quark", "bitnet": "BitNet", "auto-round": "AutoRound", "fp_quant": "FP-Quant", "exl2": "EXL2",
+    "exl3": "EXL3",
+}  # fmt: skip
+"""Of methods, where they are written otherwise than in config.json."""
+
+OF_THE_LIBRARY: Final = frozenset({"fp8", "fbgemm_fp8", "mxfp4", "compressed-tensors", "modelopt", "quark"})
+"""Methods whose weights NxD Inference may read, in families that have no layout here."""
+
+BY_TENSORS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
+    (re.compile(pattern), method)
+    for pattern, method in (
+        (r"\.g_idx$", "gptq"),
+        (r"\.(q_scale_max|q_invperm|q_groups)$", "exl2"),
+        (r"\.trellis$", "exl3"),
+        (r"\.(qweight|qzeros)$", "awq"),
+        (r"\.weight\.quant_state\.|\.weight\.(absmax|quant_map|nested_absmax)$|\.SCB$", "bitsandbytes"),
+        (
+            r"\.weight_(packed|zero_point|shape|g_idx|global_scale)$|\.weight\.(bitmask|compressed)$",
+            "compressed-tensors",
+        ),
+        (r"\.weight_scale_inv$", "fp8"),
+        (r"_blocks$", "mxfp4"),
+        (r"\.weight_scale(_2)?$", "FP8 or INT8"),
+        (r"\.weight\._(data|scale|zeropoint|shift)$", "quanto"),
+        (r"\.(W_q|W_q_\w+)$|\.meta\.scale$", "hqq"),
+        (r"\.(codebooks|codes)$", "aqlm"),
+        (r"\.weight_scales$", "eetq"),
+        (r"\.(centroids|res_centroids|outlier_indices)(\.weight)?$", "vptq"),
+        (r"\.(dense_weights|row_offsets|in_perm)$", "spqr"),
+        (r"\.(Qidxs|Qidxs_\w+)$", "QuIP#"),
+        (r"\.tables2?$", "higgs"),
+        (r"(_proj|\.w[123]|lm_head|embed_tokens)\.(qscales|scales|scale)$", UNNAMED),
+    )
+)
+"""Names that no tensor of an unquantized model has, the telling ones first."""
+
+BLOCKS: Final = re.compile(r"(.+)_blocks$")
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """`method` as config.json names it; `where` what tells, a file of the checkpoint or its tensors."""
+
+    method: str
+    bits: str
+    where: str
+
+    @property
+    def name(self) -> str:
+        return f"{NAMES.get(self.method, shown(self.method))}{self.bits}"
+
+
+def quantization_of(
+    config: Mapping[str, object], beside: Mapping[str, object], names: Collection[str] = ()
+) -> Quantization | None:
+    """`beside`: what the files of LEFT_BESIDE say, by their names; `names`: of the tensors, of a model whose names are
+    those of a family that has a layout here."""
+    for field in IN_CONFIG:
+        if found := _of_settings(config.get(field), f"{field} in its config.json"):
+            return found
+    for file, settings in beside.items():
+        if found := _of_file(settings, file):
+            return found
+    return _of_tensors(names)
+
+
+def _of_settings(settings: object, where: str) -> Quantization | None:
+    if isinstance(settings, str) and settings:
+        return Quantization(settings, "", where)
+    if not isinstance(settings, dict) or not settings:
+        return None
+    method = _method(settings)
+    return Quantization(method, _bits(settings), where) if method else None
+
+
+def _method(settings: Mapping[str, object]) -> str | None:
+    """None where the settings leave the weights as they are."""
+    if settings.get("load_in_4bit") or settings.get("load_in_8bit"):
+        return "bitsandbytes"
+    named = settings.get("quant_method") or settings.get("quant_type") or settings.get("method")
+    method = named.lower().replace("_4bit", "").replace("_8bit", "") if isinstance(named, str) else None
+    if method == "bitsandbytes" and settings.get("load_in_4bit") is False and settings.get("load_in_8bit") is False:
+        return None
+    if method == "compressed-tensors" or (method is None and "sparsity_config" in settings):
+        return "compressed-tensors" if _compresses(settings) else None
+    if method == "modelopt" and "quant_algo" in settings and settings["quant_algo"] is None:
+        return None
+    if method:
+        return method
+    if settings.keys() & {"desc_act", "damp_percent"}:
+        return "gptq"
+    if settings.keys() & {"zero_point", "w_bit"}:
+        return "awq"
+    return "MLX" if settings.keys() >= {"group_size", "bits"} else UNNAMED
+
+
+def _compresses(settings: Mapping[str, object]) -> bool:
+    """Whether weights are stored otherwise: a cache alone may be quantized, and dense weights are as they were."""
+    sparsity = settings.get("sparsity_config")
+    sparse = isinstance(sparsity, dict) and sparsity.get("format") not in (None, "dense")
+    says_groups = "config_groups" in settings
+    return sparse or bool(settings.get("config_groups")) or not (says_groups or isinstance(sparsity, dict))
+
+
+def _of_file(settings: object, file: str) -> Quantization | None:
+    where = f"the file {file} beside it"
+    if not isinstance(settings, dict):
+        return Quantization(_OF_FILE[file], "", where)
+    inner = settings.get("quantization")
+    if file == "hf_quant_config.json" and isinstance(inner, dict):
+        if inner.get("quant_algo", "") is None:
+            return None
+        algorithm = inner.get("quant_algo")
+        return Quantization("modelopt", f" ({shown(algorithm)})" if isinstance(algorithm, str) else "", where)
+    named = settings.get("quant_method")
+    return Quantization(named.lower() if isinstance(named, str) and named else _OF_FILE[file], _bits(settings), where)
+
+
+_OF_FILE: Final = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
+
+
+def _bits(settings: Mapping[str, object]) -> str:
+    if settings.get("load_in_4bit"):
+        return " (4 bits)"
+    if settings.get("load_in_8bit"):
+        return " (8 bits)"
+    bits = next((settings[name] for name in ("bits", "w_bit", "nbits", "weight_bits") if name in settings), None)
+    return f" ({bits} bits)" if type(bits) is int and 0 < bits < 64 else ""
+
+
+def _of_tensors(names: Collection[str]) -> Quantization | None:
+    """Of an MLX model the scales come with biases, of MXFP4 the blocks with scales."""
+    for pattern, method in BY_TENSORS:
+        for name in names:
+            if not pattern.search(name):
+                continue
+            if (blocks := BLOCKS.match(name)) and f"{blocks[1]}_scales" not in names:
+                continue
+            if method == UNNAMED and f"{name.removesuffix('scales')}biases" in names:
+                method = "MLX"
+            return Quantization(method, "", f"its tensor {shown(name)}")
+    return None

@@ -1,0 +1,215 @@
+"""What lies in place of a file, known by its first bytes: a pointer that was never fetched, a page that says that
+something failed, an archive, weights in another format.
+
+Nothing here looks at a disk: whoever has the first bytes, of a folder or of a bucket, may ask. Who asks has to know
+that the bytes are no right content already, or that a right one never begins so: the length of a safetensors header
+may begin with any bytes at all.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from neuronmodel_worker.checkpoint.untrusted import shown
+
+HEAD_BYTES = 4096
+"""So many first bytes are looked at."""
+
+AGAIN = "Download it again, and look at what the server answers"
+UNPACKED = "Unpack it, and put the files that were in it there"
+AS_SAFETENSORS = (
+    "Use the model in safetensors format: the original repository's, or loaded with transformers and saved with "
+    "save_pretrained"
+)
+FETCHED = "Fetch it with `git lfs pull` in the clone of the repository, or download the checkpoint with `hf download`"
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """`what` it is, to follow "is"; `remedy` a sentence without its full stop."""
+
+    what: str
+    remedy: str
+
+
+def recognised(head: bytes) -> StandIn | None:
+    """What begins with `head`, its first HEAD_BYTES bytes or all it has, if it is known to be no file of a checkpoint.
+
+    An empty file is none of them: for some files that is as good as none.
+    """
+    return next((found for look in (_binary, _markup, _pointer, _link, _answer) if (found := look(head))), None)
+
+
+MAGIC: tuple[tuple[bytes, str, str], ...] = (
+    (b"GGUF", "a GGUF file, the format of llama.cpp", AS_SAFETENSORS),
+    (b"ggml", "a GGML file, a format of llama.cpp", AS_SAFETENSORS),
+    (b"lmgg", "a GGML file, a format of llama.cpp", AS_SAFETENSORS),
+    (b"tjgg", "a GGML file, a format of llama.cpp", AS_SAFETENSORS),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, such as Keras and TensorFlow write", AS_SAFETENSORS),
+    (b"\x93NUMPY", "an array of NumPy", AS_SAFETENSORS),
+    (b"\x1f\x8b\x08", "compressed with gzip", UNPACKED),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", UNPACKED),
+    (b"\xfd7zXZ\x00", "compressed with xz", UNPACKED),
+    (b"BZh", "compressed with bzip2", UNPACKED),
+    (b"\x04\x22\x4d\x18", "compressed with lz4", UNPACKED),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", UNPACKED),
+    (b"Rar!\x1a\x07", "a RAR archive", UNPACKED),
+    (b"%PDF-", "a PDF document", AGAIN),
+    (b"PAR1", "a Parquet file, which holds data and no weights", AGAIN),
+)
+ZIP = b"PK\x03\x04"
+PICKLE = re.compile(rb"\x80[\x02-\x05][}\](cX\x8a\x8c\x95]")
+TAR = (257, b"ustar")
+HEADER_BEGINS = (8, b"{")
+"""Where the JSON of a safetensors header stands, behind a length that may look like anything."""
+
+
+def _binary(head: bytes) -> StandIn | None:
+    at, brace = HEADER_BEGINS
+    if head[at : at + 1] == brace and not head.startswith((b"GGUF", ZIP)):
+        return None
+    if head.startswith(ZIP):
+        pickled = b"data.pkl" in head or b"/version" in head
+        return StandIn("a file of PyTorch's torch.save", AS_SAFETENSORS) if pickled else _zip(head)
+    if PICKLE.match(head):
+        return StandIn("a pickle, as PyTorch's torch.save writes it", AS_SAFETENSORS)
+    if head[TAR[0] :].startswith(TAR[1]):
+        return StandIn("a tar archive", UNPACKED)
+    if len(head) > at and not head.strip(b"\0"):
+        return StandIn(
+            "filled with zeros, as a download is that reserved its room and was not finished",
+            "Delete it and download it again",
+        )
+    return next((StandIn(what, remedy) for magic, what, remedy in MAGIC if head.startswith(magic)), None)
+
+
+def _zip(head: bytes) -> StandIn:
+    numpy = b".npy" in head
+    return StandIn("an archive of NumPy's arrays", AS_SAFETENSORS) if numpy else StandIn("a zip archive", UNPACKED)
+
+
+MARKUP = re.compile(
+    r"(<!--.{0,1000}?-->\s*)?<(!doctype|\?xml|html|head|title|body|meta|script|svg|error|listbucketresult|code)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+TITLE = re.compile(r"<title[^>]*>\s*([^<]{1,200}?)\s*</title>", re.IGNORECASE)
+CODE = re.compile(r"<code>\s*([\w.]{1,80})\s*</code>", re.IGNORECASE)
+XML = re.compile(r"<(\?xml|error|listbucketresult|code)\b", re.IGNORECASE)
+
+
+def _markup(head: bytes) -> StandIn | None:
+    text = _text(head)
+    if not MARKUP.match(text):
+        return None
+    if XML.match(text) and "<html" not in text.lower():
+        code = CODE.search(text)
+        said = f", as a server answers that fails: {shown(code[1])}" if code else ", as a server answers that fails"
+        return StandIn(f"an XML document{said}", "Download it again, with the right name and the right to read it")
+    title = TITLE.search(text)
+    said = f" ({shown(title[1])})" if title else ""
+    return StandIn(
+        f"a web page in HTML{said}",
+        "Download the file itself, not the page that shows it or that asks for a login: `hf download` does",
+    )
+
+
+LFS = re.compile(
+    r"version\s+https?://(git-lfs\.github\.com|hawser\.github\.com|git-media\.io)/"
+    r"|# git-media\b|oid sha256:[0-9a-f]{64}"
+)
+LFS_SIZE = re.compile(r"^size (\d{1,19})\s*$", re.MULTILINE)
+XET = re.compile(r"#\s*xet version\b")
+ANNEX = re.compile(r"\S*\bannex/objects/\S+\s*$")
+DVC = re.compile(r"(outs|md5):.{0,200}\bmd5: ?[0-9a-f]{32}", re.DOTALL)
+
+
+def _pointer(head: bytes) -> StandIn | None:
+    text = _text(head)
+    if LFS.match(text):
+        size = LFS_SIZE.search(text)
+        of = f"a file of {int(size[1]):,} bytes that was" if size else "a file that was"
+        return StandIn(f"a git-lfs pointer, which stands for {of} not fetched", FETCHED)
+    if XET.match(text):
+        return StandIn(
+            "a pointer of git-xet, which stands for a file that was not fetched",
+            "Fetch it with git-xet in the clone of the repository, or download the checkpoint with `hf download`",
+        )
+    if ANNEX.match(text):
+        return StandIn(
+            "a pointer of git-annex, which stands for a file that was not fetched",
+            "Fetch it with `git annex get` in the clone of the repository",
+        )
+    if DVC.match(text):
+        return StandIn("a pointer of DVC, which stands for a file that was not fetched", "Fetch it with `dvc pull`")
+    return None
+
+
+LINK = re.compile(r"(\.{1,2}[/\\]|/)[^\s{}<>\"'*|]{1,1000}\s*$")
+
+
+def _link(head: bytes) -> StandIn | None:
+    if len(head) >= HEAD_BYTES or not LINK.match(text := _text(head)):
+        return None
+    return StandIn(
+        f"no more than the text {shown(text.strip())}, where a symbolic link leads that was copied as text",
+        "Copy the checkpoint with the files that its links lead to (`cp -rL`), or download it again",
+    )
+
+
+ANSWER = re.compile(
+    r"(entry not found|repository not found|revision not found|invalid (username|credentials)|access denied"
+    r"|access to \S.{0,200} is restricted|cannot access gated repo|not found\b|[45]\d\d[ :]"
+    r"|[45]\d\d\s*$|forbidden\s*$|unauthorized\s*$|internal server error|service unavailable|too many requests"
+    r"|bad gateway|gateway time-?out|file not found|no such (key|file|bucket)|moved permanently"
+    r"|temporary redirect|found\. redirecting|the requested url|rate limit|page not found|request has expired"
+    r"|error\s*:|upstream connect error|client error|server error)",
+    re.IGNORECASE,
+)
+OF_AN_ERROR = frozenset({"error", "errors", "message", "detail", "details", "error_description", "errorMessage"})
+BESIDE_AN_ERROR = OF_AN_ERROR | {
+    "status", "statusCode", "status_code", "code", "errorCode", "success", "ok", "type", "path", "timestamp", "url",
+    "requestId", "request_id", "documentation_url", "title", "reason", "name", "cause",
+}  # fmt: skip
+LONGEST_ANSWER = 2000
+
+
+def _answer(head: bytes) -> StandIn | None:
+    """Of a server, in place of the file: a line, or an object that tells of an error and of nothing else."""
+    if len(head) > LONGEST_ANSWER:
+        return None
+    text = _text(head)
+    if ANSWER.match(text):
+        return StandIn(f"the answer of a server that failed: {shown(_first_line(text))}", AGAIN)
+    said = next(_told(text), None)
+    return StandIn(f"the answer of a server that failed: {shown(said)}", AGAIN) if said is not None else None
+
+
+def _told(text: str) -> Iterator[object]:
+    if not text.startswith("{"):
+        return
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(answer, dict) and answer.keys() & OF_AN_ERROR and answer.keys() <= BESIDE_AN_ERROR:
+        yield from (answer[name] for name in answer if name in OF_AN_ERROR)
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0]
+
+
+MARKS: tuple[tuple[bytes, str], ...] = (
+    (b"\xef\xbb\xbf", "utf-8"),
+    (b"\xff\xfe", "utf-16-le"),
+    (b"\xfe\xff", "utf-16-be"),
+)
+
+
+def _text(head: bytes) -> str:
+    """As text, without what editors and consoles put before it."""
+    for mark, encoding in MARKS:
+        if head.startswith(mark):
+            return head[len(mark) :].decode(encoding, errors="replace").lstrip()
+    return head.decode("utf-8", errors="replace").lstrip()
