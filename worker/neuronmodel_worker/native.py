@@ -12,8 +12,8 @@ from math import ceil
 from pathlib import Path
 from typing import Final
 
-from neuronmodel_worker.checkpoint import DTYPE_BITS, Checkpoint, TensorSource
-from neuronmodel_worker.failures import BadInput, SourceUnreadable
+from neuronmodel_worker.checkpoint import DTYPE_BITS, INDEX_FILE, Checkpoint, TensorSource, refuse_quantized
+from neuronmodel_worker.failures import BadInput, CheckpointFileMissing, SourceUnreadable
 from neuronmodel_worker.layouts import FAMILIES, model_type_of
 from neuronmodel_worker.layouts.draft import FLOATING
 from neuronmodel_worker.layouts.flags import read_ranks
@@ -190,17 +190,31 @@ def _size(settings: Mapping[str, object], name: str, default: int) -> int:
 def make_native_plan(
     checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None
 ) -> NativePlan:
-    """Raises ConfigInvalid, LayoutRefused for ranks that there cannot be, FlagNamesNothing, SourceUnreadable."""
+    """Raises ConfigInvalid, LayoutRefused for ranks that there cannot be, FlagNamesNothing, SourceUnreadable, and
+    CheckpointQuantized, CheckpointFileMissing for what the library would make wrong shards of without a word."""
     degree, world_size, ranks = read_ranks(neuron_config)
+    family = model_type or model_type_of(checkpoint)
+    refuse_quantized(checkpoint, neuron_config, has_layout=family in FAMILIES)
+    _refuse_forgotten(checkpoint)
     return NativePlan(
         checkpoint=checkpoint,
-        family=model_type or model_type_of(checkpoint),
+        family=family,
         neuron_config=dict(neuron_config),
         ranks=ranks,
         tp_degree=degree,
         world_size=world_size,
         files={**_files_of_flags(neuron_config), **_files_beside(checkpoint)},
+        warnings=checkpoint.warnings,
     )
+
+
+def _refuse_forgotten(checkpoint: Checkpoint) -> None:
+    """The library reads the files that the index names alone."""
+    if checkpoint.unnamed:
+        raise CheckpointFileMissing(
+            f"{INDEX_FILE} in {checkpoint.path} does not name {checkpoint.unnamed[0]}, which lies beside it, and NxD "
+            "Inference would leave out its tensors. Download the index again, of the same revision as the files."
+        )
 
 
 def _files_beside(checkpoint: Checkpoint) -> dict[str, list[list[object]]]:

@@ -23,11 +23,12 @@ from neuronmodel_worker.checkpoint.files import (
 )
 from neuronmodel_worker.checkpoint.header import SourceFile, TensorSource, read_header
 from neuronmodel_worker.checkpoint.instead import Instead
-from neuronmodel_worker.checkpoint.quantized import LEFT_BESIDE
+from neuronmodel_worker.checkpoint.quantized import LEFT_BESIDE, quantization_of
 from neuronmodel_worker.checkpoint.untrusted import shown
 from neuronmodel_worker.failures import (
     BadInput,
     CheckpointFileMissing,
+    CheckpointQuantized,
     ConfigInvalid,
     ConfigMissing,
     LinkBroken,
@@ -81,7 +82,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     config = _read_config(path)
     with readable(path / SINGLE_FILE):
         single = is_there(path / SINGLE_FILE)
-    held = _read_single(path) if single else _read_indexed(path)
+    held = _read_single(path) if single else _read_indexed(path, config)
     _refuse_unfinished(path, held.files)
     _refuse_adapter(path, held.tensors)
     return Checkpoint(
@@ -117,12 +118,15 @@ def _refuse_no_directory(path: Path) -> None:
 
 def _read_config(directory: Path) -> Mapping[str, object]:
     try:
-        return read_json_object(directory / CONFIG_FILE)
+        config = read_json_object(directory / CONFIG_FILE)
     except FileNotFoundError as error:
         found = instead.in_place_of_config(_names(directory), lambda name: head_of(directory / name))
         if found:
             raise _refusal(directory, f"{directory} holds no {CONFIG_FILE}", found) from error
         raise ConfigMissing(directory) from error
+    if "model_type" not in config and (found := instead.in_a_config(config.keys())):
+        raise NotACheckpoint(f"{directory / CONFIG_FILE} is {found.what}. {found.remedy}.")
+    return config
 
 
 def _read_single(directory: Path) -> _Held:
@@ -130,8 +134,8 @@ def _read_single(directory: Path) -> _Held:
     return _Held((source,), tensors)
 
 
-def _read_indexed(directory: Path) -> _Held:
-    file_of = _read_index(directory)
+def _read_indexed(directory: Path, config: Mapping[str, object]) -> _Held:
+    file_of = _read_index(directory, config)
     headers = {
         file: _read_header(directory, file, f"{INDEX_FILE} names {file}, and {directory} holds no such file")
         for file in dict.fromkeys(file_of.values())
@@ -172,7 +176,7 @@ def _read_header(directory: Path, file: str, without: str) -> Header:
         raise CheckpointFileMissing(f"{without}.{more} Download it again.") from error
 
 
-def _read_index(directory: Path) -> dict[str, str]:
+def _read_index(directory: Path, config: Mapping[str, object]) -> dict[str, str]:
     """Tensor name → file name."""
     index = directory / INDEX_FILE
     try:
@@ -181,6 +185,9 @@ def _read_index(directory: Path) -> dict[str, str]:
         refuse_broken_link(directory / SINGLE_FILE)
         without = f"{directory} holds neither {SINGLE_FILE} nor {INDEX_FILE}"
         found = instead.in_place_of_weights(_names(directory), lambda name: head_of(directory / name))
+        quantized = quantization_of(config, _quantizers_files(directory))
+        if quantized and not (found and found.is_other):
+            raise CheckpointQuantized(quantized.sentence(directory)) from error
         if found:
             raise _refusal(directory, without, found) from error
         raise CheckpointFileMissing(f"{without}. Download the checkpoint in safetensors format.") from error
@@ -283,7 +290,7 @@ def _quantizers_files(directory: Path) -> Mapping[str, object]:
     found: dict[str, object] = {}
     for name in LEFT_BESIDE:
         with readable(directory / name):
-            if is_there(directory / name):
+            if (directory / name).is_file():
                 found[name] = _said(directory / name)
     return MappingProxyType(found)
 
@@ -292,7 +299,7 @@ def _said(file: Path) -> object:
     """None where it says nothing."""
     try:
         return parse_json(file, read_small(file))
-    except WorkerFailure:
+    except BadInput:
         return None
 
 

@@ -35,29 +35,35 @@ TO_SAFETENSORS: Final = (
     "revision that has safetensors"
 )
 
+ZERO_TO_FP32: Final = "Run its zero_to_fp32.py with --safe_serialization, which makes model.safetensors"
+JOINED: Final = "Join the parts in their order (cat) under the name of the whole file"
+UNPACKED: Final = "Unpack it, and name the folder that it makes"
+
 OTHER_WEIGHTS: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = tuple(
     (re.compile(pattern, re.IGNORECASE), what, remedy)
     for pattern, what, remedy in (
-        (r".+\.gguf$", "weights in GGUF, the format of llama.cpp", AS_SAFETENSORS),
-        (r".+\.(ggml|llamafile)$|ggml-.+\.bin$", "weights in a format of llama.cpp", AS_SAFETENSORS),
-        (
-            r"tf_model.*\.h5|.+\.h5$|.+\.keras$|saved_model\.pb|.+\.ckpt\.index$",
-            "weights for TensorFlow",
-            TO_SAFETENSORS,
-        ),
-        (r".+\.msgpack(\.index\.json)?$", "weights for Flax", TO_SAFETENSORS),
-        (r".+\.onnx(_data)?$", "weights in ONNX", AS_SAFETENSORS),
-        (r".+\.(engine|plan|trt)$", "an engine of TensorRT", AS_SAFETENSORS),
-        (r".+\.nemo$", "weights in NeMo's format", AS_SAFETENSORS),
-        (r".+\.distcp$", "the state of a training in torch.distributed.checkpoint's format", TO_SAFETENSORS),
-        (r".+\.(bin|pt|pth|ckpt|pkl|pickle)$", "weights in PyTorch's own format", TO_SAFETENSORS),
-        (r"(pytorch_model|model).*\.bin\.index\.json", "an index of weights in PyTorch's own format", TO_SAFETENSORS),
-        (r".+\.(npz|npy)$", "weights as arrays of NumPy", AS_SAFETENSORS),
-        (r".+\.(tar|tar\.gz|tgz|zip|7z|gz|zst|xz)$", "an archive", "Unpack it, and name the folder that it makes"),
+        (r".+\.safetensors[.-]?(part|split)?[._-]?(\d{1,5}|a[a-z])(-of-\d+)?", "a file in parts", JOINED),
+        (r".+\.gguf", "weights in GGUF, the format of llama.cpp", AS_SAFETENSORS),
+        (r".+\.(ggml|llamafile)|ggml-.+\.bin", "weights in a format of llama.cpp", AS_SAFETENSORS),
+        (r"openvino_.+|.+\.(tflite|mlmodel|mlpackage|ot)", "weights for other runtimes", AS_SAFETENSORS),
+        (r".+\.(h5|keras|ckpt\.index)|saved_model\.pb", "weights for TensorFlow", TO_SAFETENSORS),
+        (r".+\.msgpack(\.index\.json)?", "weights for Flax", TO_SAFETENSORS),
+        (r".+\.onnx([._]data)?", "weights in ONNX", AS_SAFETENSORS),
+        (r".+\.(engine|plan|trt)", "an engine of TensorRT", AS_SAFETENSORS),
+        (r".+\.nemo", "weights in NeMo's format", AS_SAFETENSORS),
+        (r"zero_to_fp32\.py|global_step\d+", "the state of a training with DeepSpeed", ZERO_TO_FP32),
+        (r".+\.distcp|pytorch_model_fsdp.*", "the state of a training in shards of FSDP", TO_SAFETENSORS),
+        (r".+\.(bin|pt|pth|ckpt|pkl|pickle)", "weights in PyTorch's own format", TO_SAFETENSORS),
+        (r".+\.bin\.index\.json", "an index of weights in PyTorch's own format", TO_SAFETENSORS),
+        (r".+\.(npz|npy)", "weights as arrays of NumPy", AS_SAFETENSORS),
+        (r".+\.(tar|tgz|zip|7z|rar|gz|zst|xz|bz2)", "an archive", UNPACKED),
     )
 )
 NO_WEIGHTS: Final = re.compile(r"training_args\.bin|optimizer\.(pt|bin)|scheduler\.pt|rng_state.*\.pth|scaler\.pt")
 """What a training leaves beside a model."""
+
+FOLDERS: Final = re.compile(r"models--.+|checkpoint-\d+")
+"""Of a Hugging Face cache, and of a training."""
 
 MAX_NAMED: Final = 3
 MAX_LOOKED_AT: Final = 20
@@ -82,6 +88,8 @@ def in_place_of_config(names: Collection[str], head: Callable[[str], bytes]) -> 
         return adapter
     if "snapshots" in names and "blobs" in names:
         return Instead("the folders of a Hugging Face cache", "Name the folder below snapshots/, mounting all of it")
+    if folders := sorted(filter(FOLDERS.fullmatch, names)):
+        return Instead(f"folders of checkpoints ({_named(folders)})", "Name the folder of one of them")
     if "model_index.json" in names:
         return Instead("a pipeline of diffusers, which makes images", "Use the checkpoint of a language model")
     if begun := unfinished(names):
@@ -89,6 +97,15 @@ def in_place_of_config(names: Collection[str], head: Callable[[str], bytes]) -> 
     if found := [name for name in ("params.json", "consolidated.safetensors", "consolidated.00.pth") if name in names]:
         return Instead(f"Meta's or Mistral's own format ({', '.join(found)})", CONVERTED)
     return _other_weights(names) or _looked_into(names, head)
+
+
+def in_a_config(fields: Collection[str]) -> Instead | None:
+    """Of a config.json without a model_type: whose file it is instead, by its fields."""
+    if "peft_type" in fields:
+        return Instead("an adapter's (adapter_config.json) and no model's", MERGE)
+    if {"dim", "n_layers"} <= set(fields):
+        return Instead("the params.json of Meta's or Mistral's own format", CONVERTED)
+    return None
 
 
 def in_place_of_weights(names: Collection[str], head: Callable[[str], bytes]) -> Instead | None:

@@ -66,9 +66,7 @@ SCHEMES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
     )
 )
 
-OURS: Final = re.compile(
-    r"^(model\.)?(layers\.\d+\.(self_attn\.[qkvo]_proj|mlp|block_sparse_moe)\.|embed_tokens\.weight$)"
-)
+OURS: Final = re.compile(r"^(model\.)?layers\.\d+\.(self_attn\.[qkvo]_proj|mlp|block_sparse_moe)\.")
 
 HEAD: Final = "lm_head.weight"
 EMBEDDINGS: Final = "embed_tokens.weight"
@@ -84,6 +82,11 @@ def named_instead(name: str, names: Collection[str]) -> str | None:
             whose = " and ".join(whose for part, whose in WRAPPERS if part in parts)
             return f"It has {shown(each)}: it was saved from within {whose}. {SAVED_WRAPPED}"
     held = [each for each in names if each.endswith(f".{bare}")]
+    if fused := next((each for each in names if _is_fused(bare, each)), None):
+        return (
+            f"It has {shown(fused)}, which holds several of the model's tensors as one. Save the model with them "
+            "apart, as transformers does (save_pretrained)."
+        )
     if held:
         each = min(held, key=lambda held: (not _is_of_language(held), len(held)))
         prefix = each.removesuffix(bare)
@@ -92,6 +95,22 @@ def named_instead(name: str, names: Collection[str]) -> str | None:
     if not names:
         return "It holds no tensors at all. Download it again."
     return None if any(OURS.match(each) for each in names) else _named_otherwise(names)
+
+
+FUSED: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
+    (re.compile(r"(.*self_attn)\.[qkv]_proj\.(weight|bias)"), r"\1.(qkv_proj|query_key_value|W_pack|Wqkv).\2"),
+    (re.compile(r"(.*mlp)\.(gate|up)_proj\.(weight|bias)"), r"\1.gate_up_proj.\3"),
+    (re.compile(r"(.*experts)\.\d+\.(gate_proj|up_proj|down_proj|w1|w2|w3)\.weight"), r"\1.(gate_up|down)_proj"),
+)
+"""What is missing, and a pattern of what has it with others."""
+
+
+def _is_fused(bare: str, name: str) -> bool:
+    return any(
+        match and re.fullmatch(rf"(.+\.)?{match.expand(fused)}", name)
+        for missing, fused in FUSED
+        if (match := missing.fullmatch(bare))
+    )
 
 
 def _unwrapped(parts: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ quantizer leaves beside it, or the names of its tensors."""
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from neuronmodel_worker.checkpoint.untrusted import shown
@@ -66,10 +67,21 @@ class Quantization:
     method: str
     bits: str
     where: str
+    is_of_tensors: bool = False
 
     @property
     def name(self) -> str:
         return f"{NAMES.get(self.method, shown(self.method))}{self.bits}"
+
+    def sentence(self, path: Path) -> str:
+        """Of the checkpoint in `path`."""
+        how = f"by {self.name}" if self.method == UNNAMED else f"with {self.name}"
+        undone = "" if self.is_of_tensors else f" If its weights no longer are quantized, remove {self.where}."
+        return (
+            f"The checkpoint in {path} is quantized {how}, as {self.where} says, and shards are made from weights in "
+            "bfloat16, float16, float32 or float64. Use the checkpoint that it was made from, or dequantize it and "
+            f"save it in one of these types.{undone}"
+        )
 
 
 def quantization_of(
@@ -160,5 +172,5 @@ def _of_tensors(names: Collection[str]) -> Quantization | None:
                 continue
             if method == UNNAMED and f"{name.removesuffix('scales')}biases" in names:
                 method = "MLX"
-            return Quantization(method, "", f"its tensor {shown(name)}")
+            return Quantization(method, "", f"its tensor {shown(name)}", is_of_tensors=True)
     return None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from neuronmodel_worker.checkpoint.folder import Checkpoint
-from neuronmodel_worker.checkpoint.quantized import OF_THE_LIBRARY, UNNAMED, Quantization, quantization_of
+from neuronmodel_worker.checkpoint.quantized import OF_THE_LIBRARY, Quantization, quantization_of
 from neuronmodel_worker.checkpoint.untrusted import shown
 from neuronmodel_worker.failures import CheckpointQuantized, MultimodalModel
 
@@ -13,40 +13,42 @@ OF_THE_LANGUAGE: Final = ("text_config", "llm_config", "language_config", "think
 OF_OTHER_SENSES: Final = ("vision_config", "audio_config", "vision_tower_config", "visual", "vision_model")
 ASKED_FOR: Final = ("quantized", "quantized_mlp_kernel_enabled", "activation_quantization_type")
 """Fields of NeuronConfig with which NxD Inference takes weights that it quantized itself."""
+NATIVELY: Final = (
+    " Or set spec.sharding.weights: Native: NxD Inference's own code for this model may read such weights."
+)
 SIZES: Final = ("hidden_size", "num_hidden_layers")
 
 
-def refuse_what_is_no_text_model(checkpoint: Checkpoint, neuron_config: Mapping[str, object]) -> None:
-    """For layouts of ours. Raises CheckpointQuantized, MultimodalModel."""
-    refuse_quantized(checkpoint, neuron_config)
+def refuse_what_is_no_text_model(
+    checkpoint: Checkpoint, neuron_config: Mapping[str, object], *, has_layout: bool
+) -> None:
+    """For layouts of ours; `has_layout`: whether there is one for its type. Raises CheckpointQuantized,
+    MultimodalModel."""
+    if found := _quantization(checkpoint, neuron_config, knows_names=has_layout):
+        natively = NATIVELY if not has_layout and found.method in OF_THE_LIBRARY else ""
+        raise CheckpointQuantized(found.sentence(checkpoint.path) + natively)
     _refuse_multimodal(checkpoint)
 
 
-def refuse_quantized(
-    checkpoint: Checkpoint, neuron_config: Mapping[str, object], *, library_reads_some: bool = False
-) -> None:
-    """Not where NeuronConfig says that the model is to be quantized.
-    `library_reads_some`: whether its code for this model may read weights of OF_THE_LIBRARY itself, and names its
-    tensors in a way that is not known here.
+def refuse_quantized(checkpoint: Checkpoint, neuron_config: Mapping[str, object], *, has_layout: bool) -> None:
+    """For NxD Inference's own code, which for models without a layout here may read weights of OF_THE_LIBRARY itself.
 
     Raises CheckpointQuantized.
     """
+    found = _quantization(checkpoint, neuron_config, knows_names=has_layout)
+    if found and (has_layout or found.method not in OF_THE_LIBRARY):
+        raise CheckpointQuantized(found.sentence(checkpoint.path))
+
+
+def _quantization(
+    checkpoint: Checkpoint, neuron_config: Mapping[str, object], *, knows_names: bool
+) -> Quantization | None:
+    """None, too, where NeuronConfig says that the model is to be quantized. `knows_names`: whether the model's tensors
+    are named as those of a family that has a layout here."""
     if any(neuron_config.get(name) for name in ASKED_FOR):
-        return
-    names = () if library_reads_some else checkpoint.tensors.keys()
-    found = quantization_of(checkpoint.config, checkpoint.beside, names)
-    if found and not (library_reads_some and found.method in OF_THE_LIBRARY):
-        raise CheckpointQuantized(_sentence(checkpoint, found))
-
-
-def _sentence(checkpoint: Checkpoint, found: Quantization) -> str:
-    how = f"by {found.name}" if found.method == UNNAMED else f"with {found.name}"
-    undone = "" if found.where.startswith("its tensor") else f" If its weights no longer are, remove {found.where}."
-    return (
-        f"The checkpoint in {checkpoint.path} is quantized {how}, as {found.where} says, and shards are made from "
-        "weights in bfloat16, float16, float32 or float64. Use the checkpoint that it was made from, or dequantize it "
-        f"and save it in one of these types.{undone}"
-    )
+        return None
+    names = checkpoint.tensors.keys() if knows_names else ()
+    return quantization_of(checkpoint.config, checkpoint.beside, names)
 
 
 def _refuse_multimodal(checkpoint: Checkpoint) -> None:

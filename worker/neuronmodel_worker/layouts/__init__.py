@@ -101,7 +101,8 @@ class Layout:
 def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None) -> Layout:
     """Raises CheckpointQuantized, UnknownModelType, ConfigInvalid, LayoutRefused, TensorMissing or
     TensorShapeMismatch."""
-    refuse_what_is_no_text_model(checkpoint, neuron_config)
+    said = model_type or checkpoint.config.get("model_type")
+    refuse_what_is_no_text_model(checkpoint, neuron_config, has_layout=isinstance(said, str) and said in FAMILIES)
     name = model_type or model_type_of(checkpoint)
     family = FAMILIES.get(name)
     if family is None:
