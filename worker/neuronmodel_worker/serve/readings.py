@@ -243,7 +243,7 @@ def _inside(tokenizer: Any, five: Any, name: str, files: Files) -> str | None:
         if ours != theirs:
             return (
                 f"transformers 4.57 reads {text!r} as {ours} (with nothing around it), and 5 as {theirs}: "
-                f"{_reason(tokenizer, name, 'normalizer and pre_tokenizer')}."
+                f"{_reason(tokenizer, name, files, 'normalizer and pre_tokenizer')}."
             )
     return None
 
@@ -255,7 +255,7 @@ def _written(tokenizer: Any, five: Any, name: str, files: Files) -> str | None:
         if ours != theirs:
             return (
                 f"transformers 4.57 writes {tokens} as {ours!r}, and 5 as {theirs!r}: "
-                f"{_reason(tokenizer, name, 'decoder')}."
+                f"{_reason(tokenizer, name, files, 'decoder')}."
             )
     return None
 
@@ -266,7 +266,11 @@ def _texts(tokenizer: Any, files: Files) -> list[str]:
     return [*TEXTS, *(f"{token}Hello" for token in (tokenizer.bos_token, tokenizer.eos_token) if token in inside)]
 
 
-def _reason(tokenizer: Any, name: str, parts: str) -> str:
+def _reason(tokenizer: Any, name: str, files: Files, parts: str) -> str:
+    settings = files.tokenizer_config
+    prefixed = "Llama" in _class(tokenizer) and settings.get("add_prefix_space") is not None
+    if prefixed or settings.get("tokenizer_file", "") is None:
+        return f"4.57's {_class(tokenizer)} converts tokenizer.model anew, 5 reads tokenizer.json"
     if name in BUILT:
         return f"5's {name} has its own {parts} in place of tokenizer.json's"
     return f"4.57's {_class(tokenizer)} changes what tokenizer.json says, 5 takes it as it is"
