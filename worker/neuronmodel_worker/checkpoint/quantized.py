@@ -76,7 +76,7 @@ class Quantization:
     def sentence(self, path: Path) -> str:
         """Of the checkpoint in `path`."""
         how = f"by {self.name}" if self.method == UNNAMED else f"with {self.name}"
-        undone = "" if self.is_of_tensors else f" If its weights no longer are quantized, remove {self.where}."
+        undone = "" if self.is_of_tensors else f" If its weights no longer are quantized, delete {self.where}."
         return (
             f"The checkpoint in {path} is quantized {how}, as {self.where} says, and shards are made from weights in "
             "bfloat16, float16, float32 or float64. Use the checkpoint that it was made from, or dequantize it and "
