@@ -19,7 +19,7 @@ from neuronmodel_worker.layouts.draft import FLOATING
 from neuronmodel_worker.layouts.flags import read_ranks
 from neuronmodel_worker.layouts.geometry import as_matrix
 from neuronmodel_worker.neuron_config.values import DTYPES, names_of
-from neuronmodel_worker.plan import Read
+from neuronmodel_worker.plan import Read, vocabulary_of
 
 PADDING: Final = 1.05
 """For zeros that fill tensors up, tensors of the library's own, and headers. Llama 3.1 405B at degree 64 has 871 GB in
@@ -76,6 +76,13 @@ class NativePlan:
     @property
     def is_whole(self) -> bool:
         return len(self.ranks) == self.world_size
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Of models that read more than text, the part that reads text says it."""
+        config = self.checkpoint.config
+        of_text = config.get("text_config")
+        return vocabulary_of(config) or (vocabulary_of(of_text) if isinstance(of_text, Mapping) else None)
 
     @cached_property
     def reads(self) -> Mapping[str, Read]:

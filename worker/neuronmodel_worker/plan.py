@@ -61,6 +61,10 @@ class ModelPlan(Protocol):
     def warnings(self) -> tuple[str, ...]: ...
 
     @property
+    def vocabulary(self) -> int | None:
+        """How many tokens the model has embeddings for, where config.json says it."""
+
+    @property
     def reads(self) -> Mapping[str, Read]:
         """By the source's name."""
 
@@ -99,6 +103,10 @@ class Plan:
     @property
     def is_whole(self) -> bool:
         return len(self.ranks) == self.layout.flags.tp_degree
+
+    @property
+    def vocabulary(self) -> int | None:
+        return vocabulary_of(self.layout.sizes)
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -146,6 +154,12 @@ class Plan:
     def layout_inputs(self) -> dict[str, object]:
         """Everything that determines the bytes of the shards, beside the source's content."""
         return self.layout.inputs()
+
+
+def vocabulary_of(config: Mapping[str, object]) -> int | None:
+    """vocab_size, where it stands and is a number."""
+    found = config.get("vocab_size")
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def make_plan(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None) -> Plan:

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from neuronmodel_api.config import Engine, WorkerConfig
 from neuronmodel_worker.engines import NoEngine, Sampling, llama_graph, open_engine
 from neuronmodel_worker.engines.cpu import CpuEngine
+from neuronmodel_worker.engines.finite import LogitsNotFinite
 from neuronmodel_worker.engines.llama_graph import WIDENED
 from neuronmodel_worker.engines.llama_shape import EngineRefused, LlamaConfig, llama_shape, rope_scaling
 from neuronmodel_worker.engines.rotary import rotary_frequencies
@@ -293,3 +295,51 @@ def test_llama_three_frequencies_are_transformers(tmp_path: Path) -> None:
     theirs, _ = ROPE_INIT_FUNCTIONS["llama3"](TheirConfig(**sizes, rope_theta=5e5, rope_scaling=scaling), "cpu")
     config = LlamaConfig(**sizes, vocab_size=10, rope_theta=5e5, rope_scaling=scaling)
     assert torch.equal(rotary_frequencies(5e5, rope_scaling(config), 64), theirs)
+
+
+def poisoned(directory: Path, name: str, value: float, dtype: torch.dtype = torch.float32) -> None:
+    """A checkpoint with `value` in one element of a tensor."""
+    write_model(directory, dtype=dtype)
+    file = directory / "model.safetensors"
+    tensors = load_file(file)
+    tensors[name].view(-1)[5] = value
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("lm_head.weight", float("nan"), "1 are NaN and 0 infinite"),
+        ("model.norm.weight", float("inf"), "are NaN|infinite"),
+        ("model.layers.1.mlp.down_proj.weight", float("nan"), "131 are NaN"),
+        ("model.layers.0.self_attn.k_proj.weight", float("-inf"), "131 are NaN"),
+    ],
+)
+def test_a_warm_up_whose_logits_are_not_finite_fails(tmp_path: Path, name: str, value: float, told: str) -> None:
+    poisoned(tmp_path / "model", name, value)
+    flags = {"tp_degree": 3, "torch_dtype": "float32", "seq_len": 32}
+    model = compile_and_load(*_sharded(tmp_path / "model", flags), tmp_path / "compiled")
+    with pytest.raises(LogitsNotFinite, match=told):
+        model.warm_up()
+
+
+def test_an_overflow_of_float16_fails_too_and_sound_weights_pass(tmp_path: Path) -> None:
+    flags = {"tp_degree": 3, "torch_dtype": "float16", "seq_len": 32}
+    poisoned(tmp_path / "model", "model.embed_tokens.weight", 1e5)
+    model = compile_and_load(*_sharded(tmp_path / "model", flags), tmp_path / "compiled")
+    with pytest.raises(LogitsNotFinite):
+        model.warm_up()
+    poisoned(tmp_path / "sound", "model.embed_tokens.weight", 1.0)
+    compile_and_load(*_sharded(tmp_path / "sound", flags), tmp_path / "other").warm_up()
+
+
+@pytest.mark.parametrize("length", [1, 2, 9])
+def test_a_warm_up_keeps_to_the_lengths_of_the_graph(tmp_path: Path, length: int) -> None:
+    write_model(tmp_path / "model")
+    flags = {"tp_degree": 3, "torch_dtype": "float32", "seq_len": length}
+    compile_and_load(*_sharded(tmp_path / "model", flags), tmp_path / "compiled").warm_up()
+
+
+def _sharded(source: Path, flags: dict[str, Any]) -> tuple[Any, dict[str, Any], Any]:
+    plan, ranks = shard(source, flags)
+    return plan, flags, ranks

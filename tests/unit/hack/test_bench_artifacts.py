@@ -19,8 +19,8 @@ from hack.bench.failures import BenchFailed
 from hack.bench.quiet import Filler, Patience
 from hack.bench.rounds import Bench, rank_files
 from neuronmodel_api.report import Report, Sealing, SealingState, Stage, State
-from neuronmodel_worker.serve.tokenizer import read_tokenizer
 from neuronmodel_worker.store import SHARDS, Store
+from neuronmodel_worker.text import read_tokenizer
 
 SMALL = Model(hidden=64, intermediate=96, layers=1, query_heads=8, key_value_heads=2, vocabulary=128, head_size=8)
 

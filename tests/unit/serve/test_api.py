@@ -137,7 +137,8 @@ def test_a_prompt_that_fills_the_sequence_is_answered_with_one_token(client: Ope
         ({"max_tokens": 0}, "max_tokens: Input should be greater than or equal to 1"),
         ({"extra_body": {"banana": 1}}, "banana: this server does not know the field"),
         ({"prompt": ["one", "two"]}, "2 prompts came in one request"),
-        ({"prompt": [1, 2, 999]}, "outside the vocabulary"),
+        ({"prompt": [1, 2, 999]}, "the token 999, which is outside the vocabulary"),
+        ({"prompt": [1, -2]}, "the token -2, which is outside the vocabulary"),
         ({"prompt": ""}, "The prompt is empty"),
     ],
 )

@@ -18,7 +18,7 @@ from neuronmodel_worker.serve.api import Api
 from neuronmodel_worker.serve.front import Front
 from neuronmodel_worker.serve.generation import Generation
 from neuronmodel_worker.serve.metrics import Metrics
-from neuronmodel_worker.serve.text import load_text
+from neuronmodel_worker.text import load_text
 from tests.unit.engine.models import write_tokenizer
 from tests.waiting import PATIENCE_SECONDS
 

@@ -10,6 +10,7 @@ import torch
 from pydantic import TypeAdapter
 
 from neuronmodel_worker.engines import Limits, Ranks, Sampling, Steps
+from neuronmodel_worker.engines.finite import check_finite
 from neuronmodel_worker.engines.llama_graph import build_graph, empty_cache
 from neuronmodel_worker.engines.llama_shape import EngineRefused, LlamaShape
 from neuronmodel_worker.engines.processors import usable_processors
@@ -80,10 +81,17 @@ class LoadedLlama:
         """It samples outside the graph, in whatever way."""
 
     def warm_up(self) -> None:
-        """A prompt and two tokens: enough for every kernel to have run."""
-        tokens = self.generate([0] * min(8, self.limits.context_length), Sampling(temperature=0.0))
-        for _ in zip(range(2), tokens, strict=False):
-            pass
+        """A prompt and two tokens: enough for every kernel to have run. Raises LogitsNotFinite."""
+        tokens, start, slot = [0] * min(8, self.limits.context_length), 0, self._slots.get()
+        try:
+            for _ in range(2):
+                if start + len(tokens) > self.limits.sequence_length:
+                    break
+                logits = self.logits(tokens, start, slot)
+                check_finite(logits)
+                start, tokens = start + len(tokens), [int(logits[-1].argmax())]
+        finally:
+            self._slots.put(slot)
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
         slot = self._slots.get()

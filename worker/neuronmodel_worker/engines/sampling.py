@@ -3,6 +3,7 @@
 import torch
 
 from neuronmodel_worker.engines import Sampling
+from neuronmodel_worker.engines.finite import check_finite
 
 
 class Sampler:
@@ -30,3 +31,12 @@ class Sampler:
         if self._sampling.top_k is not None:
             dropped_V[self._sampling.top_k :] = True
         return sorted_V.masked_fill(dropped_V, float("-inf"))
+
+
+class CheckedGreedy:
+    """The sampler of a warm-up."""
+
+    def choose(self, logits_V: torch.Tensor) -> int:  # noqa: N803
+        """Raises LogitsNotFinite."""
+        check_finite(logits_V, masked=True)
+        return int(logits_V.argmax())

@@ -9,6 +9,7 @@ from neuronmodel_worker.prepare.preparation import Preparation, disk_rates, open
 from neuronmodel_worker.serve.admin import admin_server
 from neuronmodel_worker.serve.metrics import Metrics
 from neuronmodel_worker.sizing import require_fit
+from neuronmodel_worker.text import load_text
 
 
 def prepare(job: Run) -> None:
@@ -20,6 +21,8 @@ def prepare(job: Run) -> None:
             require_fit(plan, job.config)
             engine = open_engine(job.config)
             engine.graph_inputs(plan, job.config.neuron_config)  # what it refuses is refused before weights are read
+        with job.clock.phase("TokenizerLoaded"):
+            load_text(job.source, job.config.generation_config, plan.vocabulary)
         job.clock.found(Preparation(job, plan, engine).result())
 
 

@@ -20,7 +20,7 @@ from neuronmodel_worker.serve.requests import (
     CompletionRequest,
     Request,
 )
-from neuronmodel_worker.serve.text import ChatTemplateError
+from neuronmodel_worker.text import ChatTemplateError
 
 AnyRequest = TypeVar("AnyRequest", bound=Request)
 
@@ -129,7 +129,7 @@ class Api:
     async def _reply(
         self, request: web.Request, asked: Request, prompt: list[int], max_tokens: int | None, shape: Shape
     ) -> web.StreamResponse:
-        self._check_prompt(prompt)
+        self._check_prompt(prompt, "messages" if isinstance(asked, ChatRequest) else "prompt")
         self._check_answer_limits(asked, prompt)
         sampling = asked.sampling(self.defaults)
         self._check_sampling(sampling)
@@ -161,19 +161,18 @@ class Api:
         except SamplingNotCompiled as error:
             raise ApiError(400, str(error), code="sampling_not_compiled") from error
 
-    def _check_prompt(self, prompt: list[int]) -> None:
+    def _check_prompt(self, prompt: list[int], param: str) -> None:
         limits, size = self.generation.limits, len(prompt)
         if not prompt:
-            raise ApiError(400, "The prompt is empty.", param="prompt")
-        if max(prompt) >= self.generation.text.vocabulary or min(prompt) < 0:
-            what = f"The prompt holds tokens outside the vocabulary of {self.generation.text.vocabulary:,}."
-            raise ApiError(400, what, param="prompt")
+            raise ApiError(400, "The prompt is empty.", param=param)
+        if what := self.generation.text.outside(prompt):
+            raise ApiError(400, what, param=param, code="token_outside_vocabulary")
         if size < limits.shortest_prompt:
             raise ApiError(
                 400,
                 f"The prompt has {size} token, and NxD Inference answers prompts of {limits.shortest_prompt} tokens or "
                 "more: it would take the position of a padding token for that of the prompt's. Write a longer one.",
-                param="prompt",
+                param=param,
                 code="prompt_too_short",
             )
         if size > limits.context_length:

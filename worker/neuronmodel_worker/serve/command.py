@@ -17,7 +17,7 @@ from neuronmodel_worker.serve.keys import ApiKey
 from neuronmodel_worker.serve.loading import Loading, open_tier
 from neuronmodel_worker.serve.metrics import Metrics
 from neuronmodel_worker.serve.port import open_port, stop_event
-from neuronmodel_worker.serve.text import Text
+from neuronmodel_worker.text import Text
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from neuronmodel_worker.engines import LoadedModel, Sampling
 from neuronmodel_worker.serve.metrics import Metrics
-from neuronmodel_worker.serve.text import StopText, Text
+from neuronmodel_worker.text import StopText, Text
 
 FinishReason = Literal["stop", "length"]
 MAX_WAITING = 64
@@ -84,7 +84,7 @@ class Generation:
 
     async def pieces(self, answer: Answer) -> AsyncGenerator[str, None]:
         """The answer's text piece by piece; to be run during a `turn`, and closed when nobody listens any more."""
-        detokenizer, stops = self.text.detokenizer(), StopText(answer.question.stops)
+        detokenizer, stops = self.text.detokenizer(answer.question.prompt), StopText(answer.question.stops)
         self._metrics.prompt_tokens.inc(len(answer.question.prompt))
         tokens = self._tokens(answer.question)
         try:

@@ -10,9 +10,9 @@ from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.devices import AWAITED, Patience, find_devices
 from neuronmodel_worker.serve.prepared import Prepared
-from neuronmodel_worker.serve.text import Text, load_text
 from neuronmodel_worker.serve.tier import Tier
 from neuronmodel_worker.serve.weights import Ranks
+from neuronmodel_worker.text import Text, load_text
 
 
 @dataclass
@@ -24,11 +24,12 @@ class Loading:
     tier: Tier | None = None
     monotonic: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
+    _vocabulary: int | None = None
 
     def model(self) -> LoadedModel:
         prepared = Prepared(self.job, self.background, self.tier)
         with self.job.clock.phase("SourceOpened"):
-            prepared.open()
+            self._vocabulary = prepared.open().plan.vocabulary
         engine = open_engine(self.job.config)
         find_devices(self.job, engine)
         with self.job.clock.phase("EngineImported"):
@@ -52,8 +53,9 @@ class Loading:
                     patience.wait(held)
 
     def text(self) -> Text:
+        """After the model, whose library may import transformers whole."""
         with self.job.clock.phase("TokenizerLoaded"):
-            return load_text(self.job.source, self.job.config.generation_config)
+            return load_text(self.job.source, self.job.config.generation_config, self._vocabulary)
 
 
 def open_tier(job: Run) -> Tier | None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from neuronmodel_worker.engines import Limits, Sampling, SamplingNotCompiled
+from neuronmodel_worker.engines.finite import LogitsNotFinite
 from neuronmodel_worker.engines.nxdi import generating
 from neuronmodel_worker.engines.nxdi.failures import DeviceFailed
 from neuronmodel_worker.engines.nxdi.generating import LoadedNeuronModel
@@ -262,6 +264,16 @@ def test_warm_up_is_the_librarys_and_not_part_of_the_load(load: Load, called: Ca
     assert called("warmup") == []
     model.warm_up()
     assert len(called("warmup")) == 1
+
+
+def test_a_warm_up_of_a_graph_that_gives_logits_looks_at_them(make_engine: MakeEngine, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    write_model(folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"][7, 3] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LogitsNotFinite, match="1 are NaN"):
+        Load(make_engine, folder, tmp_path)().warm_up()
 
 
 def test_skip_warmup_skips_it(load: Load, called: Calls) -> None:

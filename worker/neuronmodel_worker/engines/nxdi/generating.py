@@ -19,6 +19,7 @@ from neuronmodel_worker.engines import Limits, Sampling
 from neuronmodel_worker.engines.nxdi.application import Application
 from neuronmodel_worker.engines.nxdi.failures import classified
 from neuronmodel_worker.engines.nxdi.sampling import GREEDY, OnDevice
+from neuronmodel_worker.failures import WorkerFailure
 
 log = logging.getLogger(__name__)
 
@@ -131,12 +132,25 @@ class LoadedNeuronModel:
             self._settings.on_device.check(sampling)
 
     def warm_up(self) -> None:
-        """The library's own, which only logs what goes wrong in it."""
-        if not self._settings.skip_warmup:
-            self._application.warmup()
+        """The library's own, which only logs what goes wrong in it; then, of a graph that gives logits, two tokens of
+        which they are looked at. Raises LogitsNotFinite."""
+        if self._settings.skip_warmup:
+            return
+        self._application.warmup()
+        if not self._settings.on_device:
+            self._check_logits()
+
+    def _check_logits(self) -> None:
+        from neuronmodel_worker.engines.sampling import CheckedGreedy
+
+        row = Row([0] * self.limits.shortest_prompt, Sampling(temperature=0.0), sampler=CheckedGreedy())
+        for _ in zip(range(2), self._answer(row), strict=False):
+            pass
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
-        row = Row(list(prompt), sampling)
+        return self._answer(Row(list(prompt), sampling))
+
+    def _answer(self, row: Row) -> Iterator[int]:
         self._enqueue(row)
         try:
             while not isinstance(told := row.told.get(), End):
@@ -160,8 +174,7 @@ class LoadedNeuronModel:
                 self._compute(rows)
             except Exception as error:
                 log.exception("a batch of %d failed", len(rows))
-                failure = classified(f"{type(error).__name__}: {error}")
-                failure.__cause__ = error
+                failure = error if isinstance(error, WorkerFailure) else _classified(error)
                 for row in rows:
                     row.end(failure)
 
@@ -296,6 +309,12 @@ class Batch:
                 return chosen
 
         return {"logits_processor": LogitsProcessorList([Chosen()])}
+
+
+def _classified(error: Exception) -> WorkerFailure:
+    failure = classified(f"{type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
 
 
 def with_logits_of(found: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
-from neuronmodel_worker.serve.text import Text, load_text
+from neuronmodel_worker.text import Text, load_text
 from vllm.config import VllmConfig
 from vllm.v1.engine import run_engine_core
 

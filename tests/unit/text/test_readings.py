@@ -1,4 +1,4 @@
-"""What is foretold of transformers 5, against what it was seen to read (tests/unit/serve/tokenizers)."""
+"""What is foretold of transformers 5, against what it was seen to read (tests/unit/text/tokenizers)."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from neuronmodel_worker.serve.readings import Files, differences
+from neuronmodel_worker.text.readings import Files, differences
 
 FOLDER = Path(__file__).parent / "tokenizers"
 FIVE = "transformers 5.24.0"
@@ -105,7 +105,7 @@ TEXTS_OF_5 = [
 def test_the_reading_that_is_told_of_5_is_5s(
     name: str, text: str, around: list[int], inside: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neuronmodel_worker.serve.readings.TEXTS", (text,))
+    monkeypatch.setattr("neuronmodel_worker.text.readings.TEXTS", (text,))
     told = [sentence for sentence in foretold(name) if f"reads {text!r} as" in sentence]
     assert told
     for sentence in told:

@@ -1,0 +1,102 @@
+"""Between text and tokens: the checkpoint's tokenizer and chat template, and text that appears token by token."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuronmodel_worker.checkpoint import read_generation_config
+from neuronmodel_worker.text.files import TokenizerFiles, TokenizerInvalid
+from neuronmodel_worker.text.readings import Files, differences
+from neuronmodel_worker.text.streaming import Detokenizer, StopText
+from neuronmodel_worker.text.tokenizer import ChatTemplateError, Tokenizer, read_tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Text:
+    """`end_tokens` end an answer. `rows` are those of the model's embeddings: a token beyond them is none of its."""
+
+    tokenizer: Tokenizer
+    end_tokens: frozenset[int]
+    rows: int
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Raises ChatTemplateError."""
+        return self.tokenizer.encode_chat(messages)
+
+    def detokenizer(self, prompt: Sequence[int] = ()) -> Detokenizer:
+        return Detokenizer(self.tokenizer, prompt)
+
+    def outside(self, prompt: Sequence[int]) -> str | None:
+        """Why the model cannot read the prompt: a sentence that names its first token that has no row."""
+        token = next((token for token in prompt if not 0 <= token < self.rows), None)
+        if token is None:
+            return None
+        named = f" ({self.tokenizer.text_of(token)})" if 0 <= token < self.tokenizer.size else ""
+        return (
+            f"The prompt holds the token {token:,}{named}, which is outside the vocabulary: this model has the tokens "
+            f"0 to {self.rows - 1:,}."
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        if self.tokenizer.size <= self.rows:
+            return ()
+        first = self.tokenizer.text_of(self.rows)
+        return (
+            f"The tokenizer has tokens up to {self.tokenizer.size - 1:,}, and the model's vocab_size is {self.rows:,}: "
+            f"prompts with one of the others ({first} is the first) are refused.",
+        )
+
+
+def load_text(source: Path, generation_config: Mapping[str, Any], rows: int | None = None) -> Text:
+    """`generation_config` of the spec beats the checkpoint's files; `rows`: vocab_size, as many as the tokenizer has
+    tokens where nobody knows it. Raises TokenizerInvalid, TransformersUnsupported."""
+    tokenizer = read_tokenizer(source)
+    ends = end_tokens(source, generation_config, tokenizer.end_token)
+    text = Text(tokenizer, ends, tokenizer.size if rows is None else rows)
+    _, of_generation = read_generation_config(source)
+    for warning in (*of_generation, *text.warnings, *_read_differently(source, tokenizer)):
+        log.warning(warning)
+    return text
+
+
+def _read_differently(source: Path, tokenizer: Tokenizer) -> list[str]:
+    """By transformers 5. That it cannot be foretold keeps no model from being served."""
+    files = TokenizerFiles(source)
+    try:
+        return differences(
+            tokenizer.library, Files(files.tokenizer, files.config, files.special_tokens, files.model_config)
+        )
+    except Exception as error:
+        log.info("how transformers 5 reads this tokenizer is not known: %s: %s", type(error).__name__, error)
+        return []
+
+
+def end_tokens(source: Path, generation_config: Mapping[str, Any], of_tokenizer: int | None) -> frozenset[int]:
+    """The first that says something: the spec, generation_config.json, config.json, the tokenizer."""
+    of_checkpoint, _ = read_generation_config(source)
+    for settings in (generation_config, of_checkpoint, TokenizerFiles(source).model_config):
+        value = settings.get("eos_token_id")
+        if value is not None:
+            return frozenset(value if isinstance(value, list) else [value])
+    return frozenset() if of_tokenizer is None else frozenset({of_tokenizer})
+
+
+__all__ = [
+    "ChatTemplateError",
+    "Detokenizer",
+    "StopText",
+    "Text",
+    "Tokenizer",
+    "TokenizerInvalid",
+    "end_tokens",
+    "load_text",
+    "read_tokenizer",
+]

@@ -1,0 +1,130 @@
+"""The files that a tokenizer is read from: what of them is there, and that each is what its name says."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from neuronmodel_worker.checkpoint import refuse_stand_ins
+from neuronmodel_worker.checkpoint.files import read_json_object
+from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.failures import BadInput, ConfigInvalid
+
+MODEL_CONFIG: Final = "config.json"
+CONFIG: Final = "tokenizer_config.json"
+TOKENIZER: Final = "tokenizer.json"
+SPECIAL_TOKENS: Final = "special_tokens_map.json"
+TEMPLATE: Final = "chat_template.jinja"
+TEMPLATES: Final = "additional_chat_templates"
+TEKKEN: Final = "tekken.json"
+
+SMALL: Final = (CONFIG, SPECIAL_TOKENS, "added_tokens.json")
+VOCABULARIES: Final = (TOKENIZER, "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+NAMES: Final = (*SMALL, *VOCABULARIES, "merges.txt", TEMPLATE, TEKKEN)
+
+NAMED_BY_CONFIG: Final = ("tokenizer_file", "vocab_file", "merges_file")
+"""Fields of tokenizer_config.json that transformers opens, wherever they point to."""
+
+
+class TokenizerInvalid(BadInput):
+    reason = "TokenizerInvalid"
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    directory: Path
+
+    @cached_property
+    def present(self) -> tuple[str, ...]:
+        return tuple(name for name in NAMES if (self.directory / name).exists())
+
+    @property
+    def named(self) -> str:
+        return ", ".join(self.present)
+
+    @property
+    def template_file(self) -> Path:
+        return self.directory / (TEMPLATE if TEMPLATE in self.present else CONFIG)
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        return self.read(CONFIG)
+
+    @cached_property
+    def special_tokens(self) -> Mapping[str, Any]:
+        return self.read(SPECIAL_TOKENS)
+
+    @cached_property
+    def model_config(self) -> Mapping[str, Any]:
+        return self.read(MODEL_CONFIG)
+
+    @cached_property
+    def tokenizer(self) -> Mapping[str, Any]:
+        """tokenizer.json, once transformers has read it: it is long. Raises OSError, ValueError."""
+        if TOKENIZER not in self.present:
+            return {}
+        found = json.loads((self.directory / TOKENIZER).read_bytes())
+        return found if isinstance(found, dict) else {}
+
+    def read(self, name: str) -> Mapping[str, Any]:
+        """What a small JSON file of the folder says; nothing where it is missing. Raises TokenizerInvalid, and what
+        `read_json_object` raises where the file is another one or cannot be read."""
+        try:
+            return read_json_object(self.directory / name)
+        except FileNotFoundError:
+            return {}
+        except ConfigInvalid as error:
+            raise TokenizerInvalid(str(error)) from error
+
+    def check(self) -> None:
+        """Raises TokenizerInvalid, and what says that a file is none of its kind."""
+        for file in self._all():
+            refuse_stand_ins(file, may_be_empty=file.suffix == ".jinja")
+        for name in SMALL:
+            self.read(name)
+        if not any(name in self.present for name in VOCABULARIES):
+            raise TokenizerInvalid(self._without_vocabulary())
+
+    def _all(self) -> Iterator[Path]:
+        yield from (self.directory / name for name in NAMES)
+        yield from sorted((self.directory / TEMPLATES).glob("*.jinja"))
+
+    def _without_vocabulary(self) -> str:
+        if TEKKEN in self.present:
+            return (
+                f"The tokenizer in {self.directory} is Mistral's own {TEKKEN}, which is not read here. Put the "
+                f"{TOKENIZER} and {CONFIG} of a checkpoint in Hugging Face format there."
+            )
+        return (
+            f"{self.directory} holds no tokenizer: no {TOKENIZER} and no tokenizer.model. Put the {TOKENIZER} and "
+            f"{CONFIG} of the checkpoint there."
+        )
+
+    def inside(self) -> dict[str, str]:
+        """For the files that tokenizer_config.json names: those of the same names in the folder, for it may have been
+        saved on another machine. Raises TokenizerInvalid where there is none."""
+        found = {}
+        for field in NAMED_BY_CONFIG:
+            if not isinstance(said := self.config.get(field), str):
+                continue
+            file = self.directory / Path(said).name
+            if not file.is_file():
+                raise TokenizerInvalid(
+                    f"{self.directory / CONFIG} names {shown(said)} as its {field}, and {self.directory} holds no file "
+                    "of that name. Put it there, or remove the field."
+                )
+            found[field] = str(file)
+        return found
+
+    @property
+    def code(self) -> str:
+        """Which class of the checkpoint's own it names, code that would have to be run."""
+        for settings in (self.config, self.model_config):
+            declared = settings.get("auto_map")
+            found = declared.get("AutoTokenizer") if isinstance(declared, dict) else declared
+            named = next((each for each in found if each), None) if isinstance(found, list) else found
+            if named:
+                return shown(str(named))
+        return "auto_map"
