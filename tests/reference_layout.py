@@ -270,6 +270,9 @@ def library_refusals(config: Mapping[str, Any], flags: Mapping[str, Any]) -> lis
         window = None
     asked = given.get("windowed_context_encoding_size")
     rules[("windowed_context_encoding_size", str(window))] = None not in (asked, window) and asked != window
+    if family in ("qwen2", "qwen3") and config.get("max_window_layers", 28) >= config["num_hidden_layers"]:
+        window = None
+    rules[("sliding_window", str(window))] = family != "mistral" and window is not None and window < sequence
     if config["model_type"] in SPARSE:
         chosen = config["num_experts_per_tok"]
         rules[("num_experts_per_tok", str(chosen))] = chosen > config["experts"] or chosen == 1

@@ -340,7 +340,7 @@ def test_layers_and_biases_that_are_left_out_are_warned_of() -> None:
     model = {**MODELS["qwen3"], "attention_bias": True, "mlp_bias": True, "num_hidden_layers": 2}
     config = {**model, "mlp_bias": False, "num_hidden_layers": 1}
     plan = make_plan(headers({"hf_config": config, "tensors": decoder_tensors(model), "dtype": "float16"}), {})
-    biases, layers = plan.warnings
+    *_, biases, layers = plan.warnings
     assert "self_attn.q_proj" in biases
     assert "mlp.gate_proj" in biases
     assert "more than the 1 layers" in layers

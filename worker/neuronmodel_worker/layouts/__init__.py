@@ -6,6 +6,7 @@ from typing import Any, Generic
 
 from neuronmodel_worker.checkpoint import Checkpoint, refuse_what_is_no_text_model
 from neuronmodel_worker.failures import ConfigInvalid, UnknownModelType
+from neuronmodel_worker.layouts.config_checks import check_config
 from neuronmodel_worker.layouts.draft import Draft
 from neuronmodel_worker.layouts.effects import refuse_what_has_no_layout, warnings_of
 from neuronmodel_worker.layouts.flags import LAYOUT_VERSION, Flags, read_flags, torch_dtype_yields
@@ -15,6 +16,7 @@ from neuronmodel_worker.layouts.llama import lay_out_llama, refuse_llama_flags
 from neuronmodel_worker.layouts.mistral import MistralConfig, lay_out_mistral, refuse_mistral_flags
 from neuronmodel_worker.layouts.mixtral import MixtralConfig, lay_out_mixtral, refuse_mixtral_flags
 from neuronmodel_worker.layouts.model_config import AnyConfig, ModelConfig, dtype_in_force, parse_config
+from neuronmodel_worker.layouts.old_form import old_form_of
 from neuronmodel_worker.layouts.qwen2 import Qwen2Config, lay_out_qwen2
 from neuronmodel_worker.layouts.qwen3 import Qwen3Config, lay_out_qwen3
 from neuronmodel_worker.layouts.qwen3_moe import Qwen3MoeConfig, lay_out_qwen3_moe
@@ -40,12 +42,13 @@ class Family(Generic[AnyConfig]):
         return flags
 
     def draft(self, checkpoint: Checkpoint, neuron_config: Mapping[str, object]) -> Draft:
-        config = parse_config(checkpoint, self.config)
-        flags = self.read(neuron_config, checkpoint.config)
-        refuse_what_the_library_refuses(neuron_config, checkpoint.config, self.name)
+        config, model = parse_config(checkpoint, self.config), old_form_of(checkpoint)
+        flags = self.read(neuron_config, model)
+        refuse_what_the_library_refuses(neuron_config, model, self.name)
         dtype = dtype_in_force(flags, config, torch_dtype_yields(neuron_config))
         draft = Draft(checkpoint, flags, dtype, config.assumed, config.sizes)
         draft.warnings += warnings_of(neuron_config)
+        draft.warnings += check_config(model, self.name, neuron_config, f"config.json in {checkpoint.path}")
         warn_of_assumed_sizes(draft)
         self.lay_out(draft, config)
         return draft

@@ -1,0 +1,267 @@
+"""Every field of config.json that is known here: read, without effect, or refused because it changes the model.
+
+What is on none of the lists is warned of by name: see `layouts.config_checks`. A test compares the lists with the
+configuration classes of transformers 4.57 and 5, so that a field of theirs is on one of them. `as_markdown` is
+docs/reference/config.md.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from neuronmodel_worker.neuron_config.values import names_of
+
+SIZES: Final = "the shapes of tensors"
+BY_ENGINES: Final = "the engine"
+POSITIONS: Final = "rotary position embeddings"
+WINDOWS: Final = "checked: attention within a window"
+
+READ: Final[Mapping[str, str]] = {
+    "model_type": "which of the families it is, unless `spec.model.type` says it",
+    **dict.fromkeys(
+        (
+            "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+            "head_dim", "vocab_size",
+        ),
+        SIZES,
+    ),
+    "attention_bias": "which biases there are; where the family has none, those of the checkpoint are left out and "
+    "warned of",
+    "mlp_bias": "as `attention_bias`",
+    "tie_word_embeddings": "whether the head is the embeddings",
+    "dtype": "the type of shards, where `torch_dtype` of NeuronConfig does not say it",
+    "torch_dtype": "as `dtype`, which comes first",
+    "rms_norm_eps": BY_ENGINES,
+    "hidden_act": BY_ENGINES,
+    "max_position_embeddings": BY_ENGINES,
+    "rope_theta": POSITIONS,
+    "rope_scaling": POSITIONS,
+    "rope_parameters": f"{POSITIONS}, as transformers 5 writes them",
+    "original_max_position_embeddings": f"{POSITIONS}, where `rope_parameters` or `rope_scaling` does not hold it",
+    "sliding_window": WINDOWS,
+    "use_sliding_window": WINDOWS,
+    "max_window_layers": WINDOWS,
+    "layer_types": WINDOWS,
+    "attention_chunk_size": WINDOWS,
+    "quantization_config": "checked: quantized checkpoints are refused",
+    "compression_config": "as `quantization_config`",
+}  # fmt: skip
+"""In every family: what for."""
+
+READ_BY_FAMILY: Final[Mapping[str, Mapping[str, str]]] = {
+    "mixtral": {
+        "num_local_experts": SIZES,
+        "num_experts": "another name of `num_local_experts`",
+        "num_experts_per_tok": BY_ENGINES,
+    },
+    "qwen3_moe": {
+        "num_experts": SIZES,
+        "num_local_experts": "another name of `num_experts`, which transformers 5 writes",
+        "moe_intermediate_size": SIZES,
+        "num_experts_per_tok": BY_ENGINES,
+        "norm_topk_prob": "checked: NxD Inference computes true alone",
+        "mlp_only_layers": "checked: all layers have to be sparse",
+        "decoder_sparse_step": "checked: all layers have to be sparse",
+    },
+}
+
+OF_NAMES: Final = "names and versions"
+OF_TOKENS: Final = "of tokenizers and of whoever samples"
+OF_TRAINING: Final = "of training alone"
+OF_OUTPUTS: Final = "what transformers' own forward pass returns or keeps"
+OF_EXECUTION: Final = "how transformers computes, not what"
+OF_OTHER_TASKS: Final = "of models with another head"
+OF_ENCODERS: Final = "of models with an encoder; these have none"
+OF_GENERATION: Final = "of sampling: requests and generation_config.json say it"
+
+WITHOUT_EFFECT: Final[Mapping[str, str]] = {
+    name: why
+    for why, names in {
+        OF_NAMES: """
+            _name_or_path name_or_path _commit_hash transformers_version architectures is_llama_config
+            transformers.js_config unsloth_version unsloth_fixed
+        """,
+        OF_TOKENS: """
+            bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id tokenizer_class prefix
+            model_max_length
+        """,
+        OF_TRAINING: """
+            initializer_range attention_dropout hidden_dropout resid_pdrop embd_pdrop attn_pdrop residual_dropout
+            router_aux_loss_coef router_jitter_noise router_z_loss_coef gradient_checkpointing
+        """,
+        OF_OUTPUTS: """
+            use_cache output_attentions _output_attentions output_hidden_states output_router_logits return_dict
+            use_return_dict torchscript
+        """,
+        OF_EXECUTION: """
+            pretraining_tp chunk_size_feed_forward use_bfloat16 tf_legacy_loss
+            attn_implementation _attn_implementation _attn_implementation_internal _attn_implementation_autoset
+            experts_implementation _experts_implementation _experts_implementation_internal
+        """,
+        OF_OTHER_TASKS: "id2label label2id num_labels problem_type finetuning_task task_specific_params "
+        "classifier_dropout",
+        OF_ENCODERS: """
+            is_decoder add_cross_attention cross_attention_hidden_size tie_encoder_decoder pruned_heads
+        """,
+        OF_GENERATION: """
+            max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature top_k
+            top_p typical_p min_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size
+            encoder_repetition_penalty bad_words_ids num_return_sequences output_scores return_dict_in_generate
+            forced_bos_token_id forced_eos_token_id remove_invalid_values exponential_decay_length_penalty
+            suppress_tokens begin_suppress_tokens epsilon_cutoff eta_cutoff max_new_tokens
+            assistant_confidence_threshold assistant_lookbehind target_lookbehind num_assistant_tokens
+            num_assistant_tokens_schedule
+        """,
+    }.items()
+    for name in sorted(names_of(names))
+}
+"""Why each changes no answer here."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """`without`: the values with which a field changes nothing, beside null."""
+
+    what: str
+    without: tuple[object, ...] = ()
+
+
+def _each(names: str, what: str, *without: object) -> Iterator[tuple[str, Change]]:
+    yield from ((name, Change(what, without)) for name in names.split())
+
+
+CHANGES: Final[Mapping[str, Change]] = dict(
+    (
+        *_each("attention_multiplier attn_scale query_pre_attn_scalar", "attention scores are scaled otherwise"),
+        *_each(
+            "embedding_multiplier residual_multiplier logits_scaling logit_scale logits_multiplier lm_head_multiplier "
+            "key_multiplier mlp_multipliers attention_in_multiplier attention_out_multiplier scale_emb scale_depth "
+            "scale_width scale_logits mup_width_scale embedding_scale output_multiplier_scale "
+            "emb_scale logit_multiplier",
+            "embeddings, layers or logits are scaled", 1,
+        ),
+        *_each(
+            "attn_logit_softcapping final_logit_softcapping logit_softcapping attn_logit_softcap final_logit_softcap "
+            "logits_soft_cap",
+            "scores or logits are capped", 0, False,
+        ),
+        *_each("partial_rotary_factor rotary_pct rotary_percent", "a part of each head alone has positions", 1),
+        *_each("rope_interleaved", "the elements of a head are paired otherwise for positions", False),
+        *_each("rope_local_base_freq rope_local_theta", "some layers have other positions"),
+        *_each("no_rope_layer_interval no_rope_layers nope_layer_interval", "some layers have no positions", 0, []),
+        *_each("attn_temperature_tuning attention_sink attention_sinks", "attention is computed otherwise", False, 0),
+        *_each("sliding_window_pattern global_attn_every_n_layers", "some layers attend within a window", 0, 1),
+        *_each("alibi", "positions are biases of attention", False),
+        *_each("clip_qkv qkv_clip", "queries, keys and values are clipped", 0, False),
+        *_each(
+            "qk_norm use_qk_norm qk_layernorm use_qk_layernorm", "queries and keys are normed otherwise", False,
+        ),
+        *_each("parallel_attn use_parallel_residual parallel_residual", "attention and MLP stand side by side", False),
+        *_each("post_norm use_post_norm sandwich_norm", "norms stand elsewhere", False),
+        *_each("q_lora_rank kv_lora_rank", "attention is computed through a narrower space", 0),
+        *_each(
+            "n_shared_experts num_shared_experts shared_expert_intermediate_size shared_intermediate_size "
+            "n_routed_experts",
+            "the model has other experts", 0,
+        ),
+        *_each("first_k_dense_replace", "some layers are dense", 0),
+        *_each("moe_layer_freq moe_layer_interval", "some layers are dense", 1),
+        *_each("n_group topk_group num_expert_group", "experts are chosen by groups", 0, 1),
+        *_each("routed_scaling_factor", "what experts say is scaled", 1),
+        *_each("scoring_func", "experts are scored otherwise", "softmax"),
+        *_each("block_configs per_layer_config", "layers differ from each other", [], {}, False),
+        *_each("is_encoder_decoder", "the model has an encoder", False),
+        *_each("is_causal use_causal_mask", "tokens see what comes after them", True),
+    )
+)  # fmt: skip
+"""Of other models, written by conversions into files of these families, or of these families and computed by neither
+engine."""
+
+
+def read_of(family: str) -> Mapping[str, str]:
+    return {**READ, **READ_BY_FAMILY.get(family, {})}
+
+
+ABOUT: Final = """\
+# config.json
+
+What is read of a checkpoint's config.json, and what becomes of every other field. Nothing that changes a model's
+mathematics is passed over in silence: a field is read, or known to change nothing here, or refused by name, or, where
+nobody here knows it, warned of by name, by `neuronmodel plan` and in the logs. The lists below are those of
+`worker/neuronmodel_worker/layouts/config_fields.py`; tests hold them against the configuration classes of transformers
+4.57.6 and 5.24.0. What is null, false or empty says nothing. A size, number or name of the wrong type is refused.
+
+## Rotary position embeddings
+transformers 5 writes `rope_parameters`, where transformers 4 wrote `rope_theta` and `rope_scaling`. Both are read, in
+every family and by both engines. NxD Inference reads the older form alone: it, and vLLM, are given a folder on the
+scratch volume with links to the checkpoint's files and a config.json in the older form, where the checkpoint's own is
+in the newer one. So it is with `weights: Native`, for any model type. What contradicts itself is refused, with both
+fields named.
+
+| | |
+| --- | --- |
+| `rope_theta`, `rope_parameters.rope_theta`, `rope_scaling.rope_theta` | the same, wherever they stand |
+| `rope_parameters` and `rope_scaling` | if both stand there, they have to say the same |
+| `rope_type` and `type` | the same |
+| `rope_parameters` by types of layers | read where all that are in use (`layer_types`) agree; else refused |
+| `original_max_position_embeddings` | within or beside; else, of `llama3`, `max_position_embeddings` |
+| no `rope_theta` anywhere | transformers' default for the family |
+
+| `rope_type` | CPU engine | NxD Inference |
+| --- | --- | --- |
+| `default` | yes | yes |
+| `linear`, `llama3` | yes | `llama` |
+| `yarn` | no | `llama` |
+| `dynamic`, `longrope` | no | `llama`, if no sequence is so long that frequencies change: a graph's do not |
+| others | no | no |
+
+For the other families NxD Inference does not look at `rope_scaling`; so a type that is not `default` is refused there.
+
+## Attention within a window
+| | `sliding_window` less than `seq_len` |
+| --- | --- |
+| `mistral` | computed by NxD Inference |
+| `llama` | refused: transformers pays no heed to it, NxD Inference would |
+| `mixtral` | refused: NxD Inference computes none |
+| `qwen3_moe` | the same, with `use_sliding_window` |
+| `qwen2`, `qwen3` | the same, with `use_sliding_window`, if `layer_types` or `max_window_layers` give one to a layer |
+
+`layer_types` may name full attention, and windows where they are not less than `seq_len` or, of `mistral`, in every
+layer. `attention_chunk_size` has to be `seq_len` or more.
+
+## Experts and activations
+`norm_topk_prob` of `qwen3_moe` has to be true, as NxD Inference computes it: false is refused. Without it there is a
+warning, as transformers then takes false. With `mlp_kernel_enabled`, `mlp_tkg_nki_kernel_enabled` or
+`quantized_mlp_kernel_enabled` the activation of dense models has to be one that the kernels compute: silu, swish or
+gelu_pytorch_tanh. The CPU engine computes silu (swish) alone.
+
+"""
+
+
+def as_markdown() -> str:
+    """docs/reference/config.md."""
+    lines = [ABOUT + "## Read", "| field | what for |", "| --- | --- |"]
+    lines += [f"| `{name}` | {what} |" for name, what in READ.items()]
+    for family, fields in READ_BY_FAMILY.items():
+        lines += [f"| `{name}` (`{family}`) | {what} |" for name, what in fields.items()]
+    lines += ["", "## Refused, unless null or one of these", "| field | what it does | changes nothing |"]
+    lines += ["| --- | --- | --- |"]
+    lines += [f"| {names} | {change.what} | {_values(change)} |" for change, names in _by_change()]
+    lines += ["", "The remedy is another checkpoint, or to take the field out where the model is meant to be computed"]
+    lines += ["without it.", "", "## Without effect here", "| | fields |", "| --- | --- |"]
+    for why in dict.fromkeys(WITHOUT_EFFECT.values()):
+        names = ", ".join(f"`{name}`" for name, each in WITHOUT_EFFECT.items() if each == why)
+        lines.append(f"| {why} | {names} |")
+    return "\n".join(lines) + "\n"
+
+
+def _by_change() -> Iterator[tuple[Change, str]]:
+    names: dict[tuple[str, str], list[str]] = {}
+    for name, change in CHANGES.items():
+        names.setdefault((change.what, repr(change.without)), []).append(name)
+    for together in names.values():
+        yield CHANGES[together[0]], ", ".join(f"`{name}`" for name in together)
+
+
+def _values(change: Change) -> str:
+    return ", ".join(f"`{str(value).lower()}`" for value in change.without)

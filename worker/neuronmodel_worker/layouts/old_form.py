@@ -1,0 +1,192 @@
+"""config.json in the form that transformers 4 writes, whichever release wrote it.
+
+NxD Inference reads it with transformers 4, which pays no heed to what release 5 writes otherwise: rotary position
+embeddings as `rope_parameters` instead of `rope_theta` and `rope_scaling`, and the experts of some models under another
+name. So there is one place that knows the newer form, and all else reads the older one. What that cannot say is
+refused, and so are two forms in one file that say different things.
+"""
+
+import reprlib
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Final
+
+from neuronmodel_worker.checkpoint import Checkpoint
+from neuronmodel_worker.failures import ConfigInvalid, LayoutRefused
+from neuronmodel_worker.neuron_config.values import shown
+
+NEW: Final = "rope_parameters"
+OLD: Final = "rope_scaling"
+THETA: Final = "rope_theta"
+PARTIAL: Final = "partial_rotary_factor"
+TRAINED: Final = "original_max_position_embeddings"
+TYPES: Final = ("rope_type", "type")
+"""The second is the older name."""
+
+OF_TRAINED_LENGTH: Final = ("llama3", "yarn", "longrope")
+"""Kinds of scaling that ask for the length the model was trained with; where nothing says it, transformers 5 takes
+`max_position_embeddings`."""
+
+SAME: Final[Mapping[str, tuple[str, str]]] = {
+    "mixtral": ("num_local_experts", "num_experts"),
+    "qwen3_moe": ("num_experts", "num_local_experts"),
+}
+"""By model type: a field of transformers 4, and the other name under which transformers 5 takes or writes it."""
+
+PUT_RIGHT: Final = "Put the checkpoint's own config.json there, or correct it."
+
+Fields = dict[str, object]
+
+
+def old_form_of(checkpoint: Checkpoint) -> Mapping[str, object]:
+    """Raises ConfigInvalid, LayoutRefused."""
+    return in_old_form(checkpoint.config, f"config.json in {checkpoint.path}")
+
+
+def in_old_form(config: Mapping[str, object], where: str) -> Mapping[str, object]:
+    """`config` itself where it is in the older form already. `where` begins a sentence. Raises ConfigInvalid for what
+    contradicts itself, LayoutRefused for what the older form cannot say."""
+    translated: Fields = dict(config)
+    for name, part in config.items():
+        if isinstance(part, Mapping) and name.endswith("_config") and NEW in part:
+            translated[name] = dict(in_old_form(part, f"{where}, in {name},"))
+    _translate_names(translated, where)
+    _translate_rotary(translated, where)
+    return config if translated == config else translated
+
+
+def kind_of(parameters: Mapping[str, object]) -> object:
+    """How positions are scaled, as transformers names it; "default" where nothing says it."""
+    return next((parameters[name] for name in TYPES if parameters.get(name) is not None), "default")
+
+
+def _translate_names(config: Fields, where: str) -> None:
+    name, other = SAME.get(str(config.get("model_type")), ("", ""))
+    if config.get(other) is not None:
+        _require_equal(where, {name: config.get(name), other: config[other]})
+        config.setdefault(name, config[other])
+        if config[name] is None:
+            config[name] = config[other]
+
+
+def _translate_rotary(config: Fields, where: str) -> None:
+    new, old = (_parameters(config, name, where) for name in (NEW, OLD))
+    config.pop(NEW, None)
+    if config.get(OLD) == {}:
+        config[OLD] = None
+    inside = {NEW: new, OLD: old}
+    for name in (THETA, PARTIAL):
+        _lift(config, name, inside, where)
+    if new and old and _meaning(new) != _meaning(old):
+        raise ConfigInvalid(
+            f"{where} says in {NEW} and in {OLD} different things of rotary position embeddings: "
+            f"{shown(NEW, new)} and {shown(OLD, old)}. Remove the one that is not meant."
+        )
+    scaling = dict(old or _without_default(new))
+    if scaling:
+        _add_trained_length(config, scaling, where, is_new=bool(new))
+        if scaling != _given(config.get(OLD)):
+            config[OLD] = scaling
+
+
+def _parameters(config: Mapping[str, object], name: str, where: str) -> Fields:
+    """What `rope_parameters` or `rope_scaling` says, for all layers alike; empty where it says nothing."""
+    value = config.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigInvalid(f"{where} gives {shown(name, value)}, and it is to be an object. {PUT_RIGHT}")
+    of_layers = {key: part for key, part in value.items() if isinstance(part, Mapping)}
+    if not of_layers:
+        return _checked(value, name, where)
+    if others := [key for key, part in value.items() if part is not None and key not in of_layers]:
+        raise ConfigInvalid(
+            f"{where} gives {name} by types of layers ({reprlib.repr(list(of_layers))}) and beside them "
+            f"{shown(repr(others[0])[1:-1], value[others[0]])}. {PUT_RIGHT}"
+        )
+    return _of_every_layer(config, name, {**dict.fromkeys(value), **of_layers}, where)
+
+
+def _of_every_layer(
+    config: Mapping[str, object], name: str, by_type: Mapping[str, Mapping[str, object] | None], where: str
+) -> Fields:
+    used = list(by_type)
+    if isinstance(layers := config.get("layer_types"), Sequence) and not isinstance(layers, str) and layers:
+        used = list(dict.fromkeys(map(str, layers)))
+    for each in used:
+        if by_type.get(each) is None:
+            raise LayoutRefused(
+                f"{where} gives {name} by types of layers, and none for layers of type {each[:40]!r}: layers without "
+                "rotary position embeddings are not computed here. Use another checkpoint."
+            )
+    parameters = {each: _checked(by_type[each] or {}, f"{name}.{repr(each)[1:-1]}", where) for each in used}
+    for (one, first), (other, second) in pairwise(parameters.items()):
+        if _meaning(first) != _meaning(second):
+            raise LayoutRefused(
+                f"{where} gives different rotary position embeddings to layers of type {one[:40]!r} and {other[:40]!r} "
+                f"({name}), and here one {THETA} and one {OLD} hold for all layers. Use another checkpoint."
+            )
+    return parameters[used[0]]
+
+
+def _checked(parameters: Mapping[str, object], name: str, where: str) -> Fields:
+    """Without what is null."""
+    given = {key: value for key, value in parameters.items() if value is not None or key == THETA}
+    kinds = {f"{name}.{key}": given[key] for key in TYPES if key in given}
+    for key, kind in kinds.items():
+        if not isinstance(kind, str):
+            raise ConfigInvalid(f"{where} gives {shown(key, kind)}, and it is to be a name. {PUT_RIGHT}")
+    _require_equal(where, kinds)
+    return given
+
+
+def _lift(config: Fields, name: str, inside: Mapping[str, Fields], where: str) -> None:
+    """From `rope_parameters` to where the older form has it."""
+    places = {f"{part}.{name}": said.pop(name) for part, said in inside.items() if name in said}
+    if not places:
+        return
+    top = config.get(name)
+    _require_equal(where, {**({name: top} if top is not None else {}), **places})
+    if top is None and not (name == PARTIAL and next(iter(places.values())) == 1):
+        config[name] = next(iter(places.values()))
+
+
+def _require_equal(where: str, values: Mapping[str, object]) -> None:
+    """Raises ConfigInvalid, which names both; null says nothing."""
+    for (one, first), (other, second) in pairwise((name, each) for name, each in values.items() if each is not None):
+        if first != second:
+            raise ConfigInvalid(
+                f"{where} gives {shown(one, first)} and {shown(other, second)}, which contradict each other. Remove "
+                "the one that is not meant."
+            )
+
+
+def _meaning(parameters: Mapping[str, object]) -> dict[str, object]:
+    rest = {name: value for name, value in parameters.items() if name not in TYPES}
+    return {**rest, TYPES[0]: kind_of(parameters)}
+
+
+def _without_default(parameters: Mapping[str, object]) -> Fields:
+    """As `rope_scaling`, which is not there where positions are not scaled."""
+    meaning = _meaning(parameters)
+    return {} if meaning == {TYPES[0]: "default"} else meaning
+
+
+def _add_trained_length(config: Fields, scaling: Fields, where: str, is_new: bool) -> None:
+    """What transformers 5 takes from beside, and transformers 4 wants within; of longrope it is the other way round.
+    In the older form Llama 3's alone needs it."""
+    kind, within = kind_of(scaling), scaling.get(TRAINED)
+    if kind not in OF_TRAINED_LENGTH:
+        return
+    _require_equal(where, {TRAINED: config.get(TRAINED), f"{NEW if is_new else OLD}.{TRAINED}": within})
+    if kind == "longrope":
+        if is_new and within is not None and config.get(TRAINED) is None:
+            config[TRAINED] = within
+    elif within is None and (is_new or kind == "llama3"):
+        lengths = (config.get(TRAINED), config.get("max_position_embeddings") if kind == "llama3" else None)
+        if (length := next((each for each in lengths if each is not None), None)) is not None:
+            scaling[TRAINED] = length
+
+
+def _given(value: object) -> object:
+    return {key: each for key, each in value.items() if each is not None} if isinstance(value, Mapping) else value
