@@ -15,9 +15,11 @@ from typing import Final
 from neuronmodel_worker.checkpoint import DTYPE_BITS, INDEX_FILE, Checkpoint, TensorSource, refuse_quantized
 from neuronmodel_worker.failures import BadInput, CheckpointFileMissing, SourceUnreadable
 from neuronmodel_worker.layouts import FAMILIES, model_type_of
+from neuronmodel_worker.layouts.config_checks import check_config
 from neuronmodel_worker.layouts.draft import FLOATING
 from neuronmodel_worker.layouts.flags import read_ranks
 from neuronmodel_worker.layouts.geometry import as_matrix
+from neuronmodel_worker.layouts.old_form import old_form_of, where_of
 from neuronmodel_worker.neuron_config.values import DTYPES, names_of
 from neuronmodel_worker.plan import Read, vocabulary_of
 
@@ -138,13 +140,14 @@ class NativePlan:
         return DTYPES["bfloat16"]
 
     def layout_inputs(self) -> dict[str, object]:
-        """Every flag that is not known to change nothing, all of config.json, and other files that are read."""
+        """Every flag that is not known to change nothing, all of config.json, in its older form, and other files that
+        are read."""
         return {
             "weights": "Native",
             "family": self.family,
             "ranks": [self.ranks.start, self.ranks.stop],
             "flags": {name: value for name, value in self.neuron_config.items() if name not in self._neutral},
-            "config": {k: v for k, v in self.checkpoint.config.items() if k not in NAMES_OF_A_CHECKPOINT},
+            "config": {k: v for k, v in old_form_of(self.checkpoint).items() if k not in NAMES_OF_A_CHECKPOINT},
             "files": dict(self.files),
         }
 
@@ -198,11 +201,15 @@ def make_native_plan(
     checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None
 ) -> NativePlan:
     """Raises ConfigInvalid, LayoutRefused for ranks that there cannot be, FlagNamesNothing, SourceUnreadable, and
-    CheckpointQuantized, CheckpointFileMissing for what the library would make wrong shards of without a word."""
+    CheckpointQuantized, CheckpointFileMissing, LayoutRefused for what the library would make wrong shards of, or
+    compute wrongly, without a word."""
     degree, world_size, ranks = read_ranks(neuron_config)
     family = model_type or model_type_of(checkpoint)
     refuse_quantized(checkpoint, neuron_config, has_layout=family in FAMILIES)
     _refuse_forgotten(checkpoint)
+    model, warnings = old_form_of(checkpoint), list(checkpoint.warnings)
+    if family in FAMILIES:  # of others it is not known what their fields say
+        warnings += check_config(model, family, neuron_config, where_of(checkpoint))
     return NativePlan(
         checkpoint=checkpoint,
         family=family,
@@ -211,7 +218,7 @@ def make_native_plan(
         tp_degree=degree,
         world_size=world_size,
         files={**_files_of_flags(neuron_config), **_files_beside(checkpoint)},
-        warnings=checkpoint.warnings,
+        warnings=tuple(warnings),
     )
 
 

@@ -5,9 +5,9 @@ The whole of it is part of a compiled model's key, so what is not here cannot ch
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from neuronmodel_worker.engines.rank_tensors import TensorForm
 from neuronmodel_worker.failures import BadInput, ConfigInvalid
@@ -15,8 +15,11 @@ from neuronmodel_worker.layouts.flags import Flags
 from neuronmodel_worker.layouts.geometry import equal_part
 from neuronmodel_worker.layouts.heads import place_heads
 from neuronmodel_worker.layouts.model_config import ModelConfig, parse_config
+from neuronmodel_worker.layouts.old_form import kind_of
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
 from neuronmodel_worker.plan import Plan
+
+PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 FAMILY: Final = "llama"
 """The model type that the CPU engine runs."""
@@ -29,10 +32,10 @@ class EngineRefused(BadInput):
 
 
 class LlamaConfig(ModelConfig):
-    """The fields that decide values and not only shapes, with transformers' defaults for Llama."""
+    """The fields that decide values and not only shapes, in their older form, with transformers' defaults for Llama."""
 
-    rms_norm_eps: PositiveFloat = 1e-6
-    rope_theta: PositiveFloat = 10000.0
+    rms_norm_eps: PositiveNumber = 1e-6
+    rope_theta: PositiveNumber = 10000.0
     rope_scaling: dict[str, Any] | None = None
     max_position_embeddings: PositiveInt = 2048
     hidden_act: str = "silu"
@@ -166,31 +169,36 @@ class LlamaThreeScaling(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    factor: PositiveFloat
-    low_freq_factor: PositiveFloat
-    high_freq_factor: PositiveFloat
+    factor: PositiveNumber
+    low_freq_factor: PositiveNumber
+    high_freq_factor: PositiveNumber
     original_max_position_embeddings: PositiveInt
 
 
 class LinearScaling(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    factor: PositiveFloat
+    factor: PositiveNumber
 
 
 def rope_scaling(config: LlamaConfig) -> Mapping[str, float] | None:
     """The numbers of `LlamaShape.rope_scaling`. Raises EngineRefused, ConfigInvalid."""
     scaling = config.rope_scaling or {}
-    kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    kind = kind_of(scaling)
     kinds: dict[str, type[BaseModel]] = {"linear": LinearScaling, "llama3": LlamaThreeScaling}
     if kind == "default":
         return None
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise EngineRefused(
-            f"config.json has rope_scaling of type {kind!r}, and the CPU engine knows default, linear and llama3. "
-            "Use another checkpoint, or engine: Neuron."
+            f"config.json has rotary position embeddings of type {kind!r} (rope_parameters or rope_scaling), and the "
+            "CPU engine knows default, linear and llama3. Use another checkpoint, or engine: Neuron."
         )
     try:
         return kinds[kind].model_validate(scaling).model_dump()
     except ValidationError as error:
-        raise ConfigInvalid(f"rope_scaling in config.json is wrong: {error.errors()[0]['msg'].lower()}.") from error
+        first: Any = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise ConfigInvalid(
+            f"config.json gives rotary position embeddings of type {kind!r} (rope_parameters or rope_scaling) with a "
+            f"wrong {name}: {first['msg'].lower()}. Put the checkpoint's own config.json there."
+        ) from error

@@ -36,8 +36,9 @@ from neuronmodel_worker.engines.nxdi.settings import (
     platform,
     with_purpose,
 )
-from neuronmodel_worker.engines.nxdi.view import library_path, make_view
+from neuronmodel_worker.engines.nxdi.view import checkpoint_of, library_path, make_view, readable
 from neuronmodel_worker.failures import ArtifactDamaged, ConfigInvalid, WorkerFailure
+from neuronmodel_worker.layouts.old_form import old_form_of
 from neuronmodel_worker.neuron_config.derived import derived
 from neuronmodel_worker.plan import ModelPlan, Plan
 from neuronmodel_worker.store import compiled_key
@@ -80,9 +81,10 @@ class NeuronEngine:
 
     def graph_inputs(self, plan: ModelPlan, neuron_config: Mapping[str, object]) -> dict[str, object]:
         model_type = self._model_type(plan)
-        check_settings(neuron_config, model_type, self._config.server, plan.checkpoint.config)
+        model = old_form_of(plan.checkpoint)
+        check_settings(neuron_config, model_type, self._config.server, model)
         logical_core_size(logical_cores(neuron_config), machine(self._config), platform(self._config))
-        config = {name: value for name, value in plan.checkpoint.config.items() if name not in NOT_ARCHITECTURE}
+        config = {name: value for name, value in model.items() if name not in NOT_ARCHITECTURE}
         return {
             "model_type": model_type,
             "config": config,
@@ -121,11 +123,12 @@ class NeuronEngine:
 
     def compile(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
         progress(0, 2)
-        task = self._task(plan, with_purpose(neuron_config, Purpose.COMPILE), directory)
-        self._workplace.compile(task)
+        with readable(self._source, self._scratch) as source:
+            task = self._task(plan, with_purpose(neuron_config, Purpose.COMPILE), directory, source)
+            self._workplace.compile(task)
         progress(1, 2)
         try:
-            complete(directory, describe(plan, self.version(), task.model_type), self._source)
+            complete(directory, describe(plan, self.version(), task.model_type), source)
         except (ValueError, FileNotFoundError) as error:
             raise CompilerFailed(
                 f"The Neuron compiler ended well, and left no whole model ({error}). Use an image of another release."
@@ -134,16 +137,17 @@ class NeuronEngine:
 
     def shard(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
         progress(0, 1)
-        self._workplace.shard(self._task(plan, with_purpose(neuron_config, Purpose.SHARD), directory))
+        with readable(self._source, self._scratch) as source:
+            self._workplace.shard(self._task(plan, with_purpose(neuron_config, Purpose.SHARD), directory, source))
         progress(1, 1)
 
-    def _task(self, plan: ModelPlan, fields: Mapping[str, Any], directory: Path) -> Task:
+    def _task(self, plan: ModelPlan, fields: Mapping[str, Any], directory: Path, source: Path) -> Task:
         graph = {
             "engine": self._config.engine,
             "version": self.version(),
             "graph": self.graph_inputs(plan, self._fields),
         }
-        return Task(compiled_key(graph)[:12], self._model_type(plan), self._source, fields, directory)
+        return Task(compiled_key(graph)[:12], self._model_type(plan), source, fields, directory)
 
     @cached_property
     def _workplace(self) -> Workplace:
@@ -168,7 +172,8 @@ class NeuronEngine:
         view = make_view(self._scratch, compiled, self._source, purpose, shards)
         self._import()
         fields = with_purpose(self._fields, purpose)
-        return CompiledNeuronModel(compiled, view, self._source, fields, self._settings, self._scratch)
+        source = checkpoint_of(view, self._source)
+        return CompiledNeuronModel(compiled, view, source, fields, self._settings, self._scratch)
 
     @property
     def _settings(self) -> Settings:

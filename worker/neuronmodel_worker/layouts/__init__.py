@@ -16,7 +16,7 @@ from neuronmodel_worker.layouts.llama import lay_out_llama, refuse_llama_flags
 from neuronmodel_worker.layouts.mistral import MistralConfig, lay_out_mistral, refuse_mistral_flags
 from neuronmodel_worker.layouts.mixtral import MixtralConfig, lay_out_mixtral, refuse_mixtral_flags
 from neuronmodel_worker.layouts.model_config import AnyConfig, ModelConfig, dtype_in_force, parse_config
-from neuronmodel_worker.layouts.old_form import old_form_of
+from neuronmodel_worker.layouts.old_form import old_form_of, where_of
 from neuronmodel_worker.layouts.qwen2 import Qwen2Config, lay_out_qwen2
 from neuronmodel_worker.layouts.qwen3 import Qwen3Config, lay_out_qwen3
 from neuronmodel_worker.layouts.qwen3_moe import Qwen3MoeConfig, lay_out_qwen3_moe
@@ -48,7 +48,7 @@ class Family(Generic[AnyConfig]):
         dtype = dtype_in_force(flags, config, torch_dtype_yields(neuron_config))
         draft = Draft(checkpoint, flags, dtype, config.assumed, config.sizes)
         draft.warnings += warnings_of(neuron_config)
-        draft.warnings += check_config(model, self.name, neuron_config, f"config.json in {checkpoint.path}")
+        draft.warnings += check_config(model, self.name, neuron_config, where_of(checkpoint))
         warn_of_assumed_sizes(draft)
         self.lay_out(draft, config)
         return draft

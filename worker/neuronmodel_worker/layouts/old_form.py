@@ -40,7 +40,12 @@ Fields = dict[str, object]
 
 def old_form_of(checkpoint: Checkpoint) -> Mapping[str, object]:
     """Raises ConfigInvalid, LayoutRefused."""
-    return in_old_form(checkpoint.config, f"config.json in {checkpoint.path}")
+    return in_old_form(checkpoint.config, where_of(checkpoint))
+
+
+def where_of(checkpoint: Checkpoint) -> str:
+    """Its config.json, for the beginning of a sentence."""
+    return f"config.json in {checkpoint.path}"
 
 
 def in_old_form(config: Mapping[str, object], where: str) -> Mapping[str, object]:
@@ -74,10 +79,10 @@ def _translate_rotary(config: Fields, where: str) -> None:
     config.pop(NEW, None)
     if config.get(OLD) == {}:
         config[OLD] = None
-    inside = {NEW: new, OLD: old}
+    inside, are_both = {NEW: new, OLD: old}, bool(new and old)
     for name in (THETA, PARTIAL):
         _lift(config, name, inside, where)
-    if new and old and _meaning(new) != _meaning(old):
+    if are_both and _meaning(new) != _meaning(old):
         raise ConfigInvalid(
             f"{where} says in {NEW} and in {OLD} different things of rotary position embeddings: "
             f"{shown(NEW, new)} and {shown(OLD, old)}. Remove the one that is not meant."

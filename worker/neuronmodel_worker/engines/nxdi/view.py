@@ -3,19 +3,32 @@
 NxD Inference and vLLM look for the graph, its configuration and the shards in one folder, and believe the configuration
 where it names a checkpoint. So every start has a folder of its own: links to sealed files, and a `neuron_config.json`
 that names this NeuronModel's checkpoint and says what is to be done about shards.
+
+The checkpoint's own config.json is read by both of them with transformers 4, to which the form that transformers 5
+writes says nothing. Where it is in that form, they are given a folder with links to the checkpoint's files and the same
+in the older form.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from neuronmodel_api import names
 from neuronmodel_worker.engines.nxdi.compiled import CONFIG_FILE, GRAPH_FILE, OF_STRATEGY, CompiledFiles
 from neuronmodel_worker.engines.nxdi.settings import Purpose
+from neuronmodel_worker.failures import ConfigInvalid, SourceUnreadable
+from neuronmodel_worker.layouts.old_form import in_old_form
 from neuronmodel_worker.stream import WEIGHTS
+from neuronmodel_worker.temporary import within
+
+CHECKPOINT: Final = "checkpoint"
+"""Of a view: the checkpoint as the library reads it, where that is another folder than the source."""
+MODEL_CONFIG: Final = "config.json"
 
 
 def make_view(
@@ -33,10 +46,12 @@ def make_view(
         shutil.rmtree(view)
     view.mkdir(parents=True)
     (view / GRAPH_FILE).symlink_to(compiled.directory.absolute() / GRAPH_FILE)
+    write_readable(source, view / CHECKPOINT)
     if shards is not None:
         (view / WEIGHTS).symlink_to(shards.absolute() / WEIGHTS, target_is_directory=True)
     (view / CONFIG_FILE).write_text(
-        json.dumps(_config(compiled, source, purpose, fields or {}), indent=2, sort_keys=True) + "\n"
+        json.dumps(_config(compiled, checkpoint_of(view, source), purpose, fields or {}), indent=2, sort_keys=True)
+        + "\n"
     )
     return view
 
@@ -52,3 +67,39 @@ def _config(compiled: CompiledFiles, source: Path, purpose: Purpose, fields: Map
 def library_path(path: Path) -> str:
     """As the library wants folders: ending in a slash."""
     return os.path.join(path, "")  # noqa: PTH118 - pathlib drops the slash
+
+
+def checkpoint_of(view: Path, source: Path) -> Path:
+    """What the library is to read the checkpoint from, where this view was made of it."""
+    readable = view / CHECKPOINT
+    return readable if readable.exists() else source
+
+
+@contextmanager
+def readable(source: Path, scratch: Path) -> Iterator[Path]:
+    """The same, for as long as a child works. Raises OSError, and what `write_readable` raises."""
+    with tempfile.TemporaryDirectory(prefix="checkpoint-", dir=within(scratch)) as directory:
+        folder = Path(directory) / CHECKPOINT
+        yield folder if write_readable(source, folder) else source
+
+
+def write_readable(source: Path, folder: Path) -> bool:
+    """Whether it was needed. Raises OSError, ConfigInvalid, LayoutRefused, SourceUnreadable."""
+    file = source / MODEL_CONFIG
+    try:
+        config = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise SourceUnreadable(file, error) from error
+    except ValueError as error:
+        raise ConfigInvalid(f"{file} is no JSON. Put the checkpoint's own config.json there.") from error
+    translated = in_old_form(config, f"config.json in {source}") if isinstance(config, dict) else config
+    if translated is config:
+        return False
+    folder.mkdir()
+    for each in source.absolute().iterdir():
+        if each.name != MODEL_CONFIG:
+            (folder / each.name).symlink_to(each)
+    (folder / MODEL_CONFIG).write_text(json.dumps(translated, indent=2) + "\n")
+    return True

@@ -26,7 +26,7 @@ from neuronmodel_worker.engines.neuron import NeuronEngine
 from neuronmodel_worker.engines.nxdi.compiled import read_compiled
 from neuronmodel_worker.engines.nxdi.failures import NeuronRuntimeFailed, classified, last_lines
 from neuronmodel_worker.engines.nxdi.settings import Purpose
-from neuronmodel_worker.engines.nxdi.view import make_view
+from neuronmodel_worker.engines.nxdi.view import checkpoint_of, make_view
 from neuronmodel_worker.failures import BadInput, FlagsRefused, WorkerFailure
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.serve.background import Background
@@ -99,7 +99,7 @@ class VllmServer:
         job = self.job
         if job.config.engine is not Engine.NEURON or job.config.seal is Seal.BEHIND:
             raise FlagsRefused("vLLM serves engine: Neuron, from shards that are sealed before. Remove server: VLLM.")
-        self._command = [vllm_program(), *vllm_arguments(job.config, job.source, self.port)]
+        program, _ = vllm_program(), vllm_arguments(job.config, job.source, self.port)
         if not plugin_is_installed():
             raise ServerNotHooked(
                 f"The worker is not installed as a package in this image: its entry point {PLUGIN_GROUP} is missing, "
@@ -120,6 +120,8 @@ class VllmServer:
                 sets.shards_directory,
                 job.config.neuron_config,
             )
+        source = checkpoint_of(self._view, job.source)
+        self._command = [program, *vllm_arguments(job.config, source, self.port)]
         self._environment = {**engine.runtime_environment(), **os.environ}
 
     # A start.
