@@ -204,6 +204,14 @@ REASONS: Final[dict[str, Reason]] = {
         "The worker can't read what the operator told it.", "Use a worker image of the operator's version."
     ),
     "TokenizerInvalid": Reason("The tokenizer's files are missing or garbled.", "Complete the download."),
+    "TransformersUnsupported": Reason(
+        "The image's transformers, by which tokenizers are read, is missing or too old.",
+        "Use an image with a version that the message names.",
+    ),
+    "LogitsNotFinite": Reason(
+        "The warm-up computed numbers that are NaN or infinite: the checkpoint's are, or they overflow in their type.",
+        "Use a sound checkpoint, or another `torch_dtype`.",
+    ),
     "ScratchUnwritable": Reason(
         "The scratch volume can't be written.", "Check it, and that group 65532 may write to it."
     ),
