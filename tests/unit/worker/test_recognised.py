@@ -219,6 +219,18 @@ RIGHT: dict[str, bytes] = {
 }
 
 
+def test_any_text_in_place_of_weights_is_told_to_be_text(tmp_path: Path) -> None:
+    small_source(tmp_path)
+    (tmp_path / WEIGHTS).write_text('{"metadata": {}, "weight_map": {}}')
+    told(tmp_path, "NotACheckpoint", "is text and no safetensors file", "metadata")
+
+
+def test_json_in_utf_16_is_told_to_be_that(tmp_path: Path) -> None:
+    small_source(tmp_path)
+    (tmp_path / "config.json").write_bytes('\ufeff{"model_type": "llama"}'.encode("utf-16-le"))
+    told(tmp_path, "ConfigInvalid", "UTF-16")
+
+
 @pytest.mark.parametrize("content", RIGHT.values(), ids=RIGHT.keys())
 def test_what_is_right_is_not_recognised_as_something_else(content: bytes) -> None:
     assert recognised(content[:HEAD_BYTES]) is None

@@ -20,6 +20,7 @@ from neuronmodel_worker.failures import ConfigInvalid, LinkBroken, NotACheckpoin
 # The index of 200,000 tensors is 20 MB long.
 MAX_JSON_BYTES = 100_000_000
 
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 NO_FILE = "is a directory, a pipe or a device, where a file has to be. Put the checkpoint's own there."
 
 
@@ -123,6 +124,8 @@ def parse_json(file: Path, text: bytes) -> object:
 
     if not text.strip():
         refuse("it is empty")
+    if text.startswith(UTF_16):
+        refuse("it is text in UTF-16, and has to be in UTF-8")
     try:
         content: object = json.loads(text.decode("utf-8-sig"), parse_int=untrusted.integer)
     except RecursionError:

@@ -24,8 +24,14 @@ import xxhash
 
 from neuronmodel_worker.checkpoint import untrusted
 from neuronmodel_worker.checkpoint.files import head_of, refuse_recognised
+from neuronmodel_worker.checkpoint.stand_ins import text_of
 from neuronmodel_worker.checkpoint.untrusted import MAX_INTEGER, shown
-from neuronmodel_worker.failures import CheckpointFileMissing, CheckpointHeaderInvalid, CheckpointTruncated
+from neuronmodel_worker.failures import (
+    CheckpointFileMissing,
+    CheckpointHeaderInvalid,
+    CheckpointTruncated,
+    NotACheckpoint,
+)
 
 # Bits per element, by safetensors' own names. Sub-byte types exist: a tensor of them must fill whole bytes.
 DTYPE_BITS: Mapping[str, int] = MappingProxyType(
@@ -81,7 +87,12 @@ def read_header(file: Path) -> tuple[SourceFile, dict[str, TensorSource]]:
         data_start = 8 + len(header)
         return source, _check_extents(source, data_start, _parse(source, header, data_start))
     except (CheckpointTruncated, CheckpointHeaderInvalid):
-        refuse_recognised(file, head_of(file))
+        head = head_of(file)
+        refuse_recognised(file, head)
+        if len(head) >= 8 and (text := text_of(head)):
+            raise NotACheckpoint(
+                f"{file} is text and no safetensors file: it begins {shown(text)}. Download or copy it again."
+            ) from None
         raise
 
 

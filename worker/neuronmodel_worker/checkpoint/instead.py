@@ -16,14 +16,14 @@ ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_FILES: Final = re.compile(r"(adapter_config\.json|adapter_model\.(safetensors|bin|pt)|adapters?\.safetensors)")
 ADAPTER_TENSORS: Final = re.compile(
     r"(^|\.)(lora_[AB]|lora_embedding_[AB]|lora_(up|down)|lora_magnitude_vector|hada_w[12]_[ab]|lokr_w[12](_[ab])?"
-    r"|ia3_l|base_layer|modules_to_save|original_module)(\.|$)"
+    r"|ia3_l|prompt_embeddings|base_layer|modules_to_save|original_module)(\.|$)"
 )
 
 UNFINISHED: Final = re.compile(
     r".+\.(incomplete|part|partial|aria2|crdownload|download|downloading|filepart|tmp|!qb|opdownload)$",
     re.IGNORECASE,
 )
-SHARD: Final = re.compile(r"(.+)-(\d{1,6})-of-(\d{1,6})\.safetensors")
+SHARD: Final = re.compile(r"(.+)-([0-9]{1,6})-of-([0-9]{1,6})\.safetensors")
 LONE_SHARD: Final = re.compile(r".+-0*1-of-0*1\.safetensors")
 CONSOLIDATED: Final = re.compile(r"consolidated.*\.(safetensors|pth|pt)")
 
@@ -163,7 +163,9 @@ def _shards(names: Collection[str]) -> Instead | None:
     base, total = shards[0][1], int(shards[0][3])
     there = {int(match[2]) for match in shards if (match[1], int(match[3])) == (base, total)}
     absent = (
-        f"{base}-{number:05d}-of-{total:05d}.safetensors" for number in range(1, total + 1) if number not in there
+        f"{shown(base)}-{number:05d}-of-{total:05d}.safetensors"
+        for number in range(1, total + 1)
+        if number not in there
     )
     missing = [name for name, _ in zip(absent, range(MAX_NAMED), strict=False)]
     more = max(0, total - len(there) - len(missing))

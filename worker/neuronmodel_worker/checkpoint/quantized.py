@@ -57,6 +57,7 @@ BY_TENSORS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
 )
 """Names that no tensor of an unquantized model has, the telling ones first."""
 
+USUAL: Final = (".weight", ".bias")
 BLOCKS: Final = re.compile(r"(.+)_blocks$")
 
 
@@ -164,8 +165,9 @@ def _bits(settings: Mapping[str, object]) -> str:
 
 def _of_tensors(names: Collection[str]) -> Quantization | None:
     """Of an MLX model the scales come with biases, of MXFP4 the blocks with scales."""
+    telling = [name for name in names if not name.endswith(USUAL) or "centroids" in name or "indices" in name]
     for pattern, method in BY_TENSORS:
-        for name in names:
+        for name in telling:
             if not pattern.search(name):
                 continue
             if (blocks := BLOCKS.match(name)) and f"{blocks[1]}_scales" not in names:

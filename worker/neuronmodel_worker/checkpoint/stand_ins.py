@@ -41,6 +41,17 @@ def recognised(head: bytes) -> StandIn | None:
     return next((found for look in (_binary, _markup, _pointer, _link, _answer) if (found := look(head))), None)
 
 
+def text_of(head: bytes) -> str | None:
+    """How `head` begins if it is text at all, where a file of weights has to be."""
+    first = head[:LONGEST_BEGINNING]
+    if not first.isascii() or not first.decode().translate(_SPACES).isprintable():
+        return None
+    return first.decode()
+
+
+LONGEST_BEGINNING = 60
+_SPACES = dict.fromkeys(map(ord, "\t\r\n"))
+
 MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"GGUF", "a GGUF file, the format of llama.cpp", AS_SAFETENSORS),
     (b"ggml", "a GGML file, a format of llama.cpp", AS_SAFETENSORS),
@@ -163,6 +174,7 @@ ANSWER = re.compile(
     r"|[45]\d\d\s*$|forbidden\s*$|unauthorized\s*$|internal server error|service unavailable|too many requests"
     r"|bad gateway|gateway time-?out|file not found|no such (key|file|bucket)|moved permanently"
     r"|temporary redirect|found\. redirecting|the requested url|rate limit|page not found|request has expired"
+    r"|http/\d|curl: \(|wget: |an error occurred|traceback \(most recent|fatal: "
     r"|error\s*:|upstream connect error|client error|server error)",
     re.IGNORECASE,
 )
