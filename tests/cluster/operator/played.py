@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
@@ -20,6 +20,8 @@ from tests.unit.operator.simulated import component, config_of, result_of, stamp
 from tests.waiting import PATIENCE_SECONDS
 
 LOOK_SECONDS: Final = 0.25
+REFUSED: Final = (400, 401, 403, 405, 415, 422)
+"""What the API server answers the same however often it is asked."""
 RUN: Final = "tests.example.com/run"
 """A label: whose NeuronModels and pods they are."""
 SCHEDULER: Final = "played"
@@ -100,7 +102,8 @@ class Played:
     async def _keep_looking(self) -> None:
         try:
             while True:
-                await self._look()
+                with suppress_passing():
+                    await self._look()
                 await asyncio.sleep(LOOK_SECONDS)
         except Exception as error:
             self._trouble = error
@@ -126,11 +129,18 @@ class Played:
         if phase != "Pending" or "deletionTimestamp" in meta or meta["labels"][names.LABEL_MODEL] in self.held:
             return
         status = _ended_well(pod) if component(pod) == names.COMPONENT_PREPARE else _answering()
-        try:
+        with suppress_passing():
             await self.api.merge(client.POD, meta["namespace"], meta["name"], {"status": status}, "status")
-        except ApiError as error:
-            if error.status != 404:
-                raise
+
+
+@contextmanager
+def suppress_passing() -> Iterator[None]:
+    """A busy API server's answer; the next look asks again. Raises what would be answered to that as well."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status in REFUSED:
+            raise
 
 
 @asynccontextmanager
