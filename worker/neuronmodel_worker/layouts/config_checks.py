@@ -36,7 +36,7 @@ SCALED: Final = ("llama",)
 """Families whose positions NxD Inference scales."""
 
 NUMBERS: Final = ("rms_norm_eps", THETA)
-COUNTS: Final = ("max_position_embeddings", "num_experts_per_tok")
+COUNTS: Final = frozenset({"max_position_embeddings", "num_experts_per_tok"})
 FULL: Final = "full_attention"
 SLIDING: Final = "sliding_attention"
 WINDOW_OF_EVERY_LAYER: Final = ("llama", "mistral", "mixtral")
@@ -54,7 +54,7 @@ def check_config(config: Config, family: str, neuron_config: Mapping[str, object
     """`config` is config.json in its older form (`layouts.old_form`); `where` begins a sentence. Returns warnings.
     Raises ConfigInvalid, and LayoutRefused for what no engine here computes as transformers does."""
     length = _length(neuron_config)
-    _check_numbers(config, where)
+    _check_types(config, family, where)
     _check_changes(config, where)
     _check_positions(config, family, length, where)
     _check_windows(config, family, length, where)
@@ -71,16 +71,18 @@ def _is_positive(value: object) -> bool:
     return type(value) in (int, float) and 0 < value < math.inf  # type: ignore[operator]
 
 
-def _check_numbers(config: Config, where: str) -> None:
+def _check_types(config: Config, family: str, where: str) -> None:
     for name in NUMBERS:
         if name in config and not _is_positive(config[name]):
             raise ConfigInvalid(
                 f"{where} gives {shown(name, config[name])}, and it is to be a positive number. {PUT_RIGHT}"
             )
-    for name in COUNTS:
+    for name in COUNTS & read_of(family).keys():
         value = config.get(name, 1)
         if type(value) is not int or value < 1:
             raise ConfigInvalid(f"{where} gives {shown(name, value)}, and it is to be a positive integer. {PUT_RIGHT}")
+    if not isinstance(activation := config.get("hidden_act", OF_KERNELS[0]), str):
+        raise ConfigInvalid(f"{where} gives {shown('hidden_act', activation)}, and it is to be a name. {PUT_RIGHT}")
 
 
 def _check_changes(config: Config, where: str) -> None:

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from neuronmodel_worker.checkpoint import read_generation_config
 from neuronmodel_worker.engines import Limits, Sampling
 from neuronmodel_worker.engines.nxdi.application import Application
 from neuronmodel_worker.engines.nxdi.failures import classified
@@ -101,13 +102,11 @@ class Settings:
 
     @cached_property
     def of_checkpoint(self) -> Any:
-        """transformers' GenerationConfig of the checkpoint's own file, where it has one."""
+        """transformers' GenerationConfig of the checkpoint's own file, where it has one. Raises ConfigInvalid."""
         from transformers import GenerationConfig
 
-        try:
-            return GenerationConfig.from_pretrained(self.source)
-        except (OSError, ValueError):
-            return GenerationConfig()
+        said, _ = read_generation_config(self.source)
+        return GenerationConfig.from_dict(dict(said))
 
     @property
     def pad_token(self) -> int:
