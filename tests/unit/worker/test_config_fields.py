@@ -1,0 +1,242 @@
+"""Every field of config.json is read, without effect, refused or warned of, and the lists do not age unseen.
+
+`tests/golden/transformers_5_24_0.json` holds the fields, and a config.json as it saves one, of transformers 5.24.0's
+classes.
+"""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from neuronmodel_worker.failures import BadInput, ConfigInvalid, LayoutRefused
+from neuronmodel_worker.layouts import FAMILIES
+from neuronmodel_worker.layouts.config_checks import check_config
+from neuronmodel_worker.layouts.config_fields import CHANGES, READ_BY_FAMILY, WITHOUT_EFFECT, as_markdown, read_of
+from neuronmodel_worker.layouts.old_form import in_old_form
+
+ROOT = Path(__file__).parents[3]
+OF_5: dict[str, Any] = json.loads((ROOT / "tests/golden/transformers_5_24_0.json").read_text())
+CLASSES: dict[str, type[transformers.PretrainedConfig]] = {
+    "llama": transformers.LlamaConfig,
+    "mistral": transformers.MistralConfig,
+    "mixtral": transformers.MixtralConfig,
+    "qwen2": transformers.Qwen2Config,
+    "qwen3": transformers.Qwen3Config,
+    "qwen3_moe": transformers.Qwen3MoeConfig,
+}
+WHERE = "config.json"
+
+
+def checked(family: str, config: dict[str, Any], **flags: Any) -> list[str]:
+    model = {"model_type": family, **({"norm_topk_prob": True} if family == "qwen3_moe" else {}), **config}
+    return check_config(in_old_form(model, WHERE), family, flags, WHERE)
+
+
+# The lists.
+
+
+def known(family: str) -> set[str]:
+    return {*read_of(family), *WITHOUT_EFFECT, *CHANGES}
+
+
+def test_the_release_is_the_one_that_was_read() -> None:
+    """With another one: compare its classes with `layouts.config_fields`, and name it there."""
+    assert transformers.__version__ == "4.57.6"
+    assert transformers.__version__ in as_markdown()
+    assert OF_5["transformers"] in as_markdown()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_field_of_transformers_4_is_on_a_list(family: str) -> None:
+    kind = CLASSES[family]
+    arguments = {*inspect.signature(kind).parameters, *inspect.signature(transformers.PretrainedConfig).parameters}
+    fields = {*kind().to_dict(), *vars(kind()), *kind.attribute_map, *arguments} - {"kwargs"}
+    assert fields - known(family) == set()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_field_of_transformers_5_is_on_a_list(family: str) -> None:
+    assert {*OF_5["classes"][family]["fields"], *OF_5["of_every_class"]} - known(family) == set()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_field_is_on_one_list(family: str) -> None:
+    lists = [set(read_of(family)), set(WITHOUT_EFFECT), set(CHANGES)]
+    assert sum(map(len, lists)) == len(known(family))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_layout_reads_is_told_to_be_read(family: str) -> None:
+    assert set(FAMILIES[family].config.model_fields) - set(read_of(family)) == set()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_defaults_are_those_of_transformers(family: str) -> None:
+    for name, field in FAMILIES[family].config.model_fields.items():
+        ours, theirs = field.default, inspect.signature(CLASSES[family]).parameters
+        assert name not in theirs or theirs[name].default == ours or None in (theirs[name].default, ours), name
+
+
+def test_the_page_is_the_lists() -> None:
+    page = ROOT / "docs/reference/config.md"
+    assert page.read_text() == as_markdown(), "write config_fields.as_markdown() into docs/reference/config.md"
+
+
+# What nobody has to be told of.
+
+ONES: dict[str, dict[str, Any]] = {
+    "llama": {
+        "_name_or_path": "x", "architectures": ["LlamaForCausalLM"], "is_llama_config": True, "pretraining_tp": 1,
+        "rope_interleaved": False, "rope_scaling": None, "rope_theta": 100000, "use_cache": True, "head_dim": None,
+        "transformers.js_config": {"kv_cache_dtype": {"fp16": "float16"}}, "attention_dropout": 0.0, "mlp_bias": False,
+        "temperature": 0.6, "unsloth_fixed": True, "eos_token_id": [1, 2],
+    },
+    "mistral": {"sliding_window": 4096, "rope_theta": 10000.0},
+    "mixtral": {"sliding_window": None, "output_router_logits": False, "router_aux_loss_coef": 0.02},
+    "qwen2": {"use_sliding_window": False, "sliding_window": 32768, "max_window_layers": 21, "rope_theta": 1000000.0},
+    "qwen3": {"use_sliding_window": False, "sliding_window": None, "max_window_layers": 36, "attention_bias": False},
+    "qwen3_moe": {"max_window_layers": 48, "mlp_only_layers": [], "decoder_sparse_step": 1, "attention_bias": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_config_as_they_are_published_is_read_without_a_word(family: str) -> None:
+    assert checked(family, ONES[family], seq_len=8192) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_transformers_5_saves_is_read_without_a_word(family: str) -> None:
+    saved = OF_5["classes"][family]["saved"]
+    changes = {"norm_topk_prob": True} if family == "qwen3_moe" else {}
+    assert checked(family, {**saved, **changes}) == []
+    found = in_old_form(saved, WHERE)
+    assert found["rope_theta"] == OF_5["classes"][family]["theta"] == CLASSES[family]().rope_theta
+    assert found.get("rope_scaling") is None
+
+
+@pytest.mark.parametrize(("name", "change"), CHANGES.items())
+def test_values_with_which_a_field_changes_nothing_are_taken(name: str, change: Any) -> None:
+    for value in (None, *change.without):
+        assert checked("llama", {name: value}) == []
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_field_that_changes_the_model_is_refused_by_name(name: str, family: str) -> None:
+    for value in ("no such value", 0.3):
+        with pytest.raises(LayoutRefused, match=name) as refused:
+            checked(family, {name: value})
+        assert repr(value) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("llama", {"sliding_window": 64}),
+        ("mixtral", {"sliding_window": 64}),
+        ("qwen2", {"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 0}),
+        ("qwen3", {"sliding_window": 64, "use_sliding_window": True, "layer_types": ["sliding_attention"]}),
+        ("qwen3", {"layer_types": ["sliding_attention"]}),
+        ("qwen3_moe", {"sliding_window": 64, "use_sliding_window": True}),
+        ("qwen2", {"layer_types": ["linear_attention"]}),
+        ("mistral", {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]}),
+        ("llama", {"attention_chunk_size": 64}),
+        ("qwen3_moe", {"norm_topk_prob": False}),
+        *((family, {"rope_parameters": {"type": "yarn", "factor": 4.0}}) for family in FAMILIES if family != "llama"),
+        ("qwen2", {"rope_scaling": {"type": "yarn", "factor": 4.0}}),
+        ("llama", {"rope_scaling": {"type": "dynamic", "factor": 4.0}, "max_position_embeddings": 64}),
+        ("llama", {"rope_scaling": {"type": "mrope", "mrope_section": [1]}}),
+    ],
+)  # fmt: skip
+def test_what_is_not_computed_as_transformers_does_is_refused(family: str, config: dict[str, Any]) -> None:
+    with pytest.raises(LayoutRefused) as refused:
+        checked(family, config)
+    assert any(name in str(refused.value) for name in config), str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("llama", {"sliding_window": 128}),
+        ("mistral", {"sliding_window": 64}),
+        ("mistral", {"sliding_window": 64, "layer_types": ["sliding_attention"] * 2}),
+        ("mixtral", {"sliding_window": 128}),
+        ("qwen2", {"sliding_window": 64, "use_sliding_window": True}),
+        ("qwen2", {"sliding_window": 64, "use_sliding_window": False, "max_window_layers": 0}),
+        ("qwen2", {"sliding_window": 64, "use_sliding_window": True, "layer_types": ["full_attention"] * 2}),
+        ("qwen3", {"sliding_window": 128, "use_sliding_window": True, "layer_types": ["sliding_attention"]}),
+        ("llama", {"attention_chunk_size": 128}),
+        ("llama", {"rope_scaling": {"type": "yarn", "factor": 4.0, "beta_fast": 32}}),
+        ("llama", {"rope_scaling": {"type": "dynamic", "factor": 4.0}, "max_position_embeddings": 128}),
+    ],
+)
+def test_what_shows_no_effect_at_that_length_or_is_computed_is_taken(family: str, config: dict[str, Any]) -> None:
+    assert checked(family, {"num_hidden_layers": 2, **config}, seq_len=128) == []
+
+
+@pytest.mark.parametrize("kernel", ["mlp_kernel_enabled", "mlp_tkg_nki_kernel_enabled"])
+def test_a_kernel_that_computes_another_activation_is_refused(kernel: str) -> None:
+    with pytest.raises(LayoutRefused, match=kernel):
+        checked("llama", {"hidden_act": "gelu"}, **{kernel: True})
+    assert checked("llama", {"hidden_act": "gelu"}) == []
+    assert checked("llama", {"hidden_act": "gelu_pytorch_tanh"}, **{kernel: True}) == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"rms_norm_eps": "1e-6"}, {"rms_norm_eps": float("nan")}, {"rope_theta": None}, {"rope_theta": [1e4]},
+        {"sliding_window": "4096"}, {"sliding_window": -1}, {"max_position_embeddings": True}, {"layer_types": "full"},
+        {"hidden_act": None}, {"hidden_act": ["silu"]},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("family", FAMILIES)
+def test_values_of_the_wrong_type_are_refused(family: str, config: dict[str, Any]) -> None:
+    with pytest.raises(ConfigInvalid, match=next(iter(config))):
+        checked(family, config)
+
+
+# What is warned of.
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("value", [1, "yes", True, [1], {"a": None}, 0, float("inf")])
+def test_a_field_that_nobody_knows_is_warned_of_with_its_value(family: str, value: object) -> None:
+    (warning,) = checked(family, {"a_field_of_their_own": value, "nothing": None, "off": False, "none": []})
+    assert f"a_field_of_their_own={value!r}" in warning
+    assert "off" not in warning
+
+
+def test_null_says_nothing_of_experts_that_there_are_not() -> None:
+    assert checked("llama", {"num_experts_per_tok": None}) == []
+
+
+def test_fields_of_another_family_are_warned_of() -> None:
+    (warning,) = checked("qwen3", {name: 2 for name in READ_BY_FAMILY["qwen3_moe"] if name != "num_local_experts"})
+    assert "norm_topk_prob=2" in warning
+
+
+def test_so_is_what_no_kind_of_positions_reads() -> None:
+    (warning,) = checked("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "mscale": 3.0}})
+    assert "rope_scaling.mscale=3.0" in warning
+
+
+def test_experts_that_transformers_would_not_norm_are_warned_of() -> None:
+    (warning,) = check_config({"model_type": "qwen3_moe"}, "qwen3_moe", {}, WHERE)
+    assert "norm_topk_prob" in warning
+
+
+def test_odd_names_make_a_sentence() -> None:
+    (warning,) = checked("llama", {"\ud800\n": 1, **{f"field_{number}": number + 1 for number in range(50)}})
+    warning.encode()
+    assert "and 31 more" in warning
+    with pytest.raises(BadInput) as refused:
+        checked("llama", {"rope_parameters": {"\ud800": {"rope_theta": 1.0}, "b": 3}})
+    str(refused.value).encode()
