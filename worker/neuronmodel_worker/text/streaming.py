@@ -63,8 +63,8 @@ class Detokenizer:
         return text
 
     def _behind_special(self, text: str, special: int) -> str:
-        """Some tokenizers put a space before each piece of text that follows a special token, others only before a text's
-        beginning: what they would put there themselves is not told."""
+        """Some tokenizers put a space before each piece of text that follows a special token, others only before the
+        whole text: what they would put there themselves is not told."""
         new = self._tokens[self._told :]
         alone = self.tokenizer.decode(new)
         if alone == text or not text.endswith(alone):
