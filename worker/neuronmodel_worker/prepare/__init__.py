@@ -9,7 +9,7 @@ from neuronmodel_worker.prepare.preparation import Preparation, disk_rates, open
 from neuronmodel_worker.serve.admin import admin_server
 from neuronmodel_worker.serve.metrics import Metrics
 from neuronmodel_worker.sizing import require_fit
-from neuronmodel_worker.text import load_text
+from neuronmodel_worker.text import load_text, warn_of_other_readings
 
 
 def prepare(job: Run) -> None:
@@ -22,7 +22,8 @@ def prepare(job: Run) -> None:
             engine = open_engine(job.config)
             engine.graph_inputs(plan, job.config.neuron_config)  # what it refuses is refused before weights are read
         with job.clock.phase("TokenizerLoaded"):
-            load_text(job.source, job.config.generation_config, plan.vocabulary)
+            text = load_text(job.source, job.config.generation_config, plan.vocabulary)
+            warn_of_other_readings(job.source, text)
         job.clock.found(Preparation(job, plan, engine).result())
 
 

@@ -12,7 +12,7 @@ from neuronmodel_worker.serve.devices import AWAITED, Patience, find_devices
 from neuronmodel_worker.serve.prepared import Prepared
 from neuronmodel_worker.serve.tier import Tier
 from neuronmodel_worker.serve.weights import Ranks
-from neuronmodel_worker.text import Text, load_text
+from neuronmodel_worker.text import Text, load_text, warn_of_other_readings
 
 
 @dataclass
@@ -55,7 +55,9 @@ class Loading:
     def text(self) -> Text:
         """After the model, whose library may import transformers whole."""
         with self.job.clock.phase("TokenizerLoaded"):
-            return load_text(self.job.source, self.job.config.generation_config, self._vocabulary)
+            text = load_text(self.job.source, self.job.config.generation_config, self._vocabulary)
+        self.background.later(lambda _: warn_of_other_readings(self.job.source, text))
+        return text
 
 
 def open_tier(job: Run) -> Tier | None:

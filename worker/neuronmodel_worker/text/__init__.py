@@ -62,21 +62,23 @@ def load_text(source: Path, generation_config: Mapping[str, Any], rows: int | No
     ends = end_tokens(source, generation_config, tokenizer.end_token)
     text = Text(tokenizer, ends, tokenizer.size if rows is None else rows)
     _, of_generation = read_generation_config(source)
-    for warning in (*of_generation, *text.warnings, *_read_differently(source, tokenizer)):
+    for warning in (*of_generation, *text.warnings):
         log.warning(warning)
     return text
 
 
-def _read_differently(source: Path, tokenizer: Tokenizer) -> list[str]:
-    """By transformers 5. That it cannot be foretold keeps no model from being served."""
+def warn_of_other_readings(source: Path, text: Text) -> None:
+    """Where transformers 5 would read the tokenizer differently. Takes half a second for a large vocabulary. That it
+    cannot be foretold keeps no model from being served."""
     files = TokenizerFiles(source)
     try:
-        return differences(
-            tokenizer.library, Files(files.tokenizer, files.config, files.special_tokens, files.model_config)
-        )
+        read = Files(files.tokenizer, files.config, files.special_tokens, files.model_config)
+        told = differences(text.tokenizer.library, read)
     except Exception as error:
         log.info("how transformers 5 reads this tokenizer is not known: %s: %s", type(error).__name__, error)
-        return []
+        return
+    for warning in told:
+        log.warning(warning)
 
 
 def end_tokens(source: Path, generation_config: Mapping[str, Any], of_tokenizer: int | None) -> frozenset[int]:
@@ -99,4 +101,5 @@ __all__ = [
     "end_tokens",
     "load_text",
     "read_tokenizer",
+    "warn_of_other_readings",
 ]

@@ -1,6 +1,8 @@
 """A checkpoint's tokenizer and chat template, read by transformers. No code of its own runs, nothing is fetched."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,7 +75,7 @@ class Tokenizer:
     @cached_property
     def size(self) -> int:
         """One more than its greatest token."""
-        return 1 + max(self.library.get_vocab().values(), default=-1)
+        return max(len(self.library), *(int(number) + 1 for number in self.library.added_tokens_decoder), 0)
 
     def text_of(self, token: int) -> str:
         """Of one token, as its vocabulary writes it."""
@@ -108,7 +110,27 @@ def _read(library: Any, files: TokenizerFiles) -> Any:
     if isinstance(extra := files.config.get("extra_special_tokens"), list):
         # transformers 5 writes a list of tokens where 4.57 has names for them; its other name is 4.57's for the list.
         instead |= {"extra_special_tokens": {}, "additional_special_tokens": extra}
-    return reader.from_pretrained(str(files.directory), local_files_only=True, trust_remote_code=False, **instead)
+    with _without_alarm(files):
+        return reader.from_pretrained(str(files.directory), local_files_only=True, trust_remote_code=False, **instead)
+
+
+@contextmanager
+def _without_alarm(files: TokenizerFiles) -> Iterator[None]:
+    """transformers 4.57.6 warns of a wrong pattern of Mistral's in every vocabulary of more than 100,000 tokens whose
+    config.json names no later version; it reads them all the same."""
+    if str(files.model_config.get("model_type", "")).startswith("mistral"):
+        yield
+        return
+    logger = logging.getLogger("transformers.tokenization_utils_base")
+    logger.addFilter(_is_no_alarm)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_no_alarm)
+
+
+def _is_no_alarm(record: logging.LogRecord) -> bool:
+    return "fix_mistral_regex" not in str(record.msg)
 
 
 def _needs_code(files: TokenizerFiles) -> TokenizerInvalid:
