@@ -129,6 +129,7 @@ def write_tokenizer(directory: Path) -> None:
         "model": {"type": "WordLevel", "vocab": words, "unk_token": "0"},
     }
     (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
 
 
 @dataclass(frozen=True)

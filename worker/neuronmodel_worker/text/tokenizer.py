@@ -162,4 +162,5 @@ def _first_line(error: Exception) -> str:
     """As a sentence."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
     line = f"{type(error).__name__}: {line}" if isinstance(error, LookupError | TypeError | AttributeError) else line
-    return line if line.endswith((".", "!", "?")) else f"{line}."
+    line = shown(line)
+    return line if line.endswith((".", "!", "?", "…")) else f"{line}."
