@@ -9,8 +9,9 @@ CLOSEST = 1e-3
 
 @cache
 def answer(folder: Path, prompt: str, *, num_tokens: int, of: str = "") -> str:
-    """The greedy continuation, in 32-bit floats; `of` tells contents apart that were at the same path. No token is so
-    near to the second likeliest that rounding, and with it the processor, could choose the other."""
+    """The greedy continuation as it stands behind the prompt, in 32-bit floats; `of` tells contents apart that were at
+    the same path. No token is so near to the second likeliest that rounding, and with it the processor, could choose
+    the other."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -27,5 +28,6 @@ def answer(folder: Path, prompt: str, *, num_tokens: int, of: str = "") -> str:
     )
     best_two = torch.cat(made.logits).topk(2).values
     assert (best_two[:, 0] - best_two[:, 1]).min() > CLOSEST, "take another prompt or seed"
-    text: str = tokenizer.decode(made.sequences[0, prompt_ids.shape[1] :], skip_special_tokens=True)
-    return text
+    asked, whole = (tokenizer.decode(ids, skip_special_tokens=True) for ids in (prompt_ids[0], made.sequences[0]))
+    assert whole.startswith(asked)
+    return str(whole[len(asked) :])

@@ -156,7 +156,7 @@ class Server:
                 },
             )
         )  # fmt: skip
-        detokenizer, reason = self.text.detokenizer(), None
+        detokenizer, reason = self.text.detokenizer(prompt), None
         try:
             while reason is None:
                 token, reason = await queue.get()
