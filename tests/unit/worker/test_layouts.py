@@ -521,3 +521,58 @@ def test_what_config_json_leaves_out_and_says_alike_has_one_key(tmp_path: Path) 
     assert config.pop("head_dim") == 16
     (source / "config.json").write_text(json.dumps({**config, "mlp_bias": None, "torch_dtype": "bfloat16", "note": 1}))
     assert small_plan(source).layout_inputs() == plain.layout_inputs()
+
+
+UNUSED = [
+    ("llama", "model.layers.0.self_attn.q_norm.weight"),
+    ("llama", "model.layers.0.self_attn.sinks"),
+    ("llama", "model.layers.0.post_feedforward_layernorm.weight"),
+    ("llama", "model.layers.0.input_layernorm.bias"),
+    ("llama", "lm_head.bias"),
+    ("qwen3_moe", "model.layers.0.mlp.shared_expert.gate_proj.weight"),
+    ("qwen3_moe", "model.layers.0.mlp.gate.e_score_correction_bias"),
+]
+
+
+def warnings_with(family: str, *names: str, **fields: Any) -> tuple[str, ...]:
+    """Of a checkpoint that holds tensors of these names, too."""
+    model = {**MODELS[family], **fields}
+    tensors = [*decoder_tensors({**model, "tie_word_embeddings": False}), *([name, [8]] for name in names)]
+    return make_plan(headers({"hf_config": model, "tensors": tensors, "dtype": "bfloat16"}), {}).warnings
+
+
+@pytest.mark.parametrize(("family", "name"), UNUSED)
+def test_a_tensor_that_the_model_does_not_have_is_warned_of(family: str, name: str) -> None:
+    warning = next(each for each in warnings_with(family, name) if name in each)
+    assert "holds a tensor that" in warning
+    assert "left out" in warning
+
+
+def test_tensors_that_are_left_out_are_one_warning() -> None:
+    names = ["model.layers.0.extra.weight", *(f"extra.{number}" for number in range(1234))]
+    (warning,) = (each for each in warnings_with("llama", *names) if "left out" in each)
+    assert "1,235 tensors" in warning
+    assert "extra.0, extra.1, extra.10 and 1,232 more" in warning
+
+
+def test_what_is_without_effect_is_not_warned_of() -> None:
+    layer = "model.layers.0.self_attn."
+    names = [f"{layer}rotary_emb.inv_freq", f"{layer}masked_bias", f"{layer}bias", "model.embeddings.position_ids"]
+    assert warnings_with("llama", *names, "model.rotary_emb.inv_freq") == warnings_with("llama")
+
+
+def test_a_bias_of_any_layer_is_warned_of() -> None:
+    *_, warning = warnings_with("llama", "model.layers.1.self_attn.q_proj.bias", num_hidden_layers=2)
+    assert warning.startswith("The biases of self_attn.q_proj are left out")
+
+
+def test_a_head_beside_tied_embeddings_is_warned_of() -> None:
+    *_, warning = warnings_with("llama", tie_word_embeddings=True)
+    assert "lm_head.weight" in warning
+    assert "transformers 5 would use it" in warning
+    assert "if it differs" in warning
+    model = {**MODELS["llama"], "tie_word_embeddings": True}
+    case = {"hf_config": model, "tensors": decoder_tensors(model), "dtype": "bfloat16"}
+    shorter = {**case, "tensors": [*decoder_tensors(model), ["lm_head.weight", [8]]]}
+    assert not any("lm_head" in each for each in make_plan(headers(case), {}).warnings)
+    assert "Its shape is not that" in make_plan(headers(shorter), {}).warnings[-1]

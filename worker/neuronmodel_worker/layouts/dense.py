@@ -13,6 +13,7 @@ from neuronmodel_worker.layouts.flags import Flags
 from neuronmodel_worker.layouts.geometry import Part, Shape, Split
 from neuronmodel_worker.layouts.heads import CacheShape, Head, HeadPlan, heads_rule, place_heads
 from neuronmodel_worker.layouts.model_config import ModelConfig
+from neuronmodel_worker.layouts.unused import warn_of_unused
 
 # `geometry.by_head_rows` or `geometry.by_head_columns`.
 HeadSplit = Callable[[Shape, tuple[Head, ...], int, int, range], Split]
@@ -171,8 +172,7 @@ def lay_out_decoder(
     of_rank = len(heads.key_value) // draft.flags.tp_degree
     draft.cache = CacheShape(config.num_hidden_layers, of_rank, traits.head_size)
     decoder(draft, config, traits, heads).add_everything()
-    warn_of_dropped_biases(draft, config, traits)
-    warn_of_dropped_layers(draft, config)
+    warn_of_unused(draft, config)
 
 
 def refuse_empty_heads(config: ModelConfig, traits: Traits) -> None:
@@ -201,25 +201,4 @@ def refuse_fused_qkv(flags: Flags, family: str) -> None:
         raise LayoutRefused(
             f"fused_qkv does not go with a {family} model in NxD Inference, at any tensor parallel degree. Set "
             "fused_qkv to false."
-        )
-
-
-def warn_of_dropped_biases(draft: Draft, config: ModelConfig, traits: Traits) -> None:
-    """NxD Inference drops biases that its modules do not have, without a word."""
-    used = [*("qkv" if traits.query_key_value_bias else ""), *("o" if traits.output_bias else "")]
-    modules = [f"self_attn.{which}_proj" for which in "qkvo" if which not in used]
-    modules += [] if config.mlp_bias else [f"mlp.{which}_proj" for which in ("gate", "up", "down")]
-    dropped = [module for module in modules if draft.find(f"model.layers.0.{module}.bias")]
-    if dropped:
-        draft.warnings.append(
-            f"The biases of {', '.join(dropped)} are left out, as NxD Inference does for this model: it computes "
-            "something else than its checkpoint."
-        )
-
-
-def warn_of_dropped_layers(draft: Draft, config: ModelConfig) -> None:
-    if draft.find(f"model.layers.{config.num_hidden_layers}.input_layernorm.weight"):
-        draft.warnings.append(
-            f"The checkpoint holds more than the {config.num_hidden_layers} layers that its config.json gives: those "
-            "beyond are left out."
         )

@@ -34,6 +34,8 @@ class Draft:
     rank_tensors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     cache: CacheShape | None = None
+    taken: set[str] = field(default_factory=set)
+    """The checkpoint's names of the tensors that were taken."""
 
     def __post_init__(self) -> None:
         self.warnings += self.checkpoint.warnings
@@ -63,6 +65,7 @@ class Draft:
                 f"The tensor {name} has the type {source.dtype}, and shards are made from {', '.join(FLOATING)} alone. "
                 "Use a checkpoint that is not quantized."
             )
+        self.taken.add(source.name)
         return source
 
     def _refuse_missing(self, name: str, shape: Shape) -> NoReturn:

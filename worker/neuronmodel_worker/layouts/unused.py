@@ -1,0 +1,85 @@
+"""Tensors of a checkpoint that no target is made from, and what is said of them: NxD Inference drops them silently."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.layouts.draft import Draft
+from neuronmodel_worker.layouts.model_config import ModelConfig
+
+HEAD: Final = "lm_head.weight"
+WITHOUT_EFFECT: Final = re.compile(
+    r"(^|\.)(rotary_emb\.(inv_freq|original_inv_freq|cos_cached|sin_cached)|masked_bias|(self_)?attn\.bias"
+    r"|position_ids|attention_mask|causal_mask)$"
+)
+"""What older versions of transformers saved beside the weights and compute anew."""
+BIAS: Final = re.compile(r"layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)\.bias")
+LAYER: Final = re.compile(r"layers\.(\d+)\.")
+NAMED: Final = 3
+
+
+def warn_of_unused(draft: Draft, config: ModelConfig) -> None:
+    """Called when all targets are there."""
+    names = [name for name in draft.checkpoint.tensors.keys() - draft.taken if not WITHOUT_EFFECT.search(name)]
+    tied, layers, others, biases = False, False, list[str](), set[str]()
+    for name in names:
+        bare = name.removeprefix("model.")
+        layer = LAYER.match(bare)
+        if bare == HEAD and config.tie_word_embeddings:
+            tied = True
+        elif layer and _is_beyond(layer[1], config.num_hidden_layers):
+            layers = True
+        elif bias := BIAS.fullmatch(bare):
+            biases.add(bias[1])
+        else:
+            others.append(name)
+    if tied:
+        draft.warnings.append(_of_tied_head(draft))
+    if others:
+        draft.warnings.append(_of_others(draft, sorted(others)))
+    if biases:
+        draft.warnings.append(
+            f"The biases of {', '.join(sorted(biases, key=_in_order))} are left out, as NxD Inference does for this "
+            "model: it computes something else than its checkpoint."
+        )
+    if layers:
+        draft.warnings.append(
+            f"The checkpoint holds more than the {config.num_hidden_layers} layers that its config.json gives: those "
+            "beyond are left out."
+        )
+
+
+def _is_beyond(layer: str, layers: int) -> bool:
+    """A number may be too long to be read as one."""
+    return len(layer) > 9 or int(layer) >= layers
+
+
+def _in_order(module: str) -> tuple[int, str]:
+    order = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    return order.index(module.rpartition(".")[2]), module
+
+
+def _of_tied_head(draft: Draft) -> str:
+    head, embeddings = draft.find(HEAD), draft.find("model.embed_tokens.weight")
+    same = head and embeddings and head.shape == embeddings.shape
+    todo = (
+        "Set tie_word_embeddings to false if it differs from the embeddings."
+        if same
+        else "Its shape is not that of the embeddings: check that config.json belongs to these files."
+    )
+    return (
+        f"lm_head.weight in {draft.checkpoint.path} is left out, as config.json says tie_word_embeddings: true; "
+        f"transformers 5 would use it. {todo}"
+    )
+
+
+def _of_others(draft: Draft, names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    listed = ", ".join(map(shown, names[:NAMED])) + more
+    tensors, are = (f"{len(names):,} tensors", "are") if len(names) > 1 else ("a tensor", "is")
+    return (
+        f"The checkpoint in {draft.checkpoint.path} holds {tensors} that a model of this type does not have and that "
+        f"{are} left out, as NxD Inference does: {listed}. If that changes what the model computes, its answers will "
+        "differ: check that config.json names the model's own type and switches (attention_bias, mlp_bias)."
+    )
