@@ -182,5 +182,5 @@ def _end(clock: StartClock, code: int, log_file: Path | None) -> int:
         sys.stderr.write(f"neuronmodel: {report.failure.reason}: {report.failure.message}\n")
     if log_file:
         with suppress(OSError):  # the report is at /status and in the log as well; a worker does not fail for it
-            log_file.write_text(report.termination_message())
+            log_file.write_text(report.termination_message(), encoding="utf-8")
     return code

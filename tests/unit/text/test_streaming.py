@@ -120,3 +120,25 @@ def test_a_prompt_that_ends_within_a_character_is_no_context(text: Text) -> None
     detokenizer = text.detokenizer(tokens[:-1])
     told = "".join(detokenizer.push(token) for token in text.encode("and"))
     assert told + detokenizer.rest() == "and"
+
+
+def test_what_is_no_character_is_told_after_a_while(text: Text) -> None:
+    byte = text.encode("é")[0]
+    detokenizer = text.detokenizer()
+    told = [detokenizer.push(byte) for _ in range(100)]
+    assert sum(map(bool, told)) > 5
+    assert len("".join(told)) > 80
+
+
+def test_an_answer_behind_a_special_token_that_is_decoded_otherwise(tmp_path: Path) -> None:
+    source = Path(__file__).parent / "tokenizers/code-llama"
+    text = load_text(source, {})
+    special = [number for number in text.tokenizer.special_tokens if "▁<" in text.tokenizer.text_of(number)]
+    for number in special:
+        written = "the hill" + text.tokenizer.text_of(number)
+        whole, asked = text.encode(written + "the rain"), text.encode(written)
+        if whole[: len(asked)] != asked:
+            continue
+        detokenizer = text.detokenizer(asked)
+        told = "".join(detokenizer.push(token) for token in whole[len(asked) :]) + detokenizer.rest()
+        assert text.encode(written + told) == whole

@@ -3,6 +3,8 @@
 Killed at any moment it leaves sealed sets, sealed rank files that the next run adopts, and nothing else that counts.
 """
 
+from threading import Thread
+
 from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.prepare.preparation import Preparation, disk_rates, open_source
@@ -23,8 +25,11 @@ def prepare(job: Run) -> None:
             engine.graph_inputs(plan, job.config.neuron_config)  # what it refuses is refused before weights are read
         with job.clock.phase("TokenizerLoaded"):
             text = load_text(job.source, job.config.generation_config, plan.vocabulary)
-            warn_of_other_readings(job.source, text)
-        job.clock.found(Preparation(job, plan, engine).result())
+        warning = Thread(target=warn_of_other_readings, args=(job.source, text), name="readings", daemon=True)
+        warning.start()
+        result = Preparation(job, plan, engine).result()
+        warning.join()
+        job.clock.found(result)
 
 
 __all__ = ["Preparation", "disk_rates", "open_source", "prepare"]

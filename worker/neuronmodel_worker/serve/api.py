@@ -1,5 +1,6 @@
 """The model's API in OpenAI's shape: /v1/completions, /v1/chat/completions, /v1/models."""
 
+import asyncio
 import contextlib
 import json
 import time
@@ -20,7 +21,7 @@ from neuronmodel_worker.serve.requests import (
     CompletionRequest,
     Request,
 )
-from neuronmodel_worker.text import ChatTemplateError
+from neuronmodel_worker.text import PromptRefused
 
 AnyRequest = TypeVar("AnyRequest", bound=Request)
 
@@ -100,18 +101,28 @@ class Api:
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         asked = await self._parse(request, CompletionRequest)
-        prompt = asked.prompt if isinstance(asked.prompt, list) else self.generation.text.encode(asked.prompt)
-        tokens = [token for token in prompt if isinstance(token, int)]
+        if isinstance(asked.prompt, str):
+            tokens = await self._encoded("prompt", self.generation.text.encode, asked.prompt)
+        else:
+            tokens = [token for token in asked.prompt if isinstance(token, int)]
         max_tokens = asked.max_answer_tokens or DEFAULT_COMPLETION_TOKENS
         return await self._reply(request, asked, tokens, max_tokens, COMPLETION)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         asked = await self._parse(request, ChatRequest)
-        try:
-            prompt = self.generation.text.encode_chat([message.for_template() for message in asked.messages])
-        except ChatTemplateError as error:
-            raise ApiError(400, str(error), param="messages") from error
+        text = self.generation.text
+        messages = [message.for_template(in_parts=text.takes_parts) for message in asked.messages]
+        prompt = await self._encoded("messages", text.encode_chat, messages)
         return await self._reply(request, asked, prompt, asked.max_answer_tokens, CHAT)
+
+    async def _encoded(self, param: str, encode: Callable[[Any], list[int]], what: Any) -> list[int]:
+        """In a thread, for a prompt of megabytes takes seconds, in which others are to be answered."""
+        if refused := self.generation.text.too_long(what, self.generation.limits.context_length):
+            raise ApiError(400, refused, param=param, code="context_length_exceeded")
+        try:
+            return await asyncio.to_thread(encode, what)
+        except PromptRefused as error:
+            raise ApiError(400, str(error), param=param) from error
 
     async def _parse(self, request: web.Request, kind: type[AnyRequest]) -> AnyRequest:
         try:

@@ -129,11 +129,21 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     role: str
-    content: str | list[TextPart]
+    content: str | list[TextPart] | None = None
+    """None where an assistant called tools and said nothing."""
 
-    def for_template(self) -> dict[str, Any]:
-        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return {**self.model_dump(), "content": content}
+    @model_validator(mode="after")
+    def _says_something(self) -> "Message":
+        if self.content is None and not (self.model_extra or {}).get("tool_calls"):
+            raise ValueError("content is missing: it may be null beside tool_calls alone")
+        return self
+
+    def for_template(self, *, in_parts: bool) -> dict[str, Any]:
+        """`in_parts`: a content of several parts stays one, for templates that take them one by one."""
+        content = self.content
+        if isinstance(content, list) and not in_parts:
+            return {**self.model_dump(), "content": "".join(part.text for part in content)}
+        return self.model_dump()
 
 
 class ChatRequest(Request):

@@ -4,15 +4,23 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from neuronmodel_worker.checkpoint import read_generation_config
+from neuronmodel_worker.checkpoint import GENERATION_FILE, read_generation_config
+from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.failures import ConfigInvalid
 from neuronmodel_worker.text.files import TokenizerFiles, TokenizerInvalid
+from neuronmodel_worker.text.library import panics_caught
 from neuronmodel_worker.text.readings import Files, differences
 from neuronmodel_worker.text.streaming import Detokenizer, StopText
-from neuronmodel_worker.text.tokenizer import ChatTemplateError, Tokenizer, read_tokenizer
+from neuronmodel_worker.text.tokenizer import ChatTemplateError, PromptRefused, Tokenizer, read_tokenizer
 
 log = logging.getLogger(__name__)
+
+SURELY_SHORT: Final = 16
+"""Characters a token: shorter texts are not asked about."""
+ROOM: Final = 4
+"""Times the characters of the longest token, for a normalizer may make a text shorter."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +41,28 @@ class Text:
     def detokenizer(self, prompt: Sequence[int] = ()) -> Detokenizer:
         return Detokenizer(self.tokenizer, prompt)
 
+    @property
+    def takes_parts(self) -> bool:
+        """Whether the chat template takes the parts of a content one by one."""
+        return self.tokenizer.loops_over_content
+
+    def too_long(self, asked: str | Sequence[Mapping[str, Any]], longest: int) -> str | None:
+        """Why it cannot have at most `longest` tokens, where its length alone says so, with room for what a tokenizer
+        leaves out: to find out how many it has would take seconds and gigabytes. A sentence."""
+        size = len(asked) if isinstance(asked, str) else sum(len(str(message.get("content"))) for message in asked)
+        if size < SURELY_SHORT * longest or size <= (most := ROOM * self.tokenizer.longest_token * longest):
+            return None
+        return (
+            f"The prompt has {size:,} characters, and this model takes at most {longest:,} tokens, for which {most:,} "
+            "are more than enough. Shorten it."
+        )
+
     def outside(self, prompt: Sequence[int]) -> str | None:
         """Why the model cannot read the prompt: a sentence that names its first token that has no row."""
         token = next((token for token in prompt if not 0 <= token < self.rows), None)
         if token is None:
             return None
-        named = f" ({self.tokenizer.text_of(token)})" if 0 <= token < self.tokenizer.size else ""
+        named = f" ({shown(self.tokenizer.text_of(token))})" if 0 <= token < self.tokenizer.size else ""
         return (
             f"The prompt holds the token {token:,}{named}, which is outside the vocabulary: this model has the tokens "
             f"0 to {self.rows - 1:,}."
@@ -48,7 +72,7 @@ class Text:
     def warnings(self) -> tuple[str, ...]:
         if self.tokenizer.size <= self.rows:
             return ()
-        first = self.tokenizer.text_of(self.rows)
+        first = shown(self.tokenizer.text_of(self.rows))
         return (
             f"The tokenizer has tokens up to {self.tokenizer.size - 1:,}, and the model's vocab_size is {self.rows:,}: "
             f"prompts with one of the others ({first} is the first) are refused.",
@@ -73,7 +97,8 @@ def warn_of_other_readings(source: Path, text: Text) -> None:
     files = TokenizerFiles(source)
     try:
         read = Files(files.tokenizer, files.config, files.special_tokens, files.model_config)
-        told = differences(text.tokenizer.library, read)
+        with panics_caught():
+            told = differences(text.tokenizer.library, read)
     except Exception as error:
         log.info("how transformers 5 reads this tokenizer is not known: %s: %s", type(error).__name__, error)
         return
@@ -82,18 +107,32 @@ def warn_of_other_readings(source: Path, text: Text) -> None:
 
 
 def end_tokens(source: Path, generation_config: Mapping[str, Any], of_tokenizer: int | None) -> frozenset[int]:
-    """The first that says something: the spec, generation_config.json, config.json, the tokenizer."""
+    """The first that says something: the spec, generation_config.json, config.json, the tokenizer. Raises
+    ConfigInvalid."""
     of_checkpoint, _ = read_generation_config(source)
-    for settings in (generation_config, of_checkpoint, TokenizerFiles(source).model_config):
-        value = settings.get("eos_token_id")
-        if value is not None:
-            return frozenset(value if isinstance(value, list) else [value])
+    of_model = TokenizerFiles(source).model_config
+    places = (("The spec", generation_config), (GENERATION_FILE, of_checkpoint), ("config.json", of_model))
+    for where, settings in places:
+        if (value := settings.get("eos_token_id")) is not None:
+            return _tokens(value, where)
     return frozenset() if of_tokenizer is None else frozenset({of_tokenizer})
+
+
+def _tokens(value: object, where: str) -> frozenset[int]:
+    """Negative ones are none. Raises ConfigInvalid."""
+    given: list[Any] = value if isinstance(value, list) else [value]
+    if not all(type(token) is int for token in given):
+        raise ConfigInvalid(
+            f"{where} gives eos_token_id as {shown(repr(value))}, and the tokens that end an answer are numbers. Put "
+            "the checkpoint's own there, or correct it."
+        )
+    return frozenset(token for token in given if token >= 0)
 
 
 __all__ = [
     "ChatTemplateError",
     "Detokenizer",
+    "PromptRefused",
     "StopText",
     "Text",
     "Tokenizer",

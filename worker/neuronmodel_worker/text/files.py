@@ -46,7 +46,14 @@ class TokenizerFiles:
 
     @property
     def template_file(self) -> Path:
-        return self.directory / (TEMPLATE if TEMPLATE in self.present else CONFIG)
+        """Of the template that chats are written by."""
+        places = (self.directory / TEMPLATE, self.directory / TEMPLATES / "default.jinja")
+        return next((file for file in places if file.exists()), self.directory / CONFIG)
+
+    @property
+    def named_class(self) -> str | None:
+        found = self.config.get("tokenizer_class") or self.model_config.get("tokenizer_class")
+        return found if isinstance(found, str) else None
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -86,6 +93,27 @@ class TokenizerFiles:
             self.read(name)
         if not any(name in self.present for name in VOCABULARIES):
             raise TokenizerInvalid(self._without_vocabulary())
+        if set(self.present) & set(VOCABULARIES) == {"vocab.json"} and "merges.txt" not in self.present:
+            raise TokenizerInvalid(
+                f"{self.directory} holds vocab.json without merges.txt, and no {TOKENIZER}. Put the {TOKENIZER} of the "
+                "checkpoint there, or the merges.txt that belongs to vocab.json."
+            )
+
+    def unreadable(self) -> str | None:
+        """A sentence on the first of its texts that is not in UTF-8, or no JSON."""
+        for file in self._all():
+            if file.suffix not in (".json", ".jinja", ".txt") or not file.exists():
+                continue
+            text = file.read_bytes()
+            if file.suffix == ".json" and text.startswith(b"\xef\xbb\xbf"):
+                return f"{file} begins with a byte order mark, which transformers does not take."
+            try:
+                json.loads(text) if file.suffix == ".json" else text.decode()
+            except UnicodeDecodeError as error:
+                return f"{file} is not in UTF-8 (byte {error.start:,})."
+            except (ValueError, RecursionError) as error:
+                return f"{file} is not valid JSON ({shown(str(error))})."
+        return None
 
     def _all(self) -> Iterator[Path]:
         yield from (self.directory / name for name in NAMES)

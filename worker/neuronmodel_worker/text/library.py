@@ -36,6 +36,21 @@ class TransformersUnsupported(WorkerFailure):
     exit_code = exits.NO_ENGINE
 
 
+class TokenizersGaveUp(RuntimeError):
+    """The library `tokenizers` ended a call in a panic, which Python gets as an exception that is none of its own."""
+
+
+@contextmanager
+def panics_caught() -> Iterator[None]:
+    """Raises TokenizersGaveUp for a panic."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise TokenizersGaveUp(f"tokenizers gave up: {error}") from error
+
+
 @cache
 def transformers() -> ModuleType:
     """Raises TransformersUnsupported where it is missing or too old; one that was not tried is warned of."""

@@ -7,6 +7,8 @@ from typing import Final
 from neuronmodel_worker.text.tokenizer import Tokenizer
 
 REPLACEMENT: Final = "\ufffd"
+LONGEST_CHARACTER: Final = 8
+"""Tokens: a character has four bytes at most, and what is still none after twice as many is no character."""
 CONTEXT: Final = 8
 """Tokens of a prompt's end that an answer is decoded behind: some decoders take a space from where a text begins."""
 
@@ -44,7 +46,8 @@ class Detokenizer:
             return ""
         self._tokens.append(token)
         before, now = self._decode(self._told), self._decode(None)
-        if len(now) <= len(before) or now.endswith(REPLACEMENT):
+        is_incomplete = now.endswith(REPLACEMENT) and len(self._tokens) - self._told < LONGEST_CHARACTER
+        if len(now) <= len(before) or is_incomplete:
             return ""
         if self._after_special is not None and not self.tokenizer.decode(self._tokens[self._told :]):
             return ""  # a space alone, of which what comes next tells whether it is the tokenizer's own
@@ -69,7 +72,7 @@ class Detokenizer:
         alone = self.tokenizer.decode(new)
         if alone == text or not text.endswith(alone):
             return text
-        written = self.tokenizer.decode([special]) + alone
+        written = self.tokenizer.text_of(special) + alone
         return alone if self.tokenizer.encode(written, add_special_tokens=False) == [special, *new] else text
 
     def _decode(self, stop: int | None) -> str:

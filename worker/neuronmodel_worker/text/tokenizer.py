@@ -1,6 +1,7 @@
 """A checkpoint's tokenizer and chat template, read by transformers. No code of its own runs, nothing is fetched."""
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from typing import Any, Final
 from neuronmodel_worker.checkpoint.untrusted import shown
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.text.files import TokenizerFiles, TokenizerInvalid
-from neuronmodel_worker.text.library import transformers
+from neuronmodel_worker.text.library import panics_caught, transformers
+
+LOOP_OVER_CONTENT: Final = re.compile(r"""\bfor\s+\w+\s+in\s+[\w.\[\]'"]*\bcontent\b""")
 
 GREETING: Final = ({"role": "user", "content": "Hello"},)
 
@@ -19,8 +22,12 @@ PLAIN_FAST: Final = frozenset({"TokenizersBackend"})
 """Names that transformers 5 gives to what 4.57 calls PreTrainedTokenizerFast: tokenizer.json and nothing else."""
 
 
-class ChatTemplateError(ValueError):
-    """The template does not take these messages, or there is none. A sentence for the client."""
+class PromptRefused(ValueError):
+    """No tokens can be made of it. A sentence for the client."""
+
+
+class ChatTemplateError(PromptRefused):
+    """The template does not take these messages, or there is none."""
 
 
 @dataclass(frozen=True)
@@ -30,29 +37,48 @@ class Tokenizer:
     library: Any
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """A whole text, whatever truncation or padding tokenizer.json was saved with."""
-        return list(self.library(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
+        """A whole text, whatever truncation or padding tokenizer.json was saved with. Raises PromptRefused."""
+        try:
+            with panics_caught():
+                return list(self.library(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
+        except Exception as error:  # whatever the checkpoint's own tokenizer makes of a text that it does not take
+            raise PromptRefused(f"The model's tokenizer does not take this text: {_first_line(error)}") from error
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Up to where the assistant begins to speak. Raises ChatTemplateError."""
         if not self.has_chat_template:
             raise ChatTemplateError("This model's tokenizer has no chat template. Use /v1/completions.")
         try:
-            rendered = self.library.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+            rendered = self._rendered(messages)
         except Exception as error:  # a template is a program of the checkpoint's author: it may raise anything
             raise ChatTemplateError(f"The model's chat template does not take these messages: {error}") from error
         return self.encode(rendered, add_special_tokens=False)
 
+    def _rendered(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        return str(self.library.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+
     def decode(self, tokens: Sequence[int]) -> str:
         """As they stand, special tokens and every space included: encoded again, it gives the same tokens."""
         how: dict[str, bool] = {} if self.library.is_fast else {"spaces_between_special_tokens": False}
-        return str(
-            self.library.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False, **how)
-        )
+        known = [token for token in tokens if token < self.size]  # a model may have rows that are nobody's
+        with panics_caught():
+            return str(self.library.decode(known, skip_special_tokens=False, clean_up_tokenization_spaces=False, **how))
 
     @property
     def has_chat_template(self) -> bool:
         return bool(self.library.chat_template)
+
+    @cached_property
+    def loops_over_content(self) -> bool:
+        """Whether the template takes the parts of a message's content one by one, and not its text alone."""
+        found = self.library.chat_template
+        templates = found.values() if isinstance(found, dict) else [found or ""]
+        return any(LOOP_OVER_CONTENT.search(template) for template in templates)
+
+    @cached_property
+    def longest_token(self) -> int:
+        """In characters."""
+        return max(map(len, self.library.get_vocab()), default=1)
 
     @cached_property
     def special_tokens(self) -> frozenset[int]:
@@ -75,11 +101,15 @@ class Tokenizer:
     @cached_property
     def size(self) -> int:
         """One more than its greatest token."""
-        return max(len(self.library), *(int(number) + 1 for number in self.library.added_tokens_decoder), 0)
+        count = max(len(self.library), *(int(number) + 1 for number in self.library.added_tokens_decoder), 0)
+        if self.library.is_fast and self.library.backend_tokenizer.id_to_token(count - 1) is None:
+            return 1 + max(map(int, self.library.get_vocab().values()), default=-1)  # with gaps, there are greater ones
+        return count
 
     def text_of(self, token: int) -> str:
-        """Of one token, as its vocabulary writes it."""
-        return shown(str(self.library.convert_ids_to_tokens(token)))
+        """Of one token: as it was added, or as its vocabulary writes it."""
+        added = self.library.added_tokens_decoder.get(token)
+        return str(added.content if added else self.library.convert_ids_to_tokens(token))
 
 
 def read_tokenizer(directory: Path) -> Tokenizer:
@@ -88,24 +118,19 @@ def read_tokenizer(directory: Path) -> Tokenizer:
     files.check()
     library = transformers()
     try:
-        tokenizer = Tokenizer(_read(library, files))
+        with panics_caught():
+            tokenizer = Tokenizer(_read(library, files))
         tokenizer.encode("Hello")
     except WorkerFailure:
         raise
     except Exception as error:  # whatever its files make the library raise, it is the files
-        if "trust_remote_code" in str(error):
-            raise _needs_code(files) from error
-        raise TokenizerInvalid(
-            f"The tokenizer of {directory} cannot be loaded: {_first_line(error)} transformers {library.__version__} "
-            f"read {files.named}. Put the tokenizer files of the checkpoint there again, all of the same revision."
-        ) from error
+        raise TokenizerInvalid(_why_unread(error, files, library.__version__)) from error
     _check_template(tokenizer, files)
     return tokenizer
 
 
 def _read(library: Any, files: TokenizerFiles) -> Any:
-    kind = files.config.get("tokenizer_class")
-    reader = library.PreTrainedTokenizerFast if kind in PLAIN_FAST else library.AutoTokenizer
+    reader = library.PreTrainedTokenizerFast if files.named_class in PLAIN_FAST else library.AutoTokenizer
     instead: dict[str, Any] = dict(files.inside())
     if isinstance(extra := files.config.get("extra_special_tokens"), list):
         # transformers 5 writes a list of tokens where 4.57 has names for them; its other name is 4.57's for the list.
@@ -133,22 +158,44 @@ def _is_no_alarm(record: logging.LogRecord) -> bool:
     return "fix_mistral_regex" not in str(record.msg)
 
 
-def _needs_code(files: TokenizerFiles) -> TokenizerInvalid:
-    return TokenizerInvalid(
-        f"The tokenizer of {files.directory} is code of the checkpoint ({files.code}), and no code of a "
-        "checkpoint is run. Put tokenizer files of a class that transformers has itself there: a tokenizer.json, and a "
-        "tokenizer_config.json without auto_map whose tokenizer_class is PreTrainedTokenizerFast."
+def _why_unread(error: Exception, files: TokenizerFiles, version: str) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            f"The tokenizer of {files.directory} is code of the checkpoint ({files.code}), and no code of a checkpoint "
+            f"is run. {OF_A_KNOWN_CLASS}"
+        )
+    if "does not exist or is not currently imported" in str(error):
+        return (
+            f"The tokenizer of {files.directory} is of the class {files.named_class}, which transformers {version} has "
+            f"not. {OF_A_KNOWN_CLASS}"
+        )
+    if culprit := files.unreadable():
+        return f"{culprit} Put the checkpoint's own there."
+    return (
+        f"The tokenizer of {files.directory} cannot be loaded: {_first_line(error)} transformers {version} read "
+        f"{files.named}. Put the tokenizer files of the checkpoint there again, all of the same revision."
     )
+
+
+OF_A_KNOWN_CLASS: Final = (
+    "Put tokenizer files of a class that it has itself there: a tokenizer.json, and a tokenizer_config.json without "
+    "auto_map whose tokenizer_class is PreTrainedTokenizerFast."
+)
 
 
 def _check_template(tokenizer: Tokenizer, files: TokenizerFiles) -> None:
     """Raises TokenizerInvalid for a template that no message can be rendered with."""
     if not tokenizer.has_chat_template:
         return
+    found = tokenizer.library.chat_template
+    if not all(isinstance(each, str) for each in (found.values() if isinstance(found, dict) else [found])):
+        raise TokenizerInvalid(
+            f"The chat template in {files.template_file} is no text. Put the checkpoint's own there, or remove it."
+        )
     from jinja2 import TemplateSyntaxError
 
     try:
-        tokenizer.library.apply_chat_template(list(GREETING), add_generation_prompt=True, tokenize=False)
+        tokenizer._rendered(GREETING)
     except TemplateSyntaxError as error:
         raise TokenizerInvalid(
             f"The chat template in {files.template_file} is no valid Jinja: {error.message} (line {error.lineno}). "
