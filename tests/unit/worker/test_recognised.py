@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from neuronmodel_worker.checkpoint import (
     recognised,
     refuse_stand_ins,
 )
+from neuronmodel_worker.checkpoint.quantized import quantization_of
 from neuronmodel_worker.checkpoint.stand_ins import HEAD_BYTES
 from neuronmodel_worker.failures import (
     BadInput,
@@ -683,8 +685,23 @@ def test_a_file_of_the_series_that_the_index_forgets_is_used_or_refused_for_the_
     assert {file.path.name for file in open_checkpoint(cut).files} >= {SECOND}
     with pytest.raises(CheckpointFileMissing, match=f"does not name {SECOND}"):
         native_plan(cut)
-    (tmp_path / SECOND).write_text(LFS)
-    told(cut, "TensorMissing")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (write(SECOND, LFS), "git-lfs pointer"),
+        (write(SECOND, "x" * 20), "is text and no safetensors file"),
+        (lambda folder: (folder / SECOND).write_bytes((folder / SECOND).read_bytes()[:-1]), "bytes"),
+        (lambda folder: [(folder / SECOND).unlink(), (folder / SECOND).symlink_to("../blobs/0a")], "../blobs/0a"),
+        (lambda folder: (folder / SECOND).unlink(), "holds none of that name"),
+    ],
+)
+def test_a_file_that_the_index_forgets_and_that_is_no_whole_one_is_named(
+    change: Change, words: str, tmp_path: Path
+) -> None:
+    change(indexed(tmp_path, lambda files: {n: f for n, f in files.items() if f != SECOND}))
+    told(tmp_path, "TensorMissing", INDEX, SECOND, "of the same series", words)
 
 
 def test_a_file_beside_the_series_is_nobodys(tmp_path: Path) -> None:
@@ -714,6 +731,136 @@ def test_a_tensor_in_two_files_is_refused_with_both(tmp_path: Path) -> None:
     held = {n: t for n, t in tensors_of(tmp_path).items() if checkpoint.tensors[n].file.path.name == SECOND}
     (tmp_path / SECOND).write_bytes(safetensors_bytes({**held, first: TENSOR}))
     told(tmp_path, "ConfigInvalid", first, "model-00001-of-00003.safetensors", SECOND, INDEX)
+
+
+def fused_experts(module: str) -> tuple[str, ...]:
+    layer = f"model.layers.0.{module}"
+    return (f"{layer}.gate.weight", f"{layer}.experts.gate_up_proj", f"{layer}.experts.down_proj")
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+@pytest.mark.parametrize("module", ["mlp", "block_sparse_moe"])
+def test_experts_that_are_fused_into_one_are_told(family: str, module: str, tmp_path: Path) -> None:
+    experts = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 96}
+    every(
+        renamed(lambda name: None if ".mlp." in name else name),
+        configure(model_type=family, **experts),
+        and_tensors(
+            *fused_experts(module), *(f"model.layers.{n}.self_attn.{w}_norm.weight" for n in (0, 1) for w in "qk")
+        ),
+    )(small_source(tmp_path))
+    file = tmp_path / WEIGHTS
+    tensors = tensors_of(tmp_path)
+    gate = fused_experts(module)[0]
+    norms = {
+        name: ("BF16", np.zeros(16, np.uint16)) for name in tensors if name.endswith(("q_norm.weight", "k_norm.weight"))
+    }
+    file.write_bytes(safetensors_bytes({**tensors, **norms, gate: ("BF16", np.zeros((4, 64), np.uint16))}))
+    told(tmp_path, "TensorMissing", f"{module}.experts.", "several of the model's tensors as one")
+
+
+QUANTIZED_NAMES = {
+    "model.layers.0.self_attn.q_proj.weight_qdata": "torchao",
+    "model.layers.0.self_attn.q_proj.weight:_weight_qdata": "torchao",
+    "model.layers.0.self_attn.q_proj.q_weight": "EXL2",
+    "model.layers.0.self_attn.q_proj.q_perm": "EXL2",
+    "model.layers.0.self_attn.q_proj.B": "Marlin",
+    "model.layers.0.mlp.up_proj.s": "Marlin",
+}
+
+
+@pytest.mark.parametrize(("name", "method"), QUANTIZED_NAMES.items())
+def test_names_of_tensors_tell_the_quantizer(name: str, method: str, tmp_path: Path) -> None:
+    and_tensors(name, "model.layers.0.self_attn.q_proj.weight_scale")(small_source(tmp_path))
+    told(tmp_path, "CheckpointQuantized", method, f"tensor {name}")
+
+
+@pytest.mark.parametrize("settings", [True, ["fp8"], 8])
+def test_settings_of_a_quantizer_in_another_form_are_told(settings: Any, tmp_path: Path) -> None:
+    configure(quantization_config=settings)(small_source(tmp_path))
+    told(tmp_path, "CheckpointQuantized", "an unnamed method", "quantization_config in its config.json")
+
+
+def test_a_quantizers_file_that_is_a_broken_link_is_told(tmp_path: Path) -> None:
+    (small_source(tmp_path) / "quantize_config.json").symlink_to("../blobs/0a")
+    told(tmp_path, "CheckpointFileMissing", "quantize_config.json is a symbolic link to ../blobs/0a")
+
+
+def test_an_adapters_file_that_is_a_broken_link_is_warned_of(tmp_path: Path) -> None:
+    (small_source(tmp_path) / "adapter_config.json").symlink_to("../blobs/0a")
+    (warning,) = plan_of(tmp_path).warnings
+    assert "adapter_config.json is a symbolic link to ../blobs/0a that leads nowhere" in warning
+
+
+def test_what_may_stand_last_in_a_name_is_known_for_every_pattern() -> None:
+    """A few names are looked at by the patterns: those of none must not be all that one of them fits."""
+    cases = {
+        "g_idx", "q_scale_max", "q_invperm", "q_groups", "trellis", "qweight", "qzeros", "SCB", "weight.absmax",
+        "weight.quant_state.bitsandbytes__nf4", "weight.quant_state.x", "weight.nested_absmax", "weight_packed",
+        "weight_zero_point", "weight.bitmask", "weight_scale_inv", "weight_scale", "weight_scale_2", "weight._data",
+        "W_q", "W_q_0", "meta.scale", "codebooks", "codes", "weight_scales", "centroids.weight", "res_centroids",
+        "outlier_indices.weight", "dense_weights", "row_offsets", "in_perm", "Qidxs", "Qidxs_1", "tables", "tables2",
+        "qscales", "scales", "scale", "weight.quant_map",
+    }  # fmt: skip
+    assert [case for case in sorted(cases) if not quantization_of({}, {}, (f"layers.0.mlp.up_proj.{case}",))] == []
+
+
+def test_many_names_cost_little() -> None:
+    names = dict.fromkeys(f"model.layers.{number % 60}.experts.{number}.up" for number in range(200_000))
+    began = time.process_time()
+    assert quantization_of({}, {}, names.keys()) is None
+    assert time.process_time() - began < 1
+
+
+HEADLESS: dict[str, tuple[Change, tuple[str, ...]]] = {
+    "embedding": (
+        every(without("lm_head.weight"), configure(architectures=["LlamaModel"])),
+        ("architecture LlamaModel", "no lm_head.weight", "ForCausalLM"),
+    ),
+    "token_classifier": (
+        every(without("lm_head.weight"), configure(architectures=["LlamaForTokenClassification"])),
+        ("LlamaForTokenClassification", "ForCausalLM"),
+    ),
+    "classifier": (
+        every(
+            without("lm_head.weight"), and_tensors("score.weight"),
+            configure(architectures=["LlamaForSequenceClassification"], tie_word_embeddings=True),
+        ),
+        ("tensor score.weight", "architecture LlamaForSequenceClassification", "gives no text"),
+    ),
+    "question_answering": (and_tensors("qa_outputs.weight"), ("tensor qa_outputs.weight",)),
+    "critic": (
+        every(without("lm_head.weight"), and_tensors("v_head.summary.weight")),
+        ("tensor v_head.summary.weight",),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "fragments"), HEADLESS.values(), ids=HEADLESS.keys())
+def test_a_checkpoint_that_gives_no_text_is_told(change: Change, fragments: tuple[str, ...], tmp_path: Path) -> None:
+    change(small_source(tmp_path))
+    told(tmp_path, "LayoutRefused", *fragments)
+
+
+def test_a_tied_model_without_a_head_is_warned_of(tmp_path: Path) -> None:
+    every(without("lm_head.weight"), configure(architectures=["LlamaModel"], tie_word_embeddings=True))(
+        small_source(tmp_path)
+    )
+    (warning,) = plan_of(tmp_path).warnings
+    assert "architecture LlamaModel" in warning
+
+
+@pytest.mark.parametrize("architectures", [["LlamaForCausalLM"], ["LlamaModel"], ["Own"], "LlamaModel", [7], None])
+def test_a_model_with_a_head_is_one_of_language_whatever_its_class(architectures: Any, tmp_path: Path) -> None:
+    configure(architectures=architectures)(small_source(tmp_path))
+    assert not plan_of(tmp_path).warnings
+
+
+def test_a_critics_head_beside_the_models_own_is_left_out(tmp_path: Path) -> None:
+    and_tensors("v_head.summary.weight")(small_source(tmp_path))
+    (warning,) = plan_of(tmp_path).warnings
+    assert "left out" in warning
+    assert "v_head.summary.weight" in warning
 
 
 INNOCENT = {

@@ -16,6 +16,7 @@ from neuronmodel_worker.checkpoint.header import (
     read_header,
 )
 from neuronmodel_worker.checkpoint.naming import ends_instead, named_instead
+from neuronmodel_worker.checkpoint.purpose import refuse_what_is_not_for_language
 from neuronmodel_worker.checkpoint.refused import refuse_quantized, refuse_what_is_no_text_model
 from neuronmodel_worker.checkpoint.stand_ins import StandIn, recognised
 
@@ -39,4 +40,5 @@ __all__ = [
     "refuse_quantized",
     "refuse_stand_ins",
     "refuse_what_is_no_text_model",
+    "refuse_what_is_not_for_language",
 ]

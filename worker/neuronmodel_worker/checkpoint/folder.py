@@ -53,7 +53,8 @@ Header = tuple[SourceFile, dict[str, TensorSource]]
 @dataclass(frozen=True)
 class Checkpoint:
     """`beside` holds what a quantizer's files beside it say, by their names: of such a file that is there and says
-    nothing, None. `unnamed` are files of its series that its index forgets. `warnings` are of its files."""
+    nothing, None. `unnamed` are files of its series that its index forgets, `unusable` sentences on those of them that
+    are missing or no whole files. `warnings` are of its files."""
 
     path: Path
     config: Mapping[str, object]
@@ -62,6 +63,7 @@ class Checkpoint:
     beside: Mapping[str, object] = field(default_factory=dict)
     unnamed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    unusable: tuple[str, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -93,6 +95,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         _quantizers_files(path),
         held.unnamed,
         (*held.warnings, *_adapter_beside(path)),
+        held.unusable,
     )
 
 
@@ -102,6 +105,7 @@ class _Held:
     tensors: dict[str, TensorSource]
     unnamed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    unusable: tuple[str, ...] = ()
 
 
 def _refuse_no_directory(path: Path) -> None:
@@ -141,7 +145,13 @@ def _read_indexed(directory: Path, config: Mapping[str, object]) -> _Held:
         for file in dict.fromkeys(file_of.values())
     }
     tensors = _join(directory, headers)
-    forgotten = dict(_forgotten(directory, headers.keys(), tensors.keys()))
+    there, unusable = _names(directory), list[str]()
+    forgotten = dict(_forgotten(directory, instead.rest_of_series(headers.keys(), there), tensors.keys(), unusable))
+    unusable += (
+        f"{INDEX_FILE} leaves out {shown(file)}, a file of the same series, and {directory} holds none of that name. "
+        "Download it and the index again, of the same revision."
+        for file in instead.absent_of_series(headers.keys(), there)
+    )
     for _, held in forgotten.values():
         tensors |= held
     _refuse_absent(directory, file_of, tensors)
@@ -150,17 +160,23 @@ def _read_indexed(directory: Path, config: Mapping[str, object]) -> _Held:
         tensors,
         tuple(forgotten),
         tuple(_not_as_indexed(directory, file_of, tensors)),
+        tuple(unusable),
     )
 
 
-def _forgotten(directory: Path, named: Collection[str], tensors: Collection[str]) -> Iterator[tuple[str, Header]]:
+def _forgotten(
+    directory: Path, rest: Iterable[str], tensors: Collection[str], unusable: list[str]
+) -> Iterator[tuple[str, Header]]:
     """Files whose names say that they belong to those that the index names, and whose tensors no other has: what an
-    index that was cut short leaves out. One that is no whole file belongs to nobody."""
-    for file in instead.rest_of_series(named, _names(directory)):
+    index that was cut short leaves out. One that is no whole file belongs to nobody, and `unusable` says why."""
+    for file in rest:
         try:
             with readable(directory / file):
                 header = read_header(directory / file)
-        except (BadInput, FileNotFoundError):
+        except BadInput as error:
+            unusable.append(f"{INDEX_FILE} leaves out {shown(file)}, a file of the same series: {error}")
+            continue
+        except FileNotFoundError:
             continue
         if not header[1].keys() & tensors:
             yield file, header
@@ -277,9 +293,18 @@ def _refuse_adapter(directory: Path, tensors: Mapping[str, TensorSource]) -> Non
 
 
 def _adapter_beside(directory: Path) -> tuple[str, ...]:
-    with readable(directory / instead.ADAPTER_CONFIG):
-        if not is_there(directory / instead.ADAPTER_CONFIG):
+    file = directory / instead.ADAPTER_CONFIG
+    try:
+        with readable(file):
+            there = is_there(file)
+        if not there:
+            refuse_broken_link(file)
             return ()
+    except LinkBroken as broken:
+        return (
+            f"{file} is a symbolic link to {broken.target} that leads nowhere. The model is used without the adapter; "
+            "merge it into the model if it belongs to it.",
+        )
     return (
         f"{directory} holds an adapter ({instead.ADAPTER_CONFIG}) beside the model. The model is used without it; "
         "merge it into the model if it belongs to it.",
@@ -292,6 +317,8 @@ def _quantizers_files(directory: Path) -> Mapping[str, object]:
         with readable(directory / name):
             if (directory / name).is_file():
                 found[name] = _said(directory / name)
+            else:
+                refuse_broken_link(directory / name)
     return MappingProxyType(found)
 
 

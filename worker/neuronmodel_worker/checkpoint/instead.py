@@ -7,6 +7,7 @@ Pure: over names, and the first bytes of files whose names say nothing. Sentence
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from neuronmodel_worker.checkpoint.stand_ins import AS_SAFETENSORS, recognised
@@ -216,3 +217,16 @@ def rest_of_series(named: Collection[str], names: Collection[str]) -> list[str]:
     series = {(match[1], match[3]) for name in named if (match := SHARD.fullmatch(name))}
     matches = [match for name in names if (match := SHARD.fullmatch(name))]
     return sorted(match[0] for match in matches if (match[1], match[3]) in series and match[0] not in named)
+
+
+def absent_of_series(named: Collection[str], names: Collection[str]) -> list[str]:
+    """The first files of the series of those that are `named`, as `rest_of_series` has them, that are not in `names`
+    either."""
+    series = {(match[1], match[3]) for name in named if (match := SHARD.fullmatch(name))}
+    absent = (
+        file
+        for base, total in sorted(series)
+        for number in range(1, int(total) + 1)
+        if (file := f"{base}-{number:0{len(total)}d}-of-{total}.safetensors") not in names and file not in named
+    )
+    return list(islice(absent, MAX_NAMED))

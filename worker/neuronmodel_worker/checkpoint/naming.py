@@ -82,7 +82,8 @@ def named_instead(name: str, names: Collection[str]) -> str | None:
             whose = " and ".join(whose for part, whose in WRAPPERS if part in parts)
             return f"It has {shown(each)}: it was saved from within {whose}. {SAVED_WRAPPED}"
     held = [each for each in names if each.endswith(f".{bare}")]
-    if fused := next((each for each in names if _is_fused(bare, each)), None):
+    fusing = _fusing(bare)
+    if fused := next((each for each in names if any(pattern.fullmatch(each) for pattern in fusing)), None):
         return (
             f"It has {shown(fused)}, which holds several of the model's tensors as one. Save the model with them "
             "apart, as transformers does (save_pretrained)."
@@ -100,17 +101,19 @@ def named_instead(name: str, names: Collection[str]) -> str | None:
 FUSED: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(r"(.*self_attn)\.[qkv]_proj\.(weight|bias)"), r"\1.(qkv_proj|query_key_value|W_pack|Wqkv).\2"),
     (re.compile(r"(.*mlp)\.(gate|up)_proj\.(weight|bias)"), r"\1.gate_up_proj.\3"),
-    (re.compile(r"(.*experts)\.\d+\.(gate_proj|up_proj|down_proj|w1|w2|w3)\.weight"), r"\1.(gate_up|down)_proj"),
+    (
+        re.compile(r"(.*layers\.\d+)\.(block_sparse_moe|mlp)\.(gate|experts\.\d+\.(\w+_proj|w[123]))\.weight"),
+        r"\1.(block_sparse_moe|mlp).experts.(gate_up|down)_proj(.weight)?",
+    ),
 )
 """What is missing, and a pattern of what has it with others."""
 
 
-def _is_fused(bare: str, name: str) -> bool:
-    return any(
-        match and re.fullmatch(rf"(.+\.)?{match.expand(fused)}", name)
-        for missing, fused in FUSED
-        if (match := missing.fullmatch(bare))
-    )
+def _fusing(bare: str) -> list[re.Pattern[str]]:
+    """What the tensor is called that has `bare` and others in it."""
+    return [
+        re.compile(rf"(.+\.)?{match.expand(fused)}") for missing, fused in FUSED if (match := missing.fullmatch(bare))
+    ]
 
 
 def _unwrapped(parts: Iterable[str]) -> str:

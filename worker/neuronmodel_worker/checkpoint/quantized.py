@@ -33,8 +33,10 @@ BY_TENSORS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
     (re.compile(pattern), method)
     for pattern, method in (
         (r"\.g_idx$", "gptq"),
-        (r"\.(q_scale_max|q_invperm|q_groups)$", "exl2"),
+        (r"\.(q_scale_max|q_invperm|q_groups|q_group_map|q_perm|q_weight)$", "exl2"),
         (r"\.trellis$", "exl3"),
+        (r"[._]weight_qdata$|\.weight:_", "torchao"),
+        (r"\.(self_attn|mlp)\.\w+_proj\.[Bs]$", "marlin"),
         (r"\.(qweight|qzeros)$", "awq"),
         (r"\.weight\.quant_state\.|\.weight\.(absmax|quant_map|nested_absmax)$|\.SCB$", "bitsandbytes"),
         (
@@ -57,7 +59,14 @@ BY_TENSORS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
 )
 """Names that no tensor of an unquantized model has, the telling ones first."""
 
+LAST_PARTS: Final = re.compile(
+    r"g_idx|q_\w+|trellis|weight_\w+|weight:_.*|\w*_weight_qdata|[Bs]|qweight|qzeros|bitsandbytes__\w+|absmax"
+    r"|quant_map|nested_absmax|SCB|bitmask|compressed|\w*_blocks|_data|_scale|_zeropoint|_shift|W_q\w*|scales?|codebooks"
+    r"|codes|centroids|res_centroids|outlier_indices|dense_weights|row_offsets|in_perm|Qidxs\w*|tables2?|qscales"
+)
+"""What may stand behind the last dot of a name that one of BY_TENSORS fits, but for those of USUAL."""
 USUAL: Final = (".weight", ".bias")
+OF_VPTQ: Final = (".centroids.weight", ".outlier_indices.weight")
 BLOCKS: Final = re.compile(r"(.+)_blocks$")
 
 
@@ -102,8 +111,10 @@ def quantization_of(
 def _of_settings(settings: object, where: str) -> Quantization | None:
     if isinstance(settings, str) and settings:
         return Quantization(settings, "", where)
-    if not isinstance(settings, dict) or not settings:
+    if not settings:
         return None
+    if not isinstance(settings, dict):
+        return Quantization(UNNAMED, "", where)
     method = _method(settings)
     return Quantization(method, _bits(settings), where) if method else None
 
@@ -165,7 +176,7 @@ def _bits(settings: Mapping[str, object]) -> str:
 
 def _of_tensors(names: Collection[str]) -> Quantization | None:
     """Of an MLX model the scales come with biases, of MXFP4 the blocks with scales."""
-    telling = [name for name in names if not name.endswith(USUAL) or "centroids" in name or "indices" in name]
+    telling = _telling(names)
     for pattern, method in BY_TENSORS:
         for name in telling:
             if not pattern.search(name):
@@ -176,3 +187,16 @@ def _of_tensors(names: Collection[str]) -> Quantization | None:
                 method = "MLX"
             return Quantization(method, "", f"its tensor {shown(name)}", is_of_tensors=True)
     return None
+
+
+def _telling(names: Collection[str]) -> list[str]:
+    """The few that may tell something, found without a look at every name by every pattern; of those that end in the
+    same three parts, which is all that a pattern looks at, the first."""
+    last_parts = {name[name.rfind(".") + 1 :] for name in names}
+    telling = {part for part in last_parts if LAST_PARTS.fullmatch(part)}
+    found: dict[str, str] = {}
+    for name in names:
+        if name[name.rfind(".") + 1 :] in telling or name.endswith(OF_VPTQ) or ".quant_state." in name:
+            alike = name if name.endswith("_blocks") else ".".join(name.rsplit(".", 3)[-3:])
+            found.setdefault(alike, name)
+    return list(found.values())

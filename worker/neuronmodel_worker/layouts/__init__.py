@@ -4,7 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Generic
 
-from neuronmodel_worker.checkpoint import Checkpoint, refuse_what_is_no_text_model
+from neuronmodel_worker.checkpoint import (
+    Checkpoint,
+    refuse_what_is_no_text_model,
+    refuse_what_is_not_for_language,
+)
 from neuronmodel_worker.failures import ConfigInvalid, UnknownModelType
 from neuronmodel_worker.layouts.config_checks import check_config
 from neuronmodel_worker.layouts.draft import Draft
@@ -113,6 +117,7 @@ def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_t
             f"No layout is known for model type {name[:100]!r}; there are layouts for {', '.join(sorted(FAMILIES))}.",
             "Use a checkpoint of one of these families",
         )
+    without_head = refuse_what_is_not_for_language(checkpoint)
     draft = family.draft(checkpoint, neuron_config)
     return Layout(
         family=name,
@@ -121,7 +126,7 @@ def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_t
         sizes=draft.sizes,
         targets=tuple(draft.targets),
         rank_tensors=tuple(draft.rank_tensors),
-        warnings=tuple(draft.warnings),
+        warnings=(*without_head, *draft.warnings),
         cache=draft.cache,
     )
 

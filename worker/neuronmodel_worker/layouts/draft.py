@@ -73,6 +73,9 @@ class Draft:
         names = self.checkpoint.tensors.keys()
         if instead := named_instead(name, names):
             raise TensorMissing(name, self.checkpoint.path, instead)
+        if unusable := self.checkpoint.unusable:
+            more = f" {len(unusable) - 1} more of its files are missing or unreadable." if len(unusable) > 1 else ""
+            raise TensorMissing(name, self.checkpoint.path, f"{unusable[0]}{more}")
         self._refuse_what_was_assumed(name, None, shape)
         instead = ends_instead(name, names, self.checkpoint.config.get("tie_word_embeddings"))
         raise TensorMissing(name, self.checkpoint.path, instead)
