@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from neuronmodel_worker.disk import free_bytes
+from neuronmodel_worker.host.beside import with_warnings_of_text
 from neuronmodel_worker.host.folder import check_place, nearest_existing
 from neuronmodel_worker.host.forecast import Forecast, Measured
 from neuronmodel_worker.host.inputs import open_plan_and_fields, threads_of
@@ -26,6 +27,7 @@ def plan(options: argparse.Namespace) -> None:
     (made, fields), output = open_plan_and_fields(options), options.output
     if output:
         check_place(output, made.checkpoint.path)
+    made = with_warnings_of_text(made)
     held, threads = anonymous_bytes(), threads_of(options)
     forecast = Forecast(
         plan=made,

@@ -4,6 +4,7 @@ import argparse
 import time
 
 from neuronmodel_worker.disk import WrittenFile
+from neuronmodel_worker.host.beside import with_warnings_of_text
 from neuronmodel_worker.host.folder import OutputFolder, claimed, rank_metadata
 from neuronmodel_worker.host.inputs import open_plan, show_warnings, threads_of
 from neuronmodel_worker.host.terminal import duration, in_units, note, progress, rate, say
@@ -14,7 +15,7 @@ from neuronmodel_worker.stream import FileSink, Transferred, run
 
 def shard(options: argparse.Namespace) -> None:
     """Raises a WorkerFailure, having left nothing that is not whole."""
-    plan = open_plan(options)
+    plan = with_warnings_of_text(open_plan(options))
     show_warnings(plan, options)
     began = time.monotonic()
     with claimed(options.output, plan) as folder:
