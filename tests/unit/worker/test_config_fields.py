@@ -17,6 +17,7 @@ from neuronmodel_worker.layouts import FAMILIES
 from neuronmodel_worker.layouts.config_checks import check_config
 from neuronmodel_worker.layouts.config_fields import CHANGES, READ_BY_FAMILY, WITHOUT_EFFECT, as_markdown, read_of
 from neuronmodel_worker.layouts.old_form import in_old_form
+from neuronmodel_worker.layouts.qwen3_moe import Qwen3MoeConfig
 
 ROOT = Path(__file__).parents[3]
 OF_5: dict[str, Any] = json.loads((ROOT / "tests/golden/transformers_5_24_0.json").read_text())
@@ -124,6 +125,124 @@ def test_values_with_which_a_field_changes_nothing_are_taken(name: str, change: 
         assert checked("llama", {name: value}) == []
 
 
+def test_families_that_norm_queries_and_keys_may_say_so() -> None:
+    for family in ("qwen3", "qwen3_moe"):
+        for name in ("qk_norm", "use_qk_norm"):
+            assert checked(family, {name: True}) == []
+            with pytest.raises(LayoutRefused, match=f"{name}=False"):
+                checked(family, {name: False})
+    with pytest.raises(LayoutRefused, match="use_qk_norm=True"):
+        checked("llama", {"use_qk_norm": True})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"use_qk_norm": 0}, {"mlp_multipliers": [1.0, 1.0]}, {"no_rope_layers": [1, 1]}, {"use_mrope": False},
+        {"attention_multiplier": 0.25, "head_dim": 16}, {"query_pre_attn_scalar": 16, "head_dim": 16},
+        {"attn_scale": 0.25, "hidden_size": 64, "num_attention_heads": 4}, {"bias": False, "qkv_bias": False},
+    ],
+)  # fmt: skip
+def test_what_says_what_is_computed_anyway_is_taken_without_a_word(config: dict[str, Any]) -> None:
+    assert checked("llama", config) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "name", ["use_rope", "rope", "causal", "use_rms_norm", "gated_mlp", "scale_attn_weights", "elementwise_affine"]
+)
+def test_false_may_be_the_change(name: str, family: str) -> None:
+    with pytest.raises(LayoutRefused, match=f"{name}=False"):
+        checked(family, {name: False})
+
+
+PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
+    "Qwen3-Coder-30B-A3B": ("qwen3_moe", {
+        "decoder_sparse_step": 1, "head_dim": 128, "max_position_embeddings": 262144, "max_window_layers": 28,
+        "mlp_only_layers": [], "moe_intermediate_size": 768, "norm_topk_prob": True, "num_experts": 128,
+        "num_experts_per_tok": 8, "output_router_logits": False, "qkv_bias": False, "rms_norm_eps": 1e-06,
+        "rope_scaling": None, "rope_theta": 10000000, "router_aux_loss_coef": 0.0, "sliding_window": None,
+        "shared_expert_intermediate_size": 0, "use_qk_norm": True, "use_sliding_window": False,
+    }),
+    "Qwen3-235B-A22B": ("qwen3_moe", {
+        "attention_bias": False, "decoder_sparse_step": 1, "head_dim": 128, "max_window_layers": 94,
+        "mlp_only_layers": [], "norm_topk_prob": True, "num_experts": 128, "num_experts_per_tok": 8,
+        "output_router_logits": False, "rope_scaling": None, "sliding_window": None, "use_sliding_window": False,
+    }),
+    "DeepSeek-R1-Distill-Qwen-7B": ("qwen2", {
+        "attention_dropout": 0.0, "max_position_embeddings": 131072, "max_window_layers": 28, "rope_theta": 10000,
+        "sliding_window": 4096, "use_cache": True, "use_mrope": False, "use_sliding_window": False,
+    }),
+    "a text model of Qwen2.5-VL": ("qwen2", {
+        "image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652, "vision_token_id": 151654,
+        "vision_end_token_id": 151653, "sliding_window": 32768, "use_sliding_window": False, "max_window_layers": 28,
+    }),
+    "Mistral-Nemo": ("mistral", {
+        "attention_dropout": 0.0, "head_dim": 128, "hidden_size": 5120, "max_position_embeddings": 131072,
+        "num_attention_heads": 32, "rope_theta": 1000000.0, "sliding_window": None, "use_cache": True,
+    }),
+    "vicuna": ("llama", {"max_sequence_length": 2048, "pad_token_id": 0, "temperature": 0.9, "top_p": 0.6}),
+    "Yi": ("llama", {"pad_token_id": 0, "rope_theta": 5000000.0, "pretraining_tp": 1, "attention_bias": False}),
+    "a llama of InternLM": ("llama", {"bias": False, "rope_theta": 1000000, "rope_scaling": None}),
+    "a llama of Phi-4": ("llama", {
+        "embd_pdrop": 0.0, "resid_pdrop": 0.0, "original_max_position_embeddings": 16384, "rope_scaling": None,
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_configs_of_other_publishers_are_read_without_a_word(name: str) -> None:
+    family, config = PUBLISHED[name]
+    assert checked(family, config, seq_len=4096) == []
+
+
+def test_numbers_beyond_the_last_layer_name_no_dense_one() -> None:
+    assert not Qwen3MoeConfig(num_hidden_layers=2, mlp_only_layers=[99, -1]).has_dense_layers
+    assert Qwen3MoeConfig(num_hidden_layers=2, mlp_only_layers=[99, 1]).has_dense_layers
+    assert Qwen3MoeConfig(decoder_sparse_step=2).has_dense_layers
+
+
+# Forms of rotary position embeddings that transformers 5 writes.
+
+LLAMA3: dict[str, Any] = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
+def rotary(**config: Any) -> tuple[object, Any]:
+    found = in_old_form({"model_type": "llama", "max_position_embeddings": 256, **config}, WHERE)
+    return found.get("rope_theta"), found.get("rope_scaling")
+
+
+@pytest.mark.parametrize("within", [{"original_max_position_embeddings": 256}, {}])
+@pytest.mark.parametrize("name", ["rope_parameters", "rope_scaling"])
+def test_the_trained_length_within_counts_and_another_beside_is_warned_of(name: str, within: dict[str, Any]) -> None:
+    config = {
+        "max_position_embeddings": 256, name: {**LLAMA3, "rope_theta": 5e5, **within},
+        "original_max_position_embeddings": 64,
+    }  # fmt: skip
+    assert rotary(**config) == (5e5, {**LLAMA3, "original_max_position_embeddings": 256})
+    (warning,) = checked("llama", config)
+    assert "original_max_position_embeddings=64" in warning
+    assert "256" in warning
+
+
+def test_what_is_beside_types_of_layers_counts() -> None:
+    nested = {"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}}
+    assert rotary(rope_parameters={**nested, "rope_theta": 1e4, "rope_type": "default"}) == (1e4, None)
+
+
+def test_types_of_layers_that_there_are_not_need_no_positions() -> None:
+    of_layers = {"full_attention": {"rope_theta": 5e5}, "sliding_attention": None}
+    assert rotary(rope_parameters=of_layers) == (5e5, None)
+    with pytest.raises(LayoutRefused, match="sliding_attention"):
+        rotary(rope_parameters=of_layers, layer_types=["full_attention", "sliding_attention"])
+
+
+def test_scaling_without_a_theta_contradicts_parameters_with_one() -> None:
+    default = {"rope_type": "default"}
+    with pytest.raises(ConfigInvalid, match=r"rope_parameters.rope_theta.*rope_scaling"):
+        rotary(rope_parameters={**default, "rope_theta": 5e5}, rope_scaling=default)
+
+
 # What is refused.
 
 
@@ -207,11 +326,12 @@ def test_values_of_the_wrong_type_are_refused(family: str, config: dict[str, Any
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("value", [1, "yes", True, [1], {"a": None}, 0, float("inf")])
+@pytest.mark.parametrize("value", [1, "yes", True, [1], {"a": None}, 0, float("inf"), False, ""])
 def test_a_field_that_nobody_knows_is_warned_of_with_its_value(family: str, value: object) -> None:
-    (warning,) = checked(family, {"a_field_of_their_own": value, "nothing": None, "off": False, "none": []})
+    (warning,) = checked(family, {"a_field_of_their_own": value, "nothing": None, "empty": {}, "none": []})
     assert f"a_field_of_their_own={value!r}" in warning
-    assert "off" not in warning
+    assert "nothing=" not in warning
+    assert "empty" not in warning
 
 
 def test_null_says_nothing_of_experts_that_there_are_not() -> None:

@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from neuronmodel_worker.failures import ConfigInvalid, LayoutRefused
-from neuronmodel_worker.layouts.config_fields import CHANGES, WITHOUT_EFFECT, read_of
+from neuronmodel_worker.layouts.config_fields import (
+    ALL_ONES,
+    CHANGES,
+    UNREMARKABLE,
+    WITHOUT_EFFECT,
+    read_of,
+    without_change,
+)
 from neuronmodel_worker.layouts.old_form import OF_TRAINED_LENGTH, OLD, PUT_RIGHT, THETA, TRAINED, TYPES, kind_of
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH, shown
 
@@ -55,11 +62,15 @@ def check_config(config: Config, family: str, neuron_config: Mapping[str, object
     Raises ConfigInvalid, and LayoutRefused for what no engine here computes as transformers does."""
     length = _length(neuron_config)
     _check_types(config, family, where)
-    _check_changes(config, where)
+    _check_changes(config, family, where)
     _check_positions(config, family, length, where)
     _check_windows(config, family, length, where)
     _check_activation(config, family, neuron_config, where)
-    return [*_check_experts(config, family, where), *_unread(config, family, where)]
+    return [
+        *_check_experts(config, family, where),
+        *_other_trained_length(config, where),
+        *_unread(config, family, where),
+    ]
 
 
 def _length(neuron_config: Mapping[str, object]) -> int:
@@ -85,10 +96,12 @@ def _check_types(config: Config, family: str, where: str) -> None:
         raise ConfigInvalid(f"{where} gives {shown('hidden_act', activation)}, and it is to be a name. {PUT_RIGHT}")
 
 
-def _check_changes(config: Config, where: str) -> None:
+def _check_changes(config: Config, family: str, where: str) -> None:
     for name, change in CHANGES.items():
         value = config.get(name)
-        if value is not None and not any(_is_same(value, each) for each in change.without):
+        if value is None or any(_is_same(value, each) for each in without_change(name, family)):
+            continue
+        if not _is_scale_in_force(name, value, config):
             raise LayoutRefused(
                 f"{where} gives {shown(name, value)}: {change.what}, and neither engine computes that. {WITHOUT_IT}"
             )
@@ -96,7 +109,21 @@ def _check_changes(config: Config, where: str) -> None:
 
 def _is_same(value: object, other: object) -> bool:
     """1 and 1.0 are; 1 and true are not, nor 1 and [1]."""
+    if other is ALL_ONES:
+        return isinstance(value, list) and bool(value) and all(_is_same(each, 1) for each in value)
     return value == other and isinstance(value, bool) == isinstance(other, bool)
+
+
+def _is_scale_in_force(name: str, value: object, config: Config) -> bool:
+    """Whether it says how attention is scaled anyway, by the size of a head."""
+    hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    size = config.get("head_dim")
+    if size is None and type(hidden) is int and type(heads) is int and heads > 0:
+        size = hidden // heads
+    if type(size) is not int or size < 1 or not _is_positive(value):
+        return False
+    scale = {"attention_multiplier": size**-0.5, "attn_scale": size**-0.5, "query_pre_attn_scalar": size}.get(name)
+    return scale is not None and math.isclose(value, scale, rel_tol=1e-6)  # type: ignore[arg-type]
 
 
 # Positions.
@@ -130,6 +157,18 @@ def _longest_unscaled(config: Config, scaling: Config, kind: str) -> int:
     if kind in OF_TRAINED_LENGTH:
         places = (scaling.get(TRAINED), config.get(TRAINED), *places)  # type: ignore[assignment]
     return next((each for each in places if type(each) is int), 0)
+
+
+def _other_trained_length(config: Config, where: str) -> Iterator[str]:
+    scaling, beside = config.get(OLD), config.get(TRAINED)
+    if not isinstance(scaling, Mapping) or kind_of(scaling) != "llama3" or beside is None:
+        return
+    if (within := scaling.get(TRAINED)) != beside:
+        yield (
+            f"{where} gives {shown(TRAINED, beside)} beside rotary position embeddings of type 'llama3', and they are "
+            f"computed with {within!r}, as transformers 5 does: with the one within rope_parameters or {OLD}, or else "
+            "with max_position_embeddings. Check which is meant."
+        )
 
 
 # Windows.
@@ -228,7 +267,7 @@ def _check_experts(config: Config, family: str, where: str) -> Iterator[str]:
 
 def _unread(config: Config, family: str, where: str) -> Iterator[str]:
     known = read_of(family).keys() | WITHOUT_EFFECT.keys() | CHANGES.keys()
-    unread = {name: value for name, value in config.items() if name not in known and not _says_nothing(value)}
+    unread = {name: value for name, value in config.items() if name not in known and not _says_nothing(name, value)}
     scaling = config.get(OLD)
     if isinstance(scaling, Mapping):
         kind = str(kind_of(scaling))
@@ -246,5 +285,8 @@ def _unread(config: Config, family: str, where: str) -> Iterator[str]:
 SHOWN: Final = 20
 
 
-def _says_nothing(value: object) -> bool:
-    return value is None or value is False or (isinstance(value, str | list | dict) and not value)
+def _says_nothing(name: str, value: object) -> bool:
+    """False may be the change, as in `use_rope`."""
+    if any(_is_same(value, each) for each in UNREMARKABLE.get(name, ())):
+        return True
+    return value is None or (isinstance(value, list | dict) and not value)

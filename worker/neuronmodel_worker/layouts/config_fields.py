@@ -37,7 +37,7 @@ READ: Final[Mapping[str, str]] = {
     "rope_theta": POSITIONS,
     "rope_scaling": POSITIONS,
     "rope_parameters": f"{POSITIONS}, as transformers 5 writes them",
-    "original_max_position_embeddings": f"{POSITIONS}, where `rope_parameters` or `rope_scaling` does not hold it",
+    "original_max_position_embeddings": f"{POSITIONS} of type `longrope` in the older form",
     "sliding_window": WINDOWS,
     "use_sliding_window": WINDOWS,
     "max_window_layers": WINDOWS,
@@ -83,11 +83,14 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
         """,
         OF_TOKENS: """
             bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id tokenizer_class prefix
-            model_max_length
+            model_max_length max_sequence_length seq_length unk_token_id mask_token_id cls_token_id bos_token eos_token
+            pad_token unk_token add_bos_token add_eos_token image_token_id video_token_id vision_start_token_id
+            vision_end_token_id vision_token_id
         """,
         OF_TRAINING: """
             initializer_range attention_dropout hidden_dropout resid_pdrop embd_pdrop attn_pdrop residual_dropout
             router_aux_loss_coef router_jitter_noise router_z_loss_coef gradient_checkpointing
+            attention_probs_dropout_prob hidden_dropout_prob neftune_noise_alpha
         """,
         OF_OUTPUTS: """
             use_cache output_attentions _output_attentions output_hidden_states output_router_logits return_dict
@@ -95,6 +98,7 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
         """,
         OF_EXECUTION: """
             pretraining_tp chunk_size_feed_forward use_bfloat16 tf_legacy_loss
+            use_flash_attn use_flash_attention use_flash_attention_2 _flash_attn_2_enabled
             attn_implementation _attn_implementation _attn_implementation_internal _attn_implementation_autoset
             experts_implementation _experts_implementation _experts_implementation_internal
         """,
@@ -130,16 +134,20 @@ def _each(names: str, what: str, *without: object) -> Iterator[tuple[str, Change
     yield from ((name, Change(what, without)) for name in names.split())
 
 
+ALL_ONES: Final = [1]
+"""Stands for a list of any length that holds nothing else."""
+
 CHANGES: Final[Mapping[str, Change]] = dict(
     (
         *_each("attention_multiplier attn_scale query_pre_attn_scalar", "attention scores are scaled otherwise"),
         *_each(
             "embedding_multiplier residual_multiplier logits_scaling logit_scale logits_multiplier lm_head_multiplier "
-            "key_multiplier mlp_multipliers attention_in_multiplier attention_out_multiplier scale_emb scale_depth "
+            "key_multiplier attention_in_multiplier attention_out_multiplier scale_emb scale_depth "
             "scale_width scale_logits mup_width_scale embedding_scale output_multiplier_scale "
             "emb_scale logit_multiplier",
             "embeddings, layers or logits are scaled", 1,
         ),
+        *_each("mlp_multipliers", "layers are scaled", 1, ALL_ONES),
         *_each(
             "attn_logit_softcapping final_logit_softcapping logit_softcapping attn_logit_softcap final_logit_softcap "
             "logits_soft_cap",
@@ -148,13 +156,14 @@ CHANGES: Final[Mapping[str, Change]] = dict(
         *_each("partial_rotary_factor rotary_pct rotary_percent", "a part of each head alone has positions", 1),
         *_each("rope_interleaved", "the elements of a head are paired otherwise for positions", False),
         *_each("rope_local_base_freq rope_local_theta", "some layers have other positions"),
-        *_each("no_rope_layer_interval no_rope_layers nope_layer_interval", "some layers have no positions", 0, []),
+        *_each("no_rope_layer_interval nope_layer_interval", "some layers have no positions", 0, []),
+        *_each("no_rope_layers", "some layers have no positions", 0, [], ALL_ONES),
         *_each("attn_temperature_tuning attention_sink attention_sinks", "attention is computed otherwise", False, 0),
         *_each("sliding_window_pattern global_attn_every_n_layers", "some layers attend within a window", 0, 1),
         *_each("alibi", "positions are biases of attention", False),
         *_each("clip_qkv qkv_clip", "queries, keys and values are clipped", 0, False),
         *_each(
-            "qk_norm use_qk_norm qk_layernorm use_qk_layernorm", "queries and keys are normed otherwise", False,
+            "qk_norm use_qk_norm qk_layernorm use_qk_layernorm", "queries and keys are normed otherwise", False, 0,
         ),
         *_each("parallel_attn use_parallel_residual parallel_residual", "attention and MLP stand side by side", False),
         *_each("post_norm use_post_norm sandwich_norm", "norms stand elsewhere", False),
@@ -171,11 +180,34 @@ CHANGES: Final[Mapping[str, Change]] = dict(
         *_each("scoring_func", "experts are scored otherwise", "softmax"),
         *_each("block_configs per_layer_config", "layers differ from each other", [], {}, False),
         *_each("is_encoder_decoder", "the model has an encoder", False),
-        *_each("is_causal use_causal_mask", "tokens see what comes after them", True),
+        *_each("is_causal use_causal_mask causal", "tokens see what comes after them", True, 1),
+        *_each("use_rope rope use_rotary use_rotary_embeddings", "there are no rotary positions", True, 1),
+        *_each("use_mrope", "positions have several parts", False, 0),
+        *_each("use_alibi", "positions are biases of attention", False, 0),
+        *_each("use_dynamic_ntk use_logn_attn", "attention depends on a sequence's length", False, 0),
+        *_each("use_rms_norm use_rmsnorm", "norms are others", True, 1),
+        *_each("elementwise_affine norm_elementwise_affine", "norms have no weights", True, 1),
+        *_each("gated_mlp use_gated_mlp mlp_gated", "the MLP has no gate", True, 1),
+        *_each("scale_attn_weights", "attention scores are not scaled", True, 1),
     )
 )  # fmt: skip
 """Of other models, written by conversions into files of these families, or of these families and computed by neither
 engine."""
+
+
+NORMED: Final = ("qwen3", "qwen3_moe")
+"""Families that norm queries and keys, always."""
+OF_NORMS: Final = ("qk_norm", "use_qk_norm")
+
+UNREMARKABLE: Final[Mapping[str, tuple[object, ...]]] = dict.fromkeys(
+    ("bias", "qkv_bias", "use_bias", "use_qkv_bias", "o_bias"), (False, 0)
+)
+"""Fields that nothing reads, with values that ordinary checkpoints have: no warning is due there."""
+
+
+def without_change(name: str, family: str) -> tuple[object, ...]:
+    """The values with which one of `CHANGES` changes nothing."""
+    return (True, 1) if name in OF_NORMS and family in NORMED else CHANGES[name].without
 
 
 def read_of(family: str) -> Mapping[str, str]:
@@ -189,7 +221,12 @@ What is read of a checkpoint's config.json, and what becomes of every other fiel
 mathematics is passed over in silence: a field is read, or known to change nothing here, or refused by name, or, where
 nobody here knows it, warned of by name, by `neuronmodel plan` and in the logs. The lists below are those of
 `worker/neuronmodel_worker/layouts/config_fields.py`; tests hold them against the configuration classes of transformers
-4.57.6 and 5.24.0. What is null, false or empty says nothing. A size, number or name of the wrong type is refused.
+4.57.6 and 5.24.0.
+
+A field that nobody knows says nothing where it is null, an empty list or an empty object; false, 0 and "" may well be
+the change, and are warned of. `bias`, `qkv_bias`, `use_bias`, `use_qkv_bias` and `o_bias` are not read either, and
+warned of unless false. A size, number or name of the wrong type is refused. So is null there, with which transformers 4
+computes nothing, except for `num_key_value_heads`, `head_dim`, biases, types and `tie_word_embeddings`.
 
 ## Rotary position embeddings
 transformers 5 writes `rope_parameters`, where transformers 4 wrote `rope_theta` and `rope_scaling`. Both are read, in
@@ -204,8 +241,12 @@ fields named.
 | `rope_parameters` and `rope_scaling` | if both stand there, they have to say the same |
 | `rope_type` and `type` | the same |
 | `rope_parameters` by types of layers | read where all that are in use (`layer_types`) agree; else refused |
-| `original_max_position_embeddings` | within or beside; else, of `llama3`, `max_position_embeddings` |
+| by types of layers, with `rope_theta` and `rope_type` beside | those beside, as transformers 5 computes |
+| `original_max_position_embeddings` | the one within; else, of `llama3`, `max_position_embeddings`; beside: see below |
 | no `rope_theta` anywhere | transformers' default for the family |
+
+`original_max_position_embeddings` beside `rope_parameters` or `rope_scaling` is read for `longrope` in the older form
+alone. Of `llama3` it says nothing, as in transformers 5, and there is a warning where it differs.
 
 | `rope_type` | CPU engine | NxD Inference |
 | --- | --- | --- |
@@ -238,6 +279,15 @@ gelu_pytorch_tanh. The CPU engine computes silu (swish) alone.
 """
 
 
+AFTER_CHANGES: Final = """\
+The remedy is another checkpoint, or to take the field out where the model is meant to be computed without it. `[1]`
+stands for a list of any length that holds ones alone. `qwen3` and `qwen3_moe` always norm queries and keys: there
+`qk_norm` and `use_qk_norm` change nothing if true, and are refused if false. A scale of attention is taken where it
+says what is computed: `attention_multiplier` or `attn_scale` of one by the square root of the size of a head,
+`query_pre_attn_scalar` of that size.
+"""
+
+
 def as_markdown() -> str:
     """docs/reference/config.md."""
     lines = [ABOUT + "## Read", "| field | what for |", "| --- | --- |"]
@@ -247,8 +297,7 @@ def as_markdown() -> str:
     lines += ["", "## Refused, unless null or one of these", "| field | what it does | changes nothing |"]
     lines += ["| --- | --- | --- |"]
     lines += [f"| {names} | {change.what} | {_values(change)} |" for change, names in _by_change()]
-    lines += ["", "The remedy is another checkpoint, or to take the field out where the model is meant to be computed"]
-    lines += ["without it.", "", "## Without effect here", "| | fields |", "| --- | --- |"]
+    lines += ["", AFTER_CHANGES, "## Without effect here", "| | fields |", "| --- | --- |"]
     for why in dict.fromkeys(WITHOUT_EFFECT.values()):
         names = ", ".join(f"`{name}`" for name, each in WITHOUT_EFFECT.items() if each == why)
         lines.append(f"| {why} | {names} |")

@@ -18,6 +18,7 @@ from neuronmodel_worker.neuron_config.values import shown
 NEW: Final = "rope_parameters"
 OLD: Final = "rope_scaling"
 THETA: Final = "rope_theta"
+FULL: Final = "full_attention"
 PARTIAL: Final = "partial_rotary_factor"
 TRAINED: Final = "original_max_position_embeddings"
 TYPES: Final = ("rope_type", "type")
@@ -80,6 +81,11 @@ def _translate_rotary(config: Fields, where: str) -> None:
     if config.get(OLD) == {}:
         config[OLD] = None
     inside, are_both = {NEW: new, OLD: old}, bool(new and old)
+    if are_both and new.get(THETA) is not None and old.get(THETA) is None and config.get(THETA) is None:
+        raise ConfigInvalid(
+            f"{where} gives {shown(f'{NEW}.{THETA}', new[THETA])}, and {OLD} without one, which transformers 5 takes "
+            f"instead, with its own default. Remove {NEW} or {OLD}, whichever is not meant."
+        )
     for name in (THETA, PARTIAL):
         _lift(config, name, inside, where)
     if are_both and _meaning(new) != _meaning(old):
@@ -104,6 +110,9 @@ def _parameters(config: Mapping[str, object], name: str, where: str) -> Fields:
     of_layers = {key: part for key, part in value.items() if isinstance(part, Mapping)}
     if not of_layers:
         return _checked(value, name, where)
+    flat = {key: part for key, part in value.items() if key not in of_layers}
+    if flat.get(THETA) is not None and any(flat.get(key) is not None for key in TYPES):
+        return _checked(flat, name, where)
     if others := [key for key, part in value.items() if part is not None and key not in of_layers]:
         raise ConfigInvalid(
             f"{where} gives {name} by types of layers ({reprlib.repr(list(of_layers))}) and beside them "
@@ -115,7 +124,7 @@ def _parameters(config: Mapping[str, object], name: str, where: str) -> Fields:
 def _of_every_layer(
     config: Mapping[str, object], name: str, by_type: Mapping[str, Mapping[str, object] | None], where: str
 ) -> Fields:
-    used = list(by_type)
+    used = [each for each, part in by_type.items() if part is not None or by_type.get(FULL) is None]
     if isinstance(layers := config.get("layer_types"), Sequence) and not isinstance(layers, str) and layers:
         used = list(dict.fromkeys(map(str, layers)))
     for each in used:
@@ -178,19 +187,20 @@ def _without_default(parameters: Mapping[str, object]) -> Fields:
 
 
 def _add_trained_length(config: Fields, scaling: Fields, where: str, is_new: bool) -> None:
-    """What transformers 5 takes from beside, and transformers 4 wants within; of longrope it is the other way round.
-    In the older form Llama 3's alone needs it."""
+    """As transformers 5 reads `rope_parameters`, which is never from beside. Transformers 4 wants that of longrope
+    beside, and of llama3 within. The releases differ in what they take of an older longrope: both have to agree."""
     kind, within = kind_of(scaling), scaling.get(TRAINED)
     if kind not in OF_TRAINED_LENGTH:
         return
-    _require_equal(where, {TRAINED: config.get(TRAINED), f"{NEW if is_new else OLD}.{TRAINED}": within})
-    if kind == "longrope":
-        if is_new and within is not None and config.get(TRAINED) is None:
-            config[TRAINED] = within
-    elif within is None and (is_new or kind == "llama3"):
-        lengths = (config.get(TRAINED), config.get("max_position_embeddings") if kind == "llama3" else None)
-        if (length := next((each for each in lengths if each is not None), None)) is not None:
-            scaling[TRAINED] = length
+    longest = config.get("max_position_embeddings")
+    if kind == "longrope" and not is_new:
+        _require_equal(where, {TRAINED: config.get(TRAINED), f"{OLD}.{TRAINED}": within})
+    elif kind == "longrope":
+        length = longest if within is None and config.get(TRAINED) is not None else within
+        if length is not None:
+            config[TRAINED] = length
+    elif kind == "llama3" and within is None and longest is not None:
+        scaling[TRAINED] = longest
 
 
 def _given(value: object) -> object:

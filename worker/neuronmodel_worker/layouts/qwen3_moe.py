@@ -25,6 +25,12 @@ class Qwen3MoeConfig(ModelConfig):
     decoder_sparse_step: PositiveInt = 1
     mlp_only_layers: list[int] | None = None
 
+    @property
+    def has_dense_layers(self) -> bool:
+        """A number beyond the last layer names none."""
+        named = any(0 <= each < self.num_hidden_layers for each in self.mlp_only_layers or ())
+        return named or self.decoder_sparse_step != 1
+
 
 def lay_out_qwen3_moe(draft: Draft, config: Qwen3MoeConfig) -> None:
     if "head_dim" not in config.model_fields_set:
@@ -32,7 +38,7 @@ def lay_out_qwen3_moe(draft: Draft, config: Qwen3MoeConfig) -> None:
             "A Qwen3-MoE model needs head_dim in its config.json, and this one gives none. Add it, as the checkpoint's "
             "own config.json has it."
         )
-    if config.mlp_only_layers or config.decoder_sparse_step != 1:
+    if config.has_dense_layers:
         raise LayoutRefused(
             "There is no layout for a Qwen3-MoE model with dense layers between (mlp_only_layers or "
             "decoder_sparse_step). Use a checkpoint whose layers are all sparse."

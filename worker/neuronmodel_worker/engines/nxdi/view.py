@@ -5,8 +5,8 @@ where it names a checkpoint. So every start has a folder of its own: links to se
 that names this NeuronModel's checkpoint and says what is to be done about shards.
 
 The checkpoint's own config.json is read by both of them with transformers 4, to which the form that transformers 5
-writes says nothing. Where it is in that form, they are given a folder with links to the checkpoint's files and the same
-in the older form.
+writes says nothing, and which fails at a byte order mark or another encoding than UTF-8. Where that is so, they are
+given a folder with links to the checkpoint's files and the same in the older form, in UTF-8.
 """
 
 import json
@@ -87,7 +87,8 @@ def write_readable(source: Path, folder: Path) -> bool:
     """Whether it was needed. Raises OSError, ConfigInvalid, LayoutRefused, SourceUnreadable."""
     file = source / MODEL_CONFIG
     try:
-        config = json.loads(file.read_bytes())
+        content = file.read_bytes()
+        config = json.loads(content)
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -95,11 +96,20 @@ def write_readable(source: Path, folder: Path) -> bool:
     except ValueError as error:
         raise ConfigInvalid(f"{file} is no JSON. Put the checkpoint's own config.json there.") from error
     translated = in_old_form(config, f"config.json in {source}") if isinstance(config, dict) else config
-    if translated is config:
+    if translated is config and _is_read_by_transformers(content):
         return False
     folder.mkdir()
     for each in source.absolute().iterdir():
         if each.name != MODEL_CONFIG:
             (folder / each.name).symlink_to(each)
     (folder / MODEL_CONFIG).write_text(json.dumps(translated, indent=2) + "\n")
+    return True
+
+
+def _is_read_by_transformers(content: bytes) -> bool:
+    """Which takes UTF-8 without a byte order mark; `json.loads` of bytes takes others too."""
+    try:
+        json.loads(content.decode())
+    except ValueError:
+        return False
     return True
