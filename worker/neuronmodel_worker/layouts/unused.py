@@ -14,6 +14,8 @@ WITHOUT_EFFECT: Final = re.compile(
     r"|position_ids|attention_mask|causal_mask)$"
 )
 """What older versions of transformers saved beside the weights and compute anew."""
+ENDINGS: Final = ("inv_freq", "_cached", "bias", "position_ids", "_mask")
+"""Of these, as a name is quickly looked at."""
 BIAS: Final = re.compile(r"layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)\.bias")
 LAYER: Final = re.compile(r"layers\.(\d+)\.")
 NAMED: Final = 3
@@ -21,7 +23,8 @@ NAMED: Final = 3
 
 def warn_of_unused(draft: Draft, config: ModelConfig) -> None:
     """Called when all targets are there."""
-    names = [name for name in draft.checkpoint.tensors.keys() - draft.taken if not WITHOUT_EFFECT.search(name)]
+    unused = draft.checkpoint.tensors.keys() - draft.taken
+    names = [name for name in unused if not (name.endswith(ENDINGS) and WITHOUT_EFFECT.search(name))]
     tied, layers, others, biases = False, False, list[str](), set[str]()
     for name in names:
         bare = name.removeprefix("model.")
@@ -30,7 +33,7 @@ def warn_of_unused(draft: Draft, config: ModelConfig) -> None:
             tied = True
         elif layer and _is_beyond(layer[1], config.num_hidden_layers):
             layers = True
-        elif bias := BIAS.fullmatch(bare):
+        elif bare.endswith(".bias") and (bias := BIAS.fullmatch(bare)):
             biases.add(bias[1])
         else:
             others.append(name)
