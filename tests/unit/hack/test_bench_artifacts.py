@@ -20,7 +20,7 @@ from hack.bench.quiet import Filler, Patience
 from hack.bench.rounds import Bench, rank_files
 from neuronmodel_api.report import Report, Sealing, SealingState, Stage, State
 from neuronmodel_worker.store import SHARDS, Store
-from neuronmodel_worker.text import read_tokenizer
+from neuronmodel_worker.text import TokenizerFiles, read_tokenizer
 
 SMALL = Model(hidden=64, intermediate=96, layers=1, query_heads=8, key_value_heads=2, vocabulary=128, head_size=8)
 
@@ -154,7 +154,7 @@ def test_shards_that_are_sealed_before_an_answer_is_there_prove_nothing(
 
 def test_a_worker_reads_the_tokenizer(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
-    tokenizer = read_tokenizer(tmp_path)
+    tokenizer = read_tokenizer(TokenizerFiles(tmp_path))
     assert (tokenizer.encode("7 255"), tokenizer.decode([7, 255]), tokenizer.end_token) == ([7, 255], "7 255", None)
 
 

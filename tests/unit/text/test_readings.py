@@ -1,13 +1,15 @@
 """What is foretold of transformers 5, against what it was seen to read (tests/unit/text/tokenizers)."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from neuronmodel_worker.text.readings import Files, differences
+from neuronmodel_worker.text import TokenizerFiles
+from neuronmodel_worker.text.readings import differences
 
 FOLDER = Path(__file__).parent / "tokenizers"
 FIVE = "transformers 5.24.0"
@@ -30,15 +32,10 @@ EXPECTED = {folder.name: read(folder, "expected.json") for folder in sorted(FOLD
 READ = {name: expected for name, expected in EXPECTED.items() if expected["read"]}
 
 
-def files_of(folder: Path) -> Files:
-    names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
-    return Files(*(read(folder, name) for name in names))
-
-
 def foretold(name: str) -> list[str]:
     loader = AutoTokenizer if READ[name]["read_by"] == "AutoTokenizer" else PreTrainedTokenizerFast
     tokenizer = loader.from_pretrained(FOLDER / name, local_files_only=True, **READ[name].get("options", {}))
-    return differences(tokenizer, files_of(FOLDER / name))
+    return differences(tokenizer, TokenizerFiles(FOLDER / name))
 
 
 @pytest.mark.parametrize("name", sorted(READ.keys() - NOT_FORETOLD))
@@ -116,14 +113,15 @@ def test_the_reading_that_is_told_of_5_is_5s(
 @pytest.mark.parametrize(
     ("file", "changes"),
     [
-        ("config", {"model_type": "gemma"}),
-        ("tokenizer_config", {"auto_map": {"AutoTokenizer": ["a.B", None]}}),
-        ("tokenizer_config", {"tokenizer_class": "CohereTokenizerFast"}),
+        ("config.json", {"model_type": "gemma"}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["a.B", None]}}),
+        ("tokenizer_config.json", {"tokenizer_class": "CohereTokenizerFast"}),
     ],
 )
-def test_what_this_worker_has_no_rule_for_is_not_guessed(file: str, changes: dict[str, Any]) -> None:
+def test_what_this_worker_has_no_rule_for_is_not_guessed(file: str, changes: dict[str, Any], tmp_path: Path) -> None:
     folder = FOLDER / "llama-bos-by-flag"
-    files = files_of(folder)
-    assert differences(AutoTokenizer.from_pretrained(folder), files)
-    changed = Files(**{**vars(files), file: {**getattr(files, file), **changes}})
-    assert differences(AutoTokenizer.from_pretrained(folder), changed) == []
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert differences(tokenizer, TokenizerFiles(folder))
+    changed = shutil.copytree(folder, tmp_path / "model")
+    (changed / file).write_text(json.dumps({**read(changed, file), **changes}))
+    assert differences(tokenizer, TokenizerFiles(changed)) == []

@@ -58,12 +58,15 @@ def test_what_only_looked_like_a_stop_string_is_told_at_the_end() -> None:
 
 
 def test_the_spec_decides_what_ends_an_answer(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    of_tokenizer = load_text(tmp_path, {}).end_tokens
+    assert len(of_tokenizer) == 1
     (tmp_path / "config.json").write_text('{"eos_token_id": 1}')
-    assert end_tokens(tmp_path, {}, 9) == {1}
+    assert load_text(tmp_path, {}).end_tokens == {1}
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 3]}')
-    assert end_tokens(tmp_path, {}, 9) == {2, 3}
-    assert end_tokens(tmp_path, {"eos_token_id": 4}, 9) == {4}
-    assert end_tokens(tmp_path / "nowhere", {}, 9) == {9}
+    assert load_text(tmp_path, {}).end_tokens == {2, 3}
+    assert load_text(tmp_path, {"eos_token_id": 4}).end_tokens == {4}
+    assert end_tokens({}, {}, {}, None) == frozenset()
 
 
 def write_spaced_tokenizer(directory: Path, *, scheme: str) -> None:

@@ -20,10 +20,10 @@ from neuronmodel_worker.serve.requests import Message
 from neuronmodel_worker.text import (
     ChatTemplateError,
     PromptRefused,
+    TokenizerFiles,
     TokenizerInvalid,
     load_text,
     read_tokenizer,
-    warn_of_other_readings,
 )
 from neuronmodel_worker.text.library import TransformersUnsupported, check_version
 from tests.unit.engine.models import write_tokenizer
@@ -52,7 +52,7 @@ def test_a_whole_text_is_encoded_whatever_was_set_for_training(directory: Path) 
     theirs.backend_tokenizer.enable_padding(length=9)
     theirs.backend_tokenizer.save(str(directory / "tokenizer.json"))
     edit(directory / "tokenizer_config.json", model_max_length=3)
-    assert read_tokenizer(directory).encode("one<|new|>" * 20) == plain
+    assert read_tokenizer(TokenizerFiles(directory)).encode("one<|new|>" * 20) == plain
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ def test_a_model_without_template_says_so(directory: Path) -> None:
 def test_a_template_that_is_no_jinja_is_found_out_when_it_is_read(directory: Path) -> None:
     (directory / "chat_template.jinja").write_text("{% for m in messages %}\n{{ m.content }\n{% endfor %}")
     with pytest.raises(TokenizerInvalid, match=r"chat_template\.jinja is no valid Jinja.*line 2"):
-        read_tokenizer(directory)
+        read_tokenizer(TokenizerFiles(directory))
     (directory / "chat_template.jinja").unlink()
     edit(directory / "tokenizer_config.json", chat_template="{% if %}")
     with pytest.raises(TokenizerInvalid, match=r"tokenizer_config\.json is no valid Jinja"):
-        read_tokenizer(directory)
+        read_tokenizer(TokenizerFiles(directory))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_no_request_is_made(directory: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_token_that_has_no_row_is_warned_of_and_named(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
-    size = read_tokenizer(directory).size
+    size = read_tokenizer(TokenizerFiles(directory)).size
     with caplog.at_level(logging.WARNING):
         text = load_text(directory, {}, size - 2)
     assert f"the model's vocab_size is {size - 2}: prompts with one of the others" in caplog.text
@@ -143,7 +143,7 @@ def test_a_token_that_has_no_row_is_warned_of_and_named(directory: Path, caplog:
 
 
 def test_a_model_with_more_rows_takes_them_all(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
-    size = read_tokenizer(directory).size
+    size = read_tokenizer(TokenizerFiles(directory)).size
     with caplog.at_level(logging.WARNING):
         text = load_text(directory, {}, size + 20)
     assert "vocab_size" not in caplog.text
@@ -201,7 +201,7 @@ def test_a_panic_of_what_foretells_another_reading_ends_nothing(tmp_path: Path) 
     shutil.copytree(Path(__file__).parent / "tokenizers/llama", tmp_path / "model")
     edit(tmp_path / "model/tokenizer.json", post_processor=UNKNOWN_TOKEN)
     text = load_text(tmp_path / "model", {})
-    warn_of_other_readings(tmp_path / "model", text)
+    text.warn_of_other_readings()
     assert text.encode("the rain")
 
 

@@ -5,7 +5,7 @@ library refuses is refused, with a sentence that names the file. What is no such
 """
 
 from neuronmodel_worker.checkpoint.files import refuse_stand_ins
-from neuronmodel_worker.checkpoint.folder import INDEX_FILE, SINGLE_FILE, Checkpoint, open_checkpoint
+from neuronmodel_worker.checkpoint.folder import CONFIG_FILE, INDEX_FILE, SINGLE_FILE, Checkpoint, open_checkpoint
 from neuronmodel_worker.checkpoint.generation import GENERATION_FILE, read_generation_config
 from neuronmodel_worker.checkpoint.header import (
     DTYPE_BITS,
@@ -21,6 +21,7 @@ from neuronmodel_worker.checkpoint.refused import refuse_quantized, refuse_what_
 from neuronmodel_worker.checkpoint.stand_ins import StandIn, recognised
 
 __all__ = [
+    "CONFIG_FILE",
     "DTYPE_BITS",
     "GENERATION_FILE",
     "INDEX_FILE",

@@ -24,7 +24,7 @@ from neuronmodel_worker.checkpoint.files import (
 from neuronmodel_worker.checkpoint.header import SourceFile, TensorSource, read_header
 from neuronmodel_worker.checkpoint.instead import Instead
 from neuronmodel_worker.checkpoint.quantized import LEFT_BESIDE, quantization_of
-from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.checkpoint.untrusted import listed, shown
 from neuronmodel_worker.failures import (
     BadInput,
     CheckpointFileMissing,
@@ -45,7 +45,6 @@ MAX_LISTED: Final = 10_000
 """Names in a folder that are looked at where a file is missing."""
 UNFINISHED_BELOW: Final = Path(".cache", "huggingface", "download")
 """Where `hf download --local-dir` keeps what it has not finished."""
-NAMED: Final = 3
 
 Header = tuple[SourceFile, dict[str, TensorSource]]
 
@@ -253,12 +252,12 @@ def _not_as_indexed(directory: Path, file_of: Mapping[str, str], tensors: Mappin
     told = []
     if unnamed := sorted(tensors.keys() - file_of.keys()):
         told.append(
-            f"{directory / INDEX_FILE} leaves out {_counted(unnamed)} that its files hold ({_listed(unnamed)}). They "
+            f"{directory / INDEX_FILE} leaves out {_counted(unnamed)} that its files hold ({listed(unnamed)}). They "
             "are used. Download the index again if there is a newer one."
         )
     if elsewhere := sorted(name for name, file in file_of.items() if tensors[name].file.path.name != file):
         told.append(
-            f"{directory / INDEX_FILE} names another file for {_counted(elsewhere)} ({_listed(elsewhere)}) than the "
+            f"{directory / INDEX_FILE} names another file for {_counted(elsewhere)} ({listed(elsewhere)}) than the "
             "one that holds them. They are used from where they are."
         )
     return told
@@ -266,11 +265,6 @@ def _not_as_indexed(directory: Path, file_of: Mapping[str, str], tensors: Mappin
 
 def _counted(names: list[str]) -> str:
     return f"{len(names):,} tensor{'' if len(names) == 1 else 's'}"
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(map(shown, names[:NAMED])) + more
 
 
 def _refuse_unfinished(directory: Path, files: Iterable[SourceFile]) -> None:

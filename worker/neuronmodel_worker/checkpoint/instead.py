@@ -5,13 +5,13 @@ Pure: over names, and the first bytes of files whose names say nothing. Sentence
 """
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 from neuronmodel_worker.checkpoint.stand_ins import AS_SAFETENSORS, recognised
-from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.checkpoint.untrusted import listed, shown
 
 ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_FILES: Final = re.compile(r"(adapter_config\.json|adapter_model\.(safetensors|bin|pt)|adapters?\.safetensors)")
@@ -90,7 +90,7 @@ def in_place_of_config(names: Collection[str], head: Callable[[str], bytes]) -> 
     if "snapshots" in names and "blobs" in names:
         return Instead("the folders of a Hugging Face cache", "Name the folder below snapshots/, mounting all of it")
     if folders := sorted(filter(FOLDERS.fullmatch, names)):
-        return Instead(f"folders of checkpoints ({_named(folders)})", "Name the folder of one of them")
+        return Instead(f"folders of checkpoints ({listed(folders)})", "Name the folder of one of them")
     if "model_index.json" in names:
         return Instead("a pipeline of diffusers, which makes images", "Use the checkpoint of a language model")
     if begun := unfinished(names):
@@ -117,7 +117,7 @@ def in_place_of_weights(names: Collection[str], head: Callable[[str], bytes]) ->
 
 def adapter_in(names: Collection[str]) -> Instead | None:
     if found := sorted(filter(ADAPTER_FILES.fullmatch, names)):
-        return Instead(f"an adapter (LoRA or another of PEFT's: {_named(found)})", MERGE)
+        return Instead(f"an adapter (LoRA or another of PEFT's: {listed(found)})", MERGE)
     return None
 
 
@@ -138,7 +138,7 @@ def unfinished(names: Collection[str], of: str = "") -> Instead | None:
     if not found:
         return None
     return Instead(
-        f"a download that was not finished ({_named(found)})", "Download it again until it is complete", is_other=False
+        f"a download that was not finished ({listed(found)})", "Download it again until it is complete", is_other=False
     )
 
 
@@ -147,14 +147,14 @@ def _consolidated(names: Collection[str]) -> Instead | None:
     if not found or any(map(SHARD.fullmatch, names)):
         return None
     beside = [name for name in ("params.json",) if name in names]
-    return Instead(f"weights in Meta's or Mistral's own format ({_named(found + beside)})", CONVERTED)
+    return Instead(f"weights in Meta's or Mistral's own format ({listed(found + beside)})", CONVERTED)
 
 
 def _shards(names: Collection[str]) -> Instead | None:
     """Of several files, whose index is missing."""
     if lone := sorted(filter(LONE_SHARD.fullmatch, names)):
         return Instead(
-            f"{_named(lone)}, one file of one, which is read under the name model.safetensors alone",
+            f"{listed(lone)}, one file of one, which is read under the name model.safetensors alone",
             f"Rename it to model.safetensors (or link it: ln -s {shown(lone[0])} model.safetensors)",
             is_other=False,
         )
@@ -182,7 +182,7 @@ def _other_safetensors(names: Collection[str]) -> Instead | None:
     if not found:
         return None
     return Instead(
-        f"{_named(found)}, which nothing says to be the model's",
+        f"{listed(found)}, which nothing says to be the model's",
         "Rename the file to model.safetensors if it is the whole model, or download the checkpoint again",
         is_other=False,
     )
@@ -191,7 +191,7 @@ def _other_safetensors(names: Collection[str]) -> Instead | None:
 def _other_weights(names: Collection[str]) -> Instead | None:
     for pattern, what, remedy in OTHER_WEIGHTS:
         if found := sorted(name for name in filter(pattern.fullmatch, names) if not NO_WEIGHTS.fullmatch(name)):
-            return Instead(f"{what} ({_named(found)})", remedy)
+            return Instead(f"{what} ({listed(found)})", remedy)
     return None
 
 
@@ -200,11 +200,6 @@ def _looked_into(names: Collection[str], head: Callable[[str], bytes]) -> Instea
         if found := recognised(head(name)):
             return Instead(f"{shown(name)}, which is {found.what}", found.remedy)
     return None
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(map(shown, names[:MAX_NAMED])) + more
 
 
 def unfinished_beside(name: str) -> str:

@@ -57,16 +57,9 @@ BY_TENSORS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
         (r"(_proj|\.w[123]|lm_head|embed_tokens)\.(qscales|scales|scale)$", UNNAMED),
     )
 )
-"""Names that no tensor of an unquantized model has, the telling ones first."""
+"""Names that no tensor of an unquantized model has, the telling ones first. None looks at more than the
+last three parts of a name, or at a number in them."""
 
-LAST_PARTS: Final = re.compile(
-    r"g_idx|q_\w+|trellis|weight_\w+|weight:_.*|\w*_weight_qdata|[Bs]|qweight|qzeros|bitsandbytes__\w+|absmax"
-    r"|quant_map|nested_absmax|SCB|bitmask|compressed|\w*_blocks|_data|_scale|_zeropoint|_shift|W_q\w*|scales?|codebooks"
-    r"|codes|centroids|res_centroids|outlier_indices|dense_weights|row_offsets|in_perm|Qidxs\w*|tables2?|qscales"
-)
-"""What may stand behind the last dot of a name that one of BY_TENSORS fits, but for those of USUAL."""
-USUAL: Final = (".weight", ".bias")
-OF_VPTQ: Final = (".centroids.weight", ".outlier_indices.weight")
 BLOCKS: Final = re.compile(r"(.+)_blocks$")
 
 
@@ -176,10 +169,10 @@ def _bits(settings: Mapping[str, object]) -> str:
 
 def _of_tensors(names: Collection[str]) -> Quantization | None:
     """Of an MLX model the scales come with biases, of MXFP4 the blocks with scales."""
-    telling = _telling(names)
+    examples = one_of_each_ending(names)
     for pattern, method in BY_TENSORS:
-        for name in telling:
-            if not pattern.search(name):
+        for ending, name in examples.items():
+            if not pattern.search(ending):
                 continue
             if (blocks := BLOCKS.match(name)) and f"{blocks[1]}_scales" not in names:
                 continue
@@ -189,14 +182,10 @@ def _of_tensors(names: Collection[str]) -> Quantization | None:
     return None
 
 
-def _telling(names: Collection[str]) -> list[str]:
-    """The few that may tell something, found without a look at every name by every pattern; of those that end in the
-    same three parts, which is all that a pattern looks at, the first."""
-    last_parts = {name[name.rfind(".") + 1 :] for name in names}
-    telling = {part for part in last_parts if LAST_PARTS.fullmatch(part)}
+def one_of_each_ending(names: Collection[str]) -> dict[str, str]:
+    """The first name of each three last parts, whatever their numbers: there may be 200,000 names, and few endings."""
     found: dict[str, str] = {}
     for name in names:
-        if name[name.rfind(".") + 1 :] in telling or name.endswith(OF_VPTQ) or ".quant_state." in name:
-            alike = name if name.endswith("_blocks") else ".".join(name.rsplit(".", 3)[-3:])
-            found.setdefault(alike, name)
-    return list(found.values())
+        last = ("0" if part.isdigit() else part for part in name.rsplit(".", 3)[-3:])
+        found.setdefault("." + ".".join(last), name)
+    return found

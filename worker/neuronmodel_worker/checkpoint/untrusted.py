@@ -3,7 +3,7 @@
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
@@ -38,6 +38,12 @@ def shown(value: object) -> str:
     """`value` for a sentence: on one line, printable and not too long."""
     text = value if isinstance(value, str) and value.isprintable() else repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first of `names` for a sentence, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(shown, names[:most])) + more
 
 
 def has_too_many_values(text: bytes) -> bool:

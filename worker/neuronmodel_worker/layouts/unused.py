@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.checkpoint.untrusted import listed
 from neuronmodel_worker.layouts.draft import Draft
 from neuronmodel_worker.layouts.model_config import ModelConfig
 
@@ -18,7 +18,6 @@ ENDINGS: Final = ("inv_freq", "_cached", "bias", "position_ids", "_mask")
 """Of these, as a name is quickly looked at."""
 BIAS: Final = re.compile(r"layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)\.bias")
 LAYER: Final = re.compile(r"layers\.(\d+)\.")
-NAMED: Final = 3
 
 
 def warn_of_unused(draft: Draft, config: ModelConfig) -> None:
@@ -78,11 +77,9 @@ def _of_tied_head(draft: Draft) -> str:
 
 
 def _of_others(draft: Draft, names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    listed = ", ".join(map(shown, names[:NAMED])) + more
     tensors, are = (f"{len(names):,} tensors", "are") if len(names) > 1 else ("a tensor", "is")
     return (
         f"The checkpoint in {draft.checkpoint.path} holds {tensors} that a model of this type does not have and that "
-        f"{are} left out, as NxD Inference does: {listed}. If that changes what the model computes, its answers will "
-        "differ: check that config.json names the model's own type and switches (attention_bias, mlp_bias)."
+        f"{are} left out, as NxD Inference does: {listed(names)}. If that changes what the model computes, its answers "
+        "will differ: check that config.json names the model's own type and switches (attention_bias, mlp_bias)."
     )

@@ -11,7 +11,7 @@ from neuronmodel_worker.prepare.preparation import Preparation, disk_rates, open
 from neuronmodel_worker.serve.admin import admin_server
 from neuronmodel_worker.serve.metrics import Metrics
 from neuronmodel_worker.sizing import require_fit
-from neuronmodel_worker.text import load_text, warn_of_other_readings
+from neuronmodel_worker.text import load_text
 
 
 def prepare(job: Run) -> None:
@@ -25,7 +25,7 @@ def prepare(job: Run) -> None:
             engine.graph_inputs(plan, job.config.neuron_config)  # what it refuses is refused before weights are read
         with job.clock.phase("TokenizerLoaded"):
             text = load_text(job.source, job.config.generation_config, plan.vocabulary)
-        warning = Thread(target=warn_of_other_readings, args=(job.source, text), name="readings", daemon=True)
+        warning = Thread(target=text.warn_of_other_readings, name="readings", daemon=True)
         warning.start()
         result = Preparation(job, plan, engine).result()
         warning.join()

@@ -12,7 +12,7 @@ from neuronmodel_worker.serve.devices import AWAITED, Patience, find_devices
 from neuronmodel_worker.serve.prepared import Prepared
 from neuronmodel_worker.serve.tier import Tier
 from neuronmodel_worker.serve.weights import Ranks
-from neuronmodel_worker.text import Text, load_text, warn_of_other_readings
+from neuronmodel_worker.text import Text, load_text
 
 
 @dataclass
@@ -53,10 +53,10 @@ class Loading:
                     patience.wait(held)
 
     def text(self) -> Text:
-        """After the model, whose library may import transformers whole."""
+        """After `model`, which tells how many tokens it has, and whose library may need transformers with PyTorch."""
         with self.job.clock.phase("TokenizerLoaded"):
             text = load_text(self.job.source, self.job.config.generation_config, self._vocabulary)
-        self.background.later(lambda _: warn_of_other_readings(self.job.source, text))
+        self.background.later(lambda _: text.warn_of_other_readings())
         return text
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from neuronmodel_worker.checkpoint import GENERATION_FILE, read_generation_config
+from neuronmodel_worker.checkpoint import CONFIG_FILE, GENERATION_FILE, read_generation_config
 from neuronmodel_worker.checkpoint.untrusted import shown
 from neuronmodel_worker.failures import ConfigInvalid
 from neuronmodel_worker.text.files import TokenizerFiles, TokenizerInvalid
 from neuronmodel_worker.text.library import panics_caught
-from neuronmodel_worker.text.readings import Files, differences
+from neuronmodel_worker.text.readings import differences
 from neuronmodel_worker.text.streaming import Detokenizer, StopText
 from neuronmodel_worker.text.tokenizer import ChatTemplateError, PromptRefused, Tokenizer, read_tokenizer
 
@@ -27,15 +27,17 @@ ROOM: Final = 4
 class Text:
     """`end_tokens` end an answer. `rows` are those of the model's embeddings: a token beyond them is none of its."""
 
+    source: Path
     tokenizer: Tokenizer
     end_tokens: frozenset[int]
     rows: int
 
     def encode(self, text: str) -> list[int]:
+        """Raises PromptRefused."""
         return self.tokenizer.encode(text)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Raises ChatTemplateError."""
+        """Raises ChatTemplateError, PromptRefused."""
         return self.tokenizer.encode_chat(messages)
 
     def detokenizer(self, prompt: Sequence[int] = ()) -> Detokenizer:
@@ -68,6 +70,18 @@ class Text:
             f"0 to {self.rows - 1:,}."
         )
 
+    def warn_of_other_readings(self) -> None:
+        """Where transformers 5 would read the tokenizer differently. Takes half a second for a large vocabulary. That
+        it cannot be foretold keeps no model from being served."""
+        try:
+            with panics_caught():
+                told = differences(self.tokenizer.library, TokenizerFiles(self.source))
+        except Exception as error:
+            log.info("how transformers 5 reads this tokenizer is not known: %s: %s", type(error).__name__, error)
+            return
+        for warning in told:
+            log.warning(warning)
+
     @property
     def warnings(self) -> tuple[str, ...]:
         if self.tokenizer.size <= self.rows:
@@ -79,39 +93,27 @@ class Text:
         )
 
 
-def load_text(source: Path, generation_config: Mapping[str, Any], rows: int | None = None) -> Text:
-    """`generation_config` of the spec beats the checkpoint's files; `rows`: vocab_size, as many as the tokenizer has
-    tokens where nobody knows it. Raises TokenizerInvalid, TransformersUnsupported."""
-    tokenizer = read_tokenizer(source)
-    ends = end_tokens(source, generation_config, tokenizer.end_token)
-    text = Text(tokenizer, ends, tokenizer.size if rows is None else rows)
-    _, of_generation = read_generation_config(source)
-    for warning in (*of_generation, *text.warnings):
+def load_text(source: Path, of_spec: Mapping[str, Any], rows: int | None = None) -> Text:
+    """`of_spec`: its GenerationConfig; `rows`: vocab_size, as many as the tokenizer has tokens where nobody knows it.
+
+    Raises TokenizerInvalid, TransformersUnsupported, ConfigInvalid, and what says that a file is none of its kind.
+    """
+    files = TokenizerFiles(source)
+    tokenizer = read_tokenizer(files)
+    of_checkpoint, warnings = read_generation_config(source)
+    ends = end_tokens(of_spec, of_checkpoint, files.config, tokenizer.end_token)
+    text = Text(source, tokenizer, ends, tokenizer.size if rows is None else rows)
+    for warning in (*warnings, *text.warnings):
         log.warning(warning)
     return text
 
 
-def warn_of_other_readings(source: Path, text: Text) -> None:
-    """Where transformers 5 would read the tokenizer differently. Takes half a second for a large vocabulary. That it
-    cannot be foretold keeps no model from being served."""
-    files = TokenizerFiles(source)
-    try:
-        read = Files(files.tokenizer, files.config, files.special_tokens, files.model_config)
-        with panics_caught():
-            told = differences(text.tokenizer.library, read)
-    except Exception as error:
-        log.info("how transformers 5 reads this tokenizer is not known: %s: %s", type(error).__name__, error)
-        return
-    for warning in told:
-        log.warning(warning)
-
-
-def end_tokens(source: Path, generation_config: Mapping[str, Any], of_tokenizer: int | None) -> frozenset[int]:
+def end_tokens(
+    of_spec: Mapping[str, Any], of_checkpoint: Mapping[str, Any], config: Mapping[str, Any], of_tokenizer: int | None
+) -> frozenset[int]:
     """The first that says something: the spec, generation_config.json, config.json, the tokenizer. Raises
     ConfigInvalid."""
-    of_checkpoint, _ = read_generation_config(source)
-    of_model = TokenizerFiles(source).model_config
-    places = (("The spec", generation_config), (GENERATION_FILE, of_checkpoint), ("config.json", of_model))
+    places = (("The spec", of_spec), (GENERATION_FILE, of_checkpoint), (CONFIG_FILE, config))
     for where, settings in places:
         if (value := settings.get("eos_token_id")) is not None:
             return _tokens(value, where)
@@ -136,9 +138,9 @@ __all__ = [
     "StopText",
     "Text",
     "Tokenizer",
+    "TokenizerFiles",
     "TokenizerInvalid",
     "end_tokens",
     "load_text",
     "read_tokenizer",
-    "warn_of_other_readings",
 ]

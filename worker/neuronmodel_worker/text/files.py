@@ -7,12 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from neuronmodel_worker.checkpoint import refuse_stand_ins
+from neuronmodel_worker.checkpoint import CONFIG_FILE, refuse_stand_ins
 from neuronmodel_worker.checkpoint.files import read_json_object
 from neuronmodel_worker.checkpoint.untrusted import shown
-from neuronmodel_worker.failures import BadInput, ConfigInvalid
+from neuronmodel_worker.failures import BadInput, ConfigInvalid, WorkerFailure
 
-MODEL_CONFIG: Final = "config.json"
 CONFIG: Final = "tokenizer_config.json"
 TOKENIZER: Final = "tokenizer.json"
 SPECIAL_TOKENS: Final = "special_tokens_map.json"
@@ -52,20 +51,20 @@ class TokenizerFiles:
 
     @property
     def named_class(self) -> str | None:
-        found = self.config.get("tokenizer_class") or self.model_config.get("tokenizer_class")
+        found = self.tokenizer_config.get("tokenizer_class") or self.config.get("tokenizer_class")
         return found if isinstance(found, str) else None
 
     @cached_property
-    def config(self) -> Mapping[str, Any]:
+    def tokenizer_config(self) -> Mapping[str, Any]:
         return self.read(CONFIG)
 
     @cached_property
-    def special_tokens(self) -> Mapping[str, Any]:
+    def special_tokens_map(self) -> Mapping[str, Any]:
         return self.read(SPECIAL_TOKENS)
 
     @cached_property
-    def model_config(self) -> Mapping[str, Any]:
-        return self.read(MODEL_CONFIG)
+    def config(self) -> Mapping[str, Any]:
+        return self.read(CONFIG_FILE)
 
     @cached_property
     def tokenizer(self) -> Mapping[str, Any]:
@@ -87,8 +86,8 @@ class TokenizerFiles:
 
     def check(self) -> None:
         """Raises TokenizerInvalid, and what says that a file is none of its kind."""
-        for file in self._all():
-            refuse_stand_ins(file, may_be_empty=file.suffix == ".jinja")
+        for failure in self.in_place_of_files():
+            raise failure
         for name in SMALL:
             self.read(name)
         if not any(name in self.present for name in VOCABULARIES):
@@ -98,6 +97,14 @@ class TokenizerFiles:
                 f"{self.directory} holds vocab.json without merges.txt, and no {TOKENIZER}. Put the {TOKENIZER} of the "
                 "checkpoint there, or the merges.txt that belongs to vocab.json."
             )
+
+    def in_place_of_files(self) -> Iterator[WorkerFailure]:
+        """What lies there that is no such file."""
+        for file in self._all():
+            try:
+                refuse_stand_ins(file, may_be_empty=file.suffix == ".jinja")
+            except WorkerFailure as failure:
+                yield failure
 
     def unreadable(self) -> str | None:
         """A sentence on the first of its texts that is not in UTF-8, or no JSON."""
@@ -135,7 +142,7 @@ class TokenizerFiles:
         saved on another machine. Raises TokenizerInvalid where there is none."""
         found = {}
         for field in NAMED_BY_CONFIG:
-            if not isinstance(said := self.config.get(field), str):
+            if not isinstance(said := self.tokenizer_config.get(field), str):
                 continue
             file = self.directory / Path(said).name
             if not file.is_file():
@@ -149,7 +156,7 @@ class TokenizerFiles:
     @property
     def code(self) -> str:
         """Which class of the checkpoint's own it names, code that would have to be run."""
-        for settings in (self.config, self.model_config):
+        for settings in (self.tokenizer_config, self.config):
             declared = settings.get("auto_map")
             found = declared.get("AutoTokenizer") if isinstance(declared, dict) else declared
             named = next((each for each in found if each), None) if isinstance(found, list) else found

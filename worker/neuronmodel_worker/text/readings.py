@@ -15,10 +15,11 @@ Left out: 4.57 cleans what it decodes where clean_up_tokenization_spaces is true
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import tokenizers
+
+from neuronmodel_worker.text.files import TokenizerFiles
 
 FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe")
 AS_IT_IS = "TokenizersBackend"
@@ -38,17 +39,7 @@ QWEN2_PATTERN = (
 )
 
 
-@dataclass(frozen=True)
-class Files:
-    """A checkpoint's JSON files as they are parsed; what is missing is empty."""
-
-    tokenizer: Mapping[str, Any]
-    tokenizer_config: Mapping[str, Any]
-    special_tokens_map: Mapping[str, Any]
-    config: Mapping[str, Any]
-
-
-def differences(tokenizer: Any, files: Files) -> list[str]:
+def differences(tokenizer: Any, files: TokenizerFiles) -> list[str]:
     """A sentence with both readings for each difference; `tokenizer` is what transformers 4.57 made of the files.
 
     Nothing where 5's reading is not known for sure: without a tokenizer.json, with code of the checkpoint's own, for
@@ -65,7 +56,7 @@ def differences(tokenizer: Any, files: Files) -> list[str]:
     return [sentence for sentence in (*named, *compared) if sentence is not None]
 
 
-def _class_in_five(files: Files) -> str | None:
+def _class_in_five(files: TokenizerFiles) -> str | None:
     """What AutoTokenizer of transformers 5 makes of the names in tokenizer_config.json and config.json."""
     family = files.config.get("model_type")
     if family not in FAMILIES or "auto_map" in files.tokenizer_config:
@@ -144,7 +135,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
 }
 
 
-def _special_tokens(name: str, files: Files) -> dict[str, str]:
+def _special_tokens(name: str, files: TokenizerFiles) -> dict[str, str]:
     """By role; special_tokens_map.json counts where tokenizer_config.json has no added_tokens_decoder."""
     settings = dict(files.tokenizer_config)
     if "added_tokens_decoder" not in settings:
@@ -158,7 +149,7 @@ def _content(token: Any) -> str:
     return str(token["content"] if isinstance(token, Mapping) else token)
 
 
-def _backend(name: str, tokenizer: Any, files: Files, special: Mapping[str, str]) -> Any:
+def _backend(name: str, tokenizer: Any, files: TokenizerFiles, special: Mapping[str, str]) -> Any:
     """The tokenizer of `tokenizers` that transformers 5 ends up with; large vocabularies are shared and not copied."""
     built = BUILT[name](files.tokenizer_config) if name in BUILT else {}
     model = tokenizer.backend_tokenizer.model
@@ -189,7 +180,7 @@ def _differs(model: Mapping[str, Any], built: Mapping[str, Any]) -> bool:
     return any((model.get(flag) or None) != (built[flag] or None) for flag in flags)
 
 
-def _tokens_to_add(name: str, files: Files) -> Iterator[Any]:
+def _tokens_to_add(name: str, files: TokenizerFiles) -> Iterator[Any]:
     """In the order of their numbers: of tokenizer.json unless the class builds, then of tokenizer_config.json."""
     inside = [(int(token["id"]), token) for token in files.tokenizer.get("added_tokens", [])]
     declared = files.tokenizer_config.get("added_tokens_decoder")
@@ -213,7 +204,7 @@ def _token_of_role(tokenizer: Any, special: Mapping[str, str], role: str) -> str
     )
 
 
-def _added_tokens(tokenizer: Any, five: Any, name: str, files: Files) -> str | None:
+def _added_tokens(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -> str | None:
     for token in files.tokenizer.get("added_tokens", []):
         ours, theirs = (_ids(reader, token["content"]) for reader in (tokenizer, five))
         if ours != theirs:
@@ -224,7 +215,7 @@ def _added_tokens(tokenizer: Any, five: Any, name: str, files: Files) -> str | N
     return None
 
 
-def _around(tokenizer: Any, five: Any, name: str, files: Files) -> str | None:
+def _around(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -> str | None:
     """What stands before and after a text, seen on one that both read the same inside, if there is one."""
     text = next((text for text in TEXTS if _ids(tokenizer, text) == _ids(five, text)), "")
     ours, theirs = (_ids(reader, text, around=True) for reader in (tokenizer, five))
@@ -237,7 +228,7 @@ def _around(tokenizer: Any, five: Any, name: str, files: Files) -> str | None:
     )
 
 
-def _inside(tokenizer: Any, five: Any, name: str, files: Files) -> str | None:
+def _inside(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -> str | None:
     for text in _texts(tokenizer, files):
         ours, theirs = (_ids(reader, text) for reader in (tokenizer, five))
         if ours != theirs:
@@ -248,7 +239,7 @@ def _inside(tokenizer: Any, five: Any, name: str, files: Files) -> str | None:
     return None
 
 
-def _written(tokenizer: Any, five: Any, name: str, files: Files) -> str | None:
+def _written(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -> str | None:
     for text in TEXTS:
         tokens = _ids(tokenizer, text)
         ours, theirs = (reader.decode(tokens) for reader in (tokenizer.backend_tokenizer, five))
@@ -260,13 +251,13 @@ def _written(tokenizer: Any, five: Any, name: str, files: Files) -> str | None:
     return None
 
 
-def _texts(tokenizer: Any, files: Files) -> list[str]:
+def _texts(tokenizer: Any, files: TokenizerFiles) -> list[str]:
     """Texts of all kinds, and what follows on a token that a chat template sets before it."""
     inside = [token["content"] for token in files.tokenizer.get("added_tokens", [])]
     return [*TEXTS, *(f"{token}Hello" for token in (tokenizer.bos_token, tokenizer.eos_token) if token in inside)]
 
 
-def _reason(tokenizer: Any, name: str, files: Files, parts: str) -> str:
+def _reason(tokenizer: Any, name: str, files: TokenizerFiles, parts: str) -> str:
     settings = files.tokenizer_config
     prefixed = "Llama" in _class(tokenizer) and settings.get("add_prefix_space") is not None
     if prefixed or settings.get("tokenizer_file", "") is None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 from neuronmodel_worker.checkpoint.untrusted import shown
@@ -45,16 +44,17 @@ class Tokenizer:
             raise PromptRefused(f"The model's tokenizer does not take this text: {_first_line(error)}") from error
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Up to where the assistant begins to speak. Raises ChatTemplateError."""
+        """Up to where the assistant begins to speak. Raises ChatTemplateError, PromptRefused."""
         if not self.has_chat_template:
             raise ChatTemplateError("This model's tokenizer has no chat template. Use /v1/completions.")
         try:
-            rendered = self._rendered(messages)
+            rendered = self.render_chat(messages)
         except Exception as error:  # a template is a program of the checkpoint's author: it may raise anything
             raise ChatTemplateError(f"The model's chat template does not take these messages: {error}") from error
         return self.encode(rendered, add_special_tokens=False)
 
-    def _rendered(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    def render_chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Raises whatever the template raises."""
         return str(self.library.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -112,9 +112,8 @@ class Tokenizer:
         return str(added.content if added else self.library.convert_ids_to_tokens(token))
 
 
-def read_tokenizer(directory: Path) -> Tokenizer:
+def read_tokenizer(files: TokenizerFiles) -> Tokenizer:
     """Raises TokenizerInvalid, TransformersUnsupported, and what `TokenizerFiles` raises for files that are none."""
-    files = TokenizerFiles(directory)
     files.check()
     library = transformers()
     try:
@@ -132,7 +131,7 @@ def read_tokenizer(directory: Path) -> Tokenizer:
 def _read(library: Any, files: TokenizerFiles) -> Any:
     reader = library.PreTrainedTokenizerFast if files.named_class in PLAIN_FAST else library.AutoTokenizer
     instead: dict[str, Any] = dict(files.inside())
-    if isinstance(extra := files.config.get("extra_special_tokens"), list):
+    if isinstance(extra := files.tokenizer_config.get("extra_special_tokens"), list):
         # transformers 5 writes a list of tokens where 4.57 has names for them; its other name is 4.57's for the list.
         instead |= {"extra_special_tokens": {}, "additional_special_tokens": extra}
     with _without_alarm(files):
@@ -143,7 +142,7 @@ def _read(library: Any, files: TokenizerFiles) -> Any:
 def _without_alarm(files: TokenizerFiles) -> Iterator[None]:
     """transformers 4.57.6 warns of a wrong pattern of Mistral's in every vocabulary of more than 100,000 tokens whose
     config.json names no later version; it reads them all the same."""
-    if str(files.model_config.get("model_type", "")).startswith("mistral"):
+    if str(files.config.get("model_type", "")).startswith("mistral"):
         yield
         return
     logger = logging.getLogger("transformers.tokenization_utils_base")
@@ -195,7 +194,7 @@ def _check_template(tokenizer: Tokenizer, files: TokenizerFiles) -> None:
     from jinja2 import TemplateSyntaxError
 
     try:
-        tokenizer._rendered(GREETING)
+        tokenizer.render_chat(GREETING)
     except TemplateSyntaxError as error:
         raise TokenizerInvalid(
             f"The chat template in {files.template_file} is no valid Jinja: {error.message} (line {error.lineno}). "

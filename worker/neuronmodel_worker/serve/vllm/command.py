@@ -99,7 +99,8 @@ class VllmServer:
         job = self.job
         if job.config.engine is not Engine.NEURON or job.config.seal is Seal.BEHIND:
             raise FlagsRefused("vLLM serves engine: Neuron, from shards that are sealed before. Remove server: VLLM.")
-        program, _ = vllm_program(), vllm_arguments(job.config, job.source, self.port)
+        program = vllm_program()
+        vllm_arguments(job.config, job.source, self.port)  # what it refuses is refused before anything is opened
         if not plugin_is_installed():
             raise ServerNotHooked(
                 f"The worker is not installed as a package in this image: its entry point {PLUGIN_GROUP} is missing, "

@@ -1,0 +1,27 @@
+"""Files of a checkpoint that shards are not made from and that serving needs: what lies in their place is warned of."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from neuronmodel_worker.checkpoint import GENERATION_FILE, refuse_stand_ins
+from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.text.files import TokenizerFiles
+
+
+def with_warnings_of_text(plan: Plan) -> Plan:
+    """Not refused: a host that shards may have no tokenizer beside the weights. First bytes alone are read."""
+    told = (
+        f"{failure} Shards are made without it, and a NeuronModel with this checkpoint is not prepared."
+        for failure in _in_place_of_files(plan.checkpoint.path)
+    )
+    return replace(plan, layout=replace(plan.layout, warnings=(*plan.warnings, *told)))
+
+
+def _in_place_of_files(directory: Path) -> Iterator[WorkerFailure]:
+    yield from TokenizerFiles(directory).in_place_of_files()
+    try:
+        refuse_stand_ins(directory / GENERATION_FILE, may_be_empty=True)
+    except WorkerFailure as failure:
+        yield failure
