@@ -3,8 +3,6 @@
 Killed at any moment it leaves sealed sets, sealed rank files that the next run adopts, and nothing else that counts.
 """
 
-from threading import Thread
-
 from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.prepare.preparation import Preparation, disk_rates, open_source
@@ -25,11 +23,7 @@ def prepare(job: Run) -> None:
             engine.graph_inputs(plan, job.config.neuron_config)  # what it refuses is refused before weights are read
         with job.clock.phase("TokenizerLoaded"):
             text = load_text(job.source, job.config.generation_config, plan.vocabulary)
-        warning = Thread(target=text.warn_of_other_readings, name="readings", daemon=True)
-        warning.start()
-        result = Preparation(job, plan, engine).result()
-        warning.join()
-        job.clock.found(result)
+        job.clock.found(Preparation(job, plan, engine, while_building=text.warn_of_other_readings).result())
 
 
 __all__ = ["Preparation", "disk_rates", "open_source", "prepare"]

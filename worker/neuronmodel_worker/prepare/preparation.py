@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from threading import Thread
 
 from neuronmodel_api.config import Seal, Strategy, Verification
 from neuronmodel_api.report import MAX_MISSED, MAX_NOTE, MAX_NOTES, Cache, Choice, DiskRates, Result, Sizing
@@ -60,6 +61,8 @@ class Preparation:
     job: Run
     plan: Plan | NativePlan
     engine: Engine
+    while_building: Callable[[], None] = lambda: None
+    """Done in a thread where there is something to build, as it would be waited for otherwise."""
     built: dict[Kind, str] = field(default_factory=dict)
     """What was done and why, by the kind of set."""
     found: dict[Kind, SealedSet] = field(default_factory=dict)
@@ -88,7 +91,8 @@ class Preparation:
             choice = self._choose() if self.job.config.strategy is Strategy.AUTO else None
             sizing = self._sized(choice.strategy if choice else self.job.config.strategy)
             self._require_space(self._missing())
-        self._build()
+        if self._missing():
+            self._build_beside(self.while_building)
         self.store.unrefer(self.job.owner, keep=self.wanted.keys)
         self._collect()
         return self._result(choice, sizing)
@@ -170,6 +174,12 @@ class Preparation:
         sizing = size(self.plan, self.job.config, strategy)
         check(sizing, self.job.config, len(self.plan.ranks))
         return sizing
+
+    def _build_beside(self, other: Callable[[], None]) -> None:
+        beside = Thread(target=other, name="while-building", daemon=True)
+        beside.start()
+        self._build()
+        beside.join()
 
     def _build(self) -> None:
         compiles = COMPILED not in self.found
