@@ -11,7 +11,6 @@ from typing import Final
 
 from neuronmodel_api.report import MAX_NOTES, Report, Stage
 from neuronmodel_api.status import CacheResult, Cause, DevicesStatus, Disk, Outcome, Start, StartPhase
-from neuronmodel_operator.annotations import Change
 from neuronmodel_operator.blocked import blocked_spans
 from neuronmodel_operator.boundaries import (
     ANNOUNCED,
@@ -34,8 +33,9 @@ from neuronmodel_operator.boundaries import (
 from neuronmodel_operator.changes import CHANGES, STOPPED, TARGET_ID, is_unrecorded, open_start, target_id
 from neuronmodel_operator.failed_attempts import attempt_notes, is_of_attempts
 from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.state.annotations import Change
+from neuronmodel_operator.state.objects import Ended, PodView
 from neuronmodel_operator.troubles import end_reason
-from neuronmodel_operator.views import Ended, PodView
 
 KUBERNETES_RESOLUTION: Final = timedelta(seconds=1)
 KEPT_STARTS: Final = 5

@@ -19,10 +19,10 @@ from neuronmodel_operator import client
 from neuronmodel_operator.client import Api, ApiError
 from neuronmodel_operator.last_resort import Failure, LastResort, not_written
 from neuronmodel_operator.observe import ModelKey, Snapshot, is_made_for, standing
-from neuronmodel_operator.observed import Object, Refusal
 from neuronmodel_operator.patience import patiently
-from neuronmodel_operator.plan import EventNote, Manifest, ObjectRef, Plan
-from neuronmodel_operator.sentences import moment
+from neuronmodel_operator.state.observed import Object, Refusal
+from neuronmodel_operator.state.plan import EventNote, Manifest, ObjectRef, Plan
+from neuronmodel_operator.wording import moment
 from neuronmodel_operator.writes import LONGEST_PAUSE_SECONDS, ChildKey, OutdatedError, TurnedDownError, Verb, Writes
 
 APPLY_AGAIN_SECONDS: Final = 300.0

@@ -6,7 +6,7 @@ from typing import Final
 
 from neuronmodel_operator.rollout import awaits_trial
 from neuronmodel_operator.situation import RESULT_GRACE, Situation
-from neuronmodel_operator.views import JobState, JobView
+from neuronmodel_operator.state.objects import JobState, JobView
 
 LONGEST_WAIT: Final = timedelta(minutes=30)
 REJECTED_SOON: Final = timedelta(hours=2)

@@ -15,7 +15,7 @@ from neuronmodel_operator import attempts
 from neuronmodel_operator.boundaries import BLOCKED, OF_NO_POD, Span, recorded_span
 from neuronmodel_operator.reasons import REASONS
 from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.views import JobState
+from neuronmodel_operator.state.objects import JobState
 
 KEPT_STRETCHES: Final = 8
 """Of one start, the longest: a quota that is full now and again must not fill the status."""

@@ -40,7 +40,7 @@ from kubernetes.aio.dynamic import DynamicClient
 from kubernetes.aio.dynamic.resource import Resource
 
 from neuronmodel_api import names
-from neuronmodel_operator.plan import ObjectRef
+from neuronmodel_operator.state.plan import ObjectRef
 
 REQUEST_SECONDS: Final = 15.0
 WRITE_SECONDS: Final = 35.0

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from neuronmodel_operator.sentences import shortened, stable
+from neuronmodel_operator.wording import shortened, stable
 
 MAX_GIST: Final = 300
 MAX_PART: Final = 220

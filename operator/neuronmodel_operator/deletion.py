@@ -13,9 +13,9 @@ from neuronmodel_operator.manifests.pod import WorkerPod
 from neuronmodel_operator.manifests.worker_config import cleanup_config
 from neuronmodel_operator.neighbours import keys_of_others
 from neuronmodel_operator.phases.step import reference
-from neuronmodel_operator.plan import EventNote, ObjectRef, Plan
 from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.views import JobState
+from neuronmodel_operator.state.objects import JobState
+from neuronmodel_operator.state.plan import EventNote, ObjectRef, Plan
 
 PATIENCE: Final = timedelta(minutes=10)
 RECHECK: Final = timedelta(seconds=5)

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from neuronmodel_operator.manifests.quantities import parse_quantity
-from neuronmodel_operator.observed import Object
-from neuronmodel_operator.plan import Manifest
+from neuronmodel_operator.state.observed import Object
+from neuronmodel_operator.state.plan import Manifest
 
 
 def is_as_wanted(existing: Object | None, wanted: Manifest) -> bool:

@@ -12,10 +12,10 @@ from typing import Final, Self
 from neuronmodel_api.report import MAX_NOTE
 from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.manifests.worker_config import source_display
-from neuronmodel_operator.sentences import shortened
 from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.state.objects import JobState, JobView
 from neuronmodel_operator.troubles import Trouble, crash_trouble
-from neuronmodel_operator.views import JobState, JobView
+from neuronmodel_operator.wording import shortened
 
 KEPT_NOTES: Final = 3
 """Of one start: what its worker notes has room beside them."""

@@ -8,7 +8,7 @@ from typing import Any
 from neuronmodel_api import names
 from neuronmodel_api.config import Engine, Seal, Server, Strategy, Weights
 from neuronmodel_api.spec import NeuronModelSpec, Object
-from neuronmodel_operator.annotations import Prepared
+from neuronmodel_operator.state.annotations import Prepared
 
 _NOT_OF_THE_WORKER: dict[str, Any] = {
     "suspend": True,

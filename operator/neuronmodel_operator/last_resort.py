@@ -12,9 +12,9 @@ from neuronmodel_api.status import ConditionStatus, ConditionType
 from neuronmodel_operator import client
 from neuronmodel_operator.client import Api, ApiError
 from neuronmodel_operator.observe import ModelKey
-from neuronmodel_operator.observed import Object
-from neuronmodel_operator.plan import EventNote
-from neuronmodel_operator.sentences import moment, sentence
+from neuronmodel_operator.state.observed import Object
+from neuronmodel_operator.state.plan import EventNote
+from neuronmodel_operator.wording import moment, sentence
 
 BELIEVED_FOR: Final = timedelta(seconds=10)
 """How long a model that was Ready is believed to be so still while nothing can be seen of it."""

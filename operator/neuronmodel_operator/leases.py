@@ -19,7 +19,7 @@ from neuronmodel_operator import client, lease
 from neuronmodel_operator.client import ApiError, Kind
 from neuronmodel_operator.clock import Clock
 from neuronmodel_operator.lease import DURATION_SECONDS, Holder, Object
-from neuronmodel_operator.sentences import sentence
+from neuronmodel_operator.wording import sentence
 
 RENEW_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 2.0

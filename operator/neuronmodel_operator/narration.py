@@ -8,8 +8,8 @@ from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, 
 from neuronmodel_operator.artifacts_status import sealings
 from neuronmodel_operator.boundaries import WAITS, load_milliseconds
 from neuronmodel_operator.failed_attempts import is_of_attempts
-from neuronmodel_operator.plan import EventNote
 from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.state.plan import EventNote
 from neuronmodel_operator.write_troubles import write_trouble
 
 _QUIET: Final = frozenset({"Suspended", "ScaledToZero", "Terminating"})

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from neuronmodel_api import names
 from neuronmodel_operator.manifests.pod import ARTIFACTS_VOLUME
-from neuronmodel_operator.observed import Object
 from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.state.observed import Object
 
 MAX_KEYS: Final = 1000
 """A variable takes 128 KiB, and a key some 40 bytes of them."""

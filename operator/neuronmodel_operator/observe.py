@@ -22,7 +22,7 @@ from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import ConditionType, NeuronModelStatus
 from neuronmodel_operator import client
 from neuronmodel_operator.client import Api
-from neuronmodel_operator.observed import Claim, Model, Object, Observed, mounted_claims
+from neuronmodel_operator.state.observed import Claim, Model, Object, Observed, mounted_claims
 
 SETTLED_FRESH_SECONDS: Final = 300.0
 """The slow resync: a change that every watch missed is found after so long."""

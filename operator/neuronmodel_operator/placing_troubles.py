@@ -6,10 +6,10 @@ from typing import Final
 
 from neuronmodel_operator.claim_troubles import claim_wait
 from neuronmodel_operator.scheduler_message import claim_not_there, in_short
-from neuronmodel_operator.sentences import shortened
 from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.state.objects import Child, ClaimView, JobState, JobView, PodView
 from neuronmodel_operator.troubles import Trouble, refusal_reason
-from neuronmodel_operator.views import Child, ClaimView, JobState, JobView, PodView
+from neuronmodel_operator.wording import shortened
 
 UNSEEN_FOR: Final = timedelta(seconds=30)
 """How long a scheduler may take to say something of a pod, and to try again what failed."""

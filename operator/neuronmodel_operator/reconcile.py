@@ -19,7 +19,6 @@ from neuronmodel_api.status import (
 )
 from neuronmodel_operator import hashes
 from neuronmodel_operator.accounting import account
-from neuronmodel_operator.annotations import Change
 from neuronmodel_operator.artifacts_status import artifacts_status, is_sealing, sizing_status, strategy_status
 from neuronmodel_operator.blocked import blocking_reason
 from neuronmodel_operator.boundaries import load_milliseconds
@@ -28,7 +27,6 @@ from neuronmodel_operator.deletion import finalizer_wanted, going
 from neuronmodel_operator.manifests import metadata
 from neuronmodel_operator.manifests.service import endpoint
 from neuronmodel_operator.narration import artifact_events, events, refusal_events
-from neuronmodel_operator.observed import Observed
 from neuronmodel_operator.phases.artifacts import artifacts
 from neuronmodel_operator.phases.loaded import loaded
 from neuronmodel_operator.phases.ready import ready
@@ -36,11 +34,13 @@ from neuronmodel_operator.phases.scheduled import scheduled
 from neuronmodel_operator.phases.source import source
 from neuronmodel_operator.phases.step import Step, Verdict, refused, soonest
 from neuronmodel_operator.phases.update import update
-from neuronmodel_operator.plan import Plan
 from neuronmodel_operator.progress import least_far, workers
 from neuronmodel_operator.rollout import rollout
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.state.annotations import Change
+from neuronmodel_operator.state.observed import Observed
+from neuronmodel_operator.state.plan import Plan
 from neuronmodel_operator.write_troubles import write_trouble
 
 REPORT_WHILE_STARTING = timedelta(seconds=2)

@@ -15,7 +15,7 @@ from yarl import URL
 
 from neuronmodel_api import names
 from neuronmodel_api.report import MAX_REPORT_BYTES, Report, parse_report
-from neuronmodel_operator.observed import Object
+from neuronmodel_operator.state.observed import Object
 
 ANSWER_SECONDS: Final = 2.0
 MAX_QUESTIONS: Final = 32

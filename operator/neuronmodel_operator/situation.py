@@ -12,11 +12,11 @@ from neuronmodel_api.report import Report
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import NeuronModelStatus
 from neuronmodel_operator import hashes, machine
-from neuronmodel_operator.annotations import SPEC_HASH, Prepared
 from neuronmodel_operator.manifests.deployment import stored
-from neuronmodel_operator.observed import Claim, Model, Observed, Refusal
 from neuronmodel_operator.settings import Settings
-from neuronmodel_operator.views import Child, EventView, JobView, PodView, Pull, selected_instance_type
+from neuronmodel_operator.state.annotations import SPEC_HASH, Prepared
+from neuronmodel_operator.state.objects import Child, EventView, JobView, PodView, Pull, selected_instance_type
+from neuronmodel_operator.state.observed import Claim, Model, Observed, Refusal
 
 NOT_SPECIFIED: Final = "NotSpecified"
 """Reason of a strategy in force that the spec does not name and that nothing chose."""

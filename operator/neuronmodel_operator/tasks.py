@@ -21,11 +21,11 @@ from neuronmodel_operator.clock import Clock
 from neuronmodel_operator.last_resort import Failure, failure_of, unanswered
 from neuronmodel_operator.metrics import Metrics
 from neuronmodel_operator.observe import ModelKey, Snapshot, claim_names, look
-from neuronmodel_operator.observed import Object, Observed, Refusal
 from neuronmodel_operator.patience import doubling, patiently
-from neuronmodel_operator.plan import Plan
 from neuronmodel_operator.reports import Heard, Reporter, Reports
 from neuronmodel_operator.settings import Settings
+from neuronmodel_operator.state.observed import Object, Observed, Refusal
+from neuronmodel_operator.state.plan import Plan
 from neuronmodel_operator.writes import LONGEST_PAUSE_SECONDS
 
 FIRST_BACKOFF_SECONDS: Final = 1.0

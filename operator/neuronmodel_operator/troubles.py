@@ -9,9 +9,9 @@ from typing import Final
 from neuronmodel_api import exits
 from neuronmodel_api.report import Report
 from neuronmodel_operator.crash_logs import gist
-from neuronmodel_operator.sentences import moment, shortened
 from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.views import Ended, PodView
+from neuronmodel_operator.state.objects import Ended, PodView
+from neuronmodel_operator.wording import moment, shortened
 
 MAX_WORKERS_MESSAGE: Final = 1500
 """Of a failure that a worker told: it may end with the last lines of a compiler."""

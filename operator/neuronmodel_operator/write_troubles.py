@@ -3,9 +3,9 @@
 import re
 from typing import Final
 
-from neuronmodel_operator.observed import Refusal
-from neuronmodel_operator.sentences import moment, sentence
+from neuronmodel_operator.state.observed import Refusal
 from neuronmodel_operator.troubles import Trouble, refusal_reason
+from neuronmodel_operator.wording import moment, sentence
 
 MAX_ANSWER: Final = 450
 """Of the API server's words, so that what follows them is there too."""

@@ -14,9 +14,9 @@ from datetime import datetime
 from typing import Final, Literal
 
 from neuronmodel_operator.client import ApiError
-from neuronmodel_operator.observed import Refusal
 from neuronmodel_operator.patience import doubling
-from neuronmodel_operator.sentences import stable
+from neuronmodel_operator.state.observed import Refusal
+from neuronmodel_operator.wording import stable
 
 PATIENCE_SECONDS: Final = 2.0
 """How long the writes of one plan may hold up its status, all together."""

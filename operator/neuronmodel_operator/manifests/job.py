@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from neuronmodel_api import exits, names
-from neuronmodel_operator.annotations import FAILURES, INSTANCE_TYPE, TRIES_IMAGE, Change, encode
 from neuronmodel_operator.hashes import digest
 from neuronmodel_operator.manifests import metadata
 from neuronmodel_operator.manifests.pod import WorkerPod, pod_template
-from neuronmodel_operator.plan import Manifest
+from neuronmodel_operator.state.annotations import FAILURES, INSTANCE_TYPE, TRIES_IMAGE, Change, encode
+from neuronmodel_operator.state.plan import Manifest
 
 CLEANUP_TRIES = 6
 """Kubernetes waits 10 s, 20 s, 40 s … between them: about ten minutes, after which cleaning is given up."""

@@ -3,8 +3,8 @@
 from typing import Any
 
 from neuronmodel_api import names
-from neuronmodel_operator.observed import Model
-from neuronmodel_operator.plan import Manifest
+from neuronmodel_operator.state.observed import Model
+from neuronmodel_operator.state.plan import Manifest
 
 
 def labels(model: Model, component: str) -> dict[str, str]:

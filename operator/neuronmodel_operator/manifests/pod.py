@@ -13,8 +13,8 @@ from neuronmodel_api.report import Sizing
 from neuronmodel_api.spec import ClaimTemplate, NeuronModelSpec, Scratch
 from neuronmodel_operator import machine
 from neuronmodel_operator.manifests import metadata, needs
-from neuronmodel_operator.observed import Model
-from neuronmodel_operator.plan import Manifest
+from neuronmodel_operator.state.observed import Model
+from neuronmodel_operator.state.plan import Manifest
 
 Object = dict[str, Any]
 

@@ -5,8 +5,8 @@ from typing import Any
 from neuronmodel_api import names
 from neuronmodel_api.spec import ClaimTemplate
 from neuronmodel_operator.manifests.quantities import largest
-from neuronmodel_operator.observed import Model, Object
-from neuronmodel_operator.plan import Manifest
+from neuronmodel_operator.state.observed import Model, Object
+from neuronmodel_operator.state.plan import Manifest
 
 
 def artifacts_claim(model: Model, template: ClaimTemplate, existing: Object | None) -> Manifest:

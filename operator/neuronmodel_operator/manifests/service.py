@@ -2,8 +2,8 @@
 
 from neuronmodel_api import names
 from neuronmodel_operator.manifests import metadata
-from neuronmodel_operator.observed import Model
-from neuronmodel_operator.plan import Manifest
+from neuronmodel_operator.state.observed import Model
+from neuronmodel_operator.state.plan import Manifest
 
 
 def service(model: Model) -> Manifest:

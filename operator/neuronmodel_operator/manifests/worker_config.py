@@ -11,7 +11,7 @@ from neuronmodel_operator import flags, machine
 from neuronmodel_operator.hashes import seal_asked
 from neuronmodel_operator.manifests.pod import DEFAULT_GRACE_SECONDS
 from neuronmodel_operator.manifests.quantities import parse_quantity
-from neuronmodel_operator.observed import Model
+from neuronmodel_operator.state.observed import Model
 
 STOPPING_SECONDS = 10
 """Of the grace period, left for what follows the last answer."""

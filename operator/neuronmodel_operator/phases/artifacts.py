@@ -34,11 +34,11 @@ from neuronmodel_operator.phases.step import (
     waits,
 )
 from neuronmodel_operator.placing_troubles import placing_trouble
-from neuronmodel_operator.plan import EventNote, Manifest, ObjectRef
-from neuronmodel_operator.sentences import moment
 from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.state.objects import JobState, JobView
+from neuronmodel_operator.state.plan import EventNote, Manifest, ObjectRef
 from neuronmodel_operator.troubles import running_trouble, stop_trouble
-from neuronmodel_operator.views import JobState, JobView
+from neuronmodel_operator.wording import moment
 from neuronmodel_operator.write_troubles import write_trouble
 
 LOOK_AGAIN: Final = timedelta(seconds=0.5)

@@ -7,7 +7,7 @@ from neuronmodel_operator.obstacles import placement_obstacle
 from neuronmodel_operator.phases.step import MISSING_CLAIM_CHECK, Step, Verdict, holds, troubled, waits
 from neuronmodel_operator.placing_troubles import placing_trouble
 from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.views import Child, JobState, PodView
+from neuronmodel_operator.state.objects import Child, JobState, PodView
 from neuronmodel_operator.write_troubles import write_trouble
 
 

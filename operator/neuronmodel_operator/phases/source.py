@@ -10,8 +10,8 @@ from neuronmodel_operator.manifests.worker_config import source_display
 from neuronmodel_operator.obstacles import source_obstacle
 from neuronmodel_operator.phases.step import MISSING_CLAIM_CHECK, Step, holds, refused, troubled, waits
 from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.state.objects import JobState
 from neuronmodel_operator.troubles import Trouble, running_trouble
-from neuronmodel_operator.views import JobState
 
 SOURCE_REASONS: Final = frozenset(
     {

@@ -14,7 +14,7 @@ import pytest
 
 from neuronmodel_operator import client
 from neuronmodel_operator.client import Api, Kind
-from neuronmodel_operator.plan import ObjectRef
+from neuronmodel_operator.state.plan import ObjectRef
 from tests.cluster.operator.answer_table import rows_of_page, table, without_times, write_table
 from tests.cluster.operator.answers import CASES, Case, Times, tried
 from tests.cluster.operator.conftest import made_namespace

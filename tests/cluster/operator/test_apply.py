@@ -13,9 +13,9 @@ from neuronmodel_operator import client
 from neuronmodel_operator.apply import Applier, Outcome, StoppingError
 from neuronmodel_operator.client import Api, ApiError
 from neuronmodel_operator.observe import ModelKey, Snapshot, look
-from neuronmodel_operator.plan import EventNote, ObjectRef, Plan
 from neuronmodel_operator.reconcile import reconcile
 from neuronmodel_operator.settings import Settings
+from neuronmodel_operator.state.plan import EventNote, ObjectRef, Plan
 from tests.cluster.operator.conftest import delete, model_manifest
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from neuronmodel_api import names
 from neuronmodel_operator import client, lease
 from neuronmodel_operator.client import Api, Kind
-from neuronmodel_operator.plan import ObjectRef
+from neuronmodel_operator.state.plan import ObjectRef
 from tests.cluster.operator.played import IMAGE, RUN, Played, Sight
 from tests.cluster.operator.process import ACCOUNT, OperatorProcess, until
 from tests.cluster.operator.webhook import ANSWERS, SILENT, Answer, Webhook

@@ -31,12 +31,12 @@ from neuronmodel_api.report import (
 )
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus
-from neuronmodel_operator.annotations import NUDGED
 from neuronmodel_operator.observe import may_need_a_job
-from neuronmodel_operator.observed import Claim, Model, Observed, Refusal
-from neuronmodel_operator.plan import EventNote, Plan
 from neuronmodel_operator.reconcile import reconcile
 from neuronmodel_operator.settings import Settings
+from neuronmodel_operator.state.annotations import NUDGED
+from neuronmodel_operator.state.observed import Claim, Model, Observed, Refusal
+from neuronmodel_operator.state.plan import EventNote, Plan
 
 Object = dict[str, Any]
 EPOCH = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

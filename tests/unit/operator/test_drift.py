@@ -15,7 +15,7 @@ from neuronmodel_operator.manifests.deployment import deployment, stored
 from neuronmodel_operator.manifests.pvc import artifacts_claim
 from neuronmodel_operator.manifests.service import service
 from neuronmodel_operator.observe import parse_model
-from neuronmodel_operator.plan import Manifest
+from neuronmodel_operator.state.plan import Manifest
 
 Object = dict[str, Any]
 STAMP = "2026-01-01T00:00:00Z"

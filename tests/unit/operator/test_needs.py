@@ -8,8 +8,8 @@ import pytest
 from neuronmodel_api import names
 from neuronmodel_api.report import Devices, Progress, Sizing
 from neuronmodel_api.status import ConditionType, DevicesStatus, Outcome
-from neuronmodel_operator.annotations import PREPARED, Remembered, encode
 from neuronmodel_operator.manifests.quantities import parse_quantity, readable
+from neuronmodel_operator.state.annotations import PREPARED, Remembered, encode
 from tests.builders import NeuronModelBuilder, neuron_model
 from tests.unit.operator.simulated import Cluster, Object, Run, config_of, failing
 from tests.unit.operator.test_upgrades import upgraded

@@ -7,7 +7,7 @@ import pytest
 
 from neuronmodel_api import exits, names
 from neuronmodel_api.status import ConditionType
-from neuronmodel_operator.observed import Refusal
+from neuronmodel_operator.state.observed import Refusal
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import Cluster, Object, component, failing, stamp
 

@@ -4,7 +4,7 @@ all is well meanwhile."""
 import pytest
 
 from neuronmodel_api.status import Condition, ConditionType
-from neuronmodel_operator.observed import Refusal
+from neuronmodel_operator.state.observed import Refusal
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import Cluster, Object, stamp
 

@@ -11,8 +11,8 @@ import yaml
 from neuronmodel_api import names
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.status import ConditionType
-from neuronmodel_operator.annotations import RENDERED
 from neuronmodel_operator.manifests.deployment import stored
+from neuronmodel_operator.state.annotations import RENDERED
 from tests.builders import NeuronModelBuilder
 from tests.unit.operator.simulated import EPOCH, SETTINGS, Cluster, Object, config_of, stamp
 from tests.unit.operator.test_golden_manifests import CPU, LLAMA_405B, OVERRIDDEN

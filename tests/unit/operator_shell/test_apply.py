@@ -14,8 +14,8 @@ from neuronmodel_operator import apply, client
 from neuronmodel_operator.apply import Applier, StatusError
 from neuronmodel_operator.client import Api, ApiError, Kind
 from neuronmodel_operator.observe import ModelKey, Snapshot, parse_model
-from neuronmodel_operator.observed import Observed
-from neuronmodel_operator.plan import EventNote, ObjectRef, Plan
+from neuronmodel_operator.state.observed import Observed
+from neuronmodel_operator.state.plan import EventNote, ObjectRef, Plan
 from tests.builders import neuron_model
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

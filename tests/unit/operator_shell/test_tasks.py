@@ -15,9 +15,9 @@ from neuronmodel_operator.client import ApiError
 from neuronmodel_operator.last_resort import Failure
 from neuronmodel_operator.metrics import Metrics
 from neuronmodel_operator.observe import ModelKey, Snapshot, parse_model
-from neuronmodel_operator.observed import Object, Observed, Refusal
-from neuronmodel_operator.plan import Plan
 from neuronmodel_operator.reports import Reports
+from neuronmodel_operator.state.observed import Object, Observed, Refusal
+from neuronmodel_operator.state.plan import Plan
 from neuronmodel_operator.tasks import HoldsNamespaces, ModelTask, Parts
 from tests.unit.operator_shell.hand_clock import HandClock, breathe
 

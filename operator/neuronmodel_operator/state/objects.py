@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from neuronmodel_api import names
-from neuronmodel_operator.annotations import FAILURES, INSTANCE_TYPE, TRIES_IMAGE, Change, Remembered
-from neuronmodel_operator.observed import Object, mounted_claims
+from neuronmodel_operator.state.annotations import FAILURES, INSTANCE_TYPE, TRIES_IMAGE, Change, Remembered
+from neuronmodel_operator.state.observed import Object, mounted_claims
 
 
 def parse_time(value: str | None) -> datetime | None:
