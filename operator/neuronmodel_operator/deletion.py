@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from neuronmodel_api import names
 from neuronmodel_api.spec import Retention
-from neuronmodel_operator.hashes import digest
+from neuronmodel_operator.manifests.hashes import digest
 from neuronmodel_operator.manifests.job import cleanup_job
 from neuronmodel_operator.manifests.pod import WorkerPod
 from neuronmodel_operator.manifests.worker_config import cleanup_config

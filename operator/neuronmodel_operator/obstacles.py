@@ -1,6 +1,6 @@
 """What has to be put right before a pod can be made at all."""
 
-from neuronmodel_operator import machine
+from neuronmodel_operator.manifests import instance_type
 from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.troubles import Trouble
 
@@ -48,7 +48,7 @@ def image_obstacle(s: Situation) -> Trouble | None:
 
 
 def machine_obstacle(s: Situation) -> Trouble | None:
-    known, asked = machine.machine(s.spec), machine.logical_core_config(s.spec)
+    known, asked = instance_type.machine(s.spec), instance_type.logical_core_config(s.spec)
     if known is None or asked in known.logical_core_configs:
         return None
     possible = " or ".join(str(size) for size in known.logical_core_configs)

@@ -17,14 +17,13 @@ from neuronmodel_api.status import (
     Phase,
     Start,
 )
-from neuronmodel_operator import hashes
 from neuronmodel_operator.accounting import account
 from neuronmodel_operator.artifacts_status import artifacts_status, is_sealing, sizing_status, strategy_status
 from neuronmodel_operator.blocked import blocking_reason
 from neuronmodel_operator.boundaries import load_milliseconds
 from neuronmodel_operator.changes import change_in_force, open_start
 from neuronmodel_operator.deletion import finalizer_wanted, going
-from neuronmodel_operator.manifests import metadata
+from neuronmodel_operator.manifests import hashes, metadata
 from neuronmodel_operator.manifests.service import endpoint
 from neuronmodel_operator.narration import artifact_events, events, refusal_events
 from neuronmodel_operator.phases.artifacts import artifacts

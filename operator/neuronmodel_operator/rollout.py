@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from neuronmodel_api import names
-from neuronmodel_operator import hashes
 from neuronmodel_operator.changes import change_in_force
+from neuronmodel_operator.manifests import hashes
 from neuronmodel_operator.manifests.deployment import Template, deployment, render, stored
 from neuronmodel_operator.manifests.pod import WorkerPod
 from neuronmodel_operator.manifests.worker_config import serve_config

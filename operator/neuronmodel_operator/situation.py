@@ -11,7 +11,7 @@ from neuronmodel_api.config import Seal, Strategy
 from neuronmodel_api.report import Report
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import NeuronModelStatus
-from neuronmodel_operator import hashes, machine
+from neuronmodel_operator.manifests import hashes, instance_type
 from neuronmodel_operator.manifests.deployment import stored
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.annotations import SPEC_HASH, Prepared
@@ -107,7 +107,7 @@ class Situation:
     def _hash_of_inputs(self, strategy: Strategy) -> str:
         """A version that did not ask which machine it prepared for left another hash: what it made for this very
         instance type is kept, as an upgrade of the operator alone rebuilds nothing."""
-        wanted = machine.instance_type(self.spec)
+        wanted = instance_type.instance_type(self.spec)
         former = hashes.inputs_hash(self.spec, strategy, self.artifacts_claim, "")
         if wanted in self._instance_types(former):
             return former

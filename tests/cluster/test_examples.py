@@ -10,7 +10,7 @@ import yaml
 from hack.demo import manifests as demo
 from neuronmodel_api.config import Server
 from neuronmodel_api.spec import NeuronModelSpec
-from neuronmodel_operator import flags, machine
+from neuronmodel_operator.manifests import instance_type, neuron_config
 from neuronmodel_worker.engines.nxdi.contradictions import check_together
 from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
 from neuronmodel_worker.neuron_config.fields import check_fields
@@ -60,7 +60,7 @@ def test_what_an_example_says_is_stored(models: Models, path: Path) -> None:
     ],
 )
 def test_an_example_takes_the_devices_that_it_says(name: str, devices: int) -> None:
-    assert machine.num_devices(spec(PROJECT / "examples" / f"{name}.yaml")) == devices
+    assert instance_type.num_devices(spec(PROJECT / "examples" / f"{name}.yaml")) == devices
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_an_example_takes_the_devices_that_it_says(name: str, devices: int) -> N
 )
 def test_the_neuron_engine_takes_the_fields_of_an_example(path: Path) -> None:
     example = spec(path)
-    fields = flags.neuron_config(example)
+    fields = neuron_config.neuron_config(example)
     check_fields(fields, example.model.type or "llama")
     check_together(fields, example.serving.server or Server.OPENAI, example.model.type or "llama")
     if example.serving.server is Server.VLLM:

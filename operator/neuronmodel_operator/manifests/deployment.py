@@ -7,8 +7,8 @@ from typing import Any
 from neuronmodel_api import names
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.spec import UpdateStrategy
-from neuronmodel_operator.hashes import digest
 from neuronmodel_operator.manifests import metadata
+from neuronmodel_operator.manifests.hashes import digest
 from neuronmodel_operator.manifests.pod import WorkerPod, pod_template
 from neuronmodel_operator.state.annotations import RENDERED
 from neuronmodel_operator.state.observed import Model, Object

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from neuronmodel_api import exits, names
-from neuronmodel_operator.hashes import digest
 from neuronmodel_operator.manifests import metadata
+from neuronmodel_operator.manifests.hashes import digest
 from neuronmodel_operator.manifests.pod import WorkerPod, pod_template
 from neuronmodel_operator.state.annotations import FAILURES, INSTANCE_TYPE, TRIES_IMAGE, Change, encode
 from neuronmodel_operator.state.plan import Manifest

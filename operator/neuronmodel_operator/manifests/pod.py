@@ -11,8 +11,7 @@ from neuronmodel_api import names
 from neuronmodel_api.config import Engine, Seal, WorkerConfig
 from neuronmodel_api.report import Sizing
 from neuronmodel_api.spec import ClaimTemplate, NeuronModelSpec, Scratch
-from neuronmodel_operator import machine
-from neuronmodel_operator.manifests import metadata, needs
+from neuronmodel_operator.manifests import instance_type, metadata, resources
 from neuronmodel_operator.state.observed import Model
 from neuronmodel_operator.state.plan import Manifest
 
@@ -79,7 +78,7 @@ class WorkerPod:
 
     @property
     def shared_memory(self) -> str | None:
-        return needs.shared_memory(self.spec, self.sizing) if self.sizing else None
+        return resources.shared_memory(self.spec, self.sizing) if self.sizing else None
 
 
 def pod_template(pod: WorkerPod) -> Manifest:
@@ -191,7 +190,7 @@ def _literal(text: str) -> str:
 
 def _neuron_environment(pod: WorkerPod) -> dict[str, str]:
     values = {
-        "NEURON_RT_VIRTUAL_CORE_SIZE": str(machine.logical_core_config(pod.spec)),
+        "NEURON_RT_VIRTUAL_CORE_SIZE": str(instance_type.logical_core_config(pod.spec)),
         "NEURON_COMPILE_CACHE_URL": f"{names.SCRATCH_MOUNT}/neuron-compile-cache",
         "BASE_COMPILE_WORK_DIR": f"{names.SCRATCH_MOUNT}/neuron-compile",
     }
@@ -200,7 +199,7 @@ def _neuron_environment(pod: WorkerPod) -> dict[str, str]:
             "NEURON_RT_NUM_CORES": str(pod.spec.parallelism.num_local_ranks),
             "NEURON_RT_EXEC_TIMEOUT": str(EXECUTION_TIMEOUT_SECONDS),
         }
-    return values | {"NEURON_PLATFORM_TARGET_OVERRIDE": machine.platform(pod.spec)}
+    return values | {"NEURON_PLATFORM_TARGET_OVERRIDE": instance_type.platform(pod.spec)}
 
 
 def _ports(pod: WorkerPod) -> list[Object]:
@@ -242,14 +241,14 @@ def _resources(pod: WorkerPod) -> Manifest:
     own = pod.spec.prepare.resources if not pod.serves else None
     given = own if own is not None else pod.spec.worker.resources or {}
     requests, limits = dict(given.get("requests") or {}), dict(given.get("limits") or {})
-    sized = needs.requests(pod.spec, pod.sizing) if pod.sizing else {}
+    sized = resources.requests(pod.spec, pod.sizing) if pod.sizing else {}
     for name, quantity in (default_requests(pod) | sized).items():
         # A limit without a request is its own request; a default above it would be refused.
         if name not in limits:
             requests.setdefault(name, quantity)
     requested, limited = (each.pop(names.NEURON_RESOURCE, None) for each in (requests, limits))
     claims = [{"name": claim["name"]} for claim in pod.spec.worker.resource_claims] if pod.serves else []
-    derived = machine.num_devices(pod.spec) if pod.is_neuron and not claims else None
+    derived = instance_type.num_devices(pod.spec) if pod.is_neuron and not claims else None
     devices = next((each for each in (limited, requested, derived) if each is not None), None)
     if devices is not None and pod.serves:
         requests[names.NEURON_RESOURCE] = limits[names.NEURON_RESOURCE] = str(devices)

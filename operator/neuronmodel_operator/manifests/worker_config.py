@@ -7,8 +7,8 @@ from neuronmodel_api import names
 from neuronmodel_api.config import History, Server, Strategy, Verification, Weights, WorkerConfig
 from neuronmodel_api.report import Result
 from neuronmodel_api.spec import Scratch, Source
-from neuronmodel_operator import flags, machine
-from neuronmodel_operator.hashes import seal_asked
+from neuronmodel_operator.manifests import instance_type, neuron_config
+from neuronmodel_operator.manifests.hashes import seal_asked
 from neuronmodel_operator.manifests.pod import DEFAULT_GRACE_SECONDS
 from neuronmodel_operator.manifests.quantities import parse_quantity
 from neuronmodel_operator.state.observed import Model
@@ -40,14 +40,14 @@ def prepare_config(model: Model, strategy: Strategy, spec_hash: str, told: Told 
         seal=seal_asked(spec, strategy),
         weights=spec.sharding.weights or Weights.STREAMED,
         server=spec.serving.server or Server.OPENAI,
-        instance_type=machine.instance_type(spec),
+        instance_type=instance_type.instance_type(spec),
         verification=Verification.FULL if told.looks_closely else spec.artifacts.verification,
         source_path=_source_path(spec.model.source),
         source_display=source_display(spec.model.source),
         model_type=spec.model.type,
         served_name=spec.model.served_name or model.name,
-        neuron_config=flags.neuron_config(spec),
-        generation_config=flags.generation_config(spec),
+        neuron_config=neuron_config.neuron_config(spec),
+        generation_config=neuron_config.generation_config(spec),
         artifacts_path=names.ARTIFACTS_MOUNT,
         scratch_path=names.SCRATCH_MOUNT,
         scratch_tier=spec.scratch != Scratch(),

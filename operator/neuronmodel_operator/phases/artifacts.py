@@ -13,9 +13,9 @@ from neuronmodel_operator.attempts import Attempt
 from neuronmodel_operator.boundaries import OF_NO_POD
 from neuronmodel_operator.changes import change_in_force
 from neuronmodel_operator.claim_troubles import claim_trouble, going_claims
-from neuronmodel_operator.drift import is_as_wanted
 from neuronmodel_operator.failed_attempts import again, attempt_trouble
 from neuronmodel_operator.history import history
+from neuronmodel_operator.manifests.diff import is_as_wanted
 from neuronmodel_operator.manifests.job import prepare_job, template_hash
 from neuronmodel_operator.manifests.pod import WorkerPod
 from neuronmodel_operator.manifests.pvc import artifacts_claim

@@ -5,8 +5,8 @@ from datetime import timedelta
 from typing import Final
 
 from neuronmodel_operator import rollout
-from neuronmodel_operator.drift import is_as_wanted
 from neuronmodel_operator.manifests.deployment import stored
+from neuronmodel_operator.manifests.diff import is_as_wanted
 from neuronmodel_operator.phases.step import Step, Verdict, holds, soonest, troubled, waits
 from neuronmodel_operator.rollout import Rollout
 from neuronmodel_operator.situation import READY_REPORT_GRACE, Situation

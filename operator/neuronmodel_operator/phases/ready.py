@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from neuronmodel_api import names
-from neuronmodel_operator.drift import is_as_wanted
+from neuronmodel_operator.manifests.diff import is_as_wanted
 from neuronmodel_operator.manifests.service import service
 from neuronmodel_operator.phases.step import Step, Verdict, holds, refused, troubled, waits
 from neuronmodel_operator.situation import Situation

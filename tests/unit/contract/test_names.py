@@ -8,8 +8,7 @@ import pytest
 from hack.schema.__main__ import reference_pages
 from neuronmodel_api import names
 from neuronmodel_api.spec import Compile, NeuronModelSpec
-from neuronmodel_operator import flags, machine
-from neuronmodel_operator.manifests import pod
+from neuronmodel_operator.manifests import instance_type, neuron_config, pod
 from neuronmodel_worker.layouts.effects import CHOICES, SWITCHES
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
 from tests import crd
@@ -96,7 +95,7 @@ def full_spec() -> Any:
 def test_every_flag_with_a_field_of_its_own_is_refused_among_the_others() -> None:
     spec = NeuronModelSpec.model_validate(full_spec())
     assert {field for field in Compile.model_fields if getattr(spec.compile, field) is None} == set()
-    typed = {*flags.neuron_config(spec), *flags.generation_config(spec)}
+    typed = {*neuron_config.neuron_config(spec), *neuron_config.generation_config(spec)}
     refused = words(rules("spec.compile.extra[]")[0]["rule"])
     assert typed == refused - {"logical_neuron_cores"} - OF_THE_COMMAND, "another name of logical_nc_config"
 
@@ -118,8 +117,11 @@ def test_flags_of_the_layout_can_all_be_set_somewhere() -> None:
     ("path", "says"),
     [
         ("spec.compile.sequenceLength", f"Absent: {DEFAULT_SEQUENCE_LENGTH}."),
-        ("spec.parallelism.logicalNeuronCoreConfig", f"Absent: {machine.DEFAULT_LOGICAL_CORE_CONFIG},"),
-        ("spec.parallelism.logicalNeuronCoreConfig", f"{machine.PHYSICAL_CORES_PER_DEVICE} physical cores a device"),
+        ("spec.parallelism.logicalNeuronCoreConfig", f"Absent: {instance_type.DEFAULT_LOGICAL_CORE_CONFIG},"),
+        (
+            "spec.parallelism.logicalNeuronCoreConfig",
+            f"{instance_type.PHYSICAL_CORES_PER_DEVICE} physical cores a device",
+        ),
         ("spec.worker.terminationGracePeriodSeconds", f"the operator's, {pod.DEFAULT_GRACE_SECONDS}."),
         ("spec.worker.nodeSelector", f"{names.INSTANCE_TYPE_LABEL}: {names.DEFAULT_INSTANCE_TYPE}"),
         ("spec.worker.tolerations", names.NEURON_TAINT),

@@ -7,7 +7,8 @@ import yaml
 
 from neuronmodel_api import exits
 from neuronmodel_api.spec import NeuronModelSpec
-from neuronmodel_operator import flags, machine
+from neuronmodel_operator.manifests import instance_type
+from neuronmodel_operator.manifests import neuron_config as flags
 from neuronmodel_worker.host.failures import UsageInvalid
 from neuronmodel_worker.host.from_command.failures import NotUnderstood
 from tests.nxdi_flags import COMMAND_OF_405B
@@ -44,7 +45,7 @@ def test_every_flag_of_the_guides_command_reaches_neuron_config() -> None:
     assert neuron_config(converted(ON_COMPILE)) == COMMAND_OF_405B
     spec = NeuronModelSpec.model_validate(converted(ON_COMPILE).spec)
     assert flags.generation_config(spec) == {"pad_token_id": 2}
-    assert machine.num_devices(spec) == 16
+    assert instance_type.num_devices(spec) == 16
 
 
 def test_what_is_left_of_the_guides_command_is_named() -> None:

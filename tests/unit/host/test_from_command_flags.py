@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from neuronmodel_api.spec import NeuronModelSpec
-from neuronmodel_operator import flags as operator_flags
+from neuronmodel_operator.manifests import neuron_config as operator_flags
 from neuronmodel_worker.host.from_command.environment import MAX_VARIABLES
 from neuronmodel_worker.host.from_command.failures import NotUnderstood
 from neuronmodel_worker.host.from_command.flags import BOUNDS, FLAGS, NOT_CARRIED, PARTS, SAMPLING_FLAGS, Flag, Kind

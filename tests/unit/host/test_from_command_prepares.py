@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from neuronmodel_api.config import Engine, Server, Weights
 from neuronmodel_api.spec import NeuronModelSpec
-from neuronmodel_operator import flags as operator_flags
+from neuronmodel_operator.manifests import neuron_config as operator_flags
 from neuronmodel_worker.engines.llama_shape import llama_shape
 from neuronmodel_worker.engines.nxdi.settings import check_settings
 from neuronmodel_worker.host.from_command.failures import NotUnderstood

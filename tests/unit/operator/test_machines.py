@@ -7,7 +7,7 @@ from neuronmodel_api import names
 from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import ConditionType
-from neuronmodel_operator import machine
+from neuronmodel_operator.manifests import instance_type as machine
 from tests.builders import NeuronModelBuilder, neuron_model
 from tests.unit.operator.simulated import Cluster, Object, config_of
 from tests.unit.operator.test_upgrades import upgraded

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from neuronmodel_api.config import Engine
 from neuronmodel_api.spec import NeuronModelSpec, OnDeviceSampling
-from neuronmodel_operator.machine import logical_core_config
+from neuronmodel_operator.manifests.instance_type import logical_core_config
 
 _COMPILE_FIELDS: Final = {
     "torch_dtype": "torch_dtype",
