@@ -15,16 +15,17 @@ from typing import Any, Final
 import kopf
 
 from neuronmodel_api import names
-from neuronmodel_operator import client, health, logs, reports
-from neuronmodel_operator.client import Api
+from neuronmodel_operator import health, logs
 from neuronmodel_operator.clock import RealClock
+from neuronmodel_operator.cluster import client, worker_reports
+from neuronmodel_operator.cluster.client import Api
+from neuronmodel_operator.cluster.lease_record import Holder
+from neuronmodel_operator.cluster.leases import Leases
+from neuronmodel_operator.cluster.permissions import Rights
 from neuronmodel_operator.health import Health, WatchPulse
-from neuronmodel_operator.lease import Holder
-from neuronmodel_operator.leases import Leases
 from neuronmodel_operator.metrics import Metrics
 from neuronmodel_operator.readiness import Beginning, Readiness
 from neuronmodel_operator.reconcile import reconcile
-from neuronmodel_operator.rights import Rights
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.tasks import Tasks
 
@@ -97,8 +98,8 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
         pulse = WatchPulse(denied=rights.suspect)
         leases = Leases(api, identity(settings), clock)
         stack.push_async_callback(leases.release)
-        session = await stack.enter_async_context(reports.open_session())
-        reporter = reports.Reporter(session, metrics.count_report_error)
+        session = await stack.enter_async_context(worker_reports.open_session())
+        reporter = worker_reports.Reporter(session, metrics.count_report_error)
         tasks = Tasks(api, reporter, reconcile, settings, metrics, clock, leases)
         stack.push_async_callback(tasks.stop)
         judge = Health(pulse, tasks.overdue_seconds, metrics.registry)

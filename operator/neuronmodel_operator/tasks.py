@@ -15,18 +15,18 @@ from typing import Any, Final, Protocol
 
 from neuronmodel_api import names
 from neuronmodel_api.status import Condition
-from neuronmodel_operator.apply import Applier, Outcome, StatusError, StoppingError
-from neuronmodel_operator.client import Api, ApiError
 from neuronmodel_operator.clock import Clock
-from neuronmodel_operator.last_resort import Failure, failure_of, unanswered
+from neuronmodel_operator.cluster.apply import Applier, Outcome, StatusError, StoppingError
+from neuronmodel_operator.cluster.backoff import doubling, patiently
+from neuronmodel_operator.cluster.client import Api, ApiError
+from neuronmodel_operator.cluster.failed_pass import Failure, failure_of, unanswered
+from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, claim_names, look
+from neuronmodel_operator.cluster.worker_reports import Heard, Reporter, Reports
+from neuronmodel_operator.cluster.writes import LONGEST_PAUSE_SECONDS
 from neuronmodel_operator.metrics import Metrics
-from neuronmodel_operator.observe import ModelKey, Snapshot, claim_names, look
-from neuronmodel_operator.patience import doubling, patiently
-from neuronmodel_operator.reports import Heard, Reporter, Reports
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.observed import Object, Observed, Refusal
 from neuronmodel_operator.state.plan import Plan
-from neuronmodel_operator.writes import LONGEST_PAUSE_SECONDS
 
 FIRST_BACKOFF_SECONDS: Final = 1.0
 LAST_BACKOFF_SECONDS: Final = 60.0

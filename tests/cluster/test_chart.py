@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from neuronmodel_operator import probe
-from neuronmodel_operator.lease import DURATION_SECONDS, Holder, taken
-from neuronmodel_operator.rights import RIGHTS
+from neuronmodel_operator.cluster.lease_record import DURATION_SECONDS, Holder, taken
+from neuronmodel_operator.cluster.permissions import RIGHTS
 from neuronmodel_operator.settings import Settings
 from tests.cluster.conftest import Kubectl, wait_until
 from tests.crd import CRD_FILE, PROJECT

@@ -9,7 +9,7 @@ import pytest
 
 from neuronmodel_api import names
 from neuronmodel_api.status import ConditionType
-from neuronmodel_operator import lease
+from neuronmodel_operator.cluster import lease_record
 
 from . import outages, reference
 from .capital import MODEL, SPEC
@@ -62,7 +62,7 @@ def kill_operator(chart: Chart, namespace: str) -> None:
     for pod in chart.operator_pods():
         outages.send(pod, "neuronmodel-operator", signal.SIGKILL)
         chart.cluster.delete("Pod", pod["metadata"]["name"], pod["metadata"]["namespace"], grace_seconds=0)
-    chart.cluster.delete("Lease", lease.NAME, namespace)
+    chart.cluster.delete("Lease", lease_record.NAME, namespace)
 
 
 def kill_operator_at(chart: Chart, model: Applied, moments: Sequence[Moment]) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from neuronmodel_api import names
 from neuronmodel_api.status import ConditionType
-from neuronmodel_operator import lease
+from neuronmodel_operator.cluster import lease_record
 
 from .chart import NAMESPACE, RELEASE, Chart, with_second_tag
 from .chat import completion
@@ -57,7 +57,7 @@ def test_an_upgrade_with_another_worker_image_restarts_nothing_until_asked(chart
 
 def holder(chart: Chart, model: Applied) -> str:
     """The identity of who operates the model's namespace; empty: nobody."""
-    found = chart.cluster.get("Lease", lease.NAME, model.namespace)
+    found = chart.cluster.get("Lease", lease_record.NAME, model.namespace)
     return str(found["spec"]["holderIdentity"]) if found else ""
 
 

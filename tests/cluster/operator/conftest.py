@@ -13,8 +13,8 @@ from kubernetes.aio.config import kube_config
 from hack.cluster.layout import LAYOUT
 from hack.cluster.locks import one_at_a_time
 from neuronmodel_api import names
-from neuronmodel_operator import client
-from neuronmodel_operator.client import Api, ApiError, Kind
+from neuronmodel_operator.cluster import client
+from neuronmodel_operator.cluster.client import Api, ApiError, Kind
 from neuronmodel_operator.state.plan import ObjectRef
 from tests.cluster.conftest import TESTS, Kubectl, wait_until
 from tests.waiting import PATIENCE_SECONDS

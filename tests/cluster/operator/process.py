@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar
 import aiohttp
 import yaml
 
-from neuronmodel_operator import client
-from neuronmodel_operator.client import Api, Kind
+from neuronmodel_operator.cluster import client
+from neuronmodel_operator.cluster.client import Api, Kind
 from tests.ports import free_port
 from tests.waiting import PATIENCE_SECONDS
 

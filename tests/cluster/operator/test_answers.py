@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from neuronmodel_operator import client
-from neuronmodel_operator.client import Api, Kind
+from neuronmodel_operator.cluster import client
+from neuronmodel_operator.cluster.client import Api, Kind
 from neuronmodel_operator.state.plan import ObjectRef
 from tests.cluster.operator.answer_table import rows_of_page, table, without_times, write_table
 from tests.cluster.operator.answers import CASES, Case, Times, tried

@@ -9,10 +9,10 @@ import pytest
 
 from neuronmodel_api import names
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Phase
-from neuronmodel_operator import client
-from neuronmodel_operator.apply import Applier, Outcome, StoppingError
-from neuronmodel_operator.client import Api, ApiError
-from neuronmodel_operator.observe import ModelKey, Snapshot, look
+from neuronmodel_operator.cluster import client
+from neuronmodel_operator.cluster.apply import Applier, Outcome, StoppingError
+from neuronmodel_operator.cluster.client import Api, ApiError
+from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, look
 from neuronmodel_operator.reconcile import reconcile
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.plan import EventNote, ObjectRef, Plan

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from neuronmodel_operator import client
-from neuronmodel_operator.client import Api
+from neuronmodel_operator.cluster import client
+from neuronmodel_operator.cluster.client import Api
 from tests.cluster.operator.conftest import delete, model_manifest
 from tests.cluster.operator.process import OperatorProcess, make_account, until
 

@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 from neuronmodel_api import names
-from neuronmodel_operator import client
-from neuronmodel_operator.client import Api
+from neuronmodel_operator.cluster import client
+from neuronmodel_operator.cluster.client import Api
 from tests.cluster.operator.conftest import delete, model_manifest
 from tests.cluster.operator.process import OperatorProcess, fetch, is_healthy, make_account, until
 

@@ -8,9 +8,9 @@ from time import monotonic
 import aiohttp
 import pytest
 
-from neuronmodel_operator import client, lease
-from neuronmodel_operator.client import Api
-from neuronmodel_operator.lease import DURATION_SECONDS
+from neuronmodel_operator.cluster import client, lease_record
+from neuronmodel_operator.cluster.client import Api
+from neuronmodel_operator.cluster.lease_record import DURATION_SECONDS
 from tests.cluster.operator.conftest import delete, model_manifest
 from tests.cluster.operator.process import (
     ROLE,
@@ -59,7 +59,7 @@ class Team:
         return "observedGeneration" in model.get("status", {})
 
     async def holder(self) -> str:
-        found = lease.holder(await self.api.get(client.LEASE, self.namespace, lease.NAME))
+        found = lease_record.holder(await self.api.get(client.LEASE, self.namespace, lease_record.NAME))
         return found.identity if found else ""
 
     async def revoke(self) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from neuronmodel_api import names
-from neuronmodel_operator import client, lease
-from neuronmodel_operator.client import Api, Kind
+from neuronmodel_operator.cluster import client, lease_record
+from neuronmodel_operator.cluster.client import Api, Kind
 from neuronmodel_operator.state.plan import ObjectRef
 from tests.cluster.operator.played import IMAGE, RUN, Played, Sight
 from tests.cluster.operator.process import ACCOUNT, OperatorProcess, until
@@ -254,7 +254,7 @@ async def _holds_lease(trial: Trial) -> bool:
 
 
 def _last_of_lease(trial: Trial) -> str:
-    said = trial.stage.operator.messages(f"the Lease {trial.namespace}/{lease.NAME}")
+    said = trial.stage.operator.messages(f"the Lease {trial.namespace}/{lease_record.NAME}")
     return said[-1] if said else ""
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from neuronmodel_operator.client import Api, ApiError, Kind
+from neuronmodel_operator.cluster.client import Api, ApiError, Kind
 from neuronmodel_operator.state.plan import ObjectRef
 from tests.cluster.operator.process import until
 from tests.ports import free_port

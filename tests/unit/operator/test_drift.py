@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from neuronmodel_api.spec import ClaimTemplate
+from neuronmodel_operator.cluster.observe import parse_model
 from neuronmodel_operator.manifests.deployment import deployment, stored
 from neuronmodel_operator.manifests.diff import is_as_wanted
 from neuronmodel_operator.manifests.pvc import artifacts_claim
 from neuronmodel_operator.manifests.service import service
-from neuronmodel_operator.observe import parse_model
 from neuronmodel_operator.state.plan import Manifest
 
 Object = dict[str, Any]

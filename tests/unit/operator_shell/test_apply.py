@@ -10,10 +10,10 @@ import pytest
 
 from neuronmodel_api import names
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus
-from neuronmodel_operator import apply, client
-from neuronmodel_operator.apply import Applier, StatusError
-from neuronmodel_operator.client import Api, ApiError, Kind
-from neuronmodel_operator.observe import ModelKey, Snapshot, parse_model
+from neuronmodel_operator.cluster import apply, client
+from neuronmodel_operator.cluster.apply import Applier, StatusError
+from neuronmodel_operator.cluster.client import Api, ApiError, Kind
+from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, parse_model
 from neuronmodel_operator.state.observed import Observed
 from neuronmodel_operator.state.plan import EventNote, ObjectRef, Plan
 from tests.builders import neuron_model

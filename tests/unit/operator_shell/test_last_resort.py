@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from neuronmodel_api.spec import NeuronModelSpec
-from neuronmodel_operator.client import ApiError
-from neuronmodel_operator.last_resort import Failure, failure_of, status_patch, unanswered
+from neuronmodel_operator.cluster.client import ApiError
+from neuronmodel_operator.cluster.failed_pass import Failure, failure_of, status_patch, unanswered
 
 NOW = datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)
 SINCE = NOW - timedelta(seconds=3)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from neuronmodel_operator import lease
-from neuronmodel_operator.client import ApiError, Kind
-from neuronmodel_operator.lease import DURATION_SECONDS, RELEASE, Holder
-from neuronmodel_operator.leases import GONE_SECONDS, LOOK_SECONDS, RENEW_SECONDS, Leases
+from neuronmodel_operator.cluster import lease_record
+from neuronmodel_operator.cluster.client import ApiError, Kind
+from neuronmodel_operator.cluster.lease_record import DURATION_SECONDS, RELEASE, Holder
+from neuronmodel_operator.cluster.leases import GONE_SECONDS, LOOK_SECONDS, RENEW_SECONDS, Leases
 from tests.unit.operator_shell.hand_clock import HandClock
 
 A = Holder("system/old-7c", "system/neuronmodel")
@@ -56,11 +56,11 @@ class ApiServer:
         return self._store(namespace, manifest)
 
     def holder(self, namespace: str) -> Holder | None:
-        return lease.holder(self.leases.get(namespace))
+        return lease_record.holder(self.leases.get(namespace))
 
     def give(self, namespace: str, other: Holder, clock: HandClock) -> None:
         """As if somebody had overwritten it."""
-        self._store(namespace, lease.taken(self.leases.get(namespace), other, clock.now()))
+        self._store(namespace, lease_record.taken(self.leases.get(namespace), other, clock.now()))
 
     def _answer(self, verb: str, kind: Kind, name: str) -> None:
         self.calls.append(verb)
@@ -482,7 +482,7 @@ async def test_a_mistake_of_ours_stops_nobody(
     def fails(*_: object) -> None:
         raise KeyError("spec")
 
-    monkeypatch.setattr(lease, "taken", fails)
+    monkeypatch.setattr(lease_record, "taken", fails)
     async with running(api, A, clock) as one:
         assert await one.follow()
         assert "KeyError" in one.leases.remarks()[0]
@@ -495,7 +495,7 @@ async def test_a_lease_that_is_not_answered_for_is_given_up_in_time(
         await asyncio.Event().wait()
         raise AssertionError
 
-    monkeypatch.setattr("neuronmodel_operator.leases.CALL_SECONDS", 0.01)
+    monkeypatch.setattr("neuronmodel_operator.cluster.leases.CALL_SECONDS", 0.01)
     monkeypatch.setattr(api, "create", forever)
     async with running(api, A, clock) as one:
         await one.leases.wait_until_held("a")

@@ -10,7 +10,9 @@ from neuronmodel_operator.logs import RETRIES_A_LINE, JSONFormatter, configure, 
 
 
 def record(**extra: object) -> logging.LogRecord:
-    made = logging.LogRecord("neuronmodel_operator.apply", logging.INFO, "", 0, "made %s\n%s", ("Job", "é"), None)
+    made = logging.LogRecord(
+        "neuronmodel_operator.cluster.apply", logging.INFO, "", 0, "made %s\n%s", ("Job", "é"), None
+    )
     made.__dict__.update(extra)
     return made
 

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuronmodel_operator.apply import merge_patch
+from neuronmodel_operator.cluster.apply import merge_patch
 
 LEAVES = st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=3)
 DOCUMENTS = st.dictionaries(

@@ -12,8 +12,8 @@ from aiohttp import web
 
 from neuronmodel_api import names
 from neuronmodel_api.report import MAX_REPORT_BYTES, Report, Stage, State
-from neuronmodel_operator import reports
-from neuronmodel_operator.reports import Heard, Reporter, open_session
+from neuronmodel_operator.cluster import worker_reports
+from neuronmodel_operator.cluster.worker_reports import Heard, Reporter, open_session
 from tests.waiting import PATIENCE_SECONDS
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -88,7 +88,7 @@ async def worker() -> Worker:
 
 @pytest.fixture
 async def reporter(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reporter]:
-    monkeypatch.setattr(reports, "ANSWER_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(worker_reports, "ANSWER_SECONDS", PATIENCE_SECONDS)
     app = web.Application()
     app.router.add_get("/{path:.*}", worker.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -149,7 +149,7 @@ async def test_an_answer_that_takes_too_long_is_given_up(
             await asyncio.sleep(0.1)
 
     worker.answer = dribble
-    monkeypatch.setattr(reports, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(worker_reports, "ANSWER_SECONDS", 0.5)
     assert await reporter.ask(pod()) is None
     assert worker.errors == {"NoAnswer": 1}
 
@@ -206,9 +206,9 @@ async def test_a_restarted_container_has_not_said_what_its_former_run_said(worke
     last_words = report(state=State.FAILED)
     restarted = pod(container="containerd://2", last_state=ended(last_words.termination_message()))
     worker.says("", status=503)
-    reports = await heard.listen([restarted], frozenset({UID}), ask=True)
-    assert reports.current == {}
-    assert reports.former == {UID: last_words}
+    worker_reports = await heard.listen([restarted], frozenset({UID}), ask=True)
+    assert worker_reports.current == {}
+    assert worker_reports.former == {UID: last_words}
 
 
 async def test_an_ended_container_speaks_by_its_termination_message(reporter: Reporter) -> None:
@@ -219,8 +219,8 @@ async def test_an_ended_container_speaks_by_its_termination_message(reporter: Re
 
 @pytest.mark.parametrize("message", ["Killed", as_json(report(pod_uid="pod-2")), '{"podUid":"pod-1","specH'])
 async def test_a_termination_message_that_is_no_report_of_this_pod_is_dropped(reporter: Reporter, message: str) -> None:
-    reports = await Heard(reporter).listen([pod(state=ended(message))], frozenset(), ask=False)
-    assert reports.current == {}
+    worker_reports = await Heard(reporter).listen([pod(state=ended(message))], frozenset(), ask=False)
+    assert worker_reports.current == {}
 
 
 def phase(**changes: Any) -> dict[str, Any]:

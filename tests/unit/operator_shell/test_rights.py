@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from neuronmodel_operator import client
-from neuronmodel_operator.client import ApiError, Kind
-from neuronmodel_operator.rights import LACKING_SECONDS, LOOK_SECONDS, RIGHTS, Right, Rights, lacking
+from neuronmodel_operator.cluster import client
+from neuronmodel_operator.cluster.client import ApiError, Kind
+from neuronmodel_operator.cluster.permissions import LACKING_SECONDS, LOOK_SECONDS, RIGHTS, Right, Rights, lacking
 from tests.unit.operator_shell.hand_clock import HandClock
 
 ALL = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]

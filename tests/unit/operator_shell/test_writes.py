@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from neuronmodel_operator import writes
-from neuronmodel_operator.client import ApiError
-from neuronmodel_operator.writes import OutdatedError, TurnedDownError, Verb, Writes
+from neuronmodel_operator.cluster import writes
+from neuronmodel_operator.cluster.client import ApiError
+from neuronmodel_operator.cluster.writes import OutdatedError, TurnedDownError, Verb, Writes
 
 KEY = ("Service", "smol")
 START = datetime(2026, 1, 1, tzinfo=UTC)

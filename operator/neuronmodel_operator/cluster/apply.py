@@ -15,15 +15,22 @@ from typing import Any, Final
 
 from neuronmodel_api import names
 from neuronmodel_api.status import ConditionType, NeuronModelStatus
-from neuronmodel_operator import client
-from neuronmodel_operator.client import Api, ApiError
-from neuronmodel_operator.last_resort import Failure, LastResort, not_written
-from neuronmodel_operator.observe import ModelKey, Snapshot, is_made_for, standing
-from neuronmodel_operator.patience import patiently
+from neuronmodel_operator.cluster import client
+from neuronmodel_operator.cluster.backoff import patiently
+from neuronmodel_operator.cluster.client import Api, ApiError
+from neuronmodel_operator.cluster.failed_pass import Failure, LastResort, not_written
+from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, is_made_for, standing
+from neuronmodel_operator.cluster.writes import (
+    LONGEST_PAUSE_SECONDS,
+    ChildKey,
+    OutdatedError,
+    TurnedDownError,
+    Verb,
+    Writes,
+)
 from neuronmodel_operator.state.observed import Object, Refusal
 from neuronmodel_operator.state.plan import EventNote, Manifest, ObjectRef, Plan
 from neuronmodel_operator.wording import moment
-from neuronmodel_operator.writes import LONGEST_PAUSE_SECONDS, ChildKey, OutdatedError, TurnedDownError, Verb, Writes
 
 APPLY_AGAIN_SECONDS: Final = 300.0
 """A child whose manifest is unchanged is applied anew after so long: labels that somebody took away move no version

@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
-from neuronmodel_operator import client, lease
-from neuronmodel_operator.client import ApiError, Kind
 from neuronmodel_operator.clock import Clock
-from neuronmodel_operator.lease import DURATION_SECONDS, Holder, Object
+from neuronmodel_operator.cluster import client, lease_record
+from neuronmodel_operator.cluster.client import ApiError, Kind
+from neuronmodel_operator.cluster.lease_record import DURATION_SECONDS, Holder, Object
 from neuronmodel_operator.wording import sentence
 
 RENEW_SECONDS: Final = 10.0
@@ -74,8 +74,9 @@ class Leases:
     def complaints(self) -> list[str]:
         """Sentences: namespaces in which nothing is done, as an operator of another release is there."""
         return [
-            f"{_namespaces(found)} operated by {other} (Lease {found[0]}/{lease.NAME}), so this operator does nothing "
-            "there. Give each operator namespaces of its own (watchNamespaces of the chart), or uninstall one of them."
+            f"{_namespaces(found)} operated by {other} (Lease {found[0]}/{lease_record.NAME}), so this operator does "
+            "nothing there. Give each operator namespaces of its own (watchNamespaces of the chart), or uninstall one "
+            "of them."
             for other, found in self._by_other().items()
             if not other.is_of_release(self._me)
         ]
@@ -92,8 +93,8 @@ class Leases:
             if stand.trouble:
                 by_trouble[stand.trouble].append(namespace)
         unguarded = [
-            f"{_namespaces(found)} operated without the Lease {lease.NAME}, so that a second operator there would not "
-            f"be noticed: {trouble}"
+            f"{_namespaces(found)} operated without the Lease {lease_record.NAME}, so that a second operator there "
+            f"would not be noticed: {trouble}"
             for trouble, found in by_trouble.items()
         ]
         return standing_by + unguarded
@@ -108,7 +109,7 @@ class Leases:
             async with asyncio.timeout(RELEASE_SECONDS):
                 await asyncio.gather(*(candidacy.release() for candidacy, _ in candidacies.values()))
         except TimeoutError:
-            _log.info("not every Lease %s was released in time; they run out by themselves", lease.NAME)
+            _log.info("not every Lease %s was released in time; they run out by themselves", lease_record.NAME)
 
     def _candidacy(self, namespace: str) -> "_Candidacy | None":
         found = self._candidacies.get(namespace)
@@ -192,16 +193,16 @@ class _Candidacy:
         try:
             self._see(await self._get())
             if self._lease is not None and self._is_mine():
-                await self._write(lease.released(self._lease, self._clock.now()))
+                await self._write(lease_record.released(self._lease, self._clock.now()))
         except ApiError as error:
-            _log.info("the Lease %s/%s was not released, it runs out: %s", self._namespace, lease.NAME, error)
+            _log.info("the Lease %s/%s was not released, it runs out: %s", self._namespace, lease_record.NAME, error)
 
     async def _decide(self) -> None:
         began = self._clock.monotonic()
         try:
             stand = await self._take_or_look()
         except Exception as error:  # a mistake of ours stops serving no more than the API server's refusals do
-            _log.exception("the Lease %s/%s: a look at it failed", self._namespace, lease.NAME)
+            _log.exception("the Lease %s/%s: a look at it failed", self._namespace, lease_record.NAME)
             stand = self.stand if self.stand.other else _Stand(may_act=True, trouble=f"{error!r}.")
         self._tell(self.stand, stand)
         self.stand, self._looked_at = stand, began
@@ -229,7 +230,7 @@ class _Candidacy:
     async def _refusal_of_taking(self) -> ApiError | None:
         """None: it is held by this operator."""
         try:
-            self._see(await self._write(lease.taken(self._lease, self._me, self._clock.now())))
+            self._see(await self._write(lease_record.taken(self._lease, self._me, self._clock.now())))
         except ApiError as error:
             return error
         return None
@@ -239,7 +240,7 @@ class _Candidacy:
         self._is_blind = True
         other = self._other()
         is_answer = 400 <= error.status < 500 and error.status not in (401, 408, 429)
-        if other and not (is_answer and self._age() >= lease.duration_seconds(self._lease)):
+        if other and not (is_answer and self._age() >= lease_record.duration_seconds(self._lease)):
             return _Stand(other=other)
         return _Stand(may_act=True, trouble=f"it can't be read: {_words(error)}")
 
@@ -254,19 +255,19 @@ class _Candidacy:
 
     def _see(self, found: Object | None) -> None:
         """After a time without sight a holder is given its whole duration once more: it may have been as blind."""
-        if self._is_blind or not lease.is_same_record(self._lease, found):
+        if self._is_blind or not lease_record.is_same_record(self._lease, found):
             self._changed_at = self._clock.monotonic()
         self._lease, self._is_blind = found, False
 
     def _live_other(self) -> Holder | None:
-        return self._other() if self._age() < lease.duration_seconds(self._lease) else None
+        return self._other() if self._age() < lease_record.duration_seconds(self._lease) else None
 
     def _other(self) -> Holder | None:
-        found = lease.holder(self._lease)
+        found = lease_record.holder(self._lease)
         return None if found is None or found.identity == self._me.identity else found
 
     def _is_mine(self) -> bool:
-        found = lease.holder(self._lease)
+        found = lease_record.holder(self._lease)
         return found is not None and found.identity == self._me.identity
 
     def _age(self) -> float:
@@ -282,7 +283,7 @@ class _Candidacy:
         return self._gone_since is not None and self._clock.monotonic() - self._gone_since >= GONE_SECONDS
 
     def _tell(self, former: _Stand, stand: _Stand) -> None:
-        where = f"{self._namespace}/{lease.NAME}"
+        where = f"{self._namespace}/{lease_record.NAME}"
         if stand.other and former.may_act:
             _log.warning("lost the Lease %s to %s: nothing more is done in that namespace", where, stand.other)
         elif stand.other and stand.other != former.other:
@@ -293,7 +294,7 @@ class _Candidacy:
             _log.info("holding the Lease %s", where)
 
     async def _get(self) -> Object | None:
-        return await _answered(self._api.get(client.LEASE, self._namespace, lease.NAME))
+        return await _answered(self._api.get(client.LEASE, self._namespace, lease_record.NAME))
 
     async def _write(self, manifest: Object) -> Object:
         if "resourceVersion" in manifest["metadata"]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal
 
-from neuronmodel_operator.client import ApiError
-from neuronmodel_operator.patience import doubling
+from neuronmodel_operator.cluster.backoff import doubling
+from neuronmodel_operator.cluster.client import ApiError
 from neuronmodel_operator.state.observed import Refusal
 from neuronmodel_operator.wording import stable
 

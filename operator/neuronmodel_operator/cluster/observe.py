@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from neuronmodel_api import names
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import ConditionType, NeuronModelStatus
-from neuronmodel_operator import client
-from neuronmodel_operator.client import Api
+from neuronmodel_operator.cluster import client
+from neuronmodel_operator.cluster.client import Api
 from neuronmodel_operator.state.observed import Claim, Model, Object, Observed, mounted_claims
 
 SETTLED_FRESH_SECONDS: Final = 300.0

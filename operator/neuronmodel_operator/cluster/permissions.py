@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from neuronmodel_operator import client
-from neuronmodel_operator.client import ApiError, Kind
 from neuronmodel_operator.clock import Clock
+from neuronmodel_operator.cluster import client
+from neuronmodel_operator.cluster.client import ApiError, Kind
 
 LOOK_SECONDS: Final = 10.0
 """Between two looks; watches that were begun with rights go on without them for a minute, and tell nothing."""

@@ -9,9 +9,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from neuronmodel_api.status import ConditionStatus, ConditionType
-from neuronmodel_operator import client
-from neuronmodel_operator.client import Api, ApiError
-from neuronmodel_operator.observe import ModelKey
+from neuronmodel_operator.cluster import client
+from neuronmodel_operator.cluster.client import Api, ApiError
+from neuronmodel_operator.cluster.observe import ModelKey
 from neuronmodel_operator.state.observed import Object
 from neuronmodel_operator.state.plan import EventNote
 from neuronmodel_operator.wording import moment, sentence
