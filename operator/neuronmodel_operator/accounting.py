@@ -30,12 +30,12 @@ from neuronmodel_operator.boundaries import (
     pull_duration,
     recorded_span,
 )
-from neuronmodel_operator.changes import CHANGES, STOPPED, TARGET_ID, is_unrecorded, open_start, target_id
-from neuronmodel_operator.failed_attempts import attempt_notes, is_of_attempts
-from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.decide.changes import CHANGES, STOPPED, TARGET_ID, is_unrecorded, open_start, target_id
+from neuronmodel_operator.decide.failed_attempts import attempt_notes, is_of_attempts
+from neuronmodel_operator.decide.failures import end_reason
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.annotations import Change
 from neuronmodel_operator.state.objects import Ended, PodView
-from neuronmodel_operator.troubles import end_reason
 
 KUBERNETES_RESOLUTION: Final = timedelta(seconds=1)
 KEPT_STARTS: Final = 5

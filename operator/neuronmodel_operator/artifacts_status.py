@@ -6,7 +6,7 @@ from typing import Final
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.report import Choice, Report, Sealing, SealingState
 from neuronmodel_api.status import ArtifactsStatus, CacheResult, ChoiceInputs, SizingStatus, StrategyStatus
-from neuronmodel_operator.situation import NOT_SPECIFIED, Situation
+from neuronmodel_operator.decide.situation import NOT_SPECIFIED, Situation
 
 _KEPT: Final = (
     "What an absent strategy meant to the version that prepared this; set spec.sharding.strategy to Auto to have one "

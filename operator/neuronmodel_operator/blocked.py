@@ -11,10 +11,10 @@ from typing import Final
 
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import ConditionType, Start
-from neuronmodel_operator import attempts
 from neuronmodel_operator.boundaries import BLOCKED, OF_NO_POD, Span, recorded_span
+from neuronmodel_operator.decide import prepare_attempts
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.reasons import REASONS
-from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.state.objects import JobState
 
 KEPT_STRETCHES: Final = 8
@@ -61,7 +61,7 @@ def _begun_at(s: Situation, start: Start, moment: datetime, reason: str) -> Span
 
 def _awaited(s: Situation, start: Start) -> tuple[Stage, int]:
     """What cannot go on: stage and attempt."""
-    job = attempts.unsettled_job(s)
+    job = prepare_attempts.unsettled_job(s)
     if s.prepared and job is None and s.rejection is None:
         served = [phase.attempt for phase in start.phases if phase.stage is Stage.SERVE and phase.name not in OF_NO_POD]
         return Stage.SERVE, max(served, default=1)

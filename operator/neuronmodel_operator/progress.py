@@ -7,9 +7,9 @@ from typing import Final
 from neuronmodel_api import names
 from neuronmodel_api.report import Progress, Report, Stage, State
 from neuronmodel_api.status import WorkerProgress, WorkerStatus
-from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.decide.failures import running_trouble
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import PodView
-from neuronmodel_operator.troubles import running_trouble
 
 STEP_PERCENT: Final = 5
 WRITE_EVERY: Final = timedelta(seconds=30)

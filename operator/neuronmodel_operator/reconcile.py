@@ -21,7 +21,10 @@ from neuronmodel_operator.accounting import account
 from neuronmodel_operator.artifacts_status import artifacts_status, is_sealing, sizing_status, strategy_status
 from neuronmodel_operator.blocked import blocking_reason
 from neuronmodel_operator.boundaries import load_milliseconds
-from neuronmodel_operator.changes import change_in_force, open_start
+from neuronmodel_operator.decide.changes import change_in_force, open_start
+from neuronmodel_operator.decide.refused_writes import write_trouble
+from neuronmodel_operator.decide.rollout import rollout
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.deletion import finalizer_wanted, going
 from neuronmodel_operator.manifests import hashes, metadata
 from neuronmodel_operator.manifests.service import endpoint
@@ -34,13 +37,10 @@ from neuronmodel_operator.phases.source import source
 from neuronmodel_operator.phases.step import Step, Verdict, refused, soonest
 from neuronmodel_operator.phases.update import update
 from neuronmodel_operator.progress import least_far, workers
-from neuronmodel_operator.rollout import rollout
 from neuronmodel_operator.settings import Settings
-from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.state.annotations import Change
 from neuronmodel_operator.state.observed import Observed
 from neuronmodel_operator.state.plan import Plan
-from neuronmodel_operator.write_troubles import write_trouble
 
 REPORT_WHILE_STARTING = timedelta(seconds=2)
 REPORT_WHILE_SEALING = timedelta(seconds=5)

@@ -8,20 +8,24 @@ from neuronmodel_api import names
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import ConditionType
-from neuronmodel_operator import attempts
-from neuronmodel_operator.attempts import Attempt
 from neuronmodel_operator.boundaries import OF_NO_POD
-from neuronmodel_operator.changes import change_in_force
-from neuronmodel_operator.claim_troubles import claim_trouble, going_claims
-from neuronmodel_operator.failed_attempts import again, attempt_trouble
-from neuronmodel_operator.history import history
+from neuronmodel_operator.decide import prepare_attempts
+from neuronmodel_operator.decide.auto_history import history
+from neuronmodel_operator.decide.changes import change_in_force
+from neuronmodel_operator.decide.claims import claim_trouble, going_claims
+from neuronmodel_operator.decide.failed_attempts import again, attempt_trouble
+from neuronmodel_operator.decide.failures import running_trouble, stop_trouble
+from neuronmodel_operator.decide.keys_in_use import keys_in_use
+from neuronmodel_operator.decide.placement import placing_trouble
+from neuronmodel_operator.decide.preconditions import artifacts_obstacle, obstacle, placement_obstacle, source_obstacle
+from neuronmodel_operator.decide.prepare_attempts import Attempt
+from neuronmodel_operator.decide.refused_writes import write_trouble
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.diff import is_as_wanted
 from neuronmodel_operator.manifests.job import prepare_job, template_hash
 from neuronmodel_operator.manifests.pod import WorkerPod
 from neuronmodel_operator.manifests.pvc import artifacts_claim
 from neuronmodel_operator.manifests.worker_config import Told, prepare_config
-from neuronmodel_operator.neighbours import keys_in_use
-from neuronmodel_operator.obstacles import artifacts_obstacle, obstacle, placement_obstacle, source_obstacle
 from neuronmodel_operator.phases.source import source_failure
 from neuronmodel_operator.phases.step import (
     MISSING_CLAIM_CHECK,
@@ -33,13 +37,9 @@ from neuronmodel_operator.phases.step import (
     troubled,
     waits,
 )
-from neuronmodel_operator.placing_troubles import placing_trouble
-from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.state.objects import JobState, JobView
 from neuronmodel_operator.state.plan import EventNote, Manifest, ObjectRef
-from neuronmodel_operator.troubles import running_trouble, stop_trouble
 from neuronmodel_operator.wording import moment
-from neuronmodel_operator.write_troubles import write_trouble
 
 LOOK_AGAIN: Final = timedelta(seconds=0.5)
 _TRIES_IMAGE: Final = "tries the image before the worker that answers is stopped"
@@ -47,7 +47,7 @@ _TRIES_IMAGE: Final = "tries the image before the worker that answers is stopped
 
 def artifacts(s: Situation) -> Step:
     pod = _pod(s)
-    attempt = attempts.next_attempt(s, template_hash(pod)) if pod else None
+    attempt = prepare_attempts.next_attempt(s, template_hash(pod)) if pod else None
     due = pod is not None and attempt is not None and _may_begin(s, attempt)
     made = due and s.observed.neighbours is not None
     job = _job(s, pod, attempt) if made and pod and attempt else None
@@ -101,7 +101,7 @@ def _job(s: Situation, pod: WorkerPod, attempt: Attempt) -> Manifest:
 
 
 def _may_begin(s: Situation, attempt: Attempt) -> bool:
-    return attempt.due <= s.now and not attempts.is_blocked_by_former(s)
+    return attempt.due <= s.now and not prepare_attempts.is_blocked_by_former(s)
 
 
 def _started(attempt: Attempt, job: Manifest) -> EventNote:
@@ -120,8 +120,8 @@ def _outdated(s: Situation, pod: WorkerPod | None) -> tuple[ObjectRef, ...]:
     ended ones that keep a claim from going."""
     others = [job for job in s.jobs if not s.is_for_now(job)]
     followed = [job for job in s.own_jobs if _is_followed(s, job) and _is_accounted(s, job)]
-    latest = attempts.unsettled_job(s)
-    stale = [latest] if pod and latest and attempts.may_be_remade(s, latest, template_hash(pod)) else []
+    latest = prepare_attempts.unsettled_job(s)
+    stale = [latest] if pod and latest and prepare_attempts.may_be_remade(s, latest, template_hash(pod)) else []
     holding = [job for job in s.own_jobs if _holds_claim(s, job) and _is_accounted(s, job)]
     found = [*others, *followed, *stale, *holding]
     return tuple(dict.fromkeys(reference(job) for job in found if not job.is_going))
@@ -158,7 +158,7 @@ def _verdict(s: Situation, attempt: Attempt | None) -> Verdict:
         return troubled(write_trouble(refusal))
     if found := claim_trouble(s, ConditionType.ARTIFACTS_READY):
         return troubled(found)
-    if job := attempts.unsettled_job(s):
+    if job := prepare_attempts.unsettled_job(s):
         return _under_way(s, job, attempt)
     if s.prepared and s.rejection is None:
         return waits("TryingImage", _trial(attempt)) if attempt else _prepared(s)
@@ -166,7 +166,7 @@ def _verdict(s: Situation, attempt: Attempt | None) -> Verdict:
         return waits("WaitingForSource", "Built when the source is there.")
     if placement_obstacle(s):
         return waits("WaitingForPlacement", "Built when the Job's pod can be made.")
-    if attempts.is_blocked_by_former(s):
+    if prepare_attempts.is_blocked_by_former(s):
         if undeleted := s.refusal(("Job",), verb="delete"):
             return troubled(write_trouble(undeleted))
         return waits("WaitingForFormerPrepare", "The Job of the former inputs has to end first.")

@@ -1,14 +1,14 @@
 """Scheduled: the pod that is needed now was made and has a node. Wants nothing; waits for admission and scheduler."""
 
 from neuronmodel_api.status import ConditionType
-from neuronmodel_operator import attempts
-from neuronmodel_operator.claim_troubles import claim_trouble
-from neuronmodel_operator.obstacles import placement_obstacle
+from neuronmodel_operator.decide import prepare_attempts
+from neuronmodel_operator.decide.claims import claim_trouble
+from neuronmodel_operator.decide.placement import placing_trouble
+from neuronmodel_operator.decide.preconditions import placement_obstacle
+from neuronmodel_operator.decide.refused_writes import write_trouble
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.phases.step import MISSING_CLAIM_CHECK, Step, Verdict, holds, troubled, waits
-from neuronmodel_operator.placing_troubles import placing_trouble
-from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.state.objects import Child, JobState, PodView
-from neuronmodel_operator.write_troubles import write_trouble
 
 
 def scheduled(s: Situation) -> Step:
@@ -22,7 +22,7 @@ def scheduled(s: Situation) -> Step:
 
 
 def _verdict(s: Situation) -> Verdict:
-    job = attempts.unsettled_job(s)
+    job = prepare_attempts.unsettled_job(s)
     if job and job.state is JobState.ACTIVE:
         return _of_pods(s, tuple(pod for pod in s.pods_of(job) if not pod.has_ended), job)
     if s.replicas == 0:

@@ -3,15 +3,15 @@
 from typing import Final
 
 from neuronmodel_api.status import ConditionType
-from neuronmodel_operator import attempts
-from neuronmodel_operator.claim_troubles import claim_trouble
-from neuronmodel_operator.failed_attempts import attempt_trouble
+from neuronmodel_operator.decide import prepare_attempts
+from neuronmodel_operator.decide.claims import claim_trouble
+from neuronmodel_operator.decide.failed_attempts import attempt_trouble
+from neuronmodel_operator.decide.failures import Trouble, running_trouble
+from neuronmodel_operator.decide.preconditions import source_obstacle
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.worker_config import source_display
-from neuronmodel_operator.obstacles import source_obstacle
 from neuronmodel_operator.phases.step import MISSING_CLAIM_CHECK, Step, holds, refused, troubled, waits
-from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.state.objects import JobState
-from neuronmodel_operator.troubles import Trouble, running_trouble
 
 SOURCE_REASONS: Final = frozenset(
     {
@@ -55,7 +55,7 @@ def source(s: Situation) -> Step:
 
 def source_failure(s: Situation) -> Trouble | None:
     """Of the latest attempt or of a worker made from its result, if it was the source's fault."""
-    job = attempts.unsettled_job(s)
+    job = prepare_attempts.unsettled_job(s)
     if job and job.state is JobState.FAILED:
         found = [attempt_trouble(s, job)]
     elif job is None and s.is_current and not s.rejection:
@@ -66,6 +66,6 @@ def source_failure(s: Situation) -> Trouble | None:
 
 
 def _is_opened(s: Situation) -> bool:
-    job = attempts.unsettled_job(s)
+    job = prepare_attempts.unsettled_job(s)
     reports = [s.report(pod) for pod in s.pods_of(job)] if job else []
     return any(phase.name == _OPENED for report in reports if report for phase in report.phases)

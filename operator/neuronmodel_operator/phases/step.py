@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from neuronmodel_api.status import ConditionStatus
+from neuronmodel_operator.decide.failures import Trouble
 from neuronmodel_operator.state.objects import Child, JobView
 from neuronmodel_operator.state.plan import EventNote, Manifest, ObjectRef
-from neuronmodel_operator.troubles import Trouble
 
 MISSING_CLAIM_CHECK = timedelta(seconds=10)
 """A claim of the user's is no child of ours: nothing says that it has come."""

@@ -14,7 +14,7 @@ from neuronmodel_api.config import Strategy
 from neuronmodel_api.report import Report, Stage, State
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, ApiError
-from neuronmodel_operator.situation import READY_REPORT_GRACE
+from neuronmodel_operator.decide.situation import READY_REPORT_GRACE
 from tests.cluster.operator.conftest import model_manifest
 from tests.unit.operator.simulated import component, config_of, result_of, stamp
 from tests.waiting import PATIENCE_SECONDS

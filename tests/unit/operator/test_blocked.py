@@ -13,9 +13,9 @@ from neuronmodel_api.status import Cause, ConditionType, Outcome, Start, StartPh
 from neuronmodel_operator.accounting import KEPT_ATTEMPTS, KEPT_STARTS, MAX_PHASES
 from neuronmodel_operator.blocked import KEPT_STRETCHES
 from neuronmodel_operator.boundaries import BLOCKED, OF_KUBERNETES, OF_NO_POD, load_milliseconds
-from neuronmodel_operator.history import history
+from neuronmodel_operator.decide.auto_history import history
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.settings import Settings
-from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.state.observed import Refusal
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import Cluster, Object, OperatorKilledError, Run, component, failing

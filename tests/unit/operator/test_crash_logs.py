@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from neuronmodel_operator.crash_logs import MAX_GIST, gist
+from neuronmodel_operator.decide.crash_logs import MAX_GIST, gist
 
 
 @dataclass(frozen=True)

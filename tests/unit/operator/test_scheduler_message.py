@@ -2,7 +2,7 @@
 
 import pytest
 
-from neuronmodel_operator.scheduler_message import awaits_binding, claim_not_there, in_short, lacks_volumes
+from neuronmodel_operator.decide.scheduler_message import awaits_binding, claim_not_there, in_short, lacks_volumes
 
 NOT_HELPFUL = "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
 NO_VICTIMS = "preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."

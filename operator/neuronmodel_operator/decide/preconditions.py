@@ -1,8 +1,8 @@
 """What has to be put right before a pod can be made at all."""
 
+from neuronmodel_operator.decide.failures import Trouble
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests import instance_type
-from neuronmodel_operator.situation import Situation
-from neuronmodel_operator.troubles import Trouble
 
 _HOST_PATH_OFF = (
     "names a path of the node, and this operator does not allow that. Use a claim, or have the operator installed "

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from neuronmodel_api.config import History
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import Outcome, Start
-from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.decide.situation import Situation
 
 READ = "Read"
 SHARDED = "Sharded"

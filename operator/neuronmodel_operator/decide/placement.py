@@ -4,11 +4,11 @@ import re
 from datetime import timedelta
 from typing import Final
 
-from neuronmodel_operator.claim_troubles import claim_wait
-from neuronmodel_operator.scheduler_message import claim_not_there, in_short
-from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.decide.claims import claim_wait
+from neuronmodel_operator.decide.failures import Trouble, refusal_reason
+from neuronmodel_operator.decide.scheduler_message import claim_not_there, in_short
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import Child, ClaimView, JobState, JobView, PodView
-from neuronmodel_operator.troubles import Trouble, refusal_reason
 from neuronmodel_operator.wording import shortened
 
 UNSEEN_FOR: Final = timedelta(seconds=30)

@@ -3,8 +3,8 @@
 import re
 from typing import Final
 
+from neuronmodel_operator.decide.failures import Trouble, refusal_reason
 from neuronmodel_operator.state.observed import Refusal
-from neuronmodel_operator.troubles import Trouble, refusal_reason
 from neuronmodel_operator.wording import moment, sentence
 
 MAX_ANSWER: Final = 450

@@ -10,11 +10,11 @@ from datetime import timedelta
 from typing import Final
 
 from neuronmodel_api.status import ConditionType
-from neuronmodel_operator.scheduler_message import awaits_binding, in_short, lacks_volumes
-from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.decide.failures import Trouble
+from neuronmodel_operator.decide.scheduler_message import awaits_binding, in_short, lacks_volumes
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import ClaimView, EventView, PodView
 from neuronmodel_operator.state.observed import mounted_claims
-from neuronmodel_operator.troubles import Trouble
 from neuronmodel_operator.wording import sentence, stable
 
 PROVISIONED_WITHIN: Final = timedelta(minutes=10)

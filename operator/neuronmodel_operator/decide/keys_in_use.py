@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from neuronmodel_api import names
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.pod import ARTIFACTS_VOLUME
-from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.state.observed import Object
 
 MAX_KEYS: Final = 1000

@@ -11,10 +11,10 @@ from typing import Final, Self
 
 from neuronmodel_api.report import MAX_NOTE
 from neuronmodel_api.status import ConditionType
+from neuronmodel_operator.decide.failures import Trouble, crash_trouble
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.worker_config import source_display
-from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.state.objects import JobState, JobView
-from neuronmodel_operator.troubles import Trouble, crash_trouble
 from neuronmodel_operator.wording import shortened
 
 KEPT_NOTES: Final = 3

@@ -8,8 +8,8 @@ from typing import Final
 
 from neuronmodel_api import exits
 from neuronmodel_api.report import Report
-from neuronmodel_operator.crash_logs import gist
-from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.decide.crash_logs import gist
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import Ended, PodView
 from neuronmodel_operator.wording import moment, shortened
 

@@ -7,7 +7,7 @@ them a killed operator still managed to write brings it back.
 from collections.abc import Iterable
 
 from neuronmodel_api.status import Cause, Outcome, Start
-from neuronmodel_operator.situation import Situation
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.annotations import Change
 
 CHANGES = frozenset({Cause.CREATED, Cause.SPEC_CHANGED})

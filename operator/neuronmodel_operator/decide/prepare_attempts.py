@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from neuronmodel_operator.rollout import awaits_trial
-from neuronmodel_operator.situation import RESULT_GRACE, Situation
+from neuronmodel_operator.decide.rollout import awaits_trial
+from neuronmodel_operator.decide.situation import RESULT_GRACE, Situation
 from neuronmodel_operator.state.objects import JobState, JobView
 
 LONGEST_WAIT: Final = timedelta(minutes=30)

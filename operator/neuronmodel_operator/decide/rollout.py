@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from neuronmodel_api import names
-from neuronmodel_operator.changes import change_in_force
+from neuronmodel_operator.decide.changes import change_in_force
+from neuronmodel_operator.decide.failures import running_trouble
+from neuronmodel_operator.decide.placement import placing_trouble
+from neuronmodel_operator.decide.preconditions import obstacle
+from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests import hashes
 from neuronmodel_operator.manifests.deployment import Template, deployment, render, stored
 from neuronmodel_operator.manifests.pod import WorkerPod
 from neuronmodel_operator.manifests.worker_config import serve_config
-from neuronmodel_operator.obstacles import obstacle
-from neuronmodel_operator.placing_troubles import placing_trouble
-from neuronmodel_operator.situation import Situation
 from neuronmodel_operator.state.annotations import NUDGED, PREPARED, PREPARED_ON, SPEC_HASH, Change, Prepared, encode
 from neuronmodel_operator.state.objects import Child, pull_of
 from neuronmodel_operator.state.plan import Manifest
-from neuronmodel_operator.troubles import running_trouble
 
 NUDGE_SECONDS = 30
 """How often a refused pod is tried again: a ReplicaSet's own patience grows to 16 minutes."""
