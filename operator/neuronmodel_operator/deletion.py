@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from neuronmodel_api import names
 from neuronmodel_api.spec import Retention
+from neuronmodel_operator.conditions.verdict import reference
 from neuronmodel_operator.decide.keys_in_use import keys_of_others
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.hashes import digest
 from neuronmodel_operator.manifests.job import cleanup_job
 from neuronmodel_operator.manifests.pod import WorkerPod
 from neuronmodel_operator.manifests.worker_config import cleanup_config
-from neuronmodel_operator.phases.step import reference
 from neuronmodel_operator.state.objects import JobState
 from neuronmodel_operator.state.plan import EventNote, ObjectRef, Plan
 

@@ -21,6 +21,13 @@ from neuronmodel_operator.accounting import account
 from neuronmodel_operator.artifacts_status import artifacts_status, is_sealing, sizing_status, strategy_status
 from neuronmodel_operator.blocked import blocking_reason
 from neuronmodel_operator.boundaries import load_milliseconds
+from neuronmodel_operator.conditions.artifacts_ready import artifacts
+from neuronmodel_operator.conditions.loaded import loaded
+from neuronmodel_operator.conditions.ready import ready
+from neuronmodel_operator.conditions.scheduled import scheduled
+from neuronmodel_operator.conditions.source_resolved import source
+from neuronmodel_operator.conditions.update_available import update
+from neuronmodel_operator.conditions.verdict import Step, Verdict, refused, soonest
 from neuronmodel_operator.decide.changes import change_in_force, open_start
 from neuronmodel_operator.decide.refused_writes import write_trouble
 from neuronmodel_operator.decide.rollout import rollout
@@ -29,13 +36,6 @@ from neuronmodel_operator.deletion import finalizer_wanted, going
 from neuronmodel_operator.manifests import hashes, metadata
 from neuronmodel_operator.manifests.service import endpoint
 from neuronmodel_operator.narration import artifact_events, events, refusal_events
-from neuronmodel_operator.phases.artifacts import artifacts
-from neuronmodel_operator.phases.loaded import loaded
-from neuronmodel_operator.phases.ready import ready
-from neuronmodel_operator.phases.scheduled import scheduled
-from neuronmodel_operator.phases.source import source
-from neuronmodel_operator.phases.step import Step, Verdict, refused, soonest
-from neuronmodel_operator.phases.update import update
 from neuronmodel_operator.progress import least_far, workers
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.annotations import Change

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from neuronmodel_operator import reasons
-from neuronmodel_operator.phases.source import SOURCE_REASONS
+from neuronmodel_operator.conditions.source_resolved import SOURCE_REASONS
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "operator" / "neuronmodel_operator"

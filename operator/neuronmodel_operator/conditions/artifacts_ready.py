@@ -9,6 +9,17 @@ from neuronmodel_api.config import Strategy
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.boundaries import OF_NO_POD
+from neuronmodel_operator.conditions.source_resolved import source_failure
+from neuronmodel_operator.conditions.verdict import (
+    MISSING_CLAIM_CHECK,
+    Step,
+    Verdict,
+    holds,
+    reference,
+    soonest,
+    troubled,
+    waits,
+)
 from neuronmodel_operator.decide import prepare_attempts
 from neuronmodel_operator.decide.auto_history import history
 from neuronmodel_operator.decide.changes import change_in_force
@@ -26,17 +37,6 @@ from neuronmodel_operator.manifests.job import prepare_job, template_hash
 from neuronmodel_operator.manifests.pod import WorkerPod
 from neuronmodel_operator.manifests.pvc import artifacts_claim
 from neuronmodel_operator.manifests.worker_config import Told, prepare_config
-from neuronmodel_operator.phases.source import source_failure
-from neuronmodel_operator.phases.step import (
-    MISSING_CLAIM_CHECK,
-    Step,
-    Verdict,
-    holds,
-    reference,
-    soonest,
-    troubled,
-    waits,
-)
 from neuronmodel_operator.state.objects import JobState, JobView
 from neuronmodel_operator.state.plan import EventNote, Manifest, ObjectRef
 from neuronmodel_operator.wording import moment

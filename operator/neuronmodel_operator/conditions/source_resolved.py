@@ -3,6 +3,7 @@
 from typing import Final
 
 from neuronmodel_api.status import ConditionType
+from neuronmodel_operator.conditions.verdict import MISSING_CLAIM_CHECK, Step, holds, refused, troubled, waits
 from neuronmodel_operator.decide import prepare_attempts
 from neuronmodel_operator.decide.claims import claim_trouble
 from neuronmodel_operator.decide.failed_attempts import attempt_trouble
@@ -10,7 +11,6 @@ from neuronmodel_operator.decide.failures import Trouble, running_trouble
 from neuronmodel_operator.decide.preconditions import source_obstacle
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.worker_config import source_display
-from neuronmodel_operator.phases.step import MISSING_CLAIM_CHECK, Step, holds, refused, troubled, waits
 from neuronmodel_operator.state.objects import JobState
 
 SOURCE_REASONS: Final = frozenset(

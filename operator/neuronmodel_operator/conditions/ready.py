@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Final
 
 from neuronmodel_api import names
+from neuronmodel_operator.conditions.verdict import Step, Verdict, holds, refused, troubled, waits
 from neuronmodel_operator.decide.refused_writes import write_trouble
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.diff import is_as_wanted
 from neuronmodel_operator.manifests.service import service
-from neuronmodel_operator.phases.step import Step, Verdict, holds, refused, troubled, waits
 from neuronmodel_operator.state.objects import Child
 from neuronmodel_operator.state.observed import Refusal
 from neuronmodel_operator.state.plan import Manifest, ObjectRef

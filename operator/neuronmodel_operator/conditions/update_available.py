@@ -1,9 +1,9 @@
 """UpdateAvailable: this operator would render the worker otherwise than it runs. Wants nothing: it restarts nobody."""
 
+from neuronmodel_operator.conditions.verdict import Step, holds, refused, waits
 from neuronmodel_operator.decide.rollout import pending_update
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.deployment import stored
-from neuronmodel_operator.phases.step import Step, holds, refused, waits
 
 _HOW = "It is taken up with the next change of the spec, or with a new value of the annotation neuronmodel.dev/restart."
 

@@ -1,13 +1,13 @@
 """Scheduled: the pod that is needed now was made and has a node. Wants nothing; waits for admission and scheduler."""
 
 from neuronmodel_api.status import ConditionType
+from neuronmodel_operator.conditions.verdict import MISSING_CLAIM_CHECK, Step, Verdict, holds, troubled, waits
 from neuronmodel_operator.decide import prepare_attempts
 from neuronmodel_operator.decide.claims import claim_trouble
 from neuronmodel_operator.decide.placement import placing_trouble
 from neuronmodel_operator.decide.preconditions import placement_obstacle
 from neuronmodel_operator.decide.refused_writes import write_trouble
 from neuronmodel_operator.decide.situation import Situation
-from neuronmodel_operator.phases.step import MISSING_CLAIM_CHECK, Step, Verdict, holds, troubled, waits
 from neuronmodel_operator.state.objects import Child, JobState, PodView
 
 

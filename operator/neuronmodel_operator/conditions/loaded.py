@@ -4,13 +4,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
+from neuronmodel_operator.conditions.verdict import Step, Verdict, holds, soonest, troubled, waits
 from neuronmodel_operator.decide import rollout
 from neuronmodel_operator.decide.failures import crashing_until, last_movement, running_trouble, start_timeout
 from neuronmodel_operator.decide.rollout import Rollout
 from neuronmodel_operator.decide.situation import READY_REPORT_GRACE, Situation
 from neuronmodel_operator.manifests.deployment import stored
 from neuronmodel_operator.manifests.diff import is_as_wanted
-from neuronmodel_operator.phases.step import Step, Verdict, holds, soonest, troubled, waits
 from neuronmodel_operator.state.objects import PodView
 from neuronmodel_operator.state.plan import EventNote, Manifest
 
