@@ -17,10 +17,6 @@ from neuronmodel_api.status import (
     Phase,
     Start,
 )
-from neuronmodel_operator.accounting import account
-from neuronmodel_operator.artifacts_status import artifacts_status, is_sealing, sizing_status, strategy_status
-from neuronmodel_operator.blocked import blocking_reason
-from neuronmodel_operator.boundaries import load_milliseconds
 from neuronmodel_operator.conditions.artifacts_ready import artifacts
 from neuronmodel_operator.conditions.loaded import loaded
 from neuronmodel_operator.conditions.ready import ready
@@ -35,12 +31,16 @@ from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.deletion import finalizer_wanted, going
 from neuronmodel_operator.manifests import hashes, metadata
 from neuronmodel_operator.manifests.service import endpoint
-from neuronmodel_operator.narration import artifact_events, events, refusal_events
-from neuronmodel_operator.progress import least_far, workers
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.annotations import Change
 from neuronmodel_operator.state.observed import Observed
 from neuronmodel_operator.state.plan import Plan
+from neuronmodel_operator.status.artifacts import artifacts_status, is_sealing, sizing_status, strategy_status
+from neuronmodel_operator.status.blocked import blocking_reason
+from neuronmodel_operator.status.events import artifact_events, events, refusal_events
+from neuronmodel_operator.status.starts import account
+from neuronmodel_operator.status.timeline import load_milliseconds
+from neuronmodel_operator.status.workers import least_far, workers
 
 REPORT_WHILE_STARTING = timedelta(seconds=2)
 REPORT_WHILE_SEALING = timedelta(seconds=5)

@@ -8,7 +8,6 @@ from neuronmodel_api import names
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import ConditionType
-from neuronmodel_operator.boundaries import OF_NO_POD
 from neuronmodel_operator.conditions.source_resolved import source_failure
 from neuronmodel_operator.conditions.verdict import (
     MISSING_CLAIM_CHECK,
@@ -39,6 +38,7 @@ from neuronmodel_operator.manifests.pvc import artifacts_claim
 from neuronmodel_operator.manifests.worker_config import Told, prepare_config
 from neuronmodel_operator.state.objects import JobState, JobView
 from neuronmodel_operator.state.plan import EventNote, Manifest, ObjectRef
+from neuronmodel_operator.status.timeline import OF_NO_POD
 from neuronmodel_operator.wording import moment
 
 LOOK_AGAIN: Final = timedelta(seconds=0.5)

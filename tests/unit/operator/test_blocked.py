@@ -10,13 +10,13 @@ import pytest
 from neuronmodel_api import exits, names
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import Cause, ConditionType, Outcome, Start, StartPhase
-from neuronmodel_operator.accounting import KEPT_ATTEMPTS, KEPT_STARTS, MAX_PHASES
-from neuronmodel_operator.blocked import KEPT_STRETCHES
-from neuronmodel_operator.boundaries import BLOCKED, OF_KUBERNETES, OF_NO_POD, load_milliseconds
 from neuronmodel_operator.decide.auto_history import history
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.observed import Refusal
+from neuronmodel_operator.status.blocked import KEPT_STRETCHES
+from neuronmodel_operator.status.starts import KEPT_ATTEMPTS, KEPT_STARTS, MAX_PHASES
+from neuronmodel_operator.status.timeline import BLOCKED, OF_KUBERNETES, OF_NO_POD, load_milliseconds
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import Cluster, Object, OperatorKilledError, Run, component, failing
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuronmodel_api.report import Stage
-from neuronmodel_operator.accounting import after_prepare
-from neuronmodel_operator.boundaries import BLOCKED, Span, phases, pull_duration, recorded_span
+from neuronmodel_operator.status.starts import after_prepare
+from neuronmodel_operator.status.timeline import BLOCKED, Span, phases, pull_duration, recorded_span
 
 ORIGIN = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 MOMENTS = st.integers(-5_000, 600_000).map(lambda ms: ORIGIN + timedelta(milliseconds=ms))

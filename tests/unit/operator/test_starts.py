@@ -8,7 +8,7 @@ import pytest
 from neuronmodel_api import exits, names
 from neuronmodel_api.report import PhaseReport, Progress, Stage
 from neuronmodel_api.status import CacheResult, Cause, Outcome, StartPhase, WorkerProgress
-from neuronmodel_operator.accounting import KEPT_ATTEMPTS
+from neuronmodel_operator.status.starts import KEPT_ATTEMPTS
 from tests import crd
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import Cluster, Object, Run, component, failing

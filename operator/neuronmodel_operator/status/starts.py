@@ -11,8 +11,14 @@ from typing import Final
 
 from neuronmodel_api.report import MAX_NOTES, Report, Stage
 from neuronmodel_api.status import CacheResult, Cause, DevicesStatus, Disk, Outcome, Start, StartPhase
-from neuronmodel_operator.blocked import blocked_spans
-from neuronmodel_operator.boundaries import (
+from neuronmodel_operator.decide.changes import CHANGES, STOPPED, TARGET_ID, is_unrecorded, open_start, target_id
+from neuronmodel_operator.decide.failed_attempts import attempt_notes, is_of_attempts
+from neuronmodel_operator.decide.failures import end_reason
+from neuronmodel_operator.decide.situation import Situation
+from neuronmodel_operator.state.annotations import Change
+from neuronmodel_operator.state.objects import Ended, PodView
+from neuronmodel_operator.status.blocked import blocked_spans
+from neuronmodel_operator.status.timeline import (
     ANNOUNCED,
     BACKED_OFF,
     BLOCKED,
@@ -30,12 +36,6 @@ from neuronmodel_operator.boundaries import (
     pull_duration,
     recorded_span,
 )
-from neuronmodel_operator.decide.changes import CHANGES, STOPPED, TARGET_ID, is_unrecorded, open_start, target_id
-from neuronmodel_operator.decide.failed_attempts import attempt_notes, is_of_attempts
-from neuronmodel_operator.decide.failures import end_reason
-from neuronmodel_operator.decide.situation import Situation
-from neuronmodel_operator.state.annotations import Change
-from neuronmodel_operator.state.objects import Ended, PodView
 
 KUBERNETES_RESOLUTION: Final = timedelta(seconds=1)
 KEPT_STARTS: Final = 5

@@ -5,12 +5,12 @@ from typing import Final
 
 from neuronmodel_api.report import Sealing, SealingState
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Outcome, Start
-from neuronmodel_operator.artifacts_status import sealings
-from neuronmodel_operator.boundaries import WAITS, load_milliseconds
 from neuronmodel_operator.decide.failed_attempts import is_of_attempts
 from neuronmodel_operator.decide.refused_writes import write_trouble
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.plan import EventNote
+from neuronmodel_operator.status.artifacts import sealings
+from neuronmodel_operator.status.timeline import WAITS, load_milliseconds
 
 _QUIET: Final = frozenset({"Suspended", "ScaledToZero", "Terminating"})
 """Reasons of a False that the user asked for."""

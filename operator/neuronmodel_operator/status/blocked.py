@@ -11,11 +11,11 @@ from typing import Final
 
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import ConditionType, Start
-from neuronmodel_operator.boundaries import BLOCKED, OF_NO_POD, Span, recorded_span
 from neuronmodel_operator.decide import prepare_attempts
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.reasons import REASONS
 from neuronmodel_operator.state.objects import JobState
+from neuronmodel_operator.status.timeline import BLOCKED, OF_NO_POD, Span, recorded_span
 
 KEPT_STRETCHES: Final = 8
 """Of one start, the longest: a quota that is full now and again must not fill the status."""
