@@ -25,7 +25,7 @@ from neuronmodel_operator.cluster.permissions import Rights
 from neuronmodel_operator.health import Health, WatchPulse
 from neuronmodel_operator.metrics import Metrics
 from neuronmodel_operator.readiness import Beginning, Readiness
-from neuronmodel_operator.reconcile import reconcile
+from neuronmodel_operator.reconcile.reconcile import reconcile
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.tasks import Tasks
 

@@ -13,7 +13,7 @@ from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.apply import Applier, Outcome, StoppingError
 from neuronmodel_operator.cluster.client import Api, ApiError
 from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, look
-from neuronmodel_operator.reconcile import reconcile
+from neuronmodel_operator.reconcile.reconcile import reconcile
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.plan import EventNote, ObjectRef, Plan
 from tests.cluster.operator.conftest import delete, model_manifest

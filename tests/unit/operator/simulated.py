@@ -32,7 +32,7 @@ from neuronmodel_api.report import (
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus
 from neuronmodel_operator.cluster.observe import may_need_a_job
-from neuronmodel_operator.reconcile import reconcile
+from neuronmodel_operator.reconcile.reconcile import reconcile
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.annotations import NUDGED
 from neuronmodel_operator.state.observed import Claim, Model, Observed, Refusal

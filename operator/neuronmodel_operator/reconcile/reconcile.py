@@ -28,9 +28,9 @@ from neuronmodel_operator.decide.changes import change_in_force, open_start
 from neuronmodel_operator.decide.refused_writes import write_trouble
 from neuronmodel_operator.decide.rollout import rollout
 from neuronmodel_operator.decide.situation import Situation
-from neuronmodel_operator.deletion import finalizer_wanted, going
 from neuronmodel_operator.manifests import hashes, metadata
 from neuronmodel_operator.manifests.service import endpoint
+from neuronmodel_operator.reconcile.deletion import finalizer_wanted, going
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.annotations import Change
 from neuronmodel_operator.state.observed import Observed
