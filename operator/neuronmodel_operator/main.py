@@ -15,19 +15,19 @@ from typing import Any, Final
 import kopf
 
 from neuronmodel_api import names
-from neuronmodel_operator import health, logs
 from neuronmodel_operator.clock import RealClock
 from neuronmodel_operator.cluster import client, worker_reports
 from neuronmodel_operator.cluster.client import Api
 from neuronmodel_operator.cluster.lease_record import Holder
 from neuronmodel_operator.cluster.leases import Leases
 from neuronmodel_operator.cluster.permissions import Rights
-from neuronmodel_operator.health import Health, WatchPulse
-from neuronmodel_operator.metrics import Metrics
-from neuronmodel_operator.readiness import Beginning, Readiness
 from neuronmodel_operator.reconcile.reconcile import reconcile
+from neuronmodel_operator.runtime import health, logs
+from neuronmodel_operator.runtime.health import Health, WatchPulse
+from neuronmodel_operator.runtime.metrics import Metrics
+from neuronmodel_operator.runtime.readiness import Beginning, Readiness
+from neuronmodel_operator.runtime.tasks import Tasks
 from neuronmodel_operator.settings import Settings
-from neuronmodel_operator.tasks import Tasks
 
 _log = logging.getLogger(__name__)
 

@@ -7,8 +7,15 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
-from neuronmodel_operator.health import FAILING_SECONDS, OVERDUE_SECONDS, SILENT_SECONDS, Health, WatchPulse, serve
-from neuronmodel_operator.readiness import Readiness
+from neuronmodel_operator.runtime.health import (
+    FAILING_SECONDS,
+    OVERDUE_SECONDS,
+    SILENT_SECONDS,
+    Health,
+    WatchPulse,
+    serve,
+)
+from neuronmodel_operator.runtime.readiness import Readiness
 from tests.ports import free_port
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from neuronmodel_operator.logs import RETRIES_A_LINE, JSONFormatter, configure, is_news
+from neuronmodel_operator.runtime.logs import RETRIES_A_LINE, JSONFormatter, configure, is_news
 
 
 def record(**extra: object) -> logging.LogRecord:

@@ -12,9 +12,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from neuronmodel_operator import probe
-from neuronmodel_operator.health import Health, WatchPulse, serve
-from neuronmodel_operator.metrics import Metrics
-from neuronmodel_operator.readiness import MAX_SENTENCES, Beginning, Readiness
+from neuronmodel_operator.runtime.health import Health, WatchPulse, serve
+from neuronmodel_operator.runtime.metrics import Metrics
+from neuronmodel_operator.runtime.readiness import MAX_SENTENCES, Beginning, Readiness
 from tests.ports import free_port
 
 

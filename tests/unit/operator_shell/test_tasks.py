@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from neuronmodel_operator import tasks
 from neuronmodel_operator.cluster.apply import Outcome, StatusError, StoppingError
 from neuronmodel_operator.cluster.client import ApiError
 from neuronmodel_operator.cluster.failed_pass import Failure
 from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, parse_model
 from neuronmodel_operator.cluster.worker_reports import Reports
-from neuronmodel_operator.metrics import Metrics
+from neuronmodel_operator.runtime import tasks
+from neuronmodel_operator.runtime.metrics import Metrics
+from neuronmodel_operator.runtime.tasks import HoldsNamespaces, ModelTask, Parts
 from neuronmodel_operator.state.observed import Object, Observed, Refusal
 from neuronmodel_operator.state.plan import Plan
-from neuronmodel_operator.tasks import HoldsNamespaces, ModelTask, Parts
 from tests.unit.operator_shell.hand_clock import HandClock, breathe
 
 KEY = ModelKey("demo", "smol", "uid-1")

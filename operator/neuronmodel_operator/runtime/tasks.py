@@ -23,7 +23,7 @@ from neuronmodel_operator.cluster.failed_pass import Failure, failure_of, unansw
 from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, claim_names, look
 from neuronmodel_operator.cluster.worker_reports import Heard, Reporter, Reports
 from neuronmodel_operator.cluster.writes import LONGEST_PAUSE_SECONDS
-from neuronmodel_operator.metrics import Metrics
+from neuronmodel_operator.runtime.metrics import Metrics
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.observed import Object, Observed, Refusal
 from neuronmodel_operator.state.plan import Plan

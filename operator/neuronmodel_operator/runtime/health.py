@@ -14,7 +14,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from neuronmodel_operator.readiness import Readiness
+from neuronmodel_operator.runtime.readiness import Readiness
 
 OVERDUE_SECONDS: Final = 120.0
 WATCH_SECONDS: Final = 60
