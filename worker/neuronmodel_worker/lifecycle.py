@@ -15,11 +15,11 @@ from pydantic import ValidationError
 from neuronmodel_api import exits, names
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.report import Failure, Stage
-from neuronmodel_worker.disk import open_many_files
 from neuronmodel_worker.failures import BadInput, WorkerFailure
+from neuronmodel_worker.io.disk import open_many_files
+from neuronmodel_worker.io.temporary import FOLDER, make_folder
 from neuronmodel_worker.report import FirstLine, StartClock
 from neuronmodel_worker.signals import Stopped, stop_on_signals, told_to_stop
-from neuronmodel_worker.temporary import FOLDER, make_folder
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from hack.bench.contenders.task import Task
 from neuronmodel_api.config import Engine, WorkerConfig
 from neuronmodel_api.report import Result, Stage
 from neuronmodel_worker.engines import open_engine
+from neuronmodel_worker.io.probe import kept_probe
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.prepare import Preparation, open_source
-from neuronmodel_worker.probe import kept_probe
 from neuronmodel_worker.report import FirstLine, StartClock
 
 

@@ -9,7 +9,7 @@ import pytest
 from hack.bench.cases import COMMAND_OF_405B, LLAMA_405B
 from hack.bench.checkpoints import write_headers
 from neuronmodel_api import exits
-from neuronmodel_worker import probe
+from neuronmodel_worker.io import probe
 from tests.unit.host.commands import Place, described, here, neuronmodel
 
 # What Python's buffered reading takes of a file beyond what it is asked for.

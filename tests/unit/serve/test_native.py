@@ -15,7 +15,6 @@ from safetensors.numpy import load_file, save_file
 
 from neuronmodel_api.config import Engine, Strategy, WorkerConfig
 from neuronmodel_api.report import Devices, Report, Result, Stage
-from neuronmodel_worker import probe
 from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.engines import DevicesInUse
 from neuronmodel_worker.failures import (
@@ -27,6 +26,7 @@ from neuronmodel_worker.failures import (
     SourceUnreadable,
     WorkerFailure,
 )
+from neuronmodel_worker.io import probe
 from neuronmodel_worker.lifecycle import ConfigurationInvalid, Run
 from neuronmodel_worker.prepare import Preparation, native, open_source
 from neuronmodel_worker.prepare.choosing import natively

@@ -17,10 +17,10 @@ from safetensors.numpy import load_file, save_file
 from neuronmodel_api import exits
 from neuronmodel_api.config import Strategy, WorkerConfig
 from neuronmodel_api.report import Report, Result, Stage
-from neuronmodel_worker import probe
-from neuronmodel_worker.disk import WrittenFile
 from neuronmodel_worker.engines import cpu
 from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.io import probe
+from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.prepare import Preparation, open_source
 from neuronmodel_worker.prepare.room import COMPILED_ALLOWANCE

@@ -8,7 +8,7 @@ import pytest
 from neuronmodel_api import exits
 from neuronmodel_api.config import Engine, Strategy
 from neuronmodel_api.report import Sizing
-from neuronmodel_worker import probe
+from neuronmodel_worker.io import probe
 from tests.unit.serve.workers import Ended, Place
 
 

@@ -13,9 +13,10 @@ from typing import Any
 from neuronmodel_api import names
 from neuronmodel_api.config import Engine, Verification, WorkerConfig
 from neuronmodel_api.report import Result, Stage
-from neuronmodel_worker import probe, stream
+from neuronmodel_worker import stream
 from neuronmodel_worker.engines import CompiledModel, Steps
 from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.io import probe
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.plan import ModelPlan
 from neuronmodel_worker.prepare import Preparation, open_source, preparation, room

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from neuronmodel_api import names
-from neuronmodel_worker import probe
-from neuronmodel_worker.probe import VolumeProbe, kept_probe, this_node
+from neuronmodel_worker.io import probe
+from neuronmodel_worker.io.probe import VolumeProbe, kept_probe, this_node
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 

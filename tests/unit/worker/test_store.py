@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from neuronmodel_worker.disk import WrittenFile, free_bytes
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable, ArtifactsVolumeFull
+from neuronmodel_worker.io.disk import WrittenFile, free_bytes
 from neuronmodel_worker.store import Policy, SealedSet, Store, compiled_key, shards_key
 from neuronmodel_worker.stream import FileSink, read_rank_files, run
 from tests.unit.worker.sharding import small_plan, small_source

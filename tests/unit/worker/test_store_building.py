@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from neuronmodel_worker.disk import WrittenFile
 from neuronmodel_worker.failures import ArtifactsVolumeFull
+from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.store import Lease, Patience, SealedSet, Staging, Store, locks
 from neuronmodel_worker.store.files import header_digest, whole_digest
 from neuronmodel_worker.store.leases import acquire

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from neuronmodel_worker.disk import free_bytes
 from neuronmodel_worker.failures import ArtifactsVolumeFull
+from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.store import Item, Patience, Policy, Store, locks
 from neuronmodel_worker.store import sets as store_sets
 from neuronmodel_worker.store.explain import differences

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from neuronmodel_worker import temporary
-from neuronmodel_worker.temporary import make_folder
+from neuronmodel_worker.io import temporary
+from neuronmodel_worker.io.temporary import make_folder
 
 RUN = """
 import sys
 from pathlib import Path
-from neuronmodel_worker.temporary import make_folder
+from neuronmodel_worker.io.temporary import make_folder
 folder = make_folder(Path(sys.argv[1]))
 (folder / "compiler").mkdir()
 (folder / "compiler" / "work").write_bytes(b"w" * 1000)

@@ -8,9 +8,9 @@ from typing import Any
 from neuronmodel_worker.checkpoint import SourceFile
 from neuronmodel_worker.host.folder import rank_metadata
 from neuronmodel_worker.host.needs import Needs
+from neuronmodel_worker.io.probe import Rate
 from neuronmodel_worker.layouts.geometry import Part, Target
 from neuronmodel_worker.plan import RANK_DTYPE, RANK_NBYTES, Plan
-from neuronmodel_worker.probe import Rate
 from neuronmodel_worker.stream import WEIGHTS, rank_file_name
 from neuronmodel_worker.stream.rankfile import rank_file_format
 

@@ -12,9 +12,10 @@ from neuronmodel_api.config import Seal, Strategy, Verification
 from neuronmodel_api.report import MAX_MISSED, MAX_NOTE, MAX_NOTES, Cache, Choice, DiskRates, Result, Sizing
 from neuronmodel_worker.artifacts import Wanted, plan_for, rank_metadata, wanted_artifacts
 from neuronmodel_worker.checkpoint import open_checkpoint
-from neuronmodel_worker.disk import full_is_told, writing_to
 from neuronmodel_worker.engines import Engine
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull, WorkerFailure
+from neuronmodel_worker.io.disk import full_is_told, writing_to
+from neuronmodel_worker.io.probe import VolumeProbe, kept_probe
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.native import NativePlan
 from neuronmodel_worker.plan import Plan
@@ -23,7 +24,6 @@ from neuronmodel_worker.prepare.choosing import figures_of
 from neuronmodel_worker.prepare.identity import Identity, identify
 from neuronmodel_worker.prepare.native import NativeSharding, digested
 from neuronmodel_worker.prepare.room import ESTIMATED, needed_bytes, require, told_of
-from neuronmodel_worker.probe import VolumeProbe, kept_probe
 from neuronmodel_worker.report import Phase
 from neuronmodel_worker.sizing import check, size
 from neuronmodel_worker.store import COMPILED, SHARDS, Kind, Policy, SealedSet, Staging, Store, Work

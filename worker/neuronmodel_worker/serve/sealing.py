@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 from neuronmodel_api.report import MAX_NOTE, Sealing, SealingState
 from neuronmodel_worker.artifacts import Wanted, rank_metadata
-from neuronmodel_worker.disk import writing_to
 from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.io.disk import writing_to
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.serve.background import Courtesy, Stopped

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from neuronmodel_api.config import Verification
 from neuronmodel_api.report import DiskRates
-from neuronmodel_worker import probe
 from neuronmodel_worker.checkpoint import Checkpoint, TensorSource
 from neuronmodel_worker.failures import ArtifactDamaged, SourceChanged, SourceUnreadable, WorkerFailure
+from neuronmodel_worker.io import probe
 from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.report import Phase

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import xxhash
 
-from neuronmodel_worker.disk import sync
+from neuronmodel_worker.io.disk import sync
 from neuronmodel_worker.store.locks import create_locked
 
 # The Job and the worker share a group, not always a user.

@@ -13,8 +13,8 @@ from typing import Any
 import xxhash
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
-from neuronmodel_worker.disk import WrittenFile
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable
+from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.store.files import header_digest
 from neuronmodel_worker.store.keys import Kind
 

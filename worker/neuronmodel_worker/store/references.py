@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from neuronmodel_worker.disk import sync, writing_to
+from neuronmodel_worker.io.disk import sync, writing_to
 from neuronmodel_worker.store.files import HIDDEN, make_directory, matching, write_whole
 from neuronmodel_worker.store.keys import KINDS, Kind
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from neuronmodel_api.config import Verification
-from neuronmodel_worker.disk import FULL, free_bytes, sync, writing_to
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable, ArtifactsVolumeFull
+from neuronmodel_worker.io.disk import FULL, free_bytes, sync, writing_to
 from neuronmodel_worker.store import explain
 from neuronmodel_worker.store.checks import THREADS, Progress, all_problems, full_problems
 from neuronmodel_worker.store.collection import Collected, Item, Policy, in_order, would_make_room

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from neuronmodel_worker.disk import WrittenFile, sync, writing_to
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew
+from neuronmodel_worker.io.disk import WrittenFile, sync, writing_to
 from neuronmodel_worker.store.files import (
     SAFETENSORS,
     header_digest,

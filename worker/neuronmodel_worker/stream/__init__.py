@@ -1,6 +1,6 @@
 """Runs a plan at disk speed: one reader of checkpoints, sinks for files and for memory, and the way back."""
 
-from neuronmodel_worker.disk import WrittenFile
+from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.stream.content import ContentDigests, Piece, check_content, take_digests
 from neuronmodel_worker.stream.filesink import FileSink
 from neuronmodel_worker.stream.held import write_rank_files

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from types import TracebackType
 
-from neuronmodel_worker.disk import BLOCK, NOT_DIRECT, open_direct
+from neuronmodel_worker.io.disk import BLOCK, NOT_DIRECT, open_direct
 from neuronmodel_worker.stream.memory import placed
 from neuronmodel_worker.stream.numbers import Array
 

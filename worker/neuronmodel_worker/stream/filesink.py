@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from neuronmodel_worker.disk import (
+from neuronmodel_worker.io.disk import (
     BLOCK,
     NOT_DIRECT,
     UNFINISHED,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuronmodel_worker.disk import BLOCK, WrittenFile, require_space, sync, writing_to
+from neuronmodel_worker.io.disk import BLOCK, WrittenFile, require_space, sync, writing_to
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.stream.filesink import RankFile, remove_unfinished
 from neuronmodel_worker.stream.memory import fresh, placed

@@ -9,8 +9,8 @@ import numpy as np
 import xxhash
 
 from neuronmodel_worker.checkpoint import TensorSource, read_header
-from neuronmodel_worker.disk import BLOCK, WrittenFile
 from neuronmodel_worker.failures import ArtifactDamaged, BadInput
+from neuronmodel_worker.io.disk import BLOCK, WrittenFile
 from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
 from neuronmodel_worker.stream.memory import fresh, placed
 from neuronmodel_worker.stream.meter import Meter, Progress

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from neuronmodel_worker.disk import WrittenFile
+from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter, Progress

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from neuronmodel_worker.disk import WrittenFile
+from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.layouts.geometry import as_matrix
 from neuronmodel_worker.plan import RANK_DTYPE, Plan
 from neuronmodel_worker.stream.memory import Buffers

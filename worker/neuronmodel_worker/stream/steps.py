@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 
-from neuronmodel_worker.disk import BLOCK
+from neuronmodel_worker.io.disk import BLOCK
 from neuronmodel_worker.layouts.geometry import Block, Part, Piece, Target, as_matrix, row_bytes
 from neuronmodel_worker.plan import Plan
 from neuronmodel_worker.stream.numbers import STORAGE

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 
-from neuronmodel_worker.disk import begin_writeback, complete_writeback
+from neuronmodel_worker.io.disk import begin_writeback, complete_writeback
 
 DIRTY_BYTES = 256 << 20
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuronmodel_worker.disk import free_bytes
 from neuronmodel_worker.engines import NoEngine
 from neuronmodel_worker.engines.nxdi.child import COMPILE, SHARD
 from neuronmodel_worker.engines.nxdi.failures import (
@@ -27,7 +26,8 @@ from neuronmodel_worker.engines.nxdi.failures import (
 )
 from neuronmodel_worker.engines.nxdi.process import KEPT_BYTES, Ended, run_child
 from neuronmodel_worker.failures import ArtifactsUnwritable, FlagsRefused, WorkerFailure
-from neuronmodel_worker.temporary import within
+from neuronmodel_worker.io.disk import free_bytes
+from neuronmodel_worker.io.temporary import within
 
 log = logging.getLogger(__name__)
 

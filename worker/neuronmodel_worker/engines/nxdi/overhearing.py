@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuronmodel_worker.temporary import within
+from neuronmodel_worker.io.temporary import within
 
 KEPT_BYTES = 1 << 16
 LAST_WORDS_SECONDS = 2

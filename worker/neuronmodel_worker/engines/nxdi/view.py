@@ -22,9 +22,9 @@ from neuronmodel_api import names
 from neuronmodel_worker.engines.nxdi.compiled import CONFIG_FILE, GRAPH_FILE, OF_STRATEGY, CompiledFiles
 from neuronmodel_worker.engines.nxdi.settings import Purpose
 from neuronmodel_worker.failures import ConfigInvalid, SourceUnreadable
+from neuronmodel_worker.io.temporary import within
 from neuronmodel_worker.layouts.old_form import in_old_form
 from neuronmodel_worker.stream import WEIGHTS
-from neuronmodel_worker.temporary import within
 
 CHECKPOINT: Final = "checkpoint"
 """Of a view: the checkpoint as the library reads it, where that is another folder than the source."""

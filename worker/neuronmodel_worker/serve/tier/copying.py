@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from neuronmodel_worker.disk import BLOCK, NOT_DIRECT, allocate, open_direct
+from neuronmodel_worker.io.disk import BLOCK, NOT_DIRECT, allocate, open_direct
 from neuronmodel_worker.serve.background import without_haste
 from neuronmodel_worker.serve.tier.trouble import OriginalChanged, TierTrouble, writing_copy
 from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile

@@ -15,8 +15,8 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuronmodel_worker.checkpoint import Checkpoint, TensorSource, read_header
-from neuronmodel_worker.disk import sync
 from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.io.disk import sync
 from neuronmodel_worker.serve.tier.copying import Copy, Original
 from neuronmodel_worker.serve.tier.trouble import TierDamaged, TierStale, TierUnwritable, writing_copy
 from neuronmodel_worker.serve.tier.volume import SOURCE_COPY, Tier, Writing

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from neuronmodel_worker.disk import FULL
+from neuronmodel_worker.io.disk import FULL
 
 
 class TierTrouble(Exception):

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
-from neuronmodel_worker.disk import sync
+from neuronmodel_worker.io.disk import sync
 from neuronmodel_worker.serve.tier.locks import Lock
 from neuronmodel_worker.serve.tier.room import Kept, Room, evictions
 from neuronmodel_worker.serve.tier.trouble import TierFull, writing_copy

@@ -15,14 +15,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from neuronmodel_api import names
 from neuronmodel_api.report import DiskRates
-from neuronmodel_worker.checkpoint import SourceFile
-from neuronmodel_worker.disk import open_direct, temporary_beside
+from neuronmodel_worker.io.disk import open_direct, temporary_beside
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +51,15 @@ class Rate:
     @property
     def bytes_per_second(self) -> float:
         return self.nbytes / self.seconds
+
+
+class SizedFile(Protocol):
+    """A file whose size is known."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def nbytes(self) -> int: ...
 
 
 class VolumeProbe(BaseModel):
@@ -164,7 +172,7 @@ def probe_volume(directory: Path, now: datetime) -> VolumeProbe:
     )
 
 
-def reading_rate(files: Sequence[SourceFile]) -> Rate | None:
+def reading_rate(files: Sequence[SizedFile]) -> Rate | None:
     """Of the biggest of the files; None when there is nothing to read, or not enough to say. Raises OSError."""
     biggest = max(files, key=lambda file: file.nbytes, default=None)
     if biggest is None:
