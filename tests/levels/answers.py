@@ -101,7 +101,7 @@ def loaded(folder: Path) -> "LoadedLlama":
     """As a worker loads it."""
     from neuronmodel_worker.checkpoint import open_checkpoint
     from neuronmodel_worker.engines.cpu import CpuEngine
-    from neuronmodel_worker.plan import make_plan
+    from neuronmodel_worker.plan.streamed import make_plan
     from neuronmodel_worker.stream import TensorSink, run
 
     flags = {"tp_degree": DEGREE, "torch_dtype": "bfloat16", "seq_len": 256}

@@ -2,7 +2,7 @@
 
 from hack.bench.contenders.task import Task, Timed
 from neuronmodel_worker.checkpoint import open_checkpoint
-from neuronmodel_worker.plan import make_plan
+from neuronmodel_worker.plan.streamed import make_plan
 from neuronmodel_worker.stream import FileSink, run
 
 

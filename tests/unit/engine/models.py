@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.engines.cpu import CpuEngine
 from neuronmodel_worker.engines.llama import LoadedLlama
-from neuronmodel_worker.plan import Plan, make_plan
+from neuronmodel_worker.plan.streamed import Plan, make_plan
 from neuronmodel_worker.stream import RankTensor, TensorSink, run
 
 CHAT_TEMPLATE = (

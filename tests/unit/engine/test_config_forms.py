@@ -12,7 +12,7 @@ from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.engines.llama_shape import llama_shape
 from neuronmodel_worker.failures import BadInput, ConfigInvalid
 from neuronmodel_worker.layouts.old_form import in_old_form
-from neuronmodel_worker.plan import make_plan
+from neuronmodel_worker.plan.streamed import make_plan
 from tests.unit.engine.models import write_model
 from tests.unit.engine.test_cpu_engine import logits_of, reference
 

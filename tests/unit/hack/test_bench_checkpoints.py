@@ -17,7 +17,7 @@ from hack.bench.contenders.task import Task
 from hack.bench.failures import BenchFailed
 from hack.bench.rounds import OUTPUT_FACTOR
 from neuronmodel_worker.checkpoint import open_checkpoint
-from neuronmodel_worker.plan import make_plan
+from neuronmodel_worker.plan.streamed import make_plan
 
 DENSE = Model(hidden=64, intermediate=96, layers=2, query_heads=8, key_value_heads=2, vocabulary=128, head_size=8)
 SPARSE = Model(

@@ -15,8 +15,8 @@ from neuronmodel_worker.engines.nxdi.settings import check_settings
 from neuronmodel_worker.host.from_command.failures import NotUnderstood
 from neuronmodel_worker.host.from_command.flags import FLAGS, Flag, Kind
 from neuronmodel_worker.layouts import FAMILIES
-from neuronmodel_worker.native import make_native_plan
-from neuronmodel_worker.plan import make_plan
+from neuronmodel_worker.plan.native import make_native_plan
+from neuronmodel_worker.plan.streamed import make_plan
 from tests.model_cases import decoder_tensors, headers
 from tests.unit.host.inference_demo import Result, with_flags
 

@@ -13,7 +13,7 @@ import pytest
 
 from neuronmodel_api import exits
 from neuronmodel_worker.checkpoint import open_checkpoint
-from neuronmodel_worker.plan import make_plan
+from neuronmodel_worker.plan.streamed import make_plan
 from neuronmodel_worker.store import shards_key
 from tests.model_cases import decoder_tensors
 from tests.unit.host.commands import Place, described, files, here, neuronmodel

@@ -13,7 +13,7 @@ import pytest
 
 from neuronmodel_api import exits
 from neuronmodel_worker.checkpoint import open_checkpoint
-from neuronmodel_worker.plan import make_plan
+from neuronmodel_worker.plan.streamed import make_plan
 from neuronmodel_worker.store import Store, shards_inputs, shards_key
 from neuronmodel_worker.stream import FileSink, run
 from tests.unit.host.commands import MODES_COUNT, Ended, Place, here, neuronmodel

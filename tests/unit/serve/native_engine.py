@@ -6,7 +6,7 @@ from pathlib import Path
 
 from neuronmodel_api.report import Devices
 from neuronmodel_worker.engines import CompiledModel, DevicesInUse, Limits, LoadedModel, Ranks, Sampling, Steps
-from neuronmodel_worker.plan import ModelPlan, make_plan
+from neuronmodel_worker.plan.streamed import ModelPlan, make_plan
 from neuronmodel_worker.stream import WEIGHTS, FileSink, run
 
 After = Callable[[Path], object]

@@ -11,12 +11,12 @@ import pytest
 
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.report import Report, SealingState, Stage
-from neuronmodel_worker.artifacts import wanted_artifacts
+from neuronmodel_worker.artifact_keys import wanted_artifacts
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.lifecycle import Run
-from neuronmodel_worker.plan import make_plan
+from neuronmodel_worker.plan.streamed import make_plan
 from neuronmodel_worker.report import FirstLine, StartClock
 from neuronmodel_worker.serve.background import Courtesy, Stopped
 from neuronmodel_worker.serve.sealing import SealingBehind

@@ -18,7 +18,7 @@ from neuronmodel_worker.engines import CompiledModel, Steps
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io import probe
 from neuronmodel_worker.lifecycle import Run
-from neuronmodel_worker.plan import ModelPlan
+from neuronmodel_worker.plan.streamed import ModelPlan
 from neuronmodel_worker.prepare import Preparation, open_source, preparation, room
 from neuronmodel_worker.report import FirstLine, StartClock
 from neuronmodel_worker.store import Patience, Policy, Store, sets

@@ -8,7 +8,7 @@ from typing import Any
 import xxhash
 
 from neuronmodel_worker.checkpoint import open_checkpoint
-from neuronmodel_worker.plan import Plan, make_plan
+from neuronmodel_worker.plan.streamed import Plan, make_plan
 from neuronmodel_worker.stream import FileSink, Piece, Transferred, run
 from tests.generated import write_checkpoint
 from tests.model_cases import decoder_tensors

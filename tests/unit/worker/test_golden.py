@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.failures import LayoutRefused
-from neuronmodel_worker.plan import make_plan
+from neuronmodel_worker.plan.streamed import make_plan
 from neuronmodel_worker.stream import (
     ContentDigests,
     FileSink,

@@ -20,7 +20,7 @@ from neuronmodel_worker.failures import (
 from neuronmodel_worker.layouts import FAMILIES as FAMILY_LAYOUTS
 from neuronmodel_worker.layouts.flags import LAYOUT_VERSION
 from neuronmodel_worker.layouts.heads import place_heads
-from neuronmodel_worker.plan import Plan, make_plan
+from neuronmodel_worker.plan.streamed import Plan, make_plan
 from tests.generated import write_checkpoint
 from tests.model_cases import FAMILIES, TYPES, cases, decoder_tensors, headers
 from tests.nxdi_flags import (

@@ -11,13 +11,13 @@ import pytest
 from hack.bench.cases import COMMAND_OF_405B, LLAMA_405B
 from hack.bench.checkpoints import write_headers
 from neuronmodel_api.config import Engine, Weights, WorkerConfig
-from neuronmodel_worker.artifacts import plan_for
+from neuronmodel_worker.artifact_keys import plan_for
 from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
 from neuronmodel_worker.failures import BadInput, LayoutRefused, UnknownModelType
 from neuronmodel_worker.layouts.effects import NEUTRAL
 from neuronmodel_worker.layouts.geometry import row_bytes
-from neuronmodel_worker.native import PADDING, RUNTIME, STRATEGY, FlagNamesNothing, NativePlan, make_native_plan
-from neuronmodel_worker.plan import make_plan
+from neuronmodel_worker.plan.native import PADDING, RUNTIME, STRATEGY, FlagNamesNothing, NativePlan, make_native_plan
+from neuronmodel_worker.plan.streamed import make_plan
 from tests.model_cases import headers
 from tests.nxdi_flags import NO_EFFECT, NO_LAYOUT, UNKNOWN_EFFECT
 from tests.unit.worker.sharding import small_source

@@ -10,7 +10,7 @@ from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
 from neuronmodel_worker.failures import BadInput
 from neuronmodel_worker.layouts import FAMILIES
 from neuronmodel_worker.layouts.effects import CHOICES, SWITCHES, WITHOUT_LAYOUT
-from neuronmodel_worker.plan import make_plan
+from neuronmodel_worker.plan.streamed import make_plan
 from tests.unit.worker.sharding import CONFIG, small_source
 
 NUMBERS = st.one_of(

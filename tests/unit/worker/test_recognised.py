@@ -33,8 +33,8 @@ from neuronmodel_worker.failures import (
     NotACheckpoint,
     SourceNotFound,
 )
-from neuronmodel_worker.native import NativePlan, make_native_plan
-from neuronmodel_worker.plan import Plan, make_plan
+from neuronmodel_worker.plan.native import NativePlan, make_native_plan
+from neuronmodel_worker.plan.streamed import Plan, make_plan
 from tests.safetensors_bytes import safetensors_bytes
 from tests.unit.worker.sharding import small_source
 

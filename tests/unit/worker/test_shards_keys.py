@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from neuronmodel_worker.failures import BadInput
-from neuronmodel_worker.plan import make_plan
+from neuronmodel_worker.plan.streamed import make_plan
 from neuronmodel_worker.store.keys import shards_key
 from tests.model_cases import headers
 

@@ -14,12 +14,12 @@ from hack.bench.checkpoints import write_headers
 from neuronmodel_api.config import Engine, Seal, Server, Strategy, Weights, WorkerConfig
 from neuronmodel_api.machines import GIB, MACHINES, Machine
 from neuronmodel_api.report import Sizing
-from neuronmodel_worker.artifacts import shard_bytes
+from neuronmodel_worker.artifact_keys import shard_bytes
 from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
 from neuronmodel_worker.engines.llama_graph import empty_cache
 from neuronmodel_worker.engines.llama_shape import llama_shape
-from neuronmodel_worker.native import make_native_plan
-from neuronmodel_worker.plan import Plan, make_plan
+from neuronmodel_worker.plan.native import make_native_plan
+from neuronmodel_worker.plan.streamed import Plan, make_plan
 from neuronmodel_worker.serve.tier.room import Room
 from neuronmodel_worker.sizing import DoesNotFit, check, misfits, require_fit, size
 from neuronmodel_worker.sizing.allowances import MIB, STREAM_THREADS, VLLM_BYTES

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from neuronmodel_worker.io import disk
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream import FileSink, Sizes, rank_file_name, read_rank_files, run
 from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
 from neuronmodel_worker.stream.memory import fresh

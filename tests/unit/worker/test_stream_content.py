@@ -16,7 +16,7 @@ from neuronmodel_worker.failures import (
     SourceChanged,
     SourceUnreadable,
 )
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream import (
     ContentDigests,
     FileSink,

@@ -17,7 +17,7 @@ from neuronmodel_worker.failures import (
     SourceChanged,
     SourceUnreadable,
 )
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream import FileSink, Sizes, TensorSink, Transferred, rank_file_name, read_rank_files, run
 from tests.unit.worker.sharding import small_plan, small_source
 from tests.volumes import volume_in_memory

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from neuronmodel_worker.checkpoint import header_digest, open_checkpoint
-from neuronmodel_worker.plan import Plan, make_plan
+from neuronmodel_worker.plan.streamed import Plan, make_plan
 from neuronmodel_worker.stream import (
     ContentDigests,
     FileSink,

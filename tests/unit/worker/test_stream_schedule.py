@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.layouts.geometry import as_matrix
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream import ContentDigests, FileSink, Sizes, TensorSink, buffer_bytes, run
 from neuronmodel_worker.stream.memory import GRAIN, Buffers
 from neuronmodel_worker.stream.numbers import Array

@@ -11,7 +11,7 @@ import pytest
 
 from neuronmodel_worker.checkpoint import header_digest
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull, SourceChanged
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream import (
     ContentDigests,
     FileSink,

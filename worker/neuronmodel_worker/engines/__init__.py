@@ -13,7 +13,7 @@ import neuronmodel_api.config as api
 from neuronmodel_api import exits
 from neuronmodel_api.report import Devices
 from neuronmodel_worker.failures import WorkerFailure
-from neuronmodel_worker.plan import ModelPlan
+from neuronmodel_worker.plan.streamed import ModelPlan
 from neuronmodel_worker.stream import RankTensor
 
 # Called with the steps that are done and all there are.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from neuronmodel_worker.engines import NoEngine, Steps
 from neuronmodel_worker.engines.llama_shape import llama_shape
 from neuronmodel_worker.failures import LayoutRefused
-from neuronmodel_worker.plan import ModelPlan, Plan
+from neuronmodel_worker.plan.streamed import ModelPlan, Plan
 
 if TYPE_CHECKING:
     from neuronmodel_worker.engines.llama import CompiledLlama

@@ -17,7 +17,7 @@ from neuronmodel_worker.layouts.heads import place_heads
 from neuronmodel_worker.layouts.model_config import ModelConfig, parse_config
 from neuronmodel_worker.layouts.old_form import kind_of
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.streamed import Plan
 
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 

@@ -40,7 +40,7 @@ from neuronmodel_worker.engines.nxdi.view import checkpoint_of, library_path, ma
 from neuronmodel_worker.failures import ArtifactDamaged, ConfigInvalid, WorkerFailure
 from neuronmodel_worker.layouts.old_form import old_form_of
 from neuronmodel_worker.neuron_config.derived import derived
-from neuronmodel_worker.plan import ModelPlan, Plan
+from neuronmodel_worker.plan.streamed import ModelPlan, Plan
 from neuronmodel_worker.store import compiled_key
 
 # Of what this engine itself puts into a compiled model: part of its version.

@@ -12,7 +12,7 @@ from neuronmodel_worker.checkpoint import TensorSource, read_header
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable, BadInput
 from neuronmodel_worker.host.folder import RANK_FILE
 from neuronmodel_worker.io.disk import WrittenFile
-from neuronmodel_worker.plan import RANK_DTYPE, RANK_NBYTES
+from neuronmodel_worker.plan.streamed import RANK_DTYPE, RANK_NBYTES
 from neuronmodel_worker.store import shards_key
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest
 from neuronmodel_worker.store.sources import SOURCE_FILE

@@ -21,7 +21,7 @@ from typing import Any
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
 from neuronmodel_worker.host.failures import FolderInUse, FolderRefused
 from neuronmodel_worker.io.disk import UNFINISHED, WrittenFile, sync, temporary_beside, writing_to
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.store import SHARDS, shards_inputs, shards_key
 from neuronmodel_worker.store.manifest import MANIFEST, FileEntry, Manifest, read_manifest
 from neuronmodel_worker.stream import WEIGHTS, rank_file_name

@@ -10,7 +10,7 @@ from neuronmodel_worker.host.folder import rank_metadata
 from neuronmodel_worker.host.needs import Needs
 from neuronmodel_worker.io.probe import Rate
 from neuronmodel_worker.layouts.geometry import Part, Target
-from neuronmodel_worker.plan import RANK_DTYPE, RANK_NBYTES, Plan
+from neuronmodel_worker.plan.streamed import RANK_DTYPE, RANK_NBYTES, Plan
 from neuronmodel_worker.stream import WEIGHTS, rank_file_name
 from neuronmodel_worker.stream.rankfile import rank_file_format
 

@@ -12,7 +12,7 @@ from typing import Any
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.host.failures import NeuronConfigInvalid, UsageInvalid
 from neuronmodel_worker.host.terminal import note
-from neuronmodel_worker.plan import Plan, make_plan
+from neuronmodel_worker.plan.streamed import Plan, make_plan
 from neuronmodel_worker.stream import THREADS
 
 MAX_CONFIG_BYTES = 1 << 20

@@ -14,7 +14,7 @@ from neuronmodel_worker.host.terminal import duration, in_units, say
 from neuronmodel_worker.host.tokenizer_files import with_warnings_of_text
 from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.io.probe import Rate, reading_rate, writing_rate
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream import buffer_bytes
 
 COLUMN = 15

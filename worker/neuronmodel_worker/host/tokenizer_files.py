@@ -6,7 +6,7 @@ from pathlib import Path
 
 from neuronmodel_worker.checkpoint import GENERATION_FILE, refuse_stand_ins
 from neuronmodel_worker.failures import WorkerFailure
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.text.files import TokenizerFiles
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Final
 
 from neuronmodel_api.config import WorkerConfig
-from neuronmodel_worker.artifacts import shard_bytes
+from neuronmodel_worker.artifact_keys import shard_bytes
 from neuronmodel_worker.io.probe import VolumeProbe, reading_rate
-from neuronmodel_worker.native import NativePlan
-from neuronmodel_worker.plan import ModelPlan
+from neuronmodel_worker.plan.native import NativePlan
+from neuronmodel_worker.plan.streamed import ModelPlan
 from neuronmodel_worker.strategy import Figures, starts_per_source
 
 log = logging.getLogger(__name__)

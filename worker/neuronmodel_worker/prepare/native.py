@@ -12,7 +12,7 @@ from neuronmodel_worker.checkpoint import read_header
 from neuronmodel_worker.engines import Engine
 from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.io.disk import WrittenFile, full_is_told
-from neuronmodel_worker.native import NativePlan
+from neuronmodel_worker.plan.native import NativePlan
 from neuronmodel_worker.prepare.beside import Stop, Wakeable, side_by_side
 from neuronmodel_worker.prepare.identity import Identity
 from neuronmodel_worker.report import Phase

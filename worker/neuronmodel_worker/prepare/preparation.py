@@ -10,15 +10,15 @@ from threading import Thread
 
 from neuronmodel_api.config import Seal, Strategy, Verification
 from neuronmodel_api.report import MAX_MISSED, MAX_NOTE, MAX_NOTES, Cache, Choice, DiskRates, Result, Sizing
-from neuronmodel_worker.artifacts import Wanted, plan_for, rank_metadata, wanted_artifacts
+from neuronmodel_worker.artifact_keys import Wanted, plan_for, rank_metadata, wanted_artifacts
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.engines import Engine
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull, WorkerFailure
 from neuronmodel_worker.io.disk import full_is_told, writing_to
 from neuronmodel_worker.io.probe import VolumeProbe, kept_probe
 from neuronmodel_worker.lifecycle import Run
-from neuronmodel_worker.native import NativePlan
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.native import NativePlan
+from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.prepare.beside import Stop, Wakeable, side_by_side
 from neuronmodel_worker.prepare.choosing import figures_of
 from neuronmodel_worker.prepare.identity import Identity, identify

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from neuronmodel_api.config import Engine
-from neuronmodel_worker.artifacts import shard_bytes
+from neuronmodel_worker.artifact_keys import shard_bytes
 from neuronmodel_worker.failures import ArtifactsVolumeFull
-from neuronmodel_worker.plan import ModelPlan, Plan
+from neuronmodel_worker.plan.streamed import ModelPlan, Plan
 from neuronmodel_worker.store import SHARDS, Item, Store
 
 COMPILED_ALLOWANCE: Final = {Engine.CPU: 8 << 20, Engine.NEURON: 2 << 30}

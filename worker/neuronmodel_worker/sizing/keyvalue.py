@@ -11,7 +11,7 @@ from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.layouts.heads import CacheShape, place_heads
 from neuronmodel_worker.neuron_config.derived import derived
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH, DTYPES
-from neuronmodel_worker.plan import ModelPlan, Plan
+from neuronmodel_worker.plan.streamed import ModelPlan, Plan
 
 SPARE_POSITIONS: Final = 128
 """At the end of a cache that masks sequences by their numbers, and of one that several ranks share."""

@@ -3,8 +3,8 @@
 from neuronmodel_api.config import Engine, Seal, Server, Strategy, Weights, WorkerConfig
 from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES
 from neuronmodel_api.report import Sizing
-from neuronmodel_worker.artifacts import shard_bytes
-from neuronmodel_worker.plan import ModelPlan, Plan
+from neuronmodel_worker.artifact_keys import shard_bytes
+from neuronmodel_worker.plan.streamed import ModelPlan, Plan
 from neuronmodel_worker.serve.tier.copying import PIECE_BYTES, PIECES
 from neuronmodel_worker.serve.tier.room import LEFT_FREE
 from neuronmodel_worker.sizing.allowances import (

@@ -24,7 +24,7 @@ from neuronmodel_worker.io.disk import (
     temporary_beside,
     writing_to,
 )
-from neuronmodel_worker.plan import RANK_NBYTES, Plan
+from neuronmodel_worker.plan.streamed import RANK_NBYTES, Plan
 from neuronmodel_worker.stream.memory import Buffers, placed
 from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.numbers import STORAGE, Array

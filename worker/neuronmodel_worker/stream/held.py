@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from neuronmodel_worker.io.disk import BLOCK, WrittenFile, require_space, sync, writing_to
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream.filesink import RankFile, remove_unfinished
 from neuronmodel_worker.stream.memory import fresh, placed
 from neuronmodel_worker.stream.meter import Meter, Progress

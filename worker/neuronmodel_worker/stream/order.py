@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.layouts.geometry import Target, as_matrix
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream.steps import Sizes, is_made_rank_by_rank
 
 Group = Sequence[int]

@@ -9,7 +9,7 @@ from functools import cached_property
 import xxhash
 
 from neuronmodel_worker.checkpoint import DTYPE_BITS
-from neuronmodel_worker.plan import OutputTensor
+from neuronmodel_worker.plan.streamed import OutputTensor
 
 # Data starts on a multiple of this, so that whole-block tensors can be written without the page cache.
 ALIGNMENT = 4096

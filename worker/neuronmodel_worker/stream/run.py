@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from neuronmodel_worker.io.disk import WrittenFile
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter, Progress
 from neuronmodel_worker.stream.numbers import STORAGE, Array, fill

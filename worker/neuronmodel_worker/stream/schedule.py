@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from neuronmodel_worker.checkpoint import DTYPE_BITS, TensorSource
 from neuronmodel_worker.layouts.geometry import Part, Piece, Target, as_matrix
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream.order import Group, gaps, rank_groups, tied_groups, unneeded_rows
 from neuronmodel_worker.stream.passes import shown_at_once
 from neuronmodel_worker.stream.steps import Batch, Sizes, Step, Unit, batches, units

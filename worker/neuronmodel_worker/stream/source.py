@@ -10,7 +10,7 @@ import numpy as np
 from neuronmodel_worker.checkpoint import SourceFile, TensorSource
 from neuronmodel_worker.failures import SourceChanged, SourceUnreadable
 from neuronmodel_worker.layouts.geometry import as_matrix, row_bytes
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
 from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter

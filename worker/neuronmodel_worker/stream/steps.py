@@ -10,7 +10,7 @@ from math import gcd
 
 from neuronmodel_worker.io.disk import BLOCK
 from neuronmodel_worker.layouts.geometry import Block, Part, Piece, Target, as_matrix, row_bytes
-from neuronmodel_worker.plan import Plan
+from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream.numbers import STORAGE
 
 

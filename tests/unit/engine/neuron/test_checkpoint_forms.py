@@ -13,8 +13,8 @@ from neuronmodel_api import names
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.engines import Sampling
 from neuronmodel_worker.failures import BadInput, ConfigInvalid, LayoutRefused
-from neuronmodel_worker.native import make_native_plan
-from neuronmodel_worker.plan import make_plan
+from neuronmodel_worker.plan.native import make_native_plan
+from neuronmodel_worker.plan.streamed import make_plan
 from tests.unit.engine.models import edit_config, shard, write_model
 from tests.unit.engine.neuron.conftest import SMALL, Calls, MakeEngine, no_progress
 from tests.unit.engine.test_config_forms import LINEAR, LLAMA_THREE, in_new_form

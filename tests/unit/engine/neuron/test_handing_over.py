@@ -13,7 +13,7 @@ from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.engines.nxdi.handing_over import Expected, checked_weights, install, installed
 from neuronmodel_worker.engines.rank_tensors import as_torch
 from neuronmodel_worker.failures import ArtifactDamaged
-from neuronmodel_worker.plan import Plan, make_plan
+from neuronmodel_worker.plan.streamed import Plan, make_plan
 from neuronmodel_worker.stream import FileSink, RankTensor, TensorSink, read_rank_files, run
 from tests.generated import write_checkpoint
 from tests.unit.engine.models import shard, write_model

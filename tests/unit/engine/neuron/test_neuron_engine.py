@@ -25,8 +25,8 @@ from neuronmodel_worker.engines.nxdi.failures import (
     NoNeuronDevice,
 )
 from neuronmodel_worker.failures import ArtifactDamaged, FlagsRefused, WorkerFailure
-from neuronmodel_worker.native import make_native_plan
-from neuronmodel_worker.plan import make_plan
+from neuronmodel_worker.plan.native import make_native_plan
+from neuronmodel_worker.plan.streamed import make_plan
 from tests.unit.engine.models import edit_config, shard, write_model
 from tests.unit.engine.neuron.conftest import SMALL, Calls, MakeEngine, no_progress, worker_config
 from tests.unit.standins.conftest import Importer

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuronmodel_worker.engines.nxdi.handing_over import Expected
 from neuronmodel_worker.failures import ArtifactDamaged
-from neuronmodel_worker.plan import ModelPlan, Plan
+from neuronmodel_worker.plan.streamed import ModelPlan, Plan
 
 GRAPH_FILE = "model.pt"
 CONFIG_FILE = "neuron_config.json"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from neuronmodel_worker.engines import Ranks
 from neuronmodel_worker.engines.rank_tensors import TensorForm, as_torch, check_ranks
 from neuronmodel_worker.failures import ArtifactDamaged
-from neuronmodel_worker.plan import RANK_DTYPE
+from neuronmodel_worker.plan.streamed import RANK_DTYPE
 
 if TYPE_CHECKING:
     import torch

@@ -21,7 +21,7 @@ from neuronmodel_worker.layouts.flags import read_ranks
 from neuronmodel_worker.layouts.geometry import as_matrix
 from neuronmodel_worker.layouts.old_form import old_form_of, where_of
 from neuronmodel_worker.neuron_config.values import DTYPES, names_of
-from neuronmodel_worker.plan import Read, vocabulary_of
+from neuronmodel_worker.plan.streamed import Read, vocabulary_of
 
 PADDING: Final = 1.05
 """For zeros that fill tensors up, tensors of the library's own, and headers. Llama 3.1 405B at degree 64 has 871 GB in

@@ -8,8 +8,8 @@ from neuronmodel_api.config import Strategy, Weights, WorkerConfig
 from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.engines import Engine
 from neuronmodel_worker.failures import WithoutLayout
-from neuronmodel_worker.native import NativePlan, make_native_plan
-from neuronmodel_worker.plan import ModelPlan, Plan, make_plan
+from neuronmodel_worker.plan.native import NativePlan, make_native_plan
+from neuronmodel_worker.plan.streamed import ModelPlan, Plan, make_plan
 from neuronmodel_worker.store import compiled_key, shards_inputs, shards_key
 from neuronmodel_worker.store.sources import OUTLINE, outline
 from neuronmodel_worker.stream.rankfile import rank_file_format
