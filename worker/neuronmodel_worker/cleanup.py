@@ -4,8 +4,8 @@ import logging
 
 from neuronmodel_api import names
 from neuronmodel_worker.lifecycle import Run
-from neuronmodel_worker.serve.admin import admin_server
-from neuronmodel_worker.serve.metrics import Metrics
+from neuronmodel_worker.report.admin import admin_server
+from neuronmodel_worker.report.metrics import Metrics
 from neuronmodel_worker.store import Store
 
 log = logging.getLogger(__name__)

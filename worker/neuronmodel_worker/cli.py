@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run_host_command(options)
     from neuronmodel_worker.lifecycle import run_command
-    from neuronmodel_worker.report import FirstLine
+    from neuronmodel_worker.report.clock import FirstLine
 
     return run_command(
         options.command, options.config, options.termination_log, FirstLine(_MONOTONIC, _EPOCH), os.environ

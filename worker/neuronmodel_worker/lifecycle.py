@@ -18,7 +18,7 @@ from neuronmodel_api.report import Failure, Stage
 from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.io.disk import open_many_files
 from neuronmodel_worker.io.temporary import FOLDER, make_folder
-from neuronmodel_worker.report import FirstLine, StartClock
+from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.signals import Stopped, stop_on_signals, told_to_stop
 
 log = logging.getLogger(__name__)

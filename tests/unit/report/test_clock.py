@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronmodel_api.report import Failure, Stage, State, parse_report
-from neuronmodel_worker.report import FirstLine, Phase, StartClock
+from neuronmodel_worker.report.clock import FirstLine, Phase, StartClock
 
 EPOCH = datetime(2030, 1, 2, 3, 4, 5, 678000, UTC)
 MILLISECOND = 1_000_000

@@ -14,7 +14,7 @@ from neuronmodel_api.report import Stage
 from neuronmodel_worker import lifecycle
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.lifecycle import Run
-from neuronmodel_worker.report import FirstLine, StartClock
+from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.serve.port import stop_event
 
 from .workers import as_it_was

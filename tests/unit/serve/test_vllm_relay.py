@@ -7,7 +7,7 @@ import pytest
 
 from neuronmodel_api.report import DiskRates, Stage
 from neuronmodel_worker.failures import ArtifactDamaged
-from neuronmodel_worker.report import FirstLine, StartClock
+from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.serve.vllm.relay import RelayClock, RelayReader, RelayWriter
 
 

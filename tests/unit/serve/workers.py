@@ -19,7 +19,7 @@ import httpx2 as httpx
 from neuronmodel_api import names
 from neuronmodel_api.report import Report, parse_report
 from neuronmodel_worker.lifecycle import run_command
-from neuronmodel_worker.report import FirstLine
+from neuronmodel_worker.report.clock import FirstLine
 from neuronmodel_worker.signals import SIGNALS
 from tests.ports import free_port
 from tests.waiting import PATIENCE_SECONDS, until

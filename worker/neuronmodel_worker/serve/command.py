@@ -8,14 +8,14 @@ from typing import Any
 from neuronmodel_api.config import Server
 from neuronmodel_worker.engines import LoadedModel, Sampling
 from neuronmodel_worker.lifecycle import Run
-from neuronmodel_worker.serve.admin import admin_server
+from neuronmodel_worker.report.admin import admin_server
+from neuronmodel_worker.report.metrics import Metrics
 from neuronmodel_worker.serve.api import Api
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.front import Front
 from neuronmodel_worker.serve.generation import Generation
 from neuronmodel_worker.serve.keys import ApiKey
 from neuronmodel_worker.serve.loading import Loading, open_tier
-from neuronmodel_worker.serve.metrics import Metrics
 from neuronmodel_worker.serve.port import open_port, stop_event
 from neuronmodel_worker.text import Text
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from neuronmodel_worker.report.metrics import Metrics
 from neuronmodel_worker.serve.keys import ApiKey
-from neuronmodel_worker.serve.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from neuronmodel_worker.engines import LoadedModel, Sampling
-from neuronmodel_worker.serve.metrics import Metrics
+from neuronmodel_worker.report.metrics import Metrics
 from neuronmodel_worker.text import StopText, Text
 
 FinishReason = Literal["stop", "length"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from neuronmodel_api.config import WorkerConfig
-from neuronmodel_worker.serve.admin import PortTaken
+from neuronmodel_worker.report.admin import PortTaken
 from neuronmodel_worker.serve.front import Front
 from neuronmodel_worker.signals import told_to_stop
 

@@ -13,8 +13,8 @@ from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, T
 from multidict import CIMultiDict
 from yarl import URL
 
+from neuronmodel_worker.report.metrics import Metrics
 from neuronmodel_worker.serve.front import ApiError, Front
-from neuronmodel_worker.serve.metrics import Metrics
 
 # Each a label of the metric of requests; the rest of vLLM's API shares the last.
 PATHS: Final = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/v1/models/{name:.+}", "/v1/{path:.+}")

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from neuronmodel_api.report import DiskRates, Stage, Tier
 from neuronmodel_worker.failures import WorkerFailure
-from neuronmodel_worker.report import FirstLine, Phase, StartClock
+from neuronmodel_worker.report.clock import FirstLine, Phase, StartClock
 
 PROGRESS_SECONDS: Final = 0.1
 LAST_CHARACTERS: Final = 20_000

@@ -12,8 +12,8 @@ from aiohttp import web
 
 from neuronmodel_api.report import State
 from neuronmodel_worker.failures import WorkerFailure
-from neuronmodel_worker.report import StartClock
-from neuronmodel_worker.serve.metrics import CONTENT_TYPE, Metrics
+from neuronmodel_worker.report.clock import StartClock
+from neuronmodel_worker.report.metrics import CONTENT_TYPE, Metrics
 
 
 class PortTaken(WorkerFailure):
