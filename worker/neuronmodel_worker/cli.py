@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from neuronmodel_worker.host.command import run_host_command
 
         return run_host_command(options)
-    from neuronmodel_worker.lifecycle import run_command
     from neuronmodel_worker.report.clock import FirstLine
+    from neuronmodel_worker.run.runner import run_command
 
     return run_command(
         options.command, options.config, options.termination_log, FirstLine(_MONOTONIC, _EPOCH), os.environ

@@ -15,7 +15,7 @@ from typing import Any
 
 from neuronmodel_worker.checkpoint import read_header
 from neuronmodel_worker.cli import main
-from neuronmodel_worker.signals import SIGNALS
+from neuronmodel_worker.run.signals import SIGNALS
 from tests.generated import write_checkpoint
 from tests.unit.worker.sharding import small_source
 

@@ -27,12 +27,12 @@ from neuronmodel_worker.failures import (
     WorkerFailure,
 )
 from neuronmodel_worker.io import probe
-from neuronmodel_worker.lifecycle import ConfigurationInvalid, Run
 from neuronmodel_worker.prepare import Preparation, native, open_source
 from neuronmodel_worker.prepare.choosing import natively
 from neuronmodel_worker.prepare.native import ShardsUnexpected
 from neuronmodel_worker.prepare.room import COMPILED_ALLOWANCE, SOURCE_BYTES_A_DIGEST_BYTE
 from neuronmodel_worker.report.clock import FirstLine, StartClock
+from neuronmodel_worker.run.runner import ConfigurationInvalid, Run
 from neuronmodel_worker.serve import loading
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.loading import Loading

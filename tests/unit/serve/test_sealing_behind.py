@@ -15,9 +15,9 @@ from neuronmodel_worker.artifact_keys import wanted_artifacts
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.io.disk import free_bytes
-from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.plan.streamed import make_plan
 from neuronmodel_worker.report.clock import FirstLine, StartClock
+from neuronmodel_worker.run.runner import Run
 from neuronmodel_worker.serve.background import Courtesy, Stopped
 from neuronmodel_worker.serve.sealing import SealingBehind
 from neuronmodel_worker.store import SHARDS, Store

@@ -11,10 +11,10 @@ import pytest
 from neuronmodel_api import exits
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.report import Stage
-from neuronmodel_worker import lifecycle
 from neuronmodel_worker.failures import WorkerFailure
-from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.report.clock import FirstLine, StartClock
+from neuronmodel_worker.run import runner
+from neuronmodel_worker.run.runner import Run
 from neuronmodel_worker.serve.port import stop_event
 
 from .workers import as_it_was
@@ -71,9 +71,9 @@ def test_it_was_told_to_stop_and_did_not_crash(work: Callable[[], None], monkeyp
     def command(_: str) -> Callable[[Any], None]:
         return lambda run: work()
 
-    monkeypatch.setattr(lifecycle, "_command", command)
+    monkeypatch.setattr(runner, "_command", command)
     clock = StartClock(Stage.SERVE, FirstLine.now(), pod_uid="")
-    code = lifecycle._carry_out(Run(WorkerConfig.model_construct(source_path="", source_display=""), clock), "serve")
+    code = runner._carry_out(Run(WorkerConfig.model_construct(source_path="", source_display=""), clock), "serve")
     failure = clock.snapshot().failure
     assert failure is not None
     assert (code, failure.reason) == (exits.TERMINATED, "Terminated")

@@ -18,9 +18,9 @@ import httpx2 as httpx
 
 from neuronmodel_api import names
 from neuronmodel_api.report import Report, parse_report
-from neuronmodel_worker.lifecycle import run_command
 from neuronmodel_worker.report.clock import FirstLine
-from neuronmodel_worker.signals import SIGNALS
+from neuronmodel_worker.run.runner import run_command
+from neuronmodel_worker.run.signals import SIGNALS
 from tests.ports import free_port
 from tests.waiting import PATIENCE_SECONDS, until
 

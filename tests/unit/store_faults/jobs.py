@@ -17,10 +17,10 @@ from neuronmodel_worker import stream
 from neuronmodel_worker.engines import CompiledModel, Steps
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io import probe
-from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.plan.streamed import ModelPlan
 from neuronmodel_worker.prepare import Preparation, open_source, preparation, room
 from neuronmodel_worker.report.clock import FirstLine, StartClock
+from neuronmodel_worker.run.runner import Run
 from neuronmodel_worker.store import Patience, Policy, Store, sets
 
 GRAPH = {"graph.bin": b"a graph of no weights" * 300, "notes.json": b'{"compiler": "stand-in"}'}

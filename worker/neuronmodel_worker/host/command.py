@@ -11,7 +11,7 @@ from neuronmodel_api import exits
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.host.terminal import complain, show_any_name
 from neuronmodel_worker.io.disk import open_many_files
-from neuronmodel_worker.signals import Stopped, stop_on_signals, told_to_stop
+from neuronmodel_worker.run.signals import Stopped, stop_on_signals, told_to_stop
 
 ENV_DEBUG = "NEURONMODEL_DEBUG"
 BROKEN_PIPE = 128 + signal.SIGPIPE

@@ -9,7 +9,7 @@ from neuronmodel_worker.host.terminal import duration, in_units, note, progress,
 from neuronmodel_worker.host.tokenizer_files import with_warnings_of_text
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.plan.streamed import Plan
-from neuronmodel_worker.signals import ignore_signals
+from neuronmodel_worker.run.signals import ignore_signals
 from neuronmodel_worker.stream import FileSink, Transferred, run
 
 

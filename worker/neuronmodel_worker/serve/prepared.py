@@ -15,9 +15,9 @@ from neuronmodel_worker.artifact_keys import Wanted, plan_for, wanted_artifacts
 from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
 from neuronmodel_worker.engines import Engine
 from neuronmodel_worker.failures import ArtifactsMissing, ArtifactsOutdated, BadInput, SourceChanged
-from neuronmodel_worker.lifecycle import ConfigurationInvalid, Run
 from neuronmodel_worker.plan.native import NativePlan
 from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.run.runner import ConfigurationInvalid, Run
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.sealing import SealingBehind
 from neuronmodel_worker.serve.tier import Tier

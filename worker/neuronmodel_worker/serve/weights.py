@@ -17,9 +17,9 @@ from neuronmodel_api.report import DiskRates
 from neuronmodel_worker.checkpoint import Checkpoint, TensorSource
 from neuronmodel_worker.failures import ArtifactDamaged, SourceChanged, SourceUnreadable, WorkerFailure
 from neuronmodel_worker.io import probe
-from neuronmodel_worker.lifecycle import Run
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.report.clock import Phase
+from neuronmodel_worker.run.runner import Run
 from neuronmodel_worker.serve.background import Background, Courtesy
 from neuronmodel_worker.serve.tier import Tier, TierTrouble
 from neuronmodel_worker.serve.tier.sets import SetCopy, copied_set

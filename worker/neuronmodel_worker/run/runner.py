@@ -19,7 +19,7 @@ from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.io.disk import open_many_files
 from neuronmodel_worker.io.temporary import FOLDER, make_folder
 from neuronmodel_worker.report.clock import FirstLine, StartClock
-from neuronmodel_worker.signals import Stopped, stop_on_signals, told_to_stop
+from neuronmodel_worker.run.signals import Stopped, stop_on_signals, told_to_stop
 
 log = logging.getLogger(__name__)
 
