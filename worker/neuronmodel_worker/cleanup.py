@@ -5,7 +5,7 @@ import logging
 from neuronmodel_api import names
 from neuronmodel_worker.report.admin import admin_server
 from neuronmodel_worker.report.metrics import Metrics
-from neuronmodel_worker.run.runner import Run
+from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.store import Store
 
 log = logging.getLogger(__name__)

@@ -10,14 +10,32 @@ import logging  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
 from contextlib import suppress  # noqa: E402
+from importlib import import_module  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import NoReturn  # noqa: E402
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast  # noqa: E402
 
 from neuronmodel_worker.host import arguments as host  # noqa: E402
 
+if TYPE_CHECKING:
+    from neuronmodel_worker.run.context import Run
+
 TERMINATION_LOG = "/dev/termination-log"
+
+
+class PodCommand(NamedTuple):
+    """A command that a pod runs, as a WorkerConfig says. `module` has a function of the command's name."""
+
+    help: str
+    module: str
+
+
+POD_COMMANDS = {
+    "prepare": PodCommand("build what a model's start needs and the artifacts volume lacks", "prepare"),
+    "serve": PodCommand("load a model and answer requests", "serve.command"),
+    "cleanup": PodCommand("remove what this model alone needed from the artifacts volume", "cleanup"),
+}
 
 
 def run_and_exit() -> NoReturn:
@@ -41,12 +59,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from neuronmodel_worker.host.command import run_host_command
 
         return run_host_command(options)
+
+    return _run_in_pod(options.command, options.config, options.termination_log)
+
+
+def _run_in_pod(name: str, config: Path | None, termination_log: Path | None) -> int:
+    """The command is imported only once its clock runs: each brings what it needs and no more."""
+    from neuronmodel_api.report import Stage
     from neuronmodel_worker.report.clock import FirstLine
     from neuronmodel_worker.run.runner import run_command
 
-    return run_command(
-        options.command, options.config, options.termination_log, FirstLine(_MONOTONIC, _EPOCH), os.environ
-    )
+    first_line = FirstLine(_MONOTONIC, _EPOCH)
+    return run_command(Stage[name.upper()], lambda: pod_command(name), config, termination_log, first_line, os.environ)
+
+
+def pod_command(name: str) -> "Callable[[Run], None]":
+    """The function that does the command's work; its module is imported by this call."""
+    module = import_module(f"neuronmodel_worker.{POD_COMMANDS[name].module}")
+    return cast("Callable[[Run], None]", getattr(module, name))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,12 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     host.add_commands(commands)
-    for name, what in {
-        "prepare": "build what a model's start needs and the artifacts volume lacks",
-        "serve": "load a model and answer requests",
-        "cleanup": "remove what this model alone needed from the artifacts volume",
-    }.items():
-        command = commands.add_parser(name, help=what, description=f"{what.capitalize()}.")
+    for name, each in POD_COMMANDS.items():
+        command = commands.add_parser(name, help=each.help, description=f"{each.help.capitalize()}.")
         command.add_argument(
             "--config",
             type=Path,

@@ -10,7 +10,7 @@ from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.io.probe import kept_probe
 from neuronmodel_worker.prepare import Preparation, open_source
 from neuronmodel_worker.report.clock import FirstLine, StartClock
-from neuronmodel_worker.run.runner import Run
+from neuronmodel_worker.run.context import Run
 
 
 def job(task: Task, artifacts: Path, **settings: Any) -> Run:

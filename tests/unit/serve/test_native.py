@@ -32,7 +32,7 @@ from neuronmodel_worker.prepare.choosing import natively
 from neuronmodel_worker.prepare.native import ShardsUnexpected
 from neuronmodel_worker.prepare.room import COMPILED_ALLOWANCE, SOURCE_BYTES_A_DIGEST_BYTE
 from neuronmodel_worker.report.clock import FirstLine, StartClock
-from neuronmodel_worker.run.runner import ConfigurationInvalid, Run
+from neuronmodel_worker.run.context import ConfigurationInvalid, Run
 from neuronmodel_worker.serve import loading
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.loading import Loading

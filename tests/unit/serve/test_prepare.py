@@ -24,7 +24,7 @@ from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.prepare import Preparation, open_source
 from neuronmodel_worker.prepare.room import COMPILED_ALLOWANCE
 from neuronmodel_worker.report.clock import FirstLine, StartClock
-from neuronmodel_worker.run.runner import Run
+from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.store import Patience, sets
 from neuronmodel_worker.store.staging import Staging
 from neuronmodel_worker.stream import filesink

@@ -17,7 +17,7 @@ from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.plan.streamed import make_plan
 from neuronmodel_worker.report.clock import FirstLine, StartClock
-from neuronmodel_worker.run.runner import Run
+from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.background import Courtesy, Stopped
 from neuronmodel_worker.serve.sealing import SealingBehind
 from neuronmodel_worker.store import SHARDS, Store

@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,7 @@ from neuronmodel_api.report import Stage
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run import runner
-from neuronmodel_worker.run.runner import Run
+from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.port import stop_event
 
 from .workers import as_it_was
@@ -67,13 +66,10 @@ def caught_until_requests_are_answered() -> None:
         caught_until_requests_are_answered,
     ],
 )
-def test_it_was_told_to_stop_and_did_not_crash(work: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    def command(_: str) -> Callable[[Any], None]:
-        return lambda run: work()
-
-    monkeypatch.setattr(runner, "_command", command)
+def test_it_was_told_to_stop_and_did_not_crash(work: Callable[[], None]) -> None:
     clock = StartClock(Stage.SERVE, FirstLine.now(), pod_uid="")
-    code = runner._carry_out(Run(WorkerConfig.model_construct(source_path="", source_display=""), clock), "serve")
+    run = Run(WorkerConfig.model_construct(source_path="", source_display=""), clock)
+    code = runner._carry_out(run, lambda: lambda _: work())
     failure = clock.snapshot().failure
     assert failure is not None
     assert (code, failure.reason) == (exits.TERMINATED, "Terminated")

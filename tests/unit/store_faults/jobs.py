@@ -20,7 +20,7 @@ from neuronmodel_worker.io import probe
 from neuronmodel_worker.plan.streamed import ModelPlan
 from neuronmodel_worker.prepare import Preparation, open_source, preparation, room
 from neuronmodel_worker.report.clock import FirstLine, StartClock
-from neuronmodel_worker.run.runner import Run
+from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.store import Patience, Policy, Store, sets
 
 GRAPH = {"graph.bin": b"a graph of no weights" * 300, "notes.json": b'{"compiler": "stand-in"}'}

@@ -7,7 +7,7 @@ from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.prepare.preparation import Preparation, disk_rates, open_source
 from neuronmodel_worker.report.admin import admin_server
 from neuronmodel_worker.report.metrics import Metrics
-from neuronmodel_worker.run.runner import Run
+from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.sizing import require_fit
 from neuronmodel_worker.text import load_text
 

@@ -24,7 +24,7 @@ from neuronmodel_worker.prepare.identity import Identity, identify
 from neuronmodel_worker.prepare.native import NativeSharding, digested
 from neuronmodel_worker.prepare.room import ESTIMATED, needed_bytes, require, told_of
 from neuronmodel_worker.report.clock import Phase
-from neuronmodel_worker.run.runner import Run
+from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.sizing import check, size
 from neuronmodel_worker.store import COMPILED, SHARDS, Kind, Policy, SealedSet, Staging, Store, Work
 from neuronmodel_worker.store.sources import SOURCE_FILE

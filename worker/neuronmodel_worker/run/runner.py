@@ -2,12 +2,9 @@
 
 import errno
 import logging
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,73 +12,29 @@ from pydantic import ValidationError
 from neuronmodel_api import exits, names
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.report import Failure, Stage
-from neuronmodel_worker.failures import BadInput, WorkerFailure
+from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.disk import open_many_files
-from neuronmodel_worker.io.temporary import FOLDER, make_folder
 from neuronmodel_worker.report.clock import FirstLine, StartClock
+from neuronmodel_worker.run.context import ConfigurationInvalid, Run
 from neuronmodel_worker.run.signals import Stopped, stop_on_signals, told_to_stop
 
 log = logging.getLogger(__name__)
-
-STAGES = {"prepare": Stage.PREPARE, "serve": Stage.SERVE, "cleanup": Stage.CLEANUP}
-
-
-class ConfigurationInvalid(BadInput):
-    """The worker was told nothing, or nonsense."""
-
-    reason = "ConfigurationInvalid"
-    exit_code = exits.USAGE
-
-
-class ScratchUnwritable(WorkerFailure):
-    reason = "ScratchUnwritable"
-
-
-@dataclass(frozen=True)
-class Run:
-    """What every command works with."""
-
-    config: WorkerConfig
-    clock: StartClock
-
-    @property
-    def source(self) -> Path:
-        if not self.config.source_path:
-            raise ConfigurationInvalid("The configuration names no sourcePath. Set it to the checkpoint's directory.")
-        return Path(self.config.source_path)
-
-    @property
-    def artifacts(self) -> Path:
-        return Path(self.config.artifacts_path)
-
-    @property
-    def owner(self) -> str:
-        return names.owner(self.config.namespace, self.config.name, self.config.uid)
-
-    def use_scratch(self) -> None:
-        """Temporary files of everything that runs here, compilers included, go to the scratch volume; what killed runs
-        have left of theirs goes."""
-        try:
-            directory = make_folder(Path(self.config.scratch_path))
-        except OSError as error:
-            raise ScratchUnwritable(
-                f"A folder in {Path(self.config.scratch_path) / FOLDER} cannot be made: {error.strerror or error}. "
-                "Check the scratch volume, and that the pod's user and group may write to it."
-            ) from error
-        os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
-
 
 Command = Callable[[Run], None]
 
 
 def run_command(
-    name: str,
+    stage: Stage,
+    load: Callable[[], Command],
     config_file: Path | None,
     termination_log: Path | None,
     first_line: FirstLine,
     environment: Mapping[str, str],
 ) -> int:
-    """The exit code. Every failure is a sentence on stderr and in the last report; only a bug has a traceback too."""
+    """Runs what `load` imports, and returns the exit code.
+
+    Every failure is a sentence on stderr and in the last report; only a bug has a traceback too.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     open_many_files()
     log_file = termination_log or _existing(Path(names.TERMINATION_LOG))
@@ -89,11 +42,11 @@ def run_command(
     try:
         config = read_config(config_file, environment)
     except ConfigurationInvalid as failure:
-        clock = StartClock(STAGES[name], first_line, pod_uid=pod_uid)
+        clock = StartClock(stage, first_line, pod_uid=pod_uid)
         clock.failed(_told(failure, None))
         return _end(clock, failure.exit_code, log_file)
-    clock = StartClock(STAGES[name], first_line, pod_uid=pod_uid, spec_hash=config.spec_hash)
-    code = _carry_out(Run(config, clock), name)
+    clock = StartClock(stage, first_line, pod_uid=pod_uid, spec_hash=config.spec_hash)
+    code = _carry_out(Run(config, clock), load)
     return _end(clock, code, log_file)
 
 
@@ -119,11 +72,11 @@ def read_config(file: Path | None, environment: Mapping[str, str]) -> WorkerConf
         raise ConfigurationInvalid(f"{where} is no configuration of a worker: at {place}, {first['msg']}.") from None
 
 
-def _carry_out(run: Run, name: str) -> int:
+def _carry_out(run: Run, load: Callable[[], Command]) -> int:
     """Does the command's work and takes down what stopped it. Serving ends itself, everything else here."""
     stop_on_signals()
     try:
-        _command(name)(run)
+        load()(run)
     except Stopped:
         return _stopped(run.clock)
     except Exception as error:
@@ -151,21 +104,6 @@ def _crashed(clock: StartClock, error: Exception) -> int:
     what = f"{type(error).__name__}: {error}. This is a mistake in the worker; its log has the traceback."
     clock.failed(Failure(reason="WorkerCrashed", message=what))
     return exits.FAILED
-
-
-def _command(name: str) -> Command:
-    """Imported only now: each command brings what it needs and no more."""
-    if name == "prepare":
-        from neuronmodel_worker.prepare import prepare
-
-        return prepare
-    if name == "serve":
-        from neuronmodel_worker.serve.command import serve
-
-        return serve
-    from neuronmodel_worker.cleanup import cleanup
-
-    return cleanup
 
 
 def _told(failure: WorkerFailure, config: WorkerConfig | None) -> Failure:

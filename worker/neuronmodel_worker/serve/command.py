@@ -9,7 +9,7 @@ from neuronmodel_api.config import Server
 from neuronmodel_worker.engines import LoadedModel, Sampling
 from neuronmodel_worker.report.admin import admin_server
 from neuronmodel_worker.report.metrics import Metrics
-from neuronmodel_worker.run.runner import Run
+from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.api import Api
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.front import Front

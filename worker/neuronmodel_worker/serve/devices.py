@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from neuronmodel_worker.engines import DevicesInUse, Engine
-from neuronmodel_worker.run.runner import Run
+from neuronmodel_worker.run.context import Run
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuronmodel_worker.engines import CompiledModel, DevicesInUse, LoadedModel, open_engine
-from neuronmodel_worker.run.runner import Run
+from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.devices import AWAITED, Patience, find_devices
 from neuronmodel_worker.serve.prepared import Prepared

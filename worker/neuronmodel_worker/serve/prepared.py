@@ -17,7 +17,7 @@ from neuronmodel_worker.engines import Engine
 from neuronmodel_worker.failures import ArtifactsMissing, ArtifactsOutdated, BadInput, SourceChanged
 from neuronmodel_worker.plan.native import NativePlan
 from neuronmodel_worker.plan.streamed import Plan
-from neuronmodel_worker.run.runner import ConfigurationInvalid, Run
+from neuronmodel_worker.run.context import ConfigurationInvalid, Run
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.sealing import SealingBehind
 from neuronmodel_worker.serve.tier import Tier

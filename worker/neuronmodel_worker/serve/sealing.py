@@ -15,7 +15,7 @@ from neuronmodel_worker.artifact_keys import Wanted, rank_metadata
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.disk import writing_to
 from neuronmodel_worker.plan.streamed import Plan
-from neuronmodel_worker.run.runner import Run
+from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.background import Courtesy, Stopped
 from neuronmodel_worker.store import SHARDS, Staging, Store
 from neuronmodel_worker.store.sources import SOURCE_FILE, Stats, check_recorded, file_stats, source_document

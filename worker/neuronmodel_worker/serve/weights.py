@@ -19,7 +19,7 @@ from neuronmodel_worker.failures import ArtifactDamaged, SourceChanged, SourceUn
 from neuronmodel_worker.io import probe
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.report.clock import Phase
-from neuronmodel_worker.run.runner import Run
+from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.background import Background, Courtesy
 from neuronmodel_worker.serve.tier import Tier, TierTrouble
 from neuronmodel_worker.serve.tier.sets import SetCopy, copied_set

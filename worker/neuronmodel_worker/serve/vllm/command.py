@@ -29,7 +29,7 @@ from neuronmodel_worker.engines.nxdi.settings import Purpose
 from neuronmodel_worker.engines.nxdi.view import checkpoint_of, make_view
 from neuronmodel_worker.failures import BadInput, FlagsRefused, WorkerFailure
 from neuronmodel_worker.report.metrics import Metrics
-from neuronmodel_worker.run.runner import Run
+from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.devices import AWAITED, Patience, find_devices
 from neuronmodel_worker.serve.front import Front

@@ -1,0 +1,57 @@
+"""What every command of a run works with: its configuration, its clock, its volumes."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from neuronmodel_api import exits, names
+from neuronmodel_api.config import WorkerConfig
+from neuronmodel_worker.failures import BadInput, WorkerFailure
+from neuronmodel_worker.io.temporary import FOLDER, make_folder
+from neuronmodel_worker.report.clock import StartClock
+
+
+class ConfigurationInvalid(BadInput):
+    """The worker was told nothing, or nonsense."""
+
+    reason = "ConfigurationInvalid"
+    exit_code = exits.USAGE
+
+
+class ScratchUnwritable(WorkerFailure):
+    reason = "ScratchUnwritable"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every command works with."""
+
+    config: WorkerConfig
+    clock: StartClock
+
+    @property
+    def source(self) -> Path:
+        if not self.config.source_path:
+            raise ConfigurationInvalid("The configuration names no sourcePath. Set it to the checkpoint's directory.")
+        return Path(self.config.source_path)
+
+    @property
+    def artifacts(self) -> Path:
+        return Path(self.config.artifacts_path)
+
+    @property
+    def owner(self) -> str:
+        return names.owner(self.config.namespace, self.config.name, self.config.uid)
+
+    def use_scratch(self) -> None:
+        """Temporary files of everything that runs here, compilers included, go to the scratch volume; what killed runs
+        have left of theirs goes."""
+        try:
+            directory = make_folder(Path(self.config.scratch_path))
+        except OSError as error:
+            raise ScratchUnwritable(
+                f"A folder in {Path(self.config.scratch_path) / FOLDER} cannot be made: {error.strerror or error}. "
+                "Check the scratch volume, and that the pod's user and group may write to it."
+            ) from error
+        os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
