@@ -1,12 +1,12 @@
 """Work that nobody waits for, done while the model answers: in a thread of its own, giving way to answers."""
 
-import ctypes
 import logging
-import platform
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
+
+from neuronmodel_worker.io.priority import use_idle_priority
 
 log = logging.getLogger(__name__)
 
@@ -14,10 +14,6 @@ LONGEST_PAUSE: Final = 4.0
 """In times of the work done since the last pause: with answers under way all the time, work in the background takes
 five times as long as without any, and no longer."""
 POLL_SECONDS: Final = 0.01
-
-# <linux/ioprio.h>: class in the upper bits; who 1 and 0: the calling thread. The number of ioprio_set by machine.
-_IDLE_CLASS: Final = 3 << 13
-_IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}
 
 
 class Stopped(Exception):
@@ -69,7 +65,7 @@ class Background:
             self._thread.start()
 
     def _run(self, courtesy: Courtesy) -> None:
-        without_haste()
+        use_idle_priority()
         while self._work and not self._stop.is_set():
             work, _ = self._work.pop(0)
             try:
@@ -89,14 +85,3 @@ class Background:
             self._thread.join(self.JOIN_SECONDS)
         while self._work:
             self._work.pop()[1]()
-
-
-def without_haste() -> None:
-    """Let the calling thread's reads and writes wait for everybody else's, where the I/O scheduler knows of it."""
-    number = _IOPRIO_SET.get(platform.machine())
-    if number is None or _libc().syscall(number, 1, 0, _IDLE_CLASS):
-        log.debug("reads and writes in the background have the usual priority")
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)

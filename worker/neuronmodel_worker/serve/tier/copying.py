@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuronmodel_worker.io.disk import BLOCK, NOT_DIRECT, allocate, open_direct
-from neuronmodel_worker.serve.background import without_haste
+from neuronmodel_worker.io.priority import use_idle_priority
 from neuronmodel_worker.serve.tier.trouble import OriginalChanged, TierTrouble, writing_copy
 from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
 from neuronmodel_worker.stream.memory import fresh, placed
@@ -159,7 +159,7 @@ class Copy:
             except BaseException:
                 self._close()
                 raise
-        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="copy", initializer=without_haste)
+        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="copy", initializer=use_idle_priority)
 
     def saw(self, file_name: str, position: int, data: Bytes) -> None:
         """The bytes of a file from `position` on; they are taken over before this returns."""
