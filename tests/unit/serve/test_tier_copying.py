@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neuronmodel_worker.scratch_cache import TierTrouble
+from neuronmodel_worker.scratch_cache.copying import CopiedFile, Copy, Extents, Original
 from neuronmodel_worker.serve.background import Stopped
-from neuronmodel_worker.serve.tier import TierTrouble
-from neuronmodel_worker.serve.tier.copying import CopiedFile, Copy, Extents, Original
 from tests.volumes import volume_in_memory
 
 MIB = 1 << 20

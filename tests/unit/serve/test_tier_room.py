@@ -1,6 +1,6 @@
 """Which copies go for a new one, as a pure function."""
 
-from neuronmodel_worker.serve.tier.room import Kept, Room, evictions
+from neuronmodel_worker.scratch_cache.capacity import Kept, Room, evictions
 
 
 def kept(key: str, nbytes: int, used_at: float, held: bool = False) -> Kept:

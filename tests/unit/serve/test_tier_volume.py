@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from neuronmodel_worker.serve.tier import Tier, TierTrouble
-from neuronmodel_worker.serve.tier.volume import Writing
+from neuronmodel_worker.scratch_cache import Tier, TierTrouble
+from neuronmodel_worker.scratch_cache.volume import Writing
 from tests.volumes import volume_in_memory
 
 MIB = 1 << 20
@@ -96,7 +96,7 @@ def test_one_worker_makes_a_copy_at_a_time(tmp_path: Path) -> None:
 
 def test_what_a_killed_writer_left_goes_and_counts_for_nothing(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; from neuronmodel_worker.serve.tier import Tier\n"
+        "import os, signal, sys; from pathlib import Path; from neuronmodel_worker.scratch_cache import Tier\n"
         "writing = Tier(Path(sys.argv[1])).begin('shards', 'a', 1 << 20)\n"
         "(writing.directory / 'file').write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -20,7 +20,7 @@ from neuronmodel_worker.engines.llama_graph import empty_cache
 from neuronmodel_worker.engines.llama_shape import llama_shape
 from neuronmodel_worker.plan.native import make_native_plan
 from neuronmodel_worker.plan.streamed import Plan, make_plan
-from neuronmodel_worker.serve.tier.room import Room
+from neuronmodel_worker.scratch_cache.capacity import Room
 from neuronmodel_worker.sizing import DoesNotFit, check, misfits, require_fit, size
 from neuronmodel_worker.sizing.allowances import MIB, STREAM_THREADS, VLLM_BYTES
 from neuronmodel_worker.sizing.keyvalue import cache_bytes, cache_shape

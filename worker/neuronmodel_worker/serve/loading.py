@@ -7,10 +7,10 @@ from pathlib import Path
 
 from neuronmodel_worker.engines import CompiledModel, DevicesInUse, LoadedModel, open_engine
 from neuronmodel_worker.run.context import Run
+from neuronmodel_worker.scratch_cache import Tier
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.devices import AWAITED, Patience, find_devices
 from neuronmodel_worker.serve.prepared import Prepared
-from neuronmodel_worker.serve.tier import Tier
 from neuronmodel_worker.serve.weights import Ranks
 from neuronmodel_worker.text import Text, load_text
 

@@ -18,10 +18,10 @@ from neuronmodel_worker.failures import ArtifactsMissing, ArtifactsOutdated, Bad
 from neuronmodel_worker.plan.native import NativePlan
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.run.context import ConfigurationInvalid, Run
+from neuronmodel_worker.scratch_cache import Tier
+from neuronmodel_worker.scratch_cache.checkpoint_copies import CopiedSource
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.sealing import SealingBehind
-from neuronmodel_worker.serve.tier import Tier
-from neuronmodel_worker.serve.tier.source import CopiedSource
 from neuronmodel_worker.serve.weights import Ranks, Weights
 from neuronmodel_worker.store import COMPILED, SHARDS, Kind, SealedSet, Store
 from neuronmodel_worker.store.checks import Progress

@@ -20,12 +20,12 @@ from neuronmodel_worker.io import probe
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.report.clock import Phase
 from neuronmodel_worker.run.context import Run
+from neuronmodel_worker.scratch_cache import Tier, TierTrouble
+from neuronmodel_worker.scratch_cache.checkpoint_copies import CopiedSource, SourceCopy, copied_source
+from neuronmodel_worker.scratch_cache.errors import TierDamaged, TierUnwritable
+from neuronmodel_worker.scratch_cache.set_copies import SetCopy, copied_set
+from neuronmodel_worker.scratch_cache.volume import SHARDS_COPY, SOURCE_COPY, CopyKind
 from neuronmodel_worker.serve.background import Background, Courtesy
-from neuronmodel_worker.serve.tier import Tier, TierTrouble
-from neuronmodel_worker.serve.tier.sets import SetCopy, copied_set
-from neuronmodel_worker.serve.tier.source import CopiedSource, SourceCopy, copied_source
-from neuronmodel_worker.serve.tier.trouble import TierDamaged, TierUnwritable
-from neuronmodel_worker.serve.tier.volume import SHARDS_COPY, SOURCE_COPY, CopyKind
 from neuronmodel_worker.store import SealedSet
 from neuronmodel_worker.stream import (
     WEIGHTS,

@@ -5,8 +5,8 @@ from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES
 from neuronmodel_api.report import Sizing
 from neuronmodel_worker.artifact_keys import shard_bytes
 from neuronmodel_worker.plan.streamed import ModelPlan, Plan
-from neuronmodel_worker.serve.tier.copying import PIECE_BYTES, PIECES
-from neuronmodel_worker.serve.tier.room import LEFT_FREE
+from neuronmodel_worker.scratch_cache.capacity import LEFT_FREE
+from neuronmodel_worker.scratch_cache.copying import PIECE_BYTES, PIECES
 from neuronmodel_worker.sizing.allowances import (
     FRAMEWORK_BYTES,
     MIB,

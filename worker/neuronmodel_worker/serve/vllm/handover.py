@@ -18,10 +18,10 @@ from neuronmodel_worker.engines.nxdi.compiled import read_compiled
 from neuronmodel_worker.engines.nxdi.handing_over import Weights, WeightsProvider, checked_weights, installed
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.run.context import Run
+from neuronmodel_worker.scratch_cache import Tier
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.loading import open_tier
 from neuronmodel_worker.serve.prepared import Prepared, Sets
-from neuronmodel_worker.serve.tier import Tier
 from neuronmodel_worker.serve.vllm.instruction import Instruction
 from neuronmodel_worker.serve.vllm.relay import RelayClock, RelayWriter
 

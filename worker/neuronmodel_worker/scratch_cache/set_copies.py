@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from neuronmodel_worker.failures import ArtifactDamaged, WorkerFailure
-from neuronmodel_worker.serve.tier.copying import Copy, Original
-from neuronmodel_worker.serve.tier.trouble import TierDamaged, TierStale, writing_copy
-from neuronmodel_worker.serve.tier.volume import SHARDS_COPY, Tier, Writing
+from neuronmodel_worker.scratch_cache.copying import Copy, Original
+from neuronmodel_worker.scratch_cache.errors import TierDamaged, TierStale, writing_copy
+from neuronmodel_worker.scratch_cache.volume import SHARDS_COPY, Tier, Writing
 from neuronmodel_worker.store import SHARDS, SealedSet, Store
 from neuronmodel_worker.store.manifest import MANIFEST
 from neuronmodel_worker.stream import WEIGHTS

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from neuronmodel_worker.io.disk import sync
-from neuronmodel_worker.serve.tier.locks import Lock
-from neuronmodel_worker.serve.tier.room import Kept, Room, evictions
-from neuronmodel_worker.serve.tier.trouble import TierFull, writing_copy
+from neuronmodel_worker.scratch_cache.capacity import Kept, Room, evictions
+from neuronmodel_worker.scratch_cache.errors import TierFull, writing_copy
+from neuronmodel_worker.scratch_cache.locks import Lock
 
 CopyKind = Literal["shards", "source"]
 SHARDS_COPY: Final = "shards"

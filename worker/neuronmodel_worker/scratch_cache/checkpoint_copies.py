@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from neuronmodel_worker.checkpoint import Checkpoint, TensorSource, read_header
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.disk import sync
-from neuronmodel_worker.serve.tier.copying import Copy, Original
-from neuronmodel_worker.serve.tier.trouble import TierDamaged, TierStale, TierUnwritable, writing_copy
-from neuronmodel_worker.serve.tier.volume import SOURCE_COPY, Tier, Writing
+from neuronmodel_worker.scratch_cache.copying import Copy, Original
+from neuronmodel_worker.scratch_cache.errors import TierDamaged, TierStale, TierUnwritable, writing_copy
+from neuronmodel_worker.scratch_cache.volume import SOURCE_COPY, Tier, Writing
 from neuronmodel_worker.store.sources import file_stats
 from neuronmodel_worker.stream import ContentDigests, check_content
 from neuronmodel_worker.stream.content import Piece

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from neuronmodel_worker.io.disk import BLOCK, NOT_DIRECT, allocate, open_direct
 from neuronmodel_worker.io.priority import use_idle_priority
-from neuronmodel_worker.serve.tier.trouble import OriginalChanged, TierTrouble, writing_copy
+from neuronmodel_worker.scratch_cache.errors import OriginalChanged, TierTrouble, writing_copy
 from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
 from neuronmodel_worker.stream.memory import fresh, placed
 from neuronmodel_worker.stream.writeback import Writeback

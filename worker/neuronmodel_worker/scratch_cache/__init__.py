@@ -9,7 +9,7 @@ It is a cache: whatever is wrong with it is a `TierTrouble`, which becomes a not
 without it. Several workers may share one volume.
 """
 
-from neuronmodel_worker.serve.tier.trouble import TierTrouble
-from neuronmodel_worker.serve.tier.volume import Tier
+from neuronmodel_worker.scratch_cache.errors import TierTrouble
+from neuronmodel_worker.scratch_cache.volume import Tier
 
 __all__ = ["Tier", "TierTrouble"]
