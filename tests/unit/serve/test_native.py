@@ -27,10 +27,11 @@ from neuronmodel_worker.failures import (
     WorkerFailure,
 )
 from neuronmodel_worker.io import probe
-from neuronmodel_worker.prepare import Preparation, native, open_source
-from neuronmodel_worker.prepare.choosing import natively
-from neuronmodel_worker.prepare.native import ShardsUnexpected
-from neuronmodel_worker.prepare.room import COMPILED_ALLOWANCE, SOURCE_BYTES_A_DIGEST_BYTE
+from neuronmodel_worker.prepare import Preparation, native_shards, open_source
+from neuronmodel_worker.prepare.auto import Figures, choose
+from neuronmodel_worker.prepare.choose import natively
+from neuronmodel_worker.prepare.native_shards import ShardsUnexpected
+from neuronmodel_worker.prepare.required_space import COMPILED_ALLOWANCE, SOURCE_BYTES_A_DIGEST_BYTE
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import ConfigurationInvalid, Run
 from neuronmodel_worker.serve import loading
@@ -40,7 +41,6 @@ from neuronmodel_worker.serve.prepared import PartialRanks, Prepared
 from neuronmodel_worker.store import SHARDS, Store
 from neuronmodel_worker.store.manifest import MANIFEST
 from neuronmodel_worker.store.sources import SOURCE_FILE, SourceDigests
-from neuronmodel_worker.strategy import Figures, choose
 from neuronmodel_worker.stream import ContentDigests, Progress, rank_file_name
 from tests.unit.serve.native_engine import NativeEngine
 from tests.unit.serve.workers import Place, returned
@@ -145,9 +145,9 @@ def test_another_release_of_the_library_shards_anew(place: Place, engine: Native
 
 def test_ours_and_the_librarys_shards_are_never_taken_for_each_other(place: Place, engine: NativeEngine) -> None:
     flags = {"tp_degree": 4}
-    _, native = prepare(place, engine, neuronConfig=flags)
+    _, native_shards = prepare(place, engine, neuronConfig=flags)
     _, streamed = prepare(place, engine, neuronConfig=flags, weights="Streamed")
-    assert streamed.shards_key != native.shards_key
+    assert streamed.shards_key != native_shards.shards_key
     assert engine.called.count("shard") == 1
 
 
@@ -244,7 +244,7 @@ def test_a_source_that_cannot_be_read_ends_the_librarys_work(
         while True:
             time.sleep(0.01)
 
-    monkeypatch.setattr(native, "take_digests", unreadable)
+    monkeypatch.setattr(native_shards, "take_digests", unreadable)
     with pytest.raises(SourceUnreadable):
         prepare(place, replace(engine, spoil=for_ever))
     assert not [each for each in (place.artifacts / "staging").iterdir() if each.is_dir()]
@@ -253,7 +253,7 @@ def test_a_source_that_cannot_be_read_ends_the_librarys_work(
 def test_how_much_the_library_has_written_is_told(
     place: Place, engine: NativeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(native_shards, "POLL_SECONDS", 0.001)
     job, told = job_of(place, Stage.PREPARE), set[tuple[int, int | None]]()
 
     def look(weights: Path) -> None:

@@ -22,7 +22,7 @@ from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io import probe
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.prepare import Preparation, open_source
-from neuronmodel_worker.prepare.room import COMPILED_ALLOWANCE
+from neuronmodel_worker.prepare.required_space import COMPILED_ALLOWANCE
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.store import Patience, sets

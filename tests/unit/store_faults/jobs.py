@@ -18,7 +18,7 @@ from neuronmodel_worker.engines import CompiledModel, Steps
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io import probe
 from neuronmodel_worker.plan.streamed import ModelPlan
-from neuronmodel_worker.prepare import Preparation, open_source, preparation, room
+from neuronmodel_worker.prepare import Preparation, open_source, preparation, required_space
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.store import Patience, Policy, Store, sets
@@ -97,7 +97,7 @@ def prepare(model: Model, patience: Patience | None = None) -> Result | Failed:
         (sets, "Patience", lambda: patience or Patience()),
         (probe, "BLOCK_BYTES", 4096),
         (probe, "KEPT_MAX_BYTES", 4096),
-        (room, "COMPILED_ALLOWANCE", {Engine.CPU: 1 << 16}),
+        (required_space, "COMPILED_ALLOWANCE", {Engine.CPU: 1 << 16}),
         (preparation, "run", run),
     ):
         setattr(module, name, value)

@@ -9,7 +9,7 @@ from types import FrameType
 
 import pytest
 
-from neuronmodel_worker.prepare.beside import WAKE, Stop, Wakeable, side_by_side
+from neuronmodel_worker.prepare.concurrently import WAKE, Stop, Wakeable, side_by_side
 from tests.waiting import PATIENCE_SECONDS
 
 LONG = PATIENCE_SECONDS

@@ -9,7 +9,7 @@ import pytest
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.failures import SourceChanged
 from neuronmodel_worker.plan.streamed import Plan
-from neuronmodel_worker.prepare.identity import Identity, identify
+from neuronmodel_worker.prepare.identify import Identity, identify
 from neuronmodel_worker.store import SHARDS, Store, shards_inputs, shards_key
 from neuronmodel_worker.store.sources import (
     MAX_RECORDS,

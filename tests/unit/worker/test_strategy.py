@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from neuronmodel_api.config import History, Seal, Strategy
 from neuronmodel_api.report import MAX_NOTE
-from neuronmodel_worker.strategy import MARGIN, PRIOR_STARTS, Figures, choose, costs_of, starts_per_source
+from neuronmodel_worker.prepare.auto import MARGIN, PRIOR_STARTS, Figures, choose, costs_of, starts_per_source
 
 ON_COMPILE, ON_LOAD = Strategy.SHARD_ON_COMPILE, Strategy.SHARD_ON_LOAD
 GB = 10**9

@@ -18,17 +18,17 @@ from neuronmodel_worker.io.disk import full_is_told, writing_to
 from neuronmodel_worker.io.probe import VolumeProbe, kept_probe
 from neuronmodel_worker.plan.native import NativePlan
 from neuronmodel_worker.plan.streamed import Plan
-from neuronmodel_worker.prepare.beside import Stop, Wakeable, side_by_side
-from neuronmodel_worker.prepare.choosing import figures_of
-from neuronmodel_worker.prepare.identity import Identity, identify
-from neuronmodel_worker.prepare.native import NativeSharding, digested
-from neuronmodel_worker.prepare.room import ESTIMATED, needed_bytes, require, told_of
+from neuronmodel_worker.prepare.auto import choose
+from neuronmodel_worker.prepare.choose import figures_of
+from neuronmodel_worker.prepare.concurrently import Stop, Wakeable, side_by_side
+from neuronmodel_worker.prepare.identify import Identity, identify
+from neuronmodel_worker.prepare.native_shards import NativeSharding, digested
+from neuronmodel_worker.prepare.required_space import ESTIMATED, needed_bytes, require, told_of
 from neuronmodel_worker.report.clock import Phase
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.sizing import check, size
 from neuronmodel_worker.store import COMPILED, SHARDS, Kind, Policy, SealedSet, Staging, Store, Work
 from neuronmodel_worker.store.sources import SOURCE_FILE
-from neuronmodel_worker.strategy import choose
 from neuronmodel_worker.stream import (
     WEIGHTS,
     ContentDigests,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from neuronmodel_worker.engines.nxdi import process
-from neuronmodel_worker.prepare.beside import Stopped
+from neuronmodel_worker.prepare.concurrently import Stopped
 
 ROOT = Path(__file__).parents[4]
 

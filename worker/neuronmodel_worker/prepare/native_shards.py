@@ -13,8 +13,8 @@ from neuronmodel_worker.engines import Engine
 from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.io.disk import WrittenFile, full_is_told
 from neuronmodel_worker.plan.native import NativePlan
-from neuronmodel_worker.prepare.beside import Stop, Wakeable, side_by_side
-from neuronmodel_worker.prepare.identity import Identity
+from neuronmodel_worker.prepare.concurrently import Stop, Wakeable, side_by_side
+from neuronmodel_worker.prepare.identify import Identity
 from neuronmodel_worker.report.clock import Phase
 from neuronmodel_worker.store import Staging
 from neuronmodel_worker.store.files import READ_BYTES, Digest, header_digest, nbytes_below

@@ -9,7 +9,7 @@ from neuronmodel_worker.artifact_keys import shard_bytes
 from neuronmodel_worker.io.probe import VolumeProbe, reading_rate
 from neuronmodel_worker.plan.native import NativePlan
 from neuronmodel_worker.plan.streamed import ModelPlan
-from neuronmodel_worker.strategy import Figures, starts_per_source
+from neuronmodel_worker.prepare.auto import Figures, starts_per_source
 
 log = logging.getLogger(__name__)
 
