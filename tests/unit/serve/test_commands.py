@@ -16,7 +16,7 @@ from openai import AuthenticationError, OpenAI
 from neuronmodel_api import exits
 from neuronmodel_api.report import Report, State
 from neuronmodel_worker.engines import Sampling
-from neuronmodel_worker.serve.command import default_sampling
+from neuronmodel_worker.serve.serve import default_sampling
 from tests.unit.engine.models import edit_config, write_chat_model
 from tests.unit.serve.workers import Place, Worker, returned
 from tests.waiting import PATIENCE_SECONDS

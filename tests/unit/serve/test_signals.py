@@ -14,7 +14,7 @@ from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run import runner
 from neuronmodel_worker.run.context import Run
-from neuronmodel_worker.serve.port import stop_event
+from neuronmodel_worker.serve.listener import stop_event
 
 from .workers import as_it_was
 

@@ -16,8 +16,8 @@ from neuronmodel_worker.engines import Limits, Sampling, SamplingNotCompiled
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.report.metrics import Metrics
 from neuronmodel_worker.serve.api import Api
-from neuronmodel_worker.serve.front import Front
 from neuronmodel_worker.serve.generation import Generation
+from neuronmodel_worker.serve.middleware import Front
 from neuronmodel_worker.text import load_text
 from tests.unit.engine.models import write_tokenizer
 from tests.waiting import PATIENCE_SECONDS

@@ -12,8 +12,8 @@ from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
 from neuronmodel_worker.engines.nxdi.settings import check_settings
 from neuronmodel_worker.failures import FlagsRefused
 from neuronmodel_worker.serve.vllm.arguments import vllm_arguments
-from neuronmodel_worker.serve.vllm.command import check_type
 from neuronmodel_worker.serve.vllm.environment import vllm_environment
+from neuronmodel_worker.serve.vllm.serve import check_type
 from tests.unit.serve.workers import Place
 
 # That of the command for Llama 3.1 405B.
@@ -188,7 +188,7 @@ def test_an_image_without_vllm_says_so(place: Place, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("with_vllm")
 def test_a_worker_that_is_no_installed_package_says_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuronmodel_worker.serve.vllm.command.plugin_is_installed", lambda: False)
+    monkeypatch.setattr("neuronmodel_worker.serve.vllm.serve.plugin_is_installed", lambda: False)
     ended = place.run("serve", server="VLLM", engine="Neuron")
     assert ended.report.failure is not None
     assert ended.report.failure.reason == "ServerNotHooked"

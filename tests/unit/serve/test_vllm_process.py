@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from neuronmodel_worker.engines import DevicesInUse, NoEngine
-from neuronmodel_worker.serve.vllm import command, process
-from neuronmodel_worker.serve.vllm.command import ServerEnded, ended, free_port
+from neuronmodel_worker.serve.vllm import process, serve
 from neuronmodel_worker.serve.vllm.process import Child, running, vllm_program
+from neuronmodel_worker.serve.vllm.serve import ServerEnded, ended, free_port
 from tests.waiting import until
 
 
@@ -108,7 +108,7 @@ def test_its_port_is_none_that_connections_are_given(
 ) -> None:
     """Where the kernel leaves any."""
     (tmp_path / "range").write_text(of_kernel)
-    monkeypatch.setattr(command, "RANGE_OF_KERNEL", tmp_path / "range")
+    monkeypatch.setattr(serve, "RANGE_OF_KERNEL", tmp_path / "range")
     port = free_port({10_000, 10_002})
     assert port in ports if ports else port > 0
 

@@ -16,10 +16,10 @@ from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.report import Stage
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.report.metrics import Metrics
-from neuronmodel_worker.serve import port as serving_port
-from neuronmodel_worker.serve.front import MAX_REQUEST_BYTES, Front
-from neuronmodel_worker.serve.keys import ApiKey
-from neuronmodel_worker.serve.port import open_port
+from neuronmodel_worker.serve import listener as serving_port
+from neuronmodel_worker.serve.api_keys import ApiKey
+from neuronmodel_worker.serve.listener import open_port
+from neuronmodel_worker.serve.middleware import MAX_REQUEST_BYTES, Front
 from neuronmodel_worker.serve.vllm.proxy import Proxy, open_session
 from tests.ports import free_port
 from tests.waiting import PATIENCE_SECONDS

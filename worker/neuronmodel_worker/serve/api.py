@@ -13,8 +13,8 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from neuronmodel_worker.engines import Sampling, SamplingNotCompiled
-from neuronmodel_worker.serve.front import ApiError, Front
 from neuronmodel_worker.serve.generation import Answer, Generation, Question, QueueFull
+from neuronmodel_worker.serve.middleware import ApiError, Front
 from neuronmodel_worker.serve.requests import (
     DEFAULT_COMPLETION_TOKENS,
     ChatRequest,

@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from neuronmodel_worker.report.metrics import Metrics
-from neuronmodel_worker.serve.front import ApiError, Front
+from neuronmodel_worker.serve.middleware import ApiError, Front
 
 # Each a label of the metric of requests; the rest of vLLM's API shares the last.
 PATHS: Final = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/v1/models/{name:.+}", "/v1/{path:.+}")

@@ -19,7 +19,7 @@ from aiohttp import web
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_worker.report.admin import PortTaken
 from neuronmodel_worker.run.signals import told_to_stop
-from neuronmodel_worker.serve.front import Front
+from neuronmodel_worker.serve.middleware import Front
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from neuronmodel_worker.report.admin import admin_server
 from neuronmodel_worker.report.metrics import Metrics
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.api import Api
+from neuronmodel_worker.serve.api_keys import ApiKey
 from neuronmodel_worker.serve.background import Background
-from neuronmodel_worker.serve.front import Front
 from neuronmodel_worker.serve.generation import Generation
-from neuronmodel_worker.serve.keys import ApiKey
+from neuronmodel_worker.serve.listener import open_port, stop_event
 from neuronmodel_worker.serve.loading import Loading, open_tier
-from neuronmodel_worker.serve.port import open_port, stop_event
+from neuronmodel_worker.serve.middleware import Front
 from neuronmodel_worker.text import Text
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def serve(job: Run) -> None:
 
 
 def _serve_by_vllm(job: Run, metrics: Metrics, key: ApiKey | None) -> None:
-    from neuronmodel_worker.serve.vllm.command import serve_by_vllm
+    from neuronmodel_worker.serve.vllm.serve import serve_by_vllm
 
     serve_by_vllm(job, metrics, key)
 

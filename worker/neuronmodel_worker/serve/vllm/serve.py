@@ -30,11 +30,11 @@ from neuronmodel_worker.engines.nxdi.view import checkpoint_of, make_view
 from neuronmodel_worker.failures import BadInput, FlagsRefused, WorkerFailure
 from neuronmodel_worker.report.metrics import Metrics
 from neuronmodel_worker.run.context import Run
+from neuronmodel_worker.serve.api_keys import ApiKey
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.devices import AWAITED, Patience, find_devices
-from neuronmodel_worker.serve.front import Front
-from neuronmodel_worker.serve.keys import ApiKey
-from neuronmodel_worker.serve.port import open_port, stop_event
+from neuronmodel_worker.serve.listener import open_port, stop_event
+from neuronmodel_worker.serve.middleware import Front
 from neuronmodel_worker.serve.prepared import Prepared
 from neuronmodel_worker.serve.vllm.arguments import HOST, vllm_arguments
 from neuronmodel_worker.serve.vllm.environment import PLUGIN_GROUP, plugin_is_installed, vllm_environment

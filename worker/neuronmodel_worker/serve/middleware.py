@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from neuronmodel_worker.report.metrics import Metrics
-from neuronmodel_worker.serve.keys import ApiKey
+from neuronmodel_worker.serve.api_keys import ApiKey
 
 log = logging.getLogger(__name__)
 
