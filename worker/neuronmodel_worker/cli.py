@@ -16,7 +16,7 @@ from importlib import import_module  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast  # noqa: E402
 
-from neuronmodel_worker.host import arguments as host  # noqa: E402
+from neuronmodel_worker.commands import arguments as host  # noqa: E402
 
 if TYPE_CHECKING:
     from neuronmodel_worker.run.context import Run
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code; see neuronmodel_api.exits."""
     options = _parser().parse_args(arguments)
     if options.command in host.COMMANDS:
-        from neuronmodel_worker.host.command import run_host_command
+        from neuronmodel_worker.commands.dispatch import run_host_command
 
         return run_host_command(options)
 

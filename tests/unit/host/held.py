@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from neuronmodel_worker.cli import run_and_exit
-from neuronmodel_worker.host.terminal import Show
+from neuronmodel_worker.commands.terminal import Show
 
 ENOUGH = 10_000
 
@@ -26,5 +26,5 @@ def holding(*_: Any) -> Iterator[Show]:
 
 
 if __name__ == "__main__":
-    with patch("neuronmodel_worker.host.shard.progress", holding):
+    with patch("neuronmodel_worker.commands.shard.progress", holding):
         run_and_exit()

@@ -5,11 +5,11 @@ from typing import Any
 
 import yaml
 
-from neuronmodel_worker.host.from_command import written
-from neuronmodel_worker.host.from_command.choices import Choices
-from neuronmodel_worker.host.from_command.given import read_flags
-from neuronmodel_worker.host.from_command.model import convert
-from neuronmodel_worker.host.from_command.script import read_invocation
+from neuronmodel_worker.commands.migrate import written
+from neuronmodel_worker.commands.migrate.given_flags import read_flags
+from neuronmodel_worker.commands.migrate.neuronmodel import convert
+from neuronmodel_worker.commands.migrate.options import Choices
+from neuronmodel_worker.commands.migrate.shell_script import read_invocation
 
 SMALLEST = "inference_demo --model-type {model_type} --task-type causal-lm run --model-path /models/Llama-3.1-8B"
 

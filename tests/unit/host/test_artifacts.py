@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from neuronmodel_api import exits
-from neuronmodel_worker.host.amounts import age_of, bytes_of, shown_age
-from neuronmodel_worker.host.failures import UsageInvalid
+from neuronmodel_worker.commands.quantities import age_of, bytes_of, shown_age
+from neuronmodel_worker.commands.usage_errors import UsageInvalid
 from neuronmodel_worker.store import Store
 from tests.unit.host.commands import Ended, here, neuronmodel
 from tests.unit.worker.test_store_building import begin_and_stop

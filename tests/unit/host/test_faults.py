@@ -259,7 +259,7 @@ def test_a_signal_while_classes_are_made_is_a_signal(place: Place, monkeypatch: 
         except BaseException as stopped:
             raise RuntimeError("Error calling __set_name__") from stopped
 
-    monkeypatch.setattr("neuronmodel_worker.host.shard.claimed", interrupted)
+    monkeypatch.setattr("neuronmodel_worker.commands.shard.claimed", interrupted)
     ended = here(*place.shard)
     assert ended.code == 143
     assert "Stopped by SIGTERM" in ended.sentence
@@ -321,7 +321,7 @@ def test_a_disk_that_is_full_for_the_manifest_leaves_the_set_that_was_there(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("neuronmodel_worker.host.folder._write", full)
+    monkeypatch.setattr("neuronmodel_worker.commands.output_folder._write", full)
     ended = here(*place.shard)
     assert ended.code == exits.NO_SPACE
     assert everything(place.output) == before
@@ -331,7 +331,7 @@ def test_what_is_not_foreseen_is_one_line_too(place: Place, monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise KeyError("surprise")
 
-    monkeypatch.setattr("neuronmodel_worker.host.shard.claimed", fail)
+    monkeypatch.setattr("neuronmodel_worker.commands.shard.claimed", fail)
     ended = here(*place.shard)
     assert ended.code == exits.FAILED
     assert "KeyError in test_faults.py, line" in ended.sentence

@@ -9,8 +9,8 @@ from neuronmodel_api import exits
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_operator.manifests import instance_type
 from neuronmodel_operator.manifests import neuron_config as flags
-from neuronmodel_worker.host.failures import UsageInvalid
-from neuronmodel_worker.host.from_command.failures import NotUnderstood
+from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
+from neuronmodel_worker.commands.usage_errors import UsageInvalid
 from tests.nxdi_flags import COMMAND_OF_405B
 from tests.unit.host.commands import TOP, here, neuronmodel
 from tests.unit.host.inference_demo import Result, converted, with_flags

@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuronmodel_worker.host.from_command.document import Noted, lines_of
+from neuronmodel_worker.commands.migrate.yaml_document import Noted, lines_of
 
 SCALARS = (
     st.none()

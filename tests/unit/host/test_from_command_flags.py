@@ -10,10 +10,18 @@ import yaml
 
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_operator.manifests import neuron_config as operator_flags
-from neuronmodel_worker.host.from_command.environment import MAX_VARIABLES
-from neuronmodel_worker.host.from_command.failures import NotUnderstood
-from neuronmodel_worker.host.from_command.flags import BOUNDS, FLAGS, NOT_CARRIED, PARTS, SAMPLING_FLAGS, Flag, Kind
-from neuronmodel_worker.host.from_command.model import FP8_VARIABLES
+from neuronmodel_worker.commands.migrate.environment import MAX_VARIABLES
+from neuronmodel_worker.commands.migrate.inference_demo_flags import (
+    BOUNDS,
+    FLAGS,
+    NOT_CARRIED,
+    PARTS,
+    SAMPLING_FLAGS,
+    Flag,
+    Kind,
+)
+from neuronmodel_worker.commands.migrate.neuronmodel import FP8_VARIABLES
+from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.neuron_config.fields import check_fields
 from tests.unit.host.commands import TOP
 from tests.unit.host.inference_demo import SMALLEST, Result, converted, with_flags

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from neuronmodel_api.config import Engine, Server, Weights
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_operator.manifests import neuron_config as operator_flags
+from neuronmodel_worker.commands.migrate.inference_demo_flags import FLAGS, Flag, Kind
+from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.engines.llama_shape import llama_shape
 from neuronmodel_worker.engines.nxdi.settings import check_settings
-from neuronmodel_worker.host.from_command.failures import NotUnderstood
-from neuronmodel_worker.host.from_command.flags import FLAGS, Flag, Kind
 from neuronmodel_worker.layouts import FAMILIES
 from neuronmodel_worker.plan.native import make_native_plan
 from neuronmodel_worker.plan.streamed import make_plan

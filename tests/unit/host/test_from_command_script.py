@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuronmodel_worker.host.from_command.failures import NotUnderstood
-from neuronmodel_worker.host.from_command.script import Invocation, read_invocation
+from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
+from neuronmodel_worker.commands.migrate.shell_script import Invocation, read_invocation
 
 BASH = shutil.which("bash")
 SHOWN = ["MINE", "OTHER"]

@@ -9,7 +9,7 @@ import pytest
 from hack.bench.cases import COMMAND_OF_405B, LLAMA_405B
 from hack.bench.checkpoints import write_headers
 from neuronmodel_api import exits
-from neuronmodel_worker.host import memory
+from neuronmodel_worker.commands import available_memory
 from tests.unit.host.commands import Place, here, neuronmodel
 
 
@@ -36,19 +36,19 @@ def test_more_than_the_memory_holds_is_refused_with_both_figures(tmp_path: Path)
 
 
 def test_a_control_groups_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert memory.available_bytes() > 0
+    assert available_memory.available_bytes() > 0
     group = tmp_path / Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
     group.mkdir(parents=True, exist_ok=True)
     (group / "memory.max").write_text("50000\n")
     (group / "memory.stat").write_text("anon 20000\nfile 25000\nshmem 5000\n")
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
-    assert memory.available_bytes() == 25000
+    monkeypatch.setattr(available_memory, "CGROUPS", tmp_path)
+    assert available_memory.available_bytes() == 25000
     (group / "memory.max").write_text("max\n")
-    assert memory.available_bytes() > 25000
+    assert available_memory.available_bytes() > 25000
 
 
 def test_what_this_process_holds_grows_with_it() -> None:
-    before = memory.anonymous_bytes()
+    before = available_memory.anonymous_bytes()
     with mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as held:  # not what was freed before
         held.write(b"x" * len(held))
-        assert memory.anonymous_bytes() - before > 48 << 20
+        assert available_memory.anonymous_bytes() - before > 48 << 20

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from neuronmodel_worker.cli import _parser
-from neuronmodel_worker.host.arguments import COMMANDS
-from neuronmodel_worker.host.terminal import Lines, duration, in_units, on_one_line, rate
+from neuronmodel_worker.commands.arguments import COMMANDS
+from neuronmodel_worker.commands.terminal import Lines, duration, in_units, on_one_line, rate
 from tests.unit.host.commands import PYTHON, TOP, Place
 
 REFERENCE = TOP / "docs" / "reference" / "commands.md"

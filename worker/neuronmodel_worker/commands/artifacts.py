@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_api import exits
+from neuronmodel_worker.commands.inputs import threads_of
+from neuronmodel_worker.commands.quantities import age_of, bytes_of, shown_age
+from neuronmodel_worker.commands.terminal import duration, in_units, note, progress, rate, say
+from neuronmodel_worker.commands.usage_errors import FolderRefused, UsageInvalid
 from neuronmodel_worker.failures import (
     ArtifactDamaged,
     ArtifactsTooNew,
@@ -17,10 +21,6 @@ from neuronmodel_worker.failures import (
     ArtifactsVolumeFull,
     WorkerFailure,
 )
-from neuronmodel_worker.host.amounts import age_of, bytes_of, shown_age
-from neuronmodel_worker.host.failures import FolderRefused, UsageInvalid
-from neuronmodel_worker.host.inputs import threads_of
-from neuronmodel_worker.host.terminal import duration, in_units, note, progress, rate, say
 from neuronmodel_worker.store import Collected, Item, Policy, Store
 from neuronmodel_worker.store.keys import is_key
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest, read_manifest

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from neuronmodel_worker.host.from_command.environment import CORES_A_LOGICAL_ONE, NUM_CORES, integer
-from neuronmodel_worker.host.from_command.failures import NotUnderstood
-from neuronmodel_worker.host.from_command.given import Command, LeftOut
+from neuronmodel_worker.commands.migrate.environment import CORES_A_LOGICAL_ONE, NUM_CORES, integer
+from neuronmodel_worker.commands.migrate.given_flags import Command, LeftOut
+from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 
 LOGICAL_CORE_FLAGS: Final = ("--logical-nc-config", "--logical-neuron-cores")
 LOGICAL_CORES: Final = (1, 2)

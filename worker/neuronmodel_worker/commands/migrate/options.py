@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from neuronmodel_api.names import MAX_MODEL_NAME
-from neuronmodel_worker.host.failures import UsageInvalid
+from neuronmodel_worker.commands.usage_errors import UsageInvalid
 
 MODEL_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from neuronmodel_worker.host.terminal import on_one_line
+from neuronmodel_worker.commands.terminal import on_one_line
 
 WIDTH: Final = 120
 PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*|[1-9][0-9]*[KMGT]i", re.ASCII)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from neuronmodel_worker.host.from_command.failures import NotUnderstood
-from neuronmodel_worker.host.from_command.flags import BEFORE_RUN, BOUNDS, FLAGS, Flag, Kind
-from neuronmodel_worker.host.from_command.script import Invocation, Said
+from neuronmodel_worker.commands.migrate.inference_demo_flags import BEFORE_RUN, BOUNDS, FLAGS, Flag, Kind
+from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
+from neuronmodel_worker.commands.migrate.shell_script import Invocation, Said
 
 RUN: Final = "run"
 REQUIRED: Final = ("--model-type", "--task-type", "--model-path")

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
-from neuronmodel_worker.host.from_command.arithmetic import evaluate
-from neuronmodel_worker.host.from_command.failures import NotUnderstood
-from neuronmodel_worker.host.from_command.words import INPUTS, REDIRECTIONS, Operator, Token, Word, tokens_of
+from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
+from neuronmodel_worker.commands.migrate.shell_arithmetic import evaluate
+from neuronmodel_worker.commands.migrate.shell_words import INPUTS, REDIRECTIONS, Operator, Token, Word, tokens_of
 
 ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.ASCII | re.DOTALL)
 INFERENCE_DEMO: Final = ("inference_demo", "inference_demo.py")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from neuronmodel_api.names import RESERVED_ENV_PREFIXES
-from neuronmodel_worker.host.from_command.failures import NotUnderstood
-from neuronmodel_worker.host.from_command.given import LeftOut
-from neuronmodel_worker.host.from_command.script import Invocation, Said
+from neuronmodel_worker.commands.migrate.given_flags import LeftOut
+from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
+from neuronmodel_worker.commands.migrate.shell_script import Invocation, Said
 
 CORES_A_LOGICAL_ONE: Final = ("NEURON_RT_VIRTUAL_CORE_SIZE", "NEURON_LOGICAL_NC_CONFIG")
 NUM_CORES: Final = "NEURON_RT_NUM_CORES"

@@ -3,13 +3,13 @@
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from neuronmodel_worker.host.failures import UsageInvalid
-from neuronmodel_worker.host.from_command.choices import Choices
-from neuronmodel_worker.host.from_command.document import Noted
-from neuronmodel_worker.host.from_command.failures import NotUnderstood
-from neuronmodel_worker.host.from_command.given import Command
-from neuronmodel_worker.host.from_command.sizes import checkpoint_bytes, compiled_size, shards_size
-from neuronmodel_worker.host.terminal import in_units
+from neuronmodel_worker.commands.migrate.given_flags import Command
+from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
+from neuronmodel_worker.commands.migrate.options import Choices
+from neuronmodel_worker.commands.migrate.volume_sizes import checkpoint_bytes, compiled_size, shards_size
+from neuronmodel_worker.commands.migrate.yaml_document import Noted
+from neuronmodel_worker.commands.terminal import in_units
+from neuronmodel_worker.commands.usage_errors import UsageInvalid
 
 OF_THE_NODE: Final = (
     "A folder of the node: works only where the operator was installed with allowHostPath=true. With --claim NAME the "

@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from neuronmodel_worker.commands.usage_errors import FolderInUse, FolderRefused
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
-from neuronmodel_worker.host.failures import FolderInUse, FolderRefused
 from neuronmodel_worker.io.disk import UNFINISHED, WrittenFile, sync, temporary_beside, writing_to
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.store import SHARDS, shards_inputs, shards_key

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from neuronmodel_worker.host.from_command.failures import NotUnderstood
+from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 
 OPERATORS: Final = (
     "&>>",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_worker.checkpoint import TensorSource, read_header
+from neuronmodel_worker.commands.output_folder import RANK_FILE
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable, BadInput
-from neuronmodel_worker.host.folder import RANK_FILE
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.plan.streamed import RANK_DTYPE, RANK_NBYTES
 from neuronmodel_worker.store import shards_key

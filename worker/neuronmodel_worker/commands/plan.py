@@ -5,13 +5,13 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from neuronmodel_worker.host.folder import check_place, nearest_existing
-from neuronmodel_worker.host.forecast import Forecast, Measured
-from neuronmodel_worker.host.inputs import open_plan_and_fields, threads_of
-from neuronmodel_worker.host.memory import anonymous_bytes
-from neuronmodel_worker.host.needs import Needs
-from neuronmodel_worker.host.terminal import duration, in_units, say
-from neuronmodel_worker.host.tokenizer_files import with_warnings_of_text
+from neuronmodel_worker.commands.available_memory import anonymous_bytes
+from neuronmodel_worker.commands.forecast import Forecast, Measured
+from neuronmodel_worker.commands.inputs import open_plan_and_fields, threads_of
+from neuronmodel_worker.commands.machine_needs import Needs
+from neuronmodel_worker.commands.output_folder import check_place, nearest_existing
+from neuronmodel_worker.commands.terminal import duration, in_units, say
+from neuronmodel_worker.commands.tokenizer_files import with_warnings_of_text
 from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.io.probe import Rate, reading_rate, writing_rate
 from neuronmodel_worker.plan.streamed import Plan

@@ -8,16 +8,16 @@ from typing import Any, Final
 from neuronmodel_api.config import Engine, Server
 from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES
 from neuronmodel_api.names import GROUP, INSTANCE_TYPE_LABEL
+from neuronmodel_worker.commands.migrate.compile_fields import MODULES_FILE, TO_FILL_IN, Fields
+from neuronmodel_worker.commands.migrate.environment import Environment, read_environment
+from neuronmodel_worker.commands.migrate.given_flags import Command, LeftOut
+from neuronmodel_worker.commands.migrate.inference_demo_flags import NOT_CARRIED
+from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
+from neuronmodel_worker.commands.migrate.options import Choices, model_name
+from neuronmodel_worker.commands.migrate.parallelism import Parallelism, read_parallelism
+from neuronmodel_worker.commands.migrate.volumes import artifacts, model_folder, scratch, source
+from neuronmodel_worker.commands.migrate.yaml_document import Noted
 from neuronmodel_worker.engines.llama_shape import FAMILY as CPU_FAMILY
-from neuronmodel_worker.host.from_command.choices import Choices, model_name
-from neuronmodel_worker.host.from_command.document import Noted
-from neuronmodel_worker.host.from_command.environment import Environment, read_environment
-from neuronmodel_worker.host.from_command.failures import NotUnderstood
-from neuronmodel_worker.host.from_command.fields import MODULES_FILE, TO_FILL_IN, Fields
-from neuronmodel_worker.host.from_command.flags import NOT_CARRIED
-from neuronmodel_worker.host.from_command.given import Command, LeftOut
-from neuronmodel_worker.host.from_command.parallelism import Parallelism, read_parallelism
-from neuronmodel_worker.host.from_command.volumes import artifacts, model_folder, scratch, source
 
 TASK: Final = "causal-lm"
 MODEL_TYPE = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)

@@ -8,7 +8,7 @@ from typing import Any
 from neuronmodel_api.config import Engine, Strategy, WorkerConfig
 from neuronmodel_api.machines import MACHINES, Machine
 from neuronmodel_api.report import Sizing
-from neuronmodel_worker.host.terminal import in_units
+from neuronmodel_worker.commands.terminal import in_units
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.sizing import misfits, size
 from neuronmodel_worker.sizing.fitting import core_needs, described_core, in_gib

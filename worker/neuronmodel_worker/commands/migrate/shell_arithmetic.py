@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from neuronmodel_worker.host.from_command.failures import NotUnderstood
+from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 
 LARGEST: Final = (1 << 63) - 1
 """What the shell computes with; it wraps around silently, which nobody means."""

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from neuronmodel_worker.host.failures import UsageInvalid
-from neuronmodel_worker.host.from_command.choices import Choices
-from neuronmodel_worker.host.from_command.document import comment_lines, lines_of
-from neuronmodel_worker.host.from_command.given import read_flags
-from neuronmodel_worker.host.from_command.model import Converted, convert
-from neuronmodel_worker.host.from_command.script import read_invocation
-from neuronmodel_worker.host.terminal import note, say
+from neuronmodel_worker.commands.migrate.given_flags import read_flags
+from neuronmodel_worker.commands.migrate.neuronmodel import Converted, convert
+from neuronmodel_worker.commands.migrate.options import Choices
+from neuronmodel_worker.commands.migrate.shell_script import read_invocation
+from neuronmodel_worker.commands.migrate.yaml_document import comment_lines, lines_of
+from neuronmodel_worker.commands.terminal import note, say
+from neuronmodel_worker.commands.usage_errors import UsageInvalid
 
 MAX_BYTES: Final = 1 << 20
 STANDARD_INPUT: Final = "-"

@@ -9,12 +9,8 @@ from functools import cached_property
 from typing import Any, Final
 
 from neuronmodel_api.config import Server
-from neuronmodel_worker.engines.nxdi.contradictions import OF_VLLM, check_together
-from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
-from neuronmodel_worker.failures import FlagsRefused, LayoutRefused
-from neuronmodel_worker.host.from_command.document import Noted
-from neuronmodel_worker.host.from_command.failures import NotUnderstood
-from neuronmodel_worker.host.from_command.flags import (
+from neuronmodel_worker.commands.migrate.given_flags import Command, LeftOut
+from neuronmodel_worker.commands.migrate.inference_demo_flags import (
     EXTRA,
     LORA_DEFAULTS,
     PARTS,
@@ -24,7 +20,11 @@ from neuronmodel_worker.host.from_command.flags import (
     TYPED,
     Flag,
 )
-from neuronmodel_worker.host.from_command.given import Command, LeftOut
+from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
+from neuronmodel_worker.commands.migrate.yaml_document import Noted
+from neuronmodel_worker.engines.nxdi.contradictions import OF_VLLM, check_together
+from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
+from neuronmodel_worker.failures import FlagsRefused, LayoutRefused
 from neuronmodel_worker.layouts import FAMILIES
 from neuronmodel_worker.layouts.effects import what_has_no_layout
 from neuronmodel_worker.neuron_config.fields import check_fields

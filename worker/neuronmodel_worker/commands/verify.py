@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from neuronmodel_worker.commands.inputs import threads_of
+from neuronmodel_worker.commands.output_folder import lock_folder, rank_files
+from neuronmodel_worker.commands.rank_file_checks import Examined, contradictions, differences, examine, holes, ranks_of
+from neuronmodel_worker.commands.terminal import duration, in_units, progress, rate, say
+from neuronmodel_worker.commands.usage_errors import FolderRefused, SetDamaged
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
-from neuronmodel_worker.host.examine import Examined, contradictions, differences, examine, holes, ranks_of
-from neuronmodel_worker.host.failures import FolderRefused, SetDamaged
-from neuronmodel_worker.host.folder import lock_folder, rank_files
-from neuronmodel_worker.host.inputs import threads_of
-from neuronmodel_worker.host.terminal import duration, in_units, progress, rate, say
 from neuronmodel_worker.store import SHARDS
 from neuronmodel_worker.store.checks import full_problems
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest, file_problems, read_manifest

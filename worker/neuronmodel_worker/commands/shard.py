@@ -3,10 +3,10 @@
 import argparse
 import time
 
-from neuronmodel_worker.host.folder import OutputFolder, claimed, rank_metadata
-from neuronmodel_worker.host.inputs import open_plan, show_warnings, threads_of
-from neuronmodel_worker.host.terminal import duration, in_units, note, progress, rate, say
-from neuronmodel_worker.host.tokenizer_files import with_warnings_of_text
+from neuronmodel_worker.commands.inputs import open_plan, show_warnings, threads_of
+from neuronmodel_worker.commands.output_folder import OutputFolder, claimed, rank_metadata
+from neuronmodel_worker.commands.terminal import duration, in_units, note, progress, rate, say
+from neuronmodel_worker.commands.tokenizer_files import with_warnings_of_text
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.run.signals import ignore_signals

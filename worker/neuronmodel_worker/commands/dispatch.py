@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from neuronmodel_api import exits
+from neuronmodel_worker.commands.terminal import complain, show_any_name
 from neuronmodel_worker.failures import WorkerFailure
-from neuronmodel_worker.host.terminal import complain, show_any_name
 from neuronmodel_worker.io.disk import open_many_files
 from neuronmodel_worker.run.signals import Stopped, stop_on_signals, told_to_stop
 
@@ -55,26 +55,26 @@ def _stopped(command: str, stopped: Stopped) -> int:
 def _command(name: str) -> Command:
     """Imported only now: each command brings what it needs and no more."""
     if name == "shard":
-        from neuronmodel_worker.host.shard import shard
+        from neuronmodel_worker.commands.shard import shard
 
         return shard
     if name == "plan":
-        from neuronmodel_worker.host.plan import plan
+        from neuronmodel_worker.commands.plan import plan
 
         return plan
     if name == "load":
-        from neuronmodel_worker.host.load import load
+        from neuronmodel_worker.commands.load import load
 
         return load
     if name == "artifacts":
-        from neuronmodel_worker.host.artifacts import artifacts
+        from neuronmodel_worker.commands.artifacts import artifacts
 
         return artifacts
     if name == "from-command":
-        from neuronmodel_worker.host.from_command import from_command
+        from neuronmodel_worker.commands.migrate import from_command
 
         return from_command
-    from neuronmodel_worker.host.verify import verify
+    from neuronmodel_worker.commands.verify import verify
 
     return verify
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_worker.checkpoint import open_checkpoint
-from neuronmodel_worker.host.failures import NeuronConfigInvalid, UsageInvalid
-from neuronmodel_worker.host.terminal import note
+from neuronmodel_worker.commands.terminal import note
+from neuronmodel_worker.commands.usage_errors import NeuronConfigInvalid, UsageInvalid
 from neuronmodel_worker.plan.streamed import Plan, make_plan
 from neuronmodel_worker.stream import THREADS
 

@@ -3,10 +3,10 @@
 import argparse
 import time
 
-from neuronmodel_worker.host.failures import MemoryTooSmall
-from neuronmodel_worker.host.inputs import open_plan, show_warnings, threads_of
-from neuronmodel_worker.host.memory import available_bytes
-from neuronmodel_worker.host.terminal import duration, in_units, progress, rate, say
+from neuronmodel_worker.commands.available_memory import available_bytes
+from neuronmodel_worker.commands.inputs import open_plan, show_warnings, threads_of
+from neuronmodel_worker.commands.terminal import duration, in_units, progress, rate, say
+from neuronmodel_worker.commands.usage_errors import MemoryTooSmall
 from neuronmodel_worker.stream import TensorSink, Transferred, buffer_bytes, run
 
 

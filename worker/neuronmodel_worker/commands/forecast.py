@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_worker.checkpoint import SourceFile
-from neuronmodel_worker.host.folder import rank_metadata
-from neuronmodel_worker.host.needs import Needs
+from neuronmodel_worker.commands.machine_needs import Needs
+from neuronmodel_worker.commands.output_folder import rank_metadata
 from neuronmodel_worker.io.probe import Rate
 from neuronmodel_worker.layouts.geometry import Part, Target
 from neuronmodel_worker.plan.streamed import RANK_DTYPE, RANK_NBYTES, Plan
