@@ -10,7 +10,8 @@ import pytest
 
 from neuronmodel_worker.cli import _parser
 from neuronmodel_worker.commands.arguments import COMMANDS
-from neuronmodel_worker.commands.terminal import Lines, duration, in_units, on_one_line, rate
+from neuronmodel_worker.commands.terminal import Lines, on_one_line
+from neuronmodel_worker.units import duration, in_units, rate
 from tests.unit.host.commands import PYTHON, TOP, Place
 
 REFERENCE = TOP / "docs" / "reference" / "commands.md"

@@ -12,7 +12,7 @@ from typing import Any
 from neuronmodel_api import exits
 from neuronmodel_worker.commands.inputs import threads_of
 from neuronmodel_worker.commands.quantities import age_of, bytes_of, shown_age
-from neuronmodel_worker.commands.terminal import duration, in_units, note, progress, rate, say
+from neuronmodel_worker.commands.terminal import note, progress, say
 from neuronmodel_worker.commands.usage_errors import FolderRefused, UsageInvalid
 from neuronmodel_worker.failures import (
     ArtifactDamaged,
@@ -24,6 +24,7 @@ from neuronmodel_worker.failures import (
 from neuronmodel_worker.store import Collected, Item, Policy, Store
 from neuronmodel_worker.store.keys import is_key
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest, read_manifest
+from neuronmodel_worker.units import duration, in_units, rate
 
 HOLDS = ("compiled", "shards", "refs", "staging")
 """One of these is in every artifact store."""

@@ -5,9 +5,10 @@ import time
 
 from neuronmodel_worker.commands.available_memory import available_bytes
 from neuronmodel_worker.commands.inputs import open_plan, show_warnings, threads_of
-from neuronmodel_worker.commands.terminal import duration, in_units, progress, rate, say
+from neuronmodel_worker.commands.terminal import progress, say
 from neuronmodel_worker.commands.usage_errors import MemoryTooSmall
 from neuronmodel_worker.stream import TensorSink, Transferred, buffer_bytes, run
+from neuronmodel_worker.units import duration, in_units, rate
 
 
 def load(options: argparse.Namespace) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 from neuronmodel_api.config import Engine, Strategy, WorkerConfig
 from neuronmodel_api.machines import MACHINES, Machine
 from neuronmodel_api.report import Sizing
-from neuronmodel_worker.commands.terminal import in_units
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.sizing import misfits, size
 from neuronmodel_worker.sizing.fitting import core_needs, described_core, in_gib
 from neuronmodel_worker.sizing.needs import logical_core_config
+from neuronmodel_worker.units import in_units
 
 STRATEGIES = (Strategy.SHARD_ON_COMPILE, Strategy.SHARD_ON_LOAD)
 UNKNOWN = "how much the machine has is not known"

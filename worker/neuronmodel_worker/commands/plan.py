@@ -10,12 +10,13 @@ from neuronmodel_worker.commands.forecast import Forecast, Measured
 from neuronmodel_worker.commands.inputs import open_plan_and_fields, threads_of
 from neuronmodel_worker.commands.machine_needs import Needs
 from neuronmodel_worker.commands.output_folder import check_place, nearest_existing
-from neuronmodel_worker.commands.terminal import duration, in_units, say
+from neuronmodel_worker.commands.terminal import say
 from neuronmodel_worker.commands.tokenizer_files import with_warnings_of_text
 from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.io.probe import Rate, reading_rate, writing_rate
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream import buffer_bytes
+from neuronmodel_worker.units import duration, in_units
 
 COLUMN = 15
 

@@ -5,12 +5,13 @@ import time
 
 from neuronmodel_worker.commands.inputs import open_plan, show_warnings, threads_of
 from neuronmodel_worker.commands.output_folder import OutputFolder, claimed, rank_metadata
-from neuronmodel_worker.commands.terminal import duration, in_units, note, progress, rate, say
+from neuronmodel_worker.commands.terminal import note, progress, say
 from neuronmodel_worker.commands.tokenizer_files import with_warnings_of_text
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.run.signals import ignore_signals
 from neuronmodel_worker.stream import FileSink, Transferred, run
+from neuronmodel_worker.units import duration, in_units, rate
 
 
 def shard(options: argparse.Namespace) -> None:

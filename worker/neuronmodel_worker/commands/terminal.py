@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.units import duration, in_units
 
 SECONDS_BETWEEN_LINES = 10.0
 COLUMNS, LINES = 80, 24
@@ -54,27 +55,6 @@ def on_one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
-def in_units(nbytes: float) -> str:
-    """Bytes in decimal units, as disks and networks are sold."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if nbytes >= size:
-            count = nbytes / size
-            digits = 2 if count < 10 else 1 if count < 100 else 0
-            return f"{count:,.{digits}f} {unit}"
-    return f"{nbytes:.0f} bytes"
-
-
-def rate(nbytes: float, seconds: float) -> str:
-    return f"{in_units(nbytes / seconds)}/s" if seconds > 0 else "an instant"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.2f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager

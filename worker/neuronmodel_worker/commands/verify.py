@@ -15,7 +15,7 @@ from pathlib import Path
 from neuronmodel_worker.commands.inputs import threads_of
 from neuronmodel_worker.commands.output_folder import lock_folder, rank_files
 from neuronmodel_worker.commands.rank_file_checks import Examined, contradictions, differences, examine, holes, ranks_of
-from neuronmodel_worker.commands.terminal import duration, in_units, progress, rate, say
+from neuronmodel_worker.commands.terminal import progress, say
 from neuronmodel_worker.commands.usage_errors import FolderRefused, SetDamaged
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
 from neuronmodel_worker.store import SHARDS
@@ -23,6 +23,7 @@ from neuronmodel_worker.store.checks import full_problems
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest, file_problems, read_manifest
 from neuronmodel_worker.store.sources import SOURCE_FILE
 from neuronmodel_worker.stream import WEIGHTS
+from neuronmodel_worker.units import duration, in_units, rate
 
 
 def verify(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neuronmodel_worker.engines import NoEngine, Steps
+from neuronmodel_worker.engines.interface import NoEngine, Steps
 from neuronmodel_worker.engines.llama_shape import llama_shape
 from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.plan.streamed import ModelPlan, Plan

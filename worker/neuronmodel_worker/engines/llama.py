@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from neuronmodel_worker.engines import Limits, Ranks, Sampling, Steps
 from neuronmodel_worker.engines.finite import check_finite
+from neuronmodel_worker.engines.interface import Limits, Ranks, Sampling, Steps
 from neuronmodel_worker.engines.llama_graph import build_graph, empty_cache
 from neuronmodel_worker.engines.llama_shape import EngineRefused, LlamaShape
 from neuronmodel_worker.engines.processors import usable_processors

@@ -15,7 +15,7 @@ from typing import Any
 
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.report import Devices
-from neuronmodel_worker.engines import Limits, Ranks, Steps
+from neuronmodel_worker.engines.interface import Limits, Ranks, Steps
 from neuronmodel_worker.engines.nxdi import sdk
 from neuronmodel_worker.engines.nxdi.application import Application, make_application
 from neuronmodel_worker.engines.nxdi.compiled import CompiledFiles, complete, describe, read_compiled

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neuronmodel_worker.engines import Ranks
+from neuronmodel_worker.engines.interface import Ranks
 from neuronmodel_worker.failures import ArtifactDamaged
 from neuronmodel_worker.stream import RankTensor
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from neuronmodel_worker.engines import Sampling
 from neuronmodel_worker.engines.finite import check_finite
+from neuronmodel_worker.engines.interface import Sampling
 
 
 class Sampler:

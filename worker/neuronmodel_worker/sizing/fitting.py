@@ -3,10 +3,10 @@
 from neuronmodel_api.config import Engine, Strategy, WorkerConfig
 from neuronmodel_api.machines import GIB, MACHINES, Machine
 from neuronmodel_api.report import Sizing
-from neuronmodel_worker.commands.terminal import in_units
 from neuronmodel_worker.failures import BadInput
 from neuronmodel_worker.plan.streamed import ModelPlan
 from neuronmodel_worker.sizing.needs import logical_core_config, size
+from neuronmodel_worker.units import in_units
 
 
 class DoesNotFit(BadInput):

@@ -8,8 +8,8 @@ from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.options import Choices
 from neuronmodel_worker.commands.migrate.volume_sizes import checkpoint_bytes, compiled_size, shards_size
 from neuronmodel_worker.commands.migrate.yaml_document import Noted
-from neuronmodel_worker.commands.terminal import in_units
 from neuronmodel_worker.commands.usage_errors import UsageInvalid
+from neuronmodel_worker.units import in_units
 
 OF_THE_NODE: Final = (
     "A folder of the node: works only where the operator was installed with allowHostPath=true. With --claim NAME the "

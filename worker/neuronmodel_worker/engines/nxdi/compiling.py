@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuronmodel_worker.engines import NoEngine
+from neuronmodel_worker.engines.interface import NoEngine
 from neuronmodel_worker.engines.nxdi.child import COMPILE, SHARD
 from neuronmodel_worker.engines.nxdi.failures import (
     EXIT_70,

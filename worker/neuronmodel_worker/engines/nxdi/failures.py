@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from neuronmodel_worker.engines import DevicesInUse, NoEngine
+from neuronmodel_worker.engines.interface import DevicesInUse, NoEngine
 from neuronmodel_worker.failures import BadInput, WorkerFailure
 
 LAST_LINES = 6

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_worker.checkpoint import read_generation_config
-from neuronmodel_worker.engines import Limits, Sampling
+from neuronmodel_worker.engines.interface import Limits, Sampling
 from neuronmodel_worker.engines.nxdi.application import Application
 from neuronmodel_worker.engines.nxdi.failures import classified
 from neuronmodel_worker.engines.nxdi.sampling import GREEDY, OnDevice

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from neuronmodel_worker.engines import Ranks
+from neuronmodel_worker.engines.interface import Ranks
 from neuronmodel_worker.engines.rank_tensors import TensorForm, as_torch, check_ranks
 from neuronmodel_worker.failures import ArtifactDamaged
 from neuronmodel_worker.plan.streamed import RANK_DTYPE

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from neuronmodel_worker.engines import Sampling, SamplingNotCompiled
+from neuronmodel_worker.engines.interface import Sampling, SamplingNotCompiled
 from neuronmodel_worker.engines.nxdi.settings import sampling_fields
 
 GREEDY = {"do_sample": False, "top_k": 1, "top_p": 1.0, "temperature": 1.0}

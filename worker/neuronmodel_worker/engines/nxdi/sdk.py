@@ -5,7 +5,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
-from neuronmodel_worker.engines import NoEngine
+from neuronmodel_worker.engines.interface import NoEngine
 from neuronmodel_worker.engines.nxdi.failures import SdkPlaceholder
 
 # Distribution and module: what the compiled model depends on, and what it is loaded with.
