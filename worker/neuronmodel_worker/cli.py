@@ -16,7 +16,7 @@ from importlib import import_module  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast  # noqa: E402
 
-from neuronmodel_worker.commands import arguments as host  # noqa: E402
+from neuronmodel_worker.commands.arguments import COMMANDS, add_commands  # noqa: E402
 
 if TYPE_CHECKING:
     from neuronmodel_worker.run.context import Run
@@ -55,7 +55,7 @@ def run_and_exit() -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code; see neuronmodel_api.exits."""
     options = _parser().parse_args(arguments)
-    if options.command in host.COMMANDS:
+    if options.command in COMMANDS:
         from neuronmodel_worker.commands.dispatch import run_host_command
 
         return run_host_command(options)
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="neuronmodel", description="Shards a large language model, and serves it shard by shard.")
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    host.add_commands(commands)
+    add_commands(commands)
     for name, each in POD_COMMANDS.items():
         command = commands.add_parser(name, help=each.help, description=f"{each.help.capitalize()}.")
         command.add_argument(

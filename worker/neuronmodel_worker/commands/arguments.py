@@ -1,35 +1,32 @@
-"""The command lines of the host commands. Nothing is opened or imported here, so that help is instant."""
+"""The commands that people type and their options. Nothing is opened or imported here, so that help is instant."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from neuronmodel_api.machines import DEFAULT_MACHINE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     Subparsers = argparse._SubParsersAction[Any]
 
-COMMANDS = ("shard", "plan", "load", "verify", "artifacts", "from-command")
+
+class Command(NamedTuple):
+    """A command that people type. `module` has a function of the command's name that takes the parsed options."""
+
+    help: str
+    description: str
+    add_arguments: "Callable[[argparse.ArgumentParser], None]"
+    module: str
 
 
 def add_commands(commands: "Subparsers") -> None:
-    _shard(commands)
-    _plan(commands)
-    _load(commands)
-    _verify(commands)
-    _artifacts(commands)
-    _from_command(commands)
+    for name, command in COMMANDS.items():
+        command.add_arguments(commands.add_parser(name, help=command.help, description=command.description))
 
 
-def _shard(commands: "Subparsers") -> None:
-    command = _command(
-        commands,
-        "shard",
-        "write the shards of a checkpoint, one file a rank",
-        "Writes DIR/weights/tp{rank}_sharded_checkpoint.safetensors for every rank, byte for byte what NxD Inference "
-        "writes, and DIR/manifest.json, by which `neuronmodel verify` knows them. A file has its final name only when "
-        "it is whole. Rank files in DIR that are not of this set are removed at the end; other files are left alone.",
-    )
+def _shard(command: argparse.ArgumentParser) -> None:
     _add_source(command)
     command.add_argument(
         "--output", type=_folder, metavar="DIR", required=True, help="the folder to write to; made where it is missing"
@@ -38,16 +35,7 @@ def _shard(commands: "Subparsers") -> None:
     _add_quiet(command)
 
 
-def _plan(commands: "Subparsers") -> None:
-    command = _command(
-        commands,
-        "plan",
-        "say what sharding would read, write and need",
-        "Shows ranks, files, bytes, memory, and how long it would take at the disk's speed. Of the checkpoint it reads "
-        "config.json and the headers of the files. The disk's speed is measured with at most 256 MB of reading, and "
-        "with --output as much of writing to a file without a name. Shows too what a start of the model takes of "
-        "Neuron devices, host memory and local disk, with either strategy, and whether a machine has it.",
-    )
+def _plan(command: argparse.ArgumentParser) -> None:
     _add_source(command)
     command.add_argument(
         "--instance-type",
@@ -62,28 +50,13 @@ def _plan(commands: "Subparsers") -> None:
     _add_run(command)
 
 
-def _load(commands: "Subparsers") -> None:
-    command = _command(
-        commands,
-        "load",
-        "time the sharding of a checkpoint into memory",
-        "Shards the checkpoint into the memory of this process, every rank's tensors at once, as a start of a model "
-        "with strategy ShardOnLoad does, says how long it took, and writes nothing.",
-    )
+def _load(command: argparse.ArgumentParser) -> None:
     _add_source(command)
     _add_run(command)
     _add_quiet(command)
 
 
-def _verify(commands: "Subparsers") -> None:
-    command = _command(
-        commands,
-        "verify",
-        "check the shards in a folder",
-        "Checks that every rank's file is there, whole, and of its own rank, and that all ranks have the same tensors. "
-        "Prints a line for everything that is wrong. Without a manifest, as in a folder that NxD Inference wrote, "
-        "digests cannot be compared.",
-    )
+def _verify(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "directory", type=_folder, metavar="DIR", help="what was given to --output; the rank files lie in DIR/weights"
     )
@@ -94,14 +67,7 @@ def _verify(commands: "Subparsers") -> None:
     _add_quiet(command)
 
 
-def _artifacts(commands: "Subparsers") -> None:
-    command = _command(
-        commands,
-        "artifacts",
-        "look after an artifacts volume",
-        "For people, on an artifacts volume itself. Of all this only `collect` and `verify --quarantine` change "
-        "anything.",
-    )
+def _artifacts(command: argparse.ArgumentParser) -> None:
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
     listed = _on_store(actions, "list", "what is on the volume", "Shows every set, whole or not, and who refers to it.")
     shown = _on_store(actions, "show", "everything about one set", "Shows what a set was made from, its files, and who "
@@ -161,15 +127,7 @@ def _artifacts_collect(actions: "Subparsers") -> None:
     )
 
 
-def _from_command(commands: "Subparsers") -> None:
-    command = _command(
-        commands,
-        "from-command",
-        "turn an inference_demo command line into a NeuronModel",
-        "Reads a shell's text with one `inference_demo` command and the assignments and exports before it, and prints "
-        "the NeuronModel that does the same. Nothing is executed. What is not carried over is named, with the reason; "
-        "what is not understood is refused, with its line.",
-    )
+def _from_command(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", metavar="FILE", nargs="?", help="the text; absent or -: standard input")
     command.add_argument("--claim", metavar="NAME", help="the claim that holds the model; absent: a folder of the node")
     command.add_argument(
@@ -234,3 +192,55 @@ def _folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("the name of a folder cannot be empty")
     return Path(text)
+
+
+COMMANDS: Final = {
+    "shard": Command(
+        "write the shards of a checkpoint, one file a rank",
+        "Writes DIR/weights/tp{rank}_sharded_checkpoint.safetensors for every rank, byte for byte what NxD Inference "
+        "writes, and DIR/manifest.json, by which `neuronmodel verify` knows them. A file has its final name only when "
+        "it is whole. Rank files in DIR that are not of this set are removed at the end; other files are left alone.",
+        _shard,
+        "commands.shard",
+    ),
+    "plan": Command(
+        "say what sharding would read, write and need",
+        "Shows ranks, files, bytes, memory, and how long it would take at the disk's speed. Of the checkpoint it reads "
+        "config.json and the headers of the files. The disk's speed is measured with at most 256 MB of reading, and "
+        "with --output as much of writing to a file without a name. Shows too what a start of the model takes of "
+        "Neuron devices, host memory and local disk, with either strategy, and whether a machine has it.",
+        _plan,
+        "commands.plan",
+    ),
+    "load": Command(
+        "time the sharding of a checkpoint into memory",
+        "Shards the checkpoint into the memory of this process, every rank's tensors at once, as a start of a model "
+        "with strategy ShardOnLoad does, says how long it took, and writes nothing.",
+        _load,
+        "commands.load",
+    ),
+    "verify": Command(
+        "check the shards in a folder",
+        "Checks that every rank's file is there, whole, and of its own rank, and that all ranks have the same tensors. "
+        "Prints a line for everything that is wrong. Without a manifest, as in a folder that NxD Inference wrote, "
+        "digests cannot be compared.",
+        _verify,
+        "commands.verify",
+    ),
+    "artifacts": Command(
+        "look after an artifacts volume",
+        "For people, on an artifacts volume itself. Of all this only `collect` and `verify --quarantine` change "
+        "anything.",
+        _artifacts,
+        "commands.artifacts",
+    ),
+    "from-command": Command(
+        "turn an inference_demo command line into a NeuronModel",
+        "Reads a shell's text with one `inference_demo` command and the assignments and exports before it, and prints "
+        "the NeuronModel that does the same. Nothing is executed. What is not carried over is named, with the reason; "
+        "what is not understood is refused, with its line.",
+        _from_command,
+        "commands.migrate",
+    ),
+}
+"""One entry adds a command."""

@@ -5,9 +5,12 @@ import os
 import signal
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 from neuronmodel_api import exits
+from neuronmodel_worker.commands.arguments import COMMANDS
 from neuronmodel_worker.commands.terminal import complain, show_any_name
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.disk import open_many_files
@@ -54,29 +57,8 @@ def _stopped(command: str, stopped: Stopped) -> int:
 
 def _command(name: str) -> Command:
     """Imported only now: each command brings what it needs and no more."""
-    if name == "shard":
-        from neuronmodel_worker.commands.shard import shard
-
-        return shard
-    if name == "plan":
-        from neuronmodel_worker.commands.plan import plan
-
-        return plan
-    if name == "load":
-        from neuronmodel_worker.commands.load import load
-
-        return load
-    if name == "artifacts":
-        from neuronmodel_worker.commands.artifacts import artifacts
-
-        return artifacts
-    if name == "from-command":
-        from neuronmodel_worker.commands.migrate import from_command
-
-        return from_command
-    from neuronmodel_worker.commands.verify import verify
-
-    return verify
+    module = import_module(f"neuronmodel_worker.{COMMANDS[name].module}")
+    return cast("Command", getattr(module, name.replace("-", "_")))
 
 
 def _unforeseen(error: Exception) -> str:
