@@ -1,12 +1,12 @@
 """The definition in crds/, as tests walk it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-PROJECT: Final = Path(__file__).resolve().parents[1]
+from tests.paths import PROJECT
+
 CRD_FILE: Final = PROJECT / "crds" / "neuronmodels.yaml"
 SOURCE_FILE: Final = PROJECT / "hack" / "schema" / "neuronmodels.yaml"
 

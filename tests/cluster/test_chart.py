@@ -16,7 +16,8 @@ from neuronmodel_operator.cluster.lease_record import DURATION_SECONDS, Holder, 
 from neuronmodel_operator.cluster.permissions import RIGHTS
 from neuronmodel_operator.settings import Settings
 from tests.cluster.conftest import Kubectl, wait_until
-from tests.crd import CRD_FILE, PROJECT
+from tests.crd import CRD_FILE
+from tests.paths import PROJECT
 
 CHART: Final = PROJECT / "charts" / "neuronmodel"
 GOLDEN: Final = PROJECT / "tests" / "golden" / "chart"

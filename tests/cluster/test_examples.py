@@ -16,7 +16,7 @@ from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
 from neuronmodel_worker.neuron_config.fields import check_fields
 from tests.builders import NeuronModelBuilder
 from tests.cluster.conftest import Kubectl, Models
-from tests.crd import PROJECT
+from tests.paths import PROJECT
 
 EXAMPLES = sorted((PROJECT / "examples").glob("*.yaml"))
 

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Final
 
 from tests.cluster.operator.answers import Case, Times
+from tests.paths import PROJECT
 
-PAGE: Final = Path(__file__).parents[3] / "docs" / "reliability.md"
+PAGE: Final = PROJECT / "docs" / "reliability.md"
 HEAD: Final = (
     "| written | the API server answers | where it is told | new: told after | written after | "
     "serving: told after | written after |",

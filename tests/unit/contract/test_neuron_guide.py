@@ -5,7 +5,7 @@ import re
 import pytest
 
 from neuronmodel_operator.reasons import REASONS
-from tests.crd import PROJECT
+from tests.paths import PROJECT
 
 GUIDE = PROJECT / "docs" / "neuron.md"
 

@@ -7,15 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
 from tests.levels import answers
 from tests.levels.levels import LEVELS, LOWEST, TALKING, title, without_effect
+from tests.paths import PROJECT
 from tests.unit.engine.real_model import needs_the_real_model
 
-PROJECT = Path(__file__).resolve().parents[3]
 PYTEST = ("-m", "pytest", "--numprocesses=0", "-p", "no:cacheprovider", "--quiet")
 
 

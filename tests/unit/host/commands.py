@@ -17,9 +17,9 @@ from neuronmodel_worker.checkpoint import read_header
 from neuronmodel_worker.cli import main
 from neuronmodel_worker.run.signals import SIGNALS
 from tests.generated import write_checkpoint
+from tests.paths import PROJECT
 from tests.unit.worker.sharding import small_source
 
-TOP = Path(__file__).parents[3]
 PYTHON = (sys.executable, "-m", "neuronmodel_worker")
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "I32": "int32"}
 
@@ -48,7 +48,7 @@ def neuronmodel(
     text = stdin.encode() if isinstance(stdin, str) else stdin
     command = [*prefix, *PYTHON, *map(str, arguments)]
     ended = subprocess.run(
-        command, cwd=TOP, input=text, capture_output=True, env={**os.environ, **changes}, check=False
+        command, cwd=PROJECT, input=text, capture_output=True, env={**os.environ, **changes}, check=False
     )
     return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
@@ -129,7 +129,7 @@ class Place:
         """A `shard` that has written some bytes and goes on when its standard input is closed."""
         command = ["env", "--default-signal", sys.executable, "-m", "tests.unit.host.held", *map(str, self.shard)]
         pipe = subprocess.PIPE
-        with subprocess.Popen(command, cwd=TOP, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        with subprocess.Popen(command, cwd=PROJECT, stdin=pipe, stdout=pipe, stderr=pipe) as process:
             assert process.stdout
             assert process.stdout.readline() == b"writing\n"
             yield process

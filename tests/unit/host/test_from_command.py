@@ -12,10 +12,11 @@ from neuronmodel_operator.manifests import neuron_config as flags
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.usage_errors import UsageInvalid
 from tests.nxdi_flags import COMMAND_OF_405B
-from tests.unit.host.commands import TOP, here, neuronmodel
+from tests.paths import PROJECT
+from tests.unit.host.commands import here, neuronmodel
 from tests.unit.host.inference_demo import Result, converted, with_flags
 
-COMMANDS = TOP / "tests" / "commands"
+COMMANDS = PROJECT / "tests" / "commands"
 ON_COMPILE = (COMMANDS / "llama-3.1-405b-shard-on-compile.sh").read_text()
 ON_LOAD = (COMMANDS / "llama-3.1-405b-shard-on-load.sh").read_text()
 
@@ -29,7 +30,7 @@ def neuron_config(result: Result) -> dict[str, object]:
 def test_the_examples_are_what_the_commands_of_the_guide_become(strategy: str) -> None:
     ended = here("from-command", "--claim", "models", COMMANDS / f"llama-3.1-405b-shard-on-{strategy}.sh")
     assert ended.code == exits.OK
-    assert ended.out == (TOP / "examples" / f"neuron-llama-3.1-405b-shard-on-{strategy}.yaml").read_text()
+    assert ended.out == (PROJECT / "examples" / f"neuron-llama-3.1-405b-shard-on-{strategy}.yaml").read_text()
 
 
 def test_the_commands_differ_in_their_strategy_and_its_volume_alone() -> None:

@@ -23,11 +23,11 @@ from neuronmodel_worker.commands.migrate.inference_demo_flags import (
 from neuronmodel_worker.commands.migrate.neuronmodel import FP8_VARIABLES
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.neuron_config.fields import check_fields
-from tests.unit.host.commands import TOP
+from tests.paths import PROJECT
 from tests.unit.host.inference_demo import SMALLEST, Result, converted, with_flags
 
-TABLES = TOP / "tests" / "commands" / "FLAGS.md"
-GUIDE = TOP / "docs" / "neuron.md"
+TABLES = PROJECT / "tests" / "commands" / "FLAGS.md"
+GUIDE = PROJECT / "docs" / "neuron.md"
 
 KINDS = {
     "load_json_file": Kind.FILE,
@@ -283,7 +283,7 @@ def row(flag: Flag) -> str:
 
 @cache
 def definition() -> dict[str, Any]:
-    (version,) = yaml.safe_load((TOP / "crds" / "neuronmodels.yaml").read_text())["spec"]["versions"]
+    (version,) = yaml.safe_load((PROJECT / "crds" / "neuronmodels.yaml").read_text())["spec"]["versions"]
     schema: dict[str, Any] = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
     return schema
 

@@ -16,9 +16,9 @@ from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.plan.streamed import make_plan
 from neuronmodel_worker.store import shards_key
 from tests.model_cases import decoder_tensors
+from tests.paths import GOLDEN
 from tests.unit.host.commands import Place, described, files, here, neuronmodel
 
-GOLDEN = Path(__file__).parents[2] / "golden"
 # A case of each family, partial ranks, and the 405B command's flags.
 CASES = [
     "llama/llama-tp8-ranks-2-4",

@@ -12,9 +12,10 @@ from neuronmodel_worker.cli import _parser
 from neuronmodel_worker.commands.arguments import COMMANDS
 from neuronmodel_worker.commands.terminal import Lines, on_one_line
 from neuronmodel_worker.units import duration, in_units, rate
-from tests.unit.host.commands import PYTHON, TOP, Place
+from tests.paths import PROJECT
+from tests.unit.host.commands import PYTHON, Place
 
-REFERENCE = TOP / "docs" / "reference" / "commands.md"
+REFERENCE = PROJECT / "docs" / "reference" / "commands.md"
 
 
 def on_a_terminal(*arguments: object, **changes: str) -> tuple[int, str]:
@@ -22,7 +23,7 @@ def on_a_terminal(*arguments: object, **changes: str) -> tuple[int, str]:
     ours, theirs = pty.openpty()
     command = [*PYTHON, *map(str, arguments)]
     environment = {**os.environ, "TERM": "xterm", **changes}
-    with subprocess.Popen(command, cwd=TOP, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
         os.close(theirs)
         shown = b""
         while more := read_terminal(ours):
@@ -85,7 +86,7 @@ def test_names_cannot_break_a_line_or_steer_the_terminal() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)], ids=" ".join)
 def test_help_imports_nothing_that_takes_time(arguments: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "neuronmodel_worker", *arguments]
-    ended = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0
     assert ended.stdout.startswith("usage: neuronmodel")
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ended.stderr.splitlines()}

@@ -4,7 +4,6 @@
 import copy
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +15,14 @@ from neuronmodel_operator.manifests.diff import is_as_wanted
 from neuronmodel_operator.manifests.pvc import artifacts_claim
 from neuronmodel_operator.manifests.service import service
 from neuronmodel_operator.state.plan import Manifest
+from tests.paths import PROJECT
 
 Object = dict[str, Any]
 STAMP = "2026-01-01T00:00:00Z"
 
 
 def observed(name: str) -> Object:
-    found: Object = json.loads((Path(__file__).parent / "observed" / f"{name}.json").read_text())
+    found: Object = json.loads((PROJECT / "tests/unit/operator/observed" / f"{name}.json").read_text())
     return found
 
 

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +9,8 @@ import yaml
 
 from neuronmodel_api.report import Sizing
 from tests.builders import NeuronModelBuilder, neuron_model
+from tests.paths import MANIFESTS
 from tests.unit.operator.simulated import SETTINGS, Cluster, Run
-
-GOLDEN = Path(__file__).parent / "golden"
 
 LLAMA_405B = (
     neuron_model("llama-405b")
@@ -108,7 +106,7 @@ def test_manifests_are_as_they_were_read_and_found_right(
     name: str, builder: NeuronModelBuilder, sizing: Sizing | None
 ) -> None:
     rendered = yaml.safe_dump_all(manifests(builder, sizing=sizing), sort_keys=True, width=120)
-    golden = GOLDEN / f"{name}.yaml"
+    golden = MANIFESTS / f"{name}.yaml"
     if os.environ.get("REWRITE_GOLDEN"):
         golden.write_text(rendered)
     assert rendered == golden.read_text()

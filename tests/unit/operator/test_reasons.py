@@ -7,10 +7,10 @@ from pathlib import Path
 
 from neuronmodel_operator import reasons
 from neuronmodel_operator.conditions.source_resolved import SOURCE_REASONS
+from tests.paths import PROJECT
 
-ROOT = Path(__file__).parents[3]
-PACKAGE = ROOT / "operator" / "neuronmodel_operator"
-WORKER = ROOT / "worker" / "neuronmodel_worker"
+PACKAGE = PROJECT / "operator" / "neuronmodel_operator"
+WORKER = PROJECT / "worker" / "neuronmodel_worker"
 GIVERS = frozenset({"Trouble", "holds", "refused", "waits", "_stopped", "_missing"})
 PASCAL = re.compile(r"(?:[A-Z][a-z]+)+")
 
@@ -122,5 +122,5 @@ OF_STRATEGIES = frozenset({"NotChosenYet", "NotSpecified"})
 
 
 def test_the_page_is_the_table() -> None:
-    page = ROOT / "docs" / "reference" / "reasons.md"
+    page = PROJECT / "docs" / "reference" / "reasons.md"
     assert page.read_text() == reasons.as_markdown(), "write reasons.as_markdown() into docs/reference/reasons.md"

@@ -3,7 +3,6 @@
 import copy
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import yaml
@@ -14,10 +13,11 @@ from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.manifests.deployment import stored
 from neuronmodel_operator.state.annotations import RENDERED
 from tests.builders import NeuronModelBuilder
+from tests.paths import MANIFESTS
 from tests.unit.operator.simulated import EPOCH, SETTINGS, Cluster, Object, config_of, stamp
 from tests.unit.operator.test_golden_manifests import CPU, LLAMA_405B, OVERRIDDEN
 
-FORMER = Path(__file__).parent / "golden" / "former"
+FORMER = MANIFESTS / "former"
 """What version 0.1 made; never written anew."""
 MODELS = {"cpu": CPU, "neuron-405b": LLAMA_405B, "overridden": OVERRIDDEN}
 

@@ -1,11 +1,14 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from openai import OpenAI
 
 from tests.unit.engine.models import write_chat_model
 from tests.unit.serve.workers import Place, Worker
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 
 @pytest.fixture
@@ -28,5 +31,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 
 
 @pytest.fixture
-def client(worker: Worker) -> OpenAI:
+def client(worker: Worker) -> "OpenAI":
+    from openai import OpenAI  # takes a second, which the other tests need not wait
+
     return OpenAI(base_url=worker.url, api_key="none", max_retries=0)

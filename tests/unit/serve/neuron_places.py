@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from neuronmodel_api.report import Report, Result
+from tests.paths import NEURON_STAND_INS, PROJECT
 from tests.unit.engine.models import edit_config, write_chat_model
 from tests.unit.serve.workers import Ended, Place
 
-ROOT = Path(__file__).parents[3]
-STAND_INS = ROOT / "tests/standins/neuron"
 FLAGS: dict[str, Any] = {
     "tp_degree": 3,
     "torch_dtype": "float32",
@@ -82,8 +81,8 @@ def neuron_place(root: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -
     monkeypatch.setenv("NEURON_STANDIN_DEVICES", "0")
     monkeypatch.setenv("NEURON_STANDIN_FAIL", "")
     monkeypatch.setenv("NEURON_STANDIN_STATE", str(root / "counts"))
-    monkeypatch.setenv("PYTHONPATH", f"{STAND_INS}{os.pathsep}{ROOT}")
-    monkeypatch.setenv("PATH", str(STAND_INS / "bin"), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", f"{NEURON_STAND_INS}{os.pathsep}{PROJECT}")
+    monkeypatch.setenv("PATH", str(NEURON_STAND_INS / "bin"), prepend=os.pathsep)
     source = root / "source"
     source.mkdir()
     write_chat_model(source)

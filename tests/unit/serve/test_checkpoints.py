@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from neuronmodel_api import exits
 from neuronmodel_worker.text import load_text
+from tests.paths import TOKENIZERS
 from tests.unit.engine.models import edit_config, write_model
 from tests.unit.serve.workers import Ended, Place, Worker, returned
 
@@ -20,7 +21,6 @@ def said(self, prompt, sampling):
     yield from {tokens}
 llama.LoadedLlama.generate = said
 """
-TOKENIZERS = Path(__file__).parents[1] / "text/tokenizers"
 FLAGS = {"tp_degree": 3, "torch_dtype": "float32", "seq_len": 64}
 
 

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-STANDINS = Path(__file__).parents[2] / "standins"
+from tests.paths import NEURON_STAND_INS, PROJECT, VLLM_STAND_INS
+
 DEVICES = 16
 
 
@@ -20,9 +21,9 @@ def standin_environment(root: Path) -> Mapping[str, str]:
         "if __name__ == '__main__':\n    sys.exit(main())\n"
     )
     command.chmod(0o755)
-    packages = [STANDINS / "neuron", STANDINS / "vllm", STANDINS.parents[1]]
+    packages = [NEURON_STAND_INS, VLLM_STAND_INS, PROJECT]
     return {
-        "PATH": os.pathsep.join([str(programs), str(STANDINS / "neuron" / "bin"), os.environ["PATH"]]),
+        "PATH": os.pathsep.join([str(programs), str(NEURON_STAND_INS / "bin"), os.environ["PATH"]]),
         "PYTHONPATH": os.pathsep.join(map(str, packages)),
         "NEURON_STANDIN_DEVICES": str(DEVICES),
         "NEURON_STANDIN_LOG": str(root / "calls.jsonl"),

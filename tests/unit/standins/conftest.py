@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.paths import NEURON_STAND_INS
 from tests.unit.engine import models
 
-STAND_INS = Path(__file__).parents[2] / "standins/neuron"
 PACKAGES = ("torch_neuronx", "libneuronxla", "neuronxcc", "neuronx_distributed", "neuronx_distributed_inference")
 FLAGS: dict[str, Any] = {
     "tp_degree": 3,
@@ -32,7 +32,7 @@ def neuron(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Importer
     for name in list(sys.modules):
         if name.partition(".")[0] in PACKAGES:
             del sys.modules[name]
-    monkeypatch.syspath_prepend(str(STAND_INS))
+    monkeypatch.syspath_prepend(str(NEURON_STAND_INS))
     for name in (
         "NEURON_LOGICAL_NC_CONFIG",
         "NEURON_RT_VIRTUAL_CORE_SIZE",
@@ -43,8 +43,8 @@ def neuron(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Importer
     monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn2")
     monkeypatch.setenv("NEURON_STANDIN_STATE", str(tmp_path / "counts"))
     monkeypatch.setenv("BASE_COMPILE_WORK_DIR", str(tmp_path / "work"))
-    monkeypatch.setenv("PYTHONPATH", str(STAND_INS))
-    monkeypatch.setenv("PATH", str(STAND_INS / "bin"), prepend=":")
+    monkeypatch.setenv("PYTHONPATH", str(NEURON_STAND_INS))
+    monkeypatch.setenv("PATH", str(NEURON_STAND_INS / "bin"), prepend=":")
     importlib.import_module("torch_neuronx")
     calls: list[Any] = importlib.import_module("neuron_standin.record").calls
     calls.clear()

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from tests.paths import PROJECT
 from tests.unit.store_faults import traced
 from tests.unit.store_faults.traced import Judge, Outcome
-
-TOP = Path(__file__).parents[3]
 
 
 class ForkServer:
@@ -49,7 +48,7 @@ def fork_server() -> Iterator[ForkServer]:
     command = [sys.executable, "-m", __name__]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=TOP, stdin=pipe, stdout=pipe, env=environment) as process:
+    with subprocess.Popen(command, cwd=PROJECT, stdin=pipe, stdout=pipe, env=environment) as process:
         assert process.stdin
         assert process.stdout
         yield ForkServer(process.stdin, process.stdout)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from neuronmodel_worker.text import ChatTemplateError, Text, TokenizerInvalid, load_text
+from tests.paths import TOKENIZERS
 
-FOLDER = Path(__file__).parent / "tokenizers"
 EXPECTED: dict[str, Any] = {
-    file.parent.name: json.loads(file.read_bytes()) for file in sorted(FOLDER.glob("*/expected.json"))
+    file.parent.name: json.loads(file.read_bytes()) for file in sorted(TOKENIZERS.glob("*/expected.json"))
 }
 READ = {name: expected["read"] for name, expected in EXPECTED.items() if expected["read"]}
 CLEANED = {"llama3-cleaned"}
@@ -20,7 +20,7 @@ CLEANED = {"llama3-cleaned"}
 
 @pytest.fixture(scope="module")
 def texts() -> dict[str, Text]:
-    return {name: load_text(FOLDER / name, {}) for name in READ}
+    return {name: load_text(TOKENIZERS / name, {}) for name in READ}
 
 
 @pytest.mark.parametrize("name", READ)
@@ -66,7 +66,7 @@ def test_what_is_told_of_an_answer_encoded_again_behind_its_prompt_is_the_answer
 
 @pytest.mark.parametrize("name", sorted(EXPECTED.keys() - READ.keys()))
 def test_what_transformers_does_not_read_is_refused_by_name(name: str, tmp_path: Path) -> None:
-    shutil.copytree(FOLDER / name, tmp_path / "model")
+    shutil.copytree(TOKENIZERS / name, tmp_path / "model")
     ran = tmp_path / "ran"
     for module in ("tokenization_hill", "tokenizer"):
         (tmp_path / f"model/{module}.py").write_text(f"open({str(ran)!r}, 'w')\n")
@@ -76,7 +76,7 @@ def test_what_transformers_does_not_read_is_refused_by_name(name: str, tmp_path:
 
 
 def test_a_file_that_the_configuration_names_is_the_checkpoints_own(tmp_path: Path) -> None:
-    shutil.copytree(FOLDER / "llama", tmp_path / "model")
+    shutil.copytree(TOKENIZERS / "llama", tmp_path / "model")
     config = tmp_path / "model/tokenizer_config.json"
     said = json.loads(config.read_bytes())
     config.write_text(json.dumps({**said, "tokenizer_file": "/home/somebody/llama/tokenizer.json"}))

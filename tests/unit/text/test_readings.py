@@ -10,8 +10,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from neuronmodel_worker.text import TokenizerFiles
 from neuronmodel_worker.text.readings import differences
+from tests.paths import TOKENIZERS
 
-FOLDER = Path(__file__).parent / "tokenizers"
 FIVE = "transformers 5.24.0"
 # By class, by cleaning what is decoded, or for want of a tokenizer.json: nothing is foretold.
 NOT_FORETOLD = {
@@ -28,14 +28,14 @@ def read(folder: Path, name: str) -> Any:
     return json.loads(file.read_bytes()) if file.exists() else {}
 
 
-EXPECTED = {folder.name: read(folder, "expected.json") for folder in sorted(FOLDER.iterdir()) if folder.is_dir()}
+EXPECTED = {folder.name: read(folder, "expected.json") for folder in sorted(TOKENIZERS.iterdir()) if folder.is_dir()}
 READ = {name: expected for name, expected in EXPECTED.items() if expected["read"]}
 
 
 def foretold(name: str) -> list[str]:
     loader = AutoTokenizer if READ[name]["read_by"] == "AutoTokenizer" else PreTrainedTokenizerFast
-    tokenizer = loader.from_pretrained(FOLDER / name, local_files_only=True, **READ[name].get("options", {}))
-    return differences(tokenizer, TokenizerFiles(FOLDER / name))
+    tokenizer = loader.from_pretrained(TOKENIZERS / name, local_files_only=True, **READ[name].get("options", {}))
+    return differences(tokenizer, TokenizerFiles(TOKENIZERS / name))
 
 
 @pytest.mark.parametrize("name", sorted(READ.keys() - NOT_FORETOLD))
@@ -119,7 +119,7 @@ def test_the_reading_that_is_told_of_5_is_5s(
     ],
 )
 def test_what_this_worker_has_no_rule_for_is_not_guessed(file: str, changes: dict[str, Any], tmp_path: Path) -> None:
-    folder = FOLDER / "llama-bos-by-flag"
+    folder = TOKENIZERS / "llama-bos-by-flag"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert differences(tokenizer, TokenizerFiles(folder))
     changed = shutil.copytree(folder, tmp_path / "model")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from neuronmodel_worker.text import Detokenizer, StopText, Text, end_tokens, load_text
+from tests.paths import TOKENIZERS
 from tests.unit.engine.models import write_tokenizer
 
 
@@ -134,7 +135,7 @@ def test_what_is_no_character_is_told_after_a_while(text: Text) -> None:
 
 
 def test_an_answer_behind_a_special_token_that_is_decoded_otherwise(tmp_path: Path) -> None:
-    source = Path(__file__).parent / "tokenizers/code-llama"
+    source = TOKENIZERS / "code-llama"
     text = load_text(source, {})
     special = [number for number in text.tokenizer.special_tokens if "▁<" in text.tokenizer.text_of(number)]
     for number in special:

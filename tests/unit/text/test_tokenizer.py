@@ -26,6 +26,7 @@ from neuronmodel_worker.text import (
     read_tokenizer,
 )
 from neuronmodel_worker.text.library import TransformersUnsupported, check_version
+from tests.paths import TOKENIZERS
 from tests.unit.engine.models import write_tokenizer
 
 CHAT: list[dict[str, Any]] = [
@@ -198,7 +199,7 @@ def test_a_panic_of_the_library_is_a_refusal(directory: Path) -> None:
 
 
 def test_a_panic_of_what_foretells_another_reading_ends_nothing(tmp_path: Path) -> None:
-    shutil.copytree(Path(__file__).parent / "tokenizers/llama", tmp_path / "model")
+    shutil.copytree(TOKENIZERS / "llama", tmp_path / "model")
     edit(tmp_path / "model/tokenizer.json", post_processor=UNKNOWN_TOKEN)
     text = load_text(tmp_path / "model", {})
     text.warn_of_other_readings()

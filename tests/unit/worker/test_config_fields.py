@@ -6,7 +6,6 @@ classes.
 
 import inspect
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +17,9 @@ from neuronmodel_worker.layouts.config_checks import check_config
 from neuronmodel_worker.layouts.config_fields import CHANGES, READ_BY_FAMILY, WITHOUT_EFFECT, as_markdown, read_of
 from neuronmodel_worker.layouts.old_form import in_old_form
 from neuronmodel_worker.layouts.qwen3_moe import Qwen3MoeConfig
+from tests.paths import PROJECT
 
-ROOT = Path(__file__).parents[3]
-OF_5: dict[str, Any] = json.loads((ROOT / "tests/golden/transformers_5_24_0.json").read_text())
+OF_5: dict[str, Any] = json.loads((PROJECT / "tests/golden/transformers_5_24_0.json").read_text())
 CLASSES: dict[str, type[transformers.PretrainedConfig]] = {
     "llama": transformers.LlamaConfig,
     "mistral": transformers.MistralConfig,
@@ -83,7 +82,7 @@ def test_defaults_are_those_of_transformers(family: str) -> None:
 
 
 def test_the_page_is_the_lists() -> None:
-    page = ROOT / "docs/reference/config.md"
+    page = PROJECT / "docs/reference/config.md"
     assert page.read_text() == as_markdown(), "write config_fields.as_markdown() into docs/reference/config.md"
 
 

@@ -25,9 +25,9 @@ from neuronmodel_worker.stream import (
 )
 from tests import golden_file
 from tests.generated import write_checkpoint
+from tests.paths import GOLDEN
 from tests.unit.worker.sharding import assert_covered
 
-GOLDEN = Path(__file__).parents[2] / "golden"
 CASES = sorted(path for path in GOLDEN.glob("*/*.json") if path.name != "errors.json")
 REFUSALS = [case for path in sorted(GOLDEN.glob("*/errors.json")) for case in json.loads(path.read_text())]
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "I32": "int32"}

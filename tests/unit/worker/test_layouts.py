@@ -32,6 +32,7 @@ from tests.nxdi_flags import (
     QWEN3_MOE_NO_LAYOUT,
     UNKNOWN_EFFECT,
 )
+from tests.paths import PROJECT
 from tests.reference_layout import CHOICES, OUTPUT_KERNELS, SPARSE, refusals
 from tests.reference_layout import SWITCHES as KNOWN_SWITCHES
 from tests.unit.worker.sharding import CONFIG, small_plan, small_source
@@ -363,7 +364,7 @@ def test_a_type_that_yields_leaves_the_shards_to_that_of_the_checkpoint() -> Non
 
 
 def test_the_reference_names_every_family_and_flag_that_is_not_neutral() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "reference" / "layouts.md").read_text()
+    page = (PROJECT / "docs" / "reference" / "layouts.md").read_text()
     names = {*FAMILY_LAYOUTS, *KNOWN_SWITCHES, *CHOICES, *NO_LAYOUT, *QWEN3_MOE_NO_LAYOUT, "overrides_torch_dtype"}
     assert not [name for name in names if f"`{name}" not in page]
 

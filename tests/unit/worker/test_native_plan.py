@@ -20,9 +20,10 @@ from neuronmodel_worker.plan.native import PADDING, RUNTIME, STRATEGY, FlagNames
 from neuronmodel_worker.plan.streamed import make_plan
 from tests.model_cases import headers
 from tests.nxdi_flags import NO_EFFECT, NO_LAYOUT, UNKNOWN_EFFECT
+from tests.paths import GOLDEN
 from tests.unit.worker.sharding import small_source
 
-CASES = [path for path in sorted((Path(__file__).parents[2] / "golden").glob("*/*.json")) if path.name != "errors.json"]
+CASES = [path for path in sorted(GOLDEN.glob("*/*.json")) if path.name != "errors.json"]
 OTHER_FLAGS = {**NO_EFFECT, **NO_LAYOUT, **UNKNOWN_EFFECT, "fused_qkv": True, "torch_dtype": "float32"}
 
 

@@ -5,7 +5,6 @@ case, and of one model a family with one, two and, for Llama, three switches on.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +13,8 @@ from neuronmodel_worker.failures import BadInput
 from neuronmodel_worker.plan.streamed import make_plan
 from neuronmodel_worker.store.keys import shards_key
 from tests.model_cases import headers
+from tests.paths import GOLDEN
 
-GOLDEN = Path(__file__).parents[2] / "golden"
 FORMER: dict[str, Any] = json.loads((GOLDEN / "shards_keys.json").read_text())
 MODELS = {family: f"{family}-tp4" for family in FORMER["switches"]}
 ATTENTION_KERNELS = {"attn_tkg_nki_kernel_enabled", "attn_tkg_builtin_kernel_enabled"}

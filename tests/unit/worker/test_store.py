@@ -15,9 +15,9 @@ from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, Artifa
 from neuronmodel_worker.io.disk import WrittenFile, free_bytes
 from neuronmodel_worker.store import Policy, SealedSet, Store, compiled_key, shards_key
 from neuronmodel_worker.stream import FileSink, read_rank_files, run
+from tests.paths import PROJECT
 from tests.unit.worker.sharding import small_plan, small_source
 
-TOP = Path(__file__).parents[3]
 KEY = "0" * 32
 
 
@@ -167,7 +167,7 @@ with Store(Path(sys.argv[1])).stage("compiled", "0" * 32) as staging:
 @pytest.fixture
 def living_writer(store: Store) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-c", WRITER, str(store.root)]
-    with subprocess.Popen(command, cwd=TOP, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+    with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
         assert writer.stdout
         assert writer.stdout.readline() == b"staged\n"
         yield writer

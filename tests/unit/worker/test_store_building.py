@@ -18,8 +18,8 @@ from neuronmodel_worker.store.files import header_digest, whole_digest
 from neuronmodel_worker.store.leases import acquire
 from neuronmodel_worker.store.staging import sealed_files
 from neuronmodel_worker.stream import rank_file_name
+from tests.paths import PROJECT
 
-TOP = Path(__file__).parents[3]
 KEY = "0" * 32
 # Nobody renews while a test runs, nobody waits.
 STILL = Patience(renew_seconds=3600, poll_seconds=0)
@@ -192,7 +192,7 @@ def other_writer(store: Store) -> Iterator[subprocess.Popen[str]]:
     """A process that has sealed rank 0, and goes on with a line on its standard input."""
     command = [sys.executable, "-c", WRITER, str(store.root)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=TOP, text=True, **pipes) as writer:  # type: ignore[call-overload]
+    with subprocess.Popen(command, cwd=PROJECT, text=True, **pipes) as writer:  # type: ignore[call-overload]
         try:
             assert writer.stdout.readline() == "sealed\n"
             yield writer

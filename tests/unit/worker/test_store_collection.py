@@ -14,6 +14,7 @@ from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.store import Item, Patience, Policy, Store, locks
 from neuronmodel_worker.store import sets as store_sets
 from neuronmodel_worker.store.explain import differences
+from tests.paths import PROJECT
 from tests.unit.worker.test_store_building import begin_and_stop, leftovers, other_writer
 
 ONE, TWO, THREE = ("1" * 32, "2" * 32, "3" * 32)
@@ -221,7 +222,7 @@ for _ in range(40):
 
 def test_two_that_collect_and_one_that_builds_harm_nobody(store: Store) -> None:
     command = [sys.executable, "-c", COLLECTOR, str(store.root)]
-    others = [subprocess.Popen(command, cwd=Path(__file__).parents[3]) for _ in range(2)]
+    others = [subprocess.Popen(command, cwd=PROJECT) for _ in range(2)]
     try:
         seal(store, TWO)
         store.refer("compiled", TWO, "ns.a.u")

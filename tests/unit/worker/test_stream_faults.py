@@ -19,10 +19,9 @@ from neuronmodel_worker.failures import (
 )
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream import FileSink, Sizes, TensorSink, Transferred, rank_file_name, read_rank_files, run
+from tests.paths import PROJECT
 from tests.unit.worker.sharding import small_plan, small_source
 from tests.volumes import volume_in_memory
-
-TOP = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -148,7 +147,7 @@ def test_a_failing_progress_ends_the_run_and_leaves_nothing(plan: Plan, tmp_path
 def test_killed_in_the_middle_nothing_has_a_final_name_and_the_next_run_clears_up(plan: Plan, tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     command = [sys.executable, "-m", "tests.unit.worker.sharding", str(plan.checkpoint.path), str(weights)]
-    with subprocess.Popen(command, cwd=TOP, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as victim:
+    with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as victim:
         assert victim.stdout
         assert victim.stdout.readline() == b"writing\n"
         run(plan, FileSink(weights))  # beside a writer that lives: neither harms the other

@@ -13,14 +13,13 @@ import pytest
 
 from neuronmodel_worker.engines.nxdi import process
 from neuronmodel_worker.prepare.concurrently import Stopped
-
-ROOT = Path(__file__).parents[4]
+from tests.paths import PROJECT
 
 
 @pytest.fixture(autouse=True)
 def _sleeping_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "CHILD", "tests.unit.engine.neuron.sleeping_child")
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(PROJECT)
 
 
 def is_alive(pid: int) -> bool:
@@ -59,7 +58,7 @@ def test_what_a_child_leaves_behind_is_ended_with_it(tmp_path: Path) -> None:
 
 def test_a_killed_parent_leaves_no_child(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    parent = subprocess.Popen([sys.executable, "-m", "tests.unit.engine.neuron.sleeping_parent", str(log)], cwd=ROOT)
+    parent = subprocess.Popen([sys.executable, "-m", "tests.unit.engine.neuron.sleeping_parent", str(log)], cwd=PROJECT)
     children = pids(log)
     assert all(map(is_alive, children))
     parent.send_signal(signal.SIGKILL)

@@ -21,11 +21,9 @@ from neuronmodel_worker.engines.nxdi.failures import (
 )
 from neuronmodel_worker.engines.nxdi.process import KEPT_BYTES, Ended
 from neuronmodel_worker.failures import WorkerFailure
+from tests.paths import NEURON_STAND_INS, PROJECT
 from tests.unit.engine.models import shard, write_model
 from tests.unit.engine.neuron.conftest import SMALL, Calls, MakeEngine, no_progress
-from tests.unit.standins.conftest import STAND_INS
-
-ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -51,7 +49,7 @@ def test_a_real_child_compiles_away_from_the_system_s_folders(
 ) -> None:
     monkeypatch.delenv("NEURON_PLATFORM_TARGET_OVERRIDE")
     monkeypatch.delenv("BASE_COMPILE_WORK_DIR")
-    monkeypatch.setenv("PYTHONPATH", f"{STAND_INS}:{ROOT}")
+    monkeypatch.setenv("PYTHONPATH", f"{NEURON_STAND_INS}:{PROJECT}")
     compiled = compile_model(make_engine, source)
     assert {file.name for file in compiled.iterdir()} == {"model.pt", "neuron_config.json", "neuronmodel.json"}
     (call,) = recorded("compile")

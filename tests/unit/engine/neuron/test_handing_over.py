@@ -16,11 +16,11 @@ from neuronmodel_worker.failures import ArtifactDamaged
 from neuronmodel_worker.plan.streamed import Plan, make_plan
 from neuronmodel_worker.stream import FileSink, RankTensor, TensorSink, read_rank_files, run
 from tests.generated import write_checkpoint
+from tests.paths import GOLDEN
 from tests.unit.engine.models import shard, write_model
 from tests.unit.engine.neuron.conftest import SMALL, Calls, MakeEngine, no_progress
 from tests.unit.standins.conftest import Importer
 
-GOLDEN = Path(__file__).parents[3] / "golden"
 ONE_A_FAMILY = [
     "llama/llama-tp64-seed-flags-405b-heads",
     "llama/llama-tp8-seed-flags",
