@@ -53,7 +53,7 @@ lint: install ## ruff, mypy strict, the import contracts
 
 .PHONY: unit
 unit: install ## unit and golden tests: no cluster, no root
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests/unit tests/store_faults
 
 .PHONY: fuzz
 fuzz: SECONDS = 60

@@ -28,10 +28,10 @@ LINT = (
     ("mypy",),
     ("lint-imports",),
 )
-FAULTS = "tests/unit/store_faults"
+FAULTS = "tests/store_faults"
 # Two modules at a time: what a module's tests share is made once. In their order, where the slow ones are not the last.
 SIDE_BY_SIDE = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
-UNIT = ("pytest", "tests/unit", f"--ignore={FAULTS}", *SIDE_BY_SIDE)
+UNIT = ("pytest", "tests/unit", *SIDE_BY_SIDE)
 # They stop processes at every change, by several processes of their own.
 UNIT_FAULTS = ("pytest", FAULTS)
 ON_THE_CLUSTER = ("pytest", "tests/cluster", "tests/e2e")

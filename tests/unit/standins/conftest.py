@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.paths import NEURON_STAND_INS
-from tests.unit.engine import models
+from tests.unit.worker.engines import models
 
 PACKAGES = ("torch_neuronx", "libneuronxla", "neuronxcc", "neuronx_distributed", "neuronx_distributed_inference")
 FLAGS: dict[str, Any] = {

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.unit.engine import models
 from tests.unit.standins.conftest import Build, Importer, answer, reference
+from tests.unit.worker.engines import models
 
 PROMPT = [5, 6, 7, 8]
 KERNELS = {"fused_qkv": True, "qkv_kernel_enabled": True, "mlp_kernel_enabled": True}

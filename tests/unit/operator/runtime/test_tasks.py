@@ -1,0 +1,473 @@
+"""The task of a NeuronModel, with time, cluster and decisions made up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from neuronmodel_operator.cluster.apply import Outcome, StatusError, StoppingError
+from neuronmodel_operator.cluster.client import ApiError
+from neuronmodel_operator.cluster.failed_pass import Failure
+from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, parse_model
+from neuronmodel_operator.cluster.worker_reports import Reports
+from neuronmodel_operator.runtime import tasks
+from neuronmodel_operator.runtime.metrics import Metrics
+from neuronmodel_operator.runtime.tasks import HoldsNamespaces, ModelTask, Parts
+from neuronmodel_operator.state.observed import Object, Observed, Refusal
+from neuronmodel_operator.state.plan import Plan
+from tests.unit.operator.hand_clock import HandClock, breathe
+
+KEY = ModelKey("demo", "smol", "uid-1")
+
+
+def raw_model(version: str = "1") -> dict[str, Any]:
+    return {
+        "metadata": {
+            "namespace": KEY.namespace,
+            "name": KEY.name,
+            "uid": KEY.uid,
+            "generation": 1,
+            "resourceVersion": version,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": {
+            "model": {"source": {"persistentVolumeClaim": {"claimName": "models"}}},
+            "parallelism": {"tensorParallelDegree": 1},
+            "artifacts": {"template": {"size": "1Gi"}},
+        },
+    }
+
+
+def snapshot() -> Snapshot:
+    raw = raw_model()
+    return Snapshot(observed=Observed(model=parse_model(raw)), raw=raw, fresh_seconds=300)
+
+
+@dataclass
+class Cluster:
+    """What a task sees, and what it did."""
+
+    looks: list[float] = field(default_factory=list)
+    asked: list[bool] = field(default_factory=list)
+    carried_out: list[Plan] = field(default_factory=list)
+    plan: Plan = field(default_factory=Plan)
+    gone: bool = False
+    trouble: list[Exception] = field(default_factory=list)
+    during_look: Callable[[], Awaitable[None]] | None = None
+    outcome: Outcome | None = None
+    refusals: tuple[Refusal, ...] = ()
+    retry_in: float | None = None
+    decided_on: list[Observed] = field(default_factory=list)
+    refuse_once: Refusal | None = None
+    held: list[bool] = field(default_factory=list)
+    failures: list[tuple[str, datetime]] = field(default_factory=list)
+    cannot_tell: ApiError | None = None
+    closed: int = 0
+    clock: HandClock = field(default_factory=HandClock)
+
+    async def look(self) -> Snapshot | None:
+        self.looks.append(self.clock.monotonic())
+        if self.during_look:
+            await self.during_look()
+        if self.trouble:
+            raise self.trouble.pop(0)
+        return None if self.gone else snapshot()
+
+    async def listen(self, pods: Iterable[Object], askable: frozenset[str], *, ask: bool) -> Reports:
+        self.asked.append(ask)
+        return Reports({}, {})
+
+    def decide(self, observed: Observed) -> Plan:
+        self.decided_on.append(observed)
+        return self.plan
+
+    async def carry_out(self, plan: Plan, snapshot: Snapshot, *, hold_status: bool) -> Outcome:
+        self.carried_out.append(plan)
+        self.held.append(hold_status)
+        if self.refuse_once is not None:
+            self.refusals, self.refuse_once = (self.refuse_once,), None
+            return Outcome(snapshot, refusals_changed=True)
+        return replace(self.outcome, snapshot=snapshot) if self.outcome else Outcome(snapshot)
+
+    async def tell_failure(self, failure: Failure, since: datetime) -> None:
+        self.failures.append((failure.reason, since))
+        if self.cannot_tell:
+            raise self.cannot_tell
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def task(self, jitter: float = 1.0, leases: HoldsNamespaces | None = None) -> ModelTask:
+        parts = Parts(look=self.look, heard=self, decide=self.decide, applier=self)
+        return ModelTask(
+            KEY,
+            parts,
+            clock=self.clock,
+            metrics=Metrics(),
+            passes=asyncio.Semaphore(1),
+            leases=leases or Shared(held=True),
+            jitter=lambda: jitter,
+        )
+
+
+class Running:
+    """Runs a task for a test's length."""
+
+    def __init__(self, task: ModelTask) -> None:
+        self._task = task
+
+    async def __aenter__(self) -> "asyncio.Task[None]":
+        self._runner = asyncio.create_task(self._task.run())
+        await breathe()
+        return self._runner
+
+    async def __aexit__(self, *_: object) -> None:
+        self._runner.cancel()
+        await asyncio.gather(self._runner, return_exceptions=True)
+
+
+def gaps(moments: Sequence[float]) -> list[float]:
+    return [round(b - a, 1) for a, b in pairwise(moments)]
+
+
+async def test_a_new_task_looks_at_once() -> None:
+    cluster = Cluster()
+    async with Running(cluster.task()):
+        await cluster.clock.advance(0.2)
+    assert len(cluster.looks) == 1
+
+
+async def test_many_wakes_before_a_pass_are_one_pass() -> None:
+    cluster = Cluster()
+    task = cluster.task()
+    async with Running(task):
+        await cluster.clock.advance(1)
+        for _ in range(10):
+            task.wake()
+        await cluster.clock.advance(5)
+    assert len(cluster.looks) == 2
+
+
+async def test_a_wake_during_a_pass_is_another_pass_after_it_and_never_one_beside_it() -> None:
+    cluster = Cluster()
+    task = cluster.task()
+    under_way = most = 0
+    hold = asyncio.Event()
+
+    async def slow() -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await hold.wait()
+        under_way -= 1
+
+    cluster.during_look = slow
+    async with Running(task):
+        await cluster.clock.advance(0.2)
+        task.wake()
+        task.wake()
+        await cluster.clock.advance(1)
+        assert len(cluster.looks) == 1
+        hold.set()
+        await cluster.clock.advance(1)
+    assert len(cluster.looks) == 2
+    assert most == 1
+
+
+async def test_while_the_cause_is_the_api_servers_it_goes_on_looking() -> None:
+    cluster = Cluster(trouble=[ApiError(500, "InternalError", "no")] * 9)
+    async with Running(cluster.task()):
+        await cluster.clock.advance(100)
+    assert gaps(cluster.looks)[:8] == pytest.approx([1, 2, 4, 5, 5, 5, 5, 5], abs=0.3)
+
+
+async def test_failures_of_our_own_are_retried_ever_more_rarely_up_to_a_minute() -> None:
+    cluster = Cluster(trouble=[KeyError("x")] * 9)
+    async with Running(cluster.task()):
+        await cluster.clock.advance(400)
+    assert gaps(cluster.looks)[:8] == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60], abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ApiError(500, "InternalError", "no"), "CannotLook"),
+        (ApiError(0, "NoAnswer", "no"), "CannotLook"),
+        (ApiError(403, "Forbidden", "no"), "NotPermitted"),
+        (KeyError("x"), "OperatorFailed"),
+    ],
+)
+async def test_a_pass_that_fails_is_told_with_the_moment_since_when(error: Exception, reason: str) -> None:
+    cluster = Cluster(trouble=[error] * 3)
+    async with Running(cluster.task()):
+        await cluster.clock.advance(0.2)
+        first = cluster.clock.now()
+        await cluster.clock.advance(8)
+    assert [told for told, _ in cluster.failures] == [reason] * 3
+    assert {since for _, since in cluster.failures} == {cluster.failures[0][1]}
+    assert cluster.failures[0][1] <= first
+
+
+async def test_a_status_that_cannot_be_written_is_not_told_by_the_status() -> None:
+    cluster = Cluster(trouble=[StatusError(ApiError(500, "InternalError", "no"))])
+    async with Running(cluster.task()):
+        await cluster.clock.advance(3)
+    assert cluster.failures == []
+    assert len(cluster.looks) == 2
+
+
+async def test_what_cannot_be_told_ends_nothing() -> None:
+    cluster = Cluster(trouble=[ApiError(500, "InternalError", "no")] * 2, cannot_tell=ApiError(500, "", "no"))
+    async with Running(cluster.task()):
+        await cluster.clock.advance(10)
+    assert len(cluster.looks) == 3
+
+
+async def test_a_look_that_takes_long_is_told_of_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "LOOK_PATIENCE_SECONDS", 0.01)
+    cluster, answer = Cluster(), asyncio.Event()
+
+    async def slow() -> None:
+        await answer.wait()
+
+    cluster.during_look = slow
+    async with Running(cluster.task()):
+        await cluster.clock.advance(0.2)
+        await asyncio.sleep(0.1)
+        assert [reason for reason, _ in cluster.failures] == ["CannotLook"]
+        answer.set()
+        await cluster.clock.advance(1)
+        assert len(cluster.carried_out) == 1, "and what was looked for is used"
+
+
+async def test_a_task_that_ends_gives_up_what_is_under_way() -> None:
+    cluster = Cluster(gone=True)
+    async with Running(cluster.task()):
+        await cluster.clock.advance(1)
+    assert cluster.closed == 1
+
+
+async def test_a_success_ends_the_backoff() -> None:
+    failure = ApiError(500, "InternalError", "no")
+    cluster = Cluster(trouble=[failure, failure, failure])
+    task = cluster.task()
+    async with Running(task):
+        await cluster.clock.advance(10)
+        assert len(cluster.looks) == 4
+        cluster.trouble = [failure]
+        task.wake()
+        await cluster.clock.advance(2)
+    assert gaps(cluster.looks)[-1] == pytest.approx(1, abs=0.3)
+
+
+async def test_an_exception_of_ours_is_retried_too() -> None:
+    cluster = Cluster(trouble=[KeyError("spec")])
+    async with Running(cluster.task()):
+        await cluster.clock.advance(3)
+    assert len(cluster.looks) == 2
+
+
+async def test_a_throttled_task_waits_as_long_as_the_api_server_asks_even_when_woken() -> None:
+    cluster = Cluster(trouble=[ApiError(429, "TooManyRequests", "slow down", retry_after=20)])
+    task = cluster.task()
+    async with Running(task):
+        await cluster.clock.advance(1)
+        task.wake()
+        await cluster.clock.advance(18)
+        assert len(cluster.looks) == 1
+        await cluster.clock.advance(3)
+    assert len(cluster.looks) == 2
+
+
+async def test_a_wake_shortens_a_long_backoff() -> None:
+    cluster = Cluster(trouble=[ApiError(500, "InternalError", "no")] * 5)
+    task = cluster.task()
+    async with Running(task):
+        await cluster.clock.advance(20)
+        before = len(cluster.looks)
+        task.wake()
+        await cluster.clock.advance(1.5)
+    assert len(cluster.looks) == before + 1
+
+
+async def test_a_task_ends_when_its_model_is_gone() -> None:
+    cluster = Cluster()
+    task = cluster.task()
+    async with Running(task) as runner:
+        await cluster.clock.advance(1)
+        cluster.gone = True
+        task.wake()
+        await cluster.clock.advance(1)
+        assert runner.done()
+        assert runner.exception() is None
+
+
+async def test_a_plan_can_ask_for_another_look() -> None:
+    cluster = Cluster(plan=Plan(wake_after=timedelta(seconds=7)))
+    async with Running(cluster.task()):
+        await cluster.clock.advance(16)
+    assert gaps(cluster.looks) == pytest.approx([7.1, 7.1], abs=0.2)
+
+
+async def test_reports_are_asked_for_without_another_look() -> None:
+    cluster = Cluster(plan=Plan(report_interval=timedelta(seconds=2)))
+    async with Running(cluster.task()):
+        await cluster.clock.advance(9)
+    assert len(cluster.looks) == 1
+    assert cluster.asked.count(True) >= 4
+
+
+async def test_what_every_watch_missed_is_found_by_the_slow_resync() -> None:
+    cluster = Cluster()
+    async with Running(cluster.task()):
+        await cluster.clock.advance(310)
+    assert gaps(cluster.looks) == pytest.approx([300], abs=0.5)
+
+
+async def test_a_write_is_followed_by_another_look_though_no_event_came() -> None:
+    cluster = Cluster(outcome=Outcome(snapshot(), written=True))
+    async with Running(cluster.task()):
+        await cluster.clock.advance(6)
+    assert len(cluster.looks) == 2
+
+
+async def test_what_was_seen_before_a_write_is_never_decided_on_again() -> None:
+    cluster = Cluster(plan=Plan(report_interval=timedelta(seconds=2)), outcome=Outcome(snapshot(), written=True))
+    async with Running(cluster.task()):
+        await cluster.clock.advance(0.2)
+        cluster.outcome = None
+        await cluster.clock.advance(5)
+    assert len(cluster.decided_on) >= 3
+    assert len(cluster.looks) == 2
+
+
+async def test_a_refusal_is_decided_on_in_the_same_pass() -> None:
+    refusal = Refusal("Job", "smol-prepare", "Forbidden", "exceeded quota")
+    cluster = Cluster(refuse_once=refusal)
+    async with Running(cluster.task()):
+        await cluster.clock.advance(0.2)
+    assert [observed.refusals for observed in cluster.decided_on] == [(), (refusal,)]
+    assert cluster.held == [True, False]
+    assert len(cluster.looks) == 1
+
+
+async def test_what_was_turned_down_is_tried_again_without_another_look() -> None:
+    cluster = Cluster(retry_in=5.0)
+    async with Running(cluster.task()):
+        await cluster.clock.advance(21)
+    assert len(cluster.carried_out) == 5
+    assert len(cluster.looks) == 1
+    assert cluster.asked == [True, False, False, False, False], "nor are the pods asked more often"
+
+
+async def test_a_stopped_task_ends_without_another_pass() -> None:
+    cluster = Cluster()
+    task = cluster.task()
+    async with Running(task) as runner:
+        await cluster.clock.advance(1)
+        task.stop()
+        await breathe()
+        assert runner.done()
+    assert len(cluster.looks) == 1
+
+
+async def test_stopping_between_two_writes_ends_the_task_and_is_no_error() -> None:
+    cluster = Cluster(trouble=[StoppingError()])
+    async with Running(cluster.task()) as runner:
+        await cluster.clock.advance(0.2)
+        assert runner.done()
+        assert runner.exception() is None
+
+
+async def test_a_pass_that_hangs_becomes_overdue_and_an_idle_task_never_does() -> None:
+    cluster = Cluster()
+    idle = cluster.task()
+    async with Running(idle):
+        await cluster.clock.advance(250)
+        assert idle.overdue_seconds < 1
+
+    stuck = Cluster()
+    forever = asyncio.Event()
+
+    async def hang() -> None:
+        await forever.wait()
+
+    stuck.during_look = hang
+    task = stuck.task()
+    async with Running(task):
+        await stuck.clock.advance(130)
+        assert task.overdue_seconds > 120
+
+
+async def test_a_task_that_backs_off_is_not_overdue() -> None:
+    cluster = Cluster(trouble=[ApiError(0, "NoAnswer", "gone")] * 8)
+    task = cluster.task()
+    async with Running(task):
+        await cluster.clock.advance(150)
+        assert task.overdue_seconds < 1
+
+
+class Shared:
+    """A namespace that another operator may have."""
+
+    def __init__(self, *, held: bool = False) -> None:
+        self.held = asyncio.Event()
+        if held:
+            self.held.set()
+
+    def is_held(self, namespace: str) -> bool:
+        return self.held.is_set()
+
+    async def wait_until_held(self, namespace: str) -> None:
+        await self.held.wait()
+
+
+async def test_while_another_operator_has_the_namespace_nothing_is_done_and_nothing_is_overdue() -> None:
+    cluster, shared = Cluster(), Shared()
+    task = cluster.task(leases=shared)
+    async with Running(task):
+        await cluster.clock.advance(500)
+        assert (cluster.looks, cluster.carried_out) == ([], [])
+        assert task.overdue_seconds == 0
+        shared.held.set()
+        await breathe()
+        await cluster.clock.advance(1)
+        assert len(cluster.looks) == len(cluster.carried_out) == 1
+
+
+async def test_who_loses_the_namespace_stops_and_looks_anew_when_it_is_its_own_again() -> None:
+    cluster, shared = Cluster(), Shared()
+    shared.held.set()
+
+    async def lose() -> None:
+        shared.held.clear()
+        raise StoppingError  # as `apply` does between two writes
+
+    task = cluster.task(leases=shared)
+    async with Running(task) as runner:
+        await cluster.clock.advance(1)
+        cluster.during_look = lose
+        task.wake()
+        await cluster.clock.advance(100)
+        assert len(cluster.looks) == 2
+        assert not runner.done()
+        cluster.during_look = None
+        shared.held.set()
+        await breathe()
+        await cluster.clock.advance(1)
+    assert len(cluster.looks) == 3
+
+
+async def test_who_stands_by_ends_when_it_is_stopped() -> None:
+    cluster = Cluster()
+    task = cluster.task(leases=Shared())
+    async with Running(task) as runner:
+        await cluster.clock.advance(1)
+        task.stop()
+        await breathe()
+        assert runner.done()
+    assert cluster.looks == []
