@@ -31,7 +31,7 @@ from neuronmodel_operator.decide.preconditions import artifacts_obstacle, obstac
 from neuronmodel_operator.decide.prepare_attempts import Attempt
 from neuronmodel_operator.decide.refused_writes import write_trouble
 from neuronmodel_operator.decide.situation import Situation
-from neuronmodel_operator.manifests.diff import is_as_wanted
+from neuronmodel_operator.manifests.diff import diff
 from neuronmodel_operator.manifests.job import prepare_job, template_hash
 from neuronmodel_operator.manifests.pod import WorkerPod
 from neuronmodel_operator.manifests.pvc import artifacts_claim
@@ -71,7 +71,7 @@ def _claim(s: Situation) -> tuple[Manifest, ...]:
         return ()
     existing = s.claim(names.templated_claim(s.model.name)).object
     wanted = artifacts_claim(s.model, template, existing)
-    return () if is_as_wanted(existing, wanted) else (wanted,)
+    return () if diff(existing, wanted) is None else (wanted,)
 
 
 def _pod(s: Situation) -> WorkerPod | None:

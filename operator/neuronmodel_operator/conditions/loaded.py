@@ -9,8 +9,8 @@ from neuronmodel_operator.decide import rollout
 from neuronmodel_operator.decide.failures import crashing_until, last_movement, running_trouble, start_timeout
 from neuronmodel_operator.decide.rollout import Rollout
 from neuronmodel_operator.decide.situation import READY_REPORT_GRACE, Situation
-from neuronmodel_operator.manifests.deployment import stored
-from neuronmodel_operator.manifests.diff import is_as_wanted
+from neuronmodel_operator.manifests.deployment import Template, stored
+from neuronmodel_operator.manifests.diff import diff, template_diff
 from neuronmodel_operator.state.objects import PodView
 from neuronmodel_operator.state.plan import EventNote, Manifest
 
@@ -26,7 +26,7 @@ def loaded(s: Situation) -> Step:
 
 def _deployment(s: Situation, wanted: Rollout) -> tuple[tuple[Manifest, ...], tuple[EventNote, ...]]:
     manifest = rollout.manifest(s, wanted)
-    if s.deployment and is_as_wanted(s.deployment.object, manifest):
+    if s.deployment and diff(s.deployment.object, manifest) is None:
         return (), ()
     about = ("Deployment", manifest["metadata"]["name"])
     return (manifest,), tuple(replace(note, about=about) for note in _told(s, wanted))
@@ -38,13 +38,17 @@ def _told(s: Situation, wanted: Rollout) -> tuple[EventNote, ...]:
     notes = []
     former = stored(s.deployment.object)
     if former is None or former.hash != wanted.template.hash:
-        notes.append(
-            EventNote("Normal", "WorkerRolled", f"The worker is replaced; its image is {wanted.template.image}.")
-        )
+        notes.append(EventNote("Normal", "WorkerRolled", _replaced(former, wanted.template)))
     replicas = s.deployment.object["spec"].get("replicas", 1)
     if replicas != wanted.replicas:
         notes.append(EventNote("Normal", "Scaled", f"From {replicas} to {wanted.replicas} workers."))
     return tuple(notes)
+
+
+def _replaced(former: Template | None, wanted: Template) -> str:
+    changed = template_diff(former.manifest, wanted.manifest) if former else None
+    difference = f" What changed first: {changed}." if changed else ""
+    return f"The worker is replaced; its image is {wanted.image}.{difference}"
 
 
 def _verdict(s: Situation) -> Verdict:

@@ -8,7 +8,7 @@ from neuronmodel_api import names
 from neuronmodel_operator.conditions.verdict import Step, Verdict, holds, refused, troubled, waits
 from neuronmodel_operator.decide.refused_writes import write_trouble
 from neuronmodel_operator.decide.situation import Situation
-from neuronmodel_operator.manifests.diff import is_as_wanted
+from neuronmodel_operator.manifests.diff import diff
 from neuronmodel_operator.manifests.service import service
 from neuronmodel_operator.state.objects import Child
 from neuronmodel_operator.state.observed import Refusal
@@ -30,7 +30,7 @@ def ready(s: Situation, others: Iterable[Verdict]) -> Step:
 
 def _service(s: Situation) -> tuple[Manifest, ...]:
     wanted = service(s.model)
-    return () if is_as_wanted(s.observed.service, wanted) else (wanted,)
+    return () if diff(s.observed.service, wanted) is None else (wanted,)
 
 
 def _spoiled_service(s: Situation) -> tuple[ObjectRef, ...]:
