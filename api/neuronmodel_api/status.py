@@ -112,12 +112,20 @@ class WorkerProgress(Tolerant):
     """When `percent` was last written: it moves by 5 or more, and at most every 30 seconds."""
 
 
+class WorkerState(StrEnum):
+    PENDING = "Pending"
+    """Its container does not run."""
+    STARTING = "Starting"
+    READY = "Ready"
+    DRAINING = "Draining"
+    FAILED = "Failed"
+
+
 class WorkerStatus(Tolerant):
     pod_name: str
     node: str | None = None
     stage: Stage
-    state: str
-    """Pending, Starting, Ready, Draining, Failed."""
+    state: WorkerState
     progress: WorkerProgress | None = None
 
 

@@ -1,4 +1,5 @@
-"""`python -m hack.schema`: reads the API server's own schemas with kubectl and writes what follows from them."""
+"""`python -m hack.schema`: writes docs/reference from the definition and from the words of neuronmodel_api, and with
+the API server's own schemas, which kubectl reads, the definition as it is installed."""
 
 import json
 import subprocess
@@ -10,6 +11,7 @@ import yaml
 
 from hack.schema.expand import Kubernetes, expand
 from hack.schema.reference import page
+from hack.schema.words import reasons_page
 
 PROJECT = Path(__file__).resolve().parents[2]
 SOURCE = Path(__file__).with_name("neuronmodels.yaml")
@@ -35,7 +37,9 @@ def crd_document(kubernetes: Kubernetes) -> str:
 
 def reference_pages() -> dict[Path, str]:
     (version,) = yaml.safe_load(SOURCE.read_text())["spec"]["versions"]
-    return {REFERENCE / f"{part}.md": page(part, version["schema"]["openAPIV3Schema"]) for part in ("spec", "status")}
+    schema = version["schema"]["openAPIV3Schema"]
+    pages = {part: page(part, schema) for part in ("spec", "status")} | {"reasons": reasons_page()}
+    return {REFERENCE / f"{name}.md": text for name, text in pages.items()}
 
 
 class _PlainDumper(yaml.SafeDumper):
@@ -46,12 +50,17 @@ class _PlainDumper(yaml.SafeDumper):
 
 
 def main() -> int:
+    _write(reference_pages())
     document = crd_document(read_kubernetes())
-    for path, text in {CRD: document, CHART_COPY: document, **reference_pages()}.items():
+    _write({CRD: document, CHART_COPY: document})
+    return 0
+
+
+def _write(texts: dict[Path, str]) -> None:
+    for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         print(f"wrote {path.relative_to(PROJECT)}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ FULL_STATUS = status.NeuronModelStatus(
             pod_name="smol-1",
             node="trn2",
             stage=Stage.SERVE,
-            state="Starting",
+            state=status.WorkerState.STARTING,
             progress=status.WorkerProgress(
                 stage=Stage.SERVE, phase="Read", started_at=datetime.now(UTC), percent=5, updated_at=datetime.now(UTC)
             ),

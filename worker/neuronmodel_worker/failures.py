@@ -8,28 +8,28 @@ import os
 from pathlib import Path
 
 from neuronmodel_api import exits
+from neuronmodel_api.reasons import Reason
 
 
 class WorkerFailure(Exception):
     """Anything that ends the worker for a reason it understands.
 
-    `reason` is PascalCase and machine-readable; `str()` is the sentence; `exit_code` tells a Job whether trying again
-    can help.
+    `reason` is a member of `Reason`; `str()` is the sentence; `exit_code` tells a Job whether trying again can help.
     """
 
-    reason = "WorkerFailed"
+    reason: str = Reason.WORKER_FAILED
     exit_code: int = exits.TRANSIENT
 
 
 class BadInput(WorkerFailure):
     """Only a change of the spec or of the source's files helps: the Job need not try again."""
 
-    reason = "BadInput"
+    reason = Reason.BAD_INPUT
     exit_code = exits.BAD_INPUT
 
 
 class SourceNotFound(BadInput):
-    reason = "SourceNotFound"
+    reason = Reason.SOURCE_NOT_FOUND
 
     def __init__(self, path: Path, leads_to: str | None = None) -> None:
         """`leads_to`: where the symbolic link leads that `path` is."""
@@ -40,7 +40,7 @@ class SourceNotFound(BadInput):
 
 
 class ConfigMissing(BadInput):
-    reason = "ConfigMissing"
+    reason = Reason.CONFIG_MISSING
 
     def __init__(self, directory: Path) -> None:
         super().__init__(
@@ -50,7 +50,7 @@ class ConfigMissing(BadInput):
 
 
 class ConfigInvalid(BadInput):
-    reason = "ConfigInvalid"
+    reason = Reason.CONFIG_INVALID
 
 
 class WithoutLayout(BadInput):
@@ -68,35 +68,37 @@ class WithoutLayout(BadInput):
         super().__init__(f"{what} {remedy}, or {native}." if native else f"{what} {remedy}.")
 
 
-class UnknownModelType(WithoutLayout):
-    reason = "UnknownModelType"
+class ModelTypeWithoutLayout(WithoutLayout):
+    """There is no layout of ours for the type; NxD Inference's own class may exist."""
+
+    reason = Reason.MODEL_TYPE_WITHOUT_LAYOUT
 
 
-class MultimodalModel(UnknownModelType):
+class MultimodalModel(ModelTypeWithoutLayout):
     """A text model is in it, as one part of several."""
 
-    reason = "UnknownModelType"
+    reason = Reason.MODEL_TYPE_WITHOUT_LAYOUT
 
 
 class NotACheckpoint(BadInput):
     """Something else than a model's own files in safetensors format: adapters, other formats, what stands in place of a
     file that was not fetched."""
 
-    reason = "NotACheckpoint"
+    reason = Reason.NOT_A_CHECKPOINT
 
 
 class CheckpointQuantized(BadInput):
-    reason = "CheckpointQuantized"
+    reason = Reason.CHECKPOINT_QUANTIZED
 
 
 class CheckpointFileMissing(BadInput):
-    reason = "CheckpointFileMissing"
+    reason = Reason.CHECKPOINT_FILE_MISSING
 
 
 class LinkBroken(CheckpointFileMissing):
     """`target` and `found` say where it leads and what is there."""
 
-    reason = "CheckpointFileMissing"
+    reason = Reason.CHECKPOINT_FILE_MISSING
 
     def __init__(self, path: Path, target: str, found: str) -> None:
         self.target = target
@@ -108,18 +110,18 @@ class LinkBroken(CheckpointFileMissing):
 
 
 class CheckpointTruncated(BadInput):
-    reason = "CheckpointTruncated"
+    reason = Reason.CHECKPOINT_TRUNCATED
 
 
 class CheckpointHeaderInvalid(BadInput):
-    reason = "CheckpointHeaderInvalid"
+    reason = Reason.CHECKPOINT_HEADER_INVALID
 
     def __init__(self, file: Path, what: str) -> None:
         super().__init__(f"The safetensors header of {file} is wrong: {what}. Download or copy the file again.")
 
 
 class TensorMissing(BadInput):
-    reason = "TensorMissing"
+    reason = Reason.TENSOR_MISSING
     REMEDY = "Check that config.json belongs to these files and that the download is complete."
 
     def __init__(self, name: str, path: Path, instead: str | None = None) -> None:
@@ -131,7 +133,7 @@ class TensorMissing(BadInput):
 
 
 class TensorShapeMismatch(BadInput):
-    reason = "TensorShapeMismatch"
+    reason = Reason.TENSOR_SHAPE_MISMATCH
 
     def __init__(self, name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
         super().__init__(
@@ -143,29 +145,29 @@ class TensorShapeMismatch(BadInput):
 class LayoutRefused(BadInput):
     """NxD Inference refuses this combination too, or there is no layout of ours for it."""
 
-    reason = "LayoutRefused"
+    reason = Reason.LAYOUT_REFUSED
 
 
 class FlagWithoutLayout(WithoutLayout, LayoutRefused):
     """Of a field of NeuronConfig."""
 
-    reason = "LayoutRefused"
+    reason = Reason.LAYOUT_REFUSED
 
 
 class FlagsRefused(BadInput):
     """A field of NeuronConfig, or the environment, is unknown, of the wrong type, or contradicts another one."""
 
-    reason = "FlagsRefused"
+    reason = Reason.FLAGS_REFUSED
 
 
 class CombinationRefused(FlagsRefused, LayoutRefused):
     """NxD Inference does not build a model with these fields together, or with these fields of this model."""
 
-    reason = "FlagsRefused"
+    reason = Reason.FLAGS_REFUSED
 
 
 class SourceUnreadable(WorkerFailure):
-    reason = "SourceUnreadable"
+    reason = Reason.SOURCE_UNREADABLE
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
@@ -174,7 +176,7 @@ class SourceUnreadable(WorkerFailure):
 
 
 class SourceChanged(WorkerFailure):
-    reason = "SourceChanged"
+    reason = Reason.SOURCE_CHANGED
     exit_code = exits.SOURCE_CHANGED
 
     def __init__(self, path: Path, what: str) -> None:
@@ -187,7 +189,7 @@ class SourceChanged(WorkerFailure):
 class ArtifactsMissing(WorkerFailure):
     """Nothing is damaged: the volume is not the one that was prepared, or somebody removed a set from it."""
 
-    reason = "ArtifactsMissing"
+    reason = Reason.ARTIFACTS_MISSING
     exit_code = exits.ARTIFACT_DAMAGED
 
     def __init__(self, root: Path, *, volume_is_new: bool) -> None:
@@ -196,7 +198,7 @@ class ArtifactsMissing(WorkerFailure):
 
 
 class ArtifactDamaged(WorkerFailure):
-    reason = "ArtifactDamaged"
+    reason = Reason.ARTIFACT_DAMAGED
     exit_code = exits.ARTIFACT_DAMAGED
 
     def __init__(self, path: Path, what: str) -> None:
@@ -207,7 +209,7 @@ class ArtifactDamaged(WorkerFailure):
 class ArtifactsOutdated(WorkerFailure):
     """Keys hold the versions of what builds and what reads: another image may read another format."""
 
-    reason = "ArtifactsOutdated"
+    reason = Reason.ARTIFACTS_OUTDATED
     exit_code = exits.ARTIFACT_DAMAGED
 
     def __init__(self, what: str, prepared: str | None, wanted: str | None) -> None:
@@ -220,7 +222,7 @@ class ArtifactsOutdated(WorkerFailure):
 class ArtifactsTooNew(BadInput):
     """A set that an older version can't judge: it is left as it is, for those who can."""
 
-    reason = "ArtifactsTooNew"
+    reason = Reason.ARTIFACTS_TOO_NEW
 
     def __init__(self, path: Path, found: int, known: int) -> None:
         super().__init__(
@@ -232,7 +234,7 @@ class ArtifactsTooNew(BadInput):
 class ArtifactsUnreadable(WorkerFailure):
     """The volume's trouble, which says nothing about the set: it is not built again for it."""
 
-    reason = "ArtifactsUnreadable"
+    reason = Reason.ARTIFACTS_UNREADABLE
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
@@ -242,7 +244,7 @@ class ArtifactsUnreadable(WorkerFailure):
 
 
 class ArtifactsUnwritable(WorkerFailure):
-    reason = "ArtifactsUnwritable"
+    reason = Reason.ARTIFACTS_UNWRITABLE
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
@@ -251,7 +253,7 @@ class ArtifactsUnwritable(WorkerFailure):
 
 
 class ArtifactsVolumeFull(WorkerFailure):
-    reason = "ArtifactsVolumeFull"
+    reason = Reason.ARTIFACTS_VOLUME_FULL
     exit_code = exits.NO_SPACE
 
     def __init__(self, directory: Path, needed_bytes: int | None, free_bytes: int, in_use: str = "") -> None:

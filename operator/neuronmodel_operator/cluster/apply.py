@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from neuronmodel_api import names
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import ConditionType, NeuronModelStatus
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.backoff import patiently
@@ -281,7 +282,9 @@ class Applier:
             raw = await patiently(
                 self._api.merge(client.MODEL, self._key.namespace, self._key.name, body, "status"),
                 STATUS_PATIENCE_SECONDS,
-                lambda: self._tell([not_written(ApiError(0, "NoAnswer", "it has not answered yet"))], snapshot.raw),
+                lambda: self._tell(
+                    [not_written(ApiError(0, Reason.NO_ANSWER, "it has not answered yet"))], snapshot.raw
+                ),
             )
         except ApiError as error:
             if not error.is_outdated:
@@ -404,7 +407,7 @@ def event_manifest(note: EventNote, model: Object, now: datetime) -> Manifest:
 
 def _name_taken(key: ChildKey) -> TurnedDownError:
     return TurnedDownError(
-        "NameTaken",
+        Reason.NAME_TAKEN,
         f"{key[0]} {key[1]} exists and is not of this NeuronModel; delete it, or give the NeuronModel another name",
     )
 

@@ -40,6 +40,7 @@ from kubernetes.aio.dynamic import DynamicClient
 from kubernetes.aio.dynamic.resource import Resource
 
 from neuronmodel_api import names
+from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.state.plan import ObjectRef
 
 REQUEST_SECONDS: Final = 15.0
@@ -245,7 +246,9 @@ class Api:
             raise _translate(error) from None
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError) as error:
             what = f"{type(error).__name__} {error}".strip()
-            raise ApiError(0, "NoAnswer", f"the API server did not answer to {verb} {kind.kind}: {what}") from error
+            raise ApiError(
+                0, Reason.NO_ANSWER, f"the API server did not answer to {verb} {kind.kind}: {what}"
+            ) from error
         finally:
             self._count(verb, kind.kind, status)
 

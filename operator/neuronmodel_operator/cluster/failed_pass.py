@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import ConditionStatus, ConditionType
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, ApiError
@@ -34,19 +35,23 @@ class Failure:
 def failure_of(error: Exception) -> Failure:
     """Of a look or of a decision."""
     if isinstance(error, ApiError):
-        reason = "NotPermitted" if error.status == 403 else "CannotLook"
+        reason = Reason.NOT_PERMITTED if error.status == 403 else Reason.CANNOT_LOOK
         return Failure("Unknown", reason, f"The operator can't see what there is of it: {error.message}")
     if isinstance(error, ValidationError):
-        return Failure("False", "SpecUnreadable", f"This version of the operator can't read the spec: {_places(error)}")
+        return Failure(
+            "False", Reason.SPEC_UNREADABLE, f"This version of the operator can't read the spec: {_places(error)}"
+        )
     return Failure(
-        "Unknown", "OperatorFailed", f"The operator failed over it ({type(error).__name__}: {error}); its log has more"
+        "Unknown",
+        Reason.OPERATOR_FAILED,
+        f"The operator failed over it ({type(error).__name__}: {error}); its log has more",
     )
 
 
 def unanswered(seconds: float) -> Failure:
     return Failure(
         "Unknown",
-        "CannotLook",
+        Reason.CANNOT_LOOK,
         f"The operator can't see what there is of it: the API server has not answered for {seconds:.0f} s",
         is_final=False,
     )
@@ -54,7 +59,7 @@ def unanswered(seconds: float) -> Failure:
 
 def not_written(error: ApiError) -> EventNote:
     """Where it is the status itself that can't be written, an Event is all that is left."""
-    return EventNote("Warning", "StatusNotWritten", f"The API server does not take the status: {error.message}")
+    return EventNote("Warning", Reason.STATUS_NOT_WRITTEN, f"The API server does not take the status: {error.message}")
 
 
 class LastResort:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.clock import Clock
 from neuronmodel_operator.cluster import client, lease_record
 from neuronmodel_operator.cluster.client import ApiError, Kind
@@ -308,7 +309,7 @@ async def _answered(call: Awaitable[T]) -> T:
         async with asyncio.timeout(CALL_SECONDS):
             return await call
     except TimeoutError:
-        raise ApiError(0, "NoAnswer", f"the API server did not answer within {CALL_SECONDS:.0f} s") from None
+        raise ApiError(0, Reason.NO_ANSWER, f"the API server did not answer within {CALL_SECONDS:.0f} s") from None
 
 
 def _is_based_on_another(error: ApiError) -> bool:

@@ -14,6 +14,7 @@ import aiohttp
 from yarl import URL
 
 from neuronmodel_api import names
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import MAX_REPORT_BYTES, Report, parse_report
 from neuronmodel_operator.state.observed import Object
 
@@ -63,7 +64,7 @@ class Reporter:
             async with self._questions, asyncio.timeout(ANSWER_SECONDS):
                 raw = await self._fetch(pod["status"]["podIP"])
         except (aiohttp.ClientError, OSError):  # TimeoutError is an OSError
-            self._count_error("NoAnswer")
+            self._count_error(Reason.NO_ANSWER)
             return None
         if raw is None:
             self._count_error("TooLong")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.cluster.backoff import doubling
 from neuronmodel_operator.cluster.client import ApiError
 from neuronmodel_operator.state.observed import Refusal
@@ -115,7 +116,7 @@ class Writes:
         if done:
             return self._settle(key, verb, digest, task)
         if is_first:
-            self._refuse(key, verb, digest, ApiError(0, "NoAnswer", "the API server has not answered yet"))
+            self._refuse(key, verb, digest, ApiError(0, Reason.NO_ANSWER, "the API server has not answered yet"))
         task.add_done_callback(lambda task: self._end(key, verb, digest, task))
         return False
 

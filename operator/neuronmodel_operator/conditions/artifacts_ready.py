@@ -6,6 +6,7 @@ from typing import Final
 
 from neuronmodel_api import names
 from neuronmodel_api.config import Strategy
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.conditions.source_resolved import source_failure
@@ -91,7 +92,7 @@ def _told(s: Situation) -> Told:
     return Told(
         history=history(s) if s.asked_strategy is Strategy.AUTO else None,
         keys_in_use=keys_in_use(s),
-        looks_closely=s.rejection is not None and s.rejection.reason == "ArtifactDamaged",
+        looks_closely=s.rejection is not None and s.rejection.reason == Reason.ARTIFACT_DAMAGED,
     )
 
 
@@ -109,7 +110,7 @@ def _started(attempt: Attempt, job: Manifest) -> EventNote:
     what = _TRIES_IMAGE if attempt.tries_image else "opens the source and builds what is missing"
     return EventNote(
         "Normal",
-        "PrepareStarted",
+        Reason.PREPARE_STARTED,
         f"Made the Job that {what}{again}.",
         ("Job", job["metadata"]["name"]),
     )
@@ -161,39 +162,39 @@ def _verdict(s: Situation, attempt: Attempt | None) -> Verdict:
     if job := prepare_attempts.unsettled_job(s):
         return _under_way(s, job, attempt)
     if s.prepared and s.rejection is None:
-        return waits("TryingImage", _trial(attempt)) if attempt else _prepared(s)
+        return waits(Reason.TRYING_IMAGE, _trial(attempt)) if attempt else _prepared(s)
     if source_obstacle(s):
-        return waits("WaitingForSource", "Built when the source is there.")
+        return waits(Reason.WAITING_FOR_SOURCE, "Built when the source is there.")
     if placement_obstacle(s):
-        return waits("WaitingForPlacement", "Built when the Job's pod can be made.")
+        return waits(Reason.WAITING_FOR_PLACEMENT, "Built when the Job's pod can be made.")
     if prepare_attempts.is_blocked_by_former(s):
         if undeleted := s.refusal(("Job",), verb="delete"):
             return troubled(write_trouble(undeleted))
-        return waits("WaitingForFormerPrepare", "The Job of the former inputs has to end first.")
+        return waits(Reason.WAITING_FOR_FORMER_PREPARE, "The Job of the former inputs has to end first.")
     if s.rejection:
         return waits(s.rejection.reason, f"{s.rejection.message} prepare runs again{_when(s, attempt)}.")
-    return waits("Preparing", "The Job that builds them is made.")
+    return waits(Reason.PREPARING, "The Job that builds them is made.")
 
 
 def _under_way(s: Situation, job: JobView, attempt: Attempt | None) -> Verdict:
     if job.state is JobState.FAILED:
         failed = again(job.attempt, _when(s, attempt))
         if source_failure(s):
-            return waits("WaitingForSource", failed)
+            return waits(Reason.WAITING_FOR_SOURCE, failed)
         failure = attempt_trouble(s, job)
         return troubled(replace(failure, message=f"{failure.message} {failed}"))
     if job.state is JobState.SUCCEEDED:
-        return waits("ReadingResult", f"The Job {job.name} succeeded; its result is being read.")
+        return waits(Reason.READING_RESULT, f"The Job {job.name} succeeded; its result is being read.")
     pods = tuple(pod for pod in s.pods_of(job) if not pod.has_ended)
     if stopped := next((stop_trouble(s, pod) for pod in s.pods_of(job)[-1:]), None):
         return troubled(replace(stopped, message=f"{stopped.message} {again(job.attempt, '')}"))
     if placing_trouble(s, pods, job):
-        return waits("WaitingForPlacement", f"The pod of the Job {job.name} has no place yet.")
+        return waits(Reason.WAITING_FOR_PLACEMENT, f"The pod of the Job {job.name} has no place yet.")
     if trouble := next((t for pod in pods if (t := running_trouble(s, pod))), None):
         return troubled(trouble)
     if job.tries_image:
-        return waits("TryingImage", f"The Job {job.name} {_TRIES_IMAGE}.")
-    return waits("Preparing", f"The Job {job.name} opens the source and builds what is missing.")
+        return waits(Reason.TRYING_IMAGE, f"The Job {job.name} {_TRIES_IMAGE}.")
+    return waits(Reason.PREPARING, f"The Job {job.name} opens the source and builds what is missing.")
 
 
 def _prepared(s: Situation) -> Verdict:
@@ -206,7 +207,7 @@ def _prepared(s: Situation) -> Verdict:
     more = [reason for reason in (result.quarantined if result else ()) if reason.removesuffix(".") not in said]
     undeleted = s.refusal(("Job",), verb="delete")
     left = [write_trouble(undeleted).message] if undeleted else []
-    return holds("Prepared", " ".join([said, *more, *left]))
+    return holds(Reason.PREPARED, " ".join([said, *more, *left]))
 
 
 def _trial(attempt: Attempt) -> str:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.conditions.verdict import Step, Verdict, holds, soonest, troubled, waits
 from neuronmodel_operator.decide import rollout
 from neuronmodel_operator.decide.failures import crashing_until, last_movement, running_trouble, start_timeout
@@ -34,14 +35,14 @@ def _deployment(s: Situation, wanted: Rollout) -> tuple[tuple[Manifest, ...], tu
 
 def _told(s: Situation, wanted: Rollout) -> tuple[EventNote, ...]:
     if s.deployment is None:
-        return (EventNote("Normal", "WorkerMade", f"Made the Deployment with image {wanted.template.image}."),)
+        return (EventNote("Normal", Reason.WORKER_MADE, f"Made the Deployment with image {wanted.template.image}."),)
     notes = []
     former = stored(s.deployment.object)
     if former is None or former.hash != wanted.template.hash:
-        notes.append(EventNote("Normal", "WorkerRolled", _replaced(former, wanted.template)))
+        notes.append(EventNote("Normal", Reason.WORKER_ROLLED, _replaced(former, wanted.template)))
     replicas = s.deployment.object["spec"].get("replicas", 1)
     if replicas != wanted.replicas:
-        notes.append(EventNote("Normal", "Scaled", f"From {replicas} to {wanted.replicas} workers."))
+        notes.append(EventNote("Normal", Reason.SCALED, f"From {replicas} to {wanted.replicas} workers."))
     return tuple(notes)
 
 
@@ -53,24 +54,24 @@ def _replaced(former: Template | None, wanted: Template) -> str:
 
 def _verdict(s: Situation) -> Verdict:
     if s.replicas == 0:
-        return waits("Stopped", "No worker is wanted.")
+        return waits(Reason.STOPPED, "No worker is wanted.")
     if not s.is_current:
-        return waits("WaitingForArtifacts", "The worker starts when everything it loads is there.")
+        return waits(Reason.WAITING_FOR_ARTIFACTS, "The worker starts when everything it loads is there.")
     if s.rejection:
         return waits(s.rejection.reason, f"{s.rejection.message} prepare runs again.")
     if s.ready_pods:
-        return holds("Loaded", f"By {', '.join(sorted(pod.name for pod in s.ready_pods))}.")
+        return holds(Reason.LOADED, f"By {', '.join(sorted(pod.name for pod in s.ready_pods))}.")
     if trouble := next((t for pod in s.current_pods if (t := running_trouble(s, pod))), None):
         return troubled(trouble)
     if not any(pod.started_at for pod in s.current_pods):
-        return waits("WaitingForContainer", "The worker's container has not started.")
+        return waits(Reason.WAITING_FOR_CONTAINER, "The worker's container has not started.")
     if pod := next((pod for pod in s.current_pods if _awaits_devices(s, pod)), None):
         return waits(
-            "WaitingForDevices",
+            Reason.WAITING_FOR_DEVICES,
             f"Another process holds Neuron devices that {pod.name} needs, often the pod before it. It tries until "
             "they are free, for as long as spec.serving.startTimeoutSeconds was when it was made.",
         )
-    return waits("Loading", "The worker loads; status.workers shows how far it is.")
+    return waits(Reason.LOADING, "The worker loads; status.workers shows how far it is.")
 
 
 def _awaits_devices(s: Situation, pod: PodView) -> bool:

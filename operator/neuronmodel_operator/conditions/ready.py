@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from neuronmodel_api import names
+from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.conditions.verdict import Step, Verdict, holds, refused, troubled, waits
 from neuronmodel_operator.decide.refused_writes import write_trouble
 from neuronmodel_operator.decide.situation import Situation
@@ -15,11 +16,17 @@ from neuronmodel_operator.state.observed import Refusal
 from neuronmodel_operator.state.plan import Manifest, ObjectRef
 
 WAITS_FOR_ANOTHER: Final = frozenset(
-    {"WaitingForPrepare", "WaitingForSource", "WaitingForPlacement", "WaitingForArtifacts"}
+    {Reason.WAITING_FOR_PREPARE, Reason.WAITING_FOR_SOURCE, Reason.WAITING_FOR_PLACEMENT, Reason.WAITING_FOR_ARTIFACTS}
 )
 """Reasons that point to another condition, which says more."""
 OF_THE_NEXT_START: Final = frozenset(
-    {"ClaimTerminating", "ClaimLost", "SourceClaimMissing", "ArtifactsClaimMissing", "ScratchClaimMissing"}
+    {
+        Reason.CLAIM_TERMINATING,
+        Reason.CLAIM_LOST,
+        Reason.SOURCE_CLAIM_MISSING,
+        Reason.ARTIFACTS_CLAIM_MISSING,
+        Reason.SCRATCH_CLAIM_MISSING,
+    }
 )
 """Of claims: what is mounted stays so for the pod that has it."""
 
@@ -48,22 +55,22 @@ def _verdict(s: Situation, others: tuple[Verdict, ...]) -> Verdict:
         return _while_serving(s, troubled(write_trouble(refusal)))
     if s.spec.suspend:
         # That nothing answers is wanted; that preparing fails is not.
-        return failed or refused("Suspended", "spec.suspend is true: no worker is wanted.")
+        return failed or refused(Reason.SUSPENDED, "spec.suspend is true: no worker is wanted.")
     if s.spec.serving.replicas == 0:
-        return failed or refused("ScaledToZero", "spec.serving.replicas is 0: no worker is wanted.")
+        return failed or refused(Reason.SCALED_TO_ZERO, "spec.serving.replicas is 0: no worker is wanted.")
     if s.unshareable_claim and (failed is None or _is_serving(s)):
         return refused(
-            "ReplicasNeedSharedVolume",
+            Reason.REPLICAS_NEED_SHARED_VOLUME,
             f"{s.spec.serving.replicas} replicas can't share the claim {s.unshareable_claim}, which one node alone may "
             "mount; one is kept. Use a claim with ReadWriteMany (a source may be ReadOnlyMany), or one replica.",
         )
     if _is_serving(s):
-        return holds("Serving", f"{len(s.ready_pods)} of {s.replicas} workers answer.{_next_start(failed)}")
+        return holds(Reason.SERVING, f"{len(s.ready_pods)} of {s.replicas} workers answer.{_next_start(failed)}")
     if failed:
         return _while_serving(s, failed)
     unknown = [verdict for verdict in others if verdict.status == "Unknown"]
     first = next((verdict for verdict in unknown if verdict.reason not in WAITS_FOR_ANOTHER), next(iter(unknown), None))
-    return _while_serving(s, first) if first else waits("Starting", "The worker is about to answer.")
+    return _while_serving(s, first) if first else waits(Reason.STARTING, "The worker is about to answer.")
 
 
 def _refusal(s: Situation) -> Refusal | None:

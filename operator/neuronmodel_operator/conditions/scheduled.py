@@ -1,5 +1,6 @@
 """Scheduled: the pod that is needed now was made and has a node. Wants nothing; waits for admission and scheduler."""
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.conditions.verdict import MISSING_CLAIM_CHECK, Step, Verdict, holds, troubled, waits
 from neuronmodel_operator.decide import prepare_attempts
@@ -26,11 +27,11 @@ def _verdict(s: Situation) -> Verdict:
     if job and job.state is JobState.ACTIVE:
         return _of_pods(s, tuple(pod for pod in s.pods_of(job) if not pod.has_ended), job)
     if s.replicas == 0:
-        return waits("Stopped", "No worker is wanted.")
+        return waits(Reason.STOPPED, "No worker is wanted.")
     if s.prepared and not s.is_current and not s.rejection:
-        return waits("WaitingForPod", "The worker's Deployment is being made.")
+        return waits(Reason.WAITING_FOR_POD, "The worker's Deployment is being made.")
     if s.deployment is None or not s.is_current:
-        return waits("WaitingForArtifacts", "The worker's pod is made when everything it loads is there.")
+        return waits(Reason.WAITING_FOR_ARTIFACTS, "The worker's pod is made when everything it loads is there.")
     return _of_pods(s, s.current_pods, s.deployment)
 
 
@@ -42,6 +43,6 @@ def _of_pods(s: Situation, pods: tuple[PodView, ...], owner: Child) -> Verdict:
         what = (
             f"The pod {unplaced[0].name} waits for a node." if unplaced else f"The pod of {owner.name} is being made."
         )
-        return waits("WaitingForNode" if unplaced else "WaitingForPod", what)
+        return waits(Reason.WAITING_FOR_NODE if unplaced else Reason.WAITING_FOR_POD, what)
     nodes = ", ".join(sorted({pod.node for pod in pods if pod.node}))
-    return holds("Placed", f"On node {nodes}.")
+    return holds(Reason.PLACED, f"On node {nodes}.")

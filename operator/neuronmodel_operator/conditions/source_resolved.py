@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.conditions.verdict import MISSING_CLAIM_CHECK, Step, holds, refused, troubled, waits
 from neuronmodel_operator.decide import prepare_attempts
@@ -12,25 +13,6 @@ from neuronmodel_operator.decide.preconditions import source_obstacle
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.worker_config import source_display
 from neuronmodel_operator.state.objects import JobState
-
-SOURCE_REASONS: Final = frozenset(
-    {
-        "SourceNotFound",
-        "SourceUnreadable",
-        "ConfigMissing",
-        "ConfigInvalid",
-        "UnknownModelType",
-        "NotACheckpoint",
-        "CheckpointQuantized",
-        "CheckpointFileMissing",
-        "CheckpointTruncated",
-        "CheckpointHeaderInvalid",
-        "TensorMissing",
-        "TensorShapeMismatch",
-        "TokenizerInvalid",
-    }
-)
-"""What a worker says of the source; the rest of its failures is about artifacts or itself."""
 
 _OPENED: Final = "SourceOpened"
 
@@ -47,10 +29,10 @@ def source(s: Situation) -> Step:
         return Step(waits(s.rejection.reason, f"{display}: {s.rejection.message} It is opened again."))
     if s.prepared:
         result = s.prepared.result
-        return Step(holds("Resolved", f"{display}: {result.model_type}, {result.source_bytes:,} bytes."))
+        return Step(holds(Reason.RESOLVED, f"{display}: {result.model_type}, {result.source_bytes:,} bytes."))
     if _is_opened(s):
-        return Step(holds("Resolved", f"{display}: opened."))
-    return Step(waits("WaitingForPrepare", f"{display}: opened by the prepare Job, which has not done so yet."))
+        return Step(holds(Reason.RESOLVED, f"{display}: opened."))
+    return Step(waits(Reason.WAITING_FOR_PREPARE, f"{display}: opened by the prepare Job, which has not done so yet."))
 
 
 def source_failure(s: Situation) -> Trouble | None:
@@ -62,7 +44,12 @@ def source_failure(s: Situation) -> Trouble | None:
         found = [trouble for pod in s.current_pods if (trouble := running_trouble(s, pod))]
     else:
         found = []
-    return next((trouble for trouble in found if trouble.reason in SOURCE_REASONS), None)
+    return next((trouble for trouble in found if _is_of_source(trouble)), None)
+
+
+def _is_of_source(trouble: Trouble) -> bool:
+    known = Reason.known(trouble.reason)
+    return known is not None and known.condition is ConditionType.SOURCE_RESOLVED
 
 
 def _is_opened(s: Situation) -> bool:

@@ -1,5 +1,6 @@
 """UpdateAvailable: this operator would render the worker otherwise than it runs. Wants nothing: it restarts nobody."""
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.conditions.verdict import Step, holds, refused, waits
 from neuronmodel_operator.decide.rollout import pending_update
 from neuronmodel_operator.decide.situation import Situation
@@ -10,12 +11,15 @@ _HOW = "It is taken up with the next change of the spec, or with a new value of 
 
 def update(s: Situation) -> Step:
     if s.deployment is None:
-        return Step(waits("NoWorker", "There is no worker yet."))
+        return Step(waits(Reason.NO_WORKER, "There is no worker yet."))
     pending, kept = pending_update(s), stored(s.deployment.object)
     if pending is None or kept is None:
-        return Step(refused("UpToDate", "The worker is as this operator makes it."))
+        return Step(refused(Reason.UP_TO_DATE, "The worker is as this operator makes it."))
     if pending.image != kept.image:
         return Step(
-            holds("NewImage", f"The worker runs {kept.image}; the operator is configured for {pending.image}. {_HOW}")
+            holds(
+                Reason.NEW_IMAGE,
+                f"The worker runs {kept.image}; the operator is configured for {pending.image}. {_HOW}",
+            )
         )
-    return Step(holds("NewRendering", f"This version of the operator makes the pod otherwise. {_HOW}"))
+    return Step(holds(Reason.NEW_RENDERING, f"This version of the operator makes the pod otherwise. {_HOW}"))

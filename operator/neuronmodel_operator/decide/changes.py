@@ -6,14 +6,13 @@ them a killed operator still managed to write brings it back.
 
 from collections.abc import Iterable
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import Cause, Outcome, Start
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.annotations import Change
 
 CHANGES = frozenset({Cause.CREATED, Cause.SPEC_CHANGED})
 TARGET_ID = "target-"
-STOPPED = "Stopped"
-"""Reason of a start that ended as the NeuronModel was suspended or scaled to zero."""
 
 
 def open_start(starts: Iterable[Start]) -> Start | None:
@@ -65,7 +64,7 @@ def _resumes(s: Situation, carried: list[Change]) -> bool:
     if s.deployment:
         return not s.deployment.object["spec"].get("replicas", 1)
     newest = next(iter(s.status.starts), None)
-    return all(change.cause is None for change in carried) or bool(newest and newest.reason == STOPPED)
+    return all(change.cause is None for change in carried) or bool(newest and newest.reason == Reason.STOPPED)
 
 
 def _observed_now(s: Situation) -> Change:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.decide.failures import Trouble
 from neuronmodel_operator.decide.scheduler_message import awaits_binding, in_short, lacks_volumes
@@ -60,7 +61,7 @@ def claim_wait(s: Situation, pod: PodView) -> Trouble | None:
     if use is None or use.condition is ConditionType.SCHEDULED:
         return trouble
     message = f"The pod {pod.name} waits for the claim {use.claim}; {use.condition} says why."
-    return Trouble("WaitingForVolume", message, passes=True)
+    return Trouble(Reason.WAITING_FOR_VOLUME, message, passes=True)
 
 
 def going_claims(s: Situation) -> frozenset[str]:
@@ -118,7 +119,7 @@ def _going(s: Situation, claim: ClaimView, use: Use) -> Trouble:
     else:
         then = f"Make it anew when it has gone, or name another in {use.field}."
     return Trouble(
-        "ClaimTerminating",
+        Reason.CLAIM_TERMINATING,
         f"The claim {claim.name} is being deleted, and goes with the last pod that mounted it{who}. {use.loss} {then}",
     )
 
@@ -130,7 +131,7 @@ def _lost(s: Situation, claim: ClaimView, use: Use) -> Trouble:
         then = "Delete the claim: it is made anew from the template, and prepare builds again."
     else:
         then = f"Make the claim anew, or name another in {use.field}."
-    return Trouble("ClaimLost", f"The claim {claim.name} has lost its volume: {said} {use.loss} {then}")
+    return Trouble(Reason.CLAIM_LOST, f"The claim {claim.name} has lost its volume: {said} {use.loss} {then}")
 
 
 def _pending(s: Situation, claim: ClaimView, use: Use) -> Trouble | None:
@@ -148,7 +149,7 @@ def _pending(s: Situation, claim: ClaimView, use: Use) -> Trouble | None:
         minutes = PROVISIONED_WITHIN // timedelta(minutes=1)
         return _unfilled(claim, use, f"has no volume after more than {minutes} minutes. {said}".rstrip())
     return Trouble(
-        "WaitingForVolume", f"The claim {_described(claim)} waits for its volume. {said}".rstrip(), passes=True
+        Reason.WAITING_FOR_VOLUME, f"The claim {_described(claim)} waits for its volume. {said}".rstrip(), passes=True
     )
 
 
@@ -161,7 +162,7 @@ def _unplaceable(s: Situation, claim: ClaimView, use: Use, pod: PodView) -> Trou
         return _unfilled(claim, use, f"gets no volume: {said}")
     claims = ", ".join(_described(view) for view in waiting)
     remedy = "Mend that, or make those anew that there are no volumes for, with another class or size."
-    return Trouble("ClaimPending", f"No node has volumes for all of the claims {claims}: {said} {remedy}")
+    return Trouble(Reason.CLAIM_PENDING, f"No node has volumes for all of the claims {claims}: {said} {remedy}")
 
 
 def _unfilled(claim: ClaimView, use: Use, what: str) -> Trouble:
@@ -169,7 +170,7 @@ def _unfilled(claim: ClaimView, use: Use, what: str) -> Trouble:
         instead = "name a claim of your own in spec.artifacts.persistentVolumeClaim"
     else:
         instead = f"make the claim anew with a class and size that there are volumes of, or name another in {use.field}"
-    return Trouble("ClaimPending", f"The claim {_described(claim)} {what} Mend that, or {instead}.")
+    return Trouble(Reason.CLAIM_PENDING, f"The claim {_described(claim)} {what} Mend that, or {instead}.")
 
 
 def _described(claim: ClaimView) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import MAX_NOTE
 from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.decide.failures import Trouble, crash_trouble
@@ -36,12 +37,12 @@ def attempt_trouble(s: Situation, job: JobView) -> Trouble:
     told = _told(s)
     live = next((found for pod in reversed(s.pods_of(job)) if (found := crash_trouble(s, pod))), None)
     if live:
-        return replace(live, reason="PrepareFailed") if live.reason == "WorkerCrashed" else live
+        return replace(live, reason=Reason.PREPARE_FAILED) if live.reason == Reason.WORKER_CRASHED else live
     if told and told[0] == job.attempt:
         return told[1]
     failed = job.true_condition("Failed") or {}
     said = failed.get("message", "it left no message").removesuffix(".")
-    return Trouble("PrepareFailed", shortened(f"The Job {job.name} failed: {said}."))
+    return Trouble(Reason.PREPARE_FAILED, shortened(f"The Job {job.name} failed: {said}."))
 
 
 def _told(s: Situation) -> tuple[int, Trouble] | None:
@@ -52,7 +53,7 @@ def _told(s: Situation) -> tuple[int, Trouble] | None:
     if condition is None or found is None:
         return None
     message = found["message"]
-    if condition.reason == "WaitingForSource":
+    if condition.reason == Reason.WAITING_FOR_SOURCE:
         condition = s.status.condition(ConditionType.SOURCE_RESOLVED) or condition
         message = condition.message.removeprefix(f"{source_display(s.spec.model.source)}: ")
     is_passing = condition.status == "Unknown"

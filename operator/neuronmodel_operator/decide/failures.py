@@ -7,6 +7,7 @@ from signal import Signals
 from typing import Final
 
 from neuronmodel_api import exits
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Report
 from neuronmodel_operator.decide.crash_logs import gist
 from neuronmodel_operator.decide.situation import Situation
@@ -15,8 +16,6 @@ from neuronmodel_operator.wording import moment, shortened
 
 MAX_WORKERS_MESSAGE: Final = 1500
 """Of a failure that a worker told: it may end with the last lines of a compiler."""
-TERMINATED: Final = "Terminated"
-"""Reason of a run that a signal ended."""
 CRASH_MARGIN: Final = timedelta(seconds=10)
 """No two runs take the same time, and Kubernetes floors times to the second."""
 
@@ -26,25 +25,25 @@ _MOUNT_EVENTS: Final = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
 _WAITED_FOR_VOLUMES: Final = "Unable to attach or mount volumes"
 """The kubelet says so in turn with what keeps it."""
 _EXIT_REASONS: Final = {
-    exits.NO_ENGINE: "NoEngine",
-    exits.NO_SPACE: "ArtifactsVolumeFull",
-    exits.TERMINATED: TERMINATED,
+    exits.NO_ENGINE: Reason.NO_ENGINE,
+    exits.NO_SPACE: Reason.ARTIFACTS_VOLUME_FULL,
+    exits.TERMINATED: Reason.TERMINATED,
 }
 """Of a run that left no report."""
 _REFUSALS: Final = (
-    ("violates podsecurity", "PodSecurityRefused"),
-    ("exceeded quota", "QuotaExceeded"),
-    ("failed quota", "QuotaExceeded"),
-    ("per persistentvolumeclaim", "LimitRangeRefused"),
-    ("per container", "LimitRangeRefused"),
-    ("per pod", "LimitRangeRefused"),
-    ("limit to request ratio", "LimitRangeRefused"),
+    ("violates podsecurity", Reason.POD_SECURITY_REFUSED),
+    ("exceeded quota", Reason.QUOTA_EXCEEDED),
+    ("failed quota", Reason.QUOTA_EXCEEDED),
+    ("per persistentvolumeclaim", Reason.LIMIT_RANGE_REFUSED),
+    ("per container", Reason.LIMIT_RANGE_REFUSED),
+    ("per pod", Reason.LIMIT_RANGE_REFUSED),
+    ("limit to request ratio", Reason.LIMIT_RANGE_REFUSED),
 )
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """A reason of the table in reasons.py, and a sentence."""
+    """A reason, and a sentence. The reason is a member of `Reason`, or a worker's own word."""
 
     reason: str
     message: str
@@ -64,7 +63,7 @@ def running_trouble(s: Situation, pod: PodView) -> Trouble | None:
     return next((trouble for check in checks if (trouble := check(s, pod)) is not None), None)
 
 
-def refusal_reason(message: str, default: str) -> str:
+def refusal_reason(message: str, default: Reason) -> Reason:
     """Whose refusal it is, by the words that the API server's own admission uses."""
     lowered = message.lower()
     return next((reason for mark, reason in _REFUSALS if mark in lowered), default)
@@ -74,9 +73,9 @@ def _pulling(s: Situation, pod: PodView) -> Trouble | None:
     reason, message = pod.waiting
     if reason in _PULL_FAILURES:
         detail = _image_detail(s, pod) or message or reason
-        return Trouble("ImagePullFailed", shortened(f"The image {pod.image} can't be pulled: {detail}"))
+        return Trouble(Reason.IMAGE_PULL_FAILED, shortened(f"The image {pod.image} can't be pulled: {detail}"))
     if reason in _CONFIG_FAILURES:
-        return Trouble("ContainerRefused", shortened(f"The container of {pod.name} can't be made: {message}"))
+        return Trouble(Reason.CONTAINER_REFUSED, shortened(f"The container of {pod.name} can't be made: {message}"))
     return None
 
 
@@ -94,7 +93,7 @@ def _mounting(s: Situation, pod: PodView) -> Trouble | None:
         return None
     telling = [event for event in events if not event.message.startswith(_WAITED_FOR_VOLUMES)] or events
     return Trouble(
-        "VolumeMountFailed", shortened(f"A volume of the pod {pod.name} can't be mounted: {telling[-1].message}")
+        Reason.VOLUME_MOUNT_FAILED, shortened(f"A volume of the pod {pod.name} can't be mounted: {telling[-1].message}")
     )
 
 
@@ -129,7 +128,7 @@ def crashing_until(s: Situation, pod: PodView) -> datetime | None:
 
 def _end_trouble(s: Situation, pod: PodView, end: Ended, report: Report | None) -> Trouble:
     reason = end_reason(end, report)
-    if reason == TERMINATED:
+    if reason == Reason.TERMINATED:
         return _told_to_stop(pod)
     if report and report.failure:
         return Trouble(reason, shortened(s.in_users_words(report.failure.message), MAX_WORKERS_MESSAGE))
@@ -138,7 +137,9 @@ def _end_trouble(s: Situation, pod: PodView, end: Ended, report: Report | None) 
 
 def _told_to_stop(pod: PodView) -> Trouble:
     next_run = "" if pod.job_uid else " Kubernetes starts it again."
-    return Trouble(TERMINATED, f"The worker in {pod.name} was told to stop before it was done.{next_run}", passes=True)
+    return Trouble(
+        Reason.TERMINATED, f"The worker in {pod.name} was told to stop before it was done.{next_run}", passes=True
+    )
 
 
 def stop_trouble(s: Situation, pod: PodView) -> Trouble | None:
@@ -156,7 +157,7 @@ def end_reason(end: Ended | None, report: Report | None) -> str:
     """Of a run that did not end well."""
     if report and report.failure:
         return report.failure.reason
-    return _EXIT_REASONS.get(end.exit_code, "WorkerCrashed") if end else "WorkerCrashed"
+    return _EXIT_REASONS.get(end.exit_code, Reason.WORKER_CRASHED) if end else Reason.WORKER_CRASHED
 
 
 def _crash_sentence(s: Situation, pod: PodView, end: Ended) -> str:
@@ -191,7 +192,7 @@ def stuck(s: Situation, pod: PodView) -> Trouble | None:
     report = s.report(pod)
     doing = f"in phase {report.progress.phase}" if report and report.progress else "before its first report"
     return Trouble(
-        "StartStuck",
+        Reason.START_STUCK,
         f"The worker in {pod.name} has made no progress since {moment(moved_at)}, {doing}. It is left "
         f"running; look at `kubectl logs -n {s.model.namespace} {pod.name}`, or delete the pod to start over.",
     )

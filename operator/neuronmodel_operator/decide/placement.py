@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 from typing import Final
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.decide.claims import claim_wait
 from neuronmodel_operator.decide.failures import Trouble, refusal_reason
 from neuronmodel_operator.decide.scheduler_message import claim_not_there, in_short
@@ -27,7 +28,7 @@ def _unplaced(s: Situation, pod: PodView) -> Trouble | None:
     if pod.scheduling_gates:
         gates = ", ".join(pod.scheduling_gates)
         message = f"The pod {pod.name} is held back by {gates}, and gets a node when that lets go of it."
-        return Trouble("SchedulingGated", message, passes=True)
+        return Trouble(Reason.SCHEDULING_GATED, message, passes=True)
     if wait := claim_wait(s, pod):
         return wait
     if _is_outdated(s, pod):
@@ -35,7 +36,7 @@ def _unplaced(s: Situation, pod: PodView) -> Trouble | None:
     said = in_short(pod.unschedulable) if pod.unschedulable is not None else _scheduler_error(s, pod) or _unseen(s, pod)
     if said is None:
         return None
-    return Trouble("Unschedulable", shortened(f"No node takes the pod {pod.name}: {said}"))
+    return Trouble(Reason.UNSCHEDULABLE, shortened(f"No node takes the pod {pod.name}: {said}"))
 
 
 def _is_outdated(s: Situation, pod: PodView) -> bool:
@@ -81,7 +82,7 @@ def _creation_trouble(s: Situation, owner: Child) -> Trouble | None:
         message = events[-1].message if events else ""
     if not message:
         return None
-    reason = refusal_reason(message, "PodRefused")
+    reason = refusal_reason(message, Reason.POD_REFUSED)
     return Trouble(reason, shortened(f"The API server refuses the pod: {_without_pod_name(message)}"))
 
 

@@ -1,5 +1,6 @@
 """What has to be put right before a pod can be made at all."""
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.decide.failures import Trouble
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests import instance_type
@@ -13,35 +14,35 @@ _HOST_PATH_OFF = (
 def source_obstacle(s: Situation) -> Trouble | None:
     source = s.spec.model.source
     if source.host_path and not s.settings.allow_host_path:
-        return Trouble("HostPathNotAllowed", f"spec.model.source.hostPath {_HOST_PATH_OFF}")
+        return Trouble(Reason.HOST_PATH_NOT_ALLOWED, f"spec.model.source.hostPath {_HOST_PATH_OFF}")
     claim = source.persistent_volume_claim
-    return _missing(s, "SourceClaimMissing", claim.claim_name, "spec.model.source") if claim else None
+    return _missing(s, Reason.SOURCE_CLAIM_MISSING, claim.claim_name, "spec.model.source") if claim else None
 
 
 def artifacts_obstacle(s: Situation) -> Trouble | None:
     if s.has_foreign_claim:
         return Trouble(
-            "NameTaken",
+            Reason.NAME_TAKEN,
             f"There is a claim {s.artifacts_claim} that was not made for this NeuronModel, and it is left alone. Name "
             "it in spec.artifacts.persistentVolumeClaim, delete it, or give the NeuronModel another name.",
         )
     claim = s.spec.artifacts.persistent_volume_claim
-    return _missing(s, "ArtifactsClaimMissing", claim.claim_name, "spec.artifacts") if claim else None
+    return _missing(s, Reason.ARTIFACTS_CLAIM_MISSING, claim.claim_name, "spec.artifacts") if claim else None
 
 
 def scratch_obstacle(s: Situation) -> Trouble | None:
     scratch = s.spec.scratch
     if scratch.host_path and not s.settings.allow_host_path:
-        return Trouble("HostPathNotAllowed", f"spec.scratch.hostPath {_HOST_PATH_OFF}")
+        return Trouble(Reason.HOST_PATH_NOT_ALLOWED, f"spec.scratch.hostPath {_HOST_PATH_OFF}")
     claim = scratch.persistent_volume_claim
-    return _missing(s, "ScratchClaimMissing", claim.claim_name, "spec.scratch") if claim else None
+    return _missing(s, Reason.SCRATCH_CLAIM_MISSING, claim.claim_name, "spec.scratch") if claim else None
 
 
 def image_obstacle(s: Situation) -> Trouble | None:
     if s.image:
         return None
     return Trouble(
-        "NoImage",
+        Reason.NO_IMAGE,
         f"Neither spec.worker.image nor the operator's configuration names an image for the engine {s.spec.engine}. "
         "Set spec.worker.image.",
     )
@@ -53,7 +54,7 @@ def machine_obstacle(s: Situation) -> Trouble | None:
         return None
     possible = " or ".join(str(size) for size in known.logical_core_configs)
     return Trouble(
-        "DoesNotFit",
+        Reason.DOES_NOT_FIT,
         f"spec.parallelism.logicalNeuronCoreConfig is {asked}, and a {known.name} makes logical NeuronCores of "
         f"{possible} physical ones alone. Set it to {possible}, or name another instance type in "
         "spec.worker.nodeSelector.",
@@ -69,7 +70,7 @@ def obstacle(s: Situation) -> Trouble | None:
     return source_obstacle(s) or artifacts_obstacle(s) or placement_obstacle(s)
 
 
-def _missing(s: Situation, reason: str, claim: str, where: str) -> Trouble | None:
+def _missing(s: Situation, reason: Reason, claim: str, where: str) -> Trouble | None:
     if not s.is_missing(claim):
         return None
     namespace = s.model.namespace

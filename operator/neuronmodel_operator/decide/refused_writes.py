@@ -3,6 +3,7 @@
 import re
 from typing import Final
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.decide.failures import Trouble, refusal_reason
 from neuronmodel_operator.state.observed import Refusal
 from neuronmodel_operator.wording import moment, sentence
@@ -17,16 +18,16 @@ _NOT_PERMITTED: Final = re.compile(r"\bcannot \w+ resource\b")
 def write_trouble(refusal: Refusal) -> Trouble:
     what = f"{refusal.kind} {refusal.name}"
     match _reason(refusal):
-        case "NameTaken":
+        case Reason.NAME_TAKEN:
             return Trouble(
-                "NameTaken", f"There is a {what} that belongs to somebody else. Delete it or choose a new name."
+                Reason.NAME_TAKEN, f"There is a {what} that belongs to somebody else. Delete it or choose a new name."
             )
-        case "FormerLeaving" as reason:
+        case Reason.FORMER_LEAVING as reason:
             message = f"{sentence(refusal.message, MAX_ANSWER)} It is waited for{_since(refusal)}."
             return Trouble(reason, message, passes=True)
-        case "NotPermitted" as reason:
+        case Reason.NOT_PERMITTED as reason:
             remedy = " Give the operator's account the rights that its chart gives it."
-        case "WebhookFailed" as reason:
+        case Reason.WEBHOOK_FAILED as reason:
             remedy = " Mend the webhook that the message names, or remove its configuration."
         case reason:
             remedy = ""
@@ -34,21 +35,21 @@ def write_trouble(refusal: Refusal) -> Trouble:
     return Trouble(reason, f"The {what} was not {done}: {said}{remedy}{_again(refusal)}")
 
 
-def _reason(refusal: Refusal) -> str:
+def _reason(refusal: Refusal) -> Reason:
     message = refusal.message
-    if refusal.reason == "NameTaken":
-        return "NameTaken"
+    if refusal.reason == Reason.NAME_TAKEN:
+        return Reason.NAME_TAKEN
     if refusal.reason == "Leaving":
-        return "FormerLeaving"
+        return Reason.FORMER_LEAVING
     if refusal.status == 0:
-        return "NoAnswer"
+        return Reason.NO_ANSWER
     if "failed calling webhook" in message:
-        return "WebhookFailed"
+        return Reason.WEBHOOK_FAILED
     if refusal.status == 403 and _NOT_PERMITTED.search(message):
-        return "NotPermitted"
+        return Reason.NOT_PERMITTED
     if refusal.is_of_the_server:
-        return "WriteFailed"
-    return refusal_reason(message, "WriteRefused")
+        return Reason.WRITE_FAILED
+    return refusal_reason(message, Reason.WRITE_REFUSED)
 
 
 def _since(refusal: Refusal) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from neuronmodel_api import names
+from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.decide.changes import change_in_force
 from neuronmodel_operator.decide.failures import running_trouble
 from neuronmodel_operator.decide.placement import placing_trouble
@@ -24,7 +25,7 @@ from neuronmodel_operator.state.plan import Manifest
 NUDGE_SECONDS = 30
 """How often a refused pod is tried again: a ReplicaSet's own patience grows to 16 minutes."""
 
-_MENDED_BY_AN_IMAGE = frozenset({"ImagePullFailed", "NoEngine", "ContainerRefused"})
+_MENDED_BY_AN_IMAGE = frozenset({Reason.IMAGE_PULL_FAILED, Reason.NO_ENGINE, Reason.CONTAINER_REFUSED})
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ _UNBOUND: Final = "unbound immediate PersistentVolumeClaims"
 
 
 @dataclass(frozen=True)
-class Reason:
+class UnplacedReason:
     """Why nodes turn a pod down. `nodes` is None where it was turned down before any node was looked at."""
 
     text: str
@@ -56,21 +56,21 @@ class Reason:
         return self.text if self.nodes is None else f"{self.nodes} {self.text}"
 
 
-def reasons(message: str) -> tuple[Reason, ...]:
+def unplaced_reasons(message: str) -> tuple[UnplacedReason, ...]:
     """Those first whose nodes came furthest: they are the nearest to taking the pod. Empty: it is in other words."""
     said = " ".join(message.split())
     head = _HEAD.match(said)
     if head is None:
         return ()
     body = _TRIED_AFTERWARDS.sub("", said[head.end() :]).rstrip(". ")
-    found = [Reason.read(part) for part in re.split(r", (?=\d+ )", body) if part]
+    found = [UnplacedReason.read(part) for part in re.split(r", (?=\d+ )", body) if part]
     return tuple(sorted(found, key=lambda reason: (-reason.checked, reason.text)))
 
 
 def in_short(message: str) -> str:
     """The reasons of the nodes alone, the same for every try that ends alike."""
     said = " ".join(message.split())
-    head, found = _HEAD.match(said), reasons(said)
+    head, found = _HEAD.match(said), unplaced_reasons(said)
     if head is None or not found:
         return said
     return f"{head[0].strip()} {', '.join(str(reason) for reason in found)}."
@@ -78,7 +78,7 @@ def in_short(message: str) -> str:
 
 def lacks_volumes(message: str) -> bool:
     """Whether a pod waits for nothing but volumes: no node that suits it else has one, or could get it."""
-    found = reasons(message)
+    found = unplaced_reasons(message)
     if not any(reason.text in _NO_VOLUME for reason in found):
         return False
     return all(reason.text in _NO_VOLUME or reason.checked < _PLACE for reason in found)

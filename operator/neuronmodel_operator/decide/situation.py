@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from neuronmodel_api import exits, names
 from neuronmodel_api.config import Seal, Strategy
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Report
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import NeuronModelStatus
@@ -18,8 +19,6 @@ from neuronmodel_operator.state.annotations import SPEC_HASH, Prepared
 from neuronmodel_operator.state.objects import Child, EventView, JobView, PodView, Pull, selected_instance_type
 from neuronmodel_operator.state.observed import Claim, Model, Observed, Refusal
 
-NOT_SPECIFIED: Final = "NotSpecified"
-"""Reason of a strategy in force that the spec does not name and that nothing chose."""
 SHAREABLE_MODES: Final = frozenset({"ReadWriteMany", "ReadOnlyMany"})
 RESULT_GRACE: Final = timedelta(seconds=30)
 """How long after a Job's success its pod's message may take to be seen, before the result counts as lost."""
@@ -39,7 +38,7 @@ class Rejection:
 
     @property
     def is_of_source(self) -> bool:
-        return self.reason == "SourceChanged"
+        return self.reason == Reason.SOURCE_CHANGED
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Situation:
         """An absent strategy was ShardOnCompile once. What was prepared so stays while the same is asked for: an
         upgrade of the operator alone rebuilds and restarts nothing."""
         told = self.status.strategy
-        if told and told.reason != NOT_SPECIFIED:
+        if told and told.reason != Reason.NOT_SPECIFIED:
             return False
         former = self._hash_of_inputs(Strategy.SHARD_ON_COMPILE)
         in_force = self.in_force is not None and self.in_force.inputs_hash == former
@@ -251,7 +250,9 @@ class Situation:
             # A restarted container may be on its way to find the same: what its former run said still holds.
             for end, report in ((pod.ended, self.report(pod)), (pod.former_end, self.former_report(pod))):
                 if end and end.exit_code in exits.PREPARE_AGAIN and not pod.ready_at:
-                    fallback = "SourceChanged" if end.exit_code == exits.SOURCE_CHANGED else "ArtifactDamaged"
+                    fallback = (
+                        Reason.SOURCE_CHANGED if end.exit_code == exits.SOURCE_CHANGED else Reason.ARTIFACT_DAMAGED
+                    )
                     failure = report.failure if report else None
                     reason, message = (failure.reason, failure.message) if failure else (fallback, "")
                     return Rejection(reason, self.in_users_words(message), end.finished_at, pod)
@@ -268,7 +269,7 @@ class Situation:
         if claim.uid == noted or claim.is_going:
             return None
         message = f"What was prepared is not in claim {claim.name}: the volume is new. It has to be built again."
-        return Rejection("ArtifactsMissing", message, claim.created_at)
+        return Rejection(Reason.ARTIFACTS_MISSING, message, claim.created_at)
 
     def in_users_words(self, message: str) -> str:
         """The pod's path of the artifacts says nothing to a user; the claim does. (The worker itself names the

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from neuronmodel_api import names
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.spec import Retention
 from neuronmodel_operator.conditions.verdict import reference
 from neuronmodel_operator.decide.keys_in_use import keys_of_others
@@ -51,7 +52,7 @@ def going(s: Situation) -> Going:
     if s.cleanup_job is None and s.image is not None and s.observed.neighbours is not None:
         job = _job(s, s.image)
         told = "Made the Job that removes the artifacts nobody else refers to."
-        note = EventNote("Normal", "CleanupStarted", told, (job["kind"], job["metadata"]["name"]))
+        note = EventNote("Normal", Reason.CLEANUP_STARTED, told, (job["kind"], job["metadata"]["name"]))
         return Going(Plan(create=(job,), events=(note,), wake_after=RECHECK), "The clean-up Job is made.")
     return Going(Plan(wake_after=RECHECK), "The clean-up Job removes the artifacts that nobody else refers to.")
 
@@ -80,7 +81,7 @@ def _since(s: Situation) -> datetime:
 
 
 def _released(s: Situation, why: str) -> Going:
-    note = EventNote("Warning", "CleanupAbandoned", f"Artifacts may be left behind: {why}.")
+    note = EventNote("Warning", Reason.CLEANUP_ABANDONED, f"Artifacts may be left behind: {why}.")
     plan = Plan(finalizer=False, delete=_own_job(s), events=(note,))
     return Going(plan, "It goes without having been cleaned up after.")
 
@@ -92,13 +93,13 @@ def _own_job(s: Situation) -> tuple[ObjectRef, ...]:
 def _cleaned(s: Situation) -> Going:
     claim = s.claim(names.templated_claim(s.model.name)).object if s.spec.artifacts.template else None
     if claim is None or "deletionTimestamp" in claim["metadata"] or is_claim_shared(s, claim["metadata"]["name"]):
-        note = EventNote("Normal", "CleanedUp", "Removed the artifacts that nobody else refers to.")
+        note = EventNote("Normal", Reason.CLEANED_UP, "Removed the artifacts that nobody else refers to.")
         return Going(Plan(finalizer=False, delete=_own_job(s), events=(note,)), "Cleaned up.")
     if _is_being_left(s, claim["metadata"]["name"]):
         return Going(Plan(wake_after=RECHECK), "Other NeuronModels that go too let go of the claim first.")
     goes = ObjectRef("v1", "PersistentVolumeClaim", claim["metadata"]["name"], claim["metadata"]["uid"])
     told = f"Deleted the claim {goes.name}, which no other NeuronModel names."
-    note = EventNote("Normal", "ClaimDeleted", told, (goes.kind, goes.name))
+    note = EventNote("Normal", Reason.CLAIM_DELETED, told, (goes.kind, goes.name))
     return Going(Plan(delete=(goes,), events=(note,), wake_after=RECHECK), "The claim goes.")
 
 

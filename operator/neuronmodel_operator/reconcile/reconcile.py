@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from neuronmodel_api import names
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import (
     CacheResult,
     Condition,
@@ -88,7 +89,7 @@ def _going(s: Situation) -> Plan:
     is_last = step.plan.finalizer is False or names.FINALIZER not in s.model.finalizers
     if is_last and not troubles:
         return step.plan
-    verdict = refused("Terminating", " ".join([step.message, *troubles]))
+    verdict = refused(Reason.TERMINATING, " ".join([step.message, *troubles]))
     conditions = _conditions(s, {ConditionType.READY: verdict})
     others = tuple(c for c in s.status.conditions if c.type is not ConditionType.READY)
     status = s.status.model_copy(
@@ -178,7 +179,7 @@ def _phase(s: Situation, verdicts: dict[ConditionType, Verdict]) -> Phase:
     summary = verdicts[ConditionType.READY]
     if summary.status == "True":
         return Phase.READY
-    if summary.reason in ("Suspended", "ScaledToZero"):
+    if summary.reason in (Reason.SUSPENDED, Reason.SCALED_TO_ZERO):
         return Phase.SUSPENDED
     if summary.status == "False":
         return Phase.FAILED

@@ -4,9 +4,10 @@ what a start of it needs."""
 from typing import Final
 
 from neuronmodel_api.config import Strategy
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Choice, Report, Sealing, SealingState
 from neuronmodel_api.status import ArtifactsStatus, CacheResult, ChoiceInputs, SizingStatus, StrategyStatus
-from neuronmodel_operator.decide.situation import NOT_SPECIFIED, Situation
+from neuronmodel_operator.decide.situation import Situation
 
 _KEPT: Final = (
     "What an absent strategy meant to the version that prepared this; set spec.sharding.strategy to Auto to have one "
@@ -19,15 +20,15 @@ _UNSETTLED: Final = frozenset({SealingState.PENDING, SealingState.WRITING})
 def strategy_status(s: Situation) -> StrategyStatus:
     if s.asked_strategy is not Strategy.AUTO:
         if s.spec.sharding.strategy:
-            return StrategyStatus(in_force=s.strategy, reason="Specified")
-        return StrategyStatus(in_force=s.strategy, reason=NOT_SPECIFIED, message=_KEPT)
+            return StrategyStatus(in_force=s.strategy, reason=Reason.SPECIFIED)
+        return StrategyStatus(in_force=s.strategy, reason=Reason.NOT_SPECIFIED, message=_KEPT)
     if s.prepared is None:
         return StrategyStatus(
-            in_force=Strategy.AUTO, reason="NotChosenYet", message="The Job `prepare` measures and chooses."
+            in_force=Strategy.AUTO, reason=Reason.NOT_CHOSEN_YET, message="The Job `prepare` measures and chooses."
         )
     choice = s.prepared.result.choice
     if choice is None:
-        return StrategyStatus(in_force=s.strategy, reason="Chosen")
+        return StrategyStatus(in_force=s.strategy, reason=Reason.CHOSEN)
     return StrategyStatus(in_force=s.strategy, reason=choice.reason, message=choice.message, inputs=_inputs(choice))
 
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import ConditionType, Start
 from neuronmodel_operator.decide import prepare_attempts
 from neuronmodel_operator.decide.situation import Situation
-from neuronmodel_operator.reasons import REASONS
 from neuronmodel_operator.state.objects import JobState
 from neuronmodel_operator.status.timeline import BLOCKED, OF_NO_POD, Span, recorded_span
 
@@ -23,7 +23,7 @@ KEPT_STRETCHES: Final = 8
 
 def blocking_reason(status: str, reason: str) -> str | None:
     """That of a condition Ready, if nothing goes on until somebody mends it."""
-    known = REASONS.get(reason)
+    known = Reason.known(reason)
     return reason if status == "False" and known and known.blocks else None
 
 

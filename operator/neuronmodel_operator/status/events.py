@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Sealing, SealingState
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Outcome, Start
 from neuronmodel_operator.decide.failed_attempts import is_of_attempts
@@ -12,9 +13,11 @@ from neuronmodel_operator.state.plan import EventNote
 from neuronmodel_operator.status.artifacts import sealings
 from neuronmodel_operator.status.timeline import WAITS, load_milliseconds
 
-_QUIET: Final = frozenset({"Suspended", "ScaledToZero", "Terminating"})
+_QUIET: Final = frozenset({Reason.SUSPENDED, Reason.SCALED_TO_ZERO, Reason.TERMINATING})
 """Reasons of a False that the user asked for."""
-_REJECTED: Final = frozenset({"SourceChanged", "ArtifactsMissing", "ArtifactDamaged", "ArtifactsOutdated"})
+_REJECTED: Final = frozenset(
+    {Reason.SOURCE_CHANGED, Reason.ARTIFACTS_MISSING, Reason.ARTIFACT_DAMAGED, Reason.ARTIFACTS_OUTDATED}
+)
 """Reasons of an Unknown that are more than waiting: a worker turned down what was prepared."""
 _TIERS: Final = {"Source": "the source", "Artifacts": "the artifacts volume", "Scratch": "the scratch volume"}
 _TOLD: Final = (
@@ -68,13 +71,13 @@ def _of_quarantine(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote
     for sentence in s.prepared.result.quarantined if s.prepared else ():
         reason = sentence.removesuffix(".")
         if now and reason in now.message and not (then and reason in then.message):
-            yield EventNote("Warning", "ArtifactQuarantined", sentence)
+            yield EventNote("Warning", Reason.ARTIFACT_QUARANTINED, sentence)
 
 
 def _of_choice(before: NeuronModelStatus, after: NeuronModelStatus) -> Iterator[EventNote]:
     then, now = before.strategy, after.strategy
     if now and now.inputs and (then is None or (then.in_force, then.reason) != (now.in_force, now.reason)):
-        yield EventNote("Normal", "StrategyChosen", f"{now.in_force}: {now.message}")
+        yield EventNote("Normal", Reason.STRATEGY_CHOSEN, f"{now.in_force}: {now.message}")
 
 
 def _of_sealing(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
@@ -83,10 +86,10 @@ def _of_sealing(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
         return
     told = next((sealing for sealing in sealings(s) if sealing.state == now), None)
     if told and told.state is SealingState.SEALED:
-        yield EventNote("Normal", "ShardsSealed", _sealed_sentence(told))
+        yield EventNote("Normal", Reason.SHARDS_SEALED, _sealed_sentence(told))
     elif told and told.state is SealingState.FAILED:
         yield EventNote(
-            "Warning", "SealingFailed", told.message or "The shards were not written; see the worker's log."
+            "Warning", Reason.SEALING_FAILED, told.message or "The shards were not written; see the worker's log."
         )
 
 
@@ -107,7 +110,7 @@ def _of_update(before: NeuronModelStatus, after: NeuronModelStatus) -> EventNote
 def _of_starts(before: NeuronModelStatus, after: NeuronModelStatus) -> tuple[EventNote, ...]:
     told = {(start.started_at, start.outcome) for start in before.starts}
     ended = [s for s in after.starts if s.outcome is Outcome.READY and (s.started_at, s.outcome) not in told]
-    loads = tuple(EventNote("Normal", "Ready", _load_sentence(start)) for start in reversed(ended))
+    loads = tuple(EventNote("Normal", Reason.READY, _load_sentence(start)) for start in reversed(ended))
     return (*_of_notes(before, after), *loads)
 
 

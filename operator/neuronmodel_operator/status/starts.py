@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import MAX_NOTES, Report, Stage
 from neuronmodel_api.status import CacheResult, Cause, DevicesStatus, Disk, Outcome, Start, StartPhase
-from neuronmodel_operator.decide.changes import CHANGES, STOPPED, TARGET_ID, is_unrecorded, open_start, target_id
+from neuronmodel_operator.decide.changes import CHANGES, TARGET_ID, is_unrecorded, open_start, target_id
 from neuronmodel_operator.decide.failed_attempts import attempt_notes, is_of_attempts
 from neuronmodel_operator.decide.failures import end_reason
 from neuronmodel_operator.decide.situation import Situation
@@ -353,11 +354,11 @@ def account(s: Situation, change: Change, blocked_by: str | None) -> tuple[Start
     if started and _began_nothing(s, started, change):
         started = None
     if s.replicas == 0:
-        return (work.fail(started, STOPPED, s.now), *closed)[:KEPT_STARTS] if started else starts
+        return (work.fail(started, Reason.STOPPED, s.now), *closed)[:KEPT_STARTS] if started else starts
     newest: list[Start] = []
     if is_unrecorded(s, change):
         if started:
-            newest = [work.fail(started, "Superseded", change.observed_at)]
+            newest = [work.fail(started, Reason.SUPERSEDED, change.observed_at)]
         newest = [*_advanced(work, work.begin(change)), *newest]
     elif started:
         newest = _advanced(work, started)
@@ -405,7 +406,7 @@ def _waiting(work: Account, started: Start) -> Start:
     s = work.s
     has_pod = not started.id.startswith(TARGET_ID) and started.reason is None
     if has_pod and s.current_pods:
-        return work.fail(started, "PodReplaced", s.current_pods[0].created_at)
+        return work.fail(started, Reason.POD_REPLACED, s.current_pods[0].created_at)
     return work.advance(started, None)
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from neuronmodel_api import names
 from neuronmodel_api.report import Progress, Report, Stage, State
-from neuronmodel_api.status import WorkerProgress, WorkerStatus
+from neuronmodel_api.status import WorkerProgress, WorkerState, WorkerStatus
 from neuronmodel_operator.decide.failures import running_trouble
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import PodView
@@ -47,14 +47,14 @@ def _worker(s: Situation, pod: PodView) -> WorkerStatus:
     )
 
 
-def _state(s: Situation, pod: PodView, report: Report | None) -> str:
+def _state(s: Situation, pod: PodView, report: Report | None) -> WorkerState:
     if pod.is_going or (report and report.state is State.DRAINING):
-        return "Draining"
+        return WorkerState.DRAINING
     if pod.ready_at:
-        return "Ready" if _answers(pod) else "Starting"
+        return WorkerState.READY if _answers(pod) else WorkerState.STARTING
     if running_trouble(s, pod):
-        return "Failed"
-    return "Starting" if pod.running_since else "Pending"
+        return WorkerState.FAILED
+    return WorkerState.STARTING if pod.running_since else WorkerState.PENDING
 
 
 def _answers(pod: PodView) -> bool:

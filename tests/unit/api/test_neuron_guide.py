@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from neuronmodel_operator.reasons import REASONS
+from neuronmodel_api.reasons import Reason
 from tests.paths import PROJECT
 
 GUIDE = PROJECT / "docs" / "neuron.md"
@@ -15,7 +15,7 @@ def test_the_reasons_that_it_explains_exist() -> None:
     rows = re.findall(r"^\|[^|]*\|([^|]*)\|[^|]*\|$", section.partition("\n## ")[0], re.MULTILINE)
     named = {word for cell in rows if "phase" not in cell for word in re.findall(r"`([A-Z]\w+)`", cell)}
     assert len(named) > 15
-    assert named - REASONS.keys() <= {"OOMKilled"}
+    assert named - set(Reason) <= {"OOMKilled"}
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http|#)([^)#]+)", GUIDE.read_text()))))

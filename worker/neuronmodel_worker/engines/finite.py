@@ -2,13 +2,14 @@
 
 import torch
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.failures import BadInput
 
 
 class LogitsNotFinite(BadInput):
     """Every answer would be nonsense, or none."""
 
-    reason = "LogitsNotFinite"
+    reason = Reason.LOGITS_NOT_FINITE
 
 
 def check_finite(logits: torch.Tensor, *, masked: bool = False) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from neuronmodel_api import exits
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Devices
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.plan.streamed import ModelPlan
@@ -20,14 +21,14 @@ Ranks = Sequence[Mapping[str, RankTensor]]
 
 
 class NoEngine(WorkerFailure):
-    reason = "NoEngine"
+    reason = Reason.NO_ENGINE
     exit_code = exits.NO_ENGINE
 
 
 class DevicesInUse(WorkerFailure):
     """Somebody else holds them still, often the pod before: they are waited for."""
 
-    reason = "DevicesInUse"
+    reason = Reason.DEVICES_IN_USE
 
 
 class SamplingNotCompiled(ValueError):

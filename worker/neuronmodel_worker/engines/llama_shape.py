@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.engines.rank_tensors import TensorForm
 from neuronmodel_worker.failures import BadInput, ConfigInvalid
 from neuronmodel_worker.layouts.flags import Flags
@@ -28,7 +29,7 @@ FAMILY: Final = "llama"
 class EngineRefused(BadInput):
     """The CPU engine does not compute what this checkpoint or these flags ask for."""
 
-    reason = "EngineRefused"
+    reason = Reason.ENGINE_REFUSED
 
 
 class LlamaConfig(ModelConfig):

@@ -9,7 +9,7 @@ from neuronmodel_worker.checkpoint import (
     refuse_what_is_no_text_model,
     refuse_what_is_not_for_language,
 )
-from neuronmodel_worker.failures import ConfigInvalid, UnknownModelType
+from neuronmodel_worker.failures import ConfigInvalid, ModelTypeWithoutLayout
 from neuronmodel_worker.layouts.config_checks import check_config
 from neuronmodel_worker.layouts.draft import Draft
 from neuronmodel_worker.layouts.effects import refuse_what_has_no_layout, warnings_of
@@ -106,14 +106,14 @@ class Layout:
 
 
 def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None) -> Layout:
-    """Raises CheckpointQuantized, UnknownModelType, ConfigInvalid, LayoutRefused, TensorMissing or
+    """Raises CheckpointQuantized, ModelTypeWithoutLayout, ConfigInvalid, LayoutRefused, TensorMissing or
     TensorShapeMismatch."""
     said = model_type or checkpoint.config.get("model_type")
     refuse_what_is_no_text_model(checkpoint, neuron_config, has_layout=isinstance(said, str) and said in FAMILIES)
     name = model_type or model_type_of(checkpoint)
     family = FAMILIES.get(name)
     if family is None:
-        raise UnknownModelType(
+        raise ModelTypeWithoutLayout(
             f"No layout is known for model type {name[:100]!r}; there are layouts for {', '.join(sorted(FAMILIES))}.",
             "Use a checkpoint of one of these families",
         )

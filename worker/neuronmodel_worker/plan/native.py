@@ -12,6 +12,7 @@ from math import ceil
 from pathlib import Path
 from typing import Final
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.checkpoint import DTYPE_BITS, INDEX_FILE, Checkpoint, TensorSource, refuse_quantized
 from neuronmodel_worker.failures import BadInput, CheckpointFileMissing, SourceUnreadable
 from neuronmodel_worker.layouts import FAMILIES, model_type_of
@@ -58,7 +59,7 @@ MEDUSA_HEADS: Final = "medusa_heads.pt"
 class FlagNamesNothing(BadInput):
     """A flag names a file or folder that is not there, or not by its whole path."""
 
-    reason = "FlagsRefused"
+    reason = Reason.FLAGS_REFUSED
 
 
 @dataclass(frozen=True)

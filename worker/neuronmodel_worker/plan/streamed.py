@@ -165,7 +165,7 @@ def vocabulary_of(config: Mapping[str, object]) -> int | None:
 def make_plan(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None) -> Plan:
     """`neuron_config` holds NxD Inference's NeuronConfig fields by their own names; `model_type` overrides config.json.
 
-    Raises UnknownModelType, ConfigInvalid, LayoutRefused, TensorMissing or TensorShapeMismatch.
+    Raises ModelTypeWithoutLayout, ConfigInvalid, LayoutRefused, TensorMissing or TensorShapeMismatch.
     """
     return Plan(checkpoint, lay_out(checkpoint, neuron_config, model_type))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from neuronmodel_api.config import History, Seal, Strategy
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import MAX_NOTE, Choice
 
 ON_COMPILE: Final = Strategy.SHARD_ON_COMPILE
@@ -54,17 +55,19 @@ def choose(figures: Figures) -> Choice:
     costs = costs_of(figures)
     cheaper = ON_COMPILE if costs.on_compile < costs.on_load else ON_LOAD
     if not figures.fits and not figures.sealed:
-        return _choice(figures, costs, ON_LOAD, "TooLittleRoom", "The artifacts volume has no room for the shards")
+        return _choice(
+            figures, costs, ON_LOAD, Reason.TOO_LITTLE_ROOM, "The artifacts volume has no room for the shards"
+        )
     former = figures.former if figures.former in (ON_COMPILE, ON_LOAD) else None
     if former and former is not cheaper and costs.of(cheaper) > MARGIN * costs.of(former):
         what = f"{cheaper} would be better by less than {1 - MARGIN:.0%}, too little to leave {former}"
-        return _choice(figures, costs, former, "TooLittleDifference", what)
+        return _choice(figures, costs, former, Reason.TOO_LITTLE_DIFFERENCE, what)
     if cheaper is ON_COMPILE:
-        return _choice(figures, costs, ON_COMPILE, "ShardsLoadFaster", "Sealed shards load faster")
+        return _choice(figures, costs, ON_COMPILE, Reason.SHARDS_LOAD_FASTER, "Sealed shards load faster")
     if costs.read < costs.on_load:
         what = "The same weights are loaded too seldom for shards to pay"
-        return _choice(figures, costs, ON_LOAD, "WeightsChangeOften", what)
-    return _choice(figures, costs, ON_LOAD, "SourceLoadsFaster", "The checkpoint loads as fast as shards would")
+        return _choice(figures, costs, ON_LOAD, Reason.WEIGHTS_CHANGE_OFTEN, what)
+    return _choice(figures, costs, ON_LOAD, Reason.SOURCE_LOADS_FASTER, "The checkpoint loads as fast as shards would")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +103,10 @@ def _unmeasured(figures: Figures) -> Choice:
     strategy = figures.former if kept and figures.former else ON_LOAD
     why = "which was in force" if kept else "which builds nothing"
     message = f"The rates of the disks are not known: too few bytes, or a probe failed. It is {strategy}, {why}."
-    return _told(figures, strategy, "RatesUnknown", message, None)
+    return _told(figures, strategy, Reason.RATES_UNKNOWN, message, None)
 
 
-def _choice(figures: Figures, costs: Costs, strategy: Strategy, reason: str, what: str) -> Choice:
+def _choice(figures: Figures, costs: Costs, strategy: Strategy, reason: Reason, what: str) -> Choice:
     built = " (sealed already)" if figures.sealed else f", building shared by {starts_text(figures)} starts"
     message = (
         f"{what}: a start is expected to load in {seconds(costs.on_compile)} from shards{built}, and in "
@@ -112,7 +115,7 @@ def _choice(figures: Figures, costs: Costs, strategy: Strategy, reason: str, wha
     return _told(figures, strategy, reason, message, costs)
 
 
-def _told(figures: Figures, strategy: Strategy, reason: str, message: str, costs: Costs | None) -> Choice:
+def _told(figures: Figures, strategy: Strategy, reason: Reason, message: str, costs: Costs | None) -> Choice:
     return Choice(
         strategy=strategy,
         reason=reason,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.checkpoint import read_header
 from neuronmodel_worker.engines import Engine
 from neuronmodel_worker.failures import BadInput, WorkerFailure
@@ -29,7 +30,7 @@ MAX_NAMED = 4
 class ShardsUnexpected(WorkerFailure):
     """NxD Inference ended well and wrote other files than the ranks that were asked for."""
 
-    reason = "ShardsUnexpected"
+    reason = Reason.SHARDS_UNEXPECTED
 
     def __init__(self, what: str) -> None:
         super().__init__(

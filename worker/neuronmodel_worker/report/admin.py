@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import State
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.report.clock import StartClock
@@ -17,7 +18,7 @@ from neuronmodel_worker.report.metrics import CONTENT_TYPE, Metrics
 
 
 class PortTaken(WorkerFailure):
-    reason = "PortTaken"
+    reason = Reason.PORT_TAKEN
 
     def __init__(self, port: int, error: OSError) -> None:
         super().__init__(

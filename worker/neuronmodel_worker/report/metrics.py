@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from neuronmodel_api.report import Note, Sealing
+from neuronmodel_api.report import Note, Sealing, State
 from neuronmodel_worker.report.clock import StartClock
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -38,7 +38,7 @@ class StartCollector(Collector):
         if report.tier:
             tier.add_metric((report.tier,), 1.0)
         ready = GaugeMetricFamily("neuronmodel_ready", "1 when this worker answers requests")
-        ready.add_metric((), float(report.state == "Ready"))
+        ready.add_metric((), float(report.state is State.READY))
         return seconds, moved, tier, *_sealing(report.sealing), _notes(report.notes), ready
 
 

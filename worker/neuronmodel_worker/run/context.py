@@ -7,6 +7,7 @@ from pathlib import Path
 
 from neuronmodel_api import exits, names
 from neuronmodel_api.config import WorkerConfig
+from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.io.temporary import FOLDER, make_folder
 from neuronmodel_worker.report.clock import StartClock
@@ -15,12 +16,12 @@ from neuronmodel_worker.report.clock import StartClock
 class ConfigurationInvalid(BadInput):
     """The worker was told nothing, or nonsense."""
 
-    reason = "ConfigurationInvalid"
+    reason = Reason.CONFIGURATION_INVALID
     exit_code = exits.USAGE
 
 
 class ScratchUnwritable(WorkerFailure):
-    reason = "ScratchUnwritable"
+    reason = Reason.SCRATCH_UNWRITABLE
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from neuronmodel_api import exits, names
 from neuronmodel_api.config import WorkerConfig
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Failure, Stage
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.disk import open_many_files
@@ -92,17 +93,17 @@ def _carry_out(run: Run, load: Callable[[], Command]) -> int:
 
 
 def _stopped(clock: StartClock) -> int:
-    clock.failed(Failure(reason="Terminated", message="The worker was told to stop before it was done."))
+    clock.failed(Failure(reason=Reason.TERMINATED, message="The worker was told to stop before it was done."))
     return exits.TERMINATED
 
 
 def _crashed(clock: StartClock, error: Exception) -> int:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = f"A volume is full: {error}. Enlarge it, or delete what is no longer used."
-        clock.failed(Failure(reason="VolumeFull", message=what))
+        clock.failed(Failure(reason=Reason.VOLUME_FULL, message=what))
         return exits.NO_SPACE
     what = f"{type(error).__name__}: {error}. This is a mistake in the worker; its log has the traceback."
-    clock.failed(Failure(reason="WorkerCrashed", message=what))
+    clock.failed(Failure(reason=Reason.WORKER_CRASHED, message=what))
     return exits.FAILED
 
 

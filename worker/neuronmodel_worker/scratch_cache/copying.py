@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.io.disk import BLOCK, NOT_DIRECT, allocate, open_direct
 from neuronmodel_worker.io.priority import use_idle_priority
 from neuronmodel_worker.scratch_cache.errors import OriginalChanged, TierTrouble, writing_copy
@@ -226,7 +227,7 @@ class Copy:
                     file.write(position, data)
 
     def abort(self) -> None:
-        self._trouble = TierTrouble("ScratchTierAborted", "The copy was given up.")
+        self._trouble = TierTrouble(Reason.SCRATCH_TIER_ABORTED, "The copy was given up.")
         self._writers.shutdown(cancel_futures=True)
         self._close()
 

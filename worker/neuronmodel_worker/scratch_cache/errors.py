@@ -4,26 +4,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.io.disk import FULL
 
 
 class TierTrouble(Exception):
-    """`reason` is PascalCase and machine-readable, `str()` is a sentence."""
+    """`reason` is for programs, `str()` is a sentence."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
 class TierFull(TierTrouble):
     def __init__(self, message: str) -> None:
-        super().__init__("ScratchTierFull", message)
+        super().__init__(Reason.SCRATCH_TIER_FULL, message)
 
 
 class TierDamaged(TierTrouble):
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
-            "ScratchTierDamaged",
+            Reason.SCRATCH_TIER_DAMAGED,
             f"The copy {path} on the scratch volume was not used and is removed: {what}. A new one is made on the way.",
         )
 
@@ -31,14 +32,14 @@ class TierDamaged(TierTrouble):
 class TierStale(TierTrouble):
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
-            "ScratchTierStale", f"The copy {path} on the scratch volume was not used and is removed: {what}."
+            Reason.SCRATCH_TIER_STALE, f"The copy {path} on the scratch volume was not used and is removed: {what}."
         )
 
 
 class OriginalChanged(TierTrouble):
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
-            "ScratchTierStale",
+            Reason.SCRATCH_TIER_STALE,
             f"No copy is kept on the scratch volume this time, for {path} changed while it was copied: {what}.",
         )
 
@@ -46,7 +47,7 @@ class OriginalChanged(TierTrouble):
 class TierUnwritable(TierTrouble):
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
-            "ScratchTierUnwritable",
+            Reason.SCRATCH_TIER_UNWRITABLE,
             f"No copy is kept on the scratch volume, for {path} cannot be written: {error.strerror or error}. Check "
             "the volume, and that the pod's user and group may write to it.",
         )

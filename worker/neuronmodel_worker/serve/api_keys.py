@@ -3,11 +3,12 @@
 import hmac
 from pathlib import Path
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.failures import BadInput
 
 
 class ApiKeyInvalid(BadInput):
-    reason = "ApiKeyInvalid"
+    reason = Reason.API_KEY_INVALID
 
 
 class ApiKey:

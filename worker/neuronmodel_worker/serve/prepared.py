@@ -11,6 +11,7 @@ from pathlib import Path
 
 from neuronmodel_api.config import Seal, Strategy, Verification
 from neuronmodel_api.config import Weights as WeightsBy
+from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.artifact_keys import Wanted, plan_for, wanted_artifacts
 from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
 from neuronmodel_worker.engines import Engine
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class PartialRanks(BadInput):
-    reason = "PartialRanks"
+    reason = Reason.PARTIAL_RANKS
 
     def __init__(self, plan: Plan | NativePlan) -> None:
         super().__init__(

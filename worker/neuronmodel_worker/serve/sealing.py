@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import MAX_NOTE, Sealing, SealingState
 from neuronmodel_worker.artifact_keys import Wanted, rank_metadata
 from neuronmodel_worker.failures import WorkerFailure
@@ -110,7 +111,7 @@ class SealingBehind:
         message = f"The shards could not be sealed, and the next start shards the checkpoint again: {what}"
         log.warning(message)
         self._tell(state=SealingState.FAILED, message=message, ended_at=datetime.now(UTC))
-        self.job.clock.note("SealingFailed", message)
+        self.job.clock.note(Reason.SEALING_FAILED, message)
 
     def _tell(self, **changes: object) -> None:
         if isinstance(message := changes.get("message"), str) and len(message) > MAX_NOTE:

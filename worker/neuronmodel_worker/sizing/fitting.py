@@ -2,6 +2,7 @@
 
 from neuronmodel_api.config import Engine, Strategy, WorkerConfig
 from neuronmodel_api.machines import GIB, MACHINES, Machine
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Sizing
 from neuronmodel_worker.failures import BadInput
 from neuronmodel_worker.plan.streamed import ModelPlan
@@ -10,7 +11,7 @@ from neuronmodel_worker.units import in_units
 
 
 class DoesNotFit(BadInput):
-    reason = "DoesNotFit"
+    reason = Reason.DOES_NOT_FIT
 
     def __init__(self, machine: str, misfits: tuple[str, ...]) -> None:
         self.misfits = misfits

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.checkpoint import CONFIG_FILE, refuse_stand_ins
 from neuronmodel_worker.checkpoint.files import read_json_object
 from neuronmodel_worker.checkpoint.untrusted import shown
@@ -28,7 +29,7 @@ NAMED_BY_CONFIG: Final = ("tokenizer_file", "vocab_file", "merges_file")
 
 
 class TokenizerInvalid(BadInput):
-    reason = "TokenizerInvalid"
+    reason = Reason.TOKENIZER_INVALID
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Final
 
 from neuronmodel_api import exits
+from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.failures import WorkerFailure
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ WHILE_IMPORTED: Final = {
 
 
 class TransformersUnsupported(WorkerFailure):
-    reason = "TransformersUnsupported"
+    reason = Reason.TRANSFORMERS_UNSUPPORTED
     exit_code = exits.NO_ENGINE
 
 

@@ -13,9 +13,9 @@ from neuronmodel_worker.failures import (
     BadInput,
     ConfigInvalid,
     LayoutRefused,
+    ModelTypeWithoutLayout,
     TensorMissing,
     TensorShapeMismatch,
-    UnknownModelType,
 )
 from neuronmodel_worker.layouts import FAMILIES as FAMILY_LAYOUTS
 from neuronmodel_worker.layouts.flags import LAYOUT_VERSION
@@ -437,7 +437,7 @@ def test_a_flag_that_changes_shards_changes_what_the_key_is_made_from(name: str,
 
 
 def test_an_unknown_model_type_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UnknownModelType, match=r"'gpt2'.*llama"):
+    with pytest.raises(ModelTypeWithoutLayout, match=r"'gpt2'.*llama"):
         small_plan(small_source(tmp_path, model_type="gpt2"))
 
 

@@ -13,7 +13,7 @@ from hack.bench.checkpoints import write_headers
 from neuronmodel_api.config import Engine, Weights, WorkerConfig
 from neuronmodel_worker.artifact_keys import plan_for
 from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
-from neuronmodel_worker.failures import BadInput, LayoutRefused, UnknownModelType
+from neuronmodel_worker.failures import BadInput, LayoutRefused, ModelTypeWithoutLayout
 from neuronmodel_worker.layouts.effects import NEUTRAL
 from neuronmodel_worker.layouts.geometry import row_bytes
 from neuronmodel_worker.plan.native import PADDING, RUNTIME, STRATEGY, FlagNamesNothing, NativePlan, make_native_plan
@@ -207,7 +207,7 @@ def test_what_has_no_layout_is_told_how_to_get_to_the_librarys_own(source: Path,
 def test_an_unknown_family_is_told_the_same(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(small_source(tmp_path, model_type="gemma3"))
     told = refusal({"tp_degree": 4}, checkpoint)
-    assert isinstance(told, UnknownModelType)
+    assert isinstance(told, ModelTypeWithoutLayout)
     assert str(told) == (
         "No layout is known for model type 'gemma3'; there are layouts for llama, mistral, mixtral, qwen2, qwen3, "
         "qwen3_moe. Use a checkpoint of one of these families, or set spec.sharding.weights: Native, with which NxD "

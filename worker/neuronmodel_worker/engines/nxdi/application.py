@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from neuronmodel_worker.engines.nxdi.failures import ModelTypeUnknown
+from neuronmodel_worker.engines.nxdi.failures import ModelTypeWithoutApplication
 from neuronmodel_worker.failures import FlagsRefused
 from neuronmodel_worker.neuron_config.fields import NO_FIELD, is_left_out
 
@@ -42,7 +42,7 @@ class Application(Protocol):
 def make_application(model_type: str, source: str, fields: Mapping[str, Any]) -> Application:
     """From the checkpoint's config.json and NeuronConfig's `fields`, as `inference_demo` makes it.
 
-    Raises ModelTypeUnknown, and FlagsRefused for what the library itself does not accept.
+    Raises ModelTypeWithoutApplication, and FlagsRefused for what the library itself does not accept.
     """
     from neuronx_distributed_inference.utils.hf_adapter import load_pretrained_config
 
@@ -56,12 +56,12 @@ def make_application(model_type: str, source: str, fields: Mapping[str, Any]) ->
 
 
 def application_class(model_type: str) -> Any:
-    """Raises ModelTypeUnknown."""
+    """Raises ModelTypeWithoutApplication."""
     from neuronx_distributed_inference.utils.constants import MODEL_TYPES
 
     if TASK not in MODEL_TYPES.get(model_type, {}):
         known = sorted(name for name, tasks in MODEL_TYPES.items() if TASK in tasks)
-        raise ModelTypeUnknown(
+        raise ModelTypeWithoutApplication(
             f"The installed NxD Inference has no model of type {model_type[:100]!r}; it has {', '.join(known)}. Use a "
             "checkpoint of one of these types, set spec.model.type where one of them computes it, or use an image with "
             "a release that knows it."

@@ -20,7 +20,7 @@ from neuronmodel_worker.engines.nxdi.failures import (
     CompilerFailed,
     CompilerOutOfMemory,
     HostMemoryExhausted,
-    ModelTypeUnknown,
+    ModelTypeWithoutApplication,
     classified,
     last_lines,
 )
@@ -35,7 +35,7 @@ LOGS = "logs"
 KEPT_LOGS = 32
 FULL_BYTES = 1 << 20
 KILLED = -9
-TOLD = (FlagsRefused, ModelTypeUnknown)
+TOLD = (FlagsRefused, ModelTypeWithoutApplication)
 """What a child finds out and tells by its reason."""
 
 
@@ -60,8 +60,8 @@ class Workplace:
     environment: Mapping[str, str]
 
     def compile(self, task: Task) -> None:
-        """Raises CompilerFailed, CompilerOutOfMemory, FlagsRefused, ModelTypeUnknown, NoEngine, OSError for a volume
-        that is full."""
+        """Raises CompilerFailed, CompilerOutOfMemory, FlagsRefused, ModelTypeWithoutApplication, NoEngine, OSError for
+        a volume that is full."""
         with self._log_file(COMPILE, task) as log_file:
             ended = self._run(COMPILE, task, log_file)
             if _was_exit_70(ended):
@@ -73,8 +73,8 @@ class Workplace:
                 raise self._compiler_failure(ended, self._keep(COMPILE, task, log_file))
 
     def shard(self, task: Task) -> None:
-        """Raises HostMemoryExhausted, FlagsRefused, ModelTypeUnknown, NoEngine, NeuronRuntimeFailed, OSError for a
-        volume that is full."""
+        """Raises HostMemoryExhausted, FlagsRefused, ModelTypeWithoutApplication, NoEngine, NeuronRuntimeFailed, OSError
+        for a volume that is full."""
         with self._log_file(SHARD, task) as log_file:
             ended = self._run(SHARD, task, log_file)
             if not ended.code:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.engines.interface import DevicesInUse, NoEngine
 from neuronmodel_worker.failures import BadInput, WorkerFailure
 
@@ -15,52 +16,52 @@ LAST_LINES = 6
 LAST_CHARACTERS = 900
 
 
-class ModelTypeUnknown(BadInput):
-    """The library has no application for it."""
+class ModelTypeWithoutApplication(BadInput):
+    """NxD Inference has no class for the type, whether there is a layout of ours or not."""
 
-    reason = "ModelTypeUnknown"
+    reason = Reason.MODEL_TYPE_WITHOUT_APPLICATION
 
 
 class SdkPlaceholder(NoEngine):
     """What is installed under the SDK's names is one of the empty packages that hold them in the public index."""
 
-    reason = "SdkPlaceholder"
+    reason = Reason.SDK_PLACEHOLDER
 
 
 class NoNeuronDevice(WorkerFailure):
-    reason = "NoNeuronDevice"
+    reason = Reason.NO_NEURON_DEVICE
 
 
 class LogicalCoreMismatch(BadInput):
-    reason = "LogicalCoreMismatch"
+    reason = Reason.LOGICAL_CORE_MISMATCH
 
 
 class DeviceMemoryExhausted(BadInput):
-    reason = "DeviceMemoryExhausted"
+    reason = Reason.DEVICE_MEMORY_EXHAUSTED
 
 
 class NeuronVersionMismatch(BadInput):
-    reason = "NeuronVersionMismatch"
+    reason = Reason.NEURON_VERSION_MISMATCH
 
 
 class HostMemoryExhausted(WorkerFailure):
-    reason = "HostMemoryExhausted"
+    reason = Reason.HOST_MEMORY_EXHAUSTED
 
 
 class DeviceFailed(WorkerFailure):
-    reason = "DeviceFailed"
+    reason = Reason.DEVICE_FAILED
 
 
 class CompilerFailed(BadInput):
-    reason = "CompilerFailed"
+    reason = Reason.COMPILER_FAILED
 
 
 class CompilerOutOfMemory(BadInput):
-    reason = "CompilerOutOfMemory"
+    reason = Reason.COMPILER_OUT_OF_MEMORY
 
 
 class NeuronRuntimeFailed(WorkerFailure):
-    reason = "NeuronRuntimeFailed"
+    reason = Reason.NEURON_RUNTIME_FAILED
 
 
 @dataclass(frozen=True)

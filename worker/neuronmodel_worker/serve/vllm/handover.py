@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.engines.nxdi.compiled import read_compiled
 from neuronmodel_worker.engines.nxdi.handing_over import Weights, WeightsProvider, checked_weights, installed
@@ -141,7 +142,7 @@ class HandoverFailed(RuntimeError):
 
 
 class CompileRefused(WorkerFailure):
-    reason = "ServerEnded"
+    reason = Reason.SERVER_ENDED
 
 
 def make_handover(instruction: Instruction) -> Handover:

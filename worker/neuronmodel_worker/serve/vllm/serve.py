@@ -20,6 +20,7 @@ from typing import Any, Final
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from neuronmodel_api.config import Engine, Seal
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import State
 from neuronmodel_worker.engines import DevicesInUse
 from neuronmodel_worker.engines.neuron import NeuronEngine
@@ -60,13 +61,13 @@ DEVICE_LOADED: Final = "DeviceLoaded"
 class ServerEnded(WorkerFailure):
     """vLLM ended, and what it said is no failure that is known by name."""
 
-    reason = "ServerEnded"
+    reason = Reason.SERVER_ENDED
 
 
 class ServerNotHooked(BadInput):
     """vLLM does not load the weights that were prepared."""
 
-    reason = "ServerNotHooked"
+    reason = Reason.SERVER_NOT_HOOKED
 
 
 def serve_by_vllm(job: Run, metrics: Metrics, key: ApiKey | None) -> None:

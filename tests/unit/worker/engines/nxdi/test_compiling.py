@@ -16,7 +16,7 @@ from neuronmodel_worker.engines.nxdi.failures import (
     CompilerFailed,
     CompilerOutOfMemory,
     HostMemoryExhausted,
-    ModelTypeUnknown,
+    ModelTypeWithoutApplication,
     NeuronRuntimeFailed,
 )
 from neuronmodel_worker.engines.nxdi.process import KEPT_BYTES, Ended
@@ -87,7 +87,7 @@ def test_no_shards_are_written_while_compiling(make_engine: MakeEngine, source: 
 
 @pytest.mark.usefixtures("in_process")
 def test_a_type_that_the_library_lacks_ends_in_its_own_reason(make_engine: MakeEngine, source: Path) -> None:
-    with pytest.raises(ModelTypeUnknown, match="'phi9'"):
+    with pytest.raises(ModelTypeWithoutApplication, match="'phi9'"):
         compile_model(make_engine, source, model_type="phi9")
 
 

@@ -13,7 +13,7 @@ import torch
 from neuronmodel_api.config import Server
 from neuronmodel_worker.engines import Sampling
 from neuronmodel_worker.engines.nxdi.application import arguments, make_application
-from neuronmodel_worker.engines.nxdi.failures import ModelTypeUnknown
+from neuronmodel_worker.engines.nxdi.failures import ModelTypeWithoutApplication
 from neuronmodel_worker.engines.nxdi.generating import Batch, Row, Settings
 from neuronmodel_worker.engines.nxdi.settings import Purpose, check_settings, with_purpose
 from neuronmodel_worker.failures import FlagsRefused
@@ -124,7 +124,7 @@ def test_a_quantized_cache_is_configured_as_the_command_does(neuron: Importer, m
 
 
 def test_a_type_that_the_library_does_not_know_is_refused_by_name(neuron: Importer, source: Path) -> None:
-    with pytest.raises(ModelTypeUnknown, match=r"no model of type 'phi9'; it has .*llama.*qwen3_moe"):
+    with pytest.raises(ModelTypeWithoutApplication, match=r"no model of type 'phi9'; it has .*llama.*qwen3_moe"):
         make_application("phi9", str(source), {})
 
 
