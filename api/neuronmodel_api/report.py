@@ -51,7 +51,7 @@ class PhaseReport(Tolerant):
     """One phase by the worker's monotonic clock, laid over its wall clock at the first line."""
 
     name: Word
-    """PascalCase past participle: Booted, SourceOpened, Compiled, Sharded, Sealed, Read, DeviceLoaded, WarmedUp, …"""
+    """A member of `StartPhase`, or another worker's word."""
     started_at: AwareDatetime
     milliseconds: Milliseconds
     """Share of the wall time: the phases of one report do not overlap."""
@@ -73,7 +73,7 @@ class Progress(Tolerant):
 
 class Failure(Tolerant):
     reason: Word
-    """PascalCase, becomes a condition's reason."""
+    """Becomes a condition's reason: a member of `Reason`, or another worker's word."""
     message: str
     """What was wrong, where, what to do."""
     final: bool = False
@@ -165,7 +165,18 @@ class Result(Tolerant):
     sizing: Sizing | None = None
     """None: of a worker that does not tell."""
     quarantined: Annotated[tuple[Sentence, ...], Field(max_length=MAX_NOTES)] = ()
-    """Why sets failed their check and were taken apart, a sentence each."""
+    """Why sets failed their check and were set aside, a sentence each."""
+    quarantined_in_missed: Amount | None = None
+    """How many of these, the first ones, are why something was built, so that `missed` has them. None: there are none,
+    or the worker does not say."""
+
+    @property
+    def quarantined_besides(self) -> tuple[Sentence, ...]:
+        """Those that `missed` does not have."""
+        if self.quarantined_in_missed is None:
+            # As a worker that does not say how many puts it, its sentence has theirs.
+            return tuple(each for each in self.quarantined if each.removesuffix(".") not in (self.missed or ""))
+        return self.quarantined[self.quarantined_in_missed :]
 
 
 class Note(Tolerant):
@@ -256,7 +267,11 @@ def parse_report(raw: str | bytes) -> Report:
     return Report.model_validate_json(raw)
 
 
-_SHORTER_RESULTS: Final[tuple[dict[str, object], ...]] = ({"missed": None}, {"quarantined": ()}, {"choice": None})
+_SHORTER_RESULTS: Final[tuple[dict[str, object], ...]] = (
+    {"missed": None, "quarantined_in_missed": 0},
+    {"quarantined": ()},
+    {"choice": None},
+)
 
 
 def _compact(report: Report) -> bytes:

@@ -1,8 +1,9 @@
 """`status` of a NeuronModel: what the operator writes and users read."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -149,12 +150,13 @@ class Disk(Tolerant):
     probed_write_bytes_per_second: int | None = None
 
 
-class StartPhase(Tolerant):
+class RecordedPhase(Tolerant):
     """A gap between two boundaries of a start; all of them add up to its total."""
 
     stage: Stage
     attempt: int = 1
     name: str
+    """A member of `StartPhase`, or another worker's word."""
     reason: str | None = None
     """Of Blocked: what somebody had to mend."""
     started_at: datetime
@@ -172,6 +174,22 @@ class DevicesStatus(Tolerant):
     logical_neuron_core_config: int | None = None
     driver_version: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StartNote:
+    """One of `Start.notes`: what did not keep a start from going on."""
+
+    reason: str
+    message: str
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        reason, _, message = text.partition(": ")
+        return cls(reason, message)
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
 
 
 class Start(Tolerant):
@@ -195,9 +213,9 @@ class Start(Tolerant):
     total_milliseconds: int | None = None
     disk: Disk | None = None
     devices: DevicesStatus | None = None
-    phases: tuple[StartPhase, ...] = ()
+    phases: tuple[RecordedPhase, ...] = ()
     notes: tuple[str, ...] = ()
-    """What did not keep it from going on: a copy on the scratch volume that was damaged or had no room."""
+    """As `StartNote` writes them."""
 
 
 class NeuronModelStatus(Tolerant):

@@ -112,7 +112,7 @@ FULL_STATUS = status.NeuronModelStatus(
             total_milliseconds=12,
             disk=status.Disk(read_bytes_per_second=1, write_bytes_per_second=2),
             phases=(
-                status.StartPhase(
+                status.RecordedPhase(
                     stage=Stage.PREPARE,
                     name="Queued",
                     reason="QuotaExceeded",

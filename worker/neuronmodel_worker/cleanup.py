@@ -3,6 +3,7 @@
 import logging
 
 from neuronmodel_api import names
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_worker.report.admin import admin_server
 from neuronmodel_worker.report.metrics import Metrics
 from neuronmodel_worker.run.context import Run
@@ -14,9 +15,9 @@ log = logging.getLogger(__name__)
 def cleanup(job: Run) -> None:
     """References of every model that ever had this name count: the name is what a later model takes over by."""
     with admin_server(job.clock, Metrics(job.clock), job.config.admin_port):
-        with job.clock.phase("LibrariesImported"):
+        with job.clock.phase(StartPhase.LIBRARIES_IMPORTED):
             store = Store(job.artifacts)
-        with job.clock.phase("ArtifactsRemoved"):
+        with job.clock.phase(StartPhase.ARTIFACTS_REMOVED):
             # Any UID: neither namespaces nor names of models hold a dot, so the pattern matches this name alone.
             dropped = store.retire(names.owner(job.config.namespace, job.config.name, "*"))
             removed = store.remove_unreferenced(dropped, job.config.keys_in_use)

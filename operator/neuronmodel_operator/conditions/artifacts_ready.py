@@ -203,8 +203,7 @@ def _prepared(s: Situation) -> Verdict:
         said = "Everything was there already."
     else:
         said = result.missed or "Built what was missing."
-    # Why a set was set aside is often why another was built.
-    more = [reason for reason in (result.quarantined if result else ()) if reason.removesuffix(".") not in said]
+    more = result.quarantined_besides if result else ()
     undeleted = s.refusal(("Job",), verb="delete")
     left = [write_trouble(undeleted).message] if undeleted else []
     return holds(Reason.PREPARED, " ".join([said, *more, *left]))

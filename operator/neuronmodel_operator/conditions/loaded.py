@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Final
 
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.conditions.verdict import Step, Verdict, holds, soonest, troubled, waits
 from neuronmodel_operator.decide import rollout
@@ -14,9 +14,6 @@ from neuronmodel_operator.manifests.deployment import Template, stored
 from neuronmodel_operator.manifests.diff import diff, template_diff
 from neuronmodel_operator.state.objects import PodView
 from neuronmodel_operator.state.plan import EventNote, Manifest
-
-DEVICES_AWAITED: Final = "DevicesAwaited"
-"""Phase of a worker."""
 
 
 def loaded(s: Situation) -> Step:
@@ -76,7 +73,7 @@ def _verdict(s: Situation) -> Verdict:
 
 def _awaits_devices(s: Situation, pod: PodView) -> bool:
     report = s.report(pod)
-    return bool(report and report.progress and report.progress.phase == DEVICES_AWAITED)
+    return bool(report and report.progress and report.progress.phase == StartPhase.DEVICES_AWAITED)
 
 
 def _wake_after(s: Situation) -> timedelta | None:

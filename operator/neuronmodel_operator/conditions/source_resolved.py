@@ -1,7 +1,6 @@
 """SourceResolved: the checkpoint is there and can be read. Wants nothing; waits for `prepare` to have opened it."""
 
-from typing import Final
-
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.conditions.verdict import MISSING_CLAIM_CHECK, Step, holds, refused, troubled, waits
@@ -13,8 +12,6 @@ from neuronmodel_operator.decide.preconditions import source_obstacle
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.worker_config import source_display
 from neuronmodel_operator.state.objects import JobState
-
-_OPENED: Final = "SourceOpened"
 
 
 def source(s: Situation) -> Step:
@@ -55,4 +52,4 @@ def _is_of_source(trouble: Trouble) -> bool:
 def _is_opened(s: Situation) -> bool:
     job = prepare_attempts.unsettled_job(s)
     reports = [s.report(pod) for pod in s.pods_of(job)] if job else []
-    return any(phase.name == _OPENED for report in reports if report for phase in report.phases)
+    return any(phase.name == StartPhase.SOURCE_OPENED for report in reports if report for phase in report.phases)

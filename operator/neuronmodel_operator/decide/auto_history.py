@@ -3,12 +3,10 @@
 from collections.abc import Iterable
 
 from neuronmodel_api.config import History
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import Outcome, Start
 from neuronmodel_operator.decide.situation import Situation
-
-READ = "Read"
-SHARDED = "Sharded"
 
 
 def history(s: Situation) -> History:
@@ -18,12 +16,12 @@ def history(s: Situation) -> History:
         former_strategy=s.in_force.strategy if s.in_force else None,
         starts=len(starts),
         sources=max(len(contents), 1) if starts else 0,
-        read_bytes_per_second=_rate(starts, "Artifacts", READ),
-        sharded_bytes_per_second=_rate(starts, "Source", SHARDED),
+        read_bytes_per_second=_rate(starts, "Artifacts", StartPhase.READ),
+        sharded_bytes_per_second=_rate(starts, "Source", StartPhase.SHARDED),
     )
 
 
-def _rate(starts: Iterable[Start], tier: str, phase: str) -> int | None:
+def _rate(starts: Iterable[Start], tier: str, phase: StartPhase) -> int | None:
     """Of the latest start that loaded from there; the newest start comes first."""
     rates = (
         found.bytes_per_second

@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import MAX_NOTE
-from neuronmodel_api.status import ConditionType
+from neuronmodel_api.status import ConditionType, StartNote
 from neuronmodel_operator.decide.failures import Trouble, crash_trouble
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.worker_config import source_display
@@ -24,7 +24,7 @@ KEPT_NOTES: Final = 3
 _TOLD: Final = re.compile(r"(?P<message>.*?) ?Attempt (?P<attempt>\d+) failed; prepare runs again", re.DOTALL)
 _COMMAND: Final = re.compile(r" See `kubectl logs [^`]*`\.$")
 _POD: Final = re.compile(r"^The worker in \S+ ")
-_NOTE: Final = re.compile(r"(?P<reason>\w+): attempts? (?P<first>\d+)(?:-(?P<last>\d+))?: (?P<message>.*)", re.DOTALL)
+_OF_ATTEMPTS: Final = re.compile(r"attempts? (?P<first>\d+)(?:-(?P<last>\d+))?: (?P<message>.*)", re.DOTALL)
 
 
 def again(attempt: int, when: str) -> str:
@@ -64,8 +64,8 @@ def _told(s: Situation) -> tuple[int, Trouble] | None:
 
 
 @dataclass(frozen=True)
-class _Note:
-    """Of attempts in a row that failed alike."""
+class _AttemptsNote:
+    """On attempts in a row that failed alike."""
 
     reason: str
     message: str
@@ -75,23 +75,24 @@ class _Note:
     @classmethod
     def read(cls, text: str) -> Self | None:
         """None: a note of something else."""
-        found = _NOTE.fullmatch(text)
+        note = StartNote.read(text)
+        found = _OF_ATTEMPTS.fullmatch(note.message)
         if found is None:
             return None
-        return cls(found["reason"], found["message"], int(found["first"]), int(found["last"] or found["first"]))
+        return cls(note.reason, found["message"], int(found["first"]), int(found["last"] or found["first"]))
 
     def __str__(self) -> str:
         which = f"attempt {self.first}" if self.first == self.last else f"attempts {self.first}-{self.last}"
-        return f"{self.reason}: {shortened(f'{which}: {self.message}', MAX_NOTE)}"
+        return str(StartNote(self.reason, shortened(f"{which}: {self.message}", MAX_NOTE)))
 
 
 def is_of_attempts(note: str) -> bool:
-    return _NOTE.fullmatch(note) is not None
+    return _AttemptsNote.read(note) is not None
 
 
 def attempt_notes(s: Situation, kept: Iterable[str]) -> tuple[str, ...]:
     """Of attempts that others followed, the latest few, with those that were noted before."""
-    former = [note for text in kept if (note := _Note.read(text))]
+    former = [note for text in kept if (note := _AttemptsNote.read(text))]
     noted = max((note.last for note in former), default=0)
     fresh = [_note(attempt, trouble) for attempt, trouble in _followed(s) if attempt > noted]
     return tuple(str(note) for note in _joined([*former, *fresh]))[-KEPT_NOTES:]
@@ -104,13 +105,13 @@ def _followed(s: Situation) -> list[tuple[int, Trouble]]:
     return sorted((attempt, trouble) for attempt, trouble in found.items() if attempt < s.latest_attempt)
 
 
-def _note(attempt: int, trouble: Trouble) -> _Note:
+def _note(attempt: int, trouble: Trouble) -> _AttemptsNote:
     """Without its pod, which is of no use any more and has another name each time."""
-    return _Note(trouble.reason, _POD.sub("", _COMMAND.sub("", trouble.message)), attempt, attempt)
+    return _AttemptsNote(trouble.reason, _POD.sub("", _COMMAND.sub("", trouble.message)), attempt, attempt)
 
 
-def _joined(notes: Iterable[_Note]) -> list[_Note]:
-    joined: list[_Note] = []
+def _joined(notes: Iterable[_AttemptsNote]) -> list[_AttemptsNote]:
+    joined: list[_AttemptsNote] = []
     for note in notes:
         last = joined[-1] if joined else None
         if last and last.last + 1 == note.first and (last.reason, last.message) == (note.reason, note.message):

@@ -9,13 +9,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import ConditionType, Start
 from neuronmodel_operator.decide import prepare_attempts
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import JobState
-from neuronmodel_operator.status.timeline import BLOCKED, OF_NO_POD, Span, recorded_span
+from neuronmodel_operator.status.timeline import OF_NO_POD, Span, recorded_span
 
 KEPT_STRETCHES: Final = 8
 """Of one start, the longest: a quota that is full now and again must not fill the status."""
@@ -30,7 +31,7 @@ def blocking_reason(status: str, reason: str) -> str | None:
 def blocked_spans(s: Situation, start: Start, blocked_by: str | None, end: datetime | None = None) -> list[Span]:
     """Oldest first. `blocked_by` is the reason as things stand; the stretch that it belongs to is empty, as it lasts.
     With `end` the start is over, and none lasts."""
-    recorded = [recorded_span(phase) for phase in start.phases if phase.name == BLOCKED]
+    recorded = [recorded_span(phase) for phase in start.phases if phase.name == StartPhase.BLOCKED]
     over = [span for span in recorded if span.end > span.start]
     lasting = _lasting(s, start, recorded)
     if lasting and (end or lasting.reason != blocked_by):
@@ -56,7 +57,7 @@ def _lasting(s: Situation, start: Start, recorded: Sequence[Span]) -> Span | Non
 
 
 def _begun_at(s: Situation, start: Start, moment: datetime, reason: str) -> Span:
-    return Span(*_awaited(s, start), BLOCKED, moment, moment, reason=reason)
+    return Span(*_awaited(s, start), StartPhase.BLOCKED, moment, moment, reason=reason)
 
 
 def _awaited(s: Situation, start: Start) -> tuple[Stage, int]:

@@ -5,7 +5,7 @@ from typing import Final
 
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Sealing, SealingState
-from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Outcome, Start
+from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Outcome, Start, StartNote
 from neuronmodel_operator.decide.failed_attempts import is_of_attempts
 from neuronmodel_operator.decide.refused_writes import write_trouble
 from neuronmodel_operator.decide.situation import Situation
@@ -66,12 +66,21 @@ def refusal_events(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote
 
 
 def _of_quarantine(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
-    """The condition carries the sentences, so that each is told as it comes in there."""
-    then, now = (status.condition(ConditionType.ARTIFACTS_READY) for status in (s.status, after))
-    for sentence in s.prepared.result.quarantined if s.prepared else ():
-        reason = sentence.removesuffix(".")
-        if now and reason in now.message and not (then and reason in then.message):
+    """As the condition, which has the sentences too, comes to be about this result."""
+    if s.prepared and _is_prepared(after) and not (_is_prepared(s.status) and _is_of_one_result(s.status, after)):
+        for sentence in s.prepared.result.quarantined:
             yield EventNote("Warning", Reason.ARTIFACT_QUARANTINED, sentence)
+
+
+def _is_prepared(status: NeuronModelStatus) -> bool:
+    condition = status.condition(ConditionType.ARTIFACTS_READY)
+    return condition is not None and condition.reason == Reason.PREPARED
+
+
+def _is_of_one_result(before: NeuronModelStatus, after: NeuronModelStatus) -> bool:
+    """Another result comes after a wait, which the condition shows, unless nobody looked meanwhile."""
+    then, now = before.artifacts, after.artifacts
+    return then is not None and now is not None and then.missed == now.missed and then.cache == now.cache
 
 
 def _of_choice(before: NeuronModelStatus, after: NeuronModelStatus) -> Iterator[EventNote]:
@@ -118,8 +127,8 @@ def _of_notes(before: NeuronModelStatus, after: NeuronModelStatus) -> tuple[Even
     told = {(start.started_at, note) for start in before.starts for note in start.notes}
     fresh = [note for s in reversed(after.starts) for note in s.notes if (s.started_at, note) not in told]
     # Of a failed attempt its condition told when it was so.
-    parts = [note.partition(": ") for note in fresh if not is_of_attempts(note)]
-    return tuple(EventNote("Warning", reason, message) for reason, _, message in parts)
+    notes = [StartNote.read(note) for note in fresh if not is_of_attempts(note)]
+    return tuple(EventNote("Warning", note.reason, note.message) for note in notes)
 
 
 def _load_sentence(start: Start) -> str:

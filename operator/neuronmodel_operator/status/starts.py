@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import MAX_NOTES, Report, Stage
-from neuronmodel_api.status import CacheResult, Cause, DevicesStatus, Disk, Outcome, Start, StartPhase
+from neuronmodel_api.status import CacheResult, Cause, DevicesStatus, Disk, Outcome, RecordedPhase, Start, StartNote
 from neuronmodel_operator.decide.changes import CHANGES, TARGET_ID, is_unrecorded, open_start, target_id
 from neuronmodel_operator.decide.failed_attempts import attempt_notes, is_of_attempts
 from neuronmodel_operator.decide.failures import end_reason
@@ -20,17 +21,8 @@ from neuronmodel_operator.state.annotations import Change
 from neuronmodel_operator.state.objects import Ended, PodView
 from neuronmodel_operator.status.blocked import blocked_spans
 from neuronmodel_operator.status.timeline import (
-    ANNOUNCED,
-    BACKED_OFF,
-    BLOCKED,
-    BOOTED,
-    IMAGE_PULLED,
     MILLISECOND,
     OF_NO_POD,
-    PREVIOUS_STOPPED,
-    QUEUED,
-    RECONCILED,
-    STARTING,
     Span,
     offset,
     phases,
@@ -70,12 +62,12 @@ def pod_spans(
             spans.append(Span(stage, attempt, name, start, until))
 
     if not restarted:
-        known(QUEUED, pod.created_at, pod.scheduled_at)
+        known(StartPhase.QUEUED, pod.created_at, pod.scheduled_at)
         pulled_at = _pull_start(s, pod)
-        known(STARTING, pod.scheduled_at, pulled_at or pod.started_at)
-        known(IMAGE_PULLED, pulled_at, pod.started_at)
+        known(StartPhase.STARTING, pod.scheduled_at, pulled_at or pod.started_at)
+        known(StartPhase.IMAGE_PULLED, pulled_at, pod.started_at)
     if report:
-        known(BOOTED, pod.started_at, report.started_at)
+        known(StartPhase.BOOTED, pod.started_at, report.started_at)
         spans += [
             Span(
                 stage,
@@ -152,7 +144,7 @@ class Account:
         start = self._named(start, pod)
         ready_at = max(ready_at, start.started_at)
         done = report.ready_at if report and report.ready_at else pod.ready_at or ready_at
-        announced = Span(Stage.SERVE, own, ANNOUNCED, done, ready_at)
+        announced = Span(Stage.SERVE, own, StartPhase.ANNOUNCED, done, ready_at)
         spans = [*self._spans(start, pod, own, ready_at), announced]
         return start.model_copy(
             update={
@@ -216,15 +208,19 @@ class Account:
 
     def _former_worker(self, start: Start, spans: list[Span]) -> list[Span]:
         """An empty span that names the gap after it: the worker of the former spec has to end first."""
-        recorded = next((p for p in start.phases if p.name == PREVIOUS_STOPPED), None)
+        recorded = next((p for p in start.phases if p.name == StartPhase.PREVIOUS_STOPPED), None)
         if recorded:
-            return [Span(Stage.SERVE, recorded.attempt, PREVIOUS_STOPPED, recorded.started_at, recorded.started_at)]
+            return [
+                Span(
+                    Stage.SERVE, recorded.attempt, StartPhase.PREVIOUS_STOPPED, recorded.started_at, recorded.started_at
+                )
+            ]
         s = self.s
         former = [pod for pod in s.serve_pods if pod not in s.current_pods and not pod.has_ended]
         if start.cause not in CHANGES or not former or not s.is_current or s.current_pods:
             return []
         since = max([start.started_at, *(span.end for span in spans)])
-        return [Span(Stage.SERVE, 1, PREVIOUS_STOPPED, since, since)]
+        return [Span(Stage.SERVE, 1, StartPhase.PREVIOUS_STOPPED, since, since)]
 
     def _cache(self, start: Start) -> CacheResult | None:
         prepared = any(phase.stage is Stage.PREPARE and phase.name not in OF_NO_POD for phase in start.phases)
@@ -281,8 +277,9 @@ def merged_notes(
     """Of failed attempts (None: those that are kept), then the latest of each reason, and of reasons the latest few."""
     if attempts is None:
         attempts = [note for note in kept if is_of_attempts(note)]
-    notes = {note.partition(": ")[0]: note for note in kept if not is_of_attempts(note)}
-    notes |= {note.reason: f"{note.reason}: {note.message}" for report in reports for note in report.notes}
+    notes = {StartNote.read(note).reason: note for note in kept if not is_of_attempts(note)}
+    reported = (StartNote(note.reason, note.message) for report in reports for note in report.notes)
+    notes |= {note.reason: str(note) for note in reported}
     return (*attempts, *notes.values())[-MAX_NOTES:]
 
 
@@ -319,7 +316,7 @@ def _num_names(spans: list[Span]) -> int:
     return len({span.name for span in spans})
 
 
-def _phases(start: Start, spans: Sequence[Span], end: datetime | None = None) -> tuple[StartPhase, ...]:
+def _phases(start: Start, spans: Sequence[Span], end: datetime | None = None) -> tuple[RecordedPhase, ...]:
     """A `prepare` that fails for days, or workers that turn down what it makes, must not fill the status."""
     for kept in range(KEPT_ATTEMPTS, 0, -1):
         recent = _recent(spans, kept)
@@ -331,14 +328,14 @@ def _phases(start: Start, spans: Sequence[Span], end: datetime | None = None) ->
 
 def _first_gap(start: Start, *, is_cut: bool) -> str:
     """What attempts that are no longer told of left is one wait."""
-    was_cut = bool(start.phases) and start.phases[0].name == BACKED_OFF
-    return BACKED_OFF if is_cut or was_cut else RECONCILED
+    was_cut = bool(start.phases) and start.phases[0].name == StartPhase.BACKED_OFF
+    return StartPhase.BACKED_OFF if is_cut or was_cut else StartPhase.RECONCILED
 
 
 def _recent(spans: Sequence[Span], kept: int) -> list[Span]:
-    of_pods = [s for s in spans if s.name != BLOCKED]
+    of_pods = [s for s in spans if s.name != StartPhase.BLOCKED]
     latest = {stage: max((s.attempt for s in of_pods if s.stage is stage), default=0) for stage in Stage}
-    return [s for s in spans if s.name == BLOCKED or s.attempt > latest[s.stage] - kept]
+    return [s for s in spans if s.name == StartPhase.BLOCKED or s.attempt > latest[s.stage] - kept]
 
 
 # All starts.

@@ -14,25 +14,23 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.report import Stage
-from neuronmodel_api.status import Start, StartPhase
+from neuronmodel_api.status import RecordedPhase, Start
 
-RECONCILED: Final = "Reconciled"
-HANDED_OVER: Final = "HandedOver"
-BACKED_OFF: Final = "BackedOff"
-PREVIOUS_STOPPED: Final = "PreviousStopped"
-UNACCOUNTED: Final = "Unaccounted"
-BLOCKED: Final = "Blocked"
-ANNOUNCED: Final = "Announced"
-QUEUED: Final = "Queued"
-STARTING: Final = "Starting"
-IMAGE_PULLED: Final = "ImagePulled"
-BOOTED: Final = "Booted"
-GAPS: Final = frozenset({RECONCILED, HANDED_OVER, BACKED_OFF, UNACCOUNTED, PREVIOUS_STOPPED})
-OF_NO_POD: Final = GAPS | {BLOCKED}
-WAITS: Final = (BLOCKED, BACKED_OFF)
+GAPS: Final = frozenset(
+    {
+        StartPhase.RECONCILED,
+        StartPhase.HANDED_OVER,
+        StartPhase.BACKED_OFF,
+        StartPhase.UNACCOUNTED,
+        StartPhase.PREVIOUS_STOPPED,
+    }
+)
+OF_NO_POD: Final = GAPS | {StartPhase.BLOCKED}
+WAITS: Final = (StartPhase.BLOCKED, StartPhase.BACKED_OFF)
 """That say nothing of how long loading takes."""
-OF_KUBERNETES: Final = frozenset({QUEUED, STARTING, IMAGE_PULLED})
+OF_KUBERNETES: Final = frozenset({StartPhase.QUEUED, StartPhase.STARTING, StartPhase.IMAGE_PULLED})
 """What a pod waits for until its container runs."""
 MILLISECOND: Final = timedelta(milliseconds=1)
 
@@ -51,7 +49,7 @@ class Span:
     reason: str | None = None
 
 
-def recorded_span(phase: StartPhase) -> Span:
+def recorded_span(phase: RecordedPhase) -> Span:
     return Span(
         phase.stage,
         phase.attempt,
@@ -72,12 +70,12 @@ def load_milliseconds(start: Start) -> int | None:
 
 
 def phases(
-    origin: datetime, spans: Iterable[Span], end: datetime | None = None, *, first_gap: str = RECONCILED
-) -> tuple[StartPhase, ...]:
+    origin: datetime, spans: Iterable[Span], end: datetime | None = None, *, first_gap: str = StartPhase.RECONCILED
+) -> tuple[RecordedPhase, ...]:
     """The spans, each beginning where the one before ended at the earliest, and the gaps between them. They add up to
     the time from origin to the last boundary; with `end`, that is the last one. `first_gap` names what was before the
     first span."""
-    found: list[StartPhase] = []
+    found: list[RecordedPhase] = []
     cursor, limit = 0, offset(origin, end) if end else None
     previous: Span | None = None
     ordered = sorted(_apart(spans), key=lambda span: (span.start, span.end))
@@ -85,22 +83,22 @@ def phases(
         start, stop = (_clamp(offset(origin, moment), cursor, limit) for moment in (span.start, span.end))
         if start > cursor:
             # What was blocked interrupts a wait, and does not end it.
-            following = next((later for later in ordered[place:] if later.name != BLOCKED), span)
+            following = next((later for later in ordered[place:] if later.name != StartPhase.BLOCKED), span)
             name = _gap_name(previous, following) if previous else first_gap
             found.append(_phase(origin, cursor, start, _gap(following, name)))
         found.append(_phase(origin, start, max(start, stop), span))
         cursor = max(start, stop)
-        previous = previous if span.name == BLOCKED else span
+        previous = previous if span.name == StartPhase.BLOCKED else span
     if limit is not None and limit > cursor:
-        last = previous or Span(Stage.SERVE, 1, UNACCOUNTED, origin, origin)
+        last = previous or Span(Stage.SERVE, 1, StartPhase.UNACCOUNTED, origin, origin)
         found.append(_phase(origin, cursor, limit, _gap(last, _last_gap_name(previous))))
     return _joined(found)
 
 
 def _apart(spans: Iterable[Span]) -> list[Span]:
     known = list(spans)
-    own = [span for span in known if span.name not in OF_KUBERNETES and span.name != BLOCKED]
-    blocked = [piece for span in known if span.name == BLOCKED for piece in _without(span, own)]
+    own = [span for span in known if span.name not in OF_KUBERNETES and span.name != StartPhase.BLOCKED]
+    blocked = [piece for span in known if span.name == StartPhase.BLOCKED for piece in _without(span, own)]
     waits = [piece for span in known if span.name in OF_KUBERNETES for piece in _without(span, blocked)]
     return [*own, *blocked, *waits]
 
@@ -135,21 +133,23 @@ def _clamp(offset: int, low: int, high: int | None) -> int:
 
 
 def _gap_name(before: Span, after: Span) -> str:
-    if before.name == PREVIOUS_STOPPED:
-        return PREVIOUS_STOPPED
+    if before.name == StartPhase.PREVIOUS_STOPPED:
+        return StartPhase.PREVIOUS_STOPPED
     if (before.stage, before.attempt) == (after.stage, after.attempt):
-        return UNACCOUNTED
-    return HANDED_OVER if after.stage is Stage.SERVE else BACKED_OFF
+        return StartPhase.UNACCOUNTED
+    return StartPhase.HANDED_OVER if after.stage is Stage.SERVE else StartPhase.BACKED_OFF
 
 
 def _last_gap_name(before: Span | None) -> str:
-    return PREVIOUS_STOPPED if before and before.name == PREVIOUS_STOPPED else UNACCOUNTED
+    return (
+        StartPhase.PREVIOUS_STOPPED if before and before.name == StartPhase.PREVIOUS_STOPPED else StartPhase.UNACCOUNTED
+    )
 
 
-def _phase(origin: datetime, start: int, end: int, span: Span) -> StartPhase:
+def _phase(origin: datetime, start: int, end: int, span: Span) -> RecordedPhase:
     milliseconds = end - start
     busy = span.busy_milliseconds if span.busy_milliseconds is not None else milliseconds
-    return StartPhase(
+    return RecordedPhase(
         stage=span.stage,
         attempt=span.attempt,
         name=span.name,
@@ -162,9 +162,9 @@ def _phase(origin: datetime, start: int, end: int, span: Span) -> StartPhase:
     )
 
 
-def _joined(found: Sequence[StartPhase]) -> tuple[StartPhase, ...]:
+def _joined(found: Sequence[RecordedPhase]) -> tuple[RecordedPhase, ...]:
     """Neighbours of one name are one phase; an empty marker of a wait that did not happen is none."""
-    joined: list[StartPhase] = []
+    joined: list[RecordedPhase] = []
     for phase in found:
         last = joined[-1] if joined else None
         if last and _is_of_one_kind(last, phase):
@@ -174,11 +174,11 @@ def _joined(found: Sequence[StartPhase]) -> tuple[StartPhase, ...]:
     return tuple(joined)
 
 
-def _is_of_one_kind(one: StartPhase, other: StartPhase) -> bool:
+def _is_of_one_kind(one: RecordedPhase, other: RecordedPhase) -> bool:
     return (one.stage, one.attempt, one.name, one.reason) == (other.stage, other.attempt, other.name, other.reason)
 
 
-def _sum(first: StartPhase, second: StartPhase) -> StartPhase:
+def _sum(first: RecordedPhase, second: RecordedPhase) -> RecordedPhase:
     def add(one: int | None, other: int | None) -> int | None:
         return None if one is None and other is None else (one or 0) + (other or 0)
 

@@ -3,6 +3,7 @@
 Killed at any moment it leaves sealed sets, sealed rank files that the next run adopts, and nothing else that counts.
 """
 
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.prepare.preparation import Preparation, disk_rates, open_source
 from neuronmodel_worker.report.admin import admin_server
@@ -14,14 +15,14 @@ from neuronmodel_worker.text import load_text
 
 def prepare(job: Run) -> None:
     with admin_server(job.clock, Metrics(job.clock), job.config.admin_port):
-        with job.clock.phase("LibrariesImported"):
+        with job.clock.phase(StartPhase.LIBRARIES_IMPORTED):
             job.use_scratch()
-        with job.clock.phase("SourceOpened"):
+        with job.clock.phase(StartPhase.SOURCE_OPENED):
             plan = open_source(job)
             require_fit(plan, job.config)
             engine = open_engine(job.config)
             engine.graph_inputs(plan, job.config.neuron_config)  # what it refuses is refused before weights are read
-        with job.clock.phase("TokenizerLoaded"):
+        with job.clock.phase(StartPhase.TOKENIZER_LOADED):
             text = load_text(job.source, job.config.generation_config, plan.vocabulary)
         job.clock.found(Preparation(job, plan, engine, while_building=text.warn_of_other_readings).result())
 

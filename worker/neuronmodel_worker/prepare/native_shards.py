@@ -16,7 +16,7 @@ from neuronmodel_worker.io.disk import WrittenFile, full_is_told
 from neuronmodel_worker.plan.native import NativePlan
 from neuronmodel_worker.prepare.concurrently import Stop, Wakeable, side_by_side
 from neuronmodel_worker.prepare.identify import Identity
-from neuronmodel_worker.report.clock import Phase
+from neuronmodel_worker.report.clock import RunningPhase
 from neuronmodel_worker.store import Staging
 from neuronmodel_worker.store.files import READ_BYTES, Digest, header_digest, nbytes_below
 from neuronmodel_worker.store.manifest import names_below
@@ -49,7 +49,7 @@ class NativeSharding:
     identity: Identity
     staging: Staging
 
-    def write(self, phase: Phase) -> dict[str, list[Piece]]:
+    def write(self, phase: RunningPhase) -> dict[str, list[Piece]]:
         """The library's rank files, and the digests of what they were made from: those are taken by a read of our own
         beside it, as the library shows nothing. Raises what the engine does, and SourceChanged."""
         self.staging.drop_adopted()
@@ -86,7 +86,7 @@ class NativeSharding:
 
 
 @contextmanager
-def growth_told(directory: Path, phase: Phase) -> Iterator[None]:
+def growth_told(directory: Path, phase: RunningPhase) -> Iterator[None]:
     """How much the library has written so far, as it does not tell."""
     over = threading.Event()
 
@@ -118,7 +118,7 @@ def _check_whole(path: Path) -> None:
         raise ShardsUnexpected(f"{path.name} is not whole ({wrong})") from wrong
 
 
-def digested(paths: list[Path], phase: Phase) -> list[WrittenFile]:
+def digested(paths: list[Path], phase: RunningPhase) -> list[WrittenFile]:
     """As they are sealed; every byte is read, several files at a time."""
     over = threading.Event()
     phase.reach(0, sum(path.stat().st_size for path in paths))

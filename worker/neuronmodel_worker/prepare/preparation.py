@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from threading import Thread
 
 from neuronmodel_api.config import Seal, Strategy, Verification
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.report import MAX_MISSED, MAX_NOTE, MAX_NOTES, Cache, Choice, DiskRates, Result, Sizing
 from neuronmodel_worker.artifact_keys import Wanted, plan_for, rank_metadata, wanted_artifacts
 from neuronmodel_worker.checkpoint import open_checkpoint
@@ -24,10 +25,11 @@ from neuronmodel_worker.prepare.concurrently import Stop, Wakeable, side_by_side
 from neuronmodel_worker.prepare.identify import Identity, identify
 from neuronmodel_worker.prepare.native_shards import NativeSharding, digested
 from neuronmodel_worker.prepare.required_space import ESTIMATED, needed_bytes, require, told_of
-from neuronmodel_worker.report.clock import Phase
+from neuronmodel_worker.report.clock import RunningPhase
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.sizing import check, size
-from neuronmodel_worker.store import COMPILED, SHARDS, Kind, Policy, SealedSet, Staging, Store, Work
+from neuronmodel_worker.store import COMPILED, SHARDS, Kind, Policy, Quarantined, SealedSet, Staging, Store, Work
+from neuronmodel_worker.store.explain import SOURCE_DIFFERS
 from neuronmodel_worker.store.sources import SOURCE_FILE
 from neuronmodel_worker.stream import (
     WEIGHTS,
@@ -65,6 +67,8 @@ class Preparation:
     """Done in a thread where there is something to build, as it would be waited for otherwise."""
     built: dict[Kind, str] = field(default_factory=dict)
     """What was done and why, by the kind of set."""
+    damaged: dict[Kind, Quarantined] = field(default_factory=dict)
+    """Of these whys, the sets that were set aside."""
     found: dict[Kind, SealedSet] = field(default_factory=dict)
     identity: Identity = field(init=False)
     probe: VolumeProbe | None = field(init=False)
@@ -85,7 +89,7 @@ class Preparation:
             raise told_of(self.plan, ArtifactsVolumeFull(self.job.artifacts, needed, full.free_bytes)) from full
 
     def _prepared(self) -> Result:
-        with self.job.clock.phase("ArtifactsChecked") as phase:
+        with self.job.clock.phase(StartPhase.ARTIFACTS_CHECKED) as phase:
             self.store = Store(self.job.artifacts)
             self._make_ready(phase.reach)
             choice = self._choose() if self.job.config.strategy is Strategy.AUTO else None
@@ -98,7 +102,7 @@ class Preparation:
         return self._result(choice, sizing)
 
     def _identify(self) -> Identity:
-        with self.job.clock.phase("SourceIdentified") as phase:
+        with self.job.clock.phase(StartPhase.SOURCE_IDENTIFIED) as phase:
             identity = identify(self.job.artifacts, self.plan)
             if identity.content:
                 return identity
@@ -106,7 +110,7 @@ class Preparation:
             return identity.resolved(lambda so_far: phase.reach(so_far.bytes_read))
 
     def _probe(self) -> VolumeProbe | None:
-        with self.job.clock.phase("VolumeProbed"):
+        with self.job.clock.phase(StartPhase.VOLUME_PROBED):
             if (probe := kept_probe(self.job.artifacts)) is not None:
                 self.job.clock.measured(probe.beside(None))
             return probe
@@ -205,9 +209,9 @@ class Preparation:
             if work.present:
                 return work.present
             self.built[COMPILED] = f"compiled the model, for {why}"
-            with self.job.clock.phase("EngineImported"), wakeable.interruptible():
+            with self.job.clock.phase(StartPhase.ENGINE_IMPORTED), wakeable.interruptible():
                 self.engine.import_framework()
-            with self.job.clock.phase("Compiled", unit="Steps") as phase:
+            with self.job.clock.phase(StartPhase.COMPILED, unit="Steps") as phase:
                 with full_is_told(self.store.root), wakeable.interruptible():
                     self.engine.compile(self.plan, self.job.config.neuron_config, work.staging.directory, phase.reach)
                 return work.staging.seal({"inputs": self.wanted.graph_inputs})
@@ -220,7 +224,7 @@ class Preparation:
             staging, digests = work.staging, ContentDigests()
             indices = self._missing_ranks(staging)
             self.built[SHARDS] = f"sharded the checkpoint, for {why}{_adopted(len(plan.ranks), len(indices))}"
-            with self.job.clock.phase("Sharded", plan.output_bytes) as phase:
+            with self.job.clock.phase(StartPhase.SHARDED, plan.output_bytes) as phase:
                 phase.found(plan.rank_bytes * (len(plan.ranks) - len(indices)))
 
                 def progress(so_far: Transferred) -> None:
@@ -230,7 +234,7 @@ class Preparation:
                 sink = FileSink(staging.directory / WEIGHTS, seal=staging.seal_rank, metadata=rank_metadata(key))
                 streamed = run(plan, sink, progress, rank_indices=indices, tap=digests)
                 self._measured(streamed)
-            with self.job.clock.phase("Sealed"), writing_to(self.store.root):
+            with self.job.clock.phase(StartPhase.SEALED), writing_to(self.store.root):
                 stop.check()
                 return self._seal_shards(staging, digests.pieces())
 
@@ -241,12 +245,12 @@ class Preparation:
                 return work.present
             self.built[SHARDS] = f"had NxD Inference shard the checkpoint, for {why}"
             sharding = NativeSharding(plan, self.engine, self.job.config.neuron_config, self.identity, work.staging)
-            with self.job.clock.phase("Sharded", plan.output_bytes) as phase:
+            with self.job.clock.phase(StartPhase.SHARDED, plan.output_bytes) as phase:
                 pieces = sharding.write(phase)
                 files = sharding.rank_files()
                 nbytes = sum(path.stat().st_size for path in files)
                 phase.reach(nbytes, nbytes)
-            with self.job.clock.phase("Sealed") as phase, writing_to(self.store.root):
+            with self.job.clock.phase(StartPhase.SEALED) as phase, writing_to(self.store.root):
                 work.staging.record(digested(files, phase), under=WEIGHTS)
                 return self._seal_shards(work.staging, pieces)
 
@@ -278,12 +282,14 @@ class Preparation:
     def _turn(self, kind: Kind, key: str, other: Stop | Wakeable) -> Iterator[Work]:
         """To build a set while nobody else does; what is waited for is a phase of its own."""
         with ExitStack() as waited:
-            phases: list[Phase] = []
+            phases: list[RunningPhase] = []
 
             def waiting(who: str, seconds: float) -> None:
                 if not phases:
                     log.info("%s builds %s %s: waiting for it", who, kind, key)
-                    phases.append(waited.enter_context(self.job.clock.phase("OtherWriterAwaited", unit="Steps")))
+                    phases.append(
+                        waited.enter_context(self.job.clock.phase(StartPhase.OTHER_WRITER_AWAITED, unit="Steps"))
+                    )
                 other.check()
 
             with self.store.build(kind, key, waiting) as work:
@@ -294,14 +300,15 @@ class Preparation:
         """A set has to be built: in which part of its key it differs from what there was."""
         for damaged in self.store.quarantined:
             if damaged.kind == kind:
+                self.damaged[kind] = damaged
                 return damaged.reason.removesuffix(".")
         inputs = self.wanted.graph_inputs if kind == COMPILED else self.wanted.shards_inputs
         differences = self.store.explain(kind, json.loads(json.dumps(inputs)), self.job.owner)
-        told = [self._told_of_source(each) if each.startswith("source:") else each for each in differences]
+        told = [self._told_of_source() if each == SOURCE_DIFFERS else each for each in differences]
         return ", ".join(told) or ("the volume is new" if self.store.is_new else "the volume had none of this key")
 
-    def _told_of_source(self, difference: str) -> str:
-        return f"source: {self.identity.differs}" if self.identity.differs else difference
+    def _told_of_source(self) -> str:
+        return f"source: {self.identity.differs}" if self.identity.differs else SOURCE_DIFFERS
 
     def _collect(self) -> None:
         """What nobody has needed for long. The work is done: trouble with this is only logged."""
@@ -315,6 +322,8 @@ class Preparation:
 
     def _result(self, choice: Choice | None, sizing: Sizing) -> Result:
         chosen = choice.strategy if choice else self.job.config.strategy
+        done = "; ".join(self.built[kind] for kind in (COMPILED, SHARDS) if kind in self.built)
+        quarantined, in_missed = self._quarantined(is_whole=len(done) < MAX_MISSED)
         return Result(
             source_fingerprint=self.plan.checkpoint.fingerprint,
             source_content=self.identity.content,
@@ -326,12 +335,20 @@ class Preparation:
             cache="Miss" if self.built else "Hit",
             compiled_cache=self._cache(COMPILED),
             shards_cache=self._cache(SHARDS) if SHARDS in self.found else None,
-            missed=_sentence([self.built[kind] for kind in (COMPILED, SHARDS) if kind in self.built]),
+            missed=_sentence(done),
             bytes=sum(each.nbytes for each in self.found.values()),
             source_bytes=self.plan.source_bytes,
             sizing=sizing,
-            quarantined=tuple(_short(each.reason, MAX_NOTE) for each in self.store.quarantined[:MAX_NOTES]),
+            quarantined=quarantined,
+            quarantined_in_missed=in_missed,
         )
+
+    def _quarantined(self, *, is_whole: bool) -> tuple[tuple[str, ...], int | None]:
+        """Why sets were set aside, and how many of them, the first ones, `missed` has if it is whole."""
+        given = [damaged for kind, damaged in self.damaged.items() if kind in self.built] if is_whole else []
+        others = [each for each in self.store.quarantined if each not in given]
+        sentences = tuple(_short(each.reason, MAX_NOTE) for each in (*given, *others)[:MAX_NOTES])
+        return sentences, len(given) if sentences else None
 
     def _cache(self, kind: Kind) -> Cache:
         return "Miss" if kind in self.built else "Hit"
@@ -341,8 +358,8 @@ def _adopted(ranks: int, made: int) -> str:
     return f"; {ranks - made} of {ranks} rank files were there already" if made < ranks else ""
 
 
-def _sentence(parts: list[str]) -> str | None:
-    text = _short("; ".join(parts), MAX_MISSED - 1)
+def _sentence(text: str) -> str | None:
+    text = _short(text, MAX_MISSED - 1)
     return f"{text[0].upper()}{text[1:].removesuffix('.')}." if text else None
 
 

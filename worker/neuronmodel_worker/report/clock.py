@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.report import (
     MAX_NOTE,
     MAX_NOTES,
@@ -34,7 +35,7 @@ from neuronmodel_api.report import (
 
 NANOSECONDS_A_MILLISECOND = 1_000_000
 
-REPEATED = frozenset({"DevicesAwaited"})
+REPEATED = frozenset({StartPhase.DEVICES_AWAITED})
 """Phases of which several in a row are one: how often something was tried is not known beforehand."""
 
 MonotonicClock = Callable[[], int]
@@ -53,7 +54,7 @@ class FirstLine:
 
 
 @dataclass
-class Phase:
+class RunningPhase:
     """The phase under way. Threads may move it."""
 
     name: str
@@ -113,24 +114,24 @@ class StartClock:
         self._monotonic = monotonic
         self._lock = threading.RLock()
         self._ended: list[_Ended] = []
-        self._current: list[Phase] = []
+        self._current: list[RunningPhase] = []
         self._report = Report(
             pod_uid=pod_uid, spec_hash=spec_hash, stage=stage, state=State.RUNNING, started_at=self._started_at
         )
 
     @contextmanager
-    def phase(self, name: str, total: int | None = None, unit: str = "Bytes") -> Iterator[Phase]:
+    def phase(self, name: str, total: int | None = None, unit: str = "Bytes") -> Iterator[RunningPhase]:
         """What happens from the last boundary to the end of this context, also when it fails. Each thread may have one
         of its own."""
         with self._lock:
             start = self._now() if self._current else self._boundary()
-            self._current.append(phase := Phase(name, unit, total, start))
+            self._current.append(phase := RunningPhase(name, unit, total, start))
         try:
             yield phase
         finally:
             self._end(phase)
 
-    def _end(self, phase: Phase) -> None:
+    def _end(self, phase: RunningPhase) -> None:
         moved = (phase.done - phase.before or None) if phase.unit == "Bytes" else None
         with self._lock:
             end, busy = self._now(), phase.busy_milliseconds

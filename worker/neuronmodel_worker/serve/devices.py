@@ -6,20 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_worker.engines import DevicesInUse, Engine
 from neuronmodel_worker.run.context import Run
 
 log = logging.getLogger(__name__)
 
-AWAITED: Final = "DevicesAwaited"
-"""The phase."""
 LONGEST_PAUSE_SECONDS: Final = 30.0
 
 
 def find_devices(job: Run, engine: Engine) -> None:
     """A phase where the engine computes on devices. Raises a WorkerFailure for devices that are not there."""
     if devices := engine.devices():
-        with job.clock.phase("DevicesFound"):
+        with job.clock.phase(StartPhase.DEVICES_FOUND):
             job.clock.found_devices(devices)
 
 

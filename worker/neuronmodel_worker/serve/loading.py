@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_worker.engines import CompiledModel, DevicesInUse, LoadedModel, open_engine
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.scratch_cache import Tier
 from neuronmodel_worker.serve.background import Background
-from neuronmodel_worker.serve.devices import AWAITED, Patience, find_devices
+from neuronmodel_worker.serve.devices import Patience, find_devices
 from neuronmodel_worker.serve.prepared import Prepared
 from neuronmodel_worker.serve.weights import Ranks
 from neuronmodel_worker.text import Text, load_text
@@ -28,13 +29,13 @@ class Loading:
 
     def model(self) -> LoadedModel:
         prepared = Prepared(self.job, self.background, self.tier)
-        with self.job.clock.phase("SourceOpened"):
+        with self.job.clock.phase(StartPhase.SOURCE_OPENED):
             self._vocabulary = prepared.open().plan.vocabulary
         engine = open_engine(self.job.config)
         find_devices(self.job, engine)
-        with self.job.clock.phase("EngineImported"):
+        with self.job.clock.phase(StartPhase.ENGINE_IMPORTED):
             engine.import_framework()
-        with self.job.clock.phase("CompiledLoaded") as phase:
+        with self.job.clock.phase(StartPhase.COMPILED_LOADED) as phase:
             sets = prepared.find(engine, phase.reach)
             compiled = engine.open(sets.compiled.directory, sets.shards_directory)
         model = self._hand_over(compiled, prepared.ranks(sets))
@@ -45,16 +46,16 @@ class Loading:
         """Devices that somebody else holds are waited for; the tensors are kept meanwhile."""
         patience = Patience(self.job.config.start_timeout_seconds, self.monotonic, self.pause)
         while True:
-            with self.job.clock.phase("DeviceLoaded", unit="Steps") as phase:
+            with self.job.clock.phase(StartPhase.DEVICE_LOADED, unit="Steps") as phase:
                 try:
                     return compiled.load(ranks)
                 except DevicesInUse as held:
-                    phase.name = AWAITED
+                    phase.name = StartPhase.DEVICES_AWAITED
                     patience.wait(held)
 
     def text(self) -> Text:
         """After `model`, which tells how many tokens it has, and whose library may need transformers with PyTorch."""
-        with self.job.clock.phase("TokenizerLoaded"):
+        with self.job.clock.phase(StartPhase.TOKENIZER_LOADED):
             text = load_text(self.job.source, self.job.config.generation_config, self._vocabulary)
         self.background.later(lambda _: text.warn_of_other_readings())
         return text

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_api.config import Server
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_worker.engines import LoadedModel, Sampling
 from neuronmodel_worker.report.admin import admin_server
 from neuronmodel_worker.report.metrics import Metrics
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 def serve(job: Run) -> None:
     metrics = Metrics(job.clock)
     with admin_server(job.clock, metrics, job.config.admin_port):
-        with job.clock.phase("LibrariesImported"):
+        with job.clock.phase(StartPhase.LIBRARIES_IMPORTED):
             job.use_scratch()
             key = ApiKey(Path(job.config.api_key_file)) if job.config.api_key_file else None
         if job.config.server is Server.VLLM:
@@ -35,7 +36,7 @@ def serve(job: Run) -> None:
         try:
             loading = Loading(job, background, tier)
             model, text = loading.model(), loading.text()
-            with job.clock.phase("WarmedUp"):
+            with job.clock.phase(StartPhase.WARMED_UP):
                 model.warm_up()
             asyncio.run(_answer(job, model, text, metrics, key, background))
         finally:

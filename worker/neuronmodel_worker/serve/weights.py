@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from neuronmodel_api.config import Verification
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.report import DiskRates
 from neuronmodel_worker.checkpoint import Checkpoint, TensorSource
 from neuronmodel_worker.failures import ArtifactDamaged, SourceChanged, SourceUnreadable, WorkerFailure
 from neuronmodel_worker.io import probe
 from neuronmodel_worker.plan.streamed import Plan
-from neuronmodel_worker.report.clock import Phase
+from neuronmodel_worker.report.clock import RunningPhase
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.scratch_cache import Tier, TierTrouble
 from neuronmodel_worker.scratch_cache.checkpoint_copies import CopiedSource, SourceCopy, copied_source
@@ -64,14 +65,14 @@ class Weights:
 
     def read(self, plan: Plan, shards: SealedSet) -> Ranks:
         """Raises ArtifactDamaged where the artifacts volume's own files are not what was sealed."""
-        with self.job.clock.phase("Read", shards.nbytes) as phase:
+        with self.job.clock.phase(StartPhase.READ, shards.nbytes) as phase:
             copied = self._of_tier(lambda tier: copied_set(tier, shards))
             if copied and (ranks := self._read_copied(plan, copied, phase)):
                 return ranks
             with self._made_beside(self._of_tier(lambda tier: SetCopy.begin(tier, shards))) as copy:
                 return self._read_set(plan, shards, phase, copy)
 
-    def _read_copied(self, plan: Plan, copied: SealedSet, phase: Phase) -> Ranks | None:
+    def _read_copied(self, plan: Plan, copied: SealedSet, phase: RunningPhase) -> Ranks | None:
         try:
             return self._read_set(plan, copied, phase, None)
         except WorkerFailure as failure:
@@ -79,7 +80,7 @@ class Weights:
             self._drop(SHARDS_COPY, copied.key, what)
             return None
 
-    def _read_set(self, plan: Plan, shards: SealedSet, phase: Phase, copy: SetCopy | None) -> Ranks:
+    def _read_set(self, plan: Plan, shards: SealedSet, phase: RunningPhase, copy: SetCopy | None) -> Ranks:
         def progress(transferred: Transferred) -> None:
             phase.reach(transferred.bytes_read)
 
@@ -104,7 +105,7 @@ class Weights:
 
     def shard(self, plan: Plan, copied: CopiedSource | None, plan_of_source: Callable[[], Plan]) -> Ranks:
         """`plan` reads the copy, if there is one; `plan_of_source` gives the one that reads the source itself."""
-        with self.job.clock.phase("Sharded", plan.source_bytes) as phase:
+        with self.job.clock.phase(StartPhase.SHARDED, plan.source_bytes) as phase:
             if copied:
                 if ranks := self._shard_copied(plan, copied, phase):
                     return ranks
@@ -117,10 +118,10 @@ class Weights:
 
     def shard_with(self, plan: Plan, tap: Tap) -> Ranks:
         """From the source itself, for shards that are sealed behind."""
-        with self.job.clock.phase("Sharded", plan.source_bytes) as phase:
+        with self.job.clock.phase(StartPhase.SHARDED, plan.source_bytes) as phase:
             return self._run(plan, phase, tap)
 
-    def _shard_copied(self, plan: Plan, copied: CopiedSource, phase: Phase) -> Ranks | None:
+    def _shard_copied(self, plan: Plan, copied: CopiedSource, phase: RunningPhase) -> Ranks | None:
         digests = ContentDigests() if self.full else None
         try:
             ranks = self._run(plan, phase, digests)
@@ -132,7 +133,7 @@ class Weights:
         self._drop(SOURCE_COPY, plan.checkpoint.fingerprint, differing)
         return None
 
-    def _run(self, plan: Plan, phase: Phase, tap: Tap | None) -> Ranks:
+    def _run(self, plan: Plan, phase: RunningPhase, tap: Tap | None) -> Ranks:
         def progress(transferred: Transferred) -> None:
             phase.reach(transferred.bytes_read)
 

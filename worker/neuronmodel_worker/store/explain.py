@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 MAX_DIFFERENCES = 4
 MAX_VALUE = 60
 ABSENT = object()
+SOURCE_DIFFERS = "source: the content of the weights differs"
 
 
 def differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
@@ -21,7 +22,7 @@ def _differing(before: Mapping[str, object], now: Mapping[str, object], path: st
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _differing(old, new, f"{path}{name}.")
         elif path + name == "source" and old != new:
-            yield "source: the content of the weights differs"
+            yield SOURCE_DIFFERS
         elif old != new:
             shown = str if str(old) != str(new) else repr
             yield f"{path}{name} was {_said(old, shown)} and is {_said(new, shown)}"

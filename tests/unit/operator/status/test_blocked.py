@@ -8,15 +8,16 @@ from datetime import datetime, timedelta
 import pytest
 
 from neuronmodel_api import exits, names
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.report import Stage
-from neuronmodel_api.status import Cause, ConditionType, Outcome, Start, StartPhase
+from neuronmodel_api.status import Cause, ConditionType, Outcome, RecordedPhase, Start
 from neuronmodel_operator.decide.auto_history import history
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.observed import Refusal
 from neuronmodel_operator.status.blocked import KEPT_STRETCHES
 from neuronmodel_operator.status.starts import KEPT_ATTEMPTS, KEPT_STARTS, MAX_PHASES
-from neuronmodel_operator.status.timeline import BLOCKED, OF_KUBERNETES, OF_NO_POD, load_milliseconds
+from neuronmodel_operator.status.timeline import OF_KUBERNETES, OF_NO_POD, load_milliseconds
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import Cluster, Object, OperatorKilledError, Run, component, failing
 
@@ -33,11 +34,11 @@ def made(**behaviour: object) -> Cluster:
     return cluster
 
 
-def of(start: Start, name: str = BLOCKED) -> list[StartPhase]:
+def of(start: Start, name: str = StartPhase.BLOCKED) -> list[RecordedPhase]:
     return [phase for phase in start.phases if phase.name == name]
 
 
-def milliseconds(phases: Iterable[StartPhase]) -> int:
+def milliseconds(phases: Iterable[RecordedPhase]) -> int:
     return sum(phase.milliseconds for phase in phases)
 
 
@@ -348,7 +349,7 @@ def test_an_operator_that_is_killed_at_any_write_tells_the_same(kill_at: int) ->
 def forget(cluster: Cluster, *, phases: bool) -> None:
     """As another version of operator or definition leaves the status."""
     for start in cluster.model["status"]["starts"]:
-        start["phases"] = [p for p in start["phases"] if not phases or p["name"] != BLOCKED]
+        start["phases"] = [p for p in start["phases"] if not phases or p["name"] != StartPhase.BLOCKED]
         for phase in start["phases"]:
             phase.pop("reason", None)
     for name in ("lastCache", "progress"):

@@ -7,7 +7,7 @@ import pytest
 
 from neuronmodel_api import exits, names
 from neuronmodel_api.report import PhaseReport, Progress, Stage
-from neuronmodel_api.status import CacheResult, Cause, Outcome, StartPhase, WorkerProgress
+from neuronmodel_api.status import CacheResult, Cause, Outcome, RecordedPhase, WorkerProgress
 from neuronmodel_operator.status.starts import KEPT_ATTEMPTS
 from tests import crd
 from tests.builders import neuron_model
@@ -26,7 +26,7 @@ def made(replicas: int = 1, **behaviour: object) -> Cluster:
     return cluster
 
 
-def phase(cluster: Cluster, name: str) -> StartPhase | None:
+def phase(cluster: Cluster, name: str) -> RecordedPhase | None:
     return next((found for found in cluster.status.starts[0].phases if found.name == name), None)
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.report import Stage
 from neuronmodel_operator.status.starts import after_prepare
-from neuronmodel_operator.status.timeline import BLOCKED, Span, phases, pull_duration, recorded_span
+from neuronmodel_operator.status.timeline import Span, phases, pull_duration, recorded_span
 
 ORIGIN = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 MOMENTS = st.integers(-5_000, 600_000).map(lambda ms: ORIGIN + timedelta(milliseconds=ms))
@@ -63,17 +64,17 @@ def moments(spans: Iterable[Span]) -> set[int]:
 def test_no_time_is_blocked_twice_nor_while_a_worker_is_at_work(known: list[Span], end: datetime) -> None:
     known = [replace(span, end=max(span.start, span.end)) for span in known]
     own = [span for span in known if span.name in ("Booted", "Read", "Sharded")]
-    blocked = [span for span in known if span.name == BLOCKED]
+    blocked = [span for span in known if span.name == StartPhase.BLOCKED]
     possible = moments(blocked) - moments(own)
-    found = [phase for phase in phases(ORIGIN, known, end) if phase.name == BLOCKED]
+    found = [phase for phase in phases(ORIGIN, known, end) if phase.name == StartPhase.BLOCKED]
     assert sum(phase.milliseconds for phase in found) <= len([ms for ms in possible if ms >= 0])
 
 
 @settings(deadline=None)  # a busy machine is no error
 @given(st.lists(spans(), max_size=12), MOMENTS)
 def test_phases_that_were_recorded_say_the_same_again(known: list[Span], end: datetime) -> None:
-    found = phases(ORIGIN, [span for span in known if span.name == BLOCKED], end)
-    again = phases(ORIGIN, [recorded_span(phase) for phase in found if phase.name == BLOCKED], end)
+    found = phases(ORIGIN, [span for span in known if span.name == StartPhase.BLOCKED], end)
+    again = phases(ORIGIN, [recorded_span(phase) for phase in found if phase.name == StartPhase.BLOCKED], end)
     assert again == found
 
 
@@ -97,7 +98,7 @@ def test_a_gap_is_named_for_what_it_waited_for(before: Span | None, after: Span,
 
 
 def blocked(start: float, end: float, stage: Stage = Stage.SERVE, attempt: int = 1) -> Span:
-    return replace(span(BLOCKED, start, end, stage, attempt), reason="QuotaExceeded")
+    return replace(span(StartPhase.BLOCKED, start, end, stage, attempt), reason="QuotaExceeded")
 
 
 PREPARED = span("Sharded", 0, 1, Stage.PREPARE)

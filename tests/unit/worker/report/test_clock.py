@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronmodel_api.report import Failure, Stage, State, parse_report
-from neuronmodel_worker.report.clock import FirstLine, Phase, StartClock
+from neuronmodel_worker.report.clock import FirstLine, RunningPhase, StartClock
 
 EPOCH = datetime(2030, 1, 2, 3, 4, 5, 678000, UTC)
 MILLISECOND = 1_000_000
@@ -114,7 +114,7 @@ def test_steps_are_no_bytes() -> None:
     assert clock.snapshot().phases[0].bytes is None
 
 
-def advance(phase: Phase) -> None:
+def advance(phase: RunningPhase) -> None:
     for _ in range(1000):
         phase.advance(1)
 
@@ -218,7 +218,7 @@ spans = st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.floats(0, 50)), 
 def test_phases_in_any_order_sum_to_the_start_exactly(steps: list[tuple[bool, int, float]], after: float) -> None:
     """Of each step: whether a phase begins or ends, which, and how long it takes until the next."""
     clock, hands = started()
-    running: dict[int, AbstractContextManager[Phase]] = {}
+    running: dict[int, AbstractContextManager[RunningPhase]] = {}
     for begins, which, milliseconds in steps:
         if begins and which not in running:
             running[which] = clock.phase(f"Phase{which}")

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.engines.nxdi.compiled import read_compiled
@@ -27,12 +28,6 @@ from neuronmodel_worker.serve.vllm.instruction import Instruction
 from neuronmodel_worker.serve.vllm.relay import RelayClock, RelayWriter
 
 log = logging.getLogger(__name__)
-
-# The phases of a start with vLLM that the worker's own server does not have.
-GRAPH_LOADED: Final = "GraphLoaded"
-DEVICE_LOADED: Final = "DeviceLoaded"
-WARMED_UP: Final = "WarmedUp"
-SERVER_STARTED: Final = "ServerStarted"
 
 Method = Callable[..., Any]
 
@@ -52,7 +47,7 @@ class Handover:
         wrapped: dict[str, Method | staticmethod[..., Any]] = {
             "load": self._around_load(application.load),
             "load_weights": self._around_load_weights(of_library),
-            "warmup": self._beginning(WARMED_UP, application.warmup),
+            "warmup": self._beginning(StartPhase.WARMED_UP, application.warmup),
             "compile": self._refused(application.compile),
             "save_quantized_state_dict": staticmethod(self._refused(application.save_quantized_state_dict)),
         }
@@ -63,9 +58,9 @@ class Handover:
         @functools.wraps(load)
         def loaded(*given: Any, **named: Any) -> Any:
             with self._told():
-                self.clock.begin(GRAPH_LOADED)
+                self.clock.begin(StartPhase.GRAPH_LOADED)
                 result = load(*given, **named)
-            self.clock.begin(SERVER_STARTED)
+            self.clock.begin(StartPhase.SERVER_STARTED)
             self.background.begin(lambda: False)
             return result
 
@@ -77,7 +72,7 @@ class Handover:
             with self._told():
                 provide = self._weights()
                 if provide is None:
-                    with self.clock.phase(DEVICE_LOADED, unit="Steps"):
+                    with self.clock.phase(StartPhase.DEVICE_LOADED, unit="Steps"):
                         of_library(application, *given, **named)
                     return
                 with installed(application, provide):
@@ -96,7 +91,7 @@ class Handover:
 
         def provide(start: int, count: int) -> Weights:
             weights = checked(start, count)
-            self.clock.begin(DEVICE_LOADED, unit="Steps")
+            self.clock.begin(StartPhase.DEVICE_LOADED, unit="Steps")
             return weights
 
         return provide
@@ -107,7 +102,7 @@ class Handover:
         prepared.open()
         return prepared, prepared.find(open_engine(self.job.config))
 
-    def _beginning(self, phase: str, method: Method) -> Method:
+    def _beginning(self, phase: StartPhase, method: Method) -> Method:
         @functools.wraps(method)
         def begun(*given: Any, **named: Any) -> Any:
             self.clock.begin(phase)

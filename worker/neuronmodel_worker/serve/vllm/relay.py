@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from neuronmodel_api.report import DiskRates, Stage, Tier
 from neuronmodel_worker.failures import WorkerFailure
-from neuronmodel_worker.report.clock import FirstLine, Phase, StartClock
+from neuronmodel_worker.report.clock import FirstLine, RunningPhase, StartClock
 
 PROGRESS_SECONDS: Final = 0.1
 LAST_CHARACTERS: Final = 20_000
@@ -54,7 +54,7 @@ class RelayClock(StartClock):
         self._writer = writer
 
     @contextmanager
-    def phase(self, name: str, total: int | None = None, unit: str = "Bytes") -> Iterator[Phase]:
+    def phase(self, name: str, total: int | None = None, unit: str = "Bytes") -> Iterator[RunningPhase]:
         self.begin(name, total, unit)
         phase = RelayedPhase(self._writer, name, unit, total)
         try:
@@ -76,7 +76,7 @@ class RelayClock(StartClock):
         self._writer.tell("note", reason=reason, message=message)
 
 
-class RelayedPhase(Phase):
+class RelayedPhase(RunningPhase):
     """Tells of its progress now and then."""
 
     def __init__(self, writer: RelayWriter, name: str, unit: str, total: int | None) -> None:
@@ -105,7 +105,7 @@ class RelayReader:
         self._file = file
         self._clock = clock
         self._read = 0
-        self._current: tuple[Phase, AbstractContextManager[Phase]] | None = None
+        self._current: tuple[RunningPhase, AbstractContextManager[RunningPhase]] | None = None
         self.begun: list[str] = []
         self.failure: RelayedFailure | None = None
         self.error = ""

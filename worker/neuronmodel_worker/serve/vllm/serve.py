@@ -20,6 +20,7 @@ from typing import Any, Final
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from neuronmodel_api.config import Engine, Seal
+from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import State
 from neuronmodel_worker.engines import DevicesInUse
@@ -33,7 +34,7 @@ from neuronmodel_worker.report.metrics import Metrics
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.api_keys import ApiKey
 from neuronmodel_worker.serve.background import Background
-from neuronmodel_worker.serve.devices import AWAITED, Patience, find_devices
+from neuronmodel_worker.serve.devices import Patience, find_devices
 from neuronmodel_worker.serve.listener import open_port, stop_event
 from neuronmodel_worker.serve.middleware import Front
 from neuronmodel_worker.serve.prepared import Prepared
@@ -52,10 +53,6 @@ HEALTH_SECONDS: Final = 0.25
 METRICS_SECONDS: Final = 5.0
 LOWEST_PORT: Final = 10_000
 RANGE_OF_KERNEL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
-
-# The phases of a start that the worker sees itself; `handover` has the others.
-SERVER_IMPORTED: Final = "ServerImported"
-DEVICE_LOADED: Final = "DeviceLoaded"
 
 
 class ServerEnded(WorkerFailure):
@@ -109,10 +106,10 @@ class VllmServer:
             )
         engine = NeuronEngine(job.config)
         prepared = Prepared(job, Background())
-        with job.clock.phase("SourceOpened"):
+        with job.clock.phase(StartPhase.SOURCE_OPENED):
             check_type(prepared.open().checkpoint.config, job.config.model_type)
         find_devices(job, engine)
-        with job.clock.phase("CompiledLoaded"):
+        with job.clock.phase(StartPhase.COMPILED_LOADED):
             sets = prepared.find(engine)
             self._view = make_view(
                 Path(job.config.scratch_path),
@@ -137,9 +134,9 @@ class VllmServer:
             except DevicesInUse as held:
                 if self.job.clock.state is not State.RUNNING:
                     raise
-                with self.job.clock.phase(AWAITED):
+                with self.job.clock.phase(StartPhase.DEVICES_AWAITED):
                     patience.wait(held)
-                self.job.clock.fold(since, AWAITED)
+                self.job.clock.fold(since, StartPhase.DEVICES_AWAITED)
             else:
                 return
 
@@ -160,7 +157,7 @@ class VllmServer:
 
     def _await_ready(self, child: Child, told: RelayReader) -> None:
         """Raises DevicesInUse, and whatever else ended vLLM."""
-        told.begin(SERVER_IMPORTED)
+        told.begin(StartPhase.SERVER_IMPORTED)
         try:
             next_question = 0.0
             while True:
@@ -176,7 +173,7 @@ class VllmServer:
             told.read()
         finally:
             told.end()
-        if DEVICE_LOADED not in told.begun:
+        if StartPhase.DEVICE_LOADED not in told.begun:
             raise ServerNotHooked(
                 "vLLM answers, and loaded its weights without the worker: which ones is not known. Check that its "
                 "Neuron plugin is one of 0.2 to 0.5, which load by NxD Inference."
