@@ -1,49 +1,29 @@
-"""What may go from a store, and in which order: what nobody refers to, by its age and by the room that is wanted."""
+"""Garbage collection: removing what nobody needs, because of its age or to make space on the volume."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
-from neuronmodel_worker.store.keys import Kind
+from neuronmodel_worker.failures import ArtifactsVolumeFull
+from neuronmodel_worker.io.disk import free_bytes, sync, writing_to
+from neuronmodel_worker.store.files import remove_tree
+from neuronmodel_worker.store.inventory import Inventory, Item
+from neuronmodel_worker.store.locks import writer_is_dead
+from neuronmodel_worker.store.quarantine import Quarantine
+from neuronmodel_worker.store.references import References
+from neuronmodel_worker.store.removal import removing, restore
+from neuronmodel_worker.store.staging import lock_path, remove_staging
+from neuronmodel_worker.store.volume import Volume
 
 OLD_SECONDS = 7 * 86400.0
-
-What = Literal["set", "staging", "quarantined"]
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """Something on the volume that takes room. `since`: when it lost its last reference, was put apart or was left, in
-    seconds since the epoch."""
-
-    what: What
-    kind: Kind | None
-    key: str
-    directory: Path
-    nbytes: int
-    since: float
-    owners: tuple[str, ...] = ()
-    in_use: bool = False
-    living: bool = False
-    """A writer is at work in it."""
-
-    @property
-    def may_go(self) -> bool:
-        """Those who refer to a damaged set need one that is whole."""
-        return self.is_unneeded or self.what == "quarantined"
-
-    @property
-    def is_unneeded(self) -> bool:
-        """Nobody refers to its key, serves it or writes it."""
-        return not (self.owners or self.in_use or self.living)
+RANK = {"quarantined": 0, "staging": 1, "set": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """`keep` are keys that are needed though nobody refers to them, above all those that templates of pods name.
-    `want_bytes`: so much is to be free afterwards; older things go first until it is. `dry_run`: only say."""
+    `want_bytes` is how much is to be free afterwards; older items go first until it is. With `dry_run` nothing is
+    removed."""
 
     older_than_seconds: float | None = OLD_SECONDS
     want_bytes: int = 0
@@ -56,7 +36,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """`items` went, or would go."""
+    """`items` were removed, or would be."""
 
     items: tuple[Item, ...]
     free_bytes: int
@@ -66,28 +46,81 @@ class Collected:
         return sum(item.nbytes for item in self.items)
 
 
-RANK = {"quarantined": 0, "staging": 1, "set": 2}
+class Collector:
+    """Removes items of a volume that nobody needs."""
+
+    def __init__(self, volume: Volume, references: References, quarantine: Quarantine) -> None:
+        self._volume = volume
+        self._references = references
+        self._quarantine = quarantine
+        self.inventory = Inventory(volume, references)
+
+    def collect(self, policy: Policy) -> Collected:
+        free, gone = free_bytes(self._volume.root), list[Item]()
+        with writing_to(self._volume.root):
+            for item in in_order(self.inventory.items(policy.keep, policy.without)):
+                old = policy.older_than_seconds is not None and policy.now() - item.since >= policy.older_than_seconds
+                if (old or free < policy.want_bytes) and (policy.dry_run or self._remove(item)):
+                    gone.append(item)
+                    free = free + item.nbytes if policy.dry_run else free_bytes(self._volume.root)
+        return Collected(tuple(gone), free)
+
+    def require_space(self, nbytes: int, keep: Iterable[str], collect: bool) -> Collected | None:
+        root = self._volume.root
+        if free_bytes(root) >= nbytes:
+            return None
+        collected = None
+        if collect:
+            collected = self.collect(Policy(older_than_seconds=None, want_bytes=nbytes, keep=frozenset(keep)))
+        if (free := free_bytes(root)) < nbytes:
+            raise ArtifactsVolumeFull(root, nbytes, free, self.inventory.in_use(keep))
+        return collected
+
+    def remove_unreferenced(self, keys: Iterable[str], keys_in_use: Iterable[str]) -> list[str]:
+        wanted = set(keys)
+        with writing_to(self._volume.root):
+            items = [item for item in self.inventory.items(keys_in_use) if item.key in wanted and item.is_unneeded]
+            removed = {item.key for item in items if self._remove(item) and item.what == "set"}
+            for key in wanted:
+                self._references.forget(key)
+        return sorted(removed)
+
+    def _remove(self, item: Item) -> bool:
+        """False where somebody came to need the item meanwhile, or has removed it."""
+        if item.what == "staging":
+            return self._remove_staging(item)
+        if item.what == "quarantined":
+            self._quarantine.remove(item.directory)
+            return True
+        return self._remove_set(item)
+
+    def _remove_staging(self, item: Item) -> bool:
+        with writer_is_dead(lock_path(item.directory), self._volume.patience) as dead:
+            if dead and not self._references.owners(item.key):
+                remove_staging(item.directory)
+                return True
+            return False
+
+    def _remove_set(self, item: Item) -> bool:
+        """Rename the set away between two looks at its references: one that was made before the first look is seen,
+        and whoever makes one later waits for the removal (`wait_for_removals`). The second look is for a volume that is
+        too full for a lock file. Whoever has its files open reads on."""
+        with removing(self._volume, item.key) as renamed:
+            if self._references.owners(item.key):
+                return False
+            try:
+                item.directory.rename(renamed)
+            except FileNotFoundError:
+                return False
+            if self._references.owners(item.key):
+                restore(self._volume, renamed, item.directory)
+                return False
+            sync(item.directory.parent)
+        remove_tree(renamed)
+        self._references.forget(item.key)
+        return True
 
 
 def in_order(items: list[Item]) -> list[Item]:
-    """What may go, the least useful first: what is damaged, what is half, then whole sets, the oldest first."""
+    """The items that may go, the least useful first: damaged sets, unfinished ones, then whole ones, each by age."""
     return sorted((item for item in items if item.may_go), key=lambda item: (RANK[item.what], item.since))
-
-
-NAMED = 3
-
-
-def would_make_room(items: list[Item]) -> str:
-    """The largest things that somebody needs, as a sentence for who has to decide between them; empty without any."""
-    needed = sorted((item for item in items if not item.may_go), key=lambda item: -item.nbytes)
-    if not needed:
-        return ""
-    more = f", and {len(needed) - NAMED} more" if len(needed) > NAMED else ""
-    return f"In use are {'; '.join(_needed(item) for item in needed[:NAMED])}{more}."
-
-
-def _needed(item: Item) -> str:
-    what = "what is being written of " if item.living else "the started " if item.what == "staging" else ""
-    users = [*item.owners[:NAMED], *(["running pods"] if item.in_use else []), *(["its writer"] if item.living else [])]
-    more = f" and {len(item.owners) - NAMED} more" if len(item.owners) > NAMED else ""
-    return f"{what}{item.kind} {item.key} with {item.nbytes:,} bytes, for {', '.join(users)}{more}"

@@ -1,11 +1,27 @@
-"""In which part of their keys two sets differ, in words for `status` and for people."""
+"""In which inputs of their keys two sets differ, in words for `status` and for people."""
 
 from collections.abc import Callable, Iterator, Mapping
+
+from neuronmodel_worker.store.keys import Kind
+from neuronmodel_worker.store.references import References
+from neuronmodel_worker.store.volume import Volume
 
 MAX_DIFFERENCES = 4
 MAX_VALUE = 60
 ABSENT = object()
 SOURCE_DIFFERS = "source: the content of the weights differs"
+
+
+def nearest_differences(
+    volume: Volume, references: References, kind: Kind, inputs: Mapping[str, object], owner: str
+) -> list[str]:
+    """The differences from the set that the owner referred to before, or from the set on the volume that has fewest."""
+    own = (volume.inputs(kind, key) for key in references.keys_of(owner))
+    before = next(([each] for each in own if each and each != inputs), None)
+    if before is None:
+        every = (volume.inputs(kind, key) for key in volume.keys(kind))
+        before = [each for each in every if each and each != inputs]
+    return min((differences(each, inputs) for each in before), key=len, default=[])
 
 
 def differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:

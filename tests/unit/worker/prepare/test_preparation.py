@@ -25,7 +25,8 @@ from neuronmodel_worker.prepare import Preparation, open_source
 from neuronmodel_worker.prepare.required_space import COMPILED_ALLOWANCE
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import Run
-from neuronmodel_worker.store import Patience, sets
+from neuronmodel_worker.store import Patience, collection
+from neuronmodel_worker.store import store as store_module
 from neuronmodel_worker.store.staging import Staging
 from neuronmodel_worker.stream import filesink
 from tests.unit.worker.workers import Ended, Place
@@ -267,7 +268,7 @@ def test_too_little_room_is_said_before_the_first_byte(place: Place, monkeypatch
     _, result = prepared(place)
     needed = shards_nbytes(place, result.shards_key) + COMPILED_ALLOWANCE[cpu_engine()]
     shutil.rmtree(place.artifacts)
-    monkeypatch.setattr(sets, "free_bytes", only(1000))
+    monkeypatch.setattr(collection, "free_bytes", only(1000))
     ended = place.run("prepare")
     assert ended.code == exits.NO_SPACE
     reason, message = failure(ended)
@@ -286,7 +287,7 @@ def cpu_engine() -> Any:
 def test_what_takes_the_room_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     _, first = prepared(place, name="other", uid="uid-2")
     change_a_weight(place)
-    monkeypatch.setattr(sets, "free_bytes", only(1000))
+    monkeypatch.setattr(collection, "free_bytes", only(1000))
     ended = place.run("prepare")
     _, message = failure(ended)
     assert (first.shards_key or "")[:8] in message
@@ -300,7 +301,7 @@ def test_ranks_that_are_adopted_need_no_room_again(place: Place, monkeypatch: py
     adopted = [path.stat().st_size for path in (place.artifacts / "staging").glob("*/weights/tp*")]
     assert len(adopted) == 2
     with monkeypatch.context() as patched:
-        patched.setattr(sets, "free_bytes", only(1000))
+        patched.setattr(collection, "free_bytes", only(1000))
         _, message = failure(place.run("prepare"))
     said = int(message.split(" bytes are needed")[0].replace(",", ""))
     assert adopted[0] <= said < 2 * adopted[0] + COMPILED_ALLOWANCE[cpu_engine()]
@@ -314,13 +315,13 @@ def test_what_another_one_writes_just_now_needs_no_room_twice(place: Place, monk
 
     def seal_late(self: Staging, extra: Any = None) -> Any:
         if self.kind == "shards":
-            monkeypatch.setattr(sets, "free_bytes", only(1000))
+            monkeypatch.setattr(collection, "free_bytes", only(1000))
             written.set()
             waited.wait(PATIENCE_SECONDS)
         return seal(self, extra)
 
     monkeypatch.setattr(Staging, "seal", seal_late)
-    monkeypatch.setattr(sets, "Patience", lambda: Patience(pause=lambda seconds: waited.set()))
+    monkeypatch.setattr(store_module, "Patience", lambda: Patience(pause=lambda seconds: waited.set()))
     config = WorkerConfig.model_validate(place.config())
     thread = threading.Thread(target=lambda: results.append(preparation(config)))
     thread.start()
@@ -344,7 +345,7 @@ def test_ones_own_former_shards_make_room(place: Place, monkeypatch: pytest.Monk
     def free(path: Path) -> int:
         return 0 if (place.artifacts / "shards" / (first.shards_key or "")).exists() else 10 * GB
 
-    monkeypatch.setattr(sets, "free_bytes", free)
+    monkeypatch.setattr(collection, "free_bytes", free)
     ended = place.run("prepare", keysInUse=[first.shards_key])
     assert failure(ended)[0] == "ArtifactsVolumeFull"
     assert shard_files(place, first.shards_key)
@@ -471,7 +472,7 @@ def test_auto_counts_shards_that_are_there(place: Place) -> None:
 
 
 def test_auto_loads_the_source_where_shards_have_no_room(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sets, "free_bytes", only(COMPILED_ALLOWANCE[cpu_engine()] + 1000))
+    monkeypatch.setattr(collection, "free_bytes", only(COMPILED_ALLOWANCE[cpu_engine()] + 1000))
     _, result = prepared(place, strategy="Auto", history=SLOW_SOURCE)
     assert result.choice is not None
     assert (result.strategy, result.choice.reason) == (Strategy.SHARD_ON_LOAD, "TooLittleRoom")
@@ -498,7 +499,7 @@ def test_what_is_sealed_behind_is_not_built_here(place: Place) -> None:
 
 
 def test_what_is_sealed_behind_has_to_have_room(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sets, "free_bytes", only(COMPILED_ALLOWANCE[cpu_engine()] + 1000))
+    monkeypatch.setattr(collection, "free_bytes", only(COMPILED_ALLOWANCE[cpu_engine()] + 1000))
     assert failure(place.run("prepare", seal="Behind"))[0] == "ArtifactsVolumeFull"
 
 

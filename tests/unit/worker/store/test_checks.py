@@ -138,12 +138,12 @@ def test_a_good_set_that_comes_to_the_place_of_a_damaged_one_stays(
 ) -> None:
     """Two look at the damage; the slower one comes when the other has put it apart and built anew."""
     rank_file(sealed.directory).unlink()
-    with store._opened("shards", sealed.key) as place:
+    with store.volume.open("shards", sealed.key) as place:
         assert place
         quicker = Store(store.root)
         assert quicker.find("shards", sealed.key) is None
         again = seal(quicker, tmp_path / "source")
-        store._put_apart(place, "shards", sealed.key, "damaged")
+        store.quarantine_area.add(place, "shards", sealed.key, "damaged")
     assert store.find("shards", sealed.key) == again
     assert store.quarantined == []
     assert len(list((store.root / "quarantine").iterdir())) == 2

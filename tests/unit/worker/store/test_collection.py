@@ -11,8 +11,7 @@ import pytest
 
 from neuronmodel_worker.failures import ArtifactsVolumeFull
 from neuronmodel_worker.io.disk import free_bytes
-from neuronmodel_worker.store import Item, Patience, Policy, Store, locks
-from neuronmodel_worker.store import sets as store_sets
+from neuronmodel_worker.store import Item, Patience, Policy, Store, collection, locks
 from neuronmodel_worker.store.explain import differences
 from tests.paths import PROJECT
 from tests.unit.worker.store.test_building import begin_and_stop, leftovers, other_writer
@@ -78,7 +77,7 @@ def test_what_pods_use_stays_though_nobody_refers_to_it(store: Store) -> None:
 def test_room_is_made_by_the_oldest_and_no_more_than_is_wanted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for key, days in ((ONE, 2), (TWO, 3), (THREE, 1)):
         seal(store, key, days)
-    monkeypatch.setattr(store_sets, "free_bytes", lambda root: 100 * (4 - len(list((root / "compiled").iterdir()))))
+    monkeypatch.setattr(collection, "free_bytes", lambda root: 100 * (4 - len(list((root / "compiled").iterdir()))))
     assert keys(store.collect(Policy(older_than_seconds=None, want_bytes=300)).items) == [TWO, ONE]
 
 
@@ -156,7 +155,7 @@ def test_room_is_made_before_it_is_said_that_there_is_none(store: Store, monkeyp
     seal(store, TWO)
     store.refer("compiled", TWO, "ns.a.u")
     room = {1: 700, 2: 500}
-    monkeypatch.setattr(store_sets, "free_bytes", lambda root: room[len(list((root / "compiled").iterdir()))])
+    monkeypatch.setattr(collection, "free_bytes", lambda root: room[len(list((root / "compiled").iterdir()))])
     with pytest.raises(ArtifactsVolumeFull, match=r"600 bytes are needed .* and 500 are free"):
         store.require_space(600, collect=False)
     assert store.require_space(500) is None
