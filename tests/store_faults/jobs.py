@@ -21,7 +21,7 @@ from neuronmodel_worker.plan.streamed import ModelPlan
 from neuronmodel_worker.prepare import Preparation, open_source, preparation, required_space
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import Run
-from neuronmodel_worker.store import Patience, Policy, Store
+from neuronmodel_worker.store import LeaseTimings, Policy, Store
 from neuronmodel_worker.store import store as store_module
 
 GRAPH = {"graph.bin": b"a graph of no weights" * 300, "notes.json": b'{"compiler": "stand-in"}'}
@@ -90,12 +90,12 @@ class Failed:
     free_bytes: int | None = None
 
 
-def prepare(model: Model, patience: Patience | None = None) -> Result | Failed:
+def prepare(model: Model, patience: LeaseTimings | None = None) -> Result | Failed:
     """`neuronmodel prepare`, with little of what only takes time: small probes, and rank files that are sealed one
     after the other however small they are. Changes its process for good."""
     run = partial(stream.run, sizes=stream.Sizes(seal_bytes=1), threads=2)
     for module, name, value in (
-        (store_module, "Patience", lambda: patience or Patience()),
+        (store_module, "LeaseTimings", lambda: patience or LeaseTimings()),
         (probe, "BLOCK_BYTES", 4096),
         (probe, "KEPT_MAX_BYTES", 4096),
         (required_space, "COMPILED_ALLOWANCE", {Engine.CPU: 1 << 16}),

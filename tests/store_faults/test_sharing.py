@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from neuronmodel_api.report import Result
-from neuronmodel_worker.store import SHARDS, Patience, Store
+from neuronmodel_worker.store import SHARDS, LeaseTimings, Store
 from tests.store_faults.expected import check_set, check_sets, remains
 from tests.store_faults.forking import ForkServer
 from tests.store_faults.jobs import Model, clean_up, collect, prepare, unsynced
@@ -25,7 +25,7 @@ from tests.store_faults.test_cuts import keys
 from tests.store_faults.traced import HoldAt, Outcome
 from tests.waiting import PATIENCE_SECONDS
 
-HASTY = Patience(renew_seconds=0.05, lapse_seconds=0.2, silent_seconds=60, poll_seconds=0.02)
+HASTY = LeaseTimings(renew_seconds=0.05, lapse_seconds=0.2, silent_seconds=60, poll_seconds=0.02)
 
 NAMING = frozenset({"rename", "link", "unlink", "unlinkat", "rmdir"})
 """By which others come to see what one does."""
@@ -168,7 +168,7 @@ def read(arena: Arena, name: str) -> None:
     """Round after round: refer to the set, look for it, and where it is there, read it over and over."""
     model = Model(arena.root, arena.source, name)
     while not arena.over.exists():
-        store = Store(arena.root, patience=HASTY)
+        store = Store(arena.root, timings=HASTY)
         store.refer(SHARDS, arena.key, model.owner)
         if found := store.find(SHARDS, arena.key):
             for _ in range(3):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from neuronmodel_api.config import Engine as EngineName
 from neuronmodel_api.config import Strategy, Weights, WorkerConfig
 from neuronmodel_worker.checkpoint import Checkpoint
-from neuronmodel_worker.engines import Engine
+from neuronmodel_worker.engines import ModelEngine
 from neuronmodel_worker.failures import WithoutLayout
 from neuronmodel_worker.plan.native import NativePlan, make_native_plan
 from neuronmodel_worker.plan.streamed import ModelPlan, Plan, make_plan
@@ -53,7 +53,7 @@ def plan_for(config: WorkerConfig, checkpoint: Checkpoint) -> Plan | NativePlan:
         raise type(refusal)(refusal.what, refusal.remedy, native) from None
 
 
-def wanted_artifacts(config: WorkerConfig, plan: ModelPlan, engine: Engine, content: str | None = None) -> Wanted:
+def wanted_artifacts(config: WorkerConfig, plan: ModelPlan, engine: ModelEngine, content: str | None = None) -> Wanted:
     """`content` is that of the plan's source; None: named after its fingerprint. With Auto there is a key of shards.
 
     Raises a BadInput for what the engine cannot do.

@@ -9,7 +9,7 @@ from neuronmodel_worker.checkpoint import SourceFile
 from neuronmodel_worker.commands.machine_needs import Needs
 from neuronmodel_worker.commands.output_folder import rank_metadata
 from neuronmodel_worker.io.probe import Rate
-from neuronmodel_worker.layouts.geometry import Part, Target
+from neuronmodel_worker.layouts.geometry import SourcePart, Target
 from neuronmodel_worker.plan.streamed import RANK_DTYPE, RANK_NBYTES, Plan
 from neuronmodel_worker.stream import WEIGHTS, rank_file_name
 from neuronmodel_worker.stream.rankfile import rank_file_format
@@ -123,7 +123,7 @@ def _tensor(target: Target) -> dict[str, Any]:
     }
 
 
-def _source(part: Part) -> dict[str, Any]:
+def _source(part: SourcePart) -> dict[str, Any]:
     source = part.source
     described = {
         "name": source.name,

@@ -9,9 +9,9 @@ import neuronmodel_api.config as api
 from neuronmodel_worker.engines.interface import (
     CompiledModel,
     DevicesInUse,
-    Engine,
     Limits,
     LoadedModel,
+    ModelEngine,
     NoEngine,
     Ranks,
     Sampling,
@@ -20,7 +20,7 @@ from neuronmodel_worker.engines.interface import (
 )
 
 
-def open_engine(config: api.WorkerConfig) -> Engine:
+def open_engine(config: api.WorkerConfig) -> ModelEngine:
     """Raises NoEngine, also where only placeholders of the Neuron SDK are installed."""
     if config.engine is api.Engine.NEURON:
         from neuronmodel_worker.engines.neuron import NeuronEngine
@@ -37,9 +37,9 @@ def open_engine(config: api.WorkerConfig) -> Engine:
 __all__ = [
     "CompiledModel",
     "DevicesInUse",
-    "Engine",
     "Limits",
     "LoadedModel",
+    "ModelEngine",
     "NoEngine",
     "Ranks",
     "Sampling",

@@ -79,7 +79,7 @@ class CompiledModel(Protocol):
         """
 
 
-class Engine(Protocol):
+class ModelEngine(Protocol):
     def version(self) -> str:
         """Of everything that decides what `compile` makes, beside its inputs."""
 

@@ -14,14 +14,12 @@ from neuronmodel_worker.engines.interface import Limits, Ranks, Sampling, Steps
 from neuronmodel_worker.engines.llama_graph import build_graph, empty_cache
 from neuronmodel_worker.engines.llama_shape import EngineRefused, LlamaShape
 from neuronmodel_worker.engines.processors import usable_processors
-from neuronmodel_worker.engines.rank_tensors import as_torch, check_ranks
+from neuronmodel_worker.engines.rank_tensors import TorchRanks, as_torch, check_ranks
 from neuronmodel_worker.engines.sampling import Sampler
 from neuronmodel_worker.failures import ArtifactDamaged
 
 GRAPH_FILE = "model.pt"
 DESCRIPTION_FILE = "graph.json"
-
-Weights = list[dict[str, torch.Tensor]]
 
 torch.set_num_threads(usable_processors())
 
@@ -115,7 +113,7 @@ class LoadedLlama:
         return result
 
 
-def refuse_zero_norms(weights: Weights) -> None:
+def refuse_zero_norms(weights: TorchRanks) -> None:
     """With fused_rmsnorm_skip_gamma a zero in this norm has wiped out a column of gate and up, which the norm that
     belongs there cannot bring back."""
     for name, tensor in weights[0].items():

@@ -19,11 +19,11 @@ from neuronmodel_worker.engines.interface import Limits, Ranks, Steps
 from neuronmodel_worker.engines.nxdi import sdk
 from neuronmodel_worker.engines.nxdi.application import Application, make_application
 from neuronmodel_worker.engines.nxdi.compiled import CompiledFiles, complete, describe, read_compiled
-from neuronmodel_worker.engines.nxdi.compiling import Task, Workplace
+from neuronmodel_worker.engines.nxdi.compiling import ChildTask, Workplace
 from neuronmodel_worker.engines.nxdi.contradictions import local_ranks, logical_cores, longest
 from neuronmodel_worker.engines.nxdi.devices import Hardware, count_devices, find_devices, logical_core_size
 from neuronmodel_worker.engines.nxdi.failures import CompilerFailed, classified
-from neuronmodel_worker.engines.nxdi.generating import SHORTEST_PROMPT, LoadedNeuronModel, Settings
+from neuronmodel_worker.engines.nxdi.generating import SHORTEST_PROMPT, GenerationSettings, LoadedNeuronModel
 from neuronmodel_worker.engines.nxdi.handing_over import checked_weights, installed
 from neuronmodel_worker.engines.nxdi.overhearing import overheard
 from neuronmodel_worker.engines.nxdi.sampling import on_device
@@ -141,13 +141,13 @@ class NeuronEngine:
             self._workplace.shard(self._task(plan, with_purpose(neuron_config, Purpose.SHARD), directory, source))
         progress(1, 1)
 
-    def _task(self, plan: ModelPlan, fields: Mapping[str, Any], directory: Path, source: Path) -> Task:
+    def _task(self, plan: ModelPlan, fields: Mapping[str, Any], directory: Path, source: Path) -> ChildTask:
         graph = {
             "engine": self._config.engine,
             "version": self.version(),
             "graph": self.graph_inputs(plan, self._fields),
         }
-        return Task(compiled_key(graph)[:12], self._model_type(plan), source, fields, directory)
+        return ChildTask(compiled_key(graph)[:12], self._model_type(plan), source, fields, directory)
 
     @cached_property
     def _workplace(self) -> Workplace:
@@ -176,9 +176,9 @@ class NeuronEngine:
         return CompiledNeuronModel(compiled, view, source, fields, self._settings, self._scratch)
 
     @property
-    def _settings(self) -> Settings:
+    def _settings(self) -> GenerationSettings:
         fields = self._fields
-        return Settings(
+        return GenerationSettings(
             limits=Limits(*longest(fields), int(fields.get("batch_size") or 1), SHORTEST_PROMPT),
             source=self._source,
             generation=dict(self._config.generation_config),
@@ -213,7 +213,7 @@ class CompiledNeuronModel:
         view: Path,
         source: Path,
         fields: Mapping[str, Any],
-        settings: Settings,
+        settings: GenerationSettings,
         scratch: Path,
     ) -> None:
         self.view = view

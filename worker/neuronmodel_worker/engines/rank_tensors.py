@@ -1,6 +1,6 @@
 """What every engine does with rank tensors: see that they are those of its graph, and show them to PyTorch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 # Type, by safetensors' names, and shape.
 TensorForm = tuple[str, tuple[int, ...]]
+
+TorchRanks = Sequence[Mapping[str, "torch.Tensor"]]
+"""Every rank's tensors by name, as PyTorch's."""
 
 
 def check_ranks(ranks: Ranks, numbers: range, forms: Mapping[str, TensorForm], directory: Path) -> None:

@@ -123,21 +123,21 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Change:
+class ModelChange:
     """`without`: the values with which a field changes nothing, beside null."""
 
     what: str
     without: tuple[object, ...] = ()
 
 
-def _each(names: str, what: str, *without: object) -> Iterator[tuple[str, Change]]:
-    yield from ((name, Change(what, without)) for name in names.split())
+def _each(names: str, what: str, *without: object) -> Iterator[tuple[str, ModelChange]]:
+    yield from ((name, ModelChange(what, without)) for name in names.split())
 
 
 ALL_ONES: Final = [1]
 """Stands for a list of any length that holds nothing else."""
 
-CHANGES: Final[Mapping[str, Change]] = dict(
+CHANGES: Final[Mapping[str, ModelChange]] = dict(
     (
         *_each("attention_multiplier attn_scale query_pre_attn_scalar", "attention scores are scaled otherwise"),
         *_each(
@@ -304,7 +304,7 @@ def as_markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _by_change() -> Iterator[tuple[Change, str]]:
+def _by_change() -> Iterator[tuple[ModelChange, str]]:
     names: dict[tuple[str, str], list[str]] = {}
     for name, change in CHANGES.items():
         names.setdefault((change.what, repr(change.without)), []).append(name)
@@ -312,5 +312,5 @@ def _by_change() -> Iterator[tuple[Change, str]]:
         yield CHANGES[together[0]], ", ".join(f"`{name}`" for name in together)
 
 
-def _values(change: Change) -> str:
+def _values(change: ModelChange) -> str:
     return ", ".join(f"`{str(value).lower()}`" for value in change.without)

@@ -10,7 +10,7 @@ from neuronmodel_worker.layouts import geometry
 from neuronmodel_worker.layouts.degrees import DegreeRule, divides, require_degree
 from neuronmodel_worker.layouts.draft import Draft
 from neuronmodel_worker.layouts.flags import Flags
-from neuronmodel_worker.layouts.geometry import Part, Shape, Split
+from neuronmodel_worker.layouts.geometry import Shape, SourcePart, Split
 from neuronmodel_worker.layouts.heads import CacheShape, Head, HeadPlan, heads_rule, place_heads
 from neuronmodel_worker.layouts.model_config import ModelConfig
 from neuronmodel_worker.layouts.unused import warn_of_unused
@@ -67,15 +67,15 @@ class Decoder:
         draft, config, vocabulary = self.draft, self.config, (self.config.vocab_size, self.config.hidden_size)
         embeddings = draft.take("model.embed_tokens.weight", vocabulary)
         split = self.by_rows(vocabulary) if draft.flags.vocab_parallel else self.by_columns(vocabulary)
-        draft.add("embed_tokens.weight", Part(embeddings, split))
+        draft.add("embed_tokens.weight", SourcePart(embeddings, split))
         if draft.flags.vocab_parallel:
             draft.rank_tensors.append("embed_tokens.rank_util.rank")
         head = embeddings if config.tie_word_embeddings else draft.take("lm_head.weight", vocabulary)
-        draft.add("lm_head.weight", Part(head, self.by_rows(vocabulary)), declared=self.traits.lm_head_declared)
+        draft.add("lm_head.weight", SourcePart(head, self.by_rows(vocabulary)), declared=self.traits.lm_head_declared)
         self.add_norm("norm.weight", "model.norm.weight", config.hidden_size)
 
     def add_norm(self, name: str, source: str, size: int) -> None:
-        self.draft.add(name, Part(self.draft.take(source, (size,)), self.whole((size,))), declared="F32")
+        self.draft.add(name, SourcePart(self.draft.take(source, (size,)), self.whole((size,))), declared="F32")
 
     def add_norms(self, layer: str) -> None:
         for norm in ("input_layernorm.weight", "post_attention_layernorm.weight"):
@@ -94,11 +94,11 @@ class Decoder:
         shape = (self.config.hidden_size, self.config.num_attention_heads * self.traits.head_size)
         split = self.by_heads(geometry.by_head_columns, shape, self.heads.query)
         output = f"{layer}self_attn.o_proj.o_proj."
-        weight = Part(draft.take(f"{attention}o_proj.weight", shape), split)
+        weight = SourcePart(draft.take(f"{attention}o_proj.weight", shape), split)
         draft.add(f"{output}weight", weight, transposed=flags.transposed_out)
         if self.traits.output_bias:
             size = (self.config.hidden_size,)
-            draft.add(f"{output}bias", Part(draft.take(f"{attention}o_proj.bias", size), self.whole(size)))
+            draft.add(f"{output}bias", SourcePart(draft.take(f"{attention}o_proj.bias", size), self.whole(size)))
 
     def add_query_key_value(self, layer: str, kind: str, factor: TensorSource | None) -> None:
         draft, flags = self.draft, self.draft.flags
@@ -111,13 +111,13 @@ class Decoder:
             for which, part in parts.items():
                 draft.add(f"{prefix}{which}_proj.{kind}", part)
 
-    def projection(self, layer: str, which: str, kind: str, factor: TensorSource | None) -> Part:
+    def projection(self, layer: str, which: str, kind: str, factor: TensorSource | None) -> SourcePart:
         config, query = self.config, which == "q"
         rows = (config.num_attention_heads if query else config.key_value_heads) * self.traits.head_size
         shape = (rows, config.hidden_size) if kind == "weight" else (rows,)
         places = self.heads.query if query else self.heads.key_value
         source = self.draft.take(f"model.{layer}self_attn.{which}_proj.{kind}", shape)
-        return Part(source, self.by_heads(geometry.by_head_rows, shape, places), factor)
+        return SourcePart(source, self.by_heads(geometry.by_head_rows, shape, places), factor)
 
     def by_heads(self, split: HeadSplit, shape: Shape, places: tuple[Head, ...]) -> Split:
         return split(shape, places, self.traits.head_size, self.draft.flags.tp_degree, self.draft.flags.ranks)
@@ -129,9 +129,9 @@ class Decoder:
         add = partial(draft.add, transposed=flags.transposed_mlp)
         for which in ("gate", "up"):
             name = f"{layer}mlp.{which}_proj.weight"
-            add(name, Part(draft.take(f"model.{name}", wide), self.by_rows(wide), factor))
+            add(name, SourcePart(draft.take(f"model.{name}", wide), self.by_rows(wide), factor))
         name = f"{layer}mlp.down_proj.weight"
-        add(name, Part(draft.take(f"model.{name}", narrow), self.by_columns(narrow)))
+        add(name, SourcePart(draft.take(f"model.{name}", narrow), self.by_columns(narrow)))
         if config.mlp_bias:
             self.add_mlp_biases(layer)
 
@@ -141,7 +141,7 @@ class Decoder:
         for which, split in splits.items():
             name = f"{layer}mlp.{which}_proj.bias"
             source = self.draft.take(f"model.{name}", hidden if which == "down" else size)
-            self.draft.add(name, Part(source, split))
+            self.draft.add(name, SourcePart(source, split))
 
     def gamma(self, layer: str) -> TensorSource:
         return self.draft.take(f"model.{layer}input_layernorm.weight", (self.config.hidden_size,))

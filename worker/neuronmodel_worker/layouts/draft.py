@@ -7,7 +7,7 @@ from typing import NoReturn
 from neuronmodel_worker.checkpoint import Checkpoint, TensorSource, ends_instead, named_instead
 from neuronmodel_worker.failures import ConfigInvalid, LayoutRefused, TensorMissing, TensorShapeMismatch
 from neuronmodel_worker.layouts.flags import Flags
-from neuronmodel_worker.layouts.geometry import Block, Part, Shape, Target
+from neuronmodel_worker.layouts.geometry import Block, Shape, SourcePart, Target
 from neuronmodel_worker.layouts.heads import CacheShape
 
 # What can be cast; quantized and integer weights need scales that no layout here knows.
@@ -90,14 +90,14 @@ class Draft:
                 f"{list(shape)}, which {found} in the checkpoint. Put the checkpoint's own config.json there."
             )
 
-    def add(self, name: str, *parts: Part, transposed: bool = False, declared: str | None = None) -> None:
+    def add(self, name: str, *parts: SourcePart, transposed: bool = False, declared: str | None = None) -> None:
         """A tensor of each rank: the parts stacked, then transposed or not."""
         block = Block(parts)
         frame = (block.columns, block.rows) if transposed else (block.rows, block.columns)
         vector = len(parts[0].source.shape) == 1
         self.targets.append(Target(name, self.cast(declared), (block.rows,) if vector else frame, (block,), transposed))
 
-    def add_stack(self, name: str, frames: Sequence[tuple[Part, ...]], declared: str | None = None) -> None:
+    def add_stack(self, name: str, frames: Sequence[tuple[SourcePart, ...]], declared: str | None = None) -> None:
         """A 3-D tensor of each rank: one transposed frame after the other (experts)."""
         rows, columns = Block(frames[0]).columns, Block(frames[0]).rows
         blocks = tuple(Block(parts, at_row=index * rows) for index, parts in enumerate(frames))

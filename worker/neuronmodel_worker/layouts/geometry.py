@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Rectangle:
     """The rectangle source[row : row + rows, column : column + columns], copied to `at_row`, `at_column` of a frame."""
 
     row: int
@@ -36,7 +36,7 @@ class Split:
 
     rows: int
     columns: int
-    pieces: tuple[tuple[Piece, ...], ...]
+    pieces: tuple[tuple[Rectangle, ...], ...]
 
     def source_rows(self) -> range:
         """From the first to the last row of the source that any of the ranks needs."""
@@ -46,7 +46,7 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SourcePart:
     """One source and its split. With a factor every row is first multiplied by that vector, element by element."""
 
     source: TensorSource
@@ -58,7 +58,7 @@ class Part:
 class Block:
     """Parts stacked into one frame, from the first row down: a whole tensor of a rank, or `at_row` rows into it."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[SourcePart, ...]
     at_row: int = 0
 
     @property
@@ -89,7 +89,7 @@ class Target:
     def matrix(self) -> tuple[int, int]:
         return as_matrix(self.shape)
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[SourcePart]:
         return (part for block in self.blocks for part in block.parts)
 
 
@@ -111,7 +111,7 @@ def equal_part(size: int, degree: int) -> int:
 @cache
 def whole(shape: Shape, ranks: range) -> Split:
     rows, columns = as_matrix(shape)
-    return Split(rows, columns, ((Piece(0, rows, 0, columns),),) * len(ranks))
+    return Split(rows, columns, ((Rectangle(0, rows, 0, columns),),) * len(ranks))
 
 
 @cache
@@ -122,9 +122,9 @@ def by_rows(shape: Shape, degree: int, ranks: range) -> Split:
     return Split(each, columns, tuple(_rows_from(rank * each, each, rows, columns) for rank in ranks))
 
 
-def _rows_from(start: int, each: int, rows: int, columns: int) -> tuple[Piece, ...]:
+def _rows_from(start: int, each: int, rows: int, columns: int) -> tuple[Rectangle, ...]:
     stop = min(start + each, rows)
-    return (Piece(start, stop - start, 0, columns),) if stop > start else ()
+    return (Rectangle(start, stop - start, 0, columns),) if stop > start else ()
 
 
 @cache
@@ -135,9 +135,9 @@ def by_columns(shape: Shape, degree: int, ranks: range) -> Split:
     return Split(rows, each, tuple(_columns_from(rank * each, each, rows, columns) for rank in ranks))
 
 
-def _columns_from(start: int, each: int, rows: int, columns: int) -> tuple[Piece, ...]:
+def _columns_from(start: int, each: int, rows: int, columns: int) -> tuple[Rectangle, ...]:
     stop = min(start + each, columns)
-    return (Piece(0, rows, start, stop - start),) if stop > start else ()
+    return (Rectangle(0, rows, start, stop - start),) if stop > start else ()
 
 
 @cache
@@ -147,7 +147,7 @@ def by_head_rows(shape: Shape, places: tuple[Head, ...], head_size: int, degree:
     each = len(places) // degree
     pieces = tuple(
         tuple(
-            Piece(head * head_size, count * head_size, 0, columns, at_row=place * head_size)
+            Rectangle(head * head_size, count * head_size, 0, columns, at_row=place * head_size)
             for place, head, count in _runs(places[rank * each : (rank + 1) * each])
         )
         for rank in ranks
@@ -162,7 +162,7 @@ def by_head_columns(shape: Shape, places: tuple[Head, ...], head_size: int, degr
     each = len(places) // degree
     pieces = tuple(
         tuple(
-            Piece(0, rows, head * head_size, count * head_size, at_column=place * head_size)
+            Rectangle(0, rows, head * head_size, count * head_size, at_column=place * head_size)
             for place, head, count in _runs(places[rank * each : (rank + 1) * each])
         )
         for rank in ranks

@@ -9,7 +9,7 @@ from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.layouts.degrees import divides
 from neuronmodel_worker.layouts.dense import Decoder, Traits, lay_out_decoder
 from neuronmodel_worker.layouts.draft import Draft
-from neuronmodel_worker.layouts.geometry import Part
+from neuronmodel_worker.layouts.geometry import SourcePart
 from neuronmodel_worker.layouts.heads import heads_rule
 from neuronmodel_worker.layouts.model_config import ModelConfig
 
@@ -37,7 +37,9 @@ class SparseDecoder(Decoder):
     def add_mlp(self, layer: str) -> None:
         draft, experts, hidden = self.draft, self.experts, self.config.hidden_size
         router = draft.take(f"model.{layer}{experts.module}.gate.weight", (experts.count, hidden))
-        draft.add(f"{layer}mlp.router.linear_router.weight", Part(router, self.whole(router.shape)), declared="F32")
+        draft.add(
+            f"{layer}mlp.router.linear_router.weight", SourcePart(router, self.whole(router.shape)), declared="F32"
+        )
         stacks = f"{layer}mlp.expert_mlps.mlp_op."
         gates_and_ups = [(self.wide(layer, i, experts.gate), self.wide(layer, i, experts.up)) for i in self.numbers]
         downs = [(self.narrow(layer, i, experts.down),) for i in self.numbers]
@@ -51,17 +53,17 @@ class SparseDecoder(Decoder):
     def numbers(self) -> range:
         return range(self.experts.count)
 
-    def wide(self, layer: str, expert: int, name: str) -> Part:
+    def wide(self, layer: str, expert: int, name: str) -> SourcePart:
         """Gate or up: each rank has some of the rows."""
         shape = (self.experts.size, self.config.hidden_size)
         source = self.draft.take(f"model.{layer}{self.experts.module}.experts.{expert}.{name}.weight", shape)
-        return Part(source, self.by_rows(shape))
+        return SourcePart(source, self.by_rows(shape))
 
-    def narrow(self, layer: str, expert: int, name: str) -> Part:
+    def narrow(self, layer: str, expert: int, name: str) -> SourcePart:
         """Down: each rank has some of the columns."""
         shape = (self.config.hidden_size, self.experts.size)
         source = self.draft.take(f"model.{layer}{self.experts.module}.experts.{expert}.{name}.weight", shape)
-        return Part(source, self.by_columns(shape))
+        return SourcePart(source, self.by_columns(shape))
 
 
 def refuse_mixed_types(experts: Sequence[TensorSource]) -> None:

@@ -36,7 +36,7 @@ SAME: Final[Mapping[str, tuple[str, str]]] = {
 
 PUT_RIGHT: Final = "Put the checkpoint's own config.json there, or correct it."
 
-Fields = dict[str, object]
+ConfigFields = dict[str, object]
 
 
 def old_form_of(checkpoint: Checkpoint) -> Mapping[str, object]:
@@ -52,7 +52,7 @@ def where_of(checkpoint: Checkpoint) -> str:
 def in_old_form(config: Mapping[str, object], where: str) -> Mapping[str, object]:
     """`config` itself where it is in the older form already. `where` begins a sentence. Raises ConfigInvalid for what
     contradicts itself, LayoutRefused for what the older form cannot say."""
-    translated: Fields = dict(config)
+    translated: ConfigFields = dict(config)
     for name, part in config.items():
         if isinstance(part, Mapping) and name.endswith("_config") and NEW in part:
             translated[name] = dict(in_old_form(part, f"{where}, in {name},"))
@@ -66,7 +66,7 @@ def kind_of(parameters: Mapping[str, object]) -> object:
     return next((parameters[name] for name in TYPES if parameters.get(name) is not None), "default")
 
 
-def _translate_names(config: Fields, where: str) -> None:
+def _translate_names(config: ConfigFields, where: str) -> None:
     name, other = SAME.get(str(config.get("model_type")), ("", ""))
     if config.get(other) is not None:
         _require_equal(where, {name: config.get(name), other: config[other]})
@@ -75,7 +75,7 @@ def _translate_names(config: Fields, where: str) -> None:
             config[name] = config[other]
 
 
-def _translate_rotary(config: Fields, where: str) -> None:
+def _translate_rotary(config: ConfigFields, where: str) -> None:
     new, old = (_parameters(config, name, where) for name in (NEW, OLD))
     config.pop(NEW, None)
     if config.get(OLD) == {}:
@@ -100,7 +100,7 @@ def _translate_rotary(config: Fields, where: str) -> None:
             config[OLD] = scaling
 
 
-def _parameters(config: Mapping[str, object], name: str, where: str) -> Fields:
+def _parameters(config: Mapping[str, object], name: str, where: str) -> ConfigFields:
     """What `rope_parameters` or `rope_scaling` says, for all layers alike; empty where it says nothing."""
     value = config.get(name)
     if value is None:
@@ -123,7 +123,7 @@ def _parameters(config: Mapping[str, object], name: str, where: str) -> Fields:
 
 def _of_every_layer(
     config: Mapping[str, object], name: str, by_type: Mapping[str, Mapping[str, object] | None], where: str
-) -> Fields:
+) -> ConfigFields:
     used = [each for each, part in by_type.items() if part is not None or by_type.get(FULL) is None]
     if isinstance(layers := config.get("layer_types"), Sequence) and not isinstance(layers, str) and layers:
         used = list(dict.fromkeys(map(str, layers)))
@@ -143,7 +143,7 @@ def _of_every_layer(
     return parameters[used[0]]
 
 
-def _checked(parameters: Mapping[str, object], name: str, where: str) -> Fields:
+def _checked(parameters: Mapping[str, object], name: str, where: str) -> ConfigFields:
     """Without what is null."""
     given = {key: value for key, value in parameters.items() if value is not None or key == THETA}
     kinds = {f"{name}.{key}": given[key] for key in TYPES if key in given}
@@ -154,7 +154,7 @@ def _checked(parameters: Mapping[str, object], name: str, where: str) -> Fields:
     return given
 
 
-def _lift(config: Fields, name: str, inside: Mapping[str, Fields], where: str) -> None:
+def _lift(config: ConfigFields, name: str, inside: Mapping[str, ConfigFields], where: str) -> None:
     """From `rope_parameters` to where the older form has it."""
     places = {f"{part}.{name}": said.pop(name) for part, said in inside.items() if name in said}
     if not places:
@@ -180,13 +180,13 @@ def _meaning(parameters: Mapping[str, object]) -> dict[str, object]:
     return {**rest, TYPES[0]: kind_of(parameters)}
 
 
-def _without_default(parameters: Mapping[str, object]) -> Fields:
+def _without_default(parameters: Mapping[str, object]) -> ConfigFields:
     """As `rope_scaling`, which is not there where positions are not scaled."""
     meaning = _meaning(parameters)
     return {} if meaning == {TYPES[0]: "default"} else meaning
 
 
-def _add_trained_length(config: Fields, scaling: Fields, where: str, is_new: bool) -> None:
+def _add_trained_length(config: ConfigFields, scaling: ConfigFields, where: str, is_new: bool) -> None:
     """As transformers 5 reads `rope_parameters`, which is never from beside. Transformers 4 wants that of longrope
     beside, and of llama3 within. The releases differ in what they take of an older longrope: both have to agree."""
     kind, within = kind_of(scaling), scaling.get(TRAINED)

@@ -14,7 +14,7 @@ Check = Callable[[object], bool]
 
 
 @dataclass(frozen=True)
-class Kind:
+class FieldType:
     """`what` completes the sentence "has to be …"."""
 
     what: str
@@ -37,34 +37,34 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-INTEGER = Kind("an integer", _is_integer)
-POSITIVE = Kind("an integer of at least 1", lambda value: type(value) is int and value >= 1)
-NOT_NEGATIVE = Kind("an integer of at least 0", lambda value: type(value) is int and value >= 0)
-NUMBER = Kind("a number", _is_number)
-SWITCH = Kind("true or false", lambda value: isinstance(value, bool))
-TEXT = Kind("a string", _is_text)
-DTYPE = Kind(f"one of {', '.join(DTYPES)}", lambda value: value in DTYPES)
-SIZES = Kind("a list of integers, of at least one", lambda value: bool(value) and _list_of(_is_integer)(value))
-BUCKETS = Kind(
+INTEGER = FieldType("an integer", _is_integer)
+POSITIVE = FieldType("an integer of at least 1", lambda value: type(value) is int and value >= 1)
+NOT_NEGATIVE = FieldType("an integer of at least 0", lambda value: type(value) is int and value >= 0)
+NUMBER = FieldType("a number", _is_number)
+SWITCH = FieldType("true or false", lambda value: isinstance(value, bool))
+TEXT = FieldType("a string", _is_text)
+DTYPE = FieldType(f"one of {', '.join(DTYPES)}", lambda value: value in DTYPES)
+SIZES = FieldType("a list of integers, of at least one", lambda value: bool(value) and _list_of(_is_integer)(value))
+BUCKETS = FieldType(
     "a list of integers or of pairs of them, of at least one",
     lambda given: bool(given) and _list_of(lambda value: _is_integer(value) or _list_of(_is_integer)(value))(given),
 )
-TEXTS = Kind("a list of strings", _list_of(_is_text))
-LIST = Kind("a list", lambda value: isinstance(value, list))
-ANYTHING = Kind("anything", lambda value: True)
-OBJECT = Kind("an object", lambda value: isinstance(value, dict))
-TREE = Kind("an object or a list", lambda value: isinstance(value, (dict, list)))
+TEXTS = FieldType("a list of strings", _list_of(_is_text))
+LIST = FieldType("a list", lambda value: isinstance(value, list))
+ANYTHING = FieldType("anything", lambda value: True)
+OBJECT = FieldType("an object", lambda value: isinstance(value, dict))
+TREE = FieldType("an object or a list", lambda value: isinstance(value, (dict, list)))
 
 
-def _one_of(*values: str) -> Kind:
-    return Kind(f"one of {', '.join(values)}", lambda value: value in values)
+def _one_of(*values: str) -> FieldType:
+    return FieldType(f"one of {', '.join(values)}", lambda value: value in values)
 
 
-def _fields(kind: Kind, names: str) -> dict[str, Kind]:
+def _fields(kind: FieldType, names: str) -> dict[str, FieldType]:
     return dict.fromkeys(names.split(), kind)
 
 
-FIELDS: Mapping[str, Kind] = {
+FIELDS: Mapping[str, FieldType] = {
     **_fields(
         POSITIVE,
         """
@@ -132,7 +132,7 @@ FIELDS: Mapping[str, Kind] = {
     "quantize_clamp_bound": NUMBER,
 }
 
-MOE_FIELDS: Mapping[str, Kind] = {
+MOE_FIELDS: Mapping[str, FieldType] = {
     **_fields(
         SWITCH,
         """
@@ -153,7 +153,7 @@ MOE_FIELDS: Mapping[str, Kind] = {
     "glu_type": TEXT,
 }
 
-SAMPLING_FIELDS: Mapping[str, Kind] = {
+SAMPLING_FIELDS: Mapping[str, FieldType] = {
     **_fields(SWITCH, "do_sample dynamic deterministic top_k_kernel_enabled"),
     **_fields(POSITIVE, "global_topk sampling_dp_degree"),
     "top_k": INTEGER,
@@ -211,7 +211,7 @@ def is_left_out(name: str, value: object) -> bool:
     )
 
 
-def _check_kind(name: str, value: object, kind: Kind) -> None:
+def _check_kind(name: str, value: object, kind: FieldType) -> None:
     if not kind.accepts(value):
         raise FlagsRefused(f"The field {shown(name, value)} has to be {kind.what}.")
 

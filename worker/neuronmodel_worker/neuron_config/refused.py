@@ -77,7 +77,7 @@ def refuse_what_the_library_refuses(given: Mapping[str, Any], model: Mapping[str
 def refusals(given: Mapping[str, Any], model: Mapping[str, object], family: str) -> Iterator[str]:
     """A sentence for each combination that NxD Inference does not build. `model` is empty where config.json is not
     known: then nothing is refused for what a default of it would be."""
-    fields = _Fields(given)
+    fields = _GivenFields(given)
     yield from _of_lengths(fields)
     yield from _of_buckets(fields)
     yield from _of_partners(fields)
@@ -86,7 +86,7 @@ def refusals(given: Mapping[str, Any], model: Mapping[str, object], family: str)
     yield from _of_the_family(fields, model, family)
 
 
-class _Fields:
+class _GivenFields:
     """Fields as they were given, and as the library derives them."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
@@ -126,7 +126,7 @@ class _Fields:
         return self.number("tkg_batch_size", self.number("batch_size", 1))
 
 
-def _of_lengths(fields: _Fields) -> Iterator[str]:
+def _of_lengths(fields: _GivenFields) -> Iterator[str]:
     if fields.context > fields.longest:
         limit = "max_length" if fields.longest < fields.sequence else "seq_len"
         yield (
@@ -135,7 +135,7 @@ def _of_lengths(fields: _Fields) -> Iterator[str]:
         )
 
 
-def _of_buckets(fields: _Fields) -> Iterator[str]:
+def _of_buckets(fields: _GivenFields) -> Iterator[str]:
     limits = {
         "context_encoding_buckets": ("max_context_length", fields.context),
         "token_generation_buckets": ("max_length", fields.longest),
@@ -151,7 +151,7 @@ def _largest(buckets: object) -> int:
     return max(numbers, default=0)
 
 
-def _of_partners(fields: _Fields) -> Iterator[str]:
+def _of_partners(fields: _GivenFields) -> Iterator[str]:
     # The library asks before it turns this switch on for the older names of the same kernel, which need none.
     if is_on(fields.given, ATTENTION_KERNEL) and not any(map(fields.is_on, QKV_KERNELS)):
         yield _needs(fields, ATTENTION_KERNEL, [QKV_KERNELS])
@@ -174,14 +174,14 @@ def _of_partners(fields: _Fields) -> Iterator[str]:
             yield f"{fields.shown(one)} and {fields.shown(other)} do not go together. Remove one of them."
 
 
-def _needs(fields: _Fields, name: str, missing: Sequence[tuple[str, ...]]) -> str:
+def _needs(fields: _GivenFields, name: str, missing: Sequence[tuple[str, ...]]) -> str:
     partners = ", ".join(" or ".join(each) for each in missing)
     return (
         f"{fields.shown(name)} needs {partners} as well. Set {'it' if len(missing) == 1 else 'them'}, or remove {name}."
     )
 
 
-def _of_parallelism(fields: _Fields) -> Iterator[str]:
+def _of_parallelism(fields: _GivenFields) -> Iterator[str]:
     degree, cp, dp = (fields.number(name, 1) for name in ("tp_degree", "cp_degree", "attention_dp_degree"))
     for name, part in (("cp_degree", cp), ("attention_dp_degree", dp)):
         if degree % part:
@@ -212,7 +212,7 @@ def _of_parallelism(fields: _Fields) -> Iterator[str]:
         )
 
 
-def _of_types(fields: _Fields) -> Iterator[str]:
+def _of_types(fields: _GivenFields) -> Iterator[str]:
     quantized = [name for name in QUANTIZED if fields.is_on(name)]
     kernels = [name for name in QKV_KERNELS if fields.is_on(name)]
     if quantized and kernels and not fields.is_on("modules_to_not_convert"):
@@ -228,7 +228,7 @@ def _of_types(fields: _Fields) -> Iterator[str]:
         )
 
 
-def _of_the_family(fields: _Fields, model: Mapping[str, object], family: str) -> Iterator[str]:
+def _of_the_family(fields: _GivenFields, model: Mapping[str, object], family: str) -> Iterator[str]:
     yield from _of_windows(fields, model, family)
     yield from _of_chunked_attention(fields, model)
     activation, known = model.get("hidden_act", "silu"), ACTIVATIONS_OF_EXPERTS if family in EXPERTS else ACTIVATIONS
@@ -251,7 +251,7 @@ def _of_the_family(fields: _Fields, model: Mapping[str, object], family: str) ->
         yield from _of_expert_fields(fields, family)
 
 
-def _of_windows(fields: _Fields, model: Mapping[str, object], family: str) -> Iterator[str]:
+def _of_windows(fields: _GivenFields, model: Mapping[str, object], family: str) -> Iterator[str]:
     """`sliding_window` as transformers takes it: Mistral's is 4096 where config.json has none, Qwen's counts with
     `use_sliding_window` alone."""
     asked = fields.given.get("windowed_context_encoding_size")
@@ -267,7 +267,7 @@ def _of_windows(fields: _Fields, model: Mapping[str, object], family: str) -> It
         )
 
 
-def _of_chunked_attention(fields: _Fields, model: Mapping[str, object]) -> Iterator[str]:
+def _of_chunked_attention(fields: _GivenFields, model: Mapping[str, object]) -> Iterator[str]:
     chunk = model.get("attention_chunk_size")
     if type(chunk) is not int or chunk >= fields.sequence:
         return
@@ -284,7 +284,7 @@ def _of_chunked_attention(fields: _Fields, model: Mapping[str, object]) -> Itera
             )
 
 
-def _of_flash_decoding(fields: _Fields, model: Mapping[str, object]) -> Iterator[str]:
+def _of_flash_decoding(fields: _GivenFields, model: Mapping[str, object]) -> Iterator[str]:
     query = model.get("num_attention_heads")
     key_value = model.get("num_key_value_heads") or query
     if type(query) is not int or type(key_value) is not int or query < 1 or key_value < 1:
@@ -297,7 +297,7 @@ def _of_flash_decoding(fields: _Fields, model: Mapping[str, object]) -> Iterator
         )
 
 
-def _of_experts(fields: _Fields, model: Mapping[str, object], family: str) -> Iterator[str]:
+def _of_experts(fields: _GivenFields, model: Mapping[str, object], family: str) -> Iterator[str]:
     """The affinities of a token's experts are scaled to a sum of 1, whatever `disable_normalize_top_k_affinities` says,
     and for that the library wants two or more."""
     name, experts, chosen = EXPERTS[family]
@@ -311,7 +311,7 @@ def _of_experts(fields: _Fields, model: Mapping[str, object], family: str) -> It
         )
 
 
-def _of_expert_fields(fields: _Fields, family: str) -> Iterator[str]:
+def _of_expert_fields(fields: _GivenFields, family: str) -> Iterator[str]:
     if fields.given.get("glu_mlp") is False:
         yield "glu_mlp=False is no mixture of experts that NxD Inference builds. Remove it."
     blocks = fields.given.get("blockwise_matmul_config")

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from neuronmodel_worker.checkpoint import Checkpoint, TensorSource
 from neuronmodel_worker.layouts import Layout, lay_out
-from neuronmodel_worker.layouts.geometry import Block, Part, Piece, Split, Target, as_matrix, row_bytes
+from neuronmodel_worker.layouts.geometry import Block, Rectangle, SourcePart, Split, Target, as_matrix, row_bytes
 
 RANK_DTYPE = "I32"
 RANK_NBYTES = 4
@@ -170,4 +170,15 @@ def make_plan(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model
     return Plan(checkpoint, lay_out(checkpoint, neuron_config, model_type))
 
 
-__all__ = ["Block", "ModelPlan", "OutputTensor", "Part", "Piece", "Plan", "Read", "Split", "Target", "make_plan"]
+__all__ = [
+    "Block",
+    "ModelPlan",
+    "OutputTensor",
+    "Plan",
+    "Read",
+    "Rectangle",
+    "SourcePart",
+    "Split",
+    "Target",
+    "make_plan",
+]

@@ -15,7 +15,7 @@ from neuronmodel_worker.store.sources import (
     new_content,
     source_document,
 )
-from neuronmodel_worker.stream import Piece, Progress, check_content
+from neuronmodel_worker.stream import PieceDigest, StreamProgress, check_content
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Identity:
         """The most that is read to be certain, of the likeliest content."""
         return self.doubts[0].nbytes if self.doubts else 0
 
-    def resolved(self, progress: Progress | None = None) -> "Identity":
+    def resolved(self, progress: StreamProgress | None = None) -> "Identity":
         """With a content. Raises SourceChanged where the source changes meanwhile, SourceUnreadable."""
         if self.content:
             return self
@@ -71,7 +71,7 @@ class Identity:
         if self.content:
             self.records.note(self.checkpoint, self.content, self.stats, self.compared)
 
-    def document(self, pieces: dict[str, list[Piece]]) -> bytes:
+    def document(self, pieces: dict[str, list[PieceDigest]]) -> bytes:
         """To be sealed with shards that were made of it."""
         return source_document(self.checkpoint, self.content or "", self.stats, pieces)
 
@@ -125,7 +125,7 @@ def _file_name(checkpoint: Checkpoint, tensor: str) -> str:
     return checkpoint.tensors[tensor].file.path.name
 
 
-def _pieces(digests: SourceDigests) -> dict[str, Sequence[Piece]]:
+def _pieces(digests: SourceDigests) -> dict[str, Sequence[PieceDigest]]:
     return {name: tuple(pieces) for name, pieces in digests.tensors.items()}
 
 

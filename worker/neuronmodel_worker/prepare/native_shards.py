@@ -10,7 +10,7 @@ from pathlib import Path
 
 from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.checkpoint import read_header
-from neuronmodel_worker.engines import Engine
+from neuronmodel_worker.engines import ModelEngine
 from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.io.disk import WrittenFile, full_is_told
 from neuronmodel_worker.plan.native import NativePlan
@@ -20,7 +20,7 @@ from neuronmodel_worker.report.clock import RunningPhase
 from neuronmodel_worker.store import Staging
 from neuronmodel_worker.store.files import READ_BYTES, Digest, header_digest, nbytes_below
 from neuronmodel_worker.store.manifest import names_below
-from neuronmodel_worker.stream import WEIGHTS, Piece, Transferred, rank_file_name, take_digests
+from neuronmodel_worker.stream import WEIGHTS, PieceDigest, Transferred, rank_file_name, take_digests
 
 THREADS = 4
 POLL_SECONDS = 1.0
@@ -44,17 +44,17 @@ class NativeSharding:
     """Into a staging that nobody else writes."""
 
     plan: NativePlan
-    engine: Engine
+    engine: ModelEngine
     neuron_config: Mapping[str, object]
     identity: Identity
     staging: Staging
 
-    def write(self, phase: RunningPhase) -> dict[str, list[Piece]]:
+    def write(self, phase: RunningPhase) -> dict[str, list[PieceDigest]]:
         """The library's rank files, and the digests of what they were made from: those are taken by a read of our own
         beside it, as the library shows nothing. Raises what the engine does, and SourceChanged."""
         self.staging.drop_adopted()
 
-        def digest(stop: Stop) -> dict[str, list[Piece]]:
+        def digest(stop: Stop) -> dict[str, list[PieceDigest]]:
             def progress(_: Transferred) -> None:
                 stop.check()
 

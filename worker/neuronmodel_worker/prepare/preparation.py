@@ -13,7 +13,7 @@ from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.report import MAX_MISSED, MAX_NOTE, MAX_NOTES, Cache, Choice, DiskRates, Result, Sizing
 from neuronmodel_worker.artifact_keys import Wanted, plan_for, rank_metadata, wanted_artifacts
 from neuronmodel_worker.checkpoint import open_checkpoint
-from neuronmodel_worker.engines import Engine
+from neuronmodel_worker.engines import ModelEngine
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull, WorkerFailure
 from neuronmodel_worker.io.disk import full_is_told, writing_to
 from neuronmodel_worker.io.probe import VolumeProbe, kept_probe
@@ -28,14 +28,24 @@ from neuronmodel_worker.prepare.required_space import ESTIMATED, needed_bytes, r
 from neuronmodel_worker.report.clock import RunningPhase
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.sizing import check, size
-from neuronmodel_worker.store import COMPILED, SHARDS, Kind, Policy, Quarantined, SealedSet, Staging, Store, Work
+from neuronmodel_worker.store import (
+    COMPILED,
+    SHARDS,
+    ArtifactKind,
+    Build,
+    Policy,
+    Quarantined,
+    SealedSet,
+    Staging,
+    Store,
+)
 from neuronmodel_worker.store.explain import SOURCE_DIFFERS
 from neuronmodel_worker.store.sources import SOURCE_FILE
 from neuronmodel_worker.stream import (
     WEIGHTS,
     ContentDigests,
     FileSink,
-    Piece,
+    PieceDigest,
     StreamResult,
     Transferred,
     check_rank_file,
@@ -62,14 +72,14 @@ class Preparation:
 
     job: Run
     plan: Plan | NativePlan
-    engine: Engine
+    engine: ModelEngine
     while_building: Callable[[], None] = lambda: None
     """Done in a thread where there is something to build, as it would be waited for otherwise."""
-    built: dict[Kind, str] = field(default_factory=dict)
+    built: dict[ArtifactKind, str] = field(default_factory=dict)
     """What was done and why, by the kind of set."""
-    damaged: dict[Kind, Quarantined] = field(default_factory=dict)
+    damaged: dict[ArtifactKind, Quarantined] = field(default_factory=dict)
     """Of these whys, the sets that were set aside."""
-    found: dict[Kind, SealedSet] = field(default_factory=dict)
+    found: dict[ArtifactKind, SealedSet] = field(default_factory=dict)
     identity: Identity = field(init=False)
     probe: VolumeProbe | None = field(init=False)
     store: Store = field(init=False)
@@ -129,20 +139,20 @@ class Preparation:
             if found := store.find(kind, key, verification=self.job.config.verification, progress=reach):
                 self.found[kind] = found
 
-    def _keys(self) -> Iterator[tuple[Kind, str]]:
+    def _keys(self) -> Iterator[tuple[ArtifactKind, str]]:
         yield COMPILED, self.wanted.compiled_key
         if self.wanted.shards_key:
             yield SHARDS, self.wanted.shards_key
 
-    def _missing(self) -> list[Kind]:
+    def _missing(self) -> list[ArtifactKind]:
         return [kind for kind, _ in self._keys() if kind not in self.found]
 
-    def _require_space(self, kinds: Iterable[Kind]) -> None:
+    def _require_space(self, kinds: Iterable[ArtifactKind]) -> None:
         """For what is missing. Raises ArtifactsVolumeFull."""
         if nbytes := self._needed_bytes(self.store, kinds):
             require(self.store, nbytes, self.job.owner, self._keep)
 
-    def _needed_bytes(self, store: Store, kinds: Iterable[Kind]) -> int:
+    def _needed_bytes(self, store: Store, kinds: Iterable[ArtifactKind]) -> int:
         missing = set(kinds)
         return needed_bytes(
             store,
@@ -254,7 +264,7 @@ class Preparation:
                 work.staging.record(digested(files, phase), under=WEIGHTS)
                 return self._seal_shards(work.staging, pieces)
 
-    def _seal_shards(self, staging: Staging, pieces: dict[str, list[Piece]]) -> SealedSet:
+    def _seal_shards(self, staging: Staging, pieces: dict[str, list[PieceDigest]]) -> SealedSet:
         (staging.directory / SOURCE_FILE).write_bytes(self.identity.document(pieces))
         return staging.seal(self.wanted.shards_manifest(self.plan))
 
@@ -279,7 +289,7 @@ class Preparation:
         self.job.clock.measured(self.probe.beside(rates) if self.probe else rates)
 
     @contextmanager
-    def _turn(self, kind: Kind, key: str, other: Stop | Wakeable) -> Iterator[Work]:
+    def _turn(self, kind: ArtifactKind, key: str, other: Stop | Wakeable) -> Iterator[Build]:
         """To build a set while nobody else does; what is waited for is a phase of its own."""
         with ExitStack() as waited:
             phases: list[RunningPhase] = []
@@ -296,7 +306,7 @@ class Preparation:
                 waited.close()
                 yield work
 
-    def _why(self, kind: Kind) -> str:
+    def _why(self, kind: ArtifactKind) -> str:
         """A set has to be built: in which part of its key it differs from what there was."""
         for damaged in self.store.quarantined:
             if damaged.kind == kind:
@@ -350,7 +360,7 @@ class Preparation:
         sentences = tuple(_short(each.reason, MAX_NOTE) for each in (*given, *others)[:MAX_NOTES])
         return sentences, len(given) if sentences else None
 
-    def _cache(self, kind: Kind) -> Cache:
+    def _cache(self, kind: ArtifactKind) -> Cache:
         return "Miss" if kind in self.built else "Hit"
 
 

@@ -22,8 +22,8 @@ from neuronmodel_worker.scratch_cache.errors import TierDamaged, TierStale, Tier
 from neuronmodel_worker.scratch_cache.volume import SOURCE_COPY, Tier, Writing
 from neuronmodel_worker.store.sources import file_stats
 from neuronmodel_worker.stream import ContentDigests, check_content
-from neuronmodel_worker.stream.content import Piece
-from neuronmodel_worker.stream.numbers import Array
+from neuronmodel_worker.stream.content import PieceDigest
+from neuronmodel_worker.stream.dtypes import Array
 
 RECORD: Final = "copy.json"
 FORMAT: Final = 1
@@ -38,7 +38,7 @@ class Record(BaseModel):
     format: int = FORMAT
     fingerprint: str
     changed: dict[str, int]
-    pieces: dict[str, list[Piece]]
+    pieces: dict[str, list[PieceDigest]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class CopiedSource:
     checkpoint: Checkpoint
     record: Record
 
-    def first_difference(self, found: dict[str, list[Piece]]) -> str | None:
+    def first_difference(self, found: dict[str, list[PieceDigest]]) -> str | None:
         """Which tensor is not what was copied, in a sentence; `found` are digests that were taken while it was read.
 
         What was read in other pieces is read again. Raises SourceUnreadable and SourceChanged.

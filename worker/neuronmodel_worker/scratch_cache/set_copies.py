@@ -9,7 +9,7 @@ from neuronmodel_worker.scratch_cache.volume import SHARDS_COPY, Tier, Writing
 from neuronmodel_worker.store import SHARDS, SealedSet, Store
 from neuronmodel_worker.store.manifest import MANIFEST
 from neuronmodel_worker.stream import WEIGHTS
-from neuronmodel_worker.stream.numbers import Array
+from neuronmodel_worker.stream.dtypes import Array
 
 
 def copied_set(tier: Tier, sealed: SealedSet) -> SealedSet | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from neuronmodel_api.phases import StartPhase
-from neuronmodel_worker.engines import DevicesInUse, Engine
+from neuronmodel_worker.engines import DevicesInUse, ModelEngine
 from neuronmodel_worker.run.context import Run
 
 log = logging.getLogger(__name__)
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 LONGEST_PAUSE_SECONDS: Final = 30.0
 
 
-def find_devices(job: Run, engine: Engine) -> None:
+def find_devices(job: Run, engine: ModelEngine) -> None:
     """A phase where the engine computes on devices. Raises a WorkerFailure for devices that are not there."""
     if devices := engine.devices():
         with job.clock.phase(StartPhase.DEVICES_FOUND):

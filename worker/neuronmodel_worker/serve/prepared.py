@@ -14,7 +14,7 @@ from neuronmodel_api.config import Weights as WeightsBy
 from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.artifact_keys import Wanted, plan_for, wanted_artifacts
 from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
-from neuronmodel_worker.engines import Engine
+from neuronmodel_worker.engines import ModelEngine
 from neuronmodel_worker.failures import ArtifactsMissing, ArtifactsOutdated, BadInput, SourceChanged
 from neuronmodel_worker.plan.native import NativePlan
 from neuronmodel_worker.plan.streamed import Plan
@@ -24,8 +24,8 @@ from neuronmodel_worker.scratch_cache.checkpoint_copies import CopiedSource
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.sealing import SealingBehind
 from neuronmodel_worker.serve.weights import Ranks, Weights
-from neuronmodel_worker.store import COMPILED, SHARDS, Kind, SealedSet, Store
-from neuronmodel_worker.store.checks import Progress
+from neuronmodel_worker.store import COMPILED, SHARDS, ArtifactKind, SealedSet, Store
+from neuronmodel_worker.store.checks import VerifyProgress
 from neuronmodel_worker.store.sources import recorded_content
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Prepared:
         recorded = given or recorded_content(self.job.artifacts, checkpoint, tuple(plan.reads))
         return recorded or checkpoint.fingerprint
 
-    def find(self, engine: Engine, progress: Progress | None = None) -> Sets:
+    def find(self, engine: ModelEngine, progress: VerifyProgress | None = None) -> Sets:
         """The sealed sets, checked; `progress` is told of the bytes that are read for that. Raises ArtifactsOutdated
         where prepare returned other keys than it would now, ArtifactsMissing, ArtifactDamaged, ArtifactsTooNew,
         ArtifactsUnreadable."""
@@ -132,13 +132,13 @@ class Prepared:
         if prepared.shards_key != wanted.shards_key:
             raise ArtifactsOutdated("set of shards", prepared.shards_key, wanted.shards_key)
 
-    def _there(self, kind: Kind, key: str, progress: Progress | None) -> SealedSet:
+    def _there(self, kind: ArtifactKind, key: str, progress: VerifyProgress | None) -> SealedSet:
         found = self._find(kind, key, progress)
         if found is None:
             raise ArtifactsMissing(self.job.artifacts, volume_is_new=self._store.is_new)
         return found
 
-    def _find(self, kind: Kind, key: str, progress: Progress | None) -> SealedSet | None:
+    def _find(self, kind: ArtifactKind, key: str, progress: VerifyProgress | None) -> SealedSet | None:
         """Of shards that we read ourselves the bytes are compared while they are read, of all else now."""
         read_by_us = kind == SHARDS and not self._is_native
         verification = Verification.QUICK if read_by_us else self.job.config.verification
@@ -148,7 +148,7 @@ class Prepared:
     def _store(self) -> Store:
         return Store(self.job.artifacts, read_only=True)
 
-    def _shards(self, wanted: Wanted, progress: Progress | None) -> SealedSet | None:
+    def _shards(self, wanted: Wanted, progress: VerifyProgress | None) -> SealedSet | None:
         if wanted.shards_key is None:
             return None
         if self.job.config.seal is not Seal.BEHIND:

@@ -39,7 +39,7 @@ from neuronmodel_worker.stream import (
     read_rank_files,
     run,
 )
-from neuronmodel_worker.stream.numbers import Array
+from neuronmodel_worker.stream.dtypes import Array
 
 log = logging.getLogger(__name__)
 

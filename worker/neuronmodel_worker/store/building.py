@@ -12,10 +12,10 @@ from pathlib import Path
 from neuronmodel_worker.failures import ArtifactsVolumeFull
 from neuronmodel_worker.io.disk import FULL, sync, writing_to
 from neuronmodel_worker.store.files import make_directory
-from neuronmodel_worker.store.keys import Kind
+from neuronmodel_worker.store.keys import ArtifactKind
 from neuronmodel_worker.store.leases import Lease, Waiting, abandon, acquire
 from neuronmodel_worker.store.locks import writer_is_dead
-from neuronmodel_worker.store.lookup import Lookup
+from neuronmodel_worker.store.lookup import SetLookup
 from neuronmodel_worker.store.manifest import Manifest, SealedSet
 from neuronmodel_worker.store.removal import TAKEN
 from neuronmodel_worker.store.staging import (
@@ -31,7 +31,7 @@ from neuronmodel_worker.store.volume import Volume
 
 
 @dataclass(frozen=True)
-class Work:
+class Build:
     """What `Store.build` gives: the set, where somebody has sealed it meanwhile, or a staging to write it into."""
 
     present: SealedSet | None = None
@@ -48,36 +48,36 @@ class Work:
 class Builder:
     """Builds sets on a volume; `lookup` finds those that others have sealed."""
 
-    def __init__(self, volume: Volume, lookup: Lookup) -> None:
+    def __init__(self, volume: Volume, lookup: SetLookup) -> None:
         self._volume = volume
         self._lookup = lookup
 
     @contextmanager
-    def build(self, kind: Kind, key: str, waiting: Waiting | None = None) -> Iterator[Work]:
+    def build(self, kind: ArtifactKind, key: str, waiting: Waiting | None = None) -> Iterator[Build]:
         if present := self._lookup.find(kind, key):
-            yield Work(present)
+            yield Build(present)
             return
         lease = self._acquire(kind, key, waiting)
         if isinstance(lease, SealedSet):
-            yield Work(lease)
+            yield Build(lease)
             return
         try:
             with self._calling(lease.renew):
                 if present := self._lookup.find(kind, key):
-                    yield Work(present)
+                    yield Build(present)
                     return
                 with self.stage(kind, key) as staging:
                     self._adopt_into(staging)
-                    yield Work(None, lease, staging)
+                    yield Build(None, lease, staging)
         finally:
             lease.release()
 
-    def _acquire(self, kind: Kind, key: str, waiting: Waiting | None) -> Lease | SealedSet:
+    def _acquire(self, kind: ArtifactKind, key: str, waiting: Waiting | None) -> Lease | SealedSet:
         with writing_to(self._volume.root):
             make_directory(self._volume.leases)
             path = self._volume.leases / f"{kind}-{key}"
             try:
-                return acquire(path, self._volume.patience, lambda: self._lookup.find(kind, key), waiting)
+                return acquire(path, self._volume.timings, lambda: self._lookup.find(kind, key), waiting)
             except BaseException:
                 abandon(path)
                 raise
@@ -86,12 +86,12 @@ class Builder:
         """Take over what other writers of the set have sealed."""
         for other in self._stagings(staging.kind, staging.key):
             if other != staging.directory:
-                with writer_is_dead(lock_path(other), self._volume.patience) as dead:
+                with writer_is_dead(lock_path(other), self._volume.timings) as dead:
                     staging.adopt(other, may_move=dead)
                     if dead:
                         remove_staging(other)
 
-    def adoptable_bytes(self, kind: Kind, key: str) -> int:
+    def adoptable_bytes(self, kind: ArtifactKind, key: str) -> int:
         found = {}
         for directory in self._stagings(kind, key):
             for name, file in sealed_files(directory, kind, key).items():
@@ -99,11 +99,11 @@ class Builder:
                     found[name] = file.nbytes
         return sum(found.values())
 
-    def _stagings(self, kind: Kind, key: str) -> list[Path]:
+    def _stagings(self, kind: ArtifactKind, key: str) -> list[Path]:
         return stagings(self._volume.staging, f"{kind}-{key}-")
 
     @contextmanager
-    def stage(self, kind: Kind, key: str) -> Iterator[Staging]:
+    def stage(self, kind: ArtifactKind, key: str) -> Iterator[Staging]:
         with writing_to(self._volume.root):
             make_directory(self._volume.staging)
             staging = Staging(self._volume.staging, kind, key, self._publish)
@@ -138,8 +138,8 @@ class Builder:
 
     @contextmanager
     def _calling(self, renew: Callable[[], None]) -> Iterator[None]:
-        """Calls `renew` every `patience.renew_seconds` until the end of the context."""
-        seconds, is_over = self._volume.patience.renew_seconds, threading.Event()
+        """Calls `renew` every `timings.renew_seconds` until the end of the context."""
+        seconds, is_over = self._volume.timings.renew_seconds, threading.Event()
 
         def heartbeat() -> None:
             while not is_over.wait(seconds):

@@ -8,17 +8,17 @@ from pathlib import Path
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
 from neuronmodel_worker.io.disk import WHOLE_FILE, WrittenFile
 from neuronmodel_worker.store.files import READ_BYTES, SAFETENSORS, Digest
-from neuronmodel_worker.store.keys import Kind
+from neuronmodel_worker.store.keys import ArtifactKind
 from neuronmodel_worker.store.manifest import Manifest, quick_problems, read_manifest
 
 THREADS = 4
 
-Progress = Callable[[int], None]
+VerifyProgress = Callable[[int], None]
 """Called with the bytes that were read so far, by one thread at a time."""
 
 
 def all_problems(
-    directory: Path, kind: Kind, key: str, full: bool, progress: Progress | None, threads: int
+    directory: Path, kind: ArtifactKind, key: str, full: bool, progress: VerifyProgress | None, threads: int
 ) -> list[str]:
     """Of a set: its manifest's, or every file's. Raises ArtifactsTooNew, ArtifactsUnreadable."""
     try:
@@ -39,7 +39,7 @@ def all_problems(
 
 
 def full_problems(
-    directory: Path, manifest: Manifest, progress: Progress | None = None, threads: int = THREADS
+    directory: Path, manifest: Manifest, progress: VerifyProgress | None = None, threads: int = THREADS
 ) -> Iterator[str]:
     """What differs between the content of the files and their digests. Raises ArtifactsUnreadable."""
     counter = _Counter(progress)
@@ -63,7 +63,7 @@ def full_problems(
 
 
 class _Counter:
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: VerifyProgress | None) -> None:
         self._progress = progress
         self._of: dict[Path, int] = {}
         self._lock = threading.Lock()

@@ -95,7 +95,7 @@ class Collector:
         return self._remove_set(item)
 
     def _remove_staging(self, item: Item) -> bool:
-        with writer_is_dead(lock_path(item.directory), self._volume.patience) as dead:
+        with writer_is_dead(lock_path(item.directory), self._volume.timings) as dead:
             if dead and not self._references.owners(item.key):
                 remove_staging(item.directory)
                 return True

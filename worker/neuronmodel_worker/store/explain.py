@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from neuronmodel_worker.store.keys import Kind
+from neuronmodel_worker.store.keys import ArtifactKind
 from neuronmodel_worker.store.references import References
 from neuronmodel_worker.store.volume import Volume
 
@@ -13,7 +13,7 @@ SOURCE_DIFFERS = "source: the content of the weights differs"
 
 
 def nearest_differences(
-    volume: Volume, references: References, kind: Kind, inputs: Mapping[str, object], owner: str
+    volume: Volume, references: References, kind: ArtifactKind, inputs: Mapping[str, object], owner: str
 ) -> list[str]:
     """The differences from the set that the owner referred to before, or from the set on the volume that has fewest."""
     own = (volume.inputs(kind, key) for key in references.keys_of(owner))

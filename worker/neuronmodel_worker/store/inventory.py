@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from neuronmodel_worker.store.files import nbytes_below
-from neuronmodel_worker.store.keys import KINDS, Kind
+from neuronmodel_worker.store.keys import KINDS, ArtifactKind
 from neuronmodel_worker.store.locks import writer_is_dead
 from neuronmodel_worker.store.references import References
 from neuronmodel_worker.store.staging import lock_path, set_of, stagings
@@ -25,7 +25,7 @@ class Item:
     quarantine or was left by its writer, in seconds since the epoch."""
 
     what: What
-    kind: Kind | None
+    kind: ArtifactKind | None
     key: str
     directory: Path
     nbytes: int
@@ -69,7 +69,7 @@ class Inventory:
         more = f", and {len(needed) - NAMED} more" if len(needed) > NAMED else ""
         return f"In use are {'; '.join(_description(item) for item in needed[:NAMED])}{more}."
 
-    def _sealed(self, kind: Kind, key: str, in_use: bool) -> Item | None:
+    def _sealed(self, kind: ArtifactKind, key: str, in_use: bool) -> Item | None:
         directory = self._volume.path(kind, key)
         try:
             made = directory.stat().st_mtime
@@ -81,7 +81,7 @@ class Inventory:
 
     def _staged(self, directory: Path, in_use: set[str]) -> Item | None:
         kind, key = set_of(directory)
-        with suppress(FileNotFoundError), writer_is_dead(lock_path(directory), self._volume.patience) as dead:
+        with suppress(FileNotFoundError), writer_is_dead(lock_path(directory), self._volume.timings) as dead:
             since = max(directory.stat().st_mtime, self._references.changed(key) or 0)
             owners = tuple(self._references.owners(key))
             return Item(

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Final, Literal
 
-Kind = Literal["compiled", "shards"]
+ArtifactKind = Literal["compiled", "shards"]
 COMPILED: Final = "compiled"
 SHARDS: Final = "shards"
-KINDS: Final[tuple[Kind, ...]] = (COMPILED, SHARDS)
+KINDS: Final[tuple[ArtifactKind, ...]] = (COMPILED, SHARDS)
 
 
 _KEY = r"[0-9a-f]{32}"
@@ -42,6 +42,6 @@ def shards_key(content: str, layout_inputs: Mapping[str, object]) -> str:
     return _key(SHARDS, shards_inputs(content, layout_inputs))
 
 
-def _key(kind: Kind, inputs: Mapping[str, object]) -> str:
+def _key(kind: ArtifactKind, inputs: Mapping[str, object]) -> str:
     canonical = json.dumps({"kind": kind, "inputs": inputs}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from neuronmodel_worker.store.locks import Patience, holder, is_at, take, writer_is_dead
+from neuronmodel_worker.store.locks import LeaseTimings, holder, is_at, take, writer_is_dead
 
 Waiting = Callable[[str, float], None]
 """Called at every look with who holds the lease and for how many seconds that has been waited for; may raise."""
@@ -52,9 +52,11 @@ class Lease:
         os.close(self._descriptor)
 
 
-def acquire(path: Path, patience: Patience, done: Callable[[], T | None], waiting: Waiting | None = None) -> Lease | T:
+def acquire(
+    path: Path, timings: LeaseTimings, done: Callable[[], T | None], waiting: Waiting | None = None
+) -> Lease | T:
     """The lease, once it is free, or what `done` says before."""
-    began = since = patience.clock()
+    began = since = timings.clock()
     watched: bytes | None = None
     while True:
         if (lease := _create(path)) is not None:
@@ -64,14 +66,14 @@ def acquire(path: Path, patience: Patience, done: Callable[[], T | None], waitin
         if (seen := _read(path)) is None:
             continue
         if seen != watched:
-            watched, since = seen, patience.clock()
-        unchanged = patience.clock() - since
-        if unchanged >= patience.lapse_seconds or _is_abandoned(path, patience):
+            watched, since = seen, timings.clock()
+        unchanged = timings.clock() - since
+        if unchanged >= timings.lapse_seconds or _is_abandoned(path, timings):
             _take_away(path, seen)
             continue
         if waiting:
-            waiting(_named(seen), patience.clock() - began)
-        patience.pause(patience.poll_seconds)
+            waiting(_named(seen), timings.clock() - began)
+        timings.pause(timings.poll_seconds)
 
 
 def abandon(path: Path) -> None:
@@ -114,8 +116,8 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def _is_abandoned(path: Path, patience: Patience) -> bool:
-    with writer_is_dead(path, patience) as dead:
+def _is_abandoned(path: Path, timings: LeaseTimings) -> bool:
+    with writer_is_dead(path, timings) as dead:
         return dead
 
 

@@ -2,7 +2,7 @@
 
 Locks are asked first. They are believed where they reach everybody who may write: on a file system of one machine, and
 on NFS unless it was mounted with locks that stay on the node. Elsewhere a lock that another node took looks free, and
-only a writer that has not renewed its lock file for `Patience.silent_seconds`, by the volume's own clock, is dead.
+only a writer that has not renewed its lock file for `LeaseTimings.silent_seconds`, by the volume's own clock, is dead.
 """
 
 import errno
@@ -27,7 +27,7 @@ MOUNTS = Path("/proc/self/mountinfo")
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class LeaseTimings:
     """How long is waited for whom, in seconds."""
 
     renew_seconds: float = 10.0
@@ -42,7 +42,7 @@ class Patience:
     pause: Callable[[float], None] = time.sleep
 
 
-class Lock:
+class WriterLock:
     """A file that is locked as long as this process lives, or until it is released."""
 
     def __init__(self, path: Path) -> None:
@@ -117,7 +117,7 @@ def take(descriptor: int) -> bool:
 
 
 @contextmanager
-def writer_is_dead(path: Path, patience: Patience) -> Iterator[bool]:
+def writer_is_dead(path: Path, timings: LeaseTimings) -> Iterator[bool]:
     """Whether the writer with the lock file `path` is gone for certain; its lock is ours until the end of the context.
 
     A lock file that is not there has no writer: it is made before the directory that it stands for, and goes after it.
@@ -133,12 +133,12 @@ def writer_is_dead(path: Path, patience: Patience) -> Iterator[bool]:
         yield False
         return
     try:
-        yield _is_dead(descriptor, path, patience)
+        yield _is_dead(descriptor, path, timings)
     finally:
         os.close(descriptor)
 
 
-def _is_dead(descriptor: int, path: Path, patience: Patience) -> bool:
+def _is_dead(descriptor: int, path: Path, timings: LeaseTimings) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         taken = True
@@ -150,7 +150,7 @@ def _is_dead(descriptor: int, path: Path, patience: Patience) -> bool:
         taken = False
     if taken and (locks_reach_everybody(path) or _boot_of(descriptor) == boot_id() != ""):
         return True
-    return now_on_volume(path.parent) - os.fstat(descriptor).st_mtime > patience.silent_seconds
+    return now_on_volume(path.parent) - os.fstat(descriptor).st_mtime > timings.silent_seconds
 
 
 def _boot_of(descriptor: int) -> object:

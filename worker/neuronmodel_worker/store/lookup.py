@@ -2,14 +2,14 @@
 
 from neuronmodel_api.config import Verification
 from neuronmodel_worker.failures import ArtifactDamaged
-from neuronmodel_worker.store.checks import THREADS, Progress, all_problems, full_problems
-from neuronmodel_worker.store.keys import Kind
+from neuronmodel_worker.store.checks import THREADS, VerifyProgress, all_problems, full_problems
+from neuronmodel_worker.store.keys import ArtifactKind
 from neuronmodel_worker.store.manifest import SealedSet, read_checked
 from neuronmodel_worker.store.quarantine import Quarantine
 from neuronmodel_worker.store.volume import OpenSet, Volume
 
 
-class Lookup:
+class SetLookup:
     """Finds sets on a volume. Without a `quarantine` nothing is changed, and damage raises ArtifactDamaged."""
 
     def __init__(self, volume: Volume, quarantine: Quarantine | None) -> None:
@@ -18,10 +18,10 @@ class Lookup:
 
     def find(
         self,
-        kind: Kind,
+        kind: ArtifactKind,
         key: str,
         verification: Verification = Verification.QUICK,
-        progress: Progress | None = None,
+        progress: VerifyProgress | None = None,
     ) -> SealedSet | None:
         while True:
             with self._volume.open(kind, key) as opened:
@@ -38,10 +38,10 @@ class Lookup:
 
     def problems(
         self,
-        kind: Kind,
+        kind: ArtifactKind,
         key: str,
         full: bool = False,
-        progress: Progress | None = None,
+        progress: VerifyProgress | None = None,
         threads: int = THREADS,
         quarantine: Quarantine | None = None,
     ) -> list[str]:
@@ -59,7 +59,9 @@ class Lookup:
                 return found
 
 
-def _check(opened: OpenSet, kind: Kind, key: str, verification: Verification, progress: Progress | None) -> SealedSet:
+def _check(
+    opened: OpenSet, kind: ArtifactKind, key: str, verification: Verification, progress: VerifyProgress | None
+) -> SealedSet:
     manifest = read_checked(opened.directory, kind, key)
     if verification is Verification.FULL:
         for problem in full_problems(opened.directory, manifest, progress):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.store.files import header_digest
-from neuronmodel_worker.store.keys import Kind
+from neuronmodel_worker.store.keys import ArtifactKind
 
 MANIFEST = "manifest.json"
 MAX_BYTES = 64 << 20
@@ -51,7 +51,7 @@ class Manifest(Stamp):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    kind: Kind
+    kind: ArtifactKind
     key: str
     created: datetime
     tool_version: str = Field(default_factory=lambda: version("neuronmodel"))
@@ -103,7 +103,7 @@ class SealedSet:
         return dict(self.manifest.written(under))
 
 
-def read_checked(directory: Path, kind: Kind, key: str) -> Manifest:
+def read_checked(directory: Path, kind: ArtifactKind, key: str) -> Manifest:
     """The manifest of a set that passes the quick check: it is the one of that key, every file is there, as long as it
     was sealed and with the header that it was sealed with, and there is no other file.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from neuronmodel_worker.io.disk import FULL, sync, writing_to
 from neuronmodel_worker.store.files import FILE_MODE, make_directory
-from neuronmodel_worker.store.keys import Kind
+from neuronmodel_worker.store.keys import ArtifactKind
 from neuronmodel_worker.store.locks import create_locked, writer_is_dead
 from neuronmodel_worker.store.removal import remove_renamed, restore
 from neuronmodel_worker.store.volume import OpenSet, Volume
@@ -23,7 +23,7 @@ REASON = ".reason.txt"
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    kind: Kind
+    kind: ArtifactKind
     key: str
     reason: str
     directory: Path
@@ -36,7 +36,7 @@ class Quarantine:
         self._volume = volume
         self.added: list[Quarantined] = []
 
-    def add(self, damaged: OpenSet, kind: Kind, key: str, reason: str) -> None:
+    def add(self, damaged: OpenSet, kind: ArtifactKind, key: str, reason: str) -> None:
         """Move a set here, unless somebody else was quicker. The reason is written first: a set without one tells
         nobody anything."""
         directory = self._volume.quarantine / f"{kind}-{key}-{os.urandom(6).hex()}"
@@ -64,7 +64,7 @@ class Quarantine:
         for path in sorted(self._volume.quarantine.glob(f"*{REASON}")):
             directory = path.with_name(path.name.removesuffix(REASON))
             if not directory.exists():
-                with writer_is_dead(path, self._volume.patience) as dead:
+                with writer_is_dead(path, self._volume.timings) as dead:
                     if dead and not directory.exists():
                         path.unlink(missing_ok=True)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from neuronmodel_worker.io.disk import sync, writing_to
 from neuronmodel_worker.store.files import HIDDEN, make_directory, matching, write_whole
-from neuronmodel_worker.store.keys import KINDS, Kind
+from neuronmodel_worker.store.keys import KINDS, ArtifactKind
 
 REFERENCES = "refs"
 RETIRED = f"{HIDDEN}gone-"
@@ -22,7 +22,7 @@ class References:
         self.root = root
         self.directory = root / REFERENCES
 
-    def refer(self, kind: Kind, key: str, owner: str) -> None:
+    def refer(self, kind: ArtifactKind, key: str, owner: str) -> None:
         """Note that `owner` (`namespace.name.uid`) needs the set. References that a deleted model of the same name
         left are taken over."""
         with writing_to(self.root):

@@ -70,13 +70,13 @@ def wait_for_removals(volume: Volume, key: str) -> None:
     Whoever is about to remove it may not have seen a reference that was just made: only after its decision can a set
     that is found under the key be relied on.
     """
-    patience, began = volume.patience, volume.patience.clock()
+    timings, began = volume.timings, volume.timings.clock()
     for lock in sorted(volume.staging.glob(f"{REMOVED}-{key}-*{LOCK_SUFFIX}")):
-        while patience.clock() - began < patience.lapse_seconds:
-            with writer_is_dead(lock, patience) as dead:
+        while timings.clock() - began < timings.lapse_seconds:
+            with writer_is_dead(lock, timings) as dead:
                 if dead:
                     break
-            patience.pause(min(patience.poll_seconds, REMOVAL_POLL_SECONDS))
+            timings.pause(min(timings.poll_seconds, REMOVAL_POLL_SECONDS))
 
 
 def remove_unfinished_files(volume: Volume) -> None:
@@ -84,6 +84,6 @@ def remove_unfinished_files(volume: Volume) -> None:
     leases = (f"{LEASES}/{begin}{kind}-*" for begin in ("", HIDDEN) for kind in KINDS)
     for pattern in (f"*/{TEMPORARY}*", f"{REFERENCES}/*/{TEMPORARY}*", *leases):
         for path in matching(volume.root, pattern):
-            with suppress(FileNotFoundError), writer_is_dead(path, volume.patience) as dead:
+            with suppress(FileNotFoundError), writer_is_dead(path, volume.timings) as dead:
                 if dead:
                     path.unlink()

@@ -50,7 +50,7 @@ class FileStat(BaseModel):
 
 Stats = dict[str, FileStat]
 """By file name."""
-Read = TypeVar("Read", "SourceRecord", "SourceDigests")
+Document = TypeVar("Document", "SourceRecord", "SourceDigests")
 
 
 def file_stats(checkpoint: Checkpoint) -> Stats:
@@ -252,7 +252,7 @@ def _sealed_digests(directory: Path, wanted: str) -> SourceDigests | None:
     return digests if digests and digests.outline == wanted else None
 
 
-def _read(path: Path, kind: type[Read]) -> Read | None:
+def _read(path: Path, kind: type[Document]) -> Document | None:
     try:
         with path.open("rb") as file:
             found = kind.model_validate_json(file.read(MAX_BYTES))

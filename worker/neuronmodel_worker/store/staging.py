@@ -28,8 +28,8 @@ from neuronmodel_worker.store.files import (
     whole_digest,
     write_whole,
 )
-from neuronmodel_worker.store.keys import Kind, is_of_key
-from neuronmodel_worker.store.locks import Lock, Patience, writer_is_dead
+from neuronmodel_worker.store.keys import ArtifactKind, is_of_key
+from neuronmodel_worker.store.locks import LeaseTimings, WriterLock, writer_is_dead
 from neuronmodel_worker.store.manifest import (
     MANIFEST,
     FileEntry,
@@ -46,10 +46,10 @@ NOTE = ".note"
 WEIGHTS = "weights"
 
 
-class Seal(FileEntry):
+class FileSeal(FileEntry):
     """Of one file that was sealed by itself, and of the set that it is for."""
 
-    kind: Kind
+    kind: ArtifactKind
     key: str
 
 
@@ -61,8 +61,10 @@ class Staging:
     `directory/weights` and need not be written again. `notes` are what that writer noted, by name.
     """
 
-    def __init__(self, root: Path, kind: Kind, key: str, publish: Callable[["Staging", Manifest], SealedSet]) -> None:
-        self.kind: Kind = kind
+    def __init__(
+        self, root: Path, kind: ArtifactKind, key: str, publish: Callable[["Staging", Manifest], SealedSet]
+    ) -> None:
+        self.kind: ArtifactKind = kind
         self.key = key
         self.directory = root / f"{kind}-{key}-{os.urandom(6).hex()}"
         self.adopted: dict[str, WrittenFile] = {}
@@ -71,7 +73,7 @@ class Staging:
         self._known: dict[str, WrittenFile] = {}
         self._is_sealed = False
         try:  # a signal may come at any place
-            self._lock = Lock(lock_path(self.directory))
+            self._lock = WriterLock(lock_path(self.directory))
             self.directory.mkdir()
             open_to_group(self.directory)
             sync(root)
@@ -104,7 +106,7 @@ class Staging:
 
     def _note_sealed(self, written: WrittenFile) -> None:
         make_directory(self.directory / SEALS)
-        seal = Seal(kind=self.kind, key=self.key, **as_entry(written).model_dump())
+        seal = FileSeal(kind=self.kind, key=self.key, **as_entry(written).model_dump())
         write_whole(self.directory / SEALS / f"{written.name}.json", seal.model_dump_json().encode())
 
     def adopt(self, other: Path, may_move: bool) -> None:
@@ -202,13 +204,13 @@ def lock_path(directory: Path) -> Path:
     return directory.with_name(directory.name + LOCK_SUFFIX)
 
 
-def sealed_files(directory: Path, kind: Kind, key: str) -> dict[str, WrittenFile]:
+def sealed_files(directory: Path, kind: ArtifactKind, key: str) -> dict[str, WrittenFile]:
     """What was sealed by itself in a staging of that set, by name: by its seals, or by its manifest, which is written
     before they go."""
     return dict(_by_manifest(directory, kind, key)) or dict(_by_seals(directory, kind, key))
 
 
-def _by_manifest(directory: Path, kind: Kind, key: str) -> Iterator[tuple[str, WrittenFile]]:
+def _by_manifest(directory: Path, kind: ArtifactKind, key: str) -> Iterator[tuple[str, WrittenFile]]:
     try:
         manifest = read_manifest(directory)
     except (OSError, ArtifactDamaged, ArtifactsTooNew):
@@ -217,10 +219,10 @@ def _by_manifest(directory: Path, kind: Kind, key: str) -> Iterator[tuple[str, W
         yield from manifest.written(WEIGHTS).items()
 
 
-def _by_seals(directory: Path, kind: Kind, key: str) -> Iterator[tuple[str, WrittenFile]]:
+def _by_seals(directory: Path, kind: ArtifactKind, key: str) -> Iterator[tuple[str, WrittenFile]]:
     for path in matching(directory / SEALS, "*.json"):
         with suppress(OSError, ValidationError):
-            seal = Seal.model_validate_json(path.read_bytes())
+            seal = FileSeal.model_validate_json(path.read_bytes())
             if (seal.kind, seal.key) == (kind, key):
                 name = path.name.removesuffix(".json")
                 yield name, as_written(name, seal)
@@ -236,7 +238,7 @@ def is_as_sealed(path: Path, file: WrittenFile) -> bool:
         return False
 
 
-def keep_only_sealed(directory: Path, kind: Kind, key: str) -> bool:
+def keep_only_sealed(directory: Path, kind: ArtifactKind, key: str) -> bool:
     """Remove what nobody can adopt. False where nothing is left."""
     sealed = sealed_files(directory, kind, key)
     kept = {name for name, file in sealed.items() if is_as_sealed(directory / WEIGHTS / name, file)}
@@ -261,21 +263,21 @@ def stagings(root: Path, prefix: str = "") -> list[Path]:
         return []
 
 
-def remove_leftovers(root: Path, patience: Patience, is_there: Callable[[Kind, str], bool]) -> None:
+def remove_leftovers(root: Path, timings: LeaseTimings, is_there: Callable[[ArtifactKind, str], bool]) -> None:
     """Remove what writers that are gone have left and nobody can adopt; a living writer's staging is locked. Of a set
     that `is_there` nothing needs to be adopted."""
     for directory in stagings(root):
-        with writer_is_dead(lock_path(directory), patience) as dead:
+        with writer_is_dead(lock_path(directory), timings) as dead:
             if dead:
                 _clear(directory, is_there)
     for lock in sorted(root.glob(f"*{LOCK_SUFFIX}")):
         if is_of_key(lock.name) and not lock.with_name(lock.name.removesuffix(LOCK_SUFFIX)).exists():
-            with writer_is_dead(lock, patience) as dead:
+            with writer_is_dead(lock, timings) as dead:
                 if dead:
                     lock.unlink(missing_ok=True)
 
 
-def _clear(directory: Path, is_there: Callable[[Kind, str], bool]) -> None:
+def _clear(directory: Path, is_there: Callable[[ArtifactKind, str], bool]) -> None:
     kind, key = set_of(directory)
     if not kind or is_there(kind, key) or not keep_only_sealed(directory, kind, key):
         remove_staging(directory)
@@ -289,7 +291,7 @@ def remove_staging(directory: Path) -> None:
             lock_path(directory).unlink(missing_ok=True)
 
 
-def set_of(directory: Path) -> tuple[Kind | None, str]:
+def set_of(directory: Path) -> tuple[ArtifactKind | None, str]:
     """What a staging or a quarantined set was to be, by its name."""
     kind, _, rest = directory.name.partition("-")
     key = rest.partition("-")[0]

@@ -6,16 +6,16 @@ from pathlib import Path
 
 from neuronmodel_api.config import Verification
 from neuronmodel_worker.io.disk import writing_to
-from neuronmodel_worker.store.building import Builder, Work
-from neuronmodel_worker.store.checks import THREADS, Progress
+from neuronmodel_worker.store.building import Build, Builder
+from neuronmodel_worker.store.checks import THREADS, VerifyProgress
 from neuronmodel_worker.store.collection import Collected, Collector, Policy
 from neuronmodel_worker.store.explain import nearest_differences
 from neuronmodel_worker.store.files import make_directory
 from neuronmodel_worker.store.inventory import Item
-from neuronmodel_worker.store.keys import Kind
+from neuronmodel_worker.store.keys import ArtifactKind
 from neuronmodel_worker.store.leases import Waiting
-from neuronmodel_worker.store.locks import Patience
-from neuronmodel_worker.store.lookup import Lookup
+from neuronmodel_worker.store.locks import LeaseTimings
+from neuronmodel_worker.store.lookup import SetLookup
 from neuronmodel_worker.store.manifest import SealedSet
 from neuronmodel_worker.store.quarantine import Quarantine, Quarantined, read_reason
 from neuronmodel_worker.store.references import References
@@ -27,13 +27,13 @@ from neuronmodel_worker.store.volume import Volume
 class Store:
     """`read_only` is for those who serve: nothing is changed, and damage raises ArtifactDamaged."""
 
-    def __init__(self, root: Path, read_only: bool = False, patience: Patience | None = None) -> None:
+    def __init__(self, root: Path, read_only: bool = False, timings: LeaseTimings | None = None) -> None:
         self.root = root
         self.read_only = read_only
-        self.volume = Volume(root, patience or Patience())
+        self.volume = Volume(root, timings or LeaseTimings())
         self.references = References(root)
         self.quarantine_area = Quarantine(self.volume)
-        self._lookup = Lookup(self.volume, None if read_only else self.quarantine_area)
+        self._lookup = SetLookup(self.volume, None if read_only else self.quarantine_area)
         self._builder = Builder(self.volume, self._lookup)
         self._collector = Collector(self.volume, self.references, self.quarantine_area)
         if not read_only:
@@ -46,11 +46,11 @@ class Store:
         # Made now: on a full volume nothing can be made, and yet sets have to be removed.
         for directory in (self.volume.staging, self.volume.quarantine):
             make_directory(directory)
-        remove_leftovers(self.volume.staging, self.volume.patience, self.volume.has)
+        remove_leftovers(self.volume.staging, self.volume.timings, self.volume.has)
         remove_unfinished_files(self.volume)
         self.quarantine_area.remove_orphaned_reasons()
 
-    def path(self, kind: Kind, key: str) -> Path:
+    def path(self, kind: ArtifactKind, key: str) -> Path:
         return self.volume.path(kind, key)
 
     @property
@@ -60,11 +60,11 @@ class Store:
 
     def find(
         self,
-        kind: Kind,
+        kind: ArtifactKind,
         key: str,
         *,
         verification: Verification = Verification.QUICK,
-        progress: Progress | None = None,
+        progress: VerifyProgress | None = None,
     ) -> SealedSet | None:
         """The sealed set of that key, checked. A damaged one is put into quarantine and counts as absent.
 
@@ -74,11 +74,11 @@ class Store:
 
     def problems(
         self,
-        kind: Kind,
+        kind: ArtifactKind,
         key: str,
         *,
         full: bool = False,
-        progress: Progress | None = None,
+        progress: VerifyProgress | None = None,
         threads: int = THREADS,
         quarantine: bool = False,
     ) -> list[str]:
@@ -90,7 +90,7 @@ class Store:
         area = self.quarantine_area if quarantine else None
         return self._lookup.problems(kind, key, full, progress, threads, area)
 
-    def quarantine(self, kind: Kind, key: str, reason: str) -> None:
+    def quarantine(self, kind: ArtifactKind, key: str, reason: str) -> None:
         """Take a set away from its key, and keep it with the reason for whoever wants to know."""
         with self.volume.open(kind, key) as opened:
             if opened:
@@ -106,7 +106,7 @@ class Store:
         return read_reason(quarantined)
 
     @contextmanager
-    def build(self, kind: Kind, key: str, waiting: Waiting | None = None) -> Iterator[Work]:
+    def build(self, kind: ArtifactKind, key: str, waiting: Waiting | None = None) -> Iterator[Build]:
         """The set, or a staging to write it into while nobody else does, with the rank files that others have sealed.
 
         What is neither sealed nor a sealed rank file is removed after the context; where the volume was full, all of
@@ -116,16 +116,16 @@ class Store:
             yield work
 
     @contextmanager
-    def stage(self, kind: Kind, key: str) -> Iterator[Staging]:
+    def stage(self, kind: ArtifactKind, key: str) -> Iterator[Staging]:
         """A directory to write a set into, whoever else does so; it is removed as that of `build`."""
         with self._builder.stage(kind, key) as staging:
             yield staging
 
-    def adoptable_bytes(self, kind: Kind, key: str) -> int:
+    def adoptable_bytes(self, kind: ArtifactKind, key: str) -> int:
         """The bytes of the rank files that earlier writers of the set have sealed, and that need not be written."""
         return self._builder.adoptable_bytes(kind, key)
 
-    def refer(self, kind: Kind, key: str, owner: str) -> None:
+    def refer(self, kind: ArtifactKind, key: str, owner: str) -> None:
         """Note that `owner` (`namespace.name.uid`) needs the set. References that a deleted model of the same name
         left are taken over. A removal that is under way is waited for, so that a set that is found afterwards stays."""
         self.references.refer(kind, key, owner)
@@ -150,7 +150,7 @@ class Store:
         """Remove everything of those keys that nobody refers to or uses. Returns the keys whose sets were removed."""
         return self._collector.remove_unreferenced(keys, keys_in_use)
 
-    def explain(self, kind: Kind, inputs: Mapping[str, object], owner: str) -> list[str]:
+    def explain(self, kind: ArtifactKind, inputs: Mapping[str, object], owner: str) -> list[str]:
         """In which inputs of its key a wanted set differs from the one that this owner referred to before, or from the
         nearest one on the volume; empty where there is none to compare with."""
         return nearest_differences(self.volume, self.references, kind, inputs, owner)

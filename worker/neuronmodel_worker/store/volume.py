@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable
-from neuronmodel_worker.store.keys import KINDS, Kind, is_key
-from neuronmodel_worker.store.locks import Patience, is_at
+from neuronmodel_worker.store.keys import KINDS, ArtifactKind, is_key
+from neuronmodel_worker.store.locks import LeaseTimings, is_at
 from neuronmodel_worker.store.manifest import MANIFEST, read_manifest
 
 STAGING, QUARANTINE, LEASES = "staging", "quarantine", "leases"
@@ -34,10 +34,10 @@ class OpenSet:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """The places of a store below `root`; `patience` says how long its writers are waited for."""
+    """The places of a store below `root`; `timings` says how long its writers are waited for."""
 
     root: Path
-    patience: Patience
+    timings: LeaseTimings
 
     @property
     def staging(self) -> Path:
@@ -51,20 +51,20 @@ class Volume:
     def leases(self) -> Path:
         return self.root / LEASES
 
-    def path(self, kind: Kind, key: str) -> Path:
+    def path(self, kind: ArtifactKind, key: str) -> Path:
         return self.root / kind / key
 
-    def has(self, kind: Kind, key: str) -> bool:
+    def has(self, kind: ArtifactKind, key: str) -> bool:
         """Whether a set of that key was sealed, damaged or not."""
         return (self.path(kind, key) / MANIFEST).exists()
 
-    def keys(self, kind: Kind) -> list[str]:
+    def keys(self, kind: ArtifactKind) -> list[str]:
         try:
             return sorted(each.name for each in (self.root / kind).iterdir() if is_key(each.name))
         except FileNotFoundError:
             return []
 
-    def inputs(self, kind: Kind, key: str) -> dict[str, object] | None:
+    def inputs(self, kind: ArtifactKind, key: str) -> dict[str, object] | None:
         """The inputs of a set's key; None where its manifest cannot be read."""
         try:
             return dict(read_manifest(self.path(kind, key)).inputs)
@@ -77,7 +77,7 @@ class Volume:
         return all(_is_empty(directory) for directory in (*(self.root / kind for kind in KINDS), self.quarantine))
 
     @contextmanager
-    def open(self, kind: Kind, key: str) -> Iterator[OpenSet | None]:
+    def open(self, kind: ArtifactKind, key: str) -> Iterator[OpenSet | None]:
         """The directory of a set; None where there is none. Raises ArtifactsUnreadable."""
         directory = self.path(kind, key)
         try:

@@ -1,10 +1,10 @@
 """Runs a plan at disk speed: one reader of checkpoints, sinks for files and for memory, and the way back."""
 
 from neuronmodel_worker.io.disk import WrittenFile
-from neuronmodel_worker.stream.content import ContentDigests, Piece, check_content, take_digests
+from neuronmodel_worker.stream.content import ContentDigests, PieceDigest, check_content, take_digests
 from neuronmodel_worker.stream.filesink import FileSink
 from neuronmodel_worker.stream.held import write_rank_files
-from neuronmodel_worker.stream.meter import Progress, Transferred
+from neuronmodel_worker.stream.meter import StreamProgress, Transferred
 from neuronmodel_worker.stream.rankfile import WEIGHTS, rank_file_name
 from neuronmodel_worker.stream.readback import check_rank_file, read_rank_files
 from neuronmodel_worker.stream.run import THREADS, StreamResult, buffer_bytes, run
@@ -18,11 +18,11 @@ __all__ = [
     "ContentDigests",
     "FileSink",
     "FileTap",
-    "Piece",
-    "Progress",
+    "PieceDigest",
     "RankTensor",
     "Sink",
     "Sizes",
+    "StreamProgress",
     "StreamResult",
     "Tap",
     "TensorSink",

@@ -10,15 +10,15 @@ import xxhash
 
 from neuronmodel_worker.checkpoint import Checkpoint, SourceFile, TensorSource
 from neuronmodel_worker.stream.blocks import SLACK, ReadableFile
+from neuronmodel_worker.stream.dtypes import Array
 from neuronmodel_worker.stream.memory import fresh
-from neuronmodel_worker.stream.meter import Meter, Progress
-from neuronmodel_worker.stream.numbers import Array
+from neuronmodel_worker.stream.meter import Meter, StreamProgress
 from neuronmodel_worker.stream.source import check_unchanged, explained, open_source
 
 CHUNK_BYTES = 16 << 20
 THREADS = 4
 
-Piece = tuple[int, int, str]
+PieceDigest = tuple[int, int, str]
 """(start, nbytes, xxh3-128 as hex) of some bytes of a tensor."""
 
 
@@ -26,7 +26,7 @@ class ContentDigests:
     """A Tap that takes the digest of every piece that it is shown."""
 
     def __init__(self) -> None:
-        self._pieces: dict[str, list[Piece]] = defaultdict(list)
+        self._pieces: dict[str, list[PieceDigest]] = defaultdict(list)
         self._lock = threading.Lock()
 
     def saw(self, source: TensorSource, start: int, data: Array) -> None:
@@ -34,13 +34,13 @@ class ContentDigests:
         with self._lock:
             self._pieces[source.name].append((start, data.nbytes, digest))
 
-    def pieces(self) -> dict[str, list[Piece]]:
+    def pieces(self) -> dict[str, list[PieceDigest]]:
         """By tensor, in the order of its bytes; after a run they cover every tensor that the plan reads."""
         with self._lock:
             return {name: sorted(pieces) for name, pieces in sorted(self._pieces.items())}
 
 
-def take_digests(checkpoint: Checkpoint, progress: Progress | None = None) -> ContentDigests:
+def take_digests(checkpoint: Checkpoint, progress: StreamProgress | None = None) -> ContentDigests:
     """Read every tensor for its digests alone, where the weights are read by others.
 
     Raises SourceUnreadable, and SourceChanged where a file is not what it was when the checkpoint was opened.
@@ -83,9 +83,9 @@ def _take(
 
 def check_content(
     checkpoint: Checkpoint,
-    pieces: Mapping[str, Sequence[Piece]],
+    pieces: Mapping[str, Sequence[PieceDigest]],
     names: Iterable[str],
-    progress: Progress | None = None,
+    progress: StreamProgress | None = None,
 ) -> str | None:
     """Read the named tensors and compare them with the digests of their pieces: None where all are the same, otherwise
     a sentence about the first that is not.
@@ -111,7 +111,7 @@ def check_content(
     return f"the content of the tensor {differing.name} of {differing.file.path.name} differs"
 
 
-def _covers(pieces: Iterable[Piece], nbytes: int) -> bool:
+def _covers(pieces: Iterable[PieceDigest], nbytes: int) -> bool:
     """Whether the pieces follow each other from the first byte to the last."""
     end = 0
     for start, length, _ in sorted(pieces):
@@ -126,11 +126,11 @@ def _place(source: TensorSource) -> tuple[str, int]:
 
 
 def _first_differing(
-    jobs: Sequence[tuple[TensorSource, Piece]], files: Mapping[SourceFile, ReadableFile], meter: Meter
+    jobs: Sequence[tuple[TensorSource, PieceDigest]], files: Mapping[SourceFile, ReadableFile], meter: Meter
 ) -> TensorSource | None:
     buffers = threading.local()
 
-    def is_same(job: tuple[TensorSource, Piece]) -> bool:
+    def is_same(job: tuple[TensorSource, PieceDigest]) -> bool:
         source, (start, nbytes, digest) = job
         if not hasattr(buffers, "own"):
             buffers.own = fresh(CHUNK_BYTES + SLACK)

@@ -25,9 +25,9 @@ from neuronmodel_worker.io.disk import (
     writing_to,
 )
 from neuronmodel_worker.plan.streamed import RANK_NBYTES, Plan
+from neuronmodel_worker.stream.dtypes import STORAGE, Array
 from neuronmodel_worker.stream.memory import Buffers, placed
 from neuronmodel_worker.stream.meter import Meter
-from neuronmodel_worker.stream.numbers import STORAGE, Array
 from neuronmodel_worker.stream.rankfile import (
     TENSOR_DIGESTS,
     RankFileFormat,
@@ -41,7 +41,7 @@ from neuronmodel_worker.stream.writeback import Writeback
 SYNCING_THREADS = 8
 
 
-class RankFile:
+class RankFileWriter:
     """One rank's file while it is written. Its lock tells a later run that this writer lives."""
 
     def __init__(self, directory: Path, rank: int, layout: RankFileFormat, writeback: Writeback) -> None:
@@ -144,7 +144,7 @@ class FileSink:
         self._before_publish = before_publish
         self._seal = seal
         self._metadata = metadata or {}
-        self._files: dict[int, RankFile] = {}
+        self._files: dict[int, RankFileWriter] = {}
         self._sealed: dict[int, WrittenFile] = {}
         self._missing: dict[int, int] = {}
         self._lent: dict[int, Array] = {}
@@ -167,7 +167,7 @@ class FileSink:
             remove_unfinished(self.directory)
             require_space(self.directory, self._needed)
             for index, layout in layouts.items():
-                file = self._files[index] = RankFile(self.directory, plan.ranks[index], layout, writeback)
+                file = self._files[index] = RankFileWriter(self.directory, plan.ranks[index], layout, writeback)
                 file.allocate()
                 file.write_rank_number(plan)
                 self._missing[index] = sum(target.nbytes for target in plan.targets)
@@ -223,7 +223,7 @@ class FileSink:
     def _publish_together(self) -> tuple[WrittenFile, ...]:
         with writing_to(self.directory, self._needed):
             with ThreadPoolExecutor(SYNCING_THREADS, thread_name_prefix="sync") as pool:
-                written = tuple(pool.map(RankFile.settle, self._files.values()))
+                written = tuple(pool.map(RankFileWriter.settle, self._files.values()))
             self._before_publish(written)
             for file in self._files.values():
                 file.publish()

@@ -8,10 +8,10 @@ import numpy as np
 
 from neuronmodel_worker.io.disk import BLOCK, WrittenFile, require_space, sync, writing_to
 from neuronmodel_worker.plan.streamed import Plan
-from neuronmodel_worker.stream.filesink import RankFile, remove_unfinished
+from neuronmodel_worker.stream.dtypes import Array
+from neuronmodel_worker.stream.filesink import RankFileWriter, remove_unfinished
 from neuronmodel_worker.stream.memory import fresh, placed
-from neuronmodel_worker.stream.meter import Meter, Progress
-from neuronmodel_worker.stream.numbers import Array
+from neuronmodel_worker.stream.meter import Meter, StreamProgress
 from neuronmodel_worker.stream.rankfile import rank_file_format
 from neuronmodel_worker.stream.sinks import RankTensor
 from neuronmodel_worker.stream.steps import every_rank
@@ -27,7 +27,7 @@ def write_rank_files(
     *,
     metadata: Mapping[str, str] | None = None,
     seal: Callable[[int, WrittenFile], None] | None = None,
-    progress: Progress | None = None,
+    progress: StreamProgress | None = None,
     wait: Callable[[], None] = lambda: None,
     rank_indices: Sequence[int] | None = None,
 ) -> tuple[WrittenFile, ...]:
@@ -48,7 +48,7 @@ def write_rank_files(
         require_space(directory, needed)
     for index, layout in layouts.items():
         with writing_to(directory, needed):
-            file = RankFile(directory, plan.ranks[index], layout, Writeback())
+            file = RankFileWriter(directory, plan.ranks[index], layout, Writeback())
         try:
             with writing_to(directory, needed):
                 file.allocate()
@@ -71,7 +71,7 @@ def write_rank_files(
     return tuple(written)
 
 
-def _placed_as_in(file: RankFile, name: str, start: int, piece: Array, buffer: Array) -> Array:
+def _placed_as_in(file: RankFileWriter, name: str, start: int, piece: Array, buffer: Array) -> Array:
     """A copy that lies to disk blocks as it will in the file: it is written past the page cache, which is others'."""
     copy = placed(buffer, file.layout.offsets[name] + start, piece.nbytes)
     np.copyto(copy, piece)

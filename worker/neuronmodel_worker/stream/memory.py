@@ -6,7 +6,7 @@ import threading
 import numpy as np
 
 from neuronmodel_worker.io.disk import BLOCK
-from neuronmodel_worker.stream.numbers import Array
+from neuronmodel_worker.stream.dtypes import Array
 
 # Room of buffers is a multiple of this, so that one fits the next of about its size.
 GRAIN = 256 << 10

@@ -15,7 +15,7 @@ class Transferred:
     bytes_written: int
 
 
-Progress = Callable[[Transferred], None]
+StreamProgress = Callable[[Transferred], None]
 
 
 class BusyClock:
@@ -41,7 +41,7 @@ class Meter:
     """Shared by the threads of a run. `progress` is called after every transfer, by one thread at a time; it has to be
     quick."""
 
-    def __init__(self, progress: Progress | None = None) -> None:
+    def __init__(self, progress: StreamProgress | None = None) -> None:
         self.bytes_read = 0
         self.bytes_written = 0
         self.read_clock = BusyClock()

@@ -7,24 +7,10 @@ import threading
 from dataclasses import dataclass
 from typing import Any, Final
 
-import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
 
+from neuronmodel_worker.stream.dtypes import VALUES, Array
 from neuronmodel_worker.stream.transpose import Write, spans, transpose
-
-Array = NDArray[Any]
-
-# As values, to compute with.
-VALUES: dict[str, np.dtype[Any]] = {
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F16": np.dtype(np.float16),
-    "F32": np.dtype(np.float32),
-    "F64": np.dtype(np.float64),
-    "I32": np.dtype(np.int32),
-}
-# As held in memory: what torch.from_numpy takes.
-STORAGE: dict[str, np.dtype[Any]] = {**VALUES, "BF16": np.dtype(np.uint16)}
 
 # What is computed at once: at most half a megabyte as float64, which stays in the cache.
 BLOCK_ELEMENTS: Final = 1 << 16
@@ -68,14 +54,14 @@ class _Conversion:
 
     def _block(self, into: Array, values: Array, column: int) -> None:
         if self.factor is not None:
-            values = _held(_scratch.product, self.factor.dtype, values)
+            values = _held(_buffers.product, self.factor.dtype, values)
             np.multiply(values, self.factor[column : column + values.shape[1]], out=values)
         if self.between is not None:
-            values = _held(_scratch.between, self.between, values)
+            values = _held(_buffers.between, self.between, values)
         np.copyto(into, values, casting="unsafe")
 
 
-class _Scratch(threading.local):
+class _ConversionBuffers(threading.local):
     """A thread's own, and reused: fresh memory costs more than computing."""
 
     def __init__(self) -> None:
@@ -83,7 +69,7 @@ class _Scratch(threading.local):
         self.between = np.empty(BLOCK_ELEMENTS, np.float32)
 
 
-_scratch = _Scratch()
+_buffers = _ConversionBuffers()
 
 
 def _held(memory: Array, dtype: np.dtype[Any], values: Array) -> Array:

@@ -12,9 +12,9 @@ from neuronmodel_worker.checkpoint import TensorSource, read_header
 from neuronmodel_worker.failures import ArtifactDamaged, BadInput
 from neuronmodel_worker.io.disk import BLOCK, WrittenFile
 from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
+from neuronmodel_worker.stream.dtypes import STORAGE, Array
 from neuronmodel_worker.stream.memory import fresh, placed
-from neuronmodel_worker.stream.meter import Meter, Progress
-from neuronmodel_worker.stream.numbers import STORAGE, Array
+from neuronmodel_worker.stream.meter import Meter, StreamProgress
 from neuronmodel_worker.stream.rankfile import TENSOR_DIGESTS, combine_digests, rank_file_name
 from neuronmodel_worker.stream.sinks import RankTensor
 from neuronmodel_worker.stream.taps import FileTap
@@ -26,7 +26,7 @@ THREADS = 4
 def read_rank_files(
     directory: Path,
     ranks: Iterable[int],
-    progress: Progress | None = None,
+    progress: StreamProgress | None = None,
     *,
     sealed: Mapping[str, WrittenFile] | None = None,
     full: bool = False,
@@ -37,16 +37,16 @@ def read_rank_files(
     `sealed` is what the manifest says of each file: sizes are always compared with it, digests when `full`.
     `copy` is shown every byte of the files, of each the header first. Raises ArtifactDamaged.
     """
-    meter, files = Meter(progress), list[RankFile]()
+    meter, files = Meter(progress), list[RankFileReader]()
 
-    def read(piece: tuple[RankFile, Array, int, int]) -> None:
+    def read(piece: tuple[RankFileReader, Array, int, int]) -> None:
         file, memory, start, stop = piece
         with _unreadable_is_damaged(file.path), meter.reading(stop - start):
             data = file.read(start, stop, memory)
         if copy:
             copy.saw(file.path.name, start, data)
 
-    def tensors(rank: int, file: RankFile, memory: Array) -> dict[str, RankTensor]:
+    def tensors(rank: int, file: RankFileReader, memory: Array) -> dict[str, RankTensor]:
         found = file.tensors_in(placed(memory, file.start, file.nbytes - file.start), full)
         _check_rank(file.path, found, rank)
         return found
@@ -55,7 +55,7 @@ def read_rank_files(
         for rank in ranks:
             path = directory / rank_file_name(rank)
             with _unreadable_is_damaged(path):
-                files.append(RankFile(path, sealed[path.name] if sealed else None))
+                files.append(RankFileReader(path, sealed[path.name] if sealed else None))
                 if copy:
                     copy.saw(path.name, 0, files[-1].header())
         memories = [fresh(file.nbytes - file.start + SLACK) for file in files]
@@ -77,12 +77,12 @@ def read_rank_files(
             file.close()
 
 
-def check_rank_file(path: Path, sealed: WrittenFile | None, full: bool, progress: Progress | None = None) -> None:
+def check_rank_file(path: Path, sealed: WrittenFile | None, full: bool, progress: StreamProgress | None = None) -> None:
     """Whether a file is what was sealed: header and length, and with `full` every byte, in memory of a chunk.
 
     Raises ArtifactDamaged, and OSError as it comes.
     """
-    meter, file = Meter(progress), RankFile(path, sealed)
+    meter, file = Meter(progress), RankFileReader(path, sealed)
     try:
         if full:
             file.compare_digest(file.digests(meter))
@@ -90,7 +90,7 @@ def check_rank_file(path: Path, sealed: WrittenFile | None, full: bool, progress
         file.close()
 
 
-class RankFile:
+class RankFileReader:
     """A rank's file that is open for reading; its tensors begin at byte `start`. Raises ArtifactDamaged where it is not
     as `sealed` says or not whole, and OSError."""
 

@@ -10,11 +10,12 @@ from typing import Final
 
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.stream.dtypes import STORAGE, Array
 from neuronmodel_worker.stream.memory import Buffers
-from neuronmodel_worker.stream.meter import Meter, Progress
-from neuronmodel_worker.stream.numbers import STORAGE, Array, fill
+from neuronmodel_worker.stream.meter import Meter, StreamProgress
+from neuronmodel_worker.stream.numbers import fill
 from neuronmodel_worker.stream.queue import Queue
-from neuronmodel_worker.stream.schedule import Copy, Move, Task, Work, most_memory, tasks
+from neuronmodel_worker.stream.schedule import ChunkCopy, Move, Task, Workload, most_memory, tasks
 from neuronmodel_worker.stream.sinks import Sink
 from neuronmodel_worker.stream.source import SourceReader
 from neuronmodel_worker.stream.steps import Sizes, every_rank
@@ -39,7 +40,7 @@ class StreamResult:
 def run(
     plan: Plan,
     sink: Sink,
-    progress: Progress | None = None,
+    progress: StreamProgress | None = None,
     *,
     threads: int = THREADS,
     sizes: Sizes | None = None,
@@ -59,10 +60,10 @@ def run(
     try:
         with SourceReader(plan, meter, buffers, tap) as reader:
             sink.open(plan, meter, buffers, ranks, reader.check_unchanged)
-            work = Work(plan, sizes, ranks, sink.buffered, sealing=sink.seals, showing=tap is not None)
+            work = Workload(plan, sizes, ranks, sink.buffered, sealing=sink.seals, showing=tap is not None)
             queue = Queue(tasks(work), sizes.memory_bytes, threads, reader)
             try:
-                _Run(sink, reader, buffers, queue).everything(threads)
+                _StreamThreads(sink, reader, buffers, queue).everything(threads)
                 queue.complete()
             finally:
                 queue.end()
@@ -94,12 +95,12 @@ def buffer_bytes(
     """The most memory that the buffers of `run` take up, beside the tensors where those stay in memory; `sealing` with
     a FileSink that seals, `tapped` with a tap."""
     ranks = every_rank(plan) if rank_indices is None else sorted(set(rank_indices))
-    work = Work(plan, sizes or Sizes(), ranks, buffered=not into_memory, sealing=sealing, showing=tapped)
+    work = Workload(plan, sizes or Sizes(), ranks, buffered=not into_memory, sealing=sealing, showing=tapped)
     return most_memory(work, threads)
 
 
 @dataclass
-class _Run:
+class _StreamThreads:
     sink: Sink
     reader: SourceReader
     buffers: Buffers
@@ -153,13 +154,13 @@ class _Run:
         for step, frame in zip(move.steps, frames, strict=True):
             self.sink.put(step, frame)
 
-    def _copy(self, rows: Array, source_dtype: str, copy: Copy, frame: Array, dtype: str) -> None:
+    def _copy(self, rows: Array, source_dtype: str, copy: ChunkCopy, frame: Array, dtype: str) -> None:
         piece = copy.piece
         source = rows[piece.row : piece.row + piece.rows, piece.column : piece.column + piece.columns]
         into = frame[piece.at_row : piece.at_row + piece.rows, piece.at_column : piece.at_column + piece.columns]
         fill(into, dtype, source, source_dtype, self._factor(copy))
 
-    def _factor(self, copy: Copy) -> tuple[Array, str] | None:
+    def _factor(self, copy: ChunkCopy) -> tuple[Array, str] | None:
         factor = copy.part.factor
         if factor is None:
             return None

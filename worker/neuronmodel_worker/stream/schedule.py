@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from itertools import pairwise
 
 from neuronmodel_worker.checkpoint import DTYPE_BITS, TensorSource
-from neuronmodel_worker.layouts.geometry import Part, Piece, Target, as_matrix
+from neuronmodel_worker.layouts.geometry import Rectangle, SourcePart, Target, as_matrix
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream.order import Group, gaps, rank_groups, tied_groups, unneeded_rows
 from neuronmodel_worker.stream.passes import shown_at_once
@@ -46,24 +46,24 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class ChunkCopy:
     """rows[row : row + rows, column : column + columns] of a chunk go to `at_row`, `at_column` of a step's frame."""
 
     step: int
-    part: Part
-    piece: Piece
+    part: SourcePart
+    piece: Rectangle
     """Counted from the chunk's corner."""
     first_column: int
     """The piece's first column in the source, where its factor begins."""
 
 
-Uses = tuple[Chunk, list[Copy]]
+Uses = tuple[Chunk, list[ChunkCopy]]
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
     chunk: Chunk
-    copies: tuple[Copy, ...]
+    copies: tuple[ChunkCopy, ...]
     last: bool
     """Nobody needs the chunk after this."""
 
@@ -111,7 +111,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What a run has to do: the plan's ranks at the indices in `ranks`, in frames that are memory of the run where
     `buffered`. `sealing`: the files of some ranks are to be complete before those of others. `showing`: every byte of
     every source is read, needed or not."""
@@ -149,7 +149,7 @@ class Work:
                 yield Task((Move((), (Visit(chunk, (), last=True),)),), self.buffered)
 
 
-def tasks(work: Work) -> Iterator[list[Task]]:
+def tasks(work: Workload) -> Iterator[list[Task]]:
     """The tasks of one unit after the other: what several groups of ranks share first, then group after group."""
 
     @cache
@@ -166,7 +166,7 @@ def tasks(work: Work) -> Iterator[list[Task]]:
                 yield found
 
 
-def most_memory(work: Work, threads: int) -> int:
+def most_memory(work: Workload, threads: int) -> int:
     """What the largest tasks take up that may be under way at once."""
     largest: list[int] = []
     shown = 0
@@ -200,7 +200,7 @@ def _alike(unit: Unit) -> _Alike:
     """Splits are shared by all tensors that are split alike, so each stands for itself."""
     names: dict[str, int] = {}
 
-    def describe(part: Part) -> Hashable:
+    def describe(part: SourcePart) -> Hashable:
         number = names.setdefault(part.source.name, len(names))
         return id(part.split), number, part.source.shape, part.source.dtype
 
@@ -243,7 +243,7 @@ def _chunk_by_chunk(ordered: Iterable[Batch], visits: Iterable[list[Uses]]) -> t
     return [batch for batch, _ in pairs], [use for _, use in pairs]
 
 
-def _parts(batch: Batch) -> Iterator[Part]:
+def _parts(batch: Batch) -> Iterator[SourcePart]:
     return (part for step in batch.steps for part, _ in step.cuts)
 
 
@@ -296,7 +296,7 @@ def _grid(spans: Iterable[tuple[int, int]], each: int) -> list[int]:
 
 def _visits(batch: Batch, grids: dict[str, list[int]], chunk_bytes: int) -> Iterator[Uses]:
     extents = _extents(batch) if batch.in_passes else {}
-    found: dict[tuple[str, int, int], tuple[Chunk, list[Copy]]] = {}
+    found: dict[tuple[str, int, int], tuple[Chunk, list[ChunkCopy]]] = {}
     for number, step in enumerate(batch.steps):
         for part, piece in step.cuts:
             extent = extents.get(part.source.name)
@@ -321,7 +321,7 @@ def _extents(batch: Batch) -> dict[str, Chunk]:
     return found
 
 
-def _of_pass(piece: Piece, extent: Chunk, chunk_bytes: int) -> Iterator[Chunk]:
+def _of_pass(piece: Rectangle, extent: Chunk, chunk_bytes: int) -> Iterator[Chunk]:
     each = _rows_within(extent.source, chunk_bytes, extent.columns)
     first = extent.row + (piece.row - extent.row) // each * each
     for row in range(first, piece.row + piece.rows, each):
@@ -329,7 +329,7 @@ def _of_pass(piece: Piece, extent: Chunk, chunk_bytes: int) -> Iterator[Chunk]:
         yield Chunk(extent.source, row, rows, extent.column, extent.columns)
 
 
-def _of_grid(source: TensorSource, piece: Piece, grids: dict[str, list[int]]) -> Iterator[Chunk]:
+def _of_grid(source: TensorSource, piece: Rectangle, grids: dict[str, list[int]]) -> Iterator[Chunk]:
     grid, width = grids[source.name], as_matrix(source.shape)[1]
     index = bisect_right(grid, piece.row) - 1
     while index < len(grid) - 1 and grid[index] < piece.row + piece.rows:
@@ -337,9 +337,9 @@ def _of_grid(source: TensorSource, piece: Piece, grids: dict[str, list[int]]) ->
         index += 1
 
 
-def _copy(step: int, part: Part, piece: Piece, chunk: Chunk) -> Copy:
+def _copy(step: int, part: SourcePart, piece: Rectangle, chunk: Chunk) -> ChunkCopy:
     first, last = max(piece.row, chunk.row), min(piece.row + piece.rows, chunk.row + chunk.rows)
-    placed = Piece(
+    placed = Rectangle(
         row=first - chunk.row,
         rows=last - first,
         column=piece.column - chunk.column,
@@ -347,7 +347,7 @@ def _copy(step: int, part: Part, piece: Piece, chunk: Chunk) -> Copy:
         at_row=piece.at_row + first - piece.row,
         at_column=piece.at_column,
     )
-    return Copy(step, part, placed, piece.column)
+    return ChunkCopy(step, part, placed, piece.column)
 
 
 def _connected(ties: Sequence[Iterable[Hashable]]) -> list[list[int]]:

@@ -12,9 +12,9 @@ from neuronmodel_worker.failures import SourceChanged, SourceUnreadable
 from neuronmodel_worker.layouts.geometry import as_matrix, row_bytes
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
+from neuronmodel_worker.stream.dtypes import STORAGE, Array
 from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter
-from neuronmodel_worker.stream.numbers import STORAGE, Array
 from neuronmodel_worker.stream.passes import SHOWN_BYTES, shown_at_once
 from neuronmodel_worker.stream.schedule import Chunk
 from neuronmodel_worker.stream.taps import Tap

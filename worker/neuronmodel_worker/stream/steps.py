@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from math import gcd
 
 from neuronmodel_worker.io.disk import BLOCK
-from neuronmodel_worker.layouts.geometry import Block, Part, Piece, Target, as_matrix, row_bytes
+from neuronmodel_worker.layouts.geometry import Block, Rectangle, SourcePart, Target, as_matrix, row_bytes
 from neuronmodel_worker.plan.streamed import Plan
-from neuronmodel_worker.stream.numbers import STORAGE
+from neuronmodel_worker.stream.dtypes import STORAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Step:
     rows: int
     column: int
     columns: int
-    cuts: tuple[tuple[Part, Piece], ...]
+    cuts: tuple[tuple[SourcePart, Rectangle], ...]
     """Pieces cut down to the rectangle; `at_row` and `at_column` count from its corner."""
 
     @property
@@ -188,7 +188,7 @@ def _step(target: Target, block: Block, rank_index: int, row: int, rows: int, co
 
 def _cuts(
     block: Block, rank_index: int, row: int, rows: int, column: int, columns: int
-) -> Iterator[tuple[Part, Piece]]:
+) -> Iterator[tuple[SourcePart, Rectangle]]:
     top = 0
     for part in block.parts:
         for piece in part.split.pieces[rank_index]:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from neuronmodel_worker.stream.dtypes import Array
+
 Write = Callable[[Array, Array, int], None]
 """Writes a block of the source into one of the same shape; the number is the first of its columns."""
 
@@ -33,7 +33,7 @@ CROWDING_BYTES: Final = 512
 """Rows that are multiples of this apart share an eighth of the first-level cache or less."""
 
 
-class _Scratch(threading.local):
+class _TransposeBuffers(threading.local):
     """A thread's own, and reused: fresh memory costs more than the copies."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class _Scratch(threading.local):
         self.tile = np.empty(TILE_BYTES + WORD.itemsize, np.uint8)
 
 
-_scratch = _Scratch()
+_buffers = _TransposeBuffers()
 
 
 def transpose(into: Array, source: Array, write: Write) -> None:
@@ -86,14 +86,14 @@ def _in_words(stored: Array, source: Array, write: Write, column: int) -> None:
     num_columns, num_rows = stored.shape
     itemsize, a_word = stored.itemsize, WORD.itemsize // stored.itemsize
     num_words = -(-num_columns // a_word)
-    tile = _scratch.tile[: num_words * num_rows * WORD.itemsize].view(WORD).reshape(num_words, num_rows)
+    tile = _buffers.tile[: num_words * num_rows * WORD.itemsize].view(WORD).reshape(num_words, num_rows)
     for span, part in _parts(stored.dtype, source, write, column):
         np.copyto(tile[:, span], part.view(WORD)[:, :num_words].T)
     # An element is what the narrowing cast leaves of the eight bytes that begin with it (little-endian).
     elements: Array = np.ndarray(
         (num_words, a_word, num_rows),
         WORD,
-        _scratch.tile.data,
+        _buffers.tile.data,
         strides=(num_rows * WORD.itemsize, itemsize, WORD.itemsize),
     )
     stored = stored.view(f"u{itemsize}")
@@ -110,6 +110,6 @@ def _parts(dtype: np.dtype[Any], source: Array, write: Write, column: int) -> It
     pitch = (-(-num_columns * dtype.itemsize // LINE_BYTES) | 1) * LINE_BYTES
     for span in spans(len(source), PART_BYTES // pitch, multiple=8):
         height = span.stop - span.start
-        part = _scratch.part[: height * pitch].view(dtype).reshape(height, -1)
+        part = _buffers.part[: height * pitch].view(dtype).reshape(height, -1)
         write(part[:, :num_columns], source[span], column)
         yield span, part

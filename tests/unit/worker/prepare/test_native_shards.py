@@ -41,7 +41,7 @@ from neuronmodel_worker.serve.prepared import PartialRanks, Prepared
 from neuronmodel_worker.store import SHARDS, Store
 from neuronmodel_worker.store.manifest import MANIFEST
 from neuronmodel_worker.store.sources import SOURCE_FILE, SourceDigests
-from neuronmodel_worker.stream import ContentDigests, Progress, rank_file_name
+from neuronmodel_worker.stream import ContentDigests, StreamProgress, rank_file_name
 from tests.unit.worker.native_engine import NativeEngine
 from tests.unit.worker.sharding import small_source
 from tests.unit.worker.workers import Place, returned
@@ -235,7 +235,7 @@ def test_a_source_that_cannot_be_read_ends_the_librarys_work(
     """Which may be deep in its own code."""
     waiting = threading.Event()
 
-    def unreadable(checkpoint: Checkpoint, progress: Progress | None = None) -> ContentDigests:
+    def unreadable(checkpoint: Checkpoint, progress: StreamProgress | None = None) -> ContentDigests:
         waiting.wait()
         raise SourceUnreadable(checkpoint.path, OSError(errno.EIO, "Input/output error"))
 

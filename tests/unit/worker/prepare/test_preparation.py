@@ -25,7 +25,7 @@ from neuronmodel_worker.prepare import Preparation, open_source
 from neuronmodel_worker.prepare.required_space import COMPILED_ALLOWANCE
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import Run
-from neuronmodel_worker.store import Patience, collection
+from neuronmodel_worker.store import LeaseTimings, collection
 from neuronmodel_worker.store import store as store_module
 from neuronmodel_worker.store.staging import Staging
 from neuronmodel_worker.stream import filesink
@@ -321,7 +321,7 @@ def test_what_another_one_writes_just_now_needs_no_room_twice(place: Place, monk
         return seal(self, extra)
 
     monkeypatch.setattr(Staging, "seal", seal_late)
-    monkeypatch.setattr(store_module, "Patience", lambda: Patience(pause=lambda seconds: waited.set()))
+    monkeypatch.setattr(store_module, "LeaseTimings", lambda: LeaseTimings(pause=lambda seconds: waited.set()))
     config = WorkerConfig.model_validate(place.config())
     thread = threading.Thread(target=lambda: results.append(preparation(config)))
     thread.start()

@@ -13,7 +13,7 @@ import pytest
 
 from neuronmodel_worker.failures import ArtifactsVolumeFull
 from neuronmodel_worker.io.disk import WrittenFile
-from neuronmodel_worker.store import Lease, Patience, SealedSet, Staging, Store, locks
+from neuronmodel_worker.store import Lease, LeaseTimings, SealedSet, Staging, Store, locks
 from neuronmodel_worker.store.files import header_digest, whole_digest
 from neuronmodel_worker.store.leases import acquire
 from neuronmodel_worker.store.staging import sealed_files
@@ -22,12 +22,12 @@ from tests.paths import PROJECT
 
 KEY = "0" * 32
 # Nobody renews while a test runs, nobody waits.
-STILL = Patience(renew_seconds=3600, poll_seconds=0)
+STILL = LeaseTimings(renew_seconds=3600, poll_seconds=0)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "artifacts", patience=STILL)
+    return Store(tmp_path / "artifacts", timings=STILL)
 
 
 @dataclass
@@ -36,8 +36,8 @@ class Clock:
 
     now: float = 0.0
 
-    def patience(self) -> Patience:
-        return Patience(renew_seconds=3600, clock=lambda: self.now, pause=self.pass_by)
+    def patience(self) -> LeaseTimings:
+        return LeaseTimings(renew_seconds=3600, clock=lambda: self.now, pause=self.pass_by)
 
     def pass_by(self, seconds: float) -> None:
         self.now += seconds
@@ -93,7 +93,7 @@ def test_what_is_there_is_not_built(store: Store) -> None:
 
 def test_sealed_rank_files_outlive_their_writer_and_are_adopted(store: Store) -> None:
     begin_and_stop(store)
-    again = Store(store.root, patience=STILL)
+    again = Store(store.root, timings=STILL)
     (left,) = [each for each in (store.root / "staging").iterdir() if each.is_dir()]
     assert sorted(each.name for each in (left / "weights").iterdir()) == [rank_file_name(0), rank_file_name(1)]
     size = (left / "weights" / rank_file_name(0)).stat().st_size
@@ -178,7 +178,7 @@ import sys
 from pathlib import Path
 from tests.unit.worker.store.test_building import STILL, write_rank
 from neuronmodel_worker.store import Store
-with Store(Path(sys.argv[1]), patience=STILL).build("shards", "0" * 32) as work:
+with Store(Path(sys.argv[1]), timings=STILL).build("shards", "0" * 32) as work:
     write_rank(work.staging, 0)
     print("sealed", flush=True)
     sys.stdin.readline()
@@ -212,7 +212,7 @@ def test_a_dead_writers_work_is_gone_on_with_at_once(store: Store) -> None:
 def test_a_holder_that_was_taken_over_goes_on_and_loses_quietly(store: Store) -> None:
     clock = Clock()
     with other_writer(store) as writer:
-        impatient = Store(store.root, patience=clock.patience())
+        impatient = Store(store.root, timings=clock.patience())
         before = leftovers(store)
         sealed, adopted = build(impatient)
         assert adopted == [rank_file_name(0)]
@@ -235,8 +235,8 @@ def test_who_waits_finds_what_the_holder_sealed(store: Store) -> None:
                 print(file=writer.stdin, flush=True)
             told.append(holder)
 
-        patient = replace(Patience(), poll_seconds=0.01)
-        with Store(store.root, patience=patient).build("shards", KEY, waiting) as work:
+        patient = replace(LeaseTimings(), poll_seconds=0.01)
+        with Store(store.root, timings=patient).build("shards", KEY, waiting) as work:
             assert work.present
             assert len(work.present.manifest.files) == 2
     assert told[0].startswith(f"process {writer.pid} on ")
@@ -301,14 +301,14 @@ def test_a_writer_on_another_node_is_alive_until_it_was_silent_for_long(
     (lock,) = store.root.glob("staging/*.lock")
     lock.write_text('{"host": "other", "pid": 1, "boot": "another"}')
     before = leftovers(store)
-    with Store(store.root, patience=STILL).build("shards", KEY) as work:
+    with Store(store.root, timings=STILL).build("shards", KEY) as work:
         assert list(work.staging.adopted) == [rank_file_name(0), rank_file_name(1)]
         assert set(before) < set(leftovers(store))
         work.staging.seal()
     assert leftovers(store) == before
     hour_ago = lock.stat().st_mtime - 3700
     os.utime(lock, (hour_ago, hour_ago))
-    Store(store.root, patience=STILL)
+    Store(store.root, timings=STILL)
     assert leftovers(store) == []
 
 

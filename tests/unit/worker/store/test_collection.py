@@ -11,7 +11,7 @@ import pytest
 
 from neuronmodel_worker.failures import ArtifactsVolumeFull
 from neuronmodel_worker.io.disk import free_bytes
-from neuronmodel_worker.store import Item, Patience, Policy, Store, collection, locks
+from neuronmodel_worker.store import Item, LeaseTimings, Policy, Store, collection, locks
 from neuronmodel_worker.store.explain import differences
 from tests.paths import PROJECT
 from tests.unit.worker.store.test_building import begin_and_stop, leftovers, other_writer
@@ -107,7 +107,7 @@ def test_a_reason_for_what_was_never_put_apart_goes(store: Store) -> None:
     store.quarantine("compiled", ONE, "damaged")
     lonely = store.root / "quarantine" / f"compiled-{TWO}-0.reason.txt"
     lonely.write_text("damaged")
-    with locks.writer_is_dead(lonely, Patience()):  # as its writer has it locked
+    with locks.writer_is_dead(lonely, LeaseTimings()):  # as its writer has it locked
         Store(store.root)
         assert lonely.exists()
     Store(store.root)

@@ -20,7 +20,7 @@ from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream import (
     ContentDigests,
     FileSink,
-    Piece,
+    PieceDigest,
     Sizes,
     TensorSink,
     Transferred,
@@ -31,14 +31,14 @@ from neuronmodel_worker.stream import (
     run,
     source,
 )
-from neuronmodel_worker.stream.numbers import Array
+from neuronmodel_worker.stream.dtypes import Array
 from neuronmodel_worker.stream.passes import Fetcher
 from tests.unit.worker.sharding import assert_covered, small_plan, small_source
 from tests.waiting import PATIENCE_SECONDS
 
 TRANSPOSING = {"fused_qkv": True, "qkv_kernel_enabled": True, "mlp_kernel_enabled": True}
 SIZES = [Sizes(), Sizes(3000, 4000, 2000), Sizes(3000, 4000, 2000, seal_bytes=1), Sizes(500, 1000, 500, 1)]
-Pieces = dict[str, list[Piece]]
+Pieces = dict[str, list[PieceDigest]]
 
 
 @pytest.fixture(params=[{}, TRANSPOSING, {"local_ranks_size": 1, "start_rank_id": 2}], ids=["plain", "passes", "some"])

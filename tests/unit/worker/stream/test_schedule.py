@@ -17,12 +17,12 @@ from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.layouts.geometry import as_matrix
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream import ContentDigests, FileSink, Sizes, TensorSink, buffer_bytes, run
+from neuronmodel_worker.stream.dtypes import Array
 from neuronmodel_worker.stream.memory import GRAIN, Buffers
-from neuronmodel_worker.stream.numbers import Array
 from neuronmodel_worker.stream.order import tied_groups
 from neuronmodel_worker.stream.passes import Fetcher
 from neuronmodel_worker.stream.queue import Queue
-from neuronmodel_worker.stream.schedule import Chunk, Task, Work, tasks
+from neuronmodel_worker.stream.schedule import Chunk, Task, Workload, tasks
 from neuronmodel_worker.stream.steps import units
 from tests.unit.worker.sharding import small_plan, small_source
 from tests.waiting import PATIENCE_SECONDS, until
@@ -41,15 +41,15 @@ def plan(source: Path, request: pytest.FixtureRequest) -> Plan:
     return small_plan(source, **request.param)
 
 
-def work(plan: Plan, sizes: Sizes, buffered: bool = True) -> Work:
-    return Work(plan, sizes, range(len(plan.ranks)), buffered)
+def work(plan: Plan, sizes: Sizes, buffered: bool = True) -> Workload:
+    return Workload(plan, sizes, range(len(plan.ranks)), buffered)
 
 
 def chunks(task: Task) -> Iterator[Chunk]:
     return (visit.chunk for move in task.moves for visit in move.visits)
 
 
-def touched_by(work: Work) -> dict[str, NDArray[Any]]:
+def touched_by(work: Workload) -> dict[str, NDArray[Any]]:
     """How many chunks, each counted once a task, every element of every source is in."""
     touched = {
         name: np.zeros(read.source.shape, int).reshape(as_matrix(read.source.shape))
@@ -75,11 +75,11 @@ def test_no_element_is_in_two_chunks_whichever_ranks_are_made(
     plan: Plan, sizes: Sizes, ranks: list[int], sealing: bool
 ) -> None:
     sizes = replace(sizes, seal_bytes=1)
-    needed = touched_by(Work(plan, sizes, ranks, sealing=sealing))
-    shown = touched_by(Work(plan, sizes, ranks, sealing=sealing, showing=True))
+    needed = touched_by(Workload(plan, sizes, ranks, sealing=sealing))
+    shown = touched_by(Workload(plan, sizes, ranks, sealing=sealing, showing=True))
     in_passes = {
         source.name
-        for unit in tasks(Work(plan, sizes, ranks, sealing=sealing))
+        for unit in tasks(Workload(plan, sizes, ranks, sealing=sealing))
         for task in unit
         for source in task.passes_over
     }
@@ -88,13 +88,13 @@ def test_no_element_is_in_two_chunks_whichever_ranks_are_made(
         assert (shown[name] == (counts if name in in_passes else 1)).all()
 
 
-def wants(work: Work) -> Iterator[tuple[int, set[int], Task]]:
+def wants(work: Workload) -> Iterator[tuple[int, set[int], Task]]:
     for task in (task for unit in tasks(work) for task in unit):
         yield task.order, {step.rank_index for move in task.moves for step in move.steps}, task
 
 
 def test_what_ranks_share_comes_before_what_one_alone_needs(plan: Plan) -> None:
-    found = list(wants(Work(plan, Sizes(chunk_bytes=3000, seal_bytes=1), range(4), sealing=True)))
+    found = list(wants(Workload(plan, Sizes(chunk_bytes=3000, seal_bytes=1), range(4), sealing=True)))
     assert [order for order, _, _ in found] == sorted(order for order, _, _ in found)
     alone = {order: ranks for order, ranks, _ in found if order}
     assert alone == {1: {0}, 2: {1}, 3: {2}, 4: {3}}
@@ -105,7 +105,7 @@ def test_what_ranks_share_comes_before_what_one_alone_needs(plan: Plan) -> None:
 
 def test_ranks_are_grouped_by_what_is_sealed_at_a_time(plan: Plan) -> None:
     def groups(seal_bytes: int) -> list[list[int]]:
-        work = Work(plan, Sizes(seal_bytes=seal_bytes), [0, 2, 3], sealing=True)
+        work = Workload(plan, Sizes(seal_bytes=seal_bytes), [0, 2, 3], sealing=True)
         return [list(group) for group in work.groups]
 
     assert groups(0) == groups(1) == groups(2 * plan.rank_bytes - 1) == [[0], [2], [3]]
@@ -116,7 +116,7 @@ def test_ranks_are_grouped_by_what_is_sealed_at_a_time(plan: Plan) -> None:
 def test_heads_that_some_ranks_share_are_read_once_and_tie_these_alone(tmp_path: Path) -> None:
     source = small_source(tmp_path / "shared", num_attention_heads=8, num_key_value_heads=2, head_dim=8)
     plan = small_plan(source, tp_degree=8, fused_qkv=True)
-    work = Work(plan, Sizes(seal_bytes=1), range(8), sealing=True)
+    work = Workload(plan, Sizes(seal_bytes=1), range(8), sealing=True)
     assert all((counts == 1).all() for counts in touched_by(work).values())
     (unit, *_) = (unit for unit in units(plan) if any("q_proj" in part.source.name for part in unit[0].parts()))
     assert tied_groups(unit, work.groups, work.sizes) == set(range(8))

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from neuronmodel_worker.engines.nxdi.handing_over import Expected
+from neuronmodel_worker.engines.nxdi.handing_over import ExpectedTensors
 from neuronmodel_worker.failures import ArtifactDamaged
 from neuronmodel_worker.plan.streamed import ModelPlan, Plan
 
@@ -54,11 +54,11 @@ class CompiledFiles:
     """neuron_config.json."""
 
     @property
-    def expected(self) -> Expected:
+    def expected(self) -> ExpectedTensors:
         said = self.description
         forms = None if said.tensors is None else {each.name: (each.dtype, each.shape) for each in said.tensors}
         ranks = range(said.first_rank, said.first_rank + said.ranks)
-        return Expected(self.directory, ranks, forms, said.rank_tensors)
+        return ExpectedTensors(self.directory, ranks, forms, said.rank_tensors)
 
 
 def describe(plan: ModelPlan, engine: str, model_type: str) -> Description:

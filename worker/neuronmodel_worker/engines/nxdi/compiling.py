@@ -24,7 +24,7 @@ from neuronmodel_worker.engines.nxdi.failures import (
     classified,
     last_lines,
 )
-from neuronmodel_worker.engines.nxdi.process import KEPT_BYTES, Ended, run_child
+from neuronmodel_worker.engines.nxdi.process import KEPT_BYTES, ChildResult, run_child
 from neuronmodel_worker.failures import ArtifactsUnwritable, FlagsRefused, WorkerFailure
 from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.io.temporary import within
@@ -40,7 +40,7 @@ TOLD = (FlagsRefused, ModelTypeWithoutApplication)
 
 
 @dataclass(frozen=True)
-class Task:
+class ChildTask:
     """For one child. `name` tells the logs of different models apart."""
 
     name: str
@@ -59,7 +59,7 @@ class Workplace:
     artifacts: Path
     environment: Mapping[str, str]
 
-    def compile(self, task: Task) -> None:
+    def compile(self, task: ChildTask) -> None:
         """Raises CompilerFailed, CompilerOutOfMemory, FlagsRefused, ModelTypeWithoutApplication, NoEngine, OSError for
         a volume that is full."""
         with self._log_file(COMPILE, task) as log_file:
@@ -72,7 +72,7 @@ class Workplace:
             if ended.code:
                 raise self._compiler_failure(ended, self._keep(COMPILE, task, log_file))
 
-    def shard(self, task: Task) -> None:
+    def shard(self, task: ChildTask) -> None:
         """Raises HostMemoryExhausted, FlagsRefused, ModelTypeWithoutApplication, NoEngine, NeuronRuntimeFailed, OSError
         for a volume that is full."""
         with self._log_file(SHARD, task) as log_file:
@@ -87,7 +87,7 @@ class Workplace:
                 )
             raise classified(ended.output)
 
-    def _run(self, kind: str, task: Task, log_file: Path) -> Ended:
+    def _run(self, kind: str, task: ChildTask, log_file: Path) -> ChildResult:
         with tempfile.TemporaryDirectory(prefix=f"nxdi-{kind}-", dir=within(self.scratch)) as work:
             outcome = Path(work) / "outcome.json"
             instruction = {
@@ -103,7 +103,7 @@ class Workplace:
                 self._raise_what_was_told(ended, outcome, task.directory)
             return ended
 
-    def _raise_what_was_told(self, ended: Ended, outcome: Path, directory: Path) -> None:
+    def _raise_what_was_told(self, ended: ChildResult, outcome: Path, directory: Path) -> None:
         if outcome.exists():
             told = _json_object(outcome)
             for failure in TOLD:
@@ -118,7 +118,7 @@ class Workplace:
                 f"{last_lines(ended.output)}"
             )
 
-    def _compiler_failure(self, ended: Ended, kept: Path | None) -> WorkerFailure:
+    def _compiler_failure(self, ended: ChildResult, kept: Path | None) -> WorkerFailure:
         told = _told(kept, ended.output)
         if _was_out_of_memory(ended):
             return CompilerOutOfMemory(
@@ -132,12 +132,12 @@ class Workplace:
         )
 
     @contextmanager
-    def _log_file(self, kind: str, task: Task) -> Iterator[Path]:
+    def _log_file(self, kind: str, task: ChildTask) -> Iterator[Path]:
         self.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="nxdi-log-", dir=within(self.scratch)) as directory:
             yield Path(directory) / f"{kind}-{task.name}.log"
 
-    def _keep(self, kind: str, task: Task, log_file: Path) -> Path | None:
+    def _keep(self, kind: str, task: ChildTask, log_file: Path) -> Path | None:
         """The log's last KEPT_BYTES, on the artifacts volume; None where they cannot be written, which fails nothing
         beside what failed already."""
         kept = self.artifacts / LOGS / f"{kind}-{task.name}.log"
@@ -173,11 +173,11 @@ def _places(scratch: Path, work: Path) -> dict[str, str]:
     }
 
 
-def _was_exit_70(ended: Ended) -> bool:
+def _was_exit_70(ended: ChildResult) -> bool:
     return bool(ended.code) and not _was_out_of_memory(ended) and bool(EXIT_70.search(ended.output))
 
 
-def _was_out_of_memory(ended: Ended) -> bool:
+def _was_out_of_memory(ended: ChildResult) -> bool:
     return ended.code == KILLED or bool(OUT_OF_MEMORY.search(ended.output))
 
 

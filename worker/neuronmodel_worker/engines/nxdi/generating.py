@@ -41,19 +41,19 @@ a bucket of one, where there is no padding, it reads the cache of the request be
 
 
 @dataclass(frozen=True)
-class End:
+class AnswerEnd:
     """Of an answer; `error` is what ended it too early."""
 
     error: BaseException | None = None
 
 
 @dataclass(eq=False)
-class Row:
+class Answer:
     """One answer. `tokens` begin with the prompt."""
 
     tokens: list[int]
     sampling: Sampling
-    told: "queue.SimpleQueue[int | End]" = field(default_factory=queue.SimpleQueue)
+    told: "queue.SimpleQueue[int | AnswerEnd]" = field(default_factory=queue.SimpleQueue)
     closed: bool = False
     """Its caller asks for no more."""
     full: bool = False
@@ -83,11 +83,11 @@ class Row:
         return self.closed or self.full
 
     def end(self, error: BaseException | None = None) -> None:
-        self.told.put(End(error))
+        self.told.put(AnswerEnd(error))
 
 
 @dataclass(frozen=True)
-class Settings:
+class GenerationSettings:
     """`generation` are GenerationConfig's fields beside those of sampling; `fills` whether a batch is filled up to its
     size, which graphs of one fixed batch take as it is."""
 
@@ -118,11 +118,11 @@ class Settings:
 class LoadedNeuronModel:
     """One batch at a time is computed, in a thread that lives as long as there is something to compute."""
 
-    def __init__(self, application: Application, settings: Settings) -> None:
+    def __init__(self, application: Application, settings: GenerationSettings) -> None:
         self.limits = settings.limits
         self._application = application
         self._settings = settings
-        self._waiting: deque[Row] = deque()
+        self._waiting: deque[Answer] = deque()
         self._lock = threading.Lock()
         self._running = False
 
@@ -142,24 +142,24 @@ class LoadedNeuronModel:
     def _check_logits(self) -> None:
         from neuronmodel_worker.engines.sampling import CheckedGreedy
 
-        row = Row([0] * self.limits.shortest_prompt, Sampling(temperature=0.0), sampler=CheckedGreedy())
+        row = Answer([0] * self.limits.shortest_prompt, Sampling(temperature=0.0), sampler=CheckedGreedy())
         for _ in zip(range(2), self._answer(row), strict=False):
             pass
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
-        return self._answer(Row(list(prompt), sampling))
+        return self._answer(Answer(list(prompt), sampling))
 
-    def _answer(self, row: Row) -> Iterator[int]:
+    def _answer(self, row: Answer) -> Iterator[int]:
         self._enqueue(row)
         try:
-            while not isinstance(told := row.told.get(), End):
+            while not isinstance(told := row.told.get(), AnswerEnd):
                 yield told
             if told.error:
                 raise told.error
         finally:
             row.closed = True
 
-    def _enqueue(self, row: Row) -> None:
+    def _enqueue(self, row: Answer) -> None:
         with self._lock:
             self._waiting.append(row)
             if self._running:
@@ -177,7 +177,7 @@ class LoadedNeuronModel:
                 for row in rows:
                     row.end(failure)
 
-    def _next_batch(self) -> list[Row]:
+    def _next_batch(self) -> list[Answer]:
         """Those that wait and are sampled alike, the first come first; empty: nothing waits, and the thread is to
         end."""
         if self.limits.batch_size > 1:
@@ -189,17 +189,17 @@ class LoadedNeuronModel:
             self._running = bool(rows)
             return rows
 
-    def _is_alike(self, row: Row, first: Row) -> bool:
+    def _is_alike(self, row: Answer, first: Answer) -> bool:
         """The graph samples all of a batch in one way; what is sampled here is sampled for itself."""
         if self._settings.equal_lengths and len(row.tokens) != len(first.tokens):
             return False
         device = self._settings.on_device
         return device is None or device.values(row.sampling) == device.values(first.sampling)
 
-    def _compute(self, rows: list[Row]) -> None:
+    def _compute(self, rows: list[Answer]) -> None:
         from neuronx_distributed_inference.utils.hf_adapter import HuggingFaceGenerationAdapter
 
-        batch = Batch(rows, self._settings)
+        batch = AnswerBatch(rows, self._settings)
         self._application.reset()
         # A new adapter for each batch, as the command makes one: it keeps the sampler of its first.
         adapter = HuggingFaceGenerationAdapter(self._application)
@@ -207,7 +207,7 @@ class LoadedNeuronModel:
         for row in rows:
             self._end_or_go_on(row)
 
-    def _end_or_go_on(self, row: Row) -> None:
+    def _end_or_go_on(self, row: Answer) -> None:
         """A batch ends when its longest line is full, padding included: shorter ones go on in the next."""
         if row.full:
             row.end()
@@ -217,9 +217,9 @@ class LoadedNeuronModel:
 
 
 @dataclass
-class Batch:
-    rows: list[Row]
-    settings: Settings
+class AnswerBatch:
+    rows: list[Answer]
+    settings: GenerationSettings
 
     def generate(self, adapter: Any) -> None:
         import torch

@@ -4,7 +4,7 @@ Its `load_weights` is replaced, on one application or on the class of all, by on
 where the library's does, in `traced_model.nxd_model.initialize`. Whatever else `load()` does stays the library's.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +12,19 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from neuronmodel_worker.engines.interface import Ranks
-from neuronmodel_worker.engines.rank_tensors import TensorForm, as_torch, check_ranks
+from neuronmodel_worker.engines.rank_tensors import TensorForm, TorchRanks, as_torch, check_ranks
 from neuronmodel_worker.failures import ArtifactDamaged
 from neuronmodel_worker.plan.streamed import RANK_DTYPE
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
-Weights = Sequence[Mapping[str, "torch.Tensor"]]
-WeightsProvider = Callable[[int, int], Weights]
+WeightsProvider = Callable[[int, int], TorchRanks]
 """Called with the first rank's number and how many ranks there are here; every rank's tensors by name."""
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedTensors:
     """What a compiled model takes. `forms` None: tensors that NxD Inference made itself, of which nothing is known."""
 
     directory: Path
@@ -46,10 +45,10 @@ class Expected:
                     raise ArtifactDamaged(self.directory, what)
 
 
-def checked_weights(ranks: Ranks, expected: Expected) -> WeightsProvider:
+def checked_weights(ranks: Ranks, expected: ExpectedTensors) -> WeightsProvider:
     """Of tensors that are in memory, which PyTorch shares. Raises ArtifactDamaged when it is called."""
 
-    def provide(start: int, count: int) -> Weights:
+    def provide(start: int, count: int) -> TorchRanks:
         if range(start, start + count) != expected.ranks:
             what = f"it was compiled for ranks {_told(expected.ranks)}, and {_told(range(start, start + count))} load"
             raise ArtifactDamaged(expected.directory, what)

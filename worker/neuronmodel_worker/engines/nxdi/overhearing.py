@@ -16,19 +16,19 @@ LAST_WORDS_SECONDS = 2
 
 
 @dataclass
-class Heard:
+class CapturedOutput:
     file: Path
     text: str = ""
 
 
 @contextmanager
-def overheard(scratch: Path) -> Iterator[Heard]:
+def overheard(scratch: Path) -> Iterator[CapturedOutput]:
     """What is written to stdout and stderr in the context goes to stderr, and its end is in `text` after it.
 
     `tee` passes it on, a process of its own: the last words of a runtime that ends this one are not lost.
     """
     with tempfile.TemporaryDirectory(prefix="nxdi-load-", dir=within(scratch)) as directory:
-        heard = Heard(Path(directory) / "output.log")
+        heard = CapturedOutput(Path(directory) / "output.log")
         try:
             tee = _tee(heard.file)
         except OSError:

@@ -20,7 +20,7 @@ CHILD = "neuronmodel_worker.engines.nxdi.child"
 
 
 @dataclass(frozen=True)
-class Ended:
+class ChildResult:
     """`code` is negative for a signal; `output` holds the last KEPT_BYTES."""
 
     code: int
@@ -47,7 +47,7 @@ class Copying:
             del self.kept[:-KEPT_BYTES]
 
 
-def run_child(instruction: Mapping[str, Any], environment: Mapping[str, str], log_file: Path) -> Ended:
+def run_child(instruction: Mapping[str, Any], environment: Mapping[str, str], log_file: Path) -> ChildResult:
     """Raises OSError where it cannot be started, and whatever unwinds the caller meanwhile."""
     with log_file.open("ab") as log, _started(environment) as process:
         assert process.stdin is not None
@@ -63,7 +63,7 @@ def run_child(instruction: Mapping[str, Any], environment: Mapping[str, str], lo
         code = _wait(process)
         _kill_group(process)
         thread.join(LAST_WORDS_SECONDS)
-        return Ended(code, copying.kept.decode(errors="replace"))
+        return ChildResult(code, copying.kept.decode(errors="replace"))
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

@@ -17,7 +17,8 @@ from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.engines.nxdi.compiled import read_compiled
-from neuronmodel_worker.engines.nxdi.handing_over import Weights, WeightsProvider, checked_weights, installed
+from neuronmodel_worker.engines.nxdi.handing_over import WeightsProvider, checked_weights, installed
+from neuronmodel_worker.engines.rank_tensors import TorchRanks
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.scratch_cache import Tier
@@ -89,7 +90,7 @@ class Handover:
         prepared.probe_scratch_later()
         checked = checked_weights(ranks, read_compiled(sets.compiled.directory).expected)
 
-        def provide(start: int, count: int) -> Weights:
+        def provide(start: int, count: int) -> TorchRanks:
             weights = checked(start, count)
             self.clock.begin(StartPhase.DEVICE_LOADED, unit="Steps")
             return weights

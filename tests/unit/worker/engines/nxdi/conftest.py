@@ -11,7 +11,7 @@ import pytest
 from neuronmodel_api.config import Engine, WorkerConfig
 from neuronmodel_worker.engines.neuron import NeuronEngine
 from neuronmodel_worker.engines.nxdi import child, compiling
-from neuronmodel_worker.engines.nxdi.process import Ended
+from neuronmodel_worker.engines.nxdi.process import ChildResult
 from neuronmodel_worker.failures import WorkerFailure
 from tests.nxdi_flags import COMMAND_OF_405B as COMMAND
 from tests.unit.standins.conftest import Importer, devices, neuron
@@ -76,7 +76,7 @@ def worker_config(source: Path, flags: Mapping[str, Any], work: Path, **settings
 def in_process(neuron: Importer, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a child would do, without the seconds that its imports take."""
 
-    def run(instruction: Mapping[str, Any], environment: Mapping[str, str], log_file: Path) -> Ended:
+    def run(instruction: Mapping[str, Any], environment: Mapping[str, str], log_file: Path) -> ChildResult:
         import json
 
         with pytest.MonkeyPatch.context() as environ:
@@ -94,7 +94,7 @@ def in_process(neuron: Importer, monkeypatch: pytest.MonkeyPatch) -> None:
                 code, output = 1, traceback.format_exc()
         with log_file.open("a") as log:
             log.write(output)
-        return Ended(code, output)
+        return ChildResult(code, output)
 
     monkeypatch.setattr(compiling, "run_child", run)
 

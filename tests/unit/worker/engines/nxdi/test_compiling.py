@@ -19,7 +19,7 @@ from neuronmodel_worker.engines.nxdi.failures import (
     ModelTypeWithoutApplication,
     NeuronRuntimeFailed,
 )
-from neuronmodel_worker.engines.nxdi.process import KEPT_BYTES, Ended
+from neuronmodel_worker.engines.nxdi.process import KEPT_BYTES, ChildResult
 from neuronmodel_worker.failures import WorkerFailure
 from tests.paths import NEURON_STAND_INS, PROJECT
 from tests.unit.worker.engines.models import shard, write_model
@@ -98,14 +98,14 @@ class Children:
         self.ends = list(ends)
         self.found: list[list[str]] = []
 
-    def __call__(self, instruction: Mapping[str, Any], environment: Mapping[str, str], log_file: Path) -> Ended:
+    def __call__(self, instruction: Mapping[str, Any], environment: Mapping[str, str], log_file: Path) -> ChildResult:
         directory = Path(instruction["directory"])
         self.found.append(sorted(file.name for file in directory.iterdir()))
         (directory / "left-behind").mkdir()
         code, output = self.ends.pop(0)
         with log_file.open("a") as log:
             log.write(output)
-        return Ended(code, output)
+        return ChildResult(code, output)
 
 
 def failing(
@@ -155,12 +155,12 @@ def test_an_exit_70_that_passes_leaves_its_log(
     ],
 )
 def test_every_wording_of_exit_70_is_known(text: str) -> None:
-    assert compiling._was_exit_70(Ended(1, f"{text}\n"))
+    assert compiling._was_exit_70(ChildResult(1, f"{text}\n"))
 
 
 @pytest.mark.parametrize("text", ["failed with 1", "exit status 701", "exit code 1 after 70 s", "version 2.70.1"])
 def test_other_numbers_are_not_70(text: str) -> None:
-    assert not compiling._was_exit_70(Ended(1, f"{text}\n"))
+    assert not compiling._was_exit_70(ChildResult(1, f"{text}\n"))
 
 
 @pytest.mark.parametrize(

@@ -291,5 +291,5 @@ def test_its_thread_ends_when_nothing_waits(load: Load) -> None:
 
 
 def test_a_checkpoint_without_a_generation_config_has_the_defaults(neuron: Importer, tmp_path: Path) -> None:
-    settings = generating.Settings(Limits(8, 16, 1), tmp_path, {}, None)
+    settings = generating.GenerationSettings(Limits(8, 16, 1), tmp_path, {}, None)
     assert (settings.of_checkpoint.max_length, settings.pad_token) == (20, 0)

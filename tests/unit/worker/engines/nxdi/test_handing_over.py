@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from neuronmodel_worker.checkpoint import open_checkpoint
-from neuronmodel_worker.engines.nxdi.handing_over import Expected, checked_weights, install, installed
+from neuronmodel_worker.engines.nxdi.handing_over import ExpectedTensors, checked_weights, install, installed
 from neuronmodel_worker.engines.rank_tensors import as_torch
 from neuronmodel_worker.failures import ArtifactDamaged
 from neuronmodel_worker.plan.streamed import Plan, make_plan
@@ -80,8 +80,8 @@ def ranks_of(*numbers: int) -> Ranks:
     ]
 
 
-def expected(ranks: range = range(2)) -> Expected:
-    return Expected(Path("/compiled"), ranks, FORMS, ("rank_util.rank",))
+def expected(ranks: range = range(2)) -> ExpectedTensors:
+    return ExpectedTensors(Path("/compiled"), ranks, FORMS, ("rank_util.rank",))
 
 
 def renamed(ranks: Ranks) -> None:
