@@ -10,7 +10,7 @@ from typing import Any
 import safetensors
 
 from neuronmodel_worker.checkpoint import TensorSource, read_header
-from neuronmodel_worker.checkpoint.untrusted import MAX_VALUES
+from neuronmodel_worker.checkpoint.untrusted_input import MAX_VALUES
 from neuronmodel_worker.failures import BadInput
 
 # (dtype, shape, bytes) by name.

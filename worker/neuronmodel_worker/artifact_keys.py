@@ -11,7 +11,7 @@ from neuronmodel_worker.failures import WithoutLayout
 from neuronmodel_worker.plan.native import NativePlan, make_native_plan
 from neuronmodel_worker.plan.streamed import ModelPlan, Plan, make_plan
 from neuronmodel_worker.store import compiled_key, shards_inputs, shards_key
-from neuronmodel_worker.store.sources import OUTLINE, outline
+from neuronmodel_worker.store.source_records import OUTLINE, outline
 from neuronmodel_worker.stream.rankfile import rank_file_format
 
 

@@ -9,7 +9,7 @@ from hack.schema.__main__ import reference_pages
 from neuronmodel_api import names
 from neuronmodel_api.spec import Compile, NeuronModelSpec
 from neuronmodel_operator.manifests import instance_type, neuron_config, pod
-from neuronmodel_worker.layouts.effects import CHOICES, SWITCHES
+from neuronmodel_worker.layouts.flag_support import CHOICES, SWITCHES
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
 from tests import crd
 from tests.builders import neuron_model

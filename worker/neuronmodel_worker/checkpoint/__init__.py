@@ -4,9 +4,11 @@ No weight is read here. A header is believed only as far as the safetensors libr
 library refuses is refused, with a sentence that names the file. What is no such checkpoint is told for what it is.
 """
 
-from neuronmodel_worker.checkpoint.files import refuse_stand_ins
+from neuronmodel_worker.checkpoint.causal_lm import require_causal_lm
+from neuronmodel_worker.checkpoint.file_signatures import WrongContent, identify_content
+from neuronmodel_worker.checkpoint.files import refuse_wrong_content
 from neuronmodel_worker.checkpoint.folder import CONFIG_FILE, INDEX_FILE, SINGLE_FILE, Checkpoint, open_checkpoint
-from neuronmodel_worker.checkpoint.generation import GENERATION_FILE, read_generation_config
+from neuronmodel_worker.checkpoint.generation_config import GENERATION_FILE, read_generation_config
 from neuronmodel_worker.checkpoint.header import (
     DTYPE_BITS,
     MAX_HEADER_BYTES,
@@ -15,10 +17,8 @@ from neuronmodel_worker.checkpoint.header import (
     header_digest,
     read_header,
 )
-from neuronmodel_worker.checkpoint.naming import ends_instead, named_instead
-from neuronmodel_worker.checkpoint.purpose import refuse_what_is_not_for_language
-from neuronmodel_worker.checkpoint.refused import refuse_quantized, refuse_what_is_no_text_model
-from neuronmodel_worker.checkpoint.stand_ins import StandIn, recognised
+from neuronmodel_worker.checkpoint.tensor_names import explain_other_names, explain_tied_names
+from neuronmodel_worker.checkpoint.unsupported import refuse_quantized, refuse_unsupported
 
 __all__ = [
     "CONFIG_FILE",
@@ -29,17 +29,17 @@ __all__ = [
     "SINGLE_FILE",
     "Checkpoint",
     "SourceFile",
-    "StandIn",
     "TensorSource",
-    "ends_instead",
+    "WrongContent",
+    "explain_other_names",
+    "explain_tied_names",
     "header_digest",
-    "named_instead",
+    "identify_content",
     "open_checkpoint",
     "read_generation_config",
     "read_header",
-    "recognised",
     "refuse_quantized",
-    "refuse_stand_ins",
-    "refuse_what_is_no_text_model",
-    "refuse_what_is_not_for_language",
+    "refuse_unsupported",
+    "refuse_wrong_content",
+    "require_causal_lm",
 ]

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from neuronmodel_worker.checkpoint import untrusted
-from neuronmodel_worker.checkpoint.stand_ins import HEAD_BYTES, recognised
-from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.checkpoint import untrusted_input
+from neuronmodel_worker.checkpoint.file_signatures import HEAD_BYTES, identify_content
+from neuronmodel_worker.checkpoint.untrusted_input import shown
 from neuronmodel_worker.failures import ConfigInvalid, LinkBroken, NotACheckpoint, SourceUnreadable
 
 # The index of 200,000 tensors is 20 MB long.
@@ -64,30 +64,30 @@ def refuse_broken_link(path: Path) -> None:
 def head_of(path: Path) -> bytes:
     """The first bytes of a file; none of what is not there or is no file. Raises LinkBroken, SourceUnreadable."""
     try:
-        with readable(path), untrusted.open_regular(path) as stream:
+        with readable(path), untrusted_input.open_regular(path) as stream:
             return stream.read(HEAD_BYTES)
-    except (FileNotFoundError, untrusted.NotAFile):
+    except (FileNotFoundError, untrusted_input.NotAFile):
         return b""
 
 
-def refuse_stand_ins(file: Path, *, may_be_empty: bool = False) -> None:
+def refuse_wrong_content(file: Path, *, may_be_empty: bool = False) -> None:
     """Raises NotACheckpoint where something lies at `file` that is no such file, LinkBroken where a link there leads
     nowhere, SourceUnreadable. A file that is not there is nothing to refuse."""
     try:
-        with readable(file), untrusted.open_regular(file) as stream:
+        with readable(file), untrusted_input.open_regular(file) as stream:
             head = stream.read(HEAD_BYTES)
     except FileNotFoundError:
         return
-    except untrusted.NotAFile as error:
+    except untrusted_input.NotAFile as error:
         raise NotACheckpoint(f"{file} {NO_FILE}") from error
-    refuse_recognised(file, head)
+    refuse_identified(file, head)
     if not may_be_empty and not head.strip():
         raise NotACheckpoint(f"{file} is empty. Download or copy it again.")
 
 
-def refuse_recognised(file: Path, head: bytes) -> None:
+def refuse_identified(file: Path, head: bytes) -> None:
     """Raises NotACheckpoint where `head`, the first bytes of `file`, are known to be of something else."""
-    if found := recognised(head):
+    if found := identify_content(head):
         raise NotACheckpoint(f"{file} is {found.what}. {found.remedy}.")
 
 
@@ -103,15 +103,15 @@ def read_json_object(file: Path) -> dict[str, object]:
 def read_small(file: Path) -> bytes:
     """A file of text that is not longer than such a file can be. Raises what `read_json_object` raises."""
     try:
-        with readable(file), untrusted.open_regular(file) as stream:
+        with readable(file), untrusted_input.open_regular(file) as stream:
             text = stream.read(MAX_JSON_BYTES + 1)
-    except untrusted.NotAFile as error:
+    except untrusted_input.NotAFile as error:
         raise ConfigInvalid(f"{file} {NO_FILE}") from error
-    refuse_recognised(file, text[:HEAD_BYTES])
-    if len(text) > MAX_JSON_BYTES or untrusted.has_too_many_values(text):
+    refuse_identified(file, text[:HEAD_BYTES])
+    if len(text) > MAX_JSON_BYTES or untrusted_input.has_too_many_values(text):
         raise ConfigInvalid(
-            f"{file} is far larger than such a file is: at most {MAX_JSON_BYTES:,} bytes and {untrusted.MAX_VALUES:,} "
-            "values are read. Put the checkpoint's own there."
+            f"{file} is far larger than such a file is: at most {MAX_JSON_BYTES:,} bytes and "
+            f"{untrusted_input.MAX_VALUES:,} values are read. Put the checkpoint's own there."
         )
     return text
 
@@ -127,13 +127,13 @@ def parse_json(file: Path, text: bytes) -> object:
     if text.startswith(UTF_16):
         refuse("it is text in UTF-16, and has to be in UTF-8")
     try:
-        content: object = json.loads(text.decode("utf-8-sig"), parse_int=untrusted.integer)
+        content: object = json.loads(text.decode("utf-8-sig"), parse_int=untrusted_input.integer)
     except RecursionError:
         refuse("nested too deep")
     except ValueError as error:
         refuse(str(error))
-    if untrusted.is_nested_too_deep(content):
+    if untrusted_input.is_nested_too_deep(content):
         refuse("nested too deep")
-    if untrusted.has_half_a_character(text, content):
+    if untrusted_input.has_half_a_character(text, content):
         refuse("a string in it ends within a character")
     return content

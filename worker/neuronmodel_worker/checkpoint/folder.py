@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from neuronmodel_worker.checkpoint import instead
+from neuronmodel_worker.checkpoint import missing_files
 from neuronmodel_worker.checkpoint.files import (
     head_of,
     is_there,
@@ -22,9 +22,9 @@ from neuronmodel_worker.checkpoint.files import (
     refuse_broken_link,
 )
 from neuronmodel_worker.checkpoint.header import SourceFile, TensorSource, read_header
-from neuronmodel_worker.checkpoint.instead import Instead
-from neuronmodel_worker.checkpoint.quantized import LEFT_BESIDE, quantization_of
-from neuronmodel_worker.checkpoint.untrusted import listed, shown
+from neuronmodel_worker.checkpoint.missing_files import Diagnosis
+from neuronmodel_worker.checkpoint.quantization import LEFT_BESIDE, quantization_of
+from neuronmodel_worker.checkpoint.untrusted_input import listed, shown
 from neuronmodel_worker.failures import (
     BadInput,
     CheckpointFileMissing,
@@ -123,11 +123,11 @@ def _read_config(directory: Path) -> Mapping[str, object]:
     try:
         config = read_json_object(directory / CONFIG_FILE)
     except FileNotFoundError as error:
-        found = instead.in_place_of_config(_names(directory), lambda name: head_of(directory / name))
+        found = missing_files.in_place_of_config(_names(directory), lambda name: head_of(directory / name))
         if found:
             raise _refusal(directory, f"{directory} holds no {CONFIG_FILE}", found) from error
         raise ConfigMissing(directory) from error
-    if "model_type" not in config and (found := instead.in_a_config(config.keys())):
+    if "model_type" not in config and (found := missing_files.in_a_config(config.keys())):
         raise NotACheckpoint(f"{directory / CONFIG_FILE} is {found.what}. {found.remedy}.")
     return config
 
@@ -145,11 +145,13 @@ def _read_indexed(directory: Path, config: Mapping[str, object]) -> _Held:
     }
     tensors = _join(directory, headers)
     there, unusable = _names(directory), list[str]()
-    forgotten = dict(_forgotten(directory, instead.rest_of_series(headers.keys(), there), tensors.keys(), unusable))
+    forgotten = dict(
+        _forgotten(directory, missing_files.rest_of_series(headers.keys(), there), tensors.keys(), unusable)
+    )
     unusable += (
         f"{INDEX_FILE} leaves out {shown(file)}, a file of the same series, and {directory} holds none of that name. "
         "Download it and the index again, of the same revision."
-        for file in instead.absent_of_series(headers.keys(), there)
+        for file in missing_files.absent_of_series(headers.keys(), there)
     )
     for _, held in forgotten.values():
         tensors |= held
@@ -186,7 +188,7 @@ def _read_header(directory: Path, file: str, without: str) -> Header:
         with readable(directory / file):
             return read_header(directory / file)
     except FileNotFoundError as error:
-        unfinished = instead.unfinished(_names(directory), of=file)
+        unfinished = missing_files.unfinished(_names(directory), of=file)
         more = f" It has {unfinished.what}." if unfinished else ""
         raise CheckpointFileMissing(f"{without}.{more} Download it again.") from error
 
@@ -199,7 +201,7 @@ def _read_index(directory: Path, config: Mapping[str, object]) -> dict[str, str]
     except FileNotFoundError as error:
         refuse_broken_link(directory / SINGLE_FILE)
         without = f"{directory} holds neither {SINGLE_FILE} nor {INDEX_FILE}"
-        found = instead.in_place_of_weights(_names(directory), lambda name: head_of(directory / name))
+        found = missing_files.in_place_of_weights(_names(directory), lambda name: head_of(directory / name))
         quantized = quantization_of(config, _quantizers_files(directory))
         if quantized and not (found and found.is_other):
             raise CheckpointQuantized(quantized.sentence(directory)) from error
@@ -269,7 +271,7 @@ def _counted(names: list[str]) -> str:
 
 def _refuse_unfinished(directory: Path, files: Iterable[SourceFile]) -> None:
     for file in files:
-        name = instead.unfinished_beside(file.path.name)
+        name = missing_files.unfinished_beside(file.path.name)
         with readable(directory / name):
             if is_there(directory / name):
                 raise CheckpointFileMissing(
@@ -279,15 +281,15 @@ def _refuse_unfinished(directory: Path, files: Iterable[SourceFile]) -> None:
 
 
 def _refuse_adapter(directory: Path, tensors: Mapping[str, TensorSource]) -> None:
-    if name := instead.adapter_tensor(tensors):
+    if name := missing_files.adapter_tensor(tensors):
         raise NotACheckpoint(
             f"The checkpoint in {directory} holds the tensor {shown(name)}: it is an adapter, or a model with one that "
-            f"was not merged.{_base_model(directory)} {instead.MERGE}."
+            f"was not merged.{_base_model(directory)} {missing_files.MERGE}."
         )
 
 
 def _adapter_beside(directory: Path) -> tuple[str, ...]:
-    file = directory / instead.ADAPTER_CONFIG
+    file = directory / missing_files.ADAPTER_CONFIG
     try:
         with readable(file):
             there = is_there(file)
@@ -300,8 +302,8 @@ def _adapter_beside(directory: Path) -> tuple[str, ...]:
             "merge it into the model if it belongs to it.",
         )
     return (
-        f"{directory} holds an adapter ({instead.ADAPTER_CONFIG}) beside the model. The model is used without it; "
-        "merge it into the model if it belongs to it.",
+        f"{directory} holds an adapter ({missing_files.ADAPTER_CONFIG}) beside the model. The model is used without "
+        "it; merge it into the model if it belongs to it.",
     )
 
 
@@ -340,16 +342,16 @@ def _names(directory: Path) -> frozenset[str]:
     return frozenset(found)
 
 
-def _refusal(directory: Path, without: str, found: Instead) -> NotACheckpoint | CheckpointFileMissing:
+def _refusal(directory: Path, without: str, found: Diagnosis) -> NotACheckpoint | CheckpointFileMissing:
     kind = NotACheckpoint if found.is_other else CheckpointFileMissing
-    of = _base_model(directory) if found.remedy == instead.MERGE else ""
+    of = _base_model(directory) if found.remedy == missing_files.MERGE else ""
     return kind(f"{without}, but {found.what}.{of} {found.remedy}.")
 
 
 def _base_model(directory: Path) -> str:
     """A sentence with a space before it, where an adapter says what it was made for."""
     try:
-        base = read_json_object(directory / instead.ADAPTER_CONFIG).get("base_model_name_or_path")
+        base = read_json_object(directory / missing_files.ADAPTER_CONFIG).get("base_model_name_or_path")
     except (WorkerFailure, OSError):
         return ""
     return f" Its base model is {shown(base)}." if isinstance(base, str) and base else ""

@@ -5,7 +5,7 @@ known in a tensor's entry, an entry as an array in the order dtype, shape, offse
 differences are deliberate and refused here alone:
 
 - a key that occurs twice in one object: the format forbids it, the library takes the last one;
-- more than `untrusted.MAX_VALUES` values: 100 MB of them would fill gigabytes;
+- more than `untrusted_input.MAX_VALUES` values: 100 MB of them would fill gigabytes;
 - a number between 1.797e308 and infinity under an unknown key: which of them overflow depends on the parser's rounding.
 """
 
@@ -22,10 +22,10 @@ from typing import NoReturn
 
 import xxhash
 
-from neuronmodel_worker.checkpoint import untrusted
-from neuronmodel_worker.checkpoint.files import head_of, refuse_recognised
-from neuronmodel_worker.checkpoint.stand_ins import text_of
-from neuronmodel_worker.checkpoint.untrusted import MAX_INTEGER, shown
+from neuronmodel_worker.checkpoint import untrusted_input
+from neuronmodel_worker.checkpoint.file_signatures import text_of
+from neuronmodel_worker.checkpoint.files import head_of, refuse_identified
+from neuronmodel_worker.checkpoint.untrusted_input import MAX_INTEGER, shown
 from neuronmodel_worker.failures import (
     CheckpointFileMissing,
     CheckpointHeaderInvalid,
@@ -88,7 +88,7 @@ def read_header(file: Path) -> tuple[SourceFile, dict[str, TensorSource]]:
         return source, _check_extents(source, data_start, _parse(source, header, data_start))
     except (CheckpointTruncated, CheckpointHeaderInvalid):
         head = head_of(file)
-        refuse_recognised(file, head)
+        refuse_identified(file, head)
         if len(head) >= 8 and (text := text_of(head)):
             raise NotACheckpoint(
                 f"{file} is text and no safetensors file: it begins {shown(text)}. Download or copy it again."
@@ -107,8 +107,8 @@ def header_digest(file: Path) -> str:
 
 def _read(file: Path) -> tuple[os.stat_result, bytes]:
     try:
-        stream = untrusted.open_regular(file)
-    except untrusted.NotAFile as error:
+        stream = untrusted_input.open_regular(file)
+    except untrusted_input.NotAFile as error:
         raise CheckpointFileMissing(
             f"{file} is a directory, a pipe or a device, where a safetensors file has to be. Download or copy it again."
         ) from error
@@ -153,20 +153,20 @@ def _parse_json(header: bytes, refuse: Refuse) -> object:
     def refuse_constant(name: str) -> NoReturn:
         refuse(f"it is no JSON ({name} occurs in it)")
 
-    if untrusted.has_too_many_values(header):
-        refuse(f"it holds more than {untrusted.MAX_VALUES:,} values, far more than a model's tensors need")
+    if untrusted_input.has_too_many_values(header):
+        refuse(f"it holds more than {untrusted_input.MAX_VALUES:,} values, far more than a model's tensors need")
     try:
         parsed: object = json.loads(
             header.decode("utf-8"),
             object_pairs_hook=unique,
-            parse_int=untrusted.integer,
+            parse_int=untrusted_input.integer,
             parse_constant=refuse_constant,
         )
     except RecursionError:
         refuse("it is nested too deep")
     except ValueError as error:
         refuse(f"it is no JSON ({error})")
-    if untrusted.has_half_a_character(header, parsed):
+    if untrusted_input.has_half_a_character(header, parsed):
         refuse("a string in it ends within a character")
     return parsed
 
@@ -219,9 +219,9 @@ def _naturals(value: object) -> tuple[int, ...] | None:
 
 def _is_readable(value: object) -> bool:
     """Whether the library would read over a value of which it has no use, inside the two objects around it."""
-    if any(isinstance(each, float) and isinf(each) for each, _ in untrusted.walk(value)):
+    if any(isinstance(each, float) and isinf(each) for each, _ in untrusted_input.walk(value)):
         return False
-    return not untrusted.is_nested_too_deep(value, around=2)
+    return not untrusted_input.is_nested_too_deep(value, around=2)
 
 
 def _bits(shape: tuple[int, ...], dtype: str) -> int | None:

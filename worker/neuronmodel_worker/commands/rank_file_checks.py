@@ -15,7 +15,7 @@ from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.plan.streamed import RANK_DTYPE, RANK_NBYTES
 from neuronmodel_worker.store import shards_key
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest
-from neuronmodel_worker.store.sources import SOURCE_FILE
+from neuronmodel_worker.store.source_records import SOURCE_FILE
 from neuronmodel_worker.stream import WEIGHTS, Transferred, check_rank_file, rank_file_name
 
 # How the names of the tensors end that hold the number of the rank they are in.

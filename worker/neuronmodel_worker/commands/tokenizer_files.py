@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from neuronmodel_worker.checkpoint import GENERATION_FILE, refuse_stand_ins
+from neuronmodel_worker.checkpoint import GENERATION_FILE, refuse_wrong_content
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.plan.streamed import Plan
-from neuronmodel_worker.text.files import TokenizerFiles
+from neuronmodel_worker.text.tokenizer_files import TokenizerFiles
 
 
 def with_warnings_of_text(plan: Plan) -> Plan:
@@ -22,6 +22,6 @@ def with_warnings_of_text(plan: Plan) -> Plan:
 def _in_place_of_files(directory: Path) -> Iterator[WorkerFailure]:
     yield from TokenizerFiles(directory).in_place_of_files()
     try:
-        refuse_stand_ins(directory / GENERATION_FILE, may_be_empty=True)
+        refuse_wrong_content(directory / GENERATION_FILE, may_be_empty=True)
     except WorkerFailure as failure:
         yield failure

@@ -19,9 +19,9 @@ from neuronmodel_worker.commands.terminal import progress, say
 from neuronmodel_worker.commands.usage_errors import FolderRefused, SetDamaged
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
 from neuronmodel_worker.store import SHARDS
-from neuronmodel_worker.store.checks import full_problems
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest, file_problems, read_manifest
-from neuronmodel_worker.store.sources import SOURCE_FILE
+from neuronmodel_worker.store.source_records import SOURCE_FILE
+from neuronmodel_worker.store.verification import full_problems
 from neuronmodel_worker.stream import WEIGHTS
 from neuronmodel_worker.units import duration, in_units, rate
 

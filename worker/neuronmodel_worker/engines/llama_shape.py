@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.engines.rank_tensors import TensorForm
 from neuronmodel_worker.failures import BadInput, ConfigInvalid
-from neuronmodel_worker.layouts.flags import Flags
 from neuronmodel_worker.layouts.geometry import equal_part
 from neuronmodel_worker.layouts.heads import place_heads
+from neuronmodel_worker.layouts.legacy_config import kind_of
 from neuronmodel_worker.layouts.model_config import ModelConfig, parse_config
-from neuronmodel_worker.layouts.old_form import kind_of
+from neuronmodel_worker.layouts.sharding_flags import Flags
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
 from neuronmodel_worker.plan.streamed import Plan
 

@@ -18,15 +18,15 @@ from neuronmodel_api.report import Devices
 from neuronmodel_worker.engines.interface import Limits, Ranks, Steps
 from neuronmodel_worker.engines.nxdi import sdk
 from neuronmodel_worker.engines.nxdi.application import Application, make_application
+from neuronmodel_worker.engines.nxdi.captured_output import captured_output
+from neuronmodel_worker.engines.nxdi.compilation import ChildTask, Workplace
 from neuronmodel_worker.engines.nxdi.compiled import CompiledFiles, complete, describe, read_compiled
-from neuronmodel_worker.engines.nxdi.compiling import ChildTask, Workplace
-from neuronmodel_worker.engines.nxdi.contradictions import local_ranks, logical_cores, longest
-from neuronmodel_worker.engines.nxdi.devices import Hardware, count_devices, find_devices, logical_core_size
-from neuronmodel_worker.engines.nxdi.failures import CompilerFailed, classified
-from neuronmodel_worker.engines.nxdi.generating import SHORTEST_PROMPT, GenerationSettings, LoadedNeuronModel
-from neuronmodel_worker.engines.nxdi.handing_over import checked_weights, installed
-from neuronmodel_worker.engines.nxdi.overhearing import overheard
-from neuronmodel_worker.engines.nxdi.sampling import on_device
+from neuronmodel_worker.engines.nxdi.device_sampling import on_device
+from neuronmodel_worker.engines.nxdi.flag_checks import local_ranks, logical_cores, longest
+from neuronmodel_worker.engines.nxdi.generation import SHORTEST_PROMPT, GenerationSettings, LoadedNeuronModel
+from neuronmodel_worker.engines.nxdi.hardware import Hardware, count_devices, find_devices, logical_core_size
+from neuronmodel_worker.engines.nxdi.load_directory import checkpoint_of, library_path, make_load_directory, readable
+from neuronmodel_worker.engines.nxdi.neuron_failures import CompilerFailed, classified
 from neuronmodel_worker.engines.nxdi.settings import (
     PLATFORM_VARIABLE,
     Purpose,
@@ -36,9 +36,9 @@ from neuronmodel_worker.engines.nxdi.settings import (
     platform,
     with_purpose,
 )
-from neuronmodel_worker.engines.nxdi.view import checkpoint_of, library_path, make_view, readable
+from neuronmodel_worker.engines.nxdi.weight_loading import checked_weights, installed
 from neuronmodel_worker.failures import ArtifactDamaged, ConfigInvalid, WorkerFailure
-from neuronmodel_worker.layouts.old_form import old_form_of
+from neuronmodel_worker.layouts.legacy_config import legacy_config_of
 from neuronmodel_worker.neuron_config.derived import derived
 from neuronmodel_worker.plan.streamed import ModelPlan, Plan
 from neuronmodel_worker.store import compiled_key
@@ -81,7 +81,7 @@ class NeuronEngine:
 
     def graph_inputs(self, plan: ModelPlan, neuron_config: Mapping[str, object]) -> dict[str, object]:
         model_type = self._model_type(plan)
-        model = old_form_of(plan.checkpoint)
+        model = legacy_config_of(plan.checkpoint)
         check_settings(neuron_config, model_type, self._config.server, model)
         logical_core_size(logical_cores(neuron_config), machine(self._config), platform(self._config))
         config = {name: value for name, value in model.items() if name not in NOT_ARCHITECTURE}
@@ -169,7 +169,7 @@ class NeuronEngine:
     def open(self, directory: Path, shards: Path | None = None) -> "CompiledNeuronModel":
         compiled = read_compiled(directory)
         purpose = Purpose.READ if shards is not None else Purpose.LOAD
-        view = make_view(self._scratch, compiled, self._source, purpose, shards)
+        view = make_load_directory(self._scratch, compiled, self._source, purpose, shards)
         self._import()
         fields = with_purpose(self._fields, purpose)
         source = checkpoint_of(view, self._source)
@@ -239,7 +239,7 @@ class CompiledNeuronModel:
 
     def _load(self, application: Application) -> None:
         ranks, error = self._compiled.expected.ranks, None
-        with overheard(self._scratch) as heard:
+        with captured_output(self._scratch) as heard:
             try:
                 application.load(
                     library_path(self.view),

@@ -2,8 +2,8 @@
 
 import torch
 
-from neuronmodel_worker.engines.finite import check_finite
 from neuronmodel_worker.engines.interface import Sampling
+from neuronmodel_worker.engines.logit_checks import check_finite
 
 
 class Sampler:

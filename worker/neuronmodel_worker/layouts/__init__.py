@@ -6,25 +6,25 @@ from typing import Any, Generic
 
 from neuronmodel_worker.checkpoint import (
     Checkpoint,
-    refuse_what_is_no_text_model,
-    refuse_what_is_not_for_language,
+    refuse_unsupported,
+    require_causal_lm,
 )
 from neuronmodel_worker.failures import ConfigInvalid, ModelTypeWithoutLayout
+from neuronmodel_worker.layouts.builder import LayoutBuilder
 from neuronmodel_worker.layouts.config_checks import check_config
-from neuronmodel_worker.layouts.draft import Draft
-from neuronmodel_worker.layouts.effects import refuse_what_has_no_layout, warnings_of
-from neuronmodel_worker.layouts.flags import LAYOUT_VERSION, Flags, read_flags, torch_dtype_yields
+from neuronmodel_worker.layouts.flag_support import refuse_flags_without_layout, warnings_of
 from neuronmodel_worker.layouts.geometry import Target
 from neuronmodel_worker.layouts.heads import CacheShape
+from neuronmodel_worker.layouts.legacy_config import legacy_config_of, where_of
 from neuronmodel_worker.layouts.llama import lay_out_llama, refuse_llama_flags
 from neuronmodel_worker.layouts.mistral import MistralConfig, lay_out_mistral, refuse_mistral_flags
 from neuronmodel_worker.layouts.mixtral import MixtralConfig, lay_out_mixtral, refuse_mixtral_flags
 from neuronmodel_worker.layouts.model_config import AnyConfig, ModelConfig, dtype_in_force, parse_config
-from neuronmodel_worker.layouts.old_form import old_form_of, where_of
 from neuronmodel_worker.layouts.qwen2 import Qwen2Config, lay_out_qwen2
 from neuronmodel_worker.layouts.qwen3 import Qwen3Config, lay_out_qwen3
 from neuronmodel_worker.layouts.qwen3_moe import Qwen3MoeConfig, lay_out_qwen3_moe
-from neuronmodel_worker.neuron_config.refused import refuse_what_the_library_refuses
+from neuronmodel_worker.layouts.sharding_flags import LAYOUT_VERSION, Flags, read_flags, torch_dtype_yields
+from neuronmodel_worker.neuron_config.combinations import refuse_combinations
 
 
 @dataclass(frozen=True)
@@ -34,28 +34,28 @@ class Family(Generic[AnyConfig]):
 
     name: str
     config: type[AnyConfig]
-    lay_out: Callable[[Draft, AnyConfig], None]
+    lay_out: Callable[[LayoutBuilder, AnyConfig], None]
     unheeded: frozenset[str] = frozenset()
     refuse: Callable[[Flags], None] = lambda flags: None
 
     def read(self, neuron_config: Mapping[str, object], model: Mapping[str, object] | None = None) -> Flags:
         """`model` is config.json, where it is known. Raises LayoutRefused for what has no layout in this family."""
-        refuse_what_has_no_layout(neuron_config, self.name, model)
+        refuse_flags_without_layout(neuron_config, self.name, model)
         flags = read_flags(neuron_config).without(self.unheeded)
         self.refuse(flags)
         return flags
 
-    def draft(self, checkpoint: Checkpoint, neuron_config: Mapping[str, object]) -> Draft:
-        config, model = parse_config(checkpoint, self.config), old_form_of(checkpoint)
+    def draft(self, checkpoint: Checkpoint, neuron_config: Mapping[str, object]) -> LayoutBuilder:
+        config, model = parse_config(checkpoint, self.config), legacy_config_of(checkpoint)
         flags = self.read(neuron_config, model)
-        refuse_what_the_library_refuses(neuron_config, model, self.name)
+        refuse_combinations(neuron_config, model, self.name)
         dtype = dtype_in_force(flags, config, torch_dtype_yields(neuron_config))
-        draft = Draft(checkpoint, flags, dtype, config.assumed, config.sizes)
-        draft.warnings += warnings_of(neuron_config)
-        draft.warnings += check_config(model, self.name, neuron_config, where_of(checkpoint))
-        warn_of_assumed_sizes(draft)
-        self.lay_out(draft, config)
-        return draft
+        builder = LayoutBuilder(checkpoint, flags, dtype, config.assumed, config.sizes)
+        builder.warnings += warnings_of(neuron_config)
+        builder.warnings += check_config(model, self.name, neuron_config, where_of(checkpoint))
+        warn_of_assumed_sizes(builder)
+        self.lay_out(builder, config)
+        return builder
 
 
 LLAMA_ALONE = frozenset({"vocab_parallel", "skip_gamma_qkv", "skip_gamma_mlp"})
@@ -109,7 +109,7 @@ def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_t
     """Raises CheckpointQuantized, ModelTypeWithoutLayout, ConfigInvalid, LayoutRefused, TensorMissing or
     TensorShapeMismatch."""
     said = model_type or checkpoint.config.get("model_type")
-    refuse_what_is_no_text_model(checkpoint, neuron_config, has_layout=isinstance(said, str) and said in FAMILIES)
+    refuse_unsupported(checkpoint, neuron_config, has_layout=isinstance(said, str) and said in FAMILIES)
     name = model_type or model_type_of(checkpoint)
     family = FAMILIES.get(name)
     if family is None:
@@ -117,25 +117,25 @@ def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_t
             f"No layout is known for model type {name[:100]!r}; there are layouts for {', '.join(sorted(FAMILIES))}.",
             "Use a checkpoint of one of these families",
         )
-    without_head = refuse_what_is_not_for_language(checkpoint)
-    draft = family.draft(checkpoint, neuron_config)
+    without_head = require_causal_lm(checkpoint)
+    builder = family.draft(checkpoint, neuron_config)
     return Layout(
         family=name,
-        flags=draft.flags,
-        dtype=draft.dtype,
-        sizes=draft.sizes,
-        targets=tuple(draft.targets),
-        rank_tensors=tuple(draft.rank_tensors),
-        warnings=(*without_head, *draft.warnings),
-        cache=draft.cache,
+        flags=builder.flags,
+        dtype=builder.dtype,
+        sizes=builder.sizes,
+        targets=tuple(builder.targets),
+        rank_tensors=tuple(builder.rank_tensors),
+        warnings=(*without_head, *builder.warnings),
+        cache=builder.cache,
     )
 
 
-def warn_of_assumed_sizes(draft: Draft) -> None:
-    if draft.assumed:
-        sizes = ", ".join(f"{name} {value}" for name, value in draft.assumed.items())
-        draft.warnings.append(
-            f"config.json in {draft.checkpoint.path} leaves out sizes, which are taken as transformers takes them: "
+def warn_of_assumed_sizes(builder: LayoutBuilder) -> None:
+    if builder.assumed:
+        sizes = ", ".join(f"{name} {value}" for name, value in builder.assumed.items())
+        builder.warnings.append(
+            f"config.json in {builder.checkpoint.path} leaves out sizes, which are taken as transformers takes them: "
             f"{sizes}."
         )
 

@@ -17,7 +17,7 @@ from neuronmodel_worker.layouts.config_fields import (
     read_of,
     without_change,
 )
-from neuronmodel_worker.layouts.old_form import OF_TRAINED_LENGTH, OLD, PUT_RIGHT, THETA, TRAINED, TYPES, kind_of
+from neuronmodel_worker.layouts.legacy_config import OF_TRAINED_LENGTH, OLD, PUT_RIGHT, THETA, TRAINED, TYPES, kind_of
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH, shown
 
 Config = Mapping[str, object]
@@ -58,7 +58,7 @@ WITHOUT_IT: Final = (
 
 
 def check_config(config: Config, family: str, neuron_config: Mapping[str, object], where: str) -> list[str]:
-    """`config` is config.json in its older form (`layouts.old_form`); `where` begins a sentence. Returns warnings.
+    """`config` is config.json in its older form (`layouts.legacy_config`); `where` begins a sentence. Returns warnings.
     Raises ConfigInvalid, and LayoutRefused for what no engine here computes as transformers does."""
     length = _length(neuron_config)
     _check_types(config, family, where)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from neuronmodel_worker.failures import LayoutRefused
-from neuronmodel_worker.layouts.degrees import DegreeRule, require_degree
+from neuronmodel_worker.layouts.tp_degrees import DegreeRule, require_degree
 
 Head = int | None
 

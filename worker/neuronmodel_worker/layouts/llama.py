@@ -1,10 +1,10 @@
 """Llama: biases when the configuration says so, vocabulary-parallel embeddings, norms folded into the weights."""
 
 from neuronmodel_worker.failures import LayoutRefused
+from neuronmodel_worker.layouts.builder import LayoutBuilder
 from neuronmodel_worker.layouts.dense import Traits, lay_out_dense
-from neuronmodel_worker.layouts.draft import Draft
-from neuronmodel_worker.layouts.flags import Flags
 from neuronmodel_worker.layouts.model_config import ModelConfig
+from neuronmodel_worker.layouts.sharding_flags import Flags
 
 
 def refuse_llama_flags(flags: Flags) -> None:
@@ -16,8 +16,8 @@ def refuse_llama_flags(flags: Flags) -> None:
         )
 
 
-def lay_out_llama(draft: Draft, config: ModelConfig) -> None:
-    flags = draft.flags
+def lay_out_llama(builder: LayoutBuilder, config: ModelConfig) -> None:
+    flags = builder.flags
     if flags.fused_qkv and config.attention_bias:
         raise LayoutRefused(
             "fused_qkv does not go with attention_bias in a Llama model, at any tensor parallel degree. "
@@ -28,4 +28,4 @@ def lay_out_llama(draft: Draft, config: ModelConfig) -> None:
         query_key_value_bias=bool(config.attention_bias),
         output_bias=bool(config.attention_bias),
     )
-    lay_out_dense(draft, config, traits)
+    lay_out_dense(builder, config, traits)

@@ -2,10 +2,10 @@
 
 from pydantic import PositiveInt
 
+from neuronmodel_worker.layouts.builder import LayoutBuilder
 from neuronmodel_worker.layouts.dense import Traits, lay_out_dense, refuse_fused_qkv, refuse_other_head_size
-from neuronmodel_worker.layouts.draft import Draft
-from neuronmodel_worker.layouts.flags import Flags
 from neuronmodel_worker.layouts.model_config import ModelConfig
+from neuronmodel_worker.layouts.sharding_flags import Flags
 
 
 class MistralConfig(ModelConfig):
@@ -17,6 +17,6 @@ def refuse_mistral_flags(flags: Flags) -> None:
     refuse_fused_qkv(flags, "Mistral")
 
 
-def lay_out_mistral(draft: Draft, config: ModelConfig) -> None:
-    refuse_other_head_size(draft, config)
-    lay_out_dense(draft, config, Traits(head_size=config.divided_head_size))
+def lay_out_mistral(builder: LayoutBuilder, config: ModelConfig) -> None:
+    refuse_other_head_size(builder, config)
+    lay_out_dense(builder, config, Traits(head_size=config.divided_head_size))

@@ -2,11 +2,11 @@
 
 from pydantic import PositiveInt
 
+from neuronmodel_worker.layouts.builder import LayoutBuilder
 from neuronmodel_worker.layouts.dense import Traits, refuse_fused_qkv, refuse_other_head_size
-from neuronmodel_worker.layouts.draft import Draft
-from neuronmodel_worker.layouts.flags import Flags
 from neuronmodel_worker.layouts.model_config import ModelConfig
 from neuronmodel_worker.layouts.moe import Experts, lay_out_moe
+from neuronmodel_worker.layouts.sharding_flags import Flags
 
 
 class MixtralConfig(ModelConfig):
@@ -19,8 +19,8 @@ def refuse_mixtral_flags(flags: Flags) -> None:
     refuse_fused_qkv(flags, "Mixtral")
 
 
-def lay_out_mixtral(draft: Draft, config: MixtralConfig) -> None:
-    refuse_other_head_size(draft, config)
+def lay_out_mixtral(builder: LayoutBuilder, config: MixtralConfig) -> None:
+    refuse_other_head_size(builder, config)
     traits = Traits(head_size=config.divided_head_size, lm_head_declared="F32", attention_knows_rank=False)
     experts = Experts(
         config.num_local_experts,
@@ -32,4 +32,4 @@ def lay_out_mixtral(draft: Draft, config: MixtralConfig) -> None:
         "w2",
         declared="F32",
     )
-    lay_out_moe(draft, config, traits, experts)
+    lay_out_moe(builder, config, traits, experts)

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.failures import ConfigInvalid, LayoutRefused
-from neuronmodel_worker.layouts.flags import Flags
-from neuronmodel_worker.layouts.old_form import old_form_of
+from neuronmodel_worker.layouts.legacy_config import legacy_config_of
+from neuronmodel_worker.layouts.sharding_flags import Flags
 from neuronmodel_worker.neuron_config.values import DEFAULT_DTYPE, DTYPES
 
 
@@ -66,9 +66,9 @@ AnyConfig = TypeVar("AnyConfig", bound=ModelConfig)
 
 def parse_config(checkpoint: Checkpoint, kind: type[AnyConfig]) -> AnyConfig:
     """Whichever release of transformers wrote it. Raises ConfigInvalid, which names the first field that is wrong, and
-    LayoutRefused for what `layouts.old_form` refuses."""
+    LayoutRefused for what `layouts.legacy_config` refuses."""
     try:
-        return kind.model_validate(dict(old_form_of(checkpoint)))
+        return kind.model_validate(dict(legacy_config_of(checkpoint)))
     except ValidationError as error:
         first: Any = error.errors()[0]
         name = ".".join(map(str, first["loc"]))

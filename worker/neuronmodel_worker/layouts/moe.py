@@ -6,12 +6,12 @@ from functools import partial
 
 from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.failures import LayoutRefused
-from neuronmodel_worker.layouts.degrees import divides
+from neuronmodel_worker.layouts.builder import LayoutBuilder
 from neuronmodel_worker.layouts.dense import Decoder, Traits, lay_out_decoder
-from neuronmodel_worker.layouts.draft import Draft
 from neuronmodel_worker.layouts.geometry import SourcePart
 from neuronmodel_worker.layouts.heads import heads_rule
 from neuronmodel_worker.layouts.model_config import ModelConfig
+from neuronmodel_worker.layouts.tp_degrees import divides
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +35,19 @@ class SparseDecoder(Decoder):
     experts: Experts
 
     def add_mlp(self, layer: str) -> None:
-        draft, experts, hidden = self.draft, self.experts, self.config.hidden_size
-        router = draft.take(f"model.{layer}{experts.module}.gate.weight", (experts.count, hidden))
-        draft.add(
+        builder, experts, hidden = self.builder, self.experts, self.config.hidden_size
+        router = builder.take(f"model.{layer}{experts.module}.gate.weight", (experts.count, hidden))
+        builder.add(
             f"{layer}mlp.router.linear_router.weight", SourcePart(router, self.whole(router.shape)), declared="F32"
         )
         stacks = f"{layer}mlp.expert_mlps.mlp_op."
         gates_and_ups = [(self.wide(layer, i, experts.gate), self.wide(layer, i, experts.up)) for i in self.numbers]
         downs = [(self.narrow(layer, i, experts.down),) for i in self.numbers]
         refuse_mixed_types([part.source for parts in (*gates_and_ups, *downs) for part in parts])
-        draft.add_stack(f"{stacks}gate_up_proj.weight", gates_and_ups, experts.declared)
-        draft.add_stack(f"{stacks}down_proj.weight", downs, experts.declared)
+        builder.add_stack(f"{stacks}gate_up_proj.weight", gates_and_ups, experts.declared)
+        builder.add_stack(f"{stacks}down_proj.weight", downs, experts.declared)
         if experts.know_rank:
-            draft.rank_tensors.append(f"{layer}mlp.expert_mlps.spmd_rank.rank")
+            builder.rank_tensors.append(f"{layer}mlp.expert_mlps.spmd_rank.rank")
 
     @property
     def numbers(self) -> range:
@@ -56,13 +56,13 @@ class SparseDecoder(Decoder):
     def wide(self, layer: str, expert: int, name: str) -> SourcePart:
         """Gate or up: each rank has some of the rows."""
         shape = (self.experts.size, self.config.hidden_size)
-        source = self.draft.take(f"model.{layer}{self.experts.module}.experts.{expert}.{name}.weight", shape)
+        source = self.builder.take(f"model.{layer}{self.experts.module}.experts.{expert}.{name}.weight", shape)
         return SourcePart(source, self.by_rows(shape))
 
     def narrow(self, layer: str, expert: int, name: str) -> SourcePart:
         """Down: each rank has some of the columns."""
         shape = (self.config.hidden_size, self.experts.size)
-        source = self.draft.take(f"model.{layer}{self.experts.module}.experts.{expert}.{name}.weight", shape)
+        source = self.builder.take(f"model.{layer}{self.experts.module}.experts.{expert}.{name}.weight", shape)
         return SourcePart(source, self.by_columns(shape))
 
 
@@ -77,14 +77,14 @@ def refuse_mixed_types(experts: Sequence[TensorSource]) -> None:
         )
 
 
-def lay_out_moe(draft: Draft, config: ModelConfig, traits: Traits, experts: Experts) -> None:
+def lay_out_moe(builder: LayoutBuilder, config: ModelConfig, traits: Traits, experts: Experts) -> None:
     refuse_tied_embeddings(config)
     sizes = {"vocab_size": config.vocab_size, "hidden_size": config.hidden_size, experts.size_field: experts.size}
     rules = [
         divides(sizes, "nothing is padded in a mixture of experts"),
         heads_rule(config.num_attention_heads, config.key_value_heads),
     ]
-    lay_out_decoder(draft, config, traits, rules, partial(SparseDecoder, experts=experts))
+    lay_out_decoder(builder, config, traits, rules, partial(SparseDecoder, experts=experts))
 
 
 def refuse_tied_embeddings(config: ModelConfig) -> None:

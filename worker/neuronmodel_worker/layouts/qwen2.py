@@ -2,8 +2,8 @@
 
 from pydantic import PositiveInt
 
+from neuronmodel_worker.layouts.builder import LayoutBuilder
 from neuronmodel_worker.layouts.dense import Traits, lay_out_dense, refuse_other_head_size
-from neuronmodel_worker.layouts.draft import Draft
 from neuronmodel_worker.layouts.model_config import ModelConfig
 
 
@@ -13,7 +13,7 @@ class Qwen2Config(ModelConfig):
     vocab_size: PositiveInt = 151936
 
 
-def lay_out_qwen2(draft: Draft, config: ModelConfig) -> None:
-    refuse_other_head_size(draft, config)
+def lay_out_qwen2(builder: LayoutBuilder, config: ModelConfig) -> None:
+    refuse_other_head_size(builder, config)
     traits = Traits(head_size=config.divided_head_size, query_key_value_bias=True, lm_head_declared="F32")
-    lay_out_dense(draft, config, traits)
+    lay_out_dense(builder, config, traits)

@@ -2,8 +2,8 @@
 
 from pydantic import PositiveInt
 
+from neuronmodel_worker.layouts.builder import LayoutBuilder
 from neuronmodel_worker.layouts.dense import Traits, lay_out_dense
-from neuronmodel_worker.layouts.draft import Draft
 from neuronmodel_worker.layouts.model_config import ModelConfig
 
 
@@ -14,21 +14,21 @@ class Qwen3Config(ModelConfig):
     vocab_size: PositiveInt = 151936
 
 
-def head_size_of_qwen3(draft: Draft, config: ModelConfig, absent: int | None = None) -> int:
+def head_size_of_qwen3(builder: LayoutBuilder, config: ModelConfig, absent: int | None = None) -> int:
     """`head_dim`, which may be null: then heads divide the hidden size, unless the checkpoint's are of the size that
     transformers takes where the field is `absent`."""
     if config.head_dim is not None:
         return config.head_dim
-    draft.warnings.append(
+    builder.warnings.append(
         "config.json gives head_dim as null: shards are made as without it, and NxD Inference may not compile the "
         "model. Put the checkpoint's own config.json there, or the size of a head."
     )
-    query = draft.find("model.layers.0.self_attn.q_proj.weight")
+    query = builder.find("model.layers.0.self_attn.q_proj.weight")
     if absent and query and query.shape[:1] == (config.num_attention_heads * absent,):
         return absent
     return config.divided_head_size
 
 
-def lay_out_qwen3(draft: Draft, config: Qwen3Config) -> None:
-    traits = Traits(head_size=head_size_of_qwen3(draft, config, absent=128), query_key_norms=True)
-    lay_out_dense(draft, config, traits)
+def lay_out_qwen3(builder: LayoutBuilder, config: Qwen3Config) -> None:
+    traits = Traits(head_size=head_size_of_qwen3(builder, config, absent=128), query_key_norms=True)
+    lay_out_dense(builder, config, traits)

@@ -5,8 +5,8 @@ from typing import ClassVar
 from pydantic import PositiveInt
 
 from neuronmodel_worker.failures import LayoutRefused
+from neuronmodel_worker.layouts.builder import LayoutBuilder
 from neuronmodel_worker.layouts.dense import Traits
-from neuronmodel_worker.layouts.draft import Draft
 from neuronmodel_worker.layouts.model_config import ModelConfig
 from neuronmodel_worker.layouts.moe import Experts, lay_out_moe
 from neuronmodel_worker.layouts.qwen3 import head_size_of_qwen3
@@ -32,7 +32,7 @@ class Qwen3MoeConfig(ModelConfig):
         return named or self.decoder_sparse_step != 1
 
 
-def lay_out_qwen3_moe(draft: Draft, config: Qwen3MoeConfig) -> None:
+def lay_out_qwen3_moe(builder: LayoutBuilder, config: Qwen3MoeConfig) -> None:
     if "head_dim" not in config.model_fields_set:
         raise LayoutRefused(
             "A Qwen3-MoE model needs head_dim in its config.json, and this one gives none. Add it, as the checkpoint's "
@@ -43,7 +43,7 @@ def lay_out_qwen3_moe(draft: Draft, config: Qwen3MoeConfig) -> None:
             "There is no layout for a Qwen3-MoE model with dense layers between (mlp_only_layers or "
             "decoder_sparse_step). Use a checkpoint whose layers are all sparse."
         )
-    traits = Traits(head_size=head_size_of_qwen3(draft, config), query_key_norms=True, lm_head_declared="F32")
+    traits = Traits(head_size=head_size_of_qwen3(builder, config), query_key_norms=True, lm_head_declared="F32")
     experts = Experts(
         config.num_experts,
         config.moe_intermediate_size,
@@ -54,4 +54,4 @@ def lay_out_qwen3_moe(draft: Draft, config: Qwen3MoeConfig) -> None:
         "down_proj",
         know_rank=True,
     )
-    lay_out_moe(draft, config, traits, experts)
+    lay_out_moe(builder, config, traits, experts)

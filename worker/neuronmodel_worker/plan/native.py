@@ -16,11 +16,11 @@ from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.checkpoint import DTYPE_BITS, INDEX_FILE, Checkpoint, TensorSource, refuse_quantized
 from neuronmodel_worker.failures import BadInput, CheckpointFileMissing, SourceUnreadable
 from neuronmodel_worker.layouts import FAMILIES, model_type_of
+from neuronmodel_worker.layouts.builder import FLOATING
 from neuronmodel_worker.layouts.config_checks import check_config
-from neuronmodel_worker.layouts.draft import FLOATING
-from neuronmodel_worker.layouts.flags import read_ranks
 from neuronmodel_worker.layouts.geometry import as_matrix
-from neuronmodel_worker.layouts.old_form import old_form_of, where_of
+from neuronmodel_worker.layouts.legacy_config import legacy_config_of, where_of
+from neuronmodel_worker.layouts.sharding_flags import read_ranks
 from neuronmodel_worker.neuron_config.values import DTYPES, names_of
 from neuronmodel_worker.plan.streamed import Read, vocabulary_of
 
@@ -148,7 +148,7 @@ class NativePlan:
             "family": self.family,
             "ranks": [self.ranks.start, self.ranks.stop],
             "flags": {name: value for name, value in self.neuron_config.items() if name not in self._neutral},
-            "config": {k: v for k, v in old_form_of(self.checkpoint).items() if k not in NAMES_OF_A_CHECKPOINT},
+            "config": {k: v for k, v in legacy_config_of(self.checkpoint).items() if k not in NAMES_OF_A_CHECKPOINT},
             "files": dict(self.files),
         }
 
@@ -208,7 +208,7 @@ def make_native_plan(
     family = model_type or model_type_of(checkpoint)
     refuse_quantized(checkpoint, neuron_config, has_layout=family in FAMILIES)
     _refuse_forgotten(checkpoint)
-    model, warnings = old_form_of(checkpoint), list(checkpoint.warnings)
+    model, warnings = legacy_config_of(checkpoint), list(checkpoint.warnings)
     if family in FAMILIES:  # of others it is not known what their fields say
         warnings += check_config(model, family, neuron_config, where_of(checkpoint))
     return NativePlan(

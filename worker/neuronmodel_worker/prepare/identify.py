@@ -7,7 +7,7 @@ from pathlib import Path
 from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.failures import SourceChanged
 from neuronmodel_worker.plan.streamed import ModelPlan
-from neuronmodel_worker.store.sources import (
+from neuronmodel_worker.store.source_records import (
     SourceDigests,
     SourceRecords,
     Stats,

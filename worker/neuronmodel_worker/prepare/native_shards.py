@@ -18,7 +18,7 @@ from neuronmodel_worker.prepare.concurrently import Stop, Wakeable, side_by_side
 from neuronmodel_worker.prepare.identify import Identity
 from neuronmodel_worker.report.clock import RunningPhase
 from neuronmodel_worker.store import Staging
-from neuronmodel_worker.store.files import READ_BYTES, Digest, header_digest, nbytes_below
+from neuronmodel_worker.store.atomic_files import READ_BYTES, Digest, header_digest, nbytes_below
 from neuronmodel_worker.store.manifest import names_below
 from neuronmodel_worker.stream import WEIGHTS, PieceDigest, Transferred, rank_file_name, take_digests
 

@@ -39,8 +39,8 @@ from neuronmodel_worker.store import (
     Staging,
     Store,
 )
-from neuronmodel_worker.store.explain import SOURCE_DIFFERS
-from neuronmodel_worker.store.sources import SOURCE_FILE
+from neuronmodel_worker.store.key_differences import SOURCE_DIFFERS
+from neuronmodel_worker.store.source_records import SOURCE_FILE
 from neuronmodel_worker.stream import (
     WEIGHTS,
     ContentDigests,
@@ -242,7 +242,7 @@ class Preparation:
                     phase.reach(phase.before + so_far.bytes_written)
 
                 sink = FileSink(staging.directory / WEIGHTS, seal=staging.seal_rank, metadata=rank_metadata(key))
-                streamed = run(plan, sink, progress, rank_indices=indices, tap=digests)
+                streamed = run(plan, sink, progress, rank_indices=indices, observer=digests)
                 self._measured(streamed)
             with self.job.clock.phase(StartPhase.SEALED), writing_to(self.store.root):
                 stop.check()

@@ -20,9 +20,9 @@ from neuronmodel_worker.io.disk import sync
 from neuronmodel_worker.scratch_cache.copying import Copy, Original
 from neuronmodel_worker.scratch_cache.errors import TierDamaged, TierStale, TierUnwritable, writing_copy
 from neuronmodel_worker.scratch_cache.volume import SOURCE_COPY, Tier, Writing
-from neuronmodel_worker.store.sources import file_stats
+from neuronmodel_worker.store.source_records import file_stats
 from neuronmodel_worker.stream import ContentDigests, check_content
-from neuronmodel_worker.stream.content import PieceDigest
+from neuronmodel_worker.stream.content_digests import PieceDigest
 from neuronmodel_worker.stream.dtypes import Array
 
 RECORD: Final = "copy.json"
@@ -107,7 +107,7 @@ def _opened(directory: Path, checkpoint: Checkpoint) -> Checkpoint:
 
 
 class SourceCopy:
-    """A copy of a checkpoint's files that is made while its tensors are read: a Tap of `run`."""
+    """A copy of a checkpoint's files that is made while its tensors are read: a SourceObserver of `run`."""
 
     def __init__(self, writing: Writing, checkpoint: Checkpoint, digests: ContentDigests) -> None:
         """Raises TierTrouble."""
@@ -131,8 +131,8 @@ class SourceCopy:
             writing.abandon()
             raise
 
-    def saw(self, source: TensorSource, start: int, data: Array) -> None:
-        self._copy.saw(source.file.path.name, source.offset + start, data)
+    def observe(self, source: TensorSource, start: int, data: Array) -> None:
+        self._copy.observe(source.file.path.name, source.offset + start, data)
 
     def finish(self, wait: Callable[[], None]) -> None:
         """Headers and what was not seen, times, and the name; the copy is gone where this raises: TierTrouble, and what

@@ -22,8 +22,8 @@ from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.io.disk import BLOCK, NOT_DIRECT, allocate, open_direct
 from neuronmodel_worker.io.priority import use_idle_priority
 from neuronmodel_worker.scratch_cache.errors import OriginalChanged, TierTrouble, writing_copy
-from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
-from neuronmodel_worker.stream.memory import fresh, placed
+from neuronmodel_worker.stream.buffers import fresh, placed
+from neuronmodel_worker.stream.direct_io import SLACK, EndsEarly, ReadableFile
 from neuronmodel_worker.stream.writeback import Writeback
 
 PIECE_BYTES: Final = 16 << 20
@@ -162,7 +162,7 @@ class Copy:
                 raise
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="copy", initializer=use_idle_priority)
 
-    def saw(self, file_name: str, position: int, data: Bytes) -> None:
+    def observe(self, file_name: str, position: int, data: Bytes) -> None:
         """The bytes of a file from `position` on; they are taken over before this returns."""
         file = self._files.get(file_name)
         if file is None:

@@ -55,9 +55,9 @@ class SetCopy:
             writing.abandon()
             raise
 
-    def saw(self, file_name: str, position: int, data: Array) -> None:
-        """A FileTap of `read_rank_files`."""
-        self._copy.saw(f"{WEIGHTS}/{file_name}", position, data)
+    def observe(self, file_name: str, position: int, data: Array) -> None:
+        """A FileObserver of `read_rank_files`."""
+        self._copy.observe(f"{WEIGHTS}/{file_name}", position, data)
 
     def finish(self, wait: Callable[[], None]) -> None:
         """What was not seen, and the name; the copy is gone where this raises: TierTrouble, and what `wait` raises."""

@@ -25,8 +25,8 @@ from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.sealing import SealingBehind
 from neuronmodel_worker.serve.weights import Ranks, Weights
 from neuronmodel_worker.store import COMPILED, SHARDS, ArtifactKind, SealedSet, Store
-from neuronmodel_worker.store.checks import VerifyProgress
-from neuronmodel_worker.store.sources import recorded_content
+from neuronmodel_worker.store.source_records import recorded_content
+from neuronmodel_worker.store.verification import VerifyProgress
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.background import Courtesy, Stopped
 from neuronmodel_worker.store import SHARDS, Staging, Store
-from neuronmodel_worker.store.sources import SOURCE_FILE, Stats, check_recorded, file_stats, source_document
+from neuronmodel_worker.store.source_records import SOURCE_FILE, Stats, check_recorded, file_stats, source_document
 from neuronmodel_worker.stream import (
     WEIGHTS,
     ContentDigests,
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class SealingBehind:
-    """`content` is the source's. To be made before the source is read; `digests` is the tap that sees it read."""
+    """`content` is the source's. To be made before the source is read; `digests` is the observer that sees it read."""
 
     job: Run
     plan: Plan

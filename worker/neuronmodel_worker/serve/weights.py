@@ -32,8 +32,8 @@ from neuronmodel_worker.stream import (
     WEIGHTS,
     ContentDigests,
     RankTensor,
+    SourceObserver,
     StreamResult,
-    Tap,
     TensorSink,
     Transferred,
     read_rank_files,
@@ -116,7 +116,7 @@ class Weights:
             ) as copy:
                 return self._run(plan, phase, Taps(digests, copy) if copy else None)
 
-    def shard_with(self, plan: Plan, tap: Tap) -> Ranks:
+    def shard_with(self, plan: Plan, tap: SourceObserver) -> Ranks:
         """From the source itself, for shards that are sealed behind."""
         with self.job.clock.phase(StartPhase.SHARDED, plan.source_bytes) as phase:
             return self._run(plan, phase, tap)
@@ -133,12 +133,12 @@ class Weights:
         self._drop(SOURCE_COPY, plan.checkpoint.fingerprint, differing)
         return None
 
-    def _run(self, plan: Plan, phase: RunningPhase, tap: Tap | None) -> Ranks:
+    def _run(self, plan: Plan, phase: RunningPhase, tap: SourceObserver | None) -> Ranks:
         def progress(transferred: Transferred) -> None:
             phase.reach(transferred.bytes_read)
 
         sink = TensorSink()
-        rates = _rates(run(plan, sink, progress, tap=tap))
+        rates = _rates(run(plan, sink, progress, observer=tap))
         if self._is_of_tier(plan.checkpoint.path):
             self._served_from_scratch(rates)
         else:
@@ -221,12 +221,12 @@ class Weights:
 class Taps:
     """Several that are shown the same bytes."""
 
-    def __init__(self, *taps: Tap) -> None:
+    def __init__(self, *taps: SourceObserver) -> None:
         self._taps = taps
 
-    def saw(self, source: TensorSource, start: int, data: Array) -> None:
+    def observe(self, source: TensorSource, start: int, data: Array) -> None:
         for tap in self._taps:
-            tap.saw(source, start, data)
+            tap.observe(source, start, data)
 
 
 def _rates(streamed: StreamResult) -> DiskRates:

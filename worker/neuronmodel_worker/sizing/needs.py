@@ -80,8 +80,8 @@ def _host_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, cache
     copying = PIECES * PIECE_BYTES if config.scratch_tier else 0
     behind = strategy is Strategy.SHARD_ON_COMPILE and config.seal is Seal.BEHIND
     if strategy is Strategy.SHARD_ON_LOAD or behind:
-        tapped = behind or config.scratch_tier
-        held += buffer_bytes(plan, threads=STREAM_THREADS, into_memory=True, tapped=tapped)
+        observed = behind or config.scratch_tier
+        held += buffer_bytes(plan, threads=STREAM_THREADS, into_memory=True, observed=observed)
     return held + copying
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from neuronmodel_worker.failures import ArtifactsVolumeFull
 from neuronmodel_worker.io.disk import FULL, sync, writing_to
-from neuronmodel_worker.store.files import make_directory
+from neuronmodel_worker.store.atomic_files import make_directory
 from neuronmodel_worker.store.keys import ArtifactKind
 from neuronmodel_worker.store.leases import Lease, Waiting, abandon, acquire
 from neuronmodel_worker.store.locks import writer_is_dead
@@ -27,7 +27,7 @@ from neuronmodel_worker.store.staging import (
     sealed_files,
     stagings,
 )
-from neuronmodel_worker.store.volume import Volume
+from neuronmodel_worker.store.volume_layout import Volume
 
 
 @dataclass(frozen=True)

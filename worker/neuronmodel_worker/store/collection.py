@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from neuronmodel_worker.failures import ArtifactsVolumeFull
 from neuronmodel_worker.io.disk import free_bytes, sync, writing_to
-from neuronmodel_worker.store.files import remove_tree
+from neuronmodel_worker.store.atomic_files import remove_tree
 from neuronmodel_worker.store.inventory import Inventory, Item
 from neuronmodel_worker.store.locks import writer_is_dead
 from neuronmodel_worker.store.quarantine import Quarantine
 from neuronmodel_worker.store.references import References
 from neuronmodel_worker.store.removal import removing, restore
 from neuronmodel_worker.store.staging import lock_path, remove_staging
-from neuronmodel_worker.store.volume import Volume
+from neuronmodel_worker.store.volume_layout import Volume
 
 OLD_SECONDS = 7 * 86400.0
 RANK = {"quarantined": 0, "staging": 1, "set": 2}

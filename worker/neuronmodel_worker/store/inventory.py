@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from neuronmodel_worker.store.files import nbytes_below
+from neuronmodel_worker.store.atomic_files import nbytes_below
 from neuronmodel_worker.store.keys import KINDS, ArtifactKind
 from neuronmodel_worker.store.locks import writer_is_dead
 from neuronmodel_worker.store.references import References
 from neuronmodel_worker.store.staging import lock_path, set_of, stagings
-from neuronmodel_worker.store.volume import Volume
+from neuronmodel_worker.store.volume_layout import Volume
 
 What = Literal["set", "staging", "quarantined"]
 NAMED = 3

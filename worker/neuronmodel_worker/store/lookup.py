@@ -2,11 +2,11 @@
 
 from neuronmodel_api.config import Verification
 from neuronmodel_worker.failures import ArtifactDamaged
-from neuronmodel_worker.store.checks import THREADS, VerifyProgress, all_problems, full_problems
 from neuronmodel_worker.store.keys import ArtifactKind
 from neuronmodel_worker.store.manifest import SealedSet, read_checked
 from neuronmodel_worker.store.quarantine import Quarantine
-from neuronmodel_worker.store.volume import OpenSet, Volume
+from neuronmodel_worker.store.verification import THREADS, VerifyProgress, all_problems, full_problems
+from neuronmodel_worker.store.volume_layout import OpenSet, Volume
 
 
 class SetLookup:

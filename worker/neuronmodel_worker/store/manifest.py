@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable
 from neuronmodel_worker.io.disk import WrittenFile
-from neuronmodel_worker.store.files import header_digest
+from neuronmodel_worker.store.atomic_files import header_digest
 from neuronmodel_worker.store.keys import ArtifactKind
 
 MANIFEST = "manifest.json"

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuronmodel_worker.io.disk import FULL, sync, writing_to
-from neuronmodel_worker.store.files import FILE_MODE, make_directory
+from neuronmodel_worker.store.atomic_files import FILE_MODE, make_directory
 from neuronmodel_worker.store.keys import ArtifactKind
 from neuronmodel_worker.store.locks import create_locked, writer_is_dead
 from neuronmodel_worker.store.removal import remove_renamed, restore
-from neuronmodel_worker.store.volume import OpenSet, Volume
+from neuronmodel_worker.store.volume_layout import OpenSet, Volume
 
 REASON = ".reason.txt"
 

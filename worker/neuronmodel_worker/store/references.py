@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from neuronmodel_worker.io.disk import sync, writing_to
-from neuronmodel_worker.store.files import HIDDEN, make_directory, matching, write_whole
+from neuronmodel_worker.store.atomic_files import HIDDEN, make_directory, matching, write_whole
 from neuronmodel_worker.store.keys import KINDS, ArtifactKind
 
 REFERENCES = "refs"

@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from neuronmodel_worker.io.disk import FULL, sync
-from neuronmodel_worker.store.files import HIDDEN, TEMPORARY, matching, remove_tree
+from neuronmodel_worker.store.atomic_files import HIDDEN, TEMPORARY, matching, remove_tree
 from neuronmodel_worker.store.keys import KINDS
 from neuronmodel_worker.store.locks import create_locked, writer_is_dead
 from neuronmodel_worker.store.references import REFERENCES
 from neuronmodel_worker.store.staging import LOCK_SUFFIX, lock_path
-from neuronmodel_worker.store.volume import LEASES, Volume
+from neuronmodel_worker.store.volume_layout import LEASES, Volume
 
 REMOVED = "removed"
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsTooNew
 from neuronmodel_worker.io.disk import WrittenFile, sync, writing_to
-from neuronmodel_worker.store.files import (
+from neuronmodel_worker.store.atomic_files import (
     SAFETENSORS,
     header_digest,
     make_directory,

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from neuronmodel_api.config import Verification
 from neuronmodel_worker.io.disk import writing_to
+from neuronmodel_worker.store.atomic_files import make_directory
 from neuronmodel_worker.store.building import Build, Builder
-from neuronmodel_worker.store.checks import THREADS, VerifyProgress
 from neuronmodel_worker.store.collection import Collected, Collector, Policy
-from neuronmodel_worker.store.explain import nearest_differences
-from neuronmodel_worker.store.files import make_directory
 from neuronmodel_worker.store.inventory import Item
+from neuronmodel_worker.store.key_differences import nearest_differences
 from neuronmodel_worker.store.keys import ArtifactKind
 from neuronmodel_worker.store.leases import Waiting
 from neuronmodel_worker.store.locks import LeaseTimings
@@ -21,7 +20,8 @@ from neuronmodel_worker.store.quarantine import Quarantine, Quarantined, read_re
 from neuronmodel_worker.store.references import References
 from neuronmodel_worker.store.removal import remove_unfinished_files, wait_for_removals
 from neuronmodel_worker.store.staging import Staging, remove_leftovers
-from neuronmodel_worker.store.volume import Volume
+from neuronmodel_worker.store.verification import THREADS, VerifyProgress
+from neuronmodel_worker.store.volume_layout import Volume
 
 
 class Store:

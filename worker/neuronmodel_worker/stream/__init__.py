@@ -1,30 +1,30 @@
 """Runs a plan at disk speed: one reader of checkpoints, sinks for files and for memory, and the way back."""
 
 from neuronmodel_worker.io.disk import WrittenFile
-from neuronmodel_worker.stream.content import ContentDigests, PieceDigest, check_content, take_digests
+from neuronmodel_worker.stream.content_digests import ContentDigests, PieceDigest, check_content, take_digests
+from neuronmodel_worker.stream.execution import THREADS, StreamResult, buffer_bytes, run
 from neuronmodel_worker.stream.filesink import FileSink
-from neuronmodel_worker.stream.held import write_rank_files
+from neuronmodel_worker.stream.memory_writer import write_rank_files
 from neuronmodel_worker.stream.meter import StreamProgress, Transferred
+from neuronmodel_worker.stream.observers import FileObserver, SourceObserver
 from neuronmodel_worker.stream.rankfile import WEIGHTS, rank_file_name
 from neuronmodel_worker.stream.readback import check_rank_file, read_rank_files
-from neuronmodel_worker.stream.run import THREADS, StreamResult, buffer_bytes, run
 from neuronmodel_worker.stream.sinks import RankTensor, Sink, TensorSink
 from neuronmodel_worker.stream.steps import Sizes
-from neuronmodel_worker.stream.taps import FileTap, Tap
 
 __all__ = [
     "THREADS",
     "WEIGHTS",
     "ContentDigests",
+    "FileObserver",
     "FileSink",
-    "FileTap",
     "PieceDigest",
     "RankTensor",
     "Sink",
     "Sizes",
+    "SourceObserver",
     "StreamProgress",
     "StreamResult",
-    "Tap",
     "TensorSink",
     "Transferred",
     "WrittenFile",

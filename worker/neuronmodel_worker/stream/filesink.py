@@ -25,8 +25,8 @@ from neuronmodel_worker.io.disk import (
     writing_to,
 )
 from neuronmodel_worker.plan.streamed import RANK_NBYTES, Plan
+from neuronmodel_worker.stream.buffers import Buffers, placed
 from neuronmodel_worker.stream.dtypes import STORAGE, Array
-from neuronmodel_worker.stream.memory import Buffers, placed
 from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.rankfile import (
     TENSOR_DIGESTS,

@@ -11,13 +11,13 @@ import xxhash
 from neuronmodel_worker.checkpoint import TensorSource, read_header
 from neuronmodel_worker.failures import ArtifactDamaged, BadInput
 from neuronmodel_worker.io.disk import BLOCK, WrittenFile
-from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
+from neuronmodel_worker.stream.buffers import fresh, placed
+from neuronmodel_worker.stream.direct_io import SLACK, EndsEarly, ReadableFile
 from neuronmodel_worker.stream.dtypes import STORAGE, Array
-from neuronmodel_worker.stream.memory import fresh, placed
 from neuronmodel_worker.stream.meter import Meter, StreamProgress
+from neuronmodel_worker.stream.observers import FileObserver
 from neuronmodel_worker.stream.rankfile import TENSOR_DIGESTS, combine_digests, rank_file_name
 from neuronmodel_worker.stream.sinks import RankTensor
-from neuronmodel_worker.stream.taps import FileTap
 
 CHUNK_BYTES = 16 << 20
 THREADS = 4
@@ -30,7 +30,7 @@ def read_rank_files(
     *,
     sealed: Mapping[str, WrittenFile] | None = None,
     full: bool = False,
-    copy: FileTap | None = None,
+    copy: FileObserver | None = None,
 ) -> list[dict[str, RankTensor]]:
     """The tensors of `ranks`, in that order, each rank's in one piece of memory.
 
@@ -44,7 +44,7 @@ def read_rank_files(
         with _unreadable_is_damaged(file.path), meter.reading(stop - start):
             data = file.read(start, stop, memory)
         if copy:
-            copy.saw(file.path.name, start, data)
+            copy.observe(file.path.name, start, data)
 
     def tensors(rank: int, file: RankFileReader, memory: Array) -> dict[str, RankTensor]:
         found = file.tensors_in(placed(memory, file.start, file.nbytes - file.start), full)
@@ -57,7 +57,7 @@ def read_rank_files(
             with _unreadable_is_damaged(path):
                 files.append(RankFileReader(path, sealed[path.name] if sealed else None))
                 if copy:
-                    copy.saw(path.name, 0, files[-1].header())
+                    copy.observe(path.name, 0, files[-1].header())
         memories = [fresh(file.nbytes - file.start + SLACK) for file in files]
         pieces = [
             (file, memory, start, stop)

@@ -14,8 +14,8 @@ from itertools import pairwise
 from neuronmodel_worker.checkpoint import DTYPE_BITS, TensorSource
 from neuronmodel_worker.layouts.geometry import Rectangle, SourcePart, Target, as_matrix
 from neuronmodel_worker.plan.streamed import Plan
-from neuronmodel_worker.stream.order import Group, gaps, rank_groups, tied_groups, unneeded_rows
-from neuronmodel_worker.stream.passes import shown_at_once
+from neuronmodel_worker.stream.prefetch import shown_at_once
+from neuronmodel_worker.stream.rank_groups import Group, gaps, rank_groups, tied_groups, unneeded_rows
 from neuronmodel_worker.stream.steps import Batch, Sizes, Step, Unit, batches, units
 
 # Rows of a chunk are a multiple of this: stored transposed they begin on a cache line, of 16-bit elements on two.

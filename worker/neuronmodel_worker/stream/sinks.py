@@ -14,8 +14,8 @@ import numpy as np
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.layouts.geometry import as_matrix
 from neuronmodel_worker.plan.streamed import RANK_DTYPE, Plan
+from neuronmodel_worker.stream.buffers import Buffers
 from neuronmodel_worker.stream.dtypes import STORAGE, Array
-from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.steps import Step, every_rank
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from neuronmodel_worker.checkpoint import CONFIG_FILE, GENERATION_FILE, read_generation_config
-from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.checkpoint.untrusted_input import shown
 from neuronmodel_worker.failures import ConfigInvalid
-from neuronmodel_worker.text.files import TokenizerFiles, TokenizerInvalid
-from neuronmodel_worker.text.library import panics_caught
-from neuronmodel_worker.text.readings import differences
 from neuronmodel_worker.text.streaming import Detokenizer, StopText
 from neuronmodel_worker.text.tokenizer import ChatTemplateError, PromptRefused, Tokenizer, read_tokenizer
+from neuronmodel_worker.text.tokenizer_files import TokenizerFiles, TokenizerInvalid
+from neuronmodel_worker.text.tokenizer_versions import differences
+from neuronmodel_worker.text.transformers_library import panics_caught
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.checkpoint.untrusted_input import shown
 from neuronmodel_worker.failures import WorkerFailure
-from neuronmodel_worker.text.files import TokenizerFiles, TokenizerInvalid
-from neuronmodel_worker.text.library import panics_caught, transformers
+from neuronmodel_worker.text.tokenizer_files import TokenizerFiles, TokenizerInvalid
+from neuronmodel_worker.text.transformers_library import panics_caught, transformers
 
 LOOP_OVER_CONTENT: Final = re.compile(r"""\bfor\s+\w+\s+in\s+[\w.\[\]'"]*\bcontent\b""")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig
 
-from neuronmodel_worker.engines.nxdi.view import write_readable
+from neuronmodel_worker.engines.nxdi.load_directory import write_readable
 
 CONFIG = {"model_type": "llama", "hidden_size": 64, "_name_or_path": "Überlänge"}
 TEXT = json.dumps(CONFIG, ensure_ascii=False)

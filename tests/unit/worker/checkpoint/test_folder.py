@@ -22,7 +22,7 @@ from neuronmodel_worker.checkpoint import (
     open_checkpoint,
     read_header,
 )
-from neuronmodel_worker.checkpoint.untrusted import MAX_DEPTH, MAX_VALUES
+from neuronmodel_worker.checkpoint.untrusted_input import MAX_DEPTH, MAX_VALUES
 from neuronmodel_worker.failures import (
     BadInput,
     CheckpointFileMissing,

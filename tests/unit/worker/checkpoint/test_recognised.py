@@ -17,13 +17,13 @@ import pytest
 from neuronmodel_api import exits
 from neuronmodel_worker.checkpoint import (
     Checkpoint,
+    identify_content,
     open_checkpoint,
     read_generation_config,
-    recognised,
-    refuse_stand_ins,
+    refuse_wrong_content,
 )
-from neuronmodel_worker.checkpoint.quantized import one_of_each_ending, quantization_of
-from neuronmodel_worker.checkpoint.stand_ins import HEAD_BYTES
+from neuronmodel_worker.checkpoint.file_signatures import HEAD_BYTES
+from neuronmodel_worker.checkpoint.quantization import one_of_each_ending, quantization_of
 from neuronmodel_worker.failures import (
     BadInput,
     CheckpointFileMissing,
@@ -202,7 +202,7 @@ def test_what_stands_in_for_a_small_file_is_refused(
 ) -> None:
     (tmp_path / file).write_bytes(content)
     with pytest.raises(NotACheckpoint, match="is ") as refused:
-        refuse_stand_ins(tmp_path / file)
+        refuse_wrong_content(tmp_path / file)
     assert str(tmp_path / file) in str(refused.value)
     assert said in str(refused.value)
     assert more in str(refused.value)
@@ -234,23 +234,23 @@ def test_json_in_utf_16_is_told_to_be_that(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", RIGHT.values(), ids=RIGHT.keys())
 def test_what_is_right_is_not_recognised_as_something_else(content: bytes) -> None:
-    assert recognised(content[:HEAD_BYTES]) is None
+    assert identify_content(content[:HEAD_BYTES]) is None
 
 
 @pytest.mark.parametrize("length", [0x8B1F, 0x7D0280, 0x2F2E, 640])
 def test_a_header_that_was_cut_is_no_other_format_for_its_length(length: int) -> None:
-    assert recognised(length.to_bytes(8, "little") + b'{"a":{"dtype":') is None
+    assert identify_content(length.to_bytes(8, "little") + b'{"a":{"dtype":') is None
 
 
 def test_an_empty_file_and_what_is_no_file_are_refused(tmp_path: Path) -> None:
-    refuse_stand_ins(tmp_path / "absent")
+    refuse_wrong_content(tmp_path / "absent")
     (tmp_path / "empty").write_bytes(b" \n")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    refuse_stand_ins(tmp_path / "empty", may_be_empty=True)
+    refuse_wrong_content(tmp_path / "empty", may_be_empty=True)
     for name, said in (("empty", "is empty"), ("folder", "is a directory"), ("pipe", "a pipe")):
         with pytest.raises(NotACheckpoint, match=said):
-            refuse_stand_ins(tmp_path / name)
+            refuse_wrong_content(tmp_path / name)
 
 
 def test_what_a_page_says_of_itself_is_shown_on_a_line(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_link_that_leads_nowhere_is_named_with_its_target(file: str, target: s
     (tmp_path / file).symlink_to(target)
     told(tmp_path, "CheckpointFileMissing", f"{tmp_path / file} is a symbolic link to {target}", "models--")
     with pytest.raises(LinkBroken, match="a symbolic link to"):
-        refuse_stand_ins(tmp_path / file)
+        refuse_wrong_content(tmp_path / file)
 
 
 def test_a_snapshot_without_its_blobs_and_a_folder_that_is_a_lost_link_are_told(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.engines.llama_shape import llama_shape
 from neuronmodel_worker.failures import BadInput, ConfigInvalid
-from neuronmodel_worker.layouts.old_form import in_old_form
+from neuronmodel_worker.layouts.legacy_config import to_legacy
 from neuronmodel_worker.plan.streamed import make_plan
 from tests.unit.worker.engines.models import write_model
 from tests.unit.worker.engines.test_cpu import logits_of, reference
@@ -182,7 +182,7 @@ def test_both_forms_have_the_same_keys(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_the_older_form_stays_as_it_is(config: dict[str, Any]) -> None:
-    assert in_old_form(config, "config.json") is config
+    assert to_legacy(config, "config.json") is config
 
 
 @pytest.mark.parametrize(
@@ -204,6 +204,6 @@ def test_the_older_form_stays_as_it_is(config: dict[str, Any]) -> None:
     ],
 )
 def test_the_newer_form_says_the_same_in_the_older_one(new: dict[str, Any], old: dict[str, Any]) -> None:
-    found = dict(in_old_form(new, "config.json"))
+    found = dict(to_legacy(new, "config.json"))
     found.pop("num_local_experts", None)
     assert found == old

@@ -13,9 +13,9 @@ from transformers import LlamaForCausalLM
 from neuronmodel_api.config import Engine, WorkerConfig
 from neuronmodel_worker.engines import NoEngine, Sampling, llama_graph, open_engine
 from neuronmodel_worker.engines.cpu import CpuEngine
-from neuronmodel_worker.engines.finite import LogitsNotFinite
 from neuronmodel_worker.engines.llama_graph import WIDENED
 from neuronmodel_worker.engines.llama_shape import EngineRefused, LlamaConfig, llama_shape, rope_scaling
+from neuronmodel_worker.engines.logit_checks import LogitsNotFinite
 from neuronmodel_worker.engines.rotary import rotary_frequencies
 from neuronmodel_worker.failures import ArtifactDamaged
 from neuronmodel_worker.stream import RankTensor

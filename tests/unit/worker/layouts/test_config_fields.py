@@ -15,7 +15,7 @@ from neuronmodel_worker.failures import BadInput, ConfigInvalid, LayoutRefused
 from neuronmodel_worker.layouts import FAMILIES
 from neuronmodel_worker.layouts.config_checks import check_config
 from neuronmodel_worker.layouts.config_fields import CHANGES, READ_BY_FAMILY, WITHOUT_EFFECT, as_markdown, read_of
-from neuronmodel_worker.layouts.old_form import in_old_form
+from neuronmodel_worker.layouts.legacy_config import to_legacy
 from neuronmodel_worker.layouts.qwen3_moe import Qwen3MoeConfig
 from tests.paths import PROJECT
 
@@ -33,7 +33,7 @@ WHERE = "config.json"
 
 def checked(family: str, config: dict[str, Any], **flags: Any) -> list[str]:
     model = {"model_type": family, **({"norm_topk_prob": True} if family == "qwen3_moe" else {}), **config}
-    return check_config(in_old_form(model, WHERE), family, flags, WHERE)
+    return check_config(to_legacy(model, WHERE), family, flags, WHERE)
 
 
 # The lists.
@@ -113,7 +113,7 @@ def test_what_transformers_5_saves_is_read_without_a_word(family: str) -> None:
     saved = OF_5["classes"][family]["saved"]
     changes = {"norm_topk_prob": True} if family == "qwen3_moe" else {}
     assert checked(family, {**saved, **changes}) == []
-    found = in_old_form(saved, WHERE)
+    found = to_legacy(saved, WHERE)
     assert found["rope_theta"] == OF_5["classes"][family]["theta"] == CLASSES[family]().rope_theta
     assert found.get("rope_scaling") is None
 
@@ -207,7 +207,7 @@ LLAMA3: dict[str, Any] = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor
 
 
 def rotary(**config: Any) -> tuple[object, Any]:
-    found = in_old_form({"model_type": "llama", "max_position_embeddings": 256, **config}, WHERE)
+    found = to_legacy({"model_type": "llama", "max_position_embeddings": 256, **config}, WHERE)
     return found.get("rope_theta"), found.get("rope_scaling")
 
 

@@ -83,7 +83,7 @@ def test_shards_that_are_sealed_rank_by_rank_are_the_same(path: Path, tmp_path: 
     indices = range(len(plan.ranks))
     for made in (indices[1::2], indices[::2]):
         tap = ContentDigests()
-        run(plan, FileSink(tmp_path / "weights", seal=seal), sizes=sizes, rank_indices=made, tap=tap)
+        run(plan, FileSink(tmp_path / "weights", seal=seal), sizes=sizes, rank_indices=made, observer=tap)
         assert_covered(plan, tap.pieces())
     tensors = read_rank_files(tmp_path / "weights", plan.ranks, sealed=sealed, full=True)
     assert described(plan.ranks, tensors) == case["shards"]

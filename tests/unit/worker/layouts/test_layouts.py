@@ -18,8 +18,8 @@ from neuronmodel_worker.failures import (
     TensorShapeMismatch,
 )
 from neuronmodel_worker.layouts import FAMILIES as FAMILY_LAYOUTS
-from neuronmodel_worker.layouts.flags import LAYOUT_VERSION
 from neuronmodel_worker.layouts.heads import place_heads
+from neuronmodel_worker.layouts.sharding_flags import LAYOUT_VERSION
 from neuronmodel_worker.plan.streamed import Plan, make_plan
 from tests.generated import write_checkpoint
 from tests.model_cases import FAMILIES, TYPES, cases, decoder_tensors, headers

@@ -14,7 +14,7 @@ from neuronmodel_api.config import Engine, Weights, WorkerConfig
 from neuronmodel_worker.artifact_keys import plan_for
 from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
 from neuronmodel_worker.failures import BadInput, LayoutRefused, ModelTypeWithoutLayout
-from neuronmodel_worker.layouts.effects import NEUTRAL
+from neuronmodel_worker.layouts.flag_support import NEUTRAL
 from neuronmodel_worker.layouts.geometry import row_bytes
 from neuronmodel_worker.plan.native import PADDING, RUNTIME, STRATEGY, FlagNamesNothing, NativePlan, make_native_plan
 from neuronmodel_worker.plan.streamed import make_plan

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
 from neuronmodel_worker.failures import BadInput
 from neuronmodel_worker.layouts import FAMILIES
-from neuronmodel_worker.layouts.effects import CHOICES, SWITCHES, WITHOUT_LAYOUT
+from neuronmodel_worker.layouts.flag_support import CHOICES, SWITCHES, WITHOUT_LAYOUT
 from neuronmodel_worker.plan.streamed import make_plan
 from tests.unit.worker.sharding import CONFIG, small_source
 

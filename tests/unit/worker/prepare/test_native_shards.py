@@ -40,7 +40,7 @@ from neuronmodel_worker.serve.loading import Loading
 from neuronmodel_worker.serve.prepared import PartialRanks, Prepared
 from neuronmodel_worker.store import SHARDS, Store
 from neuronmodel_worker.store.manifest import MANIFEST
-from neuronmodel_worker.store.sources import SOURCE_FILE, SourceDigests
+from neuronmodel_worker.store.source_records import SOURCE_FILE, SourceDigests
 from neuronmodel_worker.stream import ContentDigests, StreamProgress, rank_file_name
 from tests.unit.worker.native_engine import NativeEngine
 from tests.unit.worker.sharding import small_source

@@ -47,7 +47,7 @@ def test_what_was_seen_is_not_read_again_and_the_rest_is(tmp_path: Path) -> None
     (tmp_path / "copy").mkdir()
     copy = Copy(tmp_path / "copy", {"original": Original.at(tmp_path / "original")})
     for start in range(1234, 4 * MIB, 999_983):
-        copy.saw("original", start, seen(content, start, min(start + 999_983, 4 * MIB)))
+        copy.observe("original", start, seen(content, start, min(start + 999_983, 4 * MIB)))
     asked: list[None] = []
     copy.complete(tmp_path / "copy", lambda: asked.append(None))
     assert (tmp_path / "copy/original").read_bytes() == content
@@ -58,7 +58,7 @@ def test_pieces_for_which_no_memory_is_free_are_read_later(tmp_path: Path) -> No
     content = written(tmp_path / "original", 3 * MIB)
     (tmp_path / "copy").mkdir()
     copy = Copy(tmp_path / "copy", {"original": Original.at(tmp_path / "original")}, pieces=0)
-    copy.saw("original", 0, seen(content, 0, 3 * MIB))
+    copy.observe("original", 0, seen(content, 0, 3 * MIB))
     copy.complete(tmp_path / "copy", nothing)
     assert (tmp_path / "copy/original").read_bytes() == content
 
@@ -75,7 +75,7 @@ def test_a_disk_that_hangs_does_not_hold_up_who_reads(tmp_path: Path, monkeypatc
     monkeypatch.setattr(CopiedFile, "write", hanging)
     copy = Copy(tmp_path / "copy", {"original": Original.at(tmp_path / "original")}, pieces=2)
     for start in range(0, 4 * MIB, MIB):
-        copy.saw("original", start, seen(content, start, start + MIB))
+        copy.observe("original", start, seen(content, start, start + MIB))
     assert copy.missing_bytes == 4 * MIB
     goes_on.set()
     copy.complete(tmp_path / "copy", nothing)
@@ -86,7 +86,7 @@ def test_an_original_that_changed_is_no_copy(tmp_path: Path) -> None:
     content = written(tmp_path / "original", MIB)
     (tmp_path / "copy").mkdir()
     copy = Copy(tmp_path / "copy", {"original": Original.at(tmp_path / "original")})
-    copy.saw("original", 0, seen(content, 0, MIB))
+    copy.observe("original", 0, seen(content, 0, MIB))
     written(tmp_path / "original", MIB)
     os.utime(tmp_path / "original", ns=(0, 1))  # a clock that ticks every few milliseconds would tell no difference
     with pytest.raises(TierTrouble, match="changed while it was copied"):
@@ -119,14 +119,14 @@ def test_a_copy_that_is_given_up_keeps_no_file_open(tmp_path: Path, end: str) ->
     content = written(tmp_path / "original", MIB)
     (tmp_path / "copy").mkdir()
     copy = Copy(tmp_path / "copy", {"original": Original.at(tmp_path / "original")})
-    copy.saw("original", 0, seen(content, 0, MIB // 2))
+    copy.observe("original", 0, seen(content, 0, MIB // 2))
     if end == "abort":
         copy.abort()
     else:
         with pytest.raises(Stopped):
             copy.complete(tmp_path / "copy", _raising(Stopped()))
     assert not open_below(tmp_path / "copy")
-    copy.saw("original", 0, seen(content, 0, MIB))  # a load that still goes on is not told
+    copy.observe("original", 0, seen(content, 0, MIB))  # a load that still goes on is not told
 
 
 def open_below(directory: Path) -> list[Path]:

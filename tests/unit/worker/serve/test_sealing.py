@@ -21,7 +21,7 @@ from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.background import Courtesy, Stopped
 from neuronmodel_worker.serve.sealing import SealingBehind
 from neuronmodel_worker.store import SHARDS, Store
-from neuronmodel_worker.store.sources import SOURCE_FILE, SourceDigests
+from neuronmodel_worker.store.source_records import SOURCE_FILE, SourceDigests
 from neuronmodel_worker.stream import TensorSink, run
 from tests.unit.worker.test_cli import ask, phases
 from tests.unit.worker.workers import Place, Worker, returned
@@ -57,7 +57,7 @@ def sealing_of(place: Place) -> SealingBehind:
     wanted = wanted_artifacts(job.config, plan, open_engine(job.config), content)
     assert wanted.shards_key
     sealing, sink = SealingBehind(job, plan, wanted, wanted.shards_key, content), TensorSink()
-    run(plan, sink, tap=sealing.digests)
+    run(plan, sink, observer=sealing.digests)
     sealing.hold(sink.tensors)
     return sealing
 

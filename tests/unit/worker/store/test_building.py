@@ -14,7 +14,7 @@ import pytest
 from neuronmodel_worker.failures import ArtifactsVolumeFull
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.store import Lease, LeaseTimings, SealedSet, Staging, Store, locks
-from neuronmodel_worker.store.files import header_digest, whole_digest
+from neuronmodel_worker.store.atomic_files import header_digest, whole_digest
 from neuronmodel_worker.store.leases import acquire
 from neuronmodel_worker.store.staging import sealed_files
 from neuronmodel_worker.stream import rank_file_name

@@ -12,7 +12,7 @@ import pytest
 from neuronmodel_worker.failures import ArtifactsVolumeFull
 from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.store import Item, LeaseTimings, Policy, Store, collection, locks
-from neuronmodel_worker.store.explain import differences
+from neuronmodel_worker.store.key_differences import differences
 from tests.paths import PROJECT
 from tests.unit.worker.store.test_building import begin_and_stop, leftovers, other_writer
 

@@ -11,7 +11,7 @@ from neuronmodel_worker.failures import SourceChanged
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.prepare.identify import Identity, identify
 from neuronmodel_worker.store import SHARDS, Store, shards_inputs, shards_key
-from neuronmodel_worker.store.sources import (
+from neuronmodel_worker.store.source_records import (
     MAX_RECORDS,
     OUTLINE,
     SOURCE_FILE,
@@ -62,7 +62,7 @@ def shard(root: Path, plan: Plan) -> Identity:
     assert identity.content
     key = shards_key(identity.content, plan.layout_inputs())
     with Store(root).stage(SHARDS, key) as staging:
-        written = run(plan, FileSink(staging.directory / WEIGHTS), tap=digests)
+        written = run(plan, FileSink(staging.directory / WEIGHTS), observer=digests)
         staging.record(written.files, under=WEIGHTS)
         (staging.directory / SOURCE_FILE).write_bytes(identity.document(digests.pieces()))
         inputs = shards_inputs(identity.content, plan.layout_inputs())
@@ -250,7 +250,7 @@ def test_two_who_look_at_a_new_source_at_once_name_its_content_alike(root: Path,
 
 
 def test_records_do_not_pile_up(root: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuronmodel_worker.store.sources.MAX_RECORDS", 3)
+    monkeypatch.setattr("neuronmodel_worker.store.source_records.MAX_RECORDS", 3)
     for _ in range(6):
         touch(weights(source)[0])
         resolved(root, small_plan(source))

@@ -12,8 +12,8 @@ import pytest
 from neuronmodel_worker.io import disk
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream import FileSink, Sizes, rank_file_name, read_rank_files, run
-from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
-from neuronmodel_worker.stream.memory import fresh
+from neuronmodel_worker.stream.buffers import fresh
+from neuronmodel_worker.stream.direct_io import SLACK, EndsEarly, ReadableFile
 from tests.unit.worker.sharding import small_plan, small_source
 from tests.volumes import volume_in_memory
 
@@ -69,7 +69,7 @@ def test_without_direct_transfers_the_files_are_the_same(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = shards(plan, tmp_path / "direct")
-    monkeypatch.setattr("neuronmodel_worker.stream.blocks.open_direct", not_direct)
+    monkeypatch.setattr("neuronmodel_worker.stream.direct_io.open_direct", not_direct)
     monkeypatch.setattr("neuronmodel_worker.stream.filesink.open_direct", not_direct)
     assert shards(plan, tmp_path / "cached") == expected
 

@@ -25,14 +25,14 @@ from neuronmodel_worker.stream import (
     TensorSink,
     Transferred,
     check_content,
-    content,
-    passes,
+    content_digests,
+    prefetch,
     read_rank_files,
     run,
-    source,
+    source_reader,
 )
 from neuronmodel_worker.stream.dtypes import Array
-from neuronmodel_worker.stream.passes import Fetcher
+from neuronmodel_worker.stream.prefetch import Fetcher
 from tests.unit.worker.sharding import assert_covered, small_plan, small_source
 from tests.waiting import PATIENCE_SECONDS
 
@@ -48,7 +48,7 @@ def plan(tmp_path: Path, request: pytest.FixtureRequest) -> Plan:
 
 def taken(plan: Plan, sizes: Sizes | None = None) -> Pieces:
     tap = ContentDigests()
-    run(plan, TensorSink(), sizes=sizes, tap=tap)
+    run(plan, TensorSink(), sizes=sizes, observer=tap)
     return tap.pieces()
 
 
@@ -57,17 +57,17 @@ def test_every_byte_is_shown_once(plan: Plan, sizes: Sizes, tmp_path: Path) -> N
     assert_covered(plan, taken(plan, sizes))
     for sink in (FileSink(tmp_path / "one"), FileSink(tmp_path / "other", seal=lambda rank, file: None)):
         tap = ContentDigests()
-        run(plan, sink, sizes=sizes, tap=tap)
+        run(plan, sink, sizes=sizes, observer=tap)
         assert_covered(plan, tap.pieces())
 
 
 def test_sources_of_passes_are_shown_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "SHOWN_BYTES", 1000)
-    monkeypatch.setattr(passes, "SHOWN_BYTES", 1000)
+    monkeypatch.setattr(source_reader, "SHOWN_BYTES", 1000)
+    monkeypatch.setattr(prefetch, "SHOWN_BYTES", 1000)
     monkeypatch.setattr(Fetcher, "PIECE_BYTES", 2500)
     plan = small_plan(small_source(tmp_path / "source"), **TRANSPOSING)
     tap = ContentDigests()
-    run(plan, FileSink(tmp_path / "weights"), sizes=SIZES[1], tap=tap)
+    run(plan, FileSink(tmp_path / "weights"), sizes=SIZES[1], observer=tap)
     pieces = tap.pieces()
     assert_covered(plan, pieces)
     assert any([nbytes for _, nbytes, _ in each][:3] == [1000, 1000, 500] for each in pieces.values())
@@ -77,7 +77,7 @@ class Refusing:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def saw(self, source: TensorSource, start: int, data: Array) -> None:
+    def observe(self, source: TensorSource, start: int, data: Array) -> None:
         if source.name == self.name:
             raise RuntimeError("no more of this")
 
@@ -86,7 +86,7 @@ class Refusing:
 def test_a_tap_that_fails_ends_the_run(name: str, tmp_path: Path) -> None:
     plan = small_plan(small_source(tmp_path / "source"), **TRANSPOSING)
     with pytest.raises(RuntimeError, match="no more"):
-        run(plan, FileSink(tmp_path / "weights"), sizes=SIZES[1], tap=Refusing(name))
+        run(plan, FileSink(tmp_path / "weights"), sizes=SIZES[1], observer=Refusing(name))
     assert list((tmp_path / "weights").iterdir()) == []
 
 
@@ -179,7 +179,7 @@ def test_of_several_the_first_in_the_files_is_named(plan: Plan) -> None:
 
 def test_pieces_larger_than_what_is_read_at_a_time(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = taken(plan)
-    monkeypatch.setattr(content, "CHUNK_BYTES", 700)
+    monkeypatch.setattr(content_digests, "CHUNK_BYTES", 700)
     assert check_content(plan.checkpoint, pieces, plan.reads) is None
 
 
@@ -238,7 +238,7 @@ class Copies:
         self.parts: dict[str, list[tuple[int, bytes]]] = {}
         self.guard = threading.Lock()
 
-    def saw(self, file_name: str, position: int, data: Array) -> None:
+    def observe(self, file_name: str, position: int, data: Array) -> None:
         with self.guard:
             self.parts.setdefault(file_name, []).append((position, data.tobytes()))
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from neuronmodel_worker.stream import transpose
+from neuronmodel_worker.stream.casting import fill
 from neuronmodel_worker.stream.dtypes import STORAGE, VALUES
-from neuronmodel_worker.stream.numbers import fill
 
 TORCH = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 TARGETS = ["BF16", "F16", "F32"]

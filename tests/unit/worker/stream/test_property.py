@@ -70,7 +70,7 @@ def sealed_apart(plan: Plan, sizes: Sizes, weights: Path, made: list[int]) -> An
     for ranks in (made, [index for index in range(len(plan.ranks)) if index not in made]):
         tap, sink = ContentDigests(), FileSink(weights, seal=seal, metadata=METADATA)
         before = len(sealed)
-        result = run(plan, sink, sizes=sizes, threads=2, rank_indices=ranks, tap=tap)
+        result = run(plan, sink, sizes=sizes, threads=2, rank_indices=ranks, observer=tap)
         assert {file.name for file in result.files} == {rank_file_name(plan.ranks[index]) for index in ranks}
         assert len(sealed) == before + len(ranks)
         assert_covered(plan, tap.pieces())

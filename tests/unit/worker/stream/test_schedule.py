@@ -17,13 +17,13 @@ from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.layouts.geometry import as_matrix
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream import ContentDigests, FileSink, Sizes, TensorSink, buffer_bytes, run
+from neuronmodel_worker.stream.buffers import GRAIN, Buffers
 from neuronmodel_worker.stream.dtypes import Array
-from neuronmodel_worker.stream.memory import GRAIN, Buffers
-from neuronmodel_worker.stream.order import tied_groups
-from neuronmodel_worker.stream.passes import Fetcher
-from neuronmodel_worker.stream.queue import Queue
+from neuronmodel_worker.stream.prefetch import Fetcher
+from neuronmodel_worker.stream.rank_groups import tied_groups
 from neuronmodel_worker.stream.schedule import Chunk, Task, Workload, tasks
 from neuronmodel_worker.stream.steps import units
+from neuronmodel_worker.stream.task_queue import Queue
 from tests.unit.worker.sharding import small_plan, small_source
 from tests.waiting import PATIENCE_SECONDS, until
 
@@ -191,19 +191,19 @@ def test_the_buffers_of_a_run_are_foretold(
 @pytest.mark.parametrize("tapped", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_buffers_of_a_run_that_seals_are_foretold(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, tapped: bool, ranks: list[int] | None
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, observed: bool, ranks: list[int] | None
 ) -> None:
     sizes = Sizes(chunk_bytes=3000, held_bytes=4000, wide_bytes=2000, seal_bytes=1)
     watched, sink = watch(monkeypatch), FileSink(tmp_path / "weights", seal=lambda rank, file: None)
-    tap = ContentDigests() if tapped else None
-    run(plan, sink, threads=threads, sizes=sizes, rank_indices=ranks, tap=tap)
-    foretold = buffer_bytes(plan, threads=threads, sizes=sizes, rank_indices=ranks, sealing=True, tapped=tapped)
+    tap = ContentDigests() if observed else None
+    run(plan, sink, threads=threads, sizes=sizes, rank_indices=ranks, observer=tap)
+    foretold = buffer_bytes(plan, threads=threads, sizes=sizes, rank_indices=ranks, sealing=True, observed=observed)
     watched.assert_within(foretold)
 
 
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watched:
     watched = Watched()
-    monkeypatch.setattr(sys.modules["neuronmodel_worker.stream.run"], "Buffers", lambda _: watched)
+    monkeypatch.setattr(sys.modules["neuronmodel_worker.stream.execution"], "Buffers", lambda _: watched)
     return watched
 
 

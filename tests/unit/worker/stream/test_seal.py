@@ -235,7 +235,7 @@ def test_held_tensors_are_written_as_the_same_files(
 def test_writing_waits_before_every_piece(
     plan: Plan, held: TensorSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neuronmodel_worker.stream.held.PIECE_BYTES", 4096)
+    monkeypatch.setattr("neuronmodel_worker.stream.memory_writer.PIECE_BYTES", 4096)
     written, waits = 0, 0
 
     def wait() -> None:
@@ -285,7 +285,7 @@ def test_writing_held_tensors_needs_room_and_says_how_much(plan: Plan, held: Ten
 
 def test_taps_see_everything_whichever_ranks_are_left(plan: Plan, tmp_path: Path) -> None:
     tap = ContentDigests()
-    result = run(plan, FileSink(tmp_path, seal=lambda rank, file: None), rank_indices=[], tap=tap)
+    result = run(plan, FileSink(tmp_path, seal=lambda rank, file: None), rank_indices=[], observer=tap)
     assert result.files == ()
     assert result.bytes_read == sum(read.source.nbytes for read in plan.reads.values())
     assert tap.pieces().keys() == plan.reads.keys()
@@ -294,6 +294,6 @@ def test_taps_see_everything_whichever_ranks_are_left(plan: Plan, tmp_path: Path
 def test_small_passes_are_sealed_as_large_ones(plan: Plan, tmp_path: Path, expected: dict[str, bytes]) -> None:
     sealing = Sealing(tmp_path / "weights")
     sizes = replace(ONE_BY_ONE, held_bytes=3000, wide_bytes=2000)
-    result = run(plan, sealing.sink(), sizes=sizes, tap=ContentDigests())
+    result = run(plan, sealing.sink(), sizes=sizes, observer=ContentDigests())
     assert contents(sealing.weights) == expected
     assert result.bytes_read == plan.source_bytes

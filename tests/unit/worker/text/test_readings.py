@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from neuronmodel_worker.text import TokenizerFiles
-from neuronmodel_worker.text.readings import differences
+from neuronmodel_worker.text.tokenizer_versions import differences
 from tests.paths import TOKENIZERS
 
 FIVE = "transformers 5.24.0"
@@ -102,7 +102,7 @@ TEXTS_OF_5 = [
 def test_the_reading_that_is_told_of_5_is_5s(
     name: str, text: str, around: list[int], inside: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neuronmodel_worker.text.readings.TEXTS", (text,))
+    monkeypatch.setattr("neuronmodel_worker.text.tokenizer_versions.TEXTS", (text,))
     told = [sentence for sentence in foretold(name) if f"reads {text!r} as" in sentence]
     assert told
     for sentence in told:

@@ -25,7 +25,7 @@ from neuronmodel_worker.text import (
     load_text,
     read_tokenizer,
 )
-from neuronmodel_worker.text.library import TransformersUnsupported, check_version
+from neuronmodel_worker.text.transformers_library import TransformersUnsupported, check_version
 from tests.paths import TOKENIZERS
 from tests.unit.worker.engines.models import write_tokenizer
 

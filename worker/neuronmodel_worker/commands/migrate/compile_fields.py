@@ -22,13 +22,13 @@ from neuronmodel_worker.commands.migrate.inference_demo_flags import (
 )
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.yaml_document import Noted
-from neuronmodel_worker.engines.nxdi.contradictions import OF_VLLM, check_together
-from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
+from neuronmodel_worker.engines.nxdi.flag_checks import OF_VLLM, check_flags
+from neuronmodel_worker.engines.nxdi.vllm_checks import check_graph
 from neuronmodel_worker.failures import FlagsRefused, LayoutRefused
 from neuronmodel_worker.layouts import FAMILIES
-from neuronmodel_worker.layouts.effects import what_has_no_layout
+from neuronmodel_worker.layouts.flag_support import flags_without_layout
+from neuronmodel_worker.neuron_config.combinations import QUANTIZED
 from neuronmodel_worker.neuron_config.fields import check_fields
-from neuronmodel_worker.neuron_config.refused import QUANTIZED
 
 # As the API server takes them.
 TOP_P = re.compile(r"0?\.[0-9]*[1-9][0-9]*|1(\.0+)?", re.ASCII)
@@ -127,7 +127,7 @@ class Fields:
         model_type = self.command.value("--model-type")
         if model_type not in FAMILIES:
             return [f"models of type {model_type}"]
-        return [name for name, _ in what_has_no_layout(self._neuron_config, model_type)]
+        return [name for name, _ in flags_without_layout(self._neuron_config, model_type)]
 
     def check(self) -> None:
         """As the worker will. Raises NotUnderstood, at the line of a flag that it is about."""
@@ -135,7 +135,7 @@ class Fields:
         model_type = self.command.value("--model-type")
         try:
             check_fields(fields, model_type)
-            check_together(fields, self.server, model_type)
+            check_flags(fields, self.server, model_type)
             if self.server is Server.VLLM:
                 check_graph(fields)
             if model_type in FAMILIES and not self.without_layout():

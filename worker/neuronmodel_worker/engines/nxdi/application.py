@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from neuronmodel_worker.engines.nxdi.failures import ModelTypeWithoutApplication
+from neuronmodel_worker.engines.nxdi.neuron_failures import ModelTypeWithoutApplication
 from neuronmodel_worker.failures import FlagsRefused
 from neuronmodel_worker.neuron_config.fields import NO_FIELD, is_left_out
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_worker.engines.nxdi.application import make_application
-from neuronmodel_worker.engines.nxdi.view import library_path
+from neuronmodel_worker.engines.nxdi.load_directory import library_path
 from neuronmodel_worker.failures import WorkerFailure
 
 COMPILE = "compile"

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from neuronmodel_worker.engines.nxdi.handing_over import ExpectedTensors
+from neuronmodel_worker.engines.nxdi.weight_loading import ExpectedTensors
 from neuronmodel_worker.failures import ArtifactDamaged
 from neuronmodel_worker.plan.streamed import ModelPlan, Plan
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from neuronmodel_worker.engines.interface import NoEngine
-from neuronmodel_worker.engines.nxdi.failures import SdkPlaceholder
+from neuronmodel_worker.engines.nxdi.neuron_failures import SdkPlaceholder
 
 # Distribution and module: what the compiled model depends on, and what it is loaded with.
 PACKAGES: dict[str, str] = {

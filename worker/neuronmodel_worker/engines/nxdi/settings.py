@@ -7,8 +7,8 @@ from typing import Any
 
 from neuronmodel_api.config import Server, WorkerConfig
 from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES, Machine
-from neuronmodel_worker.engines.nxdi.contradictions import check_environment, check_together
-from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
+from neuronmodel_worker.engines.nxdi.flag_checks import check_environment, check_flags
+from neuronmodel_worker.engines.nxdi.vllm_checks import check_graph
 from neuronmodel_worker.neuron_config.fields import check_fields
 
 # The command's own, not OnDeviceSamplingConfig's: there top_k_kernel_enabled depends on the platform.
@@ -52,7 +52,7 @@ def check_settings(
     """`model` is config.json, where it is known. Raises FlagsRefused by the name of the first field that is unknown, of
     the wrong type, or contradicts another one, the model or the environment."""
     check_fields(fields, model_type)
-    check_together(fields, server, model_type, model)
+    check_flags(fields, server, model_type, model)
     if server is Server.VLLM:
         check_graph(fields)
     check_environment(os.environ, fields)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from neuronmodel_api.config import WorkerConfig
-from neuronmodel_worker.engines.nxdi.for_vllm import batch_size, check_graph, sequence_length, uses_blocks
+from neuronmodel_worker.engines.nxdi.vllm_checks import batch_size, check_graph, sequence_length, uses_blocks
 
 HOST: Final = "127.0.0.1"
 

@@ -17,7 +17,7 @@ from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.engines.nxdi.compiled import read_compiled
-from neuronmodel_worker.engines.nxdi.handing_over import WeightsProvider, checked_weights, installed
+from neuronmodel_worker.engines.nxdi.weight_loading import WeightsProvider, checked_weights, installed
 from neuronmodel_worker.engines.rank_tensors import TorchRanks
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.run.context import Run

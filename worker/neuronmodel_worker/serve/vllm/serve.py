@@ -26,9 +26,9 @@ from neuronmodel_api.report import State
 from neuronmodel_worker.engines import DevicesInUse
 from neuronmodel_worker.engines.neuron import NeuronEngine
 from neuronmodel_worker.engines.nxdi.compiled import read_compiled
-from neuronmodel_worker.engines.nxdi.failures import NeuronRuntimeFailed, classified, last_lines
+from neuronmodel_worker.engines.nxdi.load_directory import checkpoint_of, make_load_directory
+from neuronmodel_worker.engines.nxdi.neuron_failures import NeuronRuntimeFailed, classified, last_lines
 from neuronmodel_worker.engines.nxdi.settings import Purpose
-from neuronmodel_worker.engines.nxdi.view import checkpoint_of, make_view
 from neuronmodel_worker.failures import BadInput, FlagsRefused, WorkerFailure
 from neuronmodel_worker.report.metrics import Metrics
 from neuronmodel_worker.run.context import Run
@@ -111,7 +111,7 @@ class VllmServer:
         find_devices(job, engine)
         with job.clock.phase(StartPhase.COMPILED_LOADED):
             sets = prepared.find(engine)
-            self._view = make_view(
+            self._view = make_load_directory(
                 Path(job.config.scratch_path),
                 read_compiled(sets.compiled.directory),
                 job.source,

@@ -10,8 +10,8 @@ import pytest
 
 from neuronmodel_api.config import Engine, WorkerConfig
 from neuronmodel_worker.engines.neuron import NeuronEngine
-from neuronmodel_worker.engines.nxdi import child, compiling
-from neuronmodel_worker.engines.nxdi.process import ChildResult
+from neuronmodel_worker.engines.nxdi import child, compilation
+from neuronmodel_worker.engines.nxdi.child_process import ChildResult
 from neuronmodel_worker.failures import WorkerFailure
 from tests.nxdi_flags import COMMAND_OF_405B as COMMAND
 from tests.unit.standins.conftest import Importer, devices, neuron
@@ -96,7 +96,7 @@ def in_process(neuron: Importer, monkeypatch: pytest.MonkeyPatch) -> None:
             log.write(output)
         return ChildResult(code, output)
 
-    monkeypatch.setattr(compiling, "run_child", run)
+    monkeypatch.setattr(compilation, "run_child", run)
 
 
 @pytest.fixture

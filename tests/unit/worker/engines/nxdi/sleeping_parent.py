@@ -4,9 +4,9 @@ import os
 import sys
 from pathlib import Path
 
-from neuronmodel_worker.engines.nxdi import process
+from neuronmodel_worker.engines.nxdi import child_process
 
 if __name__ == "__main__":
-    process.CHILD = "tests.unit.worker.engines.nxdi.sleeping_child"
+    child_process.CHILD = "tests.unit.worker.engines.nxdi.sleeping_child"
     log = Path(sys.argv[1])
-    process.run_child({"log": str(log)}, dict(os.environ), log)
+    child_process.run_child({"log": str(log)}, dict(os.environ), log)

@@ -144,7 +144,7 @@ def test_native_weights_are_warned_of_too(source: Path) -> None:
 
 
 def test_folders_of_runs_do_not_meet(source: Path, tmp_path: Path) -> None:
-    from neuronmodel_worker.engines.nxdi.view import readable
+    from neuronmodel_worker.engines.nxdi.load_directory import readable
 
     write_model(source)
     in_new_form(source, {"rope_theta": 500.0})

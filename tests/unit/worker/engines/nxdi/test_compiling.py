@@ -10,16 +10,16 @@ import pytest
 
 from neuronmodel_api import exits
 from neuronmodel_worker.engines import NoEngine
-from neuronmodel_worker.engines.nxdi import compiling
+from neuronmodel_worker.engines.nxdi import compilation
+from neuronmodel_worker.engines.nxdi.child_process import KEPT_BYTES, ChildResult
 from neuronmodel_worker.engines.nxdi.compiled import read_compiled
-from neuronmodel_worker.engines.nxdi.failures import (
+from neuronmodel_worker.engines.nxdi.neuron_failures import (
     CompilerFailed,
     CompilerOutOfMemory,
     HostMemoryExhausted,
     ModelTypeWithoutApplication,
     NeuronRuntimeFailed,
 )
-from neuronmodel_worker.engines.nxdi.process import KEPT_BYTES, ChildResult
 from neuronmodel_worker.failures import WorkerFailure
 from tests.paths import NEURON_STAND_INS, PROJECT
 from tests.unit.worker.engines.models import shard, write_model
@@ -112,7 +112,7 @@ def failing(
     make_engine: MakeEngine, source: Path, monkeypatch: pytest.MonkeyPatch, *ends: tuple[int, str]
 ) -> tuple[WorkerFailure, Children]:
     children = Children(*ends)
-    monkeypatch.setattr(compiling, "run_child", children)
+    monkeypatch.setattr(compilation, "run_child", children)
     with pytest.raises(WorkerFailure) as failure:
         compile_model(make_engine, source)
     return failure.value, children
@@ -155,12 +155,12 @@ def test_an_exit_70_that_passes_leaves_its_log(
     ],
 )
 def test_every_wording_of_exit_70_is_known(text: str) -> None:
-    assert compiling._was_exit_70(ChildResult(1, f"{text}\n"))
+    assert compilation._was_exit_70(ChildResult(1, f"{text}\n"))
 
 
 @pytest.mark.parametrize("text", ["failed with 1", "exit status 701", "exit code 1 after 70 s", "version 2.70.1"])
 def test_other_numbers_are_not_70(text: str) -> None:
-    assert not compiling._was_exit_70(ChildResult(1, f"{text}\n"))
+    assert not compilation._was_exit_70(ChildResult(1, f"{text}\n"))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_an_sdk_that_cannot_be_imported_is_no_engine(
 
 
 def test_a_full_volume_is_told_as_one(make_engine: MakeEngine, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "run_child", Children((1, "OSError: [Errno 28] No space left on device\n")))
+    monkeypatch.setattr(compilation, "run_child", Children((1, "OSError: [Errno 28] No space left on device\n")))
     with pytest.raises(OSError, match="No space left on device"):
         compile_model(make_engine, source)
 
@@ -242,6 +242,6 @@ def test_failures_of_the_librarys_own_sharding_are_told(
     end: tuple[int, str],
     kind: type[WorkerFailure],
 ) -> None:
-    monkeypatch.setattr(compiling, "run_child", Children(end))
+    monkeypatch.setattr(compilation, "run_child", Children(end))
     with pytest.raises(kind):
         shard_natively(make_engine, source)

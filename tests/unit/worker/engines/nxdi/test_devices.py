@@ -8,8 +8,8 @@ import pytest
 
 from neuronmodel_api.machines import MACHINES
 from neuronmodel_api.report import Devices
-from neuronmodel_worker.engines.nxdi.devices import Hardware, find_devices
-from neuronmodel_worker.engines.nxdi.failures import LogicalCoreMismatch, NoNeuronDevice
+from neuronmodel_worker.engines.nxdi.hardware import Hardware, find_devices
+from neuronmodel_worker.engines.nxdi.neuron_failures import LogicalCoreMismatch, NoNeuronDevice
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import pytest
 
 from neuronmodel_api import exits
 from neuronmodel_worker.engines import DevicesInUse
-from neuronmodel_worker.engines.nxdi.failures import (
+from neuronmodel_worker.engines.nxdi.neuron_failures import (
     DeviceFailed,
     DeviceMemoryExhausted,
     HostMemoryExhausted,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from neuronmodel_api.config import Server
-from neuronmodel_worker.engines.nxdi.contradictions import check_environment, check_together, local_ranks, world_size
+from neuronmodel_worker.engines.nxdi.flag_checks import check_environment, check_flags, local_ranks, world_size
 from neuronmodel_worker.engines.nxdi.settings import OF_LOADING, Purpose, graph_fields, with_purpose
 from neuronmodel_worker.failures import FlagsRefused
 from neuronmodel_worker.neuron_config.fields import FIELDS, MOE_FIELDS, SAMPLING_FIELDS, check_fields
@@ -17,7 +17,7 @@ CONTINUOUS = {"is_continuous_batching": True, "ctx_batch_size": 1}
 
 def test_the_commands_own_flags_are_taken() -> None:
     check_fields(COMMAND, "llama")
-    check_together(COMMAND, Server.OPENAI, "llama")
+    check_flags(COMMAND, Server.OPENAI, "llama")
 
 
 def test_every_field_of_the_library_is_known(neuron: Importer) -> None:
@@ -123,12 +123,12 @@ def test_an_absent_field_may_be_null() -> None:
 )
 def test_contradictions_are_refused_by_name(fields: dict[str, Any], what: str) -> None:
     with pytest.raises(FlagsRefused, match=what):
-        check_together(fields, Server.OPENAI, "llama")
+        check_flags(fields, Server.OPENAI, "llama")
 
 
 def test_what_vllm_feeds_is_taken_where_vllm_serves() -> None:
-    check_together({"is_block_kv_layout": True, "is_prefix_caching": True}, Server.VLLM, "llama")
-    check_together({"batch_size": 4, "max_batch_size": 4, "tkg_batch_size": 4, **CONTINUOUS}, Server.VLLM, "llama")
+    check_flags({"is_block_kv_layout": True, "is_prefix_caching": True}, Server.VLLM, "llama")
+    check_flags({"batch_size": 4, "max_batch_size": 4, "tkg_batch_size": 4, **CONTINUOUS}, Server.VLLM, "llama")
 
 
 @pytest.mark.parametrize(
@@ -137,12 +137,12 @@ def test_what_vllm_feeds_is_taken_where_vllm_serves() -> None:
 def test_a_cache_in_blocks_is_one_for_prefixes(given: str, missing: str) -> None:
     """Else vLLM would feed it as the contiguous one that it takes it for."""
     with pytest.raises(FlagsRefused, match=f"{given}=True needs {missing}"):
-        check_together({given: True}, Server.VLLM, "llama")
+        check_flags({given: True}, Server.VLLM, "llama")
 
 
 def test_partial_ranks_are_no_contradiction() -> None:
     fields = {"tp_degree": 8, "start_rank_id": 2, "local_ranks_size": 4}
-    check_together(fields, Server.OPENAI, "llama")
+    check_flags(fields, Server.OPENAI, "llama")
     assert local_ranks(fields) == range(2, 6)
     assert world_size({"tp_degree": 8, "pp_degree": 2}) == 16
 

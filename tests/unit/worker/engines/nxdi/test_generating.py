@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from neuronmodel_worker.engines import Limits, Sampling, SamplingNotCompiled
-from neuronmodel_worker.engines.finite import LogitsNotFinite
-from neuronmodel_worker.engines.nxdi import generating
-from neuronmodel_worker.engines.nxdi.failures import DeviceFailed
-from neuronmodel_worker.engines.nxdi.generating import LoadedNeuronModel
+from neuronmodel_worker.engines.logit_checks import LogitsNotFinite
+from neuronmodel_worker.engines.nxdi import generation
+from neuronmodel_worker.engines.nxdi.generation import LoadedNeuronModel
+from neuronmodel_worker.engines.nxdi.neuron_failures import DeviceFailed
 from tests.unit.standins.conftest import Importer
 from tests.unit.worker.engines.models import edit_config, shard, write_model
 from tests.unit.worker.engines.nxdi.conftest import SMALL, Calls, MakeEngine, no_progress
@@ -291,5 +291,5 @@ def test_its_thread_ends_when_nothing_waits(load: Load) -> None:
 
 
 def test_a_checkpoint_without_a_generation_config_has_the_defaults(neuron: Importer, tmp_path: Path) -> None:
-    settings = generating.GenerationSettings(Limits(8, 16, 1), tmp_path, {}, None)
+    settings = generation.GenerationSettings(Limits(8, 16, 1), tmp_path, {}, None)
     assert (settings.of_checkpoint.max_length, settings.pad_token) == (20, 0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from neuronmodel_worker.checkpoint import open_checkpoint
-from neuronmodel_worker.engines.nxdi.handing_over import ExpectedTensors, checked_weights, install, installed
+from neuronmodel_worker.engines.nxdi.weight_loading import ExpectedTensors, checked_weights, install, installed
 from neuronmodel_worker.engines.rank_tensors import as_torch
 from neuronmodel_worker.failures import ArtifactDamaged
 from neuronmodel_worker.plan.streamed import Plan, make_plan

@@ -15,7 +15,7 @@ from neuronmodel_api.config import Server
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.engines import DevicesInUse, open_engine
 from neuronmodel_worker.engines.neuron import NeuronEngine
-from neuronmodel_worker.engines.nxdi.failures import (
+from neuronmodel_worker.engines.nxdi.neuron_failures import (
     DeviceFailed,
     DeviceMemoryExhausted,
     HostMemoryExhausted,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from neuronmodel_worker.engines.nxdi.overhearing import overheard
+from neuronmodel_worker.engines.nxdi.captured_output import captured_output
 
 
 def test_what_is_written_to_either_descriptor_is_heard_and_passed_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with overheard(tmp_path) as heard:
+    with captured_output(tmp_path) as heard:
         os.write(1, b"NRT: one\n")
         os.write(2, b"TDRV: two\n")
     os.write(2, b"afterwards\n")
@@ -23,7 +23,7 @@ def test_what_is_written_to_either_descriptor_is_heard_and_passed_on(
 
 def test_it_ends_with_what_raised_in_it(tmp_path: Path) -> None:
     found = []
-    with suppress(RuntimeError), overheard(tmp_path) as heard:
+    with suppress(RuntimeError), captured_output(tmp_path) as heard:
         found.append(heard)
         os.write(2, b"before it failed\n")
         raise RuntimeError
@@ -34,7 +34,7 @@ def test_without_tee_it_only_does_not_hear(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with overheard(tmp_path) as heard:
+    with captured_output(tmp_path) as heard:
         os.write(2, b"to the log\n")
     assert heard.text == ""
     assert capfd.readouterr().err == "to the log\n"

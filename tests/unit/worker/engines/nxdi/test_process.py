@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from neuronmodel_worker.engines.nxdi import process
+from neuronmodel_worker.engines.nxdi import child_process
 from neuronmodel_worker.prepare.concurrently import Stopped
 from tests.paths import PROJECT
 
 
 @pytest.fixture(autouse=True)
 def _sleeping_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "CHILD", "tests.unit.worker.engines.nxdi.sleeping_child")
+    monkeypatch.setattr(child_process, "CHILD", "tests.unit.worker.engines.nxdi.sleeping_child")
     monkeypatch.chdir(PROJECT)
 
 
@@ -44,7 +44,7 @@ def pids(log: Path) -> list[int]:
 
 def test_output_goes_to_the_log_and_its_end_is_kept(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "log"
-    ended = process.run_child({"say": "Compiler status PASS", "code": 70}, dict(os.environ), log)
+    ended = child_process.run_child({"say": "Compiler status PASS", "code": 70}, dict(os.environ), log)
     assert (ended.code, ended.output) == (70, "Compiler status PASS\n")
     assert log.read_text() == ended.output
     assert "Compiler status PASS" in capfd.readouterr().err
@@ -52,7 +52,7 @@ def test_output_goes_to_the_log_and_its_end_is_kept(tmp_path: Path, capfd: pytes
 
 def test_what_a_child_leaves_behind_is_ended_with_it(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert process.run_child({"log": str(log), "leaves": True}, dict(os.environ), log).code == 0
+    assert child_process.run_child({"log": str(log), "leaves": True}, dict(os.environ), log).code == 0
     until(lambda: not any(map(is_alive, pids(log))))
 
 
@@ -84,7 +84,7 @@ def test_a_parent_that_unwinds_ends_the_child(tmp_path: Path) -> None:
     threading.Thread(target=when_it_runs).start()
     try:
         with pytest.raises(Stopped):
-            process.run_child({"log": str(log)}, dict(os.environ), log)
+            child_process.run_child({"log": str(log)}, dict(os.environ), log)
     finally:
         signal.signal(signal.SIGUSR1, before)
     until(lambda: not any(map(is_alive, pids(log))))

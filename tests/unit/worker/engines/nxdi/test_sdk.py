@@ -11,7 +11,7 @@ from neuronmodel_api import exits
 from neuronmodel_api.config import Engine, WorkerConfig
 from neuronmodel_worker.engines import NoEngine, open_engine
 from neuronmodel_worker.engines.nxdi import sdk
-from neuronmodel_worker.engines.nxdi.failures import SdkPlaceholder
+from neuronmodel_worker.engines.nxdi.neuron_failures import SdkPlaceholder
 from tests.unit.standins.conftest import Importer
 
 Install = Callable[..., None]

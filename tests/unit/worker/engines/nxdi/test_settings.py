@@ -13,8 +13,8 @@ import torch
 from neuronmodel_api.config import Server
 from neuronmodel_worker.engines import Sampling
 from neuronmodel_worker.engines.nxdi.application import arguments, make_application
-from neuronmodel_worker.engines.nxdi.failures import ModelTypeWithoutApplication
-from neuronmodel_worker.engines.nxdi.generating import Answer, AnswerBatch, GenerationSettings
+from neuronmodel_worker.engines.nxdi.generation import Answer, AnswerBatch, GenerationSettings
+from neuronmodel_worker.engines.nxdi.neuron_failures import ModelTypeWithoutApplication
 from neuronmodel_worker.engines.nxdi.settings import Purpose, check_settings, with_purpose
 from neuronmodel_worker.failures import FlagsRefused
 from tests.unit.standins.conftest import Importer

@@ -8,8 +8,8 @@ import pytest
 
 from neuronmodel_api import exits
 from neuronmodel_api.config import Server, WorkerConfig
-from neuronmodel_worker.engines.nxdi.for_vllm import check_graph
 from neuronmodel_worker.engines.nxdi.settings import check_settings
+from neuronmodel_worker.engines.nxdi.vllm_checks import check_graph
 from neuronmodel_worker.failures import FlagsRefused
 from neuronmodel_worker.serve.vllm.arguments import vllm_arguments
 from neuronmodel_worker.serve.vllm.environment import vllm_environment

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from neuronmodel_worker.checkpoint import Checkpoint, TensorSource, ends_instead, named_instead
+from neuronmodel_worker.checkpoint import Checkpoint, TensorSource, explain_other_names, explain_tied_names
 from neuronmodel_worker.failures import ConfigInvalid, LayoutRefused, TensorMissing, TensorShapeMismatch
-from neuronmodel_worker.layouts.flags import Flags
 from neuronmodel_worker.layouts.geometry import Block, Shape, SourcePart, Target
 from neuronmodel_worker.layouts.heads import CacheShape
+from neuronmodel_worker.layouts.sharding_flags import Flags
 
 # What can be cast; quantized and integer weights need scales that no layout here knows.
 FLOATING = ("BF16", "F16", "F32", "F64")
@@ -19,7 +19,7 @@ COUNTS = ("num_hidden_layers", "num_experts", "num_local_experts")
 
 
 @dataclass
-class Draft:
+class LayoutBuilder:
     """Collects targets. `dtype` is the type in force; `declared` in the methods is what the parameter was declared
     with where that is not the type in force, and counts with `cast_type: as-declared` alone."""
 
@@ -71,13 +71,13 @@ class Draft:
     def _refuse_missing(self, name: str, shape: Shape) -> NoReturn:
         """What the tensors are called instead says more than which sizes were assumed."""
         names = self.checkpoint.tensors.keys()
-        if instead := named_instead(name, names):
+        if instead := explain_other_names(name, names):
             raise TensorMissing(name, self.checkpoint.path, instead)
         if unusable := self.checkpoint.unusable:
             more = f" {len(unusable) - 1} more of its files are missing or unreadable." if len(unusable) > 1 else ""
             raise TensorMissing(name, self.checkpoint.path, f"{unusable[0]}{more}")
         self._refuse_what_was_assumed(name, None, shape)
-        instead = ends_instead(name, names, self.checkpoint.config.get("tie_word_embeddings"))
+        instead = explain_tied_names(name, names, self.checkpoint.config.get("tie_word_embeddings"))
         raise TensorMissing(name, self.checkpoint.path, instead)
 
     def _refuse_what_was_assumed(self, name: str, source: TensorSource | None, shape: Shape) -> None:

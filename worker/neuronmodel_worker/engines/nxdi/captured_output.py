@@ -22,7 +22,7 @@ class CapturedOutput:
 
 
 @contextmanager
-def overheard(scratch: Path) -> Iterator[CapturedOutput]:
+def captured_output(scratch: Path) -> Iterator[CapturedOutput]:
     """What is written to stdout and stderr in the context goes to stderr, and its end is in `text` after it.
 
     `tee` passes it on, a process of its own: the last words of a runtime that ends this one are not lost.

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from neuronmodel_worker.checkpoint.folder import Checkpoint
-from neuronmodel_worker.checkpoint.quantized import OF_THE_LIBRARY, Quantization, quantization_of
-from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.checkpoint.quantization import OF_THE_LIBRARY, Quantization, quantization_of
+from neuronmodel_worker.checkpoint.untrusted_input import shown
 from neuronmodel_worker.failures import CheckpointQuantized, MultimodalModel
 
 OF_THE_LANGUAGE: Final = ("text_config", "llm_config", "language_config", "thinker_config", "language_model_config")
@@ -19,9 +19,7 @@ NATIVELY: Final = (
 SIZES: Final = ("hidden_size", "num_hidden_layers")
 
 
-def refuse_what_is_no_text_model(
-    checkpoint: Checkpoint, neuron_config: Mapping[str, object], *, has_layout: bool
-) -> None:
+def refuse_unsupported(checkpoint: Checkpoint, neuron_config: Mapping[str, object], *, has_layout: bool) -> None:
     """For layouts of ours; `has_layout`: whether there is one for its type. Raises CheckpointQuantized,
     MultimodalModel."""
     if found := _quantization(checkpoint, neuron_config, knows_names=has_layout):

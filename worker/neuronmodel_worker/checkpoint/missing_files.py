@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from neuronmodel_worker.checkpoint.stand_ins import AS_SAFETENSORS, recognised
-from neuronmodel_worker.checkpoint.untrusted import listed, shown
+from neuronmodel_worker.checkpoint.file_signatures import AS_SAFETENSORS, identify_content
+from neuronmodel_worker.checkpoint.untrusted_input import listed, shown
 
 ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_FILES: Final = re.compile(r"(adapter_config\.json|adapter_model\.(safetensors|bin|pt)|adapters?\.safetensors)")
@@ -74,7 +74,7 @@ NAMELESS: Final = re.compile(r"[^.]+")
 
 
 @dataclass(frozen=True)
-class Instead:
+class Diagnosis:
     """`what` is there, `remedy` a sentence without its full stop; `is_other` whether it is no checkpoint of this kind,
     and not one that lacks a file."""
 
@@ -83,41 +83,41 @@ class Instead:
     is_other: bool = True
 
 
-def in_place_of_config(names: Collection[str], head: Callable[[str], bytes]) -> Instead | None:
+def in_place_of_config(names: Collection[str], head: Callable[[str], bytes]) -> Diagnosis | None:
     """`head` gives a file's first bytes."""
     if adapter := adapter_in(names):
         return adapter
     if "snapshots" in names and "blobs" in names:
-        return Instead("the folders of a Hugging Face cache", "Name the folder below snapshots/, mounting all of it")
+        return Diagnosis("the folders of a Hugging Face cache", "Name the folder below snapshots/, mounting all of it")
     if folders := sorted(filter(FOLDERS.fullmatch, names)):
-        return Instead(f"folders of checkpoints ({listed(folders)})", "Name the folder of one of them")
+        return Diagnosis(f"folders of checkpoints ({listed(folders)})", "Name the folder of one of them")
     if "model_index.json" in names:
-        return Instead("a pipeline of diffusers, which makes images", "Use the checkpoint of a language model")
+        return Diagnosis("a pipeline of diffusers, which makes images", "Use the checkpoint of a language model")
     if begun := unfinished(names):
         return begun
     if found := [name for name in ("params.json", "consolidated.safetensors", "consolidated.00.pth") if name in names]:
-        return Instead(f"Meta's or Mistral's own format ({', '.join(found)})", CONVERTED)
+        return Diagnosis(f"Meta's or Mistral's own format ({', '.join(found)})", CONVERTED)
     return _other_weights(names) or _looked_into(names, head)
 
 
-def in_a_config(fields: Collection[str]) -> Instead | None:
+def in_a_config(fields: Collection[str]) -> Diagnosis | None:
     """Of a config.json without a model_type: whose file it is instead, by its fields."""
     if "peft_type" in fields:
-        return Instead("an adapter's (adapter_config.json) and no model's", MERGE)
+        return Diagnosis("an adapter's (adapter_config.json) and no model's", MERGE)
     if {"dim", "n_layers"} <= set(fields):
-        return Instead("the params.json of Meta's or Mistral's own format", CONVERTED)
+        return Diagnosis("the params.json of Meta's or Mistral's own format", CONVERTED)
     return None
 
 
-def in_place_of_weights(names: Collection[str], head: Callable[[str], bytes]) -> Instead | None:
+def in_place_of_weights(names: Collection[str], head: Callable[[str], bytes]) -> Diagnosis | None:
     """`head` gives a file's first bytes."""
     looks = (adapter_in, unfinished, _consolidated, _shards, _other_safetensors, _other_weights)
     return next((found for look in looks if (found := look(names))), None) or _looked_into(names, head)
 
 
-def adapter_in(names: Collection[str]) -> Instead | None:
+def adapter_in(names: Collection[str]) -> Diagnosis | None:
     if found := sorted(filter(ADAPTER_FILES.fullmatch, names)):
-        return Instead(f"an adapter (LoRA or another of PEFT's: {listed(found)})", MERGE)
+        return Diagnosis(f"an adapter (LoRA or another of PEFT's: {listed(found)})", MERGE)
     return None
 
 
@@ -132,28 +132,28 @@ def adapter_tensor(names: Collection[str]) -> str | None:
     return next(filter(ADAPTER_TENSORS.search, names), None)
 
 
-def unfinished(names: Collection[str], of: str = "") -> Instead | None:
+def unfinished(names: Collection[str], of: str = "") -> Diagnosis | None:
     """A download whose name begins with `of`."""
     found = sorted(name for name in filter(UNFINISHED.fullmatch, names) if name.startswith(of))
     if not found:
         return None
-    return Instead(
+    return Diagnosis(
         f"a download that was not finished ({listed(found)})", "Download it again until it is complete", is_other=False
     )
 
 
-def _consolidated(names: Collection[str]) -> Instead | None:
+def _consolidated(names: Collection[str]) -> Diagnosis | None:
     found = sorted(filter(CONSOLIDATED.fullmatch, names))
     if not found or any(map(SHARD.fullmatch, names)):
         return None
     beside = [name for name in ("params.json",) if name in names]
-    return Instead(f"weights in Meta's or Mistral's own format ({listed(found + beside)})", CONVERTED)
+    return Diagnosis(f"weights in Meta's or Mistral's own format ({listed(found + beside)})", CONVERTED)
 
 
-def _shards(names: Collection[str]) -> Instead | None:
+def _shards(names: Collection[str]) -> Diagnosis | None:
     """Of several files, whose index is missing."""
     if lone := sorted(filter(LONE_SHARD.fullmatch, names)):
-        return Instead(
+        return Diagnosis(
             f"{listed(lone)}, one file of one, which is read under the name model.safetensors alone",
             f"Rename it to model.safetensors (or link it: ln -s {shown(lone[0])} model.safetensors)",
             is_other=False,
@@ -174,31 +174,31 @@ def _shards(names: Collection[str]) -> Instead | None:
     remedy = "Download model.safetensors.index.json of the same revision" + (
         " and the files that are missing" if missing else ""
     )
-    return Instead(f"{len(there)} of the {total} files that the index names{also}", remedy, is_other=False)
+    return Diagnosis(f"{len(there)} of the {total} files that the index names{also}", remedy, is_other=False)
 
 
-def _other_safetensors(names: Collection[str]) -> Instead | None:
+def _other_safetensors(names: Collection[str]) -> Diagnosis | None:
     found = sorted(name for name in names if name.endswith(".safetensors"))
     if not found:
         return None
-    return Instead(
+    return Diagnosis(
         f"{listed(found)}, which nothing says to be the model's",
         "Rename the file to model.safetensors if it is the whole model, or download the checkpoint again",
         is_other=False,
     )
 
 
-def _other_weights(names: Collection[str]) -> Instead | None:
+def _other_weights(names: Collection[str]) -> Diagnosis | None:
     for pattern, what, remedy in OTHER_WEIGHTS:
         if found := sorted(name for name in filter(pattern.fullmatch, names) if not NO_WEIGHTS.fullmatch(name)):
-            return Instead(f"{what} ({listed(found)})", remedy)
+            return Diagnosis(f"{what} ({listed(found)})", remedy)
     return None
 
 
-def _looked_into(names: Collection[str], head: Callable[[str], bytes]) -> Instead | None:
+def _looked_into(names: Collection[str], head: Callable[[str], bytes]) -> Diagnosis | None:
     for name in sorted(filter(NAMELESS.fullmatch, names))[:MAX_LOOKED_AT]:
-        if found := recognised(head(name)):
-            return Instead(f"{shown(name)}, which is {found.what}", found.remedy)
+        if found := identify_content(head(name)):
+            return Diagnosis(f"{shown(name)}, which is {found.what}", found.remedy)
     return None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.checkpoint.untrusted_input import shown
 
 LEFT_BESIDE: Final = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 """By AutoGPTQ and GPTQModel, by AWQ, by NVIDIA's ModelOpt."""

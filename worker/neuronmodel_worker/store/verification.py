@@ -7,7 +7,7 @@ from pathlib import Path
 
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
 from neuronmodel_worker.io.disk import WHOLE_FILE, WrittenFile
-from neuronmodel_worker.store.files import READ_BYTES, SAFETENSORS, Digest
+from neuronmodel_worker.store.atomic_files import READ_BYTES, SAFETENSORS, Digest
 from neuronmodel_worker.store.keys import ArtifactKind
 from neuronmodel_worker.store.manifest import Manifest, quick_problems, read_manifest
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.checkpoint.untrusted_input import shown
 
 SHOWN_NAMES: Final = 4
 
@@ -72,7 +72,7 @@ HEAD: Final = "lm_head.weight"
 EMBEDDINGS: Final = "embed_tokens.weight"
 
 
-def named_instead(name: str, names: Collection[str]) -> str | None:
+def explain_other_names(name: str, names: Collection[str]) -> str | None:
     """Sentences on how the tensors `names` are called where `name` is missing, and what to do; None where they are
     called as they should be."""
     bare = name.removeprefix("model.")
@@ -146,7 +146,7 @@ def _short(name: str) -> str:
     return text if len(text) <= 100 else f"{text[:100]}…"
 
 
-def ends_instead(name: str, names: Collection[str], tied: object) -> str | None:
+def explain_tied_names(name: str, names: Collection[str], tied: object) -> str | None:
     """Of the head and the embeddings, one of which a checkpoint may leave out where they are tied; `tied` is what
     config.json says of that."""
     bare = name.removeprefix("model.")

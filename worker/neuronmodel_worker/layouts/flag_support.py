@@ -93,11 +93,11 @@ MEMBERS_OF_A_FAMILY: Mapping[str, Mapping[tuple[str, str], tuple[object, ...]]] 
 }
 
 
-def refuse_what_has_no_layout(
+def refuse_flags_without_layout(
     neuron_config: Mapping[str, object], family: str, model: Mapping[str, object] | None = None
 ) -> None:
     """`model` is config.json, where it is known. Raises LayoutRefused by the first field's name."""
-    for name, refusal in what_has_no_layout(neuron_config, family):
+    for name, refusal in flags_without_layout(neuron_config, family):
         if not _is_idle(name, neuron_config, model or {}):
             raise refusal
 
@@ -111,7 +111,7 @@ def _is_idle(name: str, neuron_config: Mapping[str, object], model: Mapping[str,
     return degree > 0 and size // degree % KERNEL_OF_EXPERTS != 0
 
 
-def what_has_no_layout(neuron_config: Mapping[str, object], family: str) -> Iterator[tuple[str, LayoutRefused]]:
+def flags_without_layout(neuron_config: Mapping[str, object], family: str) -> Iterator[tuple[str, LayoutRefused]]:
     """Each field that has no layout in that family as it stands, with the refusal that says so."""
     without = {**WITHOUT_LAYOUT, **OF_A_FAMILY.get(family, {})}
     known = SWITCHES | CHOICES | NEUTRAL | NO_FIELD | without.keys()

@@ -9,11 +9,11 @@ from contextlib import ExitStack
 import xxhash
 
 from neuronmodel_worker.checkpoint import Checkpoint, SourceFile, TensorSource
-from neuronmodel_worker.stream.blocks import SLACK, ReadableFile
+from neuronmodel_worker.stream.buffers import fresh
+from neuronmodel_worker.stream.direct_io import SLACK, ReadableFile
 from neuronmodel_worker.stream.dtypes import Array
-from neuronmodel_worker.stream.memory import fresh
 from neuronmodel_worker.stream.meter import Meter, StreamProgress
-from neuronmodel_worker.stream.source import check_unchanged, explained, open_source
+from neuronmodel_worker.stream.source_reader import check_unchanged, explained, open_source
 
 CHUNK_BYTES = 16 << 20
 THREADS = 4
@@ -23,13 +23,13 @@ PieceDigest = tuple[int, int, str]
 
 
 class ContentDigests:
-    """A Tap that takes the digest of every piece that it is shown."""
+    """A SourceObserver that takes the digest of every piece that it is shown."""
 
     def __init__(self) -> None:
         self._pieces: dict[str, list[PieceDigest]] = defaultdict(list)
         self._lock = threading.Lock()
 
-    def saw(self, source: TensorSource, start: int, data: Array) -> None:
+    def observe(self, source: TensorSource, start: int, data: Array) -> None:
         digest = xxhash.xxh3_128(data.data).hexdigest()
         with self._lock:
             self._pieces[source.name].append((start, data.nbytes, digest))
@@ -60,7 +60,7 @@ def _take(
     jobs: Sequence[tuple[TensorSource, int]],
     files: Mapping[SourceFile, ReadableFile],
     meter: Meter,
-    tap: ContentDigests,
+    observer: ContentDigests,
 ) -> None:
     buffers = threading.local()
 
@@ -71,7 +71,7 @@ def _take(
         length = min(CHUNK_BYTES, source.nbytes - start)
         with meter.reading(length), explained(source.file):
             data = files[source.file].read(source.offset + start, length, buffers.own)
-        tap.saw(source, start, data)
+        observer.observe(source, start, data)
 
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="digest")
     try:

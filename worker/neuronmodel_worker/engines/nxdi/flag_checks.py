@@ -1,6 +1,6 @@
 """Fields of NeuronConfig that cannot be served together, and an environment that disagrees with them.
 
-What the library refuses itself is in `neuron_config.refused`; where it silently does something else than what was
+What the library refuses itself is in `neuron_config.combinations`; where it silently does something else than what was
 asked for, that is refused here.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from neuronmodel_api.config import Server
 from neuronmodel_worker.failures import FlagsRefused
-from neuronmodel_worker.neuron_config.refused import refusals
+from neuronmodel_worker.neuron_config.combinations import refusals
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH, is_on, shown
 
 # A field that is on, and those of which it needs one that is on or set: the library would go on without.
@@ -40,7 +40,7 @@ OF_DRAFTS = (
 OF_VLLM = ("is_block_kv_layout", "is_prefix_caching", "chunked_prefill_config", "is_medusa")
 
 
-def check_together(
+def check_flags(
     fields: Mapping[str, Any], server: Server, model_type: str, model: Mapping[str, object] | None = None
 ) -> None:
     """Raises FlagsRefused for the first of them, those of the library's own included. `model` is config.json, where it

@@ -39,9 +39,9 @@ PUT_RIGHT: Final = "Put the checkpoint's own config.json there, or correct it."
 ConfigFields = dict[str, object]
 
 
-def old_form_of(checkpoint: Checkpoint) -> Mapping[str, object]:
+def legacy_config_of(checkpoint: Checkpoint) -> Mapping[str, object]:
     """Raises ConfigInvalid, LayoutRefused."""
-    return in_old_form(checkpoint.config, where_of(checkpoint))
+    return to_legacy(checkpoint.config, where_of(checkpoint))
 
 
 def where_of(checkpoint: Checkpoint) -> str:
@@ -49,13 +49,13 @@ def where_of(checkpoint: Checkpoint) -> str:
     return f"config.json in {checkpoint.path}"
 
 
-def in_old_form(config: Mapping[str, object], where: str) -> Mapping[str, object]:
+def to_legacy(config: Mapping[str, object], where: str) -> Mapping[str, object]:
     """`config` itself where it is in the older form already. `where` begins a sentence. Raises ConfigInvalid for what
     contradicts itself, LayoutRefused for what the older form cannot say."""
     translated: ConfigFields = dict(config)
     for name, part in config.items():
         if isinstance(part, Mapping) and name.endswith("_config") and NEW in part:
-            translated[name] = dict(in_old_form(part, f"{where}, in {name},"))
+            translated[name] = dict(to_legacy(part, f"{where}, in {name},"))
     _translate_names(translated, where)
     _translate_rotary(translated, where)
     return config if translated == config else translated

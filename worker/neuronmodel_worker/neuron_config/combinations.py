@@ -1,7 +1,7 @@
 """What NxD Inference itself refuses while it builds a model: with an assertion, or an error without a field's name.
 
 `shard`, `plan`, `prepare` and `from-command` all refuse by this one table. What the library builds and then answers
-wrongly, or what a server of ours cannot run, is not here: see `engines.nxdi.contradictions`.
+wrongly, or what a server of ours cannot run, is not here: see `engines.nxdi.flag_checks`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +67,7 @@ EXPERTS: Final[Mapping[str, tuple[str, int, int]]] = {
 }
 
 
-def refuse_what_the_library_refuses(given: Mapping[str, Any], model: Mapping[str, object], family: str) -> None:
+def refuse_combinations(given: Mapping[str, Any], model: Mapping[str, object], family: str) -> None:
     """`given` are NeuronConfig's fields, each of the type that it takes; `model` is config.json. Raises
     CombinationRefused for the first that NxD Inference does not build."""
     for sentence in refusals(given, model, family):

@@ -8,9 +8,9 @@ import numpy as np
 
 from neuronmodel_worker.io.disk import BLOCK, WrittenFile, require_space, sync, writing_to
 from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.stream.buffers import fresh, placed
 from neuronmodel_worker.stream.dtypes import Array
 from neuronmodel_worker.stream.filesink import RankFileWriter, remove_unfinished
-from neuronmodel_worker.stream.memory import fresh, placed
 from neuronmodel_worker.stream.meter import Meter, StreamProgress
 from neuronmodel_worker.stream.rankfile import rank_file_format
 from neuronmodel_worker.stream.sinks import RankTensor

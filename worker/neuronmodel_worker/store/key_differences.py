@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from neuronmodel_worker.store.keys import ArtifactKind
 from neuronmodel_worker.store.references import References
-from neuronmodel_worker.store.volume import Volume
+from neuronmodel_worker.store.volume_layout import Volume
 
 MAX_DIFFERENCES = 4
 MAX_VALUE = 60

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from neuronmodel_worker.engines.nxdi.contradictions import longest
+from neuronmodel_worker.engines.nxdi.flag_checks import longest
 from neuronmodel_worker.failures import FlagsRefused
 from neuronmodel_worker.neuron_config.derived import derived
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from neuronmodel_worker.checkpoint.folder import Checkpoint
-from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.checkpoint.untrusted_input import shown
 from neuronmodel_worker.failures import LayoutRefused
 
 OF_LANGUAGE: Final = re.compile(r"\w+(ForCausalLM|LMHeadModel)")
@@ -26,7 +26,7 @@ VALUE_HEADS: Final = ("v_head.", "value_head.")
 """Of a training with a critic, where the model's own head may be beside it."""
 
 
-def refuse_what_is_not_for_language(checkpoint: Checkpoint) -> tuple[str, ...]:
+def require_causal_lm(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Of families that have a layout here. Returns warnings. Raises LayoutRefused."""
     has_head = any(name.endswith("lm_head.weight") for name in checkpoint.tensors)
     heads = OTHER_HEADS if has_head else OTHER_HEADS + VALUE_HEADS

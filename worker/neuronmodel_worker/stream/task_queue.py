@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from neuronmodel_worker.checkpoint import TensorSource
-from neuronmodel_worker.stream.passes import Fetcher, PageCache
+from neuronmodel_worker.stream.prefetch import Fetcher, PageCache
 from neuronmodel_worker.stream.schedule import Task
 
 

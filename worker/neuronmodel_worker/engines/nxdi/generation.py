@@ -18,8 +18,8 @@ from typing import Any
 from neuronmodel_worker.checkpoint import read_generation_config
 from neuronmodel_worker.engines.interface import Limits, Sampling
 from neuronmodel_worker.engines.nxdi.application import Application
-from neuronmodel_worker.engines.nxdi.failures import classified
-from neuronmodel_worker.engines.nxdi.sampling import GREEDY, OnDevice
+from neuronmodel_worker.engines.nxdi.device_sampling import GREEDY, OnDevice
+from neuronmodel_worker.engines.nxdi.neuron_failures import classified
 from neuronmodel_worker.failures import WorkerFailure
 
 log = logging.getLogger(__name__)

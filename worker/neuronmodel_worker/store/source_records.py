@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.failures import SourceChanged, SourceUnreadable, WorkerFailure
 from neuronmodel_worker.io.disk import writing_to
-from neuronmodel_worker.store.files import make_directory, whole_digest, write_whole
+from neuronmodel_worker.store.atomic_files import make_directory, whole_digest, write_whole
 from neuronmodel_worker.store.keys import SHARDS
 from neuronmodel_worker.store.manifest import MANIFEST, read_manifest
 

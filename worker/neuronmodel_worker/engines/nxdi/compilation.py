@@ -14,7 +14,8 @@ from typing import Any
 
 from neuronmodel_worker.engines.interface import NoEngine
 from neuronmodel_worker.engines.nxdi.child import COMPILE, SHARD
-from neuronmodel_worker.engines.nxdi.failures import (
+from neuronmodel_worker.engines.nxdi.child_process import KEPT_BYTES, ChildResult, run_child
+from neuronmodel_worker.engines.nxdi.neuron_failures import (
     EXIT_70,
     OUT_OF_MEMORY,
     CompilerFailed,
@@ -24,7 +25,6 @@ from neuronmodel_worker.engines.nxdi.failures import (
     classified,
     last_lines,
 )
-from neuronmodel_worker.engines.nxdi.process import KEPT_BYTES, ChildResult, run_child
 from neuronmodel_worker.failures import ArtifactsUnwritable, FlagsRefused, WorkerFailure
 from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.io.temporary import within
@@ -35,7 +35,7 @@ LOGS = "logs"
 KEPT_LOGS = 32
 FULL_BYTES = 1 << 20
 KILLED = -9
-TOLD = (FlagsRefused, ModelTypeWithoutApplication)
+CHILD_FAILURES = (FlagsRefused, ModelTypeWithoutApplication)
 """What a child finds out and tells by its reason."""
 
 
@@ -106,7 +106,7 @@ class Workplace:
     def _raise_what_was_told(self, ended: ChildResult, outcome: Path, directory: Path) -> None:
         if outcome.exists():
             told = _json_object(outcome)
-            for failure in TOLD:
+            for failure in CHILD_FAILURES:
                 if told.get("reason") == failure.reason:
                     raise failure(told.get("message", ""))
         if os.strerror(errno.ENOSPC) in ended.output:

@@ -6,10 +6,10 @@ from math import prod
 from typing import Any, Literal
 
 from neuronmodel_worker.failures import FlagWithoutLayout, LayoutRefused
-from neuronmodel_worker.layouts.degrees import MAX_DEGREE
-from neuronmodel_worker.layouts.effects import SWITCHES
+from neuronmodel_worker.layouts.flag_support import SWITCHES
+from neuronmodel_worker.layouts.tp_degrees import MAX_DEGREE
+from neuronmodel_worker.neuron_config.combinations import QKV_KERNELS
 from neuronmodel_worker.neuron_config.derived import derived
-from neuronmodel_worker.neuron_config.refused import QKV_KERNELS
 from neuronmodel_worker.neuron_config.values import DTYPES, is_one_of, shown
 
 # NxD Inference's release whose layout this is, and our revision of it: part of every shards key.

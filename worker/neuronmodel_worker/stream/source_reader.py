@@ -11,20 +11,20 @@ from neuronmodel_worker.checkpoint import SourceFile, TensorSource
 from neuronmodel_worker.failures import SourceChanged, SourceUnreadable
 from neuronmodel_worker.layouts.geometry import as_matrix, row_bytes
 from neuronmodel_worker.plan.streamed import Plan
-from neuronmodel_worker.stream.blocks import SLACK, EndsEarly, ReadableFile
+from neuronmodel_worker.stream.buffers import Buffers
+from neuronmodel_worker.stream.direct_io import SLACK, EndsEarly, ReadableFile
 from neuronmodel_worker.stream.dtypes import STORAGE, Array
-from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter
-from neuronmodel_worker.stream.passes import SHOWN_BYTES, shown_at_once
+from neuronmodel_worker.stream.observers import SourceObserver
+from neuronmodel_worker.stream.prefetch import SHOWN_BYTES, shown_at_once
 from neuronmodel_worker.stream.schedule import Chunk
-from neuronmodel_worker.stream.taps import Tap
 
 
 class SourceReader:
     """The open files of a plan's checkpoint. Raises SourceChanged or SourceUnreadable."""
 
-    def __init__(self, plan: Plan, meter: Meter, buffers: Buffers, tap: Tap | None = None) -> None:
-        self._tap, self.shows = tap, tap is not None
+    def __init__(self, plan: Plan, meter: Meter, buffers: Buffers, observer: SourceObserver | None = None) -> None:
+        self._observer, self.shows = observer, observer is not None
         self._meter = meter
         self._buffers = buffers
         self._files: dict[SourceFile, ReadableFile] = {}
@@ -49,12 +49,12 @@ class SourceReader:
             self.factors[name] = np.empty(source.nbytes, np.uint8)
             with self._meter.reading(source.nbytes), explained(source.file):
                 self._files[source.file].read_cached(source.offset, self.factors[name])
-            if self._tap:
-                self._tap.saw(source, 0, self.factors[name])
+            if self._observer:
+                self._observer.observe(source, 0, self.factors[name])
 
     def read(self, chunk: Chunk, show: bool = True) -> tuple[Array, Array]:
         """A chunk's matrix, [rows, columns] in storage form, and the buffer that holds it, to be given back.
-        `show`: the tap sees these bytes here, and not in what is fetched."""
+        `show`: the observer sees these bytes here, and not in what is fetched."""
         source, nbytes = chunk.source, chunk.nbytes
         start = chunk.row * row_bytes(source)
         buffer = self._buffers.take(nbytes + SLACK)
@@ -67,8 +67,8 @@ class SourceReader:
                     data = self._files[source.file].read(source.offset + start, nbytes, buffer)
                 else:
                     data = self._read_columns(chunk, buffer[:nbytes])
-            if self._tap and show:
-                self._tap.saw(source, start, data)
+            if self._observer and show:
+                self._observer.observe(source, start, data)
         return data.view(STORAGE[source.dtype]).reshape(chunk.rows, chunk.columns), buffer
 
     def _read_columns(self, chunk: Chunk, data: Array) -> Array:
@@ -84,17 +84,17 @@ class SourceReader:
         return data
 
     def fetch(self, source: TensorSource, start: int, nbytes: int) -> None:
-        """Have bytes of a tensor read into the page cache and wait for the last of them. Without a tap, what is wrong
-        with the file is told by who reads it."""
+        """Have bytes of a tensor read into the page cache and wait for the last of them. Without an observer,
+        what is wrong with the file is left to whoever reads it."""
         file, position = self._files[source.file], source.offset + start
-        if self._tap:
-            self._show_fetched(self._tap, source, start, nbytes)
+        if self._observer:
+            self._show_fetched(self._observer, source, start, nbytes)
             return
         with suppress(OSError, EndsEarly):
             file.fetch(position, nbytes)
             file.read_cached(position + nbytes - 1, np.empty(1, np.uint8))
 
-    def _show_fetched(self, tap: Tap, source: TensorSource, start: int, nbytes: int) -> None:
+    def _show_fetched(self, observer: SourceObserver, source: TensorSource, start: int, nbytes: int) -> None:
         file, end = self._files[source.file], start + nbytes
         buffer = self._buffers.take(shown_at_once(source))
         with explained(source.file):
@@ -103,7 +103,7 @@ class SourceReader:
             data = buffer[: min(SHOWN_BYTES, end - at)]
             with explained(source.file):
                 file.read_cached(source.offset + at, data)
-            tap.saw(source, at, data)
+            observer.observe(source, at, data)
         self._buffers.give(buffer)
 
     def forget(self, source: TensorSource) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.checkpoint.untrusted_input import shown
 
 HEAD_BYTES = 4096
 """So many first bytes are looked at."""
@@ -26,14 +26,14 @@ FETCHED = "Fetch it with `git lfs pull` in the clone of the repository, or downl
 
 
 @dataclass(frozen=True)
-class StandIn:
+class WrongContent:
     """`what` it is, to follow "is"; `remedy` a sentence without its full stop."""
 
     what: str
     remedy: str
 
 
-def recognised(head: bytes) -> StandIn | None:
+def identify_content(head: bytes) -> WrongContent | None:
     """What begins with `head`, its first HEAD_BYTES bytes or all it has, if it is known to be no file of a checkpoint.
 
     An empty file is none of them: for some files that is as good as none.
@@ -76,28 +76,32 @@ HEADER_BEGINS = (8, b"{")
 """Where the JSON of a safetensors header stands, behind a length that may look like anything."""
 
 
-def _binary(head: bytes) -> StandIn | None:
+def _binary(head: bytes) -> WrongContent | None:
     at, brace = HEADER_BEGINS
     if head[at : at + 1] == brace and not head.startswith((b"GGUF", ZIP)):
         return None
     if head.startswith(ZIP):
         pickled = b"data.pkl" in head or b"/version" in head
-        return StandIn("a file of PyTorch's torch.save", AS_SAFETENSORS) if pickled else _zip(head)
+        return WrongContent("a file of PyTorch's torch.save", AS_SAFETENSORS) if pickled else _zip(head)
     if PICKLE.match(head):
-        return StandIn("a pickle, as PyTorch's torch.save writes it", AS_SAFETENSORS)
+        return WrongContent("a pickle, as PyTorch's torch.save writes it", AS_SAFETENSORS)
     if head[TAR[0] :].startswith(TAR[1]):
-        return StandIn("a tar archive", UNPACKED)
+        return WrongContent("a tar archive", UNPACKED)
     if len(head) > at and not head.strip(b"\0"):
-        return StandIn(
+        return WrongContent(
             "filled with zeros, as a download is that reserved its room and was not finished",
             "Delete it and download it again",
         )
-    return next((StandIn(what, remedy) for magic, what, remedy in MAGIC if head.startswith(magic)), None)
+    return next((WrongContent(what, remedy) for magic, what, remedy in MAGIC if head.startswith(magic)), None)
 
 
-def _zip(head: bytes) -> StandIn:
+def _zip(head: bytes) -> WrongContent:
     numpy = b".npy" in head
-    return StandIn("an archive of NumPy's arrays", AS_SAFETENSORS) if numpy else StandIn("a zip archive", UNPACKED)
+    return (
+        WrongContent("an archive of NumPy's arrays", AS_SAFETENSORS)
+        if numpy
+        else WrongContent("a zip archive", UNPACKED)
+    )
 
 
 MARKUP = re.compile(
@@ -109,17 +113,17 @@ CODE = re.compile(r"<code>\s*([\w.]{1,80})\s*</code>", re.IGNORECASE)
 XML = re.compile(r"<(\?xml|error|listbucketresult|code)\b", re.IGNORECASE)
 
 
-def _markup(head: bytes) -> StandIn | None:
+def _markup(head: bytes) -> WrongContent | None:
     text = _text(head)
     if not MARKUP.match(text):
         return None
     if XML.match(text) and "<html" not in text.lower():
         code = CODE.search(text)
         said = f", as a server answers that fails: {shown(code[1])}" if code else ", as a server answers that fails"
-        return StandIn(f"an XML document{said}", "Download it again, with the right name and the right to read it")
+        return WrongContent(f"an XML document{said}", "Download it again, with the right name and the right to read it")
     title = TITLE.search(text)
     said = f" ({shown(title[1])})" if title else ""
-    return StandIn(
+    return WrongContent(
         f"a web page in HTML{said}",
         "Download the file itself, not the page that shows it or that asks for a login: `hf download` does",
     )
@@ -135,34 +139,36 @@ ANNEX = re.compile(r"\S*\bannex/objects/\S+\s*$")
 DVC = re.compile(r"(outs|md5):.{0,200}\bmd5: ?[0-9a-f]{32}", re.DOTALL)
 
 
-def _pointer(head: bytes) -> StandIn | None:
+def _pointer(head: bytes) -> WrongContent | None:
     text = _text(head)
     if LFS.match(text):
         size = LFS_SIZE.search(text)
         of = f"a file of {int(size[1]):,} bytes that was" if size else "a file that was"
-        return StandIn(f"a git-lfs pointer, which stands for {of} not fetched", FETCHED)
+        return WrongContent(f"a git-lfs pointer, which stands for {of} not fetched", FETCHED)
     if XET.match(text):
-        return StandIn(
+        return WrongContent(
             "a pointer of git-xet, which stands for a file that was not fetched",
             "Fetch it with git-xet in the clone of the repository, or download the checkpoint with `hf download`",
         )
     if ANNEX.match(text):
-        return StandIn(
+        return WrongContent(
             "a pointer of git-annex, which stands for a file that was not fetched",
             "Fetch it with `git annex get` in the clone of the repository",
         )
     if DVC.match(text):
-        return StandIn("a pointer of DVC, which stands for a file that was not fetched", "Fetch it with `dvc pull`")
+        return WrongContent(
+            "a pointer of DVC, which stands for a file that was not fetched", "Fetch it with `dvc pull`"
+        )
     return None
 
 
 LINK = re.compile(r"(\.{1,2}[/\\]|/)[^\s{}<>\"'*|]{1,1000}\s*$")
 
 
-def _link(head: bytes) -> StandIn | None:
+def _link(head: bytes) -> WrongContent | None:
     if len(head) >= HEAD_BYTES or not LINK.match(text := _text(head)):
         return None
-    return StandIn(
+    return WrongContent(
         f"no more than the text {shown(text.strip())}, where a symbolic link leads that was copied as text",
         "Copy the checkpoint with the files that its links lead to (`cp -rL`), or download it again",
     )
@@ -186,15 +192,15 @@ BESIDE_AN_ERROR = OF_AN_ERROR | {
 LONGEST_ANSWER = 2000
 
 
-def _answer(head: bytes) -> StandIn | None:
+def _answer(head: bytes) -> WrongContent | None:
     """Of a server, in place of the file: a line, or an object that tells of an error and of nothing else."""
     if len(head) > LONGEST_ANSWER:
         return None
     text = _text(head)
     if ANSWER.match(text):
-        return StandIn(f"the answer of a server that failed: {shown(_first_line(text))}", AGAIN)
+        return WrongContent(f"the answer of a server that failed: {shown(_first_line(text))}", AGAIN)
     said = next(_told(text), None)
-    return StandIn(f"the answer of a server that failed: {shown(said)}", AGAIN) if said is not None else None
+    return WrongContent(f"the answer of a server that failed: {shown(said)}", AGAIN) if said is not None else None
 
 
 def _told(text: str) -> Iterator[object]:

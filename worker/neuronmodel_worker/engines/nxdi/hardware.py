@@ -10,7 +10,7 @@ from typing import Any
 
 from neuronmodel_api.machines import Machine
 from neuronmodel_api.report import Devices
-from neuronmodel_worker.engines.nxdi.failures import LogicalCoreMismatch, NoNeuronDevice
+from neuronmodel_worker.engines.nxdi.neuron_failures import LogicalCoreMismatch, NoNeuronDevice
 
 NEURON_LS = "neuron-ls"
 # Physical cores of a device by platform, where neither the machine nor the tools tell.

@@ -19,7 +19,7 @@ from typing import Any
 
 import tokenizers
 
-from neuronmodel_worker.text.files import TokenizerFiles
+from neuronmodel_worker.text.tokenizer_files import TokenizerFiles
 
 FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe")
 AS_IT_IS = "TokenizersBackend"

@@ -5,8 +5,8 @@ from pathlib import Path
 from types import TracebackType
 
 from neuronmodel_worker.io.disk import BLOCK, NOT_DIRECT, open_direct
+from neuronmodel_worker.stream.buffers import placed
 from neuronmodel_worker.stream.dtypes import Array
-from neuronmodel_worker.stream.memory import placed
 
 SLACK = 2 * BLOCK
 """What a buffer needs to hold beside the bytes that are read into it."""

@@ -10,16 +10,16 @@ from typing import Final
 
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.stream.buffers import Buffers
+from neuronmodel_worker.stream.casting import fill
 from neuronmodel_worker.stream.dtypes import STORAGE, Array
-from neuronmodel_worker.stream.memory import Buffers
 from neuronmodel_worker.stream.meter import Meter, StreamProgress
-from neuronmodel_worker.stream.numbers import fill
-from neuronmodel_worker.stream.queue import Queue
+from neuronmodel_worker.stream.observers import SourceObserver
 from neuronmodel_worker.stream.schedule import ChunkCopy, Move, Task, Workload, most_memory, tasks
 from neuronmodel_worker.stream.sinks import Sink
-from neuronmodel_worker.stream.source import SourceReader
+from neuronmodel_worker.stream.source_reader import SourceReader
 from neuronmodel_worker.stream.steps import Sizes, every_rank
-from neuronmodel_worker.stream.taps import Tap
+from neuronmodel_worker.stream.task_queue import Queue
 
 THREADS: Final = min(16, max(4, 2 * (os.cpu_count() or 1)))
 """Enough to keep reading, writing and copying at once; more gain nothing on one drive."""
@@ -45,22 +45,22 @@ def run(
     threads: int = THREADS,
     sizes: Sizes | None = None,
     rank_indices: Sequence[int] | None = None,
-    tap: Tap | None = None,
+    observer: SourceObserver | None = None,
 ) -> StreamResult:
     """Fill `sink` as the plan says; on failure the sink is left as if nothing had been, but for files that it sealed.
 
-    Of the plan's ranks those at `rank_indices` are made, all unless it is given. `tap` is shown every byte of every
-    tensor that the plan reads, once: what no rank needs of them is read for it.
+    The plan's ranks at `rank_indices` are made, all of them by default. `observer` is shown every byte of every tensor
+    that the plan reads, once; bytes that no rank needs are read for it alone.
 
-    Raises SourceChanged or SourceUnreadable, and what the sink and the tap raise.
+    Raises SourceChanged or SourceUnreadable, and what the sink and the observer raise.
     """
     ranks = every_rank(plan) if rank_indices is None else sorted(set(rank_indices))
     started, meter, sizes = time.monotonic(), Meter(progress), sizes or Sizes()
     buffers = Buffers(sizes.memory_bytes)
     try:
-        with SourceReader(plan, meter, buffers, tap) as reader:
+        with SourceReader(plan, meter, buffers, observer) as reader:
             sink.open(plan, meter, buffers, ranks, reader.check_unchanged)
-            work = Workload(plan, sizes, ranks, sink.buffered, sealing=sink.seals, showing=tap is not None)
+            work = Workload(plan, sizes, ranks, sink.buffered, sealing=sink.seals, showing=observer is not None)
             queue = Queue(tasks(work), sizes.memory_bytes, threads, reader)
             try:
                 _StreamThreads(sink, reader, buffers, queue).everything(threads)
@@ -90,12 +90,12 @@ def buffer_bytes(
     into_memory: bool = False,
     rank_indices: Sequence[int] | None = None,
     sealing: bool = False,
-    tapped: bool = False,
+    observed: bool = False,
 ) -> int:
     """The most memory that the buffers of `run` take up, beside the tensors where those stay in memory; `sealing` with
-    a FileSink that seals, `tapped` with a tap."""
+    a FileSink that seals, `observed` with an observer."""
     ranks = every_rank(plan) if rank_indices is None else sorted(set(rank_indices))
-    work = Workload(plan, sizes or Sizes(), ranks, buffered=not into_memory, sealing=sealing, showing=tapped)
+    work = Workload(plan, sizes or Sizes(), ranks, buffered=not into_memory, sealing=sealing, showing=observed)
     return most_memory(work, threads)
 
 

@@ -23,7 +23,7 @@ from neuronmodel_worker.engines.nxdi.compiled import CONFIG_FILE, GRAPH_FILE, OF
 from neuronmodel_worker.engines.nxdi.settings import Purpose
 from neuronmodel_worker.failures import ConfigInvalid, SourceUnreadable
 from neuronmodel_worker.io.temporary import within
-from neuronmodel_worker.layouts.old_form import in_old_form
+from neuronmodel_worker.layouts.legacy_config import to_legacy
 from neuronmodel_worker.stream import WEIGHTS
 
 CHECKPOINT: Final = "checkpoint"
@@ -31,7 +31,7 @@ CHECKPOINT: Final = "checkpoint"
 MODEL_CONFIG: Final = "config.json"
 
 
-def make_view(
+def make_load_directory(
     scratch: Path,
     compiled: CompiledFiles,
     source: Path,
@@ -95,7 +95,7 @@ def write_readable(source: Path, folder: Path) -> bool:
         raise SourceUnreadable(file, error) from error
     except ValueError as error:
         raise ConfigInvalid(f"{file} is no JSON. Put the checkpoint's own config.json there.") from error
-    translated = in_old_form(config, f"config.json in {source}") if isinstance(config, dict) else config
+    translated = to_legacy(config, f"config.json in {source}") if isinstance(config, dict) else config
     if translated is config and _is_read_by_transformers(content):
         return False
     folder.mkdir()

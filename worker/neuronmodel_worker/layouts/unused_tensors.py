@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from neuronmodel_worker.checkpoint.untrusted import listed
-from neuronmodel_worker.layouts.draft import Draft
+from neuronmodel_worker.checkpoint.untrusted_input import listed
+from neuronmodel_worker.layouts.builder import LayoutBuilder
 from neuronmodel_worker.layouts.model_config import ModelConfig
 
 HEAD: Final = "lm_head.weight"
@@ -20,9 +20,9 @@ BIAS: Final = re.compile(r"layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(?:gate|up|
 LAYER: Final = re.compile(r"layers\.(\d+)\.")
 
 
-def warn_of_unused(draft: Draft, config: ModelConfig) -> None:
+def warn_of_unused(builder: LayoutBuilder, config: ModelConfig) -> None:
     """Called when all targets are there."""
-    unused = draft.checkpoint.tensors.keys() - draft.taken
+    unused = builder.checkpoint.tensors.keys() - builder.taken
     names = [name for name in unused if not (name.endswith(ENDINGS) and WITHOUT_EFFECT.search(name))]
     tied, layers, others, biases = False, False, list[str](), set[str]()
     for name in names:
@@ -37,16 +37,16 @@ def warn_of_unused(draft: Draft, config: ModelConfig) -> None:
         else:
             others.append(name)
     if tied:
-        draft.warnings.append(_of_tied_head(draft))
+        builder.warnings.append(_of_tied_head(builder))
     if others:
-        draft.warnings.append(_of_others(draft, sorted(others)))
+        builder.warnings.append(_of_others(builder, sorted(others)))
     if biases:
-        draft.warnings.append(
+        builder.warnings.append(
             f"The biases of {', '.join(sorted(biases, key=_in_order))} are left out, as NxD Inference does for this "
             "model: it computes something else than its checkpoint."
         )
     if layers:
-        draft.warnings.append(
+        builder.warnings.append(
             f"The checkpoint holds more than the {config.num_hidden_layers} layers that its config.json gives: those "
             "beyond are left out."
         )
@@ -62,8 +62,8 @@ def _in_order(module: str) -> tuple[int, str]:
     return order.index(module.rpartition(".")[2]), module
 
 
-def _of_tied_head(draft: Draft) -> str:
-    head, embeddings = draft.find(HEAD), draft.find("model.embed_tokens.weight")
+def _of_tied_head(builder: LayoutBuilder) -> str:
+    head, embeddings = builder.find(HEAD), builder.find("model.embed_tokens.weight")
     same = head and embeddings and head.shape == embeddings.shape
     todo = (
         "Set tie_word_embeddings to false if it differs from the embeddings."
@@ -71,15 +71,15 @@ def _of_tied_head(draft: Draft) -> str:
         else "Its shape is not that of the embeddings: check that config.json belongs to these files."
     )
     return (
-        f"lm_head.weight in {draft.checkpoint.path} is left out, as config.json says tie_word_embeddings: true; "
+        f"lm_head.weight in {builder.checkpoint.path} is left out, as config.json says tie_word_embeddings: true; "
         f"transformers 5 would use it. {todo}"
     )
 
 
-def _of_others(draft: Draft, names: Sequence[str]) -> str:
+def _of_others(builder: LayoutBuilder, names: Sequence[str]) -> str:
     tensors, are = (f"{len(names):,} tensors", "are") if len(names) > 1 else ("a tensor", "is")
     return (
-        f"The checkpoint in {draft.checkpoint.path} holds {tensors} that a model of this type does not have and that "
+        f"The checkpoint in {builder.checkpoint.path} holds {tensors} that a model of this type does not have and that "
         f"{are} left out, as NxD Inference does: {listed(names)}. If that changes what the model computes, its answers "
         "will differ: check that config.json names the model's own type and switches (attention_bias, mlp_bias)."
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from neuronmodel_api.reasons import Reason
-from neuronmodel_worker.checkpoint import CONFIG_FILE, refuse_stand_ins
+from neuronmodel_worker.checkpoint import CONFIG_FILE, refuse_wrong_content
 from neuronmodel_worker.checkpoint.files import read_json_object
-from neuronmodel_worker.checkpoint.untrusted import shown
+from neuronmodel_worker.checkpoint.untrusted_input import shown
 from neuronmodel_worker.failures import BadInput, ConfigInvalid, WorkerFailure
 
 CONFIG: Final = "tokenizer_config.json"
@@ -103,7 +103,7 @@ class TokenizerFiles:
         """What lies there that is no such file."""
         for file in self._all():
             try:
-                refuse_stand_ins(file, may_be_empty=file.suffix == ".jinja")
+                refuse_wrong_content(file, may_be_empty=file.suffix == ".jinja")
             except WorkerFailure as failure:
                 yield failure
 
