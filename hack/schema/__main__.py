@@ -11,7 +11,7 @@ import yaml
 
 from hack.schema.expand import Kubernetes, expand
 from hack.schema.reference import page
-from hack.schema.words import reasons_page
+from hack.schema.words import phases_page, reasons_page
 
 PROJECT = Path(__file__).resolve().parents[2]
 SOURCE = Path(__file__).with_name("neuronmodels.yaml")
@@ -38,7 +38,8 @@ def crd_document(kubernetes: Kubernetes) -> str:
 def reference_pages() -> dict[Path, str]:
     (version,) = yaml.safe_load(SOURCE.read_text())["spec"]["versions"]
     schema = version["schema"]["openAPIV3Schema"]
-    pages = {part: page(part, schema) for part in ("spec", "status")} | {"reasons": reasons_page()}
+    pages = {part: page(part, schema) for part in ("spec", "status")}
+    pages |= {"reasons": reasons_page(), "phases": phases_page()}
     return {REFERENCE / f"{name}.md": text for name, text in pages.items()}
 
 

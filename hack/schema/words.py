@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
+from neuronmodel_api.phases import MeasuredBy, StartPhase
 from neuronmodel_api.reasons import Reason, ReasonUse
+from neuronmodel_api.report import Stage
 
 REASONS = """# Reasons
 
@@ -36,6 +38,43 @@ STRATEGY = """
 `status.strategy.reason`; [how `Auto` chooses](../strategies.md).
 
 """
+
+PHASES = """# Phases of a start
+
+What stands under `name` in `status.starts[].phases[]`, and under `phase` in `status.workers[].progress`. A start is one
+list of phases without a gap: each begins where the one before it ends, and they add up to the total. Those of the stage
+`Prepare` are the Job's, those of `Serve` the serving pod's. What runs side by side shares the time; how long each was
+at it is in `busyMilliseconds`.
+
+The worker's own are exact to the millisecond, by its clock. Those of the operator come from times that Kubernetes
+writes, to the second. Some are absent where nothing had to be done: a second start neither compiles nor shards.
+
+"""
+CLEANUP = """
+## Of clean-up
+The Job that removes the artifacts of a NeuronModel with `retention: Delete` is in no start; its report names:
+
+"""
+
+
+def phases_page() -> str:
+    of_starts = [phase for phase in StartPhase if set(phase.stages) != {Stage.CLEANUP}]
+    others = [phase for phase in StartPhase if phase not in of_starts]
+    return f"{PHASES}{_phases(of_starts)}{CLEANUP}{_phases(others)}"
+
+
+def _phases(phases: Iterable[StartPhase]) -> str:
+    rows = [
+        (
+            f"`{phase}`",
+            ", ".join(stage for stage in phase.stages if stage is not Stage.CLEANUP) or Stage.CLEANUP,
+            "the worker" if phase.measured_by is MeasuredBy.WORKER else "the operator",
+            phase.meaning,
+            phase.remedy,
+        )
+        for phase in phases
+    ]
+    return table(("phase", "stage", "measured by", "what it is", "when it is long"), rows)
 
 
 def reasons_page() -> str:
