@@ -19,7 +19,7 @@ from neuronmodel_api.status import ConditionType, NeuronModelStatus
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.backoff import patiently
 from neuronmodel_operator.cluster.client import Api, ApiError
-from neuronmodel_operator.cluster.failed_pass import Failure, LastResort, not_written
+from neuronmodel_operator.cluster.failed_pass import LastResort, PassFailure, not_written
 from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, is_made_for, standing
 from neuronmodel_operator.cluster.writes import (
     LONGEST_PAUSE_SECONDS,
@@ -59,7 +59,7 @@ class StoppingError(Exception):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PassOutcome:
     """What became of a plan."""
 
     snapshot: Snapshot
@@ -116,7 +116,7 @@ class Applier:
         """Seconds until what was refused is worth trying again."""
         return self._writes.retry_in
 
-    async def tell_failure(self, failure: Failure, since: datetime) -> None:
+    async def tell_failure(self, failure: PassFailure, since: datetime) -> None:
         """Of a pass that came to no status. Raises ApiError."""
         self._stop_here()
         if told := await self._last_resort.tell(failure, since):
@@ -127,7 +127,7 @@ class Applier:
         """Nothing is written any more."""
         self._writes.close()
 
-    async def carry_out(self, plan: Plan, snapshot: Snapshot, *, hold_status: bool) -> Outcome:
+    async def carry_out(self, plan: Plan, snapshot: Snapshot, *, hold_status: bool) -> PassOutcome:
         """Raises ApiError when the NeuronModel itself can't be written, StoppingError between two writes.
 
         What the API server answers to a write of anything else becomes a refusal and stops nothing. With
@@ -138,7 +138,7 @@ class Applier:
             snapshot, written = await self._write_children(plan, snapshot)
         self._say_refusals()
         if hold_status and self.refusals != known:
-            return Outcome(snapshot, written, refusals_changed=True)
+            return PassOutcome(snapshot, written, refusals_changed=True)
         self._owe(plan)
         if plan.status is not None:
             snapshot = await self._write_status(plan.status, snapshot)
@@ -150,7 +150,7 @@ class Applier:
                 snapshot, let_go = await self._attempt_finalizers(snapshot, others)
             written |= let_go
             self._say_refusals()
-        return Outcome(snapshot, written)
+        return PassOutcome(snapshot, written)
 
     async def _write_children(self, plan: Plan, snapshot: Snapshot) -> tuple[Snapshot, bool]:
         """Every one of them, whatever became of those before; but nothing before the finalizer is there."""

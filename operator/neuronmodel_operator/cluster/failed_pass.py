@@ -22,7 +22,7 @@ BELIEVED_FOR: Final = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
-class Failure:
+class PassFailure:
     """Why a pass failed, as the condition Ready says it."""
 
     status: ConditionStatus
@@ -32,24 +32,24 @@ class Failure:
     """Otherwise the pass goes on, and only who says nothing yet says this."""
 
 
-def failure_of(error: Exception) -> Failure:
+def failure_of(error: Exception) -> PassFailure:
     """Of a look or of a decision."""
     if isinstance(error, ApiError):
         reason = Reason.NOT_PERMITTED if error.status == 403 else Reason.CANNOT_LOOK
-        return Failure("Unknown", reason, f"The operator can't see what there is of it: {error.message}")
+        return PassFailure("Unknown", reason, f"The operator can't see what there is of it: {error.message}")
     if isinstance(error, ValidationError):
-        return Failure(
+        return PassFailure(
             "False", Reason.SPEC_UNREADABLE, f"This version of the operator can't read the spec: {_places(error)}"
         )
-    return Failure(
+    return PassFailure(
         "Unknown",
         Reason.OPERATOR_FAILED,
         f"The operator failed over it ({type(error).__name__}: {error}); its log has more",
     )
 
 
-def unanswered(seconds: float) -> Failure:
-    return Failure(
+def unanswered(seconds: float) -> PassFailure:
+    return PassFailure(
         "Unknown",
         Reason.CANNOT_LOOK,
         f"The operator can't see what there is of it: the API server has not answered for {seconds:.0f} s",
@@ -70,7 +70,7 @@ class LastResort:
         self._key = key
         self._now = now
 
-    async def tell(self, failure: Failure, since: datetime) -> tuple[EventNote, Object] | None:
+    async def tell(self, failure: PassFailure, since: datetime) -> tuple[EventNote, Object] | None:
         """Writes the condition Ready, and gives the Event that goes with it and the NeuronModel; None: it said so
         already, or is still believed. Raises ApiError."""
         raw = await self._api.get(client.MODEL, self._key.namespace, self._key.name)
@@ -84,7 +84,7 @@ class LastResort:
         return EventNote("Warning", failure.reason, failure.message), raw
 
 
-def status_patch(raw: Object, failure: Failure, since: datetime, now: datetime) -> dict[str, Any] | None:
+def status_patch(raw: Object, failure: PassFailure, since: datetime, now: datetime) -> dict[str, Any] | None:
     """A JSON merge patch of the status; None: it is as it should be."""
     status: Mapping[str, Any] = raw.get("status") or {}
     generation = raw["metadata"]["generation"]

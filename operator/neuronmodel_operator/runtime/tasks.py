@@ -16,10 +16,10 @@ from typing import Any, Final, Protocol
 from neuronmodel_api import names
 from neuronmodel_api.status import Condition
 from neuronmodel_operator.clock import Clock
-from neuronmodel_operator.cluster.apply import Applier, Outcome, StatusError, StoppingError
+from neuronmodel_operator.cluster.apply import Applier, PassOutcome, StatusError, StoppingError
 from neuronmodel_operator.cluster.backoff import doubling, patiently
 from neuronmodel_operator.cluster.client import Api, ApiError
-from neuronmodel_operator.cluster.failed_pass import Failure, failure_of, unanswered
+from neuronmodel_operator.cluster.failed_pass import PassFailure, failure_of, unanswered
 from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, claim_names, look
 from neuronmodel_operator.cluster.worker_reports import Heard, Reporter, Reports
 from neuronmodel_operator.cluster.writes import LONGEST_PAUSE_SECONDS
@@ -58,9 +58,9 @@ class CarriesOut(Protocol):
     @property
     def retry_in(self) -> float | None: ...
 
-    async def carry_out(self, plan: Plan, snapshot: Snapshot, *, hold_status: bool) -> Outcome: ...
+    async def carry_out(self, plan: Plan, snapshot: Snapshot, *, hold_status: bool) -> PassOutcome: ...
 
-    async def tell_failure(self, failure: Failure, since: datetime) -> None: ...
+    async def tell_failure(self, failure: PassFailure, since: datetime) -> None: ...
 
     def close(self) -> None: ...
 
@@ -264,19 +264,19 @@ class ModelTask:
         fresh_until = started + snapshot.fresh_seconds if looking else self._agenda.look_at
         return self._next(plan, outcome, fresh_until)
 
-    async def _tell(self, failure: Exception | Failure) -> None:
+    async def _tell(self, failure: Exception | PassFailure) -> None:
         """On the NeuronModel itself, if that can be written; the log has it anyhow."""
         if self._failures == 0:
             self._failing_since = self._clock.now()
         try:
-            told = failure if isinstance(failure, Failure) else failure_of(failure)
+            told = failure if isinstance(failure, PassFailure) else failure_of(failure)
             await self._parts.applier.tell_failure(told, self._failing_since)
         except StoppingError:
             return
         except Exception as error:  # the pass is tried again, whatever could be told of it
             _log.info("%s/%s: its status can't tell of it: %r", self.key.namespace, self.key.name, error)
 
-    async def _decide_and_carry_out(self, snapshot: Snapshot, reports: Reports) -> tuple[Plan, Outcome]:
+    async def _decide_and_carry_out(self, snapshot: Snapshot, reports: Reports) -> tuple[Plan, PassOutcome]:
         """Twice where a write was refused, or a refusal ended: the status tells of it in this very pass."""
         plan = self._decide(snapshot, reports)
         first = await self._parts.applier.carry_out(plan, snapshot, hold_status=True)
@@ -296,7 +296,7 @@ class ModelTask:
             )
         )
 
-    def _next(self, plan: Plan, outcome: Outcome, fresh_until: float) -> Agenda:
+    def _next(self, plan: Plan, outcome: PassOutcome, fresh_until: float) -> Agenda:
         now = self._clock.monotonic()
         looks = [fresh_until]
         if plan.wake_after is not None:

@@ -10,7 +10,7 @@ import pytest
 from neuronmodel_api import names
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Phase
 from neuronmodel_operator.cluster import client
-from neuronmodel_operator.cluster.apply import Applier, Outcome, StoppingError
+from neuronmodel_operator.cluster.apply import Applier, PassOutcome, StoppingError
 from neuronmodel_operator.cluster.client import Api, ApiError
 from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, look
 from neuronmodel_operator.reconcile.reconcile import reconcile
@@ -39,7 +39,7 @@ class Bench:
         assert seen is not None
         return seen
 
-    async def carry_out(self, plan: Plan, *, hold_status: bool = True) -> Outcome:
+    async def carry_out(self, plan: Plan, *, hold_status: bool = True) -> PassOutcome:
         return await self.applier.carry_out(plan, await self.look(), hold_status=hold_status)
 
     def labels(self, component: str = "test") -> dict[str, str]:

@@ -1,6 +1,8 @@
 """Names and numbers that the definition repeats, because a rule or a description needs them, are those of the code."""
 
+import ast
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from neuronmodel_worker.layouts.flag_support import CHOICES, SWITCHES
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
 from tests import crd
 from tests.builders import neuron_model
+from tests.contract_words import OPERATOR, WORKER, modules
+from tests.paths import PROJECT
 
 CRD = crd.definition()
 NODES = dict(crd.walk(crd.schema_of(CRD)))
@@ -150,3 +154,18 @@ def test_the_reference_is_the_definition_s(part: str) -> None:
         if field.startswith(f"{part}.") and not field.endswith(("[]", "{}")) and not field.startswith(borders):
             name = field.rpartition(".")[2]
             assert f"\n| {name} | " in text or f"\n| **{name}** | " in text, field
+
+
+def test_a_class_of_report_and_status_stands_for_one_thing() -> None:
+    """Nor has the operator or the worker another one of that name."""
+    contract = (API / f"{module}.py" for module in ("report", "status", "reasons", "phases"))
+    words = [name for path in contract for name in classes(ast.parse(path.read_text()))]
+    assert len(words) == len(set(words))
+    assert not {name for tree in modules(OPERATOR, WORKER) for name in classes(tree)} & set(words)
+
+
+API = PROJECT / "api" / "neuronmodel_api"
+
+
+def classes(tree: ast.Module) -> Iterator[str]:
+    yield from (node.name for node in tree.body if isinstance(node, ast.ClassDef))

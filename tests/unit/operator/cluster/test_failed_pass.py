@@ -8,11 +8,11 @@ from pydantic import ValidationError
 
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_operator.cluster.client import ApiError
-from neuronmodel_operator.cluster.failed_pass import Failure, failure_of, status_patch, unanswered
+from neuronmodel_operator.cluster.failed_pass import PassFailure, failure_of, status_patch, unanswered
 
 NOW = datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)
 SINCE = NOW - timedelta(seconds=3)
-FAILURE = Failure("Unknown", "CannotLook", "The API server is on fire.")
+FAILURE = PassFailure("Unknown", "CannotLook", "The API server is on fire.")
 
 
 def raw(status: Any = None, generation: int = 2) -> dict[str, Any]:

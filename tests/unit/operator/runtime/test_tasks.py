@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from neuronmodel_operator.cluster.apply import Outcome, StatusError, StoppingError
+from neuronmodel_operator.cluster.apply import PassOutcome, StatusError, StoppingError
 from neuronmodel_operator.cluster.client import ApiError
-from neuronmodel_operator.cluster.failed_pass import Failure
+from neuronmodel_operator.cluster.failed_pass import PassFailure
 from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, parse_model
 from neuronmodel_operator.cluster.worker_reports import Reports
 from neuronmodel_operator.runtime import tasks
@@ -58,7 +58,7 @@ class Cluster:
     gone: bool = False
     trouble: list[Exception] = field(default_factory=list)
     during_look: Callable[[], Awaitable[None]] | None = None
-    outcome: Outcome | None = None
+    outcome: PassOutcome | None = None
     refusals: tuple[Refusal, ...] = ()
     retry_in: float | None = None
     decided_on: list[Observed] = field(default_factory=list)
@@ -85,15 +85,15 @@ class Cluster:
         self.decided_on.append(observed)
         return self.plan
 
-    async def carry_out(self, plan: Plan, snapshot: Snapshot, *, hold_status: bool) -> Outcome:
+    async def carry_out(self, plan: Plan, snapshot: Snapshot, *, hold_status: bool) -> PassOutcome:
         self.carried_out.append(plan)
         self.held.append(hold_status)
         if self.refuse_once is not None:
             self.refusals, self.refuse_once = (self.refuse_once,), None
-            return Outcome(snapshot, refusals_changed=True)
-        return replace(self.outcome, snapshot=snapshot) if self.outcome else Outcome(snapshot)
+            return PassOutcome(snapshot, refusals_changed=True)
+        return replace(self.outcome, snapshot=snapshot) if self.outcome else PassOutcome(snapshot)
 
-    async def tell_failure(self, failure: Failure, since: datetime) -> None:
+    async def tell_failure(self, failure: PassFailure, since: datetime) -> None:
         self.failures.append((failure.reason, since))
         if self.cannot_tell:
             raise self.cannot_tell
@@ -329,14 +329,14 @@ async def test_what_every_watch_missed_is_found_by_the_slow_resync() -> None:
 
 
 async def test_a_write_is_followed_by_another_look_though_no_event_came() -> None:
-    cluster = Cluster(outcome=Outcome(snapshot(), written=True))
+    cluster = Cluster(outcome=PassOutcome(snapshot(), written=True))
     async with Running(cluster.task()):
         await cluster.clock.advance(6)
     assert len(cluster.looks) == 2
 
 
 async def test_what_was_seen_before_a_write_is_never_decided_on_again() -> None:
-    cluster = Cluster(plan=Plan(report_interval=timedelta(seconds=2)), outcome=Outcome(snapshot(), written=True))
+    cluster = Cluster(plan=Plan(report_interval=timedelta(seconds=2)), outcome=PassOutcome(snapshot(), written=True))
     async with Running(cluster.task()):
         await cluster.clock.advance(0.2)
         cluster.outcome = None

@@ -185,6 +185,7 @@ def test_full_verification_reads_what_is_found(place: Place, verification: str, 
         assert "tp1_sharded_checkpoint.safetensors" in second.quarantined[0]
         assert second.missed is not None
         assert "damaged" in second.missed
+        assert second.quarantined_in_missed == 1
 
 
 # Resuming
