@@ -5,7 +5,7 @@ import logging
 from neuronmodel_api import names
 from neuronmodel_api.phases import StartPhase
 from neuronmodel_worker.report.admin import admin_server
-from neuronmodel_worker.report.metrics import Metrics
+from neuronmodel_worker.report.metrics import WorkerMetrics
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.store import Store
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 def cleanup(job: Run) -> None:
     """References of every model that ever had this name count: the name is what a later model takes over by."""
-    with admin_server(job.clock, Metrics(job.clock), job.config.admin_port):
+    with admin_server(job.clock, WorkerMetrics(job.clock), job.config.admin_port):
         with job.clock.phase(StartPhase.LIBRARIES_IMPORTED):
             store = Store(job.artifacts)
         with job.clock.phase(StartPhase.ARTIFACTS_REMOVED):

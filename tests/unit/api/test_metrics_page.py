@@ -13,7 +13,7 @@ from neuronmodel_api.report import Sealing, SealingState, Stage
 from neuronmodel_api.status import Condition, ConditionType
 from neuronmodel_operator.runtime.metrics import Metrics as OperatorMetrics
 from neuronmodel_worker.report.clock import FirstLine, StartClock
-from neuronmodel_worker.report.metrics import Metrics as WorkerMetrics
+from neuronmodel_worker.report.metrics import WorkerMetrics
 from tests.paths import PROJECT
 
 PAGE = (PROJECT / "docs" / "reference" / "metrics.md").read_text()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[Any]
 
 
-class Command(NamedTuple):
+class HostCommand(NamedTuple):
     """A command that people type. `module` has a function of the command's name that takes the parsed options."""
 
     help: str
@@ -195,7 +195,7 @@ def _folder(text: str) -> Path:
 
 
 COMMANDS: Final = {
-    "shard": Command(
+    "shard": HostCommand(
         "write the shards of a checkpoint, one file a rank",
         "Writes DIR/weights/tp{rank}_sharded_checkpoint.safetensors for every rank, byte for byte what NxD Inference "
         "writes, and DIR/manifest.json, by which `neuronmodel verify` knows them. A file has its final name only when "
@@ -203,7 +203,7 @@ COMMANDS: Final = {
         _shard,
         "commands.shard",
     ),
-    "plan": Command(
+    "plan": HostCommand(
         "say what sharding would read, write and need",
         "Shows ranks, files, bytes, memory, and how long it would take at the disk's speed. Of the checkpoint it reads "
         "config.json and the headers of the files. The disk's speed is measured with at most 256 MB of reading, and "
@@ -212,14 +212,14 @@ COMMANDS: Final = {
         _plan,
         "commands.plan",
     ),
-    "load": Command(
+    "load": HostCommand(
         "time the sharding of a checkpoint into memory",
         "Shards the checkpoint into the memory of this process, every rank's tensors at once, as a start of a model "
         "with strategy ShardOnLoad does, says how long it took, and writes nothing.",
         _load,
         "commands.load",
     ),
-    "verify": Command(
+    "verify": HostCommand(
         "check the shards in a folder",
         "Checks that every rank's file is there, whole, and of its own rank, and that all ranks have the same tensors. "
         "Prints a line for everything that is wrong. Without a manifest, as in a folder that NxD Inference wrote, "
@@ -227,14 +227,14 @@ COMMANDS: Final = {
         _verify,
         "commands.verify",
     ),
-    "artifacts": Command(
+    "artifacts": HostCommand(
         "look after an artifacts volume",
         "For people, on an artifacts volume itself. Of all this only `collect` and `verify --quarantine` change "
         "anything.",
         _artifacts,
         "commands.artifacts",
     ),
-    "from-command": Command(
+    "from-command": HostCommand(
         "turn an inference_demo command line into a NeuronModel",
         "Reads a shell's text with one `inference_demo` command and the assignments and exports before it, and prints "
         "the NeuronModel that does the same. Nothing is executed. What is not carried over is named, with the reason; "

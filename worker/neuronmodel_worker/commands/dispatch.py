@@ -14,7 +14,7 @@ from neuronmodel_worker.commands.arguments import COMMANDS
 from neuronmodel_worker.commands.terminal import complain, show_any_name
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.disk import open_many_files
-from neuronmodel_worker.run.signals import Stopped, stop_on_signals, told_to_stop
+from neuronmodel_worker.run.signals import TerminatedBySignal, stop_on_signals, told_to_stop
 
 ENV_DEBUG = "NEURONMODEL_DEBUG"
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -29,7 +29,7 @@ def run_host_command(options: argparse.Namespace) -> int:
         show_any_name()
         open_many_files()
         _command(options.command)(options)
-    except Stopped as stopped:
+    except TerminatedBySignal as stopped:
         return _stopped(options.command, stopped)
     except WorkerFailure as failure:
         complain(options.command, str(failure))
@@ -50,7 +50,7 @@ def run_host_command(options: argparse.Namespace) -> int:
     return exits.OK
 
 
-def _stopped(command: str, stopped: Stopped) -> int:
+def _stopped(command: str, stopped: TerminatedBySignal) -> int:
     complain(command, f"Stopped by {stopped} before it was done; nothing half-done was left behind.")
     return stopped.exit_code
 

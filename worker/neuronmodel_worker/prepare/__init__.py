@@ -7,14 +7,14 @@ from neuronmodel_api.phases import StartPhase
 from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.prepare.preparation import Preparation, disk_rates, open_source
 from neuronmodel_worker.report.admin import admin_server
-from neuronmodel_worker.report.metrics import Metrics
+from neuronmodel_worker.report.metrics import WorkerMetrics
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.sizing import require_fit
 from neuronmodel_worker.text import load_text
 
 
 def prepare(job: Run) -> None:
-    with admin_server(job.clock, Metrics(job.clock), job.config.admin_port):
+    with admin_server(job.clock, WorkerMetrics(job.clock), job.config.admin_port):
         with job.clock.phase(StartPhase.LIBRARIES_IMPORTED):
             job.use_scratch()
         with job.clock.phase(StartPhase.SOURCE_OPENED):

@@ -18,7 +18,7 @@ There = TypeVar("There")
 WAKE = signal.SIGUSR1
 
 
-class Stopped(BaseException):
+class Cancelled(BaseException):
     """The other work ended with a failure or a signal: unwinds this one."""
 
 
@@ -30,7 +30,7 @@ class Stop:
         self._why: BaseException | None = None
 
     def ask(self, why: BaseException | None = None) -> None:
-        """`why`: what ended the one who asks; it becomes the cause of Stopped."""
+        """`why`: what ended the one who asks; it becomes the cause of Cancelled."""
         self._why = why
         self._event.set()
 
@@ -39,9 +39,9 @@ class Stop:
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raises Stopped."""
+        """Raises Cancelled."""
         if self.asked:
-            raise Stopped from self._why
+            raise Cancelled from self._why
 
 
 class Wakeable:
@@ -49,11 +49,11 @@ class Wakeable:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Stopped may be raised anywhere in the context: nothing that has to be put in order is begun in it."""
+        """Cancelled may be raised anywhere in the context: nothing that has to be put in order is begun in it."""
         yield
 
     def check(self) -> None:
-        """Raises Stopped."""
+        """Raises Cancelled."""
 
 
 def side_by_side(here: Callable[[Wakeable], Here], there: Callable[[Stop], There]) -> tuple[Here, There]:
@@ -66,7 +66,7 @@ def side_by_side(here: Callable[[Wakeable], Here], there: Callable[[Stop], There
             work.thread.join()
         except BaseException as error:
             work.end(error)
-            if work.error and (work.failed_first or isinstance(error, Stopped)):
+            if work.error and (work.failed_first or isinstance(error, Cancelled)):
                 raise work.error from None
             raise
     if work.error:
@@ -89,7 +89,7 @@ class _Beside(Wakeable, Generic[There]):
     def _run(self, there: Callable[[Stop], There]) -> None:
         try:
             self.made.append(there(self.stop))
-        except Stopped:
+        except Cancelled:
             pass
         except BaseException as error:
             self.error = error
@@ -108,7 +108,7 @@ class _Beside(Wakeable, Generic[There]):
 
     def check(self) -> None:
         if self.failed_first:
-            raise Stopped
+            raise Cancelled
 
     def end(self, why: BaseException) -> None:
         """Also where a signal came while the thread was being started."""
@@ -130,7 +130,7 @@ def _woken(work: "_Beside[There]") -> Iterator[None]:
     def wake(number: int, frame: FrameType | None) -> None:
         if work.listening:
             work.listening = False
-            raise Stopped
+            raise Cancelled
 
     before = signal.signal(WAKE, wake)
     work.can_be_woken = True

@@ -14,7 +14,7 @@ from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import State
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.report.clock import StartClock
-from neuronmodel_worker.report.metrics import CONTENT_TYPE, Metrics
+from neuronmodel_worker.report.metrics import CONTENT_TYPE, WorkerMetrics
 
 
 class PortTaken(WorkerFailure):
@@ -26,7 +26,7 @@ class PortTaken(WorkerFailure):
         )
 
 
-def admin_application(clock: StartClock, metrics: Metrics) -> web.Application:
+def admin_application(clock: StartClock, metrics: WorkerMetrics) -> web.Application:
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
@@ -53,7 +53,7 @@ def admin_application(clock: StartClock, metrics: Metrics) -> web.Application:
 
 
 @contextmanager
-def admin_server(clock: StartClock, metrics: Metrics, port: int) -> Iterator[None]:
+def admin_server(clock: StartClock, metrics: WorkerMetrics, port: int) -> Iterator[None]:
     """Answers on `port` of every address during the context. Raises PortTaken."""
     loop = asyncio.new_event_loop()
     runner = web.AppRunner(admin_application(clock, metrics), access_log=None)

@@ -88,7 +88,7 @@ class RunningPhase:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ended:
+class _FinishedPhase:
     """`end` in milliseconds from the first line."""
 
     name: str
@@ -113,7 +113,7 @@ class StartClock:
         self._started_at = datetime.fromtimestamp(first_line.epoch // NANOSECONDS_A_MILLISECOND / 1000, UTC)
         self._monotonic = monotonic
         self._lock = threading.RLock()
-        self._ended: list[_Ended] = []
+        self._ended: list[_FinishedPhase] = []
         self._current: list[RunningPhase] = []
         self._report = Report(
             pod_uid=pod_uid, spec_hash=spec_hash, stage=stage, state=State.RUNNING, started_at=self._started_at
@@ -140,7 +140,7 @@ class StartClock:
             self._current.remove(phase)
             if phase.name in REPEATED and self._ended and self._ended[-1].name == phase.name:
                 self._ended.pop()
-            self._ended.append(_Ended(phase.name, end, moved, busy))
+            self._ended.append(_FinishedPhase(phase.name, end, moved, busy))
 
     def _boundary(self) -> int:
         return self._ended[-1].end if self._ended else 0
@@ -155,7 +155,7 @@ class StartClock:
         """All from the boundary `since` to this moment becomes one phase: what was done then was in vain."""
         with self._lock:
             self._ended = [ended for ended in self._ended if ended.end <= since]
-            self._ended.append(_Ended(name, self._now(), None, None))
+            self._ended.append(_FinishedPhase(name, self._now(), None, None))
 
     @property
     def state(self) -> State:
@@ -206,7 +206,7 @@ class StartClock:
             now = self._now()
             if self._ended:
                 last = self._ended.pop()
-                self._ended.append(_Ended(last.name, now, last.bytes, last.busy_milliseconds))
+                self._ended.append(_FinishedPhase(last.name, now, last.bytes, last.busy_milliseconds))
             return now
 
     def _update(self, **changes: object) -> None:

@@ -66,7 +66,7 @@ def _notes(notes: Iterable[Note]) -> GaugeMetricFamily:
     return family
 
 
-class Metrics:
+class WorkerMetrics:
     def __init__(self, clock: StartClock) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(StartCollector(clock))

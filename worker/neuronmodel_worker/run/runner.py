@@ -17,7 +17,7 @@ from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.disk import open_many_files
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import ConfigurationInvalid, Run
-from neuronmodel_worker.run.signals import Stopped, stop_on_signals, told_to_stop
+from neuronmodel_worker.run.signals import TerminatedBySignal, stop_on_signals, told_to_stop
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def _carry_out(run: Run, load: Callable[[], Command]) -> int:
     stop_on_signals()
     try:
         load()(run)
-    except Stopped:
+    except TerminatedBySignal:
         return _stopped(run.clock)
     except Exception as error:
         if told_to_stop():

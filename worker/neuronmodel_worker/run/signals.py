@@ -6,10 +6,10 @@ from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-_received: "Stopped | None" = None
+_received: "TerminatedBySignal | None" = None
 
 
-class Stopped(BaseException):
+class TerminatedBySignal(BaseException):
     """Unwinds whatever is under way."""
 
     def __init__(self, number: int) -> None:
@@ -26,7 +26,7 @@ def stop_on_signals() -> None:
             signal.signal(number, _stop)
 
 
-def told_to_stop() -> Stopped | None:
+def told_to_stop() -> TerminatedBySignal | None:
     """What was raised, if it was. Whatever fails after it fails because of it: Python makes another exception of one
     that is raised while a class is made, as it is during imports, and other code catches or replaces what it meets."""
     return _received
@@ -41,5 +41,5 @@ def ignore_signals() -> None:
 def _stop(number: int, _: FrameType | None) -> NoReturn:
     global _received
     ignore_signals()
-    _received = Stopped(number)
+    _received = TerminatedBySignal(number)
     raise _received

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from neuronmodel_worker.checkpoint import Checkpoint, TensorSource, read_header
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.disk import sync
-from neuronmodel_worker.scratch_cache.copying import Copy, Original
+from neuronmodel_worker.scratch_cache.copying import CopyWriter, Original
 from neuronmodel_worker.scratch_cache.errors import TierDamaged, TierStale, TierUnwritable, writing_copy
 from neuronmodel_worker.scratch_cache.volume import SOURCE_COPY, Tier, Writing
 from neuronmodel_worker.store.source_records import file_stats
@@ -116,7 +116,7 @@ class SourceCopy:
         self._digests = digests
         self._changed = changed(checkpoint)
         originals = {f.path.name: Original(f.path, f.nbytes, f.mtime_ns) for f in checkpoint.files}
-        self._copy = Copy(writing.directory, originals)
+        self._copy = CopyWriter(writing.directory, originals)
 
     @classmethod
     def begin(cls, tier: Tier, checkpoint: Checkpoint, digests: ContentDigests) -> "SourceCopy | None":

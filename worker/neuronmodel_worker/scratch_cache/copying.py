@@ -138,7 +138,7 @@ class Original:
             return False
 
 
-class Copy:
+class CopyWriter:
     """Of `originals` (by their name below the copy) in `directory`. `saw` may be called by any thread and never fails
     nor waits; `complete` does both."""
 

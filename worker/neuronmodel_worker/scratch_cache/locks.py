@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 
-class Lock:
+class FileLock:
     """Held from when it was made to `release`, or to the end of the process. Raises OSError."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -13,19 +13,19 @@ class Lock:
         self._descriptor = descriptor
 
     @classmethod
-    def shared(cls, path: Path) -> "Lock":
+    def shared(cls, path: Path) -> "FileLock":
         """Waits for an exclusive holder, who is quick."""
         lock = cls._locked(path, fcntl.LOCK_SH)
         assert lock
         return lock
 
     @classmethod
-    def exclusive(cls, path: Path) -> "Lock | None":
+    def exclusive(cls, path: Path) -> "FileLock | None":
         """None where anybody else holds it."""
         return cls._locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @classmethod
-    def _locked(cls, path: Path, mode: int) -> "Lock | None":
+    def _locked(cls, path: Path, mode: int) -> "FileLock | None":
         while True:
             lock = cls(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660))
             try:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from neuronmodel_worker.failures import ArtifactDamaged, WorkerFailure
-from neuronmodel_worker.scratch_cache.copying import Copy, Original
+from neuronmodel_worker.scratch_cache.copying import CopyWriter, Original
 from neuronmodel_worker.scratch_cache.errors import TierDamaged, TierStale, writing_copy
 from neuronmodel_worker.scratch_cache.volume import SHARDS_COPY, Tier, Writing
 from neuronmodel_worker.store import SHARDS, SealedSet, Store
@@ -41,7 +41,7 @@ class SetCopy:
         names = [*sealed.manifest.files, MANIFEST]
         with writing_copy(writing.directory):
             originals = {name: Original.at(sealed.directory / name) for name in names}
-            self._copy = Copy(writing.directory, originals)
+            self._copy = CopyWriter(writing.directory, originals)
 
     @classmethod
     def begin(cls, tier: Tier, sealed: SealedSet) -> "SetCopy | None":

@@ -11,7 +11,7 @@ from typing import Final, Literal
 from neuronmodel_worker.io.disk import sync
 from neuronmodel_worker.scratch_cache.capacity import Kept, Room, evictions
 from neuronmodel_worker.scratch_cache.errors import TierFull, writing_copy
-from neuronmodel_worker.scratch_cache.locks import Lock
+from neuronmodel_worker.scratch_cache.locks import FileLock
 
 CopyKind = Literal["shards", "source"]
 SHARDS_COPY: Final = "shards"
@@ -33,7 +33,7 @@ class Tier:
         self._limit = limit_bytes
         self._writing = self.root / "writing"
         self._locks = self.root / "locks"
-        self._held: dict[str, Lock] = {}
+        self._held: dict[str, FileLock] = {}
 
     def path(self, kind: CopyKind, key: str) -> Path:
         return self.root / kind / key
@@ -51,7 +51,7 @@ class Tier:
         self._locks.mkdir(parents=True, exist_ok=True)
         name = f"{kind}-{key}"
         if name not in self._held:
-            self._held[name] = Lock.shared(self._users(name))
+            self._held[name] = FileLock.shared(self._users(name))
         self._held[name].touch()
 
     def drop(self, kind: CopyKind, key: str) -> None:
@@ -70,7 +70,7 @@ class Tier:
         with writing_copy(self.root):
             for directory in (self._locks, self._writing, self.root / kind):
                 directory.mkdir(parents=True, exist_ok=True)
-            lock = Lock.exclusive(self._writer(name))
+            lock = FileLock.exclusive(self._writer(name))
             if lock is None:
                 return None
             try:
@@ -117,7 +117,7 @@ class Tier:
     def _is_held(self, name: str) -> bool:
         if not self._users(name).exists():
             return False
-        lock = Lock.exclusive(self._users(name))
+        lock = FileLock.exclusive(self._users(name))
         if lock:
             lock.release()
         return lock is None
@@ -125,7 +125,7 @@ class Tier:
     def _evict(self, copy: Kept) -> None:
         """Unless somebody came to use it meanwhile."""
         name = f"{copy.kind}-{copy.key}"
-        lock = Lock.exclusive(self._users(name))
+        lock = FileLock.exclusive(self._users(name))
         if lock:
             self._remove(copy.kind, copy.key)
             lock.release(remove=True)
@@ -142,7 +142,7 @@ class Tier:
         """What writers left that are gone; `of` is the copy that the caller writes."""
         for directory in _directories(self._writing):
             name = directory.name.partition(".")[0]
-            lock = None if name == of else Lock.exclusive(self._writer(name))
+            lock = None if name == of else FileLock.exclusive(self._writer(name))
             if name == of or lock:
                 shutil.rmtree(directory, ignore_errors=True)
             if lock:
@@ -162,7 +162,7 @@ class Tier:
 class Writing:
     """A copy that is being made in `directory`."""
 
-    def __init__(self, tier: Tier, kind: CopyKind, key: str, directory: Path, lock: Lock) -> None:
+    def __init__(self, tier: Tier, kind: CopyKind, key: str, directory: Path, lock: FileLock) -> None:
         self.kind: CopyKind = kind
         self.key = key
         self.directory = directory

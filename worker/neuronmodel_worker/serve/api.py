@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from neuronmodel_worker.engines import Sampling, SamplingNotCompiled
 from neuronmodel_worker.serve.generation import Answer, Generation, Question, QueueFull
-from neuronmodel_worker.serve.middleware import ApiError, Front
+from neuronmodel_worker.serve.middleware import Front, OpenAIError
 from neuronmodel_worker.serve.requests import (
     DEFAULT_COMPLETION_TOKENS,
     ChatRequest,
@@ -61,7 +61,7 @@ CHAT = Shape("chatcmpl", "chat.completion", "chat.completion.chunk", _message_ch
 
 
 @dataclass
-class Api:
+class OpenAIApi:
     generation: Generation
     served_name: str
     defaults: Sampling
@@ -97,7 +97,7 @@ class Api:
     def _check_name(self, name: str) -> None:
         if name != self.served_name:
             message = f"There is no model {name!r} here; this server answers as {self.served_name!r}."
-            raise ApiError(404, message, code="model_not_found", param="model")
+            raise OpenAIError(404, message, code="model_not_found", param="model")
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         asked = await self._parse(request, CompletionRequest)
@@ -118,11 +118,11 @@ class Api:
     async def _encoded(self, param: str, encode: Callable[[Any], list[int]], what: Any) -> list[int]:
         """In a thread, for a prompt of megabytes takes seconds, in which others are to be answered."""
         if refused := self.generation.text.too_long(what, self.generation.limits.context_length):
-            raise ApiError(400, refused, param=param, code="context_length_exceeded")
+            raise OpenAIError(400, refused, param=param, code="context_length_exceeded")
         try:
             return await asyncio.to_thread(encode, what)
         except PromptRefused as error:
-            raise ApiError(400, str(error), param=param) from error
+            raise OpenAIError(400, str(error), param=param) from error
 
     async def _parse(self, request: web.Request, kind: type[AnyRequest]) -> AnyRequest:
         try:
@@ -133,7 +133,7 @@ class Api:
             what = first["msg"].removeprefix("Value error, ")
             if first["type"] == "extra_forbidden":
                 what = "this server does not know the field"
-            raise ApiError(400, f"{place}: {what}." if place else f"{what}.", param=place) from error
+            raise OpenAIError(400, f"{place}: {what}." if place else f"{what}.", param=place) from error
         self._check_name(asked.model)
         return asked
 
@@ -163,23 +163,23 @@ class Api:
             async with self.generation.turn():
                 yield
         except QueueFull as error:
-            raise ApiError(429, str(error), "rate_limit_error", "queue_full") from error
+            raise OpenAIError(429, str(error), "rate_limit_error", "queue_full") from error
 
     def _check_sampling(self, sampling: Sampling) -> None:
         """Before the first byte of an answer: a stream that has begun can no longer be refused."""
         try:
             self.generation.check_sampling(sampling)
         except SamplingNotCompiled as error:
-            raise ApiError(400, str(error), code="sampling_not_compiled") from error
+            raise OpenAIError(400, str(error), code="sampling_not_compiled") from error
 
     def _check_prompt(self, prompt: list[int], param: str) -> None:
         limits, size = self.generation.limits, len(prompt)
         if not prompt:
-            raise ApiError(400, "The prompt is empty.", param=param)
+            raise OpenAIError(400, "The prompt is empty.", param=param)
         if what := self.generation.text.outside(prompt):
-            raise ApiError(400, what, param=param, code="token_outside_vocabulary")
+            raise OpenAIError(400, what, param=param, code="token_outside_vocabulary")
         if size < limits.shortest_prompt:
-            raise ApiError(
+            raise OpenAIError(
                 400,
                 f"The prompt has {size} token, and NxD Inference answers prompts of {limits.shortest_prompt} tokens or "
                 "more: it would take the position of a padding token for that of the prompt's. Write a longer one.",
@@ -187,7 +187,7 @@ class Api:
                 code="prompt_too_short",
             )
         if size > limits.context_length:
-            raise ApiError(
+            raise OpenAIError(
                 400,
                 f"The prompt has {size:,} tokens, and this model takes at most {limits.context_length:,} "
                 f"({limits.sequence_length:,} with the answer). Shorten it.",
@@ -200,7 +200,7 @@ class Api:
         longest = self.generation.limits.sequence_length
         for name, limit in asked.answer_limits.items():
             if limit > longest:
-                raise ApiError(
+                raise OpenAIError(
                     400,
                     f"{name} is {limit:,}, and a sequence of this model has at most {longest:,} tokens, with the "
                     f"prompt's {len(prompt):,}. Ask for at most {max(1, longest - len(prompt)):,}, or leave it out.",

@@ -16,7 +16,7 @@ five times as long as without any, and no longer."""
 POLL_SECONDS: Final = 0.01
 
 
-class Stopped(Exception):
+class ShuttingDown(Exception):
     """The worker was told to stop: what was made so far stays where the next start finds it."""
 
 
@@ -30,14 +30,14 @@ class Courtesy:
         self._since = time.monotonic()
 
     def wait(self) -> None:
-        """While answers are computed, at most LONGEST_PAUSE times as long as it was worked. Raises Stopped."""
+        """While answers are computed, at most LONGEST_PAUSE times as long as it was worked. Raises ShuttingDown."""
         now = time.monotonic()
         latest = now + LONGEST_PAUSE * (now - self._since)
         while self._busy() and time.monotonic() < latest:
             if self._stop.wait(POLL_SECONDS):
                 break
         if self._stop.is_set():
-            raise Stopped
+            raise ShuttingDown
         self._since = time.monotonic()
 
 
@@ -70,7 +70,7 @@ class Background:
             work, _ = self._work.pop(0)
             try:
                 work(courtesy)
-            except Stopped:
+            except ShuttingDown:
                 return
             except Exception:
                 log.exception("work in the background failed")

@@ -23,7 +23,7 @@ def find_devices(job: Run, engine: ModelEngine) -> None:
 
 
 @dataclass
-class Patience:
+class DeviceBackoff:
     """Begins when it is made, and lasts `seconds`. Pauses are 1, 2, 4 … LONGEST_PAUSE_SECONDS long."""
 
     seconds: float

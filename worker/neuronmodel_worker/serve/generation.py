@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from neuronmodel_worker.engines import LoadedModel, Sampling
-from neuronmodel_worker.report.metrics import Metrics
+from neuronmodel_worker.report.metrics import WorkerMetrics
 from neuronmodel_worker.text import StopText, Text
 
 FinishReason = Literal["stop", "length"]
@@ -41,7 +41,7 @@ class Answer:
 
 
 class Generation:
-    def __init__(self, model: LoadedModel, text: Text, metrics: Metrics, max_waiting: int = MAX_WAITING) -> None:
+    def __init__(self, model: LoadedModel, text: Text, metrics: WorkerMetrics, max_waiting: int = MAX_WAITING) -> None:
         self.text = text
         self.limits = model.limits
         self._model = model

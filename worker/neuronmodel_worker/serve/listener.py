@@ -63,7 +63,10 @@ async def open_port(front: Front, application: web.Application, config: WorkerCo
 
 
 def stop_event() -> asyncio.Event:
-    """Set by SIGTERM and SIGINT from now on. Raises Stopped when one came before and was caught by somebody else."""
+    """An event that SIGTERM and SIGINT set from now on.
+
+    Raises TerminatedBySignal when a signal arrived earlier and other code caught its exception.
+    """
     if stopped := told_to_stop():
         raise stopped
     stop = asyncio.Event()

@@ -10,8 +10,8 @@ from neuronmodel_worker.engines import CompiledModel, DevicesInUse, LoadedModel,
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.scratch_cache import Tier
 from neuronmodel_worker.serve.background import Background
-from neuronmodel_worker.serve.devices import Patience, find_devices
-from neuronmodel_worker.serve.prepared import Prepared
+from neuronmodel_worker.serve.devices import DeviceBackoff, find_devices
+from neuronmodel_worker.serve.prepared import PreparedModel
 from neuronmodel_worker.serve.weights import Ranks
 from neuronmodel_worker.text import Text, load_text
 
@@ -28,7 +28,7 @@ class Loading:
     _vocabulary: int | None = None
 
     def model(self) -> LoadedModel:
-        prepared = Prepared(self.job, self.background, self.tier)
+        prepared = PreparedModel(self.job, self.background, self.tier)
         with self.job.clock.phase(StartPhase.SOURCE_OPENED):
             self._vocabulary = prepared.open().plan.vocabulary
         engine = open_engine(self.job.config)
@@ -44,14 +44,14 @@ class Loading:
 
     def _hand_over(self, compiled: CompiledModel, ranks: Ranks | None) -> LoadedModel:
         """Devices that somebody else holds are waited for; the tensors are kept meanwhile."""
-        patience = Patience(self.job.config.start_timeout_seconds, self.monotonic, self.pause)
+        backoff = DeviceBackoff(self.job.config.start_timeout_seconds, self.monotonic, self.pause)
         while True:
             with self.job.clock.phase(StartPhase.DEVICE_LOADED, unit="Steps") as phase:
                 try:
                     return compiled.load(ranks)
                 except DevicesInUse as held:
                     phase.name = StartPhase.DEVICES_AWAITED
-                    patience.wait(held)
+                    backoff.wait(held)
 
     def text(self) -> Text:
         """After `model`, which tells how many tokens it has, and whose library may need transformers with PyTorch."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from neuronmodel_worker.report.metrics import Metrics
+from neuronmodel_worker.report.metrics import WorkerMetrics
 from neuronmodel_worker.serve.api_keys import ApiKey
 
 log = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass
-class ApiError(Exception):
+class OpenAIError(Exception):
     """Becomes a response in OpenAI's shape of errors."""
 
     status: int
@@ -33,7 +33,7 @@ class ApiError(Exception):
 
 @dataclass
 class Front:
-    metrics: Metrics
+    metrics: WorkerMetrics
     key: ApiKey | None = None
     in_flight: int = 0
     draining: bool = False
@@ -64,15 +64,17 @@ class Front:
         try:
             self._authorize(request)
             response = await handler(request)
-        except ApiError as error:
+        except OpenAIError as error:
             response = error.response()
         except web.HTTPException as error:
-            response = ApiError(error.status, f"{error.reason}: {request.method} {request.path}").response()
+            response = OpenAIError(error.status, f"{error.reason}: {request.method} {request.path}").response()
         except ConnectionResetError:
             raise
         except Exception:
             log.exception("a request failed")
-            response = ApiError(500, "The server made a mistake; its log has the traceback.", "server_error").response()
+            response = OpenAIError(
+                500, "The server made a mistake; its log has the traceback.", "server_error"
+            ).response()
         if not response.prepared:
             self.close_if_draining(response)
         return response
@@ -85,7 +87,7 @@ class Front:
     def _authorize(self, request: web.Request) -> None:
         if self.key and not self.key.admits(request.headers.get("Authorization")):
             message = "The API key is missing or wrong. Send it as `Authorization: Bearer <key>`."
-            raise ApiError(401, message, "authentication_error", "invalid_api_key")
+            raise OpenAIError(401, message, "authentication_error", "invalid_api_key")
 
 
-__all__ = ["MAX_REQUEST_BYTES", "ApiError", "Front", "Handler"]
+__all__ = ["MAX_REQUEST_BYTES", "Front", "Handler", "OpenAIError"]

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from neuronmodel_api.config import Seal, Strategy, Verification
-from neuronmodel_api.config import Weights as WeightsBy
+from neuronmodel_api.config import Seal, Strategy, Verification, Weights
 from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.artifact_keys import Wanted, plan_for, wanted_artifacts
 from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
@@ -23,7 +22,7 @@ from neuronmodel_worker.scratch_cache import Tier
 from neuronmodel_worker.scratch_cache.checkpoint_copies import CopiedSource
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.sealing import SealingBehind
-from neuronmodel_worker.serve.weights import Ranks, Weights
+from neuronmodel_worker.serve.weights import Ranks, WeightsLoader
 from neuronmodel_worker.store import COMPILED, SHARDS, ArtifactKind, SealedSet, Store
 from neuronmodel_worker.store.source_records import recorded_content
 from neuronmodel_worker.store.verification import VerifyProgress
@@ -42,7 +41,7 @@ class PartialRanks(BadInput):
 
 
 @dataclass(frozen=True)
-class Source:
+class OpenedSource:
     """The checkpoint as it was prepared. `copied` is what the scratch volume has of it, which `plan` then reads."""
 
     checkpoint: Checkpoint
@@ -65,16 +64,16 @@ class Sets:
 
 
 @dataclass
-class Prepared:
+class PreparedModel:
     """To be called in this order: `open`, `find`, `ranks`. What need not be done before the model answers is left to
     `background`; `tier` is None where the scratch volume keeps no copies."""
 
     job: Run
     background: Background
     tier: Tier | None = None
-    source: Source = field(init=False)
+    source: OpenedSource = field(init=False)
 
-    def open(self) -> Source:
+    def open(self) -> OpenedSource:
         """Raises a BadInput for a checkpoint or flags that cannot be right, SourceChanged where it is not what was
         prepared, SourceUnreadable."""
         checkpoint = open_checkpoint(self.job.source)
@@ -83,16 +82,16 @@ class Prepared:
         plan = self._plan(copied.checkpoint if copied else checkpoint)
         if not plan.is_whole:
             raise PartialRanks(plan)
-        self.source = Source(checkpoint, plan, self._content(checkpoint, plan), copied)
+        self.source = OpenedSource(checkpoint, plan, self._content(checkpoint, plan), copied)
         return self.source
 
     @cached_property
-    def _weights(self) -> Weights:
-        return Weights(self.job, self.background, self.tier)
+    def _weights(self) -> WeightsLoader:
+        return WeightsLoader(self.job, self.background, self.tier)
 
     @property
     def _is_native(self) -> bool:
-        return self.job.config.weights is WeightsBy.NATIVE
+        return self.job.config.weights is Weights.NATIVE
 
     @property
     def _may_be_copied(self) -> bool:

@@ -17,7 +17,7 @@ from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.disk import writing_to
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.run.context import Run
-from neuronmodel_worker.serve.background import Courtesy, Stopped
+from neuronmodel_worker.serve.background import Courtesy, ShuttingDown
 from neuronmodel_worker.store import SHARDS, Staging, Store
 from neuronmodel_worker.store.source_records import SOURCE_FILE, Stats, check_recorded, file_stats, source_document
 from neuronmodel_worker.stream import (
@@ -59,7 +59,7 @@ class SealingBehind:
         try:
             self._seal(courtesy)
             self._tell(state=SealingState.SEALED, done=self._sealing.total, ended_at=datetime.now(UTC))
-        except Stopped:
+        except ShuttingDown:
             self._tell(message="The worker was told to stop. The next start takes over the rank files that are sealed.")
             raise
         except (WorkerFailure, OSError) as failure:

@@ -9,9 +9,9 @@ from neuronmodel_api.config import Server
 from neuronmodel_api.phases import StartPhase
 from neuronmodel_worker.engines import LoadedModel, Sampling
 from neuronmodel_worker.report.admin import admin_server
-from neuronmodel_worker.report.metrics import Metrics
+from neuronmodel_worker.report.metrics import WorkerMetrics
 from neuronmodel_worker.run.context import Run
-from neuronmodel_worker.serve.api import Api
+from neuronmodel_worker.serve.api import OpenAIApi
 from neuronmodel_worker.serve.api_keys import ApiKey
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.generation import Generation
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def serve(job: Run) -> None:
-    metrics = Metrics(job.clock)
+    metrics = WorkerMetrics(job.clock)
     with admin_server(job.clock, metrics, job.config.admin_port):
         with job.clock.phase(StartPhase.LIBRARIES_IMPORTED):
             job.use_scratch()
@@ -45,7 +45,7 @@ def serve(job: Run) -> None:
                 tier.close()
 
 
-def _serve_by_vllm(job: Run, metrics: Metrics, key: ApiKey | None) -> None:
+def _serve_by_vllm(job: Run, metrics: WorkerMetrics, key: ApiKey | None) -> None:
     from neuronmodel_worker.serve.vllm.serve import serve_by_vllm
 
     serve_by_vllm(job, metrics, key)
@@ -68,12 +68,12 @@ def default_sampling(neuron_config: dict[str, Any]) -> Sampling:
 
 
 async def _answer(
-    job: Run, model: LoadedModel, text: Text, metrics: Metrics, key: ApiKey | None, background: Background
+    job: Run, model: LoadedModel, text: Text, metrics: WorkerMetrics, key: ApiKey | None, background: Background
 ) -> None:
     config = job.config
     generation = Generation(model, text, metrics)
     front = Front(metrics, key)
-    api = Api(generation, config.served_name or config.name, default_sampling(config.neuron_config), front)
+    api = OpenAIApi(generation, config.served_name or config.name, default_sampling(config.neuron_config), front)
     stop = stop_event()
     async with open_port(front, api.application(), config) as port:
         job.clock.ready()

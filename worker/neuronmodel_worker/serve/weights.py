@@ -49,7 +49,7 @@ Made = TypeVar("Made", SetCopy, SourceCopy)
 
 
 @dataclass
-class Weights:
+class WeightsLoader:
     """`tier` is None where the scratch volume keeps no copies."""
 
     job: Run

@@ -29,7 +29,7 @@ def cache_bytes(plan: ModelPlan, neuron_config: Mapping[str, object], engine: En
     shape = cache_shape(plan, neuron_config)
     if shape is None:
         return 0
-    fields = Fields(derived(neuron_config))
+    fields = ConfigFields(derived(neuron_config))
     vectors = 2 * shape.layers * shape.heads * fields.positions(plan)
     each = CPU_ELEMENT_BYTES if engine is Engine.CPU else element_bytes(plan, neuron_config)
     return vectors * shape.head_size * each
@@ -43,7 +43,7 @@ def cache_shape(plan: ModelPlan, neuron_config: Mapping[str, object]) -> CacheSh
     layers, query = config.number("num_hidden_layers"), config.number("num_attention_heads")
     key_value = config.number("num_key_value_heads") or query
     head_size = config.number("head_dim") or config.number("hidden_size") // max(query, 1)
-    degree = Fields(neuron_config).number("tp_degree", 1)
+    degree = ConfigFields(neuron_config).number("tp_degree", 1)
     if not (layers and query and head_size) or max(query, key_value, degree) > MOST_HEADS:
         return None
     try:
@@ -52,10 +52,10 @@ def cache_shape(plan: ModelPlan, neuron_config: Mapping[str, object]) -> CacheSh
         return None
 
 
-def _language_model(config: Mapping[str, object]) -> "Fields":
+def _language_model(config: Mapping[str, object]) -> "ConfigFields":
     """Of a multimodal model's config.json, that part."""
     nested = config.get("text_config")
-    return Fields(nested if isinstance(nested, Mapping) else config)
+    return ConfigFields(nested if isinstance(nested, Mapping) else config)
 
 
 def element_bytes(plan: ModelPlan, neuron_config: Mapping[str, object]) -> int:
@@ -71,7 +71,7 @@ def element_bytes(plan: ModelPlan, neuron_config: Mapping[str, object]) -> int:
 
 
 @dataclass(frozen=True)
-class Fields:
+class ConfigFields:
     """NeuronConfig's fields, or config.json's."""
 
     given: Mapping[str, object]

@@ -19,7 +19,7 @@ from neuronmodel_worker.sizing.allowances import (
     VLLM_SHARED_BYTES,
     WORK_BYTES,
 )
-from neuronmodel_worker.sizing.keyvalue import Fields, cache_bytes
+from neuronmodel_worker.sizing.keyvalue import ConfigFields, cache_bytes
 from neuronmodel_worker.stream import buffer_bytes
 
 ANY_KEY = "0" * 32
@@ -50,7 +50,7 @@ def size(plan: ModelPlan, config: WorkerConfig, strategy: Strategy) -> Sizing:
 
 def logical_core_config(config: WorkerConfig) -> int:
     """Physical cores that make a logical one: the flag's, else the machine's own."""
-    fields = Fields(config.neuron_config)
+    fields = ConfigFields(config.neuron_config)
     own = MACHINES.get(config.instance_type, DEFAULT_MACHINE).default_logical_core_config
     return fields.number("logical_nc_config") or fields.number("logical_neuron_cores") or own
 
@@ -63,7 +63,7 @@ def _core_bytes(config: WorkerConfig, ranks: int) -> int | None:
 
 def reserve_bytes(config: WorkerConfig) -> int:
     """Of a logical core, beside weights and cache."""
-    page = max(SCRATCHPAD_PAGE_MIB, Fields(config.neuron_config).number("scratchpad_page_size")) * MIB
+    page = max(SCRATCHPAD_PAGE_MIB, ConfigFields(config.neuron_config).number("scratchpad_page_size")) * MIB
     return MICROCODE_BYTES_A_PHYSICAL_CORE * logical_core_config(config) + page + RINGS_AND_COLLECTIVES_BYTES
 
 

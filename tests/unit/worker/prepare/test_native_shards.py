@@ -37,7 +37,7 @@ from neuronmodel_worker.run.context import ConfigurationInvalid, Run
 from neuronmodel_worker.serve import loading
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.loading import Loading
-from neuronmodel_worker.serve.prepared import PartialRanks, Prepared
+from neuronmodel_worker.serve.prepared import PartialRanks, PreparedModel
 from neuronmodel_worker.store import SHARDS, Store
 from neuronmodel_worker.store.manifest import MANIFEST
 from neuronmodel_worker.store.source_records import SOURCE_FILE, SourceDigests
@@ -493,7 +493,7 @@ def test_rank_tensors_come_without_a_loaded_engine(streamed: Place, engine: Nati
     _, result = prepare(streamed, engine)
     engine.called.clear()
     job = job_of(streamed, Stage.SERVE, **returned(result.to_json()))
-    prepared = Prepared(job, Background())
+    prepared = PreparedModel(job, Background())
     prepared.open()
     sets = prepared.find(engine)
     ranks = prepared.ranks(sets)

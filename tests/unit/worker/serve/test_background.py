@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from neuronmodel_worker.serve import background
-from neuronmodel_worker.serve.background import Background, Courtesy, Stopped
+from neuronmodel_worker.serve.background import Background, Courtesy, ShuttingDown
 from tests.waiting import PATIENCE_SECONDS
 
 
@@ -86,7 +86,7 @@ def test_stopping_ends_work_at_its_next_piece_and_begins_no_other() -> None:
         try:
             while True:
                 courtesy.wait()
-        except Stopped:
+        except ShuttingDown:
             ended.append("stopped")
             raise
 

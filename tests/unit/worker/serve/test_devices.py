@@ -3,7 +3,7 @@
 import pytest
 
 from neuronmodel_worker.engines import DevicesInUse
-from neuronmodel_worker.serve.devices import LONGEST_PAUSE_SECONDS, Patience
+from neuronmodel_worker.serve.devices import LONGEST_PAUSE_SECONDS, DeviceBackoff
 
 WEEK = 604_800
 
@@ -15,11 +15,11 @@ def test_pauses_double_up_to_the_longest_and_end_with_the_time_however_long_it_i
         pauses.append(seconds)
         now[0] += seconds
 
-    patience = Patience(WEEK, lambda: now[0], pause)
+    backoff = DeviceBackoff(WEEK, lambda: now[0], pause)
     while now[0] < WEEK:
-        patience.wait(DevicesInUse("held."))
+        backoff.wait(DevicesInUse("held."))
     with pytest.raises(DevicesInUse, match=r"held\. They were waited for 604,800 s\."):
-        patience.wait(DevicesInUse("held."))
+        backoff.wait(DevicesInUse("held."))
     assert pauses[:6] == [1, 2, 4, 8, 16, 30]
     assert max(pauses) == LONGEST_PAUSE_SECONDS
     assert sum(pauses) == WEEK

@@ -14,8 +14,8 @@ from aiohttp.web import Application, Request
 from neuronmodel_api.report import Stage
 from neuronmodel_worker.engines import Limits, Sampling, SamplingNotCompiled
 from neuronmodel_worker.report.clock import FirstLine, StartClock
-from neuronmodel_worker.report.metrics import Metrics
-from neuronmodel_worker.serve.api import Api
+from neuronmodel_worker.report.metrics import WorkerMetrics
+from neuronmodel_worker.serve.api import OpenAIApi
 from neuronmodel_worker.serve.generation import Generation
 from neuronmodel_worker.serve.middleware import Front
 from neuronmodel_worker.text import load_text
@@ -59,9 +59,9 @@ def model() -> SlowModel:
 @pytest.fixture
 async def client(model: SlowModel, tmp_path: Path) -> AsyncIterator[Client]:
     write_tokenizer(tmp_path)
-    metrics = Metrics(StartClock(Stage.SERVE, FirstLine.now()))
+    metrics = WorkerMetrics(StartClock(Stage.SERVE, FirstLine.now()))
     generation = Generation(model, load_text(tmp_path, {}), metrics, max_waiting=2)
-    application = Api(generation, "small", Sampling(), Front(metrics)).application()
+    application = OpenAIApi(generation, "small", Sampling(), Front(metrics)).application()
     async with TestClient(TestServer(application, handler_cancellation=True)) as client:
         yield client
     model.let.release(100)

@@ -18,7 +18,7 @@ from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.plan.streamed import make_plan
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import Run
-from neuronmodel_worker.serve.background import Courtesy, Stopped
+from neuronmodel_worker.serve.background import Courtesy, ShuttingDown
 from neuronmodel_worker.serve.sealing import SealingBehind
 from neuronmodel_worker.store import SHARDS, Store
 from neuronmodel_worker.store.source_records import SOURCE_FILE, SourceDigests
@@ -79,7 +79,7 @@ class Asked(Courtesy):
 
 
 def stop() -> None:
-    raise Stopped
+    raise ShuttingDown
 
 
 def weights(directory: Path) -> dict[str, bytes]:
@@ -137,7 +137,7 @@ def test_what_was_sealed_when_the_worker_had_to_stop_is_taken_over(place: Place)
     first = sealing_of(place)
     pieces = Asked()
     sealing_of(Place(place.root / "elsewhere", place.source)).seal(pieces)
-    with pytest.raises(Stopped):
+    with pytest.raises(ShuttingDown):
         first.seal(Asked(lambda times: stop() if times > pieces.times // 2 else None))
     report = told(first).sealing
     assert report

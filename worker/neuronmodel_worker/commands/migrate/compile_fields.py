@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from neuronmodel_api.config import Server
-from neuronmodel_worker.commands.migrate.given_flags import Command, LeftOut
+from neuronmodel_worker.commands.migrate.given_flags import InferenceDemoCommand, LeftOut
 from neuronmodel_worker.commands.migrate.inference_demo_flags import (
     EXTRA,
     LORA_DEFAULTS,
@@ -58,10 +58,10 @@ HOLE: Final = (
 
 
 @dataclass(frozen=True)
-class Fields:
+class CompileFields:
     """`ranks` are those that the command is for."""
 
-    command: Command
+    command: InferenceDemoCommand
     degree: int
     ranks: range
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from neuronmodel_worker.commands.migrate.inference_demo_flags import BEFORE_RUN, BOUNDS, FLAGS, Flag, Kind
+from neuronmodel_worker.commands.migrate.inference_demo_flags import BEFORE_RUN, BOUNDS, FLAGS, Flag, FlagKind
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.shell_script import Invocation, Said
 
@@ -16,8 +16,8 @@ NUMBER = re.compile(r"-\d+|-\d*\.\d+", re.ASCII)
 """What argparse takes for a value though it begins as a flag does."""
 INTEGER = re.compile(r"[-+]?\d{1,18}", re.ASCII)
 DTYPES: Final = ("bfloat16", "float16", "float32")
-WITHOUT_VALUE: Final = (Kind.SWITCH, Kind.TOGGLE)
-WITH_SEVERAL: Final = (Kind.INTEGERS, Kind.TEXTS)
+WITHOUT_VALUE: Final = (FlagKind.SWITCH, FlagKind.TOGGLE)
+WITH_SEVERAL: Final = (FlagKind.INTEGERS, FlagKind.TEXTS)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Command:
+class InferenceDemoCommand:
     """`given` is by the flags' full names, in their order."""
 
     invocation: Invocation
@@ -59,7 +59,7 @@ class LeftOut:
         return f"{self.what}: {self.reason}"
 
 
-def read_flags(invocation: Invocation) -> Command:
+def read_flags(invocation: Invocation) -> InferenceDemoCommand:
     """Raises NotUnderstood."""
     arguments = list(invocation.arguments)
     given: dict[str, Given] = {}
@@ -80,7 +80,7 @@ def read_flags(invocation: Invocation) -> Command:
     for name in REQUIRED:
         if name not in given:
             raise NotUnderstood(invocation.line, f"{name} is missing.")
-    return Command(invocation, given)
+    return InferenceDemoCommand(invocation, given)
 
 
 def _dash_of(text: str) -> str:
@@ -94,7 +94,7 @@ def _flag(name: str, line: int, behind_run: bool) -> tuple[Flag, bool]:
     names = {
         written: (flag, written != flag.name)
         for flag in FLAGS.values()
-        for written in ([flag.name, flag.negation] if flag.kind is Kind.TOGGLE else [flag.name])
+        for written in ([flag.name, flag.negation] if flag.kind is FlagKind.TOGGLE else [flag.name])
         if (flag.name in BEFORE_RUN) != behind_run
     }
     if name in names:
@@ -123,7 +123,7 @@ def _value(flag: Flag, said: Said, joined: str | None, arguments: list[Said], ne
     if not values:
         raise NotUnderstood(said.line, f"{flag.name} has no value behind it.")
     read = tuple(_read(flag, value, said.line) for value in values)
-    return read if flag.kind in (*WITH_SEVERAL, Kind.REPEATED) else read[0]
+    return read if flag.kind in (*WITH_SEVERAL, FlagKind.REPEATED) else read[0]
 
 
 def _values(flag: Flag, arguments: list[Said]) -> Iterable[str]:
@@ -138,11 +138,11 @@ def _begins_a_flag(text: str) -> bool:
 
 
 def _read(flag: Flag, text: str, line: int) -> Any:
-    if flag.kind in (Kind.INTEGER, Kind.INTEGERS):
+    if flag.kind in (FlagKind.INTEGER, FlagKind.INTEGERS):
         if not INTEGER.fullmatch(text):
             raise NotUnderstood(line, f"{flag.name} is {text!r} and has to be an integer.")
         return _bounded(flag, int(text), line)
-    if flag.kind is Kind.FLOAT:
+    if flag.kind is FlagKind.FLOAT:
         try:
             value = float(text)
         except ValueError:
@@ -150,7 +150,7 @@ def _read(flag: Flag, text: str, line: int) -> Any:
         if math.isnan(value) or value == -math.inf:
             raise NotUnderstood(line, f"{flag.name} is {text!r} and has to be a number.")
         return value
-    if flag.kind is Kind.DTYPE and text not in DTYPES and flag.name != "--kv-quant-dtype":
+    if flag.kind is FlagKind.DTYPE and text not in DTYPES and flag.name != "--kv-quant-dtype":
         raise NotUnderstood(line, f"{flag.name} is {text!r} and has to be one of {', '.join(DTYPES)}.")
     return text
 
@@ -165,7 +165,7 @@ def _bounded(flag: Flag, value: int, line: int) -> int:
 def _together(before: Given | None, now: Given) -> Given:
     if before is None:
         return now
-    if now.flag.kind is Kind.REPEATED:
+    if now.flag.kind is FlagKind.REPEATED:
         return Given(now.flag, (*before.value, *now.value), before.line)
     if before.value != now.value:
         raise NotUnderstood(

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 
-class Kind(StrEnum):
+class FlagKind(StrEnum):
     SWITCH = "switch"
     TOGGLE = "switch, --no-…"
     INTEGER = "int"
@@ -25,7 +25,7 @@ class Flag:
     `reason` says why."""
 
     name: str
-    kind: Kind
+    kind: FlagKind
     library: str
     spec: str = ""
     reason: str = ""
@@ -53,15 +53,15 @@ def _field(name: str) -> str:
     return f"NeuronConfig.{name.removeprefix('--').replace('-', '_')}"
 
 
-def _extras(kind: Kind, names: str) -> list[Flag]:
+def _extras(kind: FlagKind, names: str) -> list[Flag]:
     return [Flag(name, kind, _field(name), f"{EXTRA} {_field(name).partition('.')[2]}") for name in _named(names)]
 
 
-def _dropped(kind: Kind, names: str, reason: str, library: str = "the command itself") -> list[Flag]:
+def _dropped(kind: FlagKind, names: str, reason: str, library: str = "the command itself") -> list[Flag]:
     return [Flag(name, kind, library, reason=reason) for name in _named(names)]
 
 
-def _sampling(name: str, kind: Kind, spec: str, field: str = "") -> Flag:
+def _sampling(name: str, kind: FlagKind, spec: str, field: str = "") -> Flag:
     field = field or name.removeprefix("--").replace("-", "_")
     return Flag(name, kind, f"OnDeviceSamplingConfig.{field}", f"{SAMPLING}.{spec}")
 
@@ -69,23 +69,23 @@ def _sampling(name: str, kind: Kind, spec: str, field: str = "") -> Flag:
 TYPED: Final = {
     flag.name: flag
     for flag in (
-        Flag("--torch-dtype", Kind.DTYPE, _field("--torch-dtype"), "compile.torchDtype"),
-        Flag("--batch-size", Kind.INTEGER, _field("--batch-size"), "compile.batchSize"),
-        Flag("--max-context-length", Kind.INTEGER, _field("--max-context-length"), "compile.maxContextLength"),
-        Flag("--seq-len", Kind.INTEGER, _field("--seq-len"), "compile.sequenceLength"),
-        Flag("--fused-qkv", Kind.SWITCH, _field("--fused-qkv"), "compile.fusedQKV"),
+        Flag("--torch-dtype", FlagKind.DTYPE, _field("--torch-dtype"), "compile.torchDtype"),
+        Flag("--batch-size", FlagKind.INTEGER, _field("--batch-size"), "compile.batchSize"),
+        Flag("--max-context-length", FlagKind.INTEGER, _field("--max-context-length"), "compile.maxContextLength"),
+        Flag("--seq-len", FlagKind.INTEGER, _field("--seq-len"), "compile.sequenceLength"),
+        Flag("--fused-qkv", FlagKind.SWITCH, _field("--fused-qkv"), "compile.fusedQKV"),
         Flag(
             "--sequence-parallel-enabled",
-            Kind.SWITCH,
+            FlagKind.SWITCH,
             _field("--sequence-parallel-enabled"),
             "compile.sequenceParallel",
         ),
-        Flag("--qkv-kernel-enabled", Kind.SWITCH, _field("--qkv-kernel-enabled"), "compile.qkvKernel"),
-        Flag("--attn-kernel-enabled", Kind.TOGGLE, _field("--attn-kernel-enabled"), "compile.attentionKernel"),
-        Flag("--mlp-kernel-enabled", Kind.SWITCH, _field("--mlp-kernel-enabled"), "compile.mlpKernel"),
+        Flag("--qkv-kernel-enabled", FlagKind.SWITCH, _field("--qkv-kernel-enabled"), "compile.qkvKernel"),
+        Flag("--attn-kernel-enabled", FlagKind.TOGGLE, _field("--attn-kernel-enabled"), "compile.attentionKernel"),
+        Flag("--mlp-kernel-enabled", FlagKind.SWITCH, _field("--mlp-kernel-enabled"), "compile.mlpKernel"),
         Flag(
             "--cc-pipeline-tiling-factor",
-            Kind.INTEGER,
+            FlagKind.INTEGER,
             _field("--cc-pipeline-tiling-factor"),
             "compile.ccPipelineTilingFactor",
         ),
@@ -96,13 +96,13 @@ TYPED: Final = {
 SAMPLING_FLAGS: Final = {
     flag.name: flag
     for flag in (
-        _sampling("--do-sample", Kind.SWITCH, "doSample"),
-        _sampling("--top-k", Kind.INTEGER, "topK"),
-        _sampling("--top-p", Kind.FLOAT, "topP"),
-        _sampling("--temperature", Kind.FLOAT, "temperature"),
-        _sampling("--dynamic", Kind.SWITCH, "dynamic"),
-        _sampling("--global-topk", Kind.INTEGER, "globalTopK"),
-        _sampling("--top-k-kernel-enabled", Kind.SWITCH, "topKKernel"),
+        _sampling("--do-sample", FlagKind.SWITCH, "doSample"),
+        _sampling("--top-k", FlagKind.INTEGER, "topK"),
+        _sampling("--top-p", FlagKind.FLOAT, "topP"),
+        _sampling("--temperature", FlagKind.FLOAT, "temperature"),
+        _sampling("--dynamic", FlagKind.SWITCH, "dynamic"),
+        _sampling("--global-topk", FlagKind.INTEGER, "globalTopK"),
+        _sampling("--top-k-kernel-enabled", FlagKind.SWITCH, "topKKernel"),
     )
 }
 
@@ -113,19 +113,19 @@ ROUTER: Final = "NeuronConfig.router_config"
 PARTS: Final = {
     flag.name: flag
     for flag in (
-        Flag("--max-loras", Kind.INTEGER, f"{LORA}.max_loras", f"{EXTRA} lora_config"),
-        Flag("--max-lora-rank", Kind.INTEGER, f"{LORA}.max_lora_rank", f"{EXTRA} lora_config"),
-        Flag("--target-modules", Kind.TEXTS, f"{LORA}.target_modules", f"{EXTRA} lora_config"),
-        Flag("--max-cpu-loras", Kind.INTEGER, f"{LORA}.max_cpu_loras", f"{EXTRA} lora_config"),
-        Flag("--lora-ckpt-path", Kind.REPEATED, f"{LORA}.lora_ckpt_paths", f"{EXTRA} lora_config"),
-        Flag("--lora-ckpt-path-cpu", Kind.REPEATED, f"{LORA}.lora_ckpt_paths_cpu", f"{EXTRA} lora_config"),
-        Flag("--lora-ckpt-json", Kind.TEXT, f"{LORA}.lora_ckpt_json", f"{EXTRA} lora_config"),
-        Flag("--k-quant-method", Kind.TEXT, f"{KV_QUANTIZATION}.k_quant_method", f"{EXTRA} kv_quant_config"),
-        Flag("--v-quant-method", Kind.TEXT, f"{KV_QUANTIZATION}.v_quant_method", f"{EXTRA} kv_quant_config"),
-        Flag("--kv-quant-dtype", Kind.DTYPE, f"{KV_QUANTIZATION}.quant_dtype", f"{EXTRA} kv_quant_config"),
-        Flag("--kv-direct-cast", Kind.TOGGLE, f"{KV_QUANTIZATION}.direct_cast", f"{EXTRA} kv_quant_config"),
-        Flag("--router-act-fn", Kind.TEXT, f"{ROUTER}.act_fn", f"{EXTRA} router_config"),
-        Flag("--router-dtype", Kind.TEXT, f"{ROUTER}.dtype", f"{EXTRA} router_config"),
+        Flag("--max-loras", FlagKind.INTEGER, f"{LORA}.max_loras", f"{EXTRA} lora_config"),
+        Flag("--max-lora-rank", FlagKind.INTEGER, f"{LORA}.max_lora_rank", f"{EXTRA} lora_config"),
+        Flag("--target-modules", FlagKind.TEXTS, f"{LORA}.target_modules", f"{EXTRA} lora_config"),
+        Flag("--max-cpu-loras", FlagKind.INTEGER, f"{LORA}.max_cpu_loras", f"{EXTRA} lora_config"),
+        Flag("--lora-ckpt-path", FlagKind.REPEATED, f"{LORA}.lora_ckpt_paths", f"{EXTRA} lora_config"),
+        Flag("--lora-ckpt-path-cpu", FlagKind.REPEATED, f"{LORA}.lora_ckpt_paths_cpu", f"{EXTRA} lora_config"),
+        Flag("--lora-ckpt-json", FlagKind.TEXT, f"{LORA}.lora_ckpt_json", f"{EXTRA} lora_config"),
+        Flag("--k-quant-method", FlagKind.TEXT, f"{KV_QUANTIZATION}.k_quant_method", f"{EXTRA} kv_quant_config"),
+        Flag("--v-quant-method", FlagKind.TEXT, f"{KV_QUANTIZATION}.v_quant_method", f"{EXTRA} kv_quant_config"),
+        Flag("--kv-quant-dtype", FlagKind.DTYPE, f"{KV_QUANTIZATION}.quant_dtype", f"{EXTRA} kv_quant_config"),
+        Flag("--kv-direct-cast", FlagKind.TOGGLE, f"{KV_QUANTIZATION}.direct_cast", f"{EXTRA} kv_quant_config"),
+        Flag("--router-act-fn", FlagKind.TEXT, f"{ROUTER}.act_fn", f"{EXTRA} router_config"),
+        Flag("--router-dtype", FlagKind.TEXT, f"{ROUTER}.dtype", f"{EXTRA} router_config"),
     )
 }
 """Members of configurations that the command builds of several flags, where these configurations are asked for."""
@@ -136,34 +136,46 @@ LORA_DEFAULTS: Final = {"max_loras": 1, "max_lora_rank": 16, "max_cpu_loras": 1}
 SPECIAL: Final = {
     flag.name: flag
     for flag in (
-        Flag("--model-type", Kind.TEXT, "the application's class", "model.type"),
-        Flag("--model-path", Kind.TEXT, "the application", "model.source"),
-        Flag("--tp-degree", Kind.INTEGER, _field("--tp-degree"), "parallelism.tensorParallelDegree"),
-        Flag("--start_rank_id", Kind.INTEGER, _field("--start_rank_id"), "parallelism.startRank"),
-        Flag("--local_ranks_size", Kind.INTEGER, _field("--local_ranks_size"), "parallelism.localRanks"),
-        Flag("--logical-nc-config", Kind.INTEGER, _field("--logical-nc-config"), "parallelism.logicalNeuronCoreConfig"),
+        Flag("--model-type", FlagKind.TEXT, "the application's class", "model.type"),
+        Flag("--model-path", FlagKind.TEXT, "the application", "model.source"),
+        Flag("--tp-degree", FlagKind.INTEGER, _field("--tp-degree"), "parallelism.tensorParallelDegree"),
+        Flag("--start_rank_id", FlagKind.INTEGER, _field("--start_rank_id"), "parallelism.startRank"),
+        Flag("--local_ranks_size", FlagKind.INTEGER, _field("--local_ranks_size"), "parallelism.localRanks"),
         Flag(
-            "--logical-neuron-cores",
-            Kind.INTEGER,
+            "--logical-nc-config",
+            FlagKind.INTEGER,
             _field("--logical-nc-config"),
             "parallelism.logicalNeuronCoreConfig",
         ),
-        Flag("--pad-token-id", Kind.INTEGER, "GenerationConfig.pad_token_id", "compile.padTokenID"),
-        Flag("--on-device-sampling", Kind.SWITCH, "NeuronConfig.on_device_sampling_config", SAMPLING),
-        Flag("--save-sharded-checkpoint", Kind.SWITCH, _field("--save-sharded-checkpoint"), "sharding.strategy"),
-        Flag("--skip-sharding", Kind.SWITCH, _field("--skip-sharding"), "sharding.strategy"),
-        Flag("--on-cpu", Kind.SWITCH, _field("--on-cpu"), "engine"),
-        Flag("--compile-only", Kind.SWITCH, "the command itself", "suspend"),
-        Flag("--enable-lora", Kind.SWITCH, LORA, f"{EXTRA} lora_config"),
-        Flag("--enable-dynamic-multi-lora", Kind.SWITCH, f"{LORA}.dynamic_multi_lora", f"{EXTRA} lora_config"),
+        Flag(
+            "--logical-neuron-cores",
+            FlagKind.INTEGER,
+            _field("--logical-nc-config"),
+            "parallelism.logicalNeuronCoreConfig",
+        ),
+        Flag("--pad-token-id", FlagKind.INTEGER, "GenerationConfig.pad_token_id", "compile.padTokenID"),
+        Flag("--on-device-sampling", FlagKind.SWITCH, "NeuronConfig.on_device_sampling_config", SAMPLING),
+        Flag("--save-sharded-checkpoint", FlagKind.SWITCH, _field("--save-sharded-checkpoint"), "sharding.strategy"),
+        Flag("--skip-sharding", FlagKind.SWITCH, _field("--skip-sharding"), "sharding.strategy"),
+        Flag("--on-cpu", FlagKind.SWITCH, _field("--on-cpu"), "engine"),
+        Flag("--compile-only", FlagKind.SWITCH, "the command itself", "suspend"),
+        Flag("--enable-lora", FlagKind.SWITCH, LORA, f"{EXTRA} lora_config"),
+        Flag("--enable-dynamic-multi-lora", FlagKind.SWITCH, f"{LORA}.dynamic_multi_lora", f"{EXTRA} lora_config"),
     )
 }
 
 RENAMED: Final = {
     flag.name: flag
     for flag in (
-        Flag("--enable-block-kv-layout", Kind.SWITCH, "NeuronConfig.is_block_kv_layout", f"{EXTRA} is_block_kv_layout"),
-        Flag("--enable-prefix-caching", Kind.SWITCH, "NeuronConfig.is_prefix_caching", f"{EXTRA} is_prefix_caching"),
+        Flag(
+            "--enable-block-kv-layout",
+            FlagKind.SWITCH,
+            "NeuronConfig.is_block_kv_layout",
+            f"{EXTRA} is_block_kv_layout",
+        ),
+        Flag(
+            "--enable-prefix-caching", FlagKind.SWITCH, "NeuronConfig.is_prefix_caching", f"{EXTRA} is_prefix_caching"
+        ),
     )
 }
 """The command's names for fields that are called otherwise."""
@@ -172,7 +184,7 @@ SAME_NAME: Final = {
     flag.name: flag
     for flag in (
         *_extras(
-            Kind.SWITCH,
+            FlagKind.SWITCH,
             """
             --allow-input-truncation --output-logits --vocab-parallel --layer-boundary-markers --is-continuous-batching
             --async-mode --enable-bucketing --bucket-n-active-tokens --quantized --kv-cache-quant
@@ -187,7 +199,7 @@ SAME_NAME: Final = {
             """,
         ),
         *_extras(
-            Kind.INTEGER,
+            FlagKind.INTEGER,
             """
             --n-active-tokens --n-positions --max-new-tokens --max-length --weight-gather-seq-len-threshold
             --ctx-batch-size --tkg-batch-size --max-batch-size --kv-cache-batch-size --kv-cache-padding-size
@@ -197,15 +209,15 @@ SAME_NAME: Final = {
             """,
         ),
         *_extras(
-            Kind.TEXT,
+            FlagKind.TEXT,
             """
             --padding-side --cast-type --quantized-checkpoints-path --quantization-type --quantization-dtype
             --activation-quantization-type
             """,
         ),
-        *_extras(Kind.DTYPE, "--rpl-reduce-dtype --attention-dtype"),
-        *_extras(Kind.FLOAT, "--quantize-clamp-bound --capacity-factor"),
-        *_extras(Kind.INTEGERS, "--context-encoding-buckets --prefix-buckets --token-generation-buckets"),
+        *_extras(FlagKind.DTYPE, "--rpl-reduce-dtype --attention-dtype"),
+        *_extras(FlagKind.FLOAT, "--quantize-clamp-bound --capacity-factor"),
+        *_extras(FlagKind.INTEGERS, "--context-encoding-buckets --prefix-buckets --token-generation-buckets"),
     )
 }
 """Fields of NeuronConfig that the spec has no field of its own for."""
@@ -226,58 +238,60 @@ ELSEWHERE: Final = "it names a file of the command's host, and what is in it is 
 NOT_CARRIED: Final = {
     flag.name: flag
     for flag in (
-        *_dropped(Kind.TEXT, "--task-type", "a NeuronModel serves causal-lm, and nothing else"),
+        *_dropped(FlagKind.TEXT, "--task-type", "a NeuronModel serves causal-lm, and nothing else"),
         *_dropped(
-            Kind.TEXT,
+            FlagKind.TEXT,
             "--compiled-model-path",
             "the compiled model lies on the artifacts volume, where it is found by what it was made from",
         ),
-        *_dropped(Kind.REPEATED, "--prompt", "prompts come with requests to the model's Service"),
-        *_dropped(Kind.SWITCH, "--benchmark", CHECKS),
-        *_dropped(Kind.TEXT, "--check-accuracy-mode --expected-outputs-path --tol-map --benchmark-report-path", CHECKS),
-        *_dropped(Kind.FLOAT, "--divergence-difference-tol", CHECKS),
-        *_dropped(Kind.INTEGER, "--num-tokens-to-check", CHECKS),
-        *_dropped(Kind.TEXTS, "--capture-indices", DEBUGGING),
-        *_dropped(Kind.TEXT, "--input-capture-save-dir", DEBUGGING),
-        *_dropped(Kind.INTEGERS, "--input-start-offsets", DEBUGGING),
-        *_dropped(Kind.SWITCH, "--hlo-debug", DEBUGGING),
-        *_dropped(Kind.SWITCH, "--compile-dry-run", "what is prepared is prepared to be served"),
-        *_dropped(Kind.SWITCH, "--skip-compile", "what is compiled already is found without being asked for"),
+        *_dropped(FlagKind.REPEATED, "--prompt", "prompts come with requests to the model's Service"),
+        *_dropped(FlagKind.SWITCH, "--benchmark", CHECKS),
         *_dropped(
-            Kind.SWITCH,
+            FlagKind.TEXT, "--check-accuracy-mode --expected-outputs-path --tol-map --benchmark-report-path", CHECKS
+        ),
+        *_dropped(FlagKind.FLOAT, "--divergence-difference-tol", CHECKS),
+        *_dropped(FlagKind.INTEGER, "--num-tokens-to-check", CHECKS),
+        *_dropped(FlagKind.TEXTS, "--capture-indices", DEBUGGING),
+        *_dropped(FlagKind.TEXT, "--input-capture-save-dir", DEBUGGING),
+        *_dropped(FlagKind.INTEGERS, "--input-start-offsets", DEBUGGING),
+        *_dropped(FlagKind.SWITCH, "--hlo-debug", DEBUGGING),
+        *_dropped(FlagKind.SWITCH, "--compile-dry-run", "what is prepared is prepared to be served"),
+        *_dropped(FlagKind.SWITCH, "--skip-compile", "what is compiled already is found without being asked for"),
+        *_dropped(
+            FlagKind.SWITCH,
             "--enable-torch-dist",
             "it makes several hosts wait for each other, and one pod serves all ranks of a NeuronModel",
         ),
         *_dropped(
-            Kind.INTEGER,
+            FlagKind.INTEGER,
             "--world-size",
             "the degrees make it, with which it agrees",
             _field("--world-size"),
         ),
         *_dropped(
-            Kind.INTEGER,
+            FlagKind.INTEGER,
             "--sampling-dp-degree",
             f"{SAMPLING} has no field for it; the batch is not divided to choose its tokens",
             "OnDeviceSamplingConfig.sampling_dp_degree",
         ),
-        *_dropped(Kind.REPEATED, "--adapter-id", "it chooses adapters for the command's prompts"),
-        *_dropped(Kind.TEXT, "--draft-model-path --compiled-draft-model-path", DRAFT),
-        *_dropped(Kind.INTEGER, "--draft-model-tp-degree", DRAFT),
-        *_dropped(Kind.INTEGER, "--speculation-length", DRAFT, _field("--speculation-length")),
-        *_dropped(Kind.INTEGER, "--spec-batch-size", DRAFT, _field("--spec-batch-size")),
-        *_dropped(Kind.SWITCH, "--enable-fused-speculation", DRAFT, _field("--enable-fused-speculation")),
-        *_dropped(Kind.SWITCH, "--enable-eagle-speculation", DRAFT, _field("--enable-eagle-speculation")),
-        *_dropped(Kind.SWITCH, "--is-eagle3", DRAFT, _field("--is-eagle3")),
-        *_dropped(Kind.SWITCH, "--enable-eagle-draft-input-norm", DRAFT, _field("--enable-eagle-draft-input-norm")),
-        *_dropped(Kind.FILE, "--token-tree-json", DRAFT, "NeuronConfig.token_tree_config"),
-        *_dropped(Kind.SWITCH, "--is-medusa", MEDUSA, _field("--is-medusa")),
-        *_dropped(Kind.INTEGER, "--medusa-speculation-length", MEDUSA, _field("--medusa-speculation-length")),
-        *_dropped(Kind.INTEGER, "--num-medusa-heads", MEDUSA, _field("--num-medusa-heads")),
-        *_dropped(Kind.FILE, "--medusa-tree-json", MEDUSA, "NeuronConfig.medusa_tree"),
-        *_dropped(Kind.SWITCH, "--enable-chunked-prefill", CHUNKS, "NeuronConfig.chunked_prefill_config"),
-        *_dropped(Kind.INTEGER, "--max-num-seqs", CHUNKS, "NeuronConfig.chunked_prefill_config.max_num_seqs"),
+        *_dropped(FlagKind.REPEATED, "--adapter-id", "it chooses adapters for the command's prompts"),
+        *_dropped(FlagKind.TEXT, "--draft-model-path --compiled-draft-model-path", DRAFT),
+        *_dropped(FlagKind.INTEGER, "--draft-model-tp-degree", DRAFT),
+        *_dropped(FlagKind.INTEGER, "--speculation-length", DRAFT, _field("--speculation-length")),
+        *_dropped(FlagKind.INTEGER, "--spec-batch-size", DRAFT, _field("--spec-batch-size")),
+        *_dropped(FlagKind.SWITCH, "--enable-fused-speculation", DRAFT, _field("--enable-fused-speculation")),
+        *_dropped(FlagKind.SWITCH, "--enable-eagle-speculation", DRAFT, _field("--enable-eagle-speculation")),
+        *_dropped(FlagKind.SWITCH, "--is-eagle3", DRAFT, _field("--is-eagle3")),
+        *_dropped(FlagKind.SWITCH, "--enable-eagle-draft-input-norm", DRAFT, _field("--enable-eagle-draft-input-norm")),
+        *_dropped(FlagKind.FILE, "--token-tree-json", DRAFT, "NeuronConfig.token_tree_config"),
+        *_dropped(FlagKind.SWITCH, "--is-medusa", MEDUSA, _field("--is-medusa")),
+        *_dropped(FlagKind.INTEGER, "--medusa-speculation-length", MEDUSA, _field("--medusa-speculation-length")),
+        *_dropped(FlagKind.INTEGER, "--num-medusa-heads", MEDUSA, _field("--num-medusa-heads")),
+        *_dropped(FlagKind.FILE, "--medusa-tree-json", MEDUSA, "NeuronConfig.medusa_tree"),
+        *_dropped(FlagKind.SWITCH, "--enable-chunked-prefill", CHUNKS, "NeuronConfig.chunked_prefill_config"),
+        *_dropped(FlagKind.INTEGER, "--max-num-seqs", CHUNKS, "NeuronConfig.chunked_prefill_config.max_num_seqs"),
         *_dropped(
-            Kind.FILE,
+            FlagKind.FILE,
             "--modules-to-not-convert-file",
             f"{ELSEWHERE}{EXTRA}, as modules_to_not_convert",
             "NeuronConfig.modules_to_not_convert",

@@ -8,13 +8,13 @@ from typing import Any, Final
 from neuronmodel_api.config import Engine, Server
 from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES
 from neuronmodel_api.names import GROUP, INSTANCE_TYPE_LABEL
-from neuronmodel_worker.commands.migrate.compile_fields import MODULES_FILE, TO_FILL_IN, Fields
+from neuronmodel_worker.commands.migrate.compile_fields import MODULES_FILE, TO_FILL_IN, CompileFields
 from neuronmodel_worker.commands.migrate.environment import Environment, read_environment
-from neuronmodel_worker.commands.migrate.given_flags import Command, LeftOut
+from neuronmodel_worker.commands.migrate.given_flags import InferenceDemoCommand, LeftOut
 from neuronmodel_worker.commands.migrate.inference_demo_flags import NOT_CARRIED
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.options import Choices, model_name
-from neuronmodel_worker.commands.migrate.parallelism import Parallelism, read_parallelism
+from neuronmodel_worker.commands.migrate.parallelism import CommandParallelism, read_parallelism
 from neuronmodel_worker.commands.migrate.volumes import artifacts, model_folder, scratch, source
 from neuronmodel_worker.commands.migrate.yaml_document import Noted
 from neuronmodel_worker.engines.llama_shape import FAMILY as CPU_FAMILY
@@ -48,11 +48,11 @@ class Converted:
     left_out: tuple[LeftOut, ...]
 
 
-def convert(command: Command, choices: Choices) -> Converted:
+def convert(command: InferenceDemoCommand, choices: Choices) -> Converted:
     """Raises NotUnderstood and UsageInvalid."""
     _check_types(command)
     parallelism = read_parallelism(command)
-    fields = Fields(command, parallelism.degree, parallelism.ranks)
+    fields = CompileFields(command, parallelism.degree, parallelism.ranks)
     fields.check()
     _check_cpu(command, parallelism, fields)
     environment = read_environment(command.invocation)
@@ -78,7 +78,7 @@ def convert(command: Command, choices: Choices) -> Converted:
     return Converted(document, tuple(sorted(left_out, key=lambda each: each.line)))
 
 
-def _check_types(command: Command) -> None:
+def _check_types(command: InferenceDemoCommand) -> None:
     if (task := command.value("--task-type")) != TASK:
         raise NotUnderstood(command.line("--task-type"), f"--task-type is {task!r}, and a NeuronModel serves {TASK}.")
     if not MODEL_TYPE.fullmatch(model_type := command.value("--model-type")):
@@ -88,7 +88,7 @@ def _check_types(command: Command) -> None:
         )
 
 
-def _check_cpu(command: Command, parallelism: Parallelism, fields: Fields) -> None:
+def _check_cpu(command: InferenceDemoCommand, parallelism: CommandParallelism, fields: CompileFields) -> None:
     """What `prepare` would refuse with `engine: CPU`."""
     if not _on_cpu(command):
         return
@@ -103,11 +103,11 @@ def _check_cpu(command: Command, parallelism: Parallelism, fields: Fields) -> No
     raise NotUnderstood(command.line("--on-cpu"), f"--on-cpu does not fit: {what}. Leave out one of them.")
 
 
-def _on_cpu(command: Command) -> bool:
+def _on_cpu(command: InferenceDemoCommand) -> bool:
     return "--on-cpu" in command
 
 
-def _left_out(command: Command, fields: Fields) -> Iterator[LeftOut]:
+def _left_out(command: InferenceDemoCommand, fields: CompileFields) -> Iterator[LeftOut]:
     for name, flag in NOT_CARRIED.items():
         if name in command and name != "--task-type":
             reason = TO_FILL_IN if name == MODULES_FILE and fields.leaves_hole else flag.reason
@@ -119,7 +119,7 @@ def _left_out(command: Command, fields: Fields) -> Iterator[LeftOut]:
         yield LeftOut(output.line, output.text, "`kubectl logs` shows what the worker says")
 
 
-def _sharding(command: Command, fields: Fields) -> dict[str, Any]:
+def _sharding(command: InferenceDemoCommand, fields: CompileFields) -> dict[str, Any]:
     saves, skips = "--save-sharded-checkpoint" in command, "--skip-sharding" in command
     strategy = Noted("ShardOnCompile" if saves else "ShardOnLoad", STRATEGIES[saves, skips])
     without = " and ".join(fields.without_layout())
@@ -136,7 +136,7 @@ def _sharding(command: Command, fields: Fields) -> dict[str, Any]:
 
 
 def _worker(
-    fields: Fields, environment: Environment, parallelism: Parallelism, choices: Choices
+    fields: CompileFields, environment: Environment, parallelism: CommandParallelism, choices: Choices
 ) -> dict[str, Any] | None:
     worker: dict[str, Any] = {}
     if kind := choices.instance_type:
@@ -150,7 +150,7 @@ def _worker(
     return worker or None
 
 
-def _about_cores(kind: str, parallelism: Parallelism) -> str:
+def _about_cores(kind: str, parallelism: CommandParallelism) -> str:
     machine = MACHINES.get(kind)
     if machine is None:
         return f"Absent: {DEFAULT_MACHINE.name}."
@@ -158,14 +158,14 @@ def _about_cores(kind: str, parallelism: Parallelism) -> str:
     return f"{machine.logical_cores(cores)} logical cores, for {len(parallelism.ranks)} ranks."
 
 
-def _serving(fields: Fields) -> dict[str, Any] | None:
+def _serving(fields: CompileFields) -> dict[str, Any] | None:
     if fields.server is Server.OPENAI:
         return None
     reason = f"For {' and '.join(fields.of_vllm)}: a server that places sequences in the cache by itself."
     return {"server": Noted(fields.server.value, reason)}
 
 
-def _suspend(command: Command, parallelism: Parallelism) -> Noted | None:
+def _suspend(command: InferenceDemoCommand, parallelism: CommandParallelism) -> Noted | None:
     reasons = []
     if "--compile-only" in command:
         reasons.append("--compile-only: everything is prepared, and no pod serves. Remove this to serve.")

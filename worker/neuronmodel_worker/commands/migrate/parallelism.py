@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from neuronmodel_worker.commands.migrate.environment import CORES_A_LOGICAL_ONE, NUM_CORES, integer
-from neuronmodel_worker.commands.migrate.given_flags import Command, LeftOut
+from neuronmodel_worker.commands.migrate.given_flags import InferenceDemoCommand, LeftOut
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 
 LOGICAL_CORE_FLAGS: Final = ("--logical-nc-config", "--logical-neuron-cores")
@@ -13,7 +13,7 @@ LOGICAL_CORES: Final = (1, 2)
 
 
 @dataclass(frozen=True)
-class Parallelism:
+class CommandParallelism:
     """`logical_cores` physical ones make a logical one; None: nothing says it."""
 
     degree: int
@@ -35,10 +35,10 @@ class Parallelism:
         return found
 
 
-def read_parallelism(command: Command) -> Parallelism:
+def read_parallelism(command: InferenceDemoCommand) -> CommandParallelism:
     """Raises NotUnderstood."""
     ranks = _ranks(command)
-    return Parallelism(
+    return CommandParallelism(
         degree=command.value("--tp-degree", 1),
         ranks=ranks,
         logical_cores=_logical_cores(command),
@@ -47,7 +47,7 @@ def read_parallelism(command: Command) -> Parallelism:
     )
 
 
-def _ranks(command: Command) -> range:
+def _ranks(command: InferenceDemoCommand) -> range:
     for name in ("--pp-degree", "--ep-degree"):
         if command.value(name, 1) > 1:
             raise NotUnderstood(
@@ -67,7 +67,7 @@ def _ranks(command: Command) -> range:
     return range(first, first + count)
 
 
-def _logical_cores(command: Command) -> int | None:
+def _logical_cores(command: InferenceDemoCommand) -> int | None:
     found = list(_logical_cores_said(command))
     for name, cores, line in found:
         if cores not in LOGICAL_CORES:
@@ -80,7 +80,7 @@ def _logical_cores(command: Command) -> int | None:
     return found[0][1] if found else None
 
 
-def _logical_cores_said(command: Command) -> Iterator[tuple[str, int, int]]:
+def _logical_cores_said(command: InferenceDemoCommand) -> Iterator[tuple[str, int, int]]:
     """Where, what, and in which line."""
     for name in CORES_A_LOGICAL_ONE:
         if said := command.invocation.environment.get(name):
@@ -90,7 +90,7 @@ def _logical_cores_said(command: Command) -> Iterator[tuple[str, int, int]]:
             yield name, command.value(name), command.line(name)
 
 
-def _cores_left_out(command: Command, num_ranks: int) -> Iterator[LeftOut]:
+def _cores_left_out(command: InferenceDemoCommand, num_ranks: int) -> Iterator[LeftOut]:
     """NEURON_RT_NUM_CORES, where it is not what the operator derives."""
     said = command.invocation.environment.get(NUM_CORES)
     if said is None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.shell_arithmetic import evaluate
-from neuronmodel_worker.commands.migrate.shell_words import INPUTS, REDIRECTIONS, Operator, Token, Word, tokens_of
+from neuronmodel_worker.commands.migrate.shell_words import INPUTS, REDIRECTIONS, ShellOperator, Token, Word, tokens_of
 
 ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.ASCII | re.DOTALL)
 INFERENCE_DEMO: Final = ("inference_demo", "inference_demo.py")
@@ -82,7 +82,7 @@ class _Statements:
 
     def __init__(self) -> None:
         self._current = _Statement(1)
-        self._redirection: Operator | None = None
+        self._redirection: ShellOperator | None = None
         self._piped = False
 
     def of(self, tokens: Iterable[Token]) -> Iterator[_Statement]:
@@ -121,7 +121,7 @@ class _Statements:
             return
         statement.output.append(Said(text, word.line))
 
-    def _operate(self, operator: Operator) -> None:
+    def _operate(self, operator: ShellOperator) -> None:
         if self._is_open:
             raise NotUnderstood(operator.line, f"{_shown(operator)} is not understood here.")
         if operator.text in INPUTS:
@@ -138,7 +138,7 @@ class _Statements:
             )
 
 
-def _shown(operator: Operator) -> str:
+def _shown(operator: ShellOperator) -> str:
     return "The line's end" if operator.text == "\n" else operator.text
 
 

@@ -37,7 +37,7 @@ PATTERNS: Final = "*?[]{}"
 
 
 @dataclass(frozen=True)
-class Piece:
+class WordPart:
     """Of a word. `text` is what stands there, a variable's name, or the inside of `$((…))`."""
 
     kind: Literal["text", "variable", "arithmetic"]
@@ -48,7 +48,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Word:
-    pieces: tuple[Piece, ...]
+    pieces: tuple[WordPart, ...]
     line: int
 
     @property
@@ -60,7 +60,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Operator:
+class ShellOperator:
     """`text` is one of OPERATORS, or a line's end."""
 
     text: str
@@ -69,15 +69,15 @@ class Operator:
     """In front of a redirection, as in `2>&1`."""
 
 
-Token = Word | Operator
+Token = Word | ShellOperator
 
 
 def tokens_of(text: str) -> Iterator[Token]:
     """Raises NotUnderstood."""
-    return _Reader(text.replace("\r\n", "\n")).tokens()
+    return _Lexer(text.replace("\r\n", "\n")).tokens()
 
 
-class _Reader:
+class _Lexer:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
@@ -88,7 +88,7 @@ class _Reader:
             if self._next in BLANKS or self._continues():
                 self._take(1)
             elif self._next == "\n":
-                yield Operator("\n", self._line)
+                yield ShellOperator("\n", self._line)
                 self._take(1)
             elif self._next == "#":
                 self._take(len(self._until("\n")))
@@ -128,12 +128,12 @@ class _Reader:
         match = re.compile(r"\d+(?=[<>])", re.ASCII).match(self._text, self._at)
         return match[0] if match else ""
 
-    def _operator(self, descriptor: str = "") -> Operator:
+    def _operator(self, descriptor: str = "") -> ShellOperator:
         line = self._line
-        return Operator(self._take(len(next(filter(self._ahead, OPERATORS)))), line, descriptor)
+        return ShellOperator(self._take(len(next(filter(self._ahead, OPERATORS)))), line, descriptor)
 
     def _word(self) -> Word:
-        line, pieces = self._line, list[Piece]()
+        line, pieces = self._line, list[WordPart]()
         while self._next and self._next not in ENDS_A_WORD:
             if not self._continues():
                 pieces += self._pieces(pieces)
@@ -141,20 +141,20 @@ class _Reader:
                 self._take(1)
         return Word(tuple(pieces), line)
 
-    def _pieces(self, before: list[Piece]) -> list[Piece]:
+    def _pieces(self, before: list[WordPart]) -> list[WordPart]:
         if self._next == "'":
             return [self._single_quoted()]
         if self._next == '"':
             return self._double_quoted()
         if self._next == "\\":
             self._take(1)
-            return [Piece("text", self._take(1), True, self._line)]
+            return [WordPart("text", self._take(1), True, self._line)]
         if self._next in "$`":
             return [self._expansion(quoted=False)]
         self._refuse_what_depends(before)
-        return [Piece("text", self._take(1), False, self._line)]
+        return [WordPart("text", self._take(1), False, self._line)]
 
-    def _refuse_what_depends(self, before: list[Piece]) -> None:
+    def _refuse_what_depends(self, before: list[WordPart]) -> None:
         if self._next in PATTERNS:
             raise NotUnderstood(
                 self._line,
@@ -164,20 +164,20 @@ class _Reader:
         if self._next == "~" and begins:
             raise NotUnderstood(self._line, "~ is a folder that only a shell knows. Write the path out.")
 
-    def _single_quoted(self) -> Piece:
+    def _single_quoted(self) -> WordPart:
         line = self._line
         self._take(1)
         inside = self._until("'")
         if self._at + len(inside) == len(self._text):
             raise NotUnderstood(line, "A ' has no other one that ends the quotation.")
-        piece = Piece("text", self._take(len(inside)), True, line)
+        piece = WordPart("text", self._take(len(inside)), True, line)
         self._take(1)
         return piece
 
-    def _double_quoted(self) -> list[Piece]:
+    def _double_quoted(self) -> list[WordPart]:
         line = self._line
         self._take(1)
-        pieces = [Piece("text", "", True, line)]
+        pieces = [WordPart("text", "", True, line)]
         while self._next != '"':
             if not self._next:
                 raise NotUnderstood(line, 'A " has no other one that ends the quotation.')
@@ -185,15 +185,15 @@ class _Reader:
                 self._take(2)
             elif self._next == "\\" and self._text[self._at + 1 : self._at + 2] in ("$", "`", '"', "\\"):
                 self._take(1)
-                pieces.append(Piece("text", self._take(1), True, self._line))
+                pieces.append(WordPart("text", self._take(1), True, self._line))
             elif self._next in "$`":
                 pieces.append(self._expansion(quoted=True))
             else:
-                pieces.append(Piece("text", self._take(1), True, self._line))
+                pieces.append(WordPart("text", self._take(1), True, self._line))
         self._take(1)
         return pieces
 
-    def _expansion(self, quoted: bool) -> Piece:
+    def _expansion(self, quoted: bool) -> WordPart:
         line = self._line
         if self._ahead("$(("):
             return self._arithmetic(quoted)
@@ -204,20 +204,20 @@ class _Reader:
             return self._braced(quoted)
         if name := NAME.match(self._text, self._at):
             self._take(len(name[0]))
-            return Piece("variable", name[0], quoted, line)
+            return WordPart("variable", name[0], quoted, line)
         if self._next and (self._next in "@*#?$!-0123456789" or (self._next in "'\"" and not quoted)):
             raise NotUnderstood(line, f"${self._next} is not understood. Write what it stands for.")
-        return Piece("text", "$", True, line)
+        return WordPart("text", "$", True, line)
 
-    def _braced(self, quoted: bool) -> Piece:
+    def _braced(self, quoted: bool) -> WordPart:
         line = self._line
         self._take(1)
         inside = self._take(len(self._until("}")))
         if not NAME.fullmatch(inside) or not self._take(1):
             raise NotUnderstood(line, f"${{{inside}}} is not understood: only ${{NAME}} is. Write what it stands for.")
-        return Piece("variable", inside, quoted, line)
+        return WordPart("variable", inside, quoted, line)
 
-    def _arithmetic(self, quoted: bool) -> Piece:
+    def _arithmetic(self, quoted: bool) -> WordPart:
         line = self._line
         self._take(3)
         depth, inside = 0, ""
@@ -226,4 +226,4 @@ class _Reader:
             inside += self._take(1)
         if self._take(2) != "))":
             raise NotUnderstood(line, "$(( has no )) that ends it.")
-        return Piece("arithmetic", inside, quoted, line)
+        return WordPart("arithmetic", inside, quoted, line)

@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from neuronmodel_worker.commands.migrate.given_flags import Command
+from neuronmodel_worker.commands.migrate.given_flags import InferenceDemoCommand
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.options import Choices
 from neuronmodel_worker.commands.migrate.volume_sizes import checkpoint_bytes, compiled_size, shards_size
@@ -26,7 +26,7 @@ SCRATCH: Final = (
 COPIES: Final = ", and a copy of what a start reads, for the next start in this pod"
 
 
-def model_folder(command: Command) -> PurePosixPath:
+def model_folder(command: InferenceDemoCommand) -> PurePosixPath:
     """Raises NotUnderstood."""
     path = PurePosixPath(command.value("--model-path"))
     if ".." in path.parts:
@@ -36,7 +36,7 @@ def model_folder(command: Command) -> PurePosixPath:
     return path
 
 
-def source(command: Command, choices: Choices) -> dict[str, Any]:
+def source(command: InferenceDemoCommand, choices: Choices) -> dict[str, Any]:
     """Raises NotUnderstood and UsageInvalid."""
     path = model_folder(command)
     if choices.claim is None:
@@ -69,14 +69,14 @@ def _inside_claim(path: PurePosixPath, choices: Choices) -> str:
     return str(path.relative_to(root))
 
 
-def artifacts(command: Command, choices: Choices) -> dict[str, Any]:
+def artifacts(command: InferenceDemoCommand, choices: Choices) -> dict[str, Any]:
     if choices.artifacts_claim:
         return {"persistentVolumeClaim": {"claimName": choices.artifacts_claim}}
     storage_class = {"storageClassName": choices.storage_class} if choices.storage_class else {}
     return {"template": {**storage_class, "size": choices.artifacts_size or _artifacts_size(command)}}
 
 
-def _artifacts_size(command: Command) -> Noted:
+def _artifacts_size(command: InferenceDemoCommand) -> Noted:
     if "--save-sharded-checkpoint" not in command:
         return Noted(compiled_size(), COMPILED_ALONE)
     bytes_a_parameter = 4 if command.value("--torch-dtype") == "float32" else 2

@@ -24,7 +24,7 @@ from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.scratch_cache import Tier
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.loading import open_tier
-from neuronmodel_worker.serve.prepared import Prepared, Sets
+from neuronmodel_worker.serve.prepared import PreparedModel, Sets
 from neuronmodel_worker.serve.vllm.instruction import Instruction
 from neuronmodel_worker.serve.vllm.relay import RelayClock, RelayWriter
 
@@ -97,9 +97,9 @@ class Handover:
 
         return provide
 
-    def _prepared(self) -> tuple[Prepared, Sets]:
+    def _prepared(self) -> tuple[PreparedModel, Sets]:
         """As the worker found it; it takes the time of reading headers again."""
-        prepared = Prepared(self.job, self.background, self.tier)
+        prepared = PreparedModel(self.job, self.background, self.tier)
         prepared.open()
         return prepared, prepared.find(open_engine(self.job.config))
 

@@ -37,7 +37,7 @@ def vllm_program() -> str:
     return program
 
 
-class Child:
+class VllmProcess:
     """In a process group of its own, with all processes that it starts."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -97,8 +97,8 @@ class Child:
 
 
 @contextmanager
-def running(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Child]:
-    child = Child(command, environment)
+def running(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[VllmProcess]:
+    child = VllmProcess(command, environment)
     try:
         yield child
     finally:

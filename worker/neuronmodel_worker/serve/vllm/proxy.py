@@ -13,8 +13,8 @@ from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, T
 from multidict import CIMultiDict
 from yarl import URL
 
-from neuronmodel_worker.report.metrics import Metrics
-from neuronmodel_worker.serve.middleware import ApiError, Front
+from neuronmodel_worker.report.metrics import WorkerMetrics
+from neuronmodel_worker.serve.middleware import Front, OpenAIError
 
 # Each a label of the metric of requests; the rest of vLLM's API shares the last.
 PATHS: Final = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/v1/models/{name:.+}", "/v1/{path:.+}")
@@ -69,7 +69,7 @@ class Proxy:
                 return await self._pass_back(request, answer, began)
         except ClientError as error:
             message = f"vLLM does not answer: {error}. It may be ending; try again."
-            raise ApiError(502, message, "server_error", "server_unavailable") from error
+            raise OpenAIError(502, message, "server_error", "server_unavailable") from error
 
     async def _pass_back(self, request: web.Request, answer: ClientResponse, began: float) -> web.StreamResponse:
         headers = _kept(answer.headers, OF_ONE_CONNECTION)
@@ -139,7 +139,7 @@ class Counted:
         if isinstance(usage := answer.get("usage"), dict):
             self.usage = usage
 
-    def count(self, metrics: Metrics) -> None:
+    def count(self, metrics: WorkerMetrics) -> None:
         """The answer is whole."""
         if self.content_type == "application/json":
             self._take_usage(_object(bytes(self._held)))

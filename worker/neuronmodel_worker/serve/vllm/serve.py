@@ -30,18 +30,18 @@ from neuronmodel_worker.engines.nxdi.load_directory import checkpoint_of, make_l
 from neuronmodel_worker.engines.nxdi.neuron_failures import NeuronRuntimeFailed, classified, last_lines
 from neuronmodel_worker.engines.nxdi.settings import Purpose
 from neuronmodel_worker.failures import BadInput, FlagsRefused, WorkerFailure
-from neuronmodel_worker.report.metrics import Metrics
+from neuronmodel_worker.report.metrics import WorkerMetrics
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.api_keys import ApiKey
 from neuronmodel_worker.serve.background import Background
-from neuronmodel_worker.serve.devices import Patience, find_devices
+from neuronmodel_worker.serve.devices import DeviceBackoff, find_devices
 from neuronmodel_worker.serve.listener import open_port, stop_event
 from neuronmodel_worker.serve.middleware import Front
-from neuronmodel_worker.serve.prepared import Prepared
+from neuronmodel_worker.serve.prepared import PreparedModel
 from neuronmodel_worker.serve.vllm.arguments import HOST, vllm_arguments
 from neuronmodel_worker.serve.vllm.environment import PLUGIN_GROUP, plugin_is_installed, vllm_environment
 from neuronmodel_worker.serve.vllm.instruction import Instruction
-from neuronmodel_worker.serve.vllm.process import Child, running, vllm_program
+from neuronmodel_worker.serve.vllm.process import VllmProcess, running, vllm_program
 from neuronmodel_worker.serve.vllm.proxy import Proxy, open_session
 from neuronmodel_worker.serve.vllm.relay import RelayReader
 
@@ -67,7 +67,7 @@ class ServerNotHooked(BadInput):
     reason = Reason.SERVER_NOT_HOOKED
 
 
-def serve_by_vllm(job: Run, metrics: Metrics, key: ApiKey | None) -> None:
+def serve_by_vllm(job: Run, metrics: WorkerMetrics, key: ApiKey | None) -> None:
     with tempfile.TemporaryDirectory(prefix="vllm-") as directory:
         server = VllmServer(job, Path(directory))
         server.prepare()
@@ -105,7 +105,7 @@ class VllmServer:
                 "by which vLLM finds it. Install it with pip."
             )
         engine = NeuronEngine(job.config)
-        prepared = Prepared(job, Background())
+        prepared = PreparedModel(job, Background())
         with job.clock.phase(StartPhase.SOURCE_OPENED):
             check_type(prepared.open().checkpoint.config, job.config.model_type)
         find_devices(job, engine)
@@ -127,7 +127,7 @@ class VllmServer:
 
     def run(self, front: Front) -> None:
         """Until it was told to stop. Where somebody holds the devices, vLLM is started again."""
-        patience, since = Patience(self.job.config.start_timeout_seconds), self.job.clock.boundary
+        backoff, since = DeviceBackoff(self.job.config.start_timeout_seconds), self.job.clock.boundary
         for attempt in itertools.count():
             try:
                 self._run(front, attempt)
@@ -135,7 +135,7 @@ class VllmServer:
                 if self.job.clock.state is not State.RUNNING:
                     raise
                 with self.job.clock.phase(StartPhase.DEVICES_AWAITED):
-                    patience.wait(held)
+                    backoff.wait(held)
                 self.job.clock.fold(since, StartPhase.DEVICES_AWAITED)
             else:
                 return
@@ -155,7 +155,7 @@ class VllmServer:
             self._await_ready(child, RelayReader(relay, self.job.clock))
             asyncio.run(self._answer(front, child))
 
-    def _await_ready(self, child: Child, told: RelayReader) -> None:
+    def _await_ready(self, child: VllmProcess, told: RelayReader) -> None:
         """Raises DevicesInUse, and whatever else ended vLLM."""
         told.begin(StartPhase.SERVER_IMPORTED)
         try:
@@ -191,7 +191,7 @@ class VllmServer:
 
     # Answering.
 
-    async def _answer(self, front: Front, child: Child) -> None:
+    async def _answer(self, front: Front, child: VllmProcess) -> None:
         config, clock = self.job.config, self.job.clock
         stop = stop_event()
         async with open_session() as session:
@@ -225,7 +225,7 @@ def check_type(config: Mapping[str, Any], model_type: str | None) -> None:
         )
 
 
-def ended(child: Child, told: RelayReader | None = None) -> WorkerFailure:
+def ended(child: VllmProcess, told: RelayReader | None = None) -> WorkerFailure:
     """Why: what the plugin told, else what stands in its last lines."""
     if told and told.failure:
         return DevicesInUse(str(told.failure)) if told.failure.reason == DevicesInUse.reason else told.failure
@@ -242,7 +242,7 @@ def _how(exit_code: int | None) -> str:
     return f"by signal {-exit_code}" if exit_code < 0 else f"with exit code {exit_code}"
 
 
-async def _first_of(stop: asyncio.Event, child: Child) -> None:
+async def _first_of(stop: asyncio.Event, child: VllmProcess) -> None:
     while not stop.is_set() and child.exit_code is None:
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), POLL_SECONDS * 5)

@@ -18,7 +18,7 @@ from neuronmodel_worker.commands.migrate.inference_demo_flags import (
     PARTS,
     SAMPLING_FLAGS,
     Flag,
-    Kind,
+    FlagKind,
 )
 from neuronmodel_worker.commands.migrate.neuronmodel import FP8_VARIABLES
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
@@ -30,11 +30,11 @@ TABLES = PROJECT / "tests" / "commands" / "FLAGS.md"
 GUIDE = PROJECT / "docs" / "neuron.md"
 
 KINDS = {
-    "load_json_file": Kind.FILE,
-    "get_modules_to_not_convert_json": Kind.FILE,
-    "CheckAccuracyMode": Kind.TEXT,
-    "str_to_quantization_type": Kind.TEXT,
-    "": Kind.TEXT,  # one of two words
+    "load_json_file": FlagKind.FILE,
+    "get_modules_to_not_convert_json": FlagKind.FILE,
+    "CheckAccuracyMode": FlagKind.TEXT,
+    "str_to_quantization_type": FlagKind.TEXT,
+    "": FlagKind.TEXT,  # one of two words
 }
 
 # What a flag cannot do without, and a value that it takes where 1, or any word, is none.
@@ -97,13 +97,13 @@ def _listed(lines: list[str]) -> Iterator[tuple[str, str]]:
 
 def given_alone(flag: Flag) -> str:
     value = {
-        Kind.SWITCH: "",
-        Kind.TOGGLE: "",
-        Kind.INTEGER: "1",
-        Kind.FLOAT: "0.5",
-        Kind.DTYPE: "float32",
-        Kind.INTEGERS: "64 128",
-        Kind.TEXTS: "a b",
+        FlagKind.SWITCH: "",
+        FlagKind.TOGGLE: "",
+        FlagKind.INTEGER: "1",
+        FlagKind.FLOAT: "0.5",
+        FlagKind.DTYPE: "float32",
+        FlagKind.INTEGERS: "64 128",
+        FlagKind.TEXTS: "a b",
     }.get(flag.kind, "a")
     return f"{flag.name} {VALUES.get(flag.name, value)}"
 
@@ -297,7 +297,7 @@ def field_of(flag: Flag) -> dict[str, Any]:
 
 def test_integers_with_a_field_of_their_own_are_bounded_as_it_is() -> None:
     fields = {
-        name: field_of(flag) for name, flag in FLAGS.items() if flag.kind is Kind.INTEGER and " " not in flag.spec
+        name: field_of(flag) for name, flag in FLAGS.items() if flag.kind is FlagKind.INTEGER and " " not in flag.spec
     }
     bounds = {name: (each["minimum"], each["maximum"]) for name, each in fields.items() if "maximum" in each}
     assert bounds == BOUNDS

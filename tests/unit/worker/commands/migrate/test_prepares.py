@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from neuronmodel_api.config import Engine, Server, Weights
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_operator.manifests import neuron_config as operator_flags
-from neuronmodel_worker.commands.migrate.inference_demo_flags import FLAGS, Flag, Kind
+from neuronmodel_worker.commands.migrate.inference_demo_flags import FLAGS, Flag, FlagKind
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.engines.llama_shape import llama_shape
 from neuronmodel_worker.engines.nxdi.settings import check_settings
@@ -63,14 +63,14 @@ WORDS: dict[str, tuple[str, ...]] = {
     "--top-p": ("1.0", "0.5"),
     "--capacity-factor": ("1.0", "2.0"),
 }
-BY_KIND: dict[Kind, tuple[str, ...]] = {
-    Kind.SWITCH: ("",),
-    Kind.TOGGLE: ("",),
-    Kind.INTEGER: ("0", "1", "2", "64", "128"),
-    Kind.FLOAT: ("0.5", "1.0"),
-    Kind.DTYPE: ("bfloat16", "float16", "float32"),
-    Kind.INTEGERS: ("64", "64 128"),
-    Kind.TEXTS: ("a b",),
+BY_KIND: dict[FlagKind, tuple[str, ...]] = {
+    FlagKind.SWITCH: ("",),
+    FlagKind.TOGGLE: ("",),
+    FlagKind.INTEGER: ("0", "1", "2", "64", "128"),
+    FlagKind.FLOAT: ("0.5", "1.0"),
+    FlagKind.DTYPE: ("bfloat16", "float16", "float32"),
+    FlagKind.INTEGERS: ("64", "64 128"),
+    FlagKind.TEXTS: ("a b",),
 }
 DRAWN = [name for name in FLAGS if name not in NOT_DRAWN]
 
@@ -87,7 +87,7 @@ def command_lines(draw: st.DrawFn) -> tuple[str, str]:
 
 @st.composite
 def written(draw: st.DrawFn, flag: Flag) -> str:
-    if flag.kind is Kind.TOGGLE:
+    if flag.kind is FlagKind.TOGGLE:
         return draw(st.sampled_from([flag.name, flag.negation]))
     return f"{flag.name} {draw(st.sampled_from(WORDS.get(flag.name) or BY_KIND.get(flag.kind, ('a',))))}".strip()
 

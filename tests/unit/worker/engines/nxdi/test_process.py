@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from neuronmodel_worker.engines.nxdi import child_process
-from neuronmodel_worker.prepare.concurrently import Stopped
+from neuronmodel_worker.prepare.concurrently import Cancelled
 from tests.paths import PROJECT
 
 
@@ -73,7 +73,7 @@ def test_a_parent_that_unwinds_ends_the_child(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
     def unwind(*_: object) -> None:
-        raise Stopped
+        raise Cancelled
 
     def when_it_runs() -> None:
         pids(log)
@@ -83,7 +83,7 @@ def test_a_parent_that_unwinds_ends_the_child(tmp_path: Path) -> None:
     main = threading.get_ident()
     threading.Thread(target=when_it_runs).start()
     try:
-        with pytest.raises(Stopped):
+        with pytest.raises(Cancelled):
             child_process.run_child({"log": str(log)}, dict(os.environ), log)
     finally:
         signal.signal(signal.SIGUSR1, before)

@@ -10,7 +10,7 @@ import pytest
 
 from neuronmodel_worker.engines import DevicesInUse, NoEngine
 from neuronmodel_worker.serve.vllm import process, serve
-from neuronmodel_worker.serve.vllm.process import Child, running, vllm_program
+from neuronmodel_worker.serve.vllm.process import VllmProcess, running, vllm_program
 from neuronmodel_worker.serve.vllm.serve import ServerEnded, ended, free_port
 from tests.waiting import until
 
@@ -131,8 +131,8 @@ def test_what_the_runtime_said_amid_the_lines_is_the_reason() -> None:
     assert isinstance(ended(run(program)), DevicesInUse)
 
 
-def run(program: str) -> Child:
-    child = Child(python(program), os.environ)
+def run(program: str) -> VllmProcess:
+    child = VllmProcess(python(program), os.environ)
     until(lambda: child.exit_code is not None)
     child.stop()
     return child

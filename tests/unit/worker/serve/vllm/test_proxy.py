@@ -15,7 +15,7 @@ from yarl import URL
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.report import Stage
 from neuronmodel_worker.report.clock import FirstLine, StartClock
-from neuronmodel_worker.report.metrics import Metrics
+from neuronmodel_worker.report.metrics import WorkerMetrics
 from neuronmodel_worker.serve import listener as serving_port
 from neuronmodel_worker.serve.api_keys import ApiKey
 from neuronmodel_worker.serve.listener import open_port
@@ -67,7 +67,7 @@ async def world(answer: Handler, key: ApiKey | None = None) -> AsyncIterator[Wor
     await runner.setup()
     inner, outer = free_port(), free_port()
     await web.TCPSite(runner, "127.0.0.1", inner).start()
-    front = Front(Metrics(StartClock(Stage.SERVE, FirstLine.now())), key)
+    front = Front(WorkerMetrics(StartClock(Stage.SERVE, FirstLine.now())), key)
     config = WorkerConfig(namespace="n", name="m", uid="u", spec_hash="h", serving_port=outer)
     try:
         async with open_session() as session, ClientSession() as client:
