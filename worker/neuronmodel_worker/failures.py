@@ -171,7 +171,8 @@ class SourceUnreadable(WorkerFailure):
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
-            f"{path} cannot be read: {error.strerror or error}. Check the volume, and that {_us()} may read the file."
+            f"{path} cannot be read: {error.strerror or error}. Check the volume, and that {_current_user()} may read "
+            "the file."
         )
 
 
@@ -238,8 +239,8 @@ class ArtifactsUnreadable(WorkerFailure):
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
-            f"{error.filename or path} cannot be read: {error.strerror or error}. Check the volume, and that {_us()} "
-            "may read it."
+            f"{error.filename or path} cannot be read: {error.strerror or error}. Check the volume, and that "
+            f"{_current_user()} may read it."
         )
 
 
@@ -248,7 +249,8 @@ class ArtifactsUnwritable(WorkerFailure):
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
-            f"{path} cannot be written: {error.strerror or error}. Check the volume, and that {_us()} may write to it."
+            f"{path} cannot be written: {error.strerror or error}. Check the volume, and that {_current_user()} may "
+            "write to it."
         )
 
 
@@ -272,6 +274,6 @@ class ArtifactsVolumeFull(WorkerFailure):
         super().__init__(f"{found} Enlarge the volume, or delete what is no longer used on it.")
 
 
-def _us() -> str:
+def _current_user() -> str:
     """Who would need a permission."""
     return f"user {os.geteuid()} of group {os.getegid()}"

@@ -22,12 +22,12 @@ def register() -> None:
     _registered = True
     from neuronmodel_worker.serve.vllm.imports import when_imported
 
-    when_imported(APPLICATIONS, _take_over)
+    when_imported(APPLICATIONS, _install_hooks)
 
 
-def _take_over(module: ModuleType) -> None:
-    from neuronmodel_worker.serve.vllm.handover import make_handover
+def _install_hooks(module: ModuleType) -> None:
     from neuronmodel_worker.serve.vllm.instruction import read_instruction
+    from neuronmodel_worker.serve.vllm.load_hooks import make_load_hooks
 
     instruction = read_instruction(Path(os.environ[ENV_INSTRUCTION]))
-    make_handover(instruction).install(module.NeuronApplicationBase)
+    make_load_hooks(instruction).install(module.NeuronApplicationBase)

@@ -7,7 +7,7 @@ from hack.bench.contenders.task import Task, Timed
 from hack.bench.contenders.worker import job, prepared, probed, serving
 from neuronmodel_api.config import Seal, Strategy
 from neuronmodel_worker.serve.background import Background
-from neuronmodel_worker.serve.loading import Loading
+from neuronmodel_worker.serve.loading import ModelLoader
 
 COUNTED = ("SourceOpened", "Sharded")
 """Between them the engine is imported and the compiled model loaded."""
@@ -23,7 +23,7 @@ def prepare(task: Task) -> Timed:
     told = serving(run, prepared(run))
 
     def load() -> float:
-        Loading(told, Background()).model()
+        ModelLoader(told, Background()).model()
         milliseconds = {phase.name: phase.milliseconds for phase in told.clock.snapshot().phases}
         return sum(milliseconds[name] for name in COUNTED) / 1000
 

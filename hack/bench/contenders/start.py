@@ -3,7 +3,7 @@
 from hack.bench.contenders.task import Task, Timed
 from hack.bench.contenders.worker import job, prepared, probed, serving
 from neuronmodel_worker.serve.background import Background
-from neuronmodel_worker.serve.loading import Loading
+from neuronmodel_worker.serve.loading import ModelLoader
 
 
 def prepare(task: Task) -> Timed:
@@ -16,6 +16,6 @@ def prepare(task: Task) -> Timed:
         result = prepared(run)
         if result.cache != expected:
             raise RuntimeError(f"prepare was to be a {expected} and was a {result.cache}: {result.missed}")
-        Loading(serving(run, result), Background()).model()
+        ModelLoader(serving(run, result), Background()).model()
 
     return start

@@ -12,7 +12,7 @@ from typing import Any
 from neuronmodel_api import exits
 from neuronmodel_worker.commands.inputs import threads_of
 from neuronmodel_worker.commands.quantities import age_of, bytes_of, shown_age
-from neuronmodel_worker.commands.terminal import note, progress, say
+from neuronmodel_worker.commands.terminal import print_line, print_note, progress
 from neuronmodel_worker.commands.usage_errors import FolderRefused, UsageInvalid
 from neuronmodel_worker.failures import (
     ArtifactDamaged,
@@ -26,7 +26,7 @@ from neuronmodel_worker.store.keys import is_key
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest, read_manifest
 from neuronmodel_worker.units import duration, in_units, rate
 
-HOLDS = ("compiled", "shards", "refs", "staging")
+STORE_FOLDERS = ("compiled", "shards", "refs", "staging")
 """One of these is in every artifact store."""
 HEADINGS = ("KIND", "KEY", "SIZE", "AGE", "REFERENCES", "STATE")
 
@@ -47,10 +47,10 @@ class ArtifactsDamaged(WorkerFailure):
 
 def artifacts(options: argparse.Namespace) -> None:
     """Raises FolderRefused, UsageInvalid, ArtifactsDamaged, ArtifactsVolumeFull and what the volume's trouble is."""
-    if not any((options.store / each).is_dir() for each in HOLDS):
+    if not any((options.store / each).is_dir() for each in STORE_FOLDERS):
         raise FolderRefused(
-            f"{options.store} is no artifact store: it holds none of {', '.join(HOLDS)}. Name the folder where the "
-            "artifacts volume is mounted."
+            f"{options.store} is no artifact store: it holds none of {', '.join(STORE_FOLDERS)}. Name the folder where "
+            "the artifacts volume is mounted."
         )
     actions: dict[str, Callable[[argparse.Namespace], None]]
     actions = {"list": _list, "show": _show, "verify": _verify, "collect": _collect}
@@ -64,10 +64,10 @@ def _list(options: argparse.Namespace) -> None:
     store = Store(options.store, read_only=True)
     rows = [(item, _state(store, item)) for item in store.items()]
     if options.json:
-        say(json.dumps([_described(item, state) for item, state in rows]))
+        print_line(json.dumps([_described(item, state) for item, state in rows]))
         return
     for line in _table([HEADINGS, *(_row(item, state) for item, state in rows)]):
-        say(line)
+        print_line(line)
 
 
 def _state(store: Store, item: Item) -> str:
@@ -112,13 +112,13 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
 
 def _show(options: argparse.Namespace) -> None:
     store = Store(options.store, read_only=True)
-    item = _one(store, options.key)
+    item = _find_set(store, options.key)
     manifest, state = _manifest(item), _state(store, item)
     if options.json:
-        say(json.dumps({**_described(item, state), "manifest": manifest.model_dump(mode="json")}))
+        print_line(json.dumps({**_described(item, state), "manifest": manifest.model_dump(mode="json")}))
         return
-    for line in _story(item, manifest, state):
-        say(line)
+    for line in _details(item, manifest, state):
+        print_line(line)
 
 
 def _manifest(item: Item) -> Manifest:
@@ -131,7 +131,7 @@ def _manifest(item: Item) -> Manifest:
         raise ArtifactsUnreadable(item.directory, error) from error
 
 
-def _story(item: Item, manifest: Manifest, state: str) -> Iterable[str]:
+def _details(item: Item, manifest: Manifest, state: str) -> Iterable[str]:
     yield f"kind        {item.kind}"
     yield f"key         {item.key}"
     yield f"state       {state}"
@@ -151,15 +151,15 @@ def _flat(inputs: dict[str, Any], path: str = "") -> Iterable[tuple[str, object]
             yield f"{path}{name}", value
 
 
-def _one(store: Store, key: str) -> Item:
+def _find_set(store: Store, key: str) -> Item:
     """Raises UsageInvalid."""
     found = [item for item in store.items() if item.what == "set" and item.key.startswith(key)]
     if len(found) != 1:
-        raise _not_one(store, key, len(found))
+        raise _ambiguous_key(store, key, len(found))
     return found[0]
 
 
-def _not_one(store: Store, key: str, found: int) -> UsageInvalid:
+def _ambiguous_key(store: Store, key: str, found: int) -> UsageInvalid:
     if not found:
         return UsageInvalid(f"No set in {store.root} has the key {key!r}. `neuronmodel artifacts list` shows all.")
     return UsageInvalid(f"{found} sets in {store.root} have keys that begin with {key!r}. Give more of the key.")
@@ -171,7 +171,7 @@ def _not_one(store: Store, key: str, found: int) -> UsageInvalid:
 def _verify(options: argparse.Namespace) -> None:
     threads = threads_of(options)
     reader = Store(options.store, read_only=True)
-    items = [_one(reader, options.key)] if options.key else [item for item in reader.items() if item.what == "set"]
+    items = [_find_set(reader, options.key)] if options.key else [item for item in reader.items() if item.what == "set"]
     store = Store(options.store) if options.quarantine else reader
     began, damaged = time.monotonic(), 0
     total = sum(item.nbytes for item in items)
@@ -184,7 +184,7 @@ def _verify(options: argparse.Namespace) -> None:
         raise ArtifactsDamaged(options.store, damaged, options.quarantine)
     seconds = time.monotonic() - began
     read = f"; all bytes read in {duration(seconds)} ({rate(total, seconds)})" if options.full else ""
-    say(f"{_sets(len(items))}, {in_units(total)}: as they were sealed{read}")
+    print_line(f"{_sets(len(items))}, {in_units(total)}: as they were sealed{read}")
 
 
 def _verify_one(
@@ -196,10 +196,10 @@ def _verify_one(
             item.kind, item.key, full=options.full, progress=show, threads=threads, quarantine=options.quarantine
         )
     except ArtifactsTooNew as newer:
-        note("artifacts", str(newer))
+        print_note("artifacts", str(newer))
         return False
     for problem in problems:
-        say(f"{item.kind} {item.key}: {problem}")
+        print_line(f"{item.kind} {item.key}: {problem}")
     return bool(problems)
 
 
@@ -221,28 +221,28 @@ def _collect(options: argparse.Namespace) -> None:
     policy = Policy(
         older_than_seconds=age_of(options.older_than, "--older-than"),
         want_bytes=bytes_of(options.want, "--want") if options.want else 0,
-        keep=frozenset(_kept(store, key) for key in options.keep),
+        keep=frozenset(_resolve_key(store, key) for key in options.keep),
         dry_run=options.dry_run,
         without=frozenset(options.force_unref),
     )
     for owner in options.force_unref:
         keys = store.references.keys_of(owner) if options.dry_run else store.unrefer(owner)
         would = "would no longer refer" if options.dry_run else "no longer refers"
-        say(f"{owner} {would} to {', '.join(keys)}" if keys else f"{owner} refers to nothing")
+        print_line(f"{owner} {would} to {', '.join(keys)}" if keys else f"{owner} refers to nothing")
     collected = store.collect(policy)
-    for line in _told(collected, options.dry_run):
-        say(line)
+    for line in _removal_lines(collected, options.dry_run):
+        print_line(line)
     if collected.free_bytes < policy.want_bytes:
         raise ArtifactsVolumeFull(options.store, policy.want_bytes, collected.free_bytes, store.in_use(policy.keep))
 
 
-def _kept(store: Store, text: str) -> str:
+def _resolve_key(store: Store, text: str) -> str:
     """The key that was meant: one that were overlooked would cost its set. Raises UsageInvalid."""
     if is_key(text):
         return text
     found = {item.key for item in store.items() if item.key.startswith(text)}
     if len(found) != 1:
-        raise _not_one(store, text, len(found))
+        raise _ambiguous_key(store, text, len(found))
     return found.pop()
 
 
@@ -255,7 +255,7 @@ def _require_one_owner(text: str) -> None:
         )
 
 
-def _told(collected: Collected, dry_run: bool) -> Iterable[str]:
+def _removal_lines(collected: Collected, dry_run: bool) -> Iterable[str]:
     would = "would be " if dry_run else ""
     for item in collected.items:
         yield f"{item.kind or 'leftovers'} {item.key}: {in_units(item.nbytes)} {would}removed, {_why(item)}"

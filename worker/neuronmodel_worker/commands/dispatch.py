@@ -11,10 +11,10 @@ from typing import cast
 
 from neuronmodel_api import exits
 from neuronmodel_worker.commands.arguments import COMMANDS
-from neuronmodel_worker.commands.terminal import complain, show_any_name
+from neuronmodel_worker.commands.terminal import print_note, show_any_name
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.disk import open_many_files
-from neuronmodel_worker.run.signals import TerminatedBySignal, stop_on_signals, told_to_stop
+from neuronmodel_worker.run.signals import TerminatedBySignal, stop_on_signals, termination_signal
 
 ENV_DEBUG = "NEURONMODEL_DEBUG"
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -32,26 +32,26 @@ def run_host_command(options: argparse.Namespace) -> int:
     except TerminatedBySignal as stopped:
         return _stopped(options.command, stopped)
     except WorkerFailure as failure:
-        complain(options.command, str(failure))
+        print_note(options.command, str(failure))
         return failure.exit_code
     except BrokenPipeError:  # nobody reads the result any more, as after `| head`
         return BROKEN_PIPE
     except MemoryError:
-        complain(options.command, "There is not enough memory. Use fewer threads, or a machine with more of it.")
+        print_note(options.command, "There is not enough memory. Use fewer threads, or a machine with more of it.")
         return exits.TRANSIENT
     except PermissionError as error:
-        complain(options.command, f"{error.filename} cannot be reached: {error.strerror}. Run it as a user who may.")
+        print_note(options.command, f"{error.filename} cannot be reached: {error.strerror}. Run it as a user who may.")
         return exits.TRANSIENT
     except Exception as error:
-        if stopped_instead := told_to_stop():
+        if stopped_instead := termination_signal():
             return _stopped(options.command, stopped_instead)
-        complain(options.command, _unforeseen(error))
+        print_note(options.command, _unforeseen(error))
         return exits.FAILED
     return exits.OK
 
 
 def _stopped(command: str, stopped: TerminatedBySignal) -> int:
-    complain(command, f"Stopped by {stopped} before it was done; nothing half-done was left behind.")
+    print_note(command, f"Stopped by {stopped} before it was done; nothing half-done was left behind.")
     return stopped.exit_code
 
 

@@ -21,7 +21,7 @@ class Measured:
 
     reading: Rate | None = None
     writing: Rate | None = None
-    troubles: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Forecast:
             "measured": {
                 "reading": _rate(self.measured.reading),
                 "writing": _rate(self.measured.writing),
-                "troubles": list(self.measured.troubles),
+                "troubles": list(self.measured.errors),
             },
             "predicted": {"load_seconds": self.load_seconds, "shard_seconds": self.shard_seconds},
             "tensors": [*map(_tensor, plan.targets), *map(_rank_tensor, plan.rank_tensors)],

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_worker.checkpoint import open_checkpoint
-from neuronmodel_worker.commands.terminal import note
+from neuronmodel_worker.commands.terminal import print_note
 from neuronmodel_worker.commands.usage_errors import NeuronConfigInvalid, UsageInvalid
 from neuronmodel_worker.plan.streamed import Plan, make_plan
 from neuronmodel_worker.stream import THREADS
@@ -37,7 +37,7 @@ def open_plan_and_fields(options: argparse.Namespace) -> tuple[Plan, dict[str, A
 
 def show_warnings(plan: Plan, options: argparse.Namespace) -> None:
     for warning in plan.warnings:
-        note(options.command, warning)
+        print_note(options.command, warning)
 
 
 def threads_of(options: argparse.Namespace) -> int:

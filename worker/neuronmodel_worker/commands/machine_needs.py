@@ -62,10 +62,10 @@ class Needs:
         yield "device memory", self._device_memory()
         memory = {strategy: sizing.host_memory_bytes for strategy, sizing in self.sizings.items()}
         disk = {strategy: sizing.scratch_bytes + sizing.copy_bytes for strategy, sizing in self.sizings.items()}
-        there = (self.machine.memory_bytes, self.machine.nvme_bytes) if self.machine else (None, None)
-        yield "host memory", _for_each(memory, there[0])
+        available = (self.machine.memory_bytes, self.machine.nvme_bytes) if self.machine else (None, None)
+        yield "host memory", _for_each(memory, available[0])
         least = in_units(self.sizings[STRATEGIES[0]].scratch_bytes)
-        yield "local disk", f"{least}; to keep a copy of what is loaded, {_for_each(disk, there[1])}"
+        yield "local disk", f"{least}; to keep a copy of what is loaded, {_for_each(disk, available[1])}"
 
     def _described_machine(self) -> str:
         machine, each = self.machine, logical_core_config(self.config)
@@ -84,15 +84,15 @@ class Needs:
         each = logical_core_config(self.config)
         if each not in self.machine.logical_core_configs:
             return f"{needed} of {each} physical ones, and the machine makes none of so many: does not fit"
-        there = self.machine.logical_cores(each)
-        return f"{needed} of {there}: {_verdict(len(self.plan.ranks), there)}"
+        available = self.machine.logical_cores(each)
+        return f"{needed} of {available}: {_verdict(len(self.plan.ranks), available)}"
 
     def _device_memory(self) -> str:
         sizing = self.sizings[STRATEGIES[0]]
         needed = core_needs(sizing)
         text = f"{in_units(needed)} a core ({described_core(sizing)})"
-        there = sizing.core_bytes
-        return f"{text} of {in_gib(there)}: {_verdict(needed, there)}" if there is not None else text
+        available = sizing.core_bytes
+        return f"{text} of {in_gib(available)}: {_verdict(needed, available)}" if available is not None else text
 
     # For programs.
 
@@ -113,13 +113,13 @@ class Needs:
         return {**self.sizings[strategy].model_dump(), "fits": fits, "misfits": list(self._misfits(strategy))}
 
 
-def _verdict(needed: int, there: int) -> str:
-    return "fits" if needed <= there else "does not fit"
+def _verdict(needed: int, available: int) -> str:
+    return "fits" if needed <= available else "does not fit"
 
 
-def _for_each(needed: Mapping[Strategy, int], there: int | None) -> str:
-    told = [
-        f"{in_units(nbytes)} with {strategy}{f' ({_verdict(nbytes, there)})' if there is not None else ''}"
+def _for_each(needed: Mapping[Strategy, int], available: int | None) -> str:
+    texts = [
+        f"{in_units(nbytes)} with {strategy}{f' ({_verdict(nbytes, available)})' if available is not None else ''}"
         for strategy, nbytes in needed.items()
     ]
-    return ", ".join(told) if there is not None else f"{', '.join(told)}; {UNKNOWN}"
+    return ", ".join(texts) if available is not None else f"{', '.join(texts)}; {UNKNOWN}"

@@ -20,7 +20,7 @@ from typing import Any
 
 from neuronmodel_worker.commands.usage_errors import FolderInUse, FolderRefused
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
-from neuronmodel_worker.io.disk import UNFINISHED, WrittenFile, sync, temporary_beside, writing_to
+from neuronmodel_worker.io.disk import UNFINISHED, WrittenFile, sync, temporary_path, writing_to
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.store import SHARDS, shards_inputs, shards_key
 from neuronmodel_worker.store.manifest import MANIFEST, FileEntry, Manifest, read_manifest
@@ -49,9 +49,11 @@ def nearest_existing(path: Path) -> Path:
 
 def check_place(output: Path, model: Path) -> None:
     """Raises FolderRefused for an output that is no folder, or that lies within the checkpoint."""
-    there, weights = nearest_existing(output), output / WEIGHTS
-    if not there.is_dir():
-        raise FolderRefused(f"{there} is no folder, and the shards are to be written to {output}. Name another folder.")
+    existing, weights = nearest_existing(output), output / WEIGHTS
+    if not existing.is_dir():
+        raise FolderRefused(
+            f"{existing} is no folder, and the shards are to be written to {output}. Name another folder."
+        )
     if os.path.lexists(weights) and not weights.is_dir():
         raise FolderRefused(f"{weights} is no folder, and the shards are to be written there. Move it away.")
     source = Path(os.path.realpath(model))
@@ -111,7 +113,7 @@ class OutputFolder:
         self._entries = {**self._kept(), **{f"{WEIGHTS}/{each.name}": _entry(each) for each in files}}
         manifest = self._manifest(self._entries)
         with writing_to(self.directory):
-            self._prepared = temporary_beside(self.directory / MANIFEST)
+            self._prepared = temporary_path(self.directory / MANIFEST)
             _write(self._prepared, manifest.model_dump_json(indent=1).encode())
             if self.old and not (self._is_of_this_set(self.old) and self.old.tool_version == manifest.tool_version):
                 (self.directory / MANIFEST).unlink(missing_ok=True)

@@ -10,8 +10,8 @@ from neuronmodel_worker.commands.forecast import Forecast, Measured
 from neuronmodel_worker.commands.inputs import open_plan_and_fields, threads_of
 from neuronmodel_worker.commands.machine_needs import Needs
 from neuronmodel_worker.commands.output_folder import check_place, nearest_existing
-from neuronmodel_worker.commands.terminal import say
-from neuronmodel_worker.commands.tokenizer_files import with_warnings_of_text
+from neuronmodel_worker.commands.terminal import print_line
+from neuronmodel_worker.commands.tokenizer_files import with_tokenizer_warnings
 from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.io.probe import Rate, reading_rate, writing_rate
 from neuronmodel_worker.plan.streamed import Plan
@@ -28,43 +28,43 @@ def plan(options: argparse.Namespace) -> None:
     (made, fields), output = open_plan_and_fields(options), options.output
     if output:
         check_place(output, made.checkpoint.path)
-    made = with_warnings_of_text(made)
-    held, threads = anonymous_bytes(), threads_of(options)
+    made = with_tokenizer_warnings(made)
+    resident, threads = anonymous_bytes(), threads_of(options)
     forecast = Forecast(
         plan=made,
         needs=Needs(made, fields, options.instance_type),
-        peak_bytes=held + buffer_bytes(made, threads=threads),
-        peak_load_bytes=held + buffer_bytes(made, threads=threads, into_memory=True) + made.output_bytes,
+        peak_bytes=resident + buffer_bytes(made, threads=threads),
+        peak_load_bytes=resident + buffer_bytes(made, threads=threads, into_memory=True) + made.output_bytes,
         output=output,
         free_bytes=free_bytes(nearest_existing(output)) if output else None,
         measured=Measured() if options.no_measure else _measure(made, output),
     )
     if options.json:
-        say(json.dumps(forecast.document()))
+        print_line(json.dumps(forecast.document()))
         return
     warnings = (("warning", each) for each in made.warnings)
     for name, text in [*_rows(forecast), *_time_rows(forecast), *forecast.needs.rows(), *warnings]:
-        say(f"{name:<{COLUMN}}{text}")
+        print_line(f"{name:<{COLUMN}}{text}")
     if options.tensors:
         for line in _table(made):
-            say(line)
+            print_line(line)
 
 
 def _measure(plan: Plan, output: Path | None) -> Measured:
     files = tuple(dict.fromkeys(read.source.file for read in plan.reads.values()))
-    reading, trouble = _tried("reading", lambda: reading_rate(files))
+    reading, problem = _measure_rate("reading", lambda: reading_rate(files))
     writing = None
     if output:
-        writing, another = _tried("writing", lambda: writing_rate(nearest_existing(output)))
-        trouble += another
-    return Measured(reading, writing, trouble)
+        writing, another = _measure_rate("writing", lambda: writing_rate(nearest_existing(output)))
+        problem += another
+    return Measured(reading, writing, problem)
 
 
-def _tried(what: str, measure: Callable[[], Rate | None]) -> tuple[Rate | None, tuple[str, ...]]:
+def _measure_rate(what: str, measure: Callable[[], Rate | None]) -> tuple[Rate | None, tuple[str, ...]]:
     try:
         rate = measure()
-    except OSError as error:
-        return None, (f"{what} could not be measured: {error.strerror or error}",)
+    except OSError as problem:
+        return None, (f"{what} could not be measured: {problem.strerror or problem}",)
     return rate, () if rate else (f"{what} was not measured: too few bytes to say anything",)
 
 
@@ -107,8 +107,8 @@ def _time_rows(forecast: Forecast) -> Iterator[Row]:
         yield "time to shard", f"{least} to {most}, writing {_described(writing)}, beside reading or after it"
     if reading:
         yield "", "predicted from these rates of the disks, measured just now; processors may take longer"
-    for trouble in forecast.measured.troubles:
-        yield "time", trouble
+    for problem in forecast.measured.errors:
+        yield "time", problem
 
 
 def _described(rate: Rate) -> str:

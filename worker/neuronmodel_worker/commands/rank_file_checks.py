@@ -31,7 +31,7 @@ Reached = Callable[[Path, int], None]
 
 
 @dataclass(frozen=True)
-class Examined:
+class ExaminedFile:
     """One rank's file. `tensors` is None where its header says nothing; `unreadable` is the disk's trouble, not the
     file's."""
 
@@ -43,16 +43,16 @@ class Examined:
 
 def examine(
     files: Mapping[int, Path], sealed: Mapping[str, WrittenFile], full: bool, threads: int, reached: Reached
-) -> list[Examined]:
+) -> list[ExaminedFile]:
     """Every file by itself; `sealed` is what the manifest says of them, if there is one."""
 
-    def one(rank: int, path: Path) -> Examined:
+    def one(rank: int, path: Path) -> ExaminedFile:
         try:
-            return _look_inside(path, rank, list(_not_as_sealed(path, sealed.get(path.name), full, reached)))
-        except ArtifactsUnreadable as trouble:
-            return Examined(path, unreadable=trouble)
+            return _check_contents(path, rank, list(_content_problems(path, sealed.get(path.name), full, reached)))
+        except ArtifactsUnreadable as error:
+            return ExaminedFile(path, unreadable=error)
         except OSError as error:
-            return Examined(path, unreadable=ArtifactsUnreadable(path, error))
+            return ExaminedFile(path, unreadable=ArtifactsUnreadable(path, error))
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="verify")
     try:
@@ -61,7 +61,7 @@ def examine(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _not_as_sealed(path: Path, sealed: WrittenFile | None, full: bool, reached: Reached) -> Iterator[str]:
+def _content_problems(path: Path, sealed: WrittenFile | None, full: bool, reached: Reached) -> Iterator[str]:
     def progress(so_far: Transferred) -> None:
         reached(path, so_far.bytes_read)
 
@@ -75,17 +75,17 @@ def _not_as_sealed(path: Path, sealed: WrittenFile | None, full: bool, reached: 
         yield damage.what.removeprefix(f"{path} ")
 
 
-def _look_inside(path: Path, rank: int, problems: list[str]) -> Examined:
+def _check_contents(path: Path, rank: int, problems: list[str]) -> ExaminedFile:
     """Also where something is wrong already: that another rank's file is here says more than that a digest differs."""
     try:
         _, tensors = read_header(path)
     except BadInput as error:
-        return Examined(path, tuple(problems) or (str(error).removeprefix(f"{path} "),))
+        return ExaminedFile(path, tuple(problems) or (str(error).removeprefix(f"{path} "),))
     found = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
-    return Examined(path, (*problems, *_wrong_numbers(path, rank, tensors)), found)
+    return ExaminedFile(path, (*problems, *_rank_number_problems(path, rank, tensors)), found)
 
 
-def _wrong_numbers(path: Path, rank: int, tensors: Mapping[str, TensorSource]) -> Iterator[str]:
+def _rank_number_problems(path: Path, rank: int, tensors: Mapping[str, TensorSource]) -> Iterator[str]:
     """Every rank's file has the same names and sizes: two that were swapped betray themselves here alone."""
     numbered = {name: tensor for name, tensor in tensors.items() if name.endswith(RANK_TENSORS)}
     with path.open("rb", buffering=0) as stream:
@@ -98,7 +98,7 @@ def _wrong_numbers(path: Path, rank: int, tensors: Mapping[str, TensorSource]) -
         yield f"it holds the tensors of rank {', '.join(map(str, sorted(numbers - {rank})))}"
 
 
-def differences(examined: Iterable[Examined]) -> Iterator[tuple[Path, str]]:
+def inconsistent_files(examined: Iterable[ExaminedFile]) -> Iterator[tuple[Path, str]]:
     """Files that have not the tensors that most of them have."""
     known = [(each.path, each.tensors) for each in examined if each.tensors is not None]
     if not known:
@@ -124,15 +124,15 @@ def _difference(name: str, tensors: Tensors, expected: Tensors) -> str:
     return f"{name} is {dtype} {list(shape)} and {usual_dtype} {list(usual_shape)} elsewhere"
 
 
-def holes(ranks: Iterable[int]) -> Iterator[str]:
+def missing_ranks(ranks: Iterable[int]) -> Iterator[str]:
     """Ranks that are missing between those that are there."""
-    there = sorted(ranks)
-    for rank in range(there[0], there[-1] + 1):
-        if rank not in there:
-            yield f"{WEIGHTS}/{rank_file_name(rank)}: it is missing, and ranks {there[0]} to {there[-1]} are there"
+    present = sorted(ranks)
+    for rank in range(present[0], present[-1] + 1):
+        if rank not in present:
+            yield f"{WEIGHTS}/{rank_file_name(rank)}: it is missing, and ranks {present[0]} to {present[-1]} are there"
 
 
-def contradictions(manifest: Manifest, found: Mapping[int, Path]) -> Iterator[str]:
+def manifest_problems(manifest: Manifest, found: Mapping[int, Path]) -> Iterator[str]:
     """What a manifest says against itself, and against the names of the files that are there."""
     named = ranks_of(manifest)
     for name in manifest.files:
@@ -143,7 +143,7 @@ def contradictions(manifest: Manifest, found: Mapping[int, Path]) -> Iterator[st
         key = shards_key(inputs["source"], inputs["layout"])
         if key != manifest.key:
             yield f"{MANIFEST}: its key is {manifest.key}, and what it was made from gives {key}"
-        for rank in sorted(_meant(inputs["layout"]) - set(named)):
+        for rank in sorted(_ranks_of_key(inputs["layout"]) - set(named)):
             yield f"{MANIFEST}: it is of a set with rank {rank}, and names no file of it"
     for rank in named:
         if rank not in found:
@@ -159,7 +159,7 @@ def ranks_of(manifest: Manifest) -> list[int]:
     return sorted(int(m[1]) for folder, _, name in folders if folder == WEIGHTS and (m := RANK_FILE.fullmatch(name)))
 
 
-def _meant(layout: Mapping[str, Any]) -> set[int]:
+def _ranks_of_key(layout: Mapping[str, Any]) -> set[int]:
     """The ranks of the set, as what its key is made from says."""
     start, count, ranks = layout.get("start_rank"), layout.get("local_ranks"), layout.get("ranks")
     if isinstance(ranks, list):

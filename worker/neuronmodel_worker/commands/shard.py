@@ -5,8 +5,8 @@ import time
 
 from neuronmodel_worker.commands.inputs import open_plan, show_warnings, threads_of
 from neuronmodel_worker.commands.output_folder import OutputFolder, claimed, rank_metadata
-from neuronmodel_worker.commands.terminal import note, progress, say
-from neuronmodel_worker.commands.tokenizer_files import with_warnings_of_text
+from neuronmodel_worker.commands.terminal import print_line, print_note, progress
+from neuronmodel_worker.commands.tokenizer_files import with_tokenizer_warnings
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.run.signals import ignore_signals
@@ -16,7 +16,7 @@ from neuronmodel_worker.units import duration, in_units, rate
 
 def shard(options: argparse.Namespace) -> None:
     """Raises a WorkerFailure, having left nothing that is not whole."""
-    plan = with_warnings_of_text(open_plan(options))
+    plan = with_tokenizer_warnings(open_plan(options))
     show_warnings(plan, options)
     began = time.monotonic()
     with claimed(options.output, plan) as folder:
@@ -24,9 +24,9 @@ def shard(options: argparse.Namespace) -> None:
         folder.seal()
     seconds = time.monotonic() - began
     if folder.removed:
-        note("shard", f"removed {', '.join(folder.removed)} from {folder.weights}: of other shards than these")
+        print_note("shard", f"removed {', '.join(folder.removed)} from {folder.weights}: of other shards than these")
     written = sum(file.nbytes for file in files)
-    say(
+    print_line(
         f"wrote {in_units(written)} in {len(files)} rank {'file' if len(files) == 1 else 'files'} in "
         f"{duration(seconds)} ({rate(written, seconds)})"
     )

@@ -26,7 +26,7 @@ def show_any_name() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """A line of the result. Raises BrokenPipeError when nobody reads it any more."""
     if not sys.stdout:
         return
@@ -39,15 +39,12 @@ def say(text: str) -> None:
         raise WorkerFailure(f"Standard output cannot be written: {error.strerror}. Send it elsewhere.") from error
 
 
-def note(command: str, text: str) -> None:
+def print_note(command: str, text: str) -> None:
     """A line beside the result; where standard error is gone, nobody is told."""
     if sys.stderr:
         with suppress(OSError):
             sys.stderr.write(f"neuronmodel {command}: {on_one_line(text)}\n")
             sys.stderr.flush()
-
-
-complain = note
 
 
 def on_one_line(text: str) -> str:
@@ -66,7 +63,7 @@ def progress(command: str, what: str, total: int, quiet: bool = False) -> Iterat
         with _bar(command, total) as show:
             yield show
     else:
-        yield Lines(what, total, lambda text: note(command, text))
+        yield ProgressLines(what, total, lambda text: print_note(command, text))
 
 
 @contextmanager
@@ -85,7 +82,7 @@ def _bar(command: str, total: int) -> Iterator[Show]:
         yield show
 
 
-class Lines:
+class ProgressLines:
     """Progress as lines of text, at most one in ten seconds."""
 
     def __init__(

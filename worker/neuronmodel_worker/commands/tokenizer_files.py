@@ -10,16 +10,16 @@ from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.text.tokenizer_files import TokenizerFiles
 
 
-def with_warnings_of_text(plan: Plan) -> Plan:
+def with_tokenizer_warnings(plan: Plan) -> Plan:
     """Not refused: a host that shards may have no tokenizer beside the weights. First bytes alone are read."""
-    told = (
+    texts = (
         f"{failure} Shards are made without it, and a NeuronModel with this checkpoint is not prepared."
-        for failure in _in_place_of_files(plan.checkpoint.path)
+        for failure in _stand_in_failures(plan.checkpoint.path)
     )
-    return replace(plan, layout=replace(plan.layout, warnings=(*plan.warnings, *told)))
+    return replace(plan, layout=replace(plan.layout, warnings=(*plan.warnings, *texts)))
 
 
-def _in_place_of_files(directory: Path) -> Iterator[WorkerFailure]:
+def _stand_in_failures(directory: Path) -> Iterator[WorkerFailure]:
     yield from TokenizerFiles(directory).in_place_of_files()
     try:
         refuse_wrong_content(directory / GENERATION_FILE, may_be_empty=True)

@@ -14,8 +14,15 @@ from pathlib import Path
 
 from neuronmodel_worker.commands.inputs import threads_of
 from neuronmodel_worker.commands.output_folder import lock_folder, rank_files
-from neuronmodel_worker.commands.rank_file_checks import Examined, contradictions, differences, examine, holes, ranks_of
-from neuronmodel_worker.commands.terminal import progress, say
+from neuronmodel_worker.commands.rank_file_checks import (
+    ExaminedFile,
+    examine,
+    inconsistent_files,
+    manifest_problems,
+    missing_ranks,
+    ranks_of,
+)
+from neuronmodel_worker.commands.terminal import print_line, progress
 from neuronmodel_worker.commands.usage_errors import FolderRefused, SetDamaged
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
 from neuronmodel_worker.store import SHARDS
@@ -30,7 +37,7 @@ def verify(options: argparse.Namespace) -> None:
     """Prints every problem. Raises SetDamaged when there is one, and ArtifactsUnreadable, ArtifactsTooNew,
     FolderRefused or FolderInUse where nothing can be said."""
     threads_of(options)
-    with _held(options.directory):
+    with _shared_lock(options.directory):
         began = time.monotonic()
         manifest, problems = _manifest(options.directory)
         found = rank_files(options.directory / WEIGHTS)
@@ -39,25 +46,25 @@ def verify(options: argparse.Namespace) -> None:
                 f"{options.directory} holds neither {MANIFEST} nor rank files in {WEIGHTS}. Name the folder that "
                 "`neuronmodel shard` was given."
             )
-        problems += contradictions(manifest, found) if manifest else holes(found)
-        problems += _beside_weights(options.directory, manifest, options.full) if manifest else []
+        problems += manifest_problems(manifest, found) if manifest else missing_ranks(found)
+        problems += _other_file_problems(options.directory, manifest, options.full) if manifest else []
         files = {rank: path for rank, path in found.items() if not manifest or rank in ranks_of(manifest)}
         examined = _examine(files, manifest, options)
         seconds = time.monotonic() - began
     problems += [f"{WEIGHTS}/{each.path.name}: {what}" for each in examined for what in each.problems]
-    problems += [f"{WEIGHTS}/{path.name}: {what}" for path, what in differences(examined)]
+    problems += [f"{WEIGHTS}/{path.name}: {what}" for path, what in inconsistent_files(examined)]
     for problem in problems:
-        say(problem)
+        print_line(problem)
     for each in examined:
         if each.unreadable:
             raise each.unreadable
     if problems:
         raise SetDamaged(options.directory, len(problems))
-    say(_summary(files, manifest, seconds if options.full else None))
+    print_line(_summary(files, manifest, seconds if options.full else None))
 
 
 @contextmanager
-def _held(directory: Path) -> Iterator[None]:
+def _shared_lock(directory: Path) -> Iterator[None]:
     """Raises FolderRefused, or FolderInUse while somebody writes there."""
     lock = lock_folder(directory, exclusive=False) if directory.is_dir() else None
     if lock is None:
@@ -82,19 +89,19 @@ def _manifest(directory: Path) -> tuple[Manifest | None, list[str]]:
     return manifest, []
 
 
-def _beside_weights(directory: Path, manifest: Manifest, full: bool) -> list[str]:
+def _other_file_problems(directory: Path, manifest: Manifest, full: bool) -> list[str]:
     """What is wrong with what a set of the artifact store holds beside the rank files; it is small."""
-    beside = {name: entry for name, entry in manifest.files.items() if name == SOURCE_FILE}
+    others = {name: entry for name, entry in manifest.files.items() if name == SOURCE_FILE}
     try:
-        problems = [each for name, entry in beside.items() for each in file_problems(directory, name, entry)]
+        problems = [each for name, entry in others.items() for each in file_problems(directory, name, entry)]
     except OSError as error:
         raise ArtifactsUnreadable(directory, error) from error
     if full and not problems:
-        problems += full_problems(directory, manifest.model_copy(update={"files": beside}))
+        problems += full_problems(directory, manifest.model_copy(update={"files": others}))
     return problems
 
 
-def _examine(files: Mapping[int, Path], manifest: Manifest | None, options: argparse.Namespace) -> list[Examined]:
+def _examine(files: Mapping[int, Path], manifest: Manifest | None, options: argparse.Namespace) -> list[ExaminedFile]:
     sealed = manifest.written(WEIGHTS) if manifest else {}
     total = sum(path.stat().st_size for path in files.values() if path.is_file())
     done: dict[Path, int] = {}

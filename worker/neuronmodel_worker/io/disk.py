@@ -40,15 +40,15 @@ class WrittenFile:
     header: str | None = None
 
 
-def temporary_beside(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """A hidden name for a file until it is whole; what ends in UNFINISHED and has no living writer can be removed."""
     return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}{UNFINISHED}")
 
 
 def free_bytes(path: Path) -> int:
     """On the volume of `path`, which need not be there: what could not be made for want of room is asked for too."""
-    there = next((each for each in (path, *path.parents) if each.exists()), path)
-    stat = os.statvfs(there)
+    existing = next((each for each in (path, *path.parents) if each.exists()), path)
+    stat = os.statvfs(existing)
     return stat.f_bavail * stat.f_frsize
 
 
@@ -70,7 +70,7 @@ def writing_to(directory: Path, needed_bytes: int | None = None) -> Iterator[Non
 
 
 @contextmanager
-def full_is_told(directory: Path) -> Iterator[None]:
+def raising_volume_full(directory: Path) -> Iterator[None]:
     """Turns what the system says of a full volume into ArtifactsVolumeFull, unless it names a file that is not below
     `directory`; every other error comes as it is."""
     try:
@@ -171,7 +171,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 @contextmanager
-def lock_of_the_dead(path: Path) -> Iterator[bool]:
+def abandoned_lock(path: Path) -> Iterator[bool]:
     """Whether the process that made and locked `path` is gone. Its lock is ours until the end of the context."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)

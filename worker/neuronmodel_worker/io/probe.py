@@ -21,7 +21,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, NonNegativeInt, Valid
 
 from neuronmodel_api import names
 from neuronmodel_api.report import DiskRates
-from neuronmodel_worker.io.disk import open_direct, temporary_beside
+from neuronmodel_worker.io.disk import open_direct, temporary_path
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class VolumeProbe(BaseModel):
     direct: bool = True
     """The page cache had no part in it."""
 
-    def beside(self, rates: DiskRates | None) -> DiskRates:
+    def merged_with(self, rates: DiskRates | None) -> DiskRates:
         """A start's own rates with what the disk can do beside them."""
         return (rates or DiskRates()).model_copy(
             update={
@@ -97,7 +97,7 @@ def kept_probe(volume: Path, node: str | None = None, now: datetime | None = Non
         return None
     try:
         _keep(file, found)
-        _forget_others(file, now)
+        _remove_stale_probes(file, now)
     except OSError as error:
         log.warning("the probe of %s could not be kept: %s", volume, error.strerror or error)
     return found
@@ -139,7 +139,7 @@ def _kept(file: Path) -> VolumeProbe | None:
 def _keep(file: Path, found: VolumeProbe) -> None:
     """A torn file would only be probed for again, so nothing is synced."""
     file.parent.mkdir(exist_ok=True)
-    temporary = temporary_beside(file)
+    temporary = temporary_path(file)
     try:
         temporary.write_text(json.dumps(found.model_dump(mode="json")))
         temporary.chmod(0o664)
@@ -148,7 +148,7 @@ def _keep(file: Path, found: VolumeProbe) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _forget_others(kept: Path, now: datetime) -> None:
+def _remove_stale_probes(kept: Path, now: datetime) -> None:
     """Also what was left under a temporary name."""
     for path in kept.parent.iterdir():
         with suppress(FileNotFoundError):

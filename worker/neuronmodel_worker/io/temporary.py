@@ -24,7 +24,7 @@ def make_folder(scratch: Path) -> Path:
     parent.mkdir(parents=True, exist_ok=True)
     with _turn(parent):
         for left in parent.glob(f"{PREFIX}*"):
-            _remove_unless_held(left)
+            _remove_unless_locked(left)
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         with suppress(OSError):  # a file system without locks on folders: nobody can tell that it is left
             fcntl.flock(_opened(folder), fcntl.LOCK_SH)
@@ -43,7 +43,7 @@ def _turn(parent: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _remove_unless_held(folder: Path) -> None:
+def _remove_unless_locked(folder: Path) -> None:
     with suppress(OSError):
         descriptor = _opened(folder)
         try:

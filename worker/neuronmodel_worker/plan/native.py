@@ -207,7 +207,7 @@ def make_native_plan(
     degree, world_size, ranks = read_ranks(neuron_config)
     family = model_type or model_type_of(checkpoint)
     refuse_quantized(checkpoint, neuron_config, has_layout=family in FAMILIES)
-    _refuse_forgotten(checkpoint)
+    _refuse_unindexed(checkpoint)
     model, warnings = legacy_config_of(checkpoint), list(checkpoint.warnings)
     if family in FAMILIES:  # of others it is not known what their fields say
         warnings += check_config(model, family, neuron_config, where_of(checkpoint))
@@ -218,12 +218,12 @@ def make_native_plan(
         ranks=ranks,
         tp_degree=degree,
         world_size=world_size,
-        files={**_files_of_flags(neuron_config), **_files_beside(checkpoint)},
+        files={**_files_of_flags(neuron_config), **_medusa_files(checkpoint)},
         warnings=tuple(warnings),
     )
 
 
-def _refuse_forgotten(checkpoint: Checkpoint) -> None:
+def _refuse_unindexed(checkpoint: Checkpoint) -> None:
     """The library reads the files that the index names alone."""
     if checkpoint.unnamed:
         raise CheckpointFileMissing(
@@ -232,7 +232,7 @@ def _refuse_forgotten(checkpoint: Checkpoint) -> None:
         )
 
 
-def _files_beside(checkpoint: Checkpoint) -> dict[str, list[list[object]]]:
+def _medusa_files(checkpoint: Checkpoint) -> dict[str, list[list[object]]]:
     path = checkpoint.path / MEDUSA_HEADS
     return {MEDUSA_HEADS: _stats_below(path)} if path.exists() else {}
 

@@ -103,7 +103,7 @@ def _unmeasured(figures: Figures) -> Choice:
     strategy = figures.former if kept and figures.former else ON_LOAD
     why = "which was in force" if kept else "which builds nothing"
     message = f"The rates of the disks are not known: too few bytes, or a probe failed. It is {strategy}, {why}."
-    return _told(figures, strategy, Reason.RATES_UNKNOWN, message, None)
+    return _to_choice(figures, strategy, Reason.RATES_UNKNOWN, message, None)
 
 
 def _choice(figures: Figures, costs: Costs, strategy: Strategy, reason: Reason, what: str) -> Choice:
@@ -112,10 +112,10 @@ def _choice(figures: Figures, costs: Costs, strategy: Strategy, reason: Reason, 
         f"{what}: a start is expected to load in {seconds(costs.on_compile)} from shards{built}, and in "
         f"{seconds(costs.on_load)} from the checkpoint."
     )
-    return _told(figures, strategy, reason, message, costs)
+    return _to_choice(figures, strategy, reason, message, costs)
 
 
-def _told(figures: Figures, strategy: Strategy, reason: Reason, message: str, costs: Costs | None) -> Choice:
+def _to_choice(figures: Figures, strategy: Strategy, reason: Reason, message: str, costs: Costs | None) -> Choice:
     return Choice(
         strategy=strategy,
         reason=reason,

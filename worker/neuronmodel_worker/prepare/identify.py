@@ -19,7 +19,7 @@ from neuronmodel_worker.stream import PieceDigest, StreamProgress, check_content
 
 
 @dataclass(frozen=True)
-class Doubt:
+class Candidate:
     """A content that the source may have: of the tensors `names` it is not known without reading them."""
 
     digests: SourceDigests
@@ -37,33 +37,33 @@ class Identity:
     tensors: tuple[str, ...]
     records: SourceRecords
     content: str | None = None
-    doubts: tuple[Doubt, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
     compared: tuple[str, ...] | None = None
     differs: str | None = None
 
     @property
-    def nbytes_in_doubt(self) -> int:
+    def nbytes_to_compare(self) -> int:
         """The most that is read to be certain, of the likeliest content."""
-        return self.doubts[0].nbytes if self.doubts else 0
+        return self.candidates[0].nbytes if self.candidates else 0
 
     def resolved(self, progress: StreamProgress | None = None) -> "Identity":
         """With a content. Raises SourceChanged where the source changes meanwhile, SourceUnreadable."""
         if self.content:
             return self
         differs = None
-        for doubt in self.doubts:
-            what = check_content(self.checkpoint, _pieces(doubt.digests), doubt.names, progress)
+        for candidate in self.candidates:
+            what = check_content(self.checkpoint, _pieces(candidate.digests), candidate.names, progress)
             self.check_unchanged()
             if what is None:
-                return replace(self, content=doubt.digests.content, doubts=(), compared=self.tensors)
+                return replace(self, content=candidate.digests.content, candidates=(), compared=self.tensors)
             differs = differs or what
-        return replace(self, content=self._new(), doubts=(), differs=differs)
+        return replace(self, content=self._new(), candidates=(), differs=differs)
 
     def _new(self) -> str:
         record = self.records.read(self.checkpoint.fingerprint)
         if record and record.knows(self.stats, self.tensors):
             return record.content  # another one has found it out since this one looked
-        taken = {doubt.digests.content for doubt in self.doubts} | ({record.content} if record else set())
+        taken = {candidate.digests.content for candidate in self.candidates} | ({record.content} if record else set())
         return new_content(self.checkpoint, self.stats, taken)
 
     def note(self) -> None:
@@ -91,23 +91,23 @@ def identify(root: Path, plan: ModelPlan) -> Identity:
     record = records.read(checkpoint.fingerprint)
     if record and record.knows(identity.stats, tensors):
         return replace(identity, content=record.content, compared=None)
-    doubts = tuple(_doubts(identity, record.content if record else None))
-    if doubts and not doubts[0].names:
-        return replace(identity, content=doubts[0].digests.content, compared=tensors)
-    if doubts:
-        return replace(identity, doubts=doubts)
+    candidates = tuple(_candidates(identity, record.content if record else None))
+    if candidates and not candidates[0].names:
+        return replace(identity, content=candidates[0].digests.content, compared=tensors)
+    if candidates:
+        return replace(identity, candidates=candidates)
     return identity.resolved()
 
 
-def _doubts(identity: Identity, likely: str | None) -> list[Doubt]:
+def _candidates(identity: Identity, likely: str | None) -> list[Candidate]:
     """The least to read first; among those, the content that the fingerprint had before."""
     found = []
     for digests in identity.records.candidates(identity.checkpoint):
         if all(_covers(digests, identity.checkpoint, name) for name in identity.tensors):
             names = _unknown(identity, digests)
             nbytes = sum(identity.checkpoint.tensors[name].nbytes for name in names)
-            found.append(Doubt(digests, names, nbytes))
-    return sorted(found, key=lambda doubt: (doubt.nbytes, doubt.digests.content != likely))
+            found.append(Candidate(digests, names, nbytes))
+    return sorted(found, key=lambda candidate: (candidate.nbytes, candidate.digests.content != likely))
 
 
 def _covers(digests: SourceDigests, checkpoint: Checkpoint, name: str) -> bool:

@@ -12,9 +12,9 @@ from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.checkpoint import read_header
 from neuronmodel_worker.engines import ModelEngine
 from neuronmodel_worker.failures import BadInput, WorkerFailure
-from neuronmodel_worker.io.disk import WrittenFile, full_is_told
+from neuronmodel_worker.io.disk import WrittenFile, raising_volume_full
 from neuronmodel_worker.plan.native import NativePlan
-from neuronmodel_worker.prepare.concurrently import Stop, Wakeable, side_by_side
+from neuronmodel_worker.prepare.concurrency import CallingThread, CancelToken, run_concurrently
 from neuronmodel_worker.prepare.identify import Identity
 from neuronmodel_worker.report.clock import RunningPhase
 from neuronmodel_worker.store import Staging
@@ -54,19 +54,19 @@ class NativeSharding:
         beside it, as the library shows nothing. Raises what the engine does, and SourceChanged."""
         self.staging.drop_adopted()
 
-        def digest(stop: Stop) -> dict[str, list[PieceDigest]]:
+        def digest(cancel_token: CancelToken) -> dict[str, list[PieceDigest]]:
             def progress(_: Transferred) -> None:
-                stop.check()
+                cancel_token.check()
 
             return take_digests(self.plan.checkpoint, progress).pieces()
 
-        with full_is_told(self.staging.directory), growth_told(self.staging.directory, phase):
-            _, pieces = side_by_side(self._shard, digest)
+        with raising_volume_full(self.staging.directory), reporting_growth(self.staging.directory, phase):
+            _, pieces = run_concurrently(self._shard, digest)
         self.identity.check_unchanged()
         return pieces
 
-    def _shard(self, wakeable: Wakeable) -> None:
-        with wakeable.interruptible():
+    def _shard(self, calling_thread: CallingThread) -> None:
+        with calling_thread.interruptible():
             self.engine.shard(self.plan, self.neuron_config, self.staging.directory, lambda done, total: None)
 
     def rank_files(self) -> list[Path]:
@@ -86,15 +86,15 @@ class NativeSharding:
 
 
 @contextmanager
-def growth_told(directory: Path, phase: RunningPhase) -> Iterator[None]:
+def reporting_growth(directory: Path, phase: RunningPhase) -> Iterator[None]:
     """How much the library has written so far, as it does not tell."""
     over = threading.Event()
 
-    def tell() -> None:
+    def report() -> None:
         while not over.wait(POLL_SECONDS):
             phase.reach(nbytes_below(directory))
 
-    thread = threading.Thread(target=tell, name="growth", daemon=True)
+    thread = threading.Thread(target=report, name="growth", daemon=True)
     thread.start()
     try:
         yield
@@ -118,7 +118,7 @@ def _check_whole(path: Path) -> None:
         raise ShardsUnexpected(f"{path.name} is not whole ({wrong})") from wrong
 
 
-def digested(paths: list[Path], phase: RunningPhase) -> list[WrittenFile]:
+def digest_files(paths: list[Path], phase: RunningPhase) -> list[WrittenFile]:
     """As they are sealed; every byte is read, several files at a time."""
     over = threading.Event()
     phase.reach(0, sum(path.stat().st_size for path in paths))

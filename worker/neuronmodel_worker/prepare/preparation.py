@@ -15,16 +15,16 @@ from neuronmodel_worker.artifact_keys import Wanted, plan_for, rank_metadata, wa
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.engines import ModelEngine
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull, WorkerFailure
-from neuronmodel_worker.io.disk import full_is_told, writing_to
+from neuronmodel_worker.io.disk import raising_volume_full, writing_to
 from neuronmodel_worker.io.probe import VolumeProbe, kept_probe
 from neuronmodel_worker.plan.native import NativePlan
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.prepare.auto import choose
-from neuronmodel_worker.prepare.choose import figures_of
-from neuronmodel_worker.prepare.concurrently import Stop, Wakeable, side_by_side
+from neuronmodel_worker.prepare.auto_figures import figures_of
+from neuronmodel_worker.prepare.concurrency import CallingThread, CancelToken, run_concurrently
 from neuronmodel_worker.prepare.identify import Identity, identify
-from neuronmodel_worker.prepare.native_shards import NativeSharding, digested
-from neuronmodel_worker.prepare.required_space import ESTIMATED, needed_bytes, require, told_of
+from neuronmodel_worker.prepare.native_shards import NativeSharding, digest_files
+from neuronmodel_worker.prepare.required_space import ESTIMATED, needed_bytes, require, with_estimate_note
 from neuronmodel_worker.report.clock import RunningPhase
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.sizing import check, size
@@ -94,9 +94,11 @@ class Preparation:
             return self._prepared()
         except ArtifactsVolumeFull as full:
             if full.needed_bytes is not None:
-                raise told_of(self.plan, full) from full
+                raise with_estimate_note(self.plan, full) from full
             needed = self._needed_bytes(Store(self.job.artifacts, read_only=True), self._missing())
-            raise told_of(self.plan, ArtifactsVolumeFull(self.job.artifacts, needed, full.free_bytes)) from full
+            raise with_estimate_note(
+                self.plan, ArtifactsVolumeFull(self.job.artifacts, needed, full.free_bytes)
+            ) from full
 
     def _prepared(self) -> Result:
         with self.job.clock.phase(StartPhase.ARTIFACTS_CHECKED) as phase:
@@ -106,7 +108,7 @@ class Preparation:
             sizing = self._sized(choice.strategy if choice else self.job.config.strategy)
             self._require_space(self._missing())
         if self._missing():
-            self._build_beside(self.while_building)
+            self._build_alongside(self.while_building)
         self.store.unrefer(self.job.owner, keep=self.wanted.keys)
         self._collect()
         return self._result(choice, sizing)
@@ -116,13 +118,13 @@ class Preparation:
             identity = identify(self.job.artifacts, self.plan)
             if identity.content:
                 return identity
-            phase.reach(0, identity.nbytes_in_doubt)
+            phase.reach(0, identity.nbytes_to_compare)
             return identity.resolved(lambda so_far: phase.reach(so_far.bytes_read))
 
     def _probe(self) -> VolumeProbe | None:
         with self.job.clock.phase(StartPhase.VOLUME_PROBED):
             if (probe := kept_probe(self.job.artifacts)) is not None:
-                self.job.clock.measured(probe.beside(None))
+                self.job.clock.measured(probe.merged_with(None))
             return probe
 
     def _make_ready(self, reach: Callable[[int], None]) -> None:
@@ -189,11 +191,11 @@ class Preparation:
         check(sizing, self.job.config, len(self.plan.ranks))
         return sizing
 
-    def _build_beside(self, other: Callable[[], None]) -> None:
-        beside = Thread(target=other, name="while-building", daemon=True)
-        beside.start()
+    def _build_alongside(self, other: Callable[[], None]) -> None:
+        merged_with = Thread(target=other, name="while-building", daemon=True)
+        merged_with.start()
         self._build()
-        beside.join()
+        merged_with.join()
 
     def _build(self) -> None:
         compiles = COMPILED not in self.found
@@ -201,34 +203,34 @@ class Preparation:
         reasons = {kind: self._why(kind) for kind in self._missing()}
         plan = self.plan
         if compiles and shards and isinstance(plan, Plan):
-            self.found[COMPILED], self.found[SHARDS] = side_by_side(
-                lambda wakeable: self._compile(reasons[COMPILED], wakeable),
-                lambda stop: self._shard(plan, reasons[SHARDS], stop),
+            self.found[COMPILED], self.found[SHARDS] = run_concurrently(
+                lambda calling_thread: self._compile(reasons[COMPILED], calling_thread),
+                lambda cancel_token: self._shard(plan, reasons[SHARDS], cancel_token),
             )
             return
         if compiles:
-            self.found[COMPILED] = self._compile(reasons[COMPILED], Wakeable())
+            self.found[COMPILED] = self._compile(reasons[COMPILED], CallingThread())
         if shards and isinstance(plan, Plan):
-            self.found[SHARDS] = self._shard(plan, reasons[SHARDS], Stop())
+            self.found[SHARDS] = self._shard(plan, reasons[SHARDS], CancelToken())
         elif shards and isinstance(plan, NativePlan):
             # After the compiler: NxD Inference holds the whole checkpoint while it shards, and a compiler takes much.
             self.found[SHARDS] = self._shard_natively(plan, reasons[SHARDS])
 
-    def _compile(self, why: str, wakeable: Wakeable) -> SealedSet:
-        with self._turn(COMPILED, self.wanted.compiled_key, wakeable) as work:
+    def _compile(self, why: str, calling_thread: CallingThread) -> SealedSet:
+        with self._building(COMPILED, self.wanted.compiled_key, calling_thread) as work:
             if work.present:
                 return work.present
             self.built[COMPILED] = f"compiled the model, for {why}"
-            with self.job.clock.phase(StartPhase.ENGINE_IMPORTED), wakeable.interruptible():
+            with self.job.clock.phase(StartPhase.ENGINE_IMPORTED), calling_thread.interruptible():
                 self.engine.import_framework()
             with self.job.clock.phase(StartPhase.COMPILED, unit="Steps") as phase:
-                with full_is_told(self.store.root), wakeable.interruptible():
+                with raising_volume_full(self.store.root), calling_thread.interruptible():
                     self.engine.compile(self.plan, self.job.config.neuron_config, work.staging.directory, phase.reach)
                 return work.staging.seal({"inputs": self.wanted.graph_inputs})
 
-    def _shard(self, plan: Plan, why: str, stop: Stop) -> SealedSet:
+    def _shard(self, plan: Plan, why: str, cancel_token: CancelToken) -> SealedSet:
         key = self.wanted.shards_key or ""
-        with self._turn(SHARDS, key, stop) as work:
+        with self._building(SHARDS, key, cancel_token) as work:
             if work.present:
                 return work.present
             staging, digests = work.staging, ContentDigests()
@@ -238,19 +240,19 @@ class Preparation:
                 phase.found(plan.rank_bytes * (len(plan.ranks) - len(indices)))
 
                 def progress(so_far: Transferred) -> None:
-                    stop.check()
+                    cancel_token.check()
                     phase.reach(phase.before + so_far.bytes_written)
 
                 sink = FileSink(staging.directory / WEIGHTS, seal=staging.seal_rank, metadata=rank_metadata(key))
                 streamed = run(plan, sink, progress, rank_indices=indices, observer=digests)
                 self._measured(streamed)
             with self.job.clock.phase(StartPhase.SEALED), writing_to(self.store.root):
-                stop.check()
+                cancel_token.check()
                 return self._seal_shards(staging, digests.pieces())
 
     def _shard_natively(self, plan: NativePlan, why: str) -> SealedSet:
         """How many bytes the library writes is known when it has; until then they are estimated."""
-        with self._turn(SHARDS, self.wanted.shards_key or "", Wakeable()) as work:
+        with self._building(SHARDS, self.wanted.shards_key or "", CallingThread()) as work:
             if work.present:
                 return work.present
             self.built[SHARDS] = f"had NxD Inference shard the checkpoint, for {why}"
@@ -261,7 +263,7 @@ class Preparation:
                 nbytes = sum(path.stat().st_size for path in files)
                 phase.reach(nbytes, nbytes)
             with self.job.clock.phase(StartPhase.SEALED) as phase, writing_to(self.store.root):
-                work.staging.record(digested(files, phase), under=WEIGHTS)
+                work.staging.record(digest_files(files, phase), under=WEIGHTS)
                 return self._seal_shards(work.staging, pieces)
 
     def _seal_shards(self, staging: Staging, pieces: dict[str, list[PieceDigest]]) -> SealedSet:
@@ -286,10 +288,10 @@ class Preparation:
 
     def _measured(self, streamed: StreamResult) -> None:
         rates = disk_rates(streamed)
-        self.job.clock.measured(self.probe.beside(rates) if self.probe else rates)
+        self.job.clock.measured(self.probe.merged_with(rates) if self.probe else rates)
 
     @contextmanager
-    def _turn(self, kind: ArtifactKind, key: str, other: Stop | Wakeable) -> Iterator[Build]:
+    def _building(self, kind: ArtifactKind, key: str, other: CancelToken | CallingThread) -> Iterator[Build]:
         """To build a set while nobody else does; what is waited for is a phase of its own."""
         with ExitStack() as waited:
             phases: list[RunningPhase] = []
@@ -314,10 +316,10 @@ class Preparation:
                 return damaged.reason.removesuffix(".")
         inputs = self.wanted.graph_inputs if kind == COMPILED else self.wanted.shards_inputs
         differences = self.store.explain(kind, json.loads(json.dumps(inputs)), self.job.owner)
-        told = [self._told_of_source() if each == SOURCE_DIFFERS else each for each in differences]
-        return ", ".join(told) or ("the volume is new" if self.store.is_new else "the volume had none of this key")
+        described = [self._describe_source_change() if each == SOURCE_DIFFERS else each for each in differences]
+        return ", ".join(described) or ("the volume is new" if self.store.is_new else "the volume had none of this key")
 
-    def _told_of_source(self) -> str:
+    def _describe_source_change(self) -> str:
         return f"source: {self.identity.differs}" if self.identity.differs else SOURCE_DIFFERS
 
     def _collect(self) -> None:

@@ -28,7 +28,7 @@ def needed_bytes(store: Store, plan: ModelPlan, engine: Engine, *, compiled: str
     return total
 
 
-def told_of(plan: ModelPlan, full: ArtifactsVolumeFull) -> ArtifactsVolumeFull:
+def with_estimate_note(plan: ModelPlan, full: ArtifactsVolumeFull) -> ArtifactsVolumeFull:
     """With a word on how sure the need is."""
     if isinstance(plan, Plan) or full.needed_bytes is None:
         return full

@@ -175,10 +175,10 @@ class StartClock:
 
     def note(self, reason: str, message: str) -> None:
         """What is worth knowing and stops nothing: the latest of each reason, and of reasons the latest few."""
-        told = message if len(message) <= MAX_NOTE else message[: MAX_NOTE - 1] + "…"
+        text = message if len(message) <= MAX_NOTE else message[: MAX_NOTE - 1] + "…"
         with self._lock:
             others = [note for note in self._report.notes if note.reason != reason]
-            self._update(notes=(*others, Note(reason=reason, message=told))[-MAX_NOTES:])
+            self._update(notes=(*others, Note(reason=reason, message=text))[-MAX_NOTES:])
 
     def sealing(self, sealing: Sealing) -> None:
         self._update(sealing=sealing)

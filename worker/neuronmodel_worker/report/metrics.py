@@ -92,9 +92,9 @@ class WorkerMetrics:
             registry=self.registry,
         )
 
-        self.beside: Callable[[], Awaitable[bytes]] | None = None
+        self.server_metrics: Callable[[], Awaitable[bytes]] | None = None
         """What another server has to tell, in the same format."""
 
     async def exposition(self) -> bytes:
         own = generate_latest(self.registry)
-        return own + await self.beside() if self.beside else own
+        return own + await self.server_metrics() if self.server_metrics else own

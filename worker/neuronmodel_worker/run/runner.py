@@ -17,7 +17,7 @@ from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.disk import open_many_files
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import ConfigurationInvalid, Run
-from neuronmodel_worker.run.signals import TerminatedBySignal, stop_on_signals, told_to_stop
+from neuronmodel_worker.run.signals import TerminatedBySignal, stop_on_signals, termination_signal
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +44,11 @@ def run_command(
         config = read_config(config_file, environment)
     except ConfigurationInvalid as failure:
         clock = StartClock(stage, first_line, pod_uid=pod_uid)
-        clock.failed(_told(failure, None))
-        return _end(clock, failure.exit_code, log_file)
+        clock.failed(_failure_report(failure, None))
+        return _finish(clock, failure.exit_code, log_file)
     clock = StartClock(stage, first_line, pod_uid=pod_uid, spec_hash=config.spec_hash)
-    code = _carry_out(Run(config, clock), load)
-    return _end(clock, code, log_file)
+    code = _run(Run(config, clock), load)
+    return _finish(clock, code, log_file)
 
 
 def _existing(path: Path) -> Path | None:
@@ -73,18 +73,18 @@ def read_config(file: Path | None, environment: Mapping[str, str]) -> WorkerConf
         raise ConfigurationInvalid(f"{where} is no configuration of a worker: at {place}, {first['msg']}.") from None
 
 
-def _carry_out(run: Run, load: Callable[[], Command]) -> int:
+def _run(run: Run, load: Callable[[], Command]) -> int:
     """Does the command's work and takes down what stopped it. Serving ends itself, everything else here."""
     stop_on_signals()
     try:
         load()(run)
     except TerminatedBySignal:
-        return _stopped(run.clock)
+        return _terminated(run.clock)
     except Exception as error:
-        if told_to_stop():
-            return _stopped(run.clock)
+        if termination_signal():
+            return _terminated(run.clock)
         if isinstance(error, WorkerFailure):
-            run.clock.failed(_told(error, run.config))
+            run.clock.failed(_failure_report(error, run.config))
             return error.exit_code
         log.exception("unforeseen")
         return _crashed(run.clock, error)
@@ -92,7 +92,7 @@ def _carry_out(run: Run, load: Callable[[], Command]) -> int:
     return exits.OK
 
 
-def _stopped(clock: StartClock) -> int:
+def _terminated(clock: StartClock) -> int:
     clock.failed(Failure(reason=Reason.TERMINATED, message="The worker was told to stop before it was done."))
     return exits.TERMINATED
 
@@ -107,7 +107,7 @@ def _crashed(clock: StartClock, error: Exception) -> int:
     return exits.FAILED
 
 
-def _told(failure: WorkerFailure, config: WorkerConfig | None) -> Failure:
+def _failure_report(failure: WorkerFailure, config: WorkerConfig | None) -> Failure:
     """The failure in the user's words: the pod's path of the source says nothing to them."""
     message = str(failure)
     if config and config.source_path and config.source_display:
@@ -115,7 +115,7 @@ def _told(failure: WorkerFailure, config: WorkerConfig | None) -> Failure:
     return Failure(reason=failure.reason, message=message, final=failure.exit_code in exits.FINAL)
 
 
-def _end(clock: StartClock, code: int, log_file: Path | None) -> int:
+def _finish(clock: StartClock, code: int, log_file: Path | None) -> int:
     report = clock.snapshot()
     if report.failure:
         sys.stderr.write(f"neuronmodel: {report.failure.reason}: {report.failure.message}\n")

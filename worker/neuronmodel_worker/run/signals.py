@@ -26,7 +26,7 @@ def stop_on_signals() -> None:
             signal.signal(number, _stop)
 
 
-def told_to_stop() -> TerminatedBySignal | None:
+def termination_signal() -> TerminatedBySignal | None:
     """What was raised, if it was. Whatever fails after it fails because of it: Python makes another exception of one
     that is raised while a class is made, as it is during imports, and other code catches or replaces what it meets."""
     return _received

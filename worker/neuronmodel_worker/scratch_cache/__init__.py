@@ -5,11 +5,11 @@
     <scratch>/tier/writing/<kind>-<key>/    a copy that is being made; nothing in it counts
     <scratch>/tier/locks/                   who uses a copy, who writes one
 
-It is a cache: whatever is wrong with it is a `TierTrouble`, which becomes a note in the report, and the start goes on
+It is a cache: whatever is wrong with it is a `TierError`, which becomes a note in the report, and the start goes on
 without it. Several workers may share one volume.
 """
 
-from neuronmodel_worker.scratch_cache.errors import TierTrouble
+from neuronmodel_worker.scratch_cache.errors import TierError
 from neuronmodel_worker.scratch_cache.volume import Tier
 
-__all__ = ["Tier", "TierTrouble"]
+__all__ = ["Tier", "TierError"]

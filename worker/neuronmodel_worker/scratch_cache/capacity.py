@@ -9,18 +9,18 @@ LEFT_FREE: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedCopy:
     """A copy that is there; `used_at` in seconds since the epoch; `held`: a worker that lives loaded from it."""
 
     kind: str
     key: str
     nbytes: int
     used_at: float
-    held: bool = False
+    in_use: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class VolumeSpace:
     """`limit_bytes` is what the pod may write in all before it is evicted; `used_bytes` of that are written."""
 
     total_bytes: int
@@ -41,10 +41,10 @@ def _left_free(nbytes: int) -> int:
     return nbytes * LEFT_FREE // 100
 
 
-def evictions(room: Room, needed_bytes: int, kept: Iterable[Kept]) -> list[Kept] | None:
+def evictions(space: VolumeSpace, needed_bytes: int, kept: Iterable[CachedCopy]) -> list[CachedCopy] | None:
     """The copies that have to go for `needed_bytes`, the longest unused first; None: all of them would not do."""
-    missing, going = needed_bytes - room.writable_bytes, list[Kept]()
-    for copy in sorted((each for each in kept if not each.held), key=lambda each: each.used_at):
+    missing, going = needed_bytes - space.writable_bytes, list[CachedCopy]()
+    for copy in sorted((each for each in kept if not each.in_use), key=lambda each: each.used_at):
         if missing <= 0:
             break
         going.append(copy)

@@ -19,7 +19,7 @@ from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.disk import sync
 from neuronmodel_worker.scratch_cache.copying import CopyWriter, Original
 from neuronmodel_worker.scratch_cache.errors import TierDamaged, TierStale, TierUnwritable, writing_copy
-from neuronmodel_worker.scratch_cache.volume import SOURCE_COPY, Tier, Writing
+from neuronmodel_worker.scratch_cache.volume import SOURCE_COPY, PendingCopy, Tier
 from neuronmodel_worker.store.source_records import file_stats
 from neuronmodel_worker.stream import ContentDigests, check_content
 from neuronmodel_worker.stream.content_digests import PieceDigest
@@ -60,7 +60,7 @@ class CopiedSource:
 def copied_source(tier: Tier, checkpoint: Checkpoint) -> CopiedSource | None:
     """The copy of a checkpoint that was opened just now, if there is one of this fingerprint.
 
-    Raises TierTrouble, SourceChanged and SourceUnreadable; a copy that is of no use is removed before.
+    Raises TierError, SourceChanged and SourceUnreadable; a copy that is of no use is removed before.
     """
     key = checkpoint.fingerprint
     directory = tier.use(SOURCE_COPY, key)
@@ -109,8 +109,8 @@ def _opened(directory: Path, checkpoint: Checkpoint) -> Checkpoint:
 class SourceCopy:
     """A copy of a checkpoint's files that is made while its tensors are read: a SourceObserver of `run`."""
 
-    def __init__(self, writing: Writing, checkpoint: Checkpoint, digests: ContentDigests) -> None:
-        """Raises TierTrouble."""
+    def __init__(self, writing: PendingCopy, checkpoint: Checkpoint, digests: ContentDigests) -> None:
+        """Raises TierError."""
         self._writing = writing
         self._checkpoint = checkpoint
         self._digests = digests
@@ -120,7 +120,7 @@ class SourceCopy:
 
     @classmethod
     def begin(cls, tier: Tier, checkpoint: Checkpoint, digests: ContentDigests) -> "SourceCopy | None":
-        """`digests` sees what the copy sees. None where another worker makes it already. Raises TierTrouble."""
+        """`digests` sees what the copy sees. None where another worker makes it already. Raises TierError."""
         nbytes = sum(file.nbytes for file in checkpoint.files)
         writing = tier.begin(SOURCE_COPY, checkpoint.fingerprint, nbytes)
         if writing is None:
@@ -135,7 +135,7 @@ class SourceCopy:
         self._copy.observe(source.file.path.name, source.offset + start, data)
 
     def finish(self, wait: Callable[[], None]) -> None:
-        """Headers and what was not seen, times, and the name; the copy is gone where this raises: TierTrouble, and what
+        """Headers and what was not seen, times, and the name; the copy is gone where this raises: TierError, and what
         `wait` raises."""
         directory = self._writing.directory
         try:
@@ -160,6 +160,6 @@ class SourceCopy:
             if path.stat().st_mtime_ns != file.mtime_ns:
                 raise TierUnwritable(path, OSError(0, "its file system does not keep times as exactly as the source's"))
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         self._copy.abort()
         self._writing.abandon()

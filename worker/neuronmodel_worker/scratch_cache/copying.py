@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.io.disk import BLOCK, NOT_DIRECT, allocate, open_direct
 from neuronmodel_worker.io.priority import use_idle_priority
-from neuronmodel_worker.scratch_cache.errors import OriginalChanged, TierTrouble, writing_copy
+from neuronmodel_worker.scratch_cache.errors import OriginalChanged, TierError, writing_copy
 from neuronmodel_worker.stream.buffers import fresh, placed
 from neuronmodel_worker.stream.direct_io import SLACK, EndsEarly, ReadableFile
 from neuronmodel_worker.stream.writeback import Writeback
@@ -143,10 +143,10 @@ class CopyWriter:
     nor waits; `complete` does both."""
 
     def __init__(self, directory: Path, originals: Mapping[str, Original], pieces: int = PIECES) -> None:
-        """Takes the room on the disk. Raises TierTrouble."""
+        """Takes the room on the disk. Raises TierError."""
         self._originals = originals
         self._files: dict[str, CopiedFile] = {}
-        self._trouble: Exception | None = None
+        self._error: Exception | None = None
         self._free: queue.SimpleQueue[Bytes | None] = queue.SimpleQueue()
         for _ in range(pieces):
             self._free.put(None)
@@ -168,7 +168,7 @@ class CopyWriter:
         if file is None:
             return
         for start in range(0, data.nbytes, PIECE_BYTES):
-            if self._trouble:
+            if self._error:
                 return
             piece = data[start : start + PIECE_BYTES]
             try:
@@ -186,7 +186,7 @@ class CopyWriter:
         try:
             file.write(position, data)
         except Exception as error:
-            self._trouble = error
+            self._error = error
         finally:
             self._free.put(buffer)
 
@@ -198,13 +198,13 @@ class CopyWriter:
     def complete(self, directory: Path, wait: Callable[[], None]) -> None:
         """Wait for what is being written, and read what was not seen from the originals, which have to be as they were.
 
-        `wait` is called before each piece. Raises TierTrouble, and what `wait` raises.
+        `wait` is called before each piece. Raises TierError, and what `wait` raises.
         """
         self._writers.shutdown()
         try:
             with writing_copy(directory):
-                if self._trouble:
-                    raise self._trouble
+                if self._error:
+                    raise self._error
                 for name, file in self._files.items():
                     self._fill(self._originals[name], file, wait)
             for original in self._originals.values():
@@ -227,7 +227,7 @@ class CopyWriter:
                     file.write(position, data)
 
     def abort(self) -> None:
-        self._trouble = TierTrouble(Reason.SCRATCH_TIER_ABORTED, "The copy was given up.")
+        self._error = TierError(Reason.SCRATCH_TIER_ABORTED, "The copy was given up.")
         self._writers.shutdown(cancel_futures=True)
         self._close()
 

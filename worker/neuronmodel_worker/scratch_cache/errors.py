@@ -8,7 +8,7 @@ from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.io.disk import FULL
 
 
-class TierTrouble(Exception):
+class TierError(Exception):
     """`reason` is for programs, `str()` is a sentence."""
 
     def __init__(self, reason: Reason, message: str) -> None:
@@ -16,12 +16,12 @@ class TierTrouble(Exception):
         self.reason = reason
 
 
-class TierFull(TierTrouble):
+class TierFull(TierError):
     def __init__(self, message: str) -> None:
         super().__init__(Reason.SCRATCH_TIER_FULL, message)
 
 
-class TierDamaged(TierTrouble):
+class TierDamaged(TierError):
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
             Reason.SCRATCH_TIER_DAMAGED,
@@ -29,14 +29,14 @@ class TierDamaged(TierTrouble):
         )
 
 
-class TierStale(TierTrouble):
+class TierStale(TierError):
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
             Reason.SCRATCH_TIER_STALE, f"The copy {path} on the scratch volume was not used and is removed: {what}."
         )
 
 
-class OriginalChanged(TierTrouble):
+class OriginalChanged(TierError):
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
             Reason.SCRATCH_TIER_STALE,
@@ -44,7 +44,7 @@ class OriginalChanged(TierTrouble):
         )
 
 
-class TierUnwritable(TierTrouble):
+class TierUnwritable(TierError):
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
             Reason.SCRATCH_TIER_UNWRITABLE,

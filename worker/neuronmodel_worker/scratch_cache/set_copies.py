@@ -5,7 +5,7 @@ from collections.abc import Callable
 from neuronmodel_worker.failures import ArtifactDamaged, WorkerFailure
 from neuronmodel_worker.scratch_cache.copying import CopyWriter, Original
 from neuronmodel_worker.scratch_cache.errors import TierDamaged, TierStale, writing_copy
-from neuronmodel_worker.scratch_cache.volume import SHARDS_COPY, Tier, Writing
+from neuronmodel_worker.scratch_cache.volume import SHARDS_COPY, PendingCopy, Tier
 from neuronmodel_worker.store import SHARDS, SealedSet, Store
 from neuronmodel_worker.store.manifest import MANIFEST
 from neuronmodel_worker.stream import WEIGHTS
@@ -15,7 +15,7 @@ from neuronmodel_worker.stream.dtypes import Array
 def copied_set(tier: Tier, sealed: SealedSet) -> SealedSet | None:
     """The copy of a set that the artifacts volume has, if there is one that passes the quick check.
 
-    Raises TierTrouble; a copy that is of no use is removed before.
+    Raises TierError; a copy that is of no use is removed before.
     """
     directory = tier.use(SHARDS_COPY, sealed.key)
     if directory is None:
@@ -35,8 +35,8 @@ def copied_set(tier: Tier, sealed: SealedSet) -> SealedSet | None:
 class SetCopy:
     """A copy of a sealed set that is made while its rank files are read."""
 
-    def __init__(self, writing: Writing, sealed: SealedSet) -> None:
-        """Raises TierTrouble."""
+    def __init__(self, writing: PendingCopy, sealed: SealedSet) -> None:
+        """Raises TierError."""
         self._writing = writing
         names = [*sealed.manifest.files, MANIFEST]
         with writing_copy(writing.directory):
@@ -45,7 +45,7 @@ class SetCopy:
 
     @classmethod
     def begin(cls, tier: Tier, sealed: SealedSet) -> "SetCopy | None":
-        """None where another worker makes it already. Raises TierTrouble."""
+        """None where another worker makes it already. Raises TierError."""
         writing = tier.begin(SHARDS_COPY, sealed.key, sealed.nbytes)
         if writing is None:
             return None
@@ -60,7 +60,7 @@ class SetCopy:
         self._copy.observe(f"{WEIGHTS}/{file_name}", position, data)
 
     def finish(self, wait: Callable[[], None]) -> None:
-        """What was not seen, and the name; the copy is gone where this raises: TierTrouble, and what `wait` raises."""
+        """What was not seen, and the name; the copy is gone where this raises: TierError, and what `wait` raises."""
         try:
             self._copy.complete(self._writing.directory, wait)
             self._writing.publish()
@@ -68,6 +68,6 @@ class SetCopy:
             self._writing.abandon()
             raise
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         self._copy.abort()
         self._writing.abandon()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from neuronmodel_worker.io.disk import sync
-from neuronmodel_worker.scratch_cache.capacity import Kept, Room, evictions
+from neuronmodel_worker.scratch_cache.capacity import CachedCopy, VolumeSpace, evictions
 from neuronmodel_worker.scratch_cache.errors import TierFull, writing_copy
 from neuronmodel_worker.scratch_cache.locks import FileLock
 
@@ -24,7 +24,7 @@ BLOCK_OF_STAT = 512
 
 
 class Tier:
-    """Methods raise TierTrouble. What a worker uses it holds as long as it lives, so that others leave it there."""
+    """Methods raise TierError. What a worker uses it holds as long as it lives, so that others leave it there."""
 
     def __init__(self, scratch: Path, limit_bytes: int | None = None) -> None:
         """`limit_bytes`: what may be written below `scratch` in all."""
@@ -33,7 +33,7 @@ class Tier:
         self._limit = limit_bytes
         self._writing = self.root / "writing"
         self._locks = self.root / "locks"
-        self._held: dict[str, FileLock] = {}
+        self._use_locks: dict[str, FileLock] = {}
 
     def path(self, kind: CopyKind, key: str) -> Path:
         return self.root / kind / key
@@ -44,15 +44,15 @@ class Tier:
         if not directory.is_dir():
             return None
         with writing_copy(self.root):
-            self._hold(kind, key)
+            self._mark_in_use(kind, key)
         return directory if directory.is_dir() else None
 
-    def _hold(self, kind: CopyKind, key: str) -> None:
+    def _mark_in_use(self, kind: CopyKind, key: str) -> None:
         self._locks.mkdir(parents=True, exist_ok=True)
         name = f"{kind}-{key}"
-        if name not in self._held:
-            self._held[name] = FileLock.shared(self._users(name))
-        self._held[name].touch()
+        if name not in self._use_locks:
+            self._use_locks[name] = FileLock.shared(self._users(name))
+        self._use_locks[name].touch()
 
     def drop(self, kind: CopyKind, key: str) -> None:
         """Remove a copy that is of no use, whoever holds it: who has it open reads on."""
@@ -61,10 +61,10 @@ class Tier:
 
     def close(self) -> None:
         """What was used may go."""
-        while self._held:
-            self._held.popitem()[1].release()
+        while self._use_locks:
+            self._use_locks.popitem()[1].release()
 
-    def begin(self, kind: CopyKind, key: str, nbytes: int) -> "Writing | None":
+    def begin(self, kind: CopyKind, key: str, nbytes: int) -> "PendingCopy | None":
         """A place for a copy of `nbytes`; None where another worker makes it already. Raises TierFull."""
         name = f"{kind}-{key}"
         with writing_copy(self.root):
@@ -74,39 +74,39 @@ class Tier:
             if lock is None:
                 return None
             try:
-                self._remove_remains(of=name)
-                self.require_room(nbytes, spare=name)
+                self._remove_leftovers(of=name)
+                self.require_space(nbytes, spare=name)
                 directory = self._writing / name
                 directory.mkdir()
             except BaseException:
                 lock.release()
                 raise
-        return Writing(self, kind, key, directory, lock)
+        return PendingCopy(self, kind, key, directory, lock)
 
-    def require_room(self, nbytes: int, spare: str = "") -> None:
+    def require_space(self, nbytes: int, spare: str = "") -> None:
         """Let copies go until there is room for `nbytes`. Raises TierFull, and OSError."""
-        while (room := self._room()).writable_bytes < nbytes:
+        while (space := self._space()).writable_bytes < nbytes:
             kept = [copy for copy in self.kept() if f"{copy.kind}-{copy.key}" != spare]
-            going = evictions(room, nbytes, kept)
+            going = evictions(space, nbytes, kept)
             if going is None:
-                writable = max(0, room.writable_bytes)
+                writable = max(0, space.writable_bytes)
                 raise TierFull(
                     f"No copy is kept on the scratch volume: it takes {nbytes:,} bytes, {writable:,} may be written "
                     "there, and copies that no worker uses don't make up for it. Enlarge the volume."
                 )
             self._evict(going[0])
 
-    def _room(self) -> Room:
+    def _space(self) -> VolumeSpace:
         stat = os.statvfs(self.root)
         used = sum(_nbytes(self._scratch)) if self._limit is not None else 0
-        return Room(stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize, self._limit, used)
+        return VolumeSpace(stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize, self._limit, used)
 
-    def kept(self) -> Iterator[Kept]:
+    def kept(self) -> Iterator[CachedCopy]:
         for kind in KINDS:
             for directory in _directories(self.root / kind):
                 name = f"{kind}-{directory.name}"
                 used_at = self._used_at(name, directory)
-                yield Kept(kind, directory.name, sum(_nbytes(directory)), used_at, self._is_held(name))
+                yield CachedCopy(kind, directory.name, sum(_nbytes(directory)), used_at, self._is_in_use(name))
 
     def _used_at(self, name: str, directory: Path) -> float:
         for path in (self._users(name), directory):
@@ -114,7 +114,7 @@ class Tier:
                 return path.stat().st_mtime
         return time.time()
 
-    def _is_held(self, name: str) -> bool:
+    def _is_in_use(self, name: str) -> bool:
         if not self._users(name).exists():
             return False
         lock = FileLock.exclusive(self._users(name))
@@ -122,7 +122,7 @@ class Tier:
             lock.release()
         return lock is None
 
-    def _evict(self, copy: Kept) -> None:
+    def _evict(self, copy: CachedCopy) -> None:
         """Unless somebody came to use it meanwhile."""
         name = f"{copy.kind}-{copy.key}"
         lock = FileLock.exclusive(self._users(name))
@@ -138,7 +138,7 @@ class Tier:
             (self.root / kind / key).rename(going)
             shutil.rmtree(going, ignore_errors=True)
 
-    def _remove_remains(self, of: str) -> None:
+    def _remove_leftovers(self, of: str) -> None:
         """What writers left that are gone; `of` is the copy that the caller writes."""
         for directory in _directories(self._writing):
             name = directory.name.partition(".")[0]
@@ -148,9 +148,9 @@ class Tier:
             if lock:
                 lock.release(remove=True)
 
-    def published(self, writing: "Writing") -> None:
-        """What `Writing.publish` has put in its place is used by this worker."""
-        self._hold(writing.kind, writing.key)
+    def published(self, writing: "PendingCopy") -> None:
+        """Marks as in use what `PendingCopy.publish` has put in its place."""
+        self._mark_in_use(writing.kind, writing.key)
 
     def _users(self, name: str) -> Path:
         return self._locks / f"{name}.users"
@@ -159,7 +159,7 @@ class Tier:
         return self._locks / f"{name}.writer"
 
 
-class Writing:
+class PendingCopy:
     """A copy that is being made in `directory`."""
 
     def __init__(self, tier: Tier, kind: CopyKind, key: str, directory: Path, lock: FileLock) -> None:
@@ -170,7 +170,7 @@ class Writing:
         self._lock = lock
 
     def publish(self) -> None:
-        """Everything onto the disk, then the copy's own name. Raises TierTrouble."""
+        """Everything onto the disk, then the copy's own name. Raises TierError."""
         final = self._tier.path(self.kind, self.key)
         with writing_copy(final):
             for path in [*sorted(self.directory.rglob("*"), reverse=True), self.directory]:

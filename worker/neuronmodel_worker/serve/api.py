@@ -13,8 +13,8 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from neuronmodel_worker.engines import Sampling, SamplingNotCompiled
-from neuronmodel_worker.serve.generation import Answer, Generation, Question, QueueFull
-from neuronmodel_worker.serve.middleware import Front, OpenAIError
+from neuronmodel_worker.serve.generation import Completion, Generation, GenerationRequest, QueueFull
+from neuronmodel_worker.serve.middleware import Middleware, OpenAIError
 from neuronmodel_worker.serve.requests import (
     DEFAULT_COMPLETION_TOKENS,
     ChatRequest,
@@ -27,7 +27,7 @@ AnyRequest = TypeVar("AnyRequest", bound=Request)
 
 
 @dataclass(frozen=True)
-class Shape:
+class WireFormat:
     """How one kind of completion looks on the wire."""
 
     id_prefix: str
@@ -56,8 +56,10 @@ def _opening_choice() -> dict[str, Any]:
     return {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
 
 
-COMPLETION = Shape("cmpl", "text_completion", "text_completion", _text_choice, _text_choice)
-CHAT = Shape("chatcmpl", "chat.completion", "chat.completion.chunk", _message_choice, _delta_choice, _opening_choice)
+COMPLETION = WireFormat("cmpl", "text_completion", "text_completion", _text_choice, _text_choice)
+CHAT = WireFormat(
+    "chatcmpl", "chat.completion", "chat.completion.chunk", _message_choice, _delta_choice, _opening_choice
+)
 
 
 @dataclass
@@ -65,11 +67,11 @@ class OpenAIApi:
     generation: Generation
     served_name: str
     defaults: Sampling
-    front: Front
+    middleware: Middleware
     created: int = field(default_factory=lambda: int(time.time()))
 
     def application(self) -> web.Application:
-        application = self.front.application()
+        application = self.middleware.application()
         application.add_routes(
             [
                 web.post("/v1/completions", self.complete),
@@ -138,21 +140,21 @@ class OpenAIApi:
         return asked
 
     async def _reply(
-        self, request: web.Request, asked: Request, prompt: list[int], max_tokens: int | None, shape: Shape
+        self, request: web.Request, asked: Request, prompt: list[int], max_tokens: int | None, wire: WireFormat
     ) -> web.StreamResponse:
         self._check_prompt(prompt, "messages" if isinstance(asked, ChatRequest) else "prompt")
         self._check_answer_limits(asked, prompt)
         sampling = asked.sampling(self.defaults)
         self._check_sampling(sampling)
-        answer = Answer(Question(prompt, sampling, max_tokens, asked.stops))
+        answer = Completion(GenerationRequest(prompt, sampling, max_tokens, asked.stops))
         async with self._turn():
             if asked.stream:
-                return await self._stream(request, answer, shape, asked.reports_usage)
+                return await self._stream(request, answer, wire, asked.reports_usage)
             text = "".join([piece async for piece in self.generation.pieces(answer)])
         return web.json_response(
             {
-                **self._envelope(shape.id_prefix, shape.whole),
-                "choices": [shape.choice(text, answer.finish_reason)],
+                **self._envelope(wire.id_prefix, wire.whole),
+                "choices": [wire.choice(text, answer.finish_reason)],
                 "usage": _usage(answer),
             }
         )
@@ -208,14 +210,16 @@ class OpenAIApi:
                     code="context_length_exceeded",
                 )
 
-    async def _stream(self, request: web.Request, answer: Answer, shape: Shape, with_usage: bool) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.Request, answer: Completion, wire: WireFormat, with_usage: bool
+    ) -> web.StreamResponse:
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         response = web.StreamResponse(headers=headers)
-        self.front.close_if_draining(response)
+        self.middleware.close_if_draining(response)
         await response.prepare(request)
-        envelope = self._envelope(shape.id_prefix, shape.piece)
+        envelope = self._envelope(wire.id_prefix, wire.piece)
         extra: dict[str, Any] = {"usage": None} if with_usage else {}
-        async with contextlib.aclosing(self._events(answer, shape)) as choices:
+        async with contextlib.aclosing(self._events(answer, wire)) as choices:
             async for choice in choices:
                 await _send(response, {**envelope, "choices": [choice], **extra})
         if with_usage:
@@ -224,13 +228,13 @@ class OpenAIApi:
         await response.write_eof()
         return response
 
-    async def _events(self, answer: Answer, shape: Shape) -> AsyncGenerator[dict[str, Any], None]:
-        if shape.opening:
-            yield shape.opening()
+    async def _events(self, answer: Completion, wire: WireFormat) -> AsyncGenerator[dict[str, Any], None]:
+        if wire.opening:
+            yield wire.opening()
         async with contextlib.aclosing(self.generation.pieces(answer)) as pieces:
             async for piece in pieces:
-                yield shape.delta(piece, None)
-        yield shape.delta("", answer.finish_reason)
+                yield wire.delta(piece, None)
+        yield wire.delta("", answer.finish_reason)
 
     def _envelope(self, prefix: str, kind: str) -> dict[str, Any]:
         return {
@@ -245,6 +249,6 @@ async def _send(response: web.StreamResponse, event: dict[str, Any]) -> None:
     await response.write(f"data: {json.dumps(event, separators=(',', ':'))}\n\n".encode())
 
 
-def _usage(answer: Answer) -> dict[str, int]:
-    prompt = len(answer.question.prompt)
+def _usage(answer: Completion) -> dict[str, int]:
+    prompt = len(answer.request.prompt)
     return {"prompt_tokens": prompt, "completion_tokens": answer.tokens, "total_tokens": prompt + answer.tokens}

@@ -20,7 +20,7 @@ class ShuttingDown(Exception):
     """The worker was told to stop: what was made so far stays where the next start finds it."""
 
 
-class Courtesy:
+class Throttle:
     """What work in the background asks before each small piece of it."""
 
     def __init__(self, busy: Callable[[], bool], stop: threading.Event) -> None:
@@ -41,7 +41,7 @@ class Courtesy:
         self._since = time.monotonic()
 
 
-Work = Callable[[Courtesy], None]
+BackgroundWork = Callable[[Throttle], None]
 
 
 class Background:
@@ -50,37 +50,37 @@ class Background:
     JOIN_SECONDS: Final = 10.0
 
     def __init__(self) -> None:
-        self._work: list[tuple[Work, Callable[[], None]]] = []
+        self._work: list[tuple[BackgroundWork, Callable[[], None]]] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def later(self, work: Work, otherwise: Callable[[], None] = lambda: None) -> None:
+    def submit(self, work: BackgroundWork, on_discard: Callable[[], None] = lambda: None) -> None:
         """`otherwise` is called instead where the worker ends before it comes to that."""
-        self._work.append((work, otherwise))
+        self._work.append((work, on_discard))
 
     def begin(self, busy: Callable[[], bool]) -> None:
         if self._work:
-            courtesy = Courtesy(busy, self._stop)
-            self._thread = threading.Thread(target=self._run, args=(courtesy,), name="background", daemon=True)
+            throttle = Throttle(busy, self._stop)
+            self._thread = threading.Thread(target=self._run, args=(throttle,), name="background", daemon=True)
             self._thread.start()
 
-    def _run(self, courtesy: Courtesy) -> None:
+    def _run(self, throttle: Throttle) -> None:
         use_idle_priority()
         while self._work and not self._stop.is_set():
             work, _ = self._work.pop(0)
             try:
-                work(courtesy)
+                work(throttle)
             except ShuttingDown:
                 return
             except Exception:
                 log.exception("work in the background failed")
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         self._stop.set()
 
     def stop(self) -> None:
         """Returns when the thread has ended, or after a while: a disk may take its time for a sync."""
-        self.ask_to_stop()
+        self.request_stop()
         if self._thread:
             self._thread.join(self.JOIN_SECONDS)
         while self._work:

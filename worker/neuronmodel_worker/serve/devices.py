@@ -34,12 +34,12 @@ class DeviceBackoff:
     def __post_init__(self) -> None:
         self._began = self.monotonic()
 
-    def wait(self, held: DevicesInUse) -> None:
+    def wait(self, in_use: DevicesInUse) -> None:
         """Until it is worth another try. Raises DevicesInUse when the time is over."""
         waited = self.monotonic() - self._began
         if waited >= self.seconds:
-            raise DevicesInUse(f"{held} They were waited for {waited:,.0f} s.") from held
+            raise DevicesInUse(f"{in_use} They were waited for {waited:,.0f} s.") from in_use
         seconds = min(self._next, self.seconds - waited)
         self._next = min(2 * self._next, LONGEST_PAUSE_SECONDS)
-        log.warning("%s Trying again in %d s.", held, seconds)
+        log.warning("%s Trying again in %d s.", in_use, seconds)
         self.pause(seconds)

@@ -21,7 +21,7 @@ class QueueFull(Exception):
 
 
 @dataclass(frozen=True)
-class Question:
+class GenerationRequest:
     """`max_tokens` None: until the sequence is full."""
 
     prompt: Sequence[int]
@@ -31,10 +31,10 @@ class Question:
 
 
 @dataclass
-class Answer:
+class Completion:
     """What became of a question so far; `finish_reason` is set at the end."""
 
-    question: Question
+    request: GenerationRequest
     tokens: int = 0
     finish_reason: FinishReason | None = None
     arrived: float = field(default_factory=time.monotonic)
@@ -82,45 +82,45 @@ class Generation:
             self._answering -= 1
             self._turns.release()
 
-    async def pieces(self, answer: Answer) -> AsyncGenerator[str, None]:
+    async def pieces(self, answer: Completion) -> AsyncGenerator[str, None]:
         """The answer's text piece by piece; to be run during a `turn`, and closed when nobody listens any more."""
-        detokenizer, stops = self.text.detokenizer(answer.question.prompt), StopText(answer.question.stops)
-        self._metrics.prompt_tokens.inc(len(answer.question.prompt))
-        tokens = self._tokens(answer.question)
+        detokenizer, stops = self.text.detokenizer(answer.request.prompt), StopText(answer.request.stops)
+        self._metrics.prompt_tokens.inc(len(answer.request.prompt))
+        tokens = self._tokens(answer.request)
         try:
             async for token in tokens:
                 self._count(answer)
                 if token in self.text.end_tokens:
                     answer.finish_reason = "stop"
                     break
-                told, stopped = stops.push(detokenizer.push(token))
-                if told:
-                    yield told
+                text, stopped = stops.push(detokenizer.push(token))
+                if text:
+                    yield text
                 if stopped:
                     answer.finish_reason = "stop"
                     return
-                if answer.tokens == answer.question.max_tokens:
+                if answer.tokens == answer.request.max_tokens:
                     break
         finally:
             await tokens.aclose()
             self._metrics.answer_seconds.observe(time.monotonic() - answer.arrived)
         answer.finish_reason = answer.finish_reason or "length"
-        told, stopped = stops.push(detokenizer.rest())
+        text, stopped = stops.push(detokenizer.rest())
         if stopped:
             answer.finish_reason = "stop"
-        if rest := told if stopped else told + stops.rest():
+        if rest := text if stopped else text + stops.rest():
             yield rest
 
-    def _count(self, answer: Answer) -> None:
+    def _count(self, answer: Completion) -> None:
         answer.tokens += 1
         self._metrics.generated_tokens.inc()
         if answer.tokens == 1:
             self._metrics.first_token_seconds.observe(time.monotonic() - answer.arrived)
 
-    async def _tokens(self, question: Question) -> AsyncGenerator[int, None]:
+    async def _tokens(self, request: GenerationRequest) -> AsyncGenerator[int, None]:
         """One step of the model at a time, each in a thread: whoever stops listening stops the computing."""
         loop = asyncio.get_running_loop()
-        tokens = iter(self._model.generate(question.prompt, question.sampling))
+        tokens = iter(self._model.generate(request.prompt, request.sampling))
         step: asyncio.Future[int | None] | None = None
         try:
             while True:

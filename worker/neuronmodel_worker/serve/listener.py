@@ -18,8 +18,8 @@ from aiohttp import web
 
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_worker.report.admin import PortTaken
-from neuronmodel_worker.run.signals import told_to_stop
-from neuronmodel_worker.serve.middleware import Front
+from neuronmodel_worker.run.signals import termination_signal
+from neuronmodel_worker.serve.middleware import Middleware
 
 log = logging.getLogger(__name__)
 
@@ -29,24 +29,26 @@ POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
-class Port:
-    front: Front
+class Listener:
+    middleware: Middleware
     site: web.TCPSite
 
     async def drain(self, seconds: float) -> None:
         """The port stays open for LINGER_SECONDS, then closes; what is being answered has `seconds` in all."""
-        self.front.draining = True
-        told = time.monotonic()
-        await _until(lambda: False, told + min(LINGER_SECONDS, seconds))
+        self.middleware.draining = True
+        began = time.monotonic()
+        await _until(lambda: False, began + min(LINGER_SECONDS, seconds))
         await self.site.stop()
-        if not await _until(lambda: self.front.in_flight == 0, told + seconds):
+        if not await _until(lambda: self.middleware.in_flight == 0, began + seconds):
             log.warning(
-                "%d answers were not finished within %d s and are cut off", self.front.in_flight, round(seconds)
+                "%d answers were not finished within %d s and are cut off", self.middleware.in_flight, round(seconds)
             )
 
 
 @asynccontextmanager
-async def open_port(front: Front, application: web.Application, config: WorkerConfig) -> AsyncIterator[Port]:
+async def open_listener(
+    middleware: Middleware, application: web.Application, config: WorkerConfig
+) -> AsyncIterator[Listener]:
     """Raises PortTaken."""
     runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=1)
     await runner.setup()
@@ -57,7 +59,7 @@ async def open_port(front: Front, application: web.Application, config: WorkerCo
         await runner.cleanup()
         raise PortTaken(config.serving_port, error) from error
     try:
-        yield Port(front, site)
+        yield Listener(middleware, site)
     finally:
         await runner.cleanup()
 
@@ -67,7 +69,7 @@ def stop_event() -> asyncio.Event:
 
     Raises TerminatedBySignal when a signal arrived earlier and other code caught its exception.
     """
-    if stopped := told_to_stop():
+    if stopped := termination_signal():
         raise stopped
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -17,7 +17,7 @@ from neuronmodel_worker.text import Text, load_text
 
 
 @dataclass
-class Loading:
+class ModelLoader:
     """What it cannot do before the model answers it leaves to `background`."""
 
     job: Run
@@ -38,26 +38,26 @@ class Loading:
         with self.job.clock.phase(StartPhase.COMPILED_LOADED) as phase:
             sets = prepared.find(engine, phase.reach)
             compiled = engine.open(sets.compiled.directory, sets.shards_directory)
-        model = self._hand_over(compiled, prepared.ranks(sets))
+        model = self._load_onto_devices(compiled, prepared.ranks(sets))
         prepared.probe_scratch_later()
         return model
 
-    def _hand_over(self, compiled: CompiledModel, ranks: Ranks | None) -> LoadedModel:
+    def _load_onto_devices(self, compiled: CompiledModel, ranks: Ranks | None) -> LoadedModel:
         """Devices that somebody else holds are waited for; the tensors are kept meanwhile."""
         backoff = DeviceBackoff(self.job.config.start_timeout_seconds, self.monotonic, self.pause)
         while True:
             with self.job.clock.phase(StartPhase.DEVICE_LOADED, unit="Steps") as phase:
                 try:
                     return compiled.load(ranks)
-                except DevicesInUse as held:
+                except DevicesInUse as in_use:
                     phase.name = StartPhase.DEVICES_AWAITED
-                    backoff.wait(held)
+                    backoff.wait(in_use)
 
     def text(self) -> Text:
         """After `model`, which tells how many tokens it has, and whose library may need transformers with PyTorch."""
         with self.job.clock.phase(StartPhase.TOKENIZER_LOADED):
             text = load_text(self.job.source, self.job.config.generation_config, self._vocabulary)
-        self.background.later(lambda _: text.warn_of_other_readings())
+        self.background.submit(lambda _: text.warn_of_other_readings())
         return text
 
 

@@ -32,7 +32,7 @@ class OpenAIError(Exception):
 
 
 @dataclass
-class Front:
+class Middleware:
     metrics: WorkerMetrics
     key: ApiKey | None = None
     in_flight: int = 0
@@ -90,4 +90,4 @@ class Front:
             raise OpenAIError(401, message, "authentication_error", "invalid_api_key")
 
 
-__all__ = ["MAX_REQUEST_BYTES", "Front", "Handler", "OpenAIError"]
+__all__ = ["MAX_REQUEST_BYTES", "Handler", "Middleware", "OpenAIError"]

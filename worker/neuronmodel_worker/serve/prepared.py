@@ -51,7 +51,7 @@ class OpenedSource:
 
 
 @dataclass(frozen=True)
-class Sets:
+class ArtifactSets:
     """`shards` is None where this start shards the checkpoint."""
 
     wanted: Wanted
@@ -78,7 +78,7 @@ class PreparedModel:
         prepared, SourceUnreadable."""
         checkpoint = open_checkpoint(self.job.source)
         self._check_fingerprint(checkpoint)
-        copied = self._weights.copied_source(checkpoint) if self._may_be_copied else None
+        copied = self._weights.copied_source(checkpoint) if self._may_use_copy else None
         plan = self._plan(copied.checkpoint if copied else checkpoint)
         if not plan.is_whole:
             raise PartialRanks(plan)
@@ -94,7 +94,7 @@ class PreparedModel:
         return self.job.config.weights is Weights.NATIVE
 
     @property
-    def _may_be_copied(self) -> bool:
+    def _may_use_copy(self) -> bool:
         """NxD Inference reads the source itself."""
         return self.job.config.strategy is Strategy.SHARD_ON_LOAD and not self._is_native
 
@@ -115,14 +115,16 @@ class PreparedModel:
         recorded = given or recorded_content(self.job.artifacts, checkpoint, tuple(plan.reads))
         return recorded or checkpoint.fingerprint
 
-    def find(self, engine: ModelEngine, progress: VerifyProgress | None = None) -> Sets:
+    def find(self, engine: ModelEngine, progress: VerifyProgress | None = None) -> ArtifactSets:
         """The sealed sets, checked; `progress` is told of the bytes that are read for that. Raises ArtifactsOutdated
         where prepare returned other keys than it would now, ArtifactsMissing, ArtifactDamaged, ArtifactsTooNew,
         ArtifactsUnreadable."""
         wanted = wanted_artifacts(self.job.config, self.source.plan, engine, self.source.content)
         if self.job.config.compiled_key:
             self._check_prepared(wanted)
-        return Sets(wanted, self._there(COMPILED, wanted.compiled_key, progress), self._shards(wanted, progress))
+        return ArtifactSets(
+            wanted, self._require(COMPILED, wanted.compiled_key, progress), self._shards(wanted, progress)
+        )
 
     def _check_prepared(self, wanted: Wanted) -> None:
         prepared = self.job.config
@@ -131,7 +133,7 @@ class PreparedModel:
         if prepared.shards_key != wanted.shards_key:
             raise ArtifactsOutdated("set of shards", prepared.shards_key, wanted.shards_key)
 
-    def _there(self, kind: ArtifactKind, key: str, progress: VerifyProgress | None) -> SealedSet:
+    def _require(self, kind: ArtifactKind, key: str, progress: VerifyProgress | None) -> SealedSet:
         found = self._find(kind, key, progress)
         if found is None:
             raise ArtifactsMissing(self.job.artifacts, volume_is_new=self._store.is_new)
@@ -151,14 +153,14 @@ class PreparedModel:
         if wanted.shards_key is None:
             return None
         if self.job.config.seal is not Seal.BEHIND:
-            return self._there(SHARDS, wanted.shards_key, progress)
+            return self._require(SHARDS, wanted.shards_key, progress)
         if self._is_native:
             raise ConfigurationInvalid(
                 "Shards are sealed behind by the worker alone: leave out seal, or weights: Native."
             )
         return self._find(SHARDS, wanted.shards_key, progress)
 
-    def ranks(self, sets: Sets) -> Ranks | None:
+    def ranks(self, sets: ArtifactSets) -> Ranks | None:
         """Every rank's tensors, read or sharded in a phase of its own; None where NxD Inference gets them itself.
 
         Raises ArtifactDamaged, SourceChanged, SourceUnreadable.
@@ -173,8 +175,8 @@ class PreparedModel:
             return self._weights.shard(plan, source.copied, self._plan_of_source)
         sealing = SealingBehind(self.job, plan, sets.wanted, sets.wanted.shards_key, source.content)
         ranks = self._weights.shard_with(plan, sealing.digests)
-        sealing.hold(ranks)
-        self.background.later(sealing.seal)
+        sealing.keep(ranks)
+        self.background.submit(sealing.seal)
         return ranks
 
     def _plan_of_source(self) -> Plan:

@@ -17,7 +17,7 @@ from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.disk import writing_to
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.run.context import Run
-from neuronmodel_worker.serve.background import Courtesy, ShuttingDown
+from neuronmodel_worker.serve.background import ShuttingDown, Throttle
 from neuronmodel_worker.store import SHARDS, Staging, Store
 from neuronmodel_worker.store.source_records import SOURCE_FILE, Stats, check_recorded, file_stats, source_document
 from neuronmodel_worker.stream import (
@@ -48,49 +48,51 @@ class SealingBehind:
         self._stats: Stats = file_stats(self.plan.checkpoint)
         self._sealing = Sealing(state=SealingState.PENDING, total=self.plan.output_bytes)
 
-    def hold(self, tensors: Sequence[dict[str, RankTensor]]) -> None:
+    def keep(self, tensors: Sequence[dict[str, RankTensor]]) -> None:
         """From now on, until `seal` has ended."""
         self.tensors = tensors
-        self._tell()
+        self._report()
 
-    def seal(self, courtesy: Courtesy) -> None:
+    def seal(self, throttle: Throttle) -> None:
         """Work of the background. A failure is told in the report, and the model goes on answering."""
-        self._tell(state=SealingState.WRITING, started_at=datetime.now(UTC))
+        self._report(state=SealingState.WRITING, started_at=datetime.now(UTC))
         try:
-            self._seal(courtesy)
-            self._tell(state=SealingState.SEALED, done=self._sealing.total, ended_at=datetime.now(UTC))
+            self._seal(throttle)
+            self._report(state=SealingState.SEALED, done=self._sealing.total, ended_at=datetime.now(UTC))
         except ShuttingDown:
-            self._tell(message="The worker was told to stop. The next start takes over the rank files that are sealed.")
+            self._report(
+                message="The worker was told to stop. The next start takes over the rank files that are sealed."
+            )
             raise
         except (WorkerFailure, OSError) as failure:
-            self._failed(str(failure))
+            self._report_failure(str(failure))
         except Exception as error:
             log.exception("sealing behind failed")
-            self._failed(
+            self._report_failure(
                 f"{type(error).__name__}: {error}. This is a mistake in the worker; its log has the traceback."
             )
         finally:
             self.tensors = ()
 
-    def _seal(self, courtesy: Courtesy) -> None:
+    def _seal(self, throttle: Throttle) -> None:
         def waiting(holder: str, seconds: float) -> None:
-            self._tell(state=SealingState.PENDING, message=f"The same shards are being written by {holder}.")
-            courtesy.wait()
+            self._report(state=SealingState.PENDING, message=f"The same shards are being written by {holder}.")
+            throttle.wait()
 
         check_recorded(self.job.artifacts, self.plan.checkpoint, self.content, self._stats)
         with Store(self.job.artifacts).build(SHARDS, self.key, waiting) as work:
             if work.present is None:
-                self._tell(state=SealingState.WRITING, message="")
-                self._write(work.staging, courtesy)
+                self._report(state=SealingState.WRITING, message="")
+                self._write(work.staging, throttle)
 
-    def _write(self, staging: Staging, courtesy: Courtesy) -> None:
+    def _write(self, staging: Staging, throttle: Throttle) -> None:
         adopted = [i for i, rank in enumerate(self.plan.ranks) if rank_file_name(rank) in staging.adopted]
         before = len(adopted) * self.plan.rank_bytes
 
         def progress(transferred: Transferred) -> None:
-            self._tell(done=before + transferred.bytes_written)
+            self._report(done=before + transferred.bytes_written)
 
-        self._tell(done=before)
+        self._report(done=before)
         write_rank_files(
             staging.directory / WEIGHTS,
             self.plan,
@@ -98,7 +100,7 @@ class SealingBehind:
             metadata=rank_metadata(self.key),
             seal=staging.seal_rank,
             progress=progress,
-            wait=courtesy.wait,
+            wait=throttle.wait,
             rank_indices=[i for i in range(len(self.plan.ranks)) if i not in adopted],
         )
         checkpoint = self.plan.checkpoint
@@ -107,13 +109,13 @@ class SealingBehind:
             (staging.directory / SOURCE_FILE).write_bytes(document)
         staging.seal(self.wanted.shards_manifest(self.plan))
 
-    def _failed(self, what: str) -> None:
+    def _report_failure(self, what: str) -> None:
         message = f"The shards could not be sealed, and the next start shards the checkpoint again: {what}"
         log.warning(message)
-        self._tell(state=SealingState.FAILED, message=message, ended_at=datetime.now(UTC))
+        self._report(state=SealingState.FAILED, message=message, ended_at=datetime.now(UTC))
         self.job.clock.note(Reason.SEALING_FAILED, message)
 
-    def _tell(self, **changes: object) -> None:
+    def _report(self, **changes: object) -> None:
         if isinstance(message := changes.get("message"), str) and len(message) > MAX_NOTE:
             changes["message"] = message[: MAX_NOTE - 1] + "…"
         self._sealing = self._sealing.model_copy(update=changes)

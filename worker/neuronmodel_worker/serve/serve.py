@@ -15,9 +15,9 @@ from neuronmodel_worker.serve.api import OpenAIApi
 from neuronmodel_worker.serve.api_keys import ApiKey
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.generation import Generation
-from neuronmodel_worker.serve.listener import open_port, stop_event
-from neuronmodel_worker.serve.loading import Loading, open_tier
-from neuronmodel_worker.serve.middleware import Front
+from neuronmodel_worker.serve.listener import open_listener, stop_event
+from neuronmodel_worker.serve.loading import ModelLoader, open_tier
+from neuronmodel_worker.serve.middleware import Middleware
 from neuronmodel_worker.text import Text
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def serve(job: Run) -> None:
             return
         tier, background = open_tier(job), Background()
         try:
-            loading = Loading(job, background, tier)
+            loading = ModelLoader(job, background, tier)
             model, text = loading.model(), loading.text()
             with job.clock.phase(StartPhase.WARMED_UP):
                 model.warm_up()
@@ -72,15 +72,15 @@ async def _answer(
 ) -> None:
     config = job.config
     generation = Generation(model, text, metrics)
-    front = Front(metrics, key)
-    api = OpenAIApi(generation, config.served_name or config.name, default_sampling(config.neuron_config), front)
+    middleware = Middleware(metrics, key)
+    api = OpenAIApi(generation, config.served_name or config.name, default_sampling(config.neuron_config), middleware)
     stop = stop_event()
-    async with open_port(front, api.application(), config) as port:
+    async with open_listener(middleware, api.application(), config) as listener:
         job.clock.ready()
         background.begin(lambda: generation.busy)
         log.info("ready: %s answers on port %d", api.served_name, config.serving_port)
         await stop.wait()
         job.clock.draining()
-        background.ask_to_stop()
-        await port.drain(config.shutdown_seconds)
+        background.request_stop()
+        await listener.drain(config.shutdown_seconds)
     generation.close()

@@ -21,12 +21,12 @@ from neuronmodel_worker.io import probe
 from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.report.clock import RunningPhase
 from neuronmodel_worker.run.context import Run
-from neuronmodel_worker.scratch_cache import Tier, TierTrouble
+from neuronmodel_worker.scratch_cache import Tier, TierError
 from neuronmodel_worker.scratch_cache.checkpoint_copies import CopiedSource, SourceCopy, copied_source
 from neuronmodel_worker.scratch_cache.errors import TierDamaged, TierUnwritable
 from neuronmodel_worker.scratch_cache.set_copies import SetCopy, copied_set
 from neuronmodel_worker.scratch_cache.volume import SHARDS_COPY, SOURCE_COPY, CopyKind
-from neuronmodel_worker.serve.background import Background, Courtesy
+from neuronmodel_worker.serve.background import Background, Throttle
 from neuronmodel_worker.store import SealedSet
 from neuronmodel_worker.stream import (
     WEIGHTS,
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 Ranks = list[dict[str, RankTensor]]
 Found = TypeVar("Found")
-Made = TypeVar("Made", SetCopy, SourceCopy)
+AnyCopy = TypeVar("AnyCopy", SetCopy, SourceCopy)
 
 
 @dataclass
@@ -66,10 +66,10 @@ class WeightsLoader:
     def read(self, plan: Plan, shards: SealedSet) -> Ranks:
         """Raises ArtifactDamaged where the artifacts volume's own files are not what was sealed."""
         with self.job.clock.phase(StartPhase.READ, shards.nbytes) as phase:
-            copied = self._of_tier(lambda tier: copied_set(tier, shards))
+            copied = self._with_tier(lambda tier: copied_set(tier, shards))
             if copied and (ranks := self._read_copied(plan, copied, phase)):
                 return ranks
-            with self._made_beside(self._of_tier(lambda tier: SetCopy.begin(tier, shards))) as copy:
+            with self._copying(self._with_tier(lambda tier: SetCopy.begin(tier, shards))) as copy:
                 return self._read_set(plan, shards, phase, copy)
 
     def _read_copied(self, plan: Plan, copied: SealedSet, phase: RunningPhase) -> Ranks | None:
@@ -91,7 +91,7 @@ class WeightsLoader:
         )
         seconds = time.monotonic() - began
         rates = DiskRates(read_bytes_per_second=_rate(sum(file.nbytes for file in sealed.values()), seconds))
-        if self._is_of_tier(shards.directory):
+        if self._is_in_tier(shards.directory):
             self._served_from_scratch(rates)
         else:
             self.job.clock.served_from("Artifacts")
@@ -101,7 +101,7 @@ class WeightsLoader:
     # The checkpoint.
 
     def copied_source(self, checkpoint: Checkpoint) -> CopiedSource | None:
-        return self._of_tier(lambda tier: copied_source(tier, checkpoint))
+        return self._with_tier(lambda tier: copied_source(tier, checkpoint))
 
     def shard(self, plan: Plan, copied: CopiedSource | None, plan_of_source: Callable[[], Plan]) -> Ranks:
         """`plan` reads the copy, if there is one; `plan_of_source` gives the one that reads the source itself."""
@@ -111,10 +111,8 @@ class WeightsLoader:
                     return ranks
                 plan = plan_of_source()
             digests = ContentDigests()
-            with self._made_beside(
-                self._of_tier(lambda tier: SourceCopy.begin(tier, plan.checkpoint, digests))
-            ) as copy:
-                return self._run(plan, phase, Taps(digests, copy) if copy else None)
+            with self._copying(self._with_tier(lambda tier: SourceCopy.begin(tier, plan.checkpoint, digests))) as copy:
+                return self._run(plan, phase, FanOut(digests, copy) if copy else None)
 
     def shard_with(self, plan: Plan, tap: SourceObserver) -> Ranks:
         """From the source itself, for shards that are sealed behind."""
@@ -139,7 +137,7 @@ class WeightsLoader:
 
         sink = TensorSink()
         rates = _rates(run(plan, sink, progress, observer=tap))
-        if self._is_of_tier(plan.checkpoint.path):
+        if self._is_in_tier(plan.checkpoint.path):
             self._served_from_scratch(rates)
         else:
             self.job.clock.served_from("Source")
@@ -148,16 +146,16 @@ class WeightsLoader:
 
     # The tier.
 
-    def _of_tier(self, ask: Callable[[Tier], Found | None]) -> Found | None:
+    def _with_tier(self, ask: Callable[[Tier], Found | None]) -> Found | None:
         """None too where the tier is in trouble, which is noted."""
         if self.tier is None:
             return None
         try:
             return ask(self.tier)
-        except TierTrouble as trouble:
-            self._note(trouble)
+        except TierError as error:
+            self._note_tier_error(error)
         except OSError as error:
-            self._note(TierUnwritable(self.tier.root, error))
+            self._note_tier_error(TierUnwritable(self.tier.root, error))
         return None
 
     def _drop(self, kind: CopyKind, key: str, what: str) -> None:
@@ -165,44 +163,44 @@ class WeightsLoader:
             tier.drop(kind, key)
             raise TierDamaged(tier.path(kind, key), what)
 
-        self._of_tier(drop)
+        self._with_tier(drop)
 
-    def _note(self, trouble: TierTrouble) -> None:
-        log.warning(str(trouble))
-        self.job.clock.note(trouble.reason, str(trouble))
+    def _note_tier_error(self, error: TierError) -> None:
+        log.warning(str(error))
+        self.job.clock.note(error.reason, str(error))
 
-    def _is_of_tier(self, directory: Path) -> bool:
+    def _is_in_tier(self, directory: Path) -> bool:
         return self.tier is not None and directory.is_relative_to(self.tier.root)
 
     @contextmanager
-    def _made_beside(self, copy: Made | None) -> Iterator[Made | None]:
+    def _copying(self, copy: AnyCopy | None) -> Iterator[AnyCopy | None]:
         """A copy that is made while what it copies is read, and finished when the model answers."""
         try:
             yield copy
         except BaseException:
             if copy:
-                copy.give_up()
+                copy.abandon()
             raise
         if copy:
-            self.background.later(lambda courtesy: self._finish(copy, courtesy), otherwise=copy.give_up)
+            self.background.submit(lambda throttle: self._finish(copy, throttle), on_discard=copy.abandon)
 
-    def _finish(self, copy: Made, courtesy: Courtesy) -> None:
+    def _finish(self, copy: AnyCopy, throttle: Throttle) -> None:
         def finish(_: Tier) -> None:
-            copy.finish(courtesy.wait)
+            copy.finish(throttle.wait)
 
-        self._of_tier(finish)
+        self._with_tier(finish)
 
     # What disks can do.
 
     def probe_scratch_later(self) -> None:
         """At most once a day."""
         if self.tier:
-            self.background.later(lambda _: self._probe_scratch())
+            self.background.submit(lambda _: self._probe_scratch())
 
     def _probe_scratch(self) -> None:
         found = probe.kept_probe(self._scratch)
         if found and self._scratch_rates:
-            self.job.clock.measured(found.beside(self._scratch_rates))
+            self.job.clock.measured(found.merged_with(self._scratch_rates))
 
     @property
     def _scratch(self) -> Path:
@@ -215,10 +213,10 @@ class WeightsLoader:
 
     def _measured(self, rates: DiskRates, volume: Path | None) -> None:
         known = probe.known_probe(volume) if volume else None
-        self.job.clock.measured(known.beside(rates) if known else rates)
+        self.job.clock.measured(known.merged_with(rates) if known else rates)
 
 
-class Taps:
+class FanOut:
     """Several that are shown the same bytes."""
 
     def __init__(self, *taps: SourceObserver) -> None:

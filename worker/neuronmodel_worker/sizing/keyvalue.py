@@ -76,10 +76,10 @@ class ConfigFields:
 
     given: Mapping[str, object]
 
-    def number(self, name: str, otherwise: int = 0) -> int:
+    def number(self, name: str, default: int = 0) -> int:
         """A positive integer; what is none is as absent: others refuse it."""
         value = self.given.get(name)
-        return value if type(value) is int and value > 0 else otherwise
+        return value if type(value) is int and value > 0 else default
 
     def positions(self, plan: ModelPlan) -> int:
         """Of all sequences together: sequences by positions, or blocks by their size."""

@@ -71,21 +71,21 @@ def _host_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, cache
     """Without /dev/shm and the page cache. Rank tensors are held until the devices have them; the CPU engine computes
     on them, and while a set is sealed behind they are held as long, which takes no more."""
     ranks = len(plan.ranks)
-    held = plan.output_bytes + FRAMEWORK_BYTES[config.engine]
-    held += RUNTIME_BYTES_A_CORE * ranks if config.engine is Engine.NEURON else cache * ranks
-    held += VLLM_BYTES if config.server is Server.VLLM else 0
+    total = plan.output_bytes + FRAMEWORK_BYTES[config.engine]
+    total += RUNTIME_BYTES_A_CORE * ranks if config.engine is Engine.NEURON else cache * ranks
+    total += VLLM_BYTES if config.server is Server.VLLM else 0
     if config.weights is Weights.NATIVE or not isinstance(plan, Plan):
         # The library reads the whole checkpoint, then makes every rank's tensors of it.
-        return held + (plan.source_bytes if strategy is Strategy.SHARD_ON_LOAD else 0)
+        return total + (plan.source_bytes if strategy is Strategy.SHARD_ON_LOAD else 0)
     copying = PIECES * PIECE_BYTES if config.scratch_tier else 0
-    behind = strategy is Strategy.SHARD_ON_COMPILE and config.seal is Seal.BEHIND
-    if strategy is Strategy.SHARD_ON_LOAD or behind:
-        observed = behind or config.scratch_tier
-        held += buffer_bytes(plan, threads=STREAM_THREADS, into_memory=True, observed=observed)
-    return held + copying
+    sealed_behind = strategy is Strategy.SHARD_ON_COMPILE and config.seal is Seal.BEHIND
+    if strategy is Strategy.SHARD_ON_LOAD or sealed_behind:
+        observed = sealed_behind or config.scratch_tier
+        total += buffer_bytes(plan, threads=STREAM_THREADS, into_memory=True, observed=observed)
+    return total + copying
 
 
-def _copy_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, beside: int) -> int:
+def _copy_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, other_bytes: int) -> int:
     """With the part of the volume that copies leave free: with `beside` it is the least volume that keeps one."""
     if not config.scratch_tier or config.weights is Weights.NATIVE or not isinstance(plan, Plan):
         return 0
@@ -93,4 +93,4 @@ def _copy_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, besid
         copy = sum(file.nbytes for file in plan.checkpoint.files)
     else:
         copy = shard_bytes(plan, ANY_KEY)
-    return -(-(copy + beside) * 100 // (100 - LEFT_FREE)) - beside
+    return -(-(copy + other_bytes) * 100 // (100 - LEFT_FREE)) - other_bytes

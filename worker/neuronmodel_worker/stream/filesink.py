@@ -15,13 +15,13 @@ from neuronmodel_worker.io.disk import (
     NOT_DIRECT,
     UNFINISHED,
     WrittenFile,
+    abandoned_lock,
     allocate,
     create_locked,
-    lock_of_the_dead,
     open_direct,
     require_space,
     sync,
-    temporary_beside,
+    temporary_path,
     writing_to,
 )
 from neuronmodel_worker.plan.streamed import RANK_NBYTES, Plan
@@ -47,7 +47,7 @@ class RankFileWriter:
     def __init__(self, directory: Path, rank: int, layout: RankFileFormat, writeback: Writeback) -> None:
         self.rank = rank
         self.final = directory / rank_file_name(rank)
-        self.temporary = temporary_beside(self.final)
+        self.temporary = temporary_path(self.final)
         self.layout = layout
         self.digests = {tensor.name: xxhash.xxh3_128() for tensor in layout.order}
         self.direct: int | None = None
@@ -242,6 +242,6 @@ class FileSink:
 def remove_unfinished(directory: Path) -> None:
     """Remove what runs that died have left; a file whose writer lives is locked."""
     for path in directory.glob(f".*{UNFINISHED}"):
-        with lock_of_the_dead(path) as dead:
+        with abandoned_lock(path) as dead:
             if dead:
                 path.unlink(missing_ok=True)

@@ -125,14 +125,14 @@ class Place:
         return sorted(path.relative_to(self.output).as_posix() for path in self.output.rglob("*"))
 
     @contextmanager
-    def held(self) -> Iterator[subprocess.Popen[bytes]]:
+    def paused(self) -> Iterator[subprocess.Popen[bytes]]:
         """A `shard` that has written some bytes and goes on when its standard input is closed."""
         command = [
             "env",
             "--default-signal",
             sys.executable,
             "-m",
-            "tests.unit.worker.commands.held",
+            "tests.unit.worker.commands.paused",
             *map(str, self.shard),
         ]
         pipe = subprocess.PIPE

@@ -243,7 +243,7 @@ def test_a_signal_ends_it_and_leaves_what_was_there(number: int, code: int, ther
         place.sharded()
         place.configure(tp_degree=2)
     before = everything(place.root)
-    with place.held() as process:
+    with place.paused() as process:
         process.send_signal(number)
         out, err = process.communicate()
     assert process.returncode == code
@@ -266,7 +266,7 @@ def test_a_signal_while_classes_are_made_is_a_signal(place: Place, monkeypatch: 
 
 
 def test_a_killed_run_leaves_no_final_name_and_the_next_clears_up(place: Place) -> None:
-    with place.held() as process:
+    with place.paused() as process:
         assert here("verify", place.output).code == exits.TRANSIENT
         process.kill()
     assert not [name for name in place.listing() if not name.endswith(".partial") and name != "weights"]
@@ -282,7 +282,7 @@ def test_a_killed_run_leaves_no_final_name_and_the_next_clears_up(place: Place) 
 def test_a_killed_run_leaves_the_set_that_was_there(place: Place) -> None:
     place.sharded()
     place.configure(tp_degree=2)
-    with place.held() as process:
+    with place.paused() as process:
         process.kill()
     assert here("verify", "--full", place.output).code == 0
     place.sharded()

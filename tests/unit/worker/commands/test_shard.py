@@ -178,7 +178,7 @@ def test_a_file_system_without_locks_on_folders_is_written_to(place: Place, monk
 
 
 def test_two_at_once_do_not_write_into_one_folder(place: Place) -> None:
-    with place.held() as first:
+    with place.paused() as first:
         second = neuronmodel(*place.shard)
         assert second.code == exits.TRANSIENT
         assert f"Another neuronmodel command is at work in {place.output}" in second.sentence

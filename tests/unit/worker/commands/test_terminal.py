@@ -10,7 +10,7 @@ import pytest
 
 from neuronmodel_worker.cli import _parser
 from neuronmodel_worker.commands.arguments import COMMANDS
-from neuronmodel_worker.commands.terminal import Lines, on_one_line
+from neuronmodel_worker.commands.terminal import ProgressLines, on_one_line
 from neuronmodel_worker.units import duration, in_units, rate
 from tests.paths import PROJECT
 from tests.unit.worker.commands.commands import PYTHON, Place
@@ -61,7 +61,7 @@ def test_a_failure_has_a_line_of_its_own_on_a_terminal(place: Place) -> None:
 
 def test_elsewhere_a_line_comes_every_ten_seconds() -> None:
     now, said = [0.0], list[str]()
-    show = Lines("written", 1_000_000, said.append, lambda: now[0])
+    show = ProgressLines("written", 1_000_000, said.append, lambda: now[0])
     for second in range(36):
         now[0] = second
         show(second * 25_000)

@@ -29,14 +29,14 @@ from neuronmodel_worker.failures import (
 from neuronmodel_worker.io import probe
 from neuronmodel_worker.prepare import Preparation, native_shards, open_source
 from neuronmodel_worker.prepare.auto import Figures, choose
-from neuronmodel_worker.prepare.choose import natively
+from neuronmodel_worker.prepare.auto_figures import capped_at_native_rates
 from neuronmodel_worker.prepare.native_shards import ShardsUnexpected
 from neuronmodel_worker.prepare.required_space import COMPILED_ALLOWANCE, SOURCE_BYTES_A_DIGEST_BYTE
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import ConfigurationInvalid, Run
 from neuronmodel_worker.serve import loading
 from neuronmodel_worker.serve.background import Background
-from neuronmodel_worker.serve.loading import Loading
+from neuronmodel_worker.serve.loading import ModelLoader
 from neuronmodel_worker.serve.prepared import PartialRanks, PreparedModel
 from neuronmodel_worker.store import SHARDS, Store
 from neuronmodel_worker.store.manifest import MANIFEST
@@ -73,9 +73,9 @@ def prepare(place: Place, engine: NativeEngine, **changes: Any) -> tuple[Report,
     return job.clock.snapshot(), result
 
 
-def start(place: Place, engine: NativeEngine, result: Result, **changes: Any) -> Loading:
+def start(place: Place, engine: NativeEngine, result: Result, **changes: Any) -> ModelLoader:
     config = {**returned(result.to_json()), **changes}
-    return Loading(job_of(place, Stage.SERVE, **config), Background(), pause=lambda seconds: None)
+    return ModelLoader(job_of(place, Stage.SERVE, **config), Background(), pause=lambda seconds: None)
 
 
 @pytest.fixture(autouse=True)
@@ -254,18 +254,18 @@ def test_how_much_the_library_has_written_is_told(
     place: Place, engine: NativeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native_shards, "POLL_SECONDS", 0.001)
-    job, told = job_of(place, Stage.PREPARE), set[tuple[int, int | None]]()
+    job, described = job_of(place, Stage.PREPARE), set[tuple[int, int | None]]()
 
     def look(weights: Path) -> None:
-        while not any(done for done, _ in told):
+        while not any(done for done, _ in described):
             progress = job.clock.snapshot().progress
             assert progress is not None
             assert progress.phase == "Sharded"
-            told.add((progress.done, progress.total))
+            described.add((progress.done, progress.total))
 
     plan = open_source(job)
     Preparation(job, plan, replace(engine, spoil=look)).result()
-    done = max(told, key=lambda each: each[0])
+    done = max(described, key=lambda each: each[0])
     assert 0 < done[0] <= plan.output_bytes == done[1]
 
 
@@ -333,20 +333,23 @@ def test_auto_counts_with_what_the_library_was_seen_to_do() -> None:
         write_bytes_per_second=10 * 10**9,
         starts_per_source=4,
     )
-    few, many = choose(natively(fast)), choose(natively(replace(fast, starts_per_source=30)))
+    few, many = (
+        choose(capped_at_native_rates(fast)),
+        choose(capped_at_native_rates(replace(fast, starts_per_source=30))),
+    )
     assert (few.strategy, few.reason) == (Strategy.SHARD_ON_LOAD, "WeightsChangeOften")
     assert few.on_load_milliseconds == pytest.approx(187_400, rel=0.001)
     assert (many.strategy, many.reason) == (Strategy.SHARD_ON_COMPILE, "ShardsLoadFaster")
-    sealed = choose(natively(replace(fast, sealed=True)))
+    sealed = choose(capped_at_native_rates(replace(fast, sealed=True)))
     assert sealed.strategy is Strategy.SHARD_ON_COMPILE
     assert sealed.on_compile_milliseconds == pytest.approx(107_800, rel=0.001)
-    assert choose(natively(replace(fast, starts_per_source=23))).strategy is Strategy.SHARD_ON_LOAD
-    assert choose(natively(replace(fast, starts_per_source=24))).strategy is Strategy.SHARD_ON_COMPILE
+    assert choose(capped_at_native_rates(replace(fast, starts_per_source=23))).strategy is Strategy.SHARD_ON_LOAD
+    assert choose(capped_at_native_rates(replace(fast, starts_per_source=24))).strategy is Strategy.SHARD_ON_COMPILE
 
 
 def test_auto_on_slow_disks_counts_with_the_disks() -> None:
     slow = Figures(10**9, 10**9, 10**8, 10**8, 10**8, 4)
-    assert natively(slow) == slow
+    assert capped_at_native_rates(slow) == slow
 
 
 def test_auto_tells_estimated_shards(place: Place, engine: NativeEngine) -> None:

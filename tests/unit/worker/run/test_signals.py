@@ -68,7 +68,7 @@ def caught_until_requests_are_answered() -> None:
 def test_it_was_told_to_stop_and_did_not_crash(work: Callable[[], None]) -> None:
     clock = StartClock(Stage.SERVE, FirstLine.now(), pod_uid="")
     run = Run(WorkerConfig.model_construct(source_path="", source_display=""), clock)
-    code = runner._carry_out(run, lambda: lambda _: work())
+    code = runner._run(run, lambda: lambda _: work())
     failure = clock.snapshot().failure
     assert failure is not None
     assert (code, failure.reason) == (exits.TERMINATED, "Terminated")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuronmodel_worker.scratch_cache import TierTrouble
+from neuronmodel_worker.scratch_cache import TierError
 from neuronmodel_worker.scratch_cache.copying import CopiedFile, CopyWriter, Extents, Original
 from neuronmodel_worker.serve.background import ShuttingDown
 from tests.volumes import volume_in_memory
@@ -89,7 +89,7 @@ def test_an_original_that_changed_is_no_copy(tmp_path: Path) -> None:
     copy.observe("original", 0, seen(content, 0, MIB))
     written(tmp_path / "original", MIB)
     os.utime(tmp_path / "original", ns=(0, 1))  # a clock that ticks every few milliseconds would tell no difference
-    with pytest.raises(TierTrouble, match="changed while it was copied"):
+    with pytest.raises(TierError, match="changed while it was copied"):
         copy.complete(tmp_path / "copy", nothing)
 
 
@@ -98,9 +98,9 @@ def test_an_original_that_is_gone_is_no_copy_and_not_called_unwritable(tmp_path:
     (tmp_path / "copy").mkdir()
     copy = CopyWriter(tmp_path / "copy", {"original": Original.at(tmp_path / "original")})
     (tmp_path / "original").unlink()
-    with pytest.raises(TierTrouble, match="No such file") as trouble:
+    with pytest.raises(TierError, match="No such file") as error:
         copy.complete(tmp_path / "copy", nothing)
-    assert trouble.value.reason == "ScratchTierStale"
+    assert error.value.reason == "ScratchTierStale"
     assert not open_below(tmp_path / "copy")
 
 
@@ -108,10 +108,10 @@ def test_a_volume_that_becomes_full_is_told(tmp_path: Path) -> None:
     written(tmp_path / "original", 3 * MIB)
     with (
         volume_in_memory(tmp_path / "copy", 2 * MIB) as directory,
-        pytest.raises(TierTrouble, match="became full") as trouble,
+        pytest.raises(TierError, match="became full") as error,
     ):
         CopyWriter(directory, {"original": Original.at(tmp_path / "original")})
-    assert trouble.value.reason == "ScratchTierFull"
+    assert error.value.reason == "ScratchTierFull"
 
 
 @pytest.mark.parametrize("end", ["abort", "stop"])

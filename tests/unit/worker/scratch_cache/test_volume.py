@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from neuronmodel_worker.scratch_cache import Tier, TierTrouble
-from neuronmodel_worker.scratch_cache.volume import Writing
+from neuronmodel_worker.scratch_cache import Tier, TierError
+from neuronmodel_worker.scratch_cache.volume import PendingCopy
 from tests.volumes import volume_in_memory
 
 MIB = 1 << 20
 
 
-def begun(tier: Tier, key: str, nbytes: int = MIB) -> Writing:
+def begun(tier: Tier, key: str, nbytes: int = MIB) -> PendingCopy:
     writing = tier.begin("shards", key, nbytes)
     assert writing
     return writing
@@ -63,9 +63,9 @@ def test_a_copy_that_a_living_worker_uses_stays(tmp_path: Path) -> None:
         tier, other = Tier(scratch), Tier(scratch)
         put(tier, "mine", 8 * MIB, used_at=1.0)
         assert other.use("shards", "mine")
-        with pytest.raises(TierTrouble, match=r"it takes 12,582,912 bytes, \d[\d,]* may be written") as trouble:
+        with pytest.raises(TierError, match=r"it takes 12,582,912 bytes, \d[\d,]* may be written") as error:
             tier.begin("shards", "new", 12 * MIB)
-        assert trouble.value.reason == "ScratchTierFull"
+        assert error.value.reason == "ScratchTierFull"
         assert keys(tier) == {"mine"}
         other.close()
         begun(tier, "new", 12 * MIB).abandon()
@@ -80,7 +80,7 @@ def test_the_pods_own_limit_is_kept(tmp_path: Path) -> None:
     assert keys(tier) == {"old"}
     begun(tier, "bigger", 10 * MIB).abandon()
     assert keys(tier) == set()
-    with pytest.raises(TierTrouble, match="may be written"):
+    with pytest.raises(TierError, match="may be written"):
         tier.begin("shards", "biggest", 13 * MIB)
 
 
@@ -120,6 +120,6 @@ def test_a_copy_that_is_dropped_can_be_made_again(tmp_path: Path) -> None:
 
 def test_a_tier_that_cannot_be_written_is_a_trouble_and_no_crash(tmp_path: Path) -> None:
     (tmp_path / "tier").write_text("a file has taken its place")
-    with pytest.raises(TierTrouble) as trouble:
+    with pytest.raises(TierError) as error:
         Tier(tmp_path).begin("shards", "a", MIB)
-    assert trouble.value.reason == "ScratchTierUnwritable"
+    assert error.value.reason == "ScratchTierUnwritable"

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from neuronmodel_worker.serve import background
-from neuronmodel_worker.serve.background import Background, Courtesy, ShuttingDown
+from neuronmodel_worker.serve.background import Background, ShuttingDown, Throttle
 from tests.waiting import PATIENCE_SECONDS
 
 
@@ -37,24 +37,24 @@ def times(monkeypatch: pytest.MonkeyPatch) -> Times:
 
 
 def test_with_answers_all_the_time_work_takes_five_times_as_long(times: Times) -> None:
-    courtesy = Courtesy(lambda: True, Waiting(times))
+    throttle = Throttle(lambda: True, Waiting(times))
     for _ in range(20):
         times.now += 0.5
-        courtesy.wait()
+        throttle.wait()
     assert times.now == pytest.approx(50, rel=0.02)
 
 
 def test_without_answers_nothing_waits(times: Times) -> None:
-    courtesy = Courtesy(lambda: False, Waiting(times))
+    throttle = Throttle(lambda: False, Waiting(times))
     times.now += 1.0
-    courtesy.wait()
+    throttle.wait()
     assert times.now == 1.0
 
 
 def test_it_goes_on_as_soon_as_the_answer_is_there(times: Times) -> None:
-    courtesy = Courtesy(lambda: times.now < 1.1, Waiting(times))
+    throttle = Throttle(lambda: times.now < 1.1, Waiting(times))
     times.now += 1.0
-    courtesy.wait()
+    throttle.wait()
     assert times.now == pytest.approx(1.1, abs=0.02)
 
 
@@ -62,16 +62,16 @@ def test_work_is_done_in_turn_and_a_failure_keeps_none_of_it_from_being_done() -
     done, work = threading.Event(), Background()
     order: list[str] = []
 
-    def failing(_: Courtesy) -> None:
+    def failing(_: Throttle) -> None:
         order.append("failing")
         raise ValueError("unforeseen")
 
-    def last(_: Courtesy) -> None:
+    def last(_: Throttle) -> None:
         order.append("last")
         done.set()
 
-    work.later(failing)
-    work.later(last)
+    work.submit(failing)
+    work.submit(last)
     work.begin(lambda: False)
     assert done.wait(PATIENCE_SECONDS)
     work.stop()
@@ -81,17 +81,17 @@ def test_work_is_done_in_turn_and_a_failure_keeps_none_of_it_from_being_done() -
 def test_stopping_ends_work_at_its_next_piece_and_begins_no_other() -> None:
     began, ended, work = threading.Event(), list[str](), Background()
 
-    def endless(courtesy: Courtesy) -> None:
+    def endless(throttle: Throttle) -> None:
         began.set()
         try:
             while True:
-                courtesy.wait()
+                throttle.wait()
         except ShuttingDown:
             ended.append("stopped")
             raise
 
-    work.later(endless)
-    work.later(lambda _: ended.append("begun"))
+    work.submit(endless)
+    work.submit(lambda _: ended.append("begun"))
     work.begin(lambda: False)
     assert began.wait(PATIENCE_SECONDS)
     work.stop()

@@ -17,7 +17,7 @@ from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.report.metrics import WorkerMetrics
 from neuronmodel_worker.serve.api import OpenAIApi
 from neuronmodel_worker.serve.generation import Generation
-from neuronmodel_worker.serve.middleware import Front
+from neuronmodel_worker.serve.middleware import Middleware
 from neuronmodel_worker.text import load_text
 from tests.unit.worker.engines.models import write_tokenizer
 from tests.waiting import PATIENCE_SECONDS
@@ -61,7 +61,7 @@ async def client(model: SlowModel, tmp_path: Path) -> AsyncIterator[Client]:
     write_tokenizer(tmp_path)
     metrics = WorkerMetrics(StartClock(Stage.SERVE, FirstLine.now()))
     generation = Generation(model, load_text(tmp_path, {}), metrics, max_waiting=2)
-    application = OpenAIApi(generation, "small", Sampling(), Front(metrics)).application()
+    application = OpenAIApi(generation, "small", Sampling(), Middleware(metrics)).application()
     async with TestClient(TestServer(application, handler_cancellation=True)) as client:
         yield client
     model.let.release(100)

@@ -18,7 +18,7 @@ from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.plan.streamed import make_plan
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import Run
-from neuronmodel_worker.serve.background import Courtesy, ShuttingDown
+from neuronmodel_worker.serve.background import ShuttingDown, Throttle
 from neuronmodel_worker.serve.sealing import SealingBehind
 from neuronmodel_worker.store import SHARDS, Store
 from neuronmodel_worker.store.source_records import SOURCE_FILE, SourceDigests
@@ -58,7 +58,7 @@ def sealing_of(place: Place) -> SealingBehind:
     assert wanted.shards_key
     sealing, sink = SealingBehind(job, plan, wanted, wanted.shards_key, content), TensorSink()
     run(plan, sink, observer=sealing.digests)
-    sealing.hold(sink.tensors)
+    sealing.keep(sink.tensors)
     return sealing
 
 
@@ -66,7 +66,7 @@ def told(sealing: SealingBehind) -> Report:
     return sealing.job.clock.snapshot()
 
 
-class Asked(Courtesy):
+class Asked(Throttle):
     """Nothing is busy; calls `each` before every piece, with how many came before."""
 
     def __init__(self, each: Callable[[int], None] = lambda _: None) -> None:

@@ -20,7 +20,7 @@ from neuronmodel_worker.engines.llama_graph import empty_cache
 from neuronmodel_worker.engines.llama_shape import llama_shape
 from neuronmodel_worker.plan.native import make_native_plan
 from neuronmodel_worker.plan.streamed import Plan, make_plan
-from neuronmodel_worker.scratch_cache.capacity import Room
+from neuronmodel_worker.scratch_cache.capacity import VolumeSpace
 from neuronmodel_worker.sizing import DoesNotFit, check, misfits, require_fit, size
 from neuronmodel_worker.sizing.allowances import MIB, STREAM_THREADS, VLLM_BYTES
 from neuronmodel_worker.sizing.keyvalue import cache_bytes, cache_shape
@@ -282,8 +282,8 @@ def test_the_least_volume_that_keeps_a_copy(cached: Plan, engine: Engine, strate
         shard_bytes(cached, ANY_KEY) if strategy is ON_COMPILE else sum(file.nbytes for file in cached.checkpoint.files)
     )
     limit, used = sizing.scratch_bytes + sizing.copy_bytes, sizing.scratch_bytes
-    assert Room(1 << 50, 1 << 50, limit, used).writable_bytes >= copy
-    assert Room(1 << 50, 1 << 50, limit - limit // 100 - 2, used).writable_bytes < copy
+    assert VolumeSpace(1 << 50, 1 << 50, limit, used).writable_bytes >= copy
+    assert VolumeSpace(1 << 50, 1 << 50, limit - limit // 100 - 2, used).writable_bytes < copy
 
 
 def test_vllm_takes_shared_memory_that_counts_as_the_pods_memory(cached: Plan) -> None:

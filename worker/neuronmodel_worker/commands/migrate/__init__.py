@@ -13,7 +13,7 @@ from neuronmodel_worker.commands.migrate.neuronmodel import Converted, convert
 from neuronmodel_worker.commands.migrate.options import Choices
 from neuronmodel_worker.commands.migrate.shell_script import read_invocation
 from neuronmodel_worker.commands.migrate.yaml_document import comment_lines, lines_of
-from neuronmodel_worker.commands.terminal import note, say
+from neuronmodel_worker.commands.terminal import print_line, print_note
 from neuronmodel_worker.commands.usage_errors import UsageInvalid
 
 MAX_BYTES: Final = 1 << 20
@@ -34,13 +34,13 @@ def from_command(options: argparse.Namespace) -> None:
             instance_type=options.instance_type,
         ),
     )
-    for line in written(converted):
-        say(line)
+    for line in document_lines(converted):
+        print_line(line)
     for each in converted.left_out:
-        note(options.command, f"line {each.line}: not carried over: {each}.")
+        print_note(options.command, f"line {each.line}: not carried over: {each}.")
 
 
-def written(converted: Converted) -> list[str]:
+def document_lines(converted: Converted) -> list[str]:
     """The NeuronModel, line by line. What is left out for the same reason stands together."""
     head = ["# Made from an `inference_demo` command line by `neuronmodel from-command`."]
     if converted.left_out:

@@ -21,7 +21,7 @@ from neuronmodel_worker.commands.migrate.inference_demo_flags import (
     Flag,
 )
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
-from neuronmodel_worker.commands.migrate.yaml_document import Noted
+from neuronmodel_worker.commands.migrate.yaml_document import Commented
 from neuronmodel_worker.engines.nxdi.flag_checks import OF_VLLM, check_flags
 from neuronmodel_worker.engines.nxdi.vllm_checks import check_graph
 from neuronmodel_worker.failures import FlagsRefused, LayoutRefused
@@ -47,11 +47,11 @@ WITH_PATHS: Final = ("quantized_checkpoints_path", "lora_config")
 
 MODULES_FILE: Final = "--modules-to-not-convert-file"
 MODULES: Final = "modules_to_not_convert"
-TO_FILL_IN: Final = (
+FILL_IN_REASON: Final = (
     "it names a file of the command's host; fill in compile.extra, at FILL IN, what is in it: until then the API "
     "server refuses the NeuronModel"
 )
-HOLE: Final = (
+MODULE_LIST_COMMENT: Final = (
     f"Put the list of {MODULES} here that {{file}} holds, which is not in the command, and call it {MODULES}: without "
     "it all modules would be quantized. The API server refuses this NeuronModel until then."
 )
@@ -72,19 +72,22 @@ class CompileFields:
 
     @property
     def server(self) -> Server:
-        return Server.VLLM if self.of_vllm else Server.OPENAI
+        return Server.VLLM if self.vllm_fields else Server.OPENAI
 
     @property
-    def of_vllm(self) -> list[str]:
+    def vllm_fields(self) -> list[str]:
         return [name for name in OF_VLLM if name in self.extras]
 
     @property
-    def leaves_hole(self) -> bool:
+    def needs_module_list(self) -> bool:
         """Whether the command quantizes all modules but those that a file names, which is not at hand."""
         return MODULES_FILE in self.command and any(self.extras.get(name) for name in QUANTIZED)
 
-    def _hole(self) -> Noted:
-        return Noted({"name": f"FILL IN {MODULES}", "value": []}, HOLE.format(file=self.command.value(MODULES_FILE)))
+    def _module_list_placeholder(self) -> Commented:
+        return Commented(
+            {"name": f"FILL IN {MODULES}", "value": []},
+            MODULE_LIST_COMMENT.format(file=self.command.value(MODULES_FILE)),
+        )
 
     @property
     def uses_fp8(self) -> bool:
@@ -100,11 +103,11 @@ class CompileFields:
                 SAMPLING_FLAGS[name].spec.rpartition(".")[2]: self._sampled(name) for name in self._sampling_flags()
             }
         found["padTokenID"] = self.command.value(
-            "--pad-token-id", Noted(0, "The command's own; without this field it is the checkpoint's.")
+            "--pad-token-id", Commented(0, "The command's own; without this field it is the checkpoint's.")
         )
         extra = [self._extra(name, value) for name, value in self.extras.items()]
-        if self.leaves_hole:
-            extra.append(self._hole())
+        if self.needs_module_list:
+            extra.append(self._module_list_placeholder())
         if extra:
             found["extra"] = extra
         return found
@@ -113,14 +116,14 @@ class CompileFields:
         """Flags that these fields do not carry as they were given."""
         if "--on-device-sampling" not in self.command:
             for name in self._sampling_flags():
-                yield self._without(name, "without --on-device-sampling the requests say how tokens are chosen")
+                yield self._left_out_flag(name, "without --on-device-sampling the requests say how tokens are chosen")
         for group, asking in ASKED_FOR_BY.items():
             if not self._is_asked_for(group):
                 for name in self._parts_given(group):
-                    yield self._without(name, f"without {' or '.join(asking)} the command pays no heed to it")
+                    yield self._left_out_flag(name, f"without {' or '.join(asking)} the command pays no heed to it")
         for name, one in self.command.given.items():
             if name in SAME_NAME and isinstance(one.value, float) and math.isinf(one.value):
-                yield self._without(name, "JSON has no infinite numbers, and without the flag it is infinite")
+                yield self._left_out_flag(name, "JSON has no infinite numbers, and without the flag it is infinite")
 
     def without_layout(self) -> list[str]:
         """What only NxD Inference's own code knows the shards of."""
@@ -131,7 +134,7 @@ class CompileFields:
 
     def check(self) -> None:
         """As the worker will. Raises NotUnderstood, at the line of a flag that it is about."""
-        fields = {**self._neuron_config, **({MODULES: ["lm_head"]} if self.leaves_hole else {})}
+        fields = {**self._neuron_config, **({MODULES: ["lm_head"]} if self.needs_module_list else {})}
         model_type = self.command.value("--model-type")
         try:
             check_fields(fields, model_type)
@@ -172,7 +175,7 @@ class CompileFields:
     def _extra(self, name: str, value: Any) -> Any:
         item = {"name": name, "value": value}
         if name in WITH_PATHS and "/" in repr(value):
-            return Noted(
+            return Commented(
                 item, "Paths in the worker's pods: worker.volumes and worker.volumeMounts bring what they name."
             )
         return item
@@ -210,7 +213,7 @@ class CompileFields:
     def _groups(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """What the command builds of several flags."""
         if self._is_asked_for("lora_config"):
-            yield "lora_config", {**LORA_DEFAULTS, **self._parts("lora_config"), **self._lora_of_others()}
+            yield "lora_config", {**LORA_DEFAULTS, **self._parts("lora_config"), **self._lora_from_other_flags()}
         if self._is_asked_for("kv_quant_config") and (parts := self._parts("kv_quant_config")):
             yield "kv_quant_config", parts  # without them it is kv_cache_quant alone, of which these are the defaults
         if parts := self._parts("router_config"):
@@ -226,14 +229,14 @@ class CompileFields:
         given = self._parts_given(group)
         return {PARTS[name].library.rpartition(".")[2]: _json(self.command.value(name)) for name in given}
 
-    def _lora_of_others(self) -> dict[str, Any]:
+    def _lora_from_other_flags(self) -> dict[str, Any]:
         return {
             "batch_size": self.command.value("--batch-size", 1),
             "dynamic_multi_lora": "--enable-dynamic-multi-lora" in self.command,
             "base_model_quantized": "--quantized" in self.command,
         }
 
-    def _without(self, name: str, reason: str) -> LeftOut:
+    def _left_out_flag(self, name: str, reason: str) -> LeftOut:
         return LeftOut(self.command.line(name), name, reason)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from neuronmodel_api.names import RESERVED_ENV_PREFIXES
 from neuronmodel_worker.commands.migrate.given_flags import LeftOut
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
-from neuronmodel_worker.commands.migrate.shell_script import Invocation, Said
+from neuronmodel_worker.commands.migrate.shell_script import Invocation, ShellText
 
 CORES_A_LOGICAL_ONE: Final = ("NEURON_RT_VIRTUAL_CORE_SIZE", "NEURON_LOGICAL_NC_CONFIG")
 NUM_CORES: Final = "NEURON_RT_NUM_CORES"
@@ -57,22 +57,22 @@ class Environment:
 def read_environment(invocation: Invocation) -> Environment:
     """Raises NotUnderstood."""
     worker, left_out = dict[str, str](), list[LeftOut]()
-    for name, said in invocation.environment.items():
+    for name, variable in invocation.environment.items():
         if name in (*CORES_A_LOGICAL_ONE, NUM_CORES):
             continue
-        if reason := _reason(name, said.text):
-            left_out.append(LeftOut(said.line, name, reason))
+        if reason := _reason(name, variable.text):
+            left_out.append(LeftOut(variable.line, name, reason))
         else:
             if len(name) > MAX_NAME or len(worker) == MAX_VARIABLES:
                 raise NotUnderstood(
-                    said.line,
+                    variable.line,
                     f"A NeuronModel carries {MAX_VARIABLES} variables, with names of at most {MAX_NAME} characters. "
                     "Leave out what the command does not need.",
                 )
-            worker[name] = said.text.replace("$", "$$")  # Kubernetes takes $(NAME) for a reference
-    for name, said in invocation.unexported.items():
+            worker[name] = variable.text.replace("$", "$$")  # Kubernetes takes $(NAME) for a reference
+    for name, variable in invocation.unexported.items():
         if OF_NEURON.match(name):
-            left_out.append(LeftOut(said.line, name, "it is not exported, so the command does not see it"))
+            left_out.append(LeftOut(variable.line, name, "it is not exported, so the command does not see it"))
     return Environment(worker, tuple(left_out))
 
 
@@ -84,7 +84,7 @@ def _reason(name: str, value: str) -> str:
     return REASONS.get(name, "")
 
 
-def integer(name: str, said: Said) -> int:
-    if not re.fullmatch(r"\d{1,9}", said.text, re.ASCII):
-        raise NotUnderstood(said.line, f"{name} is {said.text!r} and has to be an integer.")
-    return int(said.text)
+def integer(name: str, variable: ShellText) -> int:
+    if not re.fullmatch(r"\d{1,9}", variable.text, re.ASCII):
+        raise NotUnderstood(variable.line, f"{name} is {variable.text!r} and has to be an integer.")
+    return int(variable.text)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from neuronmodel_worker.commands.migrate.inference_demo_flags import BEFORE_RUN, BOUNDS, FLAGS, Flag, FlagKind
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
-from neuronmodel_worker.commands.migrate.shell_script import Invocation, Said
+from neuronmodel_worker.commands.migrate.shell_script import Invocation, ShellText
 
 RUN: Final = "run"
 REQUIRED: Final = ("--model-type", "--task-type", "--model-path")
@@ -63,19 +63,21 @@ def read_flags(invocation: Invocation) -> InferenceDemoCommand:
     """Raises NotUnderstood."""
     arguments = list(invocation.arguments)
     given: dict[str, Given] = {}
-    behind_run = False
+    after_run = False
     while arguments:
-        said = arguments.pop(0)
-        if not said.text.startswith("-"):
-            if behind_run or said.text != RUN:
-                raise NotUnderstood(said.line, f"{said.text!r} stands where a flag was expected. {_dash_of(said.text)}")
-            behind_run = True
+        argument = arguments.pop(0)
+        if not argument.text.startswith("-"):
+            if after_run or argument.text != RUN:
+                raise NotUnderstood(
+                    argument.line, f"{argument.text!r} stands where a flag was expected. {_dash_of(argument.text)}"
+                )
+            after_run = True
             continue
-        name, equals, joined = said.text.partition("=")
-        flag, negated = _flag(name, said.line, behind_run)
-        one = Given(flag, _value(flag, said, joined if equals else None, arguments, negated), said.line)
-        given[flag.name] = _together(given.get(flag.name), one)
-    if not behind_run:
+        name, equals, joined = argument.text.partition("=")
+        flag, negated = _flag(name, argument.line, after_run)
+        one = Given(flag, _value(flag, argument, joined if equals else None, arguments, negated), argument.line)
+        given[flag.name] = _merged(given.get(flag.name), one)
+    if not after_run:
         raise NotUnderstood(invocation.line, f"The word {RUN} is missing behind --model-type and --task-type.")
     for name in REQUIRED:
         if name not in given:
@@ -89,24 +91,24 @@ def _dash_of(text: str) -> str:
     return "Put quotation marks around what belongs together."
 
 
-def _flag(name: str, line: int, behind_run: bool) -> tuple[Flag, bool]:
+def _flag(name: str, line: int, after_run: bool) -> tuple[Flag, bool]:
     """And whether it was written as its negation. A beginning that only one flag has will do, as for argparse."""
     names = {
-        written: (flag, written != flag.name)
+        spelling: (flag, spelling != flag.name)
         for flag in FLAGS.values()
-        for written in ([flag.name, flag.negation] if flag.kind is FlagKind.TOGGLE else [flag.name])
-        if (flag.name in BEFORE_RUN) != behind_run
+        for spelling in ([flag.name, flag.negation] if flag.kind is FlagKind.TOGGLE else [flag.name])
+        if (flag.name in BEFORE_RUN) != after_run
     }
     if name in names:
         return names[name]
     if name in FLAGS:
         where = "behind" if name not in BEFORE_RUN else "before"
         raise NotUnderstood(line, f"{name} belongs {where} the word {RUN}.")
-    meant = [written for written in names if name.startswith("--") and len(name) > 2 and written.startswith(name)]
-    if len(meant) == 1:
-        return names[meant[0]]
-    if meant:
-        raise NotUnderstood(line, f"{name} may be {', '.join(sorted(meant))}. Write it out.")
+    matches = [spelling for spelling in names if name.startswith("--") and len(name) > 2 and spelling.startswith(name)]
+    if len(matches) == 1:
+        return names[matches[0]]
+    if matches:
+        raise NotUnderstood(line, f"{name} may be {', '.join(sorted(matches))}. Write it out.")
     raise NotUnderstood(
         line,
         f"inference_demo of NxD Inference 0.9.0 has no flag {name}. Correct it; where it is a field of NeuronConfig, "
@@ -114,19 +116,19 @@ def _flag(name: str, line: int, behind_run: bool) -> tuple[Flag, bool]:
     )
 
 
-def _value(flag: Flag, said: Said, joined: str | None, arguments: list[Said], negated: bool) -> Any:
+def _value(flag: Flag, argument: ShellText, joined: str | None, arguments: list[ShellText], negated: bool) -> Any:
     if flag.kind in WITHOUT_VALUE:
         if joined is not None:
-            raise NotUnderstood(said.line, f"{flag.name} takes no value, and {joined!r} was given.")
+            raise NotUnderstood(argument.line, f"{flag.name} takes no value, and {joined!r} was given.")
         return not negated
     values = [joined] if joined is not None else list(_values(flag, arguments))
     if not values:
-        raise NotUnderstood(said.line, f"{flag.name} has no value behind it.")
-    read = tuple(_read(flag, value, said.line) for value in values)
+        raise NotUnderstood(argument.line, f"{flag.name} has no value behind it.")
+    read = tuple(_read(flag, value, argument.line) for value in values)
     return read if flag.kind in (*WITH_SEVERAL, FlagKind.REPEATED) else read[0]
 
 
-def _values(flag: Flag, arguments: list[Said]) -> Iterable[str]:
+def _values(flag: Flag, arguments: list[ShellText]) -> Iterable[str]:
     while arguments and not _begins_a_flag(arguments[0].text):
         yield arguments.pop(0).text
         if flag.kind not in WITH_SEVERAL:
@@ -162,7 +164,7 @@ def _bounded(flag: Flag, value: int, line: int) -> int:
     return value
 
 
-def _together(before: Given | None, now: Given) -> Given:
+def _merged(before: Given | None, now: Given) -> Given:
     if before is None:
         return now
     if now.flag.kind is FlagKind.REPEATED:

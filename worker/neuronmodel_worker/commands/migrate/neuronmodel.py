@@ -8,7 +8,7 @@ from typing import Any, Final
 from neuronmodel_api.config import Engine, Server
 from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES
 from neuronmodel_api.names import GROUP, INSTANCE_TYPE_LABEL
-from neuronmodel_worker.commands.migrate.compile_fields import MODULES_FILE, TO_FILL_IN, CompileFields
+from neuronmodel_worker.commands.migrate.compile_fields import FILL_IN_REASON, MODULES_FILE, CompileFields
 from neuronmodel_worker.commands.migrate.environment import Environment, read_environment
 from neuronmodel_worker.commands.migrate.given_flags import InferenceDemoCommand, LeftOut
 from neuronmodel_worker.commands.migrate.inference_demo_flags import NOT_CARRIED
@@ -16,7 +16,7 @@ from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.options import Choices, model_name
 from neuronmodel_worker.commands.migrate.parallelism import CommandParallelism, read_parallelism
 from neuronmodel_worker.commands.migrate.volumes import artifacts, model_folder, scratch, source
-from neuronmodel_worker.commands.migrate.yaml_document import Noted
+from neuronmodel_worker.commands.migrate.yaml_document import Commented
 from neuronmodel_worker.engines.llama_shape import FAMILY as CPU_FAMILY
 
 TASK: Final = "causal-lm"
@@ -57,7 +57,7 @@ def convert(command: InferenceDemoCommand, choices: Choices) -> Converted:
     _check_cpu(command, parallelism, fields)
     environment = read_environment(command.invocation)
     spec = {
-        "engine": Noted(Engine.CPU.value, "--on-cpu.") if _on_cpu(command) else Engine.NEURON.value,
+        "engine": Commented(Engine.CPU.value, "--on-cpu.") if _on_cpu(command) else Engine.NEURON.value,
         "model": {"source": source(command, choices), "type": command.value("--model-type")},
         "parallelism": parallelism.spec(),
         "compile": fields.compile(),
@@ -97,7 +97,7 @@ def _check_cpu(command: InferenceDemoCommand, parallelism: CommandParallelism, f
     elif parallelism.is_partial:
         what = "the CPU engine computes all ranks in one process, and a part of them is asked for"
     elif fields.server is Server.VLLM:
-        what = f"the CPU engine has no server that takes {' and '.join(fields.of_vllm)}"
+        what = f"the CPU engine has no server that takes {' and '.join(fields.vllm_fields)}"
     else:
         return
     raise NotUnderstood(command.line("--on-cpu"), f"--on-cpu does not fit: {what}. Leave out one of them.")
@@ -110,7 +110,7 @@ def _on_cpu(command: InferenceDemoCommand) -> bool:
 def _left_out(command: InferenceDemoCommand, fields: CompileFields) -> Iterator[LeftOut]:
     for name, flag in NOT_CARRIED.items():
         if name in command and name != "--task-type":
-            reason = TO_FILL_IN if name == MODULES_FILE and fields.leaves_hole else flag.reason
+            reason = FILL_IN_REASON if name == MODULES_FILE and fields.needs_module_list else flag.reason
             yield LeftOut(command.line(name), name, reason)
     if "--skip-sharding" in command and "--save-sharded-checkpoint" not in command:
         reason = "without --save-sharded-checkpoint the command shards at every load all the same"
@@ -121,7 +121,7 @@ def _left_out(command: InferenceDemoCommand, fields: CompileFields) -> Iterator[
 
 def _sharding(command: InferenceDemoCommand, fields: CompileFields) -> dict[str, Any]:
     saves, skips = "--save-sharded-checkpoint" in command, "--skip-sharding" in command
-    strategy = Noted("ShardOnCompile" if saves else "ShardOnLoad", STRATEGIES[saves, skips])
+    strategy = Commented("ShardOnCompile" if saves else "ShardOnLoad", STRATEGIES[saves, skips])
     without = " and ".join(fields.without_layout())
     if not without:
         return {"strategy": strategy}
@@ -129,7 +129,7 @@ def _sharding(command: InferenceDemoCommand, fields: CompileFields) -> dict[str,
         raise NotUnderstood(
             command.line("--on-cpu"), f"The CPU engine has no layout for {without}. Leave out one of them."
         )
-    native = Noted(
+    native = Commented(
         "Native", f"NxD Inference's own code lays out the weights: there is no layout of ours for {without}."
     )
     return {"strategy": strategy, "weights": native}
@@ -140,11 +140,11 @@ def _worker(
 ) -> dict[str, Any] | None:
     worker: dict[str, Any] = {}
     if kind := choices.instance_type:
-        worker["nodeSelector"] = Noted({INSTANCE_TYPE_LABEL: kind}, _about_cores(kind, parallelism))
+        worker["nodeSelector"] = Commented({INSTANCE_TYPE_LABEL: kind}, _about_cores(kind, parallelism))
     variables: list[Any] = [{"name": name, "value": value} for name, value in environment.worker.items()]
     for name in FP8_VARIABLES if fields.uses_fp8 else ():
         if name not in environment.worker:
-            variables.append(Noted({"name": name, "value": "1"}, "As the command itself sets it for 8-bit floats."))
+            variables.append(Commented({"name": name, "value": "1"}, "As the command itself sets it for 8-bit floats."))
     if variables:
         worker["env"] = variables
     return worker or None
@@ -161,15 +161,15 @@ def _about_cores(kind: str, parallelism: CommandParallelism) -> str:
 def _serving(fields: CompileFields) -> dict[str, Any] | None:
     if fields.server is Server.OPENAI:
         return None
-    reason = f"For {' and '.join(fields.of_vllm)}: a server that places sequences in the cache by itself."
-    return {"server": Noted(fields.server.value, reason)}
+    reason = f"For {' and '.join(fields.vllm_fields)}: a server that places sequences in the cache by itself."
+    return {"server": Commented(fields.server.value, reason)}
 
 
-def _suspend(command: InferenceDemoCommand, parallelism: CommandParallelism) -> Noted | None:
+def _suspend(command: InferenceDemoCommand, parallelism: CommandParallelism) -> Commented | None:
     reasons = []
     if "--compile-only" in command:
         reasons.append("--compile-only: everything is prepared, and no pod serves. Remove this to serve.")
     if parallelism.is_partial:
         ranks = f"{parallelism.ranks.start} to {parallelism.ranks.stop - 1}"
         reasons.append(f"Ranks {ranks} of {parallelism.degree} are prepared, and a part of the ranks cannot answer.")
-    return Noted(True, " ".join(reasons)) if reasons else None
+    return Commented(True, " ".join(reasons)) if reasons else None

@@ -68,7 +68,7 @@ def _ranks(command: InferenceDemoCommand) -> range:
 
 
 def _logical_cores(command: InferenceDemoCommand) -> int | None:
-    found = list(_logical_cores_said(command))
+    found = list(_logical_core_settings(command))
     for name, cores, line in found:
         if cores not in LOGICAL_CORES:
             raise NotUnderstood(line, f"{name} is {cores}, and 1 or 2 physical cores make a logical one.")
@@ -80,11 +80,11 @@ def _logical_cores(command: InferenceDemoCommand) -> int | None:
     return found[0][1] if found else None
 
 
-def _logical_cores_said(command: InferenceDemoCommand) -> Iterator[tuple[str, int, int]]:
+def _logical_core_settings(command: InferenceDemoCommand) -> Iterator[tuple[str, int, int]]:
     """Where, what, and in which line."""
     for name in CORES_A_LOGICAL_ONE:
-        if said := command.invocation.environment.get(name):
-            yield name, integer(name, said), said.line
+        if variable := command.invocation.environment.get(name):
+            yield name, integer(name, variable), variable.line
     for name in LOGICAL_CORE_FLAGS:
         if name in command:
             yield name, command.value(name), command.line(name)
@@ -92,13 +92,13 @@ def _logical_cores_said(command: InferenceDemoCommand) -> Iterator[tuple[str, in
 
 def _cores_left_out(command: InferenceDemoCommand, num_ranks: int) -> Iterator[LeftOut]:
     """NEURON_RT_NUM_CORES, where it is not what the operator derives."""
-    said = command.invocation.environment.get(NUM_CORES)
-    if said is None:
+    variable = command.invocation.environment.get(NUM_CORES)
+    if variable is None:
         return
-    cores = integer(NUM_CORES, said)
+    cores = integer(NUM_CORES, variable)
     if cores < num_ranks:
         raise NotUnderstood(
-            said.line, f"{NUM_CORES} is {cores}, and there are {num_ranks} ranks, a core each. Correct one of them."
+            variable.line, f"{NUM_CORES} is {cores}, and there are {num_ranks} ranks, a core each. Correct one of them."
         )
     if cores > num_ranks:
-        yield LeftOut(said.line, NUM_CORES, f"a worker is given as many cores as it has ranks, {num_ranks}")
+        yield LeftOut(variable.line, NUM_CORES, f"a worker is given as many cores as it has ranks, {num_ranks}")

@@ -17,7 +17,7 @@ ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.ASCII | re.DOTALL)
 INFERENCE_DEMO: Final = ("inference_demo", "inference_demo.py")
 MODULE: Final = "neuronx_distributed_inference.inference_demo"
 PYTHON = re.compile(r"python(3(\.\d+)?)?", re.ASCII)
-IN_FRONT: Final = ("time", "nohup", "exec", "command", "env")
+COMMAND_PREFIXES: Final = ("time", "nohup", "exec", "command", "env")
 """Run what follows them as it stands."""
 WITHOUT_EFFECT: Final = (
     "echo",
@@ -40,7 +40,7 @@ SEPARATORS: Final = frozenset({"\n", ";", "&", "&&"})
 
 
 @dataclass(frozen=True)
-class Said:
+class ShellText:
     """A piece of the text as it reads with its variables in place, and where it stands."""
 
     text: str
@@ -53,10 +53,10 @@ class Invocation:
     is only assigned. `output` is where its output is sent, as written, where that is said."""
 
     line: int
-    arguments: tuple[Said, ...]
-    environment: Mapping[str, Said]
-    unexported: Mapping[str, Said]
-    output: Said | None
+    arguments: tuple[ShellText, ...]
+    environment: Mapping[str, ShellText]
+    unexported: Mapping[str, ShellText]
+    output: ShellText | None
 
 
 def read_invocation(text: str) -> Invocation:
@@ -73,7 +73,7 @@ def read_invocation(text: str) -> Invocation:
 class _Statement:
     line: int
     words: list[Word] = field(default_factory=list)
-    output: list[Said] = field(default_factory=list)
+    output: list[ShellText] = field(default_factory=list)
     piped_to: list[Word] = field(default_factory=list)
 
 
@@ -119,7 +119,7 @@ class _Statements:
             statement.line = statement.line if statement.words else word.line
             statement.words.append(word)
             return
-        statement.output.append(Said(text, word.line))
+        statement.output.append(ShellText(text, word.line))
 
     def _operate(self, operator: ShellOperator) -> None:
         if self._is_open:
@@ -129,7 +129,7 @@ class _Statements:
         if operator.text in REDIRECTIONS:
             self._redirection = operator
         elif operator.text in PIPES and self._current.words:
-            self._current.output.append(Said(operator.text, operator.line))
+            self._current.output.append(ShellText(operator.text, operator.line))
             self._piped = True
         else:
             raise NotUnderstood(
@@ -147,13 +147,13 @@ def _written(word: Word) -> str:
     return "".join(signs[piece.kind] % piece.text for piece in word.pieces)
 
 
-def _together(output: list[Said]) -> Said | None:
-    return Said(" ".join(said.text for said in output), output[0].line) if output else None
+def _joined_output(output: list[ShellText]) -> ShellText | None:
+    return ShellText(" ".join(text.text for text in output), output[0].line) if output else None
 
 
 class _Script:
     def __init__(self) -> None:
-        self._values: dict[str, Said] = {}
+        self._values: dict[str, ShellText] = {}
         self._exported: set[str] = set()
         self.invocation: Invocation | None = None
 
@@ -164,7 +164,7 @@ class _Script:
                 statement.piped_to[0].line, "What | hands the output to is not understood. Leave it out, or use tee."
             )
         words = list(statement.words)
-        prefix: dict[str, Said] = {}
+        prefix: dict[str, ShellText] = {}
         while words and (assigned := self._assignment(words[0])):
             prefix |= [assigned]
             words.pop(0)
@@ -175,22 +175,22 @@ class _Script:
         if name == "export":
             self._export(words[1:])
             return
-        arguments = [said for word in words for said in self._fields(word)]
+        arguments = [text for word in words for text in self._fields(word)]
         if not arguments:
             return
         self._command(statement, arguments, prefix)
 
-    def _command(self, statement: _Statement, arguments: list[Said], prefix: dict[str, Said]) -> None:
+    def _command(self, statement: _Statement, arguments: list[ShellText], prefix: dict[str, ShellText]) -> None:
         command, *rest = arguments
-        while command.text in IN_FRONT and rest:
+        while command.text in COMMAND_PREFIXES and rest:
             command, *rest = rest
             while match := ASSIGNMENT.fullmatch(command.text):
-                prefix[match[1]] = Said(match[3], command.line)
+                prefix[match[1]] = ShellText(match[3], command.line)
                 if not rest:
                     raise _unknown(command)
                 command, *rest = rest
-        if (found := _behind_inference_demo(command, rest)) is not None:
-            self._found(statement, command.line, found, prefix)
+        if (found := _inference_demo_arguments(command, rest)) is not None:
+            self._record_invocation(statement, command.line, found, prefix)
         elif command.text == "unset" and not any(each.text.startswith("-") for each in rest):
             for each in rest:
                 self._values.pop(each.text, None)
@@ -198,32 +198,34 @@ class _Script:
         elif not _without_effect(command.text, [each.text for each in rest]):
             raise _unknown(command)
 
-    def _found(self, statement: _Statement, line: int, arguments: tuple[Said, ...], prefix: Mapping[str, Said]) -> None:
+    def _record_invocation(
+        self, statement: _Statement, line: int, arguments: tuple[ShellText, ...], prefix: Mapping[str, ShellText]
+    ) -> None:
         if self.invocation is not None:
             raise NotUnderstood(
                 line, f"This is another inference_demo; the first is in line {self.invocation.line}. Give one alone."
             )
-        exported = {name: said for name, said in self._values.items() if name in self._exported}
+        exported = {name: text for name, text in self._values.items() if name in self._exported}
         self.invocation = Invocation(
             line=line,
             arguments=arguments,
             environment={**exported, **prefix},
-            unexported={name: said for name, said in self._values.items() if name not in {*exported, *prefix}},
-            output=_together(statement.output),
+            unexported={name: text for name, text in self._values.items() if name not in {*exported, *prefix}},
+            output=_joined_output(statement.output),
         )
 
     def _export(self, words: list[Word]) -> None:
         for word in words:
             if assigned := self._assignment(word):
-                name, said = assigned
-                self._values[name] = said
+                name, text = assigned
+                self._values[name] = text
             else:
                 name = word.literal or ""
                 if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
                     raise NotUnderstood(word.line, "export is understood with NAME or NAME=value alone.")
             self._exported.add(name)
 
-    def _assignment(self, word: Word) -> tuple[str, Said] | None:
+    def _assignment(self, word: Word) -> tuple[str, ShellText] | None:
         """Where `word` is one."""
         bare = ""
         for piece in word.pieces:
@@ -235,12 +237,12 @@ class _Script:
             return None
         if match[2]:
             raise NotUnderstood(word.line, f"{match[1]}+= is not understood. Write the whole value.")
-        return match[1], Said(self._joined(word)[len(match[1]) + 1 :], word.line)
+        return match[1], ShellText(self._joined(word)[len(match[1]) + 1 :], word.line)
 
     def _joined(self, word: Word) -> str:
         return "".join(text for text, _ in self._expanded(word))
 
-    def _fields(self, word: Word) -> list[Said]:
+    def _fields(self, word: Word) -> list[ShellText]:
         """One, or as many as an unquoted variable falls into, which may be none."""
         fields, current = list[str](), None
         for text, splits in self._expanded(word):
@@ -255,7 +257,7 @@ class _Script:
                     current = None
         if current is not None:
             fields.append(current)
-        return [Said(text, word.line) for text in fields]
+        return [ShellText(text, word.line) for text in fields]
 
     def _expanded(self, word: Word) -> Iterable[tuple[str, bool]]:
         """Texts, and whether a shell would split them."""
@@ -281,7 +283,7 @@ class _Script:
         return self._values[name].text
 
 
-def _behind_inference_demo(command: Said, rest: list[Said]) -> tuple[Said, ...] | None:
+def _inference_demo_arguments(command: ShellText, rest: list[ShellText]) -> tuple[ShellText, ...] | None:
     if PurePosixPath(command.text).name in INFERENCE_DEMO:
         return tuple(rest)
     if not PYTHON.fullmatch(PurePosixPath(command.text).name):
@@ -304,7 +306,7 @@ def _without_effect(command: str, arguments: list[str]) -> bool:
     return command in WITHOUT_EFFECT
 
 
-def _unknown(command: Said) -> NotUnderstood:
+def _unknown(command: ShellText) -> NotUnderstood:
     return NotUnderstood(
         command.line,
         f"The command {command.text!r} is not understood: assignments, exports and one inference_demo are. Leave it "

@@ -7,7 +7,7 @@ GIB: Final = 1 << 30
 COMPILED_GIB: Final = 32
 """For compiled models alone. How big one of 405B is has no public figure; it holds code and no weights."""
 UNKNOWN_GIB: Final = 1024
-ROOM: Final = 1.3
+SHARDS_FACTOR: Final = 1.3
 """Shards by the checkpoint's size: 871 GB of 812 GB for Llama 3.1 405B at degree 64, where 8 key and value heads become
 64; smaller models grow more."""
 
@@ -27,7 +27,7 @@ def checkpoint_bytes(name: str, bytes_a_parameter: int) -> float | None:
 
 def shards_size(checkpoint: float | None) -> str:
     """A quantity: shards and compiled models."""
-    return _quantity(UNKNOWN_GIB if checkpoint is None else checkpoint * ROOM / GIB + COMPILED_GIB / 2)
+    return _quantity(UNKNOWN_GIB if checkpoint is None else checkpoint * SHARDS_FACTOR / GIB + COMPILED_GIB / 2)
 
 
 def compiled_size() -> str:

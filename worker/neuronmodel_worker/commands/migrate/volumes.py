@@ -7,7 +7,7 @@ from neuronmodel_worker.commands.migrate.given_flags import InferenceDemoCommand
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.options import Choices
 from neuronmodel_worker.commands.migrate.volume_sizes import checkpoint_bytes, compiled_size, shards_size
-from neuronmodel_worker.commands.migrate.yaml_document import Noted
+from neuronmodel_worker.commands.migrate.yaml_document import Commented
 from neuronmodel_worker.commands.usage_errors import UsageInvalid
 from neuronmodel_worker.units import in_units
 
@@ -46,13 +46,13 @@ def source(command: InferenceDemoCommand, choices: Choices) -> dict[str, Any]:
                 f"--model-path is {str(path)!r}, which is no absolute path. Write it out, or name the claim that holds "
                 "the model with --claim.",
             )
-        return {"hostPath": Noted({"path": str(path)}, OF_THE_NODE)}
+        return {"hostPath": Commented({"path": str(path)}, OF_THE_NODE)}
     inside = _inside_claim(path, choices)
     seen = f"--model-path {command.value('--model-path')}, seen from the claim's root."
     return {
         "persistentVolumeClaim": {
             "claimName": choices.claim,
-            **({} if inside == "." else {"path": Noted(inside, seen)}),
+            **({} if inside == "." else {"path": Commented(inside, seen)}),
         }
     }
 
@@ -76,14 +76,14 @@ def artifacts(command: InferenceDemoCommand, choices: Choices) -> dict[str, Any]
     return {"template": {**storage_class, "size": choices.artifacts_size or _artifacts_size(command)}}
 
 
-def _artifacts_size(command: InferenceDemoCommand) -> Noted:
+def _artifacts_size(command: InferenceDemoCommand) -> Commented:
     if "--save-sharded-checkpoint" not in command:
-        return Noted(compiled_size(), COMPILED_ALONE)
+        return Commented(compiled_size(), COMPILED_ALONE)
     bytes_a_parameter = 4 if command.value("--torch-dtype") == "float32" else 2
     checkpoint = checkpoint_bytes(model_folder(command).name, bytes_a_parameter)
     if checkpoint is None:
-        return Noted(shards_size(None), SIZE_UNKNOWN)
-    return Noted(
+        return Commented(shards_size(None), SIZE_UNKNOWN)
+    return Commented(
         shards_size(checkpoint),
         f"The compiled model and the shards: about as big as the checkpoint, some {in_units(checkpoint)} by its name, "
         "and bigger where ranks hold copies of key and value heads. `neuronmodel plan` tells exactly. Every start "
@@ -93,4 +93,4 @@ def _artifacts_size(command: InferenceDemoCommand) -> Noted:
 
 def scratch(copies: bool) -> dict[str, Any]:
     """`copies`: whether a worker keeps some there."""
-    return {"emptyDir": Noted({}, f"{SCRATCH}{COPIES if copies else ''}.")}
+    return {"emptyDir": Commented({}, f"{SCRATCH}{COPIES if copies else ''}.")}

@@ -17,7 +17,7 @@ ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 
 
 @dataclass(frozen=True)
-class Noted:
+class Commented:
     """A value with a comment above it."""
 
     value: Any
@@ -25,19 +25,19 @@ class Noted:
 
 
 def lines_of(fields: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    for key, noted in fields.items():
-        value = noted.value if isinstance(noted, Noted) else noted
-        if isinstance(noted, Noted):
-            yield from comment_lines(noted.comment, indent)
+    for key, commented in fields.items():
+        value = commented.value if isinstance(commented, Commented) else commented
+        if isinstance(commented, Commented):
+            yield from comment_lines(commented.comment, indent)
         if isinstance(value, Mapping) and value:
             yield f"{indent}{scalar(key)}:"
             yield from lines_of(value, f"{indent}  ")
         elif isinstance(value, list) and value:
             yield f"{indent}{scalar(key)}:"
             for item in value:
-                if isinstance(item, Noted):
+                if isinstance(item, Commented):
                     yield from comment_lines(item.comment, f"{indent}  ")
-                yield f"{indent}  - {flow(item.value if isinstance(item, Noted) else item)}"
+                yield f"{indent}  - {flow(item.value if isinstance(item, Commented) else item)}"
         else:
             yield f"{indent}{scalar(key)}: {flow(value)}"
 

@@ -7,23 +7,23 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-Then = Callable[[ModuleType], None]
+Callback = Callable[[ModuleType], None]
 
 
-def when_imported(name: str, then: Then) -> None:
+def when_imported(name: str, callback: Callback) -> None:
     """At once where it is imported already; whoever imports it gets what `then` raises."""
     if module := sys.modules.get(name):
-        then(module)
+        callback(module)
     else:
-        sys.meta_path.insert(0, _Finder(name, then))
+        sys.meta_path.insert(0, _Finder(name, callback))
 
 
 class _Finder(importlib.abc.MetaPathFinder):
     """Lets the other finders find it, once."""
 
-    def __init__(self, name: str, then: Then) -> None:
+    def __init__(self, name: str, callback: Callback) -> None:
         self._name = name
-        self._then = then
+        self._callback = callback
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -33,14 +33,14 @@ class _Finder(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec and spec.loader:
-            spec.loader = _Loader(spec.loader, self._then)
+            spec.loader = _Loader(spec.loader, self._callback)
         return spec
 
 
 class _Loader(importlib.abc.Loader):
-    def __init__(self, loader: importlib.abc.Loader, then: Then) -> None:
+    def __init__(self, loader: importlib.abc.Loader, callback: Callback) -> None:
         self._loader = loader
-        self._then = then
+        self._callback = callback
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -51,4 +51,4 @@ class _Loader(importlib.abc.Loader):
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
-        self._then(module)
+        self._callback(module)

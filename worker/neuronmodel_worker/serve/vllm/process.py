@@ -27,8 +27,8 @@ OUTPUT_SECONDS: Final = 2.0
 
 def vllm_program() -> str:
     """Beside the Python that runs, else on the PATH. Raises NoEngine."""
-    beside = Path(sys.executable).with_name("vllm")
-    program = str(beside) if os.access(beside, os.X_OK) else shutil.which("vllm")
+    server_metrics = Path(sys.executable).with_name("vllm")
+    program = str(server_metrics) if os.access(server_metrics, os.X_OK) else shutil.which("vllm")
     if program is None:
         raise NoEngine(
             "This image has no vLLM. Set spec.worker.image to one that holds vLLM with its Neuron plugin, or remove "

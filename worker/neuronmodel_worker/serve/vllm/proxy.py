@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from neuronmodel_worker.report.metrics import WorkerMetrics
-from neuronmodel_worker.serve.middleware import Front, OpenAIError
+from neuronmodel_worker.serve.middleware import Middleware, OpenAIError
 
 # Each a label of the metric of requests; the rest of vLLM's API shares the last.
 PATHS: Final = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/v1/models/{name:.+}", "/v1/{path:.+}")
@@ -45,20 +45,20 @@ def open_session() -> ClientSession:
 class Proxy:
     """`url` is vLLM's, `key` what it asks of those who come by its own port."""
 
-    front: Front
+    middleware: Middleware
     session: ClientSession
     url: str
     key: str
 
     def application(self) -> web.Application:
-        application = self.front.application()
+        application = self.middleware.application()
         for path in PATHS:
-            application.router.add_route("*", path, self.pass_on)
+            application.router.add_route("*", path, self.forward)
         return application
 
-    async def pass_on(self, request: web.Request) -> web.StreamResponse:
+    async def forward(self, request: web.Request) -> web.StreamResponse:
         began = time.monotonic()
-        headers = _kept(request.headers, NOT_PASSED_ON)
+        headers = _forwarded_headers(request.headers, NOT_PASSED_ON)
         headers.update({"Authorization": f"Bearer {self.key}", "Accept-Encoding": "identity"})
         url = URL(f"{self.url}{request.rel_url.raw_path_qs}", encoded=True)  # also of a target that is a whole URL
         body = await request.read()
@@ -66,44 +66,44 @@ class Proxy:
             async with self.session.request(
                 request.method, url, data=body or None, headers=headers, allow_redirects=False
             ) as answer:
-                return await self._pass_back(request, answer, began)
+                return await self._forward_response(request, answer, began)
         except ClientError as error:
             message = f"vLLM does not answer: {error}. It may be ending; try again."
             raise OpenAIError(502, message, "server_error", "server_unavailable") from error
 
-    async def _pass_back(self, request: web.Request, answer: ClientResponse, began: float) -> web.StreamResponse:
-        headers = _kept(answer.headers, OF_ONE_CONNECTION)
+    async def _forward_response(self, request: web.Request, answer: ClientResponse, began: float) -> web.StreamResponse:
+        headers = _forwarded_headers(answer.headers, OF_ONE_CONNECTION)
         response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
-        self.front.close_if_draining(response)
+        self.middleware.close_if_draining(response)
         await response.prepare(request)
-        counted = Counted(answer.content_type, began)
+        usage_counter = UsageCounter(answer.content_type, began)
         try:
             async for piece in answer.content.iter_any():
-                counted.saw(piece)
+                usage_counter.feed(piece)
                 await response.write(piece)
         except ClientError:
-            _break_off(request)
+            _abort(request)
             return response
         if answer.ok and request.path in GENERATING:
-            counted.count(self.front.metrics)
+            usage_counter.count(self.middleware.metrics)
         await response.write_eof()
         return response
 
 
-def _kept(headers: Mapping[str, str], without: frozenset[str]) -> CIMultiDict[str]:
+def _forwarded_headers(headers: Mapping[str, str], without: frozenset[str]) -> CIMultiDict[str]:
     """A header may come several times."""
     named = {name.strip().lower() for name in headers.get("Connection", "").split(",")}
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in without | named)
 
 
-def _break_off(request: web.Request) -> None:
+def _abort(request: web.Request) -> None:
     """vLLM ended amid its answer: the client is to see that, and not an answer that looks whole."""
     if request.transport:
         request.transport.abort()
 
 
 @dataclass
-class Counted:
+class UsageCounter:
     """What an answer tells of its tokens: a whole one does, a streamed one where the client asked for usage."""
 
     content_type: str
@@ -111,20 +111,20 @@ class Counted:
     """When the request came."""
     first_token: float | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
-    _held: bytearray = field(default_factory=bytearray)
+    _buffer: bytearray = field(default_factory=bytearray)
 
-    def saw(self, piece: bytes) -> None:
-        if len(self._held) <= MAX_ANSWER_BYTES:
-            self._held += piece
-        while self._is_streamed and b"\n" in self._held:
-            line, _, self._held = self._held.partition(b"\n")
-            self._saw_line(bytes(line))
+    def feed(self, piece: bytes) -> None:
+        if len(self._buffer) <= MAX_ANSWER_BYTES:
+            self._buffer += piece
+        while self._is_streamed and b"\n" in self._buffer:
+            line, _, self._buffer = self._buffer.partition(b"\n")
+            self._feed_line(bytes(line))
 
     @property
     def _is_streamed(self) -> bool:
         return self.content_type == "text/event-stream"
 
-    def _saw_line(self, line: bytes) -> None:
+    def _feed_line(self, line: bytes) -> None:
         data = line.removeprefix(b"data:").strip()
         if not line.startswith(b"data:") or not data.startswith(b"{"):
             return
@@ -132,7 +132,7 @@ class Counted:
             return
         event = _object(data)
         self._take_usage(event)
-        if self.first_token is None and _says_something(event):
+        if self.first_token is None and _has_content(event):
             self.first_token = time.monotonic()
 
     def _take_usage(self, answer: Mapping[str, Any]) -> None:
@@ -142,7 +142,7 @@ class Counted:
     def count(self, metrics: WorkerMetrics) -> None:
         """The answer is whole."""
         if self.content_type == "application/json":
-            self._take_usage(_object(bytes(self._held)))
+            self._take_usage(_object(bytes(self._buffer)))
         metrics.prompt_tokens.inc(_tokens(self.usage, "prompt_tokens"))
         metrics.generated_tokens.inc(_tokens(self.usage, "completion_tokens"))
         metrics.answer_seconds.observe(time.monotonic() - self.began)
@@ -158,7 +158,7 @@ def _object(data: bytes) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _says_something(event: Mapping[str, Any]) -> bool:
+def _has_content(event: Mapping[str, Any]) -> bool:
     """A chat's first event has the speaker alone."""
     for choice in event.get("choices") or ():
         delta = choice.get("delta") or {}

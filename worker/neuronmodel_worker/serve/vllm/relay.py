@@ -37,15 +37,15 @@ class RelayWriter:
     def __init__(self, file: Path) -> None:
         self._descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def tell(self, event: str, **said: Any) -> None:
-        os.write(self._descriptor, f"{json.dumps({'event': event, **said})}\n".encode())
+    def write(self, event: str, **fields: Any) -> None:
+        os.write(self._descriptor, f"{json.dumps({'event': event, **fields})}\n".encode())
 
     def failed(self, error: BaseException) -> None:
         """Ours with its reason; of others the traceback, for what they mean is told from their text."""
         if isinstance(error, WorkerFailure):
-            self.tell("failure", reason=error.reason, message=str(error), exit_code=error.exit_code)
+            self.write("failure", reason=error.reason, message=str(error), exit_code=error.exit_code)
         else:
-            self.tell("error", text="".join(traceback.format_exception(error))[-LAST_CHARACTERS:])
+            self.write("error", text="".join(traceback.format_exception(error))[-LAST_CHARACTERS:])
 
 
 class RelayClock(StartClock):
@@ -60,20 +60,20 @@ class RelayClock(StartClock):
         try:
             yield phase
         finally:
-            self._writer.tell("end", done=phase.done, before=phase.before, busy=phase.busy_milliseconds)
+            self._writer.write("end", done=phase.done, before=phase.before, busy=phase.busy_milliseconds)
 
     def begin(self, name: str, total: int | None = None, unit: str = "Bytes") -> None:
         """A phase that ends with the next one."""
-        self._writer.tell("begin", name=name, total=total, unit=unit)
+        self._writer.write("begin", name=name, total=total, unit=unit)
 
     def served_from(self, tier: Tier) -> None:
-        self._writer.tell("tier", tier=tier)
+        self._writer.write("tier", tier=tier)
 
     def measured(self, disk: DiskRates) -> None:
-        self._writer.tell("disk", disk=disk.to_json())
+        self._writer.write("disk", disk=disk.to_json())
 
     def note(self, reason: str, message: str) -> None:
-        self._writer.tell("note", reason=reason, message=message)
+        self._writer.write("note", reason=reason, message=message)
 
 
 class RelayedPhase(RunningPhase):
@@ -82,20 +82,20 @@ class RelayedPhase(RunningPhase):
     def __init__(self, writer: RelayWriter, name: str, unit: str, total: int | None) -> None:
         super().__init__(name, unit, total)
         self._writer = writer
-        self._told = time.monotonic()
+        self._written_at = time.monotonic()
 
     def advance(self, count: int) -> None:
         super().advance(count)
-        self._tell()
+        self._write_progress()
 
     def reach(self, done: int, total: int | None = None) -> None:
         super().reach(done, total)
-        self._tell()
+        self._write_progress()
 
-    def _tell(self) -> None:
-        if (now := time.monotonic()) - self._told >= PROGRESS_SECONDS:
-            self._told = now
-            self._writer.tell("progress", done=self.done, total=self.total)
+    def _write_progress(self) -> None:
+        if (now := time.monotonic()) - self._written_at >= PROGRESS_SECONDS:
+            self._written_at = now
+            self._writer.write("progress", done=self.done, total=self.total)
 
 
 class RelayReader:
@@ -120,14 +120,14 @@ class RelayReader:
         try:
             with self._file.open("rb") as stream:
                 stream.seek(self._read)
-                told = stream.read()
+                written = stream.read()
         except FileNotFoundError:
             return
-        whole = told[: told.rfind(b"\n") + 1]
+        whole = written[: written.rfind(b"\n") + 1]
         self._read += len(whole)
         for line in whole.splitlines():
-            said = json.loads(line)
-            self._events[said.pop("event")](**said)
+            event = json.loads(line)
+            self._events[event.pop("event")](**event)
 
     def begin(self, name: str, total: int | None = None, unit: str = "Bytes") -> None:
         self.end()

@@ -35,8 +35,8 @@ from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.api_keys import ApiKey
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.devices import DeviceBackoff, find_devices
-from neuronmodel_worker.serve.listener import open_port, stop_event
-from neuronmodel_worker.serve.middleware import Front
+from neuronmodel_worker.serve.listener import open_listener, stop_event
+from neuronmodel_worker.serve.middleware import Middleware
 from neuronmodel_worker.serve.prepared import PreparedModel
 from neuronmodel_worker.serve.vllm.arguments import HOST, vllm_arguments
 from neuronmodel_worker.serve.vllm.environment import PLUGIN_GROUP, plugin_is_installed, vllm_environment
@@ -52,7 +52,7 @@ HEALTH_SECONDS: Final = 0.25
 """Between questions whether it answers."""
 METRICS_SECONDS: Final = 5.0
 LOWEST_PORT: Final = 10_000
-RANGE_OF_KERNEL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+EPHEMERAL_PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class ServerEnded(WorkerFailure):
@@ -71,8 +71,8 @@ def serve_by_vllm(job: Run, metrics: WorkerMetrics, key: ApiKey | None) -> None:
     with tempfile.TemporaryDirectory(prefix="vllm-") as directory:
         server = VllmServer(job, Path(directory))
         server.prepare()
-        metrics.beside = server.metrics
-        server.run(Front(metrics, key))
+        metrics.server_metrics = server.metrics
+        server.run(Middleware(metrics, key))
 
 
 @dataclass
@@ -125,22 +125,22 @@ class VllmServer:
 
     # A start.
 
-    def run(self, front: Front) -> None:
+    def run(self, middleware: Middleware) -> None:
         """Until it was told to stop. Where somebody holds the devices, vLLM is started again."""
         backoff, since = DeviceBackoff(self.job.config.start_timeout_seconds), self.job.clock.boundary
         for attempt in itertools.count():
             try:
-                self._run(front, attempt)
-            except DevicesInUse as held:
+                self._run(middleware, attempt)
+            except DevicesInUse as in_use:
                 if self.job.clock.state is not State.RUNNING:
                     raise
                 with self.job.clock.phase(StartPhase.DEVICES_AWAITED):
-                    backoff.wait(held)
+                    backoff.wait(in_use)
                 self.job.clock.fold(since, StartPhase.DEVICES_AWAITED)
             else:
                 return
 
-    def _run(self, front: Front, attempt: int) -> None:
+    def _run(self, middleware: Middleware, attempt: int) -> None:
         relay = self.directory / f"relay-{attempt}.jsonl"
         instruction = self.directory / f"instruction-{attempt}.json"
         Instruction(config=self.job.config, relay=relay).write(instruction)
@@ -153,27 +153,27 @@ class VllmServer:
         )
         with running(self._command, environment) as child:
             self._await_ready(child, RelayReader(relay, self.job.clock))
-            asyncio.run(self._answer(front, child))
+            asyncio.run(self._answer(middleware, child))
 
-    def _await_ready(self, child: VllmProcess, told: RelayReader) -> None:
+    def _await_ready(self, child: VllmProcess, relay: RelayReader) -> None:
         """Raises DevicesInUse, and whatever else ended vLLM."""
-        told.begin(StartPhase.SERVER_IMPORTED)
+        relay.begin(StartPhase.SERVER_IMPORTED)
         try:
             next_question = 0.0
             while True:
-                told.read()
+                relay.read()
                 if child.exit_code is not None:
-                    told.read()
-                    raise ended(child, told)
+                    relay.read()
+                    raise exit_failure(child, relay)
                 if time.monotonic() >= next_question:
                     if self._is_healthy():
                         break
                     next_question = time.monotonic() + HEALTH_SECONDS
                 time.sleep(POLL_SECONDS)
-            told.read()
+            relay.read()
         finally:
-            told.end()
-        if StartPhase.DEVICE_LOADED not in told.begun:
+            relay.end()
+        if StartPhase.DEVICE_LOADED not in relay.begun:
             raise ServerNotHooked(
                 "vLLM answers, and loaded its weights without the worker: which ones is not known. Check that its "
                 "Neuron plugin is one of 0.2 to 0.5, which load by NxD Inference."
@@ -191,19 +191,19 @@ class VllmServer:
 
     # Answering.
 
-    async def _answer(self, front: Front, child: VllmProcess) -> None:
+    async def _answer(self, middleware: Middleware, child: VllmProcess) -> None:
         config, clock = self.job.config, self.job.clock
         stop = stop_event()
         async with open_session() as session:
-            application = Proxy(front, session, self.url, self.key).application()
-            async with open_port(front, application, config) as port:
+            application = Proxy(middleware, session, self.url, self.key).application()
+            async with open_listener(middleware, application, config) as listener:
                 clock.ready()
                 log.info("ready: vLLM answers on port %d", config.serving_port)
-                await _first_of(stop, child)
+                await _wait_for_stop_or_exit(stop, child)
                 if child.exit_code is not None:
-                    raise ended(child)
+                    raise exit_failure(child)
                 clock.draining()
-                await port.drain(config.shutdown_seconds)
+                await listener.drain(config.shutdown_seconds)
 
     async def metrics(self) -> bytes:
         """vLLM's own; nothing while it does not answer."""
@@ -225,34 +225,34 @@ def check_type(config: Mapping[str, Any], model_type: str | None) -> None:
         )
 
 
-def ended(child: VllmProcess, told: RelayReader | None = None) -> WorkerFailure:
+def exit_failure(child: VllmProcess, relay: RelayReader | None = None) -> WorkerFailure:
     """Why: what the plugin told, else what stands in its last lines."""
-    if told and told.failure:
-        return DevicesInUse(str(told.failure)) if told.failure.reason == DevicesInUse.reason else told.failure
-    said = f"{child.tail()}\n{told.error if told else ''}"
-    failure = classified(said)
-    if not isinstance(failure, NeuronRuntimeFailed) or (told and told.error):
+    if relay and relay.failure:
+        return DevicesInUse(str(relay.failure)) if relay.failure.reason == DevicesInUse.reason else relay.failure
+    output = f"{child.tail()}\n{relay.error if relay else ''}"
+    failure = classified(output)
+    if not isinstance(failure, NeuronRuntimeFailed) or (relay and relay.error):
         return failure
-    return ServerEnded(f"vLLM ended {_how(child.exit_code)}. Its last lines: {last_lines(said)}")
+    return ServerEnded(f"vLLM ended {_describe_exit(child.exit_code)}. Its last lines: {last_lines(output)}")
 
 
-def _how(exit_code: int | None) -> str:
+def _describe_exit(exit_code: int | None) -> str:
     if exit_code is None:
         return "unseen"
     return f"by signal {-exit_code}" if exit_code < 0 else f"with exit code {exit_code}"
 
 
-async def _first_of(stop: asyncio.Event, child: VllmProcess) -> None:
+async def _wait_for_stop_or_exit(stop: asyncio.Event, child: VllmProcess) -> None:
     while not stop.is_set() and child.exit_code is None:
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), POLL_SECONDS * 5)
 
 
-def free_port(besides: Collection[int]) -> int:
+def free_port(exclude: Collection[int]) -> int:
     """None of those that the kernel gives to connections: vLLM takes it many seconds later, and one that was opened
     meanwhile would have it; even a question whether it answers yet may be given it, and be connected to itself."""
-    lowest_of_kernel = int(RANGE_OF_KERNEL.read_text().split()[0])
-    ports = [port for port in range(LOWEST_PORT, lowest_of_kernel) if port not in besides]
+    lowest_ephemeral = int(EPHEMERAL_PORT_RANGE.read_text().split()[0])
+    ports = [port for port in range(LOWEST_PORT, lowest_ephemeral) if port not in exclude]
     random.shuffle(ports)
     return next((port for port in ports if _is_free(port)), 0) or _free_port_of_kernel()
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from neuronmodel_worker.commands.migrate import written
+from neuronmodel_worker.commands.migrate import document_lines
 from neuronmodel_worker.commands.migrate.given_flags import read_flags
 from neuronmodel_worker.commands.migrate.neuronmodel import convert
 from neuronmodel_worker.commands.migrate.options import Choices
@@ -42,7 +42,7 @@ class Result:
 def converted(text: str, **choices: str) -> Result:
     """Of a shell's text."""
     found = convert(read_flags(read_invocation(text)), Choices(**choices))
-    return Result("\n".join(written(found)), {each.what: each.reason for each in found.left_out})
+    return Result("\n".join(document_lines(found)), {each.what: each.reason for each in found.left_out})
 
 
 def with_flags(*flags: str, before: str = "", model_type: str = "llama", **choices: str) -> Result:

@@ -82,11 +82,11 @@ def command_lines(draw: st.DrawFn) -> tuple[str, str]:
     names = draw(st.lists(st.sampled_from(DRAWN), max_size=6, unique=True))
     if draw(st.booleans()):
         names += [each for name in names for each in PARTNERS.get(name, ()) if each not in names]
-    return model_type, " ".join(draw(written(FLAGS[name])) for name in dict.fromkeys(names))
+    return model_type, " ".join(draw(document_lines(FLAGS[name])) for name in dict.fromkeys(names))
 
 
 @st.composite
-def written(draw: st.DrawFn, flag: Flag) -> str:
+def document_lines(draw: st.DrawFn, flag: Flag) -> str:
     if flag.kind is FlagKind.TOGGLE:
         return draw(st.sampled_from([flag.name, flag.negation]))
     return f"{flag.name} {draw(st.sampled_from(WORDS.get(flag.name) or BY_KIND.get(flag.kind, ('a',))))}".strip()

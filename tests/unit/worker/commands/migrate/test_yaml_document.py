@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuronmodel_worker.commands.migrate.yaml_document import Noted, lines_of
+from neuronmodel_worker.commands.migrate.yaml_document import Commented, lines_of
 
 SCALARS = (
     st.none()
@@ -36,13 +36,13 @@ def test_everything_is_read_as_it_was_written(fields: dict[str, Any]) -> None:
 
 @given(VALUES, COMMENTS)
 def test_comments_change_nothing(value: Any, comment: str) -> None:
-    assert read({"key": Noted(value, comment), "items": [Noted(1, comment)]}) == {"key": value, "items": [1]}
+    assert read({"key": Commented(value, comment), "items": [Commented(1, comment)]}) == {"key": value, "items": [1]}
 
 
 def test_it_looks_as_if_a_person_had_written_it() -> None:
     fields = {
         "spec": {
-            "path": Noted("Llama-3.1/8B", "Why it is so."),
+            "path": Commented("Llama-3.1/8B", "Why it is so."),
             "size": "32Gi",
             "empty": {},
             "extra": [{"name": "buckets", "value": [128, 256]}, {"name": "yes", "value": "a b"}],

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from neuronmodel_worker.engines.nxdi import child_process
-from neuronmodel_worker.prepare.concurrently import Cancelled
+from neuronmodel_worker.prepare.concurrency import Cancelled
 from tests.paths import PROJECT
 
 

@@ -172,26 +172,26 @@ def with_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_vllm_cannot_serve_ends_the_worker_before_anything_is_opened(
     place: Place, changes: dict[str, Any]
 ) -> None:
-    ended = place.run("serve", server="VLLM", **changes)
-    assert ended.report.failure is not None
-    assert (ended.report.failure.reason, ended.code) == ("FlagsRefused", exits.BAD_INPUT)
-    assert [phase.name for phase in ended.report.phases] == ["LibrariesImported"]
+    exit_failure = place.run("serve", server="VLLM", **changes)
+    assert exit_failure.report.failure is not None
+    assert (exit_failure.report.failure.reason, exit_failure.code) == ("FlagsRefused", exits.BAD_INPUT)
+    assert [phase.name for phase in exit_failure.report.phases] == ["LibrariesImported"]
 
 
 def test_an_image_without_vllm_says_so(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    ended = place.run("serve", server="VLLM", engine="Neuron")
-    assert ended.code == exits.NO_ENGINE
-    assert ended.report.failure is not None
-    assert "no vLLM" in ended.report.failure.message
+    exit_failure = place.run("serve", server="VLLM", engine="Neuron")
+    assert exit_failure.code == exits.NO_ENGINE
+    assert exit_failure.report.failure is not None
+    assert "no vLLM" in exit_failure.report.failure.message
 
 
 @pytest.mark.usefixtures("with_vllm")
 def test_a_worker_that_is_no_installed_package_says_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("neuronmodel_worker.serve.vllm.serve.plugin_is_installed", lambda: False)
-    ended = place.run("serve", server="VLLM", engine="Neuron")
-    assert ended.report.failure is not None
-    assert ended.report.failure.reason == "ServerNotHooked"
+    exit_failure = place.run("serve", server="VLLM", engine="Neuron")
+    assert exit_failure.report.failure is not None
+    assert exit_failure.report.failure.reason == "ServerNotHooked"
 
 
 @pytest.mark.parametrize("asked", [None, "llama"])

@@ -11,7 +11,7 @@ import pytest
 from neuronmodel_worker.engines import DevicesInUse, NoEngine
 from neuronmodel_worker.serve.vllm import process, serve
 from neuronmodel_worker.serve.vllm.process import VllmProcess, running, vllm_program
-from neuronmodel_worker.serve.vllm.serve import ServerEnded, ended, free_port
+from neuronmodel_worker.serve.vllm.serve import ServerEnded, exit_failure, free_port
 from tests.waiting import until
 
 
@@ -115,20 +115,20 @@ def test_its_port_is_none_that_connections_are_given(
 
 def test_its_exit_code_and_last_lines_are_the_reason() -> None:
     child = run("import sys; print('vllm: error: unrecognized arguments: --banana'); sys.exit(2)")
-    failure = ended(child)
+    failure = exit_failure(child)
     assert isinstance(failure, ServerEnded)
     assert "exit code 2" in str(failure)
     assert "unrecognized arguments: --banana" in str(failure)
 
 
 def test_a_signal_is_told_as_one() -> None:
-    assert "by signal 9" in str(ended(run("import os; os.kill(os.getpid(), 9)")))
+    assert "by signal 9" in str(exit_failure(run("import os; os.kill(os.getpid(), 9)")))
 
 
 def test_what_the_runtime_said_amid_the_lines_is_the_reason() -> None:
     said = "NRT:nrt_allocate_neuron_cores NeuronCore(s) not available - Requested:64 Available:0"
     program = f"import sys; print({said!r}); print('Traceback', *range(20), sep='\\n'); sys.exit(1)"
-    assert isinstance(ended(run(program)), DevicesInUse)
+    assert isinstance(exit_failure(run(program)), DevicesInUse)
 
 
 def run(program: str) -> VllmProcess:

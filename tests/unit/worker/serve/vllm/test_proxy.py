@@ -18,8 +18,8 @@ from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.report.metrics import WorkerMetrics
 from neuronmodel_worker.serve import listener as serving_port
 from neuronmodel_worker.serve.api_keys import ApiKey
-from neuronmodel_worker.serve.listener import open_port
-from neuronmodel_worker.serve.middleware import MAX_REQUEST_BYTES, Front
+from neuronmodel_worker.serve.listener import open_listener
+from neuronmodel_worker.serve.middleware import MAX_REQUEST_BYTES, Middleware
 from neuronmodel_worker.serve.vllm.proxy import Proxy, open_session
 from tests.ports import free_port
 from tests.waiting import PATIENCE_SECONDS
@@ -49,13 +49,13 @@ class Behind:
 @dataclass
 class World:
     behind: Behind
-    front: Front
+    middleware: Middleware
     client: ClientSession
     url: str
     port: Any
 
     def metric(self, name: str, **labels: str) -> float:
-        return self.front.metrics.registry.get_sample_value(name, labels) or 0.0
+        return self.middleware.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
 @asynccontextmanager
@@ -67,13 +67,13 @@ async def world(answer: Handler, key: ApiKey | None = None) -> AsyncIterator[Wor
     await runner.setup()
     inner, outer = free_port(), free_port()
     await web.TCPSite(runner, "127.0.0.1", inner).start()
-    front = Front(WorkerMetrics(StartClock(Stage.SERVE, FirstLine.now())), key)
+    middleware = Middleware(WorkerMetrics(StartClock(Stage.SERVE, FirstLine.now())), key)
     config = WorkerConfig(namespace="n", name="m", uid="u", spec_hash="h", serving_port=outer)
     try:
         async with open_session() as session, ClientSession() as client:
-            proxy = Proxy(front, session, f"http://127.0.0.1:{inner}", "of the inside")
-            async with open_port(front, proxy.application(), config) as port:
-                yield World(behind, front, client, f"http://127.0.0.1:{outer}", port)
+            proxy = Proxy(middleware, session, f"http://127.0.0.1:{inner}", "of the inside")
+            async with open_listener(middleware, proxy.application(), config) as port:
+                yield World(behind, middleware, client, f"http://127.0.0.1:{outer}", port)
     finally:
         await runner.cleanup()
 
@@ -243,7 +243,7 @@ async def test_a_client_that_leaves_ends_the_request_behind(streams: bool) -> No
             (await asked).close()
         asked.cancel()
         await asyncio.wait_for(w.behind.cancelled.wait(), PATIENCE_SECONDS)
-        await until(lambda: w.front.in_flight == 0)
+        await until(lambda: w.middleware.in_flight == 0)
         assert w.metric("neuronmodel_requests_in_flight") == 0
 
 
@@ -293,7 +293,7 @@ async def test_draining_finishes_what_is_under_way_and_closes_connections(monkey
         slow = asyncio.create_task(w.client.post(f"{w.url}/v1/completions", json={}))
         await until(lambda: bool(w.behind.seen))
         drained = asyncio.create_task(w.port.drain(PATIENCE_SECONDS))
-        await until(lambda: bool(w.front.draining))
+        await until(lambda: bool(w.middleware.draining))
         async with w.client.get(f"{w.url}/v1/models") as late:
             assert (late.status, late.headers.get("Connection")) == (200, "close")
         assert not drained.done()

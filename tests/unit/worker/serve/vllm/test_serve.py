@@ -50,9 +50,9 @@ class NeuronPlace(Place):
         """In a process that finds the stand-ins."""
         if (key := repr((changes.get("strategy"), changes.get("weights")))) not in self.prepared:
             with self.started("prepare", **changes) as worker:
-                ended = worker.wait()
-            assert ended.code == 0, ended.stderr
-            self.prepared[key] = ended.report
+                exit_failure = worker.wait()
+            assert exit_failure.code == 0, exit_failure.stderr
+            self.prepared[key] = exit_failure.report
         return self.prepared[key]
 
     def calls(self, event: str) -> list[dict[str, Any]]:
@@ -130,9 +130,9 @@ def phases(report: Report) -> list[str]:
     return [phase.name for phase in report.phases]
 
 
-def reason(ended: Ended) -> str:
-    assert ended.report.failure is not None, ended.stderr
-    return ended.report.failure.reason
+def reason(exit_failure: Ended) -> str:
+    assert exit_failure.report.failure is not None, exit_failure.stderr
+    return exit_failure.report.failure.reason
 
 
 @pytest.mark.parametrize(("strategy", "way"), [("ShardOnCompile", "Read"), ("ShardOnLoad", "Sharded")])
@@ -189,8 +189,8 @@ def _requests_go_through(serving: Worker, place: NeuronPlace) -> None:
     assert client(serving).completions.create(model="small", prompt=[1] * 100, max_tokens=1).usage
 
     # A stream is counted when it has ended here, which its client may see before.
-    counted = 'neuronmodel_requests_total{endpoint="/v1/chat/completions",status="200"} 2.0'
-    serving.until(lambda: counted in serving.admin("/metrics").text)
+    usage_counter = 'neuronmodel_requests_total{endpoint="/v1/chat/completions",status="200"} 2.0'
+    serving.until(lambda: usage_counter in serving.admin("/metrics").text)
     metrics = serving.admin("/metrics").text
     assert 'neuronmodel_start_phase_seconds{phase="ServerImported",stage="Serve"}' in metrics
     assert 'vllm:generation_tokens_total{engine="0"}' in metrics
@@ -208,9 +208,9 @@ def _sigterm_finishes_the_answer_under_way(serving: Worker, place: NeuronPlace) 
     assert len(place.processes()) > 1  # vLLM's beside the worker
     serving.process.send_signal(signal.SIGTERM)
     pieces += [event.choices[0].text for event in stream]
-    ended = serving.wait()
+    exit_failure = serving.wait()
     assert "".join(pieces) == whole
-    assert (ended.code, ended.report.state) == (0, State.SUCCEEDED)
+    assert (exit_failure.code, exit_failure.report.state) == (0, State.SUCCEEDED)
     assert place.processes() == []
 
 
@@ -229,12 +229,12 @@ def test_the_worker_ends_with_vllm_and_says_why(
     with place.serving(strategy="ShardOnCompile") as worker:
         with pytest.raises(APIError):
             client(worker).completions.create(model="small", prompt="Hello")
-        ended = worker.wait()
-    assert reason(ended) == "ServerEnded"
-    assert ended.report.failure is not None
+        exit_failure = worker.wait()
+    assert reason(exit_failure) == "ServerEnded"
+    assert exit_failure.report.failure is not None
     said = "EngineDeadError" if fails == "engine-dies" else "a server that ends by itself"
-    assert said in ended.report.failure.message
-    assert ended.code == exits.TRANSIENT
+    assert said in exit_failure.report.failure.message
+    assert exit_failure.code == exits.TRANSIENT
     assert place.processes() == []
 
 
@@ -257,9 +257,9 @@ def test_devices_are_not_waited_for_longer_than_a_start_may_take(
     place: NeuronPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NEURON_STANDIN_FAIL", "cores-busy")
-    ended = start_and_wait(place, strategy="ShardOnCompile", startTimeoutSeconds=1)
-    assert reason(ended) == "DevicesInUse"
-    assert ended.code == exits.TRANSIENT
+    exit_failure = start_and_wait(place, strategy="ShardOnCompile", startTimeoutSeconds=1)
+    assert reason(exit_failure) == "DevicesInUse"
+    assert exit_failure.code == exits.TRANSIENT
 
 
 def test_a_failure_of_the_devices_is_told_by_its_name(place: NeuronPlace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,11 +280,11 @@ def test_a_damaged_shard_is_told_and_nothing_is_compiled(place: NeuronPlace) -> 
     os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     try:
         with place.started("serve", **{**returned(result.to_json()), **changes}) as worker:
-            ended = worker.wait()
+            exit_failure = worker.wait()
     finally:
         shard.write_bytes(sealed)
         os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert (reason(ended), ended.code) == ("ArtifactDamaged", exits.ARTIFACT_DAMAGED)
+    assert (reason(exit_failure), exit_failure.code) == ("ArtifactDamaged", exits.ARTIFACT_DAMAGED)
     assert place.calls("recompile") == []
     assert place.calls("compile") == compiled
 

@@ -24,7 +24,7 @@ from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.scratch_cache import Tier
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.loading import open_tier
-from neuronmodel_worker.serve.prepared import PreparedModel, Sets
+from neuronmodel_worker.serve.prepared import ArtifactSets, PreparedModel
 from neuronmodel_worker.serve.vllm.instruction import Instruction
 from neuronmodel_worker.serve.vllm.relay import RelayClock, RelayWriter
 
@@ -34,7 +34,7 @@ Method = Callable[..., Any]
 
 
 @dataclass
-class Handover:
+class LoadHooks:
     writer: RelayWriter
     clock: RelayClock
     job: Run
@@ -48,7 +48,7 @@ class Handover:
         wrapped: dict[str, Method | staticmethod[..., Any]] = {
             "load": self._around_load(application.load),
             "load_weights": self._around_load_weights(of_library),
-            "warmup": self._beginning(StartPhase.WARMED_UP, application.warmup),
+            "warmup": self._starting_phase(StartPhase.WARMED_UP, application.warmup),
             "compile": self._refused(application.compile),
             "save_quantized_state_dict": staticmethod(self._refused(application.save_quantized_state_dict)),
         }
@@ -58,7 +58,7 @@ class Handover:
     def _around_load(self, load: Method) -> Method:
         @functools.wraps(load)
         def loaded(*given: Any, **named: Any) -> Any:
-            with self._told():
+            with self._reporting_failures():
                 self.clock.begin(StartPhase.GRAPH_LOADED)
                 result = load(*given, **named)
             self.clock.begin(StartPhase.SERVER_STARTED)
@@ -70,7 +70,7 @@ class Handover:
     def _around_load_weights(self, of_library: Method) -> Method:
         @functools.wraps(of_library)
         def load_weights(application: Any, *given: Any, **named: Any) -> None:
-            with self._told():
+            with self._reporting_failures():
                 provide = self._weights()
                 if provide is None:
                     with self.clock.phase(StartPhase.DEVICE_LOADED, unit="Steps"):
@@ -97,13 +97,13 @@ class Handover:
 
         return provide
 
-    def _prepared(self) -> tuple[PreparedModel, Sets]:
+    def _prepared(self) -> tuple[PreparedModel, ArtifactSets]:
         """As the worker found it; it takes the time of reading headers again."""
         prepared = PreparedModel(self.job, self.background, self.tier)
         prepared.open()
         return prepared, prepared.find(open_engine(self.job.config))
 
-    def _beginning(self, phase: StartPhase, method: Method) -> Method:
+    def _starting_phase(self, phase: StartPhase, method: Method) -> Method:
         @functools.wraps(method)
         def begun(*given: Any, **named: Any) -> Any:
             self.clock.begin(phase)
@@ -114,7 +114,7 @@ class Handover:
     def _refused(self, compiles: Method) -> Method:
         @functools.wraps(compiles)
         def refused(*_: Any, **__: Any) -> Any:
-            with self._told():
+            with self._reporting_failures():
                 raise CompileRefused(
                     "vLLM could not open the compiled model and would have compiled it anew, which a start never does. "
                     "Its log says why, in a line with `Exception:`."
@@ -123,17 +123,17 @@ class Handover:
         return refused
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _reporting_failures(self) -> Iterator[None]:
         try:
             yield
-        except HandoverFailed:
+        except LoadHookFailed:
             raise
         except Exception as error:
             self.writer.failed(error)
-            raise HandoverFailed(f"{type(error).__name__}: {error}") from error
+            raise LoadHookFailed(f"{type(error).__name__}: {error}") from error
 
 
-class HandoverFailed(RuntimeError):
+class LoadHookFailed(RuntimeError):
     """Told already."""
 
 
@@ -141,8 +141,8 @@ class CompileRefused(WorkerFailure):
     reason = Reason.SERVER_ENDED
 
 
-def make_handover(instruction: Instruction) -> Handover:
+def make_load_hooks(instruction: Instruction) -> LoadHooks:
     writer = RelayWriter(Path(instruction.relay))
     clock = RelayClock(writer)
     job = Run(instruction.config, clock)
-    return Handover(writer, clock, job, Background(), open_tier(job))
+    return LoadHooks(writer, clock, job, Background(), open_tier(job))

@@ -36,10 +36,10 @@ def figures_of(config: WorkerConfig, plan: ModelPlan, key: str, probe: VolumePro
         seal=config.seal,
         former=history.former_strategy if history else None,
     )
-    return natively(figures) if isinstance(plan, NativePlan) else figures
+    return capped_at_native_rates(figures) if isinstance(plan, NativePlan) else figures
 
 
-def natively(figures: Figures) -> Figures:
+def capped_at_native_rates(figures: Figures) -> Figures:
     """NxD Inference is slower than fast disks: none of its rates is above what AWS's guide tells of it. Shards are
     estimated; making them is dear enough that few starts of the same weights never pay for it."""
     source, shards = NATIVE_SOURCE_BYTES, NATIVE_SHARD_BYTES

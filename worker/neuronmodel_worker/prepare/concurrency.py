@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Generic, TypeVar
 
-Here = TypeVar("Here")
-There = TypeVar("There")
+CallerResult = TypeVar("CallerResult")
+ThreadResult = TypeVar("ThreadResult")
 
 WAKE = signal.SIGUSR1
 
@@ -22,29 +22,29 @@ class Cancelled(BaseException):
     """The other work ended with a failure or a signal: unwinds this one."""
 
 
-class Stop:
+class CancelToken:
     """Asked for by one, obeyed by the other."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._why: BaseException | None = None
 
-    def ask(self, why: BaseException | None = None) -> None:
+    def cancel(self, why: BaseException | None = None) -> None:
         """`why`: what ended the one who asks; it becomes the cause of Cancelled."""
         self._why = why
         self._event.set()
 
     @property
-    def asked(self) -> bool:
+    def cancelled(self) -> bool:
         return self._event.is_set()
 
     def check(self) -> None:
         """Raises Cancelled."""
-        if self.asked:
+        if self.cancelled:
             raise Cancelled from self._why
 
 
-class Wakeable:
+class CallingThread:
     """What the work here does where it may be ended from outside. This one is alone: nobody ends it."""
 
     @contextmanager
@@ -56,13 +56,15 @@ class Wakeable:
         """Raises Cancelled."""
 
 
-def side_by_side(here: Callable[[Wakeable], Here], there: Callable[[Stop], There]) -> tuple[Here, There]:
+def run_concurrently(
+    in_caller: Callable[[CallingThread], CallerResult], in_thread: Callable[[CancelToken], ThreadResult]
+) -> tuple[CallerResult, ThreadResult]:
     """What both return; `there` has a thread of its own. Raises what ended the first of them, when both have ended."""
-    work = _Beside(there)
-    with _woken(work):
+    work = _PairedWork(in_thread)
+    with _wake_signal(work):
         try:
             work.thread.start()
-            made = here(work)
+            made = in_caller(work)
             work.thread.join()
         except BaseException as error:
             work.end(error)
@@ -74,26 +76,26 @@ def side_by_side(here: Callable[[Wakeable], Here], there: Callable[[Stop], There
     return made, work.made[0]
 
 
-class _Beside(Wakeable, Generic[There]):
-    def __init__(self, there: Callable[[Stop], There]) -> None:
-        self.stop = Stop()
-        self.made: list[There] = []
+class _PairedWork(CallingThread, Generic[ThreadResult]):
+    def __init__(self, in_thread: Callable[[CancelToken], ThreadResult]) -> None:
+        self.cancel_token = CancelToken()
+        self.made: list[ThreadResult] = []
         self.error: BaseException | None = None
         self.failed_first = False
         self.can_be_woken = False
         self.listening = False
         """Whether the other thread is to be woken now."""
-        self.thread = threading.Thread(target=self._run, args=(there,), name="beside")
+        self.thread = threading.Thread(target=self._run, args=(in_thread,), name="concurrent")
         self._other = threading.get_ident()
 
-    def _run(self, there: Callable[[Stop], There]) -> None:
+    def _run(self, in_thread: Callable[[CancelToken], ThreadResult]) -> None:
         try:
-            self.made.append(there(self.stop))
+            self.made.append(in_thread(self.cancel_token))
         except Cancelled:
             pass
         except BaseException as error:
             self.error = error
-            self.failed_first = not self.stop.asked
+            self.failed_first = not self.cancel_token.cancelled
             if self.listening:
                 signal.pthread_kill(self._other, WAKE)
 
@@ -112,7 +114,7 @@ class _Beside(Wakeable, Generic[There]):
 
     def end(self, why: BaseException) -> None:
         """Also where a signal came while the thread was being started."""
-        self.stop.ask(why)
+        self.cancel_token.cancel(why)
         while self.thread in threading.enumerate():
             if self.thread.is_alive():
                 self.thread.join()
@@ -121,7 +123,7 @@ class _Beside(Wakeable, Generic[There]):
 
 
 @contextmanager
-def _woken(work: "_Beside[There]") -> Iterator[None]:
+def _wake_signal(work: "_PairedWork[ThreadResult]") -> Iterator[None]:
     """This thread is interrupted when the other one fails; only the main thread can be, others learn it at the end."""
     if threading.current_thread() is not threading.main_thread():
         yield

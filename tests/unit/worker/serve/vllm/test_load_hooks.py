@@ -14,9 +14,9 @@ import pytest
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_worker.failures import ArtifactDamaged
 from neuronmodel_worker.serve.vllm.environment import ENV_INSTRUCTION, plugin_is_installed
-from neuronmodel_worker.serve.vllm.handover import Handover, HandoverFailed, make_handover
 from neuronmodel_worker.serve.vllm.imports import when_imported
 from neuronmodel_worker.serve.vllm.instruction import Instruction
+from neuronmodel_worker.serve.vllm.load_hooks import LoadHookFailed, LoadHooks, make_load_hooks
 
 
 def test_vllm_finds_it_by_the_metadata_of_the_package() -> None:
@@ -109,13 +109,13 @@ class Application:
 
 
 @pytest.fixture
-def handover(tmp_path: Path) -> Handover:
+def load_hooks(tmp_path: Path) -> LoadHooks:
     config = WorkerConfig(namespace="team", name="small", uid="u", spec_hash="h")
-    return make_handover(Instruction(config=config, relay=tmp_path / "relay.jsonl"))
+    return make_load_hooks(Instruction(config=config, relay=tmp_path / "relay.jsonl"))
 
 
 @pytest.fixture
-def application(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> type[Application]:
+def application(load_hooks: LoadHooks, monkeypatch: pytest.MonkeyPatch) -> type[Application]:
     """One that gets its weights by itself."""
 
     class Hooked(Application):
@@ -125,8 +125,8 @@ def application(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> type[App
         compile = Application.compile
         save_quantized_state_dict = Application.save_quantized_state_dict
 
-    monkeypatch.setattr(handover, "_weights", lambda: None)
-    handover.install(Hooked)
+    monkeypatch.setattr(load_hooks, "_weights", lambda: None)
+    load_hooks.install(Hooked)
     return Hooked
 
 
@@ -168,13 +168,13 @@ def test_no_failure_looks_like_missing_artifacts(
 
 
 def test_a_failure_of_ours_is_told_once_with_its_reason(
-    handover: Handover, application: type[Application], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    load_hooks: LoadHooks, application: type[Application], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def damaged() -> None:
         raise ArtifactDamaged(Path("/artifacts/shards/x"), "a byte is another")
 
-    monkeypatch.setattr(handover, "_weights", damaged)
-    with pytest.raises(HandoverFailed, match="a byte is another"):
+    monkeypatch.setattr(load_hooks, "_weights", damaged)
+    with pytest.raises(LoadHookFailed, match="a byte is another"):
         application().load("/view/")
     assert [each["reason"] for each in told(tmp_path) if each["event"] == "failure"] == ["ArtifactDamaged"]
 

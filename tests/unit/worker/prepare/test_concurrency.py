@@ -9,7 +9,7 @@ from types import FrameType
 
 import pytest
 
-from neuronmodel_worker.prepare.concurrently import WAKE, Stop, Wakeable, side_by_side
+from neuronmodel_worker.prepare.concurrency import WAKE, CallingThread, CancelToken, run_concurrently
 from tests.waiting import PATIENCE_SECONDS
 
 LONG = PATIENCE_SECONDS
@@ -20,9 +20,9 @@ class Told(BaseException):
     """As a signal's handler raises."""
 
 
-def until_stopped(stop: Stop) -> None:
+def until_stopped(cancel_token: CancelToken) -> None:
     while True:
-        stop.check()
+        cancel_token.check()
         time.sleep(0.001)
 
 
@@ -30,38 +30,38 @@ def fail(*_: object) -> None:
     raise OSError("broken")
 
 
-def interrupted(wakeable: Wakeable, work: Callable[[], object]) -> None:
-    with wakeable.interruptible():
+def interrupted(calling_thread: CallingThread, work: Callable[[], object]) -> None:
+    with calling_thread.interruptible():
         work()
 
 
 def alive() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "beside"]
+    return [thread.name for thread in threading.enumerate() if thread.name == "concurrent"]
 
 
 def test_both_results_come_back_from_two_threads() -> None:
-    here, there = side_by_side(lambda _: threading.get_ident(), lambda stop: threading.get_ident())
+    here, there = run_concurrently(lambda _: threading.get_ident(), lambda cancel_token: threading.get_ident())
     assert here == threading.get_ident() != there
 
 
 def test_both_run_at_the_same_time() -> None:
     both = threading.Barrier(2, timeout=LONG)
-    side_by_side(lambda _: both.wait(), lambda stop: both.wait())
+    run_concurrently(lambda _: both.wait(), lambda cancel_token: both.wait())
 
 
 def test_a_failure_here_stops_the_other_and_is_told() -> None:
     began = threading.Event()
 
-    def there(stop: Stop) -> None:
+    def there(cancel_token: CancelToken) -> None:
         began.set()
-        until_stopped(stop)
+        until_stopped(cancel_token)
 
-    def here(_: Wakeable) -> None:
+    def here(_: CallingThread) -> None:
         began.wait()
         fail()
 
     with pytest.raises(OSError, match="broken"):
-        side_by_side(here, there)
+        run_concurrently(here, there)
     assert alive() == []
 
 
@@ -70,7 +70,7 @@ def test_a_failure_there_wakes_this_thread_and_is_told(wait: object) -> None:
     assert callable(wait)
     before = signal.getsignal(WAKE)
     with pytest.raises(OSError, match="broken"):
-        side_by_side(lambda wakeable: interrupted(wakeable, wait), fail)
+        run_concurrently(lambda calling_thread: interrupted(calling_thread, wait), fail)
     assert signal.getsignal(WAKE) is before
 
 
@@ -80,7 +80,7 @@ def test_a_failure_there_is_told_where_no_signal_arrives() -> None:
 
     def run() -> None:
         try:
-            side_by_side(lambda _: None, fail)
+            run_concurrently(lambda _: None, fail)
         except OSError as error:
             errors.append(error)
 
@@ -97,17 +97,17 @@ def test_a_signal_unwinds_both(here_is_done: bool) -> None:
     def handle(number: int, frame: FrameType | None) -> None:
         raise Told
 
-    def there(stop: Stop) -> None:
+    def there(cancel_token: CancelToken) -> None:
         os.kill(os.getpid(), signal.SIGALRM)
         try:
-            until_stopped(stop)
+            until_stopped(cancel_token)
         finally:
             ended.append("there")
 
     before = signal.signal(signal.SIGALRM, handle)
     try:
         with pytest.raises(Told):
-            side_by_side(lambda _: None if here_is_done else time.sleep(LONG), there)
+            run_concurrently(lambda _: None if here_is_done else time.sleep(LONG), there)
     finally:
         signal.signal(signal.SIGALRM, before)
     assert ended == ["there"]
@@ -117,25 +117,25 @@ def test_a_signal_unwinds_both(here_is_done: bool) -> None:
 def test_of_two_failures_the_first_is_told() -> None:
     began = threading.Event()
 
-    def there(stop: Stop) -> None:
+    def there(cancel_token: CancelToken) -> None:
         began.set()
         try:
-            until_stopped(stop)
+            until_stopped(cancel_token)
         finally:
             raise ValueError("while stopping")
 
-    def here(_: Wakeable) -> None:
+    def here(_: CallingThread) -> None:
         began.wait()
         fail()
 
     with pytest.raises(OSError, match="broken"):
-        side_by_side(here, there)
+        run_concurrently(here, there)
 
 
 def test_many_failures_at_any_moment_leave_nothing_running() -> None:
     for number in range(200):
         with pytest.raises(OSError, match="broken"):
-            side_by_side(lambda w, n=number: interrupted(w, lambda: time.sleep(n * 1e-6)), fail)  # type: ignore[misc]
+            run_concurrently(lambda w, n=number: interrupted(w, lambda: time.sleep(n * 1e-6)), fail)  # type: ignore[misc]
     assert alive() == []
 
 
@@ -143,32 +143,32 @@ def test_what_may_not_be_interrupted_is_finished_before_the_failure_is_told() ->
     failed = threading.Event()
     order: list[str] = []
 
-    def there(stop: Stop) -> None:
+    def there(cancel_token: CancelToken) -> None:
         try:
             fail()
         finally:
             failed.set()
 
-    def here(wakeable: Wakeable) -> None:
+    def here(calling_thread: CallingThread) -> None:
         failed.wait(LONG)
         order.append("put in order")
-        interrupted(wakeable, lambda: order.append("begun after the failure"))
+        interrupted(calling_thread, lambda: order.append("begun after the failure"))
 
     with pytest.raises(OSError, match="broken"):
-        side_by_side(here, there)
+        run_concurrently(here, there)
     assert order[0] == "put in order"
 
 
 def test_what_is_stopped_knows_what_ended_the_other() -> None:
     causes: list[BaseException | None] = []
 
-    def there(stop: Stop) -> None:
+    def there(cancel_token: CancelToken) -> None:
         try:
-            until_stopped(stop)
+            until_stopped(cancel_token)
         except BaseException as stopped:
             causes.append(stopped.__cause__)
             raise
 
     with pytest.raises(OSError, match="broken"):
-        side_by_side(fail, there)
+        run_concurrently(fail, there)
     assert [str(cause) for cause in causes] == ["broken"]
