@@ -21,6 +21,8 @@ from neuronmodel_operator.conditions.verdict import (
     waits,
 )
 from neuronmodel_operator.decide import prepare_attempts
+from neuronmodel_operator.decide.artifacts import Artifacts
+from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.auto_history import history
 from neuronmodel_operator.decide.changes import change_in_force
 from neuronmodel_operator.decide.claims import claim_trouble, going_claims
@@ -67,38 +69,38 @@ def artifacts(s: Situation) -> Step:
 
 
 def _claim(s: Situation) -> tuple[Manifest, ...]:
-    template = s.spec.artifacts.template
-    if template is None or s.has_foreign_claim:
+    template = s.asked.spec.artifacts.template
+    if template is None or s.asked.has_foreign_claim:
         return ()
-    existing = s.claim(names.templated_claim(s.model.name)).object
-    wanted = artifacts_claim(s.model, template, existing)
+    existing = s.children.claim(names.templated_claim(s.asked.model.name)).object
+    wanted = artifacts_claim(s.asked.model, template, existing)
     return () if diff(existing, wanted) is None else (wanted,)
 
 
 def _pod(s: Situation) -> WorkerPod | None:
-    if obstacle(s) or s.image is None:
+    if obstacle(s) or s.asked.image is None:
         return None
     return WorkerPod(
-        model=s.model,
+        model=s.asked.model,
         component=names.COMPONENT_PREPARE,
-        image=s.image,
-        artifacts_claim=s.artifacts_claim,
-        config=prepare_config(s.model, s.asked_strategy, s.inputs_hash, _told(s)),
-        annotations={names.ANNOTATION_INPUTS_HASH: s.inputs_hash},
+        image=s.asked.image,
+        artifacts_claim=s.asked.artifacts_claim,
+        config=prepare_config(s.asked.model, s.asked.asked_strategy, s.asked.inputs_hash, _told(s)),
+        annotations={names.ANNOTATION_INPUTS_HASH: s.asked.inputs_hash},
     )
 
 
 def _told(s: Situation) -> Told:
     return Told(
-        history=history(s) if s.asked_strategy is Strategy.AUTO else None,
+        history=history(s) if s.asked.asked_strategy is Strategy.AUTO else None,
         keys_in_use=keys_in_use(s),
-        looks_closely=s.rejection is not None and s.rejection.reason == Reason.ARTIFACT_DAMAGED,
+        looks_closely=s.artifacts.rejection is not None and s.artifacts.rejection.reason == Reason.ARTIFACT_DAMAGED,
     )
 
 
 def _job(s: Situation, pod: WorkerPod, attempt: Attempt) -> Manifest:
     change = change_in_force(s)
-    return prepare_job(pod, attempt.number, attempt.failures, s.retry, change, tries_image=attempt.tries_image)
+    return prepare_job(pod, attempt.number, attempt.failures, s.asked.retry, change, tries_image=attempt.tries_image)
 
 
 def _may_begin(s: Situation, attempt: Attempt) -> bool:
@@ -119,30 +121,34 @@ def _started(attempt: Attempt, job: Manifest) -> EventNote:
 def _outdated(s: Situation, pod: WorkerPod | None) -> tuple[ObjectRef, ...]:
     """Jobs of other inputs, attempts that others followed, one that never began and would be made otherwise now, and
     ended ones that keep a claim from going."""
-    others = [job for job in s.jobs if not s.is_for_now(job)]
-    followed = [job for job in s.own_jobs if _is_followed(s, job) and _is_accounted(s, job)]
-    latest = prepare_attempts.unsettled_job(s)
-    stale = [latest] if pod and latest and prepare_attempts.may_be_remade(s, latest, template_hash(pod)) else []
-    holding = [job for job in s.own_jobs if _holds_claim(s, job) and _is_accounted(s, job)]
+    others = [job for job in s.children.jobs if not s.artifacts.is_for_now(job)]
+    followed = [job for job in s.artifacts.own_jobs if _is_followed(s.artifacts, job) and _is_accounted(s.asked, job)]
+    latest = prepare_attempts.unsettled_job(s.artifacts)
+    stale = (
+        [latest] if pod and latest and prepare_attempts.may_be_remade(s.children, latest, template_hash(pod)) else []
+    )
+    holding = [job for job in s.artifacts.own_jobs if _holds_claim(s, job) and _is_accounted(s.asked, job)]
     found = [*others, *followed, *stale, *holding]
     return tuple(dict.fromkeys(reference(job) for job in found if not job.is_going))
 
 
-def _is_followed(s: Situation, job: JobView) -> bool:
-    return job.attempt < s.latest_attempt
+def _is_followed(artifacts: Artifacts, job: JobView) -> bool:
+    return job.attempt < artifacts.latest_attempt
 
 
 def _holds_claim(s: Situation, job: JobView) -> bool:
     """An ended Job whose pod keeps a claim that is being deleted, where what it returned is remembered elsewhere."""
-    if job.state is JobState.ACTIVE or (job.state is JobState.SUCCEEDED and s.in_force != s.prepared):
+    if job.state is JobState.ACTIVE or (
+        job.state is JobState.SUCCEEDED and s.children.in_force != s.artifacts.prepared
+    ):
         return False
     going = going_claims(s)
-    return any(going & pod.claims for pod in s.pods_of(job))
+    return any(going & pod.claims for pod in s.children.pods_of(job))
 
 
-def _is_accounted(s: Situation, job: JobView) -> bool:
+def _is_accounted(asked: Asked, job: JobView) -> bool:
     """Its phases are in the open start, or no start will ever want them."""
-    start = next(iter(s.status.starts), None)
+    start = next(iter(asked.status.starts), None)
     if start is None or start.ready_at is not None or (job.ended_at and job.ended_at <= start.started_at):
         return True
     told = (phase for phase in start.phases if phase.name not in OF_NO_POD)
@@ -159,9 +165,9 @@ def _verdict(s: Situation, attempt: Attempt | None) -> Verdict:
         return troubled(write_trouble(refusal))
     if found := claim_trouble(s, ConditionType.ARTIFACTS_READY):
         return troubled(found)
-    if job := prepare_attempts.unsettled_job(s):
+    if job := prepare_attempts.unsettled_job(s.artifacts):
         return _under_way(s, job, attempt)
-    if s.prepared and s.rejection is None:
+    if s.artifacts.prepared and s.artifacts.rejection is None:
         return waits(Reason.TRYING_IMAGE, _trial(attempt)) if attempt else _prepared(s)
     if source_obstacle(s):
         return waits(Reason.WAITING_FOR_SOURCE, "Built when the source is there.")
@@ -171,8 +177,10 @@ def _verdict(s: Situation, attempt: Attempt | None) -> Verdict:
         if undeleted := s.refusal(("Job",), verb="delete"):
             return troubled(write_trouble(undeleted))
         return waits(Reason.WAITING_FOR_FORMER_PREPARE, "The Job of the former inputs has to end first.")
-    if s.rejection:
-        return waits(s.rejection.reason, f"{s.rejection.message} prepare runs again{_when(s, attempt)}.")
+    if s.artifacts.rejection:
+        return waits(
+            s.artifacts.rejection.reason, f"{s.artifacts.rejection.message} prepare runs again{_when(s, attempt)}."
+        )
     return waits(Reason.PREPARING, "The Job that builds them is made.")
 
 
@@ -185,8 +193,8 @@ def _under_way(s: Situation, job: JobView, attempt: Attempt | None) -> Verdict:
         return troubled(replace(failure, message=f"{failure.message} {failed}"))
     if job.state is JobState.SUCCEEDED:
         return waits(Reason.READING_RESULT, f"The Job {job.name} succeeded; its result is being read.")
-    pods = tuple(pod for pod in s.pods_of(job) if not pod.has_ended)
-    if stopped := next((stop_trouble(s, pod) for pod in s.pods_of(job)[-1:]), None):
+    pods = tuple(pod for pod in s.children.pods_of(job) if not pod.has_ended)
+    if stopped := next((stop_trouble(s, pod) for pod in s.children.pods_of(job)[-1:]), None):
         return troubled(replace(stopped, message=f"{stopped.message} {again(job.attempt, '')}"))
     if placing_trouble(s, pods, job):
         return waits(Reason.WAITING_FOR_PLACEMENT, f"The pod of the Job {job.name} has no place yet.")
@@ -198,7 +206,7 @@ def _under_way(s: Situation, job: JobView, attempt: Attempt | None) -> Verdict:
 
 
 def _prepared(s: Situation) -> Verdict:
-    result = s.prepared.result if s.prepared else None
+    result = s.artifacts.prepared.result if s.artifacts.prepared else None
     if result is None or result.cache == "Hit":
         said = "Everything was there already."
     else:

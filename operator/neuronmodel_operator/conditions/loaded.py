@@ -7,6 +7,7 @@ from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.conditions.verdict import Step, Verdict, holds, soonest, troubled, waits
 from neuronmodel_operator.decide import rollout
+from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.failures import crashing_until, last_movement, running_trouble, start_timeout
 from neuronmodel_operator.decide.rollout import Rollout
 from neuronmodel_operator.decide.situation import READY_REPORT_GRACE, Situation
@@ -24,20 +25,20 @@ def loaded(s: Situation) -> Step:
 
 def _deployment(s: Situation, wanted: Rollout) -> tuple[tuple[Manifest, ...], tuple[EventNote, ...]]:
     manifest = rollout.manifest(s, wanted)
-    if s.deployment and diff(s.deployment.object, manifest) is None:
+    if s.children.deployment and diff(s.children.deployment.object, manifest) is None:
         return (), ()
     about = ("Deployment", manifest["metadata"]["name"])
-    return (manifest,), tuple(replace(note, about=about) for note in _told(s, wanted))
+    return (manifest,), tuple(replace(note, about=about) for note in _told(s.children, wanted))
 
 
-def _told(s: Situation, wanted: Rollout) -> tuple[EventNote, ...]:
-    if s.deployment is None:
+def _told(children: Children, wanted: Rollout) -> tuple[EventNote, ...]:
+    if children.deployment is None:
         return (EventNote("Normal", Reason.WORKER_MADE, f"Made the Deployment with image {wanted.template.image}."),)
     notes = []
-    former = stored(s.deployment.object)
+    former = stored(children.deployment.object)
     if former is None or former.hash != wanted.template.hash:
         notes.append(EventNote("Normal", Reason.WORKER_ROLLED, _replaced(former, wanted.template)))
-    replicas = s.deployment.object["spec"].get("replicas", 1)
+    replicas = children.deployment.object["spec"].get("replicas", 1)
     if replicas != wanted.replicas:
         notes.append(EventNote("Normal", Reason.SCALED, f"From {replicas} to {wanted.replicas} workers."))
     return tuple(notes)
@@ -50,19 +51,19 @@ def _replaced(former: Template | None, wanted: Template) -> str:
 
 
 def _verdict(s: Situation) -> Verdict:
-    if s.replicas == 0:
+    if s.asked.replicas == 0:
         return waits(Reason.STOPPED, "No worker is wanted.")
-    if not s.is_current:
+    if not s.artifacts.is_current:
         return waits(Reason.WAITING_FOR_ARTIFACTS, "The worker starts when everything it loads is there.")
-    if s.rejection:
-        return waits(s.rejection.reason, f"{s.rejection.message} prepare runs again.")
+    if s.artifacts.rejection:
+        return waits(s.artifacts.rejection.reason, f"{s.artifacts.rejection.message} prepare runs again.")
     if s.ready_pods:
         return holds(Reason.LOADED, f"By {', '.join(sorted(pod.name for pod in s.ready_pods))}.")
-    if trouble := next((t for pod in s.current_pods if (t := running_trouble(s, pod))), None):
+    if trouble := next((t for pod in s.children.current_pods if (t := running_trouble(s, pod))), None):
         return troubled(trouble)
-    if not any(pod.started_at for pod in s.current_pods):
+    if not any(pod.started_at for pod in s.children.current_pods):
         return waits(Reason.WAITING_FOR_CONTAINER, "The worker's container has not started.")
-    if pod := next((pod for pod in s.current_pods if _awaits_devices(s, pod)), None):
+    if pod := next((pod for pod in s.children.current_pods if _awaits_devices(s.children, pod)), None):
         return waits(
             Reason.WAITING_FOR_DEVICES,
             f"Another process holds Neuron devices that {pod.name} needs, often the pod before it. It tries until "
@@ -71,14 +72,16 @@ def _verdict(s: Situation) -> Verdict:
     return waits(Reason.LOADING, "The worker loads; status.workers shows how far it is.")
 
 
-def _awaits_devices(s: Situation, pod: PodView) -> bool:
-    report = s.report(pod)
+def _awaits_devices(children: Children, pod: PodView) -> bool:
+    report = children.report(pod)
     return bool(report and report.progress and report.progress.phase == StartPhase.DEVICES_AWAITED)
 
 
 def _wake_after(s: Situation) -> timedelta | None:
-    starting = [pod for pod in (*s.current_pods, *s.prepare_pods) if not pod.ready_at and not pod.has_ended]
-    stuck = [last_movement(s, pod) + start_timeout(s) - s.now for pod in starting if pod.scheduled_at]
-    announced = [pod.ready_at + READY_REPORT_GRACE - s.now for pod in s.current_pods if pod.ready_at]
+    starting = [
+        pod for pod in (*s.children.current_pods, *s.children.prepare_pods) if not pod.ready_at and not pod.has_ended
+    ]
+    stuck = [last_movement(s, pod) + start_timeout(s.asked) - s.now for pod in starting if pod.scheduled_at]
+    announced = [pod.ready_at + READY_REPORT_GRACE - s.now for pod in s.children.current_pods if pod.ready_at]
     crashing = [until - s.now for pod in starting if (until := crashing_until(s, pod))]
     return soonest(moment for moment in (*stuck, *announced, *crashing) if moment > timedelta(0))

@@ -36,7 +36,7 @@ def ready(s: Situation, others: Iterable[Verdict]) -> Step:
 
 
 def _service(s: Situation) -> tuple[Manifest, ...]:
-    wanted = service(s.model)
+    wanted = service(s.asked.model)
     return () if diff(s.observed.service, wanted) is None else (wanted,)
 
 
@@ -53,19 +53,20 @@ def _verdict(s: Situation, others: tuple[Verdict, ...]) -> Verdict:
     failed = next((verdict for verdict in others if verdict.status == "False"), None)
     if refusal := _refusal(s) or _undeleted(s, others):
         return _while_serving(s, troubled(write_trouble(refusal)))
-    if s.spec.suspend:
+    if s.asked.spec.suspend:
         # That nothing answers is wanted; that preparing fails is not.
         return failed or refused(Reason.SUSPENDED, "spec.suspend is true: no worker is wanted.")
-    if s.spec.serving.replicas == 0:
+    if s.asked.spec.serving.replicas == 0:
         return failed or refused(Reason.SCALED_TO_ZERO, "spec.serving.replicas is 0: no worker is wanted.")
-    if s.unshareable_claim and (failed is None or _is_serving(s)):
+    if s.asked.unshareable_claim and (failed is None or _is_serving(s)):
         return refused(
             Reason.REPLICAS_NEED_SHARED_VOLUME,
-            f"{s.spec.serving.replicas} replicas can't share the claim {s.unshareable_claim}, which one node alone may "
-            "mount; one is kept. Use a claim with ReadWriteMany (a source may be ReadOnlyMany), or one replica.",
+            f"{s.asked.spec.serving.replicas} replicas can't share the claim {s.asked.unshareable_claim}, which one "
+            "node alone may mount; one is kept. Use a claim with ReadWriteMany (a source may be ReadOnlyMany), or one "
+            "replica.",
         )
     if _is_serving(s):
-        return holds(Reason.SERVING, f"{len(s.ready_pods)} of {s.replicas} workers answer.{_next_start(failed)}")
+        return holds(Reason.SERVING, f"{len(s.ready_pods)} of {s.asked.replicas} workers answer.{_next_start(failed)}")
     if failed:
         return _while_serving(s, failed)
     unknown = [verdict for verdict in others if verdict.status == "Unknown"]
@@ -105,8 +106,8 @@ def _while_serving(s: Situation, verdict: Verdict) -> Verdict:
 
 
 def _still_serving(s: Situation) -> str:
-    if not s.is_answering:
+    if not s.children.is_answering:
         return ""
-    if s.is_current:
+    if s.artifacts.is_current:
         return " Meanwhile the worker goes on answering."
     return " Meanwhile the worker of the former spec goes on answering."

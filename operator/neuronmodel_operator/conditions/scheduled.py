@@ -23,16 +23,16 @@ def scheduled(s: Situation) -> Step:
 
 
 def _verdict(s: Situation) -> Verdict:
-    job = prepare_attempts.unsettled_job(s)
+    job = prepare_attempts.unsettled_job(s.artifacts)
     if job and job.state is JobState.ACTIVE:
-        return _of_pods(s, tuple(pod for pod in s.pods_of(job) if not pod.has_ended), job)
-    if s.replicas == 0:
+        return _of_pods(s, tuple(pod for pod in s.children.pods_of(job) if not pod.has_ended), job)
+    if s.asked.replicas == 0:
         return waits(Reason.STOPPED, "No worker is wanted.")
-    if s.prepared and not s.is_current and not s.rejection:
+    if s.artifacts.prepared and not s.artifacts.is_current and not s.artifacts.rejection:
         return waits(Reason.WAITING_FOR_POD, "The worker's Deployment is being made.")
-    if s.deployment is None or not s.is_current:
+    if s.children.deployment is None or not s.artifacts.is_current:
         return waits(Reason.WAITING_FOR_ARTIFACTS, "The worker's pod is made when everything it loads is there.")
-    return _of_pods(s, s.current_pods, s.deployment)
+    return _of_pods(s, s.children.current_pods, s.children.deployment)
 
 
 def _of_pods(s: Situation, pods: tuple[PodView, ...], owner: Child) -> Verdict:

@@ -19,13 +19,15 @@ def source(s: Situation) -> Step:
         return Step(troubled(found), wake_after=MISSING_CLAIM_CHECK)
     if found := claim_trouble(s, ConditionType.SOURCE_RESOLVED):
         return Step(troubled(found))
-    display = source_display(s.spec.model.source)
+    display = source_display(s.asked.spec.model.source)
     if failure := source_failure(s):
         return Step(refused(failure.reason, f"{display}: {failure.message}"))
-    if s.rejection and s.rejection.is_of_source:
-        return Step(waits(s.rejection.reason, f"{display}: {s.rejection.message} It is opened again."))
-    if s.prepared:
-        result = s.prepared.result
+    if s.artifacts.rejection and s.artifacts.rejection.is_of_source:
+        return Step(
+            waits(s.artifacts.rejection.reason, f"{display}: {s.artifacts.rejection.message} It is opened again.")
+        )
+    if s.artifacts.prepared:
+        result = s.artifacts.prepared.result
         return Step(holds(Reason.RESOLVED, f"{display}: {result.model_type}, {result.source_bytes:,} bytes."))
     if _is_opened(s):
         return Step(holds(Reason.RESOLVED, f"{display}: opened."))
@@ -34,11 +36,11 @@ def source(s: Situation) -> Step:
 
 def source_failure(s: Situation) -> Trouble | None:
     """Of the latest attempt or of a worker made from its result, if it was the source's fault."""
-    job = prepare_attempts.unsettled_job(s)
+    job = prepare_attempts.unsettled_job(s.artifacts)
     if job and job.state is JobState.FAILED:
         found = [attempt_trouble(s, job)]
-    elif job is None and s.is_current and not s.rejection:
-        found = [trouble for pod in s.current_pods if (trouble := running_trouble(s, pod))]
+    elif job is None and s.artifacts.is_current and not s.artifacts.rejection:
+        found = [trouble for pod in s.children.current_pods if (trouble := running_trouble(s, pod))]
     else:
         found = []
     return next((trouble for trouble in found if _is_of_source(trouble)), None)
@@ -50,6 +52,6 @@ def _is_of_source(trouble: Trouble) -> bool:
 
 
 def _is_opened(s: Situation) -> bool:
-    job = prepare_attempts.unsettled_job(s)
-    reports = [s.report(pod) for pod in s.pods_of(job)] if job else []
+    job = prepare_attempts.unsettled_job(s.artifacts)
+    reports = [s.children.report(pod) for pod in s.children.pods_of(job)] if job else []
     return any(phase.name == StartPhase.SOURCE_OPENED for report in reports if report for phase in report.phases)

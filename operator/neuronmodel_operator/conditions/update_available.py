@@ -10,9 +10,9 @@ _HOW = "It is taken up with the next change of the spec, or with a new value of 
 
 
 def update(s: Situation) -> Step:
-    if s.deployment is None:
+    if s.children.deployment is None:
         return Step(waits(Reason.NO_WORKER, "There is no worker yet."))
-    pending, kept = pending_update(s), stored(s.deployment.object)
+    pending, kept = pending_update(s), stored(s.children.deployment.object)
     if pending is None or kept is None:
         return Step(refused(Reason.UP_TO_DATE, "The worker is as this operator makes it."))
     if pending.image != kept.image:

@@ -10,10 +10,10 @@ from neuronmodel_operator.decide.situation import Situation
 
 
 def history(s: Situation) -> History:
-    starts = [start for start in s.status.starts if start.outcome is not Outcome.FAILED]
+    starts = [start for start in s.asked.status.starts if start.outcome is not Outcome.FAILED]
     contents = {start.source_content for start in starts if start.source_content}
     return History(
-        former_strategy=s.in_force.strategy if s.in_force else None,
+        former_strategy=s.children.in_force.strategy if s.children.in_force else None,
         starts=len(starts),
         sources=max(len(contents), 1) if starts else 0,
         read_bytes_per_second=_rate(starts, "Artifacts", StartPhase.READ),

@@ -11,6 +11,8 @@ from typing import Final
 
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import ConditionType
+from neuronmodel_operator.decide.asked import Asked
+from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.failures import Trouble
 from neuronmodel_operator.decide.scheduler_message import awaits_binding, in_short, lacks_volumes
 from neuronmodel_operator.decide.situation import Situation
@@ -47,17 +49,17 @@ class Use:
 
 def claim_trouble(s: Situation, condition: ConditionType) -> Trouble | None:
     """Of the claims that this condition tells of; what somebody has to mend before what passes."""
-    found = [trouble for use in _uses(s) if use.condition is condition and (trouble := _trouble(s, use))]
+    found = [trouble for use in _uses(s.asked) if use.condition is condition and (trouble := _trouble(s, use))]
     return min(found, key=lambda trouble: trouble.passes, default=None)
 
 
 def claim_wait(s: Situation, pod: PodView) -> Trouble | None:
     """Of a pod without a node, if it is a claim of its that it waits for."""
-    uses = [use for use in _uses(s) if use.claim in pod.claims]
+    uses = [use for use in _uses(s.asked) if use.claim in pod.claims]
     found = [(use, trouble) for use in uses if (trouble := _trouble(s, use))]
     use, trouble = min(found, key=lambda one: one[1].passes, default=(None, None))
     if use is None:
-        use = next((use for use in uses if s.is_missing(use.claim)), None)
+        use = next((use for use in uses if s.children.is_missing(use.claim)), None)
     if use is None or use.condition is ConditionType.SCHEDULED:
         return trouble
     message = f"The pod {pod.name} waits for the claim {use.claim}; {use.condition} says why."
@@ -67,20 +69,20 @@ def claim_wait(s: Situation, pod: PodView) -> Trouble | None:
 def going_claims(s: Situation) -> frozenset[str]:
     """Names of those that are being deleted. Each stays as long as there is a pod that was placed with it, ended ones
     too."""
-    views = (ClaimView(found) for use in _uses(s) if (found := s.claim(use.claim).object) is not None)
+    views = (ClaimView(found) for use in _uses(s.asked) if (found := s.children.claim(use.claim).object) is not None)
     return frozenset(view.name for view in views if view.is_going)
 
 
-def _uses(s: Situation) -> tuple[Use, ...]:
-    source, scratch = s.spec.model.source.persistent_volume_claim, s.spec.scratch.persistent_volume_claim
-    mounted = sorted(mounted_claims(s.spec.worker.volumes))
+def _uses(asked: Asked) -> tuple[Use, ...]:
+    source, scratch = asked.spec.model.source.persistent_volume_claim, asked.spec.scratch.persistent_volume_claim
+    mounted = sorted(mounted_claims(asked.spec.worker.volumes))
     uses = [
         Use(
-            s.artifacts_claim,
+            asked.artifacts_claim,
             "spec.artifacts",
             ConditionType.ARTIFACTS_READY,
             "The next start finds nothing of what was prepared.",
-            is_templated=s.spec.artifacts.template is not None,
+            is_templated=asked.spec.artifacts.template is not None,
         )
     ]
     if source:
@@ -97,19 +99,19 @@ def _uses(s: Situation) -> tuple[Use, ...]:
 
 
 def _trouble(s: Situation, use: Use) -> Trouble | None:
-    found = s.claim(use.claim).object
-    if found is None or (use.is_templated and s.has_foreign_claim):
+    found = s.children.claim(use.claim).object
+    if found is None or (use.is_templated and s.asked.has_foreign_claim):
         return None
     claim = ClaimView(found)
     if claim.is_going:
-        return _going(s, claim, use)
+        return _going(s.children, claim, use)
     if claim.is_lost:
         return _lost(s, claim, use)
     return _pending(s, claim, use) if claim.is_pending else None
 
 
-def _going(s: Situation, claim: ClaimView, use: Use) -> Trouble:
-    holders = ", ".join(pod.name for pod in s.pods if claim.name in pod.claims and pod.node)
+def _going(children: Children, claim: ClaimView, use: Use) -> Trouble:
+    holders = ", ".join(pod.name for pod in children.pods if claim.name in pod.claims and pod.node)
     who = f" ({holders})" if holders else ""
     if use.is_templated:
         then = (
@@ -137,7 +139,7 @@ def _lost(s: Situation, claim: ClaimView, use: Use) -> Trouble:
 def _pending(s: Situation, claim: ClaimView, use: Use) -> Trouble | None:
     if failure := _failure(s, claim):
         return _unfilled(claim, use, f"gets no volume: {_words(failure)}")
-    waiting = [pod for pod in s.pods if claim.name in pod.claims and pod.node is None and not pod.is_going]
+    waiting = [pod for pod in s.children.pods if claim.name in pod.claims and pod.node is None and not pod.is_going]
     for pod in waiting:
         if pod.unschedulable is not None and lacks_volumes(pod.unschedulable):
             return _unplaceable(s, claim, use, pod)
@@ -156,7 +158,11 @@ def _pending(s: Situation, claim: ClaimView, use: Use) -> Trouble | None:
 def _unplaceable(s: Situation, claim: ClaimView, use: Use, pod: PodView) -> Trouble:
     """Of several claims that wait for one pod to be placed the scheduler does not say which it finds no volume for."""
     said = in_short(pod.unschedulable or "")
-    views = {use.claim: ClaimView(found) for use in _uses(s) if (found := s.claim(use.claim).object) is not None}
+    views = {
+        use.claim: ClaimView(found)
+        for use in _uses(s.asked)
+        if (found := s.children.claim(use.claim).object) is not None
+    }
     waiting = [view for name, view in sorted(views.items()) if view.is_pending and name in pod.claims]
     if len(waiting) == 1:
         return _unfilled(claim, use, f"gets no volume: {said}")

@@ -12,6 +12,7 @@ from typing import Final, Self
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import MAX_NOTE
 from neuronmodel_api.status import ConditionType, StartNote
+from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.failures import Trouble, crash_trouble
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.worker_config import source_display
@@ -34,8 +35,8 @@ def again(attempt: int, when: str) -> str:
 
 def attempt_trouble(s: Situation, job: JobView) -> Trouble:
     """Why an attempt failed."""
-    told = _told(s)
-    live = next((found for pod in reversed(s.pods_of(job)) if (found := crash_trouble(s, pod))), None)
+    told = _told(s.asked)
+    live = next((found for pod in reversed(s.children.pods_of(job)) if (found := crash_trouble(s, pod))), None)
     if live:
         return replace(live, reason=Reason.PREPARE_FAILED) if live.reason == Reason.WORKER_CRASHED else live
     if told and told[0] == job.attempt:
@@ -45,17 +46,17 @@ def attempt_trouble(s: Situation, job: JobView) -> Trouble:
     return Trouble(Reason.PREPARE_FAILED, shortened(f"The Job {job.name} failed: {said}."))
 
 
-def _told(s: Situation) -> tuple[int, Trouble] | None:
+def _told(asked: Asked) -> tuple[int, Trouble] | None:
     """The attempt that the conditions tell of, as they were last written; a command for its pod is left out, for it is
     of no use without the pod."""
-    condition = s.status.condition(ConditionType.ARTIFACTS_READY)
+    condition = asked.status.condition(ConditionType.ARTIFACTS_READY)
     found = _TOLD.match(condition.message) if condition else None
     if condition is None or found is None:
         return None
     message = found["message"]
     if condition.reason == Reason.WAITING_FOR_SOURCE:
-        condition = s.status.condition(ConditionType.SOURCE_RESOLVED) or condition
-        message = condition.message.removeprefix(f"{source_display(s.spec.model.source)}: ")
+        condition = asked.status.condition(ConditionType.SOURCE_RESOLVED) or condition
+        message = condition.message.removeprefix(f"{source_display(asked.spec.model.source)}: ")
     is_passing = condition.status == "Unknown"
     return int(found["attempt"]), Trouble(condition.reason, _COMMAND.sub("", message), passes=is_passing)
 
@@ -99,10 +100,10 @@ def attempt_notes(s: Situation, kept: Iterable[str]) -> tuple[str, ...]:
 
 
 def _followed(s: Situation) -> list[tuple[int, Trouble]]:
-    told = _told(s)
+    told = _told(s.asked)
     found = {told[0]: told[1]} if told else {}
-    found |= {job.attempt: attempt_trouble(s, job) for job in s.own_jobs if job.state is JobState.FAILED}
-    return sorted((attempt, trouble) for attempt, trouble in found.items() if attempt < s.latest_attempt)
+    found |= {job.attempt: attempt_trouble(s, job) for job in s.artifacts.own_jobs if job.state is JobState.FAILED}
+    return sorted((attempt, trouble) for attempt, trouble in found.items() if attempt < s.artifacts.latest_attempt)
 
 
 def _note(attempt: int, trouble: Trouble) -> _AttemptsNote:

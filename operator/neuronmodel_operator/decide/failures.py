@@ -9,6 +9,8 @@ from typing import Final
 from neuronmodel_api import exits
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Report
+from neuronmodel_operator.decide.asked import Asked
+from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.crash_logs import gist
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import Ended, PodView
@@ -72,23 +74,25 @@ def refusal_reason(message: str, default: Reason) -> Reason:
 def _pulling(s: Situation, pod: PodView) -> Trouble | None:
     reason, message = pod.waiting
     if reason in _PULL_FAILURES:
-        detail = _image_detail(s, pod) or message or reason
+        detail = _image_detail(s.children, pod) or message or reason
         return Trouble(Reason.IMAGE_PULL_FAILED, shortened(f"The image {pod.image} can't be pulled: {detail}"))
     if reason in _CONFIG_FAILURES:
         return Trouble(Reason.CONTAINER_REFUSED, shortened(f"The container of {pod.name} can't be made: {message}"))
     return None
 
 
-def _image_detail(s: Situation, pod: PodView) -> str:
+def _image_detail(children: Children, pod: PodView) -> str:
     """The pull's own error: the container's status alternates between it and "Back-off pulling image"."""
-    failures = [event.message for event in s.events_about(pod, "Failed") if "Failed to pull image" in event.message]
+    failures = [
+        event.message for event in children.events_about(pod, "Failed") if "Failed to pull image" in event.message
+    ]
     return failures[-1] if failures else ""
 
 
 def _mounting(s: Situation, pod: PodView) -> Trouble | None:
     if pod.ever_started or pod.scheduled_at is None:
         return None
-    events = [e for e in s.events_about(pod, *_MOUNT_EVENTS) if e.at >= pod.scheduled_at]
+    events = [e for e in s.children.events_about(pod, *_MOUNT_EVENTS) if e.at >= pod.scheduled_at]
     if not events:
         return None
     telling = [event for event in events if not event.message.startswith(_WAITED_FOR_VOLUMES)] or events
@@ -102,7 +106,7 @@ def crash_trouble(s: Situation, pod: PodView) -> Trouble | None:
     end = pod.ended
     if end is None or end.exit_code == exits.OK:
         return None
-    return _end_trouble(s, pod, end, s.report(pod) or s.former_report(pod))
+    return _end_trouble(s.asked, pod, end, s.children.report(pod) or s.children.former_report(pod))
 
 
 def _crashing(s: Situation, pod: PodView) -> Trouble | None:
@@ -110,7 +114,7 @@ def _crashing(s: Situation, pod: PodView) -> Trouble | None:
     end, until = pod.former_end, crashing_until(s, pod)
     if end is None or until is None or s.now >= until:
         return None
-    trouble = _end_trouble(s, pod, end, s.former_report(pod))
+    trouble = _end_trouble(s.asked, pod, end, s.children.former_report(pod))
     return None if trouble.passes else trouble
 
 
@@ -119,20 +123,20 @@ def crashing_until(s: Situation, pod: PodView) -> datetime | None:
     end = pod.former_end
     if pod.ready_at or end is None or end.exit_code == exits.OK or pod.running_since is None:
         return None
-    former = s.former_report(pod)
-    loaded = any(start.id == pod.former_run_id and start.ready_at for start in s.status.starts)
+    former = s.children.former_report(pod)
+    loaded = any(start.id == pod.former_run_id and start.ready_at for start in s.asked.status.starts)
     if loaded or (former and former.ready_at) or not (end.started_at and end.finished_at):
         return None
     return pod.running_since + (end.finished_at - end.started_at) * 1.1 + CRASH_MARGIN
 
 
-def _end_trouble(s: Situation, pod: PodView, end: Ended, report: Report | None) -> Trouble:
+def _end_trouble(asked: Asked, pod: PodView, end: Ended, report: Report | None) -> Trouble:
     reason = end_reason(end, report)
     if reason == Reason.TERMINATED:
         return _told_to_stop(pod)
     if report and report.failure:
-        return Trouble(reason, shortened(s.in_users_words(report.failure.message), MAX_WORKERS_MESSAGE))
-    return Trouble(reason, shortened(_crash_sentence(s, pod, end)))
+        return Trouble(reason, shortened(asked.in_users_words(report.failure.message), MAX_WORKERS_MESSAGE))
+    return Trouble(reason, shortened(_crash_sentence(asked, pod, end)))
 
 
 def _told_to_stop(pod: PodView) -> Trouble:
@@ -160,14 +164,16 @@ def end_reason(end: Ended | None, report: Report | None) -> str:
     return _EXIT_REASONS.get(end.exit_code, Reason.WORKER_CRASHED) if end else Reason.WORKER_CRASHED
 
 
-def _crash_sentence(s: Situation, pod: PodView, end: Ended) -> str:
+def _crash_sentence(asked: Asked, pod: PodView, end: Ended) -> str:
     if end.reason == "OOMKilled":
         return (
             f"The worker in {pod.name} was killed for want of memory (exit code {end.exit_code}). "
             "Raise the memory limit in spec.worker.resources (for prepare: spec.prepare.resources)."
         )
     said = gist(end.message).removesuffix(".") or "it left no message"
-    return f"The worker in {pod.name} ended with {_exit_words(end.exit_code)}: {said}. See `{_log_command(s, pod)}`."
+    return (
+        f"The worker in {pod.name} ended with {_exit_words(end.exit_code)}: {said}. See `{_log_command(asked, pod)}`."
+    )
 
 
 def _exit_words(code: int) -> str:
@@ -176,10 +182,10 @@ def _exit_words(code: int) -> str:
     return f"exit code {code} ({name})" if name else f"exit code {code}"
 
 
-def _log_command(s: Situation, pod: PodView) -> str:
+def _log_command(asked: Asked, pod: PodView) -> str:
     """Of the run that crashed: it is the former one only while another runs, and a kubelet keeps no earlier ones."""
     former = " --previous" if pod.running_since else ""
-    return f"kubectl logs -n {s.model.namespace} {pod.name}{former}"
+    return f"kubectl logs -n {asked.model.namespace} {pod.name}{former}"
 
 
 def stuck(s: Situation, pod: PodView) -> Trouble | None:
@@ -187,26 +193,26 @@ def stuck(s: Situation, pod: PodView) -> Trouble | None:
     if pod.ready_at or pod.ended or pod.scheduled_at is None:
         return None
     moved_at = last_movement(s, pod)
-    if s.now - moved_at < start_timeout(s):
+    if s.now - moved_at < start_timeout(s.asked):
         return None
-    report = s.report(pod)
+    report = s.children.report(pod)
     doing = f"in phase {report.progress.phase}" if report and report.progress else "before its first report"
     return Trouble(
         Reason.START_STUCK,
         f"The worker in {pod.name} has made no progress since {moment(moved_at)}, {doing}. It is left "
-        f"running; look at `kubectl logs -n {s.model.namespace} {pod.name}`, or delete the pod to start over.",
+        f"running; look at `kubectl logs -n {s.asked.model.namespace} {pod.name}`, or delete the pod to start over.",
     )
 
 
-def start_timeout(s: Situation) -> timedelta:
-    return timedelta(seconds=s.spec.serving.start_timeout_seconds)
+def start_timeout(asked: Asked) -> timedelta:
+    return timedelta(seconds=asked.spec.serving.start_timeout_seconds)
 
 
 def last_movement(s: Situation, pod: PodView) -> datetime:
     moments = [pod.created_at, pod.scheduled_at, pod.started_at]
-    if report := s.report(pod):
+    if report := s.children.report(pod):
         moments += [report.started_at, report.progress.started_at if report.progress else None]
         moments += [phase.started_at + timedelta(milliseconds=phase.milliseconds) for phase in report.phases[-1:]]
-    written = next((worker.progress for worker in s.status.workers if worker.pod_name == pod.name), None)
+    written = next((worker.progress for worker in s.asked.status.workers if worker.pod_name == pod.name), None)
     moments.append(written.updated_at if written else None)
     return max(moment for moment in moments if moment is not None)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from neuronmodel_api import names
+from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.pod import ARTIFACTS_VOLUME
 from neuronmodel_operator.state.observed import Object
@@ -18,17 +19,17 @@ _KEYS: Final = ("compiledKey", "shardsKey")
 
 def keys_in_use(s: Situation) -> tuple[str, ...]:
     """Of whatever serves from this NeuronModel's artifacts volume, what it serves from itself included."""
-    return _keys(s, s.observed.neighbours or ())
+    return _keys(s.asked, s.observed.neighbours or ())
 
 
 def keys_of_others(s: Situation) -> tuple[str, ...]:
     """For the clean-up of a NeuronModel whose own Deployment may still be going."""
-    others = (o for o in s.observed.neighbours or () if _labels(o).get(names.LABEL_UID) != s.model.uid)
-    return _keys(s, others)
+    others = (o for o in s.observed.neighbours or () if _labels(o).get(names.LABEL_UID) != s.asked.model.uid)
+    return _keys(s.asked, others)
 
 
-def _keys(s: Situation, objects: Iterable[Object]) -> tuple[str, ...]:
-    specs = [spec for o in objects if _claim(spec := _pod_spec(o)) == s.artifacts_claim]
+def _keys(asked: Asked, objects: Iterable[Object]) -> tuple[str, ...]:
+    specs = [spec for o in objects if _claim(spec := _pod_spec(o)) == asked.artifacts_claim]
     return tuple(sorted({key for spec in specs for key in _named(spec)})[:MAX_KEYS])
 
 

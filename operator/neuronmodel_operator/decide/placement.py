@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Final
 
 from neuronmodel_api.reasons import Reason
+from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.claims import claim_wait
 from neuronmodel_operator.decide.failures import Trouble, refusal_reason
 from neuronmodel_operator.decide.scheduler_message import claim_not_there, in_short
@@ -18,8 +19,8 @@ UNSEEN_FOR: Final = timedelta(seconds=30)
 
 def placing_trouble(s: Situation, pods: tuple[PodView, ...], owner: Child | None) -> Trouble | None:
     """Of the pods that one Job or Deployment should have."""
-    wanted = 1 if isinstance(owner, JobView) else s.replicas
-    if owner and len(pods) < wanted and (trouble := _creation_trouble(s, owner)):
+    wanted = 1 if isinstance(owner, JobView) else s.asked.replicas
+    if owner and len(pods) < wanted and (trouble := _creation_trouble(s.children, owner)):
         return trouble
     return next((trouble for pod in pods if pod.node is None and (trouble := _unplaced(s, pod))), None)
 
@@ -31,7 +32,7 @@ def _unplaced(s: Situation, pod: PodView) -> Trouble | None:
         return Trouble(Reason.SCHEDULING_GATED, message, passes=True)
     if wait := claim_wait(s, pod):
         return wait
-    if _is_outdated(s, pod):
+    if _is_outdated(s.children, pod):
         return None
     said = in_short(pod.unschedulable) if pod.unschedulable is not None else _scheduler_error(s, pod) or _unseen(s, pod)
     if said is None:
@@ -39,10 +40,10 @@ def _unplaced(s: Situation, pod: PodView) -> Trouble | None:
     return Trouble(Reason.UNSCHEDULABLE, shortened(f"No node takes the pod {pod.name}: {said}"))
 
 
-def _is_outdated(s: Situation, pod: PodView) -> bool:
+def _is_outdated(children: Children, pod: PodView) -> bool:
     """What the scheduler said of a claim which has come since."""
     claim = claim_not_there(pod.unschedulable or "")
-    found = s.claim(claim).object if claim else None
+    found = children.claim(claim).object if claim else None
     return found is not None and not ClaimView(found).is_going
 
 
@@ -56,7 +57,7 @@ def _unseen(s: Situation, pod: PodView) -> str | None:
     """Why the scheduler says nothing of a pod: what it waits for before it looks is only partly told, in an Event."""
     if pod.is_seen:
         return None
-    failures = s.events_about(pod, "FailedResourceClaimCreation")
+    failures = s.children.events_about(pod, "FailedResourceClaimCreation")
     if failures:
         return failures[-1].message
     if s.now - pod.created_at < UNSEEN_FOR:
@@ -72,13 +73,13 @@ def _unseen(s: Situation, pod: PodView) -> str | None:
     )
 
 
-def _creation_trouble(s: Situation, owner: Child) -> Trouble | None:
+def _creation_trouble(children: Children, owner: Child) -> Trouble | None:
     """A Deployment says so in its conditions, a Job only in Events."""
     failure = owner.true_condition("ReplicaFailure")
     message = failure.get("message", "") if failure else ""
     if not message and isinstance(owner, JobView) and owner.state is JobState.ACTIVE:
-        made = max((pod.created_at for pod in s.pods_of(owner)), default=owner.created_at)
-        events = [event for event in s.events_about(owner, "FailedCreate") if event.at >= made]
+        made = max((pod.created_at for pod in children.pods_of(owner)), default=owner.created_at)
+        events = [event for event in children.events_about(owner, "FailedCreate") if event.at >= made]
         message = events[-1].message if events else ""
     if not message:
         return None

@@ -1,6 +1,7 @@
 """What has to be put right before a pod can be made at all."""
 
 from neuronmodel_api.reasons import Reason
+from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.failures import Trouble
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests import instance_type
@@ -12,7 +13,7 @@ _HOST_PATH_OFF = (
 
 
 def source_obstacle(s: Situation) -> Trouble | None:
-    source = s.spec.model.source
+    source = s.asked.spec.model.source
     if source.host_path and not s.settings.allow_host_path:
         return Trouble(Reason.HOST_PATH_NOT_ALLOWED, f"spec.model.source.hostPath {_HOST_PATH_OFF}")
     claim = source.persistent_volume_claim
@@ -20,36 +21,36 @@ def source_obstacle(s: Situation) -> Trouble | None:
 
 
 def artifacts_obstacle(s: Situation) -> Trouble | None:
-    if s.has_foreign_claim:
+    if s.asked.has_foreign_claim:
         return Trouble(
             Reason.NAME_TAKEN,
-            f"There is a claim {s.artifacts_claim} that was not made for this NeuronModel, and it is left alone. Name "
-            "it in spec.artifacts.persistentVolumeClaim, delete it, or give the NeuronModel another name.",
+            f"There is a claim {s.asked.artifacts_claim} that was not made for this NeuronModel, and it is left alone. "
+            "Name it in spec.artifacts.persistentVolumeClaim, delete it, or give the NeuronModel another name.",
         )
-    claim = s.spec.artifacts.persistent_volume_claim
+    claim = s.asked.spec.artifacts.persistent_volume_claim
     return _missing(s, Reason.ARTIFACTS_CLAIM_MISSING, claim.claim_name, "spec.artifacts") if claim else None
 
 
 def scratch_obstacle(s: Situation) -> Trouble | None:
-    scratch = s.spec.scratch
+    scratch = s.asked.spec.scratch
     if scratch.host_path and not s.settings.allow_host_path:
         return Trouble(Reason.HOST_PATH_NOT_ALLOWED, f"spec.scratch.hostPath {_HOST_PATH_OFF}")
     claim = scratch.persistent_volume_claim
     return _missing(s, Reason.SCRATCH_CLAIM_MISSING, claim.claim_name, "spec.scratch") if claim else None
 
 
-def image_obstacle(s: Situation) -> Trouble | None:
-    if s.image:
+def image_obstacle(asked: Asked) -> Trouble | None:
+    if asked.image:
         return None
     return Trouble(
         Reason.NO_IMAGE,
-        f"Neither spec.worker.image nor the operator's configuration names an image for the engine {s.spec.engine}. "
-        "Set spec.worker.image.",
+        f"Neither spec.worker.image nor the operator's configuration names an image for the engine "
+        f"{asked.spec.engine}. Set spec.worker.image.",
     )
 
 
 def machine_obstacle(s: Situation) -> Trouble | None:
-    known, asked = instance_type.machine(s.spec), instance_type.logical_core_config(s.spec)
+    known, asked = instance_type.machine(s.asked.spec), instance_type.logical_core_config(s.asked.spec)
     if known is None or asked in known.logical_core_configs:
         return None
     possible = " or ".join(str(size) for size in known.logical_core_configs)
@@ -62,7 +63,7 @@ def machine_obstacle(s: Situation) -> Trouble | None:
 
 
 def placement_obstacle(s: Situation) -> Trouble | None:
-    return scratch_obstacle(s) or image_obstacle(s) or machine_obstacle(s)
+    return scratch_obstacle(s) or image_obstacle(s.asked) or machine_obstacle(s)
 
 
 def obstacle(s: Situation) -> Trouble | None:
@@ -71,9 +72,9 @@ def obstacle(s: Situation) -> Trouble | None:
 
 
 def _missing(s: Situation, reason: Reason, claim: str, where: str) -> Trouble | None:
-    if not s.is_missing(claim):
+    if not s.children.is_missing(claim):
         return None
-    namespace = s.model.namespace
+    namespace = s.asked.model.namespace
     return Trouble(
         reason,
         f"There is no claim {claim} in namespace {namespace}. Make it, or name another in {where}.",

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from neuronmodel_operator.decide.artifacts import Artifacts
+from neuronmodel_operator.decide.asked import Asked
+from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.rollout import awaits_trial
 from neuronmodel_operator.decide.situation import RESULT_GRACE, Situation
 from neuronmodel_operator.state.objects import JobState, JobView
@@ -31,15 +34,15 @@ def backoff(failures: int) -> timedelta:
     return min(timedelta(minutes=2 ** min(failures - 1, 10)), LONGEST_WAIT)
 
 
-def unsettled_job(s: Situation) -> JobView | None:
+def unsettled_job(artifacts: Artifacts) -> JobView | None:
     """The Job that decides now: later than the result at hand."""
-    job = s.latest_job
-    return job if job and (s.prepared is None or job.attempt > s.prepared.attempt) else None
+    job = artifacts.latest_job
+    return job if job and (artifacts.prepared is None or job.attempt > artifacts.prepared.attempt) else None
 
 
 def next_attempt(s: Situation, template_hash: str) -> Attempt | None:
     """None: one is under way, or none is needed. `template_hash` is of the pod that an attempt would get now."""
-    job = unsettled_job(s)
+    job = unsettled_job(s.artifacts)
     if job is None:
         return _after_result(s)
     if job.state is JobState.ACTIVE:
@@ -49,37 +52,37 @@ def next_attempt(s: Situation, template_hash: str) -> Attempt | None:
     if job.state is JobState.SUCCEEDED:
         lost_at = max(ended_at + RESULT_GRACE, ended_at + backoff(job.failures))
         return Attempt(job.attempt + 1, job.failures + 1, lost_at, tries_image)
-    if _is_asked_anew(s, job) or job.template_hash != template_hash:
+    if _is_asked_anew(s.asked, job) or job.template_hash != template_hash:
         return Attempt(job.attempt + 1, 0, s.now, tries_image)
     return Attempt(job.attempt + 1, job.failures + 1, ended_at + backoff(job.failures + 1), tries_image)
 
 
 def _after_result(s: Situation) -> Attempt | None:
-    if s.prepared is None:
+    if s.artifacts.prepared is None:
         return Attempt(1, 0, s.now)
-    if s.rejection is None:
-        return Attempt(s.prepared.attempt + 1, 0, s.now, tries_image=True) if awaits_trial(s) else None
-    number = s.prepared.attempt + 1
-    rejected_at = s.rejection.at or s.now
-    job = next((job for job in s.own_jobs if job.attempt == s.prepared.attempt), None)
-    if job is None or _is_asked_anew(s, job) or rejected_at - (job.ended_at or rejected_at) > REJECTED_SOON:
+    if s.artifacts.rejection is None:
+        return Attempt(s.artifacts.prepared.attempt + 1, 0, s.now, tries_image=True) if awaits_trial(s) else None
+    number = s.artifacts.prepared.attempt + 1
+    rejected_at = s.artifacts.rejection.at or s.now
+    job = next((job for job in s.artifacts.own_jobs if job.attempt == s.artifacts.prepared.attempt), None)
+    if job is None or _is_asked_anew(s.asked, job) or rejected_at - (job.ended_at or rejected_at) > REJECTED_SOON:
         return Attempt(number, 0, s.now)
     # Counted from the Job: a worker in a crash loop finds the same anew every few minutes.
     return Attempt(number, job.failures + 1, (job.ended_at or rejected_at) + backoff(job.failures))
 
 
-def _is_asked_anew(s: Situation, job: JobView) -> bool:
-    return bool(s.retry) and s.retry != job.retried
+def _is_asked_anew(asked: Asked, job: JobView) -> bool:
+    return bool(asked.retry) and asked.retry != job.retried
 
 
-def may_be_remade(s: Situation, job: JobView, template_hash: str) -> bool:
+def may_be_remade(children: Children, job: JobView, template_hash: str) -> bool:
     """An attempt that never began (no node, no image, refused) is made anew as the spec is now."""
-    began = any(pod.ever_started for pod in s.pods_of(job))
+    began = any(pod.ever_started for pod in children.pods_of(job))
     return job.state is JobState.ACTIVE and job.template_hash != template_hash and not began
 
 
 def is_blocked_by_former(s: Situation) -> bool:
     """A Job of other inputs, or a pod of a Job that is gone: two writers at a time are none too few."""
-    jobs = any(job.is_going or not s.is_for_now(job) for job in s.jobs)
-    own = {job.uid for job in s.own_jobs}
-    return jobs or any(pod.job_uid not in own and not pod.has_ended for pod in s.prepare_pods)
+    jobs = any(job.is_going or not s.artifacts.is_for_now(job) for job in s.children.jobs)
+    own = {job.uid for job in s.artifacts.own_jobs}
+    return jobs or any(pod.job_uid not in own and not pod.has_ended for pod in s.children.prepare_pods)

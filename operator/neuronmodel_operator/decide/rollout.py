@@ -9,7 +9,9 @@ from datetime import datetime
 
 from neuronmodel_api import names
 from neuronmodel_api.reasons import Reason
+from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.changes import change_in_force
+from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.failures import running_trouble
 from neuronmodel_operator.decide.placement import placing_trouble
 from neuronmodel_operator.decide.preconditions import obstacle
@@ -46,7 +48,7 @@ def rollout(s: Situation) -> Rollout | None:
     fresh, kept = _fresh(s), _kept(s)
     if kept is None or fresh is None:
         # What serves goes on; nothing is started that isn't what the spec asks for now.
-        return fresh or (kept and replace(kept, replicas=min(kept.replicas, _existing_replicas(s))))
+        return fresh or (kept and replace(kept, replicas=min(kept.replicas, _existing_replicas(s.children))))
     following = _following(s, kept, fresh)
     return kept if _is_untried(s, kept, following) else following
 
@@ -68,9 +70,9 @@ def _following(s: Situation, kept: Rollout, fresh: Rollout) -> Rollout:
 
 def _is_untried(s: Situation, kept: Rollout, following: Rollout) -> bool:
     wanted = pull_of(following.template.manifest)
-    if wanted == pull_of(kept.template.manifest) or not s.is_answering or not s.replicas:
+    if wanted == pull_of(kept.template.manifest) or not s.children.is_answering or not s.asked.replicas:
         return False
-    return not s.has_run(wanted)
+    return not s.artifacts.has_run(wanted)
 
 
 def manifest(s: Situation, wanted: Rollout) -> Manifest:
@@ -85,14 +87,14 @@ def manifest(s: Situation, wanted: Rollout) -> Manifest:
         annotations[PREPARED_ON] = claim_uid
     if nudged := _nudged(s):
         annotations[NUDGED] = nudged
-    return deployment(s.model, wanted.template, wanted.replicas, annotations)
+    return deployment(s.asked.model, wanted.template, wanted.replicas, annotations)
 
 
 def _prepared_on(s: Situation, wanted: Rollout) -> str | None:
     """Of a result that is in force what was noted when it came, if anything was: the claim may be another by now."""
-    if s.deployment and wanted.prepared == s.in_force:
-        return s.deployment.remembered.prepared_on
-    claim = s.claim(s.artifacts_claim).object
+    if s.children.deployment and wanted.prepared == s.children.in_force:
+        return s.children.deployment.remembered.prepared_on
+    claim = s.children.claim(s.asked.artifacts_claim).object
     return Child(claim).uid if claim else None
 
 
@@ -112,45 +114,45 @@ def _as_patient(s: Situation, kept: Rollout) -> Rollout | None:
 
 def _fresh(s: Situation, start_timeout_seconds: int | None = None) -> Rollout | None:
     """As this operator renders what the spec asks for; None while that isn't prepared or can't be placed."""
-    if s.prepared is None or s.image is None or obstacle(s):
+    if s.artifacts.prepared is None or s.asked.image is None or obstacle(s):
         return None
-    timeout = s.spec.serving.start_timeout_seconds if start_timeout_seconds is None else start_timeout_seconds
+    timeout = s.asked.spec.serving.start_timeout_seconds if start_timeout_seconds is None else start_timeout_seconds
     pod = WorkerPod(
-        model=s.model,
+        model=s.asked.model,
         component=names.COMPONENT_SERVE,
-        image=s.image,
-        artifacts_claim=s.artifacts_claim,
-        config=serve_config(s.model, s.strategy, s.prepared.result, timeout),
+        image=s.asked.image,
+        artifacts_claim=s.asked.artifacts_claim,
+        config=serve_config(s.asked.model, s.artifacts.strategy, s.artifacts.prepared.result, timeout),
         # A result that was built anew under the same keys still has to reach a worker that gave up on the old one.
-        annotations={names.ANNOTATION_ATTEMPT: str(s.prepared.attempt)} | _restart(s),
-        sizing=s.prepared.result.sizing,
+        annotations={names.ANNOTATION_ATTEMPT: str(s.artifacts.prepared.attempt)} | _restart(s.asked),
+        sizing=s.artifacts.prepared.result.sizing,
     )
     return Rollout(
         template=render(pod),
-        prepared=s.prepared,
-        spec_hash=hashes.spec_hash(s.target, s.prepared),
-        image_defaulted=s.spec.worker.image is None,
+        prepared=s.artifacts.prepared,
+        spec_hash=hashes.spec_hash(s.asked.target, s.artifacts.prepared),
+        image_defaulted=s.asked.spec.worker.image is None,
         change=change_in_force(s),
-        replicas=s.replicas,
+        replicas=s.asked.replicas,
         is_kept=False,
     )
 
 
 def _kept(s: Situation) -> Rollout | None:
-    if s.deployment is None:
+    if s.children.deployment is None:
         return None
-    template = stored(s.deployment.object)
-    remembered = s.deployment.remembered
+    template = stored(s.children.deployment.object)
+    remembered = s.children.deployment.remembered
     if template is None or remembered.change is None:
         return None
-    resumes = s.replicas > 0 and remembered.change.target == s.target and not _existing_replicas(s)
+    resumes = s.asked.replicas > 0 and remembered.change.target == s.asked.target and not _existing_replicas(s.children)
     return Rollout(
         template=template,
         prepared=remembered.prepared,
-        spec_hash=s.deployment.annotations.get(SPEC_HASH, ""),
-        image_defaulted=s.deployment.annotations.get(names.ANNOTATION_IMAGE_DEFAULTED) == "true",
+        spec_hash=s.children.deployment.annotations.get(SPEC_HASH, ""),
+        image_defaulted=s.children.deployment.annotations.get(names.ANNOTATION_IMAGE_DEFAULTED) == "true",
         change=change_in_force(s) if resumes else remembered.change,
-        replicas=s.replicas,
+        replicas=s.asked.replicas,
         is_kept=True,
     )
 
@@ -163,30 +165,32 @@ def _quiet(fresh: Rollout, kept: Rollout) -> Rollout:
 
 def _takes_up(s: Situation) -> bool:
     """Nobody is restarted by it: there is no worker, or its image keeps it from running."""
-    if not _existing_replicas(s):
+    if not _existing_replicas(s.children):
         return True
-    if s.is_answering:
+    if s.children.is_answering:
         return False
-    if placing_trouble(s, s.current_pods, s.deployment):
+    if placing_trouble(s, s.children.current_pods, s.children.deployment):
         return True
-    troubles = (running_trouble(s, pod) for pod in s.current_pods)
+    troubles = (running_trouble(s, pod) for pod in s.children.current_pods)
     return any(trouble and trouble.reason in _MENDED_BY_AN_IMAGE for trouble in troubles)
 
 
-def _existing_replicas(s: Situation) -> int:
-    return int(s.deployment.object["spec"].get("replicas", 1)) if s.deployment else 0
+def _existing_replicas(children: Children) -> int:
+    return int(children.deployment.object["spec"].get("replicas", 1)) if children.deployment else 0
 
 
-def _restart(s: Situation) -> dict[str, str]:
-    value = s.model.annotations.get(names.ANNOTATION_RESTART)
+def _restart(asked: Asked) -> dict[str, str]:
+    value = asked.model.annotations.get(names.ANNOTATION_RESTART)
     return {names.ANNOTATION_RESTART: value} if value else {}
 
 
 def _nudged(s: Situation) -> str | None:
-    if s.deployment is None:
+    if s.children.deployment is None:
         return None
-    last = s.deployment.annotations.get(NUDGED)
-    if len(s.current_pods) >= s.replicas or not placing_trouble(s, s.current_pods, s.deployment):
+    last = s.children.deployment.annotations.get(NUDGED)
+    if len(s.children.current_pods) >= s.asked.replicas or not placing_trouble(
+        s, s.children.current_pods, s.children.deployment
+    ):
         return last
-    since = datetime.fromisoformat(last) if last else s.deployment.created_at
+    since = datetime.fromisoformat(last) if last else s.children.deployment.created_at
     return s.now.isoformat(timespec="seconds") if (s.now - since).total_seconds() >= NUDGE_SECONDS else last

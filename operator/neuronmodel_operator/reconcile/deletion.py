@@ -9,6 +9,7 @@ from neuronmodel_api import names
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.spec import Retention
 from neuronmodel_operator.conditions.verdict import reference
+from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.keys_in_use import keys_of_others
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.hashes import digest
@@ -32,25 +33,25 @@ class Going:
 
 def finalizer_wanted(s: Situation) -> bool:
     """While the NeuronModel lives: only as long as a deletion would need a clean-up Job."""
-    if s.spec.artifacts.retention is not Retention.DELETE or s.image is None:
+    if s.asked.spec.artifacts.retention is not Retention.DELETE or s.asked.image is None:
         return False
-    return s.spec.artifacts.template is not None or not s.is_missing(s.artifacts_claim)
+    return s.asked.spec.artifacts.template is not None or not s.children.is_missing(s.asked.artifacts_claim)
 
 
 def going(s: Situation) -> Going:
-    if names.FINALIZER not in s.model.finalizers:
+    if names.FINALIZER not in s.asked.model.finalizers:
         return Going(Plan(), "It goes.")
-    if s.spec.artifacts.retention is not Retention.DELETE:
+    if s.asked.spec.artifacts.retention is not Retention.DELETE:
         return Going(Plan(finalizer=False), "Its artifacts stay.")
     if given_up := _given_up(s):
-        return _released(s, given_up)
-    if s.cleanup_job and s.cleanup_job.state is JobState.SUCCEEDED:
+        return _released(s.children, given_up)
+    if s.children.cleanup_job and s.children.cleanup_job.state is JobState.SUCCEEDED:
         return _cleaned(s)
     workers = _workers(s)
-    if workers or _has_worker_pods(s):
+    if workers or _has_worker_pods(s.children):
         return Going(Plan(delete=workers, wake_after=RECHECK), "The worker and prepare end first.")
-    if s.cleanup_job is None and s.image is not None and s.observed.neighbours is not None:
-        job = _job(s, s.image)
+    if s.children.cleanup_job is None and s.asked.image is not None and s.observed.neighbours is not None:
+        job = _job(s, s.asked.image)
         told = "Made the Job that removes the artifacts nobody else refers to."
         note = EventNote("Normal", Reason.CLEANUP_STARTED, told, (job["kind"], job["metadata"]["name"]))
         return Going(Plan(create=(job,), events=(note,), wake_after=RECHECK), "The clean-up Job is made.")
@@ -60,41 +61,43 @@ def going(s: Situation) -> Going:
 def _given_up(s: Situation) -> str | None:
     if s.observed.namespace_terminating:
         return "the namespace is being deleted and takes no Job"
-    if s.has_foreign_claim:
-        return f"the claim {s.artifacts_claim} was not made for this NeuronModel"
-    if s.is_missing(s.artifacts_claim):
+    if s.asked.has_foreign_claim:
+        return f"the claim {s.asked.artifacts_claim} was not made for this NeuronModel"
+    if s.children.is_missing(s.asked.artifacts_claim):
         # After a clean-up of ours that is as it should be.
-        done = s.cleanup_job is not None and s.cleanup_job.state is JobState.SUCCEEDED
-        return None if done else f"the claim {s.artifacts_claim} is gone"
-    if s.image is None:
+        done = s.children.cleanup_job is not None and s.children.cleanup_job.state is JobState.SUCCEEDED
+        return None if done else f"the claim {s.asked.artifacts_claim} is gone"
+    if s.asked.image is None:
         return "no image is configured for the engine"
-    job = s.cleanup_job
+    job = s.children.cleanup_job
     if job and job.state is JobState.SUCCEEDED:
         return None
-    running = job is not None and any(pod.running_since for pod in s.pods_of(job))
+    running = job is not None and any(pod.running_since for pod in s.children.pods_of(job))
     return None if running or s.now - _since(s) < PATIENCE else "cleaning has failed for ten minutes"
 
 
 def _since(s: Situation) -> datetime:
-    requested = s.model.deletion_requested_at or s.now
-    return max(requested, s.cleanup_job.created_at) if s.cleanup_job else requested
+    requested = s.asked.model.deletion_requested_at or s.now
+    return max(requested, s.children.cleanup_job.created_at) if s.children.cleanup_job else requested
 
 
-def _released(s: Situation, why: str) -> Going:
+def _released(children: Children, why: str) -> Going:
     note = EventNote("Warning", Reason.CLEANUP_ABANDONED, f"Artifacts may be left behind: {why}.")
-    plan = Plan(finalizer=False, delete=_own_job(s), events=(note,))
+    plan = Plan(finalizer=False, delete=_own_job(children), events=(note,))
     return Going(plan, "It goes without having been cleaned up after.")
 
 
-def _own_job(s: Situation) -> tuple[ObjectRef, ...]:
-    return (reference(s.cleanup_job),) if s.cleanup_job and not s.cleanup_job.is_going else ()
+def _own_job(children: Children) -> tuple[ObjectRef, ...]:
+    return (reference(children.cleanup_job),) if children.cleanup_job and not children.cleanup_job.is_going else ()
 
 
 def _cleaned(s: Situation) -> Going:
-    claim = s.claim(names.templated_claim(s.model.name)).object if s.spec.artifacts.template else None
+    claim = (
+        s.children.claim(names.templated_claim(s.asked.model.name)).object if s.asked.spec.artifacts.template else None
+    )
     if claim is None or "deletionTimestamp" in claim["metadata"] or is_claim_shared(s, claim["metadata"]["name"]):
         note = EventNote("Normal", Reason.CLEANED_UP, "Removed the artifacts that nobody else refers to.")
-        return Going(Plan(finalizer=False, delete=_own_job(s), events=(note,)), "Cleaned up.")
+        return Going(Plan(finalizer=False, delete=_own_job(s.children), events=(note,)), "Cleaned up.")
     if _is_being_left(s, claim["metadata"]["name"]):
         return Going(Plan(wake_after=RECHECK), "Other NeuronModels that go too let go of the claim first.")
     goes = ObjectRef("v1", "PersistentVolumeClaim", claim["metadata"]["name"], claim["metadata"]["uid"])
@@ -130,23 +133,23 @@ def _named_claims(model: Any) -> set[str]:
 
 
 def _workers(s: Situation) -> tuple[ObjectRef, ...]:
-    children = [*s.jobs, *([s.deployment] if s.deployment else [])]
+    children = [*s.children.jobs, *([s.children.deployment] if s.children.deployment else [])]
     return tuple(reference(child) for child in children if not child.is_going)
 
 
-def _has_worker_pods(s: Situation) -> bool:
-    return any(not pod.has_ended for pod in (*s.serve_pods, *s.prepare_pods))
+def _has_worker_pods(children: Children) -> bool:
+    return any(not pod.has_ended for pod in (*children.serve_pods, *children.prepare_pods))
 
 
 def _job(s: Situation, image: str) -> dict[str, Any]:
-    made_from = digest({"uid": s.model.uid, "claim": s.artifacts_claim})
+    made_from = digest({"uid": s.asked.model.uid, "claim": s.asked.artifacts_claim})
     return cleanup_job(
         WorkerPod(
-            model=s.model,
+            model=s.asked.model,
             component=names.COMPONENT_CLEANUP,
             image=image,
-            artifacts_claim=s.artifacts_claim,
-            config=cleanup_config(s.model, made_from, keys_of_others(s)),
+            artifacts_claim=s.asked.artifacts_claim,
+            config=cleanup_config(s.asked.model, made_from, keys_of_others(s)),
             annotations={names.ANNOTATION_INPUTS_HASH: made_from},
         )
     )

@@ -25,7 +25,9 @@ from neuronmodel_operator.conditions.scheduled import scheduled
 from neuronmodel_operator.conditions.source_resolved import source
 from neuronmodel_operator.conditions.update_available import update
 from neuronmodel_operator.conditions.verdict import Step, Verdict, refused, soonest
+from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.changes import change_in_force, open_start
+from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.refused_writes import write_trouble
 from neuronmodel_operator.decide.rollout import rollout
 from neuronmodel_operator.decide.situation import Situation
@@ -51,7 +53,7 @@ REPORT_WHEN_READY = timedelta(seconds=60)
 def reconcile(observed: Observed, now: datetime, settings: Settings) -> Plan:
     # Milliseconds: what goes through JSON and comes back has to be equal to what went.
     s = Situation(observed, now.replace(microsecond=now.microsecond // 1000 * 1000), settings)
-    return _going(s) if s.model.deletion_requested_at else _living(s)
+    return _going(s) if s.asked.model.deletion_requested_at else _living(s)
 
 
 def _living(s: Situation) -> Plan:
@@ -67,7 +69,7 @@ def _living(s: Situation) -> Plan:
     every = tuple(steps.values())
     told = [
         *(note for step in every for note in step.events),
-        *events(s.status, status),
+        *events(s.asked.status, status),
         *artifact_events(s, status),
         *refusal_events(s, status),
     ]
@@ -86,15 +88,15 @@ def _living(s: Situation) -> Plan:
 def _going(s: Situation) -> Plan:
     step = going(s)
     troubles = [write_trouble(refusal).message for refusal in s.observed.refusals]
-    is_last = step.plan.finalizer is False or names.FINALIZER not in s.model.finalizers
+    is_last = step.plan.finalizer is False or names.FINALIZER not in s.asked.model.finalizers
     if is_last and not troubles:
         return step.plan
     verdict = refused(Reason.TERMINATING, " ".join([step.message, *troubles]))
     conditions = _conditions(s, {ConditionType.READY: verdict})
-    others = tuple(c for c in s.status.conditions if c.type is not ConditionType.READY)
-    status = s.status.model_copy(
+    others = tuple(c for c in s.asked.status.conditions if c.type is not ConditionType.READY)
+    status = s.asked.status.model_copy(
         update={
-            "observed_generation": s.model.generation,
+            "observed_generation": s.asked.model.generation,
             "phase": Phase.TERMINATING,
             "conditions": (*conditions, *others),
             "workers": workers(s),
@@ -105,7 +107,7 @@ def _going(s: Situation) -> Plan:
 
 
 def _finalizer(s: Situation) -> bool | None:
-    wanted, there = finalizer_wanted(s), names.FINALIZER in s.model.finalizers
+    wanted, there = finalizer_wanted(s), names.FINALIZER in s.asked.model.finalizers
     return None if wanted == there else wanted
 
 
@@ -115,13 +117,15 @@ def _wake_after(steps: tuple[Step, ...]) -> timedelta | None:
 
 
 def _report_interval(s: Situation) -> timedelta | None:
-    running = [pod for pod in (*s.prepare_pods, *s.serve_pods) if pod.running_since and not pod.is_going]
+    running = [
+        pod for pod in (*s.children.prepare_pods, *s.children.serve_pods) if pod.running_since and not pod.is_going
+    ]
     if not running:
         return None
-    settled = all(pod.ready_at and s.report(pod) for pod in running) and bool(s.ready_pods)
+    settled = all(pod.ready_at and s.children.report(pod) for pod in running) and bool(s.ready_pods)
     if not settled:
         return REPORT_WHILE_STARTING
-    return REPORT_WHILE_SEALING if is_sealing(s) else REPORT_WHEN_READY
+    return REPORT_WHILE_SEALING if is_sealing(s.children) else REPORT_WHEN_READY
 
 
 # Status.
@@ -131,18 +135,18 @@ def _status(s: Situation, verdicts: dict[ConditionType, Verdict]) -> NeuronModel
     wanted = rollout(s)
     summary = verdicts[ConditionType.READY]
     starts = account(s, _change(s), blocking_reason(summary.status, summary.reason))
-    last_load, last_cache = _last(s, starts)
+    last_load, last_cache = _last(s.asked, starts)
     return NeuronModelStatus(
-        observed_generation=s.model.generation,
-        phase=_phase(s, verdicts),
+        observed_generation=s.asked.model.generation,
+        phase=_phase(s.children, verdicts),
         conditions=_conditions(s, verdicts),
         strategy=strategy_status(s),
         artifacts=artifacts_status(s),
         sizing=sizing_status(s),
-        endpoint=endpoint(s.model),
-        image=wanted.template.image if wanted else s.image,
-        replicas=len(s.current_pods),
-        selector=",".join(f"{k}={v}" for k, v in metadata.selector(s.model, names.COMPONENT_SERVE).items()),
+        endpoint=endpoint(s.asked.model),
+        image=wanted.template.image if wanted else s.asked.image,
+        replicas=len(s.children.current_pods),
+        selector=",".join(f"{k}={v}" for k, v in metadata.selector(s.asked.model, names.COMPONENT_SERVE).items()),
         workers=workers(s),
         progress=least_far(s),
         last_load=last_load,
@@ -154,7 +158,12 @@ def _status(s: Situation, verdicts: dict[ConditionType, Verdict]) -> NeuronModel
 def _change(s: Situation) -> Change:
     """Of the Deployment where it serves what is asked for: a change of the spec that changes no pod begins no start."""
     wanted = rollout(s)
-    if wanted and s.prepared and wanted.is_kept and wanted.spec_hash == hashes.spec_hash(s.target, s.prepared):
+    if (
+        wanted
+        and s.artifacts.prepared
+        and wanted.is_kept
+        and wanted.spec_hash == hashes.spec_hash(s.asked.target, s.artifacts.prepared)
+    ):
         return wanted.change
     return change_in_force(s)
 
@@ -164,18 +173,18 @@ def _conditions(s: Situation, verdicts: dict[ConditionType, Verdict]) -> tuple[C
 
 
 def _condition(s: Situation, kind: ConditionType, verdict: Verdict) -> Condition:
-    before = s.status.condition(kind)
+    before = s.asked.status.condition(kind)
     return Condition(
         type=kind,
         status=verdict.status,
         reason=verdict.reason,
         message=verdict.message,
         last_transition_time=before.last_transition_time if before and before.status == verdict.status else s.now,
-        observed_generation=s.model.generation,
+        observed_generation=s.asked.model.generation,
     )
 
 
-def _phase(s: Situation, verdicts: dict[ConditionType, Verdict]) -> Phase:
+def _phase(children: Children, verdicts: dict[ConditionType, Verdict]) -> Phase:
     summary = verdicts[ConditionType.READY]
     if summary.status == "True":
         return Phase.READY
@@ -185,15 +194,15 @@ def _phase(s: Situation, verdicts: dict[ConditionType, Verdict]) -> Phase:
         return Phase.FAILED
     if verdicts[ConditionType.ARTIFACTS_READY].status == "True":
         return Phase.STARTING
-    return Phase.PREPARING if s.jobs else Phase.PENDING
+    return Phase.PREPARING if children.jobs else Phase.PENDING
 
 
-def _last(s: Situation, starts: tuple[Start, ...]) -> tuple[str | None, CacheResult | None]:
+def _last(asked: Asked, starts: tuple[Start, ...]) -> tuple[str | None, CacheResult | None]:
     """Load and cache of the latest start that was completed; before any was, the cache of the one under way."""
     for start in starts:
         if start.outcome is Outcome.READY and (load := load_milliseconds(start)) is not None:
             return f"{load / 1000:.1f}s", start.cache
-    if s.status.last_load:  # of a start that others have pushed out
-        return s.status.last_load, s.status.last_cache
+    if asked.status.last_load:  # of a start that others have pushed out
+        return asked.status.last_load, asked.status.last_cache
     started = open_start(starts)
     return None, started.cache if started else None

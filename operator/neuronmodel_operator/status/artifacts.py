@@ -7,6 +7,8 @@ from neuronmodel_api.config import Strategy
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Choice, Report, Sealing, SealingState
 from neuronmodel_api.status import ArtifactsStatus, CacheResult, ChoiceInputs, SizingStatus, StrategyStatus
+from neuronmodel_operator.decide.asked import Asked
+from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.situation import Situation
 
 _KEPT: Final = (
@@ -18,18 +20,20 @@ _UNSETTLED: Final = frozenset({SealingState.PENDING, SealingState.WRITING})
 
 
 def strategy_status(s: Situation) -> StrategyStatus:
-    if s.asked_strategy is not Strategy.AUTO:
-        if s.spec.sharding.strategy:
-            return StrategyStatus(in_force=s.strategy, reason=Reason.SPECIFIED)
-        return StrategyStatus(in_force=s.strategy, reason=Reason.NOT_SPECIFIED, message=_KEPT)
-    if s.prepared is None:
+    if s.asked.asked_strategy is not Strategy.AUTO:
+        if s.asked.spec.sharding.strategy:
+            return StrategyStatus(in_force=s.artifacts.strategy, reason=Reason.SPECIFIED)
+        return StrategyStatus(in_force=s.artifacts.strategy, reason=Reason.NOT_SPECIFIED, message=_KEPT)
+    if s.artifacts.prepared is None:
         return StrategyStatus(
             in_force=Strategy.AUTO, reason=Reason.NOT_CHOSEN_YET, message="The Job `prepare` measures and chooses."
         )
-    choice = s.prepared.result.choice
+    choice = s.artifacts.prepared.result.choice
     if choice is None:
-        return StrategyStatus(in_force=s.strategy, reason=Reason.CHOSEN)
-    return StrategyStatus(in_force=s.strategy, reason=choice.reason, message=choice.message, inputs=_inputs(choice))
+        return StrategyStatus(in_force=s.artifacts.strategy, reason=Reason.CHOSEN)
+    return StrategyStatus(
+        in_force=s.artifacts.strategy, reason=choice.reason, message=choice.message, inputs=_inputs(choice)
+    )
 
 
 def _inputs(choice: Choice) -> ChoiceInputs:
@@ -37,12 +41,12 @@ def _inputs(choice: Choice) -> ChoiceInputs:
 
 
 def artifacts_status(s: Situation) -> ArtifactsStatus:
-    prepared = s.prepared or s.in_force
+    prepared = s.artifacts.prepared or s.children.in_force
     if prepared is None:
-        return ArtifactsStatus(claim_name=s.artifacts_claim)
+        return ArtifactsStatus(claim_name=s.asked.artifacts_claim)
     result = prepared.result
     return ArtifactsStatus(
-        claim_name=s.artifacts_claim,
+        claim_name=s.asked.artifacts_claim,
         compiled_key=result.compiled_key,
         shards_key=result.shards_key,
         cache=CacheResult(result.cache),
@@ -55,44 +59,44 @@ def artifacts_status(s: Situation) -> ArtifactsStatus:
 
 
 def sizing_status(s: Situation) -> SizingStatus | None:
-    prepared = s.prepared or s.in_force
+    prepared = s.artifacts.prepared or s.children.in_force
     sizing = prepared.result.sizing if prepared else None
     return SizingStatus.model_validate(sizing.model_dump()) if sizing else None
 
 
-def sealings(s: Situation) -> tuple[Sealing, ...]:
+def sealings(children: Children) -> tuple[Sealing, ...]:
     """Of the workers that serve what is asked for now."""
-    reports = _reports(s)
+    reports = _reports(children)
     return tuple(report.sealing for report in reports if report.sealing)
 
 
-def is_sealing(s: Situation) -> bool:
-    return any(sealing.state in _UNSETTLED for sealing in sealings(s))
+def is_sealing(children: Children) -> bool:
+    return any(sealing.state in _UNSETTLED for sealing in sealings(children))
 
 
 def _sealing(s: Situation, shards_key: str | None) -> SealingState | None:
     """Several workers may seal the same shards: one that is done is enough, and one that goes on is still hope."""
-    if not s.seals_behind or not s.is_current:
+    if not s.artifacts.seals_behind or not s.artifacts.is_current:
         return None
-    states = {sealing.state for sealing in sealings(s)}
+    states = {sealing.state for sealing in sealings(s.children)}
     order = (SealingState.SEALED, SealingState.WRITING, SealingState.PENDING, SealingState.FAILED)
     if found := next((state for state in order if state in states), None):
         return found
-    reports = _reports(s)
+    reports = _reports(s.children)
     if any(report.tier in ("Artifacts", "Scratch") for report in reports):
         return SealingState.SEALED
-    return _former(s, shards_key, has_heard=bool(reports))
+    return _former(s.asked, shards_key, has_heard=bool(reports))
 
 
-def _former(s: Situation, shards_key: str | None, *, has_heard: bool) -> SealingState | None:
+def _former(asked: Asked, shards_key: str | None, *, has_heard: bool) -> SealingState | None:
     """As it was last written: of shards that were in the memory of a worker which began anew nothing is left."""
-    before = s.status.artifacts
+    before = asked.status.artifacts
     if before is None or before.sealing is None or before.shards_key != shards_key:
         return None
     state = next((state for state in SealingState if state == before.sealing), None)
     return state if state in _SETTLED or not has_heard else None
 
 
-def _reports(s: Situation) -> list[Report]:
-    found = (s.report(pod) for pod in s.current_pods)
+def _reports(children: Children) -> list[Report]:
+    found = (children.report(pod) for pod in children.current_pods)
     return [report for report in found if report]

@@ -14,6 +14,7 @@ from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import ConditionType, Start
 from neuronmodel_operator.decide import prepare_attempts
+from neuronmodel_operator.decide.artifacts import Artifacts
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import JobState
 from neuronmodel_operator.status.timeline import OF_NO_POD, Span, recorded_span
@@ -38,7 +39,7 @@ def blocked_spans(s: Situation, start: Start, blocked_by: str | None, end: datet
         over.append(replace(lasting, end=max(lasting.start, min(end or s.now, s.now))))
         lasting = None
     if lasting is None and blocked_by and end is None:
-        lasting = _begun_at(s, start, s.now, blocked_by)
+        lasting = _begun_at(s.artifacts, start, s.now, blocked_by)
     return [*_longest(over), *([lasting] if lasting else [])]
 
 
@@ -46,29 +47,29 @@ def _lasting(s: Situation, start: Start, recorded: Sequence[Span]) -> Span | Non
     """As the status has it; where a worker was at work when the stretch began, or an earlier version wrote it, in the
     condition alone."""
     last = recorded[-1] if recorded else None
-    ready = s.status.condition(ConditionType.READY)
+    ready = s.asked.status.condition(ConditionType.READY)
     reason = blocking_reason(ready.status, ready.reason) if ready else None
     if last and last.start == last.end:
         return replace(last, reason=last.reason or reason)  # a former definition keeps no reason of a phase
-    if ready is None or reason is None or start.started_at not in {known.started_at for known in s.status.starts}:
+    if ready is None or reason is None or start.started_at not in {known.started_at for known in s.asked.status.starts}:
         return None
     since = max(ready.last_transition_time, start.started_at, *(span.end for span in recorded))
-    return _begun_at(s, start, since, reason)
+    return _begun_at(s.artifacts, start, since, reason)
 
 
-def _begun_at(s: Situation, start: Start, moment: datetime, reason: str) -> Span:
-    return Span(*_awaited(s, start), StartPhase.BLOCKED, moment, moment, reason=reason)
+def _begun_at(artifacts: Artifacts, start: Start, moment: datetime, reason: str) -> Span:
+    return Span(*_awaited(artifacts, start), StartPhase.BLOCKED, moment, moment, reason=reason)
 
 
-def _awaited(s: Situation, start: Start) -> tuple[Stage, int]:
+def _awaited(artifacts: Artifacts, start: Start) -> tuple[Stage, int]:
     """What cannot go on: stage and attempt."""
-    job = prepare_attempts.unsettled_job(s)
-    if s.prepared and job is None and s.rejection is None:
+    job = prepare_attempts.unsettled_job(artifacts)
+    if artifacts.prepared and job is None and artifacts.rejection is None:
         served = [phase.attempt for phase in start.phases if phase.stage is Stage.SERVE and phase.name not in OF_NO_POD]
         return Stage.SERVE, max(served, default=1)
     if job and job.state is JobState.ACTIVE:
         return Stage.PREPARE, job.attempt
-    return Stage.PREPARE, s.latest_attempt + 1
+    return Stage.PREPARE, artifacts.latest_attempt + 1
 
 
 def _longest(spans: Sequence[Span]) -> list[Span]:

@@ -51,7 +51,7 @@ def _of_condition(before: Condition | None, after: Condition | None) -> EventNot
 
 def artifact_events(s: Situation, after: NeuronModelStatus) -> tuple[EventNote, ...]:
     """Of sets that were set aside, of a choice, and of shards that a worker wrote while it answered."""
-    return (*_of_quarantine(s, after), *_of_choice(s.status, after), *_of_sealing(s, after))
+    return (*_of_quarantine(s, after), *_of_choice(s.asked.status, after), *_of_sealing(s, after))
 
 
 def refusal_events(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
@@ -60,15 +60,19 @@ def refusal_events(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote
     reasons = {condition.reason for condition in after.conditions if condition.status == "False"}
     for refusal in s.observed.refusals:
         trouble = write_trouble(refusal)
-        then, now = (any(trouble.message in c.message for c in status.conditions) for status in (s.status, after))
+        then, now = (any(trouble.message in c.message for c in status.conditions) for status in (s.asked.status, after))
         if now and not then and trouble.reason not in reasons:
             yield EventNote("Warning", trouble.reason, trouble.message)
 
 
 def _of_quarantine(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
     """As the condition, which has the sentences too, comes to be about this result."""
-    if s.prepared and _is_prepared(after) and not (_is_prepared(s.status) and _is_of_one_result(s.status, after)):
-        for sentence in s.prepared.result.quarantined:
+    if (
+        s.artifacts.prepared
+        and _is_prepared(after)
+        and not (_is_prepared(s.asked.status) and _is_of_one_result(s.asked.status, after))
+    ):
+        for sentence in s.artifacts.prepared.result.quarantined:
             yield EventNote("Warning", Reason.ARTIFACT_QUARANTINED, sentence)
 
 
@@ -90,10 +94,10 @@ def _of_choice(before: NeuronModelStatus, after: NeuronModelStatus) -> Iterator[
 
 
 def _of_sealing(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
-    then, now = (status.artifacts.sealing if status.artifacts else None for status in (s.status, after))
+    then, now = (status.artifacts.sealing if status.artifacts else None for status in (s.asked.status, after))
     if now is None or now == then:
         return
-    told = next((sealing for sealing in sealings(s) if sealing.state == now), None)
+    told = next((sealing for sealing in sealings(s.children) if sealing.state == now), None)
     if told and told.state is SealingState.SEALED:
         yield EventNote("Normal", Reason.SHARDS_SEALED, _sealed_sentence(told))
     elif told and told.state is SealingState.FAILED:

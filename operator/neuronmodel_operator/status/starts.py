@@ -13,7 +13,9 @@ from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import MAX_NOTES, Report, Stage
 from neuronmodel_api.status import CacheResult, Cause, DevicesStatus, Disk, Outcome, RecordedPhase, Start, StartNote
+from neuronmodel_operator.decide.artifacts import Artifacts
 from neuronmodel_operator.decide.changes import CHANGES, TARGET_ID, is_unrecorded, open_start, target_id
+from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.failed_attempts import attempt_notes, is_of_attempts
 from neuronmodel_operator.decide.failures import end_reason
 from neuronmodel_operator.decide.situation import Situation
@@ -42,7 +44,7 @@ MAX_PHASES: Final = 128
 
 
 def pod_spans(
-    s: Situation,
+    children: Children,
     pod: PodView,
     stage: Stage,
     attempt: int,
@@ -53,7 +55,7 @@ def pod_spans(
     """As far as it has come. `restarted`: from its container's start on. `until`: when a wait that is not over was
     interrupted, for good perhaps."""
     spans: list[Span] = []
-    report = s.report(pod)
+    report = children.report(pod)
 
     def known(name: str, start: datetime | None, end: datetime | None) -> None:
         if start and end:
@@ -63,7 +65,7 @@ def pod_spans(
 
     if not restarted:
         known(StartPhase.QUEUED, pod.created_at, pod.scheduled_at)
-        pulled_at = _pull_start(s, pod)
+        pulled_at = _pull_start(children, pod)
         known(StartPhase.STARTING, pod.scheduled_at, pulled_at or pod.started_at)
         known(StartPhase.IMAGE_PULLED, pulled_at, pod.started_at)
     if report:
@@ -83,11 +85,11 @@ def pod_spans(
     return spans
 
 
-def _pull_start(s: Situation, pod: PodView) -> datetime | None:
+def _pull_start(children: Children, pod: PodView) -> datetime | None:
     """The container is made right after the pull, so that the pull ends where the container starts."""
     if pod.started_at is None or pod.scheduled_at is None or pod.run > 0:
         return None
-    durations = (pull_duration(event.message) for event in s.events_about(pod, "Pulled"))
+    durations = (pull_duration(event.message) for event in children.events_about(pod, "Pulled"))
     duration = next((d for d in durations if d is not None), None)
     return None if duration is None else max(pod.started_at - duration, pod.scheduled_at)
 
@@ -105,11 +107,11 @@ class Account:
 
     def begin(self, change: Change) -> Start:
         return Start(
-            id=target_id(self.s),
+            id=target_id(self.s.asked),
             cause=change.cause or Cause.SPEC_CHANGED,
             outcome=Outcome.RUNNING,
             started_at=change.observed_at,
-            strategy=self.s.strategy,
+            strategy=self.s.artifacts.strategy,
         )
 
     def begin_run(self, pod: PodView) -> Start:
@@ -122,7 +124,7 @@ class Account:
             pod_name=pod.name,
             node_name=pod.node,
             started_at=origin,
-            strategy=self.s.strategy,
+            strategy=self.s.artifacts.strategy,
             cache=CacheResult.HIT,
         )
 
@@ -140,7 +142,7 @@ class Account:
 
     def finish(self, start: Start, pod: PodView, ready_at: datetime) -> Start:
         own = self._serve_attempt(start, pod)
-        report = self.s.report(pod)
+        report = self.s.children.report(pod)
         start = self._named(start, pod)
         ready_at = max(ready_at, start.started_at)
         done = report.ready_at if report and report.ready_at else pod.ready_at or ready_at
@@ -192,18 +194,18 @@ class Account:
         until = blocked[-1].start if blocked else None
         live = self._prepare_spans(start, until)
         if pod:
-            live += pod_spans(self.s, pod, Stage.SERVE, serve_attempt, restarted=restarted, until=until)
+            live += pod_spans(self.s.children, pod, Stage.SERVE, serve_attempt, restarted=restarted, until=until)
         spans = after_prepare(_with_recorded(start, live))
         return [*spans, *self._former_worker(start, spans), *blocked]
 
     def _prepare_spans(self, start: Start, until: datetime | None) -> list[Span]:
         earliest = start.started_at.replace(microsecond=0)
         found: list[Span] = []
-        for job in self.s.own_jobs:
-            for pod in self.s.pods_of(job):
+        for job in self.s.artifacts.own_jobs:
+            for pod in self.s.children.pods_of(job):
                 end = pod.ended.finished_at if pod.ended else None
                 if pod.created_at >= earliest or end is None or end > start.started_at:
-                    found += pod_spans(self.s, pod, Stage.PREPARE, job.attempt, until=until)
+                    found += pod_spans(self.s.children, pod, Stage.PREPARE, job.attempt, until=until)
         return found
 
     def _former_worker(self, start: Start, spans: list[Span]) -> list[Span]:
@@ -216,24 +218,24 @@ class Account:
                 )
             ]
         s = self.s
-        former = [pod for pod in s.serve_pods if pod not in s.current_pods and not pod.has_ended]
-        if start.cause not in CHANGES or not former or not s.is_current or s.current_pods:
+        former = [pod for pod in s.children.serve_pods if pod not in s.children.current_pods and not pod.has_ended]
+        if start.cause not in CHANGES or not former or not s.artifacts.is_current or s.children.current_pods:
             return []
         since = max([start.started_at, *(span.end for span in spans)])
         return [Span(Stage.SERVE, 1, StartPhase.PREVIOUS_STOPPED, since, since)]
 
     def _cache(self, start: Start) -> CacheResult | None:
         prepared = any(phase.stage is Stage.PREPARE and phase.name not in OF_NO_POD for phase in start.phases)
-        if self.s.prepared is None or self.s.rejection or not (prepared or start.cause in CHANGES):
+        if self.s.artifacts.prepared is None or self.s.artifacts.rejection or not (prepared or start.cause in CHANGES):
             return start.cache
-        return CacheResult(self.s.prepared.result.cache) if prepared else CacheResult.HIT
+        return CacheResult(self.s.artifacts.prepared.result.cache) if prepared else CacheResult.HIT
 
     def _said(self, start: Start, pod: PodView | None) -> dict[str, object]:
         """Beside phases: what was loaded, from where, and how that went."""
-        report = self.s.report(pod) if pod else None
-        loads = self.s.prepared if self.s.is_current and not self.s.rejection else None
+        report = self.s.children.report(pod) if pod else None
+        loads = self.s.artifacts.prepared if self.s.artifacts.is_current and not self.s.artifacts.rejection else None
         return {
-            "strategy": self.s.strategy,
+            "strategy": self.s.artifacts.strategy,
             "tier": (report.tier if report else None) or start.tier,
             "source_content": (loads.result.source_content if loads else None) or start.source_content,
             "disk": self._disk(start, pod),
@@ -248,7 +250,7 @@ class Account:
         return Disk(**disk) if any(disk.values()) else None
 
     def _devices(self, start: Start, pod: PodView | None) -> DevicesStatus | None:
-        report = self.s.report(pod) if pod else None
+        report = self.s.children.report(pod) if pod else None
         if report is None or report.devices is None:
             return start.devices
         found = report.devices
@@ -265,9 +267,11 @@ class Account:
 
     def _reports(self, start: Start, pod: PodView | None) -> list[Report]:
         """Of `prepare`, as far as it belongs to the start, and of the worker."""
-        prepared = [self.s.report(p) for job in self.s.own_jobs for p in self.s.pods_of(job)]
+        prepared = [
+            self.s.children.report(p) for job in self.s.artifacts.own_jobs for p in self.s.children.pods_of(job)
+        ]
         found = [r for r in prepared if r and (r.ended_at is None or r.ended_at > start.started_at)]
-        own = self.s.report(pod) if pod else None
+        own = self.s.children.report(pod) if pod else None
         return [*found, own] if own else found
 
 
@@ -344,57 +348,57 @@ def _recent(spans: Sequence[Span], kept: int) -> list[Span]:
 def account(s: Situation, change: Change, blocked_by: str | None) -> tuple[Start, ...]:
     """The last five, newest first. `change` is what asked for the present state, `blocked_by` the reason of Ready if
     nothing goes on until somebody mends it."""
-    starts = s.status.starts
+    starts = s.asked.status.starts
     work = Account(s, blocked_by)
     started = open_start(starts)
     closed = starts[1:] if started else starts
-    if started and _began_nothing(s, started, change):
+    if started and _began_nothing(s.artifacts, started, change):
         started = None
-    if s.replicas == 0:
+    if s.asked.replicas == 0:
         return (work.fail(started, Reason.STOPPED, s.now), *closed)[:KEPT_STARTS] if started else starts
     newest: list[Start] = []
-    if is_unrecorded(s, change):
+    if is_unrecorded(s.asked, change):
         if started:
             newest = [work.fail(started, Reason.SUPERSEDED, change.observed_at)]
         newest = [*_advanced(work, work.begin(change)), *newest]
     elif started:
         newest = _advanced(work, started)
-    told = tuple(_with_late_notes(s, start) for start in (*newest, *closed))
+    told = tuple(_with_late_notes(s.children, start) for start in (*newest, *closed))
     return _with_runs(work, told)[:KEPT_STARTS]
 
 
-def _began_nothing(s: Situation, started: Start, change: Change) -> bool:
+def _began_nothing(artifacts: Artifacts, started: Start, change: Change) -> bool:
     """Of a change: what was prepared for it serves already, and the worker is that of a change before."""
     is_without_pod = started.cause is Cause.SPEC_CHANGED and started.id.startswith(TARGET_ID)
-    return is_without_pod and s.is_current and change.observed_at < started.started_at
+    return is_without_pod and artifacts.is_current and change.observed_at < started.started_at
 
 
-def _with_late_notes(s: Situation, start: Start) -> Start:
+def _with_late_notes(children: Children, start: Start) -> Start:
     """A worker that answers may still find that a copy for the next start has no room."""
     if start.outcome is not Outcome.READY:
         return start
-    reports = [report for pod in s.current_pods if pod.run_id == start.id and (report := s.report(pod))]
+    reports = [report for pod in children.current_pods if pod.run_id == start.id and (report := children.report(pod))]
     return start.model_copy(update={"notes": merged_notes(start.notes, reports)})
 
 
 def _advanced(work: Account, started: Start) -> list[Start]:
     """The start as it stands now, and before it the one that follows if it has ended by a crash or a lost pod."""
     s = work.s
-    if s.rejection:
-        updated = work.advance(started, s.rejection.pod)
+    if s.artifacts.rejection:
+        updated = work.advance(started, s.artifacts.rejection.pod)
         # Its container may have run several times meanwhile; the account is of the first that found it so.
-        return [updated.model_copy(update={"reason": s.rejection.reason})]
-    if not s.is_current:
+        return [updated.model_copy(update={"reason": s.artifacts.rejection.reason})]
+    if not s.artifacts.is_current:
         return [work.advance(started, None)]
     pod = _subject(s, started)
     if pod is None:
         return [_waiting(work, started)]
     if pod.run_id != started.id and (started.id.startswith(f"{pod.uid}/") or pod.run > 0):
-        return [work.fail(started, _crash_reason(s, pod), _crashed_at(s, pod))]
+        return [work.fail(started, _crash_reason(s.children, pod), _crashed_at(s, pod))]
     if pod in s.ready_pods:
         return [work.finish(started, pod, s.now)]
     if pod.ended:
-        return [work.fail(started, _crash_reason(s, pod), _crashed_at(s, pod), pod)]
+        return [work.fail(started, _crash_reason(s.children, pod), _crashed_at(s, pod), pod)]
     return [work.advance(started, pod)]
 
 
@@ -402,22 +406,22 @@ def _waiting(work: Account, started: Start) -> Start:
     """Its pod has gone, or has not come."""
     s = work.s
     has_pod = not started.id.startswith(TARGET_ID) and started.reason is None
-    if has_pod and s.current_pods:
-        return work.fail(started, Reason.POD_REPLACED, s.current_pods[0].created_at)
+    if has_pod and s.children.current_pods:
+        return work.fail(started, Reason.POD_REPLACED, s.children.current_pods[0].created_at)
     return work.advance(started, None)
 
 
 def _subject(s: Situation, started: Start) -> PodView | None:
     """The pod that a start is about: its own; for one that has none yet, the first that is ready, else the oldest."""
-    own = next((pod for pod in s.current_pods if started.id.startswith(f"{pod.uid}/")), None)
+    own = next((pod for pod in s.children.current_pods if started.id.startswith(f"{pod.uid}/")), None)
     if own or not (started.id.startswith(TARGET_ID) or started.reason):
         return own
-    candidates = s.ready_pods or s.current_pods
+    candidates = s.ready_pods or s.children.current_pods
     return candidates[0] if candidates else None
 
 
-def _crash_reason(s: Situation, pod: PodView) -> str:
-    report = s.former_report(pod) if pod.running_since else s.report(pod) or s.former_report(pod)
+def _crash_reason(children: Children, pod: PodView) -> str:
+    report = children.former_report(pod) if pod.running_since else children.report(pod) or children.former_report(pod)
     return end_reason(pod.ended or pod.former_end, report)
 
 
@@ -429,9 +433,9 @@ def _crashed_at(s: Situation, pod: PodView) -> datetime:
 def _with_runs(work: Account, starts: tuple[Start, ...]) -> tuple[Start, ...]:
     """Runs of containers that no start tells of yet, oldest first."""
     s = work.s
-    if not s.is_current:
+    if not s.artifacts.is_current:
         return starts
-    for pod in s.current_pods:
+    for pod in s.children.current_pods:
         if open_start(starts):
             break
         begun = work.begin_run(pod)

@@ -17,7 +17,7 @@ _STAGES: Final = {names.COMPONENT_PREPARE: Stage.PREPARE, names.COMPONENT_SERVE:
 
 
 def workers(s: Situation) -> tuple[WorkerStatus, ...]:
-    live = (pod for pod in s.pods if pod.component in _STAGES and not pod.has_ended)
+    live = (pod for pod in s.children.pods if pod.component in _STAGES and not pod.has_ended)
     return tuple(_worker(s, pod) for pod in sorted(live, key=lambda pod: pod.name))
 
 
@@ -25,8 +25,8 @@ def least_far(s: Situation) -> str | None:
     """Of the workers at work, in a few letters: the phase, and how much of it is done where that is known."""
     written = {worker.pod_name: worker.progress for worker in workers(s)}
     found = []
-    for pod in s.pods:
-        report, progress = s.report(pod), written.get(pod.name)
+    for pod in s.children.pods:
+        report, progress = s.children.report(pod), written.get(pod.name)
         if report and progress and pod.running_since and not pod.is_going and not _answers(pod):
             done = (progress.stage is Stage.SERVE, len(report.phases), progress.percent or 0, pod.name)
             found.append((done, progress))
@@ -37,7 +37,7 @@ def least_far(s: Situation) -> str | None:
 
 
 def _worker(s: Situation, pod: PodView) -> WorkerStatus:
-    stage, report = _STAGES[pod.component], s.report(pod)
+    stage, report = _STAGES[pod.component], s.children.report(pod)
     return WorkerStatus(
         pod_name=pod.name,
         node=pod.node,
@@ -63,7 +63,7 @@ def _answers(pod: PodView) -> bool:
 
 
 def _progress(s: Situation, pod: PodView, stage: Stage, progress: Progress) -> WorkerProgress:
-    written = next((worker.progress for worker in s.status.workers if worker.pod_name == pod.name), None)
+    written = next((worker.progress for worker in s.asked.status.workers if worker.pod_name == pod.name), None)
     percent = min(100, progress.done * 100 // progress.total) if progress.total else None
     if written and (written.phase, written.started_at) == (progress.phase, progress.started_at):
         moved = abs((percent or 0) - (written.percent or 0))

@@ -1,0 +1,136 @@
+"""What was prepared: by which Jobs, with what result, and whether that still holds for what is asked for."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from neuronmodel_api import exits
+from neuronmodel_api.config import Seal, Strategy
+from neuronmodel_api.reasons import Reason
+from neuronmodel_operator.decide.asked import Asked
+from neuronmodel_operator.decide.children import Children
+from neuronmodel_operator.manifests import hashes
+from neuronmodel_operator.state.annotations import SPEC_HASH, Prepared
+from neuronmodel_operator.state.objects import Child, JobView, PodView, Pull
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """What was prepared no longer holds, as a worker found or the claim shows."""
+
+    reason: str
+    message: str
+    at: datetime | None
+    pod: PodView | None = None
+    """That found it so."""
+
+    @property
+    def is_of_source(self) -> bool:
+        return self.reason == Reason.SOURCE_CHANGED
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Results of `prepare`, for what is asked for now and for what is in force."""
+
+    asked: Asked
+    children: Children
+
+    @cached_property
+    def strategy(self) -> Strategy:
+        """What a worker serves by; Auto only as long as `prepare` has not chosen for what is asked for now."""
+        if self.asked.asked_strategy is not Strategy.AUTO or self.prepared is None:
+            return self.asked.asked_strategy
+        return self.prepared.strategy
+
+    @property
+    def seals_behind(self) -> bool:
+        """Whether the worker does, where it finds no shards."""
+        if self.strategy is not Strategy.SHARD_ON_COMPILE:
+            return False
+        return hashes.seal_asked(self.asked.spec, self.strategy) is Seal.BEHIND
+
+    @cached_property
+    def own_jobs(self) -> tuple[JobView, ...]:
+        """Of the inputs asked for now, without those that tried an image which is no longer asked for."""
+        return tuple(job for job in self.children.jobs if self.is_for_now(job) and not job.is_going)
+
+    def is_for_now(self, job: JobView) -> bool:
+        return job.inputs_hash == self.asked.inputs_hash and job.tries_image in (None, self.asked.image)
+
+    @property
+    def latest_attempt(self) -> int:
+        """At the inputs asked for now, whether its Job is still there or not; 0: there was none."""
+        remembered = self.prepared.attempt if self.prepared else 0
+        return max([job.attempt for job in self.own_jobs] + [remembered])
+
+    @property
+    def latest_job(self) -> JobView | None:
+        return self.own_jobs[-1] if self.own_jobs else None
+
+    @cached_property
+    def prepared(self) -> Prepared | None:
+        """The latest result for the inputs asked for now."""
+        kept = [self.children.in_force] if self.children.in_force and self._still_holds(self.children.in_force) else []
+        fresh = [found for job in self.own_jobs if (found := self._result(job)) is not None]
+        return max([*kept, *fresh], key=lambda prepared: prepared.attempt, default=None)
+
+    def _still_holds(self, prepared: Prepared) -> bool:
+        """Made for what is asked for now, or chosen by Auto and then asked for by name."""
+        if prepared.inputs_hash == self.asked.inputs_hash:
+            return True
+        if self.asked.asked_strategy is not prepared.strategy:
+            return False
+        return prepared.inputs_hash == self.asked._hash_of_inputs(Strategy.AUTO)
+
+    def has_run(self, pull: Pull) -> bool:
+        """Whether a `prepare` of what is asked for now has ended well with this image, pulled so."""
+        return any(job.pull == pull and self._result(job) is not None for job in self.own_jobs)
+
+    def _result(self, job: JobView) -> Prepared | None:
+        """As soon as the container has ended well: the Job itself says so only seconds later."""
+        done = (pod for pod in reversed(self.children.pods_of(job)) if pod.ended and pod.ended.exit_code == exits.OK)
+        reports = (self.children.report(pod) for pod in done)
+        result = next((report.result for report in reports if report and report.result), None)
+        return Prepared(inputs_hash=job.inputs_hash, attempt=job.attempt, result=result) if result else None
+
+    @cached_property
+    def rejection(self) -> Rejection | None:
+        """Of the latest result, by a worker that was made from it, or because its volume has gone."""
+        if self.prepared is None:
+            return None
+        made_from_it = self.children.current_pods if self.prepared == self.children.in_force else ()
+        for pod in made_from_it:
+            # A restarted container may be on its way to find the same: what its former run said still holds.
+            for end, report in (
+                (pod.ended, self.children.report(pod)),
+                (pod.former_end, self.children.former_report(pod)),
+            ):
+                if end and end.exit_code in exits.PREPARE_AGAIN and not pod.ready_at:
+                    fallback = (
+                        Reason.SOURCE_CHANGED if end.exit_code == exits.SOURCE_CHANGED else Reason.ARTIFACT_DAMAGED
+                    )
+                    failure = report.failure if report else None
+                    reason, message = (failure.reason, failure.message) if failure else (fallback, "")
+                    return Rejection(reason, self.asked.in_users_words(message), end.finished_at, pod)
+        return self._claim_made_anew if self.prepared == self.children.in_force else None
+
+    @property
+    def _claim_made_anew(self) -> Rejection | None:
+        """Where the claim is another than the one that was prepared on; a worker that answers knows better."""
+        found = self.children.claim(self.asked.artifacts_claim).object
+        noted = self.children.deployment.remembered.prepared_on if self.children.deployment else None
+        if found is None or noted is None or self.children.is_answering:
+            return None
+        claim = Child(found)
+        if claim.uid == noted or claim.is_going:
+            return None
+        message = f"What was prepared is not in claim {claim.name}: the volume is new. It has to be built again."
+        return Rejection(Reason.ARTIFACTS_MISSING, message, claim.created_at)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the Deployment is what is asked for now."""
+        if self.children.deployment is None or self.prepared is None:
+            return False
+        return self.children.deployment.annotations.get(SPEC_HASH) == hashes.spec_hash(self.asked.target, self.prepared)

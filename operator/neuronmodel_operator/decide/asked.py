@@ -1,0 +1,137 @@
+"""What a NeuronModel asks for, with every default filled in."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from neuronmodel_api import names
+from neuronmodel_api.config import Strategy
+from neuronmodel_api.reasons import Reason
+from neuronmodel_api.spec import NeuronModelSpec
+from neuronmodel_api.status import NeuronModelStatus
+from neuronmodel_operator.decide.children import Children
+from neuronmodel_operator.manifests import hashes, instance_type
+from neuronmodel_operator.manifests.deployment import stored
+from neuronmodel_operator.settings import Settings
+from neuronmodel_operator.state.objects import selected_instance_type
+from neuronmodel_operator.state.observed import Model
+
+SHAREABLE_MODES: Final = frozenset({"ReadWriteMany", "ReadOnlyMany"})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`children` say what former versions of the operator made of an absent field: an upgrade changes nothing."""
+
+    children: Children
+    settings: Settings
+
+    @property
+    def model(self) -> Model:
+        return self.children.observed.model
+
+    @property
+    def spec(self) -> NeuronModelSpec:
+        return self.model.spec
+
+    @property
+    def status(self) -> NeuronModelStatus:
+        """As it was last written."""
+        return self.model.status
+
+    @cached_property
+    def asked_strategy(self) -> Strategy:
+        """Absent: Auto."""
+        if self.spec.sharding.strategy:
+            return self.spec.sharding.strategy
+        return Strategy.SHARD_ON_COMPILE if self._is_from_before_auto else Strategy.AUTO
+
+    @cached_property
+    def _is_from_before_auto(self) -> bool:
+        """An absent strategy was ShardOnCompile once. What was prepared so stays while the same is asked for: an
+        upgrade of the operator alone rebuilds and restarts nothing."""
+        told = self.status.strategy
+        if told and told.reason != Reason.NOT_SPECIFIED:
+            return False
+        former = self._hash_of_inputs(Strategy.SHARD_ON_COMPILE)
+        in_force = self.children.in_force is not None and self.children.in_force.inputs_hash == former
+        return in_force or any(job.inputs_hash == former for job in self.children.jobs)
+
+    @property
+    def artifacts_claim(self) -> str:
+        named = self.spec.artifacts.persistent_volume_claim
+        return named.claim_name if named else names.templated_claim(self.model.name)
+
+    @cached_property
+    def inputs_hash(self) -> str:
+        return self._hash_of_inputs(self.asked_strategy)
+
+    def _hash_of_inputs(self, strategy: Strategy) -> str:
+        """A version that did not ask which machine it prepared for left another hash: what it made for this very
+        instance type is kept, as an upgrade of the operator alone rebuilds nothing."""
+        wanted = instance_type.instance_type(self.spec)
+        former = hashes.inputs_hash(self.spec, strategy, self.artifacts_claim, "")
+        if wanted in self._instance_types(former):
+            return former
+        return hashes.inputs_hash(self.spec, strategy, self.artifacts_claim, wanted)
+
+    def _instance_types(self, inputs_hash: str) -> set[str | None]:
+        """That what was made from these inputs was made for."""
+        found = {job.instance_type for job in self.children.jobs if job.inputs_hash == inputs_hash}
+        if self.children.deployment and self.children.in_force and self.children.in_force.inputs_hash == inputs_hash:
+            template = stored(self.children.deployment.object)
+            found |= {selected_instance_type(template.manifest)} if template else set()
+        return found
+
+    @cached_property
+    def target(self) -> str:
+        restart = self.model.annotations.get(names.ANNOTATION_RESTART, "")
+        return hashes.target_hash(self.spec, self.asked_strategy, restart)
+
+    @property
+    def retry(self) -> str:
+        return self.model.annotations.get(names.ANNOTATION_RETRY, "")
+
+    @property
+    def image(self) -> str | None:
+        return self.spec.worker.image or self.settings.worker_images.get(self.spec.engine)
+
+    @property
+    def replicas(self) -> int:
+        """As rendered: one, when more could not share their volumes."""
+        if self.spec.suspend:
+            return 0
+        wanted = self.spec.serving.replicas
+        return min(wanted, 1) if self.unshareable_claim else wanted
+
+    @cached_property
+    def unshareable_claim(self) -> str | None:
+        """The claim that keeps more than one replica from running, when more are asked for."""
+        if self.spec.serving.replicas <= 1:
+            return None
+        source = self.spec.model.source.persistent_volume_claim
+        needed = [self.artifacts_claim, *([source.claim_name] if source else [])]
+        return next((name for name in needed if not self._is_shareable(name)), None)
+
+    def _is_shareable(self, name: str) -> bool:
+        found = self.children.claim(name).object
+        if found is not None:
+            return bool(SHAREABLE_MODES.intersection(found.get("spec", {}).get("accessModes") or ()))
+        template = self.spec.artifacts.template
+        if template is None or name != names.templated_claim(self.model.name):
+            return True  # not known; its condition says that it is missing
+        return bool(SHAREABLE_MODES.intersection(template.access_modes))
+
+    @property
+    def has_foreign_claim(self) -> bool:
+        """Whether the templated claim's name is that of a claim which is not ours: it is not mounted, nor deleted."""
+        claim = self.children.claim(self.artifacts_claim).object
+        if claim is None or self.spec.artifacts.template is None:
+            return False
+        ours = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_MODEL: self.model.name}
+        return not ours.items() <= (claim["metadata"].get("labels") or {}).items()
+
+    def in_users_words(self, message: str) -> str:
+        """The pod's path of the artifacts says nothing to a user; the claim does. (The worker itself names the
+        source.)"""
+        return message.replace(names.ARTIFACTS_MOUNT, f"claim {self.artifacts_claim}")
