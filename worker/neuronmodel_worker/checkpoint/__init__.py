@@ -1,7 +1,7 @@
-"""What a Hugging Face checkpoint holds, learnt from its config.json and the headers of its safetensors files alone.
+"""Hugging Face checkpoints, read from config.json and the headers of the safetensors files alone.
 
-No weight is read here. A header is believed only as far as the safetensors library would believe it: whatever that
-library refuses is refused, with a sentence that names the file. What is no such checkpoint is told for what it is.
+No weight is read here. A header is accepted only if the safetensors library accepts it: whatever that library refuses
+is refused, with a sentence that names the file. Where a folder is no such checkpoint, the refusal says what it is.
 """
 
 from neuronmodel_worker.checkpoint.causal_lm import require_causal_lm

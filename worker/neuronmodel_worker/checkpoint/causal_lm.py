@@ -1,4 +1,4 @@
-"""Checkpoints that were made for something else than language: classifiers, reward and embedding models."""
+"""Refuses checkpoints that generate no text: classifiers, reward and embedding models."""
 
 import re
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ from neuronmodel_worker.checkpoint.folder import Checkpoint
 from neuronmodel_worker.checkpoint.untrusted_input import shown
 from neuronmodel_worker.failures import LayoutRefused
 
-OF_LANGUAGE: Final = re.compile(r"\w+(ForCausalLM|LMHeadModel)")
-OF_ANOTHER_PURPOSE: Final = re.compile(
+CAUSAL_LM: Final = re.compile(r"\w+(ForCausalLM|LMHeadModel)")
+OTHER_ARCHITECTURE: Final = re.compile(
     r"\w+For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|RewardModel\w*|Reward\w*"
     r"|TextEncoding|TextEmbedding|Retrieval)|\w*(Reward|Embedding|Classif)\w*|\w+(?<!LMHead)Model"
 )
-"""Classes of transformers and of others; the last is a model without any head."""
+"""Classes of transformers and of other libraries; the last alternative is a model without any head."""
 OTHER_HEADS: Final = (
     "score.",
     "classifier.",
@@ -23,11 +23,11 @@ OTHER_HEADS: Final = (
     "regression_head.",
 )
 VALUE_HEADS: Final = ("v_head.", "value_head.")
-"""Of a training with a critic, where the model's own head may be beside it."""
+"""The heads of a training with a critic, which may be in a checkpoint together with the model's own head."""
 
 
 def require_causal_lm(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Of families that have a layout here. Returns warnings. Raises LayoutRefused."""
+    """For families that have a layout here. Returns warnings. Raises LayoutRefused."""
     has_head = any(name.endswith("lm_head.weight") for name in checkpoint.tensors)
     heads = OTHER_HEADS if has_head else OTHER_HEADS + VALUE_HEADS
     another = next((name for name in checkpoint.tensors if name.removeprefix("model.").startswith(heads)), None)
@@ -56,9 +56,9 @@ REMEDY: Final = "Use a checkpoint of the kind that ends in ForCausalLM, such as 
 
 
 def _architecture(config: Mapping[str, object]) -> str | None:
-    """The first that config.json names, unless one of them is a language model's, or none of those known."""
+    """The first known architecture in config.json that generates no text; None if one of them is a language model's."""
     named = config.get("architectures")
     classes = [each for each in named if isinstance(each, str)] if isinstance(named, list) else []
-    if any(map(OF_LANGUAGE.fullmatch, classes)):
+    if any(map(CAUSAL_LM.fullmatch, classes)):
         return None
-    return next((shown(each) for each in classes if OF_ANOTHER_PURPOSE.fullmatch(each)), None)
+    return next((shown(each) for each in classes if OTHER_ARCHITECTURE.fullmatch(each)), None)

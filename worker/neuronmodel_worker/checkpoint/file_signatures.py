@@ -1,9 +1,9 @@
-"""What lies in place of a file, known by its first bytes: a pointer that was never fetched, a page that says that
-something failed, an archive, weights in another format.
+"""What is in the place of a file, by its first bytes: a pointer that was never fetched, an error page, an archive,
+weights in another format.
 
-Nothing here looks at a disk: whoever has the first bytes, of a folder or of a bucket, may ask. Who asks has to know
-that the bytes are no right content already, or that a right one never begins so: the length of a safetensors header
-may begin with any bytes at all.
+Nothing here reads a disk: the first bytes may come from a folder or from a bucket. The caller has to know that the
+bytes are not the right content, or that the right content never begins like this: the length of a safetensors header
+may begin with any bytes.
 """
 
 import json
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from neuronmodel_worker.checkpoint.untrusted_input import shown
 
 HEAD_BYTES = 4096
-"""So many first bytes are looked at."""
+"""How many first bytes are looked at."""
 
 AGAIN = "Download it again, and look at what the server answers"
 UNPACKED = "Unpack it, and put the files that were in it there"
@@ -27,22 +27,23 @@ FETCHED = "Fetch it with `git lfs pull` in the clone of the repository, or downl
 
 @dataclass(frozen=True)
 class WrongContent:
-    """`what` it is, to follow "is"; `remedy` a sentence without its full stop."""
+    """What a file is instead: `what`, to follow "is", and `remedy`, a sentence without its full stop."""
 
     what: str
     remedy: str
 
 
 def identify_content(head: bytes) -> WrongContent | None:
-    """What begins with `head`, its first HEAD_BYTES bytes or all it has, if it is known to be no file of a checkpoint.
+    """What a file is that begins with `head`, its first HEAD_BYTES bytes or all of it, if that is no file of a
+    checkpoint.
 
-    An empty file is none of them: for some files that is as good as none.
+    An empty file is not identified: some files may be empty.
     """
-    return next((found for look in (_binary, _markup, _pointer, _link, _answer) if (found := look(head))), None)
+    return next((found for check in (_binary, _markup, _pointer, _link, _server_error) if (found := check(head))), None)
 
 
 def text_of(head: bytes) -> str | None:
-    """How `head` begins if it is text at all, where a file of weights has to be."""
+    """The beginning of `head` if it is text, for a file that should hold weights."""
     first = head[:LONGEST_BEGINNING]
     if not first.isascii() or not first.decode().translate(_SPACES).isprintable():
         return None
@@ -73,7 +74,7 @@ ZIP = b"PK\x03\x04"
 PICKLE = re.compile(rb"\x80[\x02-\x05][}\](cX\x8a\x8c\x95]")
 TAR = (257, b"ustar")
 HEADER_BEGINS = (8, b"{")
-"""Where the JSON of a safetensors header stands, behind a length that may look like anything."""
+"""Where the JSON of a safetensors header begins, after a length of any bytes."""
 
 
 def _binary(head: bytes) -> WrongContent | None:
@@ -119,12 +120,14 @@ def _markup(head: bytes) -> WrongContent | None:
         return None
     if XML.match(text) and "<html" not in text.lower():
         code = CODE.search(text)
-        said = f", as a server answers that fails: {shown(code[1])}" if code else ", as a server answers that fails"
-        return WrongContent(f"an XML document{said}", "Download it again, with the right name and the right to read it")
+        details = f", as a server answers that fails: {shown(code[1])}" if code else ", as a server answers that fails"
+        return WrongContent(
+            f"an XML document{details}", "Download it again, with the right name and the right to read it"
+        )
     title = TITLE.search(text)
-    said = f" ({shown(title[1])})" if title else ""
+    details = f" ({shown(title[1])})" if title else ""
     return WrongContent(
-        f"a web page in HTML{said}",
+        f"a web page in HTML{details}",
         "Download the file itself, not the page that shows it or that asks for a login: `hf download` does",
     )
 
@@ -184,41 +187,38 @@ ANSWER = re.compile(
     r"|error\s*:|upstream connect error|client error|server error)",
     re.IGNORECASE,
 )
-OF_AN_ERROR = frozenset({"error", "errors", "message", "detail", "details", "error_description", "errorMessage"})
-BESIDE_AN_ERROR = OF_AN_ERROR | {
+ERROR_FIELDS = frozenset({"error", "errors", "message", "detail", "details", "error_description", "errorMessage"})
+ERROR_OBJECT_FIELDS = ERROR_FIELDS | {
     "status", "statusCode", "status_code", "code", "errorCode", "success", "ok", "type", "path", "timestamp", "url",
     "requestId", "request_id", "documentation_url", "title", "reason", "name", "cause",
 }  # fmt: skip
-LONGEST_ANSWER = 2000
+LONGEST_ERROR = 2000
 
 
-def _answer(head: bytes) -> WrongContent | None:
-    """Of a server, in place of the file: a line, or an object that tells of an error and of nothing else."""
-    if len(head) > LONGEST_ANSWER:
+def _server_error(head: bytes) -> WrongContent | None:
+    """An error of a server in the place of the file: a line, or an object with nothing but an error."""
+    if len(head) > LONGEST_ERROR:
         return None
     text = _text(head)
     if ANSWER.match(text):
-        return WrongContent(f"the answer of a server that failed: {shown(_first_line(text))}", AGAIN)
-    said = next(_told(text), None)
-    return WrongContent(f"the answer of a server that failed: {shown(said)}", AGAIN) if said is not None else None
+        first = (text.strip().splitlines() or [""])[0]
+        return WrongContent(f"the answer of a server that failed: {shown(first)}", AGAIN)
+    error = next(_errors(text), None)
+    return WrongContent(f"the answer of a server that failed: {shown(error)}", AGAIN) if error is not None else None
 
 
-def _told(text: str) -> Iterator[object]:
+def _errors(text: str) -> Iterator[object]:
     if not text.startswith("{"):
         return
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError):
         return
-    if isinstance(answer, dict) and answer.keys() & OF_AN_ERROR and answer.keys() <= BESIDE_AN_ERROR:
-        yield from (answer[name] for name in answer if name in OF_AN_ERROR)
+    if isinstance(answer, dict) and answer.keys() & ERROR_FIELDS and answer.keys() <= ERROR_OBJECT_FIELDS:
+        yield from (answer[name] for name in answer if name in ERROR_FIELDS)
 
 
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[0]
-
-
-MARKS: tuple[tuple[bytes, str], ...] = (
+BYTE_ORDER_MARKS: tuple[tuple[bytes, str], ...] = (
     (b"\xef\xbb\xbf", "utf-8"),
     (b"\xff\xfe", "utf-16-le"),
     (b"\xfe\xff", "utf-16-be"),
@@ -226,8 +226,8 @@ MARKS: tuple[tuple[bytes, str], ...] = (
 
 
 def _text(head: bytes) -> str:
-    """As text, without what editors and consoles put before it."""
-    for mark, encoding in MARKS:
+    """The head as text, without a byte order mark and leading space."""
+    for mark, encoding in BYTE_ORDER_MARKS:
         if head.startswith(mark):
             return head[len(mark) :].decode(encoding, errors="replace").lstrip()
     return head.decode("utf-8", errors="replace").lstrip()

@@ -1,7 +1,6 @@
-"""Files of a checkpoint in a folder: whether one is there, what it says, and what lies there in its place.
+"""Files of a checkpoint in a folder: whether one exists, what is in it, and what is in its place.
 
-Each refusal names the file. What cannot be read for the volume's sake is SourceUnreadable, which says nothing of the
-checkpoint.
+Each refusal names the file. An error of the volume is SourceUnreadable, which is no statement about the checkpoint.
 """
 
 import errno
@@ -26,7 +25,7 @@ NO_FILE = "is a directory, a pipe or a device, where a file has to be. Put the c
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns what the file system says of `path` into SourceUnreadable, but for a file that is not there, and into
+    """Turns errors of the file system for `path` into SourceUnreadable, except for a file that does not exist, and into
     LinkBroken where a link leads nowhere."""
     try:
         yield
@@ -37,8 +36,8 @@ def readable(path: Path) -> Iterator[None]:
         raise SourceUnreadable(path, error) from error
 
 
-def is_there(path: Path) -> bool:
-    """Unlike `Path.exists`, which takes a file that may not be looked at for one that is not there."""
+def file_exists(path: Path) -> bool:
+    """Whether a file exists. Unlike `Path.exists`, this raises for a file that may not be looked at."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -47,7 +46,7 @@ def is_there(path: Path) -> bool:
 
 
 def refuse_broken_link(path: Path) -> None:
-    """Raises LinkBroken where `path` is a symbolic link to nothing, or around in a circle."""
+    """Raises LinkBroken where `path` is a symbolic link to nothing, or in a circle."""
     try:
         target = os.fspath(path.readlink())
     except (OSError, ValueError):
@@ -62,7 +61,8 @@ def refuse_broken_link(path: Path) -> None:
 
 
 def head_of(path: Path) -> bytes:
-    """The first bytes of a file; none of what is not there or is no file. Raises LinkBroken, SourceUnreadable."""
+    """The first bytes of a file; empty where it does not exist or is no regular file. Raises LinkBroken,
+    SourceUnreadable."""
     try:
         with readable(path), untrusted_input.open_regular(path) as stream:
             return stream.read(HEAD_BYTES)
@@ -71,8 +71,8 @@ def head_of(path: Path) -> bytes:
 
 
 def refuse_wrong_content(file: Path, *, may_be_empty: bool = False) -> None:
-    """Raises NotACheckpoint where something lies at `file` that is no such file, LinkBroken where a link there leads
-    nowhere, SourceUnreadable. A file that is not there is nothing to refuse."""
+    """Raises NotACheckpoint where `file` has another content than its name says, LinkBroken where it is a link that
+    leads nowhere, and SourceUnreadable. A file that does not exist is not refused."""
     try:
         with readable(file), untrusted_input.open_regular(file) as stream:
             head = stream.read(HEAD_BYTES)
@@ -86,13 +86,13 @@ def refuse_wrong_content(file: Path, *, may_be_empty: bool = False) -> None:
 
 
 def refuse_identified(file: Path, head: bytes) -> None:
-    """Raises NotACheckpoint where `head`, the first bytes of `file`, are known to be of something else."""
+    """Raises NotACheckpoint where `head`, the first bytes of `file`, are those of another kind of file."""
     if found := identify_content(head):
         raise NotACheckpoint(f"{file} is {found.what}. {found.remedy}.")
 
 
 def read_json_object(file: Path) -> dict[str, object]:
-    """A JSON object from a small file. Raises ConfigInvalid, NotACheckpoint, LinkBroken, SourceUnreadable,
+    """Read a JSON object from a small file. Raises ConfigInvalid, NotACheckpoint, LinkBroken, SourceUnreadable,
     FileNotFoundError."""
     content = parse_json(file, read_small(file))
     if not isinstance(content, dict):
@@ -101,7 +101,7 @@ def read_json_object(file: Path) -> dict[str, object]:
 
 
 def read_small(file: Path) -> bytes:
-    """A file of text that is not longer than such a file can be. Raises what `read_json_object` raises."""
+    """Read a text file, which may not be longer than such files are. Raises what `read_json_object` raises."""
     try:
         with readable(file), untrusted_input.open_regular(file) as stream:
             text = stream.read(MAX_JSON_BYTES + 1)
@@ -117,7 +117,7 @@ def read_small(file: Path) -> bytes:
 
 
 def parse_json(file: Path, text: bytes) -> object:
-    """Raises ConfigInvalid."""
+    """The value of a JSON text. Raises ConfigInvalid."""
 
     def refuse(what: str) -> NoReturn:
         raise ConfigInvalid(f"{file} is not valid JSON ({what}). Download or copy it again.")

@@ -13,8 +13,8 @@ from typing import Final
 
 from neuronmodel_worker.checkpoint import missing_files
 from neuronmodel_worker.checkpoint.files import (
+    file_exists,
     head_of,
-    is_there,
     parse_json,
     read_json_object,
     read_small,
@@ -23,7 +23,7 @@ from neuronmodel_worker.checkpoint.files import (
 )
 from neuronmodel_worker.checkpoint.header import SourceFile, TensorSource, read_header
 from neuronmodel_worker.checkpoint.missing_files import Diagnosis
-from neuronmodel_worker.checkpoint.quantization import LEFT_BESIDE, quantization_of
+from neuronmodel_worker.checkpoint.quantization import QUANTIZER_FILES, quantization_of
 from neuronmodel_worker.checkpoint.untrusted_input import listed, shown
 from neuronmodel_worker.failures import (
     BadInput,
@@ -42,32 +42,32 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_NAME_BYTES = 255
 MAX_LISTED: Final = 10_000
-"""Names in a folder that are looked at where a file is missing."""
+"""How many names in a folder are looked at where a file is missing."""
 UNFINISHED_BELOW: Final = Path(".cache", "huggingface", "download")
-"""Where `hf download --local-dir` keeps what it has not finished."""
+"""Where `hf download --local-dir` keeps unfinished files."""
 
 Header = tuple[SourceFile, dict[str, TensorSource]]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`beside` holds what a quantizer's files beside it say, by their names: of such a file that is there and says
-    nothing, None. `unnamed` are files of its series that its index forgets, `unusable` sentences on those of them that
-    are missing or no whole files. `warnings` are of its files."""
+    """A checkpoint. `quantizer_files` holds the contents of the files that quantizers write into the folder, by their
+    names, with None for a file that cannot be parsed. `unnamed` are files of its series that the index leaves out,
+    `unusable` sentences on those of them that are missing or not whole. `warnings` are about its files."""
 
     path: Path
     config: Mapping[str, object]
     tensors: Mapping[str, TensorSource]
     files: tuple[SourceFile, ...]
-    beside: Mapping[str, object] = field(default_factory=dict)
+    quantizer_files: Mapping[str, object] = field(default_factory=dict)
     unnamed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     unusable: tuple[str, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest over the configuration and every file's name, size, time and header: changes when the source was
-        touched, costs no read of weights."""
+        """A digest over the configuration and every file's name, size, modification time and header. It changes when
+        the source was touched, and takes no read of weights."""
         facts = [[f.path.name, f.nbytes, f.mtime_ns, f.header_digest] for f in self.files]
         canonical = json.dumps([self.config, facts], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
@@ -79,27 +79,27 @@ def open_checkpoint(path: Path) -> Checkpoint:
     Raises SourceNotFound, ConfigMissing, ConfigInvalid, CheckpointFileMissing, CheckpointTruncated,
     CheckpointHeaderInvalid, NotACheckpoint or SourceUnreadable.
     """
-    _refuse_no_directory(path)
+    _require_directory(path)
     config = _read_config(path)
     with readable(path / SINGLE_FILE):
-        single = is_there(path / SINGLE_FILE)
-    held = _read_single(path) if single else _read_indexed(path, config)
-    _refuse_unfinished(path, held.files)
-    _refuse_adapter(path, held.tensors)
+        single = file_exists(path / SINGLE_FILE)
+    found = _read_single(path) if single else _read_indexed(path, config)
+    _refuse_unfinished(path, found.files)
+    _refuse_adapter(path, found.tensors)
     return Checkpoint(
         path,
         config,
-        MappingProxyType(held.tensors),
-        held.files,
-        _quantizers_files(path),
-        held.unnamed,
-        (*held.warnings, *_adapter_beside(path)),
-        held.unusable,
+        MappingProxyType(found.tensors),
+        found.files,
+        _read_quantizer_files(path),
+        found.unnamed,
+        (*found.warnings, *_adapter_warning(path)),
+        found.unusable,
     )
 
 
 @dataclass(frozen=True)
-class _Held:
+class _Files:
     files: tuple[SourceFile, ...]
     tensors: dict[str, TensorSource]
     unnamed: tuple[str, ...] = ()
@@ -107,15 +107,15 @@ class _Held:
     unusable: tuple[str, ...] = ()
 
 
-def _refuse_no_directory(path: Path) -> None:
+def _require_directory(path: Path) -> None:
     try:
         with readable(path):
-            there = is_there(path) and path.is_dir()
-        if not there:
+            is_directory = file_exists(path) and path.is_dir()
+        if not is_directory:
             refuse_broken_link(path)
     except LinkBroken as broken:
         raise SourceNotFound(path, broken.target) from broken
-    if not there:
+    if not is_directory:
         raise SourceNotFound(path)
 
 
@@ -123,53 +123,53 @@ def _read_config(directory: Path) -> Mapping[str, object]:
     try:
         config = read_json_object(directory / CONFIG_FILE)
     except FileNotFoundError as error:
-        found = missing_files.in_place_of_config(_names(directory), lambda name: head_of(directory / name))
+        found = missing_files.instead_of_config(_names(directory), lambda name: head_of(directory / name))
         if found:
             raise _refusal(directory, f"{directory} holds no {CONFIG_FILE}", found) from error
         raise ConfigMissing(directory) from error
-    if "model_type" not in config and (found := missing_files.in_a_config(config.keys())):
+    if "model_type" not in config and (found := missing_files.config_of_other_kind(config.keys())):
         raise NotACheckpoint(f"{directory / CONFIG_FILE} is {found.what}. {found.remedy}.")
     return config
 
 
-def _read_single(directory: Path) -> _Held:
+def _read_single(directory: Path) -> _Files:
     source, tensors = _read_header(directory, SINGLE_FILE, f"{SINGLE_FILE} is gone from {directory}")
-    return _Held((source,), tensors)
+    return _Files((source,), tensors)
 
 
-def _read_indexed(directory: Path, config: Mapping[str, object]) -> _Held:
+def _read_indexed(directory: Path, config: Mapping[str, object]) -> _Files:
     file_of = _read_index(directory, config)
     headers = {
         file: _read_header(directory, file, f"{INDEX_FILE} names {file}, and {directory} holds no such file")
         for file in dict.fromkeys(file_of.values())
     }
     tensors = _join(directory, headers)
-    there, unusable = _names(directory), list[str]()
-    forgotten = dict(
-        _forgotten(directory, missing_files.rest_of_series(headers.keys(), there), tensors.keys(), unusable)
+    present, unusable = _names(directory), list[str]()
+    left_out = dict(
+        _left_out_files(directory, missing_files.rest_of_series(headers.keys(), present), tensors.keys(), unusable)
     )
     unusable += (
         f"{INDEX_FILE} leaves out {shown(file)}, a file of the same series, and {directory} holds none of that name. "
         "Download it and the index again, of the same revision."
-        for file in missing_files.absent_of_series(headers.keys(), there)
+        for file in missing_files.absent_of_series(headers.keys(), present)
     )
-    for _, held in forgotten.values():
+    for _, held in left_out.values():
         tensors |= held
     _refuse_absent(directory, file_of, tensors)
-    return _Held(
-        tuple(source for source, _ in (*headers.values(), *forgotten.values())),
+    return _Files(
+        tuple(source for source, _ in (*headers.values(), *left_out.values())),
         tensors,
-        tuple(forgotten),
-        tuple(_not_as_indexed(directory, file_of, tensors)),
+        tuple(left_out),
+        tuple(_index_warnings(directory, file_of, tensors)),
         tuple(unusable),
     )
 
 
-def _forgotten(
+def _left_out_files(
     directory: Path, rest: Iterable[str], tensors: Collection[str], unusable: list[str]
 ) -> Iterator[tuple[str, Header]]:
-    """Files whose names say that they belong to those that the index names, and whose tensors no other has: what an
-    index that was cut short leaves out. One that is no whole file belongs to nobody, and `unusable` says why."""
+    """Files that belong to the series of those that the index names, and have tensors that no other file has: a
+    truncated index leaves them out. A file that is not whole is not used, and `unusable` says why."""
     for file in rest:
         try:
             with readable(directory / file):
@@ -194,15 +194,15 @@ def _read_header(directory: Path, file: str, without: str) -> Header:
 
 
 def _read_index(directory: Path, config: Mapping[str, object]) -> dict[str, str]:
-    """Tensor name → file name."""
+    """The file of each tensor, by the tensor's name."""
     index = directory / INDEX_FILE
     try:
         weight_map = read_json_object(index).get("weight_map")
     except FileNotFoundError as error:
         refuse_broken_link(directory / SINGLE_FILE)
         without = f"{directory} holds neither {SINGLE_FILE} nor {INDEX_FILE}"
-        found = missing_files.in_place_of_weights(_names(directory), lambda name: head_of(directory / name))
-        quantized = quantization_of(config, _quantizers_files(directory))
+        found = missing_files.instead_of_weights(_names(directory), lambda name: head_of(directory / name))
+        quantized = quantization_of(config, _read_quantizer_files(directory))
         if quantized and not (found and found.is_other):
             raise CheckpointQuantized(quantized.sentence(directory)) from error
         if found:
@@ -219,15 +219,15 @@ def _read_index(directory: Path, config: Mapping[str, object]) -> dict[str, str]
 
 
 def _is_file_name(value: object) -> bool:
-    """Of a file in the same folder, which may be a symlink to anywhere."""
+    """Whether a value is the name of a file in the same folder, which may be a symlink to anywhere."""
     if not isinstance(value, str) or value in ("", ".", "..") or "/" in value:
         return False
     return value.isprintable() and len(value.encode()) <= MAX_NAME_BYTES
 
 
 def _join(directory: Path, headers: Mapping[str, Header]) -> dict[str, TensorSource]:
-    """Every tensor of the files that the index names, whether or not it names the tensor: so does NxD Inference
-    (`_load_from_files` in modules/checkpoint.py), which refuses a tensor that is in two of them, too."""
+    """Every tensor of the files that the index names, even if it does not name the tensor. NxD Inference does the same
+    (`_load_from_files` in modules/checkpoint.py), and also refuses a tensor that is in two of them."""
     tensors: dict[str, TensorSource] = {}
     for source, held in headers.values():
         for name in held.keys() & tensors.keys():
@@ -249,20 +249,20 @@ def _refuse_absent(directory: Path, file_of: Mapping[str, str], tensors: Mapping
             )
 
 
-def _not_as_indexed(directory: Path, file_of: Mapping[str, str], tensors: Mapping[str, TensorSource]) -> list[str]:
-    """Warnings."""
-    told = []
+def _index_warnings(directory: Path, file_of: Mapping[str, str], tensors: Mapping[str, TensorSource]) -> list[str]:
+    """Warnings of differences between the index and the files."""
+    warnings = []
     if unnamed := sorted(tensors.keys() - file_of.keys()):
-        told.append(
+        warnings.append(
             f"{directory / INDEX_FILE} leaves out {_counted(unnamed)} that its files hold ({listed(unnamed)}). They "
             "are used. Download the index again if there is a newer one."
         )
     if elsewhere := sorted(name for name, file in file_of.items() if tensors[name].file.path.name != file):
-        told.append(
+        warnings.append(
             f"{directory / INDEX_FILE} names another file for {_counted(elsewhere)} ({listed(elsewhere)}) than the "
             "one that holds them. They are used from where they are."
         )
-    return told
+    return warnings
 
 
 def _counted(names: list[str]) -> str:
@@ -271,9 +271,9 @@ def _counted(names: list[str]) -> str:
 
 def _refuse_unfinished(directory: Path, files: Iterable[SourceFile]) -> None:
     for file in files:
-        name = missing_files.unfinished_beside(file.path.name)
+        name = missing_files.unfinished_marker(file.path.name)
         with readable(directory / name):
-            if is_there(directory / name):
+            if file_exists(directory / name):
                 raise CheckpointFileMissing(
                     f"{file.path} is not downloaded whole: {name} beside it says so, whatever its length. Let the "
                     "download finish, or delete both and download it again."
@@ -288,12 +288,12 @@ def _refuse_adapter(directory: Path, tensors: Mapping[str, TensorSource]) -> Non
         )
 
 
-def _adapter_beside(directory: Path) -> tuple[str, ...]:
+def _adapter_warning(directory: Path) -> tuple[str, ...]:
     file = directory / missing_files.ADAPTER_CONFIG
     try:
         with readable(file):
-            there = is_there(file)
-        if not there:
+            exists = file_exists(file)
+        if not exists:
             refuse_broken_link(file)
             return ()
     except LinkBroken as broken:
@@ -307,19 +307,19 @@ def _adapter_beside(directory: Path) -> tuple[str, ...]:
     )
 
 
-def _quantizers_files(directory: Path) -> Mapping[str, object]:
+def _read_quantizer_files(directory: Path) -> Mapping[str, object]:
     found: dict[str, object] = {}
-    for name in LEFT_BESIDE:
+    for name in QUANTIZER_FILES:
         with readable(directory / name):
             if (directory / name).is_file():
-                found[name] = _said(directory / name)
+                found[name] = _parsed(directory / name)
             else:
                 refuse_broken_link(directory / name)
     return MappingProxyType(found)
 
 
-def _said(file: Path) -> object:
-    """None where it says nothing."""
+def _parsed(file: Path) -> object:
+    """The JSON in a file; None where it cannot be parsed."""
     try:
         return parse_json(file, read_small(file))
     except BadInput:
@@ -327,7 +327,7 @@ def _said(file: Path) -> object:
 
 
 def _names(directory: Path) -> frozenset[str]:
-    """Of what is in the folder, and of what a download into it has not finished; some of them, if there are many."""
+    """The names of the files in a folder and of unfinished downloads into it, at most MAX_LISTED of each."""
     found: set[str] = set()
     for each in (directory, directory / UNFINISHED_BELOW):
         try:
@@ -349,7 +349,7 @@ def _refusal(directory: Path, without: str, found: Diagnosis) -> NotACheckpoint 
 
 
 def _base_model(directory: Path) -> str:
-    """A sentence with a space before it, where an adapter says what it was made for."""
+    """A sentence on the base model that an adapter names, with a space before it; empty where there is none."""
     try:
         base = read_json_object(directory / missing_files.ADAPTER_CONFIG).get("base_model_name_or_path")
     except (WorkerFailure, OSError):

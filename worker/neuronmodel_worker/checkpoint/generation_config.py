@@ -11,10 +11,10 @@ GENERATION_FILE: Final = "generation_config.json"
 
 
 def read_generation_config(directory: Path) -> tuple[Mapping[str, object], tuple[str, ...]]:
-    """What generation_config.json says, and warnings. Nothing where it is missing, and with a warning where it is
-    empty, which to transformers is no file either.
+    """The content of generation_config.json, and warnings. The content is empty where the file is missing; where the
+    file is empty, which transformers treats as missing, there is a warning.
 
-    Raises ConfigInvalid where it is garbled, for with it the tokens that end an answer would be lost without a word;
+    Raises ConfigInvalid where it is garbled: the tokens that end an answer would be lost without a warning. Raises also
     NotACheckpoint, LinkBroken, SourceUnreadable.
     """
     file = directory / GENERATION_FILE
@@ -22,9 +22,9 @@ def read_generation_config(directory: Path) -> tuple[Mapping[str, object], tuple
         text = read_small(file)
     except FileNotFoundError:
         return {}, ()
-    said = parse_json(file, text) if text.removeprefix(b"\xef\xbb\xbf").strip() else None
-    if isinstance(said, dict):
-        return said, ()
-    if said is None or said == []:
+    content = parse_json(file, text) if text.removeprefix(b"\xef\xbb\xbf").strip() else None
+    if isinstance(content, dict):
+        return content, ()
+    if content is None or content == []:
         return {}, (f"{file} is empty and is taken as if it were not there. Download it again if the model has one.",)
     raise ConfigInvalid(f"{file} holds no JSON object. Download or copy it again, or remove it.")

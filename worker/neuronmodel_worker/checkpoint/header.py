@@ -1,12 +1,12 @@
-"""The header of a safetensors file, believed exactly where the safetensors library (0.8) believes it.
+"""The header of a safetensors file, accepted exactly where the safetensors library (0.8) accepts it.
 
-It parses with serde_json, and what that takes beyond the format's description is taken here too: keys that are not
-known in a tensor's entry, an entry as an array in the order dtype, shape, offsets, a dtype as {"F32": null}. The
-differences are deliberate and refused here alone:
+The library parses with serde_json, and what that accepts beyond the format's description is accepted here too: unknown
+keys in a tensor's entry, an entry as an array in the order dtype, shape, offsets, a dtype as {"F32": null}. There are
+three deliberate differences, which are refused only here:
 
 - a key that occurs twice in one object: the format forbids it, the library takes the last one;
 - more than `untrusted_input.MAX_VALUES` values: 100 MB of them would fill gigabytes;
-- a number between 1.797e308 and infinity under an unknown key: which of them overflow depends on the parser's rounding.
+- a number between 1.797e308 and infinity under an unknown key: whether it overflows depends on the parser's rounding.
 """
 
 import hashlib
@@ -44,18 +44,18 @@ DTYPE_BITS: Mapping[str, int] = MappingProxyType(
     }
 )  # fmt: skip
 
-# The library's own limit: a longer header is an attack or a mistake.
+# The library's own limit.
 MAX_HEADER_BYTES = 100_000_000
 
 FIELDS = ("dtype", "shape", "data_offsets")
 
-# Ends the reading of a header with a sentence.
+# Refuses a header with a sentence.
 Refuse = Callable[[str], NoReturn]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file as it was when its header was read; `path` may be a symlink, the figures are its target's."""
+    """A file as it was when its header was read; `path` may be a symlink, whose target the figures are of."""
 
     path: Path
     nbytes: int
@@ -65,7 +65,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class TensorSource:
-    """Where one tensor's bytes lie: row-major, little-endian, `nbytes` from `offset` of `file`."""
+    """The place of a tensor's bytes: row-major, little-endian, `nbytes` from `offset` of `file`."""
 
     name: str
     dtype: str
@@ -76,10 +76,10 @@ class TensorSource:
 
 
 def read_header(file: Path) -> tuple[SourceFile, dict[str, TensorSource]]:
-    """The tensors that a safetensors file says it holds, checked against its size.
+    """The tensors in the header of a safetensors file, checked against the file's size.
 
-    Raises CheckpointFileMissing for what is no file, CheckpointTruncated, CheckpointHeaderInvalid, NotACheckpoint where
-    it is no safetensors file and known to be something else, and OSError as it comes.
+    Raises CheckpointFileMissing for what is no regular file, CheckpointTruncated, CheckpointHeaderInvalid,
+    NotACheckpoint for a known other kind of file, and OSError.
     """
     try:
         stat, header = _read(file)
@@ -97,9 +97,9 @@ def read_header(file: Path) -> tuple[SourceFile, dict[str, TensorSource]]:
 
 
 def header_digest(file: Path) -> str:
-    """xxh3-128, as hex, of a safetensors file's bytes before its tensors; costs no read of any.
+    """The xxh3-128, as hex, of a safetensors file's bytes before its tensors, of which none is read.
 
-    Raises what `read_header` raises where there is no whole header; what it says is not looked at.
+    Raises what `read_header` raises where there is no whole header; its content is not checked.
     """
     _, header = _read(file)
     return xxhash.xxh3_128(struct.pack("<Q", len(header)) + header).hexdigest()
@@ -211,21 +211,22 @@ def _dtype(value: object) -> str | None:
 
 
 def _naturals(value: object) -> tuple[int, ...] | None:
-    """`value` as a tuple if it is a list of unsigned 64-bit integers."""
+    """`value` as a tuple, if it is a list of unsigned 64-bit integers."""
     if not isinstance(value, list):
         return None
     return tuple(value) if all(type(v) is int and 0 <= v <= MAX_INTEGER for v in value) else None
 
 
 def _is_readable(value: object) -> bool:
-    """Whether the library would read over a value of which it has no use, inside the two objects around it."""
+    """Whether the library would skip an unused value, which is inside two objects."""
     if any(isinstance(each, float) and isinf(each) for each, _ in untrusted_input.walk(value)):
         return False
     return not untrusted_input.is_nested_too_deep(value, around=2)
 
 
 def _bits(shape: tuple[int, ...], dtype: str) -> int | None:
-    """None beyond 64 bits on the way, even if a later dimension is zero."""
+    """The size of a tensor in bits; None if the product exceeds 64 bits at any dimension, even if a later one is
+    zero."""
     bits = 1
     for size in (*shape, DTYPE_BITS[dtype]):
         bits *= size
@@ -235,7 +236,7 @@ def _bits(shape: tuple[int, ...], dtype: str) -> int | None:
 
 
 def _check_extents(file: SourceFile, data_start: int, tensors: dict[str, TensorSource]) -> dict[str, TensorSource]:
-    """The tensors must follow each other without a hole or an overlap and end where the file ends."""
+    """Raises unless the tensors follow each other without a gap or an overlap and end where the file ends."""
     end = data_start
     for tensor in sorted(tensors.values(), key=lambda t: (t.offset, t.nbytes)):
         if tensor.offset != end:

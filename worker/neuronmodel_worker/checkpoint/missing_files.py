@@ -1,7 +1,8 @@
-"""What a folder holds where a checkpoint's config.json or its weights in safetensors are missing, by its files' names.
+"""What a folder contains where a checkpoint's config.json or its safetensors files are missing, by the names of its
+files.
 
-Pure: over names, and the first bytes of files whose names say nothing. Sentences follow "… holds no config.json" or
-"… holds neither model.safetensors nor its index".
+The functions are pure: they take names, and the first bytes of files without an extension. Sentences follow "… holds no
+config.json" or "… holds neither model.safetensors nor its index".
 """
 
 import re
@@ -61,30 +62,30 @@ OTHER_WEIGHTS: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = tuple(
     )
 )
 NO_WEIGHTS: Final = re.compile(r"training_args\.bin|optimizer\.(pt|bin)|scheduler\.pt|rng_state.*\.pth|scaler\.pt")
-"""What a training leaves beside a model."""
+"""Files that a training writes into the folder of a model."""
 
 FOLDERS: Final = re.compile(r"models--.+|checkpoint-\d+")
-"""Of a Hugging Face cache, and of a training."""
+"""The folders of a Hugging Face cache, and of a training."""
 
 MAX_NAMED: Final = 3
 MAX_LOOKED_AT: Final = 20
 
 NAMELESS: Final = re.compile(r"[^.]+")
-"""Without an ending, as the files of caches."""
+"""A name without an extension, as files in caches have it."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`what` is there, `remedy` a sentence without its full stop; `is_other` whether it is no checkpoint of this kind,
-    and not one that lacks a file."""
+    """What was found instead: `what` it is, and `remedy`, a sentence without its full stop. `is_other` says that it is
+    another kind of checkpoint, and not one that lacks a file."""
 
     what: str
     remedy: str
     is_other: bool = True
 
 
-def in_place_of_config(names: Collection[str], head: Callable[[str], bytes]) -> Diagnosis | None:
-    """`head` gives a file's first bytes."""
+def instead_of_config(names: Collection[str], head: Callable[[str], bytes]) -> Diagnosis | None:
+    """What is in a folder without a config.json; `head` gives a file's first bytes."""
     if adapter := adapter_in(names):
         return adapter
     if "snapshots" in names and "blobs" in names:
@@ -97,11 +98,11 @@ def in_place_of_config(names: Collection[str], head: Callable[[str], bytes]) -> 
         return begun
     if found := [name for name in ("params.json", "consolidated.safetensors", "consolidated.00.pth") if name in names]:
         return Diagnosis(f"Meta's or Mistral's own format ({', '.join(found)})", CONVERTED)
-    return _other_weights(names) or _looked_into(names, head)
+    return _other_weights(names) or _by_content(names, head)
 
 
-def in_a_config(fields: Collection[str]) -> Diagnosis | None:
-    """Of a config.json without a model_type: whose file it is instead, by its fields."""
+def config_of_other_kind(fields: Collection[str]) -> Diagnosis | None:
+    """What a config.json without a model_type is, by its fields."""
     if "peft_type" in fields:
         return Diagnosis("an adapter's (adapter_config.json) and no model's", MERGE)
     if {"dim", "n_layers"} <= set(fields):
@@ -109,10 +110,10 @@ def in_a_config(fields: Collection[str]) -> Diagnosis | None:
     return None
 
 
-def in_place_of_weights(names: Collection[str], head: Callable[[str], bytes]) -> Diagnosis | None:
-    """`head` gives a file's first bytes."""
-    looks = (adapter_in, unfinished, _consolidated, _shards, _other_safetensors, _other_weights)
-    return next((found for look in looks if (found := look(names))), None) or _looked_into(names, head)
+def instead_of_weights(names: Collection[str], head: Callable[[str], bytes]) -> Diagnosis | None:
+    """What is in a folder without safetensors weights; `head` gives a file's first bytes."""
+    checks = (adapter_in, unfinished, _consolidated, _shards, _other_safetensors, _other_weights)
+    return next((found for check in checks if (found := check(names))), None) or _by_content(names, head)
 
 
 def adapter_in(names: Collection[str]) -> Diagnosis | None:
@@ -128,12 +129,12 @@ MERGE: Final = (
 
 
 def adapter_tensor(names: Collection[str]) -> str | None:
-    """One of the tensors that an adapter has and no model."""
+    """The name of a tensor that only adapters have, if there is one."""
     return next(filter(ADAPTER_TENSORS.search, names), None)
 
 
 def unfinished(names: Collection[str], of: str = "") -> Diagnosis | None:
-    """A download whose name begins with `of`."""
+    """An unfinished download of a file whose name begins with `of`."""
     found = sorted(name for name in filter(UNFINISHED.fullmatch, names) if name.startswith(of))
     if not found:
         return None
@@ -146,12 +147,12 @@ def _consolidated(names: Collection[str]) -> Diagnosis | None:
     found = sorted(filter(CONSOLIDATED.fullmatch, names))
     if not found or any(map(SHARD.fullmatch, names)):
         return None
-    beside = [name for name in ("params.json",) if name in names]
-    return Diagnosis(f"weights in Meta's or Mistral's own format ({listed(found + beside)})", CONVERTED)
+    others = [name for name in ("params.json",) if name in names]
+    return Diagnosis(f"weights in Meta's or Mistral's own format ({listed(found + others)})", CONVERTED)
 
 
 def _shards(names: Collection[str]) -> Diagnosis | None:
-    """Of several files, whose index is missing."""
+    """Weights in several files whose index is missing."""
     if lone := sorted(filter(LONE_SHARD.fullmatch, names)):
         return Diagnosis(
             f"{listed(lone)}, one file of one, which is read under the name model.safetensors alone",
@@ -162,19 +163,19 @@ def _shards(names: Collection[str]) -> Diagnosis | None:
     if not shards:
         return None
     base, total = shards[0][1], int(shards[0][3])
-    there = {int(match[2]) for match in shards if (match[1], int(match[3])) == (base, total)}
+    present = {int(match[2]) for match in shards if (match[1], int(match[3])) == (base, total)}
     absent = (
         f"{shown(base)}-{number:05d}-of-{total:05d}.safetensors"
         for number in range(1, total + 1)
-        if number not in there
+        if number not in present
     )
     missing = [name for name, _ in zip(absent, range(MAX_NAMED), strict=False)]
-    more = max(0, total - len(there) - len(missing))
+    more = max(0, total - len(present) - len(missing))
     also = f", and not {', '.join(missing)}{f' and {more} more' if more else ''}" if missing else ""
     remedy = "Download model.safetensors.index.json of the same revision" + (
         " and the files that are missing" if missing else ""
     )
-    return Diagnosis(f"{len(there)} of the {total} files that the index names{also}", remedy, is_other=False)
+    return Diagnosis(f"{len(present)} of the {total} files that the index names{also}", remedy, is_other=False)
 
 
 def _other_safetensors(names: Collection[str]) -> Diagnosis | None:
@@ -195,28 +196,27 @@ def _other_weights(names: Collection[str]) -> Diagnosis | None:
     return None
 
 
-def _looked_into(names: Collection[str], head: Callable[[str], bytes]) -> Diagnosis | None:
+def _by_content(names: Collection[str], head: Callable[[str], bytes]) -> Diagnosis | None:
     for name in sorted(filter(NAMELESS.fullmatch, names))[:MAX_LOOKED_AT]:
         if found := identify_content(head(name)):
             return Diagnosis(f"{shown(name)}, which is {found.what}", found.remedy)
     return None
 
 
-def unfinished_beside(name: str) -> str:
-    """The name of a file that says that `name` is not whole, whatever its length: aria2 reserves all of it first."""
+def unfinished_marker(name: str) -> str:
+    """The name of the file that exists while aria2 downloads `name`, which has its full length from the beginning."""
     return f"{name}.aria2"
 
 
 def rest_of_series(named: Collection[str], names: Collection[str]) -> list[str]:
-    """Those of `names` that are numbered as files of one series with those that are `named`, as 4 of 6 is."""
+    """The files in `names` that are numbered in the same series as those in `named`, such as 4 of 6."""
     series = {(match[1], match[3]) for name in named if (match := SHARD.fullmatch(name))}
     matches = [match for name in names if (match := SHARD.fullmatch(name))]
     return sorted(match[0] for match in matches if (match[1], match[3]) in series and match[0] not in named)
 
 
 def absent_of_series(named: Collection[str], names: Collection[str]) -> list[str]:
-    """The first files of the series of those that are `named`, as `rest_of_series` has them, that are not in `names`
-    either."""
+    """The first files of the same series that are neither in `named` nor in `names`."""
     series = {(match[1], match[3]) for name in named if (match := SHARD.fullmatch(name))}
     absent = (
         file

@@ -1,5 +1,5 @@
-"""Whether a checkpoint's weights are quantized, by which method, and what tells so: its config.json, a file that a
-quantizer leaves beside it, or the names of its tensors."""
+"""Whether a checkpoint's weights are quantized, and by which method, from config.json, a file that a quantizer writes
+into the folder, or the names of the tensors."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -9,11 +9,11 @@ from typing import Final
 
 from neuronmodel_worker.checkpoint.untrusted_input import shown
 
-LEFT_BESIDE: Final = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
-"""By AutoGPTQ and GPTQModel, by AWQ, by NVIDIA's ModelOpt."""
+QUANTIZER_FILES: Final = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+"""The files that AutoGPTQ and GPTQModel, AWQ, and NVIDIA's ModelOpt write."""
 
 IN_CONFIG: Final = ("quantization_config", "compression_config", "quantization")
-"""The fields of config.json: of transformers, of compressed-tensors in older versions, of MLX."""
+"""The fields of config.json that transformers, older versions of compressed-tensors, and MLX write."""
 
 UNNAMED: Final = "an unnamed method"
 
@@ -24,10 +24,10 @@ NAMES: Final[Mapping[str, str]] = {
     "quark": "Quark", "bitnet": "BitNet", "auto-round": "AutoRound", "fp_quant": "FP-Quant", "exl2": "EXL2",
     "exl3": "EXL3",
 }  # fmt: skip
-"""Of methods, where they are written otherwise than in config.json."""
+"""The names of methods that are spelled differently in config.json."""
 
-OF_THE_LIBRARY: Final = frozenset({"fp8", "fbgemm_fp8", "mxfp4", "compressed-tensors", "modelopt", "quark"})
-"""Methods whose weights NxD Inference may read, in families that have no layout here."""
+LIBRARY_METHODS: Final = frozenset({"fp8", "fbgemm_fp8", "mxfp4", "compressed-tensors", "modelopt", "quark"})
+"""The methods whose weights NxD Inference may read, in families that have no layout here."""
 
 BY_TENSORS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
     (re.compile(pattern), method)
@@ -57,7 +57,7 @@ BY_TENSORS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
         (r"(_proj|\.w[123]|lm_head|embed_tokens)\.(qscales|scales|scale)$", UNNAMED),
     )
 )
-"""Names that no tensor of an unquantized model has, the telling ones first. None looks at more than the
+"""Names that no tensor of an unquantized model has, the most specific ones first. No pattern looks at more than the
 last three parts of a name, or at a number in them."""
 
 BLOCKS: Final = re.compile(r"(.+)_blocks$")
@@ -65,7 +65,8 @@ BLOCKS: Final = re.compile(r"(.+)_blocks$")
 
 @dataclass(frozen=True)
 class Quantization:
-    """`method` as config.json names it; `where` what tells, a file of the checkpoint or its tensors."""
+    """How a checkpoint is quantized: `method` as config.json names it; `where` is the evidence, a file of the
+    checkpoint or its tensors."""
 
     method: str
     bits: str
@@ -77,7 +78,7 @@ class Quantization:
         return f"{NAMES.get(self.method, shown(self.method))}{self.bits}"
 
     def sentence(self, path: Path) -> str:
-        """Of the checkpoint in `path`."""
+        """The refusal of the checkpoint in `path`."""
         how = f"by {self.name}" if self.method == UNNAMED else f"with {self.name}"
         undone = "" if self.is_of_tensors else f" If its weights no longer are quantized, delete {self.where}."
         return (
@@ -88,20 +89,20 @@ class Quantization:
 
 
 def quantization_of(
-    config: Mapping[str, object], beside: Mapping[str, object], names: Collection[str] = ()
+    config: Mapping[str, object], quantizer_files: Mapping[str, object], names: Collection[str] = ()
 ) -> Quantization | None:
-    """`beside`: what the files of LEFT_BESIDE say, by their names; `names`: of the tensors, of a model whose names are
-    those of a family that has a layout here."""
+    """How a checkpoint is quantized, if it is. `quantizer_files` are the contents of QUANTIZER_FILES by name; `names`
+    are those of the tensors, if the model's tensors are named as in a family that has a layout here."""
     for field in IN_CONFIG:
-        if found := _of_settings(config.get(field), f"{field} in its config.json"):
+        if found := _from_settings(config.get(field), f"{field} in its config.json"):
             return found
-    for file, settings in beside.items():
-        if found := _of_file(settings, file):
+    for file, settings in quantizer_files.items():
+        if found := _from_file(settings, file):
             return found
-    return _of_tensors(names)
+    return _from_tensors(names)
 
 
-def _of_settings(settings: object, where: str) -> Quantization | None:
+def _from_settings(settings: object, where: str) -> Quantization | None:
     if isinstance(settings, str) and settings:
         return Quantization(settings, "", where)
     if not settings:
@@ -113,7 +114,7 @@ def _of_settings(settings: object, where: str) -> Quantization | None:
 
 
 def _method(settings: Mapping[str, object]) -> str | None:
-    """None where the settings leave the weights as they are."""
+    """The method of the settings; None where they do not change the weights."""
     if settings.get("load_in_4bit") or settings.get("load_in_8bit"):
         return "bitsandbytes"
     named = settings.get("quant_method") or settings.get("quant_type") or settings.get("method")
@@ -134,17 +135,18 @@ def _method(settings: Mapping[str, object]) -> str | None:
 
 
 def _compresses(settings: Mapping[str, object]) -> bool:
-    """Whether weights are stored otherwise: a cache alone may be quantized, and dense weights are as they were."""
+    """Whether the stored weights are changed: it may be the cache only that is quantized, and dense weights are not
+    changed."""
     sparsity = settings.get("sparsity_config")
     sparse = isinstance(sparsity, dict) and sparsity.get("format") not in (None, "dense")
     says_groups = "config_groups" in settings
     return sparse or bool(settings.get("config_groups")) or not (says_groups or isinstance(sparsity, dict))
 
 
-def _of_file(settings: object, file: str) -> Quantization | None:
+def _from_file(settings: object, file: str) -> Quantization | None:
     where = f"the file {file} beside it"
     if not isinstance(settings, dict):
-        return Quantization(_OF_FILE[file], "", where)
+        return Quantization(_METHOD_OF_FILE[file], "", where)
     inner = settings.get("quantization")
     if file == "hf_quant_config.json" and isinstance(inner, dict):
         if inner.get("quant_algo", "") is None:
@@ -152,10 +154,16 @@ def _of_file(settings: object, file: str) -> Quantization | None:
         algorithm = inner.get("quant_algo")
         return Quantization("modelopt", f" ({shown(algorithm)})" if isinstance(algorithm, str) else "", where)
     named = settings.get("quant_method")
-    return Quantization(named.lower() if isinstance(named, str) and named else _OF_FILE[file], _bits(settings), where)
+    return Quantization(
+        named.lower() if isinstance(named, str) and named else _METHOD_OF_FILE[file], _bits(settings), where
+    )
 
 
-_OF_FILE: Final = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
+_METHOD_OF_FILE: Final = {
+    "quantize_config.json": "gptq",
+    "quant_config.json": "awq",
+    "hf_quant_config.json": "modelopt",
+}
 
 
 def _bits(settings: Mapping[str, object]) -> str:
@@ -167,8 +175,9 @@ def _bits(settings: Mapping[str, object]) -> str:
     return f" ({bits} bits)" if type(bits) is int and 0 < bits < 64 else ""
 
 
-def _of_tensors(names: Collection[str]) -> Quantization | None:
-    """Of an MLX model the scales come with biases, of MXFP4 the blocks with scales."""
+def _from_tensors(names: Collection[str]) -> Quantization | None:
+    """How the weights are quantized, by the names of the tensors. In an MLX model the scales come with biases, in MXFP4
+    the blocks with scales."""
     examples = one_of_each_ending(names)
     for pattern, method in BY_TENSORS:
         for ending, name in examples.items():
@@ -183,7 +192,8 @@ def _of_tensors(names: Collection[str]) -> Quantization | None:
 
 
 def one_of_each_ending(names: Collection[str]) -> dict[str, str]:
-    """The first name of each three last parts, whatever their numbers: there may be 200,000 names, and few endings."""
+    """The first name for each ending, which is the last three parts without their numbers: there may be 200,000 names,
+    but few endings."""
     found: dict[str, str] = {}
     for name in names:
         last = ("0" if part.isdigit() else part for part in name.rsplit(".", 3)[-3:])

@@ -1,4 +1,4 @@
-"""Why a checkpoint has no tensor of a name that its model needs: what the tensors are called instead."""
+"""Why a checkpoint lacks a tensor that its model needs: how its tensors are named instead."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -15,8 +15,8 @@ WRAPPERS: Final[tuple[tuple[str, str], ...]] = (
     ("_forward_module", "DeepSpeed or Lightning"),
     ("module", "DistributedDataParallel or DeepSpeed"),
 )
-"""Parts of names that a wrapper around the model adds, and whose they are."""
-OF_WRAPPERS: Final = frozenset(part for part, _ in WRAPPERS)
+"""Parts of names that a wrapper around the model adds, and what adds them."""
+WRAPPER_PARTS: Final = frozenset(part for part, _ in WRAPPERS)
 
 SAVED_WRAPPED: Final = (
     "Save the model that is wrapped and not the wrapper (with save_pretrained), or take these parts out of the names."
@@ -47,7 +47,7 @@ PREFIXES: Final[tuple[tuple[re.Pattern[str], str, str], ...]] = tuple(
         ),
     )
 )
-OTHERWISE: Final = (
+OTHER_NAMES: Final = (
     "Save the model with transformers (save_pretrained), which gives its tensors the names that it reads."
 )
 
@@ -73,29 +73,29 @@ EMBEDDINGS: Final = "embed_tokens.weight"
 
 
 def explain_other_names(name: str, names: Collection[str]) -> str | None:
-    """Sentences on how the tensors `names` are called where `name` is missing, and what to do; None where they are
-    called as they should be."""
+    """How the tensors `names` are named where `name` is missing, and what to do, as sentences; None where they have the
+    right names."""
     bare = name.removeprefix("model.")
     for each in names:
         parts = each.split(".")
-        if OF_WRAPPERS & set(parts) and _unwrapped(parts) == bare:
-            whose = " and ".join(whose for part, whose in WRAPPERS if part in parts)
-            return f"It has {shown(each)}: it was saved from within {whose}. {SAVED_WRAPPED}"
-    held = [each for each in names if each.endswith(f".{bare}")]
-    fusing = _fusing(bare)
-    if fused := next((each for each in names if any(pattern.fullmatch(each) for pattern in fusing)), None):
+        if WRAPPER_PARTS & set(parts) and _unwrapped(parts) == bare:
+            wrappers = " and ".join(wrapper for part, wrapper in WRAPPERS if part in parts)
+            return f"It has {shown(each)}: it was saved from within {wrappers}. {SAVED_WRAPPED}"
+    prefixed = [each for each in names if each.endswith(f".{bare}")]
+    patterns = _fused_names(bare)
+    if fused := next((each for each in names if any(pattern.fullmatch(each) for pattern in patterns)), None):
         return (
             f"It has {shown(fused)}, which holds several of the model's tensors as one. Save the model with them "
             "apart, as transformers does (save_pretrained)."
         )
-    if held:
-        each = min(held, key=lambda held: (not _is_of_language(held), len(held)))
+    if prefixed:
+        each = min(prefixed, key=lambda name: (not _is_of_language_model(name), len(name)))
         prefix = each.removesuffix(bare)
         what, remedy = _prefixed(prefix)
         return f"It has {shown(each)}, and the prefix {shown(prefix)} is that of {what}. {remedy}"
     if not names:
         return "It holds no tensors at all. Download it again."
-    return None if any(OURS.match(each) for each in names) else _named_otherwise(names)
+    return None if any(OURS.match(each) for each in names) else _explain_scheme(names)
 
 
 FUSED: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
@@ -106,21 +106,21 @@ FUSED: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
         r"\1.(block_sparse_moe|mlp).experts.(gate_up|down)_proj(.weight)?",
     ),
 )
-"""What is missing, and a pattern of what has it with others."""
+"""A pattern of missing tensors, and one of the fused tensors that contain them."""
 
 
-def _fusing(bare: str) -> list[re.Pattern[str]]:
-    """What the tensor is called that has `bare` and others in it."""
+def _fused_names(bare: str) -> list[re.Pattern[str]]:
+    """Patterns of the fused tensors that contain `bare` and others."""
     return [
         re.compile(rf"(.+\.)?{match.expand(fused)}") for missing, fused in FUSED if (match := missing.fullmatch(bare))
     ]
 
 
 def _unwrapped(parts: Iterable[str]) -> str:
-    return ".".join(part for part in parts if part not in OF_WRAPPERS).removeprefix("model.")
+    return ".".join(part for part in parts if part not in WRAPPER_PARTS).removeprefix("model.")
 
 
-def _is_of_language(name: str) -> bool:
+def _is_of_language_model(name: str) -> bool:
     return not re.search(r"vision|visual|audio|image", name)
 
 
@@ -128,10 +128,10 @@ def _prefixed(prefix: str) -> tuple[str, str]:
     for pattern, what, remedy in PREFIXES:
         if pattern.search(prefix):
             return what, remedy
-    return "a model within another", OTHERWISE
+    return "a model within another", OTHER_NAMES
 
 
-def _named_otherwise(names: Collection[str]) -> str:
+def _explain_scheme(names: Collection[str]) -> str:
     first = sorted(names)[:SHOWN_NAMES]
     more = f" and {len(names) - len(first)} more" if len(names) > len(first) else ""
     scheme = next((what for pattern, what in SCHEMES if any(map(pattern.search, names))), None)
@@ -147,15 +147,15 @@ def _short(name: str) -> str:
 
 
 def explain_tied_names(name: str, names: Collection[str], tied: object) -> str | None:
-    """Of the head and the embeddings, one of which a checkpoint may leave out where they are tied; `tied` is what
-    config.json says of that."""
+    """Why the head or the embeddings are missing: a checkpoint may leave out one of them where they are tied. `tied` is
+    tie_word_embeddings of config.json."""
     bare = name.removeprefix("model.")
     has = {each.removeprefix("model.") for each in names}
     if bare == HEAD and EMBEDDINGS in has:
-        said = "says tie_word_embeddings: false" if tied is False else "does not say tie_word_embeddings: true"
+        setting = "says tie_word_embeddings: false" if tied is False else "does not say tie_word_embeddings: true"
         return (
-            f"Its config.json {said}, so the model has a head of its own beside {EMBEDDINGS}. If it was saved from a "
-            "model whose embeddings are its head, set tie_word_embeddings to true in config.json; else download the "
+            f"Its config.json {setting}, so the model has a head of its own beside {EMBEDDINGS}. If it was saved from "
+            "a model whose embeddings are its head, set tie_word_embeddings to true in config.json; else download the "
             "file that holds lm_head.weight."
         )
     if bare == EMBEDDINGS and HEAD in has:

@@ -1,4 +1,4 @@
-"""What is asked of files and of JSON that nobody vouches for: that they end, fit into memory and can be quoted."""
+"""Limits for files and JSON from untrusted sources: that they end, fit into memory and can be quoted."""
 
 import os
 import re
@@ -8,10 +8,10 @@ from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 
-# Keys and elements that are made into objects, each 30 to 120 bytes of memory. The library has no such limit: a header
-# of so many would describe 500,000 tensors in one file.
+# The keys and elements that become objects of 30 to 120 bytes each. The library has no such limit: a header with this
+# many would describe 500,000 tensors in one file.
 MAX_VALUES = 4_000_000
-# How deep the library's JSON parser follows arrays and objects into each other.
+# How deep arrays and objects may be nested for the library's JSON parser.
 MAX_DEPTH = 127
 MAX_INTEGER = 2**64 - 1
 MAX_DIGITS = len(str(MAX_INTEGER))
@@ -23,7 +23,7 @@ class NotAFile(Exception):
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open for reading without waiting for anybody, as a pipe would have it. Raises NotAFile and OSError."""
+    """Open a file for reading without blocking, as a pipe would. Raises NotAFile and OSError."""
     try:
         stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     except IsADirectoryError as error:
@@ -35,19 +35,20 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def shown(value: object) -> str:
-    """`value` for a sentence: on one line, printable and not too long."""
+    """`value` for a sentence: in one line, printable and not too long."""
     text = value if isinstance(value, str) and value.isprintable() else repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
-    """The first of `names` for a sentence, and how many more there are."""
+    """The first few `names` for a sentence, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(map(shown, names[:most])) + more
 
 
 def has_too_many_values(text: bytes) -> bool:
-    """Each value but the first follows a bracket or a comma; those in strings count too, as no parsing is done."""
+    """Whether a JSON text has too many values. Each value but the first follows a bracket or a comma; those in strings
+    count too, as nothing is parsed."""
     return len(text) > MAX_VALUES and sum(text.count(mark) for mark in (b"[", b"{", b",")) > MAX_VALUES
 
 
@@ -65,12 +66,12 @@ def walk(value: object) -> Iterator[tuple[object, int]]:
 
 
 def is_nested_too_deep(value: object, around: int = 0) -> bool:
-    """`around`: how many arrays and objects it stands in."""
+    """Whether arrays and objects are nested too deep; `around` is how many of them contain `value`."""
     return any(isinstance(each, dict | list) and around + depth >= MAX_DEPTH for each, depth in walk(value))
 
 
 def integer(text: str) -> int | float:
-    """Of 64 bits; anything longer is a number with a fraction to the library, and so is minus zero."""
+    """An integer of 64 bits; longer ones are floating-point numbers to the library, and so is minus zero."""
     return float(text) if text == "-0" or len(text) > MAX_DIGITS else int(text)
 
 
@@ -79,8 +80,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def has_half_a_character(text: bytes, parsed: object) -> bool:
-    """Whether a string holds one of two surrogates without the other, which no UTF-8 text can: neither a file's name
-    nor a message."""
+    """Whether a string contains an unpaired surrogate, which UTF-8 cannot encode, neither in a file's name nor in a
+    message."""
     if not _SURROGATE_ESCAPE.search(text):
         return False
     return any(isinstance(each, str) and _SURROGATE.search(each) for each, _ in walk(parsed))

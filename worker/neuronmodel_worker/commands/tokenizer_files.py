@@ -20,7 +20,7 @@ def with_tokenizer_warnings(plan: Plan) -> Plan:
 
 
 def _stand_in_failures(directory: Path) -> Iterator[WorkerFailure]:
-    yield from TokenizerFiles(directory).in_place_of_files()
+    yield from TokenizerFiles(directory).wrong_contents()
     try:
         refuse_wrong_content(directory / GENERATION_FILE, may_be_empty=True)
     except WorkerFailure as failure:

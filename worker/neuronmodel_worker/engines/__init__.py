@@ -1,6 +1,6 @@
-"""What computes a model, behind one small interface: compile, load, generate.
+"""Engines compute models behind one small interface: compile, load, generate.
 
-Importing this package imports no engine: each brings its own framework, and that takes seconds.
+Importing this package imports no engine: each one imports its own framework, which takes seconds.
 """
 
 import os
@@ -21,7 +21,7 @@ from neuronmodel_worker.engines.interface import (
 
 
 def open_engine(config: api.WorkerConfig) -> ModelEngine:
-    """Raises NoEngine, also where only placeholders of the Neuron SDK are installed."""
+    """The engine of a configuration. Raises NoEngine, also where only placeholders of the Neuron SDK are installed."""
     if config.engine is api.Engine.NEURON:
         from neuronmodel_worker.engines.neuron import NeuronEngine
 

@@ -1,8 +1,8 @@
 """The CPU engine: Llama from rank tensors, every rank in this process, in PyTorch.
 
-It stands for the Neuron engine where there is no Neuron device: the same steps, the same files, the same shards. What
-it compiles is a TorchScript graph without weights, which a start loads and fills with its rank tensors. PyTorch is
-imported only when one of these begins: to find that nothing has to be built needs none of it.
+It replaces the Neuron engine where there is no Neuron device, with the same steps, the same files and the same shards.
+It compiles a TorchScript graph without weights, which a start loads and fills with its rank tensors. PyTorch is
+imported only when a model is compiled or loaded: finding out that nothing has to be built does not need it.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from neuronmodel_worker.plan.streamed import ModelPlan, Plan
 if TYPE_CHECKING:
     from neuronmodel_worker.engines.llama import CompiledLlama
 
-NO_WAY_OF_ITS_OWN = "The CPU engine does not shard by itself. Remove spec.sharding.weights, or use engine: Neuron."
+NO_NATIVE_SHARDING = "The CPU engine does not shard by itself. Remove spec.sharding.weights, or use engine: Neuron."
 GRAPH_SOURCES = [Path(__file__).with_name(name) for name in ("llama_graph.py", "rotary.py")]
 
 
@@ -33,12 +33,12 @@ class CpuEngine:
             raise NoEngine("The CPU engine needs PyTorch, and this installation has none. Install the extra `cpu`.")
 
     def version(self) -> str:
-        """The graph's own source is part of it, so that a graph is never older than the code that describes it."""
+        """The graph's source code is part of the version, so that a change of the code makes a new graph."""
         source = hashlib.sha256(b"".join(file.read_bytes() for file in GRAPH_SOURCES)).hexdigest()[:12]
         return f"cpu torch-{torch_version().partition('+')[0]} graph-{source}"
 
     def graph_inputs(self, plan: ModelPlan, neuron_config: Mapping[str, object]) -> dict[str, object]:
-        return llama_shape(_own(plan), neuron_config).inputs()
+        return llama_shape(_streamed(plan), neuron_config).inputs()
 
     def import_framework(self) -> None:
         importlib.import_module("neuronmodel_worker.engines.llama")
@@ -46,13 +46,13 @@ class CpuEngine:
     def compile(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
         from neuronmodel_worker.engines.llama import compile_llama
 
-        compile_llama(llama_shape(_own(plan), neuron_config), self.version(), directory, progress)
+        compile_llama(llama_shape(_streamed(plan), neuron_config), self.version(), directory, progress)
 
     def shard(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
-        raise LayoutRefused(NO_WAY_OF_ITS_OWN)
+        raise LayoutRefused(NO_NATIVE_SHARDING)
 
     def devices(self) -> None:
-        """It computes on processors."""
+        """None: this engine computes on processors."""
 
     def open(self, directory: Path, shards: Path | None = None) -> "CompiledLlama":
         from neuronmodel_worker.engines.llama import open_llama
@@ -60,14 +60,14 @@ class CpuEngine:
         return open_llama(directory)
 
 
-def _own(plan: ModelPlan) -> Plan:
+def _streamed(plan: ModelPlan) -> Plan:
     if not isinstance(plan, Plan):
-        raise LayoutRefused(NO_WAY_OF_ITS_OWN)
+        raise LayoutRefused(NO_NATIVE_SHARDING)
     return plan
 
 
 def torch_version() -> str:
-    """From the package's metadata, else, where a distribution left that out, from the package."""
+    """The version in the package's metadata, or in the package where a distribution has left out the metadata."""
     try:
         return version("torch")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""How many processors this process may use: what the scheduler allows and what the container's limit pays for."""
+"""How many processors this process may use, by the scheduler's affinity and by the container's limit."""
 
 import os
 from collections.abc import Iterator
@@ -8,13 +8,15 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_processors(root: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
-    """At least 1; a limit of 2.5 processors gives 2, for more threads than the limit would be throttled."""
+    """The number of usable processors, at least 1. A limit of 2.5 processors gives 2, because more threads than the
+    limit would be throttled."""
     allowed = len(os.sched_getaffinity(0))
     return max(1, min([allowed, *(int(quota) for quota in _quotas(root, membership))]))
 
 
 def _quotas(root: Path, membership: Path) -> Iterator[float]:
-    """Limits in processors, of version 2 (`cpu.max`) and version 1 (`cpu.cfs_quota_us`), of every group above us."""
+    """The limits of this process's cgroup and all groups above it, in processors, of version 2 (`cpu.max`) and version
+    1 (`cpu.cfs_quota_us`)."""
     for group in _groups(root, membership):
         for directory in (group, *group.parents):
             if not directory.is_relative_to(root):
@@ -23,7 +25,7 @@ def _quotas(root: Path, membership: Path) -> Iterator[float]:
 
 
 def _groups(root: Path, membership: Path) -> Iterator[Path]:
-    """Our group's folders, and the mounts themselves: inside a container they are the group."""
+    """The folders of this process's cgroup, and the mounts themselves, which are the group inside a container."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:

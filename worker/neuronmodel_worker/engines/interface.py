@@ -12,8 +12,8 @@ from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.plan.streamed import ModelPlan
 from neuronmodel_worker.stream import RankTensor
 
-# Called with the steps that are done and all there are.
 Steps = Callable[[int, int], None]
+"""Is called with the number of finished steps and the number of all steps."""
 
 
 Ranks = Sequence[Mapping[str, RankTensor]]
@@ -26,18 +26,20 @@ class NoEngine(WorkerFailure):
 
 
 class DevicesInUse(WorkerFailure):
-    """Somebody else holds them still, often the pod before: they are waited for."""
+    """Another process still holds the devices, often the previous pod's: they are waited for."""
 
     reason = Reason.DEVICES_IN_USE
 
 
 class SamplingNotCompiled(ValueError):
-    """The compiled graph samples in one way, and another one was asked for. A sentence for the client."""
+    """The request asks for another way of sampling than the compiled graph has. The message is a sentence for the
+    client."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """`temperature` 0 takes the likeliest token; `top_k` None considers all tokens; without `seed` each run differs."""
+    """How the next token is chosen. With `temperature` 0 it is the likeliest one; with `top_k` None all tokens are
+    considered; without `seed` each run differs."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -47,8 +49,8 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """In tokens: the longest prompt, prompt and answer together, and the shortest prompt; and how many answers are
-    computed side by side."""
+    """The limits of a model, in tokens: the longest prompt, the longest sequence of prompt and answer, and the shortest
+    prompt; and how many answers are computed at the same time."""
 
     context_length: int
     sequence_length: int
@@ -57,22 +59,26 @@ class Limits:
 
 
 class LoadedModel(Protocol):
+    """A model that is loaded and can answer."""
+
     limits: Limits
 
     def check_sampling(self, sampling: Sampling) -> None:
         """Raises SamplingNotCompiled."""
 
     def warm_up(self) -> None:
-        """Compute once what the first request would otherwise wait for."""
+        """Do the work once that the first request would have to wait for."""
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
-        """Tokens until the sequence is full; the caller stops earlier by closing the iterator. At most
-        `limits.batch_size` at a time, each in a thread of its own; one more waits."""
+        """The tokens of an answer until the sequence is full; the caller stops earlier by closing the iterator. At most
+        `limits.batch_size` callers are served at a time, each in a thread of its own; others wait."""
 
 
 class CompiledModel(Protocol):
+    """A compiled model that is open, without weights."""
+
     def load(self, ranks: Ranks | None) -> LoadedModel:
-        """Hand over every rank's tensors; None: the engine gets them by itself, as with `Weights.NATIVE`.
+        """Load every rank's tensors; with None the engine reads them itself, as with `Weights.NATIVE`.
 
         Raises ArtifactDamaged when they are not what the graph takes, and DevicesInUse, after which it may be called
         again with the same tensors.
@@ -80,26 +86,29 @@ class CompiledModel(Protocol):
 
 
 class ModelEngine(Protocol):
+    """Compiles and opens models."""
+
     def version(self) -> str:
-        """Of everything that decides what `compile` makes, beside its inputs."""
+        """The version of everything that decides what `compile` makes, in addition to its inputs."""
 
     def graph_inputs(self, plan: ModelPlan, neuron_config: Mapping[str, object]) -> dict[str, object]:
-        """All that shapes the graph: no weights and no paths. Raises a BadInput for what this engine cannot do."""
+        """Everything that determines the graph, without weights and paths. Raises a BadInput for what this engine
+        cannot do."""
 
     def import_framework(self) -> None:
-        """What `compile` and `open` need; takes seconds, so that it is a phase of its own."""
+        """Import what `compile` and `open` need; this takes seconds, so it is a phase of its own."""
 
     def compile(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
-        """Put the compiled model's files into `directory`, which exists and is empty."""
+        """Write the compiled model's files into `directory`, which exists and is empty."""
 
     def shard(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
-        """With `Weights.NATIVE`: let the engine's library write its rank files below `directory`. Raises a BadInput
-        where it has no way of its own."""
+        """With `Weights.NATIVE`, let the engine's library write its rank files below `directory`. Raises a BadInput
+        where the engine has no sharding of its own."""
 
     def devices(self) -> Devices | None:
-        """What there is to compute on, looked up before anything is loaded; None: processors. Raises a WorkerFailure
-        for devices that are not there or not those that were asked for."""
+        """The devices to compute on, before anything is loaded; None for processors. Raises a WorkerFailure for devices
+        that are missing or not those that were asked for."""
 
     def open(self, directory: Path, shards: Path | None = None) -> CompiledModel:
-        """`directory` is a compiled model's, `shards` that of a sealed set where there is one. Raises
+        """Open the compiled model in `directory`; `shards` is the directory of a sealed set, if there is one. Raises
         ArtifactDamaged."""

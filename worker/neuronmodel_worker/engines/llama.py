@@ -1,4 +1,4 @@
-"""Llama on the CPU: the graph that `compile` saves, filled with rank tensors, answering."""
+"""Llama on the CPU: saving the graph, filling it with rank tensors, and answering."""
 
 import json
 import queue
@@ -28,14 +28,14 @@ def compile_llama(shape: LlamaShape, version: str, directory: Path, progress: St
     progress(0, 2)
     graph = build_graph(shape)
     progress(1, 2)
-    (directory / GRAPH_FILE).write_bytes(graph.save_to_buffer())  # an OSError says what PyTorch's own error hides
+    (directory / GRAPH_FILE).write_bytes(graph.save_to_buffer())  # PyTorch's own error would hide the OSError
     description = {"engine": version, "shape": shape.inputs()}
     (directory / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1))
     progress(2, 2)
 
 
 def open_llama(directory: Path) -> "CompiledLlama":
-    """Raises ArtifactDamaged."""
+    """Open a compiled model. Raises ArtifactDamaged."""
     try:
         description = json.loads((directory / DESCRIPTION_FILE).read_bytes())
         shape = TypeAdapter(LlamaShape).validate_python(description["shape"])
@@ -65,7 +65,8 @@ class CompiledLlama:
 
 
 class LoadedLlama:
-    """Each answer has a slot of the key/value cache; the graph computes one step of one answer at a time."""
+    """A model that answers. Each answer has a slot of the key/value cache; the graph computes one step of one answer at
+    a time."""
 
     def __init__(self, graph: torch.jit.ScriptModule, limits: Limits) -> None:
         self.limits = limits
@@ -76,10 +77,10 @@ class LoadedLlama:
             self._slots.put(slot)
 
     def check_sampling(self, sampling: Sampling) -> None:
-        """It samples outside the graph, in whatever way."""
+        """Everything is supported: sampling is done outside the graph."""
 
     def warm_up(self) -> None:
-        """A prompt and two tokens: enough for every kernel to have run. Raises LogitsNotFinite."""
+        """Compute a prompt and two tokens, so that every kernel has run. Raises LogitsNotFinite."""
         tokens, start, slot = [0] * min(8, self.limits.context_length), 0, self._slots.get()
         try:
             for _ in range(2):
@@ -107,15 +108,15 @@ class LoadedLlama:
             yield token
 
     def logits(self, tokens: Sequence[int], start: int = 0, slot: int = 0, *, last_only: bool = True) -> torch.Tensor:
-        """[1 or T, V] in float32."""
+        """The logits [1 or T, V] in float32."""
         with self._turn, torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             result: torch.Tensor = self._graph(torch.tensor(tokens), start, slot, last_only)
         return result
 
 
 def refuse_zero_norms(weights: TorchRanks) -> None:
-    """With fused_rmsnorm_skip_gamma a zero in this norm has wiped out a column of gate and up, which the norm that
-    belongs there cannot bring back."""
+    """Raises EngineRefused: with fused_rmsnorm_skip_gamma a zero in this norm has cleared a column of gate and up,
+    which cannot be undone."""
     for name, tensor in weights[0].items():
         if name.endswith("input_layernorm.weight") and bool((tensor == 0).any()):
             raise EngineRefused(

@@ -1,6 +1,6 @@
-"""What a Llama graph is made from: the architecture of config.json and the flags that shape the graph, no weights.
+"""The inputs of a Llama graph: the architecture in config.json and the flags that determine the graph, without weights.
 
-The whole of it is part of a compiled model's key, so what is not here cannot change the graph.
+All of it is part of a compiled model's key, so nothing else can change the graph.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from neuronmodel_worker.engines.rank_tensors import TensorForm
 from neuronmodel_worker.failures import BadInput, ConfigInvalid
 from neuronmodel_worker.layouts.geometry import equal_part
 from neuronmodel_worker.layouts.heads import place_heads
-from neuronmodel_worker.layouts.legacy_config import kind_of
+from neuronmodel_worker.layouts.legacy_config import scaling_kind
 from neuronmodel_worker.layouts.model_config import ModelConfig, parse_config
 from neuronmodel_worker.layouts.sharding_flags import Flags
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
@@ -33,7 +33,7 @@ class EngineRefused(BadInput):
 
 
 class LlamaConfig(ModelConfig):
-    """The fields that decide values and not only shapes, in their older form, with transformers' defaults for Llama."""
+    """The fields that decide values and not only shapes, as transformers 4 names them, with its defaults for Llama."""
 
     rms_norm_eps: PositiveNumber = 1e-6
     rope_theta: PositiveNumber = 10000.0
@@ -43,7 +43,7 @@ class LlamaConfig(ModelConfig):
 
 
 class Lengths(BaseModel):
-    """NeuronConfig's sizes of a graph, by NxD Inference's names and defaults."""
+    """The sizes of a graph in NeuronConfig, with NxD Inference's names and defaults."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -54,7 +54,8 @@ class Lengths(BaseModel):
 
 @dataclass(frozen=True)
 class LlamaShape:
-    """`heads` and `key_value_heads` are one rank's, padding included; `vocabulary` and `hidden_size` the model's."""
+    """The inputs of a graph. `heads` and `key_value_heads` are those of one rank, including padding; `vocabulary` and
+    `hidden_size` are the model's."""
 
     degree: int
     dtype: str
@@ -67,12 +68,12 @@ class LlamaShape:
     norm_epsilon: float
     rope_theta: float
     rope_scaling: Mapping[str, float] | None
-    """None: no scaling; `factor` alone: linear; with Llama 3's other numbers: Llama 3's."""
+    """None means no scaling, `factor` alone linear scaling, and with Llama 3's other numbers Llama 3's scaling."""
     attention_bias: bool
     mlp_bias: bool
     fused_qkv: bool
     vocabulary_rows: int
-    """Of one rank's embeddings with vocab_parallel; 0: they are split by columns."""
+    """The rows of one rank's embeddings with vocab_parallel; 0 if they are split by columns."""
     transposed_qkv: bool
     transposed_mlp: bool
     transposed_out: bool
@@ -83,14 +84,15 @@ class LlamaShape:
     context_length: int
     """The longest prompt."""
     rank_tensors: Mapping[str, TensorForm]
-    """What every rank hands over, by name."""
+    """The tensors of every rank, by name."""
 
     def inputs(self) -> dict[str, object]:
         return asdict(self)
 
 
 def llama_shape(plan: Plan, neuron_config: Mapping[str, object]) -> LlamaShape:
-    """Raises EngineRefused for what the CPU engine does not compute, ConfigInvalid for a config.json that is wrong."""
+    """The inputs of a plan's graph. Raises EngineRefused for what the CPU engine does not compute, ConfigInvalid for a
+    wrong config.json."""
     flags = plan.layout.flags
     _check_family(plan)
     _check_whole(flags)
@@ -183,9 +185,9 @@ class LinearScaling(BaseModel):
 
 
 def rope_scaling(config: LlamaConfig) -> Mapping[str, float] | None:
-    """The numbers of `LlamaShape.rope_scaling`. Raises EngineRefused, ConfigInvalid."""
+    """The value of `LlamaShape.rope_scaling`. Raises EngineRefused, ConfigInvalid."""
     scaling = config.rope_scaling or {}
-    kind = kind_of(scaling)
+    kind = scaling_kind(scaling)
     kinds: dict[str, type[BaseModel]] = {"linear": LinearScaling, "llama3": LlamaThreeScaling}
     if kind == "default":
         return None

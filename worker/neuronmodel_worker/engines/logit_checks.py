@@ -1,4 +1,4 @@
-"""What a warm-up finds out about a model's numbers."""
+"""Checks of the logits of a warm-up."""
 
 import torch
 
@@ -7,14 +7,14 @@ from neuronmodel_worker.failures import BadInput
 
 
 class LogitsNotFinite(BadInput):
-    """Every answer would be nonsense, or none."""
+    """The model would give wrong answers, or none."""
 
     reason = Reason.LOGITS_NOT_FINITE
 
 
 def check_finite(logits: torch.Tensor, *, masked: bool = False) -> None:
-    """Raises LogitsNotFinite for NaN and infinity. `masked`: some may be minus infinity, as tokens that are suppressed
-    are, but not all."""
+    """Raises LogitsNotFinite for NaN and infinity. With `masked` some may be minus infinity, as those of suppressed
+    tokens are, but not all."""
     infinite = logits.isinf()
     if masked and not bool(infinite.all()):
         infinite = logits.isposinf()

@@ -1,6 +1,6 @@
-"""The Neuron engine: NxD Inference, with our readers in the place where it gets its weights from.
+"""The Neuron engine: NxD Inference, with the readers of this project in the place of its own weight loading.
 
-The Neuron SDK is imported when a model is compiled, in a process of its own, or opened, and by nothing before.
+The Neuron SDK is imported only when a model is compiled, in a process of its own, or opened.
 """
 
 import hashlib
@@ -18,15 +18,15 @@ from neuronmodel_api.report import Devices
 from neuronmodel_worker.engines.interface import Limits, Ranks, Steps
 from neuronmodel_worker.engines.nxdi import sdk
 from neuronmodel_worker.engines.nxdi.application import Application, make_application
+from neuronmodel_worker.engines.nxdi.batching import SHORTEST_PROMPT, GenerationSettings, LoadedNeuronModel
 from neuronmodel_worker.engines.nxdi.captured_output import captured_output
-from neuronmodel_worker.engines.nxdi.compilation import ChildTask, Workplace
+from neuronmodel_worker.engines.nxdi.compilation import ChildRunner, ChildTask
 from neuronmodel_worker.engines.nxdi.compiled import CompiledFiles, complete, describe, read_compiled
 from neuronmodel_worker.engines.nxdi.device_sampling import on_device
-from neuronmodel_worker.engines.nxdi.flag_checks import local_ranks, logical_cores, longest
-from neuronmodel_worker.engines.nxdi.generation import SHORTEST_PROMPT, GenerationSettings, LoadedNeuronModel
+from neuronmodel_worker.engines.nxdi.flag_checks import local_ranks, logical_cores, max_lengths
 from neuronmodel_worker.engines.nxdi.hardware import Hardware, count_devices, find_devices, logical_core_size
 from neuronmodel_worker.engines.nxdi.load_directory import checkpoint_of, library_path, make_load_directory, readable
-from neuronmodel_worker.engines.nxdi.neuron_failures import CompilerFailed, classified
+from neuronmodel_worker.engines.nxdi.neuron_failures import CompilerFailed, classify
 from neuronmodel_worker.engines.nxdi.settings import (
     PLATFORM_VARIABLE,
     Purpose,
@@ -43,16 +43,16 @@ from neuronmodel_worker.neuron_config.derived import derived
 from neuronmodel_worker.plan.streamed import ModelPlan, Plan
 from neuronmodel_worker.store import compiled_key
 
-# Of what this engine itself puts into a compiled model: part of its version.
+# The revision of what this engine itself writes into a compiled model: part of its version.
 REVISION = 1
-# Of config.json: names, versions, and what only a tokenizer or a sampler asks for.
+# Fields of config.json that do not affect the graph: names, versions, and what only a tokenizer or a sampler uses.
 NOT_ARCHITECTURE = frozenset(
     {"_name_or_path", "_commit_hash", "transformers_version", "architectures", "bos_token_id", "eos_token_id"}
 )
-# A quantized cache, or quantized weights of this type, are computed right with these alone; the command sets them too.
-OF_FLOAT8 = {"XLA_HANDLE_SPECIAL_SCALAR": "1", "UNSAFE_FP8FNCAST": "1"}
+# A quantized cache and quantized weights of this type need these for correct results; `inference_demo` sets them too.
+FLOAT8_ENVIRONMENT = {"XLA_HANDLE_SPECIAL_SCALAR": "1", "UNSAFE_FP8FNCAST": "1"}
 EXECUTION_SECONDS = "600"
-"""NEURON_RT_EXEC_TIMEOUT, as AWS's command for 405B sets it."""
+"""The value of NEURON_RT_EXEC_TIMEOUT in AWS's command for the 405B model."""
 
 
 class NeuronEngine:
@@ -65,7 +65,7 @@ class NeuronEngine:
 
     @property
     def _source(self) -> Path:
-        """Whatever needs it has been given one: it was opened before."""
+        """The checkpoint's folder; everything that needs it runs after the checkpoint was opened."""
         return Path(self._config.source_path or "")
 
     @property
@@ -96,7 +96,7 @@ class NeuronEngine:
         }
 
     def _model_type(self, plan: ModelPlan) -> str:
-        """As the library names it: config.json's, or what the spec says instead."""
+        """The model type by the library's name: that of the spec, or that of config.json."""
         found = self._config.model_type or plan.checkpoint.config.get("model_type")
         if not isinstance(found, str):
             raise ConfigInvalid(
@@ -105,14 +105,14 @@ class NeuronEngine:
         return found
 
     def import_framework(self) -> None:
-        """For `open`: a start names what was prepared. `compile` and `shard` import in a process of their own."""
+        """Import the SDK for `open`, if this is a start; `compile` and `shard` import it in a process of their own."""
         if self._config.compiled_key is not None:
             self._import()
 
     def _import(self) -> None:
         for name, value in self.runtime_environment().items():
             os.environ.setdefault(name, value)
-        # A line of theirs with every batch says that padding is on the right and that top_k does not matter.
+        # transformers warns with every batch that padding is on the right and that top_k has no effect.
         logging.getLogger("transformers.generation").setLevel(logging.ERROR)
         try:
             importlib.import_module("torch_neuronx")
@@ -125,7 +125,7 @@ class NeuronEngine:
         progress(0, 2)
         with readable(self._source, self._scratch) as source:
             task = self._task(plan, with_purpose(neuron_config, Purpose.COMPILE), directory, source)
-            self._workplace.compile(task)
+            self._runner.compile(task)
         progress(1, 2)
         try:
             complete(directory, describe(plan, self.version(), task.model_type), source)
@@ -138,7 +138,7 @@ class NeuronEngine:
     def shard(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
         progress(0, 1)
         with readable(self._source, self._scratch) as source:
-            self._workplace.shard(self._task(plan, with_purpose(neuron_config, Purpose.SHARD), directory, source))
+            self._runner.shard(self._task(plan, with_purpose(neuron_config, Purpose.SHARD), directory, source))
         progress(1, 1)
 
     def _task(self, plan: ModelPlan, fields: Mapping[str, Any], directory: Path, source: Path) -> ChildTask:
@@ -150,11 +150,11 @@ class NeuronEngine:
         return ChildTask(compiled_key(graph)[:12], self._model_type(plan), source, fields, directory)
 
     @cached_property
-    def _workplace(self) -> Workplace:
+    def _runner(self) -> ChildRunner:
         environment = {**os.environ, **self._library_environment()}
         if count_devices(self._hardware) == 0:
             environment[PLATFORM_VARIABLE] = platform(self._config)
-        return Workplace(self._scratch, Path(self._config.artifacts_path), environment)
+        return ChildRunner(self._scratch, Path(self._config.artifacts_path), environment)
 
     def devices(self) -> Devices:
         return find_devices(
@@ -179,7 +179,7 @@ class NeuronEngine:
     def _settings(self) -> GenerationSettings:
         fields = self._fields
         return GenerationSettings(
-            limits=Limits(*longest(fields), int(fields.get("batch_size") or 1), SHORTEST_PROMPT),
+            limits=Limits(*max_lengths(fields), int(fields.get("batch_size") or 1), SHORTEST_PROMPT),
             source=self._source,
             generation=dict(self._config.generation_config),
             on_device=on_device(fields),
@@ -190,13 +190,13 @@ class NeuronEngine:
 
     def _library_environment(self) -> dict[str, str]:
         fields = derived(self._fields)
-        of_float8 = fields.get("kv_cache_quant") or (
+        needs_float8 = fields.get("kv_cache_quant") or (
             fields.get("quantized") and fields.get("quantization_dtype") == "f8e4m3"
         )
-        return dict(OF_FLOAT8) if of_float8 else {}
+        return dict(FLOAT8_ENVIRONMENT) if needs_float8 else {}
 
     def runtime_environment(self) -> dict[str, str]:
-        """For a start, where the pod does not say it."""
+        """The environment of a start, as defaults for variables that the pod does not set."""
         size = logical_cores(self._fields)
         return {
             **self._library_environment(),
@@ -207,6 +207,8 @@ class NeuronEngine:
 
 
 class CompiledNeuronModel:
+    """A compiled model that is open; `view` is the directory that it is loaded from."""
+
     def __init__(
         self,
         compiled: CompiledFiles,
@@ -224,7 +226,7 @@ class CompiledNeuronModel:
         self._scratch = scratch
 
     def load(self, ranks: Ranks | None) -> LoadedNeuronModel:
-        """Raises ArtifactDamaged, FlagsRefused, and a failure of the runtime's."""
+        """Load the model. Raises ArtifactDamaged, FlagsRefused, and failures of the Neuron runtime."""
         expected = self._compiled.expected
         if ranks is None and expected.forms is not None:
             raise ArtifactDamaged(self._compiled.directory, "its graph takes ranks, and none came")
@@ -239,7 +241,7 @@ class CompiledNeuronModel:
 
     def _load(self, application: Application) -> None:
         ranks, error = self._compiled.expected.ranks, None
-        with captured_output(self._scratch) as heard:
+        with captured_output(self._scratch) as output:
             try:
                 application.load(
                     library_path(self.view),
@@ -252,11 +254,11 @@ class CompiledNeuronModel:
             except Exception as raised:
                 error = raised
         if error:
-            raise classified(f"{heard.text}\n{type(error).__name__}: {error}") from error
+            raise classify(f"{output.text}\n{type(error).__name__}: {error}") from error
 
 
 def _digest(plan: ModelPlan) -> str:
-    """Of the tensors that a rank holds."""
+    """A digest of the tensors that a rank has."""
     if not isinstance(plan, Plan):
         return "unchecked"
     tensors = [[each.name, each.dtype, list(each.shape)] for each in plan.tensors]

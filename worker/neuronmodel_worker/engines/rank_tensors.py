@@ -1,4 +1,4 @@
-"""What every engine does with rank tensors: see that they are those of its graph, and show them to PyTorch."""
+"""Checks that rank tensors are those of a graph, and converts them to PyTorch's tensors."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,15 +11,15 @@ from neuronmodel_worker.stream import RankTensor
 if TYPE_CHECKING:
     import torch
 
-# Type, by safetensors' names, and shape.
 TensorForm = tuple[str, tuple[int, ...]]
+"""The type, by safetensors' names, and the shape of a tensor."""
 
 TorchRanks = Sequence[Mapping[str, "torch.Tensor"]]
-"""Every rank's tensors by name, as PyTorch's."""
+"""Every rank's tensors by name, as PyTorch tensors."""
 
 
 def check_ranks(ranks: Ranks, numbers: range, forms: Mapping[str, TensorForm], directory: Path) -> None:
-    """Raises ArtifactDamaged when the tensors of the ranks `numbers` are not, by name, type and shape, those that the
+    """Raises ArtifactDamaged unless the tensors of the ranks `numbers` are, by name, type and shape, those that the
     graph in `directory` takes."""
     if len(ranks) != len(numbers):
         raise ArtifactDamaged(directory, f"its graph takes {len(numbers)} ranks, and tensors of {len(ranks)} came")
@@ -35,7 +35,7 @@ def check_ranks(ranks: Ranks, numbers: range, forms: Mapping[str, TensorForm], d
 
 
 def as_torch(tensor: RankTensor) -> "torch.Tensor":
-    """The same memory as a tensor of PyTorch's."""
+    """The tensor as a PyTorch tensor with the same memory."""
     import torch
 
     wrapped = torch.from_numpy(tensor.data)

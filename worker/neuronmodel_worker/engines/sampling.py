@@ -1,4 +1,4 @@
-"""Which token comes next: temperature, top-k, top-p, with a generator of each answer's own."""
+"""Chooses the next token with temperature, top-k and top-p, with one random generator for each answer."""
 
 import torch
 
@@ -7,6 +7,8 @@ from neuronmodel_worker.engines.logit_checks import check_finite
 
 
 class Sampler:
+    """The sampler of one answer."""
+
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
         self._generator = torch.Generator()
@@ -23,7 +25,8 @@ class Sampler:
         return int(tokens_V[torch.multinomial(kept_V, 1, generator=self._generator)])
 
     def _cut(self, sorted_V: torch.Tensor) -> torch.Tensor:  # noqa: N803
-        """All but the likeliest tokens that together reach top_p, and the likeliest top_k, become impossible."""
+        """The sorted logits with minus infinity for all but the likeliest tokens that together reach top_p, and the
+        likeliest top_k."""
         before_V = torch.softmax(sorted_V, dim=-1).cumsum(-1).roll(1)  # noqa: N806
         before_V[0] = 0.0
         dropped_V = before_V >= self._sampling.top_p  # noqa: N806
@@ -34,7 +37,7 @@ class Sampler:
 
 
 class CheckedGreedy:
-    """The sampler of a warm-up."""
+    """The sampler of a warm-up, which checks the logits."""
 
     def choose(self, logits_V: torch.Tensor) -> int:  # noqa: N803
         """Raises LogitsNotFinite."""

@@ -1,4 +1,4 @@
-"""One file a model family: what the shards of a checkpoint look like, as data, from headers and flags alone."""
+"""Layouts, one file for each model family: the shards of a checkpoint as data, from headers and flags alone."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,14 +12,14 @@ from neuronmodel_worker.checkpoint import (
 from neuronmodel_worker.failures import ConfigInvalid, ModelTypeWithoutLayout
 from neuronmodel_worker.layouts.builder import LayoutBuilder
 from neuronmodel_worker.layouts.config_checks import check_config
-from neuronmodel_worker.layouts.flag_support import refuse_flags_without_layout, warnings_of
+from neuronmodel_worker.layouts.flag_support import flag_warnings, refuse_flags_without_layout
 from neuronmodel_worker.layouts.geometry import Target
 from neuronmodel_worker.layouts.heads import CacheShape
 from neuronmodel_worker.layouts.legacy_config import legacy_config_of, where_of
 from neuronmodel_worker.layouts.llama import lay_out_llama, refuse_llama_flags
 from neuronmodel_worker.layouts.mistral import MistralConfig, lay_out_mistral, refuse_mistral_flags
 from neuronmodel_worker.layouts.mixtral import MixtralConfig, lay_out_mixtral, refuse_mixtral_flags
-from neuronmodel_worker.layouts.model_config import AnyConfig, ModelConfig, dtype_in_force, parse_config
+from neuronmodel_worker.layouts.model_config import AnyConfig, ModelConfig, parse_config, resolve_dtype
 from neuronmodel_worker.layouts.qwen2 import Qwen2Config, lay_out_qwen2
 from neuronmodel_worker.layouts.qwen3 import Qwen3Config, lay_out_qwen3
 from neuronmodel_worker.layouts.qwen3_moe import Qwen3MoeConfig, lay_out_qwen3_moe
@@ -29,56 +29,57 @@ from neuronmodel_worker.neuron_config.combinations import refuse_combinations
 
 @dataclass(frozen=True)
 class Family(Generic[AnyConfig]):
-    """A model type: its name, what its config.json holds, how its tensors are laid out, which switches of `Flags` it
-    pays no heed to, and which it refuses whatever the model's sizes."""
+    """A model type: its name, its config.json, how its tensors are laid out, which switches of `Flags` it ignores, and
+    which flags it refuses whatever the model's sizes."""
 
     name: str
     config: type[AnyConfig]
     lay_out: Callable[[LayoutBuilder, AnyConfig], None]
-    unheeded: frozenset[str] = frozenset()
+    ignored: frozenset[str] = frozenset()
     refuse: Callable[[Flags], None] = lambda flags: None
 
     def read(self, neuron_config: Mapping[str, object], model: Mapping[str, object] | None = None) -> Flags:
-        """`model` is config.json, where it is known. Raises LayoutRefused for what has no layout in this family."""
+        """The flags of a layout. `model` is config.json, where it is known. Raises LayoutRefused for flags that have no
+        layout in this family."""
         refuse_flags_without_layout(neuron_config, self.name, model)
-        flags = read_flags(neuron_config).without(self.unheeded)
+        flags = read_flags(neuron_config).without(self.ignored)
         self.refuse(flags)
         return flags
 
-    def draft(self, checkpoint: Checkpoint, neuron_config: Mapping[str, object]) -> LayoutBuilder:
+    def build(self, checkpoint: Checkpoint, neuron_config: Mapping[str, object]) -> LayoutBuilder:
         config, model = parse_config(checkpoint, self.config), legacy_config_of(checkpoint)
         flags = self.read(neuron_config, model)
         refuse_combinations(neuron_config, model, self.name)
-        dtype = dtype_in_force(flags, config, torch_dtype_yields(neuron_config))
+        dtype = resolve_dtype(flags, config, torch_dtype_yields(neuron_config))
         builder = LayoutBuilder(checkpoint, flags, dtype, config.assumed, config.sizes)
-        builder.warnings += warnings_of(neuron_config)
+        builder.warnings += flag_warnings(neuron_config)
         builder.warnings += check_config(model, self.name, neuron_config, where_of(checkpoint))
         warn_of_assumed_sizes(builder)
         self.lay_out(builder, config)
         return builder
 
 
-LLAMA_ALONE = frozenset({"vocab_parallel", "skip_gamma_qkv", "skip_gamma_mlp"})
-DENSE_ALONE = frozenset({"transposed_mlp"})
+LLAMA_ONLY = frozenset({"vocab_parallel", "skip_gamma_qkv", "skip_gamma_mlp"})
+DENSE_ONLY = frozenset({"transposed_mlp"})
 
 
 FAMILIES: Mapping[str, Family[Any]] = {
     family.name: family
     for family in (
         Family("llama", ModelConfig, lay_out_llama, refuse=refuse_llama_flags),
-        Family("mistral", MistralConfig, lay_out_mistral, LLAMA_ALONE, refuse_mistral_flags),
-        Family("mixtral", MixtralConfig, lay_out_mixtral, LLAMA_ALONE | DENSE_ALONE, refuse_mixtral_flags),
-        Family("qwen2", Qwen2Config, lay_out_qwen2, LLAMA_ALONE),
-        Family("qwen3", Qwen3Config, lay_out_qwen3, LLAMA_ALONE),
-        Family("qwen3_moe", Qwen3MoeConfig, lay_out_qwen3_moe, LLAMA_ALONE | DENSE_ALONE),
+        Family("mistral", MistralConfig, lay_out_mistral, LLAMA_ONLY, refuse_mistral_flags),
+        Family("mixtral", MixtralConfig, lay_out_mixtral, LLAMA_ONLY | DENSE_ONLY, refuse_mixtral_flags),
+        Family("qwen2", Qwen2Config, lay_out_qwen2, LLAMA_ONLY),
+        Family("qwen3", Qwen3Config, lay_out_qwen3, LLAMA_ONLY),
+        Family("qwen3_moe", Qwen3MoeConfig, lay_out_qwen3_moe, LLAMA_ONLY | DENSE_ONLY),
     )
 }
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Every tensor of every rank. `rank_tensors` are int32 vectors of one element, the rank's number; `sizes` what
-    config.json says of the model."""
+    """Every tensor of every rank. `rank_tensors` are int32 vectors of one element, the rank's number; `sizes` are the
+    model's, from config.json."""
 
     family: str
     flags: Flags
@@ -90,10 +91,10 @@ class Layout:
     cache: CacheShape | None = None
 
     def inputs(self) -> dict[str, object]:
-        """What determines the bytes of the shards, beside the source's content, and nothing that would make the same
-        shards anew: the type in force, whoever named it; no kernel of a weight that is not fused; no `as-declared`
-        where all is float32 anyway. The same weights with other sizes in config.json (heads above all) are cut
-        otherwise."""
+        """Everything that determines the bytes of the shards in addition to the source's content, and nothing that
+        gives the same shards another key: the resolved type, wherever it was set; no kernel of a weight that is not
+        fused; no `as-declared` where everything is float32 anyway. The sizes of config.json are part of it, because the
+        same weights with another number of heads are split differently."""
         flags = {**asdict(self.flags), "dtype": self.dtype, "transposed_qkv": self.flags.transposed_fused_qkv}
         cast = "config" if self.dtype == "F32" else self.flags.cast
         return {
@@ -106,10 +107,10 @@ class Layout:
 
 
 def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None) -> Layout:
-    """Raises CheckpointQuantized, ModelTypeWithoutLayout, ConfigInvalid, LayoutRefused, TensorMissing or
-    TensorShapeMismatch."""
-    said = model_type or checkpoint.config.get("model_type")
-    refuse_unsupported(checkpoint, neuron_config, has_layout=isinstance(said, str) and said in FAMILIES)
+    """The layout of a checkpoint's shards. Raises CheckpointQuantized, ModelTypeWithoutLayout, ConfigInvalid,
+    LayoutRefused, TensorMissing or TensorShapeMismatch."""
+    named = model_type or checkpoint.config.get("model_type")
+    refuse_unsupported(checkpoint, neuron_config, has_layout=isinstance(named, str) and named in FAMILIES)
     name = model_type or model_type_of(checkpoint)
     family = FAMILIES.get(name)
     if family is None:
@@ -118,7 +119,7 @@ def lay_out(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_t
             "Use a checkpoint of one of these families",
         )
     without_head = require_causal_lm(checkpoint)
-    builder = family.draft(checkpoint, neuron_config)
+    builder = family.build(checkpoint, neuron_config)
     return Layout(
         family=name,
         flags=builder.flags,
@@ -141,7 +142,7 @@ def warn_of_assumed_sizes(builder: LayoutBuilder) -> None:
 
 
 def model_type_of(checkpoint: Checkpoint) -> str:
-    """Raises ConfigInvalid."""
+    """The model type in config.json. Raises ConfigInvalid."""
     name = checkpoint.config.get("model_type")
     if not isinstance(name, str) or not name:
         raise ConfigInvalid(

@@ -1,4 +1,5 @@
-"""What a family's layout writes its tensors into: knows the checkpoint, the flags and the rules for types."""
+"""The builder that a family's layout adds its tensors to: it knows the checkpoint, the flags and the rules for
+types."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,32 +11,32 @@ from neuronmodel_worker.layouts.geometry import Block, Shape, SourcePart, Target
 from neuronmodel_worker.layouts.heads import CacheShape
 from neuronmodel_worker.layouts.sharding_flags import Flags
 
-# What can be cast; quantized and integer weights need scales that no layout here knows.
+# The types that can be cast; quantized and integer weights need scales that no layout here knows.
 FLOATING = ("BF16", "F16", "F32", "F64")
 
 
-# The sizes that decide which tensors there are, and not only their shapes.
+# The sizes that decide which tensors exist, and not only their shapes.
 COUNTS = ("num_hidden_layers", "num_experts", "num_local_experts")
 
 
 @dataclass
 class LayoutBuilder:
-    """Collects targets. `dtype` is the type in force; `declared` in the methods is what the parameter was declared
-    with where that is not the type in force, and counts with `cast_type: as-declared` alone."""
+    """Collects targets. `dtype` is the type of the tensors; `declared` in the methods is the type that a parameter was
+    declared with, where that is another one, and has an effect with `cast_type: as-declared` only."""
 
     checkpoint: Checkpoint
     flags: Flags
     dtype: str
     assumed: Mapping[str, int] = field(default_factory=dict)
-    """Sizes that config.json does not give."""
+    """The sizes that config.json does not give."""
     sizes: Mapping[str, object] = field(default_factory=dict)
-    """All that it gives or leaves to transformers."""
+    """All sizes, those of config.json and transformers' defaults."""
     targets: list[Target] = field(default_factory=list)
     rank_tensors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     cache: CacheShape | None = None
     taken: set[str] = field(default_factory=set)
-    """The checkpoint's names of the tensors that were taken."""
+    """The names in the checkpoint of the tensors that were taken."""
 
     def __post_init__(self) -> None:
         self.warnings += self.checkpoint.warnings
@@ -53,12 +54,12 @@ class LayoutBuilder:
 
     def take(self, name: str, shape: Shape) -> TensorSource:
         """The checkpoint's tensor of that name. Raises TensorMissing, TensorShapeMismatch, ConfigInvalid where the
-        sizes were assumed, LayoutRefused."""
+        sizes were assumed, and LayoutRefused."""
         source = self.find(name)
         if source is None:
             self._refuse_missing(name, shape)
         if source.shape != shape:
-            self._refuse_what_was_assumed(name, source, shape)
+            self._refuse_assumed_sizes(name, source, shape)
             raise TensorShapeMismatch(name, source.shape, shape)
         if source.dtype not in FLOATING:
             raise LayoutRefused(
@@ -69,18 +70,19 @@ class LayoutBuilder:
         return source
 
     def _refuse_missing(self, name: str, shape: Shape) -> NoReturn:
-        """What the tensors are called instead says more than which sizes were assumed."""
+        """Raises TensorMissing, or ConfigInvalid for assumed sizes. How the tensors are named instead comes first,
+        because it says more than which sizes were assumed."""
         names = self.checkpoint.tensors.keys()
-        if instead := explain_other_names(name, names):
-            raise TensorMissing(name, self.checkpoint.path, instead)
+        if explanation := explain_other_names(name, names):
+            raise TensorMissing(name, self.checkpoint.path, explanation)
         if unusable := self.checkpoint.unusable:
             more = f" {len(unusable) - 1} more of its files are missing or unreadable." if len(unusable) > 1 else ""
             raise TensorMissing(name, self.checkpoint.path, f"{unusable[0]}{more}")
-        self._refuse_what_was_assumed(name, None, shape)
-        instead = explain_tied_names(name, names, self.checkpoint.config.get("tie_word_embeddings"))
-        raise TensorMissing(name, self.checkpoint.path, instead)
+        self._refuse_assumed_sizes(name, None, shape)
+        explanation = explain_tied_names(name, names, self.checkpoint.config.get("tie_word_embeddings"))
+        raise TensorMissing(name, self.checkpoint.path, explanation)
 
-    def _refuse_what_was_assumed(self, name: str, source: TensorSource | None, shape: Shape) -> None:
+    def _refuse_assumed_sizes(self, name: str, source: TensorSource | None, shape: Shape) -> None:
         assumed = self.assumed if source else {k: v for k, v in self.assumed.items() if k in COUNTS}
         if assumed:
             found = f"has shape {list(source.shape)}" if source else "is missing"
@@ -91,14 +93,14 @@ class LayoutBuilder:
             )
 
     def add(self, name: str, *parts: SourcePart, transposed: bool = False, declared: str | None = None) -> None:
-        """A tensor of each rank: the parts stacked, then transposed or not."""
+        """Add a tensor of each rank: the parts stacked, then transposed or not."""
         block = Block(parts)
         frame = (block.columns, block.rows) if transposed else (block.rows, block.columns)
         vector = len(parts[0].source.shape) == 1
         self.targets.append(Target(name, self.cast(declared), (block.rows,) if vector else frame, (block,), transposed))
 
     def add_stack(self, name: str, frames: Sequence[tuple[SourcePart, ...]], declared: str | None = None) -> None:
-        """A 3-D tensor of each rank: one transposed frame after the other (experts)."""
+        """Add a 3-D tensor of each rank: one transposed frame after the other, as for experts."""
         rows, columns = Block(frames[0]).columns, Block(frames[0]).rows
         blocks = tuple(Block(parts, at_row=index * rows) for index, parts in enumerate(frames))
         self.targets.append(Target(name, self.cast(declared), (len(frames), rows, columns), blocks, transposed=True))

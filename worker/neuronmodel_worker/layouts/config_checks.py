@@ -1,7 +1,7 @@
-"""Whether what config.json says is computed: by the engines, not by the layout alone.
+"""Whether the engines compute everything that config.json asks for.
 
-Shards do not depend on most of this. But whoever has them computes the model with them, and a field that nobody reads
-makes it another model than its checkpoint's: so it is refused where that is known, and warned of where it is not.
+Shards do not depend on most of it. But they are used to compute the model, and a field that nobody reads makes it
+another model than the checkpoint's: so such a field is refused where that is known, and warned of where it is not.
 """
 
 import math
@@ -17,7 +17,15 @@ from neuronmodel_worker.layouts.config_fields import (
     read_of,
     without_change,
 )
-from neuronmodel_worker.layouts.legacy_config import OF_TRAINED_LENGTH, OLD, PUT_RIGHT, THETA, TRAINED, TYPES, kind_of
+from neuronmodel_worker.layouts.legacy_config import (
+    OF_TRAINED_LENGTH,
+    OLD,
+    PUT_RIGHT,
+    THETA,
+    TRAINED,
+    TYPES,
+    scaling_kind,
+)
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH, shown
 
 Config = Mapping[str, object]
@@ -30,26 +38,26 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "dynamic": ("factor",),
     "longrope": (),
 }
-"""What transformers 4 knows, with the numbers that each needs."""
-OTHERS: Final[Mapping[str, tuple[str, ...]]] = {
+"""The kinds of scaling that transformers 4 knows, with the numbers that each needs."""
+OPTIONAL: Final[Mapping[str, tuple[str, ...]]] = {
     "yarn": (TRAINED, "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
     "dynamic": (TRAINED,),
     "longrope": (TRAINED, "factor", "attention_factor", "short_factor", "long_factor"),
 }
-"""What each reads beside."""
-OF_LENGTHS: Final = ("dynamic", "longrope")
-"""Their frequencies depend on how long a sequence is."""
+"""The other fields that each kind reads."""
+LENGTH_DEPENDENT: Final = ("dynamic", "longrope")
+"""Kinds whose frequencies depend on the length of a sequence."""
 SCALED: Final = ("llama",)
-"""Families whose positions NxD Inference scales."""
+"""The families whose positions NxD Inference scales."""
 
 NUMBERS: Final = ("rms_norm_eps", THETA)
 COUNTS: Final = frozenset({"max_position_embeddings", "num_experts_per_tok"})
 FULL: Final = "full_attention"
 SLIDING: Final = "sliding_attention"
 WINDOW_OF_EVERY_LAYER: Final = ("llama", "mistral", "mixtral")
-"""Families for which `use_sliding_window` says nothing."""
+"""The families that ignore `use_sliding_window`."""
 KERNELS: Final = ("mlp_kernel_enabled", "mlp_tkg_nki_kernel_enabled", "quantized_mlp_kernel_enabled")
-OF_KERNELS: Final = ("silu", "swish", "gelu_pytorch_tanh")
+KERNEL_ACTIVATIONS: Final = ("silu", "swish", "gelu_pytorch_tanh")
 DENSE: Final = ("llama", "mistral", "qwen2", "qwen3")
 
 WITHOUT_IT: Final = (
@@ -58,7 +66,7 @@ WITHOUT_IT: Final = (
 
 
 def check_config(config: Config, family: str, neuron_config: Mapping[str, object], where: str) -> list[str]:
-    """`config` is config.json in its older form (`layouts.legacy_config`); `where` begins a sentence. Returns warnings.
+    """Check config.json in its older form (`layouts.legacy_config`); `where` begins a sentence. Returns warnings.
     Raises ConfigInvalid, and LayoutRefused for what no engine here computes as transformers does."""
     length = _length(neuron_config)
     _check_types(config, family, where)
@@ -92,7 +100,7 @@ def _check_types(config: Config, family: str, where: str) -> None:
         value = config.get(name, 1)
         if type(value) is not int or value < 1:
             raise ConfigInvalid(f"{where} gives {shown(name, value)}, and it is to be a positive integer. {PUT_RIGHT}")
-    if not isinstance(activation := config.get("hidden_act", OF_KERNELS[0]), str):
+    if not isinstance(activation := config.get("hidden_act", KERNEL_ACTIVATIONS[0]), str):
         raise ConfigInvalid(f"{where} gives {shown('hidden_act', activation)}, and it is to be a name. {PUT_RIGHT}")
 
 
@@ -101,21 +109,21 @@ def _check_changes(config: Config, family: str, where: str) -> None:
         value = config.get(name)
         if value is None or any(_is_same(value, each) for each in without_change(name, family)):
             continue
-        if not _is_scale_in_force(name, value, config):
+        if not _is_default_scale(name, value, config):
             raise LayoutRefused(
                 f"{where} gives {shown(name, value)}: {change.what}, and neither engine computes that. {WITHOUT_IT}"
             )
 
 
 def _is_same(value: object, other: object) -> bool:
-    """1 and 1.0 are; 1 and true are not, nor 1 and [1]."""
+    """Whether two values mean the same: 1 and 1.0 do; 1 and true do not, nor 1 and [1]."""
     if other is ALL_ONES:
         return isinstance(value, list) and bool(value) and all(_is_same(each, 1) for each in value)
     return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
-def _is_scale_in_force(name: str, value: object, config: Config) -> bool:
-    """Whether it says how attention is scaled anyway, by the size of a head."""
+def _is_default_scale(name: str, value: object, config: Config) -> bool:
+    """Whether a value is the scale that attention has anyway, by the size of a head."""
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     size = config.get("head_dim")
     if size is None and type(hidden) is int and type(heads) is int and heads > 0:
@@ -133,22 +141,22 @@ def _check_positions(config: Config, family: str, length: int, where: str) -> No
     scaling = config.get(OLD)
     if not isinstance(scaling, Mapping):
         return
-    kind = str(kind_of(scaling))
-    said = f"{where} gives rotary position embeddings of type {kind[:40]!r} (rope_parameters or {OLD})"
+    kind = str(scaling_kind(scaling))
+    given = f"{where} gives rotary position embeddings of type {kind[:40]!r} (rope_parameters or {OLD})"
     if kind not in KINDS:
-        raise LayoutRefused(f"{said}, and what is computed here is one of {', '.join(KINDS)}. Use another checkpoint.")
+        raise LayoutRefused(f"{given}, and what is computed here is one of {', '.join(KINDS)}. Use another checkpoint.")
     if kind != "default" and family not in SCALED:
         raise LayoutRefused(
-            f"{said}, and NxD Inference computes {family} models without any scaling of positions. {WITHOUT_IT}"
+            f"{given}, and NxD Inference computes {family} models without any scaling of positions. {WITHOUT_IT}"
         )
     for name in KINDS[kind]:
         if not _is_positive(value := scaling.get(name)):
-            raise ConfigInvalid(f"{said} and {shown(name, value)}, which has to be a positive number. {PUT_RIGHT}")
+            raise ConfigInvalid(f"{given} and {shown(name, value)}, which has to be a positive number. {PUT_RIGHT}")
     longest = _longest_unscaled(config, scaling, kind)
-    if kind in OF_LENGTHS and length > longest:
+    if kind in LENGTH_DEPENDENT and length > longest:
         raise LayoutRefused(
-            f"{said}, whose frequencies depend on a sequence's length beyond {longest} tokens, and those of a compiled "
-            f"graph do not: seq_len is {length}. Lower it to {longest}, or use another checkpoint."
+            f"{given}, whose frequencies depend on a sequence's length beyond {longest} tokens, and those of a "
+            f"compiled graph do not: seq_len is {length}. Lower it to {longest}, or use another checkpoint."
         )
 
 
@@ -160,14 +168,14 @@ def _longest_unscaled(config: Config, scaling: Config, kind: str) -> int:
 
 
 def _other_trained_length(config: Config, where: str) -> Iterator[str]:
-    scaling, beside = config.get(OLD), config.get(TRAINED)
-    if not isinstance(scaling, Mapping) or kind_of(scaling) != "llama3" or beside is None:
+    scaling, top_level = config.get(OLD), config.get(TRAINED)
+    if not isinstance(scaling, Mapping) or scaling_kind(scaling) != "llama3" or top_level is None:
         return
-    if (within := scaling.get(TRAINED)) != beside:
+    if (within := scaling.get(TRAINED)) != top_level:
         yield (
-            f"{where} gives {shown(TRAINED, beside)} beside rotary position embeddings of type 'llama3', and they are "
-            f"computed with {within!r}, as transformers 5 does: with the one within rope_parameters or {OLD}, or else "
-            "with max_position_embeddings. Check which is meant."
+            f"{where} gives {shown(TRAINED, top_level)} beside rotary position embeddings of type 'llama3', and they "
+            f"are computed with {within!r}, as transformers 5 does: with the one within rope_parameters or {OLD}, or "
+            "else with max_position_embeddings. Check which is meant."
         )
 
 
@@ -210,7 +218,7 @@ def _check_windows(config: Config, family: str, length: int, where: str) -> None
 
 
 def _window(config: Config, family: str, where: str) -> int | None:
-    """In tokens; None where no layer has one."""
+    """The window of attention in tokens; None where no layer has one."""
     window = config.get("sliding_window", 4096 if family.startswith(("mistral", "qwen")) else None)
     if window is not None and (type(window) is not int or window < 1) and window is not False:
         raise ConfigInvalid(
@@ -240,17 +248,17 @@ def _layer_types(config: Config, where: str) -> frozenset[str]:
     return frozenset(given)
 
 
-# The rest.
+# Activations, experts, and fields that nothing reads.
 
 
 def _check_activation(config: Config, family: str, neuron_config: Mapping[str, object], where: str) -> None:
-    """The kernels of dense models compute their own."""
-    activation = config.get("hidden_act", OF_KERNELS[0])
+    """Raises LayoutRefused for an activation that a kernel of dense models does not compute."""
+    activation = config.get("hidden_act", KERNEL_ACTIVATIONS[0])
     kernel = next((name for name in KERNELS if neuron_config.get(name)), None)
-    if kernel and family in DENSE and activation not in OF_KERNELS:
+    if kernel and family in DENSE and activation not in KERNEL_ACTIVATIONS:
         raise LayoutRefused(
-            f"{where} gives {shown('hidden_act', activation)}, and {kernel} computes {OF_KERNELS[0]} instead, or "
-            f"{OF_KERNELS[-1]}. Set {kernel} to false."
+            f"{where} gives {shown('hidden_act', activation)}, and {kernel} computes {KERNEL_ACTIVATIONS[0]} instead, "
+            f"or {KERNEL_ACTIVATIONS[-1]}. Set {kernel} to false."
         )
 
 
@@ -267,11 +275,11 @@ def _check_experts(config: Config, family: str, where: str) -> Iterator[str]:
 
 def _unread(config: Config, family: str, where: str) -> Iterator[str]:
     known = read_of(family).keys() | WITHOUT_EFFECT.keys() | CHANGES.keys()
-    unread = {name: value for name, value in config.items() if name not in known and not _says_nothing(name, value)}
+    unread = {name: value for name, value in config.items() if name not in known and not _is_empty(name, value)}
     scaling = config.get(OLD)
     if isinstance(scaling, Mapping):
-        kind = str(kind_of(scaling))
-        of_kind = {*TYPES, *KINDS.get(kind, ()), *OTHERS.get(kind, ())}
+        kind = str(scaling_kind(scaling))
+        of_kind = {*TYPES, *KINDS.get(kind, ()), *OPTIONAL.get(kind, ())}
         unread |= {f"{OLD}.{name}": each for name, each in scaling.items() if name not in of_kind}
     if unread:
         fields = ", ".join(shown(repr(name)[1:-1], value) for name, value in list(unread.items())[:SHOWN])
@@ -285,8 +293,8 @@ def _unread(config: Config, family: str, where: str) -> Iterator[str]:
 SHOWN: Final = 20
 
 
-def _says_nothing(name: str, value: object) -> bool:
-    """False may be the change, as in `use_rope`."""
+def _is_empty(name: str, value: object) -> bool:
+    """Whether a value cannot change the model. False can, as in `use_rope`."""
     if any(_is_same(value, each) for each in UNREMARKABLE.get(name, ())):
         return True
     return value is None or (isinstance(value, list | dict) and not value)

@@ -1,8 +1,8 @@
-"""Every field of config.json that is known here: read, without effect, or refused because it changes the model.
+"""Every known field of config.json: it is read, has no effect, or is refused because it changes the model.
 
-What is on none of the lists is warned of by name: see `layouts.config_checks`. A test compares the lists with the
-configuration classes of transformers 4.57 and 5, so that a field of theirs is on one of them. `as_markdown` is
-docs/reference/config.md.
+A field on none of the lists is warned of by name: see `layouts.config_checks`. A test compares the lists with the
+configuration classes of transformers 4.57 and 5, so that each of their fields is on one of the lists. `as_markdown`
+gives docs/reference/config.md.
 """
 
 from collections.abc import Iterator, Mapping
@@ -46,7 +46,7 @@ READ: Final[Mapping[str, str]] = {
     "quantization_config": "checked: quantized checkpoints are refused",
     "compression_config": "as `quantization_config`",
 }  # fmt: skip
-"""In every family: what for."""
+"""The fields that are read in every family, and what for."""
 
 READ_BY_FAMILY: Final[Mapping[str, Mapping[str, str]]] = {
     "mixtral": {
@@ -119,12 +119,12 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     }.items()
     for name in sorted(names_of(names))
 }
-"""Why each changes no answer here."""
+"""Why each of these fields changes no answer here."""
 
 
 @dataclass(frozen=True)
 class ModelChange:
-    """`without`: the values with which a field changes nothing, beside null."""
+    """What a field changes in a model. `without` are the values, in addition to null, with which it changes nothing."""
 
     what: str
     without: tuple[object, ...] = ()
@@ -135,7 +135,7 @@ def _each(names: str, what: str, *without: object) -> Iterator[tuple[str, ModelC
 
 
 ALL_ONES: Final = [1]
-"""Stands for a list of any length that holds nothing else."""
+"""Stands for a list of ones of any length."""
 
 CHANGES: Final[Mapping[str, ModelChange]] = dict(
     (
@@ -191,22 +191,22 @@ CHANGES: Final[Mapping[str, ModelChange]] = dict(
         *_each("scale_attn_weights", "attention scores are not scaled", True, 1),
     )
 )  # fmt: skip
-"""Of other models, written by conversions into files of these families, or of these families and computed by neither
-engine."""
+"""Fields of other models that conversions write into files of these families, and fields of these families that neither
+engine computes."""
 
 
 NORMED: Final = ("qwen3", "qwen3_moe")
-"""Families that norm queries and keys, always."""
+"""The families that always normalize queries and keys."""
 OF_NORMS: Final = ("qk_norm", "use_qk_norm")
 
 UNREMARKABLE: Final[Mapping[str, tuple[object, ...]]] = dict.fromkeys(
     ("bias", "qkv_bias", "use_bias", "use_qkv_bias", "o_bias"), (False, 0)
 )
-"""Fields that nothing reads, with values that ordinary checkpoints have: no warning is due there."""
+"""Fields that nothing reads, with values that ordinary checkpoints have and that are not warned of."""
 
 
 def without_change(name: str, family: str) -> tuple[object, ...]:
-    """The values with which one of `CHANGES` changes nothing."""
+    """The values with which a field of `CHANGES` changes nothing."""
     return (True, 1) if name in OF_NORMS and family in NORMED else CHANGES[name].without
 
 
@@ -289,14 +289,16 @@ says what is computed: `attention_multiplier` or `attn_scale` of one by the squa
 
 
 def as_markdown() -> str:
-    """docs/reference/config.md."""
+    """The content of docs/reference/config.md."""
     lines = [ABOUT + "## Read", "| field | what for |", "| --- | --- |"]
     lines += [f"| `{name}` | {what} |" for name, what in READ.items()]
     for family, fields in READ_BY_FAMILY.items():
         lines += [f"| `{name}` (`{family}`) | {what} |" for name, what in fields.items()]
     lines += ["", "## Refused, unless null or one of these", "| field | what it does | changes nothing |"]
     lines += ["| --- | --- | --- |"]
-    lines += [f"| {names} | {change.what} | {_values(change)} |" for change, names in _by_change()]
+    for change, names in _by_change():
+        values = ", ".join(f"`{str(value).lower()}`" for value in change.without)
+        lines.append(f"| {names} | {change.what} | {values} |")
     lines += ["", AFTER_CHANGES, "## Without effect here", "| | fields |", "| --- | --- |"]
     for why in dict.fromkeys(WITHOUT_EFFECT.values()):
         names = ", ".join(f"`{name}`" for name, each in WITHOUT_EFFECT.items() if each == why)
@@ -310,7 +312,3 @@ def _by_change() -> Iterator[tuple[ModelChange, str]]:
         names.setdefault((change.what, repr(change.without)), []).append(name)
     for together in names.values():
         yield CHANGES[together[0]], ", ".join(f"`{name}`" for name in together)
-
-
-def _values(change: ModelChange) -> str:
-    return ", ".join(f"`{str(value).lower()}`" for value in change.without)

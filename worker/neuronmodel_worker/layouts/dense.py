@@ -1,4 +1,4 @@
-"""The decoder that Llama, Mistral, Qwen2 and Qwen3 share; what sets a family apart is in its `Traits`."""
+"""The decoder that Llama, Mistral, Qwen2 and Qwen3 share; `Traits` has the differences between families."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ HeadSplit = Callable[[Shape, tuple[Head, ...], int, int, range], Split]
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What a family's layout depends on, beside its configuration."""
+    """What a family's layout depends on in addition to the model's configuration."""
 
     head_size: int
     query_key_value_bias: bool = False
@@ -40,8 +40,8 @@ class Decoder:
     traits: Traits
     heads: HeadPlan
 
-    def add_everything(self) -> None:
-        self.add_ends()
+    def add_all(self) -> None:
+        self.add_embeddings_and_head()
         for layer in range(self.config.num_hidden_layers):
             self.add_attention(f"layers.{layer}.")
             self.add_mlp(f"layers.{layer}.")
@@ -50,7 +50,7 @@ class Decoder:
                 self.builder.rank_tensors.append(f"layers.{layer}.self_attn.rank_util.rank")
         self.builder.rank_tensors.append("rank_util.rank")
 
-    # How a matrix is dealt out, with this model's degree and ranks.
+    # How a matrix is split, with this model's degree and ranks.
 
     def by_rows(self, shape: Shape) -> Split:
         return geometry.by_rows(shape, self.builder.flags.tp_degree, self.builder.flags.ranks)
@@ -63,7 +63,7 @@ class Decoder:
 
     # The tensors.
 
-    def add_ends(self) -> None:
+    def add_embeddings_and_head(self) -> None:
         builder, config, vocabulary = self.builder, self.config, (self.config.vocab_size, self.config.hidden_size)
         embeddings = builder.take("model.embed_tokens.weight", vocabulary)
         split = self.by_rows(vocabulary) if builder.flags.vocab_parallel else self.by_columns(vocabulary)
@@ -162,16 +162,16 @@ def lay_out_decoder(
     rules: Sequence[DegreeRule],
     decoder: Callable[[LayoutBuilder, ModelConfig, Traits, HeadPlan], Decoder],
 ) -> None:
-    """`rules`: what the degree has to be, heads included."""
+    """Add a model's tensors to the builder. `rules` are the conditions for the degree, including those of the heads."""
     require_degree(builder.flags.tp_degree, rules)
     refuse_empty_heads(config, traits)
-    # Before any place is made for a head, lest a config.json that gives a billion of them fill the memory.
+    # Before places are made for heads: a config.json with a billion of them must not fill the memory.
     rows = config.num_attention_heads * traits.head_size
     builder.take("model.layers.0.self_attn.q_proj.weight", (rows, config.hidden_size))
     heads = place_heads(config.num_attention_heads, config.key_value_heads, builder.flags.tp_degree)
     of_rank = len(heads.key_value) // builder.flags.tp_degree
     builder.cache = CacheShape(config.num_hidden_layers, of_rank, traits.head_size)
-    decoder(builder, config, traits, heads).add_everything()
+    decoder(builder, config, traits, heads).add_all()
     warn_of_unused(builder, config)
 
 
@@ -184,7 +184,8 @@ def refuse_empty_heads(config: ModelConfig, traits: Traits) -> None:
 
 
 def refuse_other_head_size(builder: LayoutBuilder, config: ModelConfig) -> None:
-    """For families whose attention divides the hidden size by the heads, whatever `head_dim` says."""
+    """Raises LayoutRefused where `head_dim` matters, for families whose attention divides the hidden size by the
+    heads."""
     rows = config.num_attention_heads * config.divided_head_size
     query = builder.find("model.layers.0.self_attn.q_proj.weight")
     if query and query.shape[:1] != (rows,) and query.shape[1:] == (config.hidden_size,):

@@ -1,7 +1,7 @@
-"""What a field of NeuronConfig does to shards: change them as a layout here knows, leave them alone, or refuse.
+"""What each field of NeuronConfig does to shards: it changes them in a known way, leaves them alone, or is refused.
 
 A field on none of the lists is refused by name, because a layout that may be wrong is worse than none. A refused field
-at its default is the same as an absent one.
+at its default counts as absent.
 """
 
 from collections.abc import Iterator, Mapping
@@ -69,13 +69,13 @@ WITHOUT_LAYOUT: Mapping[str, tuple[object, ...]] = {
     "padded_hidden_size": (None,),
 }
 
-# Of them, those that want a second model beside the checkpoint: NxD Inference's own sharding is no way out.
-OF_A_SECOND_MODEL = names_of("is_medusa enable_fused_speculation enable_eagle_speculation is_eagle_draft")
+# Those of them that need a second model: NxD Inference's own sharding does not help.
+NEEDS_SECOND_MODEL = names_of("is_medusa enable_fused_speculation enable_eagle_speculation is_eagle_draft")
 
-KERNEL_OF_EXPERTS: Final = 128
+EXPERT_KERNEL_MULTIPLE: Final = 128
 
-# Beside those, in one family alone; elsewhere they are neutral.
-OF_A_FAMILY: Mapping[str, Mapping[str, tuple[object, ...]]] = {
+# In addition, in one family only; in the others they are neutral.
+WITHOUT_LAYOUT_IN_FAMILY: Mapping[str, Mapping[str, tuple[object, ...]]] = {
     "qwen3_moe": {
         "moe_ep_degree": (None, 1),
         "moe_fused_nki_kernel_enabled": (None, False),
@@ -83,9 +83,9 @@ OF_A_FAMILY: Mapping[str, Mapping[str, tuple[object, ...]]] = {
     }
 }
 
-# Members of configurations that change the layout, with the values that do not: experts are padded, or have no tensor
-# for their ranks.
-MEMBERS_OF_A_FAMILY: Mapping[str, Mapping[tuple[str, str], tuple[object, ...]]] = {
+# Members of configurations that change the layout, with the values that do not: others pad the experts, or leave out
+# the tensor for their ranks.
+MEMBERS_WITHOUT_LAYOUT: Mapping[str, Mapping[tuple[str, str], tuple[object, ...]]] = {
     "qwen3_moe": {
         ("blockwise_matmul_config", "use_shard_on_intermediate_dynamic_while"): (None, False),
         ("blockwise_matmul_config", "parallelize_token_to_block_mapping"): (True,),
@@ -96,44 +96,47 @@ MEMBERS_OF_A_FAMILY: Mapping[str, Mapping[tuple[str, str], tuple[object, ...]]] 
 def refuse_flags_without_layout(
     neuron_config: Mapping[str, object], family: str, model: Mapping[str, object] | None = None
 ) -> None:
-    """`model` is config.json, where it is known. Raises LayoutRefused by the first field's name."""
+    """Raises LayoutRefused for the first field without a layout. `model` is config.json, where it is known."""
     for name, refusal in flags_without_layout(neuron_config, family):
-        if not _is_idle(name, neuron_config, model or {}):
+        if not _has_no_effect(name, neuron_config, model or {}):
             raise refusal
 
 
-def _is_idle(name: str, neuron_config: Mapping[str, object], model: Mapping[str, object]) -> bool:
-    """Whether a field of Qwen3-MoE's experts changes nothing at their size: NxD Inference fuses their kernel only where
-    `moe_tp_degree` leaves a multiple of 128."""
+def _has_no_effect(name: str, neuron_config: Mapping[str, object], model: Mapping[str, object]) -> bool:
+    """Whether a field has no effect on the experts of this Qwen3-MoE model because of their size: NxD Inference fuses
+    their kernel only where `moe_tp_degree` leaves a multiple of 128."""
     size, degree = model.get("moe_intermediate_size"), neuron_config.get("moe_tp_degree") or 1
     if name != "moe_fused_nki_kernel_enabled" or type(size) is not int or type(degree) is not int:
         return False
-    return degree > 0 and size // degree % KERNEL_OF_EXPERTS != 0
+    return degree > 0 and size // degree % EXPERT_KERNEL_MULTIPLE != 0
 
 
 def flags_without_layout(neuron_config: Mapping[str, object], family: str) -> Iterator[tuple[str, LayoutRefused]]:
-    """Each field that has no layout in that family as it stands, with the refusal that says so."""
-    without = {**WITHOUT_LAYOUT, **OF_A_FAMILY.get(family, {})}
+    """Each field whose value has no layout in that family, with the refusal."""
+    without = {**WITHOUT_LAYOUT, **WITHOUT_LAYOUT_IN_FAMILY.get(family, {})}
     known = SWITCHES | CHOICES | NEUTRAL | NO_FIELD | without.keys()
     for name, value in neuron_config.items():
         if name in without:
             if not is_one_of(value, without[name]):
-                yield name, _wants_a_second_model(name, value) if name in OF_A_SECOND_MODEL else _changes(name, value)
+                yield (
+                    name,
+                    _second_model_refusal(name, value) if name in NEEDS_SECOND_MODEL else _layout_refusal(name, value),
+                )
         elif name not in known and not is_one_of(value, (None, False)):
-            yield name, _unknown(name, value)
+            yield name, _unknown_refusal(name, value)
     yield from _members_without_layout(neuron_config, family)
     yield from _types_without_layout(neuron_config)
 
 
-def _changes(name: str, value: object) -> LayoutRefused:
+def _layout_refusal(name: str, value: object) -> LayoutRefused:
     return FlagWithoutLayout(f"There is no layout for {shown(name, value)}, which changes the shards.", "Remove it")
 
 
-def _wants_a_second_model(name: str, value: object) -> LayoutRefused:
+def _second_model_refusal(name: str, value: object) -> LayoutRefused:
     return LayoutRefused(f"{shown(name, value)} wants a second model, and there is one checkpoint alone. Remove it.")
 
 
-def _unknown(name: str, value: object) -> LayoutRefused:
+def _unknown_refusal(name: str, value: object) -> LayoutRefused:
     return FlagWithoutLayout(
         f"It is not known what {shown(name, value)} does to the shards, and shards that may be wrong are not made.",
         "Remove it",
@@ -141,22 +144,22 @@ def _unknown(name: str, value: object) -> LayoutRefused:
 
 
 def _members_without_layout(neuron_config: Mapping[str, object], family: str) -> Iterator[tuple[str, LayoutRefused]]:
-    for (name, member), off in MEMBERS_OF_A_FAMILY.get(family, {}).items():
+    for (name, member), off in MEMBERS_WITHOUT_LAYOUT.get(family, {}).items():
         members = neuron_config.get(name)
         if isinstance(members, Mapping) and member in members and not is_one_of(members[member], off):
-            yield name, _changes(f"{name}.{member}", members[member])
+            yield name, _layout_refusal(f"{name}.{member}", members[member])
 
 
 def _types_without_layout(neuron_config: Mapping[str, object]) -> Iterator[tuple[str, LayoutRefused]]:
-    """With `cast_type: as-declared`, parameters of another type than `torch_dtype`."""
+    """Types that have no layout: with `cast_type: as-declared`, parameters of another type than `torch_dtype`."""
     if neuron_config.get("cast_type") != "as-declared":
         return
     attention, yields = neuron_config.get("attention_dtype"), neuron_config.get("overrides_torch_dtype") is False
     if attention is not None and (yields or attention != neuron_config.get("torch_dtype")):
-        yield "attention_dtype", _changes("attention_dtype", attention)
+        yield "attention_dtype", _layout_refusal("attention_dtype", attention)
 
 
-def warnings_of(neuron_config: Mapping[str, object]) -> list[str]:
+def flag_warnings(neuron_config: Mapping[str, object]) -> list[str]:
     return [
         f"NxD Inference's NeuronConfig has no field {name}, and pays no heed to it."
         for name in sorted(NO_FIELD & neuron_config.keys())

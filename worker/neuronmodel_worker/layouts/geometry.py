@@ -31,15 +31,15 @@ class Rectangle:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How one source matrix is dealt out: every rank has a frame of `rows` × `columns`, its pieces fill some of it, and
-    what no piece covers is zero. `pieces` holds one tuple for each rank that is made, in order."""
+    """How one source matrix is split: every rank has a frame of `rows` × `columns`, its pieces fill some of it, and the
+    rest is zero. `pieces` holds one tuple for each rank that is made, in order."""
 
     rows: int
     columns: int
     pieces: tuple[tuple[Rectangle, ...], ...]
 
     def source_rows(self) -> range:
-        """From the first to the last row of the source that any of the ranks needs."""
+        """The rows of the source from the first to the last that any of the ranks needs."""
         pieces = [piece for of_rank in self.pieces for piece in of_rank]
         start = min((piece.row for piece in pieces), default=0)
         return range(start, max((piece.row + piece.rows for piece in pieces), default=start))
@@ -104,7 +104,7 @@ def row_bytes(source: TensorSource) -> int:
 
 
 def equal_part(size: int, degree: int) -> int:
-    """What each of `degree` ranks gets of `size` rows or columns, zeros at the end included."""
+    """How many of `size` rows or columns each of `degree` ranks has, including padding with zeros at the end."""
     return round_up(size, degree) // degree
 
 
@@ -116,7 +116,7 @@ def whole(shape: Shape, ranks: range) -> Split:
 
 @cache
 def by_rows(shape: Shape, degree: int, ranks: range) -> Split:
-    """Rank r gets the r-th equal block of rows; the last blocks are filled up with zero rows."""
+    """Rank r has the r-th equal block of rows; the last blocks are padded with zero rows."""
     rows, columns = as_matrix(shape)
     each = equal_part(rows, degree)
     return Split(each, columns, tuple(_rows_from(rank * each, each, rows, columns) for rank in ranks))
@@ -129,7 +129,7 @@ def _rows_from(start: int, each: int, rows: int, columns: int) -> tuple[Rectangl
 
 @cache
 def by_columns(shape: Shape, degree: int, ranks: range) -> Split:
-    """Rank r gets the r-th equal block of columns; the last blocks are filled up with zero columns."""
+    """Rank r has the r-th equal block of columns; the last blocks are padded with zero columns."""
     rows, columns = as_matrix(shape)
     each = equal_part(columns, degree)
     return Split(rows, each, tuple(_columns_from(rank * each, each, rows, columns) for rank in ranks))
@@ -142,7 +142,7 @@ def _columns_from(start: int, each: int, rows: int, columns: int) -> tuple[Recta
 
 @cache
 def by_head_rows(shape: Shape, places: tuple[Head, ...], head_size: int, degree: int, ranks: range) -> Split:
-    """Rank r gets the r-th equal block of places, each `head_size` rows of the head that stands there."""
+    """Rank r has the r-th equal block of places, each with the `head_size` rows of the head in that place."""
     _, columns = as_matrix(shape)
     each = len(places) // degree
     pieces = tuple(

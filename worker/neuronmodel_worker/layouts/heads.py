@@ -1,4 +1,4 @@
-"""Grouped-query attention on ranks: which head of the checkpoint stands at which place, as pure integer functions.
+"""Grouped-query attention on ranks: which head of the checkpoint is in which place, as pure integer functions.
 
 The rules are NxD Inference's. A place that no head of the checkpoint fills is None and becomes a zero head.
 """
@@ -14,7 +14,7 @@ Head = int | None
 
 @dataclass(frozen=True, slots=True)
 class HeadPlan:
-    """Places of query and key/value heads over all ranks, in order; rank r has the r-th equal block of each."""
+    """The places of query and key/value heads over all ranks, in order; rank r has the r-th equal block of each."""
 
     strategy: Literal["replicate", "convert"]
     query: tuple[Head, ...]
@@ -24,7 +24,7 @@ class HeadPlan:
 @dataclass(frozen=True, slots=True)
 class CacheShape:
     """The key/value cache of one rank: a key and a value of `head_size` for every layer, head and position; zero heads
-    take as much as others."""
+    take up as much as others."""
 
     layers: int
     heads: int
@@ -41,7 +41,7 @@ def heads_fit(query: int, key_value: int, degree: int) -> bool:
 
 
 def heads_rule(query: int, key_value: int) -> DegreeRule:
-    """Raises LayoutRefused for heads that fit no degree."""
+    """The rule that the degree fits the heads. Raises LayoutRefused for heads that fit no degree."""
     if query % key_value:
         raise LayoutRefused(
             f"config.json gives {query} query heads and {key_value} key/value heads, and each key/value head has to "
@@ -58,22 +58,19 @@ def heads_rule(query: int, key_value: int) -> DegreeRule:
 
 
 def place_heads(query: int, key_value: int, degree: int) -> HeadPlan:
-    """Raises LayoutRefused where NxD Inference has no conversion, and says which degrees would fit."""
+    """Place the heads on `degree` ranks. Raises LayoutRefused where NxD Inference has no conversion, with the degrees
+    that fit."""
     require_degree(degree, [heads_rule(query, key_value)])
     padded = round_up(query, degree)
     if degree % key_value == 0:
-        return HeadPlan("replicate", _interleave(query, padded, key_value), _repeat(key_value, degree))
+        repeated = tuple(head for head in range(key_value) for _ in range(degree // key_value))  # k0 k0 … k1 k1 …
+        return HeadPlan("replicate", _interleave(query, padded, key_value), repeated)
     padded_key_value = padded if query == key_value else key_value
     return HeadPlan("convert", _append(query, padded), _append(key_value, padded_key_value))
 
 
-def _repeat(key_value: int, degree: int) -> tuple[Head, ...]:
-    """Every head in place, k0 k0 … k1 k1 …, one for each rank."""
-    return tuple(head for head in range(key_value) for _ in range(degree // key_value))
-
-
 def _interleave(query: int, padded: int, groups: int) -> tuple[Head, ...]:
-    """Zero heads after each key/value head's group of query heads, so that a group stays with its head."""
+    """Zero heads after each key/value head's group of query heads, so that each group stays with its key/value head."""
     size, zeros = query // groups, (padded - query) // groups
     return tuple(
         head for group in range(groups) for head in (*range(group * size, (group + 1) * size), *[None] * zeros)

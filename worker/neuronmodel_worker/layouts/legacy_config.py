@@ -1,9 +1,9 @@
 """config.json in the form that transformers 4 writes, whichever release wrote it.
 
-NxD Inference reads it with transformers 4, which pays no heed to what release 5 writes otherwise: rotary position
-embeddings as `rope_parameters` instead of `rope_theta` and `rope_scaling`, and the experts of some models under another
-name. So there is one place that knows the newer form, and all else reads the older one. What that cannot say is
-refused, and so are two forms in one file that say different things.
+NxD Inference reads it with transformers 4, which ignores what release 5 writes differently: rotary position embeddings
+as `rope_parameters` instead of `rope_theta` and `rope_scaling`, and the experts of some models under another name. Only
+this module knows the newer form, and all others read the older one. What the older form cannot express is refused, and
+so are two forms in one file that contradict each other.
 """
 
 import reprlib
@@ -22,17 +22,17 @@ FULL: Final = "full_attention"
 PARTIAL: Final = "partial_rotary_factor"
 TRAINED: Final = "original_max_position_embeddings"
 TYPES: Final = ("rope_type", "type")
-"""The second is the older name."""
+"""The field with the kind of scaling; the second is its older name."""
 
 OF_TRAINED_LENGTH: Final = ("llama3", "yarn", "longrope")
-"""Kinds of scaling that ask for the length the model was trained with; where nothing says it, transformers 5 takes
+"""The kinds of scaling that need the length the model was trained with; where it is absent, transformers 5 takes
 `max_position_embeddings`."""
 
 SAME: Final[Mapping[str, tuple[str, str]]] = {
     "mixtral": ("num_local_experts", "num_experts"),
     "qwen3_moe": ("num_experts", "num_local_experts"),
 }
-"""By model type: a field of transformers 4, and the other name under which transformers 5 takes or writes it."""
+"""For each model type a field of transformers 4, and the other name under which transformers 5 reads or writes it."""
 
 PUT_RIGHT: Final = "Put the checkpoint's own config.json there, or correct it."
 
@@ -40,18 +40,18 @@ ConfigFields = dict[str, object]
 
 
 def legacy_config_of(checkpoint: Checkpoint) -> Mapping[str, object]:
-    """Raises ConfigInvalid, LayoutRefused."""
+    """A checkpoint's config.json in the older form. Raises ConfigInvalid, LayoutRefused."""
     return to_legacy(checkpoint.config, where_of(checkpoint))
 
 
 def where_of(checkpoint: Checkpoint) -> str:
-    """Its config.json, for the beginning of a sentence."""
+    """The checkpoint's config.json, for the beginning of a sentence."""
     return f"config.json in {checkpoint.path}"
 
 
 def to_legacy(config: Mapping[str, object], where: str) -> Mapping[str, object]:
-    """`config` itself where it is in the older form already. `where` begins a sentence. Raises ConfigInvalid for what
-    contradicts itself, LayoutRefused for what the older form cannot say."""
+    """`config` in the older form: itself where it is in that form already. `where` begins a sentence. Raises
+    ConfigInvalid for contradictions, LayoutRefused for what the older form cannot express."""
     translated: ConfigFields = dict(config)
     for name, part in config.items():
         if isinstance(part, Mapping) and name.endswith("_config") and NEW in part:
@@ -61,8 +61,8 @@ def to_legacy(config: Mapping[str, object], where: str) -> Mapping[str, object]:
     return config if translated == config else translated
 
 
-def kind_of(parameters: Mapping[str, object]) -> object:
-    """How positions are scaled, as transformers names it; "default" where nothing says it."""
+def scaling_kind(parameters: Mapping[str, object]) -> object:
+    """The kind of scaling of positions, as transformers names it; "default" where it is absent."""
     return next((parameters[name] for name in TYPES if parameters.get(name) is not None), "default")
 
 
@@ -101,7 +101,7 @@ def _translate_rotary(config: ConfigFields, where: str) -> None:
 
 
 def _parameters(config: Mapping[str, object], name: str, where: str) -> ConfigFields:
-    """What `rope_parameters` or `rope_scaling` says, for all layers alike; empty where it says nothing."""
+    """The parameters in `rope_parameters` or `rope_scaling`, which hold for all layers; empty where there are none."""
     value = config.get(name)
     if value is None:
         return {}
@@ -109,19 +109,19 @@ def _parameters(config: Mapping[str, object], name: str, where: str) -> ConfigFi
         raise ConfigInvalid(f"{where} gives {shown(name, value)}, and it is to be an object. {PUT_RIGHT}")
     of_layers = {key: part for key, part in value.items() if isinstance(part, Mapping)}
     if not of_layers:
-        return _checked(value, name, where)
+        return _check_parameters(value, name, where)
     flat = {key: part for key, part in value.items() if key not in of_layers}
     if flat.get(THETA) is not None and any(flat.get(key) is not None for key in TYPES):
-        return _checked(flat, name, where)
+        return _check_parameters(flat, name, where)
     if others := [key for key, part in value.items() if part is not None and key not in of_layers]:
         raise ConfigInvalid(
             f"{where} gives {name} by types of layers ({reprlib.repr(list(of_layers))}) and beside them "
             f"{shown(repr(others[0])[1:-1], value[others[0]])}. {PUT_RIGHT}"
         )
-    return _of_every_layer(config, name, {**dict.fromkeys(value), **of_layers}, where)
+    return _common_to_layers(config, name, {**dict.fromkeys(value), **of_layers}, where)
 
 
-def _of_every_layer(
+def _common_to_layers(
     config: Mapping[str, object], name: str, by_type: Mapping[str, Mapping[str, object] | None], where: str
 ) -> ConfigFields:
     used = [each for each, part in by_type.items() if part is not None or by_type.get(FULL) is None]
@@ -133,7 +133,7 @@ def _of_every_layer(
                 f"{where} gives {name} by types of layers, and none for layers of type {each[:40]!r}: layers without "
                 "rotary position embeddings are not computed here. Use another checkpoint."
             )
-    parameters = {each: _checked(by_type[each] or {}, f"{name}.{repr(each)[1:-1]}", where) for each in used}
+    parameters = {each: _check_parameters(by_type[each] or {}, f"{name}.{repr(each)[1:-1]}", where) for each in used}
     for (one, first), (other, second) in pairwise(parameters.items()):
         if _meaning(first) != _meaning(second):
             raise LayoutRefused(
@@ -143,8 +143,8 @@ def _of_every_layer(
     return parameters[used[0]]
 
 
-def _checked(parameters: Mapping[str, object], name: str, where: str) -> ConfigFields:
-    """Without what is null."""
+def _check_parameters(parameters: Mapping[str, object], name: str, where: str) -> ConfigFields:
+    """The parameters that are not null. Raises ConfigInvalid for a kind that is no name, or two that differ."""
     given = {key: value for key, value in parameters.items() if value is not None or key == THETA}
     kinds = {f"{name}.{key}": given[key] for key in TYPES if key in given}
     for key, kind in kinds.items():
@@ -155,8 +155,8 @@ def _checked(parameters: Mapping[str, object], name: str, where: str) -> ConfigF
 
 
 def _lift(config: ConfigFields, name: str, inside: Mapping[str, ConfigFields], where: str) -> None:
-    """From `rope_parameters` to where the older form has it."""
-    places = {f"{part}.{name}": said.pop(name) for part, said in inside.items() if name in said}
+    """Move a field from `rope_parameters` to its place in the older form."""
+    places = {f"{part}.{name}": parameters.pop(name) for part, parameters in inside.items() if name in parameters}
     if not places:
         return
     top = config.get(name)
@@ -166,7 +166,7 @@ def _lift(config: ConfigFields, name: str, inside: Mapping[str, ConfigFields], w
 
 
 def _require_equal(where: str, values: Mapping[str, object]) -> None:
-    """Raises ConfigInvalid, which names both; null says nothing."""
+    """Raises ConfigInvalid, which names both fields, where two values that are not null differ."""
     for (one, first), (other, second) in pairwise((name, each) for name, each in values.items() if each is not None):
         if first != second:
             raise ConfigInvalid(
@@ -177,19 +177,20 @@ def _require_equal(where: str, values: Mapping[str, object]) -> None:
 
 def _meaning(parameters: Mapping[str, object]) -> dict[str, object]:
     rest = {name: value for name, value in parameters.items() if name not in TYPES}
-    return {**rest, TYPES[0]: kind_of(parameters)}
+    return {**rest, TYPES[0]: scaling_kind(parameters)}
 
 
 def _without_default(parameters: Mapping[str, object]) -> ConfigFields:
-    """As `rope_scaling`, which is not there where positions are not scaled."""
+    """The parameters as `rope_scaling`, which is absent where positions are not scaled."""
     meaning = _meaning(parameters)
     return {} if meaning == {TYPES[0]: "default"} else meaning
 
 
 def _add_trained_length(config: ConfigFields, scaling: ConfigFields, where: str, is_new: bool) -> None:
-    """As transformers 5 reads `rope_parameters`, which is never from beside. Transformers 4 wants that of longrope
-    beside, and of llama3 within. The releases differ in what they take of an older longrope: both have to agree."""
-    kind, within = kind_of(scaling), scaling.get(TRAINED)
+    """Put the trained length where transformers 4 reads it: for longrope on the top level, for llama3 within
+    `rope_scaling`. The value is the one that transformers 5 uses, which never reads the top level. The releases read an
+    older longrope differently, so both places have to agree there."""
+    kind, within = scaling_kind(scaling), scaling.get(TRAINED)
     if kind not in OF_TRAINED_LENGTH:
         return
     longest = config.get("max_position_embeddings")

@@ -1,4 +1,4 @@
-"""Llama: biases when the configuration says so, vocabulary-parallel embeddings, norms folded into the weights."""
+"""Llama: biases if config.json asks for them, vocabulary-parallel embeddings, norms folded into the weights."""
 
 from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.layouts.builder import LayoutBuilder

@@ -1,4 +1,4 @@
-"""Mistral: no biases in attention, heads divide the hidden size, queries, keys and values stay apart."""
+"""Mistral: no biases in attention, heads divide the hidden size, no fused_qkv."""
 
 from pydantic import PositiveInt
 

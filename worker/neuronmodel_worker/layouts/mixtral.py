@@ -1,4 +1,4 @@
-"""Mixtral: heads divide the hidden size, queries, keys and values stay apart, experts were declared in float32."""
+"""Mixtral: heads divide the hidden size, no fused_qkv, experts were declared in float32."""
 
 from pydantic import PositiveInt
 

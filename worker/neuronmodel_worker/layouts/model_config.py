@@ -1,4 +1,4 @@
-"""What of config.json decides the shape of shards, with what transformers takes where a field is not given."""
+"""The fields of config.json that decide the shape of shards, with transformers' defaults for absent ones."""
 
 import reprlib
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
     UNUSED: ClassVar[frozenset[str]] = frozenset()
-    """Sizes that do not matter in this family."""
+    """The sizes that do not matter in this family."""
 
     hidden_size: PositiveInt = 4096
     intermediate_size: PositiveInt = 11008
@@ -44,19 +44,19 @@ class ModelConfig(BaseModel):
 
     @property
     def sizes(self) -> Mapping[str, object]:
-        """What config.json says that decides which bytes of the checkpoint go where, given or taken as transformers
-        takes it; the type in force is told by itself."""
-        said = self.model_dump(exclude={"dtype", "torch_dtype", *self.UNUSED})
+        """Everything in config.json that decides which bytes of the checkpoint go where, with transformers' defaults;
+        the type is not part of it."""
+        given = self.model_dump(exclude={"dtype", "torch_dtype", *self.UNUSED})
         resolved = {
             "num_key_value_heads": self.key_value_heads,
             "head_dim": self.head_dim or self.divided_head_size,
-            **{name: bool(said[name]) for name in ("attention_bias", "mlp_bias", "tie_word_embeddings")},
+            **{name: bool(given[name]) for name in ("attention_bias", "mlp_bias", "tie_word_embeddings")},
         }
-        return {**said, **resolved}
+        return {**given, **resolved}
 
     @property
     def assumed(self) -> Mapping[str, int]:
-        """The sizes that config.json does not give, as transformers takes them."""
+        """The sizes that config.json does not give, with transformers' defaults."""
         absent = type(self).model_fields.keys() - self.model_fields_set - self.UNUSED
         return {name: value for name in sorted(absent) if type(value := getattr(self, name)) is int}
 
@@ -65,8 +65,8 @@ AnyConfig = TypeVar("AnyConfig", bound=ModelConfig)
 
 
 def parse_config(checkpoint: Checkpoint, kind: type[AnyConfig]) -> AnyConfig:
-    """Whichever release of transformers wrote it. Raises ConfigInvalid, which names the first field that is wrong, and
-    LayoutRefused for what `layouts.legacy_config` refuses."""
+    """Read config.json, whichever release of transformers wrote it. Raises ConfigInvalid, which names the first field
+    that is wrong, and LayoutRefused for what `layouts.legacy_config` refuses."""
     try:
         return kind.model_validate(dict(legacy_config_of(checkpoint)))
     except ValidationError as error:
@@ -78,9 +78,9 @@ def parse_config(checkpoint: Checkpoint, kind: type[AnyConfig]) -> AnyConfig:
         ) from error
 
 
-def dtype_in_force(flags: Flags, config: ModelConfig, yields: bool = False) -> str:
-    """NeuronConfig's type, else config.json's, else bfloat16. Where the first `yields`, config.json's comes first, as
-    in `load_pretrained_config` of the library's hf_adapter."""
+def resolve_dtype(flags: Flags, config: ModelConfig, yields: bool = False) -> str:
+    """NeuronConfig's type, or config.json's, or bfloat16. With `yields` config.json's comes first, as in
+    `load_pretrained_config` of the library's hf_adapter."""
     given = config.dtype or config.torch_dtype
     named = given or DEFAULT_DTYPE
     asked = None if yields and given else flags.dtype

@@ -16,8 +16,8 @@ from neuronmodel_worker.layouts.tp_degrees import divides
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """`size` is the intermediate size of one expert and `size_field` where config.json gives it; `module` and `gate`,
-    `up`, `down` are the checkpoint's names."""
+    """The experts of a layer. `size` is the intermediate size of one expert and `size_field` its field in config.json;
+    `module` and `gate`, `up`, `down` are the checkpoint's names."""
 
     count: int
     size: int
@@ -54,20 +54,21 @@ class SparseDecoder(Decoder):
         return range(self.experts.count)
 
     def wide(self, layer: str, expert: int, name: str) -> SourcePart:
-        """Gate or up: each rank has some of the rows."""
+        """An expert's gate or up projection, of which each rank has some of the rows."""
         shape = (self.experts.size, self.config.hidden_size)
         source = self.builder.take(f"model.{layer}{self.experts.module}.experts.{expert}.{name}.weight", shape)
         return SourcePart(source, self.by_rows(shape))
 
     def narrow(self, layer: str, expert: int, name: str) -> SourcePart:
-        """Down: each rank has some of the columns."""
+        """An expert's down projection, of which each rank has some of the columns."""
         shape = (self.config.hidden_size, self.experts.size)
         source = self.builder.take(f"model.{layer}{self.experts.module}.experts.{expert}.{name}.weight", shape)
         return SourcePart(source, self.by_columns(shape))
 
 
 def refuse_mixed_types(experts: Sequence[TensorSource]) -> None:
-    """NxD Inference stacks a layer's experts in the type of the first, before any cast: others lose precision twice."""
+    """Raises LayoutRefused: NxD Inference stacks a layer's experts in the type of the first one before any cast, so
+    that others lose precision twice."""
     first = experts[0]
     other = next((expert for expert in experts if expert.dtype != first.dtype), None)
     if other:

@@ -1,4 +1,4 @@
-"""Qwen3: norms on queries and keys, no biases in attention, heads of 128 unless said otherwise."""
+"""Qwen3: norms on queries and keys, no biases in attention, heads of 128 by default."""
 
 from pydantic import PositiveInt
 
@@ -14,9 +14,9 @@ class Qwen3Config(ModelConfig):
     vocab_size: PositiveInt = 151936
 
 
-def head_size_of_qwen3(builder: LayoutBuilder, config: ModelConfig, absent: int | None = None) -> int:
-    """`head_dim`, which may be null: then heads divide the hidden size, unless the checkpoint's are of the size that
-    transformers takes where the field is `absent`."""
+def qwen3_head_size(builder: LayoutBuilder, config: ModelConfig, absent: int | None = None) -> int:
+    """The size of a head: `head_dim`. Where that is null, heads divide the hidden size, unless the checkpoint's have
+    the size `absent`, transformers' default for an absent field."""
     if config.head_dim is not None:
         return config.head_dim
     builder.warnings.append(
@@ -30,5 +30,5 @@ def head_size_of_qwen3(builder: LayoutBuilder, config: ModelConfig, absent: int 
 
 
 def lay_out_qwen3(builder: LayoutBuilder, config: Qwen3Config) -> None:
-    traits = Traits(head_size=head_size_of_qwen3(builder, config, absent=128), query_key_norms=True)
+    traits = Traits(head_size=qwen3_head_size(builder, config, absent=128), query_key_norms=True)
     lay_out_dense(builder, config, traits)

@@ -1,4 +1,4 @@
-"""Qwen3-MoE: norms on queries and keys, heads of the size that config.json says, an expert's size of its own."""
+"""Qwen3-MoE: norms on queries and keys, the size of a head from config.json, a size of its own for experts."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from neuronmodel_worker.layouts.builder import LayoutBuilder
 from neuronmodel_worker.layouts.dense import Traits
 from neuronmodel_worker.layouts.model_config import ModelConfig
 from neuronmodel_worker.layouts.moe import Experts, lay_out_moe
-from neuronmodel_worker.layouts.qwen3 import head_size_of_qwen3
+from neuronmodel_worker.layouts.qwen3 import qwen3_head_size
 
 
 class Qwen3MoeConfig(ModelConfig):
@@ -27,7 +27,7 @@ class Qwen3MoeConfig(ModelConfig):
 
     @property
     def has_dense_layers(self) -> bool:
-        """A number beyond the last layer names none."""
+        """Whether some layers are dense; `mlp_only_layers` may hold numbers beyond the last layer."""
         named = any(0 <= each < self.num_hidden_layers for each in self.mlp_only_layers or ())
         return named or self.decoder_sparse_step != 1
 
@@ -43,7 +43,7 @@ def lay_out_qwen3_moe(builder: LayoutBuilder, config: Qwen3MoeConfig) -> None:
             "There is no layout for a Qwen3-MoE model with dense layers between (mlp_only_layers or "
             "decoder_sparse_step). Use a checkpoint whose layers are all sparse."
         )
-    traits = Traits(head_size=head_size_of_qwen3(builder, config), query_key_norms=True, lm_head_declared="F32")
+    traits = Traits(head_size=qwen3_head_size(builder, config), query_key_norms=True, lm_head_declared="F32")
     experts = Experts(
         config.num_experts,
         config.moe_intermediate_size,

@@ -1,4 +1,4 @@
-"""The fields of NeuronConfig that a layout asks about, read and checked."""
+"""The fields of NeuronConfig that a layout depends on, read and checked."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -21,8 +21,8 @@ OUT_PROJECTION_KERNELS = frozenset({"out_proj_kernel_enabled", "attn_block_tkg_n
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """The fields that a layout asks about, checked; dtype is None where the configuration of the model decides, and
-    what the model's family pays no heed to is False."""
+    """The fields that a layout depends on, checked. `dtype` is None where the model's configuration decides, and
+    switches that the model's family ignores are False."""
 
     tp_degree: int
     start_rank: int
@@ -42,19 +42,19 @@ class Flags:
         return range(self.start_rank, self.start_rank + self.local_ranks)
 
     def without(self, switches: Iterable[str]) -> "Flags":
-        """`switches`, which a family pays no heed to, are off."""
+        """The same flags with `switches` off, which a family ignores."""
         off: dict[str, Any] = dict.fromkeys(switches, False)
         return replace(self, **off)
 
     @property
     def transposed_fused_qkv(self) -> bool:
-        """The kernels transpose the fused weight alone: q, k and v apart stay as they are."""
+        """Whether the fused weight is transposed; the kernels do not transpose separate q, k and v."""
         return self.fused_qkv and self.transposed_qkv
 
 
 def read_flags(neuron_config: Mapping[str, object]) -> Flags:
-    """As the library derives them. Raises LayoutRefused by the field's name."""
-    for name in SWITCHES & neuron_config.keys():  # lest one that is derived hides what was given
+    """The flags as the library derives them. Raises LayoutRefused, which names the field."""
+    for name in SWITCHES & neuron_config.keys():  # first, because a derived value may hide the one that was given
         _switch(neuron_config, name)
     fields = derived(neuron_config)
     on = {name for name in SWITCHES if fields.get(name)}
@@ -80,8 +80,8 @@ def read_flags(neuron_config: Mapping[str, object]) -> Flags:
 
 
 def read_ranks(neuron_config: Mapping[str, object]) -> tuple[int, int, range]:
-    """For NxD Inference's own shards: the tensor parallel degree, the ranks in all, and those that are made here.
-    Raises LayoutRefused."""
+    """For NxD Inference's own shards: the tensor parallel degree, the number of all ranks, and the ranks that are made
+    here. Raises LayoutRefused."""
     degree = _number(neuron_config, "tp_degree", 1, least=1)
     _check_degree(degree)
     others = [_number(neuron_config, name, 1, least=1) for name in ("pp_degree", "ep_degree")]
@@ -91,7 +91,7 @@ def read_ranks(neuron_config: Mapping[str, object]) -> tuple[int, int, range]:
 
 
 def torch_dtype_yields(neuron_config: Mapping[str, object]) -> bool:
-    """Whether config.json's type is to win over `torch_dtype`. Raises LayoutRefused."""
+    """Whether config.json's type takes precedence over `torch_dtype`. Raises LayoutRefused."""
     return neuron_config.get("overrides_torch_dtype") is not None and not _switch(
         neuron_config, "overrides_torch_dtype"
     )
@@ -143,7 +143,7 @@ def _check_world(degree: int, world_size: object) -> None:
 
 
 def _ranks(neuron_config: Mapping[str, object], number: int, name: str = "tp_degree") -> range:
-    """Those that are made, of `number` in all, which the field `name` says."""
+    """The ranks that are made, of `number` in all, which the field `name` gives."""
     start = _number(neuron_config, "start_rank_id", 0, least=0)
     local = _number(neuron_config, "local_ranks_size", number, least=1)
     if start + local > number:

@@ -1,11 +1,11 @@
-"""Which tensor parallel degrees a model fits: what refuses one that it does not, and says which would do."""
+"""Which tensor parallel degrees fit a model: refuses one that does not, and names those that do."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from neuronmodel_worker.failures import LayoutRefused
 
-# More ranks than any machine of today has; a file each, so that a slip of the pen must not make a billion of them.
+# More ranks than any machine has today. There is a file for each rank, so a typo must not ask for a billion of them.
 MAX_DEGREE = 4096
 
 NUM_NAMED = 12
@@ -13,14 +13,15 @@ NUM_NAMED = 12
 
 @dataclass(frozen=True, slots=True)
 class DegreeRule:
-    """`sentence` says of a degree that does not fit why it doesn't, both numbers included."""
+    """A condition for a degree. `sentence` says why a degree does not fit, with both numbers."""
 
     fits: Callable[[int], bool]
     sentence: Callable[[int], str]
 
 
 def require_degree(degree: int, rules: Sequence[DegreeRule]) -> None:
-    """Raises LayoutRefused: the sentence of the first rule that `degree` offends, and the degrees that fit them all."""
+    """Raises LayoutRefused with the sentence of the first rule that `degree` breaks, and the degrees that fit all
+    rules."""
     for rule in rules:
         if not rule.fits(degree):
             fitting = [each for each in range(1, MAX_DEGREE + 1) if all(rule.fits(each) for rule in rules)]
@@ -28,13 +29,13 @@ def require_degree(degree: int, rules: Sequence[DegreeRule]) -> None:
 
 
 def nearest(fitting: Sequence[int], degree: int) -> str:
-    """The few of `fitting` that are nearest to `degree`."""
+    """The `fitting` degrees that are nearest to `degree`, for a sentence."""
     chosen = sorted(sorted(fitting, key=lambda each: abs(each - degree))[:NUM_NAMED])
     return ", ".join(map(str, chosen)) + (", among others" if len(fitting) > NUM_NAMED else "")
 
 
 def divides(sizes: dict[str, int], why: str) -> DegreeRule:
-    """The degree has to divide all `sizes`, as what `why` says is not padded."""
+    """A rule that the degree has to divide all `sizes`; `why` completes the sentence with the reason."""
 
     def sentence(degree: int) -> str:
         uneven = [f"{name} {size}" for name, size in sizes.items() if size % degree]

@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint that no target is made from, and what is said of them: NxD Inference drops them silently."""
+"""Warnings of tensors of a checkpoint that no target is made from: NxD Inference drops them silently."""
 
 import re
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ WITHOUT_EFFECT: Final = re.compile(
     r"(^|\.)(rotary_emb\.(inv_freq|original_inv_freq|cos_cached|sin_cached)|masked_bias|(self_)?attn\.bias"
     r"|position_ids|attention_mask|causal_mask)$"
 )
-"""What older versions of transformers saved beside the weights and compute anew."""
+"""Buffers that older versions of transformers saved with the weights, and that are computed when a model is loaded."""
 ENDINGS: Final = ("inv_freq", "_cached", "bias", "position_ids", "_mask")
-"""Of these, as a name is quickly looked at."""
+"""The endings of these names, as a quick first check."""
 BIAS: Final = re.compile(r"layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)\.bias")
 LAYER: Final = re.compile(r"layers\.(\d+)\.")
 
 
 def warn_of_unused(builder: LayoutBuilder, config: ModelConfig) -> None:
-    """Called when all targets are there."""
+    """Add the warnings to the builder, when all targets are in it."""
     unused = builder.checkpoint.tensors.keys() - builder.taken
     names = [name for name in unused if not (name.endswith(ENDINGS) and WITHOUT_EFFECT.search(name))]
     tied, layers, others, biases = False, False, list[str](), set[str]()
@@ -37,9 +37,9 @@ def warn_of_unused(builder: LayoutBuilder, config: ModelConfig) -> None:
         else:
             others.append(name)
     if tied:
-        builder.warnings.append(_of_tied_head(builder))
+        builder.warnings.append(_tied_head_warning(builder))
     if others:
-        builder.warnings.append(_of_others(builder, sorted(others)))
+        builder.warnings.append(_unused_warning(builder, sorted(others)))
     if biases:
         builder.warnings.append(
             f"The biases of {', '.join(sorted(biases, key=_in_order))} are left out, as NxD Inference does for this "
@@ -53,7 +53,7 @@ def warn_of_unused(builder: LayoutBuilder, config: ModelConfig) -> None:
 
 
 def _is_beyond(layer: str, layers: int) -> bool:
-    """A number may be too long to be read as one."""
+    """Whether a layer's number is too great; it may have too many digits to be parsed."""
     return len(layer) > 9 or int(layer) >= layers
 
 
@@ -62,7 +62,7 @@ def _in_order(module: str) -> tuple[int, str]:
     return order.index(module.rpartition(".")[2]), module
 
 
-def _of_tied_head(builder: LayoutBuilder) -> str:
+def _tied_head_warning(builder: LayoutBuilder) -> str:
     head, embeddings = builder.find(HEAD), builder.find("model.embed_tokens.weight")
     same = head and embeddings and head.shape == embeddings.shape
     todo = (
@@ -76,7 +76,7 @@ def _of_tied_head(builder: LayoutBuilder) -> str:
     )
 
 
-def _of_others(builder: LayoutBuilder, names: Sequence[str]) -> str:
+def _unused_warning(builder: LayoutBuilder, names: Sequence[str]) -> str:
     tensors, are = (f"{len(names):,} tensors", "are") if len(names) > 1 else ("a tensor", "is")
     return (
         f"The checkpoint in {builder.checkpoint.path} holds {tensors} that a model of this type does not have and that "

@@ -1,7 +1,7 @@
-"""What NxD Inference itself refuses while it builds a model: with an assertion, or an error without a field's name.
+"""Combinations of fields that NxD Inference itself refuses, with an assertion or an error that names no field.
 
-`shard`, `plan`, `prepare` and `from-command` all refuse by this one table. What the library builds and then answers
-wrongly, or what a server of ours cannot run, is not here: see `engines.nxdi.flag_checks`.
+`shard`, `plan`, `prepare` and `from-command` all refuse them by this one table. Combinations that the library builds
+and then answers wrongly, or that a server cannot run, are in `engines.nxdi.flag_checks`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ QKV_KERNELS: Final = ("qkv_kernel_enabled", "qkv_nki_kernel_enabled")
 ATTENTION_KERNEL: Final = "attn_block_tkg_nki_kernel_enabled"
 CASCADED: Final = "attn_block_tkg_nki_kernel_cascaded_attention"
 
-# A field that is on, and those of which it needs one that is on or set.
+# For a field that is on: groups of fields, of each of which one has to be on or set too.
 NEEDS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "quantized": (("quantized_checkpoints_path",),),
     "is_full_model_shuffled": (("is_mxfp4_compute", "is_eagle_draft"),),
@@ -52,7 +52,7 @@ NOT_WITH_CHUNKED_ATTENTION: Final = (
     "flash_decoding_enabled", "attn_tkg_builtin_kernel_enabled", "attn_tkg_nki_kernel_enabled", "is_prefix_caching",
 )  # fmt: skip
 DISPATCHES: Final = ("AR_AG", "RS_AG", "AG_AR")
-# transformers' ACT2FN, and those of NxD's experts.
+# The names in transformers' ACT2FN, and those of NxD's experts.
 ACTIVATIONS: Final = (
     "gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh",
     "gelu_pytorch_tanh", "laplace", "leaky_relu", "linear", "mish", "prelu", "quick_gelu", "relu", "relu2", "relu6",
@@ -60,7 +60,7 @@ ACTIVATIONS: Final = (
 )  # fmt: skip
 ACTIVATIONS_OF_EXPERTS: Final = ("gelu", "leaky_relu", "relu", "sigmoid", "silu", "tanh")
 BLOCK_STRATEGIES: Final = ("HI_LO", "PING_PONG")
-# Where config.json says how many experts there are, and transformers' defaults for them and for those of a token.
+# The field of config.json with the number of experts, and transformers' defaults for it and for the experts of a token.
 EXPERTS: Final[Mapping[str, tuple[str, int, int]]] = {
     "mixtral": ("num_local_experts", 8, 2),
     "qwen3_moe": ("num_experts", 128, 8),
@@ -68,26 +68,26 @@ EXPERTS: Final[Mapping[str, tuple[str, int, int]]] = {
 
 
 def refuse_combinations(given: Mapping[str, Any], model: Mapping[str, object], family: str) -> None:
-    """`given` are NeuronConfig's fields, each of the type that it takes; `model` is config.json. Raises
-    CombinationRefused for the first that NxD Inference does not build."""
+    """Raises CombinationRefused for the first combination that NxD Inference does not build. `given` are NeuronConfig's
+    fields, each of its type; `model` is config.json."""
     for sentence in refusals(given, model, family):
         raise CombinationRefused(sentence)
 
 
 def refusals(given: Mapping[str, Any], model: Mapping[str, object], family: str) -> Iterator[str]:
     """A sentence for each combination that NxD Inference does not build. `model` is empty where config.json is not
-    known: then nothing is refused for what a default of it would be."""
+    known: then nothing is refused because of its defaults."""
     fields = _GivenFields(given)
-    yield from _of_lengths(fields)
-    yield from _of_buckets(fields)
-    yield from _of_partners(fields)
-    yield from _of_parallelism(fields)
-    yield from _of_types(fields)
-    yield from _of_the_family(fields, model, family)
+    yield from _length_refusals(fields)
+    yield from _bucket_refusals(fields)
+    yield from _partner_refusals(fields)
+    yield from _parallelism_refusals(fields)
+    yield from _type_refusals(fields)
+    yield from _family_refusals(fields, model, family)
 
 
 class _GivenFields:
-    """Fields as they were given, and as the library derives them."""
+    """The fields as they were given, and as the library derives them."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.given = {name: value for name, value in given.items() if value is not None}
@@ -96,16 +96,16 @@ class _GivenFields:
     def is_on(self, name: str) -> bool:
         return is_on(self.derived, name)
 
-    def number(self, name: str, otherwise: int) -> int:
-        """An integer that is set; others check types."""
+    def number(self, name: str, default: int) -> int:
+        """An integer field, or the default; types are checked elsewhere."""
         value = self.derived.get(name)
-        return value if type(value) is int else otherwise
+        return value if type(value) is int else default
 
     def shown(self, name: str) -> str:
-        """By the field that was given, where it is another one that turns `name` on."""
+        """The field and its value for a sentence; where another field turns `name` on, that one."""
         if not is_on(self.given, name):
-            turning_it_on = (each for each, implied in IMPLIED.items() if implied == name and is_on(self.given, each))
-            name = next(turning_it_on, name)
+            implying = (each for each, implied in IMPLIED.items() if implied == name and is_on(self.given, each))
+            name = next(implying, name)
         return shown(name, self.given.get(name))
 
     @property
@@ -122,11 +122,11 @@ class _GivenFields:
 
     @property
     def batch(self) -> int:
-        """Of the graph that generates tokens."""
+        """The batch of the graph that generates tokens."""
         return self.number("tkg_batch_size", self.number("batch_size", 1))
 
 
-def _of_lengths(fields: _GivenFields) -> Iterator[str]:
+def _length_refusals(fields: _GivenFields) -> Iterator[str]:
     if fields.context > fields.longest:
         limit = "max_length" if fields.longest < fields.sequence else "seq_len"
         yield (
@@ -135,7 +135,7 @@ def _of_lengths(fields: _GivenFields) -> Iterator[str]:
         )
 
 
-def _of_buckets(fields: _GivenFields) -> Iterator[str]:
+def _bucket_refusals(fields: _GivenFields) -> Iterator[str]:
     limits = {
         "context_encoding_buckets": ("max_context_length", fields.context),
         "token_generation_buckets": ("max_length", fields.longest),
@@ -151,8 +151,8 @@ def _largest(buckets: object) -> int:
     return max(numbers, default=0)
 
 
-def _of_partners(fields: _GivenFields) -> Iterator[str]:
-    # The library asks before it turns this switch on for the older names of the same kernel, which need none.
+def _partner_refusals(fields: _GivenFields) -> Iterator[str]:
+    # The library checks this before it turns the switch on for the kernel's older names, which need no partner.
     if is_on(fields.given, ATTENTION_KERNEL) and not any(map(fields.is_on, QKV_KERNELS)):
         yield _needs(fields, ATTENTION_KERNEL, [QKV_KERNELS])
     for name, needs in NEEDS.items():
@@ -181,7 +181,7 @@ def _needs(fields: _GivenFields, name: str, missing: Sequence[tuple[str, ...]]) 
     )
 
 
-def _of_parallelism(fields: _GivenFields) -> Iterator[str]:
+def _parallelism_refusals(fields: _GivenFields) -> Iterator[str]:
     degree, cp, dp = (fields.number(name, 1) for name in ("tp_degree", "cp_degree", "attention_dp_degree"))
     for name, part in (("cp_degree", cp), ("attention_dp_degree", dp)):
         if degree % part:
@@ -212,7 +212,7 @@ def _of_parallelism(fields: _GivenFields) -> Iterator[str]:
         )
 
 
-def _of_types(fields: _GivenFields) -> Iterator[str]:
+def _type_refusals(fields: _GivenFields) -> Iterator[str]:
     quantized = [name for name in QUANTIZED if fields.is_on(name)]
     kernels = [name for name in QKV_KERNELS if fields.is_on(name)]
     if quantized and kernels and not fields.is_on("modules_to_not_convert"):
@@ -228,9 +228,9 @@ def _of_types(fields: _GivenFields) -> Iterator[str]:
         )
 
 
-def _of_the_family(fields: _GivenFields, model: Mapping[str, object], family: str) -> Iterator[str]:
-    yield from _of_windows(fields, model, family)
-    yield from _of_chunked_attention(fields, model)
+def _family_refusals(fields: _GivenFields, model: Mapping[str, object], family: str) -> Iterator[str]:
+    yield from _window_refusals(fields, model, family)
+    yield from _chunked_attention_refusals(fields, model)
     activation, known = model.get("hidden_act", "silu"), ACTIVATIONS_OF_EXPERTS if family in EXPERTS else ACTIVATIONS
     if isinstance(activation, str) and activation not in known:
         yield (
@@ -245,18 +245,18 @@ def _of_the_family(fields: _GivenFields, model: Mapping[str, object], family: st
     if family == "llama" and fields.given.get("attn_cls", LLAMA_ATTENTION) != LLAMA_ATTENTION:
         yield f"{fields.shown('attn_cls')} is no attention of a Llama model's. Remove it."
     if family == "llama" and fields.is_on("flash_decoding_enabled"):
-        yield from _of_flash_decoding(fields, model)
+        yield from _flash_decoding_refusals(fields, model)
     if family in EXPERTS:
-        yield from _of_experts(fields, model, family)
-        yield from _of_expert_fields(fields, family)
+        yield from _expert_refusals(fields, model, family)
+        yield from _expert_field_refusals(fields, family)
 
 
-def _of_windows(fields: _GivenFields, model: Mapping[str, object], family: str) -> Iterator[str]:
-    """`sliding_window` as transformers takes it: Mistral's is 4096 where config.json has none, Qwen's counts with
-    `use_sliding_window` alone."""
+def _window_refusals(fields: _GivenFields, model: Mapping[str, object], family: str) -> Iterator[str]:
+    """Refusals by `sliding_window`, which transformers reads as follows: Mistral's default is 4096, and Qwen's has an
+    effect with `use_sliding_window` only."""
     asked = fields.given.get("windowed_context_encoding_size")
     if not model:
-        return  # what config.json leaves out is not known either
+        return  # without config.json its defaults are not known either
     window = model.get("sliding_window", 4096 if family == "mistral" else None)
     if family in ("qwen2", "qwen3", "qwen3_moe") and model.get("use_sliding_window") is not True:
         window = None
@@ -267,7 +267,7 @@ def _of_windows(fields: _GivenFields, model: Mapping[str, object], family: str) 
         )
 
 
-def _of_chunked_attention(fields: _GivenFields, model: Mapping[str, object]) -> Iterator[str]:
+def _chunked_attention_refusals(fields: _GivenFields, model: Mapping[str, object]) -> Iterator[str]:
     chunk = model.get("attention_chunk_size")
     if type(chunk) is not int or chunk >= fields.sequence:
         return
@@ -284,11 +284,11 @@ def _of_chunked_attention(fields: _GivenFields, model: Mapping[str, object]) -> 
             )
 
 
-def _of_flash_decoding(fields: _GivenFields, model: Mapping[str, object]) -> Iterator[str]:
+def _flash_decoding_refusals(fields: _GivenFields, model: Mapping[str, object]) -> Iterator[str]:
     query = model.get("num_attention_heads")
     key_value = model.get("num_key_value_heads") or query
     if type(query) is not int or type(key_value) is not int or query < 1 or key_value < 1:
-        return  # the layout says what is wrong with them
+        return  # the layout refuses them
     sharing = min(fields.number("tp_degree", 1), query)
     if sharing % key_value:
         yield (
@@ -297,13 +297,13 @@ def _of_flash_decoding(fields: _GivenFields, model: Mapping[str, object]) -> Ite
         )
 
 
-def _of_experts(fields: _GivenFields, model: Mapping[str, object], family: str) -> Iterator[str]:
-    """The affinities of a token's experts are scaled to a sum of 1, whatever `disable_normalize_top_k_affinities` says,
-    and for that the library wants two or more."""
+def _expert_refusals(fields: _GivenFields, model: Mapping[str, object], family: str) -> Iterator[str]:
+    """Refusals by the experts of a token. Their affinities are scaled to a sum of 1, whatever
+    `disable_normalize_top_k_affinities` is, and the library needs two or more for that."""
     name, experts, chosen = EXPERTS[family]
     count, of_a_token = model.get(name, experts), model.get("num_experts_per_tok", chosen)
     if type(count) is not int or type(of_a_token) is not int:
-        return  # the layout says what is wrong with them
+        return  # the layout refuses them
     if not 2 <= of_a_token <= count:
         yield (
             f"config.json gives num_experts_per_tok {of_a_token}, and NxD Inference builds a mixture of {count} "
@@ -311,7 +311,7 @@ def _of_experts(fields: _GivenFields, model: Mapping[str, object], family: str) 
         )
 
 
-def _of_expert_fields(fields: _GivenFields, family: str) -> Iterator[str]:
+def _expert_field_refusals(fields: _GivenFields, family: str) -> Iterator[str]:
     if fields.given.get("glu_mlp") is False:
         yield "glu_mlp=False is no mixture of experts that NxD Inference builds. Remove it."
     blocks = fields.given.get("blockwise_matmul_config")

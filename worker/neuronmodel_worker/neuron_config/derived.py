@@ -1,8 +1,8 @@
-"""Fields that NxD Inference sets from others before it looks at them.
+"""Fields that NxD Inference sets from other fields before it uses them.
 
-Whoever asks what a field does has to ask about the derived ones: with `mlp_tkg_nki_kernel_enabled` alone, the library's
-`mlp_kernel_enabled` is on, and everything that follows from that follows. Each rule here is a line of
-`NeuronConfig.__init__` (models/config.py of the public source).
+The effect of a field has to be judged by the derived ones: with `mlp_tkg_nki_kernel_enabled` alone, the library's
+`mlp_kernel_enabled` is on, with all its effects. Each rule here is a line of `NeuronConfig.__init__` (models/config.py
+of the public source).
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ IMPLIED: Final[Mapping[str, str]] = {
     "attn_tkg_builtin_kernel_enabled": "attn_block_tkg_nki_kernel_enabled",
     "enable_eagle_speculation": "enable_fused_speculation",
 }
-"""Switches, and the switch that each turns on."""
+"""Switches, and the switch that each of them turns on."""
 
 QUANTIZES_MLP: Final = ("quantized_mlp_kernel_enabled", "activation_quantization_type")
 
 
 def derived(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """`fields` as the library has them when it builds a model. What is absent and not derived stays absent."""
+    """`fields` as the library has them when it builds a model. A field that is absent and not derived stays absent."""
     found = {name: value for name, value in fields.items() if value is not None}
     found |= {implied: True for given, implied in IMPLIED.items() if found.get(given) is True}
     if "logical_nc_config" not in found and "logical_neuron_cores" in found:
@@ -31,12 +31,12 @@ def derived(fields: Mapping[str, Any]) -> dict[str, Any]:
         found["output_logits"] = True
     if any(is_on(found, name) for name in QUANTIZES_MLP):
         found |= {"quantization_type": "per_channel_symmetric", "quantization_dtype": "f8e4m3"}
-    return found | _of_attention_data_parallelism(found)
+    return found | _attention_dp_fields(found)
 
 
-def _of_attention_data_parallelism(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Each group of ranks has the cache of its part of the batch, and a line for writes that are to be discarded unless
-    the kernel skips them."""
+def _attention_dp_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """With attention data parallelism each group of ranks has the cache of its part of the batch, and one more line for
+    writes to discard, unless the kernel skips them."""
     degree = fields.get("attention_dp_degree")
     batch = fields.get("tkg_batch_size", fields.get("batch_size", 1))
     if type(degree) is not int or type(batch) is not int or degree < 2:

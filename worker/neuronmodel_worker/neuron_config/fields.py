@@ -1,6 +1,6 @@
-"""Every field of NxD Inference 0.9's NeuronConfig and MoENeuronConfig, with the type it takes.
+"""Every field of NxD Inference 0.9's NeuronConfig and MoENeuronConfig, with its type.
 
-The library warns of a field it does not know and goes on without it; here one is refused by its name.
+The library warns of an unknown field and continues without it; here it is refused by its name.
 """
 
 import difflib
@@ -15,7 +15,7 @@ Check = Callable[[object], bool]
 
 @dataclass(frozen=True)
 class FieldType:
-    """`what` completes the sentence "has to be …"."""
+    """The type of a field. `what` completes the sentence "has to be …"."""
 
     what: str
     accepts: Check
@@ -125,7 +125,7 @@ FIELDS: Mapping[str, FieldType] = {
     "padding_side": _one_of("right", "left"),
     "cast_type": _one_of("config", "as-declared"),
     "buckets": BUCKETS,
-    # Of these no public source says what they take.
+    # No public source says which values these take.
     **_fields(ANYTHING, "quantization_block_size quantization_block_axis dma_order_config"),
     "token_tree_config": TREE,
     "medusa_tree": LIST,
@@ -161,7 +161,7 @@ SAMPLING_FIELDS: Mapping[str, FieldType] = {
     "temperature": NUMBER,
 }
 
-# What is the same as to leave a field of MOE_FIELDS out; `inference_demo` gives some of them to every model.
+# The values with which a field of MOE_FIELDS counts as absent; `inference_demo` gives some of them to every model.
 MOE_DEFAULTS: tuple[object, ...] = (False, {})
 MOE_DEFAULTS_OF: Mapping[str, tuple[object, ...]] = {
     "moe_tp_degree": (1,),
@@ -171,16 +171,16 @@ MOE_DEFAULTS_OF: Mapping[str, tuple[object, ...]] = {
     "hidden_act_scaling_factor": (1, 1.0),
     "hidden_act_bias": (0, 0.0),
 }
-# Of families without experts, whose NeuronConfig has none of the fields above.
+# The families without experts, whose NeuronConfig has none of the fields above.
 DENSE_FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3"})
 
 NO_FIELD = frozenset({"normalize_top_k_affinities"})
-"""Names that people give, that NeuronConfig has not, and that it goes on without: warned about where shards are laid
-out, and kept from the library."""
+"""Names that people use, and that are no fields of NeuronConfig: they are warned of where shards are laid out, and not
+given to the library."""
 
 
 def check_fields(fields: Mapping[str, object], model_type: str) -> None:
-    """Names and types. `None` is an absent field. Raises FlagsRefused."""
+    """Check names and types; `None` is an absent field. Raises FlagsRefused."""
     for name, value in fields.items():
         kind = FIELDS.get(name) or MOE_FIELDS.get(name)
         if kind is None and name in NO_FIELD:
@@ -189,7 +189,7 @@ def check_fields(fields: Mapping[str, object], model_type: str) -> None:
             raise FlagsRefused(_unknown(name, (*FIELDS, *MOE_FIELDS), "NxD Inference's NeuronConfig has no field"))
         if value is None:
             continue
-        _check_kind(name, value, kind)
+        _check_type(name, value, kind)
         if model_type in DENSE_FAMILIES and name in MOE_FIELDS and not is_left_out(name, value):
             raise FlagsRefused(
                 f"The field {shown(name, value)} is of models with experts, and this is a {model_type}: NxD Inference "
@@ -201,17 +201,17 @@ def check_fields(fields: Mapping[str, object], model_type: str) -> None:
         if kind is None:
             raise FlagsRefused(_unknown(name, SAMPLING_FIELDS, "NxD Inference's OnDeviceSamplingConfig has no field"))
         if value is not None:
-            _check_kind(f"on_device_sampling_config.{name}", value, kind)
+            _check_type(f"on_device_sampling_config.{name}", value, kind)
 
 
 def is_left_out(name: str, value: object) -> bool:
-    """Whether a model without experts may be given it, as the library then goes on without."""
+    """Whether a field with this value counts as absent for a model without experts."""
     return name in NO_FIELD or (
         name in MOE_FIELDS and is_one_of(value, (None, *MOE_DEFAULTS_OF.get(name, MOE_DEFAULTS)))
     )
 
 
-def _check_kind(name: str, value: object, kind: FieldType) -> None:
+def _check_type(name: str, value: object, kind: FieldType) -> None:
     if not kind.accepts(value):
         raise FlagsRefused(f"The field {shown(name, value)} has to be {kind.what}.")
 

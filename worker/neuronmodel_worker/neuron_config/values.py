@@ -1,11 +1,11 @@
-"""Single values of NeuronConfig: types, defaults, and how one is shown in a sentence."""
+"""Values of NeuronConfig: types, defaults, and how a value is shown in a sentence."""
 
 import reprlib
 from collections.abc import Mapping
 from typing import Any, Final
 
 DTYPES: Final[Mapping[str, str]] = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-"""safetensors' names by NeuronConfig's."""
+"""NeuronConfig's names of types, with safetensors' names."""
 DEFAULT_DTYPE: Final = "bfloat16"
 DEFAULT_SEQUENCE_LENGTH: Final = 128
 
@@ -15,12 +15,12 @@ def names_of(text: str) -> frozenset[str]:
 
 
 def is_one_of(value: object, values: tuple[object, ...]) -> bool:
-    """True is not 1 here, though Python holds them equal."""
+    """Whether a value is one of `values`; True is not 1 here, unlike in Python."""
     return any(type(value) is type(each) and value == each for each in values)
 
 
 def is_on(fields: Mapping[str, Any], name: str) -> bool:
-    """Whether a field is set to something: an empty object is something, 0, false and "" are not."""
+    """Whether a field is set: an empty object counts as set, while 0, false and "" do not."""
     value = fields.get(name)
     return isinstance(value, dict) or bool(value)
 

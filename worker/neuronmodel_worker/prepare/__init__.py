@@ -24,7 +24,7 @@ def prepare(job: Run) -> None:
             engine.graph_inputs(plan, job.config.neuron_config)  # what it refuses is refused before weights are read
         with job.clock.phase(StartPhase.TOKENIZER_LOADED):
             text = load_text(job.source, job.config.generation_config, plan.vocabulary)
-        job.clock.found(Preparation(job, plan, engine, while_building=text.warn_of_other_readings).result())
+        job.clock.found(Preparation(job, plan, engine, while_building=text.warn_of_version_differences).result())
 
 
 __all__ = ["Preparation", "disk_rates", "open_source", "prepare"]

@@ -57,7 +57,7 @@ class ModelLoader:
         """After `model`, which tells how many tokens it has, and whose library may need transformers with PyTorch."""
         with self.job.clock.phase(StartPhase.TOKENIZER_LOADED):
             text = load_text(self.job.source, self.job.config.generation_config, self._vocabulary)
-        self.background.submit(lambda _: text.warn_of_other_readings())
+        self.background.submit(lambda _: text.warn_of_version_differences())
         return text
 
 

@@ -87,7 +87,7 @@ class WeightsLoader:
         began = time.monotonic()
         sealed = shards.files(under=WEIGHTS)
         ranks = read_rank_files(
-            shards.directory / WEIGHTS, plan.ranks, progress, sealed=sealed, full=self.full, copy=copy
+            shards.directory / WEIGHTS, plan.ranks, progress, sealed=sealed, full=self.full, observer=copy
         )
         seconds = time.monotonic() - began
         rates = DiskRates(read_bytes_per_second=_rate(sum(file.nbytes for file in sealed.values()), seconds))

@@ -1,4 +1,4 @@
-"""Artifacts that are what their key says, whole or absent."""
+"""The store of artifacts on a volume: sets of files under content keys, each whole or absent."""
 
 from neuronmodel_worker.store.building import Build
 from neuronmodel_worker.store.collection import Collected, Policy

@@ -1,4 +1,4 @@
-"""Files of the store: whole or absent, on the disk with their names, and what headers say of them."""
+"""Writing files of the store so that each is whole or absent, and taking their digests."""
 
 import glob
 import os
@@ -24,12 +24,12 @@ Digest = xxhash.xxh3_128
 
 
 def matching(root: Path, pattern: str) -> list[Path]:
-    """What is there by such a name, sorted. Path.glob fails where others remove a folder meanwhile."""
+    """The paths that match a pattern, sorted. Path.glob fails when a folder is removed meanwhile."""
     return sorted(root / name for name in glob.glob(pattern, root_dir=root, include_hidden=True))  # noqa: PTH207
 
 
 def make_directory(directory: Path) -> None:
-    """With those above it; each one's name is on the disk, and the group may write."""
+    """Make a directory and its parents, with each name synced to the disk and writable by the group."""
     if directory.is_dir():
         return
     make_directory(directory.parent)
@@ -43,13 +43,12 @@ def open_to_group(path: Path) -> None:
     mode = stat.S_IMODE(path.stat().st_mode)
     wanted = mode | (DIRECTORY_MODE if path.is_dir() else FILE_MODE)
     if wanted != mode:
-        with suppress(PermissionError):  # another user's, who saw to it
+        with suppress(PermissionError):  # it belongs to another user, who has set the mode
             path.chmod(wanted)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """The file has the content under its name, on the disk, or is as it was. The temporary one is locked, so that who
-    clears up leaves it alone."""
+    """Replace a file atomically and durably. The temporary file is locked, so that a clean-up leaves it alone."""
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.urandom(4).hex()}")
     try:
         with os.fdopen(create_locked(temporary), "wb") as file:
@@ -66,7 +65,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """As far as it goes: what another node has open stays on some volumes until it is closed there."""
+    """Remove what can be removed: on some volumes a file that another node has open stays until it is closed there."""
     if path.is_symlink() or not path.is_dir():
         with suppress(OSError):
             path.unlink(missing_ok=True)
@@ -75,7 +74,7 @@ def remove_tree(path: Path) -> None:
 
 
 def nbytes_below(directory: Path) -> int:
-    """What a folder takes on the disk; a file with several names counts by its share."""
+    """The size of a folder; a file with several names counts by its share."""
     total = 0
     for folder, _, names in os.walk(directory):
         for name in names:
@@ -86,7 +85,7 @@ def nbytes_below(directory: Path) -> int:
 
 
 def header_digest(path: Path) -> str | None:
-    """xxh3-128 of the bytes before the tensors of a safetensors file; None where there cannot be such."""
+    """The xxh3-128 of the bytes before the tensors of a safetensors file; None where there is no header."""
     with path.open("rb", buffering=0) as file:
         prefix = file.read(8)
         if len(prefix) < 8 or (nbytes := struct.unpack("<Q", prefix)[0]) > MAX_HEADER_BYTES:

@@ -1,4 +1,4 @@
-"""In which inputs of their keys two sets differ, in words for `status` and for people."""
+"""Describes the differences between the inputs of two keys, for `status` and for people."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -25,7 +25,7 @@ def nearest_differences(
 
 
 def differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    """`layout.tp_degree was 2 and is 4`, one an input, the source first."""
+    """One entry for each input, as in `layout.tp_degree was 2 and is 4`, the source first."""
     found = sorted(_differing(before, now, ""), key=lambda each: not each.startswith("source"))
     return found[:MAX_DIFFERENCES] + (
         [f"{len(found) - MAX_DIFFERENCES} more differ"] if found[MAX_DIFFERENCES:] else []
@@ -40,12 +40,12 @@ def _differing(before: Mapping[str, object], now: Mapping[str, object], path: st
         elif path + name == "source" and old != new:
             yield SOURCE_DIFFERS
         elif old != new:
-            shown = str if str(old) != str(new) else repr
-            yield f"{path}{name} was {_said(old, shown)} and is {_said(new, shown)}"
+            show = str if str(old) != str(new) else repr
+            yield f"{path}{name} was {_shown(old, show)} and is {_shown(new, show)}"
 
 
-def _said(value: object, shown: Callable[[object], str]) -> str:
+def _shown(value: object, show: Callable[[object], str]) -> str:
     if value is ABSENT:
         return "not there"
-    text = shown(value) or "empty"
+    text = show(value) or "empty"
     return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 1]}…"

@@ -1,4 +1,4 @@
-"""Keys: what an artifact is made from, as 32 hex digits."""
+"""Content keys: a digest of everything that an artifact is made from, as 32 hex digits."""
 
 import hashlib
 import json
@@ -12,33 +12,34 @@ SHARDS: Final = "shards"
 KINDS: Final[tuple[ArtifactKind, ...]] = (COMPILED, SHARDS)
 
 
-_KEY = r"[0-9a-f]{32}"
-_SET = re.compile(_KEY)
-_HALF = re.compile(rf"(removed-)?(({'|'.join(KINDS)})-)?{_KEY}-.+")
+_HEX = r"[0-9a-f]{32}"
+_SET = re.compile(_HEX)
+_UNSEALED = re.compile(rf"(removed-)?(({'|'.join(KINDS)})-)?{_HEX}-.+")
 
 
 def is_key(name: str) -> bool:
-    """Whether a folder of that name may be a set. People keep things of their own on volumes, which are not ours."""
+    """Whether a folder of that name may be a set. Other folders on the volume belong to its users."""
     return _SET.fullmatch(name) is not None
 
 
 def is_of_key(name: str) -> bool:
-    """Whether a folder of that name may be a set that is written, removed, or lies apart."""
-    return _HALF.fullmatch(name) is not None
+    """Whether a folder of that name may be a set that is being written or removed, or is in quarantine."""
+    return _UNSEALED.fullmatch(name) is not None
 
 
 def compiled_key(inputs: Mapping[str, object]) -> str:
-    """`inputs`: architecture, flags that change the graph, compiler and versions; nothing of the weights."""
+    """The key of a compiled model. `inputs` are the architecture, the flags that change the graph, the compiler and
+    versions, and nothing of the weights."""
     return _key(COMPILED, inputs)
 
 
 def shards_inputs(content: str, layout_inputs: Mapping[str, object]) -> dict[str, object]:
-    """What `shards_key` is made from, for the manifest."""
+    """The inputs of `shards_key`, for the manifest."""
     return {"source": content, "layout": dict(layout_inputs)}
 
 
 def shards_key(content: str, layout_inputs: Mapping[str, object]) -> str:
-    """`content` names the bytes of the checkpoint's weights, `layout_inputs` come from the plan."""
+    """The key of shards. `content` names the bytes of the checkpoint's weights, `layout_inputs` come from the plan."""
     return _key(SHARDS, shards_inputs(content, layout_inputs))
 
 

@@ -1,9 +1,9 @@
-"""Leases: who builds a set, so that nobody else does the same work. Nothing is wrong when two build it after all.
+"""Leases: who builds a set, so that nobody else does the same work. Two writers of one set do no harm.
 
     leases/<kind>-<key>     JSON of the holder, renewed in place; its holder keeps the file open and locked
 
-A lease is taken over when its holder's lock says that it is dead, or when it has not changed for a while by the
-waiter's own clock. Whoever lost it writes on into a file that has no name any more, which harms nobody.
+A lease is taken over when its holder's lock shows that it is dead, or when it has not changed for a while by the
+waiter's own clock. A holder that lost its lease writes on into a file without a name, which harms nobody.
 """
 
 import json
@@ -16,14 +16,14 @@ from typing import TypeVar
 from neuronmodel_worker.store.locks import LeaseTimings, holder, is_at, take, writer_is_dead
 
 Waiting = Callable[[str, float], None]
-"""Called at every look with who holds the lease and for how many seconds that has been waited for; may raise."""
+"""Is called at every poll with the holder of the lease and the seconds that it has been waited for; it may raise."""
 
 T = TypeVar("T")
 MAX_BYTES = 4096
 
 
 class Lease:
-    """Held from `acquire` on until `release`, or until somebody takes it over."""
+    """A lease that is held from `acquire` until `release`, or until somebody takes it over."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -33,15 +33,15 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether somebody took it over: what this holder builds is then built twice."""
+        """Whether somebody has taken it over, so that the set is built twice."""
         return not is_at(self._descriptor, self.path)
 
     def renew(self) -> None:
-        with suppress(OSError):  # of a volume in trouble, which whoever writes will meet as well
+        with suppress(OSError):  # a broken volume is reported by whoever writes the set
             self._write()
 
     def _write(self) -> None:
-        """Over what stands there, at the same length; synced, so that other nodes see it soon."""
+        """Overwrite the file at the same length, synced, so that other nodes see it soon."""
         self._beats += 1
         os.pwrite(self._descriptor, json.dumps({**holder(), "beats": f"{self._beats:012}"}).encode(), 0)
         os.fsync(self._descriptor)
@@ -55,7 +55,7 @@ class Lease:
 def acquire(
     path: Path, timings: LeaseTimings, done: Callable[[], T | None], waiting: Waiting | None = None
 ) -> Lease | T:
-    """The lease, once it is free, or what `done` says before."""
+    """Wait for the lease, or until `done` returns something. Returns either."""
     began = since = timings.clock()
     watched: bytes | None = None
     while True:
@@ -69,16 +69,16 @@ def acquire(
             watched, since = seen, timings.clock()
         unchanged = timings.clock() - since
         if unchanged >= timings.lapse_seconds or _is_abandoned(path, timings):
-            _take_away(path, seen)
+            _remove_seen(path, seen)
             continue
         if waiting:
-            waiting(_named(seen), timings.clock() - began)
+            waiting(_holder_name(seen), timings.clock() - began)
         timings.pause(timings.poll_seconds)
 
 
 def abandon(path: Path) -> None:
-    """After a signal that came between a lease's making and its coming back from `acquire`: an empty one of somebody
-    else is made anew, and otherwise none is touched but this process's own."""
+    """Remove this process's own lease after a signal that came before `acquire` returned it. An empty lease is removed
+    too: if it is another process's, that one creates it again."""
     try:
         content = json.loads(_read(path) or b"{}")
     except (OSError, ValueError):
@@ -99,7 +99,7 @@ def _create(path: Path) -> Lease | None:
         take(descriptor)
         if is_at(descriptor, path):
             return Lease(path, descriptor)
-        os.close(descriptor)  # somebody cleared it up between its making and its locking
+        os.close(descriptor)  # a clean-up removed it before it was locked
         return None
     except BaseException:
         with suppress(OSError):
@@ -121,20 +121,20 @@ def _is_abandoned(path: Path, timings: LeaseTimings) -> bool:
         return dead
 
 
-def _take_away(path: Path, seen: bytes) -> None:
-    """Remove the lease that was seen, and no other that took its place meanwhile."""
-    apart = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
+def _remove_seen(path: Path, seen: bytes) -> None:
+    """Remove the lease that was seen, but not one that has replaced it meanwhile."""
+    renamed = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     try:
-        path.rename(apart)
+        path.rename(renamed)
     except FileNotFoundError:
         return
-    if _read(apart) != seen:
-        with suppress(OSError):  # where there are no links, or a third one was quicker, work is done twice at worst
-            os.link(apart, path)
-    apart.unlink(missing_ok=True)
+    if _read(renamed) != seen:
+        with suppress(OSError):  # without hard links, or with a third writer, a set is built twice at worst
+            os.link(renamed, path)
+    renamed.unlink(missing_ok=True)
 
 
-def _named(seen: bytes) -> str:
+def _holder_name(seen: bytes) -> str:
     try:
         content = json.loads(seen)
         return f"process {content['pid']} on {content['host']}"

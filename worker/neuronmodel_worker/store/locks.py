@@ -1,8 +1,8 @@
-"""Whether a writer lives, told by a lock that ends with its process, or by its silence where locks do not reach.
+"""Whether a writer is alive, by a lock that ends with its process, or by its silence where locks have no effect.
 
-Locks are asked first. They are believed where they reach everybody who may write: on a file system of one machine, and
-on NFS unless it was mounted with locks that stay on the node. Elsewhere a lock that another node took looks free, and
-only a writer that has not renewed its lock file for `LeaseTimings.silent_seconds`, by the volume's own clock, is dead.
+Locks are trusted where everybody who may write sees them: on a file system of one machine, and on NFS unless it was
+mounted with locks that stay on the node. Elsewhere a lock that another node holds looks free, and a writer counts as
+dead only if it has not renewed its lock file for `LeaseTimings.silent_seconds`, by the volume's own clock.
 """
 
 import errno
@@ -19,7 +19,7 @@ from pathlib import Path
 
 WITHOUT_LOCKS = (errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
-"""To ask: another user's, of no group of ours, or on a volume that can only be read here."""
+"""The file belongs to another user and group, or the volume is read-only here."""
 OF_ONE_MACHINE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"})
 OVER_NFS = frozenset({"nfs", "nfs4"})
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -28,22 +28,22 @@ MOUNTS = Path("/proc/self/mountinfo")
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimings:
-    """How long is waited for whom, in seconds."""
+    """How often a writer gives a sign of life, and how long others wait for it, in seconds."""
 
     renew_seconds: float = 10.0
-    """Between two signs of life of a writer."""
+    """The time between two signs of life of a writer."""
     lapse_seconds: float = 60.0
-    """A lease that did not change for so long, by the clock of who waits, is taken over."""
+    """A lease that has not changed for this long, by the waiter's clock, is taken over."""
     silent_seconds: float = 3600.0
-    """A writer on another node, whose lock cannot be told, is dead after so long without a sign."""
+    """A writer on another node, whose lock is not visible, counts as dead after this long without a sign of life."""
     poll_seconds: float = 1.0
-    """Between two looks of who waits."""
+    """The time between two polls of a waiter."""
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
 
 
 class WriterLock:
-    """A file that is locked as long as this process lives, or until it is released."""
+    """A file that is locked until this process ends, or until it is released."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -57,23 +57,23 @@ class WriterLock:
             raise
 
     def renew(self) -> None:
-        """A sign of life, which costs no room."""
+        """Give a sign of life, which takes up no space."""
         with suppress(OSError):
             os.utime(self._descriptor)
 
     def release(self) -> None:
-        """The file stays."""
+        """Release the lock; the file stays."""
         os.close(self._descriptor)
 
 
 def holder() -> dict[str, object]:
-    """Who this process is, for people and for those who judge a lock."""
+    """The identity of this process, for people and for other processes that find its lock."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "boot": boot_id()}
 
 
 @cache
 def boot_id() -> str:
-    """Names this kernel's life: locks of processes under the same one are always told rightly."""
+    """The ID of this boot of the kernel: locks of processes under the same one are always visible."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:
@@ -81,9 +81,9 @@ def boot_id() -> str:
 
 
 def create_locked(path: Path) -> int:
-    """A file that is locked, where the file system has locks, until its descriptor is closed.
+    """Create a file that is locked until its descriptor is closed, where the file system has locks.
 
-    Who clears up may take and remove it between its making and its locking; then it is made anew.
+    A clean-up may remove the file before it is locked; then it is created again.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
@@ -98,7 +98,7 @@ def create_locked(path: Path) -> int:
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-    """Whether what is open has that name, and is no link to what has."""
+    """Whether the open file has that name itself, and not through a symbolic link."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except OSError:
@@ -118,9 +118,10 @@ def take(descriptor: int) -> bool:
 
 @contextmanager
 def writer_is_dead(path: Path, timings: LeaseTimings) -> Iterator[bool]:
-    """Whether the writer with the lock file `path` is gone for certain; its lock is ours until the end of the context.
+    """Whether the writer with the lock file `path` is certainly dead; its lock is held until the end of the context.
 
-    A lock file that is not there has no writer: it is made before the directory that it stands for, and goes after it.
+    A lock file that does not exist has no writer: it is created before the directory that it is for, and removed after
+    it.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -150,7 +151,7 @@ def _is_dead(descriptor: int, path: Path, timings: LeaseTimings) -> bool:
         taken = False
     if taken and (locks_reach_everybody(path) or _boot_of(descriptor) == boot_id() != ""):
         return True
-    return now_on_volume(path.parent) - os.fstat(descriptor).st_mtime > timings.silent_seconds
+    return volume_time(path.parent) - os.fstat(descriptor).st_mtime > timings.silent_seconds
 
 
 def _boot_of(descriptor: int) -> object:
@@ -161,8 +162,8 @@ def _boot_of(descriptor: int) -> object:
     return content.get("boot") if isinstance(content, dict) else None
 
 
-def now_on_volume(directory: Path) -> float:
-    """The clock that gives files their times: on a network volume not this machine's."""
+def volume_time(directory: Path) -> float:
+    """The clock of the volume, which on a network volume is not this machine's."""
     probe = directory / f".now-{os.urandom(6).hex()}"
     try:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660))
@@ -175,7 +176,7 @@ def now_on_volume(directory: Path) -> float:
 
 
 def locks_reach_everybody(path: Path) -> bool:
-    """Whether a lock on the file system of `path` is seen by all who can write there."""
+    """Whether a lock on the file system of `path` is visible to everybody who can write there."""
     try:
         device = path.stat().st_dev
         lines = MOUNTS.read_text().splitlines()
@@ -186,7 +187,8 @@ def locks_reach_everybody(path: Path) -> bool:
 
 
 def _is_shared(mount: str) -> bool:
-    """`mount` is a line of mountinfo: …fields… - type source options."""
+    """Whether locks on a mount are visible to all its users. `mount` is a line of mountinfo: …fields… - type source
+    options."""
     kind, _, options = [*mount.partition(" - ")[2].split(), "", "", ""][:3]
     if kind in OVER_NFS:
         given = set(options.split(","))

@@ -1,4 +1,4 @@
-"""The file that makes a set exist: written last, it names every other one."""
+"""The manifest, which makes a set exist: it is written last and lists every other file."""
 
 import json
 import os
@@ -21,21 +21,22 @@ from neuronmodel_worker.store.keys import ArtifactKind
 MANIFEST = "manifest.json"
 MAX_BYTES = 64 << 20
 FORMAT = 1
-"""Raised when older versions could no longer judge what a manifest says; what is only added needs no other."""
+"""Is raised when older versions could no longer understand a manifest; a new optional field does not need it."""
 CHECKSUM = "checksum"
-"""xxh3-128 of everything else in the manifest, as JSON with sorted keys and no spaces. Older ones have none."""
+"""The field with the xxh3-128 of all other fields, as JSON with sorted keys and no spaces. Older manifests have
+none."""
 KEPT_BY_NFS = ".nfs"
-"""How names of files begin that were removed while a node had them open."""
+"""The prefix of files that were removed while a node had them open."""
 
 
-class Stamp(BaseModel):
-    """What every format has."""
+class ManifestFormat(BaseModel):
+    """The field that manifests of every format have."""
 
     format: PositiveInt = FORMAT
 
 
 class FileEntry(BaseModel):
-    """`header`: xxh3-128 of the bytes before the tensors of a safetensors file."""
+    """A file of a set. `header` is the xxh3-128 of the bytes before the tensors of a safetensors file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,9 +46,9 @@ class FileEntry(BaseModel):
     header: str | None = None
 
 
-class Manifest(Stamp):
-    """`inputs` is what the key was made from, for people who ask why a key is what it is; `files` are named by their
-    path below the set. More may stand in it."""
+class Manifest(ManifestFormat):
+    """`inputs` is what the key was made from, to explain why two keys differ; `files` are named by their path in the
+    set. Other fields may be present."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -70,7 +71,7 @@ class Manifest(Stamp):
         return {short: as_written(short, self.files[name]) for name, short in names.items()}
 
     def encoded(self) -> bytes:
-        """With its checksum."""
+        """The manifest as JSON, with its checksum."""
         content = self.model_dump(mode="json")
         return json.dumps({**content, CHECKSUM: _checksum(content)}, indent=1).encode()
 
@@ -99,15 +100,15 @@ class SealedSet:
         return self.manifest.nbytes
 
     def files(self, under: str = "") -> dict[str, WrittenFile]:
-        """What was sealed in the folder `under`, by name."""
+        """The files that were sealed in the folder `under`, by name."""
         return dict(self.manifest.written(under))
 
 
 def read_checked(directory: Path, kind: ArtifactKind, key: str) -> Manifest:
-    """The manifest of a set that passes the quick check: it is the one of that key, every file is there, as long as it
-    was sealed and with the header that it was sealed with, and there is no other file.
+    """The manifest of a set that passes the quick check: the manifest has that key, every file has the size and the
+    header that it was sealed with, and there is no other file.
 
-    Raises ArtifactDamaged; ArtifactsTooNew and ArtifactsUnreadable for a set of which nothing can be said.
+    Raises ArtifactDamaged; ArtifactsTooNew and ArtifactsUnreadable for a set that cannot be judged.
     """
     try:
         manifest = read_manifest(directory)
@@ -123,9 +124,9 @@ def read_checked(directory: Path, kind: ArtifactKind, key: str) -> Manifest:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """What the manifest says, whether or not the files are so.
+    """The manifest of a set, whose files are not checked.
 
-    Raises ArtifactDamaged, ArtifactsTooNew, and OSError as it comes.
+    Raises ArtifactDamaged, ArtifactsTooNew and OSError.
     """
     file = directory / MANIFEST
     found = file.stat()
@@ -135,7 +136,7 @@ def read_manifest(directory: Path) -> Manifest:
         raise ArtifactDamaged(directory, f"its manifest is {found.st_size:,} bytes long")
     raw = file.read_bytes()
     try:
-        if (format_of := Stamp.model_validate_json(raw).format) > FORMAT:
+        if (format_of := ManifestFormat.model_validate_json(raw).format) > FORMAT:
             raise ArtifactsTooNew(directory, format_of, FORMAT)
         content = json.loads(raw)
         if content.pop(CHECKSUM, None) not in (None, _checksum(content)):
@@ -154,7 +155,7 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 
 def quick_problems(directory: Path, manifest: Manifest) -> Iterator[str]:
-    """What differs between the files and what the manifest says of them, but for their content. Raises OSError."""
+    """A sentence for each difference between the files and the manifest, except for their content. Raises OSError."""
     for name, entry in manifest.files.items():
         yield from file_problems(directory, name, entry)
     for name in sorted(names_below(directory) - manifest.files.keys() - {MANIFEST}):
@@ -162,7 +163,7 @@ def quick_problems(directory: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def file_problems(directory: Path, name: str, entry: FileEntry) -> Iterator[str]:
-    """Of one file, but for its content. Raises OSError."""
+    """As `quick_problems`, for one file. Raises OSError."""
     if ".." in Path(name).parts or Path(name).is_absolute():
         yield f"its manifest names {name}, which lies outside"
         return
@@ -180,7 +181,7 @@ def file_problems(directory: Path, name: str, entry: FileEntry) -> Iterator[str]
 
 
 def names_below(directory: Path) -> set[str]:
-    """Everything in it that is no folder, by its path."""
+    """The paths of everything in a directory that is not a directory itself."""
     return {
         os.path.relpath(os.path.join(folder, name), directory)  # noqa: PTH118 - thousands of files, not Paths
         for folder, folders, names in os.walk(directory, onerror=_raise)

@@ -1,8 +1,8 @@
-"""References: who needs a set, as files, so that any tool on the volume can read and remove them.
+"""References: who needs a set, as files that any tool on the volume can read and remove.
 
-    refs/<key>/<namespace>.<name>.<uid>     holds the kind
+    refs/<key>/<namespace>.<name>.<uid>     contains the kind
 
-`refs/<key>` stays when the last one went: its time says when that was.
+`refs/<key>` stays after the last reference was removed: its modification time is the time of that.
 """
 
 from collections.abc import Iterable
@@ -18,6 +18,8 @@ RETIRED = f"{HIDDEN}gone-"
 
 
 class References:
+    """The references on the volume at `root`."""
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.directory = root / REFERENCES
@@ -27,7 +29,7 @@ class References:
         left are taken over."""
         with writing_to(self.root):
             while True:
-                with suppress(FileNotFoundError):  # somebody removed a folder that was empty
+                with suppress(FileNotFoundError):  # another process removed the empty folder
                     make_directory(self.directory / key)
                     write_whole(self.directory / key / owner, kind.encode())
                     break
@@ -38,19 +40,19 @@ class References:
         return [path for path in self._all("*") if path.name.rpartition(".")[0] == name and path.name != owner]
 
     def unrefer(self, owner: str, keep: Iterable[str] = ()) -> list[str]:
-        """Remove the owner's references, but those to the keys in `keep`; `owner` may hold `*`, for any UID.
+        """Remove the owner's references, except those to the keys in `keep`; `owner` may hold `*`, for any UID.
 
-        Returns the keys that are no longer referred to by it.
+        Returns the keys that the owner no longer refers to.
         """
-        spared = set(keep)
-        dropped = [path for path in self._all(owner) if path.parent.name not in spared]
+        kept = set(keep)
+        dropped = [path for path in self._all(owner) if path.parent.name not in kept]
         with writing_to(self.root):
             self._remove(dropped)
         return sorted({path.parent.name for path in dropped})
 
     def retire(self, owner: str) -> list[str]:
-        """As `unrefer`, but every key is told again until `forget` is called with it: who is stopped between the two
-        begins anew."""
+        """As `unrefer`, but a key is returned at every call until `forget` is called with it: whoever was stopped
+        between the two starts again with the same keys."""
         with writing_to(self.root):
             for path in self._all(owner):
                 with suppress(FileNotFoundError):
@@ -76,7 +78,7 @@ class References:
             return []
 
     def keys_of(self, owner: str) -> list[str]:
-        """The keys that it refers to, the latest first; `owner` may hold `*`."""
+        """The keys that an owner refers to, the latest first; `owner` may hold `*`."""
         found = []
         for path in self._all(owner):
             with suppress(FileNotFoundError):
@@ -84,17 +86,18 @@ class References:
         return [key for _, key in sorted(found, reverse=True)]
 
     def changed(self, key: str) -> float | None:
-        """When a reference to it came or went the last time, in seconds since the epoch; None: there never was one."""
+        """When a reference to a key was last added or removed, in seconds since the epoch; None if there never was
+        one."""
         try:
             return (self.directory / key).stat().st_mtime
         except OSError:
             return None
 
     def forget(self, key: str) -> None:
-        """What was retired of a key; and the key, where nobody refers to it and its set is gone."""
+        """Remove the retired references of a key; and the key, where nobody refers to it and its set is gone."""
         directory = self.directory / key
         for path in matching(directory, f"{RETIRED}*"):
             path.unlink(missing_ok=True)
         if not any((self.root / kind / key).exists() for kind in KINDS):
-            with suppress(OSError):  # somebody refers to it, or is about to
+            with suppress(OSError):  # another process refers to it, or is about to
                 directory.rmdir()

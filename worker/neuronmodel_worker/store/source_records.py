@@ -1,10 +1,10 @@
-"""What a volume knows of sources: under which stat a checkpoint's files had which content, and the content's digests.
+"""Records of sources: which content a checkpoint's files had at which stat, and the digests of that content.
 
-    sources/<fingerprint>.json          a record: the content, and the files' stats under which it was found
+    sources/<fingerprint>.json          a record: the content, and the stats of the files that had it
     shards/<key>/source.json            digests of the content, taken while it was sharded, sealed with the set
 
-A content is named after the fingerprint under which it was first seen; nothing is read to name it. Records are hints
-that cost a read of the source when they are lost, so a broken one counts as absent.
+A content is named after the fingerprint under which it was first seen, which takes no read of the files. A record that
+is lost costs a read of the source and nothing else, so a broken one counts as absent.
 """
 
 import hashlib
@@ -26,19 +26,19 @@ from neuronmodel_worker.store.manifest import MANIFEST, read_manifest
 
 SOURCES: Final = "sources"
 SOURCE_FILE: Final = "source.json"
-"""Of a set of shards: what they were made from."""
+"""The file of a set of shards that says what they were made from."""
 OUTLINE: Final = "source_outline"
-"""In the manifest of a set of shards."""
+"""The field in the manifest of a set of shards that holds the `outline` of its source."""
 FORMAT: Final = 1
 MAX_BYTES = 256 << 20
 MAX_SEEN = 8
-"""Copies of one source, or rounds of its being touched, that a record tells apart."""
+"""How many states of the files a record keeps: copies of one source, or times that it was touched."""
 MAX_RECORDS = 512
-"""The oldest go."""
+"""Beyond this, the oldest record is removed."""
 
 
 class FileStat(BaseModel):
-    """No write goes unnoticed by all of these, also one that puts the modification time back."""
+    """Every write changes one of these, including one that restores the modification time."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,12 +49,13 @@ class FileStat(BaseModel):
 
 
 Stats = dict[str, FileStat]
-"""By file name."""
+"""The stats of files, by their names."""
 Document = TypeVar("Document", "SourceRecord", "SourceDigests")
 
 
 def file_stats(checkpoint: Checkpoint) -> Stats:
-    """Raises SourceChanged where a file is not what it was when its header was read, SourceUnreadable."""
+    """The stats of a checkpoint's files. Raises SourceChanged where a file has changed since its header was read, and
+    SourceUnreadable."""
     stats = {}
     for file in checkpoint.files:
         try:
@@ -72,22 +73,22 @@ def file_stats(checkpoint: Checkpoint) -> Stats:
 
 
 def outline(checkpoint: Checkpoint) -> str:
-    """A digest of file names, sizes and headers: what checkpoints of the same content have in common, at least."""
+    """A digest of file names, sizes and headers, which checkpoints of the same content have in common."""
     facts = sorted([file.path.name, file.nbytes, file.header_digest] for file in checkpoint.files)
     return _digest(facts)
 
 
 def new_content(checkpoint: Checkpoint, stats: Stats, taken: Collection[str]) -> str:
-    """A name for a content that was not seen before: the fingerprint, unless another one has that name already, as
-    where a file was changed and its modification time put back."""
+    """A name for a content that was not seen before: the fingerprint, unless another content already has that name, for
+    example because a file was changed and its modification time restored."""
     if checkpoint.fingerprint not in taken:
         return checkpoint.fingerprint
     return _digest([checkpoint.fingerprint, {name: stat.model_dump() for name, stat in stats.items()}])
 
 
 class Seen(BaseModel):
-    """A state of the files that has the content. `compared` says by which tensors it was found to have it, as digests
-    of their names; empty: all of them, for the content is named after this state."""
+    """A state of the files that has the content. `compared` holds digests of the names of the tensors that were
+    compared to find this out; it is empty where the content is named after this state, so that all tensors count."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -99,7 +100,7 @@ class Seen(BaseModel):
 
 
 class SourceRecord(BaseModel):
-    """What is known of a fingerprint."""
+    """What is known about a fingerprint."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -107,7 +108,7 @@ class SourceRecord(BaseModel):
     content: str
     outline: str
     seen: tuple[Seen, ...]
-    """The latest first."""
+    """The states of the files that had the content, the latest first."""
 
     def knows(self, stats: Stats, tensors: Iterable[str]) -> bool:
         return any(each.stats == stats and each.holds_for(tensors) for each in self.seen)
@@ -118,7 +119,8 @@ def tensors_digest(names: Iterable[str]) -> str:
 
 
 class SourceDigests(BaseModel):
-    """`tensors` have their digests piece by piece: (first byte, number of bytes, xxh3-128 as hex)."""
+    """The digests of a content. `tensors` holds (first byte, number of bytes, xxh3-128 as hex) for each piece of each
+    tensor."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -133,7 +135,7 @@ class SourceDigests(BaseModel):
 def source_document(
     checkpoint: Checkpoint, content: str, stats: Stats, pieces: Mapping[str, Iterable[tuple[int, int, str]]]
 ) -> bytes:
-    """What a set of shards holds as SOURCE_FILE; `stats` are those from before the pieces were read."""
+    """The content of SOURCE_FILE in a set of shards. `stats` were taken before the pieces were read."""
     digests = SourceDigests(
         content=content,
         outline=outline(checkpoint),
@@ -145,7 +147,8 @@ def source_document(
 
 
 def recorded_content(root: Path, checkpoint: Checkpoint, tensors: Iterable[str]) -> str | None:
-    """The content of a checkpoint that this volume knows as it is, without reading any of it. None: it is in doubt.
+    """The content of a checkpoint whose present state this volume has a record of, without reading any of it; None
+    otherwise.
 
     Raises SourceChanged or SourceUnreadable.
     """
@@ -154,8 +157,8 @@ def recorded_content(root: Path, checkpoint: Checkpoint, tensors: Iterable[str])
 
 
 def check_recorded(root: Path, checkpoint: Checkpoint, content: str, stats: Stats) -> None:
-    """Raises SourceChanged for a file that was written or replaced after the volume's record found it to have the
-    content. Inodes do not count: some volumes number their files anew at every mount."""
+    """Raises SourceChanged for a file that was written or replaced after it was recorded to have the content. Inodes
+    are not compared: some volumes renumber their files at every mount."""
     record = SourceRecords(root).read(checkpoint.fingerprint)
     if record is None or record.content != content:
         return
@@ -187,7 +190,8 @@ class SourceRecords:
                 yield record
 
     def note(self, checkpoint: Checkpoint, content: str, stats: Stats, compared: Iterable[str] | None = None) -> None:
-        """That the checkpoint has this content now; `compared` are the tensors by which it was found to have it.
+        """Record that the checkpoint has this content now; `compared` are the tensors that were compared to find this
+        out.
 
         Raises ArtifactsVolumeFull or ArtifactsUnwritable.
         """
@@ -202,9 +206,9 @@ class SourceRecords:
         with writing_to(self.root):
             make_directory(path.parent)
             write_whole(path, record.model_dump_json().encode())
-            self._forget_the_oldest(path)
+            self._remove_oldest(path)
 
-    def _forget_the_oldest(self, kept: Path) -> None:
+    def _remove_oldest(self, kept: Path) -> None:
         records = [path for path in kept.parent.glob("*.json") if path != kept]
         if len(records) < MAX_RECORDS:
             return
@@ -212,7 +216,7 @@ class SourceRecords:
             min(records, key=lambda path: path.stat().st_mtime_ns).unlink()
 
     def known_stats(self, digests: SourceDigests, tensors: Collection[str]) -> dict[str, set[FileStat]]:
-        """By file name, every stat under which the file was found to have the content of `digests`."""
+        """Every stat at which each file, by its name, was found to have the content of `digests`."""
         found: dict[str, set[FileStat]] = {name: {stat} for name, stat in digests.files.items()}
         for record in self.every():
             for seen in record.seen if record.content == digests.content else ():
@@ -221,12 +225,12 @@ class SourceRecords:
         return found
 
     def candidates(self, checkpoint: Checkpoint) -> Iterator[SourceDigests]:
-        """Contents of sealed shards whose outline is the checkpoint's, the latest first, each once."""
-        wanted, told = outline(checkpoint), set[str]()
+        """The contents of sealed shards that have the checkpoint's outline, the latest first, each once."""
+        wanted, seen = outline(checkpoint), set[str]()
         for directory in sorted((self.root / SHARDS).glob("*/"), key=_sealed_at, reverse=True):
             digests = _sealed_digests(directory, wanted)
-            if digests and digests.content not in told:
-                told.add(digests.content)
+            if digests and digests.content not in seen:
+                seen.add(digests.content)
                 yield digests
 
 
@@ -238,7 +242,7 @@ def _sealed_at(directory: Path) -> int:
 
 
 def _sealed_digests(directory: Path, wanted: str) -> SourceDigests | None:
-    """None for what has another outline, is damaged, or is just being removed."""
+    """The digests of a set's source; None for a set that has another outline, is damaged, or is just being removed."""
     try:
         manifest = read_manifest(directory)
         entry = manifest.files.get(SOURCE_FILE)

@@ -1,11 +1,11 @@
-"""Where a set is written before it exists: a directory of its own, locked by the process that writes it.
+"""Staging: the directory in which a set is written before it exists, locked by the process that writes it.
 
     staging/<kind>-<key>-<random>/                  the files of the set
-    staging/<kind>-<key>-<random>/seals/<name>.json what was sealed by itself: whole, on the disk, never opened again
-    staging/<kind>-<key>-<random>.lock              made before the directory and removed after it
+    staging/<kind>-<key>-<random>/seals/<name>.json the seal of one file: it is whole, on the disk, never written again
+    staging/<kind>-<key>-<random>.lock              created before the directory and removed after it
 
-A directory whose lock is free, or that has none, belongs to nobody who lives. What was sealed in it stays, for the next
-writer of the same set to adopt; the rest goes.
+The writer of a directory whose lock is free or absent is dead. The files that it sealed stay, for the next writer of
+the same set to adopt; the others are removed.
 """
 
 import os
@@ -47,18 +47,18 @@ WEIGHTS = "weights"
 
 
 class FileSeal(FileEntry):
-    """Of one file that was sealed by itself, and of the set that it is for."""
+    """The seal of one file, and the set that it is for."""
 
     kind: ArtifactKind
     key: str
 
 
 class Staging:
-    """`directory` takes the set's files; `seal` makes them a set. Outside `Store.build` and `Store.stage` there is no
-    use for it.
+    """The files of a set are written into `directory`, and `seal` makes them a set. Made by `Store.build` and
+    `Store.stage` alone.
 
-    `adopted` are the rank files that another writer of the same set had sealed, by name: they lie in
-    `directory/weights` and need not be written again. `notes` are what that writer noted, by name.
+    `adopted` are the rank files that another writer of the same set had sealed, by name: they are in
+    `directory/weights` and need not be written again. `notes` are that writer's notes, by name.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Staging:
         self._publish = publish
         self._known: dict[str, WrittenFile] = {}
         self._is_sealed = False
-        try:  # a signal may come at any place
+        try:  # a signal may arrive at any point
             self._lock = WriterLock(lock_path(self.directory))
             self.directory.mkdir()
             open_to_group(self.directory)
@@ -85,21 +85,22 @@ class Staging:
         self._lock.renew()
 
     def record(self, files: Iterable[WrittenFile], under: str = "") -> None:
-        """Digests that were taken while writing, of files in the folder `under`: they need not be read again."""
+        """Keep digests that were taken while files in the folder `under` were written: they need not be read again."""
         prefix = f"{under}/" if under else ""
         self._known.update({prefix + file.name: file for file in files})
 
     def seal_rank(self, rank: int, written: WrittenFile) -> None:
-        """The rank's file is complete, on the disk and has its name in `weights`: whoever builds this set next need not
-        write it again, whatever becomes of this process. May be called by several threads."""
-        del rank  # the file's name says it
+        """Seal the rank's file, which is complete, on the disk and has its name in `weights`: whoever builds this set
+        next need not write it again, whatever becomes of this process. May be called by several threads."""
+        del rank  # the file's name contains it
         with writing_to(self.directory.parent):
             open_to_group(self.directory / WEIGHTS / written.name)
             self._note_sealed(written)
         self.record([written], under=WEIGHTS)
 
     def note(self, name: str, content: bytes) -> None:
-        """Something small about what is sealed so far, for whoever adopts it; the same name again replaces it."""
+        """Write a small note about what is sealed so far, for whoever adopts it; a second one of the same name replaces
+        it."""
         with writing_to(self.directory.parent):
             make_directory(self.directory / SEALS)
             write_whole(self.directory / SEALS / f"{name}{NOTE}", content)
@@ -111,7 +112,7 @@ class Staging:
 
     def adopt(self, other: Path, may_move: bool) -> None:
         """Take over what was sealed in another staging of the same set. Where the file system has no hard links, files
-        are moved, if `may_move`: their writer is dead."""
+        are moved if `may_move`, which says that their writer is dead."""
         with writing_to(self.directory.parent):
             for name, file in sealed_files(other, self.kind, self.key).items():
                 if name not in self.adopted and is_as_sealed(other / WEIGHTS / name, file):
@@ -125,7 +126,7 @@ class Staging:
     def _adopt_file(self, path: Path, file: WrittenFile, may_move: bool) -> None:
         weights = self.directory / WEIGHTS
         make_directory(weights)
-        self._note_sealed(file)  # first: a seal without its file is nothing, a moved file without its seal is lost
+        self._note_sealed(file)  # first: a seal without its file is ignored, a moved file without its seal is lost
         try:
             try:
                 os.link(path, weights / file.name)
@@ -142,7 +143,8 @@ class Staging:
         self.record([file], under=WEIGHTS)
 
     def drop_adopted(self) -> None:
-        """For who writes all files anew, and must not write into ones that have another name elsewhere."""
+        """Remove the adopted files, for a writer that writes all files itself: they may be hard links to others'
+        files."""
         for name in self.adopted:
             (self.directory / WEIGHTS / name).unlink(missing_ok=True)
             self._known.pop(f"{WEIGHTS}/{name}", None)
@@ -150,8 +152,9 @@ class Staging:
         self.adopted, self.notes = {}, {}
 
     def seal(self, manifest_extra: Mapping[str, object] | None = None) -> SealedSet:
-        """Everything onto the disk, the manifest last, then the final name. `manifest_extra` may give `inputs`,
-        `source_fingerprint` and more. Returns the set that now has the key, perhaps another writer's."""
+        """Sync everything to the disk, write the manifest last, and give the set its name. `manifest_extra` may hold
+        `inputs`, `source_fingerprint` and other fields. Returns the set that has the key now, perhaps another
+        writer's."""
         with writing_to(self.directory.parent):
             manifest = Manifest.model_validate(
                 {
@@ -164,7 +167,7 @@ class Staging:
             )
             self._sync_everything()
             write_whole(self.directory / MANIFEST, manifest.encoded())
-            remove_tree(self.directory / SEALS)  # from here on the manifest says what was sealed
+            remove_tree(self.directory / SEALS)  # from here on the manifest lists what was sealed
             sync(self.directory)
             sealed = self._publish(self, manifest)
             self._is_sealed = True
@@ -191,7 +194,7 @@ class Staging:
             sync(path)
 
     def close(self, keep_sealed: bool = True) -> None:
-        """Remove what is not sealed; with that and `keep_sealed` false, everything."""
+        """Remove what is not sealed; without `keep_sealed`, everything."""
         try:
             needed = keep_sealed and not self._is_sealed
             if not (needed and keep_only_sealed(self.directory, self.kind, self.key)):
@@ -205,12 +208,12 @@ def lock_path(directory: Path) -> Path:
 
 
 def sealed_files(directory: Path, kind: ArtifactKind, key: str) -> dict[str, WrittenFile]:
-    """What was sealed by itself in a staging of that set, by name: by its seals, or by its manifest, which is written
-    before they go."""
-    return dict(_by_manifest(directory, kind, key)) or dict(_by_seals(directory, kind, key))
+    """The sealed files in a staging of that set, by name: by their seals, or by the manifest, which is written before
+    the seals are removed."""
+    return dict(_from_manifest(directory, kind, key)) or dict(_from_seals(directory, kind, key))
 
 
-def _by_manifest(directory: Path, kind: ArtifactKind, key: str) -> Iterator[tuple[str, WrittenFile]]:
+def _from_manifest(directory: Path, kind: ArtifactKind, key: str) -> Iterator[tuple[str, WrittenFile]]:
     try:
         manifest = read_manifest(directory)
     except (OSError, ArtifactDamaged, ArtifactsTooNew):
@@ -219,7 +222,7 @@ def _by_manifest(directory: Path, kind: ArtifactKind, key: str) -> Iterator[tupl
         yield from manifest.written(WEIGHTS).items()
 
 
-def _by_seals(directory: Path, kind: ArtifactKind, key: str) -> Iterator[tuple[str, WrittenFile]]:
+def _from_seals(directory: Path, kind: ArtifactKind, key: str) -> Iterator[tuple[str, WrittenFile]]:
     for path in matching(directory / SEALS, "*.json"):
         with suppress(OSError, ValidationError):
             seal = FileSeal.model_validate_json(path.read_bytes())
@@ -229,7 +232,7 @@ def _by_seals(directory: Path, kind: ArtifactKind, key: str) -> Iterator[tuple[s
 
 
 def is_as_sealed(path: Path, file: WrittenFile) -> bool:
-    """Whether it is there, as long as it was sealed, and with its header."""
+    """Whether the file exists with the size and the header that it was sealed with."""
     try:
         if path.is_symlink() or path.stat().st_size != file.nbytes:
             return False
@@ -239,7 +242,7 @@ def is_as_sealed(path: Path, file: WrittenFile) -> bool:
 
 
 def keep_only_sealed(directory: Path, kind: ArtifactKind, key: str) -> bool:
-    """Remove what nobody can adopt. False where nothing is left."""
+    """Remove what nobody can adopt. Returns False where nothing is left."""
     sealed = sealed_files(directory, kind, key)
     kept = {name for name, file in sealed.items() if is_as_sealed(directory / WEIGHTS / name, file)}
     if not kept:
@@ -255,7 +258,7 @@ def keep_only_sealed(directory: Path, kind: ArtifactKind, key: str) -> bool:
 
 
 def stagings(root: Path, prefix: str = "") -> list[Path]:
-    """The directories of writers, dead or alive."""
+    """The directories of all writers, dead or alive."""
     try:
         found = sorted(path for path in root.iterdir() if path.name.startswith(prefix) and path.is_dir())
         return [path for path in found if is_of_key(path.name)]
@@ -263,13 +266,13 @@ def stagings(root: Path, prefix: str = "") -> list[Path]:
         return []
 
 
-def remove_leftovers(root: Path, timings: LeaseTimings, is_there: Callable[[ArtifactKind, str], bool]) -> None:
-    """Remove what writers that are gone have left and nobody can adopt; a living writer's staging is locked. Of a set
-    that `is_there` nothing needs to be adopted."""
+def remove_leftovers(root: Path, timings: LeaseTimings, has_set: Callable[[ArtifactKind, str], bool]) -> None:
+    """Remove what dead writers have left and nobody can adopt; the staging of a living writer is locked. Of a set that
+    exists (`has_set`) nothing needs to be adopted."""
     for directory in stagings(root):
         with writer_is_dead(lock_path(directory), timings) as dead:
             if dead:
-                _clear(directory, is_there)
+                _clear(directory, has_set)
     for lock in sorted(root.glob(f"*{LOCK_SUFFIX}")):
         if is_of_key(lock.name) and not lock.with_name(lock.name.removesuffix(LOCK_SUFFIX)).exists():
             with writer_is_dead(lock, timings) as dead:
@@ -277,14 +280,14 @@ def remove_leftovers(root: Path, timings: LeaseTimings, is_there: Callable[[Arti
                     lock.unlink(missing_ok=True)
 
 
-def _clear(directory: Path, is_there: Callable[[ArtifactKind, str], bool]) -> None:
+def _clear(directory: Path, has_set: Callable[[ArtifactKind, str], bool]) -> None:
     kind, key = set_of(directory)
-    if not kind or is_there(kind, key) or not keep_only_sealed(directory, kind, key):
+    if not kind or has_set(kind, key) or not keep_only_sealed(directory, kind, key):
         remove_staging(directory)
 
 
 def remove_staging(directory: Path) -> None:
-    """Its writer is dead, or it is ours."""
+    """Remove a staging whose writer is dead, or this process."""
     remove_tree(directory)
     if not directory.exists():
         with suppress(OSError):
@@ -292,7 +295,7 @@ def remove_staging(directory: Path) -> None:
 
 
 def set_of(directory: Path) -> tuple[ArtifactKind | None, str]:
-    """What a staging or a quarantined set was to be, by its name."""
+    """The kind and the key of a staging or a quarantined set, by its name."""
     kind, _, rest = directory.name.partition("-")
     key = rest.partition("-")[0]
     if kind == "compiled":

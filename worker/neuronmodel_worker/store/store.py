@@ -151,8 +151,8 @@ class Store:
         return self._collector.remove_unreferenced(keys, keys_in_use)
 
     def explain(self, kind: ArtifactKind, inputs: Mapping[str, object], owner: str) -> list[str]:
-        """In which inputs of its key a wanted set differs from the one that this owner referred to before, or from the
-        nearest one on the volume; empty where there is none to compare with."""
+        """The inputs of its key in which a wanted set differs from the one that this owner referred to before, or from
+        the nearest one on the volume; empty where there is none to compare with."""
         return nearest_differences(self.volume, self.references, kind, inputs, owner)
 
     def require_space(self, nbytes: int, keep: Iterable[str] = (), collect: bool = True) -> Collected | None:

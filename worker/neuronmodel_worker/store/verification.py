@@ -1,4 +1,4 @@
-"""The full check of a set: every byte, at the speed of the disk."""
+"""Verification of a set: its manifest and sizes, or every byte at the speed of the disk."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,13 +14,14 @@ from neuronmodel_worker.store.manifest import Manifest, quick_problems, read_man
 THREADS = 4
 
 VerifyProgress = Callable[[int], None]
-"""Called with the bytes that were read so far, by one thread at a time."""
+"""Is called with the number of bytes read so far, by one thread at a time."""
 
 
 def all_problems(
     directory: Path, kind: ArtifactKind, key: str, full: bool, progress: VerifyProgress | None, threads: int
 ) -> list[str]:
-    """Of a set: its manifest's, or every file's. Raises ArtifactsTooNew, ArtifactsUnreadable."""
+    """Everything that is wrong with a set; with `full` every byte is compared. Raises ArtifactsTooNew,
+    ArtifactsUnreadable."""
     try:
         manifest = read_manifest(directory)
         problems = [f"its manifest is the one of {manifest.kind} {manifest.key}"] * (
@@ -41,7 +42,7 @@ def all_problems(
 def full_problems(
     directory: Path, manifest: Manifest, progress: VerifyProgress | None = None, threads: int = THREADS
 ) -> Iterator[str]:
-    """What differs between the content of the files and their digests. Raises ArtifactsUnreadable."""
+    """A sentence for each file whose content does not have its digest. Raises ArtifactsUnreadable."""
     counter = _Counter(progress)
 
     def check(item: tuple[str, WrittenFile]) -> str | None:
@@ -65,14 +66,14 @@ def full_problems(
 class _Counter:
     def __init__(self, progress: VerifyProgress | None) -> None:
         self._progress = progress
-        self._of: dict[Path, int] = {}
+        self._bytes_read: dict[Path, int] = {}
         self._lock = threading.Lock()
 
     def reached(self, path: Path, nbytes: int) -> None:
         if self._progress:
             with self._lock:
-                self._of[path] = nbytes
-                self._progress(sum(self._of.values()))
+                self._bytes_read[path] = nbytes
+                self._progress(sum(self._bytes_read.values()))
 
 
 def _problem(path: Path, file: WrittenFile, counter: _Counter) -> str | None:
@@ -80,7 +81,7 @@ def _problem(path: Path, file: WrittenFile, counter: _Counter) -> str | None:
         return _whole_file_problem(path, file, counter)
     if not file.name.endswith(SAFETENSORS):
         return f"{file.name} was sealed with the digest {file.algorithm}, which is not known"
-    # Only here: what only looks at sizes and headers is done before numpy is imported.
+    # Imported here: a check of sizes and headers alone does not need numpy.
     from neuronmodel_worker.stream import check_rank_file
 
     check_rank_file(path, file, full=True, progress=lambda so_far: counter.reached(path, so_far.bytes_read))

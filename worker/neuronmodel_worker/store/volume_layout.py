@@ -1,4 +1,4 @@
-"""Where everything of an artifact store lies on its volume.
+"""The directories of an artifact store on its volume.
 
 compiled/<key>/…            shards/<key>/weights/…          sets, each with a manifest.json
 staging/<kind>-<key>-…/     sets that are being written; staging/removed-…/ sets that are being removed
@@ -23,7 +23,7 @@ STAGING, QUARANTINE, LEASES = "staging", "quarantine", "leases"
 
 @dataclass(frozen=True, slots=True)
 class OpenSet:
-    """The directory of a set, held open, so that it is not taken for another one that comes under its name."""
+    """The directory of a set, held open, so that it is not mistaken for another one that gets its name."""
 
     directory: Path
     descriptor: int

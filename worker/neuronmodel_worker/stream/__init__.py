@@ -1,4 +1,4 @@
-"""Runs a plan at disk speed: one reader of checkpoints, sinks for files and for memory, and the way back."""
+"""Runs a plan at disk speed: one reader of checkpoints, sinks for files and for memory, and reading files back."""
 
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.stream.content_digests import ContentDigests, PieceDigest, check_content, take_digests

@@ -1,6 +1,6 @@
 """Copies, casts and products of weights, bit for bit as PyTorch does them.
 
-A BF16 tensor is held as uint16 (numpy and torch can share that) and seen as bfloat16 only while it is computed with.
+A BF16 tensor is stored as uint16, which numpy and torch can share, and viewed as bfloat16 only for computing.
 """
 
 import threading
@@ -12,7 +12,7 @@ import numpy as np
 from neuronmodel_worker.stream.dtypes import VALUES, Array
 from neuronmodel_worker.stream.transpose import Write, spans, transpose
 
-# What is computed at once: at most half a megabyte as float64, which stays in the cache.
+# Elements that are computed at once: at most half a megabyte as float64, which stays in the cache.
 BLOCK_ELEMENTS: Final = 1 << 16
 
 
@@ -36,7 +36,7 @@ def _copy(into: Array, source: Array, _: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Conversion:
-    """Multiplies by a factor of the type to be exact in, then casts by way of `between` or directly."""
+    """Multiplies by a factor of the type in which the product is exact, then casts through `between` or directly."""
 
     dtype: np.dtype[Any]
     source_dtype: np.dtype[Any]
@@ -54,15 +54,15 @@ class _Conversion:
 
     def _block(self, into: Array, values: Array, column: int) -> None:
         if self.factor is not None:
-            values = _held(_buffers.product, self.factor.dtype, values)
+            values = _copied_into(_buffers.product, self.factor.dtype, values)
             np.multiply(values, self.factor[column : column + values.shape[1]], out=values)
         if self.between is not None:
-            values = _held(_buffers.between, self.between, values)
+            values = _copied_into(_buffers.between, self.between, values)
         np.copyto(into, values, casting="unsafe")
 
 
 class _ConversionBuffers(threading.local):
-    """A thread's own, and reused: fresh memory costs more than computing."""
+    """Buffers of one thread, which are reused: fresh memory costs more time than computing."""
 
     def __init__(self) -> None:
         self.product = np.empty(BLOCK_ELEMENTS, np.float64)
@@ -72,10 +72,10 @@ class _ConversionBuffers(threading.local):
 _buffers = _ConversionBuffers()
 
 
-def _held(memory: Array, dtype: np.dtype[Any], values: Array) -> Array:
-    held = memory.view(dtype)[: values.size].reshape(values.shape)
-    np.copyto(held, values, casting="unsafe")
-    return held
+def _copied_into(memory: Array, dtype: np.dtype[Any], values: Array) -> Array:
+    copy = memory.view(dtype)[: values.size].reshape(values.shape)
+    np.copyto(copy, values, casting="unsafe")
+    return copy
 
 
 def _conversion(dtype: str, source_dtype: str, factor: tuple[Array, str] | None) -> _Conversion:

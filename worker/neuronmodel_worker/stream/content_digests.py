@@ -1,4 +1,4 @@
-"""Names for the bytes of a checkpoint's tensors: taken while it is read for another reason, compared by reading it."""
+"""Digests of the bytes of a checkpoint's tensors: taken while a plan runs, and compared by reading the tensors."""
 
 import threading
 from collections import defaultdict
@@ -13,17 +13,17 @@ from neuronmodel_worker.stream.buffers import fresh
 from neuronmodel_worker.stream.direct_io import SLACK, ReadableFile
 from neuronmodel_worker.stream.dtypes import Array
 from neuronmodel_worker.stream.meter import Meter, StreamProgress
-from neuronmodel_worker.stream.source_reader import check_unchanged, explained, open_source
+from neuronmodel_worker.stream.source_reader import check_unchanged, open_source, source_errors
 
 CHUNK_BYTES = 16 << 20
 THREADS = 4
 
 PieceDigest = tuple[int, int, str]
-"""(start, nbytes, xxh3-128 as hex) of some bytes of a tensor."""
+"""(start, nbytes, xxh3-128 as hex) of a piece of a tensor."""
 
 
 class ContentDigests:
-    """A SourceObserver that takes the digest of every piece that it is shown."""
+    """A SourceObserver that takes the digest of every piece."""
 
     def __init__(self) -> None:
         self._pieces: dict[str, list[PieceDigest]] = defaultdict(list)
@@ -35,18 +35,19 @@ class ContentDigests:
             self._pieces[source.name].append((start, data.nbytes, digest))
 
     def pieces(self) -> dict[str, list[PieceDigest]]:
-        """By tensor, in the order of its bytes; after a run they cover every tensor that the plan reads."""
+        """The digests of each tensor in the order of its bytes; after a run they cover every tensor that the plan
+        reads."""
         with self._lock:
             return {name: sorted(pieces) for name, pieces in sorted(self._pieces.items())}
 
 
 def take_digests(checkpoint: Checkpoint, progress: StreamProgress | None = None) -> ContentDigests:
-    """Read every tensor for its digests alone, where the weights are read by others.
+    """Read every tensor for its digests alone, for when NxD Inference reads the weights itself.
 
-    Raises SourceUnreadable, and SourceChanged where a file is not what it was when the checkpoint was opened.
+    Raises SourceUnreadable, and SourceChanged where a file has changed since the checkpoint was opened.
     """
     digests = ContentDigests()
-    sources = sorted(checkpoint.tensors.values(), key=_place)
+    sources = sorted(checkpoint.tensors.values(), key=_file_position)
     jobs = [(each, start) for each in sources for start in range(0, each.nbytes, CHUNK_BYTES)]
     with ExitStack() as stack:
         files = {file: stack.enter_context(open_source(file)) for file in {each.file for each in sources}}
@@ -62,15 +63,15 @@ def _take(
     meter: Meter,
     observer: ContentDigests,
 ) -> None:
-    buffers = threading.local()
+    thread_local = threading.local()
 
     def take(job: tuple[TensorSource, int]) -> None:
         source, start = job
-        if not hasattr(buffers, "own"):
-            buffers.own = fresh(CHUNK_BYTES + SLACK)
+        if not hasattr(thread_local, "buffer"):
+            thread_local.buffer = fresh(CHUNK_BYTES + SLACK)
         length = min(CHUNK_BYTES, source.nbytes - start)
-        with meter.reading(length), explained(source.file):
-            data = files[source.file].read(source.offset + start, length, buffers.own)
+        with meter.reading(length), source_errors(source.file):
+            data = files[source.file].read(source.offset + start, length, thread_local.buffer)
         observer.observe(source, start, data)
 
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="digest")
@@ -87,20 +88,20 @@ def check_content(
     names: Iterable[str],
     progress: StreamProgress | None = None,
 ) -> str | None:
-    """Read the named tensors and compare them with the digests of their pieces: None where all are the same, otherwise
-    a sentence about the first that is not.
+    """Read the named tensors and compare them with the digests of their pieces. Returns None where all are the same,
+    and else a sentence about the first that differs.
 
-    Raises SourceUnreadable, and SourceChanged where a file is not what it was when the checkpoint was opened.
+    Raises SourceUnreadable, and SourceChanged where a file has changed since the checkpoint was opened.
     """
     sources = []
     for name in names:
         source = checkpoint.tensors.get(name)
         if source is None:
             return f"the tensor {name} is missing"
-        if not _covers(pieces.get(name, ()), source.nbytes):
+        if not _cover_all(pieces.get(name, ()), source.nbytes):
             return f"the tensor {name} of {source.file.path.name} is of another size"
         sources.append(source)
-    jobs = [(source, piece) for source in sorted(sources, key=_place) for piece in sorted(pieces[source.name])]
+    jobs = [(source, piece) for source in sorted(sources, key=_file_position) for piece in sorted(pieces[source.name])]
     with ExitStack() as stack:
         files = {source.file: stack.enter_context(open_source(source.file)) for source in sources}
         differing = _first_differing(jobs, files, Meter(progress))
@@ -111,8 +112,8 @@ def check_content(
     return f"the content of the tensor {differing.name} of {differing.file.path.name} differs"
 
 
-def _covers(pieces: Iterable[PieceDigest], nbytes: int) -> bool:
-    """Whether the pieces follow each other from the first byte to the last."""
+def _cover_all(pieces: Iterable[PieceDigest], nbytes: int) -> bool:
+    """Whether the pieces cover all bytes from the first to the last."""
     end = 0
     for start, length, _ in sorted(pieces):
         if start != end:
@@ -121,24 +122,24 @@ def _covers(pieces: Iterable[PieceDigest], nbytes: int) -> bool:
     return end == nbytes
 
 
-def _place(source: TensorSource) -> tuple[str, int]:
+def _file_position(source: TensorSource) -> tuple[str, int]:
     return source.file.path.name, source.offset
 
 
 def _first_differing(
     jobs: Sequence[tuple[TensorSource, PieceDigest]], files: Mapping[SourceFile, ReadableFile], meter: Meter
 ) -> TensorSource | None:
-    buffers = threading.local()
+    thread_local = threading.local()
 
     def is_same(job: tuple[TensorSource, PieceDigest]) -> bool:
         source, (start, nbytes, digest) = job
-        if not hasattr(buffers, "own"):
-            buffers.own = fresh(CHUNK_BYTES + SLACK)
+        if not hasattr(thread_local, "buffer"):
+            thread_local.buffer = fresh(CHUNK_BYTES + SLACK)
         state = xxhash.xxh3_128()
         for position in range(source.offset + start, source.offset + start + nbytes, CHUNK_BYTES):
             length = min(CHUNK_BYTES, source.offset + start + nbytes - position)
-            with meter.reading(length), explained(source.file):
-                data = files[source.file].read(position, length, buffers.own)
+            with meter.reading(length), source_errors(source.file):
+                data = files[source.file].read(position, length, thread_local.buffer)
             state.update(data.data)
         return state.hexdigest() == digest
 

@@ -1,4 +1,4 @@
-"""Reads files in big pieces, past the page cache where that is possible."""
+"""Direct I/O: reads files in big pieces, past the page cache where the file system allows it."""
 
 import os
 from pathlib import Path
@@ -9,17 +9,17 @@ from neuronmodel_worker.stream.buffers import placed
 from neuronmodel_worker.stream.dtypes import Array
 
 SLACK = 2 * BLOCK
-"""What a buffer needs to hold beside the bytes that are read into it."""
+"""The extra bytes that a buffer needs beyond those that are read into it."""
 
-# Of what it is asked for at once, Linux reads no more than the device's read-ahead: 128 KiB unless somebody set it.
+# Linux reads no more at once than the device's read-ahead, however much is asked for: 128 KiB by default.
 READAHEAD_BYTES = 128 << 10
 
-# Not to wait for a writer where a pipe has taken a file's place.
+# O_NONBLOCK: opening a pipe in the place of a file must not wait for a writer.
 FLAGS = os.O_RDONLY | os.O_NONBLOCK
 
 
 class EndsEarly(Exception):
-    """A file ends at `position`, before what was to be read."""
+    """A file ends at `position`, before the end of the bytes to read."""
 
     def __init__(self, position: int) -> None:
         super().__init__(f"it ends at byte {position:,}")
@@ -28,7 +28,7 @@ class EndsEarly(Exception):
 
 class ReadableFile:
     """A file that is open twice: `cached` goes through the page cache, `direct` past it, or is None where the file
-    system has no such. Methods raise OSError and EndsEarly."""
+    system does not support that. Methods raise OSError and EndsEarly."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,7 +45,7 @@ class ReadableFile:
         return (self.cached,) if self.direct is None else (self.cached, self.direct)
 
     def read(self, position: int, nbytes: int, buffer: Array) -> Array:
-        """The bytes from `position` on, in `buffer`, which begins on a disk block and has SLACK bytes more."""
+        """The bytes from `position` on, in `buffer`, which begins on a disk block and has SLACK more bytes."""
         data = placed(buffer, position, nbytes)
         lead = position % BLOCK
         done = 0
@@ -68,13 +68,13 @@ class ReadableFile:
             view, position = view[count:], position + count
 
     def fetch(self, position: int, nbytes: int) -> None:
-        """Have the system read this into the page cache, without waiting."""
+        """Have the system read these bytes into the page cache, without waiting."""
         for start in range(position, position + nbytes, READAHEAD_BYTES):
             length = min(READAHEAD_BYTES, position + nbytes - start)
             os.posix_fadvise(self.cached, start, length, os.POSIX_FADV_WILLNEED)
 
     def forget(self, position: int, nbytes: int) -> None:
-        """The page cache need not keep this."""
+        """Tell the system that the page cache need not keep these bytes."""
         os.posix_fadvise(self.cached, position, nbytes, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class ReadableFile:
 
 
 def _read_direct(descriptor: int, into: Array, position: int) -> int:
-    """How many bytes were read; none where the file system does not do it after all."""
+    """Returns how many bytes were read: none where the file system does not support direct reads after all."""
     try:
         return os.preadv(descriptor, [into.data], position)
     except OSError as error:

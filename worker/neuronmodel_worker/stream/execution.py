@@ -1,4 +1,4 @@
-"""Runs a plan: reads every source byte once, in bounded memory, into whichever sink."""
+"""Runs a plan: reads every source byte once, in bounded memory, into a sink."""
 
 import os
 import threading
@@ -19,15 +19,15 @@ from neuronmodel_worker.stream.schedule import ChunkCopy, Move, Task, Workload, 
 from neuronmodel_worker.stream.sinks import Sink
 from neuronmodel_worker.stream.source_reader import SourceReader
 from neuronmodel_worker.stream.steps import Sizes, every_rank
-from neuronmodel_worker.stream.task_queue import Queue
+from neuronmodel_worker.stream.task_queue import TaskQueue
 
 THREADS: Final = min(16, max(4, 2 * (os.cpu_count() or 1)))
-"""Enough to keep reading, writing and copying at once; more gain nothing on one drive."""
+"""Enough to read, write and copy at the same time; more threads gain nothing on one drive."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamResult:
-    """`busy…Seconds` are wall time in which at least one thread was reading or writing."""
+    """The figures of a run. `busy_…_seconds` are wall time in which at least one thread was reading or writing."""
 
     bytes_read: int
     bytes_written: int
@@ -47,7 +47,7 @@ def run(
     rank_indices: Sequence[int] | None = None,
     observer: SourceObserver | None = None,
 ) -> StreamResult:
-    """Fill `sink` as the plan says; on failure the sink is left as if nothing had been, but for files that it sealed.
+    """Fill `sink` as the plan says; on failure nothing is left in the sink but the files that it sealed.
 
     The plan's ranks at `rank_indices` are made, all of them by default. `observer` is shown every byte of every tensor
     that the plan reads, once; bytes that no rank needs are read for it alone.
@@ -60,10 +60,10 @@ def run(
     try:
         with SourceReader(plan, meter, buffers, observer) as reader:
             sink.open(plan, meter, buffers, ranks, reader.check_unchanged)
-            work = Workload(plan, sizes, ranks, sink.buffered, sealing=sink.seals, showing=observer is not None)
-            queue = Queue(tasks(work), sizes.memory_bytes, threads, reader)
+            work = Workload(plan, sizes, ranks, sink.buffered, sealing=sink.seals, observed=observer is not None)
+            queue = TaskQueue(tasks(work), sizes.memory_bytes, threads, reader)
             try:
-                _StreamThreads(sink, reader, buffers, queue).everything(threads)
+                _StreamThreads(sink, reader, buffers, queue).run(threads)
                 queue.complete()
             finally:
                 queue.end()
@@ -92,10 +92,10 @@ def buffer_bytes(
     sealing: bool = False,
     observed: bool = False,
 ) -> int:
-    """The most memory that the buffers of `run` take up, beside the tensors where those stay in memory; `sealing` with
-    a FileSink that seals, `observed` with an observer."""
+    """The most memory that the buffers of `run` take up, in addition to the tensors where those stay in memory.
+    `sealing` is for a FileSink that seals, `observed` for a run with an observer."""
     ranks = every_rank(plan) if rank_indices is None else sorted(set(rank_indices))
-    work = Workload(plan, sizes or Sizes(), ranks, buffered=not into_memory, sealing=sealing, showing=observed)
+    work = Workload(plan, sizes or Sizes(), ranks, buffered=not into_memory, sealing=sealing, observed=observed)
     return most_memory(work, threads)
 
 
@@ -104,10 +104,10 @@ class _StreamThreads:
     sink: Sink
     reader: SourceReader
     buffers: Buffers
-    queue: Queue
+    queue: TaskQueue
     stopped: threading.Event = field(default_factory=threading.Event)
 
-    def everything(self, threads: int) -> None:
+    def run(self, threads: int) -> None:
         with ThreadPoolExecutor(threads, thread_name_prefix="stream") as pool:
             futures = [pool.submit(self._work) for _ in range(threads)]
             try:
@@ -144,7 +144,7 @@ class _StreamThreads:
                 return
             key = visit.chunk.key
             if key not in held:
-                held[key] = self.reader.read(visit.chunk, show=not self.queue.fetches(visit.chunk.source))
+                held[key] = self.reader.read(visit.chunk, observe=not self.queue.fetches(visit.chunk.source))
             rows, buffer = held[key]
             for copy in visit.copies:
                 self._copy(rows, visit.chunk.source.dtype, copy, frames[copy.step], move.steps[copy.step].target.dtype)

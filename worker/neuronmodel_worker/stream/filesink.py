@@ -1,4 +1,5 @@
-"""Writes the files that NxD Inference reads, one a rank, under temporary names until each is whole and on disk."""
+"""Writes the files that NxD Inference reads, one for each rank, under temporary names until each is whole and on
+disk."""
 
 import os
 import threading
@@ -42,7 +43,7 @@ SYNCING_THREADS = 8
 
 
 class RankFileWriter:
-    """One rank's file while it is written. Its lock tells a later run that this writer lives."""
+    """One rank's file while it is written. Its lock shows a later run that this writer is alive."""
 
     def __init__(self, directory: Path, rank: int, layout: RankFileFormat, writeback: Writeback) -> None:
         self.rank = rank
@@ -65,12 +66,13 @@ class RankFileWriter:
             self.write_tensor(name, 0, number)
 
     def write_tensor(self, name: str, start: int, data: Array) -> None:
-        """The tensor's bytes from `start` on, where those before it have been written."""
+        """Write the tensor's bytes from `start` on; those before it have been written."""
         self._write(self.layout.offsets[name] + start, data)
         self.digests[name].update(data.data)
 
     def _write(self, position: int, data: Array) -> None:
-        """Whole blocks that lie in memory as they do in the file go past the page cache, the rest through it."""
+        """Whole blocks that are aligned in memory as they are in the file go past the page cache, the rest through
+        it."""
         head = min(-position % BLOCK, data.nbytes)
         body = (data.nbytes - head) // BLOCK * BLOCK
         written = head
@@ -82,7 +84,7 @@ class RankFileWriter:
             self._write_cached(position + written, data[written:])
 
     def _write_direct(self, position: int, data: Array) -> int:
-        """How many bytes were written: less than all where the file system has no more of such."""
+        """Returns how many bytes were written: less than all where the file system refuses direct writes."""
         done = 0
         while self.direct is not None and done < data.nbytes and done % BLOCK == 0:
             try:
@@ -101,8 +103,8 @@ class RankFileWriter:
         if data.nbytes > BLOCK:
             self._writeback.wrote(self.descriptor, position, data.nbytes)
 
-    def settle(self) -> WrittenFile:
-        """Everything onto the disk; the name is still the temporary one."""
+    def flush(self) -> WrittenFile:
+        """Sync everything to the disk; the file still has its temporary name."""
         os.fsync(self.descriptor)
         digests = [self.digests[tensor.name].digest() for tensor in self.layout.order]
         digest = combine_digests(self.layout.header, digests)
@@ -119,15 +121,15 @@ class RankFileWriter:
 
 
 class FileSink:
-    """`tp{rank}_sharded_checkpoint.safetensors` for every rank that is made, in `directory`, with `metadata` and the
-    rank's number in its header.
+    """Writes `tp{rank}_sharded_checkpoint.safetensors` for every rank that is made into `directory`, with `metadata`
+    and the rank's number in its header.
 
-    Raises ArtifactsVolumeFull or ArtifactsUnwritable. What a dead run left in the directory is removed at `open`.
+    Raises ArtifactsVolumeFull or ArtifactsUnwritable. What a dead run has left in the directory is removed by `open`.
 
     Without `seal` nothing has a final name until `finish`; `before_publish` is called with what `finish` returns, when
-    every file is on the disk and before the first has its final name. With `seal` each file gets its name by itself, as
-    soon as it is whole and on the disk and its source was found unchanged; then `seal` is called with the rank and the
-    file, by one thread at a time. Such files stay where they are when the run fails.
+    every file is on the disk and before the first has its final name. With `seal` each file gets its name on its own,
+    as soon as it is whole and on the disk and its source was found unchanged; then `seal` is called with the rank and
+    the file, by one thread at a time. Sealed files stay when the run fails.
     """
 
     buffered = True
@@ -147,7 +149,7 @@ class FileSink:
         self._files: dict[int, RankFileWriter] = {}
         self._sealed: dict[int, WrittenFile] = {}
         self._missing: dict[int, int] = {}
-        self._lent: dict[int, Array] = {}
+        self._borrowed: dict[int, Array] = {}
         self._needed = 0
         self._counting, self._sealing = threading.Lock(), threading.Lock()
 
@@ -177,7 +179,7 @@ class FileSink:
         buffer = self._buffers.take(step.nbytes + BLOCK)
         position = self._files[step.rank_index].layout.offsets[step.target.name] + step.start
         data = placed(buffer, position, step.nbytes)
-        self._lent[id(step)] = buffer
+        self._borrowed[id(step)] = buffer
         stored = data.view(dtype).reshape((step.columns, step.rows) if step.target.transposed else (step.rows, -1))
         if step.padded:
             stored.fill(0)
@@ -188,18 +190,18 @@ class FileSink:
         data = stored.reshape(-1).view(np.uint8)
         with writing_to(self.directory, self._needed), self._meter.writing(step.nbytes):
             self._files[step.rank_index].write_tensor(step.target.name, step.start, data)
-        self._buffers.give(self._lent.pop(id(step)))
+        self._buffers.give(self._borrowed.pop(id(step)))
         with self._counting:
             self._missing[step.rank_index] -= step.nbytes
-            whole = not self._missing[step.rank_index]
-        if whole and self.seals:
+            is_complete = not self._missing[step.rank_index]
+        if is_complete and self.seals:
             self._seal_file(step.rank_index)
 
     def _seal_file(self, index: int) -> None:
-        """Whole and on the disk, of a source that is still the same, and named for good: in this order."""
+        """Sync the file, check that its source has not changed, and give it its final name, in this order."""
         file = self._files[index]
         with writing_to(self.directory, self._needed):
-            written = file.settle()
+            written = file.flush()
         self._check_source()
         with writing_to(self.directory, self._needed):
             file.publish()
@@ -210,7 +212,7 @@ class FileSink:
                 self._seal(file.rank, written)
 
     def finish(self) -> tuple[WrittenFile, ...]:
-        """In the order of the ranks."""
+        """The files in the order of the ranks."""
         if self.seals:
             for index in self._files.keys() - self._sealed.keys():
                 self._seal_file(index)
@@ -223,7 +225,7 @@ class FileSink:
     def _publish_together(self) -> tuple[WrittenFile, ...]:
         with writing_to(self.directory, self._needed):
             with ThreadPoolExecutor(SYNCING_THREADS, thread_name_prefix="sync") as pool:
-                written = tuple(pool.map(RankFileWriter.settle, self._files.values()))
+                written = tuple(pool.map(RankFileWriter.flush, self._files.values()))
             self._before_publish(written)
             for file in self._files.values():
                 file.publish()
@@ -240,7 +242,7 @@ class FileSink:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove what runs that died have left; a file whose writer lives is locked."""
+    """Remove the files of dead writers; the file of a living one is locked."""
     for path in directory.glob(f".*{UNFINISHED}"):
         with abandoned_lock(path) as dead:
             if dead:

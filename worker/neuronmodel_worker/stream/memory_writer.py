@@ -1,4 +1,4 @@
-"""Writes the files of rank tensors that are held in memory, without haste: the same bytes as were they streamed."""
+"""Writes rank tensors that are in memory to files, in the background: the same bytes as a FileSink writes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -31,11 +31,11 @@ def write_rank_files(
     wait: Callable[[], None] = lambda: None,
     rank_indices: Sequence[int] | None = None,
 ) -> tuple[WrittenFile, ...]:
-    """Write `tensors[i]`, what TensorSink holds of the i-th rank of the plan, as FileSink with `seal` would: a file
-    after the other, each named when it is whole and on the disk.
+    """Write `tensors[i]`, the tensors of the i-th rank of the plan in a TensorSink, as FileSink with `seal` does: one
+    file after the other, each named when it is whole and on the disk.
 
-    All in the calling thread, so that its priorities hold, in memory of a piece. `wait` is called before each piece of
-    at most 16 MiB; it may sleep, or raise, which leaves the files that were sealed and nothing else.
+    Everything is done in the calling thread, so that its priorities apply, with one buffer of 16 MiB. `wait` is called
+    before each piece of at most that size; it may sleep, or raise, which leaves nothing but the files that were sealed.
     Raises ArtifactsVolumeFull or ArtifactsUnwritable.
     """
     ranks = every_rank(plan) if rank_indices is None else sorted(set(rank_indices))
@@ -58,9 +58,9 @@ def write_rank_files(
                     wait()
                     piece = data[start : start + PIECE_BYTES]
                     with writing_to(directory, needed), meter.writing(piece.nbytes):
-                        file.write_tensor(tensor.name, start, _placed_as_in(file, tensor.name, start, piece, buffer))
+                        file.write_tensor(tensor.name, start, _aligned_copy(file, tensor.name, start, piece, buffer))
             with writing_to(directory, needed):
-                written.append(file.settle())
+                written.append(file.flush())
                 file.publish()
                 sync(directory)
         finally:
@@ -71,8 +71,9 @@ def write_rank_files(
     return tuple(written)
 
 
-def _placed_as_in(file: RankFileWriter, name: str, start: int, piece: Array, buffer: Array) -> Array:
-    """A copy that lies to disk blocks as it will in the file: it is written past the page cache, which is others'."""
+def _aligned_copy(file: RankFileWriter, name: str, start: int, piece: Array, buffer: Array) -> Array:
+    """A copy that is aligned to disk blocks as it will be in the file, so that it is written past the page cache, which
+    is left to others."""
     copy = placed(buffer, file.layout.offsets[name] + start, piece.nbytes)
     np.copyto(copy, piece)
     return copy

@@ -1,4 +1,4 @@
-"""Counts bytes and busy seconds of a run."""
+"""Counts the bytes and the busy seconds of a run."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """Totals so far."""
+    """The totals so far."""
 
     bytes_read: int
     bytes_written: int
@@ -19,7 +19,7 @@ StreamProgress = Callable[[Transferred], None]
 
 
 class BusyClock:
-    """Seconds in which at least one thread was at it."""
+    """Measures the seconds in which at least one thread was busy."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -38,8 +38,8 @@ class BusyClock:
 
 
 class Meter:
-    """Shared by the threads of a run. `progress` is called after every transfer, by one thread at a time; it has to be
-    quick."""
+    """The counters that the threads of a run share. `progress` is called after every transfer, by one thread at a time;
+    it has to be quick."""
 
     def __init__(self, progress: StreamProgress | None = None) -> None:
         self.bytes_read = 0

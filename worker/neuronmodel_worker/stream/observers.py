@@ -1,4 +1,4 @@
-"""Who is shown bytes on their way: one read, several uses."""
+"""Observers see bytes while they are read, so that one read serves several uses."""
 
 from typing import Protocol
 
@@ -7,21 +7,21 @@ from neuronmodel_worker.stream.dtypes import Array
 
 
 class SourceObserver(Protocol):
-    """Is shown a checkpoint while it is read."""
+    """Sees a checkpoint while it is read."""
 
     def observe(self, source: TensorSource, start: int, data: Array) -> None:
-        """The bytes of a tensor from `start` on, as uint8; every byte of every tensor that the plan reads comes once.
+        """See the bytes of a tensor from `start` on, as uint8; every byte of every tensor that the plan reads comes
+        once.
 
-        Called by several threads at a time. `data` may be used during the call only; what is raised ends the run.
+        Called by several threads at a time. `data` is valid during the call only; an exception ends the run.
         """
 
 
 class FileObserver(Protocol):
-    """Is shown rank files while they are read."""
+    """Sees rank files while they are read."""
 
     def observe(self, file_name: str, position: int, data: Array) -> None:
-        """The bytes of a file from `position` on, as uint8: every byte once, of each file those before the tensors
-        first.
+        """See the bytes of a file from `position` on, as uint8: every byte comes once, the header of each file first.
 
-        Called by several threads at a time. `data` may be used during the call only; what is raised ends the reading.
+        Called by several threads at a time. `data` is valid during the call only; an exception ends the read.
         """

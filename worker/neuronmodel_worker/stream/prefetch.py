@@ -1,4 +1,4 @@
-"""Brings into the page cache, ahead of time, what will be read in passes over its columns."""
+"""Reads sources into the page cache ahead of passes over their columns."""
 
 import threading
 from collections import Counter, deque
@@ -7,38 +7,40 @@ from typing import Final, Protocol
 
 from neuronmodel_worker.checkpoint import TensorSource
 
-SHOWN_BYTES: Final = 16 << 20
+OBSERVED_BYTES: Final = 16 << 20
 
 
-def shown_at_once(source: TensorSource) -> int:
-    """Bytes of a tensor that are copied from the page cache at a time, to be shown to a tap."""
-    return min(SHOWN_BYTES, source.nbytes)
+def observed_at_once(source: TensorSource) -> int:
+    """How many bytes of a tensor are copied from the page cache at a time for an observer."""
+    return min(OBSERVED_BYTES, source.nbytes)
 
 
 class PageCache(Protocol):
-    shows: bool
-    """Somebody is shown all that is fetched: it has to be, even if nobody waits for it any more."""
+    is_observed: bool
+    """An observer sees all fetched bytes: they have to be fetched, even if no pass waits for them any more."""
 
     def fetch(self, source: TensorSource, start: int, nbytes: int) -> None:
-        """Have these bytes of a tensor read, and wait for the last of them. What it raises ends the fetching."""
+        """Read these bytes of a tensor into the page cache, and wait for the last of them. What it raises ends the
+        thread."""
 
     def forget(self, source: TensorSource) -> None: ...
 
 
-class Fetcher:
-    """A thread that reads one source after the other, two ahead of those that are done with. A pass over what it has
-    read takes its columns from memory; one that comes earlier waits for the disk, and holds its frames meanwhile."""
+class Prefetcher:
+    """A thread that reads one source after the other, two ahead of those that are finished. A pass over a source that
+    was read takes its columns from memory; one that comes earlier waits for the disk, and keeps its frames
+    meanwhile."""
 
     PIECE_BYTES: Final = 32 << 20
     AHEAD: Final = 2
 
     def __init__(self, cache: PageCache, fetched: Callable[[], None]) -> None:
-        """`fetched` is called after each source that is there."""
+        """`fetched` is called after each source that was read."""
         self._cache = cache
         self._fetched = fetched
         self._wanted: deque[TensorSource] = deque()
         self._passes: Counter[str] = Counter()
-        self._there: set[str] = set()
+        self._fetched_sources: set[str] = set()
         self._unfinished = 0
         self._closed = self._idle = False
         self._error: BaseException | None = None
@@ -47,7 +49,7 @@ class Fetcher:
         self._thread.start()
 
     def want(self, sources: Iterable[TensorSource]) -> None:
-        """There will be a pass over these; again for every pass."""
+        """Announce a pass over these sources; called again for every pass."""
         with self._changed:
             for source in sources:
                 if not self._passes[source.name]:
@@ -56,19 +58,19 @@ class Fetcher:
             self._changed.notify_all()
 
     def wants(self, source: TensorSource) -> bool:
-        """Whether there is, or was, a pass over it to come."""
+        """Whether a pass over the source was announced."""
         return source.name in self._passes
 
     def has(self, sources: Iterable[TensorSource]) -> bool:
-        return all(source.name in self._there for source in sources)
+        return all(source.name in self._fetched_sources for source in sources)
 
     def passed(self, sources: Iterable[TensorSource]) -> None:
-        """A pass is over; after the last one the page cache need not keep a source."""
+        """A pass over these sources is finished; after the last one the page cache need not keep a source."""
         for source in sources:
             with self._changed:
                 self._passes[source.name] -= 1
                 last = not self._passes[source.name]
-                if last and source.name in self._there:
+                if last and source.name in self._fetched_sources:
                     self._unfinished -= 1
                     self._changed.notify_all()
             if last:
@@ -90,7 +92,7 @@ class Fetcher:
                 return
             self._cache.fetch(source, start, min(self.PIECE_BYTES, source.nbytes - start))
         with self._changed:
-            self._there.add(source.name)
+            self._fetched_sources.add(source.name)
             too_late = not self._passes[source.name]
             self._unfinished -= too_late
         if too_late:
@@ -100,8 +102,8 @@ class Fetcher:
     def _next(self) -> TensorSource | None:
         with self._changed:
             while not self._closed:
-                while self._wanted and not self._passes[self._wanted[0].name] and not self._cache.shows:
-                    self._wanted.popleft()  # all passes over it are done already
+                while self._wanted and not self._passes[self._wanted[0].name] and not self._cache.is_observed:
+                    self._wanted.popleft()  # all passes over it are finished already
                 if self._wanted and self._unfinished < self.AHEAD:
                     self._unfinished += 1
                     return self._wanted.popleft()
@@ -112,12 +114,12 @@ class Fetcher:
             return None
 
     def complete(self) -> None:
-        """Wait for everything that is to be shown, when no pass is under way and none will come. Raises what ended the
-        fetching."""
+        """Wait for everything that is observed, when no pass is running and none will come. Raises what ended the
+        thread."""
         with self._changed:
-            while self._cache.shows and not self._error and not (self._idle and not self._wanted):
+            while self._cache.is_observed and not self._error and not (self._idle and not self._wanted):
                 self._changed.wait()
-            if self._cache.shows and self._error:
+            if self._cache.is_observed and self._error:
                 raise self._error
 
     def close(self) -> None:

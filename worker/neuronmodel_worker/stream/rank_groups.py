@@ -1,7 +1,7 @@
-"""Which ranks are made together, and which rows of a source nobody needs.
+"""Which ranks are made together, and which rows of a source no rank needs.
 
-Where rank files are sealed one by one, what serves several of them comes first and the rest rank after rank: a file is
-complete when the last byte that is its alone is there.
+Where rank files are sealed one by one, the bytes that several of them need come first, and then the rest rank after
+rank, so that files are completed one after the other.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,11 +12,11 @@ from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream.steps import Sizes, is_made_rank_by_rank
 
 Group = Sequence[int]
-"""Indices of ranks whose files are completed side by side."""
+"""The indices of ranks whose files are written at the same time."""
 
 
 def rank_groups(plan: Plan, ranks: Sequence[int], sizes: Sizes) -> list[Group]:
-    """Groups of about `seal_bytes`, as even as can be."""
+    """Groups of about `seal_bytes`, as equal as possible."""
     if not ranks:
         return []
     count = -(-len(ranks) // max(1, sizes.seal_bytes // max(1, plan.rank_bytes)))
@@ -25,8 +25,8 @@ def rank_groups(plan: Plan, ranks: Sequence[int], sizes: Sizes) -> list[Group]:
 
 
 def tied_groups(unit: Iterable[Target], groups: Sequence[Group], sizes: Sizes) -> frozenset[int]:
-    """Numbers of the groups that share rows of a source with another one, or whose sources are read in passes: these
-    are made together, so that nothing is read for each of them."""
+    """The numbers of the groups that share rows of a source with another group, or whose sources are read in passes:
+    these are made together, so that nothing is read once for each of them."""
     targets = tuple(unit)
     alone = len(groups) == 1
     if alone or not all(is_made_rank_by_rank(target, block, sizes) for target in targets for block in target.blocks):
@@ -38,7 +38,7 @@ def tied_groups(unit: Iterable[Target], groups: Sequence[Group], sizes: Sizes) -
 
 
 Rows = tuple[int, int, int]
-"""(first, end, number of the group that needs them)."""
+"""(first, end, number of the group that needs the rows)."""
 
 
 def _rows_of_groups(targets: Iterable[Target], groups: Sequence[Group]) -> dict[str, set[Rows]]:
@@ -52,8 +52,8 @@ def _rows_of_groups(targets: Iterable[Target], groups: Sequence[Group]) -> dict[
 
 
 def _sharing(rows: Iterable[Rows]) -> set[int]:
-    """Groups of which some rows are another's as well. The furthest ends so far, of two different groups, are enough
-    to know: who overlaps with a third one overlapped with one of these."""
+    """The groups that share rows with another group. It is enough to know the two furthest ends so far, of two
+    different groups: whatever overlaps with a third group overlaps with one of these."""
     sharing: set[int] = set()
     furthest, other = (-1, -1), (-1, -1)
     for first, end, group in sorted(rows):
@@ -70,7 +70,7 @@ def _sharing(rows: Iterable[Rows]) -> set[int]:
 
 
 def unneeded_rows(unit: Iterable[Target], ranks: Sequence[int]) -> Iterator[tuple[TensorSource, int, int]]:
-    """(source, first row, end) of what none of the ranks needs of the unit's sources."""
+    """(source, first row, end) of the rows of the unit's sources that none of the ranks needs."""
     needed: dict[str, set[tuple[int, int]]] = {}
     sources: dict[str, TensorSource] = {}
     for part in (part for target in unit for part in target.parts()):
@@ -85,7 +85,7 @@ def unneeded_rows(unit: Iterable[Target], ranks: Sequence[int]) -> Iterator[tupl
 
 
 def gaps(spans: Iterable[tuple[int, int]], start: int) -> Iterator[tuple[int, int]]:
-    """What lies between (first, end) spans, from `start` to the first of the last of them."""
+    """The gaps between (first, end) spans, from `start` to the beginning of the last span."""
     reached = start
     for first, end in sorted(spans):
         if first > reached:

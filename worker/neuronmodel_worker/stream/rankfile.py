@@ -1,4 +1,4 @@
-"""A rank's file: its name, its header, its digest."""
+"""The format of a rank's file: its name, its header, its digest."""
 
 import json
 import struct
@@ -11,7 +11,7 @@ import xxhash
 from neuronmodel_worker.checkpoint import DTYPE_BITS
 from neuronmodel_worker.plan.streamed import OutputTensor
 
-# Data starts on a multiple of this, so that whole-block tensors can be written without the page cache.
+# Data starts on a multiple of this, so that tensors of whole blocks can be written past the page cache.
 ALIGNMENT = 4096
 
 
@@ -20,7 +20,7 @@ TENSOR_DIGESTS = "xxh3-128-tensors"
 
 
 RANK_KEY = "rank"
-"""Where a header's metadata say which rank's file it is."""
+"""The key in a header's metadata that holds the number of the rank."""
 
 RANK_DIGITS = 10
 
@@ -34,8 +34,8 @@ def rank_file_name(rank: int) -> str:
 
 @dataclass(frozen=True)
 class RankFileFormat:
-    """The bytes before the tensors of one rank's file, and where each tensor begins in it. All ranks' files of a set
-    have the same places and the same length; their headers differ in the rank's number."""
+    """The bytes before the tensors of one rank's file, and the offset of each tensor in it. All rank files of a set
+    have the same offsets and the same length; their headers differ in the rank's number."""
 
     header: bytes
     order: tuple[OutputTensor, ...]
@@ -50,9 +50,10 @@ class RankFileFormat:
 def rank_file_format(
     tensors: Iterable[OutputTensor], rank: int, metadata: Mapping[str, str] | None = None
 ) -> RankFileFormat:
-    """Whole blocks first, then by element size: every tensor is aligned to its elements, most to disk blocks.
+    """Tensors of whole blocks come first, then the others by element size, so that every tensor is aligned to its
+    elements, and most to disk blocks.
 
-    `metadata` stands in the header as `__metadata__`, with the rank's number under RANK_KEY.
+    `metadata` is in the header as `__metadata__`, with the rank's number under RANK_KEY.
     """
     order = tuple(sorted(tensors, key=lambda t: (t.nbytes % ALIGNMENT != 0, -DTYPE_BITS[t.dtype])))
     starts, end = {}, 0
@@ -63,8 +64,8 @@ def rank_file_format(
     entries: dict[str, Mapping[str, object]] = {"__metadata__": {**(metadata or {}), RANK_KEY: number}}
     entries |= {tensor.name: _entry(tensor, starts[tensor.name]) for tensor in order}
     text = json.dumps(entries, separators=(",", ":")).encode()
-    room = len(text) - len(number) + RANK_DIGITS  # the same for every rank
-    padded = text.ljust(-(-(room + 8) // ALIGNMENT) * ALIGNMENT - 8)
+    length = len(text) - len(number) + RANK_DIGITS  # the same for every rank
+    padded = text.ljust(-(-(length + 8) // ALIGNMENT) * ALIGNMENT - 8)
     header = struct.pack("<Q", len(padded)) + padded
     offsets = {name: len(header) + start for name, start in starts.items()}
     return RankFileFormat(header, order, offsets, len(header) + end)
@@ -78,8 +79,8 @@ def _entry(tensor: OutputTensor, start: int) -> dict[str, object]:
 def combine_digests(header: bytes, tensors: Iterable[bytes]) -> str:
     """A rank file's digest: xxh3-128 over its header and the xxh3-128 of every tensor, in the order of the file.
 
-    Tensors are written in any order and by several threads; a digest over the bytes of the whole file would have to
-    wait for each other.
+    Tensors are written in any order and by several threads, which a digest over the bytes of the whole file would force
+    to wait for each other.
     """
     digest = xxhash.xxh3_128(header)
     for tensor in tensors:

@@ -1,4 +1,4 @@
-"""Reads rank files back: into the tensors that they were made from, or only to see whether they are what they were."""
+"""Reads rank files back: into the tensors that they were made from, or only to verify them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,12 +30,12 @@ def read_rank_files(
     *,
     sealed: Mapping[str, WrittenFile] | None = None,
     full: bool = False,
-    copy: FileObserver | None = None,
+    observer: FileObserver | None = None,
 ) -> list[dict[str, RankTensor]]:
     """The tensors of `ranks`, in that order, each rank's in one piece of memory.
 
-    `sealed` is what the manifest says of each file: sizes are always compared with it, digests when `full`.
-    `copy` is shown every byte of the files, of each the header first. Raises ArtifactDamaged.
+    `sealed` are the entries of the manifest: sizes are always compared with them, digests with `full`. `observer` sees
+    every byte of the files, the header of each one first. Raises ArtifactDamaged.
     """
     meter, files = Meter(progress), list[RankFileReader]()
 
@@ -43,8 +43,8 @@ def read_rank_files(
         file, memory, start, stop = piece
         with _unreadable_is_damaged(file.path), meter.reading(stop - start):
             data = file.read(start, stop, memory)
-        if copy:
-            copy.observe(file.path.name, start, data)
+        if observer:
+            observer.observe(file.path.name, start, data)
 
     def tensors(rank: int, file: RankFileReader, memory: Array) -> dict[str, RankTensor]:
         found = file.tensors_in(placed(memory, file.start, file.nbytes - file.start), full)
@@ -56,8 +56,8 @@ def read_rank_files(
             path = directory / rank_file_name(rank)
             with _unreadable_is_damaged(path):
                 files.append(RankFileReader(path, sealed[path.name] if sealed else None))
-                if copy:
-                    copy.observe(path.name, 0, files[-1].header())
+                if observer:
+                    observer.observe(path.name, 0, files[-1].header())
         memories = [fresh(file.nbytes - file.start + SLACK) for file in files]
         pieces = [
             (file, memory, start, stop)
@@ -78,9 +78,10 @@ def read_rank_files(
 
 
 def check_rank_file(path: Path, sealed: WrittenFile | None, full: bool, progress: StreamProgress | None = None) -> None:
-    """Whether a file is what was sealed: header and length, and with `full` every byte, in memory of a chunk.
+    """Check that a file is what was sealed: its header and length, and with `full` every byte, with one chunk of
+    memory.
 
-    Raises ArtifactDamaged, and OSError as it comes.
+    Raises ArtifactDamaged and OSError.
     """
     meter, file = Meter(progress), RankFileReader(path, sealed)
     try:
@@ -92,7 +93,7 @@ def check_rank_file(path: Path, sealed: WrittenFile | None, full: bool, progress
 
 class RankFileReader:
     """A rank's file that is open for reading; its tensors begin at byte `start`. Raises ArtifactDamaged where it is not
-    as `sealed` says or not whole, and OSError."""
+    whole or not as it was sealed, and OSError."""
 
     def __init__(self, path: Path, sealed: WrittenFile | None) -> None:
         self.path = path
@@ -130,19 +131,20 @@ class RankFileReader:
         return header
 
     def pieces(self) -> Iterator[tuple[int, int]]:
-        """From where to where the tensors are read in one go: from block to block."""
+        """(start, stop) of the pieces in which the tensors are read, from block to block."""
         first = self.start - self.start % BLOCK
         for position in range(first, self.nbytes, CHUNK_BYTES):
             yield max(position, self.start), min(position + CHUNK_BYTES, self.nbytes)
 
     def read(self, start: int, stop: int, memory: Array) -> Array:
-        """A piece into its place in memory that holds all of them, from the block on in which the first one begins."""
+        """Read a piece into its place in memory that holds all pieces, from the block on in which the first one
+        begins."""
         first = self.start - self.start % BLOCK
         with _ending_early_is_damaged(self.path):
             return self._file.read(start, stop - start, memory[start - start % BLOCK - first :])
 
     def digests(self, meter: Meter) -> Iterator[bytes]:
-        """Of every tensor, in the order of the file."""
+        """The digest of every tensor, in the order of the file."""
         buffer = fresh(CHUNK_BYTES + SLACK)
         for tensor in self.in_order:
             state = xxhash.xxh3_128()
@@ -154,7 +156,7 @@ class RankFileReader:
             yield state.digest()
 
     def tensors_in(self, data: Array, full: bool) -> dict[str, RankTensor]:
-        """`data` holds the file's bytes from `start` on."""
+        """The tensors in `data`, which holds the file's bytes from `start` on."""
         bytes_of = {t.name: data[t.offset - self.start : t.offset - self.start + t.nbytes] for t in self.in_order}
         if full:
             self.compare_digest(xxhash.xxh3_128(part.data).digest() for part in bytes_of.values())
@@ -180,7 +182,7 @@ class RankFileReader:
 
 
 def _check_rank(file: Path, tensors: Mapping[str, RankTensor], rank: int) -> None:
-    """Every rank's file has the same names and sizes: two that were swapped betray themselves here alone."""
+    """All rank files have the same names and sizes, so that two swapped files are only noticed here."""
     number = tensors.get("rank_util.rank")
     if number is not None and number.data.tolist() != [rank]:
         raise ArtifactDamaged(file, f"it holds the tensors of rank {number.data.tolist()[0]}")

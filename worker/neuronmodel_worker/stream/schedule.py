@@ -1,7 +1,7 @@
-"""The order of work: which chunk of a source is read when, who uses it, and when its memory is free again.
+"""The order of work: when each chunk of a source is read, who uses it, and when its memory is free again.
 
-Batches that share a chunk, or that make a tensor's earlier and later bytes, form one task, done by one thread from its
-first batch to its last; tasks know nothing of each other. A task's memory is known before it starts.
+Batches that share a chunk, or that make earlier and later bytes of one tensor, form one task, which one thread does
+from its first batch to its last; tasks are independent of each other. A task's memory is known before it starts.
 """
 
 from bisect import bisect_right
@@ -14,17 +14,17 @@ from itertools import pairwise
 from neuronmodel_worker.checkpoint import DTYPE_BITS, TensorSource
 from neuronmodel_worker.layouts.geometry import Rectangle, SourcePart, Target, as_matrix
 from neuronmodel_worker.plan.streamed import Plan
-from neuronmodel_worker.stream.prefetch import shown_at_once
+from neuronmodel_worker.stream.prefetch import observed_at_once
 from neuronmodel_worker.stream.rank_groups import Group, gaps, rank_groups, tied_groups, unneeded_rows
 from neuronmodel_worker.stream.steps import Batch, Sizes, Step, Unit, batches, units
 
-# Rows of a chunk are a multiple of this: stored transposed they begin on a cache line, of 16-bit elements on two.
+# The rows of a chunk are a multiple of this, so that they begin on a cache line when they are stored transposed.
 EVEN = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A rectangle of a source that is read in one go: whole rows, but for a batch that is made in passes."""
+    """A rectangle of a source that is read at once: whole rows, except for a batch that is made in passes."""
 
     source: TensorSource
     row: int
@@ -47,14 +47,15 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class ChunkCopy:
-    """rows[row : row + rows, column : column + columns] of a chunk go to `at_row`, `at_column` of a step's frame."""
+    """Copies rows[row : row + rows, column : column + columns] of a chunk to `at_row`, `at_column` of a step's
+    frame."""
 
     step: int
     part: SourcePart
     piece: Rectangle
-    """Counted from the chunk's corner."""
+    """The rectangle, counted from the chunk's corner."""
     first_column: int
-    """The piece's first column in the source, where its factor begins."""
+    """The rectangle's first column in the source, where its factor begins."""
 
 
 Uses = tuple[Chunk, list[ChunkCopy]]
@@ -62,15 +63,17 @@ Uses = tuple[Chunk, list[ChunkCopy]]
 
 @dataclass(frozen=True, slots=True)
 class Visit:
+    """A chunk and its copies into the frames of one batch."""
+
     chunk: Chunk
     copies: tuple[ChunkCopy, ...]
     last: bool
-    """Nobody needs the chunk after this."""
+    """The chunk is not needed after this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A batch with its chunks in the order of their use."""
+    """A batch with its chunks in the order in which they are used."""
 
     steps: tuple[Step, ...]
     visits: tuple[Visit, ...]
@@ -78,21 +81,23 @@ class Move:
 
 @dataclass(frozen=True)
 class Task:
+    """Moves that one thread makes, from the first to the last."""
+
     moves: tuple[Move, ...]
     buffered: bool
     passes_over: tuple[TensorSource, ...] = ()
-    """Sources of which it reads some columns; other tasks read the others."""
+    """The sources of which the task reads some columns, and other tasks the others."""
     order: int = 0
-    """What has a smaller one comes first."""
+    """Tasks with a smaller number come first."""
 
     @cached_property
     def nbytes(self) -> int:
-        """What it makes."""
+        """The bytes that the task makes."""
         return sum(step.nbytes for move in self.moves for step in move.steps)
 
     @cached_property
     def memory_bytes(self) -> int:
-        """The most that its chunks and frames take up at a time."""
+        """The most memory that its chunks and frames take up at a time."""
         held: dict[tuple[str, int, int], int] = {}
         peak = now = 0
         for move in self.moves:
@@ -112,8 +117,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Workload:
-    """What a run has to do: the plan's ranks at the indices in `ranks`, in frames that are memory of the run where
-    `buffered`. `sealing`: the files of some ranks are to be complete before those of others. `showing`: every byte of
+    """What a run has to do: the plan's ranks at the indices in `ranks`. With `buffered` the frames are memory of the
+    run, with `sealing` the files of some ranks are completed before those of others, and with `observed` every byte of
     every source is read, needed or not."""
 
     plan: Plan
@@ -121,7 +126,7 @@ class Workload:
     ranks: Sequence[int]
     buffered: bool = True
     sealing: bool = False
-    showing: bool = False
+    observed: bool = False
 
     @cached_property
     def groups(self) -> Sequence[Group]:
@@ -129,18 +134,18 @@ class Workload:
             return rank_groups(self.plan, self.ranks, self.sizes)
         return [self.ranks] if self.ranks else []
 
-    def of_group(self, number: int, unit: Unit) -> list[Task]:
-        """What this group alone needs of a unit of which it shares nothing."""
+    def group_tasks(self, number: int, unit: Unit) -> list[Task]:
+        """The tasks of a unit for one group that shares nothing of it with other groups."""
         return unit_tasks(unit, self.groups[number], self.sizes, self.buffered, order=number + 1)
 
-    def shared(self, unit: Unit, tied: Set[int]) -> list[Task]:
-        """What several groups need of a unit, for all of them, and what none needs."""
+    def shared_tasks(self, unit: Unit, tied: Set[int]) -> list[Task]:
+        """The tasks of a unit for the groups that share parts of it, and for bytes that no group needs."""
         ranks = [index for number in sorted(tied) for index in self.groups[number]]
         found = unit_tasks(unit, ranks, self.sizes, self.buffered) if ranks else []
-        return [*found, *self._shown_alone(unit, found)] if self.showing else found
+        return [*found, *self._observed_alone(unit, found)] if self.observed else found
 
-    def _shown_alone(self, unit: Unit, found: Iterable[Task]) -> Iterator[Task]:
-        """Bytes that nobody needs; of sources with passes over them all are read anyway."""
+    def _observed_alone(self, unit: Unit, found: Iterable[Task]) -> Iterator[Task]:
+        """Tasks for bytes that no rank needs; sources that are read in passes are read as a whole anyway."""
         in_passes = {source.name for task in found for source in task.passes_over}
         for source, first, end in unneeded_rows(unit, self.ranks):
             each, columns = _rows_within(source, self.sizes.chunk_bytes), as_matrix(source.shape)[1]
@@ -150,54 +155,51 @@ class Workload:
 
 
 def tasks(work: Workload) -> Iterator[list[Task]]:
-    """The tasks of one unit after the other: what several groups of ranks share first, then group after group."""
+    """The tasks of one unit after the other: first those that several groups of ranks share, then group after group."""
 
     @cache
-    def tied_of(alike: _Alike) -> Set[int]:
-        return tied_groups(alike.targets, work.groups, work.sizes)
+    def tied_of(similar: _SimilarUnits) -> Set[int]:
+        return tied_groups(similar.targets, work.groups, work.sizes)
 
-    tied = [(unit, tied_of(_alike(unit))) for unit in units(work.plan)]
+    tied = [(unit, tied_of(_similar(unit))) for unit in units(work.plan)]
     for unit, together in tied:
-        if found := work.shared(unit, together):
+        if found := work.shared_tasks(unit, together):
             yield found
     for number in range(len(work.groups)):
         for unit, together in tied:
-            if number not in together and (found := work.of_group(number, unit)):
+            if number not in together and (found := work.group_tasks(number, unit)):
                 yield found
 
 
 def most_memory(work: Workload, threads: int) -> int:
-    """What the largest tasks take up that may be under way at once."""
+    """The memory of the largest tasks that may run at the same time."""
     largest: list[int] = []
-    shown = 0
-    for unit, count in Counter(map(_alike, units(work.plan))).items():
+    observed = 0
+    for unit, count in Counter(map(_similar, units(work.plan))).items():
         together = tied_groups(unit.targets, work.groups, work.sizes)
-        found = work.shared(unit.targets, together)
+        found = work.shared_tasks(unit.targets, together)
         for number in range(len(work.groups)):
             if number not in together:
-                found += work.of_group(number, unit.targets)
-        largest += [task.memory_bytes for task in _largest(found, threads) for _ in range(min(count, threads))]
-        if work.showing:
-            shown = max([shown, *(shown_at_once(source) for task in found for source in task.passes_over)])
+                found += work.group_tasks(number, unit.targets)
+        most = sorted(task.memory_bytes for task in found)[-threads:]
+        largest += [nbytes for nbytes in most for _ in range(min(count, threads))]
+        if work.observed:
+            observed = max([observed, *(observed_at_once(source) for task in found for source in task.passes_over)])
     largest.sort()
     at_once = min(sum(largest[-threads:]), max(work.sizes.memory_bytes, largest[-1])) if largest else 0
-    return at_once + shown
-
-
-def _largest(found: Iterable[Task], count: int) -> list[Task]:
-    return sorted(found, key=lambda task: task.memory_bytes)[-count:]
+    return at_once + observed
 
 
 @dataclass(frozen=True, slots=True)
-class _Alike:
-    """Units of the same shape: a layer's, mostly, and the next one's. Their tasks are alike."""
+class _SimilarUnits:
+    """Units of the same shape, mostly those of one layer and the next, whose tasks have the same shape too."""
 
     shape: tuple[Hashable, ...]
     targets: Unit = field(compare=False)
 
 
-def _alike(unit: Unit) -> _Alike:
-    """Splits are shared by all tensors that are split alike, so each stands for itself."""
+def _similar(unit: Unit) -> _SimilarUnits:
+    """The shape of a unit. Tensors that are split in the same way share one split, so its identity is enough."""
     names: dict[str, int] = {}
 
     def describe(part: SourcePart) -> Hashable:
@@ -209,7 +211,7 @@ def _alike(unit: Unit) -> _Alike:
         for target in unit
         for block in target.blocks
     )
-    return _Alike(shape, unit)
+    return _SimilarUnits(shape, unit)
 
 
 def unit_tasks(
@@ -218,18 +220,18 @@ def unit_tasks(
     ordered = batches(unit, ranks, sizes, buffered)
     grids = _grids(ordered, sizes.chunk_bytes)
     visits = [list(_visits(batch, grids, sizes.chunk_bytes)) for batch in ordered]
-    if not buffered:  # nothing has to be complete or in order: every chunk for itself
+    if not buffered:  # nothing has to be complete or in order: every chunk makes a task of its own
         ordered, visits = _chunk_by_chunk(ordered, visits)
     uses = Counter(chunk.key for of_batch in visits for chunk, _ in of_batch)
     groups = _connected(
         [
-            [*(_of_tensors(batch) if buffered else ()), *(chunk.key for chunk, _ in of_batch)]
+            [*(_tensor_keys(batch) if buffered else ()), *(chunk.key for chunk, _ in of_batch)]
             for batch, of_batch in zip(ordered, visits, strict=True)
         ]
     )
     return [
         Task(
-            tuple(Move(ordered[i].steps, tuple(_counted(visits[i], uses))) for i in group),
+            tuple(Move(ordered[i].steps, tuple(_with_last_use(visits[i], uses))) for i in group),
             buffered,
             tuple({part.source: None for i in group if ordered[i].in_passes for part in _parts(ordered[i])}),
             order,
@@ -247,20 +249,20 @@ def _parts(batch: Batch) -> Iterator[SourcePart]:
     return (part for step in batch.steps for part, _ in step.cuts)
 
 
-def _of_tensors(batch: Batch) -> Iterator[Hashable]:
-    """A tensor's earlier bytes come before its later ones."""
+def _tensor_keys(batch: Batch) -> Iterator[Hashable]:
+    """The tensors of a batch: their earlier bytes have to come before the later ones."""
     return ((step.target.name, step.rank_index) for step in batch.steps)
 
 
-def _counted(visits: Iterable[Uses], uses: Counter[tuple[str, int, int]]) -> Iterator[Visit]:
+def _with_last_use(visits: Iterable[Uses], uses: Counter[tuple[str, int, int]]) -> Iterator[Visit]:
     for chunk, copies in visits:
         uses[chunk.key] -= 1
         yield Visit(chunk, tuple(copies), last=not uses[chunk.key])
 
 
 def _grids(ordered: Iterable[Batch], chunk_bytes: int) -> dict[str, list[int]]:
-    """For every source the rows at which its chunks begin, and the end: cut where pieces are, so that ranks share no
-    chunk without need, and joined while a chunk stays small and nothing between is in vain."""
+    """The rows at which the chunks of every source begin, and the end. Chunks are cut at the borders of rectangles, so
+    that ranks share no chunk needlessly, and joined while a chunk stays small and no row of it is unneeded."""
     spans: dict[str, set[tuple[int, int]]] = defaultdict(set)
     sources: dict[str, TensorSource] = {}
     for batch in ordered:
@@ -279,10 +281,10 @@ def _rows_within(source: TensorSource, nbytes: int, columns: int | None = None) 
 
 def _grid(spans: Iterable[tuple[int, int]], each: int) -> list[int]:
     edges = sorted({edge for span in spans for edge in span})
-    in_vain = dict(gaps(spans, start=edges[0]))
+    unneeded = dict(gaps(spans, start=edges[0]))
     grid = [edges[0]]
     for start, stop in pairwise(edges):
-        if start in in_vain:  # a chunk of its own, that nobody reads
+        if start in unneeded:  # a chunk of its own, which is never read
             grid += [start, stop] if grid[-1] != start else [stop]
             continue
         if stop - grid[-1] <= each and grid[-1] != start:
@@ -300,7 +302,9 @@ def _visits(batch: Batch, grids: dict[str, list[int]], chunk_bytes: int) -> Iter
     for number, step in enumerate(batch.steps):
         for part, piece in step.cuts:
             extent = extents.get(part.source.name)
-            chunks = _of_grid(part.source, piece, grids) if extent is None else _of_pass(piece, extent, chunk_bytes)
+            chunks = (
+                _grid_chunks(part.source, piece, grids) if extent is None else _pass_chunks(piece, extent, chunk_bytes)
+            )
             for chunk in chunks:
                 copies = found.setdefault(chunk.key, (chunk, []))[1]
                 copies.append(_copy(number, part, piece, chunk))
@@ -310,7 +314,7 @@ def _visits(batch: Batch, grids: dict[str, list[int]], chunk_bytes: int) -> Iter
 
 
 def _extents(batch: Batch) -> dict[str, Chunk]:
-    """What a pass needs of every source, in one piece."""
+    """The rectangle that a pass needs of every source."""
     found: dict[str, Chunk] = {}
     for part, piece in (cut for step in batch.steps for cut in step.cuts):
         before = found.get(part.source.name, Chunk(part.source, piece.row, 0, piece.column, 0))
@@ -321,7 +325,7 @@ def _extents(batch: Batch) -> dict[str, Chunk]:
     return found
 
 
-def _of_pass(piece: Rectangle, extent: Chunk, chunk_bytes: int) -> Iterator[Chunk]:
+def _pass_chunks(piece: Rectangle, extent: Chunk, chunk_bytes: int) -> Iterator[Chunk]:
     each = _rows_within(extent.source, chunk_bytes, extent.columns)
     first = extent.row + (piece.row - extent.row) // each * each
     for row in range(first, piece.row + piece.rows, each):
@@ -329,7 +333,7 @@ def _of_pass(piece: Rectangle, extent: Chunk, chunk_bytes: int) -> Iterator[Chun
         yield Chunk(extent.source, row, rows, extent.column, extent.columns)
 
 
-def _of_grid(source: TensorSource, piece: Rectangle, grids: dict[str, list[int]]) -> Iterator[Chunk]:
+def _grid_chunks(source: TensorSource, piece: Rectangle, grids: dict[str, list[int]]) -> Iterator[Chunk]:
     grid, width = grids[source.name], as_matrix(source.shape)[1]
     index = bisect_right(grid, piece.row) - 1
     while index < len(grid) - 1 and grid[index] < piece.row + piece.rows:
@@ -339,7 +343,7 @@ def _of_grid(source: TensorSource, piece: Rectangle, grids: dict[str, list[int]]
 
 def _copy(step: int, part: SourcePart, piece: Rectangle, chunk: Chunk) -> ChunkCopy:
     first, last = max(piece.row, chunk.row), min(piece.row + piece.rows, chunk.row + chunk.rows)
-    placed = Rectangle(
+    in_chunk = Rectangle(
         row=first - chunk.row,
         rows=last - first,
         column=piece.column - chunk.column,
@@ -347,11 +351,11 @@ def _copy(step: int, part: SourcePart, piece: Rectangle, chunk: Chunk) -> ChunkC
         at_row=piece.at_row + first - piece.row,
         at_column=piece.at_column,
     )
-    return ChunkCopy(step, part, placed, piece.column)
+    return ChunkCopy(step, part, in_chunk, piece.column)
 
 
 def _connected(ties: Sequence[Iterable[Hashable]]) -> list[list[int]]:
-    """Indices of `ties`, grouped so that no two groups have one in common; both in order."""
+    """The indices of `ties`, grouped so that no two groups have a tie in common; groups and indices are in order."""
     parent = list(range(len(ties)))
 
     def root(index: int) -> int:

@@ -1,7 +1,7 @@
-"""Where a plan's tensors go: into files on disk, or into memory.
+"""Sinks: where a plan's tensors go, into files on disk or into memory.
 
-A sink lends out the memory that a step fills, so that nothing is copied twice: a piece of a tensor itself, or a buffer
-that is written when it is full.
+A sink lends the memory that a step fills, so that nothing is copied twice: a part of a tensor itself, or a buffer that
+is written when it is full.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,34 +24,35 @@ ALLOCATING_THREADS = 4
 
 class Sink(Protocol):
     buffered: bool
-    """Frames are memory of the run until they are put."""
+    """Whether frames are memory of the run until they are put."""
 
     @property
     def seals(self) -> bool:
-        """Ranks are worth completing one after the other."""
+        """Whether ranks are to be completed one after the other."""
 
     def open(
         self, plan: Plan, meter: Meter, buffers: Buffers, rank_indices: Sequence[int], check_source: Callable[[], None]
     ) -> None:
-        """Of the plan's ranks those at `rank_indices` will come. `check_source` raises SourceChanged where the source
-        is not what it was when the plan was made."""
+        """Prepare for the plan's ranks at `rank_indices`. `check_source` raises SourceChanged where the source has
+        changed since the plan was made."""
 
     def frame(self, step: Step) -> Array:
-        """What a step fills: its rows × columns in storage form, zero where `step.padded`, stored transposed or not."""
+        """The memory that a step fills: its rows × columns in storage form, zeroed if `step.padded`, stored transposed
+        or not."""
 
     def put(self, step: Step, frame: Array) -> None:
-        """The frame is complete. Of one tensor's steps one comes after the other, from the first byte on."""
+        """The frame is complete. The steps of one tensor come one after the other, from the first byte on."""
 
     def finish(self) -> tuple[WrittenFile, ...]:
-        """Everything arrived: make it last. The files that were written, if any."""
+        """Everything has arrived: make it durable. Returns the files that were written, if any."""
 
     def abort(self) -> None:
-        """Something failed: leave nothing behind."""
+        """The run has failed: leave nothing behind."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankTensor:
-    """A tensor of one rank. `data` has its shape; a BF16 one is held as uint16, which torch takes without a copy:
+    """A tensor of one rank. `data` has its shape; BF16 is stored as uint16, which torch takes without a copy:
     `torch.from_numpy(data).view(torch.bfloat16)`."""
 
     dtype: str
@@ -60,7 +61,8 @@ class RankTensor:
 
 
 class TensorSink:
-    """Holds every rank's tensors: `tensors[i][name]` for the i-th rank of the plan; nothing of those not made."""
+    """Keeps every rank's tensors in memory: `tensors[i][name]` for the i-th rank of the plan, empty for ranks that are
+    not made."""
 
     buffered = False
     seals = False
@@ -69,8 +71,8 @@ class TensorSink:
         self.tensors: list[dict[str, RankTensor]] = []
 
     def allocate(self, plan: Plan, rank_indices: Sequence[int] | None = None) -> None:
-        """Take the memory now, every page of it: the first touch of fresh memory can take longer than to read what
-        goes into it. Without this, pages are taken while they are filled."""
+        """Allocate the memory now, every page of it: the first access to fresh memory can take longer than reading what
+        goes into it. Without this, pages are allocated while they are filled."""
         self.tensors = _empty_ranks(plan, every_rank(plan) if rank_indices is None else rank_indices)
 
         def touch(rank: dict[str, RankTensor]) -> None:
@@ -98,7 +100,7 @@ class TensorSink:
         return stored[first : first + step.rows]
 
     def put(self, step: Step, frame: Array) -> None:
-        """It is there already."""
+        """The frame is part of the tensor itself."""
 
     def finish(self) -> tuple[WrittenFile, ...]:
         return ()

@@ -1,4 +1,4 @@
-"""Reads a checkpoint's tensors in chunks, every byte once, and notices when the files are not what they were."""
+"""Reads a checkpoint's tensors in chunks, every byte once, and notices when the files have changed."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from neuronmodel_worker.stream.direct_io import SLACK, EndsEarly, ReadableFile
 from neuronmodel_worker.stream.dtypes import STORAGE, Array
 from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.observers import SourceObserver
-from neuronmodel_worker.stream.prefetch import SHOWN_BYTES, shown_at_once
+from neuronmodel_worker.stream.prefetch import OBSERVED_BYTES, observed_at_once
 from neuronmodel_worker.stream.schedule import Chunk
 
 
@@ -24,37 +24,34 @@ class SourceReader:
     """The open files of a plan's checkpoint. Raises SourceChanged or SourceUnreadable."""
 
     def __init__(self, plan: Plan, meter: Meter, buffers: Buffers, observer: SourceObserver | None = None) -> None:
-        self._observer, self.shows = observer, observer is not None
+        self._observer, self.is_observed = observer, observer is not None
         self._meter = meter
         self._buffers = buffers
         self._files: dict[SourceFile, ReadableFile] = {}
         self.factors: dict[str, Array] = {}
         try:
             for read in plan.reads.values():
-                self._open(read.source.file)
+                if read.source.file not in self._files:
+                    self._files[read.source.file] = open_source(read.source.file)
             self._read_factors(plan)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, file: SourceFile) -> None:
-        if file in self._files:
-            return
-        self._files[file] = open_source(file)
-
     def _read_factors(self, plan: Plan) -> None:
-        """Vectors that others are multiplied by are needed again and again, and small: they are kept."""
+        """Read the vectors that others are multiplied by: they are needed again and again, and small, so they are
+        kept."""
         for name in {part.factor.name for target in plan.targets for part in target.parts() if part.factor}:
             source = plan.reads[name].source
             self.factors[name] = np.empty(source.nbytes, np.uint8)
-            with self._meter.reading(source.nbytes), explained(source.file):
+            with self._meter.reading(source.nbytes), source_errors(source.file):
                 self._files[source.file].read_cached(source.offset, self.factors[name])
             if self._observer:
                 self._observer.observe(source, 0, self.factors[name])
 
-    def read(self, chunk: Chunk, show: bool = True) -> tuple[Array, Array]:
-        """A chunk's matrix, [rows, columns] in storage form, and the buffer that holds it, to be given back.
-        `show`: the observer sees these bytes here, and not in what is fetched."""
+    def read(self, chunk: Chunk, observe: bool = True) -> tuple[Array, Array]:
+        """A chunk's matrix, [rows, columns] in storage form, and the buffer that holds it, to be given back. Without
+        `observe` the observer sees these bytes when they are fetched."""
         source, nbytes = chunk.source, chunk.nbytes
         start = chunk.row * row_bytes(source)
         buffer = self._buffers.take(nbytes + SLACK)
@@ -62,17 +59,17 @@ class SourceReader:
             data = buffer[:nbytes]
             data[:] = self.factors[source.name][start : start + nbytes]
         else:
-            with self._meter.reading(nbytes), explained(source.file):
+            with self._meter.reading(nbytes), source_errors(source.file):
                 if chunk.whole_rows:
                     data = self._files[source.file].read(source.offset + start, nbytes, buffer)
                 else:
                     data = self._read_columns(chunk, buffer[:nbytes])
-            if self._observer and show:
+            if self._observer and observe:
                 self._observer.observe(source, start, data)
         return data.view(STORAGE[source.dtype]).reshape(chunk.rows, chunk.columns), buffer
 
     def _read_columns(self, chunk: Chunk, data: Array) -> Array:
-        """Some columns of many rows, each row from the page cache: passes over the other columns find them there."""
+        """Read some columns of many rows through the page cache, where passes over the other columns find the rows."""
         source, width, each = chunk.source, row_bytes(chunk.source), chunk.nbytes // chunk.rows
         file = self._files[source.file]
         position = source.offset + chunk.row * width + chunk.column * (width // as_matrix(source.shape)[1])
@@ -84,34 +81,34 @@ class SourceReader:
         return data
 
     def fetch(self, source: TensorSource, start: int, nbytes: int) -> None:
-        """Have bytes of a tensor read into the page cache and wait for the last of them. Without an observer,
-        what is wrong with the file is left to whoever reads it."""
+        """Have bytes of a tensor read into the page cache, and wait for the last of them. Without an observer, an error
+        is left to the thread that reads the tensor."""
         file, position = self._files[source.file], source.offset + start
         if self._observer:
-            self._show_fetched(self._observer, source, start, nbytes)
+            self._observe_fetched(self._observer, source, start, nbytes)
             return
         with suppress(OSError, EndsEarly):
             file.fetch(position, nbytes)
             file.read_cached(position + nbytes - 1, np.empty(1, np.uint8))
 
-    def _show_fetched(self, observer: SourceObserver, source: TensorSource, start: int, nbytes: int) -> None:
+    def _observe_fetched(self, observer: SourceObserver, source: TensorSource, start: int, nbytes: int) -> None:
         file, end = self._files[source.file], start + nbytes
-        buffer = self._buffers.take(shown_at_once(source))
-        with explained(source.file):
+        buffer = self._buffers.take(observed_at_once(source))
+        with source_errors(source.file):
             file.fetch(source.offset + start, nbytes)
-        for at in range(start, end, SHOWN_BYTES):
-            data = buffer[: min(SHOWN_BYTES, end - at)]
-            with explained(source.file):
+        for at in range(start, end, OBSERVED_BYTES):
+            data = buffer[: min(OBSERVED_BYTES, end - at)]
+            with source_errors(source.file):
                 file.read_cached(source.offset + at, data)
             observer.observe(source, at, data)
         self._buffers.give(buffer)
 
     def forget(self, source: TensorSource) -> None:
-        """The page cache need not keep a tensor."""
+        """Tell the system that the page cache need not keep a tensor."""
         self._files[source.file].forget(source.offset, source.nbytes)
 
     def check_unchanged(self) -> None:
-        """What was read so far is of one piece only if no file was written or replaced meanwhile."""
+        """Raises SourceChanged if a file was written or replaced while it was read."""
         for file, opened in self._files.items():
             check_unchanged(file, opened)
 
@@ -128,8 +125,8 @@ class SourceReader:
 
 
 def open_source(file: SourceFile) -> ReadableFile:
-    """Raises SourceChanged for a file that is not what it was when its header was read, and SourceUnreadable."""
-    with explained(file):
+    """Open a file. Raises SourceChanged if it has changed since its header was read, and SourceUnreadable."""
+    with source_errors(file):
         opened = ReadableFile(file.path)
         try:
             for descriptor in opened.descriptors:
@@ -141,7 +138,7 @@ def open_source(file: SourceFile) -> ReadableFile:
 
 
 def check_unchanged(file: SourceFile, opened: ReadableFile) -> None:
-    """Raises SourceChanged for an open file that was written to or replaced since its header was read."""
+    """Raises SourceChanged for an open file that was written or replaced since its header was read."""
     _compare(file, os.fstat(opened.cached))
     try:
         _compare(file, file.path.stat())
@@ -150,7 +147,8 @@ def check_unchanged(file: SourceFile, opened: ReadableFile) -> None:
 
 
 @contextmanager
-def explained(file: SourceFile) -> Iterator[None]:
+def source_errors(file: SourceFile) -> Iterator[None]:
+    """Turns errors of reading `file` into SourceChanged or SourceUnreadable."""
     try:
         yield
     except EndsEarly as end:

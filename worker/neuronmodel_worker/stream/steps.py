@@ -1,7 +1,7 @@
-"""A plan cut into steps of bounded size, as a pure function: which piece of which rank's tensor is made in one go.
+"""Cuts a plan into steps of bounded size, as a pure function: which part of which rank's tensor is made at once.
 
-A step makes some whole rows of what is stored, so it is written in one place. Steps that have to be made together,
-because every row of their source holds something of each of them, form a batch.
+A step makes whole rows of what is stored, so it is written in one place. Steps that have to be made together, because
+every row of their source contains a part of each of them, form a batch.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,10 +17,10 @@ from neuronmodel_worker.stream.dtypes import STORAGE
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """`chunk_bytes` are read at a time, and written where a rank has whole rows of a source. Where it has columns, a
-    chunk holds little of each rank: frames of `wide_bytes` are filled before any is written. Where columns are stored
-    transposed, a stored row runs through all rows of the source: frames of up to `held_bytes` are filled together.
-    All buffers of a run take up `memory_bytes`. Where rank files are sealed one by one, those of about `seal_bytes` are
-    made side by side."""
+    chunk contains little of each rank: frames of `wide_bytes` are filled before any is written. Where columns are
+    stored transposed, a stored row runs through all rows of the source: frames of up to `held_bytes` are filled
+    together. All buffers of a run take up `memory_bytes`. Where rank files are sealed one by one, files of about
+    `seal_bytes` in total are made at the same time."""
 
     chunk_bytes: int = 16 << 20
     held_bytes: int = 224 << 20
@@ -31,8 +31,8 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The rectangle of a block's frame from `row` and `column` on, for the rank at `rank_index` of the plan's ranks:
-    all columns, or all rows of a target that is stored transposed."""
+    """The rectangle of a block's frame from `row` and `column` on, for the rank at `rank_index` of the plan's ranks. It
+    has all columns, or all rows of a target that is stored transposed."""
 
     target: Target
     block: Block
@@ -42,7 +42,7 @@ class Step:
     column: int
     columns: int
     cuts: tuple[tuple[SourcePart, Rectangle], ...]
-    """Pieces cut down to the rectangle; `at_row` and `at_column` count from its corner."""
+    """The parts that fall into the rectangle; `at_row` and `at_column` count from its corner."""
 
     @property
     def padded(self) -> bool:
@@ -55,20 +55,20 @@ class Step:
 
     @property
     def start(self) -> int:
-        """Bytes of the tensor before what this step makes."""
+        """The number of bytes of the tensor before those of this step."""
         stored_row = self.block.at_row + (self.column if self.target.transposed else self.row)
         return stored_row * self.target.matrix[1] * STORAGE[self.target.dtype].itemsize
 
     @property
     def first_row(self) -> int:
-        """The first row of a source that it needs."""
+        """The first row of a source that the step needs."""
         return min((piece.row for _, piece in self.cuts), default=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Steps that are made together. With `in_passes` each batch of the block reads its own columns of the source, whose
-    rows are too many to be held."""
+    """Steps that are made together. With `in_passes` each batch of the block reads its own columns of the source, which
+    has too many rows to be kept in memory."""
 
     index: int
     steps: tuple[Step, ...]
@@ -79,7 +79,7 @@ Unit = tuple[Target, ...]
 
 
 def every_rank(plan: Plan) -> range:
-    """Indices of the plan's ranks."""
+    """The indices of all the plan's ranks."""
     return range(len(plan.ranks))
 
 
@@ -97,7 +97,7 @@ def units(plan: Plan) -> list[Unit]:
 
 def batches(targets: Iterable[Target], ranks: Sequence[int], sizes: Sizes, buffered: bool) -> list[Batch]:
     """The batches of one unit for the ranks at these indices, in an order in which every rank's tensors grow from their
-    first byte to their last and what is read is soon let go. `buffered`: the frames of a batch take up memory until
+    first byte to their last, and chunks are released soon. With `buffered` the frames of a batch take up memory until
     they are written."""
     keyed: list[tuple[int, int, Batch]] = []
     for target in targets:
@@ -137,12 +137,12 @@ def _batches(
 
 
 def is_made_rank_by_rank(target: Target, block: Block, sizes: Sizes) -> bool:
-    """Whether a rank is made of rows of its own, without passes over the source; others may need some of them too."""
-    return _has_whole_rows(block) and (not target.transposed or _holds_rows(block, sizes))
+    """Whether a rank is made of whole rows, without passes over the source; other ranks may need some of them too."""
+    return _has_whole_rows(block) and (not target.transposed or _rows_fit(block, sizes))
 
 
 def _has_whole_rows(block: Block) -> bool:
-    """Whether what a rank has of the sources are whole rows."""
+    """Whether each rank needs whole rows of the sources."""
     return all(
         piece.columns == as_matrix(part.source.shape)[1]
         for part in block.parts
@@ -151,13 +151,14 @@ def _has_whole_rows(block: Block) -> bool:
     )
 
 
-def _holds_rows(block: Block, sizes: Sizes) -> bool:
-    """Whether these rows are few enough to be held until all their columns are stored."""
+def _rows_fit(block: Block, sizes: Sizes) -> bool:
+    """Whether the rows are few enough to be kept in memory until all their columns are stored."""
     return sum(part.split.rows * row_bytes(part.source) for part in block.parts) <= sizes.held_bytes
 
 
 def _passes(target: Target, block: Block, index: int, ranks: Sequence[int], held_bytes: int) -> Iterator[Batch]:
-    """As few passes over the source as the memory for the frames allows, each for the columns of some ranks."""
+    """Batches of as few passes over the source as the memory for the frames allows, each for the columns of some
+    ranks."""
     stored_row = block.rows * STORAGE[target.dtype].itemsize
     at_once = max(1, held_bytes // max(1, stored_row))
     if ranks_at_once := at_once // block.columns:
@@ -174,7 +175,7 @@ def _passes(target: Target, block: Block, index: int, ranks: Sequence[int], held
 
 
 def bands(total: int, each: int, nbytes: int) -> Iterator[tuple[int, int]]:
-    """(start, count) of runs of at most `each` of `total` rows of `nbytes`, whole disk blocks where that can be."""
+    """(start, count) of runs of at most `each` of `total` rows of `nbytes`, in whole disk blocks where possible."""
     whole = BLOCK // gcd(BLOCK, max(1, nbytes))
     each = max(1, each - each % whole if each >= whole else each)
     for start in range(0, total, each):

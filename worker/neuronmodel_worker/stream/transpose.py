@@ -1,8 +1,8 @@
 """Transposed copies of matrices, through tiles that stay in a core's own cache.
 
-A plain transposed copy of 16-bit elements reads a far-off cache line for every two bytes: 0.4 GB/s. Here four elements
-of a row move at once, as a word of eight bytes, and numpy's cast to a narrower integer, which is vectorised, takes the
-words apart: 2 to 4 GB/s.
+A plain transposed copy of 16-bit elements touches another cache line for every two bytes: 0.4 GB/s. Here four elements
+of a row move at once, as a word of eight bytes, and numpy's cast to a narrower integer, which is vectorised, splits the
+words: 2 to 4 GB/s.
 """
 
 import threading
@@ -25,8 +25,8 @@ TILE_ROWS, TILE_COLUMNS = 1024, 2048
 PART_BYTES: Final = 1 << 18
 WIDE_COLUMNS: Final = 256
 
-# Smaller copies are faster without tiles; so are larger ones, while the rows they read do not evict each other.
-DIRECT_ROWS, HANDFUL = 512, 4
+# Smaller copies are faster without tiles; so are larger ones whose rows do not evict each other from the cache.
+DIRECT_ROWS, MIN_COLUMN_ROWS = 512, 4
 FEW_ROWS, FEW_ROWS_OF_WIDE, FEW_COLUMNS = 32, 128, 16
 SMALL_BYTES, SMALL_BYTES_APART = 1 << 16, 1 << 19
 CROWDING_BYTES: Final = 512
@@ -34,7 +34,7 @@ CROWDING_BYTES: Final = 512
 
 
 class _TransposeBuffers(threading.local):
-    """A thread's own, and reused: fresh memory costs more than the copies."""
+    """Buffers of one thread, which are reused: fresh memory costs more time than the copies."""
 
     def __init__(self) -> None:
         self.part = np.empty(PART_BYTES, np.uint8)
@@ -61,7 +61,7 @@ def transpose(into: Array, source: Array, write: Write) -> None:
 
 
 def spans(length: int, most: int, multiple: int = LINE_BYTES // 2) -> Iterator[slice]:
-    """Cuts `length` into equal slices, of whole multiples but for the last and of `most` at the most."""
+    """Cuts `length` into equal slices of at most `most`, each of whole multiples but the last."""
     most = max(multiple, most // multiple * multiple)
     parts = max(1, -(-length // most))
     step = max(1, -(-length // (parts * multiple))) * multiple
@@ -70,9 +70,9 @@ def spans(length: int, most: int, multiple: int = LINE_BYTES // 2) -> Iterator[s
 
 
 def _directly(into: Array, source: Array, write: Write) -> None:
-    """In one inner loop a column, or a row where a column is a handful."""
+    """Copy with one inner loop for each column, or for each row where a column has few elements."""
     num_rows = into.shape[0]
-    step = DIRECT_ROWS if num_rows > HANDFUL else 1
+    step = DIRECT_ROWS if num_rows > MIN_COLUMN_ROWS else 1
     for row in range(0, num_rows, step):
         write(into[row : row + step], source[row : row + step], 0)
 
@@ -104,8 +104,8 @@ def _in_words(stored: Array, source: Array, write: Write, column: int) -> None:
 
 
 def _parts(dtype: np.dtype[Any], source: Array, write: Write, column: int) -> Iterator[tuple[slice, Array]]:
-    """The source written to aligned memory, so many rows at a time, an odd number of cache lines apart: rows of a
-    checkpoint are mostly a multiple of 4 KiB apart, and the cache holds few lines at such distances."""
+    """Copies of the source in aligned memory, some rows at a time, with rows an odd number of cache lines apart: rows
+    of a checkpoint are mostly a multiple of 4 KiB apart, and the cache holds few lines at such distances."""
     num_columns = source.shape[1]
     pitch = (-(-num_columns * dtype.itemsize // LINE_BYTES) | 1) * LINE_BYTES
     for span in spans(len(source), PART_BYTES // pitch, multiple=8):

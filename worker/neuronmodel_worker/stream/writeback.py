@@ -1,4 +1,4 @@
-"""Bounds what was written to the page cache and has not reached the disk."""
+"""Bounds the bytes that were written to the page cache and have not reached the disk."""
 
 import threading
 from collections import deque
@@ -9,8 +9,8 @@ DIRTY_BYTES = 256 << 20
 
 
 class Writeback:
-    """Begins to write out what it is told of; once more than `limit_bytes` are on their way, the first of them is
-    waited for and dropped from the page cache."""
+    """Starts writing each range of bytes to the disk; once more than `limit_bytes` are on their way, waits for the
+    first of them and drops them from the page cache."""
 
     def __init__(self, limit_bytes: int = DIRTY_BYTES) -> None:
         self._limit = limit_bytes
@@ -19,14 +19,14 @@ class Writeback:
         self._lock = threading.Lock()
 
     def wrote(self, descriptor: int, position: int, nbytes: int) -> None:
-        """Raises OSError where the disk could not take what was written earlier."""
+        """Bytes were written to the page cache. Raises OSError where the disk could not take earlier ones."""
         begin_writeback(descriptor, position, nbytes)
         with self._lock:
             self._pending.append((descriptor, position, nbytes))
             self._nbytes += nbytes
-            late = []
+            due = []
             while self._nbytes > self._limit:
-                late.append(self._pending.popleft())
-                self._nbytes -= late[-1][2]
-        for earlier in late:
+                due.append(self._pending.popleft())
+                self._nbytes -= due[-1][2]
+        for earlier in due:
             complete_writeback(*earlier)

@@ -1,4 +1,4 @@
-"""Between text and tokens: the checkpoint's tokenizer and chat template, and text that appears token by token."""
+"""Text and tokens: the checkpoint's tokenizer and chat template, and text that is generated token by token."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,16 @@ from neuronmodel_worker.text.transformers_library import panics_caught
 
 log = logging.getLogger(__name__)
 
-SURELY_SHORT: Final = 16
-"""Characters a token: shorter texts are not asked about."""
-ROOM: Final = 4
-"""Times the characters of the longest token, for a normalizer may make a text shorter."""
+SHORT_PROMPT_CHARACTERS: Final = 16
+"""Characters for each token of the limit: prompts within them are not checked by their length."""
+NORMALIZER_FACTOR: Final = 4
+"""A factor on the characters of the longest token, because a normalizer may shorten a text."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """`end_tokens` end an answer. `rows` are those of the model's embeddings: a token beyond them is none of its."""
+    """The tokenizer of a model. `end_tokens` end an answer. `rows` is the number of rows of the model's embeddings,
+    which has no tokens beyond them."""
 
     source: Path
     tokenizer: Tokenizer
@@ -45,14 +46,16 @@ class Text:
 
     @property
     def takes_parts(self) -> bool:
-        """Whether the chat template takes the parts of a content one by one."""
+        """Whether the chat template takes the parts of a message's content one by one."""
         return self.tokenizer.loops_over_content
 
     def too_long(self, asked: str | Sequence[Mapping[str, Any]], longest: int) -> str | None:
-        """Why it cannot have at most `longest` tokens, where its length alone says so, with room for what a tokenizer
-        leaves out: to find out how many it has would take seconds and gigabytes. A sentence."""
+        """A sentence for a prompt that is certainly longer than `longest` tokens by its number of characters alone: to
+        tokenize it would take seconds and gigabytes."""
         size = len(asked) if isinstance(asked, str) else sum(len(str(message.get("content"))) for message in asked)
-        if size < SURELY_SHORT * longest or size <= (most := ROOM * self.tokenizer.longest_token * longest):
+        if size < SHORT_PROMPT_CHARACTERS * longest or size <= (
+            most := NORMALIZER_FACTOR * self.tokenizer.longest_token * longest
+        ):
             return None
         return (
             f"The prompt has {size:,} characters, and this model takes at most {longest:,} tokens, for which {most:,} "
@@ -60,7 +63,7 @@ class Text:
         )
 
     def outside(self, prompt: Sequence[int]) -> str | None:
-        """Why the model cannot read the prompt: a sentence that names its first token that has no row."""
+        """A sentence for a prompt that the model cannot read, which names the first token without a row."""
         token = next((token for token in prompt if not 0 <= token < self.rows), None)
         if token is None:
             return None
@@ -70,16 +73,16 @@ class Text:
             f"0 to {self.rows - 1:,}."
         )
 
-    def warn_of_other_readings(self) -> None:
-        """Where transformers 5 would read the tokenizer differently. Takes half a second for a large vocabulary. That
-        it cannot be foretold keeps no model from being served."""
+    def warn_of_version_differences(self) -> None:
+        """Warn of differences in how transformers 5 would read the tokenizer. Takes half a second for a large
+        vocabulary. A failure of the comparison does not keep the model from being served."""
         try:
             with panics_caught():
-                told = differences(self.tokenizer.library, TokenizerFiles(self.source))
+                warnings = differences(self.tokenizer.library, TokenizerFiles(self.source))
         except Exception as error:
             log.info("how transformers 5 reads this tokenizer is not known: %s: %s", type(error).__name__, error)
             return
-        for warning in told:
+        for warning in warnings:
             log.warning(warning)
 
     @property
@@ -94,9 +97,10 @@ class Text:
 
 
 def load_text(source: Path, of_spec: Mapping[str, Any], rows: int | None = None) -> Text:
-    """`of_spec`: its GenerationConfig; `rows`: vocab_size, as many as the tokenizer has tokens where nobody knows it.
+    """The text of a checkpoint. `of_spec` is the GenerationConfig of the spec; `rows` is vocab_size, by default the
+    number of the tokenizer's tokens.
 
-    Raises TokenizerInvalid, TransformersUnsupported, ConfigInvalid, and what says that a file is none of its kind.
+    Raises TokenizerInvalid, TransformersUnsupported, ConfigInvalid, and what `refuse_wrong_content` raises.
     """
     files = TokenizerFiles(source)
     tokenizer = read_tokenizer(files)
@@ -111,8 +115,8 @@ def load_text(source: Path, of_spec: Mapping[str, Any], rows: int | None = None)
 def end_tokens(
     of_spec: Mapping[str, Any], of_checkpoint: Mapping[str, Any], config: Mapping[str, Any], of_tokenizer: int | None
 ) -> frozenset[int]:
-    """The first that says something: the spec, generation_config.json, config.json, the tokenizer. Raises
-    ConfigInvalid."""
+    """The tokens that end an answer, from the first place that has any: the spec, generation_config.json, config.json,
+    the tokenizer. Raises ConfigInvalid."""
     places = (("The spec", of_spec), (GENERATION_FILE, of_checkpoint), (CONFIG_FILE, config))
     for where, settings in places:
         if (value := settings.get("eos_token_id")) is not None:
@@ -121,7 +125,7 @@ def end_tokens(
 
 
 def _tokens(value: object, where: str) -> frozenset[int]:
-    """Negative ones are none. Raises ConfigInvalid."""
+    """The tokens in a field, without negative ones. Raises ConfigInvalid."""
     given: list[Any] = value if isinstance(value, list) else [value]
     if not all(type(token) is int for token in given):
         raise ConfigInvalid(

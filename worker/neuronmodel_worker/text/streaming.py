@@ -1,4 +1,4 @@
-"""Text that appears token by token, and stop strings in it."""
+"""Text that is generated token by token, and stop strings in it."""
 
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
@@ -8,27 +8,28 @@ from neuronmodel_worker.text.tokenizer import Tokenizer
 
 REPLACEMENT: Final = "\ufffd"
 LONGEST_CHARACTER: Final = 8
-"""Tokens: a character has four bytes at most, and what is still none after twice as many is no character."""
+"""How many tokens a character may have: it has at most four bytes, so that twice as many tokens are no character."""
 CONTEXT: Final = 8
-"""Tokens of a prompt's end that an answer is decoded behind: some decoders take a space from where a text begins."""
+"""How many tokens at the end of a prompt an answer is decoded with: some decoders remove a space at the beginning."""
 
 
 @dataclass
 class Detokenizer:
-    """Text as tokens arrive, such that the prompt and the answer, encoded together, give the tokens of both.
+    """Decodes tokens as they arrive, such that the prompt and the answer, encoded together, give the tokens of both.
 
-    A token may hold half a character, and may change how the one before is written, so text is the difference between
-    two decodings that begin at the same earlier token, in the prompt at first. Special tokens of an answer are no text.
+    A token may contain a part of a character, and may change how the one before it is decoded. So the text of a token
+    is the difference between two decodings that begin at the same earlier token. Special tokens of an answer are no
+    text.
     """
 
     tokenizer: Tokenizer
     prompt: InitVar[Sequence[int]] = ()
     _tokens: list[int] = field(default_factory=list)
     _context: int = 0
-    """Where the decodings begin: a little before the first token that is not told yet."""
-    _told: int = 0
+    """Where the decodings begin: a little before the first token that is not emitted yet."""
+    _emitted: int = 0
     _after_special: int | None = None
-    """The special token that the prompt ends with, until the first text is told."""
+    """The special token at the end of the prompt, until the first text is emitted."""
 
     def __post_init__(self, prompt: Sequence[int]) -> None:
         beginning = self.tokenizer.beginning
@@ -36,39 +37,39 @@ class Detokenizer:
         tail = list(asked[-CONTEXT:])
         if not tail or self.tokenizer.decode(tail).endswith(REPLACEMENT):
             return
-        self._tokens, self._told = tail, len(tail)
+        self._tokens, self._emitted = tail, len(tail)
         if tail[-1] in self.tokenizer.special_tokens:
             self._after_special = tail[-1]
 
     def push(self, token: int) -> str:
-        """The text that is certain now; "" while a character is incomplete."""
+        """Add a token. Returns the text that is certain now; "" while a character is incomplete."""
         if token in self.tokenizer.special_tokens:
             return ""
         self._tokens.append(token)
-        before, now = self._decode(self._told), self._decode(None)
-        is_incomplete = now.endswith(REPLACEMENT) and len(self._tokens) - self._told < LONGEST_CHARACTER
+        before, now = self._decode(self._emitted), self._decode(None)
+        is_incomplete = now.endswith(REPLACEMENT) and len(self._tokens) - self._emitted < LONGEST_CHARACTER
         if len(now) <= len(before) or is_incomplete:
             return ""
-        if self._after_special is not None and not self.tokenizer.decode(self._tokens[self._told :]):
-            return ""  # a space alone, of which what comes next tells whether it is the tokenizer's own
-        return self._tell(now[len(before) :])
+        if self._after_special is not None and not self.tokenizer.decode(self._tokens[self._emitted :]):
+            return ""  # a space: only the next token shows whether the tokenizer has added it
+        return self._emit(now[len(before) :])
 
     def rest(self) -> str:
-        """What was held back, incomplete characters as U+FFFD."""
-        before, now = self._decode(self._told), self._decode(None)
-        return self._tell(now[len(before) :])
+        """The rest of the text, with incomplete characters as U+FFFD."""
+        before, now = self._decode(self._emitted), self._decode(None)
+        return self._emit(now[len(before) :])
 
-    def _tell(self, text: str) -> str:
+    def _emit(self, text: str) -> str:
         if self._after_special is not None and text:
-            text = self._behind_special(text, self._after_special)
+            text = self._after_special_token(text, self._after_special)
             self._after_special = None
-        self._context, self._told = self._told, len(self._tokens)
+        self._context, self._emitted = self._emitted, len(self._tokens)
         return text
 
-    def _behind_special(self, text: str, special: int) -> str:
-        """Some tokenizers put a space before each piece of text that follows a special token, others only before the
-        whole text: what they would put there themselves is not told."""
-        new = self._tokens[self._told :]
+    def _after_special_token(self, text: str, special: int) -> str:
+        """The text after a special token, without a space that the tokenizer adds itself: some add one before each
+        piece of text that follows a special token, others only at the beginning of the whole text."""
+        new = self._tokens[self._emitted :]
         alone = self.tokenizer.decode(new)
         if alone == text or not text.endswith(alone):
             return text
@@ -81,27 +82,27 @@ class Detokenizer:
 
 @dataclass
 class StopText:
-    """Finds stop strings in text that arrives in pieces; nothing of a stop string is ever told."""
+    """Finds stop strings in text that arrives in pieces; no part of a stop string is emitted."""
 
     stops: tuple[str, ...]
-    _held: str = ""
+    _pending: str = ""
 
     def push(self, text: str) -> tuple[str, bool]:
-        """What may be told, and whether a stop string came."""
-        self._held += text
-        found = [at for stop in self.stops if (at := self._held.find(stop)) >= 0]
+        """Add a piece of text. Returns the text that may be emitted, and whether a stop string was found."""
+        self._pending += text
+        found = [at for stop in self.stops if (at := self._pending.find(stop)) >= 0]
         if found:
-            told, self._held = self._held[: min(found)], ""
-            return told, True
+            emitted, self._pending = self._pending[: min(found)], ""
+            return emitted, True
         keep = max((self._overlap(stop) for stop in self.stops), default=0)
-        told = self._held[: len(self._held) - keep]
-        self._held = self._held[len(self._held) - keep :]
-        return told, False
+        emitted = self._pending[: len(self._pending) - keep]
+        self._pending = self._pending[len(self._pending) - keep :]
+        return emitted, False
 
     def rest(self) -> str:
-        return self._held
+        return self._pending
 
     def _overlap(self, stop: str) -> int:
-        """How much of the held text's end could be the beginning of `stop`."""
-        longest = min(len(stop) - 1, len(self._held))
-        return next((size for size in range(longest, 0, -1) if self._held.endswith(stop[:size])), 0)
+        """How many characters at the end of the pending text could be the beginning of `stop`."""
+        longest = min(len(stop) - 1, len(self._pending))
+        return next((size for size in range(longest, 0, -1) if self._pending.endswith(stop[:size])), 0)

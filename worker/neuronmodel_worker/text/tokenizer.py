@@ -1,4 +1,5 @@
-"""A checkpoint's tokenizer and chat template, read by transformers. No code of its own runs, nothing is fetched."""
+"""A checkpoint's tokenizer and chat template, read by transformers. No code of the checkpoint is run, nothing is
+fetched."""
 
 import logging
 import re
@@ -18,15 +19,15 @@ LOOP_OVER_CONTENT: Final = re.compile(r"""\bfor\s+\w+\s+in\s+[\w.\[\]'"]*\bconte
 GREETING: Final = ({"role": "user", "content": "Hello"},)
 
 PLAIN_FAST: Final = frozenset({"TokenizersBackend"})
-"""Names that transformers 5 gives to what 4.57 calls PreTrainedTokenizerFast: tokenizer.json and nothing else."""
+"""The names in transformers 5 of what 4.57 calls PreTrainedTokenizerFast: a tokenizer.json alone."""
 
 
 class PromptRefused(ValueError):
-    """No tokens can be made of it. A sentence for the client."""
+    """A prompt that cannot be tokenized. The message is a sentence for the client."""
 
 
 class ChatTemplateError(PromptRefused):
-    """The template does not take these messages, or there is none."""
+    """The chat template does not accept the messages, or there is none."""
 
 
 @dataclass(frozen=True)
@@ -36,31 +37,34 @@ class Tokenizer:
     library: Any
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """A whole text, whatever truncation or padding tokenizer.json was saved with. Raises PromptRefused."""
+        """The tokens of the whole text, without the truncation or padding in tokenizer.json. Raises PromptRefused."""
         try:
             with panics_caught():
                 return list(self.library(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
-        except Exception as error:  # whatever the checkpoint's own tokenizer makes of a text that it does not take
+        except Exception as error:  # a tokenizer of a checkpoint may raise anything
             raise PromptRefused(f"The model's tokenizer does not take this text: {_first_line(error)}") from error
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Up to where the assistant begins to speak. Raises ChatTemplateError, PromptRefused."""
+        """The tokens of a chat, up to the beginning of the assistant's answer. Raises ChatTemplateError,
+        PromptRefused."""
         if not self.has_chat_template:
             raise ChatTemplateError("This model's tokenizer has no chat template. Use /v1/completions.")
         try:
             rendered = self.render_chat(messages)
-        except Exception as error:  # a template is a program of the checkpoint's author: it may raise anything
+        except Exception as error:  # a template is a program in the checkpoint: it may raise anything
             raise ChatTemplateError(f"The model's chat template does not take these messages: {error}") from error
         return self.encode(rendered, add_special_tokens=False)
 
     def render_chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """Raises whatever the template raises."""
+        """The text of a chat. Raises whatever the template raises."""
         return str(self.library.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """As they stand, special tokens and every space included: encoded again, it gives the same tokens."""
+        """The text of the tokens, with special tokens and every space: encoded again, it gives the same tokens."""
         how: dict[str, bool] = {} if self.library.is_fast else {"spaces_between_special_tokens": False}
-        known = [token for token in tokens if token < self.size]  # a model may have rows that are nobody's
+        known = [
+            token for token in tokens if token < self.size
+        ]  # a model may have more rows than the tokenizer has tokens
         with panics_caught():
             return str(self.library.decode(known, skip_special_tokens=False, clean_up_tokenization_spaces=False, **how))
 
@@ -70,25 +74,25 @@ class Tokenizer:
 
     @cached_property
     def loops_over_content(self) -> bool:
-        """Whether the template takes the parts of a message's content one by one, and not its text alone."""
+        """Whether the template takes the parts of a message's content one by one, and not only as one text."""
         found = self.library.chat_template
         templates = found.values() if isinstance(found, dict) else [found or ""]
         return any(LOOP_OVER_CONTENT.search(template) for template in templates)
 
     @cached_property
     def longest_token(self) -> int:
-        """In characters."""
+        """The length of the longest token in characters."""
         return max(map(len, self.library.get_vocab()), default=1)
 
     @cached_property
     def special_tokens(self) -> frozenset[int]:
-        """Those that an answer's text leaves out."""
+        """The tokens that are left out of an answer's text."""
         added = self.library.added_tokens_decoder
         return frozenset(number for number, token in added.items() if token.special) | set(self.library.all_special_ids)
 
     @cached_property
     def beginning(self) -> tuple[int, ...]:
-        """What is put before every text, mostly the BOS token or nothing."""
+        """The tokens that are put before every text, mostly the BOS token or none."""
         alone, two = self.encode(""), self.encode("a")
         same = next((i for i, (left, right) in enumerate(zip(alone, two, strict=False)) if left != right), len(alone))
         return tuple(alone[:same])
@@ -100,20 +104,20 @@ class Tokenizer:
 
     @cached_property
     def size(self) -> int:
-        """One more than its greatest token."""
+        """One more than the greatest token."""
         count = max(len(self.library), *(int(number) + 1 for number in self.library.added_tokens_decoder), 0)
         if self.library.is_fast and self.library.backend_tokenizer.id_to_token(count - 1) is None:
-            return 1 + max(map(int, self.library.get_vocab().values()), default=-1)  # with gaps, there are greater ones
+            return 1 + max(map(int, self.library.get_vocab().values()), default=-1)  # the numbers have gaps
         return count
 
     def text_of(self, token: int) -> str:
-        """Of one token: as it was added, or as its vocabulary writes it."""
+        """The text of one token: as it was added, or as it is in the vocabulary."""
         added = self.library.added_tokens_decoder.get(token)
         return str(added.content if added else self.library.convert_ids_to_tokens(token))
 
 
 def read_tokenizer(files: TokenizerFiles) -> Tokenizer:
-    """Raises TokenizerInvalid, TransformersUnsupported, and what `TokenizerFiles` raises for files that are none."""
+    """Read a tokenizer. Raises TokenizerInvalid, TransformersUnsupported, and what `TokenizerFiles.check` raises."""
     files.check()
     library = transformers()
     try:
@@ -122,51 +126,51 @@ def read_tokenizer(files: TokenizerFiles) -> Tokenizer:
         tokenizer.encode("Hello")
     except WorkerFailure:
         raise
-    except Exception as error:  # whatever its files make the library raise, it is the files
-        raise TokenizerInvalid(_why_unread(error, files, library.__version__)) from error
+    except Exception as error:  # the library may raise anything; the cause is in the files
+        raise TokenizerInvalid(_load_error(error, files, library.__version__)) from error
     _check_template(tokenizer, files)
     return tokenizer
 
 
 def _read(library: Any, files: TokenizerFiles) -> Any:
     reader = library.PreTrainedTokenizerFast if files.named_class in PLAIN_FAST else library.AutoTokenizer
-    instead: dict[str, Any] = dict(files.inside())
+    overrides: dict[str, Any] = dict(files.named_files())
     if isinstance(extra := files.tokenizer_config.get("extra_special_tokens"), list):
         # transformers 5 writes a list of tokens where 4.57 has names for them; its other name is 4.57's for the list.
-        instead |= {"extra_special_tokens": {}, "additional_special_tokens": extra}
-    with _without_alarm(files):
-        return reader.from_pretrained(str(files.directory), local_files_only=True, trust_remote_code=False, **instead)
+        overrides |= {"extra_special_tokens": {}, "additional_special_tokens": extra}
+    with _without_mistral_warning(files):
+        return reader.from_pretrained(str(files.directory), local_files_only=True, trust_remote_code=False, **overrides)
 
 
 @contextmanager
-def _without_alarm(files: TokenizerFiles) -> Iterator[None]:
-    """transformers 4.57.6 warns of a wrong pattern of Mistral's in every vocabulary of more than 100,000 tokens whose
-    config.json names no later version; it reads them all the same."""
+def _without_mistral_warning(files: TokenizerFiles) -> Iterator[None]:
+    """Suppress a false warning: transformers 4.57.6 warns of a wrong pattern of Mistral's for every vocabulary of more
+    than 100,000 tokens whose config.json names no later version, though it reads them correctly."""
     if str(files.config.get("model_type", "")).startswith("mistral"):
         yield
         return
     logger = logging.getLogger("transformers.tokenization_utils_base")
-    logger.addFilter(_is_no_alarm)
+    logger.addFilter(_is_no_mistral_warning)
     try:
         yield
     finally:
-        logger.removeFilter(_is_no_alarm)
+        logger.removeFilter(_is_no_mistral_warning)
 
 
-def _is_no_alarm(record: logging.LogRecord) -> bool:
+def _is_no_mistral_warning(record: logging.LogRecord) -> bool:
     return "fix_mistral_regex" not in str(record.msg)
 
 
-def _why_unread(error: Exception, files: TokenizerFiles, version: str) -> str:
+def _load_error(error: Exception, files: TokenizerFiles, version: str) -> str:
     if "trust_remote_code" in str(error):
         return (
             f"The tokenizer of {files.directory} is code of the checkpoint ({files.code}), and no code of a checkpoint "
-            f"is run. {OF_A_KNOWN_CLASS}"
+            f"is run. {KNOWN_CLASS_REMEDY}"
         )
     if "does not exist or is not currently imported" in str(error):
         return (
             f"The tokenizer of {files.directory} is of the class {files.named_class}, which transformers {version} has "
-            f"not. {OF_A_KNOWN_CLASS}"
+            f"not. {KNOWN_CLASS_REMEDY}"
         )
     if culprit := files.unreadable():
         return f"{culprit} Put the checkpoint's own there."
@@ -176,7 +180,7 @@ def _why_unread(error: Exception, files: TokenizerFiles, version: str) -> str:
     )
 
 
-OF_A_KNOWN_CLASS: Final = (
+KNOWN_CLASS_REMEDY: Final = (
     "Put tokenizer files of a class that it has itself there: a tokenizer.json, and a tokenizer_config.json without "
     "auto_map whose tokenizer_class is PreTrainedTokenizerFast."
 )
@@ -200,12 +204,12 @@ def _check_template(tokenizer: Tokenizer, files: TokenizerFiles) -> None:
             f"The chat template in {files.template_file} is no valid Jinja: {error.message} (line {error.lineno}). "
             "Put the checkpoint's own there."
         ) from error
-    except Exception:  # noqa: S110 - of what it refuses, clients are told
+    except Exception:  # noqa: S110 - clients get the error when they use the template
         pass
 
 
 def _first_line(error: Exception) -> str:
-    """As a sentence."""
+    """The first line of an error, as a sentence."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
     line = f"{type(error).__name__}: {line}" if isinstance(error, LookupError | TypeError | AttributeError) else line
     line = shown(line)

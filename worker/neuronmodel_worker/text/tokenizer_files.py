@@ -1,4 +1,4 @@
-"""The files that a tokenizer is read from: what of them is there, and that each is what its name says."""
+"""The files that a tokenizer is read from: which of them exist, and that each has the content its name says."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ VOCABULARIES: Final = (TOKENIZER, "tokenizer.model", "vocab.json", "vocab.txt", 
 NAMES: Final = (*SMALL, *VOCABULARIES, "merges.txt", TEMPLATE, TEKKEN)
 
 NAMED_BY_CONFIG: Final = ("tokenizer_file", "vocab_file", "merges_file")
-"""Fields of tokenizer_config.json that transformers opens, wherever they point to."""
+"""The fields of tokenizer_config.json with files that transformers opens, wherever they are."""
 
 
 class TokenizerInvalid(BadInput):
@@ -34,6 +34,8 @@ class TokenizerInvalid(BadInput):
 
 @dataclass(frozen=True)
 class TokenizerFiles:
+    """The files of a tokenizer in a folder."""
+
     directory: Path
 
     @cached_property
@@ -46,7 +48,7 @@ class TokenizerFiles:
 
     @property
     def template_file(self) -> Path:
-        """Of the template that chats are written by."""
+        """The file that has the chat template."""
         places = (self.directory / TEMPLATE, self.directory / TEMPLATES / "default.jinja")
         return next((file for file in places if file.exists()), self.directory / CONFIG)
 
@@ -69,15 +71,16 @@ class TokenizerFiles:
 
     @cached_property
     def tokenizer(self) -> Mapping[str, Any]:
-        """tokenizer.json, once transformers has read it: it is long. Raises OSError, ValueError."""
+        """The content of tokenizer.json, which is long: read it only after transformers has. Raises OSError,
+        ValueError."""
         if TOKENIZER not in self.present:
             return {}
         found = json.loads((self.directory / TOKENIZER).read_bytes())
         return found if isinstance(found, dict) else {}
 
     def read(self, name: str) -> Mapping[str, Any]:
-        """What a small JSON file of the folder says; nothing where it is missing. Raises TokenizerInvalid, and what
-        `read_json_object` raises where the file is another one or cannot be read."""
+        """The content of a small JSON file; empty where it is missing. Raises TokenizerInvalid, and what
+        `read_json_object` raises for a file that is of another kind or cannot be read."""
         try:
             return read_json_object(self.directory / name)
         except FileNotFoundError:
@@ -86,8 +89,8 @@ class TokenizerFiles:
             raise TokenizerInvalid(str(error)) from error
 
     def check(self) -> None:
-        """Raises TokenizerInvalid, and what says that a file is none of its kind."""
-        for failure in self.in_place_of_files():
+        """Raises TokenizerInvalid, and what `refuse_wrong_content` raises."""
+        for failure in self.wrong_contents():
             raise failure
         for name in SMALL:
             self.read(name)
@@ -99,8 +102,8 @@ class TokenizerFiles:
                 "checkpoint there, or the merges.txt that belongs to vocab.json."
             )
 
-    def in_place_of_files(self) -> Iterator[WorkerFailure]:
-        """What lies there that is no such file."""
+    def wrong_contents(self) -> Iterator[WorkerFailure]:
+        """The refusal of each file that has another content than its name says."""
         for file in self._all():
             try:
                 refuse_wrong_content(file, may_be_empty=file.suffix == ".jinja")
@@ -108,7 +111,7 @@ class TokenizerFiles:
                 yield failure
 
     def unreadable(self) -> str | None:
-        """A sentence on the first of its texts that is not in UTF-8, or no JSON."""
+        """A sentence on the first file that is not in UTF-8, or is no JSON."""
         for file in self._all():
             if file.suffix not in (".json", ".jinja", ".txt") or not file.exists():
                 continue
@@ -138,17 +141,17 @@ class TokenizerFiles:
             f"{CONFIG} of the checkpoint there."
         )
 
-    def inside(self) -> dict[str, str]:
-        """For the files that tokenizer_config.json names: those of the same names in the folder, for it may have been
-        saved on another machine. Raises TokenizerInvalid where there is none."""
+    def named_files(self) -> dict[str, str]:
+        """The files that tokenizer_config.json names, by field, as those of the same names in this folder: it may have
+        been saved on another machine. Raises TokenizerInvalid where there is none."""
         found = {}
         for field in NAMED_BY_CONFIG:
-            if not isinstance(said := self.tokenizer_config.get(field), str):
+            if not isinstance(path := self.tokenizer_config.get(field), str):
                 continue
-            file = self.directory / Path(said).name
+            file = self.directory / Path(path).name
             if not file.is_file():
                 raise TokenizerInvalid(
-                    f"{self.directory / CONFIG} names {shown(said)} as its {field}, and {self.directory} holds no file "
+                    f"{self.directory / CONFIG} names {shown(path)} as its {field}, and {self.directory} holds no file "
                     "of that name. Put it there, or remove the field."
                 )
             found[field] = str(file)
@@ -156,7 +159,7 @@ class TokenizerFiles:
 
     @property
     def code(self) -> str:
-        """Which class of the checkpoint's own it names, code that would have to be run."""
+        """The class in the checkpoint's own code that the tokenizer needs."""
         for settings in (self.tokenizer_config, self.config):
             declared = settings.get("auto_map")
             found = declared.get("AutoTokenizer") if isinstance(declared, dict) else declared

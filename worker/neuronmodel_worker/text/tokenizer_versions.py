@@ -1,16 +1,16 @@
-"""Where transformers 5 reads a checkpoint's tokenizer differently than transformers 4.57, which this worker reads with.
+"""Differences between how transformers 5 and transformers 4.57, which this worker uses, read a checkpoint's tokenizer.
 
-Version 5 is not asked: what it would make of the files is built from `tokenizers` by the rules of its source (5.24),
-and both readings of a few texts are compared. The rules:
+Version 5 is not needed: its tokenizer is built with `tokenizers` by the rules of its source (5.24), and both are
+compared on a few texts. The rules:
 
-- mistral and mixtral checkpoints take tokenizer.json as it is, and so do those of no class or of a plain one;
-- qwen2 checkpoints are built as Qwen2Tokenizer whatever they say, qwen3 and qwen3_moe ones that name no class as well;
+- mistral and mixtral checkpoints use tokenizer.json unchanged, and so do those without a class or with a plain one;
+- qwen2 checkpoints are built as Qwen2Tokenizer whatever class they name, qwen3 and qwen3_moe ones if they name none;
 - a class that builds takes vocabulary, merges and post-processor from tokenizer.json, added tokens from
-  tokenizer_config.json, and has normalizer, pre-tokenizer and decoder of its own;
-- LlamaTokenizer builds unless tokenizer.json is of bytes;
-- add_bos_token and add_eos_token count for nothing beside a tokenizer.json.
+  tokenizer_config.json, and has its own normalizer, pre-tokenizer and decoder;
+- LlamaTokenizer builds unless tokenizer.json is byte-level;
+- add_bos_token and add_eos_token have no effect if there is a tokenizer.json.
 
-Left out: 4.57 cleans what it decodes where clean_up_tokenization_spaces is true, 5 does so to no BPE.
+Not compared: 4.57 cleans up decoded text where clean_up_tokenization_spaces is true, 5 does so for no BPE.
 """
 
 import json
@@ -22,8 +22,8 @@ import tokenizers
 from neuronmodel_worker.text.tokenizer_files import TokenizerFiles
 
 FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe")
-AS_IT_IS = "TokenizersBackend"
-PLAIN_CLASSES = ("", AS_IT_IS, "PreTrainedTokenizer")
+UNCHANGED = "TokenizersBackend"
+PLAIN_CLASSES = ("", UNCHANGED, "PreTrainedTokenizer")
 TEXTS = (
     "Hello, world!",
     "The rain in 7890 places.",
@@ -40,10 +40,10 @@ QWEN2_PATTERN = (
 
 
 def differences(tokenizer: Any, files: TokenizerFiles) -> list[str]:
-    """A sentence with both readings for each difference; `tokenizer` is what transformers 4.57 made of the files.
+    """A sentence for each difference, with both results; `tokenizer` is that of transformers 4.57.
 
-    Nothing where 5's reading is not known for sure: without a tokenizer.json, with code of the checkpoint's own, for
-    classes and models that this worker has no rule for.
+    Empty where it is not certain what version 5 does: without a tokenizer.json, with code in the checkpoint, for
+    classes and models without a rule here.
     """
     name = _class_in_five(files)
     if not files.tokenizer or not getattr(tokenizer, "is_fast", False) or name is None:
@@ -52,30 +52,33 @@ def differences(tokenizer: Any, files: TokenizerFiles) -> list[str]:
     five = _backend(name, tokenizer, files, special)
     five.encode_special_tokens = tokenizer.split_special_tokens
     named = [_token_of_role(tokenizer, special, role) for role in ROLES]
-    compared = [compare(tokenizer, five, name, files) for compare in (_added_tokens, _around, _inside, _written)]
+    compared = [
+        compare(tokenizer, five, name, files)
+        for compare in (_compare_added_tokens, _compare_affixes, _compare_tokens, _compare_decoded)
+    ]
     return [sentence for sentence in (*named, *compared) if sentence is not None]
 
 
 def _class_in_five(files: TokenizerFiles) -> str | None:
-    """What AutoTokenizer of transformers 5 makes of the names in tokenizer_config.json and config.json."""
+    """The class that AutoTokenizer of transformers 5 chooses by tokenizer_config.json and config.json."""
     family = files.config.get("model_type")
     if family not in FAMILIES or "auto_map" in files.tokenizer_config:
         return None
     declared = files.tokenizer_config.get("tokenizer_class") or files.config.get("tokenizer_class") or ""
     declared = str(declared).removesuffix("Fast")
     if family in ("mistral", "mixtral"):
-        name = AS_IT_IS
+        name = UNCHANGED
     elif family == "qwen2" or (family != "llama" and not declared):
         name = "Qwen2Tokenizer"
-    elif declared in PLAIN_CLASSES or (declared == "LlamaTokenizer" and _of_bytes(files.tokenizer)):
-        name = AS_IT_IS
+    elif declared in PLAIN_CLASSES or (declared == "LlamaTokenizer" and _is_byte_level(files.tokenizer)):
+        name = UNCHANGED
     else:
         name = declared
     builds = name in BUILT and files.tokenizer.get("model", {}).get("type") == "BPE"
-    return name if builds or name == AS_IT_IS else None
+    return name if builds or name == UNCHANGED else None
 
 
-def _of_bytes(tokenizer: Mapping[str, Any]) -> bool:
+def _is_byte_level(tokenizer: Mapping[str, Any]) -> bool:
     return '"ByteLevel"' in json.dumps({name: part for name, part in tokenizer.items() if name != "model"})
 
 
@@ -104,8 +107,8 @@ def _llama(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _qwen2(settings: Mapping[str, Any]) -> dict[str, Any]:
     split = {"type": "Split", "pattern": {"Regex": QWEN2_PATTERN}, "behavior": "Isolated", "invert": False}
-    level = _byte_level(settings, use_regex=False)
-    return {**_gpt2(settings), "normalizer": {"type": "NFC"}, "pre_tokenizer": _sequence([split, level])}
+    sequence = {"type": "Sequence", "pretokenizers": [split, _byte_level(settings, use_regex=False)]}
+    return {**_gpt2(settings), "normalizer": {"type": "NFC"}, "pre_tokenizer": sequence}
 
 
 def _gpt2(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,21 +125,18 @@ def _byte_level(settings: Mapping[str, Any], *, use_regex: bool) -> dict[str, An
     return {"type": "ByteLevel", "add_prefix_space": prefixed, "trim_offsets": True, "use_regex": use_regex}
 
 
-def _sequence(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"type": "Sequence", "pretokenizers": parts}
-
-
 BUILT = {"LlamaTokenizer": _llama, "Qwen2Tokenizer": _qwen2, "GPT2Tokenizer": _gpt2}
 DEFAULTS: dict[str, dict[str, str]] = {
     "LlamaTokenizer": {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"},
     "Qwen2Tokenizer": dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|endoftext|>"),
     "GPT2Tokenizer": dict.fromkeys(("unk_token", "bos_token", "eos_token"), "<|endoftext|>"),
-    AS_IT_IS: {},
+    UNCHANGED: {},
 }
 
 
 def _special_tokens(name: str, files: TokenizerFiles) -> dict[str, str]:
-    """By role; special_tokens_map.json counts where tokenizer_config.json has no added_tokens_decoder."""
+    """The special tokens by their roles; special_tokens_map.json is used where tokenizer_config.json has no
+    added_tokens_decoder."""
     settings = dict(files.tokenizer_config)
     if "added_tokens_decoder" not in settings:
         settings.update(files.special_tokens_map)
@@ -150,7 +150,7 @@ def _content(token: Any) -> str:
 
 
 def _backend(name: str, tokenizer: Any, files: TokenizerFiles, special: Mapping[str, str]) -> Any:
-    """The tokenizer of `tokenizers` that transformers 5 ends up with; large vocabularies are shared and not copied."""
+    """The tokenizer of `tokenizers` that transformers 5 builds; a large vocabulary is shared and not copied."""
     built = BUILT[name](files.tokenizer_config) if name in BUILT else {}
     model = tokenizer.backend_tokenizer.model
     if name in BUILT and _differs(files.tokenizer["model"], built["model"]):
@@ -174,14 +174,15 @@ def _from_json(content: Mapping[str, Any]) -> Any:
 
 
 def _differs(model: Mapping[str, Any], built: Mapping[str, Any]) -> bool:
-    """Whether the model of tokenizer.json treats any text otherwise: all bytes are known where they are a fallback."""
+    """Whether the model of tokenizer.json treats some text differently. With a byte fallback, no byte is unknown."""
     flags = ["byte_fallback", "ignore_merges"]
     flags += [] if built["byte_fallback"] and model.get("byte_fallback") else ["unk_token"]
     return any((model.get(flag) or None) != (built[flag] or None) for flag in flags)
 
 
 def _tokens_to_add(name: str, files: TokenizerFiles) -> Iterator[Any]:
-    """In the order of their numbers: of tokenizer.json unless the class builds, then of tokenizer_config.json."""
+    """The added tokens in the order of their numbers: those of tokenizer.json unless the class builds, then those of
+    tokenizer_config.json."""
     inside = [(int(token["id"]), token) for token in files.tokenizer.get("added_tokens", [])]
     declared = files.tokenizer_config.get("added_tokens_decoder")
     configured = inside if declared is None else [(int(number), token) for number, token in declared.items()]
@@ -191,7 +192,7 @@ def _tokens_to_add(name: str, files: TokenizerFiles) -> Iterator[Any]:
             yield tokenizers.AddedToken(**{field: token[field] for field in fields if field in token})
 
 
-# What is compared.
+# The comparisons.
 
 
 def _token_of_role(tokenizer: Any, special: Mapping[str, str], role: str) -> str | None:
@@ -204,7 +205,7 @@ def _token_of_role(tokenizer: Any, special: Mapping[str, str], role: str) -> str
     )
 
 
-def _added_tokens(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -> str | None:
+def _compare_added_tokens(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -> str | None:
     for token in files.tokenizer.get("added_tokens", []):
         ours, theirs = (_ids(reader, token["content"]) for reader in (tokenizer, five))
         if ours != theirs:
@@ -215,10 +216,11 @@ def _added_tokens(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -
     return None
 
 
-def _around(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -> str | None:
-    """What stands before and after a text, seen on one that both read the same inside, if there is one."""
+def _compare_affixes(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -> str | None:
+    """Compare the special tokens before and after a text, on a text that is otherwise tokenized in the same way, if
+    there is one."""
     text = next((text for text in TEXTS if _ids(tokenizer, text) == _ids(five, text)), "")
-    ours, theirs = (_ids(reader, text, around=True) for reader in (tokenizer, five))
+    ours, theirs = (_ids(reader, text, special=True) for reader in (tokenizer, five))
     if ours == theirs:
         return None
     begins, ends = (json.dumps(getattr(tokenizer, f"add_{side}_token", False)) for side in ("bos", "eos"))
@@ -228,7 +230,7 @@ def _around(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -> str 
     )
 
 
-def _inside(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -> str | None:
+def _compare_tokens(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -> str | None:
     for text in _texts(tokenizer, files):
         ours, theirs = (_ids(reader, text) for reader in (tokenizer, five))
         if ours != theirs:
@@ -239,7 +241,7 @@ def _inside(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -> str 
     return None
 
 
-def _written(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -> str | None:
+def _compare_decoded(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -> str | None:
     for text in TEXTS:
         tokens = _ids(tokenizer, text)
         ours, theirs = (reader.decode(tokens) for reader in (tokenizer.backend_tokenizer, five))
@@ -252,7 +254,7 @@ def _written(tokenizer: Any, five: Any, name: str, files: TokenizerFiles) -> str
 
 
 def _texts(tokenizer: Any, files: TokenizerFiles) -> list[str]:
-    """Texts of all kinds, and what follows on a token that a chat template sets before it."""
+    """Texts of all kinds, and texts after a token that a chat template puts before them."""
     inside = [token["content"] for token in files.tokenizer.get("added_tokens", [])]
     return [*TEXTS, *(f"{token}Hello" for token in (tokenizer.bos_token, tokenizer.eos_token) if token in inside)]
 
@@ -267,9 +269,10 @@ def _reason(tokenizer: Any, name: str, files: TokenizerFiles, parts: str) -> str
     return f"4.57's {_class(tokenizer)} changes what tokenizer.json says, 5 takes it as it is"
 
 
-def _ids(reader: Any, text: str, *, around: bool = False) -> list[int]:
-    """Of transformers' tokenizer, which sets aside what tokenizer.json cuts and pads, or of one of `tokenizers`."""
-    encoded = reader.encode(text, add_special_tokens=around)
+def _ids(reader: Any, text: str, *, special: bool = False) -> list[int]:
+    """The tokens of a text, by transformers' tokenizer, without the truncation and padding of tokenizer.json, or by one
+    of `tokenizers`."""
+    encoded = reader.encode(text, add_special_tokens=special)
     return list(getattr(encoded, "ids", encoded))
 
 

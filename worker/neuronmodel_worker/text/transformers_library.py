@@ -1,7 +1,7 @@
-"""transformers, imported for its tokenizers alone.
+"""transformers, imported for its tokenizers only.
 
-With PyTorch at hand its import takes seconds, as it imports what it could do with it. So PyTorch is hidden from it for
-as long as that takes, unless the process has imported it before: NxD Inference does, and needs all of it.
+If PyTorch is installed, the import takes seconds, because transformers imports everything that uses it. So PyTorch is
+hidden during the import, unless the process has imported transformers before: NxD Inference does, and needs all of it.
 """
 
 import importlib
@@ -20,15 +20,15 @@ from neuronmodel_worker.failures import WorkerFailure
 
 log = logging.getLogger(__name__)
 
-TRIED: Final = (4, 57)
-"""The minor version that the tests read every tokenizer with."""
+TESTED: Final = (4, 57)
+"""The minor version with which the tests read every tokenizer."""
 OLDEST: Final = (4, 48)
-"""The first that knows chat_template.jinja."""
+"""The first version that reads chat_template.jinja."""
 
 WHILE_IMPORTED: Final = {
     "USE_TORCH": "0",
     "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",  # that there is no PyTorch
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",  # the warning that there is no PyTorch
 }
 
 
@@ -37,24 +37,25 @@ class TransformersUnsupported(WorkerFailure):
     exit_code = exits.NO_ENGINE
 
 
-class TokenizersGaveUp(RuntimeError):
-    """The library `tokenizers` ended a call in a panic, which Python gets as an exception that is none of its own."""
+class TokenizersPanicked(RuntimeError):
+    """The library `tokenizers` ended a call with a panic, which is no subclass of Exception in Python."""
 
 
 @contextmanager
 def panics_caught() -> Iterator[None]:
-    """Raises TokenizersGaveUp for a panic."""
+    """Raises TokenizersPanicked for a panic."""
     try:
         yield
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        raise TokenizersGaveUp(f"tokenizers gave up: {error}") from error
+        raise TokenizersPanicked(f"tokenizers gave up: {error}") from error
 
 
 @cache
 def transformers() -> ModuleType:
-    """Raises TransformersUnsupported where it is missing or too old; one that was not tried is warned of."""
+    """The module. Raises TransformersUnsupported where it is missing or too old; a version that was not tested is
+    logged as a warning."""
     with _environment({} if "transformers" in sys.modules else WHILE_IMPORTED):
         try:
             module = importlib.import_module("transformers")
@@ -69,24 +70,24 @@ def transformers() -> ModuleType:
 
 
 def check_version(version: str) -> None:
-    """Raises TransformersUnsupported."""
+    """Check the version of transformers. Raises TransformersUnsupported."""
     found = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if found < OLDEST:
         raise TransformersUnsupported(
-            f"transformers {version} is installed, and tokenizers are read by {_named(OLDEST)} or later. Use an image "
-            "with a later one."
+            f"transformers {version} is installed, and tokenizers are read by {_version_text(OLDEST)} or later. Use an "
+            "image with a later one."
         )
     log.info("tokenizers are read by transformers %s", version)
-    if found != TRIED:
+    if found != TESTED:
         log.warning(
             "transformers %s is installed, and tokenizers are known to be read right by %s: compare the tokens of a "
             "prompt with those that you expect",
             version,
-            _named(TRIED),
+            _version_text(TESTED),
         )
 
 
-def _named(version: tuple[int, int]) -> str:
+def _version_text(version: tuple[int, int]) -> str:
     return ".".join(map(str, version))
 
 

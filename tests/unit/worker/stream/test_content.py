@@ -32,7 +32,7 @@ from neuronmodel_worker.stream import (
     source_reader,
 )
 from neuronmodel_worker.stream.dtypes import Array
-from neuronmodel_worker.stream.prefetch import Fetcher
+from neuronmodel_worker.stream.prefetch import Prefetcher
 from tests.unit.worker.sharding import assert_covered, small_plan, small_source
 from tests.waiting import PATIENCE_SECONDS
 
@@ -62,9 +62,9 @@ def test_every_byte_is_shown_once(plan: Plan, sizes: Sizes, tmp_path: Path) -> N
 
 
 def test_sources_of_passes_are_shown_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_reader, "SHOWN_BYTES", 1000)
-    monkeypatch.setattr(prefetch, "SHOWN_BYTES", 1000)
-    monkeypatch.setattr(Fetcher, "PIECE_BYTES", 2500)
+    monkeypatch.setattr(source_reader, "OBSERVED_BYTES", 1000)
+    monkeypatch.setattr(prefetch, "OBSERVED_BYTES", 1000)
+    monkeypatch.setattr(Prefetcher, "PIECE_BYTES", 2500)
     plan = small_plan(small_source(tmp_path / "source"), **TRANSPOSING)
     tap = ContentDigests()
     run(plan, FileSink(tmp_path / "weights"), sizes=SIZES[1], observer=tap)
@@ -93,8 +93,8 @@ def test_a_tap_that_fails_ends_the_run(name: str, tmp_path: Path) -> None:
 class Fetched:
     """A page cache whose reads wait for `gate`, and fail if they are to."""
 
-    def __init__(self, shows: bool, failure: Exception | None = None) -> None:
-        self.shows = shows
+    def __init__(self, is_observed: bool, failure: Exception | None = None) -> None:
+        self.is_observed = is_observed
         self.failure = failure
         self.gate = threading.Semaphore(0)
         self.read: list[str] = []
@@ -108,17 +108,17 @@ class Fetched:
     def forget(self, source: TensorSource) -> None: ...
 
 
-@pytest.mark.parametrize("shows", [True, False])
-def test_what_is_shown_is_fetched_after_its_last_pass_too(shows: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_observed", [True, False])
+def test_what_is_shown_is_fetched_after_its_last_pass_too(is_observed: bool, tmp_path: Path) -> None:
     sources = [read.source for read in small_plan(small_source(tmp_path / "source")).reads.values()][:5]
-    cache = Fetched(shows)
-    fetcher = Fetcher(cache, lambda: None)
+    cache = Fetched(is_observed)
+    fetcher = Prefetcher(cache, lambda: None)
     fetcher.want(sources)
     fetcher.passed(sources)
     threading.Timer(0.05, cache.gate.release, [5]).start()
     fetcher.complete()
     fetcher.close()
-    if shows:
+    if is_observed:
         assert cache.read == [each.name for each in sources]
     else:
         assert len(cache.read) <= 1
@@ -128,7 +128,7 @@ def test_what_goes_wrong_with_fetching_for_a_tap_is_told(tmp_path: Path) -> None
     first = next(iter(small_plan(small_source(tmp_path / "source")).reads.values())).source
     cache = Fetched(True, SourceUnreadable(tmp_path, OSError(errno.EIO, "broken")))
     cache.gate.release()
-    fetcher = Fetcher(cache, lambda: None)
+    fetcher = Prefetcher(cache, lambda: None)
     fetcher.want([first])
     with pytest.raises(SourceUnreadable, match="broken"):
         fetcher.complete()
@@ -250,7 +250,7 @@ def test_rank_files_are_copied_while_they_are_read(
     monkeypatch.setattr("neuronmodel_worker.stream.readback.CHUNK_BYTES", 8192)
     files = run(plan, FileSink(tmp_path)).files
     copies, sealed = Copies(), {file.name: file for file in files}
-    read_rank_files(tmp_path, plan.ranks, sealed=sealed, full=full, copy=copies)
+    read_rank_files(tmp_path, plan.ranks, sealed=sealed, full=full, observer=copies)
     assert copies.parts.keys() == sealed.keys()
     for name, parts in copies.parts.items():
         assert parts[0][0] == 0

@@ -19,11 +19,11 @@ from neuronmodel_worker.plan.streamed import Plan
 from neuronmodel_worker.stream import ContentDigests, FileSink, Sizes, TensorSink, buffer_bytes, run
 from neuronmodel_worker.stream.buffers import GRAIN, Buffers
 from neuronmodel_worker.stream.dtypes import Array
-from neuronmodel_worker.stream.prefetch import Fetcher
+from neuronmodel_worker.stream.prefetch import Prefetcher
 from neuronmodel_worker.stream.rank_groups import tied_groups
 from neuronmodel_worker.stream.schedule import Chunk, Task, Workload, tasks
 from neuronmodel_worker.stream.steps import units
-from neuronmodel_worker.stream.task_queue import Queue
+from neuronmodel_worker.stream.task_queue import TaskQueue
 from tests.unit.worker.sharding import small_plan, small_source
 from tests.waiting import PATIENCE_SECONDS, until
 
@@ -76,7 +76,7 @@ def test_no_element_is_in_two_chunks_whichever_ranks_are_made(
 ) -> None:
     sizes = replace(sizes, seal_bytes=1)
     needed = touched_by(Workload(plan, sizes, ranks, sealing=sealing))
-    shown = touched_by(Workload(plan, sizes, ranks, sealing=sealing, showing=True))
+    shown = touched_by(Workload(plan, sizes, ranks, sealing=sealing, observed=True))
     in_passes = {
         source.name
         for unit in tasks(Workload(plan, sizes, ranks, sealing=sealing))
@@ -188,7 +188,7 @@ def test_the_buffers_of_a_run_are_foretold(
 
 
 @pytest.mark.parametrize("ranks", [None, [0, 2], [3]], ids=str)
-@pytest.mark.parametrize("tapped", [False, True])
+@pytest.mark.parametrize("observed", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_buffers_of_a_run_that_seals_are_foretold(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, observed: bool, ranks: list[int] | None
@@ -214,7 +214,7 @@ def test_a_run_of_no_rank_takes_no_buffers(plan: Plan) -> None:
 def test_memory_bounds_what_is_under_way(plan: Plan) -> None:
     everything = [task for unit in tasks(work(plan, Sizes(1 << 15, 1 << 15, 1 << 15))) for task in unit]
     limit = max(task.memory_bytes for task in everything) + 1
-    queue = Queue(iter([everything]), limit, 8, PageCacheOfTest(always=True))
+    queue = TaskQueue(iter([everything]), limit, 8, PageCacheOfTest(always=True))
     takers = [Taker(queue) for _ in everything]
     until(lambda: any(taker.task for taker in takers), "the first task to be taken")
     under_way = [taker.task for taker in takers if taker.task]
@@ -229,7 +229,7 @@ def test_memory_bounds_what_is_under_way(plan: Plan) -> None:
 
 def test_what_never_fits_is_done_alone(source: Path) -> None:
     everything = [task for unit in tasks(work(small_plan(source), Sizes())) for task in unit]
-    queue = Queue(iter([everything]), 1, 4, PageCacheOfTest(always=True))
+    queue = TaskQueue(iter([everything]), 1, 4, PageCacheOfTest(always=True))
     first = queue.take()
     assert first is not None
     second = Taker(queue)
@@ -242,7 +242,7 @@ def test_what_never_fits_is_done_alone(source: Path) -> None:
 class Taker(threading.Thread):
     """A thread that takes one task, and waits for it where it has to."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: TaskQueue) -> None:
         super().__init__(daemon=True)
         self.queue = queue
         self.task: Task | None = None
@@ -260,7 +260,7 @@ class Taker(threading.Thread):
 class PageCacheOfTest:
     """Knows what was asked of it; holds back what is fetched until `gate` lets it."""
 
-    shows = False
+    is_observed = False
 
     def __init__(self, always: bool = False) -> None:
         self.always = always
@@ -284,7 +284,7 @@ def test_passes_wait_for_the_page_cache_while_there_is_something_else(source: Pa
     passes = [task for task in everything if task.passes_over]
     assert passes
     cache = PageCacheOfTest()
-    queue = Queue(iter([everything]), 1 << 40, 4, cache)
+    queue = TaskQueue(iter([everything]), 1 << 40, 4, cache)
     others = len(everything) - len(passes)
     first = [queue.take() for _ in range(others)]
     assert not any(task.passes_over for task in first if task)
@@ -302,8 +302,8 @@ def test_passes_wait_for_the_page_cache_while_there_is_something_else(source: Pa
 def test_at_most_half_of_the_threads_are_at_passes(source: Path) -> None:
     everything = [task for unit in tasks(work(small_plan(source, **TRANSPOSING), SIZES[1])) for task in unit]
     cache, there = PageCacheOfTest(always=True), threading.Event()
-    queue = Queue(iter([everything]), 1 << 40, 4, cache)
-    queue._fetcher._fetched = there.set
+    queue = TaskQueue(iter([everything]), 1 << 40, 4, cache)
+    queue._prefetcher._fetched = there.set
     others = sum(not task.passes_over for task in everything)
     taken = [queue.take()]
     assert there.wait(PATIENCE_SECONDS)
@@ -315,7 +315,7 @@ def test_at_most_half_of_the_threads_are_at_passes(source: Path) -> None:
 def test_two_sources_are_fetched_ahead_and_forgotten_after_their_last_pass(source: Path) -> None:
     sources = [read.source for read in small_plan(source).reads.values()][:4]
     cache, there = PageCacheOfTest(), threading.Semaphore(0)
-    fetcher = Fetcher(cache, there.release)
+    fetcher = Prefetcher(cache, there.release)
     for _ in range(2):
         for each in sources:
             fetcher.want([each])
@@ -339,7 +339,7 @@ def test_two_sources_are_fetched_ahead_and_forgotten_after_their_last_pass(sourc
 def test_a_source_that_comes_after_its_last_pass_is_forgotten_and_keeps_no_other_out(source: Path) -> None:
     first, *others = [read.source for read in small_plan(source).reads.values()][:3]
     cache, there = PageCacheOfTest(), threading.Semaphore(0)
-    fetcher = Fetcher(cache, there.release)
+    fetcher = Prefetcher(cache, there.release)
     fetcher.want([first])
     assert cache.begun.acquire(timeout=PATIENCE_SECONDS)
     fetcher.passed([first])
@@ -373,4 +373,4 @@ def test_buffers_that_are_free_make_room_for_one_that_fits() -> None:
     for buffer in [buffers.take(GRAIN) for _ in range(4)]:
         buffers.give(buffer)
     buffers.give(buffers.take(4 * GRAIN))
-    assert buffers._held <= 4 * GRAIN
+    assert buffers._allocated <= 4 * GRAIN

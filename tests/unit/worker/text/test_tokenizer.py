@@ -202,7 +202,7 @@ def test_a_panic_of_what_foretells_another_reading_ends_nothing(tmp_path: Path) 
     shutil.copytree(TOKENIZERS / "llama", tmp_path / "model")
     edit(tmp_path / "model/tokenizer.json", post_processor=UNKNOWN_TOKEN)
     text = load_text(tmp_path / "model", {})
-    text.warn_of_other_readings()
+    text.warn_of_version_differences()
     assert text.encode("the rain")
 
 

@@ -22,7 +22,7 @@ from neuronmodel_worker.commands.migrate.inference_demo_flags import (
 )
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.yaml_document import Commented
-from neuronmodel_worker.engines.nxdi.flag_checks import OF_VLLM, check_flags
+from neuronmodel_worker.engines.nxdi.flag_checks import VLLM_FIELDS, check_flags
 from neuronmodel_worker.engines.nxdi.vllm_checks import check_graph
 from neuronmodel_worker.failures import FlagsRefused, LayoutRefused
 from neuronmodel_worker.layouts import FAMILIES
@@ -76,7 +76,7 @@ class CompileFields:
 
     @property
     def vllm_fields(self) -> list[str]:
-        return [name for name in OF_VLLM if name in self.extras]
+        return [name for name in VLLM_FIELDS if name in self.extras]
 
     @property
     def needs_module_list(self) -> bool:

@@ -1,4 +1,4 @@
-"""NxD Inference's application of a checkpoint. Everything here imports the Neuron SDK when it is called."""
+"""NxD Inference's application for a checkpoint. All functions here import the Neuron SDK when they are called."""
 
 import copy
 import logging
@@ -15,7 +15,7 @@ TASK = "causal-lm"
 
 
 class Application(Protocol):
-    """Of NxD Inference's NeuronApplicationBase what is used here."""
+    """The part of NxD Inference's NeuronApplicationBase that is used here."""
 
     neuron_config: Any
     config: Any
@@ -40,15 +40,15 @@ class Application(Protocol):
 
 
 def make_application(model_type: str, source: str, fields: Mapping[str, Any]) -> Application:
-    """From the checkpoint's config.json and NeuronConfig's `fields`, as `inference_demo` makes it.
+    """The application for the checkpoint's config.json and NeuronConfig's `fields`, made as in `inference_demo`.
 
     Raises ModelTypeWithoutApplication, and FlagsRefused for what the library itself does not accept.
     """
     from neuronx_distributed_inference.utils.hf_adapter import load_pretrained_config
 
     application = application_class(model_type)
-    with _library_refuses():
-        with _every_field_heeded(fields):
+    with _library_errors():
+        with _refuse_unknown_fields(fields):
             neuron_config = application.get_neuron_config_cls()(**arguments(fields))
         config = application.get_config_cls()(neuron_config, load_config=load_pretrained_config(source))
         made: Application = application(source, config)
@@ -56,7 +56,7 @@ def make_application(model_type: str, source: str, fields: Mapping[str, Any]) ->
 
 
 def application_class(model_type: str) -> Any:
-    """Raises ModelTypeWithoutApplication."""
+    """The library's class for a model type. Raises ModelTypeWithoutApplication."""
     from neuronx_distributed_inference.utils.constants import MODEL_TYPES
 
     if TASK not in MODEL_TYPES.get(model_type, {}):
@@ -70,8 +70,9 @@ def application_class(model_type: str) -> Any:
 
 
 def arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """`fields` with the objects that `inference_demo` gives to NeuronConfig: PyTorch's types, OnDeviceSamplingConfig,
-    and with a quantized cache KVQuantizationConfig. All are its own: NeuronConfig sorts and converts in place."""
+    """`fields` as NeuronConfig's arguments, with the objects that `inference_demo` makes: PyTorch's types,
+    OnDeviceSamplingConfig, and with a quantized cache KVQuantizationConfig. Everything is a copy, because NeuronConfig
+    sorts and converts in place."""
     import torch
     from neuronx_distributed_inference.models.config import OnDeviceSamplingConfig
 
@@ -87,7 +88,7 @@ def arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cache_quantization(given: Mapping[str, Any]) -> Any:
-    """The command's own values where the spec gives none."""
+    """KVQuantizationConfig, with the defaults of `inference_demo`."""
     import torch
     from neuronx_distributed.quantization.quantization_config import KVQuantizationConfig, QuantizationType
 
@@ -100,39 +101,41 @@ def _cache_quantization(given: Mapping[str, Any]) -> Any:
 KV_METHODS: Sequence[str] = ("k_quant_method", "v_quant_method")
 
 
-class _Unheeded(logging.Handler):
-    """Names of arguments in NeuronConfig's warning that it got unexpected ones."""
+class _UnknownArguments(logging.Handler):
+    """Collects the names in NeuronConfig's warning of unexpected arguments."""
 
     names: frozenset[str] = frozenset()
 
     def emit(self, record: logging.LogRecord) -> None:
-        told = record.getMessage()
-        if "nexpected keyword argument" in told:
-            self.names |= frozenset(re.findall(r"'(\w+)':", told))
+        message = record.getMessage()
+        if "nexpected keyword argument" in message:
+            self.names |= frozenset(re.findall(r"'(\w+)':", message))
         if logging.root.handlers == [self] and logging.lastResort:
-            logging.lastResort.handle(record)  # as it would have been without this one
+            logging.lastResort.handle(record)  # as without this handler
 
 
 @contextmanager
-def _every_field_heeded(fields: Mapping[str, Any]) -> Iterator[None]:
-    """Raises FlagsRefused: another release than the one whose fields are known here only warns, and goes on."""
-    heard, logger = _Unheeded(), logging.getLogger()
-    logger.addHandler(heard)
+def _refuse_unknown_fields(fields: Mapping[str, Any]) -> Iterator[None]:
+    """Raises FlagsRefused for fields that the installed release does not know: NeuronConfig only warns and
+    continues."""
+    handler, logger = _UnknownArguments(), logging.getLogger()
+    logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(heard)
+        logger.removeHandler(handler)
     asked_for = {name for name, value in fields.items() if not is_left_out(name, value)}
-    if unheeded := sorted(heard.names & asked_for):
+    if unknown := sorted(handler.names & asked_for):
         raise FlagsRefused(
-            f"The installed NxD Inference has no field {unheeded[0]} and would go on without it. Remove it from "
+            f"The installed NxD Inference has no field {unknown[0]} and would go on without it. Remove it from "
             "spec.compile, or use an image with a release that has it."
         )
 
 
 @contextmanager
-def _library_refuses() -> Iterator[None]:
-    """The library's own checks of its flags, which are assertions mostly; folders that flags name are looked for."""
+def _library_errors() -> Iterator[None]:
+    """Turns errors of the library's own checks, which are mostly assertions, into FlagsRefused. FileNotFoundError is
+    one of them, because flags may name folders."""
     try:
         yield
     except (

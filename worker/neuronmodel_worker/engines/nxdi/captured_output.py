@@ -1,4 +1,4 @@
-"""What the Neuron Runtime writes while it loads: its exceptions often do not say why they were raised."""
+"""Captures what the Neuron Runtime writes while it loads: its exceptions often do not contain the cause."""
 
 import os
 import subprocess
@@ -12,45 +12,43 @@ from pathlib import Path
 from neuronmodel_worker.io.temporary import within
 
 KEPT_BYTES = 1 << 16
-LAST_WORDS_SECONDS = 2
+FLUSH_SECONDS = 2
 
 
 @dataclass
 class CapturedOutput:
+    """The end of the output, in `text` after the context."""
+
     file: Path
     text: str = ""
 
 
 @contextmanager
 def captured_output(scratch: Path) -> Iterator[CapturedOutput]:
-    """What is written to stdout and stderr in the context goes to stderr, and its end is in `text` after it.
+    """Everything written to stdout and stderr in the context goes to stderr, and its end is in `text` afterwards.
 
-    `tee` passes it on, a process of its own: the last words of a runtime that ends this one are not lost.
+    `tee`, a process of its own, forwards it, so that the last output of a runtime that ends this process is not lost.
     """
     with tempfile.TemporaryDirectory(prefix="nxdi-load-", dir=within(scratch)) as directory:
-        heard = CapturedOutput(Path(directory) / "output.log")
+        output = CapturedOutput(Path(directory) / "output.log")
         try:
-            tee = _tee(heard.file)
+            tee = subprocess.Popen(["tee", str(output.file)], stdin=subprocess.PIPE, stdout=2, start_new_session=True)
         except OSError:
-            yield heard
+            yield output
             return
         try:
-            with _diverted(tee):
-                yield heard
+            with _redirected(tee):
+                yield output
         finally:
-            with suppress(subprocess.TimeoutExpired):  # a process that was started meanwhile still writes to it
-                tee.wait(LAST_WORDS_SECONDS)
+            with suppress(subprocess.TimeoutExpired):  # a process that was started in the context still writes to it
+                tee.wait(FLUSH_SECONDS)
             with suppress(OSError):
-                heard.text = heard.file.read_bytes()[-KEPT_BYTES:].decode(errors="replace")
-
-
-def _tee(file: Path) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(["tee", str(file)], stdin=subprocess.PIPE, stdout=2, start_new_session=True)
+                output.text = output.file.read_bytes()[-KEPT_BYTES:].decode(errors="replace")
 
 
 @contextmanager
-def _diverted(tee: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Stdout and stderr of this process, whoever writes to them: the runtime is no Python."""
+def _redirected(tee: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Redirect the descriptors of stdout and stderr, because the runtime does not write through Python."""
     assert tee.stdin is not None
     own = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
     _flush()

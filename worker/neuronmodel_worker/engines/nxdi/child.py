@@ -1,7 +1,7 @@
-"""`python -m neuronmodel_worker.engines.nxdi.child`: what the library does in a process of its own.
+"""`python -m neuronmodel_worker.engines.nxdi.child`: compiles or shards with the library in a process of its own.
 
-Its caches are process-wide and keyed by a parameter's name alone: a second checkpoint in the same process would get the
-first one's weights. And what it allocates, or a compiler of its own that hangs, goes with the process.
+The library's caches are process-wide and keyed by a parameter's name alone: a second checkpoint in the same process
+would get the first one's weights. And the memory that it allocates, or a compiler that hangs, ends with the process.
 
 One line of JSON comes on stdin, which stays open as long as the parent lives: when it ends, the whole process group is
 killed, compilers included.
@@ -26,7 +26,7 @@ def main() -> int:
     instruction = json.loads(sys.stdin.buffer.readline())
     guard = die_with_parent()
     try:
-        carry_out(instruction)
+        run_task(instruction)
     except WorkerFailure as failure:
         Path(instruction["outcome"]).write_text(json.dumps({"reason": failure.reason, "message": str(failure)}))
         return failure.exit_code
@@ -36,8 +36,8 @@ def main() -> int:
     return 0
 
 
-def carry_out(instruction: dict[str, Any]) -> None:
-    """Raises a BadInput, and whatever the library raises."""
+def run_task(instruction: dict[str, Any]) -> None:
+    """Compile or shard. Raises a BadInput, and whatever the library raises."""
     application = make_application(instruction["model_type"], instruction["source"], instruction["fields"])
     directory = library_path(Path(instruction["directory"]))
     if instruction["task"] == COMPILE:
@@ -47,8 +47,9 @@ def carry_out(instruction: dict[str, Any]) -> None:
 
 
 def die_with_parent() -> int:
-    """The process that waits for the end of stdin, by its id: a thread of this one would wait for the interpreter's
-    lock, which compilers may hold for minutes. It holds neither stdout nor stderr, whose end the parent waits for."""
+    """Start a guard process that kills the group when stdin ends. Returns its ID. A thread could not do this, because a
+    compiler may hold the interpreter's lock for minutes. The guard closes stdout and stderr, whose end the parent waits
+    for."""
     guard = os.fork()
     if guard == 0:
         os.close(1)

@@ -1,4 +1,4 @@
-"""Runs `child` to its end: its output goes to a log and to stderr, and nothing of its group outlives the call."""
+"""Runs `child` to its end: its output goes to a log and to stderr, and no process of its group outlives the call."""
 
 import json
 import os
@@ -14,22 +14,22 @@ from typing import IO, Any
 
 KEPT_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 16
-LAST_WORDS_SECONDS = 5
+FLUSH_SECONDS = 5
 WAIT_SECONDS = 1.0
 CHILD = "neuronmodel_worker.engines.nxdi.child"
 
 
 @dataclass(frozen=True)
 class ChildResult:
-    """`code` is negative for a signal; `output` holds the last KEPT_BYTES."""
+    """The end of a child. `code` is negative for a signal; `output` has the last KEPT_BYTES."""
 
     code: int
     output: str
 
 
 @dataclass
-class Copying:
-    """Of a stream's bytes, to two places; the last ones are kept."""
+class OutputCopier:
+    """Copies a stream to a log and to stderr, and keeps the last bytes."""
 
     stream: IO[bytes]
     log: IO[bytes]
@@ -48,26 +48,27 @@ class Copying:
 
 
 def run_child(instruction: Mapping[str, Any], environment: Mapping[str, str], log_file: Path) -> ChildResult:
-    """Raises OSError where it cannot be started, and whatever unwinds the caller meanwhile."""
+    """Run a child to its end. Raises OSError where it cannot be started; an exception in the caller ends it."""
     with log_file.open("ab") as log, _started(environment) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        copying = Copying(process.stdout, log)
-        thread = threading.Thread(target=copying.run, name="child-output", daemon=True)
+        copier = OutputCopier(process.stdout, log)
+        thread = threading.Thread(target=copier.run, name="child-output", daemon=True)
         thread.start()
         try:
             process.stdin.write(json.dumps(dict(instruction)).encode() + b"\n")
             process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended already, and its output says why
+            pass  # the child has ended already, and its output says why
         code = _wait(process)
         _kill_group(process)
-        thread.join(LAST_WORDS_SECONDS)
-        return ChildResult(code, copying.kept.decode(errors="replace"))
+        thread.join(FLUSH_SECONDS)
+        return ChildResult(code, copier.kept.decode(errors="replace"))
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
-    """In turns: a signal to this thread that comes just before a wait without end would be noticed after it."""
+    """Wait with a timeout, again and again: a signal just before a wait without a timeout would be handled only after
+    it."""
     while True:
         with suppress(subprocess.TimeoutExpired):
             return process.wait(WAIT_SECONDS)
@@ -94,6 +95,6 @@ def _started(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Also when its leader has ended: a group lives as long as one of its members."""
+    """Kill the process group, also when its leader has ended: a group exists as long as one of its members."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Compiling and NxD Inference's own sharding, each in a process of its own; what went wrong there, told."""
+"""Compiling and NxD Inference's own sharding, each in a process of its own, with its errors as failures."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ from neuronmodel_worker.engines.nxdi.neuron_failures import (
     CompilerOutOfMemory,
     HostMemoryExhausted,
     ModelTypeWithoutApplication,
-    classified,
+    classify,
     last_lines,
 )
 from neuronmodel_worker.failures import ArtifactsUnwritable, FlagsRefused, WorkerFailure
@@ -36,24 +36,24 @@ KEPT_LOGS = 32
 FULL_BYTES = 1 << 20
 KILLED = -9
 CHILD_FAILURES = (FlagsRefused, ModelTypeWithoutApplication)
-"""What a child finds out and tells by its reason."""
+"""The failures that a child reports by their reason."""
 
 
 @dataclass(frozen=True)
 class ChildTask:
-    """For one child. `name` tells the logs of different models apart."""
+    """The task of one child. `name` is part of the log's name, for each model another one."""
 
     name: str
     model_type: str
     source: Path
     fields: Mapping[str, Any]
     directory: Path
-    """Empty; what is made goes there."""
+    """The empty directory for the results."""
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """Where children work, what they are given, and where a log is kept."""
+class ChildRunner:
+    """Runs children with a scratch directory and an environment, and keeps the logs of failed ones."""
 
     scratch: Path
     artifacts: Path
@@ -83,9 +83,9 @@ class Workplace:
             if _was_out_of_memory(ended):
                 raise HostMemoryExhausted(
                     "The host's memory was not enough while NxD Inference sharded the checkpoint. Give the prepare "
-                    f"Job more of it (spec.prepare.resources).{_told(kept, ended.output)}"
+                    f"Job more of it (spec.prepare.resources).{_log_details(kept, ended.output)}"
                 )
-            raise classified(ended.output)
+            raise classify(ended.output)
 
     def _run(self, kind: str, task: ChildTask, log_file: Path) -> ChildResult:
         with tempfile.TemporaryDirectory(prefix=f"nxdi-{kind}-", dir=within(self.scratch)) as work:
@@ -98,37 +98,39 @@ class Workplace:
                 "directory": str(task.directory),
                 "outcome": str(outcome),
             }
-            ended = run_child(instruction, {**self.environment, **_places(self.scratch, Path(work))}, log_file)
+            ended = run_child(
+                instruction, {**self.environment, **_work_directories(self.scratch, Path(work))}, log_file
+            )
             if ended.code:
-                self._raise_what_was_told(ended, outcome, task.directory)
+                self._raise_reported(ended, outcome, task.directory)
             return ended
 
-    def _raise_what_was_told(self, ended: ChildResult, outcome: Path, directory: Path) -> None:
+    def _raise_reported(self, ended: ChildResult, outcome: Path, directory: Path) -> None:
         if outcome.exists():
-            told = _json_object(outcome)
+            reported = _json_object(outcome)
             for failure in CHILD_FAILURES:
-                if told.get("reason") == failure.reason:
-                    raise failure(told.get("message", ""))
+                if reported.get("reason") == failure.reason:
+                    raise failure(reported.get("message", ""))
         if os.strerror(errno.ENOSPC) in ended.output:
             full = next((each for each in (directory, self.scratch) if free_bytes(each) < FULL_BYTES), directory)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(full))
-        if _lacks_a_module(ended.output):
+        if _is_import_error(ended.output):
             raise NoEngine(
                 "The image's Neuron SDK cannot be imported. Use AWS's image of one release, unchanged. Its last lines: "
                 f"{last_lines(ended.output)}"
             )
 
     def _compiler_failure(self, ended: ChildResult, kept: Path | None) -> WorkerFailure:
-        told = _told(kept, ended.output)
+        details = _log_details(kept, ended.output)
         if _was_out_of_memory(ended):
             return CompilerOutOfMemory(
                 "The memory was not enough while the compiler ran. Give the prepare Job more of it "
-                f"(spec.prepare.resources), or a bigger node.{told}"
+                f"(spec.prepare.resources), or a bigger node.{details}"
             )
         again = " twice" if EXIT_70.search(ended.output) else ""
         return CompilerFailed(
             f"The Neuron compiler failed{again}. Try without the flags that are new, or with an image of another "
-            f"release.{told}"
+            f"release.{details}"
         )
 
     @contextmanager
@@ -138,8 +140,8 @@ class Workplace:
             yield Path(directory) / f"{kind}-{task.name}.log"
 
     def _keep(self, kind: str, task: ChildTask, log_file: Path) -> Path | None:
-        """The log's last KEPT_BYTES, on the artifacts volume; None where they cannot be written, which fails nothing
-        beside what failed already."""
+        """Keep the log's last KEPT_BYTES on the artifacts volume. Returns their path; None where they cannot be
+        written, which is only logged."""
         kept = self.artifacts / LOGS / f"{kind}-{task.name}.log"
         try:
             kept.parent.mkdir(exist_ok=True)
@@ -160,8 +162,8 @@ def _json_object(file: Path) -> dict[str, Any]:
     return {}
 
 
-def _places(scratch: Path, work: Path) -> dict[str, str]:
-    """Where compilers work: on scratch, which is NVMe where there is some."""
+def _work_directories(scratch: Path, work: Path) -> dict[str, str]:
+    """The environment that makes compilers work on the scratch volume, which is on NVMe if there is any."""
     temporary = work / "tmp"
     temporary.mkdir()
     cache = os.environ.get("NEURON_COMPILE_CACHE_URL") or str(scratch / "neuron-compile-cache")
@@ -181,13 +183,13 @@ def _was_out_of_memory(ended: ChildResult) -> bool:
     return ended.code == KILLED or bool(OUT_OF_MEMORY.search(ended.output))
 
 
-def _lacks_a_module(output: str) -> bool:
-    """In the last line of a traceback: libraries try modules that they can do without."""
+def _is_import_error(output: str) -> bool:
+    """Whether the last line is an import error; earlier ones are of optional modules."""
     lines = [line for line in output.splitlines() if line.strip()]
     return bool(lines) and lines[-1].startswith(("ModuleNotFoundError:", "ImportError:"))
 
 
-def _told(kept: Path | None, output: str) -> str:
+def _log_details(kept: Path | None, output: str) -> str:
     where = f" The log is kept as {kept}." if kept else ""
     return f"{where} Its last lines: {last_lines(output)}"
 

@@ -1,5 +1,5 @@
-"""The files of a compiled model: the library's graph and configuration, freed of what names a checkpoint or a
-strategy, and `neuronmodel.json`, which says what its ranks must hold."""
+"""The files of a compiled model: the library's graph and configuration, without what names a checkpoint or a strategy,
+and `neuronmodel.json`, which describes the tensors of its ranks."""
 
 import json
 from collections.abc import Mapping
@@ -17,14 +17,16 @@ GRAPH_FILE = "model.pt"
 CONFIG_FILE = "neuron_config.json"
 DESCRIPTION_FILE = "neuronmodel.json"
 
-# Of neuron_config.json: the library prefers `_name_or_path` to the path it is given, where that exists.
-OF_CHECKPOINT = frozenset({"_name_or_path", "_commit_hash"})
-OF_STRATEGY = frozenset({"save_sharded_checkpoint", "skip_sharding", "quantized_checkpoints_path"})
-# A member of one, as NeuronConfig saves it and does not take it back: so is a logical_nc_config that nobody gave.
-OF_AN_ENUMERATION = frozenset({"_name_", "_value_"})
+# Fields of neuron_config.json: the library prefers `_name_or_path` to the path it is given, where that exists.
+CHECKPOINT_FIELDS = frozenset({"_name_or_path", "_commit_hash"})
+STRATEGY_FIELDS = frozenset({"save_sharded_checkpoint", "skip_sharding", "quantized_checkpoints_path"})
+# The fields of a saved enumeration member, which NeuronConfig does not read back: a default logical_nc_config is one.
+ENUMERATION_FIELDS = frozenset({"_name_", "_value_"})
 
 
 class TensorDescription(BaseModel):
+    """A tensor of every rank."""
+
     model_config = ConfigDict(frozen=True)
 
     name: str
@@ -33,7 +35,7 @@ class TensorDescription(BaseModel):
 
 
 class Description(BaseModel):
-    """`tensors` None: NxD Inference lays them out itself, and they are not checked."""
+    """neuronmodel.json. `tensors` is None where NxD Inference lays them out itself, so that they are not checked."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,17 +50,19 @@ class Description(BaseModel):
 
 @dataclass(frozen=True)
 class CompiledFiles:
+    """A compiled model in a directory."""
+
     directory: Path
     description: Description
     config: Mapping[str, Any]
-    """neuron_config.json."""
+    """The content of neuron_config.json."""
 
     @property
     def expected(self) -> ExpectedTensors:
-        said = self.description
-        forms = None if said.tensors is None else {each.name: (each.dtype, each.shape) for each in said.tensors}
-        ranks = range(said.first_rank, said.first_rank + said.ranks)
-        return ExpectedTensors(self.directory, ranks, forms, said.rank_tensors)
+        found = self.description
+        forms = None if found.tensors is None else {each.name: (each.dtype, each.shape) for each in found.tensors}
+        ranks = range(found.first_rank, found.first_rank + found.ranks)
+        return ExpectedTensors(self.directory, ranks, forms, found.rank_tensors)
 
 
 def describe(plan: ModelPlan, engine: str, model_type: str) -> Description:
@@ -78,31 +82,31 @@ def describe(plan: ModelPlan, engine: str, model_type: str) -> Description:
 
 
 def complete(directory: Path, description: Description, source: Path) -> None:
-    """Of what the library put into `directory`, make a set that any checkpoint of that architecture can be served
-    with. Raises OSError, and ValueError where the library's configuration is none."""
+    """Make what the library has written into `directory` usable for every checkpoint of the architecture. Raises
+    OSError, and ValueError where the library's configuration is no JSON."""
     file = directory / CONFIG_FILE
-    config = _freed(json.loads(file.read_bytes()), str(source))
+    config = _without_checkpoint(json.loads(file.read_bytes()), str(source))
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     (directory / DESCRIPTION_FILE).write_text(description.model_dump_json(indent=1) + "\n")
 
 
-def _freed(value: Any, source: str) -> Any:
-    if isinstance(value, dict) and value.keys() >= OF_AN_ENUMERATION:
-        return _freed(value["_value_"], source)
+def _without_checkpoint(value: Any, source: str) -> Any:
+    if isinstance(value, dict) and value.keys() >= ENUMERATION_FIELDS:
+        return _without_checkpoint(value["_value_"], source)
     if isinstance(value, dict):
-        kept = {name: each for name, each in value.items() if name not in OF_CHECKPOINT | OF_STRATEGY}
-        return {name: _freed(each, source) for name, each in kept.items() if not _names(each, source)}
+        kept = {name: each for name, each in value.items() if name not in CHECKPOINT_FIELDS | STRATEGY_FIELDS}
+        return {name: _without_checkpoint(each, source) for name, each in kept.items() if not _is_path(each, source)}
     if isinstance(value, list):
-        return [_freed(each, source) for each in value]
+        return [_without_checkpoint(each, source) for each in value]
     return value
 
 
-def _names(value: Any, source: str) -> bool:
+def _is_path(value: Any, source: str) -> bool:
     return isinstance(value, str) and value.rstrip("/") == source.rstrip("/")
 
 
 def read_compiled(directory: Path) -> CompiledFiles:
-    """Raises ArtifactDamaged."""
+    """Read a compiled model. Raises ArtifactDamaged."""
     try:
         description = Description.model_validate_json((directory / DESCRIPTION_FILE).read_bytes())
         config = json.loads((directory / CONFIG_FILE).read_bytes())

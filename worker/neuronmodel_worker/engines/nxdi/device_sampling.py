@@ -1,4 +1,4 @@
-"""How requests' sampling reaches the library: compiled into the graph, given to it with each batch, or done here."""
+"""How a request's sampling is done: compiled into the graph, given to the library with each batch, or outside of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from neuronmodel_worker.engines.interface import Sampling, SamplingNotCompiled
 from neuronmodel_worker.engines.nxdi.settings import sampling_fields
 
 GREEDY = {"do_sample": False, "top_k": 1, "top_p": 1.0, "temperature": 1.0}
-"""For the library a temperature of 0 is one that it divides by."""
+"""Greedy sampling for the library, which would divide by a temperature of 0."""
 DEFAULT_GLOBAL_TOP_K = 256
-"""OnDeviceSamplingConfig's."""
+"""The default in OnDeviceSamplingConfig."""
 
 
 @dataclass(frozen=True)
-class OnDevice:
-    """`fields` are OnDeviceSamplingConfig's."""
+class DeviceSampling:
+    """The sampling of a graph; `fields` are those of OnDeviceSamplingConfig."""
 
     fields: Mapping[str, Any]
 
@@ -25,11 +25,11 @@ class OnDevice:
 
     @property
     def global_top_k(self) -> int:
-        """The likeliest tokens that the graph considers at all."""
+        """How many of the likeliest tokens the graph considers."""
         return int(self.fields.get("global_topk") or DEFAULT_GLOBAL_TOP_K)
 
     def check(self, sampling: Sampling) -> None:
-        """Raises SamplingNotCompiled."""
+        """Raises SamplingNotCompiled for a sampling that the graph does not support."""
         if self.is_dynamic:
             if sampling.top_k is not None and sampling.top_k > self.global_top_k:
                 raise SamplingNotCompiled(
@@ -39,12 +39,13 @@ class OnDevice:
             return
         if self.values(sampling) != self._compiled():
             raise SamplingNotCompiled(
-                f"This model was compiled to sample in one way alone: {self._told()}. Leave temperature, top_p and "
-                "top_k out, or ask for the same."
+                f"This model was compiled to sample in one way alone: {self._description()}. Leave temperature, top_p "
+                "and top_k out, or ask for the same."
             )
 
     def values(self, sampling: Sampling) -> dict[str, Any]:
-        """What transformers' GenerationConfig is to say. To the library a `top_k` of 0 or -1 is a token by chance."""
+        """The fields of transformers' GenerationConfig. With a `top_k` of 0 or -1 the library would choose any
+        token."""
         if sampling.temperature == 0 or sampling.top_k == 1:
             return dict(GREEDY)
         top_k = min(sampling.top_k or self.global_top_k, self.global_top_k)
@@ -58,14 +59,14 @@ class OnDevice:
         compiled = Sampling(float(given["temperature"]), float(given["top_p"]), top_k if top_k > 0 else None)
         return self.values(compiled)
 
-    def _told(self) -> str:
+    def _description(self) -> str:
         if self._compiled() == GREEDY:
             return "it takes the likeliest token (temperature 0)"
         compiled = self._compiled()
         return f"temperature {compiled['temperature']}, top_p {compiled['top_p']}, top_k {compiled['top_k']}"
 
 
-def on_device(fields: Mapping[str, Any]) -> OnDevice | None:
-    """None where the graph gives logits."""
+def on_device(fields: Mapping[str, Any]) -> DeviceSampling | None:
+    """The sampling of a graph; None where the graph returns logits."""
     sampling = fields.get("on_device_sampling_config")
-    return None if sampling is None else OnDevice(sampling_fields(sampling))
+    return None if sampling is None else DeviceSampling(sampling_fields(sampling))

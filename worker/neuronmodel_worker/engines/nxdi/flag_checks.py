@@ -1,7 +1,6 @@
-"""Fields of NeuronConfig that cannot be served together, and an environment that disagrees with them.
+"""Checks of NeuronConfig's fields that cannot be served together, and of an environment that contradicts them.
 
-What the library refuses itself is in `neuron_config.combinations`; where it silently does something else than what was
-asked for, that is refused here.
+What the library itself refuses is in `neuron_config.combinations`; what it silently does differently is refused here.
 """
 
 import math
@@ -13,20 +12,20 @@ from neuronmodel_worker.failures import FlagsRefused
 from neuronmodel_worker.neuron_config.combinations import refusals
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH, is_on, shown
 
-# A field that is on, and those of which it needs one that is on or set: the library would go on without.
+# For a field that is on: groups of fields, of each of which one has to be on or set. The library does not check this.
 NEEDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "is_medusa": (("medusa_speculation_length",), ("num_medusa_heads",)),
     "medusa_tree": (("is_medusa",),),
     "medusa_speculation_length": (("is_medusa",),),
     "num_medusa_heads": (("is_medusa",),),
-    # The next step takes its token from the device, before anybody has seen it.
+    # The next step takes its token directly from the device.
     "async_mode": (("on_device_sampling_config",),),
     "context_encoding_buckets": (("enable_bucketing",),),
     "token_generation_buckets": (("enable_bucketing",),),
 }
 
-# Their partner is a second checkpoint, the draft, which no field of NeuronConfig names.
-OF_DRAFTS = (
+# They need a second checkpoint, the draft model, which no field of NeuronConfig names.
+DRAFT_FIELDS = (
     "enable_fused_speculation",
     "enable_eagle_speculation",
     "speculation_length",
@@ -36,21 +35,22 @@ OF_DRAFTS = (
     "token_tree_config",
     "draft_model_modules_to_not_convert",
 )
-# What vLLM feeds and the library's own generation does not.
-OF_VLLM = ("is_block_kv_layout", "is_prefix_caching", "chunked_prefill_config", "is_medusa")
+# Features that need vLLM: the library's own generation does not support them.
+VLLM_FIELDS = ("is_block_kv_layout", "is_prefix_caching", "chunked_prefill_config", "is_medusa")
 
 
 def check_flags(
     fields: Mapping[str, Any], server: Server, model_type: str, model: Mapping[str, object] | None = None
 ) -> None:
-    """Raises FlagsRefused for the first of them, those of the library's own included. `model` is config.json, where it
-    is known."""
-    for sentence in _contradictions(fields, server, model_type, model or {}):
+    """Raises FlagsRefused for the first conflict, including those that the library refuses. `model` is config.json,
+    where it is known."""
+    for sentence in _conflicts(fields, server, model_type, model or {}):
         raise FlagsRefused(sentence)
 
 
 def check_environment(environment: Mapping[str, str], fields: Mapping[str, Any]) -> None:
-    """Raises FlagsRefused: the library would go on, with other settings than those that were asked for."""
+    """Raises FlagsRefused for variables with which the library would use other settings than those that were asked
+    for."""
     if "NXD_LAYOUT_TRANSFORMATION_OPTIONS" in environment:
         raise FlagsRefused(
             "NXD_LAYOUT_TRANSFORMATION_OPTIONS is set in the environment: with it the shards are rewritten in the "
@@ -68,24 +68,25 @@ def check_environment(environment: Mapping[str, str], fields: Mapping[str, Any])
 
 
 def logical_cores(fields: Mapping[str, Any]) -> int | None:
-    """Physical cores that make a logical one; None: the platform's own."""
+    """How many physical cores make a logical one; None for the platform's default."""
     found = fields.get("logical_nc_config") or fields.get("logical_neuron_cores")
     return int(found) if found else None
 
 
 def world_size(fields: Mapping[str, Any]) -> int:
-    """Ranks of the whole model."""
+    """The number of ranks of the whole model."""
     return int(fields.get("tp_degree") or 1) * int(fields.get("pp_degree") or 1) * int(fields.get("ep_degree") or 1)
 
 
 def local_ranks(fields: Mapping[str, Any]) -> range:
-    """The ranks of this pod, by their numbers among all."""
+    """The numbers of this pod's ranks."""
     start = int(fields.get("start_rank_id") or 0)
     return range(start, start + int(fields.get("local_ranks_size") or world_size(fields)))
 
 
-def longest(fields: Mapping[str, Any]) -> tuple[int, int]:
-    """A prompt and a whole sequence, in tokens: the library computes neither beyond the largest of its buckets."""
+def max_lengths(fields: Mapping[str, Any]) -> tuple[int, int]:
+    """The longest prompt and the longest sequence, in tokens: the library computes neither beyond its largest
+    bucket."""
     length = fields.get("seq_len") or DEFAULT_SEQUENCE_LENGTH
     sequence = min(fields.get("max_length") or length, *_largest(fields, "token_generation_buckets"))
     prompt = min(fields.get("max_context_length") or length, sequence, *_largest(fields, "context_encoding_buckets"))
@@ -93,34 +94,34 @@ def longest(fields: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _largest(fields: Mapping[str, Any], buckets: str) -> list[float]:
-    """None is no limit."""
+    """The largest bucket, as a list of one; infinity where there are none."""
     return [max(fields.get(buckets) or [math.inf])]
 
 
-def _contradictions(
+def _conflicts(
     fields: Mapping[str, Any], server: Server, model_type: str, model: Mapping[str, object]
 ) -> Iterator[str]:
     for name, needs in NEEDS.items():
         for partners in needs if is_on(fields, name) else ():
             if not any(is_on(fields, each) for each in partners):
                 yield f"{_shown(fields, name)} needs {' or '.join(partners)} as well. Set it, or remove {name}."
-    for name in OF_VLLM if server is Server.OPENAI else ():
+    for name in VLLM_FIELDS if server is Server.OPENAI else ():
         if is_on(fields, name):
             yield (
                 f"{_shown(fields, name)} is for a server that places sequences in the cache by itself. Set "
                 "spec.serving.server: VLLM, or remove it."
             )
-    yield from _of_sizes(fields)
+    yield from _size_conflicts(fields)
     yield from refusals(fields, model, model_type)
-    yield from _of_ranks(fields)
-    yield from _of_batches(fields)
-    for name in OF_DRAFTS:
+    yield from _rank_conflicts(fields)
+    yield from _batch_conflicts(fields)
+    for name in DRAFT_FIELDS:
         if is_on(fields, name):
             yield (
                 f"{_shown(fields, name)} needs a draft model, and a NeuronModel names one checkpoint alone. Remove it."
             )
     if is_on(fields, "is_prefix_caching") and not is_on(fields, "is_block_kv_layout"):
-        # compiled, and then not fed as it was compiled
+        # it compiles, but the inputs do not match
         yield "is_prefix_caching=True needs is_block_kv_layout as well. Set it, or remove is_prefix_caching."
     if fields.get("padding_side") == "left":
         yield (
@@ -131,13 +132,13 @@ def _contradictions(
         yield "on_cpu=True computes on processors. Remove it, or use engine: CPU."
 
 
-def _of_sizes(fields: Mapping[str, Any]) -> Iterator[str]:
+def _size_conflicts(fields: Mapping[str, Any]) -> Iterator[str]:
     sequence = fields.get("seq_len") or DEFAULT_SEQUENCE_LENGTH
     if (fields.get("max_length") or sequence) > sequence:
         yield f"{_shown(fields, 'max_length')} is more than seq_len={sequence}. Raise seq_len, or lower max_length."
 
 
-def _of_ranks(fields: Mapping[str, Any]) -> Iterator[str]:
+def _rank_conflicts(fields: Mapping[str, Any]) -> Iterator[str]:
     size, given = world_size(fields), fields.get("world_size")
     if given is not None and given != size:
         yield (
@@ -155,8 +156,9 @@ def _of_ranks(fields: Mapping[str, Any]) -> Iterator[str]:
         yield f"logical_neuron_cores={old} is the older name of logical_nc_config={new}. Remove it."
 
 
-def _of_batches(fields: Mapping[str, Any]) -> Iterator[str]:
-    """Prompts are written to the cache one at a time, each to its own line, or all to the first lines."""
+def _batch_conflicts(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Conflicts of batch sizes: prompts are written to the cache one at a time, each to its own line, or all of them to
+    the first lines."""
     batch, continuous = fields.get("batch_size") or 1, is_on(fields, "is_continuous_batching")
     for name in ("tkg_batch_size", *(("max_batch_size",) if continuous else ())):
         if (fields.get(name) or batch) != batch:

@@ -13,14 +13,14 @@ from neuronmodel_api.report import Devices
 from neuronmodel_worker.engines.nxdi.neuron_failures import LogicalCoreMismatch, NoNeuronDevice
 
 NEURON_LS = "neuron-ls"
-# Physical cores of a device by platform, where neither the machine nor the tools tell.
+# Physical cores of a device by platform, for machines that are not known.
 CORES = {"trn1": 2, "trn2": 8, "inf2": 2}
 DEFAULT_LOGICAL_CORES = {"trn2": 2}
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """`root` stands for / in tests."""
+    """The Neuron devices of a machine; tests replace `root`."""
 
     root: Path = Path("/")
 
@@ -36,16 +36,16 @@ class Hardware:
             return None
 
     def listed(self) -> list[dict[str, Any]]:
-        """What `neuron-ls` says, a device each; empty where it is not there or fails."""
+        """The devices that `neuron-ls` lists; empty where it is missing or fails."""
         command = shutil.which(NEURON_LS) or shutil.which(NEURON_LS, path=str(self.root / "opt/aws/neuron/bin"))
         if command is None:
             return []
         try:
             done = subprocess.run([command, "--json-output"], capture_output=True, timeout=30, check=True)
-            said = json.loads(done.stdout)
+            devices = json.loads(done.stdout)
         except (OSError, subprocess.SubprocessError, ValueError):
             return []
-        return [each for each in said if isinstance(each, dict)] if isinstance(said, list) else []
+        return [each for each in devices if isinstance(each, dict)] if isinstance(devices, list) else []
 
 
 def count_devices(hardware: Hardware) -> int:
@@ -61,8 +61,8 @@ def find_devices(
     platform: str,
     versions: dict[str, str],
 ) -> Devices:
-    """Raises NoNeuronDevice, also where there are too few for `ranks`, and LogicalCoreMismatch where the machine makes
-    no logical cores of that many physical ones."""
+    """The devices of this pod. Raises NoNeuronDevice, also where there are too few for `ranks`, and LogicalCoreMismatch
+    where the machine has no logical cores of that size."""
     count = count_devices(hardware)
     if count == 0:
         raise NoNeuronDevice(
@@ -82,15 +82,13 @@ def find_devices(
 
 
 def logical_core_size(asked: int | None, machine: Machine | None, platform: str) -> int:
-    """In physical cores. Raises LogicalCoreMismatch where the machine makes none of that size."""
+    """The size of a logical core in physical ones. Raises LogicalCoreMismatch where the machine has none of that
+    size."""
     size = asked or DEFAULT_LOGICAL_CORES.get(platform, 1)
     if machine and size not in machine.logical_core_configs:
+        sizes = " or ".join(map(str, machine.logical_core_configs))
         raise LogicalCoreMismatch(
-            f"A {machine.name} makes logical cores of {_or(machine.logical_core_configs)} physical ones, and "
+            f"A {machine.name} makes logical cores of {sizes} physical ones, and "
             f"logicalNeuronCoreConfig is {size}. Change it, or the instance type."
         )
     return size
-
-
-def _or(numbers: tuple[int, ...]) -> str:
-    return " or ".join(map(str, numbers))

@@ -1,12 +1,12 @@
-"""The folder that a start reads its compiled model through.
+"""The directory that a start loads its compiled model from.
 
-NxD Inference and vLLM look for the graph, its configuration and the shards in one folder, and believe the configuration
-where it names a checkpoint. So every start has a folder of its own: links to sealed files, and a `neuron_config.json`
-that names this NeuronModel's checkpoint and says what is to be done about shards.
+NxD Inference and vLLM look for the graph, its configuration and the shards in one directory, and prefer the checkpoint
+that the configuration names. So every start has a directory of its own: links to sealed files, and a
+`neuron_config.json` that names this NeuronModel's checkpoint and says what to do with shards.
 
-The checkpoint's own config.json is read by both of them with transformers 4, to which the form that transformers 5
-writes says nothing, and which fails at a byte order mark or another encoding than UTF-8. Where that is so, they are
-given a folder with links to the checkpoint's files and the same in the older form, in UTF-8.
+Both read the checkpoint's own config.json with transformers 4, which ignores the form that transformers 5 writes, and
+fails at a byte order mark or another encoding than UTF-8. In such cases they get a directory with links to the
+checkpoint's files and a config.json in the older form, in UTF-8.
 """
 
 import json
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from neuronmodel_api import names
-from neuronmodel_worker.engines.nxdi.compiled import CONFIG_FILE, GRAPH_FILE, OF_STRATEGY, CompiledFiles
+from neuronmodel_worker.engines.nxdi.compiled import CONFIG_FILE, GRAPH_FILE, STRATEGY_FIELDS, CompiledFiles
 from neuronmodel_worker.engines.nxdi.settings import Purpose
 from neuronmodel_worker.failures import ConfigInvalid, SourceUnreadable
 from neuronmodel_worker.io.temporary import within
@@ -27,7 +27,7 @@ from neuronmodel_worker.layouts.legacy_config import to_legacy
 from neuronmodel_worker.stream import WEIGHTS
 
 CHECKPOINT: Final = "checkpoint"
-"""Of a view: the checkpoint as the library reads it, where that is another folder than the source."""
+"""The checkpoint as the library reads it, where that is another directory than the source."""
 MODEL_CONFIG: Final = "config.json"
 
 
@@ -39,8 +39,8 @@ def make_load_directory(
     shards: Path | None,
     fields: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Below `scratch`, anew with each start of a pod. `fields`: NeuronConfig's, where whoever reads the view is given
-    no others. Raises OSError."""
+    """Make the directory below `scratch`; each start of a pod makes a new one. `fields` are NeuronConfig's, for a
+    reader that gets no others. Raises OSError."""
     view = scratch / "view" / (os.environ.get(names.ENV_POD_UID) or f"process-{os.getpid()}")
     if view.exists():
         shutil.rmtree(view)
@@ -58,33 +58,34 @@ def make_load_directory(
 
 def _config(compiled: CompiledFiles, source: Path, purpose: Purpose, fields: Mapping[str, Any]) -> dict[str, Any]:
     ranks = compiled.expected.ranks
-    freed_of = {name: fields[name] for name in OF_STRATEGY if fields.get(name) is not None}
-    of_start = {**freed_of, **purpose.fields, "start_rank_id": ranks.start, "local_ranks_size": len(ranks)}
+    strategy = {name: fields[name] for name in STRATEGY_FIELDS if fields.get(name) is not None}
+    of_start = {**strategy, **purpose.fields, "start_rank_id": ranks.start, "local_ranks_size": len(ranks)}
     neuron_config = {**compiled.config.get("neuron_config", {}), **of_start}
     return {**compiled.config, "_name_or_path": str(source), "neuron_config": neuron_config}
 
 
 def library_path(path: Path) -> str:
-    """As the library wants folders: ending in a slash."""
+    """A path as the library needs it, with a slash at the end."""
     return os.path.join(path, "")  # noqa: PTH118 - pathlib drops the slash
 
 
 def checkpoint_of(view: Path, source: Path) -> Path:
-    """What the library is to read the checkpoint from, where this view was made of it."""
+    """The directory from which the library reads the checkpoint of a load directory."""
     readable = view / CHECKPOINT
     return readable if readable.exists() else source
 
 
 @contextmanager
 def readable(source: Path, scratch: Path) -> Iterator[Path]:
-    """The same, for as long as a child works. Raises OSError, and what `write_readable` raises."""
+    """A checkpoint that the library can read, while a child runs. Raises OSError, and what `write_readable` raises."""
     with tempfile.TemporaryDirectory(prefix="checkpoint-", dir=within(scratch)) as directory:
         folder = Path(directory) / CHECKPOINT
         yield folder if write_readable(source, folder) else source
 
 
 def write_readable(source: Path, folder: Path) -> bool:
-    """Whether it was needed. Raises OSError, ConfigInvalid, LayoutRefused, SourceUnreadable."""
+    """Write a checkpoint that the library can read into `folder`, if the source is none. Returns whether it was
+    written. Raises OSError, ConfigInvalid, LayoutRefused, SourceUnreadable."""
     file = source / MODEL_CONFIG
     try:
         content = file.read_bytes()
@@ -107,7 +108,8 @@ def write_readable(source: Path, folder: Path) -> bool:
 
 
 def _is_read_by_transformers(content: bytes) -> bool:
-    """Which takes UTF-8 without a byte order mark; `json.loads` of bytes takes others too."""
+    """Whether transformers can read the file: it takes UTF-8 without a byte order mark; `json.loads` takes other
+    encodings too."""
     try:
         json.loads(content.decode())
     except ValueError:

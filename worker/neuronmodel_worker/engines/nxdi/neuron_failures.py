@@ -1,7 +1,7 @@
-"""What can go wrong with the Neuron SDK and its devices, told apart by the text of what the library raised or logged.
+"""Failures of the Neuron SDK and its devices, classified by the text of what the library raised or logged.
 
-Status codes are the Neuron Runtime's (nrt_status.h). What matches nothing is `NeuronRuntimeFailed`, with the library's
-last lines.
+Status codes are the Neuron Runtime's (nrt_status.h). Everything else is `NeuronRuntimeFailed`, with the library's last
+lines.
 """
 
 import re
@@ -17,13 +17,13 @@ LAST_CHARACTERS = 900
 
 
 class ModelTypeWithoutApplication(BadInput):
-    """NxD Inference has no class for the type, whether there is a layout of ours or not."""
+    """The library has no application for the model type."""
 
     reason = Reason.MODEL_TYPE_WITHOUT_APPLICATION
 
 
 class SdkPlaceholder(NoEngine):
-    """What is installed under the SDK's names is one of the empty packages that hold them in the public index."""
+    """An empty package of the public index is installed, which has the name of a package of the SDK."""
 
     reason = Reason.SDK_PLACEHOLDER
 
@@ -66,24 +66,26 @@ class NeuronRuntimeFailed(WorkerFailure):
 
 @dataclass(frozen=True)
 class Symptom:
+    """A failure, the pattern of texts that show it, and what to do."""
+
     failure: type[WorkerFailure]
     pattern: re.Pattern[str]
     sentence: str
 
 
 def _pattern(names: str, codes: Sequence[int] = (), *others: str) -> re.Pattern[str]:
-    """Status names stand by themselves; their numbers beside the word status."""
+    """A pattern of status names as words, and of their numbers after the word status."""
     numbers = "|".join(map(str, codes))
     parts = [rf"\b(?:{names})\b"] if names else []
     parts += [rf"\bstatus(?:[ _]?code)?\s*[=:]?\s*(?:{numbers})\b"] if numbers else []
     return re.compile("|".join((*parts, *others)), re.IGNORECASE)
 
 
-# Which words the runtime uses for a disagreement, no public page says.
+# No public page says which words the runtime uses for a mismatch.
 LOGICAL_CORE = r"logical[ _-]?n(?:euron)?[ _-]?c(?:ore)?s?|virtual[ _-]?core(?:[ _-]?size)?|\bLNC\b|\bvnc\b"
 DISAGREES = "mismatch|does not match|do not match|differ|incompatible|not supported|unsupported"
 
-# In the order in which they are looked for: the runtime logs a cause and then fails with something more general.
+# In the order of the search: the runtime logs a cause and then fails with something more general.
 SYMPTOMS = (
     Symptom(
         DevicesInUse,
@@ -149,7 +151,7 @@ OUT_OF_MEMORY = re.compile(
     r"\bfailed with -9\b|died with <Signals\.SIGKILL|\bSIGKILL\b|killed by signal 9\b|"
     r"[Cc]annot allocate memory|[Oo]ut of memory|forcibly killed",
 )
-# Of a Python traceback what says where and not what: it would push out the words of who failed.
+# The parts of a Python traceback that say where and not what, which would leave no space for the error itself.
 FRAMES = re.compile(
     r"^(?:Traceback \(most recent call last\)|During handling of the above exception|The above exception was)[^\n]*\n|"
     r'^ +File "[^\n]*", line \d+[^\n]*\n(?: {4,}[^\n]*\n)*',
@@ -161,8 +163,8 @@ EXIT_70 = re.compile(
 )
 
 
-def classified(text: str) -> WorkerFailure:
-    """`text`: what the library raised, after what it logged."""
+def classify(text: str) -> WorkerFailure:
+    """The failure for a text, which is what the library logged and then raised."""
     for symptom in SYMPTOMS:
         if symptom.pattern.search(text):
             return symptom.failure(f"{symptom.sentence} The library's last lines: {last_lines(text)}")
@@ -172,16 +174,16 @@ def classified(text: str) -> WorkerFailure:
     )
 
 
-SAYS_SOMETHING = re.compile(
+ERROR_WORDS = re.compile(
     r"error|exception|fail|fatal|abort|kill|unsupported|not available|\bNRT|status ?=|terminat|\[[EF]\d+\]", re.I
 )
-OF_A_STACK = re.compile(r"^(?:File \"|/\S+\(\d+\): |~+ ?<?|frame #\d|Traceback )")
+STACK_LINE = re.compile(r"^(?:File \"|/\S+\(\d+\): |~+ ?<?|frame #\d|Traceback )")
 
 
 def last_lines(text: str) -> str:
-    """In one line, the last that say what went wrong; where none does, the last of all. Libraries end a message with
-    the stack that they raised it from."""
+    """The last lines that say what went wrong, in one line; or the last ones of all where none does. Libraries append
+    the stack to a message."""
     lines = [line.strip() for line in FRAMES.sub("", text).splitlines() if line.strip()]
-    telling = [line for line in lines if SAYS_SOMETHING.search(line) and not OF_A_STACK.match(line)]
-    told = " | ".join((telling or lines)[-LAST_LINES:])
-    return told if len(told) <= LAST_CHARACTERS else f"…{told[-LAST_CHARACTERS:]}"
+    telling = [line for line in lines if ERROR_WORDS.search(line) and not STACK_LINE.match(line)]
+    text = " | ".join((telling or lines)[-LAST_LINES:])
+    return text if len(text) <= LAST_CHARACTERS else f"…{text[-LAST_CHARACTERS:]}"

@@ -1,4 +1,4 @@
-"""Which packages of the Neuron SDK are installed, from their metadata: nothing is imported for it."""
+"""Which packages of the Neuron SDK are installed, from their metadata, without importing anything."""
 
 import re
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -8,26 +8,26 @@ from pathlib import Path
 from neuronmodel_worker.engines.interface import NoEngine
 from neuronmodel_worker.engines.nxdi.neuron_failures import SdkPlaceholder
 
-# Distribution and module: what the compiled model depends on, and what it is loaded with.
+# Distributions and their modules: what a compiled model depends on, and what it is loaded with.
 PACKAGES: dict[str, str] = {
     "neuronx-cc": "neuronxcc",
     "torch-neuronx": "torch_neuronx",
     "neuronx-distributed": "neuronx_distributed",
     "neuronx-distributed-inference": "neuronx_distributed_inference",
 }
-# Part of the version where it is there: it comes with torch-neuronx.
+# Part of the version if it is installed: it comes with torch-neuronx.
 OTHERS: dict[str, str] = {"libneuronxla": "libneuronxla"}
 
 VERSION_FILES = ("_version.py", "version.py", "__init__.py")
 VERSION = re.compile(r"""^__version__ *= *["']([^"']+)["']""", re.MULTILINE)
 UNVERSIONED = "unversioned"
-"""A module without metadata that does not say which one it is, as in a source tree that is on the path."""
+"""The version of a module without metadata and without a version, such as a source tree on the path."""
 
 IMAGE = "Set spec.worker.image to one that holds the Neuron SDK, or engine: CPU."
 
 
 def versions() -> dict[str, str]:
-    """Of every package of the SDK, by its name. Raises NoEngine and SdkPlaceholder."""
+    """The version of every package of the SDK, by its name. Raises NoEngine and SdkPlaceholder."""
     found = {name: each for name, module in (PACKAGES | OTHERS).items() if (each := _version(name, module))}
     missing = [name for name in PACKAGES if name not in found]
     if len(missing) == len(PACKAGES):
@@ -44,15 +44,15 @@ def versions() -> dict[str, str]:
 
 
 def _version(name: str, module: str) -> str | None:
-    """None where it is not there; without metadata what the module's own files say."""
+    """The version of a package, from its metadata or from the module's files; None where it is not installed."""
     if installed := _installed(name):
         return installed.version
     if (found := find_spec(module)) is None:
         return None
     for folder in found.submodule_search_locations or ():
         for file in (Path(folder) / each for each in VERSION_FILES):
-            if file.is_file() and (said := VERSION.search(file.read_text(errors="replace"))):
-                return said[1]
+            if file.is_file() and (match := VERSION.search(file.read_text(errors="replace"))):
+                return match[1]
     return UNVERSIONED
 
 
@@ -64,7 +64,7 @@ def _installed(name: str) -> Distribution | None:
 
 
 def _is_placeholder(found: Distribution, module: str) -> bool:
-    """Its module cannot be found, or it is a 0.0.x that installed nothing but its metadata."""
+    """Whether the module cannot be found, or the package is a 0.0.x with nothing but metadata."""
     if find_spec(module) is None:
         return True
     files = [file for file in found.files or () if not file.parts[0].endswith((".dist-info", ".egg-info"))]

@@ -1,4 +1,4 @@
-"""Settings where `inference_demo` puts them: NeuronConfig, OnDeviceSamplingConfig, GenerationConfig."""
+"""Settings for the library's NeuronConfig and OnDeviceSamplingConfig, as `inference_demo` makes them."""
 
 import os
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from neuronmodel_worker.engines.nxdi.flag_checks import check_environment, check
 from neuronmodel_worker.engines.nxdi.vllm_checks import check_graph
 from neuronmodel_worker.neuron_config.fields import check_fields
 
-# The command's own, not OnDeviceSamplingConfig's: there top_k_kernel_enabled depends on the platform.
-COMMAND_SAMPLING: Mapping[str, object] = {
+# The defaults of `inference_demo`, not of OnDeviceSamplingConfig, whose top_k_kernel_enabled depends on the platform.
+SAMPLING_DEFAULTS: Mapping[str, object] = {
     "do_sample": False,
     "top_k": 1,
     "top_p": 1.0,
@@ -25,14 +25,14 @@ PLATFORM_VARIABLE = "NEURON_PLATFORM_TARGET_OVERRIDE"
 
 
 class Purpose(Enum):
-    """What the library is to do about shards: `save_sharded_checkpoint` and `skip_sharding`."""
+    """The use of shards, as the values of (`save_sharded_checkpoint`, `skip_sharding`)."""
 
     COMPILE = (False, True)
-    """It writes none."""
+    """The library writes none."""
     SHARD = (True, False)
-    """It writes them, with `Weights.NATIVE`."""
+    """The library writes them, with `Weights.NATIVE`."""
     READ = (True, True)
-    """They are there, sealed."""
+    """They exist in a sealed set."""
     LOAD = (False, False)
     """They are made while the model loads."""
 
@@ -42,15 +42,15 @@ class Purpose(Enum):
         return {"save_sharded_checkpoint": saves, "skip_sharding": skips}
 
 
-# Of how weights get to the device and not of the graph.
-OF_LOADING = frozenset({"save_sharded_checkpoint", "skip_sharding", "skip_warmup", "quantized_checkpoints_path"})
+# Fields that determine how weights are loaded, and not the graph.
+LOADING_FIELDS = frozenset({"save_sharded_checkpoint", "skip_sharding", "skip_warmup", "quantized_checkpoints_path"})
 
 
 def check_settings(
     fields: Mapping[str, Any], model_type: str, server: Server, model: Mapping[str, object] | None = None
 ) -> None:
-    """`model` is config.json, where it is known. Raises FlagsRefused by the name of the first field that is unknown, of
-    the wrong type, or contradicts another one, the model or the environment."""
+    """Raises FlagsRefused for the first field that is unknown, of the wrong type, or in conflict with another one, the
+    model or the environment. `model` is config.json, where it is known."""
     check_fields(fields, model_type)
     check_flags(fields, server, model_type, model)
     if server is Server.VLLM:
@@ -59,7 +59,7 @@ def check_settings(
 
 
 def with_purpose(fields: Mapping[str, Any], purpose: Purpose) -> dict[str, Any]:
-    """What NeuronConfig is to be given: absent fields stay absent, those of the strategy are this purpose's."""
+    """The fields for NeuronConfig: absent ones stay absent, and those of the strategy are set for the purpose."""
     given = {name: value for name, value in fields.items() if value is not None}
     if (sampling := given.get("on_device_sampling_config")) is not None:
         given["on_device_sampling_config"] = sampling_fields(sampling)
@@ -67,20 +67,20 @@ def with_purpose(fields: Mapping[str, Any], purpose: Purpose) -> dict[str, Any]:
 
 
 def sampling_fields(sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """As the command gives them: its own values where the spec says nothing."""
-    return {**COMMAND_SAMPLING, **{name: value for name, value in sampling.items() if value is not None}}
+    """The fields of OnDeviceSamplingConfig, with the defaults of `inference_demo`."""
+    return {**SAMPLING_DEFAULTS, **{name: value for name, value in sampling.items() if value is not None}}
 
 
 def graph_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What of them shapes the graph."""
-    return {name: value for name, value in with_purpose(fields, Purpose.COMPILE).items() if name not in OF_LOADING}
+    """The fields that determine the graph."""
+    return {name: value for name, value in with_purpose(fields, Purpose.COMPILE).items() if name not in LOADING_FIELDS}
 
 
 def machine(config: WorkerConfig) -> Machine | None:
-    """None where the nodes' type is not known."""
+    """The machine of the nodes; None where their instance type is not known."""
     return MACHINES.get(config.instance_type)
 
 
 def platform(config: WorkerConfig) -> str:
-    """What the compiler is to compile for."""
+    """The platform that the compiler compiles for."""
     return os.environ.get(PLATFORM_VARIABLE) or (machine(config) or DEFAULT_MACHINE).platform

@@ -1,9 +1,9 @@
-"""Which compiled graphs vLLM's Neuron plugin can use: known from their flags, before hours of compiling."""
+"""Checks that vLLM's Neuron plugin can use a graph, by its flags, before hours of compiling."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from neuronmodel_worker.engines.nxdi.flag_checks import longest
+from neuronmodel_worker.engines.nxdi.flag_checks import max_lengths
 from neuronmodel_worker.failures import FlagsRefused
 from neuronmodel_worker.neuron_config.derived import derived
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
@@ -11,30 +11,30 @@ from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
 # NxD Inference's own default.
 PADDING_SIDE: Final = "right"
 
-# What vLLM takes by arguments of its own, which nothing here gives it.
+# Features that need arguments of vLLM's own, which are not supported here.
 NOT_WITH_VLLM: Final = (
     "enable_fused_speculation", "enable_eagle_speculation", "speculation_length", "is_medusa", "lora_config",
     "chunked_prefill_config",
 )  # fmt: skip
 
-OF_A_QUANTIZED_CACHE: Final = ("kv_cache_quant", "kv_quant_config")
+QUANTIZED_CACHE_FIELDS: Final = ("kv_cache_quant", "kv_quant_config")
 
 
 def check_graph(flags: Mapping[str, Any]) -> None:
-    """Raises FlagsRefused for NeuronConfig fields with which vLLM would not run, or would answer wrongly."""
+    """Raises FlagsRefused for NeuronConfig fields with which vLLM would not run, or would give wrong answers."""
     if refused := [name for name in NOT_WITH_VLLM if flags.get(name)]:
         raise FlagsRefused(
             f"{refused[0]} cannot be served by vLLM here: it needs arguments of vLLM's that a NeuronModel does not "
             "have. Remove it, or set spec.serving.server: OpenAI."
         )
-    if quantized := [name for name in OF_A_QUANTIZED_CACHE if flags.get(name)]:
+    if quantized := [name for name in QUANTIZED_CACHE_FIELDS if flags.get(name)]:
         raise FlagsRefused(
             f"{quantized[0]} cannot be served by vLLM: NxD Inference saves how a cache is quantized in a form that it "
             "does not read back, and vLLM's plugin starts from what was saved, so it would never start. Remove it, or "
             "set spec.serving.server: OpenAI."
         )
     if batch_size(flags) > 1 and not flags.get("is_continuous_batching"):
-        # without it, NxD Inference writes every prompt's keys and values to the first places of the cache
+        # Without it, NxD Inference writes every prompt's keys and values to the first places of the cache.
         raise FlagsRefused(
             f"vLLM reads prompts one at a time into a batch of {batch_size(flags)}, and this graph is not compiled for "
             "that: its answers would be wrong. Add is_continuous_batching: true and ctx_batch_size: 1 to "
@@ -53,11 +53,11 @@ def check_graph(flags: Mapping[str, Any]) -> None:
             "onDeviceSampling."
         )
     asked = (flags.get("max_context_length") or sequence_length(flags), sequence_length(flags))
-    if longest(flags) != asked:
+    if max_lengths(flags) != asked:
         raise FlagsRefused(
             f"vLLM would accept prompts of {asked[0]} and sequences of {asked[1]} tokens, and the largest buckets of "
-            f"this graph hold {longest(flags)[0]} and {longest(flags)[1]}: its engine would end with the first longer "
-            "one. Add buckets of those sizes, or lower maxContextLength and sequenceLength."
+            f"this graph hold {max_lengths(flags)[0]} and {max_lengths(flags)[1]}: its engine would end with the "
+            "first longer one. Add buckets of those sizes, or lower maxContextLength and sequenceLength."
         )
     if uses_blocks(flags):
         _check_blocks(flags)

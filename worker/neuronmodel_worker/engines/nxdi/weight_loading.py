@@ -1,7 +1,7 @@
-"""Where NxD Inference gets its weights from: our readers instead of its own files.
+"""Gives NxD Inference its weights from this project's readers instead of its own files.
 
-Its `load_weights` is replaced, on one application or on the class of all, by one that takes the same keywords and ends
-where the library's does, in `traced_model.nxd_model.initialize`. Whatever else `load()` does stays the library's.
+The library's `load_weights` is replaced, on one application or on the class of all, by a method with the same keywords
+that ends in the same call, `traced_model.nxd_model.initialize`. Everything else in `load()` is unchanged.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,21 +20,22 @@ if TYPE_CHECKING:
     pass
 
 WeightsProvider = Callable[[int, int], TorchRanks]
-"""Called with the first rank's number and how many ranks there are here; every rank's tensors by name."""
+"""Is called with the number of the first rank and of the ranks here; returns every rank's tensors by name."""
 
 
 @dataclass(frozen=True)
 class ExpectedTensors:
-    """What a compiled model takes. `forms` None: tensors that NxD Inference made itself, of which nothing is known."""
+    """The tensors that a compiled model takes. `forms` is None for tensors that NxD Inference has made itself, of which
+    nothing is known."""
 
     directory: Path
     ranks: range
     forms: Mapping[str, TensorForm] | None
     rank_tensors: tuple[str, ...] = ()
-    """Those that hold their rank's number."""
+    """The tensors that contain their rank's number."""
 
     def check(self, ranks: Ranks) -> None:
-        """The library checks nothing of it. Raises ArtifactDamaged."""
+        """Raises ArtifactDamaged for other tensors. The library itself checks nothing."""
         if self.forms is None:
             return
         check_ranks(ranks, self.ranks, self.forms, self.directory)
@@ -46,11 +47,11 @@ class ExpectedTensors:
 
 
 def checked_weights(ranks: Ranks, expected: ExpectedTensors) -> WeightsProvider:
-    """Of tensors that are in memory, which PyTorch shares. Raises ArtifactDamaged when it is called."""
+    """A provider of tensors in memory, which PyTorch shares. It raises ArtifactDamaged when it is called."""
 
     def provide(start: int, count: int) -> TorchRanks:
         if range(start, start + count) != expected.ranks:
-            what = f"it was compiled for ranks {_told(expected.ranks)}, and {_told(range(start, start + count))} load"
+            what = f"it was compiled for ranks {_shown(expected.ranks)}, and {_shown(range(start, start + count))} load"
             raise ArtifactDamaged(expected.directory, what)
         expected.check(ranks)
         return [{name: as_torch(tensor) for name, tensor in rank.items()} for rank in ranks]
@@ -59,7 +60,7 @@ def checked_weights(ranks: Ranks, expected: ExpectedTensors) -> WeightsProvider:
 
 
 def install(application_or_class: Any, provider: WeightsProvider) -> None:
-    """On an instance of NeuronApplicationBase, or on that class for every instance to come."""
+    """Replace `load_weights` on an instance of NeuronApplicationBase, or on that class for all new instances."""
 
     def load_weights(
         self: Any, compiled_model_path: str, start_rank_id: int | None = None, local_ranks_size: int | None = None
@@ -82,7 +83,7 @@ def install(application_or_class: Any, provider: WeightsProvider) -> None:
 
 @contextmanager
 def installed(application: Any, provider: WeightsProvider) -> Iterator[None]:
-    """On one application, while it loads: what provides the weights holds all of them."""
+    """Replace `load_weights` while one application loads: the provider keeps all weights in memory."""
     install(application, provider)
     try:
         yield
@@ -90,5 +91,5 @@ def installed(application: Any, provider: WeightsProvider) -> Iterator[None]:
         del application.load_weights
 
 
-def _told(ranks: range) -> str:
+def _shown(ranks: range) -> str:
     return f"{ranks.start} to {ranks.stop - 1}"

@@ -27,7 +27,7 @@ from neuronmodel_worker.engines import DevicesInUse
 from neuronmodel_worker.engines.neuron import NeuronEngine
 from neuronmodel_worker.engines.nxdi.compiled import read_compiled
 from neuronmodel_worker.engines.nxdi.load_directory import checkpoint_of, make_load_directory
-from neuronmodel_worker.engines.nxdi.neuron_failures import NeuronRuntimeFailed, classified, last_lines
+from neuronmodel_worker.engines.nxdi.neuron_failures import NeuronRuntimeFailed, classify, last_lines
 from neuronmodel_worker.engines.nxdi.settings import Purpose
 from neuronmodel_worker.failures import BadInput, FlagsRefused, WorkerFailure
 from neuronmodel_worker.report.metrics import WorkerMetrics
@@ -230,7 +230,7 @@ def exit_failure(child: VllmProcess, relay: RelayReader | None = None) -> Worker
     if relay and relay.failure:
         return DevicesInUse(str(relay.failure)) if relay.failure.reason == DevicesInUse.reason else relay.failure
     output = f"{child.tail()}\n{relay.error if relay else ''}"
-    failure = classified(output)
+    failure = classify(output)
     if not isinstance(failure, NeuronRuntimeFailed) or (relay and relay.error):
         return failure
     return ServerEnded(f"vLLM ended {_describe_exit(child.exit_code)}. Its last lines: {last_lines(output)}")

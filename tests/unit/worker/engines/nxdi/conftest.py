@@ -85,7 +85,7 @@ def in_process(neuron: Importer, monkeypatch: pytest.MonkeyPatch) -> None:
                     environ.setenv(name, value)
             code, output = 0, ""
             try:
-                child.carry_out(dict(instruction))
+                child.run_task(dict(instruction))
             except WorkerFailure as failure:
                 told = {"reason": failure.reason, "message": str(failure)}
                 Path(instruction["outcome"]).write_text(json.dumps(told))

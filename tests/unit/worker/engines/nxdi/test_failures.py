@@ -12,7 +12,7 @@ from neuronmodel_worker.engines.nxdi.neuron_failures import (
     NeuronRuntimeFailed,
     NeuronVersionMismatch,
     NoNeuronDevice,
-    classified,
+    classify,
     last_lines,
 )
 from neuronmodel_worker.failures import WorkerFailure
@@ -67,7 +67,7 @@ INITIALIZATION = "RuntimeError: The PyTorch Neuron Runtime could not be initiali
     ],
 )
 def test_each_is_told_apart_with_the_librarys_last_lines(text: str, kind: type[WorkerFailure]) -> None:
-    failure = classified(text)
+    failure = classify(text)
     assert type(failure) is kind
     assert text.splitlines()[-1] in str(failure)
 

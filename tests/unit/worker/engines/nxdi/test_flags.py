@@ -6,7 +6,7 @@ import pytest
 
 from neuronmodel_api.config import Server
 from neuronmodel_worker.engines.nxdi.flag_checks import check_environment, check_flags, local_ranks, world_size
-from neuronmodel_worker.engines.nxdi.settings import OF_LOADING, Purpose, graph_fields, with_purpose
+from neuronmodel_worker.engines.nxdi.settings import LOADING_FIELDS, Purpose, graph_fields, with_purpose
 from neuronmodel_worker.failures import FlagsRefused
 from neuronmodel_worker.neuron_config.fields import FIELDS, MOE_FIELDS, SAMPLING_FIELDS, check_fields
 from tests.unit.standins.conftest import Importer
@@ -177,4 +177,4 @@ def test_the_strategys_fields_are_the_workers_own(purpose: Purpose, saves: bool,
 def test_the_graph_has_every_field_but_those_of_loading() -> None:
     fields = {**COMMAND, "save_sharded_checkpoint": True, "skip_warmup": True, "quantized_checkpoints_path": "/q"}
     assert graph_fields(fields).keys() == COMMAND.keys()
-    assert not graph_fields(fields).keys() & OF_LOADING
+    assert not graph_fields(fields).keys() & LOADING_FIELDS

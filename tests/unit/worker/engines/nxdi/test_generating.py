@@ -14,8 +14,8 @@ from transformers import LlamaForCausalLM
 
 from neuronmodel_worker.engines import Limits, Sampling, SamplingNotCompiled
 from neuronmodel_worker.engines.logit_checks import LogitsNotFinite
-from neuronmodel_worker.engines.nxdi import generation
-from neuronmodel_worker.engines.nxdi.generation import LoadedNeuronModel
+from neuronmodel_worker.engines.nxdi import batching
+from neuronmodel_worker.engines.nxdi.batching import LoadedNeuronModel
 from neuronmodel_worker.engines.nxdi.neuron_failures import DeviceFailed
 from tests.unit.standins.conftest import Importer
 from tests.unit.worker.engines.models import edit_config, shard, write_model
@@ -291,5 +291,5 @@ def test_its_thread_ends_when_nothing_waits(load: Load) -> None:
 
 
 def test_a_checkpoint_without_a_generation_config_has_the_defaults(neuron: Importer, tmp_path: Path) -> None:
-    settings = generation.GenerationSettings(Limits(8, 16, 1), tmp_path, {}, None)
+    settings = batching.GenerationSettings(Limits(8, 16, 1), tmp_path, {}, None)
     assert (settings.of_checkpoint.max_length, settings.pad_token) == (20, 0)

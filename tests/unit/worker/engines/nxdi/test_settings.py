@@ -13,7 +13,7 @@ import torch
 from neuronmodel_api.config import Server
 from neuronmodel_worker.engines import Sampling
 from neuronmodel_worker.engines.nxdi.application import arguments, make_application
-from neuronmodel_worker.engines.nxdi.generation import Answer, AnswerBatch, GenerationSettings
+from neuronmodel_worker.engines.nxdi.batching import AnswerBatch, GenerationSettings, PendingAnswer
 from neuronmodel_worker.engines.nxdi.neuron_failures import ModelTypeWithoutApplication
 from neuronmodel_worker.engines.nxdi.settings import Purpose, check_settings, with_purpose
 from neuronmodel_worker.failures import FlagsRefused
@@ -78,7 +78,7 @@ def test_sampling_is_the_commands_own_where_the_spec_is_silent(neuron: Importer,
 
 def test_pad_token_and_sampling_go_to_the_generation_config(make_engine: MakeEngine, source: Path) -> None:
     settings: GenerationSettings = make_engine(source, COMMAND, generation_config={"pad_token_id": 2})._settings
-    config = AnswerBatch([Answer([5, 6], Sampling(temperature=0.0))], settings).generation_config(2)
+    config = AnswerBatch([PendingAnswer([5, 6], Sampling(temperature=0.0))], settings).generation_config(2)
     named = ("pad_token_id", "do_sample", "top_k", "top_p", "temperature", "dynamic", "max_length")
     assert [getattr(config, name) for name in named] == [2, False, 1, 1.0, 1.0, False, 2048]
     assert type(config).__name__ == "GenerationConfig"
@@ -98,7 +98,7 @@ def test_prompts_are_filled_with_what_the_spec_or_else_the_checkpoint_names(
 ) -> None:
     (source / "generation_config.json").write_text(json.dumps(checkpoint))
     settings: GenerationSettings = make_engine(source, COMMAND, generation_config=spec)._settings
-    rows = [Answer([5, 6], Sampling(temperature=0.0)), Answer([5, 6, 8], Sampling(temperature=0.0))]
+    rows = [PendingAnswer([5, 6], Sampling(temperature=0.0)), PendingAnswer([5, 6, 8], Sampling(temperature=0.0))]
     assert AnswerBatch(rows, settings).padded()[0].tolist() == [[5, 6, padded], [5, 6, 8]]
 
 

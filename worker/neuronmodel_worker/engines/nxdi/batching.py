@@ -1,7 +1,8 @@
 """Answers from NxD Inference's Hugging Face adapter, token by token.
 
-`generate` there returns when all is done and tells no streamer anything, but asks its stopping criteria after each
-token: they take the tokens out, in a thread of their own. What waits together is computed together.
+The adapter's `generate` returns when everything is generated and supports no streamer, but it calls its stopping
+criteria after each token: they take the tokens, in a thread of their own. Requests that wait at the same time form a
+batch.
 """
 
 import logging
@@ -18,63 +19,64 @@ from typing import Any
 from neuronmodel_worker.checkpoint import read_generation_config
 from neuronmodel_worker.engines.interface import Limits, Sampling
 from neuronmodel_worker.engines.nxdi.application import Application
-from neuronmodel_worker.engines.nxdi.device_sampling import GREEDY, OnDevice
-from neuronmodel_worker.engines.nxdi.neuron_failures import classified
+from neuronmodel_worker.engines.nxdi.device_sampling import GREEDY, DeviceSampling
+from neuronmodel_worker.engines.nxdi.neuron_failures import classify
 from neuronmodel_worker.failures import WorkerFailure
 
 log = logging.getLogger(__name__)
 
 GATHERING_SECONDS = 0.005
-"""What arrives within them is one batch, where there is room for more than one answer."""
+"""Requests that arrive within this time form one batch, if the batch size is more than one."""
 
-OF_LOGITS = (
+LOGIT_FIELDS = (
     "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens",
     "sequence_bias", "remove_invalid_values",
 )  # fmt: skip
-"""What of a checkpoint's generation_config.json is taken. The rest chooses beams, caches, tokenizers and other ways to
-generate, which the adapter has not: one of them would fail each request."""
+"""The fields of a checkpoint's generation_config.json that are used. The others are for beams, caches, tokenizers and
+other ways to generate, which the adapter does not support: one of them would fail each request."""
 
 SHORTEST_PROMPT = 2
-"""Tokens. The library gives padding the position 1, and takes the greatest of a line's positions for that of its last
-token (`ModelWrapper.pad_inputs`, `torch.max` in models/model_base.py): of one token it reads the padding behind it. In
-a bucket of one, where there is no padding, it reads the cache of the request before instead."""
+"""The length of the shortest prompt in tokens. The library gives padding the position 1, and takes the greatest
+position of a line as that of its last token (`ModelWrapper.pad_inputs`, `torch.max` in models/model_base.py): for a
+prompt of one token it would read the padding after it. In a bucket of one, without padding, it would read the cache of
+the previous request."""
 
 
 @dataclass(frozen=True)
 class AnswerEnd:
-    """Of an answer; `error` is what ended it too early."""
+    """The end of an answer; `error` is what ended it too early."""
 
     error: BaseException | None = None
 
 
 @dataclass(eq=False)
-class Answer:
-    """One answer. `tokens` begin with the prompt."""
+class PendingAnswer:
+    """One answer that is computed. `tokens` begin with the prompt."""
 
     tokens: list[int]
     sampling: Sampling
-    told: "queue.SimpleQueue[int | AnswerEnd]" = field(default_factory=queue.SimpleQueue)
+    generated: "queue.SimpleQueue[int | AnswerEnd]" = field(default_factory=queue.SimpleQueue)
     closed: bool = False
-    """Its caller asks for no more."""
+    """The caller has stopped."""
     full: bool = False
     known: "deque[int]" = field(default_factory=deque)
-    """What it has beyond a prompt's greatest length, where it goes on in another batch than it began in."""
+    """The tokens beyond the greatest length of a prompt, for an answer that continues in another batch."""
     sampler: Any = None
-    """Where the graph gives logits."""
+    """The sampler, where the graph returns logits."""
 
     def prompt(self, context_length: int) -> list[int]:
-        """What the batch begins with; the rest is known."""
+        """The tokens that the batch begins with; the rest is in `known`."""
         self.known = deque(self.tokens[context_length:])
         return self.tokens[:context_length]
 
     def take(self, token: int, sequence_length: int) -> int:
-        """The token that stands: the one that was computed, unless another is known. A batch goes on, and asks, until
-        all of its rows are finished."""
+        """Take a computed token. Returns the token to continue with, which is another one if it is known. The batch
+        continues until all of its answers are finished."""
         if self.known:
             return self.known.popleft()
         if not self.is_finished:
             self.tokens.append(token)
-            self.told.put(token)
+            self.generated.put(token)
             self.full = len(self.tokens) >= sequence_length
         return token
 
@@ -83,46 +85,46 @@ class Answer:
         return self.closed or self.full
 
     def end(self, error: BaseException | None = None) -> None:
-        self.told.put(AnswerEnd(error))
+        self.generated.put(AnswerEnd(error))
 
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """`generation` are GenerationConfig's fields beside those of sampling; `fills` whether a batch is filled up to its
-    size, which graphs of one fixed batch take as it is."""
+    """The settings of a loaded model. `generation` are GenerationConfig's fields without those of sampling; `fills`
+    says whether a batch is padded to its full size, which graphs of one fixed batch need."""
 
     limits: Limits
     source: Path
     generation: Mapping[str, Any]
-    on_device: OnDevice | None
+    on_device: DeviceSampling | None
     skip_warmup: bool = False
     fills: bool = True
     equal_lengths: bool = False
-    """Whether answers of prompts of one length alone are computed together."""
+    """Whether a batch has only prompts of the same length."""
 
     @cached_property
     def of_checkpoint(self) -> Any:
         """transformers' GenerationConfig of the checkpoint's own file, where it has one. Raises ConfigInvalid."""
         from transformers import GenerationConfig
 
-        said, _ = read_generation_config(self.source)
-        return GenerationConfig.from_dict(dict(said))
+        found, _ = read_generation_config(self.source)
+        return GenerationConfig.from_dict(dict(found))
 
     @property
     def pad_token(self) -> int:
-        """The spec's, else the checkpoint's, else 0; some checkpoints say -1 for none."""
+        """The pad token of the spec, or of the checkpoint, or 0; some checkpoints have -1 for none."""
         found = self.generation.get("pad_token_id", self.of_checkpoint.pad_token_id)
         return found if isinstance(found, int) and found >= 0 else 0
 
 
 class LoadedNeuronModel:
-    """One batch at a time is computed, in a thread that lives as long as there is something to compute."""
+    """A model that answers. One batch at a time is computed, in a thread that runs as long as requests wait."""
 
     def __init__(self, application: Application, settings: GenerationSettings) -> None:
         self.limits = settings.limits
         self._application = application
         self._settings = settings
-        self._waiting: deque[Answer] = deque()
+        self._waiting: deque[PendingAnswer] = deque()
         self._lock = threading.Lock()
         self._running = False
 
@@ -131,8 +133,8 @@ class LoadedNeuronModel:
             self._settings.on_device.check(sampling)
 
     def warm_up(self) -> None:
-        """The library's own, which only logs what goes wrong in it; then, of a graph that gives logits, two tokens of
-        which they are looked at. Raises LogitsNotFinite."""
+        """Call the library's warm-up, which only logs its errors; then, for a graph that returns logits, compute two
+        tokens and check their logits. Raises LogitsNotFinite."""
         if self._settings.skip_warmup:
             return
         self._application.warmup()
@@ -142,24 +144,24 @@ class LoadedNeuronModel:
     def _check_logits(self) -> None:
         from neuronmodel_worker.engines.sampling import CheckedGreedy
 
-        row = Answer([0] * self.limits.shortest_prompt, Sampling(temperature=0.0), sampler=CheckedGreedy())
+        row = PendingAnswer([0] * self.limits.shortest_prompt, Sampling(temperature=0.0), sampler=CheckedGreedy())
         for _ in zip(range(2), self._answer(row), strict=False):
             pass
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
-        return self._answer(Answer(list(prompt), sampling))
+        return self._answer(PendingAnswer(list(prompt), sampling))
 
-    def _answer(self, row: Answer) -> Iterator[int]:
+    def _answer(self, row: PendingAnswer) -> Iterator[int]:
         self._enqueue(row)
         try:
-            while not isinstance(told := row.told.get(), AnswerEnd):
-                yield told
-            if told.error:
-                raise told.error
+            while not isinstance(item := row.generated.get(), AnswerEnd):
+                yield item
+            if item.error:
+                raise item.error
         finally:
             row.closed = True
 
-    def _enqueue(self, row: Answer) -> None:
+    def _enqueue(self, row: PendingAnswer) -> None:
         with self._lock:
             self._waiting.append(row)
             if self._running:
@@ -173,42 +175,43 @@ class LoadedNeuronModel:
                 self._compute(rows)
             except Exception as error:
                 log.exception("a batch of %d failed", len(rows))
-                failure = error if isinstance(error, WorkerFailure) else _classified(error)
+                failure = error if isinstance(error, WorkerFailure) else _as_failure(error)
                 for row in rows:
                     row.end(failure)
 
-    def _next_batch(self) -> list[Answer]:
-        """Those that wait and are sampled alike, the first come first; empty: nothing waits, and the thread is to
-        end."""
+    def _next_batch(self) -> list[PendingAnswer]:
+        """The waiting answers that are sampled in the same way as the first one; empty if none waits, so that the
+        thread ends."""
         if self.limits.batch_size > 1:
             time.sleep(GATHERING_SECONDS)
         with self._lock:
             waiting = [row for row in self._waiting if not row.closed]
-            rows = [row for row in waiting if self._is_alike(row, waiting[0])][: self.limits.batch_size]
+            rows = [row for row in waiting if self._fits_batch(row, waiting[0])][: self.limits.batch_size]
             self._waiting = deque(row for row in waiting if row not in rows)
             self._running = bool(rows)
             return rows
 
-    def _is_alike(self, row: Answer, first: Answer) -> bool:
-        """The graph samples all of a batch in one way; what is sampled here is sampled for itself."""
+    def _fits_batch(self, row: PendingAnswer, first: PendingAnswer) -> bool:
+        """Whether two answers can be in one batch: a graph samples the whole batch in the same way; outside the graph
+        each answer has its own sampler."""
         if self._settings.equal_lengths and len(row.tokens) != len(first.tokens):
             return False
         device = self._settings.on_device
         return device is None or device.values(row.sampling) == device.values(first.sampling)
 
-    def _compute(self, rows: list[Answer]) -> None:
+    def _compute(self, rows: list[PendingAnswer]) -> None:
         from neuronx_distributed_inference.utils.hf_adapter import HuggingFaceGenerationAdapter
 
         batch = AnswerBatch(rows, self._settings)
         self._application.reset()
-        # A new adapter for each batch, as the command makes one: it keeps the sampler of its first.
+        # A new adapter for each batch, as in `inference_demo`: an adapter keeps the sampler of its first batch.
         adapter = HuggingFaceGenerationAdapter(self._application)
         batch.generate(adapter)
         for row in rows:
-            self._end_or_go_on(row)
+            self._end_or_continue(row)
 
-    def _end_or_go_on(self, row: Answer) -> None:
-        """A batch ends when its longest line is full, padding included: shorter ones go on in the next."""
+    def _end_or_continue(self, row: PendingAnswer) -> None:
+        """A batch ends when its longest line is full, including padding: shorter ones continue in the next batch."""
         if row.full:
             row.end()
         elif not row.closed:
@@ -218,7 +221,9 @@ class LoadedNeuronModel:
 
 @dataclass
 class AnswerBatch:
-    rows: list[Answer]
+    """Answers that are computed together."""
+
+    rows: list[PendingAnswer]
     settings: GenerationSettings
 
     def generate(self, adapter: Any) -> None:
@@ -229,14 +234,14 @@ class AnswerBatch:
 
         class Taken(StoppingCriteria):  # type: ignore[misc]
             def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-                """What it leaves at the end of `input_ids` is what the next step is computed from."""
+                """Replace the last token of `input_ids`, from which the next step is computed."""
                 tokens = batch.take(input_ids[:, -1].tolist())
                 input_ids[:, -1] = torch.tensor(tokens, dtype=input_ids.dtype)
                 return torch.tensor(batch.finished(len(tokens)), dtype=torch.bool)
 
         inputs, mask = self.padded()
         config = self.generation_config(inputs.shape[1])
-        adapter.generation_config = config  # of its own one, transformers fills in what equals a default in ours
+        adapter.generation_config = config  # transformers would replace our defaults by those of its own
         adapter.generate(
             inputs,
             attention_mask=mask,
@@ -246,7 +251,7 @@ class AnswerBatch:
         )
 
     def take(self, tokens: list[int]) -> list[int]:
-        """Each line's new token, and the one that stands; lines beyond the rows only fill the batch."""
+        """Take each line's new token. Returns the tokens to continue with; lines beyond the rows only pad the batch."""
         longest = self.settings.limits.sequence_length
         taken = [row.take(token, longest) for row, token in zip(self.rows, tokens, strict=False)]
         return taken + tokens[len(taken) :]
@@ -255,7 +260,7 @@ class AnswerBatch:
         return [row.is_finished for row in self.rows] + [True] * (lines - len(self.rows))
 
     def padded(self) -> tuple[Any, Any]:
-        """Tokens and attention mask [B, T], padded on the right."""
+        """The tokens and the attention mask [B, T], padded on the right."""
         import torch
 
         lines = [row.prompt(self.settings.limits.context_length) for row in self.rows]
@@ -270,10 +275,10 @@ class AnswerBatch:
         return tokens_BT, mask_BT
 
     def generation_config(self, length: int) -> Any:
-        """Of prompts of `length`. Which token ends an answer is the caller's to judge."""
+        """The GenerationConfig for prompts of `length`. The caller decides which token ends an answer."""
         device = self.settings.on_device
         sampling = device.values(self.rows[0].sampling) if device else dict(GREEDY)
-        config = with_logits_of(self.settings.of_checkpoint)
+        config = with_logit_fields_of(self.settings.of_checkpoint)
         longest = max(self.settings.limits.sequence_length, length + 1)
         of_answers = {"eos_token_id": None, "max_new_tokens": None, "max_length": longest}
         of_sampling = {**sampling, "dynamic": bool(device and device.is_dynamic)}
@@ -284,8 +289,9 @@ class AnswerBatch:
         return config
 
     def host_sampling(self) -> dict[str, Any]:
-        """Where the graph gives logits, the library's own sampler would divide by the temperature a second time, after
-        transformers has: so a processor of logits leaves one token possible, and the library takes the likeliest."""
+        """The arguments for sampling outside the graph. The library's own sampler would divide by the temperature a
+        second time, after transformers: so a logits processor leaves one token possible, and the library takes the
+        likeliest."""
         if self.settings.on_device:
             return {}
         import torch
@@ -310,14 +316,16 @@ class AnswerBatch:
         return {"logits_processor": LogitsProcessorList([Chosen()])}
 
 
-def _classified(error: Exception) -> WorkerFailure:
-    failure = classified(f"{type(error).__name__}: {error}")
+def _as_failure(error: Exception) -> WorkerFailure:
+    failure = classify(f"{type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure
 
 
-def with_logits_of(found: Any) -> Any:
-    """A GenerationConfig with OF_LOGITS of the one that was found."""
+def with_logit_fields_of(found: Any) -> Any:
+    """A GenerationConfig with the LOGIT_FIELDS of `found`."""
     from transformers import GenerationConfig
 
-    return GenerationConfig(**{name: value for name in OF_LOGITS if (value := getattr(found, name, None)) is not None})
+    return GenerationConfig(
+        **{name: value for name in LOGIT_FIELDS if (value := getattr(found, name, None)) is not None}
+    )
