@@ -17,7 +17,7 @@ POSITIONS: Final = "rotary position embeddings"
 WINDOWS: Final = "checked: attention within a window"
 
 READ: Final[Mapping[str, str]] = {
-    "model_type": "which of the families it is, unless `spec.model.type` says it",
+    "model_type": "the family, unless `spec.model.type` is set",
     **dict.fromkeys(
         (
             "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -25,12 +25,12 @@ READ: Final[Mapping[str, str]] = {
         ),
         SIZES,
     ),
-    "attention_bias": "which biases there are; where the family has none, those of the checkpoint are left out and "
-    "warned of",
+    "attention_bias": "which biases there are; where the family has none, those of the checkpoint are left out with a "
+    "warning",
     "mlp_bias": "as `attention_bias`",
-    "tie_word_embeddings": "whether the head is the embeddings",
-    "dtype": "the type of shards, where `torch_dtype` of NeuronConfig does not say it",
-    "torch_dtype": "as `dtype`, which comes first",
+    "tie_word_embeddings": "whether the head shares the embeddings' weights",
+    "dtype": "the dtype of shards, unless `torch_dtype` of NeuronConfig sets it",
+    "torch_dtype": "as `dtype`, which takes precedence",
     "rms_norm_eps": BY_ENGINES,
     "hidden_act": BY_ENGINES,
     "max_position_embeddings": BY_ENGINES,
@@ -59,20 +59,20 @@ READ_BY_FAMILY: Final[Mapping[str, Mapping[str, str]]] = {
         "num_local_experts": "another name of `num_experts`, which transformers 5 writes",
         "moe_intermediate_size": SIZES,
         "num_experts_per_tok": BY_ENGINES,
-        "norm_topk_prob": "checked: NxD Inference computes true alone",
+        "norm_topk_prob": "checked: NxD Inference computes only true",
         "mlp_only_layers": "checked: all layers have to be sparse",
         "decoder_sparse_step": "checked: all layers have to be sparse",
     },
 }
 
 OF_NAMES: Final = "names and versions"
-OF_TOKENS: Final = "of tokenizers and of whoever samples"
-OF_TRAINING: Final = "of training alone"
+OF_TOKENS: Final = "for tokenizers and sampling"
+OF_TRAINING: Final = "for training only"
 OF_OUTPUTS: Final = "what transformers' own forward pass returns or keeps"
 OF_EXECUTION: Final = "how transformers computes, not what"
-OF_OTHER_TASKS: Final = "of models with another head"
-OF_ENCODERS: Final = "of models with an encoder; these have none"
-OF_GENERATION: Final = "of sampling: requests and generation_config.json say it"
+OF_OTHER_TASKS: Final = "for models with another head"
+OF_ENCODERS: Final = "for models with an encoder; these have none"
+OF_GENERATION: Final = "for sampling: requests and generation_config.json set it"
 
 WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     name: why
@@ -139,7 +139,7 @@ ALL_ONES: Final = [1]
 
 CHANGES: Final[Mapping[str, ModelChange]] = dict(
     (
-        *_each("attention_multiplier attn_scale query_pre_attn_scalar", "attention scores are scaled otherwise"),
+        *_each("attention_multiplier attn_scale query_pre_attn_scalar", "attention scores are scaled differently"),
         *_each(
             "embedding_multiplier residual_multiplier logits_scaling logit_scale logits_multiplier lm_head_multiplier "
             "key_multiplier attention_in_multiplier attention_out_multiplier scale_emb scale_depth "
@@ -153,20 +153,21 @@ CHANGES: Final[Mapping[str, ModelChange]] = dict(
             "logits_soft_cap",
             "scores or logits are capped", 0, False,
         ),
-        *_each("partial_rotary_factor rotary_pct rotary_percent", "a part of each head alone has positions", 1),
-        *_each("rope_interleaved", "the elements of a head are paired otherwise for positions", False),
+        *_each("partial_rotary_factor rotary_pct rotary_percent", "only a part of each head has positions", 1),
+        *_each("rope_interleaved", "the elements of a head are paired differently for positions", False),
         *_each("rope_local_base_freq rope_local_theta", "some layers have other positions"),
         *_each("no_rope_layer_interval nope_layer_interval", "some layers have no positions", 0, []),
         *_each("no_rope_layers", "some layers have no positions", 0, [], ALL_ONES),
-        *_each("attn_temperature_tuning attention_sink attention_sinks", "attention is computed otherwise", False, 0),
+        *_each("attn_temperature_tuning attention_sink attention_sinks", "attention is computed differently", False, 0),
         *_each("sliding_window_pattern global_attn_every_n_layers", "some layers attend within a window", 0, 1),
         *_each("alibi", "positions are biases of attention", False),
         *_each("clip_qkv qkv_clip", "queries, keys and values are clipped", 0, False),
         *_each(
-            "qk_norm use_qk_norm qk_layernorm use_qk_layernorm", "queries and keys are normed otherwise", False, 0,
+            "qk_norm use_qk_norm qk_layernorm use_qk_layernorm",
+            "queries and keys are normalized differently", False, 0,
         ),
-        *_each("parallel_attn use_parallel_residual parallel_residual", "attention and MLP stand side by side", False),
-        *_each("post_norm use_post_norm sandwich_norm", "norms stand elsewhere", False),
+        *_each("parallel_attn use_parallel_residual parallel_residual", "attention and MLP are parallel", False),
+        *_each("post_norm use_post_norm sandwich_norm", "norms are in other places", False),
         *_each("q_lora_rank kv_lora_rank", "attention is computed through a narrower space", 0),
         *_each(
             "n_shared_experts num_shared_experts shared_expert_intermediate_size shared_intermediate_size "
@@ -176,16 +177,16 @@ CHANGES: Final[Mapping[str, ModelChange]] = dict(
         *_each("first_k_dense_replace", "some layers are dense", 0),
         *_each("moe_layer_freq moe_layer_interval", "some layers are dense", 1),
         *_each("n_group topk_group num_expert_group", "experts are chosen by groups", 0, 1),
-        *_each("routed_scaling_factor", "what experts say is scaled", 1),
-        *_each("scoring_func", "experts are scored otherwise", "softmax"),
+        *_each("routed_scaling_factor", "the experts' output is scaled", 1),
+        *_each("scoring_func", "experts are scored differently", "softmax"),
         *_each("block_configs per_layer_config", "layers differ from each other", [], {}, False),
         *_each("is_encoder_decoder", "the model has an encoder", False),
-        *_each("is_causal use_causal_mask causal", "tokens see what comes after them", True, 1),
+        *_each("is_causal use_causal_mask causal", "tokens attend to later tokens", True, 1),
         *_each("use_rope rope use_rotary use_rotary_embeddings", "there are no rotary positions", True, 1),
         *_each("use_mrope", "positions have several parts", False, 0),
         *_each("use_alibi", "positions are biases of attention", False, 0),
         *_each("use_dynamic_ntk use_logn_attn", "attention depends on a sequence's length", False, 0),
-        *_each("use_rms_norm use_rmsnorm", "norms are others", True, 1),
+        *_each("use_rms_norm use_rmsnorm", "the norms are of another kind", True, 1),
         *_each("elementwise_affine norm_elementwise_affine", "norms have no weights", True, 1),
         *_each("gated_mlp use_gated_mlp mlp_gated", "the MLP has no gate", True, 1),
         *_each("scale_attn_weights", "attention scores are not scaled", True, 1),
@@ -217,74 +218,74 @@ def read_of(family: str) -> Mapping[str, str]:
 ABOUT: Final = """\
 # config.json
 
-What is read of a checkpoint's config.json, and what becomes of every other field. Nothing that changes a model's
-mathematics is passed over in silence: a field is read, or known to change nothing here, or refused by name, or, where
-nobody here knows it, warned of by name, by `neuronmodel plan` and in the logs. The lists below are those of
-`worker/neuronmodel_worker/layouts/config_fields.py`; tests hold them against the configuration classes of transformers
+What is read of a checkpoint's config.json, and what happens to every other field. Nothing that changes a model's
+mathematics is ignored silently: a field is read, or known to change nothing here, or refused by name, or, if it is
+unknown, named in a warning of `neuronmodel plan` and in the logs. The lists below are those of
+`worker/neuronmodel_worker/layouts/config_fields.py`; tests compare them with the configuration classes of transformers
 4.57.6 and 5.24.0.
 
-A field that nobody knows says nothing where it is null, an empty list or an empty object; false, 0 and "" may well be
-the change, and are warned of. `bias`, `qkv_bias`, `use_bias`, `use_qkv_bias` and `o_bias` are not read either, and
-warned of unless false. A size, number or name of the wrong type is refused. So is null there, with which transformers 4
+An unknown field means nothing if it is null, an empty list or an empty object; false, 0 and "" may well be the change,
+and cause a warning. `bias`, `qkv_bias`, `use_bias`, `use_qkv_bias` and `o_bias` are not read either, and cause a
+warning unless false. A size, number or name of the wrong type is refused. So is null, with which transformers 4
 computes nothing, except for `num_key_value_heads`, `head_dim`, biases, types and `tie_word_embeddings`.
 
 ## Rotary position embeddings
 transformers 5 writes `rope_parameters`, where transformers 4 wrote `rope_theta` and `rope_scaling`. Both are read, in
-every family and by both engines. NxD Inference reads the older form alone: it, and vLLM, are given a folder on the
-scratch volume with links to the checkpoint's files and a config.json in the older form, where the checkpoint's own is
-in the newer one. So it is with `weights: Native`, for any model type. What contradicts itself is refused, with both
-fields named.
+every family and by both engines. NxD Inference reads only the older form: if the checkpoint's config.json is in the
+newer form, it and vLLM get a directory on the scratch volume with links to the checkpoint's files and a config.json in
+the older form. The same holds with `weights: Native`, for any model type. Contradictions are refused, and both fields
+named.
 
 | | |
 | --- | --- |
-| `rope_theta`, `rope_parameters.rope_theta`, `rope_scaling.rope_theta` | the same, wherever they stand |
-| `rope_parameters` and `rope_scaling` | if both stand there, they have to say the same |
+| `rope_theta`, `rope_parameters.rope_theta`, `rope_scaling.rope_theta` | the same, wherever they appear |
+| `rope_parameters` and `rope_scaling` | if both are present, they have to agree |
 | `rope_type` and `type` | the same |
-| `rope_parameters` by types of layers | read where all that are in use (`layer_types`) agree; else refused |
-| by types of layers, with `rope_theta` and `rope_type` beside | those beside, as transformers 5 computes |
-| `original_max_position_embeddings` | the one within; else, of `llama3`, `max_position_embeddings`; beside: see below |
+| `rope_parameters` per layer type | read if all that are in use (`layer_types`) agree; else refused |
+| per layer type, with `rope_theta` and `rope_type` next to them | the latter, as transformers 5 computes |
+| `original_max_position_embeddings` | the inner one; else, for `llama3`, `max_position_embeddings`; outer: see below |
 | no `rope_theta` anywhere | transformers' default for the family |
 
-`original_max_position_embeddings` beside `rope_parameters` or `rope_scaling` is read for `longrope` in the older form
-alone. Of `llama3` it says nothing, as in transformers 5, and there is a warning where it differs.
+`original_max_position_embeddings` outside `rope_parameters` or `rope_scaling` is read only for `longrope` in the older
+form. For `llama3` it has no effect, as in transformers 5, and there is a warning if it differs.
 
 | `rope_type` | CPU engine | NxD Inference |
 | --- | --- | --- |
 | `default` | yes | yes |
 | `linear`, `llama3` | yes | `llama` |
 | `yarn` | no | `llama` |
-| `dynamic`, `longrope` | no | `llama`, if no sequence is so long that frequencies change: a graph's do not |
+| `dynamic`, `longrope` | no | `llama`, if no sequence is so long that frequencies change: those of a graph are fixed |
 | others | no | no |
 
-For the other families NxD Inference does not look at `rope_scaling`; so a type that is not `default` is refused there.
+For the other families NxD Inference ignores `rope_scaling`, so a type other than `default` is refused there.
 
 ## Attention within a window
 | | `sliding_window` less than `seq_len` |
 | --- | --- |
 | `mistral` | computed by NxD Inference |
-| `llama` | refused: transformers pays no heed to it, NxD Inference would |
+| `llama` | refused: transformers ignores it, NxD Inference would not |
 | `mixtral` | refused: NxD Inference computes none |
 | `qwen3_moe` | the same, with `use_sliding_window` |
 | `qwen2`, `qwen3` | the same, with `use_sliding_window`, if `layer_types` or `max_window_layers` give one to a layer |
 
-`layer_types` may name full attention, and windows where they are not less than `seq_len` or, of `mistral`, in every
-layer. `attention_chunk_size` has to be `seq_len` or more.
+`layer_types` may name full attention, and windows that are not less than `seq_len` or, for `mistral`, are in every
+layer. `attention_chunk_size` has to be at least `seq_len`.
 
 ## Experts and activations
-`norm_topk_prob` of `qwen3_moe` has to be true, as NxD Inference computes it: false is refused. Without it there is a
-warning, as transformers then takes false. With `mlp_kernel_enabled`, `mlp_tkg_nki_kernel_enabled` or
+`norm_topk_prob` of `qwen3_moe` has to be true, as NxD Inference computes it: false is refused. If it is absent there
+is a warning, as transformers then assumes false. With `mlp_kernel_enabled`, `mlp_tkg_nki_kernel_enabled` or
 `quantized_mlp_kernel_enabled` the activation of dense models has to be one that the kernels compute: silu, swish or
-gelu_pytorch_tanh. The CPU engine computes silu (swish) alone.
+gelu_pytorch_tanh. The CPU engine computes only silu (swish).
 
 """
 
 
 AFTER_CHANGES: Final = """\
-The remedy is another checkpoint, or to take the field out where the model is meant to be computed without it. `[1]`
-stands for a list of any length that holds ones alone. `qwen3` and `qwen3_moe` always norm queries and keys: there
-`qk_norm` and `use_qk_norm` change nothing if true, and are refused if false. A scale of attention is taken where it
-says what is computed: `attention_multiplier` or `attn_scale` of one by the square root of the size of a head,
-`query_pre_attn_scalar` of that size.
+The remedy is another checkpoint, or to remove the field if the model is meant to be computed without it. `[1]` stands
+for a list of any length that contains only ones. `qwen3` and `qwen3_moe` always normalize queries and keys: there
+`qk_norm` and `use_qk_norm` change nothing if true, and are refused if false. An attention scale is accepted if it
+equals what is computed: `attention_multiplier` or `attn_scale` of one divided by the square root of the head size,
+`query_pre_attn_scalar` of the head size.
 """
 
 
