@@ -9,18 +9,18 @@
   verbs: [patch]
 - apiGroups: [neuronmodel.dev]
   resources: [neuronmodels/finalizers]
-  # Children block their owner's deletion, which clusters with OwnerReferencesPermissionEnforcement ask this for.
+  # Children block their owner's deletion; clusters with OwnerReferencesPermissionEnforcement require this for it.
   verbs: [update]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [apps]
   resources: [replicasets]
-  # Whose pods are whose, and their events.
+  # Which pods belong to what, and their events.
   verbs: [list]
 - apiGroups: [batch]
   resources: [jobs]
-  # Made once, never changed.
+  # Created once, never changed.
   verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [services, persistentvolumeclaims]
@@ -31,14 +31,14 @@
   verbs: [list, watch]
 - apiGroups: [""]
   resources: [events]
-  # Refusals by Pod Security, quota or a mount exist only as events; the NeuronModel's own are written.
+  # Refusals by Pod Security, quota or a mount exist only as events; it also writes the NeuronModel's own.
   verbs: [get, list, create, patch]
 - apiGroups: [""]
   resources: [namespaces]
-  # Whether it is terminating: then no clean-up Job can be made.
+  # Whether it is terminating: then no clean-up Job can be created.
   verbs: [get]
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  # neuronmodel-operator, in each namespace with a NeuronModel: one operator at a time works there.
+  # neuronmodel-operator, in each namespace with a NeuronModel: only one operator at a time is active there.
   verbs: [get, create, update]
 {{- end }}
