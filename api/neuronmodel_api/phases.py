@@ -278,3 +278,19 @@ class StartPhase(StrEnum):
         "Look at the volume; removing many files takes long on some.",
         Stage.CLEANUP,
     )
+
+
+GAPS: Final = frozenset(
+    {
+        StartPhase.RECONCILED,
+        StartPhase.HANDED_OVER,
+        StartPhase.BACKED_OFF,
+        StartPhase.UNACCOUNTED,
+        StartPhase.PREVIOUS_STOPPED,
+    }
+)
+"""Phases in which nothing is at work: they are named for what the next one waited for."""
+WITHOUT_POD: Final = GAPS | {StartPhase.BLOCKED}
+"""Phases that belong to no pod's run."""
+WAITS: Final = (StartPhase.BLOCKED, StartPhase.BACKED_OFF)
+"""Phases that say nothing of how long loading takes."""

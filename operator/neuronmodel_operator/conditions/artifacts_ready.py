@@ -6,6 +6,7 @@ from typing import Final
 
 from neuronmodel_api import names
 from neuronmodel_api.config import Strategy
+from neuronmodel_api.phases import WITHOUT_POD
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import ConditionType
@@ -41,7 +42,6 @@ from neuronmodel_operator.manifests.pvc import artifacts_claim
 from neuronmodel_operator.manifests.worker_config import Told, prepare_config
 from neuronmodel_operator.state.objects import JobState, JobView
 from neuronmodel_operator.state.plan import EventNote, Manifest, ObjectRef
-from neuronmodel_operator.status.timeline import OF_NO_POD
 from neuronmodel_operator.wording import moment
 
 LOOK_AGAIN: Final = timedelta(seconds=0.5)
@@ -151,7 +151,7 @@ def _is_accounted(asked: Asked, job: JobView) -> bool:
     start = next(iter(asked.status.starts), None)
     if start is None or start.ready_at is not None or (job.ended_at and job.ended_at <= start.started_at):
         return True
-    told = (phase for phase in start.phases if phase.name not in OF_NO_POD)
+    told = (phase for phase in start.phases if phase.name not in WITHOUT_POD)
     return any(phase.stage is Stage.PREPARE and phase.attempt == job.attempt for phase in told)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from neuronmodel_api.phases import StartPhase
+from neuronmodel_api.phases import WITHOUT_POD, StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import ConditionType, Start
@@ -17,7 +17,7 @@ from neuronmodel_operator.decide import prepare_attempts
 from neuronmodel_operator.decide.artifacts import Artifacts
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import JobState
-from neuronmodel_operator.status.timeline import OF_NO_POD, Span, recorded_span
+from neuronmodel_operator.status.timeline import Span, recorded_span
 
 KEPT_STRETCHES: Final = 8
 """Of one start, the longest: a quota that is full now and again must not fill the status."""
@@ -65,7 +65,9 @@ def _awaited(artifacts: Artifacts, start: Start) -> tuple[Stage, int]:
     """What cannot go on: stage and attempt."""
     job = prepare_attempts.unsettled_job(artifacts)
     if artifacts.prepared and job is None and artifacts.rejection is None:
-        served = [phase.attempt for phase in start.phases if phase.stage is Stage.SERVE and phase.name not in OF_NO_POD]
+        served = [
+            phase.attempt for phase in start.phases if phase.stage is Stage.SERVE and phase.name not in WITHOUT_POD
+        ]
         return Stage.SERVE, max(served, default=1)
     if job and job.state is JobState.ACTIVE:
         return Stage.PREPARE, job.attempt

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from neuronmodel_api.phases import WAITS
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Sealing, SealingState
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Outcome, Start, StartNote
@@ -11,7 +12,7 @@ from neuronmodel_operator.decide.refused_writes import write_trouble
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.plan import EventNote
 from neuronmodel_operator.status.artifacts import sealings
-from neuronmodel_operator.status.timeline import WAITS, load_milliseconds
+from neuronmodel_operator.status.timeline import load_milliseconds
 
 _QUIET: Final = frozenset({Reason.SUSPENDED, Reason.SCALED_TO_ZERO, Reason.TERMINATING})
 """Reasons of a False that the user asked for."""

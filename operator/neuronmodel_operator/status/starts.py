@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from neuronmodel_api.phases import StartPhase
+from neuronmodel_api.phases import WITHOUT_POD, StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import MAX_NOTES, Report, Stage
 from neuronmodel_api.status import CacheResult, Cause, DevicesStatus, Disk, Outcome, RecordedPhase, Start, StartNote
@@ -24,7 +24,6 @@ from neuronmodel_operator.state.objects import Ended, PodView
 from neuronmodel_operator.status.blocked import blocked_spans
 from neuronmodel_operator.status.timeline import (
     MILLISECOND,
-    OF_NO_POD,
     Span,
     offset,
     phases,
@@ -184,7 +183,7 @@ class Account:
 
     def _serve_attempt(self, start: Start, pod: PodView) -> int:
         """A worker that found its artifacts gone is followed by another in the same start."""
-        recorded = [p.attempt for p in start.phases if p.stage is Stage.SERVE and p.name not in OF_NO_POD]
+        recorded = [p.attempt for p in start.phases if p.stage is Stage.SERVE and p.name not in WITHOUT_POD]
         latest = max(recorded, default=0)
         return max(latest, 1) if start.id == pod.run_id else latest + 1
 
@@ -225,7 +224,7 @@ class Account:
         return [Span(Stage.SERVE, 1, StartPhase.PREVIOUS_STOPPED, since, since)]
 
     def _cache(self, start: Start) -> CacheResult | None:
-        prepared = any(phase.stage is Stage.PREPARE and phase.name not in OF_NO_POD for phase in start.phases)
+        prepared = any(phase.stage is Stage.PREPARE and phase.name not in WITHOUT_POD for phase in start.phases)
         if self.s.artifacts.prepared is None or self.s.artifacts.rejection or not (prepared or start.cause in CHANGES):
             return start.cache
         return CacheResult(self.s.artifacts.prepared.result.cache) if prepared else CacheResult.HIT
@@ -291,7 +290,7 @@ def _with_recorded(start: Start, live: list[Span]) -> list[Span]:
     """What is recorded of pods that have gone, or that say less than they did, stays."""
     recorded: dict[tuple[Stage, int], list[Span]] = {}
     for phase in start.phases:
-        if phase.name not in OF_NO_POD:
+        if phase.name not in WITHOUT_POD:
             recorded.setdefault((phase.stage, phase.attempt), []).append(recorded_span(phase))
     by_unit: dict[tuple[Stage, int], list[Span]] = {}
     for span in live:

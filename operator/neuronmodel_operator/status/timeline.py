@@ -14,22 +14,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from neuronmodel_api.phases import StartPhase
+from neuronmodel_api.phases import WAITS, StartPhase
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import RecordedPhase, Start
 
-GAPS: Final = frozenset(
-    {
-        StartPhase.RECONCILED,
-        StartPhase.HANDED_OVER,
-        StartPhase.BACKED_OFF,
-        StartPhase.UNACCOUNTED,
-        StartPhase.PREVIOUS_STOPPED,
-    }
-)
-OF_NO_POD: Final = GAPS | {StartPhase.BLOCKED}
-WAITS: Final = (StartPhase.BLOCKED, StartPhase.BACKED_OFF)
-"""That say nothing of how long loading takes."""
 OF_KUBERNETES: Final = frozenset({StartPhase.QUEUED, StartPhase.STARTING, StartPhase.IMAGE_PULLED})
 """What a pod waits for until its container runs."""
 MILLISECOND: Final = timedelta(milliseconds=1)

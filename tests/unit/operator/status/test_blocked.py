@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from neuronmodel_api import exits, names
-from neuronmodel_api.phases import StartPhase
+from neuronmodel_api.phases import WITHOUT_POD, StartPhase
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import Cause, ConditionType, Outcome, RecordedPhase, Start
 from neuronmodel_operator.decide.auto_history import history
@@ -17,7 +17,7 @@ from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.observed import Refusal
 from neuronmodel_operator.status.blocked import KEPT_STRETCHES
 from neuronmodel_operator.status.starts import KEPT_ATTEMPTS, KEPT_STARTS, MAX_PHASES
-from neuronmodel_operator.status.timeline import OF_KUBERNETES, OF_NO_POD, load_milliseconds
+from neuronmodel_operator.status.timeline import OF_KUBERNETES, load_milliseconds
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import Cluster, Object, OperatorKilledError, Run, component, failing
 
@@ -482,5 +482,5 @@ def test_whatever_happens_no_time_is_blocked_twice_and_none_is_lost(seed: int) -
     blocked = sum(milliseconds(of(start)) for start in starts)
     assert blocked <= stopwatch.milliseconds
     if len(starts) < KEPT_STARTS:
-        own = [p for start in starts for p in start.phases if p.name not in OF_NO_POD | OF_KUBERNETES]
+        own = [p for start in starts for p in start.phases if p.name not in WITHOUT_POD | OF_KUBERNETES]
         assert blocked >= stopwatch.milliseconds - milliseconds(own)
