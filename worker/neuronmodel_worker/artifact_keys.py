@@ -9,7 +9,7 @@ from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.engines import ModelEngine
 from neuronmodel_worker.failures import WithoutLayout
 from neuronmodel_worker.plan.native import NativePlan, make_native_plan
-from neuronmodel_worker.plan.streamed import ModelPlan, Plan, make_plan
+from neuronmodel_worker.plan.streamed import ModelPlan, StreamedPlan, make_plan
 from neuronmodel_worker.store import compiled_key, shards_inputs, shards_key
 from neuronmodel_worker.store.source_records import OUTLINE, outline
 from neuronmodel_worker.stream.rankfile import rank_file_format
@@ -41,7 +41,7 @@ class Wanted:
         }
 
 
-def plan_for(config: WorkerConfig, checkpoint: Checkpoint) -> Plan | NativePlan:
+def plan_for(config: WorkerConfig, checkpoint: Checkpoint) -> StreamedPlan | NativePlan:
     """By whoever is to shard. Raises a BadInput for a checkpoint or flags that cannot be right, and says what lets NxD
     Inference shard what has no layout of ours."""
     if config.weights is Weights.NATIVE:
@@ -82,6 +82,6 @@ def rank_metadata(key: str) -> dict[str, str]:
 
 def shard_bytes(plan: ModelPlan, key: str) -> int:
     """Of all rank files of the set with that key, headers included; an estimate where NxD Inference shards."""
-    if not isinstance(plan, Plan):
+    if not isinstance(plan, StreamedPlan):
         return plan.output_bytes
     return rank_file_format(plan.tensors, plan.ranks.start, rank_metadata(key)).nbytes * len(plan.ranks)

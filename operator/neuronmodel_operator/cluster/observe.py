@@ -22,7 +22,7 @@ from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import ConditionType, NeuronModelStatus
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api
-from neuronmodel_operator.state.observed import Claim, Model, Object, Observed, mounted_claims
+from neuronmodel_operator.state.observed import Claim, Object, Observed, ObservedModel, mounted_claims
 
 SETTLED_FRESH_SECONDS: Final = 300.0
 """The slow resync: a change that every watch missed is found after so long."""
@@ -116,12 +116,12 @@ async def look(api: Api, key: ModelKey, now: datetime) -> Snapshot | None:
     )
 
 
-def parse_model(raw: Object) -> Model:
+def parse_model(raw: Object) -> ObservedModel:
     """Raises pydantic.ValidationError for a spec that this version can't read; what of a status is like that is
     begun anew."""
     meta = raw["metadata"]
     deletion = meta.get("deletionTimestamp")
-    return Model(
+    return ObservedModel(
         namespace=meta["namespace"],
         name=meta["name"],
         uid=meta["uid"],
@@ -144,7 +144,7 @@ def _parse_status(raw: Mapping[str, Any]) -> NeuronModelStatus:
         return _parse_status({name: value for name, value in raw.items() if name not in unread})
 
 
-def claim_names(model: Model) -> frozenset[str]:
+def claim_names(model: ObservedModel) -> frozenset[str]:
     """Of every claim that the spec names or implies."""
     spec = model.spec
     named = (
@@ -184,7 +184,7 @@ def standing(child: Object, key: ModelKey) -> Literal["Own", "Former", "Foreign"
     return "Former" if child["metadata"].get("ownerReferences") else "Own"
 
 
-def _templated(claims: Mapping[str, Claim], model: Model) -> Object | None:
+def _templated(claims: Mapping[str, Claim], model: ObservedModel) -> Object | None:
     claim = claims.get(names.templated_claim(model.name)) if model.spec.artifacts.template else None
     return claim.object if claim else None
 
@@ -193,7 +193,7 @@ def owned(children: Iterable[dict[str, Any]], uids: Iterable[str]) -> tuple[dict
     return tuple(child for child in children if is_owned(child, uids))
 
 
-def is_settled(child: Object, model: Model, now: datetime) -> bool:
+def is_settled(child: Object, model: ObservedModel, now: datetime) -> bool:
     """Whether no Event about it matters any more."""
     status = child.get("status", {})
     ready = model.status.condition(ConditionType.READY)
@@ -232,7 +232,7 @@ def _fresh_seconds(unsettled: Iterable[Object], now: datetime) -> float:
     return UNSETTLED_FRESH_SECONDS if min(ages) < STUCK_AFTER_SECONDS else STUCK_FRESH_SECONDS
 
 
-async def _claims(api: Api, model: Model) -> dict[str, Claim]:
+async def _claims(api: Api, model: ObservedModel) -> dict[str, Claim]:
     wanted = sorted(claim_names(model))
     found = await asyncio.gather(*(api.get(client.CLAIM, model.namespace, name) for name in wanted))
     return {name: Claim(name=name, object=claim) for name, claim in zip(wanted, found, strict=True)}
@@ -251,7 +251,7 @@ def _says_something(event: Object) -> bool:
     return is_about_claim or event.get("type") == "Warning" or event.get("reason") == "Pulled"
 
 
-async def _namespace_terminating(api: Api, model: Model) -> bool:
+async def _namespace_terminating(api: Api, model: ObservedModel) -> bool:
     """Asked only for a NeuronModel that goes: nothing else depends on it."""
     if model.deletion_requested_at is None:
         return False
@@ -259,7 +259,7 @@ async def _namespace_terminating(api: Api, model: Model) -> bool:
     return namespace is None or "deletionTimestamp" in namespace["metadata"]
 
 
-def may_need_a_job(model: Model, jobs: Iterable[Object]) -> bool:
+def may_need_a_job(model: ObservedModel, jobs: Iterable[Object]) -> bool:
     """As far as can be seen before anything is decided; where it is seen too late, the next look knows."""
     if model.deletion_requested_at is not None:
         return names.FINALIZER in model.finalizers
@@ -269,7 +269,7 @@ def may_need_a_job(model: Model, jobs: Iterable[Object]) -> bool:
     return artifacts is None or (artifacts.status, artifacts.observed_generation) != ("True", model.generation)
 
 
-async def _neighbours(api: Api, model: Model, jobs: Iterable[Object]) -> tuple[Object, ...] | None:
+async def _neighbours(api: Api, model: ObservedModel, jobs: Iterable[Object]) -> tuple[Object, ...] | None:
     """Asked only where a Job may be made, which has to be told which artifacts are in use."""
     if not may_need_a_job(model, jobs):
         return None
@@ -282,7 +282,7 @@ async def _neighbours(api: Api, model: Model, jobs: Iterable[Object]) -> tuple[O
     return (*deployments, *live)
 
 
-async def _other_models(api: Api, model: Model) -> tuple[Object, ...]:
+async def _other_models(api: Api, model: ObservedModel) -> tuple[Object, ...]:
     """Asked only for a NeuronModel that goes: what it alone used goes with it."""
     if model.deletion_requested_at is None:
         return ()

@@ -13,7 +13,7 @@ from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.conditions.source_resolved import source_failure
 from neuronmodel_operator.conditions.verdict import (
     MISSING_CLAIM_CHECK,
-    Step,
+    ConditionResult,
     Verdict,
     holds,
     reference,
@@ -22,7 +22,7 @@ from neuronmodel_operator.conditions.verdict import (
     waits,
 )
 from neuronmodel_operator.decide import prepare_attempts
-from neuronmodel_operator.decide.artifacts import Artifacts
+from neuronmodel_operator.decide.artifacts import PreparedArtifacts
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.auto_history import history
 from neuronmodel_operator.decide.changes import change_in_force
@@ -48,13 +48,13 @@ LOOK_AGAIN: Final = timedelta(seconds=0.5)
 _TRIES_IMAGE: Final = "tries the image before the worker that answers is stopped"
 
 
-def artifacts(s: Situation) -> Step:
+def artifacts(s: Situation) -> ConditionResult:
     pod = _pod(s)
     attempt = prepare_attempts.next_attempt(s, template_hash(pod)) if pod else None
     due = pod is not None and attempt is not None and _may_begin(s, attempt)
     made = due and s.observed.neighbours is not None
     job = _job(s, pod, attempt) if made and pod and attempt else None
-    return Step(
+    return ConditionResult(
         verdict=_verdict(s, attempt),
         delete=_outdated(s, pod),
         apply=_claim(s),
@@ -132,7 +132,7 @@ def _outdated(s: Situation, pod: WorkerPod | None) -> tuple[ObjectRef, ...]:
     return tuple(dict.fromkeys(reference(job) for job in found if not job.is_going))
 
 
-def _is_followed(artifacts: Artifacts, job: JobView) -> bool:
+def _is_followed(artifacts: PreparedArtifacts, job: JobView) -> bool:
     return job.attempt < artifacts.latest_attempt
 
 

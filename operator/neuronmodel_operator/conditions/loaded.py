@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
-from neuronmodel_operator.conditions.verdict import Step, Verdict, holds, soonest, troubled, waits
+from neuronmodel_operator.conditions.verdict import ConditionResult, Verdict, holds, soonest, troubled, waits
 from neuronmodel_operator.decide import rollout
 from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.failures import crashing_until, last_movement, running_trouble, start_timeout
@@ -17,10 +17,10 @@ from neuronmodel_operator.state.objects import PodView
 from neuronmodel_operator.state.plan import EventNote, Manifest
 
 
-def loaded(s: Situation) -> Step:
+def loaded(s: Situation) -> ConditionResult:
     wanted = rollout.rollout(s)
     apply, events = _deployment(s, wanted) if wanted else ((), ())
-    return Step(verdict=_verdict(s), apply=apply, events=events, wake_after=_wake_after(s))
+    return ConditionResult(verdict=_verdict(s), apply=apply, events=events, wake_after=_wake_after(s))
 
 
 def _deployment(s: Situation, wanted: Rollout) -> tuple[tuple[Manifest, ...], tuple[EventNote, ...]]:

@@ -6,7 +6,7 @@ from typing import Final
 
 from neuronmodel_api import names
 from neuronmodel_api.reasons import Reason
-from neuronmodel_operator.conditions.verdict import Step, Verdict, holds, refused, troubled, waits
+from neuronmodel_operator.conditions.verdict import ConditionResult, Verdict, holds, refused, troubled, waits
 from neuronmodel_operator.decide.refused_writes import write_trouble
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.diff import diff
@@ -31,8 +31,8 @@ OF_THE_NEXT_START: Final = frozenset(
 """Of claims: what is mounted stays so for the pod that has it."""
 
 
-def ready(s: Situation, others: Iterable[Verdict]) -> Step:
-    return Step(verdict=_verdict(s, tuple(others)), delete=_spoiled_service(s), apply=_service(s))
+def ready(s: Situation, others: Iterable[Verdict]) -> ConditionResult:
+    return ConditionResult(verdict=_verdict(s, tuple(others)), delete=_spoiled_service(s), apply=_service(s))
 
 
 def _service(s: Situation) -> tuple[Manifest, ...]:

@@ -2,7 +2,14 @@
 
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import ConditionType
-from neuronmodel_operator.conditions.verdict import MISSING_CLAIM_CHECK, Step, Verdict, holds, troubled, waits
+from neuronmodel_operator.conditions.verdict import (
+    MISSING_CLAIM_CHECK,
+    ConditionResult,
+    Verdict,
+    holds,
+    troubled,
+    waits,
+)
 from neuronmodel_operator.decide import prepare_attempts
 from neuronmodel_operator.decide.claims import claim_trouble
 from neuronmodel_operator.decide.placement import placing_trouble
@@ -12,14 +19,14 @@ from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import Child, JobState, PodView
 
 
-def scheduled(s: Situation) -> Step:
+def scheduled(s: Situation) -> ConditionResult:
     if found := placement_obstacle(s):
-        return Step(troubled(found), wake_after=MISSING_CLAIM_CHECK)
+        return ConditionResult(troubled(found), wake_after=MISSING_CLAIM_CHECK)
     if refusal := s.refusal(("Job", "Deployment")):
-        return Step(troubled(write_trouble(refusal)))
+        return ConditionResult(troubled(write_trouble(refusal)))
     if found := claim_trouble(s, ConditionType.SCHEDULED):
-        return Step(troubled(found))
-    return Step(_verdict(s))
+        return ConditionResult(troubled(found))
+    return ConditionResult(_verdict(s))
 
 
 def _verdict(s: Situation) -> Verdict:

@@ -3,7 +3,14 @@
 from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import ConditionType
-from neuronmodel_operator.conditions.verdict import MISSING_CLAIM_CHECK, Step, holds, refused, troubled, waits
+from neuronmodel_operator.conditions.verdict import (
+    MISSING_CLAIM_CHECK,
+    ConditionResult,
+    holds,
+    refused,
+    troubled,
+    waits,
+)
 from neuronmodel_operator.decide import prepare_attempts
 from neuronmodel_operator.decide.claims import claim_trouble
 from neuronmodel_operator.decide.failed_attempts import attempt_trouble
@@ -14,24 +21,28 @@ from neuronmodel_operator.manifests.worker_config import source_display
 from neuronmodel_operator.state.objects import JobState
 
 
-def source(s: Situation) -> Step:
+def source(s: Situation) -> ConditionResult:
     if found := source_obstacle(s):
-        return Step(troubled(found), wake_after=MISSING_CLAIM_CHECK)
+        return ConditionResult(troubled(found), wake_after=MISSING_CLAIM_CHECK)
     if found := claim_trouble(s, ConditionType.SOURCE_RESOLVED):
-        return Step(troubled(found))
+        return ConditionResult(troubled(found))
     display = source_display(s.asked.spec.model.source)
     if failure := source_failure(s):
-        return Step(refused(failure.reason, f"{display}: {failure.message}"))
+        return ConditionResult(refused(failure.reason, f"{display}: {failure.message}"))
     if s.artifacts.rejection and s.artifacts.rejection.is_of_source:
-        return Step(
+        return ConditionResult(
             waits(s.artifacts.rejection.reason, f"{display}: {s.artifacts.rejection.message} It is opened again.")
         )
     if s.artifacts.prepared:
         result = s.artifacts.prepared.result
-        return Step(holds(Reason.RESOLVED, f"{display}: {result.model_type}, {result.source_bytes:,} bytes."))
+        return ConditionResult(
+            holds(Reason.RESOLVED, f"{display}: {result.model_type}, {result.source_bytes:,} bytes.")
+        )
     if _is_opened(s):
-        return Step(holds(Reason.RESOLVED, f"{display}: opened."))
-    return Step(waits(Reason.WAITING_FOR_PREPARE, f"{display}: opened by the prepare Job, which has not done so yet."))
+        return ConditionResult(holds(Reason.RESOLVED, f"{display}: opened."))
+    return ConditionResult(
+        waits(Reason.WAITING_FOR_PREPARE, f"{display}: opened by the prepare Job, which has not done so yet.")
+    )
 
 
 def source_failure(s: Situation) -> Trouble | None:

@@ -23,7 +23,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Step:
+class ConditionResult:
     verdict: Verdict
     delete: tuple[ObjectRef, ...] = ()
     apply: tuple[Manifest, ...] = ()

@@ -30,7 +30,7 @@ class Rejection:
 
 
 @dataclass(frozen=True)
-class Artifacts:
+class PreparedArtifacts:
     """Results of `prepare`, for what is asked for now and for what is in force."""
 
     asked: Asked

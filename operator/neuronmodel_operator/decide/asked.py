@@ -14,7 +14,7 @@ from neuronmodel_operator.manifests import hashes, instance_type
 from neuronmodel_operator.manifests.deployment import stored
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.objects import selected_instance_type
-from neuronmodel_operator.state.observed import Model
+from neuronmodel_operator.state.observed import ObservedModel
 
 SHAREABLE_MODES: Final = frozenset({"ReadWriteMany", "ReadOnlyMany"})
 
@@ -27,7 +27,7 @@ class Asked:
     settings: Settings
 
     @property
-    def model(self) -> Model:
+    def model(self) -> ObservedModel:
         return self.children.observed.model
 
     @property

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from neuronmodel_operator.decide.artifacts import Artifacts
+from neuronmodel_operator.decide.artifacts import PreparedArtifacts
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.rollout import awaits_trial
@@ -34,7 +34,7 @@ def backoff(failures: int) -> timedelta:
     return min(timedelta(minutes=2 ** min(failures - 1, 10)), LONGEST_WAIT)
 
 
-def unsettled_job(artifacts: Artifacts) -> JobView | None:
+def unsettled_job(artifacts: PreparedArtifacts) -> JobView | None:
     """The Job that decides now: later than the result at hand."""
     job = artifacts.latest_job
     return job if job and (artifacts.prepared is None or job.attempt > artifacts.prepared.attempt) else None

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Final, Literal
 
-from neuronmodel_operator.decide.artifacts import Artifacts
+from neuronmodel_operator.decide.artifacts import PreparedArtifacts
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.settings import Settings
@@ -34,8 +34,8 @@ class Situation:
         return Asked(self.children, self.settings)
 
     @cached_property
-    def artifacts(self) -> Artifacts:
-        return Artifacts(self.asked, self.children)
+    def artifacts(self) -> PreparedArtifacts:
+        return PreparedArtifacts(self.asked, self.children)
 
     @cached_property
     def ready_pods(self) -> tuple[PodView, ...]:

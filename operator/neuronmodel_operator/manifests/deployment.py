@@ -11,7 +11,7 @@ from neuronmodel_operator.manifests import metadata
 from neuronmodel_operator.manifests.hashes import digest
 from neuronmodel_operator.manifests.pod import WorkerPod, pod_template
 from neuronmodel_operator.state.annotations import RENDERED
-from neuronmodel_operator.state.observed import Model, Object
+from neuronmodel_operator.state.observed import Object, ObservedModel
 from neuronmodel_operator.state.plan import Manifest
 
 KEPT_REVISIONS = 2
@@ -61,7 +61,7 @@ def stored(deployment: Object) -> Template | None:
         return None
 
 
-def deployment(model: Model, template: Template, replicas: int, annotations: dict[str, str]) -> Manifest:
+def deployment(model: ObservedModel, template: Template, replicas: int, annotations: dict[str, str]) -> Manifest:
     carried = annotations | {
         names.ANNOTATION_TEMPLATE_HASH: template.hash,
         RENDERED: json.dumps(template.manifest, sort_keys=True, separators=(",", ":")),
@@ -80,7 +80,7 @@ def deployment(model: Model, template: Template, replicas: int, annotations: dic
     }
 
 
-def _strategy(model: Model) -> Manifest:
+def _strategy(model: ObservedModel) -> Manifest:
     serving = model.spec.serving
     default = UpdateStrategy.RECREATE if serving.replicas <= 1 else UpdateStrategy.ROLLING
     if (serving.update_strategy or default) is UpdateStrategy.RECREATE:

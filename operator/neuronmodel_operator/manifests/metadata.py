@@ -3,11 +3,11 @@
 from typing import Any
 
 from neuronmodel_api import names
-from neuronmodel_operator.state.observed import Model
+from neuronmodel_operator.state.observed import ObservedModel
 from neuronmodel_operator.state.plan import Manifest
 
 
-def labels(model: Model, component: str) -> dict[str, str]:
+def labels(model: ObservedModel, component: str) -> dict[str, str]:
     return selector(model, component) | {
         names.LABEL_MODEL: model.name,
         names.LABEL_MANAGED_BY: names.MANAGED_BY,
@@ -17,18 +17,20 @@ def labels(model: Model, component: str) -> dict[str, str]:
     }
 
 
-def selector(model: Model, component: str) -> dict[str, str]:
+def selector(model: ObservedModel, component: str) -> dict[str, str]:
     """By UID: a successor of the same name has pods of its own."""
     return {names.LABEL_UID: model.uid, names.LABEL_COMPONENT: component}
 
 
-def unowned_meta(model: Model, name: str, component: str, annotations: dict[str, str] | None = None) -> Manifest:
+def unowned_meta(
+    model: ObservedModel, name: str, component: str, annotations: dict[str, str] | None = None
+) -> Manifest:
     """Of a child that nobody but the operator removes."""
     meta: dict[str, Any] = {"name": name, "namespace": model.namespace, "labels": labels(model, component)}
     return meta | ({"annotations": annotations} if annotations else {})
 
 
-def object_meta(model: Model, name: str, component: str, annotations: dict[str, str] | None = None) -> Manifest:
+def object_meta(model: ObservedModel, name: str, component: str, annotations: dict[str, str] | None = None) -> Manifest:
     """Of a child that goes with the NeuronModel."""
     return unowned_meta(model, name, component, annotations) | {
         "ownerReferences": [

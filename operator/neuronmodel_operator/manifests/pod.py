@@ -12,7 +12,7 @@ from neuronmodel_api.config import Engine, Seal, WorkerConfig
 from neuronmodel_api.report import Sizing
 from neuronmodel_api.spec import ClaimTemplate, NeuronModelSpec, Scratch
 from neuronmodel_operator.manifests import instance_type, metadata, resources
-from neuronmodel_operator.state.observed import Model
+from neuronmodel_operator.state.observed import ObservedModel
 from neuronmodel_operator.state.plan import Manifest
 
 Object = dict[str, Any]
@@ -51,7 +51,7 @@ _NEURON_CPU: Final = "250m"
 class WorkerPod:
     """What tells one worker's pod from another's."""
 
-    model: Model
+    model: ObservedModel
     component: str
     image: str
     artifacts_claim: str

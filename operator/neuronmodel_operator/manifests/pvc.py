@@ -5,11 +5,11 @@ from typing import Any
 from neuronmodel_api import names
 from neuronmodel_api.spec import ClaimTemplate
 from neuronmodel_operator.manifests.quantities import largest
-from neuronmodel_operator.state.observed import Model, Object
+from neuronmodel_operator.state.observed import Object, ObservedModel
 from neuronmodel_operator.state.plan import Manifest
 
 
-def artifacts_claim(model: Model, template: ClaimTemplate, existing: Object | None) -> Manifest:
+def artifacts_claim(model: ObservedModel, template: ClaimTemplate, existing: Object | None) -> Manifest:
     """Without an ownerReference (garbage collection would not ask who else uses it) and without the UID: a later
     NeuronModel of the name takes the claim over. What is immutable stays as it exists, the size only grows."""
     found = existing.get("spec", {}) if existing else {}

@@ -2,11 +2,11 @@
 
 from neuronmodel_api import names
 from neuronmodel_operator.manifests import metadata
-from neuronmodel_operator.state.observed import Model
+from neuronmodel_operator.state.observed import ObservedModel
 from neuronmodel_operator.state.plan import Manifest
 
 
-def service(model: Model) -> Manifest:
+def service(model: ObservedModel) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -26,5 +26,5 @@ def service(model: Model) -> Manifest:
     }
 
 
-def endpoint(model: Model) -> str:
+def endpoint(model: ObservedModel) -> str:
     return f"http://{names.service(model.name)}.{model.namespace}.svc:{model.spec.serving.port}/v1"

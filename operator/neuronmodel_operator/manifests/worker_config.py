@@ -11,7 +11,7 @@ from neuronmodel_operator.manifests import instance_type, neuron_config
 from neuronmodel_operator.manifests.hashes import seal_asked
 from neuronmodel_operator.manifests.pod import DEFAULT_GRACE_SECONDS
 from neuronmodel_operator.manifests.quantities import parse_quantity
-from neuronmodel_operator.state.observed import Model
+from neuronmodel_operator.state.observed import ObservedModel
 
 STOPPING_SECONDS = 10
 """Of the grace period, left for what follows the last answer."""
@@ -27,7 +27,7 @@ class Told:
     """Every byte is compared, because a worker found damage: what it found has to be found again."""
 
 
-def prepare_config(model: Model, strategy: Strategy, spec_hash: str, told: Told | None = None) -> WorkerConfig:
+def prepare_config(model: ObservedModel, strategy: Strategy, spec_hash: str, told: Told | None = None) -> WorkerConfig:
     """`strategy` may be Auto."""
     spec, told = model.spec, told or Told()
     return WorkerConfig(
@@ -59,7 +59,7 @@ def prepare_config(model: Model, strategy: Strategy, spec_hash: str, told: Told 
     )
 
 
-def serve_config(model: Model, strategy: Strategy, result: Result, start_timeout_seconds: int) -> WorkerConfig:
+def serve_config(model: ObservedModel, strategy: Strategy, result: Result, start_timeout_seconds: int) -> WorkerConfig:
     """Without its spec_hash: that is a hash over what this is part of. `strategy` is never Auto."""
     grace = model.spec.worker.termination_grace_period_seconds
     grace = DEFAULT_GRACE_SECONDS if grace is None else grace
@@ -79,7 +79,7 @@ def serve_config(model: Model, strategy: Strategy, result: Result, start_timeout
     )
 
 
-def cleanup_config(model: Model, spec_hash: str, keys_in_use: tuple[str, ...]) -> WorkerConfig:
+def cleanup_config(model: ObservedModel, spec_hash: str, keys_in_use: tuple[str, ...]) -> WorkerConfig:
     return WorkerConfig(
         namespace=model.namespace,
         name=model.name,

@@ -24,7 +24,7 @@ from neuronmodel_operator.conditions.ready import ready
 from neuronmodel_operator.conditions.scheduled import scheduled
 from neuronmodel_operator.conditions.source_resolved import source
 from neuronmodel_operator.conditions.update_available import update
-from neuronmodel_operator.conditions.verdict import Step, Verdict, refused, soonest
+from neuronmodel_operator.conditions.verdict import ConditionResult, Verdict, refused, soonest
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.changes import change_in_force, open_start
 from neuronmodel_operator.decide.children import Children
@@ -111,7 +111,7 @@ def _finalizer(s: Situation) -> bool | None:
     return None if wanted == there else wanted
 
 
-def _wake_after(steps: tuple[Step, ...]) -> timedelta | None:
+def _wake_after(steps: tuple[ConditionResult, ...]) -> timedelta | None:
     wanted = soonest(step.wake_after for step in steps)
     return None if wanted is None else max(wanted, timedelta(milliseconds=100))
 

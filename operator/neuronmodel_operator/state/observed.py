@@ -16,7 +16,7 @@ _OF_THE_SERVER: Final = frozenset({0, 401, 404, 408, 409, 429})
 
 
 @dataclass(frozen=True)
-class Model:
+class ObservedModel:
     """The NeuronModel itself, parsed."""
 
     namespace: str
@@ -82,7 +82,7 @@ class Refusal:
 class Observed:
     """One look at the cluster. Children are those that carry the NeuronModel's UID and are owned by it."""
 
-    model: Model
+    model: ObservedModel
     deployment: Object | None = None
     service: Object | None = None
     jobs: tuple[Object, ...] = ()

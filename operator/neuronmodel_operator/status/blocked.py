@@ -14,7 +14,7 @@ from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Stage
 from neuronmodel_api.status import ConditionType, Start
 from neuronmodel_operator.decide import prepare_attempts
-from neuronmodel_operator.decide.artifacts import Artifacts
+from neuronmodel_operator.decide.artifacts import PreparedArtifacts
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import JobState
 from neuronmodel_operator.status.timeline import Span, recorded_span
@@ -57,11 +57,11 @@ def _lasting(s: Situation, start: Start, recorded: Sequence[Span]) -> Span | Non
     return _begun_at(s.artifacts, start, since, reason)
 
 
-def _begun_at(artifacts: Artifacts, start: Start, moment: datetime, reason: str) -> Span:
+def _begun_at(artifacts: PreparedArtifacts, start: Start, moment: datetime, reason: str) -> Span:
     return Span(*_awaited(artifacts, start), StartPhase.BLOCKED, moment, moment, reason=reason)
 
 
-def _awaited(artifacts: Artifacts, start: Start) -> tuple[Stage, int]:
+def _awaited(artifacts: PreparedArtifacts, start: Start) -> tuple[Stage, int]:
     """What cannot go on: stage and attempt."""
     job = prepare_attempts.unsettled_job(artifacts)
     if artifacts.prepared and job is None and artifacts.rejection is None:

@@ -13,7 +13,7 @@ from neuronmodel_api.phases import WITHOUT_POD, StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import MAX_NOTES, Report, Stage
 from neuronmodel_api.status import CacheResult, Cause, DevicesStatus, Disk, Outcome, RecordedPhase, Start, StartNote
-from neuronmodel_operator.decide.artifacts import Artifacts
+from neuronmodel_operator.decide.artifacts import PreparedArtifacts
 from neuronmodel_operator.decide.changes import CHANGES, TARGET_ID, is_unrecorded, open_start, target_id
 from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.failed_attempts import attempt_notes, is_of_attempts
@@ -366,7 +366,7 @@ def account(s: Situation, change: Change, blocked_by: str | None) -> tuple[Start
     return _with_runs(work, told)[:KEPT_STARTS]
 
 
-def _began_nothing(artifacts: Artifacts, started: Start, change: Change) -> bool:
+def _began_nothing(artifacts: PreparedArtifacts, started: Start, change: Change) -> bool:
     """Of a change: what was prepared for it serves already, and the worker is that of a change before."""
     is_without_pod = started.cause is Cause.SPEC_CHANGED and started.id.startswith(TARGET_ID)
     return is_without_pod and artifacts.is_current and change.observed_at < started.started_at

@@ -35,7 +35,7 @@ from neuronmodel_operator.cluster.observe import may_need_a_job
 from neuronmodel_operator.reconcile.reconcile import reconcile
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.annotations import NUDGED
-from neuronmodel_operator.state.observed import Claim, Model, Observed, Refusal
+from neuronmodel_operator.state.observed import Claim, Observed, ObservedModel, Refusal
 from neuronmodel_operator.state.plan import EventNote, Plan
 
 Object = dict[str, Any]
@@ -217,7 +217,7 @@ class Cluster:
     def observe(self) -> Observed:
         meta = self.model["metadata"]
         deletion = meta.get("deletionTimestamp")
-        model = Model(
+        model = ObservedModel(
             namespace=meta["namespace"],
             name=meta["name"],
             uid=meta["uid"],

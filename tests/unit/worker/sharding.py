@@ -8,7 +8,7 @@ from typing import Any
 import xxhash
 
 from neuronmodel_worker.checkpoint import open_checkpoint
-from neuronmodel_worker.plan.streamed import Plan, make_plan
+from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
 from neuronmodel_worker.stream import FileSink, PieceDigest, Transferred, run
 from tests.generated import write_checkpoint
 from tests.model_cases import decoder_tensors
@@ -34,11 +34,11 @@ def small_source(directory: Path, files: int = 1, **config: Any) -> Path:
     return write_checkpoint(directory, case)
 
 
-def small_plan(source: Path, **flags: Any) -> Plan:
+def small_plan(source: Path, **flags: Any) -> StreamedPlan:
     return make_plan(open_checkpoint(source), {"tp_degree": 4, **flags})
 
 
-def assert_covered(plan: Plan, pieces: Mapping[str, Sequence[PieceDigest]]) -> None:
+def assert_covered(plan: StreamedPlan, pieces: Mapping[str, Sequence[PieceDigest]]) -> None:
     """Every byte of every tensor that the plan reads is in one piece, and each piece has its digest."""
     assert {name for name, of_tensor in pieces.items() if of_tensor} == {
         name for name, read in plan.reads.items() if read.source.nbytes

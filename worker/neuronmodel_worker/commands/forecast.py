@@ -10,7 +10,7 @@ from neuronmodel_worker.commands.machine_needs import Needs
 from neuronmodel_worker.commands.output_folder import rank_metadata
 from neuronmodel_worker.io.probe import Rate
 from neuronmodel_worker.layouts.geometry import SourcePart, Target
-from neuronmodel_worker.plan.streamed import RANK_DTYPE, RANK_NBYTES, Plan
+from neuronmodel_worker.plan.streamed import RANK_DTYPE, RANK_NBYTES, StreamedPlan
 from neuronmodel_worker.stream import WEIGHTS, rank_file_name
 from neuronmodel_worker.stream.rankfile import rank_file_format
 
@@ -29,7 +29,7 @@ class Forecast:
     """The two peaks are of memory that is no file's, of runs that write files and that fill memory; `free_bytes` is
     what the volume of `output` has."""
 
-    plan: Plan
+    plan: StreamedPlan
     needs: Needs
     peak_bytes: int
     peak_load_bytes: int

@@ -12,7 +12,7 @@ from typing import Any
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.commands.terminal import print_note
 from neuronmodel_worker.commands.usage_errors import NeuronConfigInvalid, UsageInvalid
-from neuronmodel_worker.plan.streamed import Plan, make_plan
+from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
 from neuronmodel_worker.stream import THREADS
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -20,12 +20,12 @@ MAX_THREADS = 128
 STANDARD_INPUT = "-"
 
 
-def open_plan(options: argparse.Namespace) -> Plan:
+def open_plan(options: argparse.Namespace) -> StreamedPlan:
     """The plan that the options ask for. Raises a BadInput or SourceUnreadable."""
     return open_plan_and_fields(options)[0]
 
 
-def open_plan_and_fields(options: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
+def open_plan_and_fields(options: argparse.Namespace) -> tuple[StreamedPlan, dict[str, Any]]:
     """With the fields that it was made with."""
     threads_of(options)
     ranks = parse_ranks(options.ranks) if options.ranks is not None else None
@@ -35,7 +35,7 @@ def open_plan_and_fields(options: argparse.Namespace) -> tuple[Plan, dict[str, A
     return make_plan(open_checkpoint(options.model), config), config
 
 
-def show_warnings(plan: Plan, options: argparse.Namespace) -> None:
+def show_warnings(plan: StreamedPlan, options: argparse.Namespace) -> None:
     for warning in plan.warnings:
         print_note(options.command, warning)
 

@@ -8,7 +8,7 @@ from typing import Any
 from neuronmodel_api.config import Engine, Strategy, WorkerConfig
 from neuronmodel_api.machines import MACHINES, Machine
 from neuronmodel_api.report import Sizing
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.sizing import misfits, size
 from neuronmodel_worker.sizing.fitting import core_needs, described_core, in_gib
 from neuronmodel_worker.sizing.needs import logical_core_config
@@ -22,7 +22,7 @@ UNKNOWN = "how much the machine has is not known"
 class Needs:
     """`fields` are NeuronConfig's; an `instance_type` of which nothing is known refuses nothing."""
 
-    plan: Plan
+    plan: StreamedPlan
     fields: Mapping[str, Any]
     instance_type: str
 

@@ -21,7 +21,7 @@ from typing import Any
 from neuronmodel_worker.commands.usage_errors import FolderInUse, FolderRefused
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
 from neuronmodel_worker.io.disk import UNFINISHED, WrittenFile, sync, temporary_path, writing_to
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.store import SHARDS, shards_inputs, shards_key
 from neuronmodel_worker.store.manifest import MANIFEST, FileEntry, Manifest, read_manifest
 from neuronmodel_worker.stream import WEIGHTS, rank_file_name
@@ -70,7 +70,7 @@ class OutputFolder:
     """Ours alone within `claimed`."""
 
     directory: Path
-    plan: Plan
+    plan: StreamedPlan
     old: Manifest | None = None
     removed: list[str] = field(default_factory=list)
     """Names of files that were not of this set."""
@@ -170,7 +170,7 @@ class OutputFolder:
                 self.removed.append(path.name)
 
 
-def rank_metadata(plan: Plan) -> dict[str, str]:
+def rank_metadata(plan: StreamedPlan) -> dict[str, str]:
     """What stands in the header of every rank's file, the same in all that fit together: which set they are of,
     whichever of its ranks were made."""
     inputs = _without_ranks(shards_inputs(plan.checkpoint.fingerprint, plan.layout_inputs()))
@@ -210,7 +210,7 @@ def _remove_unfinished(directory: Path) -> None:
 
 
 @contextmanager
-def claimed(directory: Path, plan: Plan) -> Iterator[OutputFolder]:
+def claimed(directory: Path, plan: StreamedPlan) -> Iterator[OutputFolder]:
     """Make the folder, where it is missing, and keep others from writing to it. What was made and stayed empty goes
     again. Raises FolderRefused, FolderInUse, ArtifactsUnwritable or ArtifactsVolumeFull."""
     check_place(directory, plan.checkpoint.path)

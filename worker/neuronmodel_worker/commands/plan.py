@@ -14,7 +14,7 @@ from neuronmodel_worker.commands.terminal import print_line
 from neuronmodel_worker.commands.tokenizer_files import with_tokenizer_warnings
 from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.io.probe import Rate, reading_rate, writing_rate
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream import buffer_bytes
 from neuronmodel_worker.units import duration, in_units
 
@@ -50,7 +50,7 @@ def plan(options: argparse.Namespace) -> None:
             print_line(line)
 
 
-def _measure(plan: Plan, output: Path | None) -> Measured:
+def _measure(plan: StreamedPlan, output: Path | None) -> Measured:
     files = tuple(dict.fromkeys(read.source.file for read in plan.reads.values()))
     reading, problem = _measure_rate("reading", lambda: reading_rate(files))
     writing = None
@@ -115,7 +115,7 @@ def _described(rate: Rate) -> str:
     return f"{in_units(rate.bytes_per_second)}/s{'' if rate.direct else ' with the page cache in between'}"
 
 
-def _table(plan: Plan) -> Iterator[str]:
+def _table(plan: StreamedPlan) -> Iterator[str]:
     """Every tensor of a rank, and what it is made from."""
     made_from = {target.name: [part.source.name for part in target.parts()] for target in plan.targets}
     rows = [("TENSOR", "DTYPE", "SHAPE", "BYTES", "MADE FROM")]

@@ -8,7 +8,7 @@ from neuronmodel_worker.commands.output_folder import OutputFolder, claimed, ran
 from neuronmodel_worker.commands.terminal import print_line, print_note, progress
 from neuronmodel_worker.commands.tokenizer_files import with_tokenizer_warnings
 from neuronmodel_worker.io.disk import WrittenFile
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.run.signals import ignore_signals
 from neuronmodel_worker.stream import FileSink, Transferred, run
 from neuronmodel_worker.units import duration, in_units, rate
@@ -32,7 +32,7 @@ def shard(options: argparse.Namespace) -> None:
     )
 
 
-def _write(plan: Plan, folder: OutputFolder, options: argparse.Namespace) -> tuple[WrittenFile, ...]:
+def _write(plan: StreamedPlan, folder: OutputFolder, options: argparse.Namespace) -> tuple[WrittenFile, ...]:
     def before_publish(files: tuple[WrittenFile, ...]) -> None:
         ignore_signals()
         folder.prepare(files)

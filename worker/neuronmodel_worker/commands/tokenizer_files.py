@@ -6,11 +6,11 @@ from pathlib import Path
 
 from neuronmodel_worker.checkpoint import GENERATION_FILE, refuse_wrong_content
 from neuronmodel_worker.failures import WorkerFailure
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.text.tokenizer_files import TokenizerFiles
 
 
-def with_tokenizer_warnings(plan: Plan) -> Plan:
+def with_tokenizer_warnings(plan: StreamedPlan) -> StreamedPlan:
     """Not refused: a host that shards may have no tokenizer beside the weights. First bytes alone are read."""
     texts = (
         f"{failure} Shards are made without it, and a NeuronModel with this checkpoint is not prepared."

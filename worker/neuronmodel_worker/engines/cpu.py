@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from neuronmodel_worker.engines.interface import NoEngine, Steps
 from neuronmodel_worker.engines.llama_shape import llama_shape
 from neuronmodel_worker.failures import LayoutRefused
-from neuronmodel_worker.plan.streamed import ModelPlan, Plan
+from neuronmodel_worker.plan.streamed import ModelPlan, StreamedPlan
 
 if TYPE_CHECKING:
     from neuronmodel_worker.engines.llama import CompiledLlama
@@ -60,8 +60,8 @@ class CpuEngine:
         return open_llama(directory)
 
 
-def _streamed(plan: ModelPlan) -> Plan:
-    if not isinstance(plan, Plan):
+def _streamed(plan: ModelPlan) -> StreamedPlan:
+    if not isinstance(plan, StreamedPlan):
         raise LayoutRefused(NO_NATIVE_SHARDING)
     return plan
 

@@ -18,7 +18,7 @@ from neuronmodel_worker.layouts.legacy_config import scaling_kind
 from neuronmodel_worker.layouts.model_config import ModelConfig, parse_config
 from neuronmodel_worker.layouts.sharding_flags import Flags
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -90,7 +90,7 @@ class LlamaShape:
         return asdict(self)
 
 
-def llama_shape(plan: Plan, neuron_config: Mapping[str, object]) -> LlamaShape:
+def llama_shape(plan: StreamedPlan, neuron_config: Mapping[str, object]) -> LlamaShape:
     """The inputs of a plan's graph. Raises EngineRefused for what the CPU engine does not compute, ConfigInvalid for a
     wrong config.json."""
     flags = plan.layout.flags
@@ -129,7 +129,7 @@ def llama_shape(plan: Plan, neuron_config: Mapping[str, object]) -> LlamaShape:
     )
 
 
-def _check_family(plan: Plan) -> None:
+def _check_family(plan: StreamedPlan) -> None:
     if plan.layout.family != FAMILY:
         raise EngineRefused(
             f"The CPU engine runs Llama models, and this checkpoint is of type {plan.layout.family}. "

@@ -40,7 +40,7 @@ from neuronmodel_worker.engines.nxdi.weight_loading import checked_weights, inst
 from neuronmodel_worker.failures import ArtifactDamaged, ConfigInvalid, WorkerFailure
 from neuronmodel_worker.layouts.legacy_config import legacy_config_of
 from neuronmodel_worker.neuron_config.derived import derived
-from neuronmodel_worker.plan.streamed import ModelPlan, Plan
+from neuronmodel_worker.plan.streamed import ModelPlan, StreamedPlan
 from neuronmodel_worker.store import compiled_key
 
 # The revision of what this engine itself writes into a compiled model: part of its version.
@@ -259,7 +259,7 @@ class CompiledNeuronModel:
 
 def _digest(plan: ModelPlan) -> str:
     """A digest of the tensors that a rank has."""
-    if not isinstance(plan, Plan):
+    if not isinstance(plan, StreamedPlan):
         return "unchecked"
     tensors = [[each.name, each.dtype, list(each.shape)] for each in plan.tensors]
     return hashlib.sha256(json.dumps(tensors).encode()).hexdigest()[:32]

@@ -85,7 +85,7 @@ class ModelPlan(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class StreamedPlan:
     """`layout.targets` say which rectangles of which source fill which tensor; see `layouts.geometry`."""
 
     checkpoint: Checkpoint
@@ -162,23 +162,25 @@ def vocabulary_of(config: Mapping[str, object]) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
-def make_plan(checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None) -> Plan:
+def make_plan(
+    checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None
+) -> StreamedPlan:
     """`neuron_config` holds NxD Inference's NeuronConfig fields by their own names; `model_type` overrides config.json.
 
     Raises ModelTypeWithoutLayout, ConfigInvalid, LayoutRefused, TensorMissing or TensorShapeMismatch.
     """
-    return Plan(checkpoint, lay_out(checkpoint, neuron_config, model_type))
+    return StreamedPlan(checkpoint, lay_out(checkpoint, neuron_config, model_type))
 
 
 __all__ = [
     "Block",
     "ModelPlan",
     "OutputTensor",
-    "Plan",
     "Read",
     "Rectangle",
     "SourcePart",
     "Split",
+    "StreamedPlan",
     "Target",
     "make_plan",
 ]

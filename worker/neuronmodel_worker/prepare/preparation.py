@@ -18,7 +18,7 @@ from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull, Wo
 from neuronmodel_worker.io.disk import raising_volume_full, writing_to
 from neuronmodel_worker.io.probe import VolumeProbe, kept_probe
 from neuronmodel_worker.plan.native import NativePlan
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.prepare.auto import choose
 from neuronmodel_worker.prepare.auto_figures import figures_of
 from neuronmodel_worker.prepare.concurrency import CallingThread, CancelToken, run_concurrently
@@ -56,7 +56,7 @@ from neuronmodel_worker.stream import (
 log = logging.getLogger(__name__)
 
 
-def open_source(job: Run) -> Plan | NativePlan:
+def open_source(job: Run) -> StreamedPlan | NativePlan:
     """Raises a BadInput for a checkpoint or flags that cannot be right."""
     plan = plan_for(job.config, open_checkpoint(job.source))
     for warning in plan.warnings:
@@ -71,7 +71,7 @@ class Preparation:
     """One run of it; `result` does everything."""
 
     job: Run
-    plan: Plan | NativePlan
+    plan: StreamedPlan | NativePlan
     engine: ModelEngine
     while_building: Callable[[], None] = lambda: None
     """Done in a thread where there is something to build, as it would be waited for otherwise."""
@@ -202,7 +202,7 @@ class Preparation:
         shards = self.wanted.shards_key and SHARDS not in self.found and self.job.config.seal is not Seal.BEHIND
         reasons = {kind: self._why(kind) for kind in self._missing()}
         plan = self.plan
-        if compiles and shards and isinstance(plan, Plan):
+        if compiles and shards and isinstance(plan, StreamedPlan):
             self.found[COMPILED], self.found[SHARDS] = run_concurrently(
                 lambda calling_thread: self._compile(reasons[COMPILED], calling_thread),
                 lambda cancel_token: self._shard(plan, reasons[SHARDS], cancel_token),
@@ -210,7 +210,7 @@ class Preparation:
             return
         if compiles:
             self.found[COMPILED] = self._compile(reasons[COMPILED], CallingThread())
-        if shards and isinstance(plan, Plan):
+        if shards and isinstance(plan, StreamedPlan):
             self.found[SHARDS] = self._shard(plan, reasons[SHARDS], CancelToken())
         elif shards and isinstance(plan, NativePlan):
             # After the compiler: NxD Inference holds the whole checkpoint while it shards, and a compiler takes much.
@@ -228,7 +228,7 @@ class Preparation:
                     self.engine.compile(self.plan, self.job.config.neuron_config, work.staging.directory, phase.reach)
                 return work.staging.seal({"inputs": self.wanted.graph_inputs})
 
-    def _shard(self, plan: Plan, why: str, cancel_token: CancelToken) -> SealedSet:
+    def _shard(self, plan: StreamedPlan, why: str, cancel_token: CancelToken) -> SealedSet:
         key = self.wanted.shards_key or ""
         with self._building(SHARDS, key, cancel_token) as work:
             if work.present:

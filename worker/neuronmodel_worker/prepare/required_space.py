@@ -6,7 +6,7 @@ from typing import Final
 from neuronmodel_api.config import Engine
 from neuronmodel_worker.artifact_keys import shard_bytes
 from neuronmodel_worker.failures import ArtifactsVolumeFull
-from neuronmodel_worker.plan.streamed import ModelPlan, Plan
+from neuronmodel_worker.plan.streamed import ModelPlan, StreamedPlan
 from neuronmodel_worker.store import SHARDS, Item, Store
 
 COMPILED_ALLOWANCE: Final = {Engine.CPU: 8 << 20, Engine.NEURON: 2 << 30}
@@ -30,7 +30,7 @@ def needed_bytes(store: Store, plan: ModelPlan, engine: Engine, *, compiled: str
 
 def with_estimate_note(plan: ModelPlan, full: ArtifactsVolumeFull) -> ArtifactsVolumeFull:
     """With a word on how sure the need is."""
-    if isinstance(plan, Plan) or full.needed_bytes is None:
+    if isinstance(plan, StreamedPlan) or full.needed_bytes is None:
         return full
     in_use = f"{ESTIMATED} {full.in_use}".strip()
     return ArtifactsVolumeFull(full.directory, full.needed_bytes, full.free_bytes, in_use)

@@ -16,7 +16,7 @@ from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
 from neuronmodel_worker.engines import ModelEngine
 from neuronmodel_worker.failures import ArtifactsMissing, ArtifactsOutdated, BadInput, SourceChanged
 from neuronmodel_worker.plan.native import NativePlan
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.run.context import ConfigurationInvalid, Run
 from neuronmodel_worker.scratch_cache import Tier
 from neuronmodel_worker.scratch_cache.checkpoint_copies import CopiedSource
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 class PartialRanks(BadInput):
     reason = Reason.PARTIAL_RANKS
 
-    def __init__(self, plan: Plan | NativePlan) -> None:
+    def __init__(self, plan: StreamedPlan | NativePlan) -> None:
         super().__init__(
             f"Ranks {plan.ranks.start} to {plan.ranks.stop - 1} alone were prepared here, and a model answers with all "
             "of its ranks. Serve without start_rank_id and local_ranks_size, or let `prepare` be all of it."
@@ -45,7 +45,7 @@ class OpenedSource:
     """The checkpoint as it was prepared. `copied` is what the scratch volume has of it, which `plan` then reads."""
 
     checkpoint: Checkpoint
-    plan: Plan | NativePlan
+    plan: StreamedPlan | NativePlan
     content: str
     copied: CopiedSource | None = None
 
@@ -103,13 +103,13 @@ class PreparedModel:
         if expected and expected != found:
             raise SourceChanged(self.job.source, f"its fingerprint is {found}, and {expected} was prepared")
 
-    def _plan(self, checkpoint: Checkpoint) -> Plan | NativePlan:
+    def _plan(self, checkpoint: Checkpoint) -> StreamedPlan | NativePlan:
         plan = plan_for(self.job.config, checkpoint)
         for warning in plan.warnings:
             log.warning(warning)
         return plan
 
-    def _content(self, checkpoint: Checkpoint, plan: Plan | NativePlan) -> str:
+    def _content(self, checkpoint: Checkpoint, plan: StreamedPlan | NativePlan) -> str:
         """Which one prepare found the source to have; without an operator, what the volume knows of that."""
         given = self.job.config.source_content
         recorded = given or recorded_content(self.job.artifacts, checkpoint, tuple(plan.reads))
@@ -179,9 +179,9 @@ class PreparedModel:
         self.background.submit(sealing.seal)
         return ranks
 
-    def _plan_of_source(self) -> Plan:
+    def _plan_of_source(self) -> StreamedPlan:
         plan = self._plan(self.source.checkpoint)
-        if not isinstance(plan, Plan):
+        if not isinstance(plan, StreamedPlan):
             raise TypeError("a copy is made of a checkpoint that we shard ourselves")
         return plan
 

@@ -15,7 +15,7 @@ from neuronmodel_api.report import MAX_NOTE, Sealing, SealingState
 from neuronmodel_worker.artifact_keys import Wanted, rank_metadata
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.disk import writing_to
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.background import ShuttingDown, Throttle
 from neuronmodel_worker.store import SHARDS, Staging, Store
@@ -37,7 +37,7 @@ class SealingBehind:
     """`content` is the source's. To be made before the source is read; `digests` is the observer that sees it read."""
 
     job: Run
-    plan: Plan
+    plan: StreamedPlan
     wanted: Wanted
     key: str
     content: str

@@ -18,7 +18,7 @@ from neuronmodel_api.report import DiskRates
 from neuronmodel_worker.checkpoint import Checkpoint, TensorSource
 from neuronmodel_worker.failures import ArtifactDamaged, SourceChanged, SourceUnreadable, WorkerFailure
 from neuronmodel_worker.io import probe
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.report.clock import RunningPhase
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.scratch_cache import Tier, TierError
@@ -63,7 +63,7 @@ class WeightsLoader:
 
     # Sealed shards.
 
-    def read(self, plan: Plan, shards: SealedSet) -> Ranks:
+    def read(self, plan: StreamedPlan, shards: SealedSet) -> Ranks:
         """Raises ArtifactDamaged where the artifacts volume's own files are not what was sealed."""
         with self.job.clock.phase(StartPhase.READ, shards.nbytes) as phase:
             copied = self._with_tier(lambda tier: copied_set(tier, shards))
@@ -72,7 +72,7 @@ class WeightsLoader:
             with self._copying(self._with_tier(lambda tier: SetCopy.begin(tier, shards))) as copy:
                 return self._read_set(plan, shards, phase, copy)
 
-    def _read_copied(self, plan: Plan, copied: SealedSet, phase: RunningPhase) -> Ranks | None:
+    def _read_copied(self, plan: StreamedPlan, copied: SealedSet, phase: RunningPhase) -> Ranks | None:
         try:
             return self._read_set(plan, copied, phase, None)
         except WorkerFailure as failure:
@@ -80,7 +80,7 @@ class WeightsLoader:
             self._drop(SHARDS_COPY, copied.key, what)
             return None
 
-    def _read_set(self, plan: Plan, shards: SealedSet, phase: RunningPhase, copy: SetCopy | None) -> Ranks:
+    def _read_set(self, plan: StreamedPlan, shards: SealedSet, phase: RunningPhase, copy: SetCopy | None) -> Ranks:
         def progress(transferred: Transferred) -> None:
             phase.reach(transferred.bytes_read)
 
@@ -103,7 +103,9 @@ class WeightsLoader:
     def copied_source(self, checkpoint: Checkpoint) -> CopiedSource | None:
         return self._with_tier(lambda tier: copied_source(tier, checkpoint))
 
-    def shard(self, plan: Plan, copied: CopiedSource | None, plan_of_source: Callable[[], Plan]) -> Ranks:
+    def shard(
+        self, plan: StreamedPlan, copied: CopiedSource | None, plan_of_source: Callable[[], StreamedPlan]
+    ) -> Ranks:
         """`plan` reads the copy, if there is one; `plan_of_source` gives the one that reads the source itself."""
         with self.job.clock.phase(StartPhase.SHARDED, plan.source_bytes) as phase:
             if copied:
@@ -114,12 +116,12 @@ class WeightsLoader:
             with self._copying(self._with_tier(lambda tier: SourceCopy.begin(tier, plan.checkpoint, digests))) as copy:
                 return self._run(plan, phase, FanOut(digests, copy) if copy else None)
 
-    def shard_with(self, plan: Plan, tap: SourceObserver) -> Ranks:
+    def shard_with(self, plan: StreamedPlan, tap: SourceObserver) -> Ranks:
         """From the source itself, for shards that are sealed behind."""
         with self.job.clock.phase(StartPhase.SHARDED, plan.source_bytes) as phase:
             return self._run(plan, phase, tap)
 
-    def _shard_copied(self, plan: Plan, copied: CopiedSource, phase: RunningPhase) -> Ranks | None:
+    def _shard_copied(self, plan: StreamedPlan, copied: CopiedSource, phase: RunningPhase) -> Ranks | None:
         digests = ContentDigests() if self.full else None
         try:
             ranks = self._run(plan, phase, digests)
@@ -131,7 +133,7 @@ class WeightsLoader:
         self._drop(SOURCE_COPY, plan.checkpoint.fingerprint, differing)
         return None
 
-    def _run(self, plan: Plan, phase: RunningPhase, tap: SourceObserver | None) -> Ranks:
+    def _run(self, plan: StreamedPlan, phase: RunningPhase, tap: SourceObserver | None) -> Ranks:
         def progress(transferred: Transferred) -> None:
             phase.reach(transferred.bytes_read)
 

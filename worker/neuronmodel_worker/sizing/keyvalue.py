@@ -11,7 +11,7 @@ from neuronmodel_worker.failures import LayoutRefused
 from neuronmodel_worker.layouts.heads import CacheShape, place_heads
 from neuronmodel_worker.neuron_config.derived import derived
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH, DTYPES
-from neuronmodel_worker.plan.streamed import ModelPlan, Plan
+from neuronmodel_worker.plan.streamed import ModelPlan, StreamedPlan
 
 SPARE_POSITIONS: Final = 128
 """At the end of a cache that masks sequences by their numbers, and of one that several ranks share."""
@@ -37,7 +37,7 @@ def cache_bytes(plan: ModelPlan, neuron_config: Mapping[str, object], engine: En
 
 def cache_shape(plan: ModelPlan, neuron_config: Mapping[str, object]) -> CacheShape | None:
     """The layout's; without one, what config.json gives, by the same rules for heads."""
-    if isinstance(plan, Plan):
+    if isinstance(plan, StreamedPlan):
         return plan.layout.cache
     config = _language_model(plan.checkpoint.config)
     layers, query = config.number("num_hidden_layers"), config.number("num_attention_heads")
@@ -63,7 +63,7 @@ def element_bytes(plan: ModelPlan, neuron_config: Mapping[str, object]) -> int:
     if neuron_config.get("kv_cache_quant") or neuron_config.get("kv_quant_config"):
         return 1  # float8, of either kind
     named = neuron_config.get("attention_dtype") or neuron_config.get("torch_dtype")
-    if isinstance(plan, Plan) and not neuron_config.get("attention_dtype"):
+    if isinstance(plan, StreamedPlan) and not neuron_config.get("attention_dtype"):
         dtype = plan.layout.dtype
     else:
         dtype = DTYPES.get(named, "BF16") if isinstance(named, str) else "BF16"

@@ -4,7 +4,7 @@ from neuronmodel_api.config import Engine, Seal, Server, Strategy, Weights, Work
 from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES
 from neuronmodel_api.report import Sizing
 from neuronmodel_worker.artifact_keys import shard_bytes
-from neuronmodel_worker.plan.streamed import ModelPlan, Plan
+from neuronmodel_worker.plan.streamed import ModelPlan, StreamedPlan
 from neuronmodel_worker.scratch_cache.capacity import LEFT_FREE
 from neuronmodel_worker.scratch_cache.copying import PIECE_BYTES, PIECES
 from neuronmodel_worker.sizing.allowances import (
@@ -44,7 +44,7 @@ def size(plan: ModelPlan, config: WorkerConfig, strategy: Strategy) -> Sizing:
         cache_bytes=min(cache, MOST),
         reserve_bytes=min(reserve_bytes(config), MOST) if neuron else 0,
         core_bytes=_core_bytes(config, len(plan.ranks)) if neuron else None,
-        estimated=not isinstance(plan, Plan),
+        estimated=not isinstance(plan, StreamedPlan),
     )
 
 
@@ -74,7 +74,7 @@ def _host_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, cache
     total = plan.output_bytes + FRAMEWORK_BYTES[config.engine]
     total += RUNTIME_BYTES_A_CORE * ranks if config.engine is Engine.NEURON else cache * ranks
     total += VLLM_BYTES if config.server is Server.VLLM else 0
-    if config.weights is Weights.NATIVE or not isinstance(plan, Plan):
+    if config.weights is Weights.NATIVE or not isinstance(plan, StreamedPlan):
         # The library reads the whole checkpoint, then makes every rank's tensors of it.
         return total + (plan.source_bytes if strategy is Strategy.SHARD_ON_LOAD else 0)
     copying = PIECES * PIECE_BYTES if config.scratch_tier else 0
@@ -87,7 +87,7 @@ def _host_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, cache
 
 def _copy_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, other_bytes: int) -> int:
     """With the part of the volume that copies leave free: with `beside` it is the least volume that keeps one."""
-    if not config.scratch_tier or config.weights is Weights.NATIVE or not isinstance(plan, Plan):
+    if not config.scratch_tier or config.weights is Weights.NATIVE or not isinstance(plan, StreamedPlan):
         return 0
     if strategy is Strategy.SHARD_ON_LOAD:
         copy = sum(file.nbytes for file in plan.checkpoint.files)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from neuronmodel_worker.io.disk import WrittenFile
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream.buffers import Buffers
 from neuronmodel_worker.stream.casting import fill
 from neuronmodel_worker.stream.dtypes import STORAGE, Array
@@ -38,7 +38,7 @@ class StreamResult:
 
 
 def run(
-    plan: Plan,
+    plan: StreamedPlan,
     sink: Sink,
     progress: StreamProgress | None = None,
     *,
@@ -83,7 +83,7 @@ def run(
 
 
 def buffer_bytes(
-    plan: Plan,
+    plan: StreamedPlan,
     *,
     threads: int = THREADS,
     sizes: Sizes | None = None,

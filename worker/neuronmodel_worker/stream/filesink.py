@@ -25,7 +25,7 @@ from neuronmodel_worker.io.disk import (
     temporary_path,
     writing_to,
 )
-from neuronmodel_worker.plan.streamed import RANK_NBYTES, Plan
+from neuronmodel_worker.plan.streamed import RANK_NBYTES, StreamedPlan
 from neuronmodel_worker.stream.buffers import Buffers, placed
 from neuronmodel_worker.stream.dtypes import STORAGE, Array
 from neuronmodel_worker.stream.meter import Meter
@@ -60,7 +60,7 @@ class RankFileWriter:
         self.direct = open_direct(self.temporary, os.O_WRONLY)
         self._write_cached(0, np.frombuffer(self.layout.header, np.uint8))
 
-    def write_rank_number(self, plan: Plan) -> None:
+    def write_rank_number(self, plan: StreamedPlan) -> None:
         number = np.frombuffer(self.rank.to_bytes(RANK_NBYTES, "little"), np.uint8)
         for name in plan.rank_tensors:
             self.write_tensor(name, 0, number)
@@ -158,7 +158,12 @@ class FileSink:
         return self._seal is not None
 
     def open(
-        self, plan: Plan, meter: Meter, buffers: Buffers, rank_indices: Sequence[int], check_source: Callable[[], None]
+        self,
+        plan: StreamedPlan,
+        meter: Meter,
+        buffers: Buffers,
+        rank_indices: Sequence[int],
+        check_source: Callable[[], None],
     ) -> None:
         self._meter, self._buffers, self._check_source = meter, buffers, check_source
         layouts = {i: rank_file_format(plan.tensors, plan.ranks[i], self._metadata) for i in rank_indices}

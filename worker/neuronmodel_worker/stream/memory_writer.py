@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from neuronmodel_worker.io.disk import BLOCK, WrittenFile, require_space, sync, writing_to
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream.buffers import fresh, placed
 from neuronmodel_worker.stream.dtypes import Array
 from neuronmodel_worker.stream.filesink import RankFileWriter, remove_unfinished
@@ -22,7 +22,7 @@ PIECE_BYTES = 16 << 20
 
 def write_rank_files(
     directory: Path,
-    plan: Plan,
+    plan: StreamedPlan,
     tensors: Sequence[Mapping[str, RankTensor]],
     *,
     metadata: Mapping[str, str] | None = None,

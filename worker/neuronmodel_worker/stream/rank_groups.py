@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.layouts.geometry import Target, as_matrix
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream.steps import Sizes, is_made_rank_by_rank
 
 Group = Sequence[int]
 """The indices of ranks whose files are written at the same time."""
 
 
-def rank_groups(plan: Plan, ranks: Sequence[int], sizes: Sizes) -> list[Group]:
+def rank_groups(plan: StreamedPlan, ranks: Sequence[int], sizes: Sizes) -> list[Group]:
     """Groups of about `seal_bytes`, as equal as possible."""
     if not ranks:
         return []

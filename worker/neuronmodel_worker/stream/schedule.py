@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from neuronmodel_worker.checkpoint import DTYPE_BITS, TensorSource
 from neuronmodel_worker.layouts.geometry import Rectangle, SourcePart, Target, as_matrix
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream.prefetch import observed_at_once
 from neuronmodel_worker.stream.rank_groups import Group, gaps, rank_groups, tied_groups, unneeded_rows
 from neuronmodel_worker.stream.steps import Batch, Sizes, Step, Unit, batches, units
@@ -121,7 +121,7 @@ class Workload:
     run, with `sealing` the files of some ranks are completed before those of others, and with `observed` every byte of
     every source is read, needed or not."""
 
-    plan: Plan
+    plan: StreamedPlan
     sizes: Sizes
     ranks: Sequence[int]
     buffered: bool = True

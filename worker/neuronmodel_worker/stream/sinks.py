@@ -13,7 +13,7 @@ import numpy as np
 
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.layouts.geometry import as_matrix
-from neuronmodel_worker.plan.streamed import RANK_DTYPE, Plan
+from neuronmodel_worker.plan.streamed import RANK_DTYPE, StreamedPlan
 from neuronmodel_worker.stream.buffers import Buffers
 from neuronmodel_worker.stream.dtypes import STORAGE, Array
 from neuronmodel_worker.stream.meter import Meter
@@ -31,7 +31,12 @@ class Sink(Protocol):
         """Whether ranks are to be completed one after the other."""
 
     def open(
-        self, plan: Plan, meter: Meter, buffers: Buffers, rank_indices: Sequence[int], check_source: Callable[[], None]
+        self,
+        plan: StreamedPlan,
+        meter: Meter,
+        buffers: Buffers,
+        rank_indices: Sequence[int],
+        check_source: Callable[[], None],
     ) -> None:
         """Prepare for the plan's ranks at `rank_indices`. `check_source` raises SourceChanged where the source has
         changed since the plan was made."""
@@ -70,7 +75,7 @@ class TensorSink:
     def __init__(self) -> None:
         self.tensors: list[dict[str, RankTensor]] = []
 
-    def allocate(self, plan: Plan, rank_indices: Sequence[int] | None = None) -> None:
+    def allocate(self, plan: StreamedPlan, rank_indices: Sequence[int] | None = None) -> None:
         """Allocate the memory now, every page of it: the first access to fresh memory can take longer than reading what
         goes into it. Without this, pages are allocated while they are filled."""
         self.tensors = _empty_ranks(plan, every_rank(plan) if rank_indices is None else rank_indices)
@@ -85,7 +90,12 @@ class TensorSink:
                 pass
 
     def open(
-        self, plan: Plan, meter: Meter, buffers: Buffers, rank_indices: Sequence[int], check_source: Callable[[], None]
+        self,
+        plan: StreamedPlan,
+        meter: Meter,
+        buffers: Buffers,
+        rank_indices: Sequence[int],
+        check_source: Callable[[], None],
     ) -> None:
         if not self.tensors:
             self.tensors = _empty_ranks(plan, rank_indices)
@@ -109,12 +119,12 @@ class TensorSink:
         self.tensors = []
 
 
-def _empty_ranks(plan: Plan, rank_indices: Sequence[int]) -> list[dict[str, RankTensor]]:
+def _empty_ranks(plan: StreamedPlan, rank_indices: Sequence[int]) -> list[dict[str, RankTensor]]:
     made = frozenset(rank_indices)
     return [_empty_rank(plan, rank) if index in made else {} for index, rank in enumerate(plan.ranks)]
 
 
-def _empty_rank(plan: Plan, rank: int) -> dict[str, RankTensor]:
+def _empty_rank(plan: StreamedPlan, rank: int) -> dict[str, RankTensor]:
     tensors = {t.name: RankTensor(t.dtype, t.shape, np.zeros(t.shape, STORAGE[t.dtype])) for t in plan.tensors}
     for name in plan.rank_tensors:
         tensors[name] = RankTensor(RANK_DTYPE, (1,), np.array([rank], STORAGE[RANK_DTYPE]))

@@ -10,7 +10,7 @@ import numpy as np
 from neuronmodel_worker.checkpoint import SourceFile, TensorSource
 from neuronmodel_worker.failures import SourceChanged, SourceUnreadable
 from neuronmodel_worker.layouts.geometry import as_matrix, row_bytes
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream.buffers import Buffers
 from neuronmodel_worker.stream.direct_io import SLACK, EndsEarly, ReadableFile
 from neuronmodel_worker.stream.dtypes import STORAGE, Array
@@ -23,7 +23,9 @@ from neuronmodel_worker.stream.schedule import Chunk
 class SourceReader:
     """The open files of a plan's checkpoint. Raises SourceChanged or SourceUnreadable."""
 
-    def __init__(self, plan: Plan, meter: Meter, buffers: Buffers, observer: SourceObserver | None = None) -> None:
+    def __init__(
+        self, plan: StreamedPlan, meter: Meter, buffers: Buffers, observer: SourceObserver | None = None
+    ) -> None:
         self._observer, self.is_observed = observer, observer is not None
         self._meter = meter
         self._buffers = buffers
@@ -38,7 +40,7 @@ class SourceReader:
             self.close()
             raise
 
-    def _read_factors(self, plan: Plan) -> None:
+    def _read_factors(self, plan: StreamedPlan) -> None:
         """Read the vectors that others are multiplied by: they are needed again and again, and small, so they are
         kept."""
         for name in {part.factor.name for target in plan.targets for part in target.parts() if part.factor}:

@@ -10,7 +10,7 @@ from math import gcd
 
 from neuronmodel_worker.io.disk import BLOCK
 from neuronmodel_worker.layouts.geometry import Block, Rectangle, SourcePart, Target, as_matrix, row_bytes
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream.dtypes import STORAGE
 
 
@@ -78,12 +78,12 @@ class Batch:
 Unit = tuple[Target, ...]
 
 
-def every_rank(plan: Plan) -> range:
+def every_rank(plan: StreamedPlan) -> range:
     """The indices of all the plan's ranks."""
     return range(len(plan.ranks))
 
 
-def units(plan: Plan) -> list[Unit]:
+def units(plan: StreamedPlan) -> list[Unit]:
     """Targets grouped so that no source is needed in two groups (tied embeddings are two targets of one source)."""
     group_of: dict[str, list[Target]] = {}
     for target in plan.targets:

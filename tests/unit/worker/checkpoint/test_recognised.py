@@ -34,7 +34,7 @@ from neuronmodel_worker.failures import (
     SourceNotFound,
 )
 from neuronmodel_worker.plan.native import NativePlan, make_native_plan
-from neuronmodel_worker.plan.streamed import Plan, make_plan
+from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
 from tests.safetensors_bytes import safetensors_bytes
 from tests.unit.worker.sharding import small_source
 
@@ -46,7 +46,7 @@ SECOND = "model-00002-of-00003.safetensors"
 TENSOR = ("BF16", np.zeros((2, 2), np.uint16))
 
 
-def plan_of(folder: Path, **flags: Any) -> Plan:
+def plan_of(folder: Path, **flags: Any) -> StreamedPlan:
     return make_plan(open_checkpoint(folder), {"tp_degree": 2, **flags})
 
 

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.engines.cpu import CpuEngine
 from neuronmodel_worker.engines.llama import LoadedLlama
-from neuronmodel_worker.plan.streamed import Plan, make_plan
+from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
 from neuronmodel_worker.stream import RankTensor, TensorSink, run
 
 CHAT_TEMPLATE = (
@@ -60,14 +60,14 @@ def write_chat_model(directory: Path, **config: Any) -> None:
     write_model(directory, vocab_size=vocabulary, **config)
 
 
-def shard(source: Path, flags: Mapping[str, object]) -> tuple[Plan, list[dict[str, RankTensor]]]:
+def shard(source: Path, flags: Mapping[str, object]) -> tuple[StreamedPlan, list[dict[str, RankTensor]]]:
     plan, sink = make_plan(open_checkpoint(source), flags), TensorSink()
     run(plan, sink)
     return plan, sink.tensors
 
 
 def compile_and_load(
-    plan: Plan, flags: Mapping[str, object], ranks: list[dict[str, RankTensor]], directory: Path
+    plan: StreamedPlan, flags: Mapping[str, object], ranks: list[dict[str, RankTensor]], directory: Path
 ) -> LoadedLlama:
     engine = CpuEngine()
     directory.mkdir()

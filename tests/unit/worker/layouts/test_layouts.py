@@ -20,7 +20,7 @@ from neuronmodel_worker.failures import (
 from neuronmodel_worker.layouts import FAMILIES as FAMILY_LAYOUTS
 from neuronmodel_worker.layouts.heads import place_heads
 from neuronmodel_worker.layouts.sharding_flags import LAYOUT_VERSION
-from neuronmodel_worker.plan.streamed import Plan, make_plan
+from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
 from tests.generated import write_checkpoint
 from tests.model_cases import FAMILIES, TYPES, cases, decoder_tensors, headers
 from tests.nxdi_flags import (
@@ -221,7 +221,7 @@ def test_float32_throughout_is_the_same_however_it_is_cast() -> None:
     assert same(family_plan("llama", {**float32, "cast_type": "as-declared"}), family_plan("llama", float32))
 
 
-def same(one: Plan, other: Plan) -> bool:
+def same(one: StreamedPlan, other: StreamedPlan) -> bool:
     """Whether both make the same shards, which their keys must say too."""
     bytes_ = (one.targets, one.rank_tensors, one.ranks) == (other.targets, other.rank_tensors, other.ranks)
     assert bytes_ == (one.layout_inputs() == other.layout_inputs())
@@ -411,7 +411,7 @@ MODELS: dict[str, dict[str, Any]] = {
 CASCADED = "attn_block_tkg_nki_kernel_cascaded_attention"
 
 
-def family_plan(family: str, flags: dict[str, Any]) -> Plan:
+def family_plan(family: str, flags: dict[str, Any]) -> StreamedPlan:
     model = MODELS[family]
     case = {"hf_config": model, "tensors": decoder_tensors(model), "dtype": "bfloat16"}
     return make_plan(headers(case), {"tp_degree": 2, **flags})

@@ -19,7 +19,7 @@ from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
 from neuronmodel_worker.engines.llama_graph import empty_cache
 from neuronmodel_worker.engines.llama_shape import llama_shape
 from neuronmodel_worker.plan.native import make_native_plan
-from neuronmodel_worker.plan.streamed import Plan, make_plan
+from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
 from neuronmodel_worker.scratch_cache.capacity import VolumeSpace
 from neuronmodel_worker.sizing import DoesNotFit, check, misfits, require_fit, size
 from neuronmodel_worker.sizing.allowances import MIB, STREAM_THREADS, VLLM_BYTES
@@ -170,14 +170,14 @@ def test_the_language_model_of_a_multimodal_one_is_what_caches(small: Path) -> N
 
 
 @given(batch=st.integers(1, 64), length=st.integers(1, 1 << 20))
-def test_the_cache_grows_with_batch_and_length(cached: Plan, batch: int, length: int) -> None:
+def test_the_cache_grows_with_batch_and_length(cached: StreamedPlan, batch: int, length: int) -> None:
     one = cache_bytes(cached, {"batch_size": 1, "seq_len": 1})
     assert one > 0
     assert cache_bytes(cached, {"batch_size": batch, "seq_len": length}) == one * batch * length
 
 
 @pytest.fixture(scope="module")
-def cached(small: Path) -> Plan:
+def cached(small: Path) -> StreamedPlan:
     return small_plan(small)
 
 
@@ -206,7 +206,7 @@ def cached(small: Path) -> Plan:
     ],
 )
 def test_the_cache_is_as_large_as_the_library_makes_it(
-    cached: Plan, fields: dict[str, Any], positions: int, element: int
+    cached: StreamedPlan, fields: dict[str, Any], positions: int, element: int
 ) -> None:
     shape = cached.layout.cache
     assert shape is not None
@@ -228,7 +228,9 @@ def test_the_cpu_engine_caches_as_many_numbers_in_float32(small: Path, dtype: st
     fields=st.dictionaries(st.sampled_from(SIZES), ANYTHING, max_size=6),
     strategy=st.sampled_from(Strategy),
 )
-def test_whatever_the_flags_are_there_is_a_size(cached: Plan, fields: dict[str, Any], strategy: Strategy) -> None:
+def test_whatever_the_flags_are_there_is_a_size(
+    cached: StreamedPlan, fields: dict[str, Any], strategy: Strategy
+) -> None:
     sizing = size(cached, config_of(fields), strategy)
     assert sizing.host_memory_bytes >= cached.output_bytes
     assert Sizing.model_validate(sizing.model_dump()) == sizing
@@ -245,7 +247,9 @@ SIZES_OF_A_MODEL = ("num_hidden_layers", "num_attention_heads", "num_key_value_h
 @example(config={"num_hidden_layers": 2, "head_dim": 4}, degree=1)
 @example(config={"num_hidden_layers": 2, "head_dim": 4, "num_attention_heads": 10**12}, degree=1)
 @example(config={"num_hidden_layers": 2, "head_dim": 4, "num_attention_heads": 5, "num_key_value_heads": 2}, degree=1)
-def test_whatever_config_json_says_a_cache_is_guessed_or_not(cached: Plan, config: dict[str, Any], degree: Any) -> None:
+def test_whatever_config_json_says_a_cache_is_guessed_or_not(
+    cached: StreamedPlan, config: dict[str, Any], degree: Any
+) -> None:
     known = cached.checkpoint
     plan = replace(make_native_plan(known, {}), checkpoint=Checkpoint(known.path, config, known.tensors, known.files))
     fields = {"tp_degree": degree}
@@ -257,7 +261,7 @@ def test_whatever_config_json_says_a_cache_is_guessed_or_not(cached: Plan, confi
 # Host memory and scratch.
 
 
-def test_a_start_that_shards_holds_its_buffers_beside_the_tensors(cached: Plan) -> None:
+def test_a_start_that_shards_holds_its_buffers_beside_the_tensors(cached: StreamedPlan) -> None:
     config = config_of({})
     read, shard = (size(cached, config, strategy).host_memory_bytes for strategy in (ON_COMPILE, ON_LOAD))
     behind = size(cached, config.model_copy(update={"seal": Seal.BEHIND}), ON_COMPILE).host_memory_bytes
@@ -265,7 +269,7 @@ def test_a_start_that_shards_holds_its_buffers_beside_the_tensors(cached: Plan) 
     assert shard <= behind
 
 
-def test_copies_take_host_memory_and_disk_of_volumes_that_the_spec_names(cached: Plan) -> None:
+def test_copies_take_host_memory_and_disk_of_volumes_that_the_spec_names(cached: StreamedPlan) -> None:
     without, with_tier = (size(cached, config_of({}, scratch_tier=tier), ON_LOAD) for tier in (False, True))
     assert (without.copy_bytes, without.scratch_bytes) == (0, with_tier.scratch_bytes)
     assert with_tier.copy_bytes > 0
@@ -276,7 +280,7 @@ def test_copies_take_host_memory_and_disk_of_volumes_that_the_spec_names(cached:
 
 @pytest.mark.parametrize("strategy", [ON_COMPILE, ON_LOAD])
 @pytest.mark.parametrize("engine", list(Engine))
-def test_the_least_volume_that_keeps_a_copy(cached: Plan, engine: Engine, strategy: Strategy) -> None:
+def test_the_least_volume_that_keeps_a_copy(cached: StreamedPlan, engine: Engine, strategy: Strategy) -> None:
     sizing = size(cached, config_of({}, scratch_tier=True, engine=engine), strategy)
     copy = (
         shard_bytes(cached, ANY_KEY) if strategy is ON_COMPILE else sum(file.nbytes for file in cached.checkpoint.files)
@@ -286,13 +290,13 @@ def test_the_least_volume_that_keeps_a_copy(cached: Plan, engine: Engine, strate
     assert VolumeSpace(1 << 50, 1 << 50, limit - limit // 100 - 2, used).writable_bytes < copy
 
 
-def test_vllm_takes_shared_memory_that_counts_as_the_pods_memory(cached: Plan) -> None:
+def test_vllm_takes_shared_memory_that_counts_as_the_pods_memory(cached: StreamedPlan) -> None:
     alone, served = (size(cached, config_of({}, server=server), ON_COMPILE) for server in (Server.OPENAI, Server.VLLM))
     assert (alone.shared_memory_bytes, served.shared_memory_bytes) == (0, 2 * GIB)
     assert served.host_memory_bytes - alone.host_memory_bytes == VLLM_BYTES + served.shared_memory_bytes
 
 
-def test_the_cpu_engine_holds_its_cache_in_host_memory_and_needs_no_core(cached: Plan) -> None:
+def test_the_cpu_engine_holds_its_cache_in_host_memory_and_needs_no_core(cached: StreamedPlan) -> None:
     short, long = (config_of({"tp_degree": 4, "seq_len": n}, engine=Engine.CPU) for n in (128, 4096))
     more = size(cached, long, ON_COMPILE).host_memory_bytes - size(cached, short, ON_COMPILE).host_memory_bytes
     assert more == 4 * (4096 - 128) * cache_bytes(cached, {"seq_len": 1}, Engine.CPU)
@@ -408,13 +412,13 @@ def test_a_logical_core_is_what_the_flag_or_the_machine_says(
     assert logical_core_config(config_of(fields, instance_type=machine)) == expected
 
 
-def test_a_larger_scratchpad_page_is_reserved(cached: Plan) -> None:
+def test_a_larger_scratchpad_page_is_reserved(cached: StreamedPlan) -> None:
     usual, larger = (size(cached, config_of(fields), ON_LOAD) for fields in ({}, {"scratchpad_page_size": 2048}))
     assert larger.reserve_bytes - usual.reserve_bytes == 1536 * MIB
 
 
 @pytest.fixture
-def narrow(cached: Plan, monkeypatch: pytest.MonkeyPatch) -> WorkerConfig:
+def narrow(cached: StreamedPlan, monkeypatch: pytest.MonkeyPatch) -> WorkerConfig:
     """A machine with memory for one strategy alone."""
     config = config_of({}, instance_type="narrow")
     enough = size(cached, config, ON_COMPILE).host_memory_bytes
@@ -422,7 +426,7 @@ def narrow(cached: Plan, monkeypatch: pytest.MonkeyPatch) -> WorkerConfig:
     return config
 
 
-def test_auto_is_refused_where_neither_strategy_fits(cached: Plan, narrow: WorkerConfig) -> None:
+def test_auto_is_refused_where_neither_strategy_fits(cached: StreamedPlan, narrow: WorkerConfig) -> None:
     auto = narrow.model_copy(update={"strategy": Strategy.AUTO})
     require_fit(cached, auto)
     assert "of host memory" in refusal(cached, narrow.model_copy(update={"strategy": ON_LOAD}))

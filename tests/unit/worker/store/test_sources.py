@@ -8,7 +8,7 @@ import pytest
 
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.failures import SourceChanged
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.prepare.identify import Identity, identify
 from neuronmodel_worker.store import SHARDS, Store, shards_inputs, shards_key
 from neuronmodel_worker.store.source_records import (
@@ -54,7 +54,7 @@ def change_last_byte(path: Path) -> None:
         file.write(bytes([last ^ 1]))
 
 
-def shard(root: Path, plan: Plan) -> Identity:
+def shard(root: Path, plan: StreamedPlan) -> Identity:
     """As prepare does: identify, note, shard, seal the digests with the shards."""
     identity = identify(root, plan).resolved()
     identity.note()
@@ -70,7 +70,7 @@ def shard(root: Path, plan: Plan) -> Identity:
     return identity
 
 
-def resolved(root: Path, plan: Plan) -> tuple[Identity, int]:
+def resolved(root: Path, plan: StreamedPlan) -> tuple[Identity, int]:
     """The identity, noted, and how many bytes of the source were read for it."""
     read = [0]
 
@@ -82,7 +82,7 @@ def resolved(root: Path, plan: Plan) -> tuple[Identity, int]:
     return identity, read[0]
 
 
-def nbytes_in(plan: Plan, *files: Path) -> int:
+def nbytes_in(plan: StreamedPlan, *files: Path) -> int:
     names = {file.name for file in files}
     return sum(read.source.nbytes for read in plan.reads.values() if read.source.file.path.name in names)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from neuronmodel_worker.io import disk
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream import FileSink, Sizes, rank_file_name, read_rank_files, run
 from neuronmodel_worker.stream.buffers import fresh
 from neuronmodel_worker.stream.direct_io import SLACK, EndsEarly, ReadableFile
@@ -22,11 +22,11 @@ ROOM = 1 << 16
 
 
 @pytest.fixture(params=[{}, TRANSPOSING], ids=["plain", "transposing"])
-def plan(tmp_path: Path, request: pytest.FixtureRequest) -> Plan:
+def plan(tmp_path: Path, request: pytest.FixtureRequest) -> StreamedPlan:
     return small_plan(small_source(tmp_path / "source", hidden_size=1024, num_attention_heads=64), **request.param)
 
 
-def shards(plan: Plan, weights: Path) -> dict[str, bytes]:
+def shards(plan: StreamedPlan, weights: Path) -> dict[str, bytes]:
     sealed = {file.name: file for file in run(plan, FileSink(weights), sizes=Sizes(chunk_bytes=50_000)).files}
     read_rank_files(weights, plan.ranks, sealed=sealed, full=True)
     return {path.name: path.read_bytes() for path in weights.iterdir()}
@@ -66,7 +66,7 @@ def in_parts(call: Callable[..., int], read: bool) -> Callable[..., int]:
 
 
 def test_without_direct_transfers_the_files_are_the_same(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: StreamedPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = shards(plan, tmp_path / "direct")
     monkeypatch.setattr("neuronmodel_worker.stream.direct_io.open_direct", not_direct)
@@ -75,7 +75,7 @@ def test_without_direct_transfers_the_files_are_the_same(
 
 
 def test_a_file_system_that_refuses_direct_transfers_late_gets_cached_ones(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: StreamedPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = shards(plan, tmp_path / "direct")
     monkeypatch.setattr(os, "preadv", refusing_direct(os.preadv))
@@ -85,7 +85,7 @@ def test_a_file_system_that_refuses_direct_transfers_late_gets_cached_ones(
 
 @pytest.mark.parametrize("direction", ["read", "write"])
 def test_transfers_in_parts_are_gone_on_with(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction: str
+    plan: StreamedPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction: str
 ) -> None:
     expected = shards(plan, tmp_path / "whole")
     name = "preadv" if direction == "read" else "pwrite"
@@ -93,7 +93,9 @@ def test_transfers_in_parts_are_gone_on_with(
     assert shards(plan, tmp_path / "parts") == expected
 
 
-def test_little_that_is_dirty_is_waited_for(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_that_is_dirty_is_waited_for(
+    plan: StreamedPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = shards(plan, tmp_path / "direct")
     waited: list[int] = []
     complete = disk.complete_writeback
@@ -121,7 +123,7 @@ def test_any_range_is_read(tmp_path: Path, position: int, nbytes: int) -> None:
     file.close()
 
 
-def test_shards_on_a_file_system_in_memory(plan: Plan, tmp_path: Path) -> None:
+def test_shards_on_a_file_system_in_memory(plan: StreamedPlan, tmp_path: Path) -> None:
     expected = shards(plan, tmp_path / "disk")
     with volume_in_memory(tmp_path / "volume", 64 << 20) as volume:
         assert shards(plan, volume / "weights") == expected

@@ -16,7 +16,7 @@ from neuronmodel_worker.failures import (
     SourceChanged,
     SourceUnreadable,
 )
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream import (
     ContentDigests,
     FileSink,
@@ -42,18 +42,18 @@ Pieces = dict[str, list[PieceDigest]]
 
 
 @pytest.fixture(params=[{}, TRANSPOSING, {"local_ranks_size": 1, "start_rank_id": 2}], ids=["plain", "passes", "some"])
-def plan(tmp_path: Path, request: pytest.FixtureRequest) -> Plan:
+def plan(tmp_path: Path, request: pytest.FixtureRequest) -> StreamedPlan:
     return small_plan(small_source(tmp_path / "source", files=3), **request.param)
 
 
-def taken(plan: Plan, sizes: Sizes | None = None) -> Pieces:
+def taken(plan: StreamedPlan, sizes: Sizes | None = None) -> Pieces:
     tap = ContentDigests()
     run(plan, TensorSink(), sizes=sizes, observer=tap)
     return tap.pieces()
 
 
 @pytest.mark.parametrize("sizes", SIZES)
-def test_every_byte_is_shown_once(plan: Plan, sizes: Sizes, tmp_path: Path) -> None:
+def test_every_byte_is_shown_once(plan: StreamedPlan, sizes: Sizes, tmp_path: Path) -> None:
     assert_covered(plan, taken(plan, sizes))
     for sink in (FileSink(tmp_path / "one"), FileSink(tmp_path / "other", seal=lambda rank, file: None)):
         tap = ContentDigests()
@@ -138,7 +138,7 @@ def test_what_goes_wrong_with_fetching_for_a_tap_is_told(tmp_path: Path) -> None
 # Comparing
 
 
-def flip(plan: Plan, name: str, at: int) -> None:
+def flip(plan: StreamedPlan, name: str, at: int) -> None:
     """Change one byte of a tensor, and nothing that a look at the file would tell."""
     source = plan.checkpoint.tensors[name]
     with source.file.path.open("r+b") as file:
@@ -149,7 +149,7 @@ def flip(plan: Plan, name: str, at: int) -> None:
     os.utime(source.file.path, ns=(source.file.mtime_ns, source.file.mtime_ns))
 
 
-def test_the_same_bytes_are_the_same_however_they_were_read(plan: Plan) -> None:
+def test_the_same_bytes_are_the_same_however_they_were_read(plan: StreamedPlan) -> None:
     for sizes in SIZES:
         seen: list[Transferred] = []
         assert check_content(plan.checkpoint, taken(plan, sizes), plan.reads, seen.append) is None
@@ -157,7 +157,7 @@ def test_the_same_bytes_are_the_same_however_they_were_read(plan: Plan) -> None:
         assert all(earlier.bytes_read <= later.bytes_read for earlier, later in pairwise(seen))
 
 
-def test_one_changed_byte_of_any_tensor_is_named(plan: Plan) -> None:
+def test_one_changed_byte_of_any_tensor_is_named(plan: StreamedPlan) -> None:
     pieces = taken(plan, Sizes(chunk_bytes=3000))
     for number, (name, read) in enumerate(plan.reads.items()):
         at = (0, read.source.nbytes // 2, read.source.nbytes - 1)[number % 3]
@@ -168,7 +168,7 @@ def test_one_changed_byte_of_any_tensor_is_named(plan: Plan) -> None:
     assert check_content(plan.checkpoint, pieces, plan.reads) is None
 
 
-def test_of_several_the_first_in_the_files_is_named(plan: Plan) -> None:
+def test_of_several_the_first_in_the_files_is_named(plan: StreamedPlan) -> None:
     pieces = taken(plan)
     first, *_, last = sorted(plan.reads.values(), key=lambda each: (each.source.file.path.name, each.source.offset))
     for read in (first, last):
@@ -177,14 +177,14 @@ def test_of_several_the_first_in_the_files_is_named(plan: Plan) -> None:
     assert check_content(plan.checkpoint, pieces, plan.reads.keys() - {first.source.name, last.source.name}) is None
 
 
-def test_pieces_larger_than_what_is_read_at_a_time(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_larger_than_what_is_read_at_a_time(plan: StreamedPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = taken(plan)
     monkeypatch.setattr(content_digests, "CHUNK_BYTES", 700)
     assert check_content(plan.checkpoint, pieces, plan.reads) is None
 
 
 @pytest.mark.parametrize("wrong", ["none", "hole", "short", "long"])
-def test_pieces_that_do_not_fit_are_of_another_tensor(wrong: str, plan: Plan) -> None:
+def test_pieces_that_do_not_fit_are_of_another_tensor(wrong: str, plan: StreamedPlan) -> None:
     pieces = taken(plan, Sizes(chunk_bytes=300))
     name = next(name for name, of_tensor in pieces.items() if len(of_tensor) > 2)
     first, second, *rest = pieces[name]
@@ -194,11 +194,11 @@ def test_pieces_that_do_not_fit_are_of_another_tensor(wrong: str, plan: Plan) ->
     assert f"the tensor {name} of" in (check_content(plan.checkpoint, pieces, [name]) or "")
 
 
-def test_a_tensor_that_is_not_there_is_named(plan: Plan) -> None:
+def test_a_tensor_that_is_not_there_is_named(plan: StreamedPlan) -> None:
     assert check_content(plan.checkpoint, {"more": []}, ["more"]) == "the tensor more is missing"
 
 
-def test_a_source_that_was_touched_since_is_not_compared(plan: Plan) -> None:
+def test_a_source_that_was_touched_since_is_not_compared(plan: StreamedPlan) -> None:
     pieces = taken(plan)
     file = plan.checkpoint.files[0].path
     os.utime(file, ns=(1, 1))
@@ -207,7 +207,7 @@ def test_a_source_that_was_touched_since_is_not_compared(plan: Plan) -> None:
     assert check_content(open_checkpoint(plan.checkpoint.path), pieces, plan.reads) is None
 
 
-def test_a_source_that_is_replaced_while_it_is_compared_is_noticed(plan: Plan) -> None:
+def test_a_source_that_is_replaced_while_it_is_compared_is_noticed(plan: StreamedPlan) -> None:
     pieces = taken(plan)
     file = plan.checkpoint.files[0].path
 
@@ -218,7 +218,7 @@ def test_a_source_that_is_replaced_while_it_is_compared_is_noticed(plan: Plan) -
         check_content(plan.checkpoint, pieces, plan.reads, progress)
 
 
-def test_a_source_that_cannot_be_read_is_named(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_cannot_be_read_is_named(plan: StreamedPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: object) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -245,7 +245,7 @@ class Copies:
 
 @pytest.mark.parametrize("full", [True, False])
 def test_rank_files_are_copied_while_they_are_read(
-    plan: Plan, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: StreamedPlan, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("neuronmodel_worker.stream.readback.CHUNK_BYTES", 8192)
     files = run(plan, FileSink(tmp_path)).files
@@ -260,7 +260,7 @@ def test_rank_files_are_copied_while_they_are_read(
     assert max(len(parts) for parts in copies.parts.values()) > 3
 
 
-def test_the_digest_of_a_header_is_of_every_byte_before_the_tensors(plan: Plan, tmp_path: Path) -> None:
+def test_the_digest_of_a_header_is_of_every_byte_before_the_tensors(plan: StreamedPlan, tmp_path: Path) -> None:
     (file, *_) = run(plan, FileSink(tmp_path)).files
     path = tmp_path / file.name
     assert header_digest(path) == file.header

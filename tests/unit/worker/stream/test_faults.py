@@ -17,7 +17,7 @@ from neuronmodel_worker.failures import (
     SourceChanged,
     SourceUnreadable,
 )
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream import FileSink, Sizes, TensorSink, Transferred, rank_file_name, read_rank_files, run
 from tests.paths import PROJECT
 from tests.unit.worker.sharding import small_plan, small_source
@@ -25,7 +25,7 @@ from tests.volumes import volume_in_memory
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Plan:
+def plan(tmp_path: Path) -> StreamedPlan:
     return small_plan(small_source(tmp_path / "source"))
 
 
@@ -36,11 +36,11 @@ def small_volume(tmp_path: Path) -> Iterator[Path]:
         yield directory
 
 
-def weights_file(plan: Plan) -> Path:
+def weights_file(plan: StreamedPlan) -> Path:
     return plan.checkpoint.files[0].path
 
 
-def test_a_full_volume_is_noticed_before_the_first_byte(plan: Plan, small_volume: Path) -> None:
+def test_a_full_volume_is_noticed_before_the_first_byte(plan: StreamedPlan, small_volume: Path) -> None:
     with pytest.raises(ArtifactsVolumeFull) as failure:
         run(plan, FileSink(small_volume / "weights"))
     assert failure.value.needed_bytes is not None
@@ -53,7 +53,7 @@ def test_a_full_volume_is_noticed_before_the_first_byte(plan: Plan, small_volume
 
 @pytest.mark.parametrize("successes", [0, 1, 5, 20])
 def test_a_volume_that_fills_up_at_any_write_leaves_nothing(
-    successes: int, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    successes: int, plan: StreamedPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pwrite, calls = os.pwrite, iter(range(10**6))
 
@@ -68,13 +68,13 @@ def test_a_volume_that_fills_up_at_any_write_leaves_nothing(
     assert list((tmp_path / "weights").iterdir()) == []
 
 
-def test_a_target_that_cannot_be_written_is_named(plan: Plan, tmp_path: Path) -> None:
+def test_a_target_that_cannot_be_written_is_named(plan: StreamedPlan, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactsUnwritable, match=str(tmp_path / "file")):
         run(plan, FileSink(tmp_path / "file" / "weights"))
 
 
-def test_a_source_that_shrinks_before_it_is_read_is_noticed(plan: Plan, tmp_path: Path) -> None:
+def test_a_source_that_shrinks_before_it_is_read_is_noticed(plan: StreamedPlan, tmp_path: Path) -> None:
     os.truncate(weights_file(plan), 1000)
     with pytest.raises(SourceChanged, match="1,000 bytes") as failure:
         run(plan, FileSink(tmp_path / "weights"))
@@ -82,14 +82,14 @@ def test_a_source_that_shrinks_before_it_is_read_is_noticed(plan: Plan, tmp_path
     assert not (tmp_path / "weights").exists()
 
 
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(plan: Plan, tmp_path: Path) -> None:
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(plan: StreamedPlan, tmp_path: Path) -> None:
     weights_file(plan).unlink()
     os.mkfifo(weights_file(plan))
     with pytest.raises(SourceChanged, match=str(weights_file(plan))):
         run(plan, FileSink(tmp_path / "weights"))
 
 
-def change_while_reading(plan: Plan, weights: Path, change: str) -> None:
+def change_while_reading(plan: StreamedPlan, weights: Path, change: str) -> None:
     """Shard, and change the source once some of it was read."""
     file = weights_file(plan)
     done: list[bool] = []
@@ -118,13 +118,13 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_source_that_changes_while_it_is_read_is_noticed(change: str, plan: Plan, tmp_path: Path) -> None:
+def test_a_source_that_changes_while_it_is_read_is_noticed(change: str, plan: StreamedPlan, tmp_path: Path) -> None:
     with pytest.raises(SourceChanged, match=str(weights_file(plan))):
         change_while_reading(plan, tmp_path / "weights", change)
     assert list((tmp_path / "weights").iterdir()) == []
 
 
-def test_a_read_error_names_the_file(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_error_names_the_file(plan: StreamedPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: object) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -135,7 +135,7 @@ def test_a_read_error_names_the_file(plan: Plan, monkeypatch: pytest.MonkeyPatch
     assert sink.tensors == []
 
 
-def test_a_failing_progress_ends_the_run_and_leaves_nothing(plan: Plan, tmp_path: Path) -> None:
+def test_a_failing_progress_ends_the_run_and_leaves_nothing(plan: StreamedPlan, tmp_path: Path) -> None:
     def interrupted(_: Transferred) -> None:
         raise KeyboardInterrupt
 
@@ -144,7 +144,9 @@ def test_a_failing_progress_ends_the_run_and_leaves_nothing(plan: Plan, tmp_path
     assert not list((tmp_path / "weights").glob("*"))
 
 
-def test_killed_in_the_middle_nothing_has_a_final_name_and_the_next_run_clears_up(plan: Plan, tmp_path: Path) -> None:
+def test_killed_in_the_middle_nothing_has_a_final_name_and_the_next_run_clears_up(
+    plan: StreamedPlan, tmp_path: Path
+) -> None:
     weights = tmp_path / "weights"
     command = [sys.executable, "-m", "tests.unit.worker.sharding", str(plan.checkpoint.path), str(weights)]
     with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as victim:
@@ -178,7 +180,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_rank_file_is_not_read(damage: str, plan: Plan, tmp_path: Path) -> None:
+def test_a_damaged_rank_file_is_not_read(damage: str, plan: StreamedPlan, tmp_path: Path) -> None:
     sealed = {file.name: file for file in run(plan, FileSink(tmp_path)).files}
     inflict, word = DAMAGE[damage]
     inflict(tmp_path / rank_file_name(1))
@@ -187,14 +189,14 @@ def test_a_damaged_rank_file_is_not_read(damage: str, plan: Plan, tmp_path: Path
     assert failure.value.exit_code == exits.ARTIFACT_DAMAGED
 
 
-def test_swapped_ranks_are_noticed_without_a_digest(plan: Plan, tmp_path: Path) -> None:
+def test_swapped_ranks_are_noticed_without_a_digest(plan: StreamedPlan, tmp_path: Path) -> None:
     run(plan, FileSink(tmp_path))
     DAMAGE["swapped"][0](tmp_path / rank_file_name(1))
     with pytest.raises(ArtifactDamaged, match="holds the tensors of rank 2"):
         read_rank_files(tmp_path, plan.ranks)
 
 
-def test_progress_counts_every_byte_of_both_sides(plan: Plan, tmp_path: Path) -> None:
+def test_progress_counts_every_byte_of_both_sides(plan: StreamedPlan, tmp_path: Path) -> None:
     seen: list[Transferred] = []
     result = run(plan, FileSink(tmp_path), seen.append, sizes=Sizes(chunk_bytes=4096))
     assert seen[-1] == Transferred(result.bytes_read, result.bytes_written)

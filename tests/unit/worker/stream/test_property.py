@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from neuronmodel_worker.checkpoint import header_digest, open_checkpoint
-from neuronmodel_worker.plan.streamed import Plan, make_plan
+from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
 from neuronmodel_worker.stream import (
     ContentDigests,
     FileSink,
@@ -58,7 +58,7 @@ def bits(tensors: list[dict[str, RankTensor]]) -> list[dict[str, tuple[str, tupl
     return [{name: (t.dtype, t.shape, t.data.tobytes()) for name, t in rank.items()} for rank in tensors]
 
 
-def sealed_apart(plan: Plan, sizes: Sizes, weights: Path, made: list[int]) -> Any:
+def sealed_apart(plan: StreamedPlan, sizes: Sizes, weights: Path, made: list[int]) -> Any:
     """Some ranks in one run and the others in another, as after a run that died; each sealed by itself, with a tap."""
     sealed: dict[str, WrittenFile] = {}
 
@@ -79,14 +79,14 @@ def sealed_apart(plan: Plan, sizes: Sizes, weights: Path, made: list[int]) -> An
     return bits(read_rank_files(weights, plan.ranks, sealed=sealed, full=True))
 
 
-def held_and_written(plan: Plan, sizes: Sizes, weights: Path) -> dict[str, bytes]:
+def held_and_written(plan: StreamedPlan, sizes: Sizes, weights: Path) -> dict[str, bytes]:
     memory = TensorSink()
     run(plan, memory, sizes=sizes, threads=2)
     write_rank_files(weights, plan, memory.tensors, metadata=METADATA)
     return {path.name: path.read_bytes() for path in weights.iterdir()}
 
 
-def both_sinks(plan: Plan, sizes: Sizes, weights: Path, threads: int) -> list[Any]:
+def both_sinks(plan: StreamedPlan, sizes: Sizes, weights: Path, threads: int) -> list[Any]:
     memory = TensorSink()
     run(plan, memory, sizes=sizes, threads=threads)
     result = run(plan, FileSink(weights), sizes=sizes, threads=threads)
@@ -98,7 +98,7 @@ def both_sinks(plan: Plan, sizes: Sizes, weights: Path, threads: int) -> list[An
 
 
 @contextmanager
-def drawn(case: dict[str, Any]) -> Iterator[tuple[Plan, Any, Path]]:
+def drawn(case: dict[str, Any]) -> Iterator[tuple[StreamedPlan, Any, Path]]:
     """The plan of a case, what every rank has to hold, and a folder for it."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)

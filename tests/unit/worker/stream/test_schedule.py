@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.layouts.geometry import as_matrix
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream import ContentDigests, FileSink, Sizes, TensorSink, buffer_bytes, run
 from neuronmodel_worker.stream.buffers import GRAIN, Buffers
 from neuronmodel_worker.stream.dtypes import Array
@@ -37,11 +37,11 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=[{}, TRANSPOSING], ids=["plain", "transposing"])
-def plan(source: Path, request: pytest.FixtureRequest) -> Plan:
+def plan(source: Path, request: pytest.FixtureRequest) -> StreamedPlan:
     return small_plan(source, **request.param)
 
 
-def work(plan: Plan, sizes: Sizes, buffered: bool = True) -> Workload:
+def work(plan: StreamedPlan, sizes: Sizes, buffered: bool = True) -> Workload:
     return Workload(plan, sizes, range(len(plan.ranks)), buffered)
 
 
@@ -64,7 +64,9 @@ def touched_by(work: Workload) -> dict[str, NDArray[Any]]:
 
 @pytest.mark.parametrize("buffered", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
-def test_every_element_is_in_one_chunk_and_every_chunk_in_one_task(plan: Plan, sizes: Sizes, buffered: bool) -> None:
+def test_every_element_is_in_one_chunk_and_every_chunk_in_one_task(
+    plan: StreamedPlan, sizes: Sizes, buffered: bool
+) -> None:
     assert all((counts == 1).all() for counts in touched_by(work(plan, sizes, buffered)).values())
 
 
@@ -72,7 +74,7 @@ def test_every_element_is_in_one_chunk_and_every_chunk_in_one_task(plan: Plan, s
 @pytest.mark.parametrize("ranks", [[], [1], [0, 2], [0, 1, 3], [0, 1, 2, 3]], ids=str)
 @pytest.mark.parametrize("sizes", SIZES)
 def test_no_element_is_in_two_chunks_whichever_ranks_are_made(
-    plan: Plan, sizes: Sizes, ranks: list[int], sealing: bool
+    plan: StreamedPlan, sizes: Sizes, ranks: list[int], sealing: bool
 ) -> None:
     sizes = replace(sizes, seal_bytes=1)
     needed = touched_by(Workload(plan, sizes, ranks, sealing=sealing))
@@ -93,7 +95,7 @@ def wants(work: Workload) -> Iterator[tuple[int, set[int], Task]]:
         yield task.order, {step.rank_index for move in task.moves for step in move.steps}, task
 
 
-def test_what_ranks_share_comes_before_what_one_alone_needs(plan: Plan) -> None:
+def test_what_ranks_share_comes_before_what_one_alone_needs(plan: StreamedPlan) -> None:
     found = list(wants(Workload(plan, Sizes(chunk_bytes=3000, seal_bytes=1), range(4), sealing=True)))
     assert [order for order, _, _ in found] == sorted(order for order, _, _ in found)
     alone = {order: ranks for order, ranks, _ in found if order}
@@ -103,7 +105,7 @@ def test_what_ranks_share_comes_before_what_one_alone_needs(plan: Plan) -> None:
     assert nbytes[0] == sum(target.nbytes * 4 for target in plan.targets) - sum(nbytes[1:])
 
 
-def test_ranks_are_grouped_by_what_is_sealed_at_a_time(plan: Plan) -> None:
+def test_ranks_are_grouped_by_what_is_sealed_at_a_time(plan: StreamedPlan) -> None:
     def groups(seal_bytes: int) -> list[list[int]]:
         work = Workload(plan, Sizes(seal_bytes=seal_bytes), [0, 2, 3], sealing=True)
         return [list(group) for group in work.groups]
@@ -125,7 +127,9 @@ def test_heads_that_some_ranks_share_are_read_once_and_tie_these_alone(tmp_path:
 
 
 @pytest.mark.parametrize("sizes", SIZES)
-def test_a_tensor_of_a_rank_is_made_by_one_task_from_its_first_byte_to_its_last(plan: Plan, sizes: Sizes) -> None:
+def test_a_tensor_of_a_rank_is_made_by_one_task_from_its_first_byte_to_its_last(
+    plan: StreamedPlan, sizes: Sizes
+) -> None:
     makers: dict[tuple[str, int], set[int]] = {}
     made: Counter[tuple[str, int]] = Counter()
     for number, task in enumerate(task for unit in tasks(work(plan, sizes)) for task in unit):
@@ -138,7 +142,7 @@ def test_a_tensor_of_a_rank_is_made_by_one_task_from_its_first_byte_to_its_last(
     assert made == {(t.name, rank): t.nbytes for t in plan.targets for rank in range(len(plan.ranks))}
 
 
-def test_a_chunk_is_let_go_after_its_last_use(plan: Plan) -> None:
+def test_a_chunk_is_let_go_after_its_last_use(plan: StreamedPlan) -> None:
     for task in (task for unit in tasks(work(plan, Sizes(3000, 4000))) for task in unit):
         last = [visit.chunk.key for move in task.moves for visit in move.visits if visit.last]
         assert sorted(last) == sorted({chunk.key for chunk in chunks(task)})
@@ -179,7 +183,7 @@ class Watched(Buffers):
 @pytest.mark.parametrize("into_memory", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_buffers_of_a_run_are_foretold(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, into_memory: bool
+    plan: StreamedPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, into_memory: bool
 ) -> None:
     sizes = Sizes(chunk_bytes=3000, held_bytes=4000, wide_bytes=2000)
     watched = watch(monkeypatch)
@@ -191,7 +195,12 @@ def test_the_buffers_of_a_run_are_foretold(
 @pytest.mark.parametrize("observed", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_buffers_of_a_run_that_seals_are_foretold(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, observed: bool, ranks: list[int] | None
+    plan: StreamedPlan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    observed: bool,
+    ranks: list[int] | None,
 ) -> None:
     sizes = Sizes(chunk_bytes=3000, held_bytes=4000, wide_bytes=2000, seal_bytes=1)
     watched, sink = watch(monkeypatch), FileSink(tmp_path / "weights", seal=lambda rank, file: None)
@@ -207,11 +216,11 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watched:
     return watched
 
 
-def test_a_run_of_no_rank_takes_no_buffers(plan: Plan) -> None:
+def test_a_run_of_no_rank_takes_no_buffers(plan: StreamedPlan) -> None:
     assert buffer_bytes(plan, rank_indices=[]) == 0
 
 
-def test_memory_bounds_what_is_under_way(plan: Plan) -> None:
+def test_memory_bounds_what_is_under_way(plan: StreamedPlan) -> None:
     everything = [task for unit in tasks(work(plan, Sizes(1 << 15, 1 << 15, 1 << 15))) for task in unit]
     limit = max(task.memory_bytes for task in everything) + 1
     queue = TaskQueue(iter([everything]), limit, 8, PageCacheOfTest(always=True))

@@ -11,7 +11,7 @@ import pytest
 
 from neuronmodel_worker.checkpoint import header_digest
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull, SourceChanged
-from neuronmodel_worker.plan.streamed import Plan
+from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream import (
     ContentDigests,
     FileSink,
@@ -34,7 +34,7 @@ METADATA = {"key": "of a set"}
 
 
 @pytest.fixture(params=[{}, TRANSPOSING], ids=["plain", "transposing"])
-def plan(tmp_path: Path, request: pytest.FixtureRequest) -> Plan:
+def plan(tmp_path: Path, request: pytest.FixtureRequest) -> StreamedPlan:
     return small_plan(small_source(tmp_path / "source", intermediate_size=512), **request.param)
 
 
@@ -66,13 +66,13 @@ def contents(weights: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def expected(plan: Plan, tmp_path: Path) -> dict[str, bytes]:
+def expected(plan: StreamedPlan, tmp_path: Path) -> dict[str, bytes]:
     run(plan, FileSink(tmp_path / "expected", metadata=METADATA))
     return contents(tmp_path / "expected")
 
 
 def test_files_become_complete_over_the_run_and_nothing_is_read_more_often(
-    plan: Plan, tmp_path: Path, expected: dict[str, bytes]
+    plan: StreamedPlan, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
     sealing = Sealing(tmp_path / "weights")
     result = run(plan, sealing.sink(), sealing.reached, sizes=ONE_BY_ONE, threads=1)
@@ -87,7 +87,7 @@ def test_files_become_complete_over_the_run_and_nothing_is_read_more_often(
     assert steps == [alone // 3] * 3
 
 
-def test_large_groups_are_sealed_together(plan: Plan, tmp_path: Path) -> None:
+def test_large_groups_are_sealed_together(plan: StreamedPlan, tmp_path: Path) -> None:
     sealing = Sealing(tmp_path / "weights")
     run(plan, sealing.sink(), sealing.reached, sizes=Sizes(seal_bytes=2 * plan.rank_bytes), threads=1)
     first, second, third, fourth = sealing.written_before
@@ -95,11 +95,11 @@ def test_large_groups_are_sealed_together(plan: Plan, tmp_path: Path) -> None:
     assert fourth - third < third - second
 
 
-def touch(plan: Plan) -> None:
+def touch(plan: StreamedPlan) -> None:
     os.utime(plan.checkpoint.files[0].path, ns=(1, 1))
 
 
-def overwrite(plan: Plan) -> None:
+def overwrite(plan: StreamedPlan) -> None:
     """Other weights, as a download over the old files would bring."""
     file = plan.checkpoint.files[0]
     with file.path.open("r+b") as stream:
@@ -107,11 +107,11 @@ def overwrite(plan: Plan) -> None:
         stream.write(bytes(range(256)) * (file.nbytes // 512))
 
 
-def interrupt(plan: Plan) -> None:
+def interrupt(plan: StreamedPlan) -> None:
     raise KeyboardInterrupt
 
 
-TROUBLE: dict[str, tuple[Callable[[Plan], None], type[BaseException]]] = {
+TROUBLE: dict[str, tuple[Callable[[StreamedPlan], None], type[BaseException]]] = {
     "touched": (touch, SourceChanged),
     "overwritten": (overwrite, SourceChanged),
     "interrupted": (interrupt, KeyboardInterrupt),
@@ -121,7 +121,7 @@ TROUBLE: dict[str, tuple[Callable[[Plan], None], type[BaseException]]] = {
 @pytest.mark.parametrize("trouble", TROUBLE)
 @pytest.mark.parametrize("after", [0.0, 0.3, 0.6, 0.8, 0.95])
 def test_a_run_that_fails_leaves_the_files_that_were_sealed_and_nothing_else(
-    trouble: str, after: float, plan: Plan, tmp_path: Path, expected: dict[str, bytes]
+    trouble: str, after: float, plan: StreamedPlan, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
     inflict, failure = TROUBLE[trouble]
     sealing, done = Sealing(tmp_path / "weights"), threading.Event()
@@ -142,7 +142,7 @@ def test_a_run_that_fails_leaves_the_files_that_were_sealed_and_nothing_else(
 
 @pytest.mark.parametrize("successes", [0, 20, 60, 100])
 def test_a_volume_that_fills_up_keeps_what_was_sealed(
-    successes: int, plan: Plan, tmp_path: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    successes: int, plan: StreamedPlan, tmp_path: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pwrite, calls = os.pwrite, iter(range(10**6))
 
@@ -160,7 +160,9 @@ def test_a_volume_that_fills_up_keeps_what_was_sealed(
     assert found == {name: expected[name] for name in found}
 
 
-def test_what_was_left_is_made_by_the_next_run_alone(plan: Plan, tmp_path: Path, expected: dict[str, bytes]) -> None:
+def test_what_was_left_is_made_by_the_next_run_alone(
+    plan: StreamedPlan, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
     sealing = Sealing(tmp_path / "weights")
     run(plan, sealing.sink(), rank_indices=[1], sizes=ONE_BY_ONE)
     kept = (sealing.weights / rank_file_name(1)).stat()
@@ -171,7 +173,7 @@ def test_what_was_left_is_made_by_the_next_run_alone(plan: Plan, tmp_path: Path,
     assert [file.name for file in result.files] == [rank_file_name(rank) for rank in (0, 2, 3)]
 
 
-def test_memory_takes_some_ranks_too(plan: Plan) -> None:
+def test_memory_takes_some_ranks_too(plan: StreamedPlan) -> None:
     every, some = TensorSink(), TensorSink()
     run(plan, every)
     run(plan, some, rank_indices=[2])
@@ -181,7 +183,7 @@ def test_memory_takes_some_ranks_too(plan: Plan) -> None:
 
 
 def test_a_seal_that_fails_ends_the_run_and_keeps_the_file(
-    plan: Plan, tmp_path: Path, expected: dict[str, bytes]
+    plan: StreamedPlan, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
     def refuse(rank: int, file: WrittenFile) -> None:
         raise RuntimeError(f"{file.name} is not wanted")
@@ -191,14 +193,14 @@ def test_a_seal_that_fails_ends_the_run_and_keeps_the_file(
     assert contents(tmp_path / "weights") == {name: expected[name] for name in [rank_file_name(0)]}
 
 
-def test_headers_tell_ranks_and_sets_apart_and_are_of_one_length(plan: Plan, tmp_path: Path) -> None:
+def test_headers_tell_ranks_and_sets_apart_and_are_of_one_length(plan: StreamedPlan, tmp_path: Path) -> None:
     one = run(plan, FileSink(tmp_path / "one", metadata={"key": "1"})).files
     other = run(plan, FileSink(tmp_path / "other", metadata={"key": "2"})).files
     assert len({file.header for file in (*one, *other)}) == 8
     assert len({file.nbytes for file in (*one, *other)}) == 1
 
 
-def test_swapped_files_are_found_by_their_headers(plan: Plan, tmp_path: Path) -> None:
+def test_swapped_files_are_found_by_their_headers(plan: StreamedPlan, tmp_path: Path) -> None:
     sealed = {file.name: file for file in run(plan, FileSink(tmp_path)).files}
     first, second = (tmp_path / rank_file_name(rank) for rank in (0, 1))
     first.rename(tmp_path / "aside")
@@ -214,14 +216,14 @@ def test_swapped_files_are_found_by_their_headers(plan: Plan, tmp_path: Path) ->
 
 
 @pytest.fixture
-def held(plan: Plan) -> TensorSink:
+def held(plan: StreamedPlan) -> TensorSink:
     sink = TensorSink()
     run(plan, sink)
     return sink
 
 
 def test_held_tensors_are_written_as_the_same_files(
-    plan: Plan, held: TensorSink, tmp_path: Path, expected: dict[str, bytes]
+    plan: StreamedPlan, held: TensorSink, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
     sealing, seen = Sealing(tmp_path / "weights"), list[Transferred]()
     files = write_rank_files(
@@ -233,7 +235,7 @@ def test_held_tensors_are_written_as_the_same_files(
 
 
 def test_writing_waits_before_every_piece(
-    plan: Plan, held: TensorSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: StreamedPlan, held: TensorSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("neuronmodel_worker.stream.memory_writer.PIECE_BYTES", 4096)
     written, waits = 0, 0
@@ -254,7 +256,7 @@ def test_writing_waits_before_every_piece(
 
 @pytest.mark.parametrize("waits", [0, 1, 30, 60])
 def test_writing_that_is_stopped_leaves_the_files_that_were_sealed(
-    waits: int, plan: Plan, held: TensorSink, tmp_path: Path, expected: dict[str, bytes]
+    waits: int, plan: StreamedPlan, held: TensorSink, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
     left, sealing = iter(range(waits)), Sealing(tmp_path / "weights")
 
@@ -275,7 +277,9 @@ def small_volume(tmp_path: Path) -> Iterator[Path]:
         yield directory
 
 
-def test_writing_held_tensors_needs_room_and_says_how_much(plan: Plan, held: TensorSink, small_volume: Path) -> None:
+def test_writing_held_tensors_needs_room_and_says_how_much(
+    plan: StreamedPlan, held: TensorSink, small_volume: Path
+) -> None:
     with pytest.raises(ArtifactsVolumeFull) as failure:
         write_rank_files(small_volume / "weights", plan, held.tensors)
     assert failure.value.needed_bytes is not None
@@ -283,7 +287,7 @@ def test_writing_held_tensors_needs_room_and_says_how_much(plan: Plan, held: Ten
     assert list((small_volume / "weights").iterdir()) == []
 
 
-def test_taps_see_everything_whichever_ranks_are_left(plan: Plan, tmp_path: Path) -> None:
+def test_taps_see_everything_whichever_ranks_are_left(plan: StreamedPlan, tmp_path: Path) -> None:
     tap = ContentDigests()
     result = run(plan, FileSink(tmp_path, seal=lambda rank, file: None), rank_indices=[], observer=tap)
     assert result.files == ()
@@ -291,7 +295,7 @@ def test_taps_see_everything_whichever_ranks_are_left(plan: Plan, tmp_path: Path
     assert tap.pieces().keys() == plan.reads.keys()
 
 
-def test_small_passes_are_sealed_as_large_ones(plan: Plan, tmp_path: Path, expected: dict[str, bytes]) -> None:
+def test_small_passes_are_sealed_as_large_ones(plan: StreamedPlan, tmp_path: Path, expected: dict[str, bytes]) -> None:
     sealing = Sealing(tmp_path / "weights")
     sizes = replace(ONE_BY_ONE, held_bytes=3000, wide_bytes=2000)
     result = run(plan, sealing.sink(), sizes=sizes, observer=ContentDigests())

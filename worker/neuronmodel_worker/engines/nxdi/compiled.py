@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuronmodel_worker.engines.nxdi.weight_loading import ExpectedTensors
 from neuronmodel_worker.failures import ArtifactDamaged
-from neuronmodel_worker.plan.streamed import ModelPlan, Plan
+from neuronmodel_worker.plan.streamed import ModelPlan, StreamedPlan
 
 GRAPH_FILE = "model.pt"
 CONFIG_FILE = "neuron_config.json"
@@ -68,7 +68,7 @@ class CompiledFiles:
 def describe(plan: ModelPlan, engine: str, model_type: str) -> Description:
     tensors = (
         tuple(TensorDescription(name=each.name, dtype=each.dtype, shape=each.shape) for each in plan.tensors)
-        if isinstance(plan, Plan)
+        if isinstance(plan, StreamedPlan)
         else None
     )
     return Description(
@@ -77,7 +77,7 @@ def describe(plan: ModelPlan, engine: str, model_type: str) -> Description:
         first_rank=plan.ranks.start,
         ranks=len(plan.ranks),
         tensors=tensors,
-        rank_tensors=tuple(plan.rank_tensors) if isinstance(plan, Plan) else (),
+        rank_tensors=tuple(plan.rank_tensors) if isinstance(plan, StreamedPlan) else (),
     )
 
 

@@ -13,7 +13,7 @@ from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.engines.nxdi.weight_loading import ExpectedTensors, checked_weights, install, installed
 from neuronmodel_worker.engines.rank_tensors import as_torch
 from neuronmodel_worker.failures import ArtifactDamaged
-from neuronmodel_worker.plan.streamed import Plan, make_plan
+from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
 from neuronmodel_worker.stream import FileSink, RankTensor, TensorSink, read_rank_files, run
 from tests.generated import write_checkpoint
 from tests.paths import GOLDEN
@@ -35,13 +35,13 @@ CASES = [sorted(GOLDEN.glob(f"{pattern}.json"))[0] for pattern in ONE_A_FAMILY]
 Ranks = list[dict[str, RankTensor]]
 
 
-def from_the_checkpoint(plan: Plan, work: Path) -> Ranks:
+def from_the_checkpoint(plan: StreamedPlan, work: Path) -> Ranks:
     sink = TensorSink()
     run(plan, sink)
     return sink.tensors
 
 
-def from_sealed_files(plan: Plan, work: Path) -> Ranks:
+def from_sealed_files(plan: StreamedPlan, work: Path) -> Ranks:
     sealed = {file.name: file for file in run(plan, FileSink(work / "weights")).files}
     return read_rank_files(work / "weights", plan.ranks, sealed=sealed, full=True)
 
@@ -50,7 +50,7 @@ def from_sealed_files(plan: Plan, work: Path) -> Ranks:
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("read", [from_the_checkpoint, from_sealed_files])
 def test_tensors_handed_over_are_the_golden_shards(
-    path: Path, read: Callable[[Plan, Path], Ranks], make_engine: MakeEngine, recorded: Calls, tmp_path: Path
+    path: Path, read: Callable[[StreamedPlan, Path], Ranks], make_engine: MakeEngine, recorded: Calls, tmp_path: Path
 ) -> None:
     case = json.loads(path.read_text())
     flags = {"logical_nc_config": 2, **case["neuron_config"]}
