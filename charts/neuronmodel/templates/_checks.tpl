@@ -1,6 +1,6 @@
 {{- /*
-What would go wrong later, and worse said. `lookup` finds nothing without a cluster, and asks for no right that an installer
-of these objects can do without: who grants a right has to have it, and who brings the definition may read it.
+What would fail later, with a worse message. `lookup` finds nothing without a cluster, and needs no permission that an installer
+of these objects can lack: whoever grants a permission has to have it, and whoever installs the CRD may read it.
 */}}
 {{- define "neuronmodel.checks" -}}
 {{- if not (or (kindIs "slice" .Values.watchNamespaces) (kindIs "invalid" .Values.watchNamespaces)) }}
@@ -11,7 +11,7 @@ of these objects can do without: who grants a right has to have it, and who brin
 {{- end }}
 {{- end }}
 
-{{- /* Only before the first installation: afterwards the operator itself says whose namespaces they are. */}}
+{{- /* Only before the first installation: afterwards the operator itself reports whose namespaces they are. */}}
 {{- define "neuronmodel.checkOthers" -}}
 {{- $me := printf "%s/%s" .Release.Namespace .Release.Name }}
 {{- $how := "one more release needs --set crds.install=false and namespaces of its own, as --set 'watchNamespaces={a,b}', in which no other operator works" }}
@@ -20,7 +20,7 @@ of these objects can do without: who grants a right has to have it, and who brin
 {{- $owner := dig "metadata" "annotations" "meta.helm.sh/release-name" "" $definition }}
 {{- $namespace := dig "metadata" "annotations" "meta.helm.sh/release-namespace" "" $definition }}
 {{- if and $owner (ne (printf "%s/%s" $namespace $owner) $me) }}
-{{- /* The definition outlives its release: only one that is still there is in the way. */}}
+{{- /* The CRD outlives its release: only a release that still exists is in the way. */}}
 {{- range (lookup "apps/v1" "Deployment" $namespace "").items }}
 {{- if include "neuronmodel.isOperatorOf" (list $owner .) }}
 {{- fail (printf "the definition of NeuronModels belongs to the release %s in the namespace %s: %s" $owner $namespace $how) }}
@@ -51,7 +51,7 @@ of these objects can do without: who grants a right has to have it, and who brin
 {{- if and (eq (get $labels "app.kubernetes.io/name") "neuronmodel-operator") (eq (get $labels "app.kubernetes.io/instance") (first .)) }}true{{ end }}
 {{- end }}
 
-{{- /* Of late, as far as two clocks agree: an operator that was killed may have left its Lease. */}}
+{{- /* Recently, as far as two clocks agree: an operator that was killed may have left its Lease. */}}
 {{- define "neuronmodel.isRenewed" -}}
 {{- $at := toDate "2006-01-02T15:04:05" (dig "spec" "renewTime" "2006-01-02T15:04:05" . | trunc 19) }}
 {{- if lt (sub (now | unixEpoch | int64) ($at | unixEpoch | int64)) 60 }}true{{ end }}
