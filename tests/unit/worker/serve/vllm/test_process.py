@@ -74,8 +74,9 @@ def test_it_may_end_by_itself_when_it_is_told_to() -> None:
 
 WORKER = """
 import os, sys, time
-from neuronmodel_worker.serve.vllm.process import Child
-child = Child([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(3600)"], os.environ)
+from neuronmodel_worker.serve.vllm.process import VllmProcess
+code = "import os, time; print(os.getpid(), flush=True); time.sleep(3600)"
+child = VllmProcess([sys.executable, "-c", code], os.environ)
 time.sleep(3600)
 """
 
@@ -108,7 +109,7 @@ def test_its_port_is_none_that_connections_are_given(
 ) -> None:
     """Where the kernel leaves any."""
     (tmp_path / "range").write_text(of_kernel)
-    monkeypatch.setattr(serve, "RANGE_OF_KERNEL", tmp_path / "range")
+    monkeypatch.setattr(serve, "EPHEMERAL_PORT_RANGE", tmp_path / "range")
     port = free_port({10_000, 10_002})
     assert port in ports if ports else port > 0
 
