@@ -1,1 +1,1 @@
-"""What a worker answers: its own state on the admin port, the model's API on the serving port."""
+"""Everything a serving worker does: it loads what was prepared, then answers requests on the serving port."""

@@ -1,4 +1,4 @@
-"""The model's API in OpenAI's shape: /v1/completions, /v1/chat/completions, /v1/models."""
+"""The model's HTTP API in OpenAI's format: /v1/completions, /v1/chat/completions and /v1/models."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ AnyRequest = TypeVar("AnyRequest", bound=Request)
 
 @dataclass(frozen=True)
 class WireFormat:
-    """How one kind of completion looks on the wire."""
+    """How one kind of completion is encoded as JSON: its object types, and the functions that build a choice."""
 
     id_prefix: str
     whole: str
@@ -64,6 +64,9 @@ CHAT = WireFormat(
 
 @dataclass
 class OpenAIApi:
+    """The routes of the API, on top of one `Generation`. `defaults` apply to sampling fields that a request leaves
+    out."""
+
     generation: Generation
     served_name: str
     defaults: Sampling
@@ -118,7 +121,11 @@ class OpenAIApi:
         return await self._reply(request, asked, prompt, asked.max_answer_tokens, CHAT)
 
     async def _encoded(self, param: str, encode: Callable[[Any], list[int]], what: Any) -> list[int]:
-        """In a thread, for a prompt of megabytes takes seconds, in which others are to be answered."""
+        """Tokenizes in a thread: a prompt of several megabytes takes seconds, and other requests are answered
+        meanwhile.
+
+        Raises OpenAIError for a prompt that is too long or that the tokenizer refuses.
+        """
         if refused := self.generation.text.too_long(what, self.generation.limits.context_length):
             raise OpenAIError(400, refused, param=param, code="context_length_exceeded")
         try:
@@ -168,7 +175,8 @@ class OpenAIApi:
             raise OpenAIError(429, str(error), "rate_limit_error", "queue_full") from error
 
     def _check_sampling(self, sampling: Sampling) -> None:
-        """Before the first byte of an answer: a stream that has begun can no longer be refused."""
+        """Checks the sampling parameters before the first byte is sent: a stream that has begun can no longer be
+        refused."""
         try:
             self.generation.check_sampling(sampling)
         except SamplingNotCompiled as error:
@@ -197,8 +205,9 @@ class OpenAIApi:
             )
 
     def _check_answer_limits(self, asked: Request, prompt: list[int]) -> None:
-        """More than a whole sequence is a mistake, and would compute until the sequence is full. Less is taken even
-        where the prompt leaves less room than that: clients set one limit for prompts of any length."""
+        """Refuses a limit above the sequence length: it is a mistake, and would generate until the sequence is full. A
+        lower limit is accepted even where the prompt leaves less space than that, since clients use one limit for
+        prompts of any length."""
         longest = self.generation.limits.sequence_length
         for name, limit in asked.answer_limits.items():
             if limit > longest:

@@ -1,4 +1,4 @@
-"""The API key: read from its file, again when the file changes, compared in constant time."""
+"""The API key: read from its file, read again when the file changes, and compared in constant time."""
 
 import hmac
 from pathlib import Path
@@ -12,7 +12,10 @@ class ApiKeyInvalid(BadInput):
 
 
 class ApiKey:
-    """Raises ApiKeyInvalid at the start; later a file that is empty or cannot be read leaves the last key in force."""
+    """The current API key.
+
+    The constructor raises ApiKeyInvalid. A file that later becomes empty or unreadable leaves the last key in force.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -27,7 +30,7 @@ class ApiKey:
             raise ApiKeyInvalid(f"The API key in {file} is empty. Put a key into the Secret.")
 
     def admits(self, authorization: str | None) -> bool:
-        """Whether an Authorization header carries the key."""
+        """Returns whether an Authorization header carries the key."""
         self._refresh()
         scheme, _, given = (authorization or "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._key)
@@ -41,7 +44,8 @@ class ApiKey:
             return
 
     def _stamp(self) -> tuple[int, int, int]:
-        """A Secret's volume replaces the file, an editor may write into it."""
+        """Identifies the file's version. A Secret volume replaces the file (another inode); an editor may write into
+        it."""
         stat = self._file.stat()
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
 

@@ -1,4 +1,5 @@
-"""Work that nobody waits for, done while the model answers: in a thread of its own, giving way to answers."""
+"""Work that nothing waits for, done in a thread of its own while the model answers, and throttled in favour of
+answers."""
 
 import logging
 import threading
@@ -11,26 +12,27 @@ from neuronmodel_worker.io.priority import use_idle_priority
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE: Final = 4.0
-"""In times of the work done since the last pause: with answers under way all the time, work in the background takes
-five times as long as without any, and no longer."""
+"""The longest pause, as a multiple of the time worked since the last one: while answers are computed all the time,
+background work takes five times as long as on an idle worker, and never longer."""
 POLL_SECONDS: Final = 0.01
 
 
 class ShuttingDown(Exception):
-    """The worker was told to stop: what was made so far stays where the next start finds it."""
+    """The worker is shutting down. What has been written so far stays where the next start finds it."""
 
 
 class Throttle:
-    """What work in the background asks before each small piece of it."""
+    """Pauses background work while answers are computed; the work calls `wait` before each small step."""
 
     def __init__(self, busy: Callable[[], bool], stop: threading.Event) -> None:
-        """`busy`: whether an answer is being computed."""
+        """`busy` returns whether an answer is being computed."""
         self._busy = busy
         self._stop = stop
         self._since = time.monotonic()
 
     def wait(self) -> None:
-        """While answers are computed, at most LONGEST_PAUSE times as long as it was worked. Raises ShuttingDown."""
+        """Waits while answers are computed, at most LONGEST_PAUSE times as long as the last step took. Raises
+        ShuttingDown."""
         now = time.monotonic()
         latest = now + LONGEST_PAUSE * (now - self._since)
         while self._busy() and time.monotonic() < latest:
@@ -45,7 +47,8 @@ BackgroundWork = Callable[[Throttle], None]
 
 
 class Background:
-    """Runs work in turn once `begin` was called. Work tells of its own failures; what it does not foresee is logged."""
+    """Runs the submitted work one item after another once `begin` has been called. Work reports its expected failures
+    itself; an unexpected exception is logged."""
 
     JOIN_SECONDS: Final = 10.0
 
@@ -55,10 +58,11 @@ class Background:
         self._thread: threading.Thread | None = None
 
     def submit(self, work: BackgroundWork, on_discard: Callable[[], None] = lambda: None) -> None:
-        """`otherwise` is called instead where the worker ends before it comes to that."""
+        """Queues `work`. `on_discard` is called in its place if the worker ends before the work has started."""
         self._work.append((work, on_discard))
 
     def begin(self, busy: Callable[[], bool]) -> None:
+        """Starts the thread. `busy` returns whether an answer is being computed."""
         if self._work:
             throttle = Throttle(busy, self._stop)
             self._thread = threading.Thread(target=self._run, args=(throttle,), name="background", daemon=True)
@@ -79,7 +83,8 @@ class Background:
         self._stop.set()
 
     def stop(self) -> None:
-        """Returns when the thread has ended, or after a while: a disk may take its time for a sync."""
+        """Waits until the thread has ended, but no longer than JOIN_SECONDS, since a sync may take a disk much
+        longer."""
         self.request_stop()
         if self._thread:
             self._thread.join(self.JOIN_SECONDS)

@@ -1,4 +1,4 @@
-"""The devices that a start needs: looked up before anything is loaded, waited for while somebody else holds them."""
+"""The devices that a start needs: checked before anything is loaded, and waited for while another process uses them."""
 
 import logging
 import time
@@ -16,7 +16,10 @@ LONGEST_PAUSE_SECONDS: Final = 30.0
 
 
 def find_devices(job: Run, engine: ModelEngine) -> None:
-    """A phase where the engine computes on devices. Raises a WorkerFailure for devices that are not there."""
+    """Reports the devices, in a phase of its own, if the engine computes on devices.
+
+    Raises a WorkerFailure for devices that do not exist.
+    """
     if devices := engine.devices():
         with job.clock.phase(StartPhase.DEVICES_FOUND):
             job.clock.found_devices(devices)
@@ -24,7 +27,7 @@ def find_devices(job: Run, engine: ModelEngine) -> None:
 
 @dataclass
 class DeviceBackoff:
-    """Begins when it is made, and lasts `seconds`. Pauses are 1, 2, 4 … LONGEST_PAUSE_SECONDS long."""
+    """Retries for `seconds` from its creation on, with pauses of 1, 2, 4 … LONGEST_PAUSE_SECONDS."""
 
     seconds: float
     monotonic: Callable[[], float] = time.monotonic
@@ -35,7 +38,7 @@ class DeviceBackoff:
         self._began = self.monotonic()
 
     def wait(self, in_use: DevicesInUse) -> None:
-        """Until it is worth another try. Raises DevicesInUse when the time is over."""
+        """Sleeps until the next attempt is due. Raises DevicesInUse when the time is used up."""
         waited = self.monotonic() - self._began
         if waited >= self.seconds:
             raise DevicesInUse(f"{in_use} They were waited for {waited:,.0f} s.") from in_use

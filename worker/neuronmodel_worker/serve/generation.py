@@ -1,4 +1,4 @@
-"""Takes requests in turn to a model that computes in threads: a batch of them at once, a bounded number waiting."""
+"""Runs requests on a model that computes in threads: a batch at a time, with a bounded number of requests waiting."""
 
 import asyncio
 import time
@@ -17,12 +17,12 @@ MAX_WAITING = 64
 
 
 class QueueFull(Exception):
-    """Too many requests wait already. A sentence for the client."""
+    """Too many requests are waiting already. The message is for the client."""
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """`max_tokens` None: until the sequence is full."""
+    """A tokenized prompt and how to answer it. With `max_tokens` None, generation ends when the sequence is full."""
 
     prompt: Sequence[int]
     sampling: Sampling
@@ -32,7 +32,7 @@ class GenerationRequest:
 
 @dataclass
 class Completion:
-    """What became of a question so far; `finish_reason` is set at the end."""
+    """The state of the answer to one request. `finish_reason` is set when it has ended."""
 
     request: GenerationRequest
     tokens: int = 0
@@ -41,6 +41,8 @@ class Completion:
 
 
 class Generation:
+    """Hands requests to the model, as many at a time as its batch size."""
+
     def __init__(self, model: LoadedModel, text: Text, metrics: WorkerMetrics, max_waiting: int = MAX_WAITING) -> None:
         self.text = text
         self.limits = model.limits
@@ -58,12 +60,12 @@ class Generation:
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is being computed; any thread may ask."""
+        """Whether an answer is being computed. Any thread may ask."""
         return self._answering > 0
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Waits until the model has room for one more answer. Raises QueueFull."""
+        """Waits until the model can take one more request. Raises QueueFull."""
         if self._turns.locked() and self._waiting >= self._max_waiting:
             raise QueueFull(
                 f"{self._waiting} requests wait already, and no more than {self._max_waiting} may. Try again later."
@@ -83,7 +85,8 @@ class Generation:
             self._turns.release()
 
     async def pieces(self, answer: Completion) -> AsyncGenerator[str, None]:
-        """The answer's text piece by piece; to be run during a `turn`, and closed when nobody listens any more."""
+        """Yields the text of the answer piece by piece. Call it during a `turn`, and close it when the client has
+        left."""
         detokenizer, stops = self.text.detokenizer(answer.request.prompt), StopText(answer.request.stops)
         self._metrics.prompt_tokens.inc(len(answer.request.prompt))
         tokens = self._tokens(answer.request)
@@ -118,7 +121,8 @@ class Generation:
             self._metrics.first_token_seconds.observe(time.monotonic() - answer.arrived)
 
     async def _tokens(self, request: GenerationRequest) -> AsyncGenerator[int, None]:
-        """One step of the model at a time, each in a thread: whoever stops listening stops the computing."""
+        """Yields tokens, one step of the model at a time, each in a thread. Closing the generator stops the
+        computation."""
         loop = asyncio.get_running_loop()
         tokens = iter(self._model.generate(request.prompt, request.sampling))
         step: asyncio.Future[int | None] | None = None

@@ -1,9 +1,9 @@
-"""The serving port, from when the model answers to when the last answer is told.
+"""The serving port, from the moment the model is ready until the last answer has been sent.
 
-It opens when the model is ready and not before: a connection is refused rather than told to wait, and the kubelet asks
-the admin port. After SIGTERM readiness is taken back at once, while the port stays open a moment for requests that were
-sent before the endpoint's removal had reached every node; then it closes, and the answers under way may take
-`shutdown_seconds`.
+It opens when the model is ready and not before: a connection is refused rather than kept waiting, and the kubelet asks
+the admin port. After SIGTERM the worker stops being ready at once, while the port stays open for a moment for requests
+that were sent before the endpoint's removal had reached every node. Then it closes, and the answers in progress may
+take `shutdown_seconds` in all.
 """
 
 import asyncio
@@ -23,18 +23,21 @@ from neuronmodel_worker.serve.middleware import Middleware
 
 log = logging.getLogger(__name__)
 
-# How long kube-proxy and clients may need to learn that this endpoint is going.
 LINGER_SECONDS = 2.0
+"""How long kube-proxy and clients may need to learn that this endpoint is being removed."""
 POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class Listener:
+    """An open serving port."""
+
     middleware: Middleware
     site: web.TCPSite
 
     async def drain(self, seconds: float) -> None:
-        """The port stays open for LINGER_SECONDS, then closes; what is being answered has `seconds` in all."""
+        """Keeps the port open for LINGER_SECONDS, then closes it. Requests in progress have `seconds` in all to
+        finish."""
         self.middleware.draining = True
         began = time.monotonic()
         await _until(lambda: False, began + min(LINGER_SECONDS, seconds))
@@ -78,6 +81,7 @@ def stop_event() -> asyncio.Event:
 
 
 async def _until(holds: Callable[[], bool], deadline: float) -> bool:
+    """Polls until `holds` returns true, and returns false if that has not happened by the deadline."""
     while not holds():
         if time.monotonic() >= deadline:
             return False

@@ -1,4 +1,4 @@
-"""From the source and the sealed sets to a model that answers."""
+"""Loads a model: from the source and the sealed sets to a `LoadedModel` that answers."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from neuronmodel_worker.text import Text, load_text
 
 @dataclass
 class ModelLoader:
-    """What it cannot do before the model answers it leaves to `background`."""
+    """Loads the model and its tokenizer. Work that can wait until the model answers is submitted to `background`."""
 
     job: Run
     background: Background
@@ -28,6 +28,7 @@ class ModelLoader:
     _vocabulary: int | None = None
 
     def model(self) -> LoadedModel:
+        """Loads the model onto its devices. Raises a WorkerFailure."""
         prepared = PreparedModel(self.job, self.background, self.tier)
         with self.job.clock.phase(StartPhase.SOURCE_OPENED):
             self._vocabulary = prepared.open().plan.vocabulary
@@ -43,7 +44,7 @@ class ModelLoader:
         return model
 
     def _load_onto_devices(self, compiled: CompiledModel, ranks: Ranks | None) -> LoadedModel:
-        """Devices that somebody else holds are waited for; the tensors are kept meanwhile."""
+        """Loads the tensors, which stay in memory while it waits for devices that another process uses."""
         backoff = DeviceBackoff(self.job.config.start_timeout_seconds, self.monotonic, self.pause)
         while True:
             with self.job.clock.phase(StartPhase.DEVICE_LOADED, unit="Steps") as phase:
@@ -54,7 +55,8 @@ class ModelLoader:
                     backoff.wait(in_use)
 
     def text(self) -> Text:
-        """After `model`, which tells how many tokens it has, and whose library may need transformers with PyTorch."""
+        """Loads the tokenizer. Call it after `model`, which determines the vocabulary size and whose library may need
+        transformers with PyTorch."""
         with self.job.clock.phase(StartPhase.TOKENIZER_LOADED):
             text = load_text(self.job.source, self.job.config.generation_config, self._vocabulary)
         self.background.submit(lambda _: text.warn_of_version_differences())
@@ -62,6 +64,6 @@ class ModelLoader:
 
 
 def open_tier(job: Run) -> Tier | None:
-    """None where the scratch volume keeps no copies."""
+    """Opens the cache on the scratch volume, or returns None if the configuration has none."""
     config = job.config
     return Tier(Path(config.scratch_path), config.scratch_limit_bytes) if config.scratch_tier else None

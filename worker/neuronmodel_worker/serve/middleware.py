@@ -1,4 +1,4 @@
-"""What stands around every request, whoever answers it: the API key, the count, errors in OpenAI's shape, draining."""
+"""What applies to every request, whichever server answers it: API key, metrics, errors in OpenAI's format, draining."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class OpenAIError(Exception):
-    """Becomes a response in OpenAI's shape of errors."""
+    """An error that becomes a response in OpenAI's format."""
 
     status: int
     message: str
@@ -33,19 +33,22 @@ class OpenAIError(Exception):
 
 @dataclass
 class Middleware:
+    """Authorizes and counts requests. `draining` makes every response close its connection."""
+
     metrics: WorkerMetrics
     key: ApiKey | None = None
     in_flight: int = 0
     draining: bool = False
 
     def application(self) -> web.Application:
-        """Without routes yet."""
+        """Returns an application that has no routes yet."""
         return web.Application(middlewares=[self._account], client_max_size=MAX_REQUEST_BYTES)
 
     @web.middleware
     async def _account(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        status = 499  # what is counted when the client leaves
-        self._begin()
+        status = 499  # counted when the client closes the connection first
+        self.in_flight += 1
+        self.metrics.in_flight.inc()
         try:
             response = await self._answer(request, handler)
             status = response.status
@@ -55,10 +58,6 @@ class Middleware:
             self.metrics.in_flight.dec()
             resource = request.match_info.route.resource
             self.metrics.requests.labels(resource.canonical if resource else "unknown", str(status)).inc()
-
-    def _begin(self) -> None:
-        self.in_flight += 1
-        self.metrics.in_flight.inc()
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
@@ -80,7 +79,7 @@ class Middleware:
         return response
 
     def close_if_draining(self, response: web.StreamResponse) -> None:
-        """To be called before its headers go out: the client is to open its next connection elsewhere."""
+        """Makes the client open its next connection elsewhere. Call it before the response's headers are sent."""
         if self.draining:
             response.force_close()
 

@@ -1,7 +1,7 @@
-"""What `prepare` left for a start, opened and checked, and how rank tensors come of it.
+"""Opens and checks what `prepare` left for a start, and gets the rank tensors from it.
 
-No engine's framework is imported here and nothing compiled is loaded: whoever hands the tensors over, the worker itself
-or vLLM with our plugin in it, gets them in the same way.
+No engine's framework is imported and nothing compiled is loaded, so the worker's own server and our plugin in vLLM's
+process get the tensors in the same way.
 """
 
 import logging
@@ -42,7 +42,7 @@ class PartialRanks(BadInput):
 
 @dataclass(frozen=True)
 class OpenedSource:
-    """The checkpoint as it was prepared. `copied` is what the scratch volume has of it, which `plan` then reads."""
+    """The checkpoint as it was prepared. If the scratch volume has a copy of it (`copied`), `plan` reads that copy."""
 
     checkpoint: Checkpoint
     plan: StreamedPlan | NativePlan
@@ -52,7 +52,7 @@ class OpenedSource:
 
 @dataclass(frozen=True)
 class ArtifactSets:
-    """`shards` is None where this start shards the checkpoint."""
+    """The sealed sets of a start. `shards` is None if this start shards the checkpoint itself."""
 
     wanted: Wanted
     compiled: SealedSet
@@ -65,8 +65,11 @@ class ArtifactSets:
 
 @dataclass
 class PreparedModel:
-    """To be called in this order: `open`, `find`, `ranks`. What need not be done before the model answers is left to
-    `background`; `tier` is None where the scratch volume keeps no copies."""
+    """What `prepare` left for this model. Call `open`, `find` and `ranks` in this order.
+
+    Work that can wait until the model answers is submitted to `background`; `tier` is None if the scratch volume keeps
+    no copies.
+    """
 
     job: Run
     background: Background
@@ -74,10 +77,15 @@ class PreparedModel:
     source: OpenedSource = field(init=False)
 
     def open(self) -> OpenedSource:
-        """Raises a BadInput for a checkpoint or flags that cannot be right, SourceChanged where it is not what was
-        prepared, SourceUnreadable."""
+        """Opens the checkpoint and makes the plan.
+
+        Raises a BadInput for a checkpoint or flags that cannot be right, SourceChanged if the checkpoint is not the one
+        that was prepared, and SourceUnreadable.
+        """
         checkpoint = open_checkpoint(self.job.source)
-        self._check_fingerprint(checkpoint)
+        expected, found = self.job.config.source_fingerprint, checkpoint.fingerprint
+        if expected and expected != found:
+            raise SourceChanged(self.job.source, f"its fingerprint is {found}, and {expected} was prepared")
         copied = self._weights.copied_source(checkpoint) if self._may_use_copy else None
         plan = self._plan(copied.checkpoint if copied else checkpoint)
         if not plan.is_whole:
@@ -95,13 +103,8 @@ class PreparedModel:
 
     @property
     def _may_use_copy(self) -> bool:
-        """NxD Inference reads the source itself."""
+        """Whether the checkpoint may be read from a copy. NxD Inference always reads the source itself."""
         return self.job.config.strategy is Strategy.SHARD_ON_LOAD and not self._is_native
-
-    def _check_fingerprint(self, checkpoint: Checkpoint) -> None:
-        expected, found = self.job.config.source_fingerprint, checkpoint.fingerprint
-        if expected and expected != found:
-            raise SourceChanged(self.job.source, f"its fingerprint is {found}, and {expected} was prepared")
 
     def _plan(self, checkpoint: Checkpoint) -> StreamedPlan | NativePlan:
         plan = plan_for(self.job.config, checkpoint)
@@ -110,15 +113,18 @@ class PreparedModel:
         return plan
 
     def _content(self, checkpoint: Checkpoint, plan: StreamedPlan | NativePlan) -> str:
-        """Which one prepare found the source to have; without an operator, what the volume knows of that."""
+        """Returns the content that `prepare` identified; without an operator, the one that the artifacts volume has on
+        record."""
         given = self.job.config.source_content
         recorded = given or recorded_content(self.job.artifacts, checkpoint, tuple(plan.reads))
         return recorded or checkpoint.fingerprint
 
     def find(self, engine: ModelEngine, progress: VerifyProgress | None = None) -> ArtifactSets:
-        """The sealed sets, checked; `progress` is told of the bytes that are read for that. Raises ArtifactsOutdated
-        where prepare returned other keys than it would now, ArtifactsMissing, ArtifactDamaged, ArtifactsTooNew,
-        ArtifactsUnreadable."""
+        """Finds and checks the sealed sets; `progress` is called with the number of bytes read for that.
+
+        Raises ArtifactsOutdated if `prepare` returned other keys than it would now, ArtifactsMissing, ArtifactDamaged,
+        ArtifactsTooNew and ArtifactsUnreadable.
+        """
         wanted = wanted_artifacts(self.job.config, self.source.plan, engine, self.source.content)
         if self.job.config.compiled_key:
             self._check_prepared(wanted)
@@ -140,7 +146,7 @@ class PreparedModel:
         return found
 
     def _find(self, kind: ArtifactKind, key: str, progress: VerifyProgress | None) -> SealedSet | None:
-        """Of shards that we read ourselves the bytes are compared while they are read, of all else now."""
+        """Finds a set. The bytes of shards that we read ourselves are verified while they are read, all others now."""
         read_by_us = kind == SHARDS and not self._is_native
         verification = Verification.QUICK if read_by_us else self.job.config.verification
         return self._store.find(kind, key, verification=verification, progress=progress)
@@ -161,9 +167,9 @@ class PreparedModel:
         return self._find(SHARDS, wanted.shards_key, progress)
 
     def ranks(self, sets: ArtifactSets) -> Ranks | None:
-        """Every rank's tensors, read or sharded in a phase of its own; None where NxD Inference gets them itself.
+        """Reads or shards every rank's tensors in a phase of its own. None means that NxD Inference reads them itself.
 
-        Raises ArtifactDamaged, SourceChanged, SourceUnreadable.
+        Raises ArtifactDamaged, SourceChanged and SourceUnreadable.
         """
         source, plan = self.source, self.source.plan
         if isinstance(plan, NativePlan):

@@ -1,4 +1,5 @@
-"""What clients may ask, in OpenAI's words. A field that would have no effect here is refused by name, not ignored."""
+"""The requests that clients may send, with OpenAI's field names. A field that would have no effect is refused, not
+ignored."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -8,16 +9,18 @@ from neuronmodel_worker.engines import Sampling
 
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
-# What a completion without max_tokens gets, as with OpenAI.
 DEFAULT_COMPLETION_TOKENS = 16
+"""The limit of a completion without max_tokens, the same as OpenAI's."""
 
 
 class StreamOptions(BaseModel):
+    """OpenAI's stream_options."""
+
     model_config = ConfigDict(extra="forbid")
 
     include_usage: bool = False
     include_obfuscation: bool = False
-    """Accepted: nothing is ever obfuscated here."""
+    """Accepted and without effect: nothing is ever obfuscated."""
 
 
 class Request(BaseModel):
@@ -25,7 +28,7 @@ class Request(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    # Fields of OpenAI's that nothing here acts on, with the values that ask for nothing.
+    # OpenAI's fields that this server does not implement, each with the values that leave the feature off.
     without_effect: ClassVar[dict[str, tuple[Any, ...]]] = {
         "n": (None, 1),
         "best_of": (None, 1),
@@ -46,7 +49,7 @@ class Request(BaseModel):
         "audio": (None,),
         "reasoning_effort": (None,),
     }
-    # What says something about the caller and asks for nothing.
+    # Fields that describe the caller and ask for nothing.
     remarks: ClassVar[frozenset[str]] = frozenset(
         {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
     )
@@ -77,7 +80,7 @@ class Request(BaseModel):
 
     @property
     def answer_limits(self) -> dict[str, int]:
-        """By the names of the fields that the client bounds its answer with, the one in force first."""
+        """The limits on the answer's length, by the names of their fields; the one in force comes first."""
         given = {name: getattr(self, name, None) for name in ("max_completion_tokens", "max_tokens")}
         return {name: limit for name, limit in given.items() if limit is not None}
 
@@ -99,11 +102,14 @@ class Request(BaseModel):
 
 
 def _same(value: Any, other: Any) -> bool:
-    """Equal, and not only because Python holds 0 and False to be: `logprobs=0` asks for something."""
+    """Compares as JSON does: Python takes 0 and False for equal, but `logprobs=0` asks for something and False does
+    not."""
     return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
 class CompletionRequest(Request):
+    """A request to /v1/completions."""
+
     prompt: str | Annotated[list[int], Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
 
     @field_validator("prompt")
@@ -117,6 +123,8 @@ class CompletionRequest(Request):
 
 
 class TextPart(BaseModel):
+    """A part of a chat message; only text is supported."""
+
     model_config = ConfigDict(extra="forbid")
 
     type: Literal["text"]
@@ -124,13 +132,13 @@ class TextPart(BaseModel):
 
 
 class Message(BaseModel):
-    """More fields may come (`name`, `tool_call_id`): they are handed to the model's chat template as they are."""
+    """A chat message. Other fields (`name`, `tool_call_id`) are passed to the model's chat template unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
     role: str
     content: str | list[TextPart] | None = None
-    """None where an assistant called tools and said nothing."""
+    """None if an assistant called tools and wrote no text."""
 
     @model_validator(mode="after")
     def _says_something(self) -> "Message":
@@ -139,7 +147,8 @@ class Message(BaseModel):
         return self
 
     def for_template(self, *, in_parts: bool) -> dict[str, Any]:
-        """`in_parts`: a content of several parts stays one, for templates that take them one by one."""
+        """Returns the message for the chat template. With `in_parts`, content of several parts stays a list, for
+        templates that iterate over them."""
         content = self.content
         if isinstance(content, list) and not in_parts:
             return {**self.model_dump(), "content": "".join(part.text for part in content)}
@@ -147,5 +156,7 @@ class Message(BaseModel):
 
 
 class ChatRequest(Request):
+    """A request to /v1/chat/completions."""
+
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None

@@ -1,8 +1,8 @@
-"""Writes the shards of a model that answers already: the rank tensors are held until every rank's file is sealed.
+"""Writes the shards while the model already answers; the rank tensors stay in memory until every rank's file is sealed.
 
-With an engine that shares their memory (the CPU engine does) that costs none; with another one it takes as much as the
-shards are big, until the set is sealed or its sealing has failed. What is sealed when the worker ends stays, rank file
-by rank file, and the next start takes it over.
+That takes no additional memory with an engine that shares the tensors' memory, as the CPU engine does. With any other
+engine it takes as much as the shards until the set is sealed or sealing has failed. Rank files that are sealed when the
+worker ends stay, and the next start adopts them.
 """
 
 import logging
@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class SealingBehind:
-    """`content` is the source's. To be made before the source is read; `digests` is the observer that sees it read."""
+    """Seals the shards of one start. Create it before the source is read: `digests` is the observer that has to see the
+    reading. `content` is the source's content."""
 
     job: Run
     plan: StreamedPlan
@@ -49,12 +50,12 @@ class SealingBehind:
         self._sealing = Sealing(state=SealingState.PENDING, total=self.plan.output_bytes)
 
     def keep(self, tensors: Sequence[dict[str, RankTensor]]) -> None:
-        """From now on, until `seal` has ended."""
+        """Keeps the tensors in memory until `seal` has ended."""
         self.tensors = tensors
         self._report()
 
     def seal(self, throttle: Throttle) -> None:
-        """Work of the background. A failure is told in the report, and the model goes on answering."""
+        """Writes and seals the set, as background work. A failure is reported, and the model goes on answering."""
         self._report(state=SealingState.WRITING, started_at=datetime.now(UTC))
         try:
             self._seal(throttle)

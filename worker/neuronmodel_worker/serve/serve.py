@@ -1,4 +1,4 @@
-"""`neuronmodel serve`: loads what was prepared, then answers until it is told to stop."""
+"""`neuronmodel serve`: loads what was prepared, then answers requests until it is terminated."""
 
 import asyncio
 import logging
@@ -24,13 +24,17 @@ log = logging.getLogger(__name__)
 
 
 def serve(job: Run) -> None:
+    """Serves the model with the configured server. Raises a WorkerFailure."""
     metrics = WorkerMetrics(job.clock)
     with admin_server(job.clock, metrics, job.config.admin_port):
         with job.clock.phase(StartPhase.LIBRARIES_IMPORTED):
             job.use_scratch()
             key = ApiKey(Path(job.config.api_key_file)) if job.config.api_key_file else None
         if job.config.server is Server.VLLM:
-            _serve_by_vllm(job, metrics, key)
+            # Not at the top: the worker's own server needs none of it.
+            from neuronmodel_worker.serve.vllm.serve import serve_by_vllm
+
+            serve_by_vllm(job, metrics, key)
             return
         tier, background = open_tier(job), Background()
         try:
@@ -45,15 +49,12 @@ def serve(job: Run) -> None:
                 tier.close()
 
 
-def _serve_by_vllm(job: Run, metrics: WorkerMetrics, key: ApiKey | None) -> None:
-    from neuronmodel_worker.serve.vllm.serve import serve_by_vllm
-
-    serve_by_vllm(job, metrics, key)
-
-
 def default_sampling(neuron_config: dict[str, Any]) -> Sampling:
-    """What a request that says nothing gets: what the graph would sample on the device with (absent fields by NxD
-    Inference's OnDeviceSamplingConfig), else OpenAI's defaults."""
+    """Returns the sampling parameters of a request that names none.
+
+    They are those that the compiled graph would sample with on the device (absent fields as in NxD Inference's
+    OnDeviceSamplingConfig), otherwise OpenAI's defaults.
+    """
     device = neuron_config.get("on_device_sampling_config")
     if not isinstance(device, dict):
         return Sampling()

@@ -1,7 +1,7 @@
-"""The ways in which a start gets its rank tensors: from sealed shards, or from the checkpoint that it shards itself.
+"""How a start gets its rank tensors: it reads sealed shards, or it shards the checkpoint itself.
 
-Both read the scratch volume where it has a good copy, and otherwise make one on the way. What is wrong with a copy is
-noted, and the volume behind it is read instead.
+Both read the copy on the scratch volume if there is a good one, and make one while they read otherwise. If a copy is
+unusable, the report gets a note, and the original volume is read instead.
 """
 
 import logging
@@ -33,7 +33,6 @@ from neuronmodel_worker.stream import (
     ContentDigests,
     RankTensor,
     SourceObserver,
-    StreamResult,
     TensorSink,
     Transferred,
     read_rank_files,
@@ -50,7 +49,7 @@ AnyCopy = TypeVar("AnyCopy", SetCopy, SourceCopy)
 
 @dataclass
 class WeightsLoader:
-    """`tier` is None where the scratch volume keeps no copies."""
+    """Loads rank tensors. `tier` is None if the scratch volume keeps no copies."""
 
     job: Run
     background: Background
@@ -59,12 +58,14 @@ class WeightsLoader:
 
     @property
     def full(self) -> bool:
+        """Whether every byte is verified."""
         return self.job.config.verification is Verification.FULL
 
     # Sealed shards.
 
     def read(self, plan: StreamedPlan, shards: SealedSet) -> Ranks:
-        """Raises ArtifactDamaged where the artifacts volume's own files are not what was sealed."""
+        """Reads sealed shards. Raises ArtifactDamaged if the files on the artifacts volume itself differ from what was
+        sealed."""
         with self.job.clock.phase(StartPhase.READ, shards.nbytes) as phase:
             copied = self._with_tier(lambda tier: copied_set(tier, shards))
             if copied and (ranks := self._read_copied(plan, copied, phase)):
@@ -101,12 +102,14 @@ class WeightsLoader:
     # The checkpoint.
 
     def copied_source(self, checkpoint: Checkpoint) -> CopiedSource | None:
+        """Finds the copy of the checkpoint on the scratch volume."""
         return self._with_tier(lambda tier: copied_source(tier, checkpoint))
 
     def shard(
         self, plan: StreamedPlan, copied: CopiedSource | None, plan_of_source: Callable[[], StreamedPlan]
     ) -> Ranks:
-        """`plan` reads the copy, if there is one; `plan_of_source` gives the one that reads the source itself."""
+        """Shards the checkpoint in memory. `plan` reads the copy if there is one; `plan_of_source` makes the plan that
+        reads the source itself."""
         with self.job.clock.phase(StartPhase.SHARDED, plan.source_bytes) as phase:
             if copied:
                 if ranks := self._shard_copied(plan, copied, phase):
@@ -116,10 +119,10 @@ class WeightsLoader:
             with self._copying(self._with_tier(lambda tier: SourceCopy.begin(tier, plan.checkpoint, digests))) as copy:
                 return self._run(plan, phase, FanOut(digests, copy) if copy else None)
 
-    def shard_with(self, plan: StreamedPlan, tap: SourceObserver) -> Ranks:
-        """From the source itself, for shards that are sealed behind."""
+    def shard_with(self, plan: StreamedPlan, observer: SourceObserver) -> Ranks:
+        """Shards from the source itself, for shards that are sealed in the background; `observer` sees what is read."""
         with self.job.clock.phase(StartPhase.SHARDED, plan.source_bytes) as phase:
-            return self._run(plan, phase, tap)
+            return self._run(plan, phase, observer)
 
     def _shard_copied(self, plan: StreamedPlan, copied: CopiedSource, phase: RunningPhase) -> Ranks | None:
         digests = ContentDigests() if self.full else None
@@ -133,12 +136,13 @@ class WeightsLoader:
         self._drop(SOURCE_COPY, plan.checkpoint.fingerprint, differing)
         return None
 
-    def _run(self, plan: StreamedPlan, phase: RunningPhase, tap: SourceObserver | None) -> Ranks:
+    def _run(self, plan: StreamedPlan, phase: RunningPhase, observer: SourceObserver | None) -> Ranks:
         def progress(transferred: Transferred) -> None:
             phase.reach(transferred.bytes_read)
 
         sink = TensorSink()
-        rates = _rates(run(plan, sink, progress, observer=tap))
+        streamed = run(plan, sink, progress, observer=observer)
+        rates = DiskRates(read_bytes_per_second=_rate(streamed.bytes_read, streamed.busy_reading_seconds))
         if self._is_in_tier(plan.checkpoint.path):
             self._served_from_scratch(rates)
         else:
@@ -149,7 +153,7 @@ class WeightsLoader:
     # The tier.
 
     def _with_tier(self, ask: Callable[[Tier], Found | None]) -> Found | None:
-        """None too where the tier is in trouble, which is noted."""
+        """Calls `ask` with the tier. Returns None if there is none, or if it fails, which is noted in the report."""
         if self.tier is None:
             return None
         try:
@@ -176,7 +180,7 @@ class WeightsLoader:
 
     @contextmanager
     def _copying(self, copy: AnyCopy | None) -> Iterator[AnyCopy | None]:
-        """A copy that is made while what it copies is read, and finished when the model answers."""
+        """Keeps a copy going while its original is read, and leaves its completion to the background."""
         try:
             yield copy
         except BaseException:
@@ -192,10 +196,10 @@ class WeightsLoader:
 
         self._with_tier(finish)
 
-    # What disks can do.
+    # Disk rates.
 
     def probe_scratch_later(self) -> None:
-        """At most once a day."""
+        """Measures the scratch volume in the background, at most once a day."""
         if self.tier:
             self.background.submit(lambda _: self._probe_scratch())
 
@@ -219,18 +223,14 @@ class WeightsLoader:
 
 
 class FanOut:
-    """Several that are shown the same bytes."""
+    """An observer that passes the bytes on to several observers."""
 
-    def __init__(self, *taps: SourceObserver) -> None:
-        self._taps = taps
+    def __init__(self, *observers: SourceObserver) -> None:
+        self._observers = observers
 
     def observe(self, source: TensorSource, start: int, data: Array) -> None:
-        for tap in self._taps:
-            tap.observe(source, start, data)
-
-
-def _rates(streamed: StreamResult) -> DiskRates:
-    return DiskRates(read_bytes_per_second=_rate(streamed.bytes_read, streamed.busy_reading_seconds))
+        for observer in self._observers:
+            observer.observe(source, start, data)
 
 
 def _rate(nbytes: int, seconds: float) -> int | None:

@@ -1,5 +1,5 @@
-"""vLLM as the server: the worker opens what was prepared, runs vLLM on it, and passes requests on.
+"""vLLM as the server: the worker opens what was prepared, runs vLLM on it, and forwards requests.
 
-`command` goes through a start; `arguments` are vLLM's command line, `process` its processes, `relay` what our plugin
-tells from there, `handover` what the plugin does there, `proxy` the port in front.
+`serve` runs a start, `arguments` builds vLLM's command line, `process` runs its processes, `load_hooks` is what our
+plugin does in them, `relay` is what the plugin reports, and `proxy` is the port in front.
 """

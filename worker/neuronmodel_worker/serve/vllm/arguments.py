@@ -1,8 +1,8 @@
 """vLLM's command line for a graph that is compiled already.
 
-vLLM's Neuron plugin (0.2 to 0.5) makes NxD Inference's configuration from these arguments and
-`override_neuron_config`, and then, given compiled artifacts, takes the one that was compiled. So they say the same as
-the graph, or vLLM would plan batches and cache blocks that the graph has not.
+vLLM's Neuron plugin (0.2 to 0.5) builds NxD Inference's configuration from these arguments and
+`override_neuron_config`; given compiled artifacts, it then uses the configuration that they were compiled with. The
+arguments therefore agree with the graph, or vLLM would plan batches and cache blocks that the graph does not have.
 """
 
 import json
@@ -17,7 +17,7 @@ HOST: Final = "127.0.0.1"
 
 
 def vllm_arguments(config: WorkerConfig, source: Path, port: int) -> list[str]:
-    """What follows `vllm`. Raises FlagsRefused."""
+    """Returns the arguments that follow `vllm`. Raises FlagsRefused."""
     flags = config.neuron_config
     check_graph(flags)
     return [
@@ -36,7 +36,7 @@ def vllm_arguments(config: WorkerConfig, source: Path, port: int) -> list[str]:
 
 
 def _named(served_name: str) -> list[str]:
-    """In one word where it would be taken for a flag."""
+    """Joins flag and value with = if the value would be taken for a flag."""
     flag = "--served-model-name"
     return [f"{flag}={served_name}"] if served_name.startswith("-") else [flag, served_name]
 
@@ -47,8 +47,9 @@ def _data_type(flags: Mapping[str, Any]) -> list[str]:
 
 
 def _cache(flags: Mapping[str, Any]) -> list[str]:
-    """Blocks are for prefixes alone. A contiguous cache is one block a sequence, as long as the model: the plugin sets
-    that size itself, beyond what `--block-size` takes. It adds an empty block to the override in both cases."""
+    """Returns the cache's arguments. Only prefix caching uses blocks. A contiguous cache has one block a sequence, as
+    long as the model's sequence: the plugin sets that size itself, beyond what `--block-size` accepts. In both cases it
+    adds an empty block to the override."""
     if uses_blocks(flags):
         blocks = ["--block-size", str(flags["pa_block_size"])]
         return ["--enable-prefix-caching", *blocks, "--num-gpu-blocks-override", str(flags["pa_num_blocks"] - 1)]
@@ -56,8 +57,8 @@ def _cache(flags: Mapping[str, Any]) -> list[str]:
 
 
 def _additional(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Without `max_prompt_length` a prompt that is longer than the graph takes ends vLLM's engine, instead of being
-    refused; plugins that do not know it yet ignore it."""
+    """Returns --additional-config. Without `max_prompt_length`, a prompt longer than the graph accepts ends vLLM's
+    engine instead of being refused; plugins that do not know the field ignore it."""
     override = {"on_device_sampling_config": None, **flags}
     if uses_blocks(flags):
         override["pa_num_blocks"] = flags["pa_num_blocks"] - 1

@@ -1,4 +1,4 @@
-"""vLLM's environment."""
+"""vLLM's environment variables."""
 
 import importlib.metadata
 from collections.abc import Mapping
@@ -13,9 +13,10 @@ PLUGIN: Final = "neuronmodel"
 def vllm_environment(
     inherited: Mapping[str, str], *, view: Path, instruction: Path, key: str, start_timeout_seconds: int
 ) -> dict[str, str]:
-    """`view` is the folder with the compiled model; `key` what vLLM asks of those who come by its own port."""
+    """Returns vLLM's environment. `view` is the folder with the compiled model, `key` the API key of vLLM's own
+    port."""
     environment = {
-        # What the spec's environment may say otherwise.
+        # Defaults that the spec's environment may override.
         "VLLM_NEURON_FRAMEWORK": "neuronx-distributed-inference",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": str(start_timeout_seconds),
@@ -30,5 +31,5 @@ def vllm_environment(
 
 
 def plugin_is_installed() -> bool:
-    """vLLM finds plugins by the metadata of installed packages."""
+    """Returns whether vLLM will find our plugin, which it looks up in the metadata of installed packages."""
     return any(point.name == PLUGIN for point in importlib.metadata.entry_points(group=PLUGIN_GROUP))

@@ -1,4 +1,4 @@
-"""Calls a function when a module is imported, and imports nothing before."""
+"""Calls a function when a module is imported, without importing anything before."""
 
 import importlib.abc
 import importlib.machinery
@@ -11,7 +11,8 @@ Callback = Callable[[ModuleType], None]
 
 
 def when_imported(name: str, callback: Callback) -> None:
-    """At once where it is imported already; whoever imports it gets what `then` raises."""
+    """Calls `callback` with the module, at once if it is imported already. Its exceptions reach whoever imports the
+    module."""
     if module := sys.modules.get(name):
         callback(module)
     else:
@@ -19,7 +20,7 @@ def when_imported(name: str, callback: Callback) -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Lets the other finders find it, once."""
+    """Lets the other finders find the module, once, and wraps its loader."""
 
     def __init__(self, name: str, callback: Callback) -> None:
         self._name = name
@@ -46,7 +47,7 @@ class _Loader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """The module keeps the loader that can tell its source."""
+        """Executes the module with its own loader in place, which can show its source."""
         if module.__spec__:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader

@@ -1,4 +1,4 @@
-"""What the worker hands to the plugin in vLLM's process: a file, which a variable of the environment names."""
+"""What the worker passes to the plugin in vLLM's process: a file, named by an environment variable."""
 
 from pathlib import Path
 
@@ -8,9 +8,11 @@ from neuronmodel_api.config import WorkerConfig
 
 
 class Instruction(BaseModel):
+    """The worker's configuration, and where the plugin reports."""
+
     config: WorkerConfig
     relay: Path
-    """Where to tell of what happens."""
+    """The file to which the plugin appends its events."""
 
     def write(self, file: Path) -> None:
         file.touch(mode=0o600)

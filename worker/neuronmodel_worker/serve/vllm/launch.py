@@ -1,7 +1,7 @@
-"""Becomes a command that is told to end when the worker that launched it is killed.
+"""Replaces itself with a command that is terminated when the worker that launched it is killed.
 
-`python -m neuronmodel_worker.serve.vllm.launch <the worker's process> <command> …`: a program of its own, because a
-process with threads cannot safely run Python between its fork and the command.
+`python -m neuronmodel_worker.serve.vllm.launch <the worker's process> <command> …` is a program of its own because a
+process with threads cannot safely run Python between fork and exec.
 """
 
 import ctypes
@@ -10,15 +10,16 @@ import signal
 import sys
 from typing import Final
 
-# <linux/prctl.h>; it survives the exec.
+# From <linux/prctl.h>. The setting survives exec.
 PR_SET_PDEATHSIG: Final = 1
 
 
 def main(arguments: list[str]) -> None:
+    """Asks the kernel for SIGTERM at the parent's death, then executes the command."""
     parent, *command = arguments
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == int(parent):  # else it was killed before it could be heard of
-        os.execv(command[0], command)  # noqa: S606 - there is no shell in between on purpose
+    if os.getppid() == int(parent):  # otherwise the worker was killed before prctl took effect
+        os.execv(command[0], command)  # noqa: S606 - deliberately without a shell
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""In vLLM's process: NxD Inference gets its weights from our readers, and the worker hears how far it is.
+"""Hooks in vLLM's process: NxD Inference gets its weights from our readers, and the worker learns of the progress.
 
-vLLM's loader takes FileNotFoundError and ValueError for missing artifacts and compiles anew, for hours and over the
-compiled set; a quantized model it would quantize anew before that. So nothing leaves these methods but RuntimeError,
-and `compile` and `save_quantized_state_dict` are refused.
+vLLM's loader takes FileNotFoundError and ValueError for missing artifacts and recompiles, for hours and over the
+compiled set; a quantized model it would even quantize again first. So these methods raise nothing but RuntimeError, and
+`compile` and `save_quantized_state_dict` are refused.
 """
 
 import functools
@@ -35,15 +35,17 @@ Method = Callable[..., Any]
 
 @dataclass
 class LoadHooks:
+    """Wraps the methods of NxD Inference's application class that load a model."""
+
     writer: RelayWriter
     clock: RelayClock
     job: Run
     background: Background
     tier: Tier | None
-    """As long as it lives, its copies in use are left where they are."""
+    """While it is open, other workers leave the copies that this one uses in place."""
 
     def install(self, application: type[Any]) -> None:
-        """On NxD Inference's class of all applications."""
+        """Replaces the methods of NxD Inference's base class of applications."""
         of_library: Method = application.load_weights
         wrapped: dict[str, Method | staticmethod[..., Any]] = {
             "load": self._around_load(application.load),
@@ -82,7 +84,7 @@ class LoadHooks:
         return load_weights
 
     def _weights(self) -> WeightsProvider | None:
-        """None where NxD Inference is to get them by itself."""
+        """Returns the provider of the rank tensors, or None if NxD Inference is to read them itself."""
         prepared, sets = self._prepared()
         ranks = prepared.ranks(sets)
         if ranks is None:
@@ -98,7 +100,7 @@ class LoadHooks:
         return provide
 
     def _prepared(self) -> tuple[PreparedModel, ArtifactSets]:
-        """As the worker found it; it takes the time of reading headers again."""
+        """Opens what the worker found; that takes as long as reading the headers again."""
         prepared = PreparedModel(self.job, self.background, self.tier)
         prepared.open()
         return prepared, prepared.find(open_engine(self.job.config))
@@ -124,6 +126,7 @@ class LoadHooks:
 
     @contextmanager
     def _reporting_failures(self) -> Iterator[None]:
+        """Reports any exception to the worker, and raises LoadHookFailed in its place."""
         try:
             yield
         except LoadHookFailed:
@@ -134,7 +137,7 @@ class LoadHooks:
 
 
 class LoadHookFailed(RuntimeError):
-    """Told already."""
+    """A failure that has been reported to the worker already."""
 
 
 class CompileRefused(WorkerFailure):
@@ -142,6 +145,7 @@ class CompileRefused(WorkerFailure):
 
 
 def make_load_hooks(instruction: Instruction) -> LoadHooks:
+    """Creates the hooks from the worker's instruction."""
     writer = RelayWriter(Path(instruction.relay))
     clock = RelayClock(writer)
     job = Run(instruction.config, clock)

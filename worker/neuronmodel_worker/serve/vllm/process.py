@@ -1,4 +1,4 @@
-"""vLLM as a child of the worker: neither outlives the other, and what vLLM writes stands in the worker's log."""
+"""vLLM as a child process: neither outlives the other, and vLLM's output goes to the worker's log."""
 
 import collections
 import logging
@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 
 TAIL_LINES: Final = 400
 STOP_SECONDS: Final = 10.0
-"""For vLLM to end by itself, its devices freed, when no request is under way."""
+"""How long vLLM may take to end by itself and free its devices when no request is in progress."""
 OUTPUT_SECONDS: Final = 2.0
 
 
 def vllm_program() -> str:
-    """Beside the Python that runs, else on the PATH. Raises NoEngine."""
-    server_metrics = Path(sys.executable).with_name("vllm")
-    program = str(server_metrics) if os.access(server_metrics, os.X_OK) else shutil.which("vllm")
+    """Returns the path of `vllm`: next to the running Python, otherwise on the PATH. Raises NoEngine."""
+    sibling = Path(sys.executable).with_name("vllm")
+    program = str(sibling) if os.access(sibling, os.X_OK) else shutil.which("vllm")
     if program is None:
         raise NoEngine(
             "This image has no vLLM. Set spec.worker.image to one that holds vLLM with its Neuron plugin, or remove "
@@ -38,7 +38,7 @@ def vllm_program() -> str:
 
 
 class VllmProcess:
-    """In a process group of its own, with all processes that it starts."""
+    """vLLM and all processes that it starts, in a process group of its own."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         launcher = [sys.executable, "-m", launch.__name__, str(os.getpid())]
@@ -58,7 +58,7 @@ class VllmProcess:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._tail.append(line)
-            with suppress(OSError, ValueError):  # whoever read the log has gone
+            with suppress(OSError, ValueError):  # nothing reads the log any more
                 sys.stderr.write(line.decode(errors="replace"))
                 sys.stderr.flush()
 
@@ -68,13 +68,13 @@ class VllmProcess:
         return self._process.poll()
 
     def tail(self) -> str:
-        """Its last lines; all of them where it has ended."""
+        """Returns the last lines of its output, up to the very last one if it has ended."""
         if self.exit_code is not None:
             self._output.join(OUTPUT_SECONDS)
         return b"".join(tuple(self._tail)).decode(errors="replace")
 
     def stop(self) -> None:
-        """Returns when none of its processes is left."""
+        """Ends it, and returns when none of its processes is left."""
         if self.exit_code is None:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -88,7 +88,7 @@ class VllmProcess:
         self._output.join(OUTPUT_SECONDS)
 
     def _await_group(self) -> None:
-        """Its children are init's now, which takes them at its own time."""
+        """Waits for the group to disappear: its children belong to init now, which reaps them in its own time."""
         deadline = time.monotonic() + OUTPUT_SECONDS
         with suppress(ProcessLookupError, PermissionError):
             while time.monotonic() < deadline:
@@ -98,6 +98,7 @@ class VllmProcess:
 
 @contextmanager
 def running(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[VllmProcess]:
+    """Runs the command for the length of the context."""
     child = VllmProcess(command, environment)
     try:
         yield child

@@ -1,6 +1,6 @@
-"""The serving port in front of vLLM: requests to /v1/ are passed on as they come, answers as they come back.
+"""The serving port in front of vLLM: it forwards requests to /v1/ and the responses to them.
 
-Both ways bytes stay as they are; what an answer says of its tokens is read on the way, for the metrics.
+Bytes are forwarded unchanged in both directions; token counts are read from responses on the way, for the metrics.
 """
 
 import json
@@ -16,13 +16,13 @@ from yarl import URL
 from neuronmodel_worker.report.metrics import WorkerMetrics
 from neuronmodel_worker.serve.middleware import Middleware, OpenAIError
 
-# Each a label of the metric of requests; the rest of vLLM's API shares the last.
+# Each is a label of the request metric; the rest of vLLM's API shares the last one.
 PATHS: Final = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/v1/models/{name:.+}", "/v1/{path:.+}")
 GENERATING: Final = ("/v1/completions", "/v1/chat/completions")
 MAX_ANSWER_BYTES: Final = 16 << 20
-"""Of an answer that is not streamed: a longer one is passed on, and its tokens are not counted."""
+"""The limit for a response that is not streamed: a longer one is forwarded, and its tokens are not counted."""
 
-# RFC 9110, section 7.6.1: of one connection, not of the request. The lengths of both are told anew.
+# RFC 9110, section 7.6.1: these belong to a connection, not to the request. Both lengths are set again.
 OF_ONE_CONNECTION: Final = frozenset(
     {
         "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
@@ -33,7 +33,7 @@ NOT_PASSED_ON: Final = OF_ONE_CONNECTION | {"authorization", "host", "content-le
 
 
 def open_session() -> ClientSession:
-    """Answers may take any time. A connection is used once: vLLM closes idle ones when it likes to."""
+    """Opens a client session. Responses may take any time; connections are not reused, as vLLM closes idle ones."""
     return ClientSession(
         connector=TCPConnector(limit=0, force_close=True),
         timeout=ClientTimeout(total=None, sock_connect=10),
@@ -43,7 +43,7 @@ def open_session() -> ClientSession:
 
 @dataclass
 class Proxy:
-    """`url` is vLLM's, `key` what it asks of those who come by its own port."""
+    """Forwards requests to vLLM. `url` is vLLM's, `key` the API key of vLLM's own port."""
 
     middleware: Middleware
     session: ClientSession
@@ -91,24 +91,25 @@ class Proxy:
 
 
 def _forwarded_headers(headers: Mapping[str, str], without: frozenset[str]) -> CIMultiDict[str]:
-    """A header may come several times."""
+    """Returns the headers to forward, repeated ones included."""
     named = {name.strip().lower() for name in headers.get("Connection", "").split(",")}
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in without | named)
 
 
 def _abort(request: web.Request) -> None:
-    """vLLM ended amid its answer: the client is to see that, and not an answer that looks whole."""
+    """Closes the connection without ending the response. vLLM ended in the middle of it, and the client must not take
+    it for complete."""
     if request.transport:
         request.transport.abort()
 
 
 @dataclass
 class UsageCounter:
-    """What an answer tells of its tokens: a whole one does, a streamed one where the client asked for usage."""
+    """Reads the token counts from a response. A streamed one has them only if the client asked for usage."""
 
     content_type: str
     began: float
-    """When the request came."""
+    """When the request arrived, in seconds of the monotonic clock."""
     first_token: float | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
     _buffer: bytearray = field(default_factory=bytearray)
@@ -140,7 +141,7 @@ class UsageCounter:
             self.usage = usage
 
     def count(self, metrics: WorkerMetrics) -> None:
-        """The answer is whole."""
+        """Adds the figures of a complete response to the metrics."""
         if self.content_type == "application/json":
             self._take_usage(_object(bytes(self._buffer)))
         metrics.prompt_tokens.inc(_tokens(self.usage, "prompt_tokens"))
@@ -159,7 +160,7 @@ def _object(data: bytes) -> Mapping[str, Any]:
 
 
 def _has_content(event: Mapping[str, Any]) -> bool:
-    """A chat's first event has the speaker alone."""
+    """Returns whether a streamed event carries text; a chat's first event names only the role."""
     for choice in event.get("choices") or ():
         delta = choice.get("delta") or {}
         if choice.get("text") or any(delta.get(name) for name in ("content", "reasoning_content", "tool_calls")):

@@ -1,7 +1,7 @@
-"""What our plugin tells from vLLM's process: lines of JSON that it appends to a file, and the worker reads.
+"""What our plugin reports from vLLM's process: lines of JSON that it appends to a file, which the worker reads.
 
-A `RelayClock` stands where a start's clock stands, so that what loads weights in the worker itself does so over there.
-One phase is under way at a time; to begin one ends the one before.
+A `RelayClock` takes the place of the start's clock, so that the code that loads weights runs unchanged in vLLM's
+process. One phase is in progress at a time; beginning one ends the one before.
 """
 
 import json
@@ -19,11 +19,11 @@ from neuronmodel_worker.report.clock import FirstLine, RunningPhase, StartClock
 
 PROGRESS_SECONDS: Final = 0.1
 LAST_CHARACTERS: Final = 20_000
-"""Of a traceback: its end says what happened."""
+"""How much of a traceback is relayed: its end says what happened."""
 
 
 class RelayedFailure(WorkerFailure):
-    """One of ours, as it was raised in vLLM's process."""
+    """A WorkerFailure that was raised in vLLM's process."""
 
     def __init__(self, reason: str, message: str, exit_code: int) -> None:
         self.reason = reason
@@ -32,7 +32,8 @@ class RelayedFailure(WorkerFailure):
 
 
 class RelayWriter:
-    """Each line is one write to a file that is opened for appending, so that lines are never torn."""
+    """Appends events to the file. Each line is a single write to a file opened for appending, so lines are never
+    torn."""
 
     def __init__(self, file: Path) -> None:
         self._descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -41,7 +42,8 @@ class RelayWriter:
         os.write(self._descriptor, f"{json.dumps({'event': event, **fields})}\n".encode())
 
     def failed(self, error: BaseException) -> None:
-        """Ours with its reason; of others the traceback, for what they mean is told from their text."""
+        """Relays a WorkerFailure with its reason, and any other exception as a traceback, whose text is classified
+        later."""
         if isinstance(error, WorkerFailure):
             self.write("failure", reason=error.reason, message=str(error), exit_code=error.exit_code)
         else:
@@ -49,6 +51,8 @@ class RelayWriter:
 
 
 class RelayClock(StartClock):
+    """A start's clock that relays everything to the worker."""
+
     def __init__(self, writer: RelayWriter) -> None:
         super().__init__(Stage.SERVE, FirstLine.now())
         self._writer = writer
@@ -63,7 +67,7 @@ class RelayClock(StartClock):
             self._writer.write("end", done=phase.done, before=phase.before, busy=phase.busy_milliseconds)
 
     def begin(self, name: str, total: int | None = None, unit: str = "Bytes") -> None:
-        """A phase that ends with the next one."""
+        """Begins a phase that ends when the next one begins."""
         self._writer.write("begin", name=name, total=total, unit=unit)
 
     def served_from(self, tier: Tier) -> None:
@@ -77,7 +81,7 @@ class RelayClock(StartClock):
 
 
 class RelayedPhase(RunningPhase):
-    """Tells of its progress now and then."""
+    """A phase that relays its progress from time to time."""
 
     def __init__(self, writer: RelayWriter, name: str, unit: str, total: int | None) -> None:
         super().__init__(name, unit, total)
@@ -99,7 +103,7 @@ class RelayedPhase(RunningPhase):
 
 
 class RelayReader:
-    """Puts into the worker's clock what is told, from `begin` to `end`."""
+    """Puts the relayed events into the worker's clock, from `begin` to `end`."""
 
     def __init__(self, file: Path, clock: StartClock) -> None:
         self._file = file
@@ -109,14 +113,14 @@ class RelayReader:
         self.begun: list[str] = []
         self.failure: RelayedFailure | None = None
         self.error = ""
-        """What an exception says that is none of ours."""
+        """The traceback of an exception that is not a WorkerFailure."""
         self._events: Mapping[str, Callable[..., None]] = {
             "begin": self.begin, "progress": self._progress, "end": self._end, "tier": clock.served_from,
             "disk": self._disk, "note": clock.note, "failure": self._failure, "error": self._error,
         }  # fmt: skip
 
     def read(self) -> None:
-        """All whole lines that were written since the last time."""
+        """Reads all complete lines that were written since the last call."""
         try:
             with self._file.open("rb") as stream:
                 stream.seek(self._read)
@@ -136,7 +140,7 @@ class RelayReader:
         self.begun.append(name)
 
     def end(self) -> None:
-        """Whatever is under way."""
+        """Ends the phase in progress."""
         if self._current:
             self._current[1].__exit__(None, None, None)
             self._current = None

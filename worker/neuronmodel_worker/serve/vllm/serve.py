@@ -1,5 +1,7 @@
-"""A start with vLLM as the server: opens what was prepared, runs vLLM on it, stands in front of it until it is told to
-stop or vLLM ends."""
+"""A start with vLLM as the server.
+
+It opens what was prepared, runs vLLM on it, and forwards requests until it is terminated or vLLM ends.
+"""
 
 import asyncio
 import http.client
@@ -49,14 +51,14 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.02
 HEALTH_SECONDS: Final = 0.25
-"""Between questions whether it answers."""
+"""The interval between health checks."""
 METRICS_SECONDS: Final = 5.0
 LOWEST_PORT: Final = 10_000
 EPHEMERAL_PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class ServerEnded(WorkerFailure):
-    """vLLM ended, and what it said is no failure that is known by name."""
+    """vLLM ended, and its output is no failure that is known by name."""
 
     reason = Reason.SERVER_ENDED
 
@@ -68,6 +70,7 @@ class ServerNotHooked(BadInput):
 
 
 def serve_by_vllm(job: Run, metrics: WorkerMetrics, key: ApiKey | None) -> None:
+    """Serves the model with vLLM until the worker is terminated. Raises a WorkerFailure."""
     with tempfile.TemporaryDirectory(prefix="vllm-") as directory:
         server = VllmServer(job, Path(directory))
         server.prepare()
@@ -77,13 +80,13 @@ def serve_by_vllm(job: Run, metrics: WorkerMetrics, key: ApiKey | None) -> None:
 
 @dataclass
 class VllmServer:
-    """`directory` is this start's own, for what passes between the worker and the plugin."""
+    """One start of vLLM. `directory` belongs to this start; the worker and the plugin exchange files in it."""
 
     job: Run
     directory: Path
     port: int = 0
     key: str = field(default_factory=secrets.token_hex)
-    """Of vLLM's own port: others in the pod are to come by ours."""
+    """The API key of vLLM's own port: other processes in the pod have to use the worker's."""
 
     def __post_init__(self) -> None:
         self.port = self.port or free_port({self.job.config.serving_port, self.job.config.admin_port})
@@ -93,7 +96,10 @@ class VllmServer:
         return f"http://{HOST}:{self.port}"
 
     def prepare(self) -> None:
-        """Raises what `neuronmodel serve` raises for sources and sets, and a BadInput for what vLLM cannot serve."""
+        """Opens the source and the sets.
+
+        Raises what `neuronmodel serve` raises for them, and a BadInput for what vLLM cannot serve.
+        """
         job = self.job
         if job.config.engine is not Engine.NEURON or job.config.seal is Seal.BEHIND:
             raise FlagsRefused("vLLM serves engine: Neuron, from shards that are sealed before. Remove server: VLLM.")
@@ -123,10 +129,10 @@ class VllmServer:
         self._command = [program, *vllm_arguments(job.config, source, self.port)]
         self._environment = {**engine.runtime_environment(), **os.environ}
 
-    # A start.
+    # Starting.
 
     def run(self, middleware: Middleware) -> None:
-        """Until it was told to stop. Where somebody holds the devices, vLLM is started again."""
+        """Serves until it is terminated. If the devices are in use, vLLM is started again."""
         backoff, since = DeviceBackoff(self.job.config.start_timeout_seconds), self.job.clock.boundary
         for attempt in itertools.count():
             try:
@@ -156,7 +162,7 @@ class VllmServer:
             asyncio.run(self._answer(middleware, child))
 
     def _await_ready(self, child: VllmProcess, relay: RelayReader) -> None:
-        """Raises DevicesInUse, and whatever else ended vLLM."""
+        """Waits until vLLM is healthy. Raises DevicesInUse, and any other failure that ended vLLM."""
         relay.begin(StartPhase.SERVER_IMPORTED)
         try:
             next_question = 0.0
@@ -206,7 +212,7 @@ class VllmServer:
                 await listener.drain(config.shutdown_seconds)
 
     async def metrics(self) -> bytes:
-        """vLLM's own; nothing while it does not answer."""
+        """Returns vLLM's own metrics; nothing while it does not answer."""
         with suppress(ClientError, TimeoutError):
             async with (
                 ClientSession(timeout=ClientTimeout(total=METRICS_SECONDS)) as session,
@@ -217,7 +223,8 @@ class VllmServer:
 
 
 def check_type(config: Mapping[str, Any], model_type: str | None) -> None:
-    """Raises FlagsRefused: vLLM takes NxD Inference's class from config.json, and knows of no other type."""
+    """Raises FlagsRefused for a type that is not config.json's: vLLM chooses NxD Inference's class by config.json
+    alone."""
     if model_type not in (None, config.get("model_type")):
         raise FlagsRefused(
             f"spec.model.type is {model_type}, and vLLM takes the checkpoint for what config.json says: "
@@ -226,7 +233,7 @@ def check_type(config: Mapping[str, Any], model_type: str | None) -> None:
 
 
 def exit_failure(child: VllmProcess, relay: RelayReader | None = None) -> WorkerFailure:
-    """Why: what the plugin told, else what stands in its last lines."""
+    """Returns why vLLM ended: what the plugin relayed, otherwise what its last lines say."""
     if relay and relay.failure:
         return DevicesInUse(str(relay.failure)) if relay.failure.reason == DevicesInUse.reason else relay.failure
     output = f"{child.tail()}\n{relay.error if relay else ''}"
@@ -249,8 +256,11 @@ async def _wait_for_stop_or_exit(stop: asyncio.Event, child: VllmProcess) -> Non
 
 
 def free_port(exclude: Collection[int]) -> int:
-    """None of those that the kernel gives to connections: vLLM takes it many seconds later, and one that was opened
-    meanwhile would have it; even a question whether it answers yet may be given it, and be connected to itself."""
+    """Returns a free port outside the range from which the kernel assigns ports to connections.
+
+    vLLM opens it many seconds later, and a connection opened meanwhile could have it; even a health check could be
+    assigned it, and be connected to itself.
+    """
     lowest_ephemeral = int(EPHEMERAL_PORT_RANGE.read_text().split()[0])
     ports = [port for port in range(LOWEST_PORT, lowest_ephemeral) if port not in exclude]
     random.shuffle(ports)
