@@ -1,6 +1,6 @@
-"""`neuronmodel prepare`: opens the source, computes the keys, builds what the artifacts volume lacks, says what it did.
+"""`neuronmodel prepare`: opens the source, computes the keys, builds what the artifacts volume lacks, and reports it.
 
-Killed at any moment it leaves sealed sets, sealed rank files that the next run adopts, and nothing else that counts.
+Killed at any moment, it leaves sealed sets, sealed rank files that the next run adopts, and nothing else that counts.
 """
 
 from neuronmodel_api.phases import StartPhase
@@ -14,6 +14,7 @@ from neuronmodel_worker.text import load_text
 
 
 def prepare(job: Run) -> None:
+    """Prepares the artifacts of one model. Raises a WorkerFailure."""
     with admin_server(job.clock, WorkerMetrics(job.clock), job.config.admin_port):
         with job.clock.phase(StartPhase.LIBRARIES_IMPORTED):
             job.use_scratch()
@@ -21,7 +22,7 @@ def prepare(job: Run) -> None:
             plan = open_source(job)
             require_fit(plan, job.config)
             engine = open_engine(job.config)
-            engine.graph_inputs(plan, job.config.neuron_config)  # what it refuses is refused before weights are read
+            engine.graph_inputs(plan, job.config.neuron_config)  # raises before any weights are read
         with job.clock.phase(StartPhase.TOKENIZER_LOADED):
             text = load_text(job.source, job.config.generation_config, plan.vocabulary)
         job.clock.found(Preparation(job, plan, engine, while_building=text.warn_of_version_differences).result())

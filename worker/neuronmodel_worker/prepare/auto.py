@@ -1,4 +1,4 @@
-"""What `strategy: Auto` chooses, and why: a pure function of measured figures. The formula is in docs/strategies.md."""
+"""What `strategy: Auto` chooses, and why: a pure function of measured rates. docs/strategies.md has the formula."""
 
 import textwrap
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ ON_COMPILE: Final = Strategy.SHARD_ON_COMPILE
 ON_LOAD: Final = Strategy.SHARD_ON_LOAD
 
 PRIOR_STARTS: Final = 4
-"""Starts that the same weights are taken to have before there is a history: nodes, images and specs are changed more
-often than weights. It counts as much as one change of the weights after so many starts, so that the five starts which
-a status tells of can say otherwise."""
+"""How many starts the same weights are assumed to have before there is a history: nodes, images and specs change more
+often than weights. It counts as much as one change of the weights after that many starts, so the five starts that a
+status records can outweigh it."""
 MARGIN: Final = 0.8
-"""What the other strategy has to cost at most, as a part of what the former one costs, to take its place."""
+"""The other strategy replaces the former one only if its cost is at most this fraction of the former one's."""
 MAX_STARTS: Final = 999_999.0
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Bytes and bytes a second; a rate of 0 is not known. `load…` is of the checkpoint when a start shards it, `read…`
-    and `write…` are of the artifacts volume."""
+    """Sizes in bytes and rates in bytes per second; a rate of 0 is unknown. `load…` is the rate at which a start shards
+    the checkpoint; `read…` and `write…` are rates of the artifacts volume."""
 
     source_bytes: int
     shard_bytes: int
@@ -32,15 +32,15 @@ class Figures:
     write_bytes_per_second: int
     starts_per_source: float
     sealed: bool = False
-    """Shards of this key are there: building them costs nothing."""
+    """Whether shards of this key exist, so that building them costs nothing."""
     seal: Seal = Seal.BEFORE
     fits: bool = True
-    """The artifacts volume has room for the shards."""
+    """Whether the artifacts volume has space for the shards."""
     former: Strategy | None = None
 
 
 def starts_per_source(history: History | None) -> float:
-    """How often the same weights are expected to be loaded. The weights of now count as not yet changed."""
+    """Returns how often the same weights are expected to be loaded. The current weights count as not yet changed."""
     if history is None or not history.starts:
         return float(PRIOR_STARTS)
     changes = max(history.sources, 1) - 1
@@ -48,8 +48,8 @@ def starts_per_source(history: History | None) -> float:
 
 
 def choose(figures: Figures) -> Choice:
-    """The strategy whose starts load sooner, the building's share counted; the former one unless another is clearly
-    better."""
+    """Returns the strategy with the shorter starts, their share of the building included. The former strategy stays
+    unless the other one is clearly better."""
     if not figures.source_bytes or not (figures.load_bytes_per_second and figures.read_bytes_per_second):
         return _unmeasured(figures)
     costs = costs_of(figures)
@@ -72,7 +72,7 @@ def choose(figures: Figures) -> Choice:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds of loading that a start is expected to take; `read` is that of sealed shards alone."""
+    """The expected seconds that a start spends loading; `read` is the time for sealed shards alone."""
 
     on_compile: float
     on_load: float
@@ -83,7 +83,8 @@ class Costs:
 
 
 def costs_of(figures: Figures) -> Costs:
-    """Both rates of reading have to be known; with no rate of writing, that of reading stands for it."""
+    """Returns the costs. Both reading rates have to be known; an unknown writing rate is taken to be the reading
+    rate."""
     load = figures.source_bytes / figures.load_bytes_per_second
     read = figures.shard_bytes / figures.read_bytes_per_second
     write = figures.shard_bytes / (figures.write_bytes_per_second or figures.read_bytes_per_second)
@@ -91,7 +92,7 @@ def costs_of(figures: Figures) -> Costs:
     if figures.sealed:
         building = 0.0
     elif figures.seal is Seal.BEHIND:
-        # The first start loads the checkpoint in place of shards, and the shards are written beside its answers.
+        # The first start shards the checkpoint itself, and writes the shards while it answers.
         building = write + load - read
     else:
         building = load + write

@@ -1,4 +1,4 @@
-"""Figures for `strategy: Auto`: of earlier starts where there are some, else of probes."""
+"""The figures for `strategy: Auto`: from earlier starts if there are any, otherwise from probes."""
 
 import logging
 from dataclasses import replace
@@ -14,14 +14,15 @@ from neuronmodel_worker.prepare.auto import Figures, starts_per_source
 log = logging.getLogger(__name__)
 
 NATIVE_SECONDS: Final = {"load": 187.4, "read": 107.8, "write": 1856.6 - 187.4}
-"""Of Llama 3.1 405B on a trn2.48xlarge by AWS's weights sharding guide: a start that shards, one that reads shards, and
-what making them takes longer than the first."""
+"""Seconds for Llama 3.1 405B on a trn2.48xlarge, from AWS's weight sharding guide: a start that shards, one that reads
+shards, and how much longer than the first it takes to make them."""
 NATIVE_SOURCE_BYTES: Final = 812 * 10**9
 NATIVE_SHARD_BYTES: Final = 871 * 10**9
 
 
 def figures_of(config: WorkerConfig, plan: ModelPlan, key: str, probe: VolumeProbe | None, *, sealed: bool) -> Figures:
-    """`key` is that of the shards. Reads some of the source, where no start has told how fast it is."""
+    """Returns the figures. `key` is the key of the shards. It reads some of the source if no start has reported its
+    rate."""
     history = config.history
     load = history.sharded_bytes_per_second if history else None
     read = history.read_bytes_per_second if history else None
@@ -40,8 +41,11 @@ def figures_of(config: WorkerConfig, plan: ModelPlan, key: str, probe: VolumePro
 
 
 def capped_at_native_rates(figures: Figures) -> Figures:
-    """NxD Inference is slower than fast disks: none of its rates is above what AWS's guide tells of it. Shards are
-    estimated; making them is dear enough that few starts of the same weights never pay for it."""
+    """Limits all rates to those in AWS's guide: NxD Inference is slower than fast disks.
+
+    The size of the shards is an estimate; making them takes so long that few starts of the same weights never pay for
+    it.
+    """
     source, shards = NATIVE_SOURCE_BYTES, NATIVE_SHARD_BYTES
     write = figures.write_bytes_per_second or figures.read_bytes_per_second
     return replace(
@@ -53,7 +57,7 @@ def capped_at_native_rates(figures: Figures) -> Figures:
 
 
 def source_rate(plan: ModelPlan) -> int:
-    """Bytes a second of the biggest file that is read; 0: it could not be told."""
+    """Measures the reading rate of the biggest file that is read, in bytes per second; 0 if it cannot be measured."""
     files = tuple(dict.fromkeys(read.source.file for read in plan.reads.values()))
     try:
         rate = reading_rate(files)

@@ -1,7 +1,8 @@
-"""Two pieces of work at the same time: one here, where signals arrive and compilers want to be, one in a thread.
+"""Runs two pieces of work at the same time: one in the calling thread, where signals arrive and compilers run, and one
+in a thread of its own.
 
-Whatever ends one ends the other: the thread is told by an event, which it looks at with every piece of bytes; this
-thread, which may be deep in a compiler, by a signal to itself, where it says that it may be interrupted.
+If one of them ends early, so does the other. The new thread checks a token with every piece of bytes. The calling
+thread, which may be deep in a compiler, is interrupted by a signal wherever it has allowed that.
 """
 
 import signal
@@ -19,18 +20,18 @@ WAKE = signal.SIGUSR1
 
 
 class Cancelled(BaseException):
-    """The other work ended with a failure or a signal: unwinds this one."""
+    """The other work ended with a failure or a signal. It unwinds this one."""
 
 
 class CancelToken:
-    """Asked for by one, obeyed by the other."""
+    """Set by one thread and checked by the other."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._why: BaseException | None = None
 
     def cancel(self, why: BaseException | None = None) -> None:
-        """`why`: what ended the one who asks; it becomes the cause of Cancelled."""
+        """Sets the token. `why` is what ended the caller; it becomes the cause of Cancelled."""
         self._why = why
         self._event.set()
 
@@ -39,27 +40,31 @@ class CancelToken:
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raises Cancelled."""
+        """Raises Cancelled if the token is set."""
         if self.cancelled:
             raise Cancelled from self._why
 
 
 class CallingThread:
-    """What the work here does where it may be ended from outside. This one is alone: nobody ends it."""
+    """Where the work in the calling thread may be cancelled. This implementation is for work that runs alone, and never
+    cancels."""
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Cancelled may be raised anywhere in the context: nothing that has to be put in order is begun in it."""
+        """Allows Cancelled to be raised anywhere in the context, so nothing that needs cleaning up may begin in it."""
         yield
 
     def check(self) -> None:
-        """Raises Cancelled."""
+        """Raises Cancelled if the other work has failed."""
 
 
 def run_concurrently(
     in_caller: Callable[[CallingThread], CallerResult], in_thread: Callable[[CancelToken], ThreadResult]
 ) -> tuple[CallerResult, ThreadResult]:
-    """What both return; `there` has a thread of its own. Raises what ended the first of them, when both have ended."""
+    """Runs `in_caller` in the calling thread and `in_thread` in a new one, and returns both results.
+
+    Once both have ended, it raises whatever ended the first of them.
+    """
     work = _PairedWork(in_thread)
     with _wake_signal(work):
         try:
@@ -77,6 +82,8 @@ def run_concurrently(
 
 
 class _PairedWork(CallingThread, Generic[ThreadResult]):
+    """The state that both threads share."""
+
     def __init__(self, in_thread: Callable[[CancelToken], ThreadResult]) -> None:
         self.cancel_token = CancelToken()
         self.made: list[ThreadResult] = []
@@ -84,7 +91,7 @@ class _PairedWork(CallingThread, Generic[ThreadResult]):
         self.failed_first = False
         self.can_be_woken = False
         self.listening = False
-        """Whether the other thread is to be woken now."""
+        """Whether the calling thread may be interrupted now."""
         self.thread = threading.Thread(target=self._run, args=(in_thread,), name="concurrent")
         self._other = threading.get_ident()
 
@@ -113,7 +120,7 @@ class _PairedWork(CallingThread, Generic[ThreadResult]):
             raise Cancelled
 
     def end(self, why: BaseException) -> None:
-        """Also where a signal came while the thread was being started."""
+        """Cancels the new thread and waits for it, even if a signal arrived while it was being started."""
         self.cancel_token.cancel(why)
         while self.thread in threading.enumerate():
             if self.thread.is_alive():
@@ -124,7 +131,8 @@ class _PairedWork(CallingThread, Generic[ThreadResult]):
 
 @contextmanager
 def _wake_signal(work: "_PairedWork[ThreadResult]") -> Iterator[None]:
-    """This thread is interrupted when the other one fails; only the main thread can be, others learn it at the end."""
+    """Lets the new thread's failure interrupt the calling thread. That is possible only in the main thread; any other
+    thread learns of the failure at the end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

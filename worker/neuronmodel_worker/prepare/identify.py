@@ -1,6 +1,5 @@
-"""Which content a source has: known by its files' stats, told by comparing digests, or new."""
+"""Which content a source has: known from its files' stats, found by comparing digests, or new."""
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from neuronmodel_worker.stream import PieceDigest, StreamProgress, check_content
 
 @dataclass(frozen=True)
 class Candidate:
-    """A content that the source may have: of the tensors `names` it is not known without reading them."""
+    """A content that the source may have. Only reading the tensors `names` can tell."""
 
     digests: SourceDigests
     names: tuple[str, ...]
@@ -29,8 +28,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Identity:
-    """`content` is None as long as there are doubts. `compared`: by which tensors it was found to be known. `differs`
-    says what is not as it was in the contents that it was compared with."""
+    """The content of a source, which is None while there are candidates. `compared` are the tensors by which it was
+    recognized; `differs` says what differs from the contents that it was compared with."""
 
     checkpoint: Checkpoint
     stats: Stats
@@ -43,16 +42,20 @@ class Identity:
 
     @property
     def nbytes_to_compare(self) -> int:
-        """The most that is read to be certain, of the likeliest content."""
+        """How many bytes have to be read to confirm the most likely content; no other candidate needs less."""
         return self.candidates[0].nbytes if self.candidates else 0
 
     def resolved(self, progress: StreamProgress | None = None) -> "Identity":
-        """With a content. Raises SourceChanged where the source changes meanwhile, SourceUnreadable."""
+        """Returns an identity with a content, and reads the source for that if it has to.
+
+        Raises SourceChanged if the source changes meanwhile, and SourceUnreadable.
+        """
         if self.content:
             return self
         differs = None
         for candidate in self.candidates:
-            what = check_content(self.checkpoint, _pieces(candidate.digests), candidate.names, progress)
+            pieces = {name: tuple(pieces) for name, pieces in candidate.digests.tensors.items()}
+            what = check_content(self.checkpoint, pieces, candidate.names, progress)
             self.check_unchanged()
             if what is None:
                 return replace(self, content=candidate.digests.content, candidates=(), compared=self.tensors)
@@ -62,21 +65,22 @@ class Identity:
     def _new(self) -> str:
         record = self.records.read(self.checkpoint.fingerprint)
         if record and record.knows(self.stats, self.tensors):
-            return record.content  # another one has found it out since this one looked
+            return record.content  # another run has found it out in the meantime
         taken = {candidate.digests.content for candidate in self.candidates} | ({record.content} if record else set())
         return new_content(self.checkpoint, self.stats, taken)
 
     def note(self) -> None:
-        """So that the next one need not find it out. Raises ArtifactsVolumeFull or ArtifactsUnwritable."""
+        """Records the content, so that later runs need not find it out. Raises ArtifactsVolumeFull or
+        ArtifactsUnwritable."""
         if self.content:
             self.records.note(self.checkpoint, self.content, self.stats, self.compared)
 
     def document(self, pieces: dict[str, list[PieceDigest]]) -> bytes:
-        """To be sealed with shards that were made of it."""
+        """Returns the document that is sealed with shards made from this source."""
         return source_document(self.checkpoint, self.content or "", self.stats, pieces)
 
     def check_unchanged(self) -> None:
-        """Raises SourceChanged."""
+        """Raises SourceChanged if a file was written or replaced."""
         now = file_stats(self.checkpoint)
         for file in self.checkpoint.files:
             if now[file.path.name] != self.stats[file.path.name]:
@@ -84,7 +88,8 @@ class Identity:
 
 
 def identify(root: Path, plan: ModelPlan) -> Identity:
-    """What the volume at `root` tells without a read of the source. Raises SourceChanged or SourceUnreadable."""
+    """Returns what the volume at `root` knows of the source without reading it. Raises SourceChanged or
+    SourceUnreadable."""
     checkpoint, tensors = plan.checkpoint, tuple(plan.reads)
     records = SourceRecords(root)
     identity = Identity(checkpoint, file_stats(checkpoint), tensors, records)
@@ -100,7 +105,8 @@ def identify(root: Path, plan: ModelPlan) -> Identity:
 
 
 def _candidates(identity: Identity, likely: str | None) -> list[Candidate]:
-    """The least to read first; among those, the content that the fingerprint had before."""
+    """Returns the candidates, those with the least to read first, and then the content that the fingerprint had
+    before."""
     found = []
     for digests in identity.records.candidates(identity.checkpoint):
         if all(_covers(digests, identity.checkpoint, name) for name in identity.tensors):
@@ -115,20 +121,8 @@ def _covers(digests: SourceDigests, checkpoint: Checkpoint, name: str) -> bool:
 
 
 def _unknown(identity: Identity, digests: SourceDigests) -> tuple[str, ...]:
-    """Tensors of files that were not seen to have this content as they are."""
+    """Returns the tensors of files that have not been recorded with this content in their current state."""
     known = identity.records.known_stats(digests, identity.tensors)
     same = {name for name, stat in identity.stats.items() if stat in known.get(name, ())}
-    return tuple(name for name in identity.tensors if _file_name(identity.checkpoint, name) not in same)
-
-
-def _file_name(checkpoint: Checkpoint, tensor: str) -> str:
-    return checkpoint.tensors[tensor].file.path.name
-
-
-def _pieces(digests: SourceDigests) -> dict[str, Sequence[PieceDigest]]:
-    return {name: tuple(pieces) for name, pieces in digests.tensors.items()}
-
-
-def tensor_names(plan: ModelPlan) -> Collection[str]:
-    """By which a content is compared for this plan."""
-    return tuple(plan.reads)
+    sources = identity.checkpoint.tensors
+    return tuple(name for name in identity.tensors if sources[name].file.path.name not in same)

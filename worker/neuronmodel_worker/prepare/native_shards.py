@@ -1,4 +1,4 @@
-"""Shards that NxD Inference's own code writes: it checks nothing, so all of them are looked at before they count."""
+"""Shards that NxD Inference's own code writes. It verifies nothing, so every file is checked before it is sealed."""
 
 import stat
 import threading
@@ -28,7 +28,7 @@ MAX_NAMED = 4
 
 
 class ShardsUnexpected(WorkerFailure):
-    """NxD Inference ended well and wrote other files than the ranks that were asked for."""
+    """NxD Inference ended without an error, but did not write exactly the ranks that were asked for."""
 
     reason = Reason.SHARDS_UNEXPECTED
 
@@ -41,7 +41,7 @@ class ShardsUnexpected(WorkerFailure):
 
 @dataclass(frozen=True)
 class NativeSharding:
-    """Into a staging that nobody else writes."""
+    """Sharding by NxD Inference into a staging folder that nobody else writes."""
 
     plan: NativePlan
     engine: ModelEngine
@@ -50,8 +50,11 @@ class NativeSharding:
     staging: Staging
 
     def write(self, phase: RunningPhase) -> dict[str, list[PieceDigest]]:
-        """The library's rank files, and the digests of what they were made from: those are taken by a read of our own
-        beside it, as the library shows nothing. Raises what the engine does, and SourceChanged."""
+        """Has the library write its rank files, and returns the digests of the source that they were made from.
+
+        The library does not show what it reads, so the digests are taken by reading the source at the same time. Raises
+        what the engine raises, and SourceChanged.
+        """
         self.staging.drop_adopted()
 
         def digest(cancel_token: CancelToken) -> dict[str, list[PieceDigest]]:
@@ -70,7 +73,8 @@ class NativeSharding:
             self.engine.shard(self.plan, self.neuron_config, self.staging.directory, lambda done, total: None)
 
     def rank_files(self) -> list[Path]:
-        """The first rank's first. Raises ShardsUnexpected where one is missing, is not whole or is no rank's."""
+        """Returns the rank files in the order of ranks. Raises ShardsUnexpected if one is missing or incomplete, or if
+        a file belongs to no rank."""
         expected = [f"{WEIGHTS}/{rank_file_name(rank)}" for rank in self.plan.ranks]
         found = names_below(self.staging.directory)
         if missing := [name for name in expected if name not in found]:
@@ -87,7 +91,7 @@ class NativeSharding:
 
 @contextmanager
 def reporting_growth(directory: Path, phase: RunningPhase) -> Iterator[None]:
-    """How much the library has written so far, as it does not tell."""
+    """Reports how much the library has written so far, since it does not report that itself."""
     over = threading.Event()
 
     def report() -> None:
@@ -109,7 +113,7 @@ def _named(names: list[str]) -> str:
 
 
 def _check_whole(path: Path) -> None:
-    """By its header and its length."""
+    """Checks the file's header against its length. Raises ShardsUnexpected."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise ShardsUnexpected(f"{path.name} is no file")
@@ -119,7 +123,7 @@ def _check_whole(path: Path) -> None:
 
 
 def digest_files(paths: list[Path], phase: RunningPhase) -> list[WrittenFile]:
-    """As they are sealed; every byte is read, several files at a time."""
+    """Reads every byte, several files at a time, and returns the files with their digests, as they are sealed."""
     over = threading.Event()
     phase.reach(0, sum(path.stat().st_size for path in paths))
 

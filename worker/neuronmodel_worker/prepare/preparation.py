@@ -1,4 +1,5 @@
-"""What `prepare` does with an open source: identify it, choose, look, build, clear up."""
+"""What `prepare` does with an open source: it identifies the source, chooses a strategy, looks up the sets, builds
+those that are missing, and collects old ones."""
 
 import json
 import logging
@@ -57,7 +58,7 @@ log = logging.getLogger(__name__)
 
 
 def open_source(job: Run) -> StreamedPlan | NativePlan:
-    """Raises a BadInput for a checkpoint or flags that cannot be right."""
+    """Opens the checkpoint and makes the plan. Raises a BadInput for a checkpoint or flags that cannot be right."""
     plan = plan_for(job.config, open_checkpoint(job.source))
     for warning in plan.warnings:
         log.warning(warning)
@@ -68,15 +69,15 @@ def open_source(job: Run) -> StreamedPlan | NativePlan:
 
 @dataclass
 class Preparation:
-    """One run of it; `result` does everything."""
+    """One preparation; `result` does all the work."""
 
     job: Run
     plan: StreamedPlan | NativePlan
     engine: ModelEngine
     while_building: Callable[[], None] = lambda: None
-    """Done in a thread where there is something to build, as it would be waited for otherwise."""
+    """Runs in a thread while something is built, so that nobody has to wait for it."""
     built: dict[ArtifactKind, str] = field(default_factory=dict)
-    """What was done and why, by the kind of set."""
+    """What was built and why, by the kind of set."""
     damaged: dict[ArtifactKind, Quarantined] = field(default_factory=dict)
     """Of these whys, the sets that were set aside."""
     found: dict[ArtifactKind, SealedSet] = field(default_factory=dict)
@@ -86,7 +87,8 @@ class Preparation:
     wanted: Wanted = field(init=False)
 
     def result(self) -> Result:
-        """Raises what keeps it from being prepared; ArtifactsVolumeFull has both figures."""
+        """Prepares everything. Raises what prevents that; ArtifactsVolumeFull states how much is needed and how much is
+        free."""
         self.identity = self._identify()
         self.wanted = wanted_artifacts(self.job.config, self.plan, self.engine, self.identity.content)
         self.probe = self._probe()
@@ -108,7 +110,10 @@ class Preparation:
             sizing = self._sized(choice.strategy if choice else self.job.config.strategy)
             self._require_space(self._missing())
         if self._missing():
-            self._build_alongside(self.while_building)
+            alongside = Thread(target=self.while_building, name="while-building", daemon=True)
+            alongside.start()
+            self._build()
+            alongside.join()
         self.store.unrefer(self.job.owner, keep=self.wanted.keys)
         self._collect()
         return self._result(choice, sizing)
@@ -128,8 +133,11 @@ class Preparation:
             return probe
 
     def _make_ready(self, reach: Callable[[int], None]) -> None:
-        """Room, references, then a look: before the first byte, for on a full volume not even a reference can be
-        written, which would tell no figure; what is referred to is not collected by others meanwhile."""
+        """Checks the space, refers to the sets, and finds those that exist, before the first byte is written.
+
+        The space comes first because a full volume cannot even take a reference, and that failure would state no
+        figures. What is referred to is not collected by other workers.
+        """
         store, absent = self.store, [kind for kind, key in self._keys() if not self.store.path(kind, key).exists()]
         self._require_space(
             kind for kind in absent if kind == COMPILED or self.job.config.strategy is not Strategy.AUTO
@@ -150,7 +158,7 @@ class Preparation:
         return [kind for kind, _ in self._keys() if kind not in self.found]
 
     def _require_space(self, kinds: Iterable[ArtifactKind]) -> None:
-        """For what is missing. Raises ArtifactsVolumeFull."""
+        """Makes space for the missing kinds of sets. Raises ArtifactsVolumeFull."""
         if nbytes := self._needed_bytes(self.store, kinds):
             require(self.store, nbytes, self.job.owner, self._keep)
 
@@ -166,11 +174,11 @@ class Preparation:
 
     @property
     def _keep(self) -> frozenset[str]:
-        """Keys whose sets are not to be collected."""
+        """Keys of sets that must not be collected."""
         return frozenset((*self.wanted.keys, *self.job.config.keys_in_use))
 
     def _choose(self) -> Choice:
-        """With ShardOnLoad nothing is wanted of shards from here on."""
+        """Chooses a strategy. If it is ShardOnLoad, shards are not wanted any more."""
         key = self.wanted.shards_key or ""
         figures = figures_of(self.job.config, self.plan, key, self.probe, sealed=SHARDS in self.found)
         choice = choose(figures)
@@ -186,16 +194,10 @@ class Preparation:
         return choice
 
     def _sized(self, strategy: Strategy) -> Sizing:
-        """Raises DoesNotFit: with Auto it is known only now which strategy has to fit."""
+        """Returns the sizing. Raises DoesNotFit: with Auto it is known only now which strategy has to fit."""
         sizing = size(self.plan, self.job.config, strategy)
         check(sizing, self.job.config, len(self.plan.ranks))
         return sizing
-
-    def _build_alongside(self, other: Callable[[], None]) -> None:
-        merged_with = Thread(target=other, name="while-building", daemon=True)
-        merged_with.start()
-        self._build()
-        merged_with.join()
 
     def _build(self) -> None:
         compiles = COMPILED not in self.found
@@ -213,7 +215,8 @@ class Preparation:
         if shards and isinstance(plan, StreamedPlan):
             self.found[SHARDS] = self._shard(plan, reasons[SHARDS], CancelToken())
         elif shards and isinstance(plan, NativePlan):
-            # After the compiler: NxD Inference holds the whole checkpoint while it shards, and a compiler takes much.
+            # Not during compilation: NxD Inference holds the whole checkpoint in memory while it shards, and the
+            # compiler takes much memory too.
             self.found[SHARDS] = self._shard_natively(plan, reasons[SHARDS])
 
     def _compile(self, why: str, calling_thread: CallingThread) -> SealedSet:
@@ -234,7 +237,7 @@ class Preparation:
             if work.present:
                 return work.present
             staging, digests = work.staging, ContentDigests()
-            indices = self._missing_ranks(staging)
+            indices = [index for index, rank in enumerate(plan.ranks) if not self._is_adopted(staging, rank)]
             self.built[SHARDS] = f"sharded the checkpoint, for {why}{_adopted(len(plan.ranks), len(indices))}"
             with self.job.clock.phase(StartPhase.SHARDED, plan.output_bytes) as phase:
                 phase.found(plan.rank_bytes * (len(plan.ranks) - len(indices)))
@@ -251,7 +254,7 @@ class Preparation:
                 return self._seal_shards(staging, digests.pieces())
 
     def _shard_natively(self, plan: NativePlan, why: str) -> SealedSet:
-        """How many bytes the library writes is known when it has; until then they are estimated."""
+        """Has NxD Inference shard the checkpoint. The size of its files is an estimate until they are complete."""
         with self._building(SHARDS, self.wanted.shards_key or "", CallingThread()) as work:
             if work.present:
                 return work.present
@@ -270,12 +273,8 @@ class Preparation:
         (staging.directory / SOURCE_FILE).write_bytes(self.identity.document(pieces))
         return staging.seal(self.wanted.shards_manifest(self.plan))
 
-    def _missing_ranks(self, staging: Staging) -> list[int]:
-        """Indices of those that have to be made."""
-        return [index for index, rank in enumerate(self.plan.ranks) if not self._is_adopted(staging, rank)]
-
     def _is_adopted(self, staging: Staging, rank: int) -> bool:
-        """With full verification every byte is read."""
+        """Whether the rank's file exists already. With full verification every byte of it is read."""
         file = staging.adopted.get(rank_file_name(rank))
         if file is None or self.job.config.verification is not Verification.FULL:
             return file is not None
@@ -292,7 +291,7 @@ class Preparation:
 
     @contextmanager
     def _building(self, kind: ArtifactKind, key: str, other: CancelToken | CallingThread) -> Iterator[Build]:
-        """To build a set while nobody else does; what is waited for is a phase of its own."""
+        """Builds a set while no other worker does. Waiting for another worker is a phase of its own."""
         with ExitStack() as waited:
             phases: list[RunningPhase] = []
 
@@ -309,21 +308,21 @@ class Preparation:
                 yield work
 
     def _why(self, kind: ArtifactKind) -> str:
-        """A set has to be built: in which part of its key it differs from what there was."""
+        """Returns why a set has to be built: in which parts its key differs from those on the volume."""
         for damaged in self.store.quarantined:
             if damaged.kind == kind:
                 self.damaged[kind] = damaged
                 return damaged.reason.removesuffix(".")
         inputs = self.wanted.graph_inputs if kind == COMPILED else self.wanted.shards_inputs
         differences = self.store.explain(kind, json.loads(json.dumps(inputs)), self.job.owner)
-        described = [self._describe_source_change() if each == SOURCE_DIFFERS else each for each in differences]
-        return ", ".join(described) or ("the volume is new" if self.store.is_new else "the volume had none of this key")
-
-    def _describe_source_change(self) -> str:
-        return f"source: {self.identity.differs}" if self.identity.differs else SOURCE_DIFFERS
+        if self.identity.differs:
+            changed = f"source: {self.identity.differs}"
+            differences = [changed if each == SOURCE_DIFFERS else each for each in differences]
+        absent = "the volume is new" if self.store.is_new else "the volume had none of this key"
+        return ", ".join(differences) or absent
 
     def _collect(self) -> None:
-        """What nobody has needed for long. The work is done: trouble with this is only logged."""
+        """Collects sets that nobody has needed for long. Everything is prepared by now, so a failure is only logged."""
         try:
             gone = self.store.collect(Policy(keep=self._keep))
         except WorkerFailure as failure:
@@ -380,7 +379,7 @@ def _short(text: str, characters: int) -> str:
 
 
 def disk_rates(streamed: StreamResult) -> DiskRates:
-    """Over the time in which the disk was at work, not over the whole phase."""
+    """Returns the rates over the time in which the disk was busy, not over the whole phase."""
 
     def rate(nbytes: int, seconds: float) -> int | None:
         return round(nbytes / seconds) if nbytes and seconds > 0 else None
