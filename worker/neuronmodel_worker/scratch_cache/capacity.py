@@ -1,16 +1,17 @@
-"""How much the tier may write, and which copies go for it: a pure function of what there is."""
+"""How much the cache may write, and which copies it evicts for that: pure functions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 LEFT_FREE: Final = 10
-"""Percent of the volume, or of what the pod may write to it, that the tier leaves to others."""
+"""Percentage of the volume, or of what the pod may write to it, that the cache leaves free."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedCopy:
-    """A copy that is there; `used_at` in seconds since the epoch; `held`: a worker that lives loaded from it."""
+    """A copy on the volume. `used_at` is in seconds since the epoch; `in_use` means that a running worker loaded from
+    it."""
 
     kind: str
     key: str
@@ -21,7 +22,8 @@ class CachedCopy:
 
 @dataclass(frozen=True, slots=True)
 class VolumeSpace:
-    """`limit_bytes` is what the pod may write in all before it is evicted; `used_bytes` of that are written."""
+    """The volume's space. `limit_bytes` is what the pod may write before it is evicted, of which `used_bytes` are
+    written."""
 
     total_bytes: int
     free_bytes: int
@@ -30,7 +32,7 @@ class VolumeSpace:
 
     @property
     def writable_bytes(self) -> int:
-        """What may be written now; negative where too much is already."""
+        """How much may be written now; negative if too much is written already."""
         writable = self.free_bytes - _left_free(self.total_bytes)
         if self.limit_bytes is None:
             return writable
@@ -42,7 +44,8 @@ def _left_free(nbytes: int) -> int:
 
 
 def evictions(space: VolumeSpace, needed_bytes: int, kept: Iterable[CachedCopy]) -> list[CachedCopy] | None:
-    """The copies that have to go for `needed_bytes`, the longest unused first; None: all of them would not do."""
+    """Returns the copies to evict for `needed_bytes`, the least recently used first, or None if evicting all would not
+    do."""
     missing, going = needed_bytes - space.writable_bytes, list[CachedCopy]()
     for copy in sorted((each for each in kept if not each.in_use), key=lambda each: each.used_at):
         if missing <= 0:

@@ -1,8 +1,9 @@
-"""The source's safetensors files on the scratch volume, by its fingerprint, for starts that shard while they load.
+"""Copies of the source's safetensors files on the scratch volume, by fingerprint, for starts that shard while they
+load.
 
-Whoever uses a copy has opened the source itself before: its headers and times say whether it is still the same; of
-another checkpoint with the same headers and modification times, as archives unpack them, the change times differ. What
-the copy's tensors have to be is in `copy.json`, by the digests of the pieces in which they were read when it was made.
+A copy is used only after the source itself has been opened: its headers and times say whether it is unchanged. Another
+checkpoint with the same headers and modification times, as archives unpack them, has other change times. `copy.json`
+has the digests of the copy's tensors, in the pieces in which they were read when the copy was made.
 """
 
 import os
@@ -30,8 +31,8 @@ FORMAT: Final = 1
 
 
 class Record(BaseModel):
-    """`pieces` by tensor: what its bytes are. `changed` by file name: when the source's own was changed the last time
-    before it was copied, in nanoseconds."""
+    """The content of copy.json. `pieces` are the digests by tensor; `changed` is the change time of each source file
+    before it was copied, by file name and in nanoseconds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,24 +44,25 @@ class Record(BaseModel):
 
 @dataclass(frozen=True)
 class CopiedSource:
-    """The same checkpoint, its tensors' bytes on the scratch volume."""
+    """The same checkpoint, with its tensors' bytes on the scratch volume."""
 
     checkpoint: Checkpoint
     record: Record
 
     def first_difference(self, found: dict[str, list[PieceDigest]]) -> str | None:
-        """Which tensor is not what was copied, in a sentence; `found` are digests that were taken while it was read.
+        """Returns a sentence on the first tensor that differs from what was copied; `found` are digests taken while it
+        was read.
 
-        What was read in other pieces is read again. Raises SourceUnreadable and SourceChanged.
+        Tensors that were read in other pieces are read again. Raises SourceUnreadable and SourceChanged.
         """
         unlike = [name for name, pieces in found.items() if self.record.pieces.get(name) != pieces]
         return check_content(self.checkpoint, self.record.pieces, unlike) if unlike else None
 
 
 def copied_source(tier: Tier, checkpoint: Checkpoint) -> CopiedSource | None:
-    """The copy of a checkpoint that was opened just now, if there is one of this fingerprint.
+    """Returns the copy of a checkpoint that has just been opened, if there is one of its fingerprint.
 
-    Raises TierError, SourceChanged and SourceUnreadable; a copy that is of no use is removed before.
+    Raises TierError, SourceChanged and SourceUnreadable; an unusable copy is removed first.
     """
     key = checkpoint.fingerprint
     directory = tier.use(SOURCE_COPY, key)
@@ -71,7 +73,7 @@ def copied_source(tier: Tier, checkpoint: Checkpoint) -> CopiedSource | None:
         copied = _opened(directory, checkpoint)
     except (OSError, ValidationError, WorkerFailure) as error:
         tier.drop(SOURCE_COPY, key)
-        raise TierDamaged(directory, _first_line(error)) from error
+        raise TierDamaged(directory, str(error).partition("\n")[0].removesuffix(".")) from error
     if record.format > FORMAT or {record.fingerprint, copied.fingerprint} != {key}:
         tier.drop(SOURCE_COPY, key)
         raise TierDamaged(directory, "its files are not those that were copied")
@@ -82,16 +84,12 @@ def copied_source(tier: Tier, checkpoint: Checkpoint) -> CopiedSource | None:
 
 
 def changed(checkpoint: Checkpoint) -> dict[str, int]:
-    """When each file was changed the last time. Raises SourceChanged and SourceUnreadable."""
+    """Returns when each file was last changed, in nanoseconds. Raises SourceChanged and SourceUnreadable."""
     return {name: stat.ctime_ns for name, stat in file_stats(checkpoint).items()}
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].removesuffix(".")
-
-
 def _opened(directory: Path, checkpoint: Checkpoint) -> Checkpoint:
-    """The headers of the copied files, as the checkpoint's tensors. Raises OSError, and a BadInput."""
+    """Opens the headers of the copied files as the checkpoint's tensors. Raises OSError, and a BadInput."""
     headers = {file.path.name: read_header(directory / file.path.name) for file in checkpoint.files}
 
     def moved(source: TensorSource) -> TensorSource:
@@ -107,7 +105,7 @@ def _opened(directory: Path, checkpoint: Checkpoint) -> Checkpoint:
 
 
 class SourceCopy:
-    """A copy of a checkpoint's files that is made while its tensors are read: a SourceObserver of `run`."""
+    """An observer of `run` that copies a checkpoint's files while their tensors are read."""
 
     def __init__(self, writing: PendingCopy, checkpoint: Checkpoint, digests: ContentDigests) -> None:
         """Raises TierError."""
@@ -120,7 +118,8 @@ class SourceCopy:
 
     @classmethod
     def begin(cls, tier: Tier, checkpoint: Checkpoint, digests: ContentDigests) -> "SourceCopy | None":
-        """`digests` sees what the copy sees. None where another worker makes it already. Raises TierError."""
+        """Begins a copy, or returns None if another worker is making it. `digests` sees the same bytes. Raises
+        TierError."""
         nbytes = sum(file.nbytes for file in checkpoint.files)
         writing = tier.begin(SOURCE_COPY, checkpoint.fingerprint, nbytes)
         if writing is None:
@@ -135,8 +134,10 @@ class SourceCopy:
         self._copy.observe(source.file.path.name, source.offset + start, data)
 
     def finish(self, wait: Callable[[], None]) -> None:
-        """Headers and what was not seen, times, and the name; the copy is gone where this raises: TierError, and what
-        `wait` raises."""
+        """Copies headers and what was not seen, sets the times, and publishes the copy under its name.
+
+        Raises TierError and what `wait` raises; the copy is removed then.
+        """
         directory = self._writing.directory
         try:
             self._copy.complete(directory, wait)
@@ -152,7 +153,7 @@ class SourceCopy:
             raise
 
     def _give_times(self, directory: Path) -> None:
-        """Those of the source, which are part of its fingerprint."""
+        """Sets the source's modification times, which are part of its fingerprint."""
         for file in self._checkpoint.files:
             path = directory / file.path.name
             sync(path)

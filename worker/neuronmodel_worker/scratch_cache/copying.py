@@ -1,7 +1,7 @@
-"""Writes copies of files from what a load reads of them anyway, in bounded memory and without the load's waiting.
+"""Writes copies of files from the bytes that a load reads anyway, in bounded memory and without delaying the load.
 
-A piece for which no memory is free is left out, and read again by `complete`, when the model answers already: so a
-scratch volume that is slower than what it copies costs the load nothing.
+A piece for which no buffer is free is skipped, and read again by `complete` when the model already answers. A slow
+scratch volume therefore costs the load nothing.
 """
 
 import bisect
@@ -28,14 +28,14 @@ from neuronmodel_worker.stream.writeback import Writeback
 
 PIECE_BYTES: Final = 16 << 20
 PIECES: Final = 12
-"""Of memory: 192 MiB."""
+"""The number of buffers: 192 MiB in all."""
 WRITERS: Final = 4
 
 Bytes = NDArray[np.uint8]
 
 
 class Extents:
-    """The parts of a file that are there."""
+    """The parts of a file that have been written."""
 
     def __init__(self) -> None:
         self._parts: list[tuple[int, int]] = []
@@ -49,7 +49,7 @@ class Extents:
         self._parts[first:last] = [(start, stop)]
 
     def gaps(self, nbytes: int) -> Iterator[tuple[int, int]]:
-        """(start, stop) of what a file of `nbytes` lacks."""
+        """Yields (start, stop) of the parts that are missing from a file of `nbytes`."""
         position = 0
         for start, stop in [*self._parts, (nbytes, nbytes)]:
             if start > position:
@@ -58,7 +58,7 @@ class Extents:
 
 
 class CopiedFile:
-    """A file that is written in pieces, in any order and by several threads. Raises OSError."""
+    """A file that several threads write in pieces, in any order. Methods raise OSError."""
 
     def __init__(self, path: Path, nbytes: int, writeback: Writeback) -> None:
         self.path = path
@@ -76,7 +76,8 @@ class CopiedFile:
             raise
 
     def write(self, position: int, data: Bytes) -> None:
-        """Whole blocks that lie in memory as they do in the file go past the page cache, the rest through it."""
+        """Writes whole blocks that are aligned alike in memory and file past the page cache, and the rest through
+        it."""
         head = min(-position % BLOCK, data.nbytes)
         body = (data.nbytes - head) // BLOCK * BLOCK
         done = head
@@ -88,7 +89,7 @@ class CopiedFile:
             self.written.add(position, position + data.nbytes)
 
     def _write_direct(self, position: int, data: Bytes) -> int:
-        """How many bytes were written: less than all where the file system has no more of such."""
+        """Returns how many bytes were written; fewer than all if the file system stops accepting direct writes."""
         done = 0
         while self._direct is not None and done < data.nbytes and done % BLOCK == 0:
             try:
@@ -119,7 +120,7 @@ class CopiedFile:
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A file that is copied, as it was when the load began."""
+    """A file to copy, in its state when the load began."""
 
     path: Path
     nbytes: int
@@ -139,11 +140,11 @@ class Original:
 
 
 class CopyWriter:
-    """Of `originals` (by their name below the copy) in `directory`. `saw` may be called by any thread and never fails
-    nor waits; `complete` does both."""
+    """Copies `originals`, given by their names in the copy, to `directory`. `observe` may be called by any thread, and
+    neither fails nor waits; `complete` does both."""
 
     def __init__(self, directory: Path, originals: Mapping[str, Original], pieces: int = PIECES) -> None:
-        """Takes the room on the disk. Raises TierError."""
+        """Allocates the files. Raises TierError."""
         self._originals = originals
         self._files: dict[str, CopiedFile] = {}
         self._error: Exception | None = None
@@ -163,7 +164,7 @@ class CopyWriter:
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="copy", initializer=use_idle_priority)
 
     def observe(self, file_name: str, position: int, data: Bytes) -> None:
-        """The bytes of a file from `position` on; they are taken over before this returns."""
+        """Takes the bytes of a file from `position` on; they are copied to a buffer before this returns."""
         file = self._files.get(file_name)
         if file is None:
             return
@@ -179,7 +180,7 @@ class CopyWriter:
                 buffer = fresh(PIECE_BYTES + SLACK)
             into = placed(buffer, position + start, piece.nbytes)
             into[:] = piece
-            with suppress(RuntimeError):  # it was given up meanwhile
+            with suppress(RuntimeError):  # the copy was aborted in the meantime
                 self._writers.submit(self._write, file, position + start, into, buffer)
 
     def _write(self, file: CopiedFile, position: int, data: Bytes, buffer: Bytes) -> None:
@@ -192,13 +193,13 @@ class CopyWriter:
 
     @property
     def missing_bytes(self) -> int:
-        """What `complete` will read again; it is exact only when nothing is being written."""
+        """How much `complete` will read again; exact only while nothing is being written."""
         return sum(stop - start for file in self._files.values() for start, stop in file.gaps())
 
     def complete(self, directory: Path, wait: Callable[[], None]) -> None:
-        """Wait for what is being written, and read what was not seen from the originals, which have to be as they were.
+        """Waits for pending writes, and reads what is missing from the originals, which have to be unchanged.
 
-        `wait` is called before each piece. Raises TierError, and what `wait` raises.
+        It calls `wait` before each piece. Raises TierError, and what `wait` raises.
         """
         self._writers.shutdown()
         try:

@@ -1,4 +1,4 @@
-"""What can be wrong with the scratch tier. A start goes on without it, and its report says why."""
+"""What can be wrong with the cache on the scratch volume. A start continues without it, and its report says why."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from neuronmodel_worker.io.disk import FULL
 
 
 class TierError(Exception):
-    """`reason` is for programs, `str()` is a sentence."""
+    """`reason` is PascalCase and machine-readable; `str()` is a sentence."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -55,7 +55,7 @@ class TierUnwritable(TierError):
 
 @contextmanager
 def writing_copy(path: Path) -> Iterator[None]:
-    """Turns what the system says of a write below `path` into TierFull or TierUnwritable."""
+    """Turns OSError from writing below `path` into TierFull or TierUnwritable."""
     try:
         yield
     except OSError as error:

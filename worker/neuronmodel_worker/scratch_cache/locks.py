@@ -1,4 +1,5 @@
-"""Locks among the workers of one node, which die with their holders: on files that may be removed by who holds them."""
+"""Locks between the workers of one node. The kernel releases them with their holder; whoever holds one may remove its
+file."""
 
 import fcntl
 import os
@@ -6,7 +7,7 @@ from pathlib import Path
 
 
 class FileLock:
-    """Held from when it was made to `release`, or to the end of the process. Raises OSError."""
+    """A lock that is held from its creation to `release`, or to the end of the process. Methods raise OSError."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
@@ -14,14 +15,14 @@ class FileLock:
 
     @classmethod
     def shared(cls, path: Path) -> "FileLock":
-        """Waits for an exclusive holder, who is quick."""
+        """Waits for an exclusive holder, who never holds it for long."""
         lock = cls._locked(path, fcntl.LOCK_SH)
         assert lock
         return lock
 
     @classmethod
     def exclusive(cls, path: Path) -> "FileLock | None":
-        """None where anybody else holds it."""
+        """Returns None if anybody else holds it."""
         return cls._locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @classmethod
@@ -41,18 +42,18 @@ class FileLock:
             lock.release()
 
     def _is_at_its_path(self) -> bool:
-        """Whether the file was not removed between its opening and its locking."""
+        """Whether the file still exists, and was not removed between opening and locking it."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
         except FileNotFoundError:
             return False
 
     def touch(self) -> None:
-        """Now is when it was used."""
+        """Records the time of use."""
         os.utime(self._descriptor)
 
     def release(self, *, remove: bool = False) -> None:
-        """`remove` the file as well, which is for an exclusive holder."""
+        """Releases the lock. `remove` also removes the file, which only an exclusive holder may do."""
         if remove:
             self._path.unlink(missing_ok=True)
         os.close(self._descriptor)

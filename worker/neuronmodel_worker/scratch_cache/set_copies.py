@@ -1,4 +1,4 @@
-"""Sealed sets of shards on the scratch volume: the same files as on the artifacts volume, under the same manifest."""
+"""Copies of sealed shards on the scratch volume: the same files as on the artifacts volume, under the same manifest."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,9 @@ from neuronmodel_worker.stream.dtypes import Array
 
 
 def copied_set(tier: Tier, sealed: SealedSet) -> SealedSet | None:
-    """The copy of a set that the artifacts volume has, if there is one that passes the quick check.
+    """Returns the copy of a set on the artifacts volume, if there is one that passes the quick check.
 
-    Raises TierError; a copy that is of no use is removed before.
+    Raises TierError; an unusable copy is removed first.
     """
     directory = tier.use(SHARDS_COPY, sealed.key)
     if directory is None:
@@ -33,7 +33,7 @@ def copied_set(tier: Tier, sealed: SealedSet) -> SealedSet | None:
 
 
 class SetCopy:
-    """A copy of a sealed set that is made while its rank files are read."""
+    """An observer of `read_rank_files` that copies a sealed set while it is read."""
 
     def __init__(self, writing: PendingCopy, sealed: SealedSet) -> None:
         """Raises TierError."""
@@ -45,7 +45,7 @@ class SetCopy:
 
     @classmethod
     def begin(cls, tier: Tier, sealed: SealedSet) -> "SetCopy | None":
-        """None where another worker makes it already. Raises TierError."""
+        """Begins a copy, or returns None if another worker is making it. Raises TierError."""
         writing = tier.begin(SHARDS_COPY, sealed.key, sealed.nbytes)
         if writing is None:
             return None
@@ -56,11 +56,12 @@ class SetCopy:
             raise
 
     def observe(self, file_name: str, position: int, data: Array) -> None:
-        """A FileObserver of `read_rank_files`."""
+        """Takes bytes that were read from a rank file."""
         self._copy.observe(f"{WEIGHTS}/{file_name}", position, data)
 
     def finish(self, wait: Callable[[], None]) -> None:
-        """What was not seen, and the name; the copy is gone where this raises: TierError, and what `wait` raises."""
+        """Copies what was not seen, and publishes the copy. Raises TierError and what `wait` raises; the copy is
+        removed then."""
         try:
             self._copy.complete(self._writing.directory, wait)
             self._writing.publish()

@@ -1,4 +1,4 @@
-"""The tier's part of a scratch volume: which copies there are, who uses them, and where a new one is made."""
+"""The cache's part of a scratch volume: which copies exist, who uses them, and where a new one is made."""
 
 import os
 import shutil
@@ -18,16 +18,19 @@ SHARDS_COPY: Final = "shards"
 SOURCE_COPY: Final = "source"
 KINDS: Final[tuple[CopyKind, ...]] = (SHARDS_COPY, SOURCE_COPY)
 
-# Pods of one node may share a group, not always a user.
+# Pods of one node may share a group, but not always a user.
 FILE_MODE, DIRECTORY_MODE = 0o660, 0o770
 BLOCK_OF_STAT = 512
 
 
 class Tier:
-    """Methods raise TierError. What a worker uses it holds as long as it lives, so that others leave it there."""
+    """The copies on one scratch volume. Methods raise TierError.
+
+    A copy that a worker uses stays locked until `close` or the end of the process, so that others do not evict it.
+    """
 
     def __init__(self, scratch: Path, limit_bytes: int | None = None) -> None:
-        """`limit_bytes`: what may be written below `scratch` in all."""
+        """`limit_bytes` is how much may be written below `scratch` in all."""
         self.root = scratch / "tier"
         self._scratch = scratch
         self._limit = limit_bytes
@@ -39,7 +42,7 @@ class Tier:
         return self.root / kind / key
 
     def use(self, kind: CopyKind, key: str) -> Path | None:
-        """The directory of that copy, if there is one; whether it is good is for the caller to say."""
+        """Returns the directory of a copy and marks it as in use; the caller checks whether the copy is good."""
         directory = self.path(kind, key)
         if not directory.is_dir():
             return None
@@ -55,17 +58,17 @@ class Tier:
         self._use_locks[name].touch()
 
     def drop(self, kind: CopyKind, key: str) -> None:
-        """Remove a copy that is of no use, whoever holds it: who has it open reads on."""
+        """Removes an unusable copy, even if it is in use: open files stay readable."""
         with writing_copy(self.root):
             self._remove(kind, key)
 
     def close(self) -> None:
-        """What was used may go."""
+        """Lets other workers evict what was in use."""
         while self._use_locks:
             self._use_locks.popitem()[1].release()
 
     def begin(self, kind: CopyKind, key: str, nbytes: int) -> "PendingCopy | None":
-        """A place for a copy of `nbytes`; None where another worker makes it already. Raises TierFull."""
+        """Creates the place for a copy of `nbytes`, or returns None if another worker is making it. Raises TierFull."""
         name = f"{kind}-{key}"
         with writing_copy(self.root):
             for directory in (self._locks, self._writing, self.root / kind):
@@ -84,7 +87,7 @@ class Tier:
         return PendingCopy(self, kind, key, directory, lock)
 
     def require_space(self, nbytes: int, spare: str = "") -> None:
-        """Let copies go until there is room for `nbytes`. Raises TierFull, and OSError."""
+        """Evicts copies until there is space for `nbytes`. Raises TierFull and OSError."""
         while (space := self._space()).writable_bytes < nbytes:
             kept = [copy for copy in self.kept() if f"{copy.kind}-{copy.key}" != spare]
             going = evictions(space, nbytes, kept)
@@ -123,7 +126,7 @@ class Tier:
         return lock is None
 
     def _evict(self, copy: CachedCopy) -> None:
-        """Unless somebody came to use it meanwhile."""
+        """Evicts the copy, unless another worker has begun to use it."""
         name = f"{copy.kind}-{copy.key}"
         lock = FileLock.exclusive(self._users(name))
         if lock:
@@ -131,7 +134,7 @@ class Tier:
             lock.release(remove=True)
 
     def _remove(self, kind: str, key: str) -> None:
-        """Away from its name first: nobody finds half of it."""
+        """Renames the directory before it removes it, so that nobody finds half a copy."""
         self._writing.mkdir(parents=True, exist_ok=True)
         going = self._writing / f"{kind}-{key}.{os.urandom(4).hex()}"
         with suppress(FileNotFoundError):
@@ -139,7 +142,7 @@ class Tier:
             shutil.rmtree(going, ignore_errors=True)
 
     def _remove_leftovers(self, of: str) -> None:
-        """What writers left that are gone; `of` is the copy that the caller writes."""
+        """Removes what dead writers left; `of` is the copy that the caller writes."""
         for directory in _directories(self._writing):
             name = directory.name.partition(".")[0]
             lock = None if name == of else FileLock.exclusive(self._writer(name))
@@ -170,7 +173,7 @@ class PendingCopy:
         self._lock = lock
 
     def publish(self) -> None:
-        """Everything onto the disk, then the copy's own name. Raises TierError."""
+        """Syncs everything to the disk, then gives the copy its name. Raises TierError."""
         final = self._tier.path(self.kind, self.key)
         with writing_copy(final):
             for path in [*sorted(self.directory.rglob("*"), reverse=True), self.directory]:
@@ -193,7 +196,7 @@ def _directories(parent: Path) -> list[Path]:
 
 
 def _nbytes(directory: Path) -> Iterator[int]:
-    """What the files below take up on the disk."""
+    """Yields how much each file below the directory takes up on the disk."""
     for folder, _, names in os.walk(directory):
         for name in names:
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""How much memory and disk a start of a model takes, and whether a machine has it. docs/sizing.md has the formula."""
+"""How much memory and disk space a start takes, and whether a machine has it. docs/sizing.md has the formula."""
 
 from neuronmodel_worker.sizing.fitting import DoesNotFit, check, misfits, require_fit
 from neuronmodel_worker.sizing.needs import size

@@ -1,4 +1,4 @@
-"""Whether what a start needs fits the machine: told before anything is built and any device is asked for."""
+"""Whether a start fits the machine: checked before anything is built and before any device is requested."""
 
 from neuronmodel_api.config import Engine, Strategy, WorkerConfig
 from neuronmodel_api.machines import GIB, MACHINES, Machine
@@ -22,14 +22,14 @@ class DoesNotFit(BadInput):
 
 
 def check(sizing: Sizing, config: WorkerConfig, ranks: int) -> None:
-    """Raises DoesNotFit with the figures of everything that does not fit; what is not known refuses nothing."""
+    """Raises DoesNotFit with the figures of everything that does not fit. Unknown figures refuse nothing."""
     machine = MACHINES.get(config.instance_type)
     if machine and (found := misfits(sizing, config, ranks, machine)):
         raise DoesNotFit(machine.name, found)
 
 
 def require_fit(plan: ModelPlan, config: WorkerConfig) -> None:
-    """Raises DoesNotFit; with Auto where neither strategy fits."""
+    """Raises DoesNotFit; with Auto, only if neither strategy fits."""
     auto = config.strategy is Strategy.AUTO
     possible = (Strategy.SHARD_ON_COMPILE, Strategy.SHARD_ON_LOAD) if auto else (config.strategy,)
     refused: list[DoesNotFit] = []
@@ -43,7 +43,10 @@ def require_fit(plan: ModelPlan, config: WorkerConfig) -> None:
 
 
 def misfits(sizing: Sizing, config: WorkerConfig, ranks: int, machine: Machine) -> tuple[str, ...]:
-    """A sentence each. The CPU engine needs no machine of the table; estimates of weights refuse nothing."""
+    """Returns one sentence for each thing that does not fit.
+
+    The CPU engine needs no machine of the table, and estimated weights refuse nothing.
+    """
     if config.engine is Engine.CPU:
         return ()
     found = (_cores(config, ranks, machine), *_memory(sizing, config, machine))
@@ -64,7 +67,8 @@ def _cores(config: WorkerConfig, ranks: int, machine: Machine) -> str | None:
 
 
 def _memory(sizing: Sizing, config: WorkerConfig, machine: Machine) -> tuple[str | None, ...]:
-    """And disk, without copies: where there is no room for one, a start does without."""
+    """Returns sentences on memory and disk space. Copies are not counted: a start does without them if there is no
+    space."""
     if sizing.estimated:
         return ()
     core, needed = sizing.core_bytes, core_needs(sizing)
@@ -84,7 +88,7 @@ def _memory(sizing: Sizing, config: WorkerConfig, machine: Machine) -> tuple[str
 
 
 def core_needs(sizing: Sizing) -> int:
-    """Of a logical core's memory."""
+    """Returns how many bytes a rank takes of a logical core's memory."""
     return sizing.rank_bytes + sizing.cache_bytes + sizing.reserve_bytes
 
 
@@ -96,7 +100,7 @@ def described_core(sizing: Sizing) -> str:
 
 
 def in_gib(nbytes: int) -> str:
-    """In decimal units, as everything else, and in those of AWS's tables."""
+    """Formats bytes in decimal units, as everywhere, and in the binary ones of AWS's tables."""
     return f"{in_units(nbytes)} ({nbytes / GIB:,.4g} GiB)"
 
 

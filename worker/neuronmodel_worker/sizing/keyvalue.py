@@ -1,5 +1,5 @@
-"""The bytes of a rank's key/value cache, as NxD Inference allocates it (modules/kvcache of its public source), and as
-the CPU engine does, whose is in float32."""
+"""The size of a rank's key/value cache, as NxD Inference allocates it (modules/kvcache of its public source), and as
+the CPU engine does, in float32."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,17 +14,18 @@ from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH, DTY
 from neuronmodel_worker.plan.streamed import ModelPlan, StreamedPlan
 
 SPARE_POSITIONS: Final = 128
-"""At the end of a cache that masks sequences by their numbers, and of one that several ranks share."""
+"""Additional positions at the end of a cache that masks sequences by their IDs, and of one that several ranks share."""
 CPU_ELEMENT_BYTES: Final = 4
-"""It computes in float32 from shards of any type, and keeps what it computed."""
+"""The CPU engine computes in float32 from shards of any type, and caches what it computed."""
 MOST_HEADS: Final = 1 << 16
-"""More than any model has: a config.json that gives a billion must not have places made for them."""
+"""More than any model has: nothing is allocated for a config.json that claims a billion heads."""
 
 
 def cache_bytes(plan: ModelPlan, neuron_config: Mapping[str, object], engine: Engine = Engine.NEURON) -> int:
-    """Of one rank: keys and values of all layers. 0 where config.json does not tell the model's heads.
+    """Returns the bytes of one rank's keys and values in all layers, or 0 if config.json does not give the model's
+    heads.
 
-    Sliding windows, which shorten the cache of some layers, are not counted: the whole length is.
+    Sliding windows, which shorten the cache of some layers, are not taken into account: the whole length is.
     """
     shape = cache_shape(plan, neuron_config)
     if shape is None:
@@ -36,7 +37,8 @@ def cache_bytes(plan: ModelPlan, neuron_config: Mapping[str, object], engine: En
 
 
 def cache_shape(plan: ModelPlan, neuron_config: Mapping[str, object]) -> CacheShape | None:
-    """The layout's; without one, what config.json gives, by the same rules for heads."""
+    """Returns the layout's cache shape; without a layout, the one that config.json gives by the same rules for
+    heads."""
     if isinstance(plan, StreamedPlan):
         return plan.layout.cache
     config = _language_model(plan.checkpoint.config)
@@ -53,13 +55,13 @@ def cache_shape(plan: ModelPlan, neuron_config: Mapping[str, object]) -> CacheSh
 
 
 def _language_model(config: Mapping[str, object]) -> "ConfigFields":
-    """Of a multimodal model's config.json, that part."""
+    """Returns the language model's part of a multimodal model's config.json, otherwise the whole."""
     nested = config.get("text_config")
     return ConfigFields(nested if isinstance(nested, Mapping) else config)
 
 
 def element_bytes(plan: ModelPlan, neuron_config: Mapping[str, object]) -> int:
-    """Of one number in NxD Inference's cache."""
+    """Returns the size of one element in NxD Inference's cache."""
     if neuron_config.get("kv_cache_quant") or neuron_config.get("kv_quant_config"):
         return 1  # float8, of either kind
     named = neuron_config.get("attention_dtype") or neuron_config.get("torch_dtype")
@@ -72,17 +74,18 @@ def element_bytes(plan: ModelPlan, neuron_config: Mapping[str, object]) -> int:
 
 @dataclass(frozen=True)
 class ConfigFields:
-    """NeuronConfig's fields, or config.json's."""
+    """The fields of NeuronConfig, or of config.json."""
 
     given: Mapping[str, object]
 
     def number(self, name: str, default: int = 0) -> int:
-        """A positive integer; what is none is as absent: others refuse it."""
+        """Returns a positive integer. Any other value counts as absent: it is refused elsewhere."""
         value = self.given.get(name)
         return value if type(value) is int and value > 0 else default
 
     def positions(self, plan: ModelPlan) -> int:
-        """Of all sequences together: sequences by positions, or blocks by their size."""
+        """Returns the cache's positions for all sequences together: sequences times positions, or blocks times block
+        size."""
         length, batch = self.number("seq_len", DEFAULT_SEQUENCE_LENGTH), self.number("batch_size", 1)
         if self.given.get("is_block_kv_layout") or self.given.get("is_prefix_caching"):
             spare = 1 if self.given.get("is_prefix_caching") else 0
@@ -96,7 +99,7 @@ class ConfigFields:
         return length + (SPARE_POSITIONS if self.given.get("apply_seq_ids_mask") else 0)
 
     def _cores_of_a_head(self, plan: ModelPlan) -> int:
-        """Ranks that share the positions of a key/value head with flash decoding."""
+        """Returns how many ranks share the positions of one key/value head with flash decoding."""
         config = _language_model(plan.checkpoint.config)
         query = config.number("num_attention_heads", 1)
         key_value = config.number("num_key_value_heads", query)

@@ -1,4 +1,4 @@
-"""What a start of a model needs, from the plan and the configuration alone: nothing is opened here."""
+"""What a start needs, from the plan and the configuration alone: nothing is opened."""
 
 from neuronmodel_api.config import Engine, Seal, Server, Strategy, Weights, WorkerConfig
 from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES
@@ -23,14 +23,17 @@ from neuronmodel_worker.sizing.keyvalue import ConfigFields, cache_bytes
 from neuronmodel_worker.stream import buffer_bytes
 
 ANY_KEY = "0" * 32
-"""As long as a set's key: headers of rank files hold it."""
+"""As long as a set's key, which is part of the headers of rank files."""
 MOST = (1 << 63) - 1
-"""What a report can tell. Flags may make it more; who computes refuses them."""
+"""The largest figure of a report. Flags may ask for more; the engine refuses them."""
 
 
 def size(plan: ModelPlan, config: WorkerConfig, strategy: Strategy) -> Sizing:
-    """`strategy` is the one in force, not Auto. Takes milliseconds, and for a model of some hundred experts a layer a
-    second: the buffers of a stream are counted by laying out its tasks."""
+    """Returns what a start needs. `strategy` is the one in force, not Auto.
+
+    It takes milliseconds, and a second for a model with some hundred experts per layer: the buffers of a stream are
+    counted by scheduling its tasks.
+    """
     neuron = config.engine is Engine.NEURON
     shared = VLLM_SHARED_BYTES if config.server is Server.VLLM else 0
     scratch = WORK_BYTES[config.engine]
@@ -49,33 +52,36 @@ def size(plan: ModelPlan, config: WorkerConfig, strategy: Strategy) -> Sizing:
 
 
 def logical_core_config(config: WorkerConfig) -> int:
-    """Physical cores that make a logical one: the flag's, else the machine's own."""
+    """Returns how many physical cores form a logical one: the flag's value, otherwise the machine's default."""
     fields = ConfigFields(config.neuron_config)
     own = MACHINES.get(config.instance_type, DEFAULT_MACHINE).default_logical_core_config
     return fields.number("logical_nc_config") or fields.number("logical_neuron_cores") or own
 
 
 def _core_bytes(config: WorkerConfig, ranks: int) -> int | None:
-    """None too for a logical core that the machine does not make."""
+    """Returns a logical core's memory, or None if the machine is unknown or does not form such cores."""
     machine, each = MACHINES.get(config.instance_type), logical_core_config(config)
     return machine.core_bytes(each, ranks) if machine and each in machine.logical_core_configs else None
 
 
 def reserve_bytes(config: WorkerConfig) -> int:
-    """Of a logical core, beside weights and cache."""
+    """Returns how much of a logical core's memory is used for other things than weights and cache."""
     page = max(SCRATCHPAD_PAGE_MIB, ConfigFields(config.neuron_config).number("scratchpad_page_size")) * MIB
     return MICROCODE_BYTES_A_PHYSICAL_CORE * logical_core_config(config) + page + RINGS_AND_COLLECTIVES_BYTES
 
 
 def _host_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, cache: int) -> int:
-    """Without /dev/shm and the page cache. Rank tensors are held until the devices have them; the CPU engine computes
-    on them, and while a set is sealed behind they are held as long, which takes no more."""
+    """Returns the host memory without /dev/shm and the page cache.
+
+    Rank tensors stay in memory until the devices have them, or for good with the CPU engine, which computes on them.
+    Sealing in the background keeps the same tensors, so it adds nothing.
+    """
     ranks = len(plan.ranks)
     total = plan.output_bytes + FRAMEWORK_BYTES[config.engine]
     total += RUNTIME_BYTES_A_CORE * ranks if config.engine is Engine.NEURON else cache * ranks
     total += VLLM_BYTES if config.server is Server.VLLM else 0
     if config.weights is Weights.NATIVE or not isinstance(plan, StreamedPlan):
-        # The library reads the whole checkpoint, then makes every rank's tensors of it.
+        # The library reads the whole checkpoint before it makes every rank's tensors.
         return total + (plan.source_bytes if strategy is Strategy.SHARD_ON_LOAD else 0)
     copying = PIECES * PIECE_BYTES if config.scratch_tier else 0
     sealed_behind = strategy is Strategy.SHARD_ON_COMPILE and config.seal is Seal.BEHIND
@@ -86,7 +92,8 @@ def _host_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, cache
 
 
 def _copy_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, other_bytes: int) -> int:
-    """With the part of the volume that copies leave free: with `beside` it is the least volume that keeps one."""
+    """Returns the bytes of a copy and of the free space that the cache leaves: together with `other_bytes`, the
+    smallest volume that holds a copy."""
     if not config.scratch_tier or config.weights is Weights.NATIVE or not isinstance(plan, StreamedPlan):
         return 0
     if strategy is Strategy.SHARD_ON_LOAD:
