@@ -1,1 +1,1 @@
-"""What a run says of itself: the clock of a start, the admin port that shows it, the metrics."""
+"""What a worker reports of its own run: the clock of its phases, the admin port and the metrics."""

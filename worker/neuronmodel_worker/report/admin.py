@@ -1,6 +1,6 @@
-"""The admin port: how this worker is, for the kubelet, the operator and Prometheus. Always plain HTTP.
+"""The admin port: the worker's state for the kubelet, the operator and Prometheus, always over plain HTTP.
 
-It has a thread and a loop of its own, so that it answers while the main thread reads, compiles or imports.
+It has a thread and an event loop of its own, so it answers while the main thread reads, compiles or imports.
 """
 
 import asyncio
@@ -27,6 +27,8 @@ class PortTaken(WorkerFailure):
 
 
 def admin_application(clock: StartClock, metrics: WorkerMetrics) -> web.Application:
+    """Builds the routes: /healthz, /readyz, /status and /metrics."""
+
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
@@ -54,7 +56,7 @@ def admin_application(clock: StartClock, metrics: WorkerMetrics) -> web.Applicat
 
 @contextmanager
 def admin_server(clock: StartClock, metrics: WorkerMetrics, port: int) -> Iterator[None]:
-    """Answers on `port` of every address during the context. Raises PortTaken."""
+    """Listens on `port` of every address for the length of the context. Raises PortTaken."""
     loop = asyncio.new_event_loop()
     runner = web.AppRunner(admin_application(clock, metrics), access_log=None)
     try:

@@ -1,11 +1,11 @@
-"""The clock of a start: consecutive boundaries, and phases as what lies between them.
+"""The clock of a start: consecutive boundaries, and phases between them.
 
-A phase begins where the one before it ended, whatever the code did in between, so the phases of a run sum to its time
-exactly and leave nothing unexplained. Times are laid on a grid of milliseconds from the worker's first line.
+A phase begins where the previous one ended, whatever the code did in between, so the phases of a run add up to its
+duration exactly and no time is unaccounted for. Times are in milliseconds from the worker's first line.
 
-Threads may have phases at the same time. Each still reaches from the boundary before its end to its end: the one that
-ends first has the wall time so far, the other what it took longer, and `busy_milliseconds` says how long each was at
-it.
+Several threads may be in a phase at the same time. Each phase still extends from the last boundary before its end to
+its end: the one that ends first has the wall time so far, the other one the time that it took longer, and
+`busy_milliseconds` says how long each was at work.
 """
 
 import threading
@@ -36,14 +36,15 @@ from neuronmodel_api.report import (
 NANOSECONDS_A_MILLISECOND = 1_000_000
 
 REPEATED = frozenset({StartPhase.DEVICES_AWAITED})
-"""Phases of which several in a row are one: how often something was tried is not known beforehand."""
+"""Phases of which several in a row are merged into one: how often something is tried is not known in advance."""
 
 MonotonicClock = Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)
 class FirstLine:
-    """One moment by two clocks, in nanoseconds: monotonic for distances, the epoch for what others compare with."""
+    """One moment on two clocks, in nanoseconds: monotonic time for durations, and the epoch to compare with other
+    clocks."""
 
     monotonic: int
     epoch: int
@@ -55,41 +56,43 @@ class FirstLine:
 
 @dataclass
 class RunningPhase:
-    """The phase under way. Threads may move it."""
+    """The phase in progress. Any thread may update it."""
 
     name: str
     unit: str
     total: int | None
     start: int = 0
-    """In milliseconds from the first line: the boundary before it, or when it began beside another."""
+    """In milliseconds from the first line: the last boundary, or when it began if another phase was in progress."""
     done: int = 0
     before: int = 0
-    """Of what is done, what was there already."""
+    """How much of `done` existed before the phase began."""
     busy_milliseconds: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def advance(self, count: int) -> None:
+        """Adds `count` to what is done."""
         with self._lock:
             self.done += count
 
     def reach(self, done: int, total: int | None = None) -> None:
+        """Sets what is done, and the total if it is given."""
         with self._lock:
             self.done = done
             self.total = total if total is not None else self.total
 
     def found(self, done: int) -> None:
-        """So much need not be moved: it counts as progress, not as this phase's bytes."""
+        """Counts what exists already: it is part of the progress, but not of the bytes that this phase moved."""
         with self._lock:
             self.done = self.before = done
 
     def was_busy(self, seconds: float) -> None:
-        """As told by who knows better than the time from its start to its end."""
+        """Sets the busy time, if that is known more exactly than from the phase's start and end."""
         self.busy_milliseconds = round(seconds * 1000)
 
 
 @dataclass(frozen=True, slots=True)
 class _FinishedPhase:
-    """`end` in milliseconds from the first line."""
+    """A phase that has ended, at `end` milliseconds from the first line."""
 
     name: str
     end: int
@@ -98,7 +101,7 @@ class _FinishedPhase:
 
 
 class StartClock:
-    """Everything a worker says of its own run; `snapshot` may be called from any thread at any time."""
+    """Everything that a worker reports of its own run. `snapshot` may be called from any thread at any time."""
 
     def __init__(
         self,
@@ -121,8 +124,8 @@ class StartClock:
 
     @contextmanager
     def phase(self, name: str, total: int | None = None, unit: str = "Bytes") -> Iterator[RunningPhase]:
-        """What happens from the last boundary to the end of this context, also when it fails. Each thread may have one
-        of its own."""
+        """Measures a phase, from the last boundary to the end of this context, even if it fails. Each thread may be in
+        one phase at a time."""
         with self._lock:
             start = self._now() if self._current else self._boundary()
             self._current.append(phase := RunningPhase(name, unit, total, start))
@@ -152,7 +155,7 @@ class StartClock:
             return self._boundary()
 
     def fold(self, since: int, name: str) -> None:
-        """All from the boundary `since` to this moment becomes one phase: what was done then was in vain."""
+        """Merges all phases since the boundary `since` into one: the work done in them was lost."""
         with self._lock:
             self._ended = [ended for ended in self._ended if ended.end <= since]
             self._ended.append(_FinishedPhase(name, self._now(), None, None))
@@ -174,7 +177,8 @@ class StartClock:
         self._update(tier=tier)
 
     def note(self, reason: str, message: str) -> None:
-        """What is worth knowing and stops nothing: the latest of each reason, and of reasons the latest few."""
+        """Adds a note on something that stops nothing. The latest note of each reason is kept, for the latest few
+        reasons."""
         text = message if len(message) <= MAX_NOTE else message[: MAX_NOTE - 1] + "…"
         with self._lock:
             others = [note for note in self._report.notes if note.reason != reason]
@@ -201,7 +205,7 @@ class StartClock:
         self._update(state=state, failure=failure, ended_at=self._at(end))
 
     def _close(self) -> int:
-        """Let the last phase reach to this moment, so that nothing of a start lies after it."""
+        """Extends the last phase to this moment, so that no part of a start lies after it. Returns the moment."""
         with self._lock:
             now = self._now()
             if self._ended:
@@ -230,7 +234,7 @@ class StartClock:
             start = ended.end
 
     def _progress(self) -> Progress | None:
-        """Of the phase that says most of how far the start is: the one with the most bytes to move."""
+        """Returns the progress of the phase with the most bytes to move, which says most about how far the start is."""
         with self._lock:
             phase = max(self._current, key=lambda each: (each.unit == "Bytes", each.total or 0), default=None)
         if phase is None:

@@ -1,4 +1,4 @@
-"""What Prometheus may ask a worker: the phases of its start, and the requests it answers."""
+"""The worker's Prometheus metrics: the phases of its start, and the requests that it answers."""
 
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -15,7 +15,7 @@ ANSWER_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
 class StartCollector(Collector):
-    """Reads the clock when it is asked, so that the metrics cannot disagree with the report."""
+    """Reads the clock at each scrape, so that the metrics never disagree with the report."""
 
     def __init__(self, clock: StartClock) -> None:
         self._clock = clock
@@ -43,7 +43,7 @@ class StartCollector(Collector):
 
 
 def _sealing(sealing: Sealing | None) -> Iterable[GaugeMetricFamily]:
-    """Of a worker that seals behind; others have none of these."""
+    """Yields the metrics of a worker that seals in the background; other workers have none of them."""
     if sealing is None:
         return
     done = GaugeMetricFamily("neuronmodel_sealing_bytes", "Bytes of the shards that are written, sealed behind")
@@ -67,6 +67,8 @@ def _notes(notes: Iterable[Note]) -> GaugeMetricFamily:
 
 
 class WorkerMetrics:
+    """The registry of a worker, and the metrics of its API."""
+
     def __init__(self, clock: StartClock) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(StartCollector(clock))
@@ -93,8 +95,9 @@ class WorkerMetrics:
         )
 
         self.server_metrics: Callable[[], Awaitable[bytes]] | None = None
-        """What another server has to tell, in the same format."""
+        """Returns the metrics of a server that runs as a child process, in the same format."""
 
     async def exposition(self) -> bytes:
+        """Returns all metrics in Prometheus's text format."""
         own = generate_latest(self.registry)
         return own + await self.server_metrics() if self.server_metrics else own

@@ -1,1 +1,1 @@
-"""One run of the worker: what its commands work with, what runs them, how signals end them."""
+"""One run of the worker: what its commands work with, what runs them, and how signals end them."""

@@ -1,4 +1,4 @@
-"""What every command of a run works with: its configuration, its clock, its volumes."""
+"""What every command that runs in a pod works with: its configuration, its clock and its volumes."""
 
 import os
 import tempfile
@@ -14,7 +14,7 @@ from neuronmodel_worker.report.clock import StartClock
 
 
 class ConfigurationInvalid(BadInput):
-    """The worker was told nothing, or nonsense."""
+    """The worker has no configuration, or an invalid one."""
 
     reason = Reason.CONFIGURATION_INVALID
     exit_code = exits.USAGE
@@ -26,7 +26,7 @@ class ScratchUnwritable(WorkerFailure):
 
 @dataclass(frozen=True)
 class Run:
-    """What every command works with."""
+    """The context of a command."""
 
     config: WorkerConfig
     clock: StartClock
@@ -43,11 +43,12 @@ class Run:
 
     @property
     def owner(self) -> str:
+        """The name under which this model refers to sealed sets."""
         return names.owner(self.config.namespace, self.config.name, self.config.uid)
 
     def use_scratch(self) -> None:
-        """Temporary files of everything that runs here, compilers included, go to the scratch volume; what killed runs
-        have left of theirs goes."""
+        """Makes every program in this process tree, compilers included, put temporary files on the scratch volume, and
+        removes those of runs that were killed. Raises ScratchUnwritable."""
         try:
             directory = make_folder(Path(self.config.scratch_path))
         except OSError as error:

@@ -1,4 +1,4 @@
-"""One run of the worker from its first line to its exit code: configuration, signals, admin port, last report."""
+"""One run of the worker, from its first line to its exit code: configuration, signals, and the last report."""
 
 import errno
 import logging
@@ -32,13 +32,14 @@ def run_command(
     first_line: FirstLine,
     environment: Mapping[str, str],
 ) -> int:
-    """Runs what `load` imports, and returns the exit code.
+    """Runs the command that `load` imports, and returns the exit code.
 
-    Every failure is a sentence on stderr and in the last report; only a bug has a traceback too.
+    Every failure is one sentence on stderr and in the last report; only a bug also has a traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     open_many_files()
-    log_file = termination_log or _existing(Path(names.TERMINATION_LOG))
+    default_log = Path(names.TERMINATION_LOG)
+    log_file = termination_log or (default_log if default_log.exists() else None)
     pod_uid = environment.get(names.ENV_POD_UID, "")
     try:
         config = read_config(config_file, environment)
@@ -51,12 +52,8 @@ def run_command(
     return _finish(clock, code, log_file)
 
 
-def _existing(path: Path) -> Path | None:
-    return path if path.exists() else None
-
-
 def read_config(file: Path | None, environment: Mapping[str, str]) -> WorkerConfig:
-    """Raises ConfigurationInvalid."""
+    """Reads the configuration from the file, or from the environment if there is none. Raises ConfigurationInvalid."""
     where = str(file) if file else f"The variable {names.ENV_CONFIG}"
     try:
         raw = file.read_bytes() if file else environment[names.ENV_CONFIG]
@@ -74,7 +71,7 @@ def read_config(file: Path | None, environment: Mapping[str, str]) -> WorkerConf
 
 
 def _run(run: Run, load: Callable[[], Command]) -> int:
-    """Does the command's work and takes down what stopped it. Serving ends itself, everything else here."""
+    """Runs the command and reports what ended it. Serving ends when it is asked to; everything else ends here."""
     stop_on_signals()
     try:
         load()(run)
@@ -108,7 +105,7 @@ def _crashed(clock: StartClock, error: Exception) -> int:
 
 
 def _failure_report(failure: WorkerFailure, config: WorkerConfig | None) -> Failure:
-    """The failure in the user's words: the pod's path of the source says nothing to them."""
+    """Converts the failure. The source's path in the pod is replaced by the name that the user knows it by."""
     message = str(failure)
     if config and config.source_path and config.source_display:
         message = message.replace(config.source_path, config.source_display)
@@ -120,6 +117,6 @@ def _finish(clock: StartClock, code: int, log_file: Path | None) -> int:
     if report.failure:
         sys.stderr.write(f"neuronmodel: {report.failure.reason}: {report.failure.message}\n")
     if log_file:
-        with suppress(OSError):  # the report is at /status and in the log as well; a worker does not fail for it
+        with suppress(OSError):  # the report is at /status and in the log too, so this is no reason to fail
             log_file.write_text(report.termination_message(), encoding="utf-8")
     return code

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP end a command as a failure does: what was begun is cleared away first."""
+"""SIGINT, SIGTERM and SIGHUP end a command as a failure does: what it has begun is cleaned up first."""
 
 import signal
 from types import FrameType
@@ -10,7 +10,7 @@ _received: "TerminatedBySignal | None" = None
 
 
 class TerminatedBySignal(BaseException):
-    """Unwinds whatever is under way."""
+    """Raised by the signal handler, it unwinds whatever is in progress."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -18,7 +18,7 @@ class TerminatedBySignal(BaseException):
 
 
 def stop_on_signals() -> None:
-    """One that is ignored already (`nohup`, a job in the background of a script) stays ignored."""
+    """Installs the handlers. A signal that is ignored already (`nohup`, a script's background job) stays ignored."""
     global _received
     _received = None
     for number in SIGNALS:
@@ -27,13 +27,17 @@ def stop_on_signals() -> None:
 
 
 def termination_signal() -> TerminatedBySignal | None:
-    """What was raised, if it was. Whatever fails after it fails because of it: Python makes another exception of one
-    that is raised while a class is made, as it is during imports, and other code catches or replaces what it meets."""
+    """Returns the exception that the handler raised, if it did.
+
+    Any later failure is a consequence of it: Python replaces an exception that is raised while a class is created, as
+    it is during imports, and other code catches or replaces exceptions too.
+    """
     return _received
 
 
 def ignore_signals() -> None:
-    """From here on it takes an instant to the end, and to stop between would leave less order than to go on."""
+    """Ignores signals from now on: the rest takes an instant, and stopping in it would leave less order than
+    finishing."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
