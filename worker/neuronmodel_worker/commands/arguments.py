@@ -1,4 +1,4 @@
-"""The commands that people type and their options. Nothing is opened or imported here, so that help is instant."""
+"""The commands that people type, and their options. Nothing is opened or imported, so that --help is instant."""
 
 import argparse
 from pathlib import Path
@@ -22,6 +22,7 @@ class HostCommand(NamedTuple):
 
 
 def add_commands(commands: "Subparsers") -> None:
+    """Adds a subparser for every command."""
     for name, command in COMMANDS.items():
         command.add_arguments(commands.add_parser(name, help=command.help, description=command.description))
 
@@ -147,13 +148,8 @@ def _from_command(command: argparse.ArgumentParser) -> None:
 
 
 def _on_store(actions: "Subparsers", name: str, what: str, description: str) -> argparse.ArgumentParser:
-    command = _command(actions, name, what, description)
+    command: argparse.ArgumentParser = actions.add_parser(name, help=what, description=description)
     command.add_argument("--store", type=_folder, metavar="DIR", required=True, help="where the volume is mounted")
-    return command
-
-
-def _command(commands: "Subparsers", name: str, what: str, description: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=what, description=description)
     return command
 
 
@@ -243,4 +239,4 @@ COMMANDS: Final = {
         "commands.migrate",
     ),
 }
-"""One entry adds a command."""
+"""All commands by name. To add a command, add an entry."""

@@ -1,4 +1,5 @@
-"""`neuronmodel artifacts`: what lies on an artifacts volume, whether it is whole, and away with what nobody needs."""
+"""`neuronmodel artifacts`: lists, shows and verifies the sets on an artifacts volume, and collects those nobody
+needs."""
 
 import argparse
 import json
@@ -27,12 +28,12 @@ from neuronmodel_worker.store.manifest import MANIFEST, Manifest, read_manifest
 from neuronmodel_worker.units import duration, in_units, rate
 
 STORE_FOLDERS = ("compiled", "shards", "refs", "staging")
-"""One of these is in every artifact store."""
+"""Every artifact store has at least one of these folders."""
 HEADINGS = ("KIND", "KEY", "SIZE", "AGE", "REFERENCES", "STATE")
 
 
 class ArtifactsDamaged(WorkerFailure):
-    """What `neuronmodel artifacts verify` ends with; the problems themselves were printed."""
+    """How `neuronmodel artifacts verify` ends; the problems themselves were printed."""
 
     exit_code = exits.ARTIFACT_DAMAGED
 
@@ -46,7 +47,8 @@ class ArtifactsDamaged(WorkerFailure):
 
 
 def artifacts(options: argparse.Namespace) -> None:
-    """Raises FolderRefused, UsageInvalid, ArtifactsDamaged, ArtifactsVolumeFull and what the volume's trouble is."""
+    """Runs the action. Raises FolderRefused, UsageInvalid, ArtifactsDamaged, ArtifactsVolumeFull and failures of the
+    volume."""
     if not any((options.store / each).is_dir() for each in STORE_FOLDERS):
         raise FolderRefused(
             f"{options.store} is no artifact store: it holds none of {', '.join(STORE_FOLDERS)}. Name the folder where "
@@ -122,7 +124,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _manifest(item: Item) -> Manifest:
-    """Raises ArtifactDamaged, ArtifactsTooNew, ArtifactsUnreadable."""
+    """Reads the set's manifest. Raises ArtifactDamaged, ArtifactsTooNew and ArtifactsUnreadable."""
     try:
         return read_manifest(item.directory)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -152,7 +154,7 @@ def _flat(inputs: dict[str, Any], path: str = "") -> Iterable[tuple[str, object]
 
 
 def _find_set(store: Store, key: str) -> Item:
-    """Raises UsageInvalid."""
+    """Finds the only set whose key begins with `key`. Raises UsageInvalid."""
     found = [item for item in store.items() if item.what == "set" and item.key.startswith(key)]
     if len(found) != 1:
         raise _ambiguous_key(store, key, len(found))
@@ -184,7 +186,8 @@ def _verify(options: argparse.Namespace) -> None:
         raise ArtifactsDamaged(options.store, damaged, options.quarantine)
     seconds = time.monotonic() - began
     read = f"; all bytes read in {duration(seconds)} ({rate(total, seconds)})" if options.full else ""
-    print_line(f"{_sets(len(items))}, {in_units(total)}: as they were sealed{read}")
+    count = "1 set" if len(items) == 1 else f"{len(items)} sets"
+    print_line(f"{count}, {in_units(total)}: as they were sealed{read}")
 
 
 def _verify_one(
@@ -205,10 +208,6 @@ def _verify_one(
 
 def _after(before: int, show: Callable[[int], None]) -> Callable[[int], None]:
     return lambda done: show(before + done)
-
-
-def _sets(count: int) -> str:
-    return "1 set" if count == 1 else f"{count} sets"
 
 
 # collect
@@ -237,7 +236,7 @@ def _collect(options: argparse.Namespace) -> None:
 
 
 def _resolve_key(store: Store, text: str) -> str:
-    """The key that was meant: one that were overlooked would cost its set. Raises UsageInvalid."""
+    """Returns the complete key of --keep: a key that was not recognized would cost its set. Raises UsageInvalid."""
     if is_key(text):
         return text
     found = {item.key for item in store.items() if item.key.startswith(text)}

@@ -1,4 +1,4 @@
-"""How much memory this process has and may still take."""
+"""How much memory this process has, and how much more it may take."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -7,23 +7,24 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def anonymous_bytes() -> int:
-    """What this process holds that is no file's."""
+    """Returns the anonymous memory of this process."""
     return _in_bytes(Path("/proc/self/status"), "RssAnon")
 
 
 def available_bytes() -> int:
-    """The least of what the machine has left and what the control groups of this process leave."""
+    """Returns the smaller of what the machine has available and what the process's control groups allow."""
     return min([_in_bytes(Path("/proc/meminfo"), "MemAvailable"), *_left_in_cgroups()])
 
 
 def _in_bytes(file: Path, name: str) -> int:
-    """A line such as `MemAvailable:  123 kB`."""
+    """Reads a line such as `MemAvailable:  123 kB`."""
     lines = (line.split() for line in file.read_text().splitlines())
     return next(int(words[1]) * 1024 for words in lines if words and words[0] == f"{name}:")
 
 
 def _left_in_cgroups() -> list[int]:
-    """Limits of the unified hierarchy, where there are any; what is in the page cache can be taken."""
+    """Returns what is left under the limits of the unified hierarchy, if there are any; the page cache counts as
+    free."""
     left = []
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/cgroup").read_text().splitlines()
@@ -35,7 +36,7 @@ def _left_in_cgroups() -> list[int]:
 
 
 def _limit(group: Path) -> int | None:
-    with suppress(OSError, ValueError):  # no such file in the root; "max" where nothing is limited
+    with suppress(OSError, ValueError):  # the root has no such file; "max" means no limit
         return int((group / "memory.max").read_text())
     return None
 

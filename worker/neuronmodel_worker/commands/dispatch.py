@@ -1,4 +1,4 @@
-"""One host command from its options to its exit code: whatever goes wrong is one line on standard error."""
+"""Runs one host command, from its options to its exit code: any failure is one line on standard error."""
 
 import argparse
 import os
@@ -23,7 +23,7 @@ Command = Callable[[argparse.Namespace], None]
 
 
 def run_host_command(options: argparse.Namespace) -> int:
-    """The exit code; see neuronmodel_api.exits. 128 + its number when a signal ended it."""
+    """Returns the exit code; see neuronmodel_api.exits. A signal's is 128 + its number."""
     try:
         stop_on_signals()
         show_any_name()
@@ -34,7 +34,7 @@ def run_host_command(options: argparse.Namespace) -> int:
     except WorkerFailure as failure:
         print_note(options.command, str(failure))
         return failure.exit_code
-    except BrokenPipeError:  # nobody reads the result any more, as after `| head`
+    except BrokenPipeError:  # the reader is gone, as after `| head`
         return BROKEN_PIPE
     except MemoryError:
         print_note(options.command, "There is not enough memory. Use fewer threads, or a machine with more of it.")
@@ -56,7 +56,7 @@ def _stopped(command: str, stopped: TerminatedBySignal) -> int:
 
 
 def _command(name: str) -> Command:
-    """Imported only now: each command brings what it needs and no more."""
+    """Imports the command's module, and with it only what this command needs."""
     module = import_module(f"neuronmodel_worker.{COMMANDS[name].module}")
     return cast("Command", getattr(module, name.replace("-", "_")))
 

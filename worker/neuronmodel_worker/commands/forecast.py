@@ -1,4 +1,4 @@
-"""What a run of a plan would read, write and need, as figures."""
+"""What running a plan would read, write and need, as figures."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from neuronmodel_worker.stream.rankfile import rank_file_format
 
 @dataclass(frozen=True)
 class Measured:
-    """The disks' rates, and why one is not known."""
+    """The disks' rates, and why one of them is unknown."""
 
     reading: Rate | None = None
     writing: Rate | None = None
@@ -26,8 +26,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The two peaks are of memory that is no file's, of runs that write files and that fill memory; `free_bytes` is
-    what the volume of `output` has."""
+    """The figures of one plan. `peak_bytes` is the peak of anonymous memory when files are written, `peak_load_bytes`
+    when tensors are loaded into memory; `free_bytes` is the free space on the volume of `output`."""
 
     plan: StreamedPlan
     needs: Needs
@@ -39,12 +39,12 @@ class Forecast:
 
     @cached_property
     def files(self) -> tuple[SourceFile, ...]:
-        """Those that are read."""
+        """The files that are read."""
         return tuple(dict.fromkeys(read.source.file for read in self.plan.reads.values()))
 
     @cached_property
     def file_bytes(self) -> int:
-        """Of one rank's file, its header included."""
+        """The size of one rank's file, header included."""
         return rank_file_format(self.plan.tensors, 0, rank_metadata(self.plan)).nbytes
 
     @property
@@ -62,7 +62,7 @@ class Forecast:
 
     @property
     def shard_seconds(self) -> tuple[float, float] | None:
-        """With all reading and writing at the same time, and with one after the other."""
+        """The seconds if all reading and writing overlaps, and if one follows the other."""
         rate = self.measured.writing
         if self.load_seconds is None or not rate:
             return None
@@ -70,7 +70,7 @@ class Forecast:
         return max(self.load_seconds, write), self.load_seconds + write
 
     def document(self) -> dict[str, Any]:
-        """Everything, as JSON values."""
+        """Returns everything as JSON values."""
         plan, flags = self.plan, self.plan.layout.flags
         return {
             "model": str(plan.checkpoint.path),
@@ -136,6 +136,6 @@ def _source(part: SourcePart) -> dict[str, Any]:
 
 
 def _rank_tensor(name: str) -> dict[str, Any]:
-    """The rank's number: made from no source."""
+    """Describes the tensor with the rank's number, which is made from no source."""
     fixed = {"dtype": RANK_DTYPE, "shape": [1], "bytes": RANK_NBYTES, "transposed": False, "sources": []}
     return {"name": name, **fixed}

@@ -1,4 +1,4 @@
-"""What a host command is told: the checkpoint, NxD Inference's fields, ranks, threads; as a plan, or refused."""
+"""The inputs of a host command: checkpoint, NxD Inference's fields, ranks and threads, checked and made into a plan."""
 
 import argparse
 import json
@@ -21,12 +21,12 @@ STANDARD_INPUT = "-"
 
 
 def open_plan(options: argparse.Namespace) -> StreamedPlan:
-    """The plan that the options ask for. Raises a BadInput or SourceUnreadable."""
+    """Returns the plan that the options ask for. Raises a BadInput or SourceUnreadable."""
     return open_plan_and_fields(options)[0]
 
 
 def open_plan_and_fields(options: argparse.Namespace) -> tuple[StreamedPlan, dict[str, Any]]:
-    """With the fields that it was made with."""
+    """Returns the plan, and the fields that it was made with."""
     threads_of(options)
     ranks = parse_ranks(options.ranks) if options.ranks is not None else None
     config = read_neuron_config(options.neuron_config)
@@ -36,12 +36,13 @@ def open_plan_and_fields(options: argparse.Namespace) -> tuple[StreamedPlan, dic
 
 
 def show_warnings(plan: StreamedPlan, options: argparse.Namespace) -> None:
+    """Prints the plan's warnings on standard error."""
     for warning in plan.warnings:
         print_note(options.command, warning)
 
 
 def threads_of(options: argparse.Namespace) -> int:
-    """Raises UsageInvalid."""
+    """Returns the number of threads. Raises UsageInvalid."""
     if options.threads is None:
         return THREADS
     if not re.fullmatch(r"[0-9]{1,9}", options.threads) or not 1 <= int(options.threads) <= MAX_THREADS:
@@ -50,7 +51,7 @@ def threads_of(options: argparse.Namespace) -> int:
 
 
 def parse_ranks(text: str) -> range:
-    """`A-B` or `A`, ends included; several of them, parted by commas, where they follow each other.
+    """Parses `A-B` or `A`, both ends included, or several of them, separated by commas, that form one range.
 
     Raises UsageInvalid.
     """
@@ -70,7 +71,7 @@ def parse_ranks(text: str) -> range:
 
 
 def with_ranks(config: Mapping[str, Any], ranks: range, file: str) -> dict[str, Any]:
-    """The fields with those ranks. Raises UsageInvalid where the file says otherwise itself, or has fewer ranks."""
+    """Returns the fields with these ranks. Raises UsageInvalid if the file names other ranks itself, or has fewer."""
     degree = config.get("tp_degree") or 1
     if type(degree) is int and 0 < degree < ranks.stop:
         raise UsageInvalid(
@@ -96,7 +97,7 @@ def _shown(file: str) -> str:
 
 
 def read_neuron_config(file: str) -> dict[str, Any]:
-    """The fields in `file`, as they are. Raises NeuronConfigInvalid."""
+    """Returns the fields in `file` unchanged. Raises NeuronConfigInvalid."""
     where = _shown(file)
     fields = _parse(_read(file, where), where)
     if not isinstance(fields, dict):

@@ -1,4 +1,4 @@
-"""`neuronmodel load`: the same plan into memory, timed."""
+"""`neuronmodel load`: shards a checkpoint into memory, and says how long it took."""
 
 import argparse
 import time
@@ -12,7 +12,7 @@ from neuronmodel_worker.units import duration, in_units, rate
 
 
 def load(options: argparse.Namespace) -> None:
-    """Raises a WorkerFailure; MemoryTooSmall before any memory is taken."""
+    """Raises a WorkerFailure; MemoryTooSmall before any memory is allocated."""
     plan, threads = open_plan(options), threads_of(options)
     show_warnings(plan, options)
     needed = plan.output_bytes + buffer_bytes(plan, threads=threads, into_memory=True)

@@ -1,4 +1,5 @@
-"""What a start of the planned model takes of a machine with Neuron devices, with either strategy: rows and JSON."""
+"""What a start of the planned model needs of a machine with Neuron devices, with either strategy, as rows and as
+JSON."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ UNKNOWN = "how much the machine has is not known"
 
 @dataclass(frozen=True)
 class Needs:
-    """`fields` are NeuronConfig's; an `instance_type` of which nothing is known refuses nothing."""
+    """The needs on one instance type, with NeuronConfig's `fields`. An unknown `instance_type` refuses nothing."""
 
     plan: StreamedPlan
     fields: Mapping[str, Any]
@@ -28,7 +29,7 @@ class Needs:
 
     @cached_property
     def config(self) -> WorkerConfig:
-        """Of a start on that machine, with copies on a disk of its own."""
+        """The configuration of a start on that machine, with copies on its local disk."""
         return WorkerConfig(
             namespace="",
             name="",
@@ -57,6 +58,7 @@ class Needs:
     # For people.
 
     def rows(self) -> Iterator[tuple[str, str]]:
+        """Yields the rows of the table for people."""
         yield "machine", self._described_machine()
         yield "logical cores", self._cores()
         yield "device memory", self._device_memory()
@@ -97,6 +99,7 @@ class Needs:
     # For programs.
 
     def document(self) -> dict[str, Any]:
+        """Returns everything as JSON values."""
         machine, each = self.machine, logical_core_config(self.config)
         return {
             "instance_type": self.instance_type,

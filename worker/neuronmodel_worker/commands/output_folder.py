@@ -1,10 +1,10 @@
-"""The folder that `shard` writes into: one writer at a time, one set of shards, a manifest that is written last.
+"""The folder that `shard` writes into: one writer at a time, one set of shards, and a manifest that is written last.
 
     DIR/manifest.json                                  what the set is, every file with its size and digest
     DIR/weights/tp{rank}_sharded_checkpoint.safetensors
 
-A manifest that is there describes what is there: it goes before the first file of another set gets its name, and comes
-when every file of this one has it.
+A manifest always describes the files next to it: it is removed before the first file of another set gets its name, and
+written when every file of this set has its name.
 """
 
 import errno
@@ -27,13 +27,13 @@ from neuronmodel_worker.store.manifest import MANIFEST, FileEntry, Manifest, rea
 from neuronmodel_worker.stream import WEIGHTS, rank_file_name
 
 RANK_FILE = re.compile(r"tp(0|[1-9][0-9]*)_sharded_checkpoint\.safetensors")
-# The two inputs of a key that say which ranks are there, and nothing of any rank's bytes.
+# The two inputs of a key that say which ranks there are, and do not affect any rank's bytes.
 RANK_INPUTS = ("start_rank", "local_ranks")
 WITHOUT_LOCKS = (errno.ENOTSUP, errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.ENOSYS)
 
 
 def rank_files(weights: Path) -> dict[int, Path]:
-    """Everything in the folder that has a rank file's name, by rank."""
+    """Returns every path in the folder that has a rank file's name, by rank."""
     found = {}
     with suppress(FileNotFoundError, NotADirectoryError):
         for path in weights.iterdir():
@@ -43,12 +43,12 @@ def rank_files(weights: Path) -> dict[int, Path]:
 
 
 def nearest_existing(path: Path) -> Path:
-    """The path itself, or the first folder above it that is there."""
+    """Returns the path itself, or the first folder above it that exists."""
     return next(each for each in (path, *path.parents, Path("/")) if os.path.lexists(each))
 
 
 def check_place(output: Path, model: Path) -> None:
-    """Raises FolderRefused for an output that is no folder, or that lies within the checkpoint."""
+    """Raises FolderRefused for an output that is not a folder, or that lies within the checkpoint."""
     existing, weights = nearest_existing(output), output / WEIGHTS
     if not existing.is_dir():
         raise FolderRefused(
@@ -67,15 +67,15 @@ def check_place(output: Path, model: Path) -> None:
 
 @dataclass
 class OutputFolder:
-    """Ours alone within `claimed`."""
+    """The folder of one run, which has it to itself within `claimed`."""
 
     directory: Path
     plan: StreamedPlan
     old: Manifest | None = None
     removed: list[str] = field(default_factory=list)
-    """Names of files that were not of this set."""
+    """Names of removed files, which belonged to another set."""
     _prepared: Path | None = None
-    """The new manifest under a temporary name."""
+    """The new manifest under its temporary name."""
     _entries: dict[str, FileEntry] = field(default_factory=dict)
 
     @property
@@ -83,9 +83,11 @@ class OutputFolder:
         return self.directory / WEIGHTS
 
     def begin(self) -> None:
-        """Clear what dead runs left, and see what is there. Raises FolderRefused."""
+        """Removes what dead runs left, and reads the manifest. Raises FolderRefused."""
         with writing_to(self.directory):
-            _remove_unfinished(self.directory)
+            # Only the holder of the folder's lock writes manifests, so these are left from dead runs.
+            for path in self.directory.glob(f".{MANIFEST}.*{UNFINISHED}"):
+                path.unlink(missing_ok=True)
         self.old = self._find_manifest()
         for rank in self.plan.ranks:
             if (path := self.weights / rank_file_name(rank)).is_dir():
@@ -108,8 +110,8 @@ class OutputFolder:
         return found
 
     def prepare(self, files: Iterable[WrittenFile]) -> None:
-        """Before files get their names: the new manifest on the disk under a temporary name, the one that was there
-        out of force. That of the same set stays true."""
+        """Writes the new manifest under a temporary name and removes the old one, before any file gets its name. The
+        old manifest stays if it is of the same set."""
         self._entries = {**self._kept(), **{f"{WEIGHTS}/{each.name}": _entry(each) for each in files}}
         manifest = self._manifest(self._entries)
         with writing_to(self.directory):
@@ -119,7 +121,7 @@ class OutputFolder:
                 (self.directory / MANIFEST).unlink(missing_ok=True)
 
     def seal(self) -> None:
-        """Every file has its name: make this one set of them."""
+        """Gives the manifest its name, when every file has its own."""
         with writing_to(self.directory):
             self._remove_others(self._entries)
             if self._prepared:
@@ -127,12 +129,13 @@ class OutputFolder:
             sync(self.directory)
 
     def end(self) -> None:
+        """Removes the temporary manifest, if there still is one."""
         if self._prepared:
             with suppress(OSError):
                 self._prepared.unlink(missing_ok=True)
 
     def _kept(self) -> dict[str, FileEntry]:
-        """Other ranks of this set, that an earlier run wrote and that are still there."""
+        """Returns the entries of other ranks of this set that an earlier run wrote and that still exist."""
         if not (self.old and self._is_of_this_set(self.old)):
             return {}
         known = {f"{WEIGHTS}/{path.name}": path for path in rank_files(self.weights).values()}
@@ -142,7 +145,7 @@ class OutputFolder:
         return _without_ranks(manifest.inputs) == _without_ranks(self._inputs(self.plan.ranks))
 
     def _inputs(self, ranks: Iterable[int]) -> dict[str, Any]:
-        """What the key of those ranks of this set is made from: the store's, where they follow each other."""
+        """Returns what the key of these ranks is made from; the same as the store's if the ranks form one range."""
         named = sorted(ranks)
         layout = {name: value for name, value in self.plan.layout_inputs().items() if name not in RANK_INPUTS}
         if named[-1] - named[0] == len(named) - 1:
@@ -171,8 +174,8 @@ class OutputFolder:
 
 
 def rank_metadata(plan: StreamedPlan) -> dict[str, str]:
-    """What stands in the header of every rank's file, the same in all that fit together: which set they are of,
-    whichever of its ranks were made."""
+    """Returns the metadata in the header of every rank's file: which set it is of, whichever ranks were made
+    together."""
     inputs = _without_ranks(shards_inputs(plan.checkpoint.fingerprint, plan.layout_inputs()))
     return {"set": shards_key(inputs["source"], inputs["layout"])}
 
@@ -203,16 +206,13 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def _remove_unfinished(directory: Path) -> None:
-    """Manifests of runs that died: who holds the folder's lock is the only one to write any."""
-    for path in directory.glob(f".{MANIFEST}.*{UNFINISHED}"):
-        path.unlink(missing_ok=True)
-
-
 @contextmanager
 def claimed(directory: Path, plan: StreamedPlan) -> Iterator[OutputFolder]:
-    """Make the folder, where it is missing, and keep others from writing to it. What was made and stayed empty goes
-    again. Raises FolderRefused, FolderInUse, ArtifactsUnwritable or ArtifactsVolumeFull."""
+    """Creates the folder if it is missing, and locks it against other writers. Created folders that stay empty are
+    removed again.
+
+    Raises FolderRefused, FolderInUse, ArtifactsUnwritable or ArtifactsVolumeFull.
+    """
     check_place(directory, plan.checkpoint.path)
     made: list[Path] = []
     lock = None
@@ -229,7 +229,7 @@ def claimed(directory: Path, plan: StreamedPlan) -> Iterator[OutputFolder]:
         finally:
             folder.end()
     finally:
-        for each in made:  # before the lock is let go: who gets it next finds the folder gone, and makes it anew
+        for each in made:  # before the lock is released: its next holder finds the folder gone and creates it again
             with suppress(OSError):
                 each.rmdir()
         if lock is not None:
@@ -237,7 +237,7 @@ def claimed(directory: Path, plan: StreamedPlan) -> Iterator[OutputFolder]:
 
 
 def _make(directory: Path, made: list[Path]) -> None:
-    """Make the folder and those above it that are missing; `made` gets them, the innermost first."""
+    """Creates the folder and its missing parents, and inserts them in `made`, the innermost first."""
     top = nearest_existing(directory)
     with writing_to(top):
         for each in reversed([path for path in (directory, *directory.parents) if not os.path.lexists(path)]):
@@ -246,8 +246,10 @@ def _make(directory: Path, made: list[Path]) -> None:
 
 
 def lock_folder(directory: Path, exclusive: bool = True) -> int | None:
-    """A descriptor that holds the folder's lock until it is closed, by the kernel if not by us; None when the folder
-    was removed meanwhile. A file system that has no locks on folders is gone on without. Raises FolderInUse."""
+    """Returns a descriptor that holds the folder's lock until it is closed, or None if the folder has been removed.
+
+    On a file system without locks on folders it continues without one. Raises FolderInUse.
+    """
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:

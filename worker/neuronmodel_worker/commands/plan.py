@@ -1,4 +1,5 @@
-"""`neuronmodel plan`: what sharding would read, write and need, from headers alone, and how long disks would take."""
+"""`neuronmodel plan`: what sharding would read, write and need, from headers alone, and how long the disks would
+take."""
 
 import argparse
 import json
@@ -24,7 +25,7 @@ Row = tuple[str, str]
 
 
 def plan(options: argparse.Namespace) -> None:
-    """Raises a WorkerFailure for what `shard` would not do either."""
+    """Raises a WorkerFailure for anything that `shard` would refuse."""
     (made, fields), output = open_plan_and_fields(options), options.output
     if output:
         check_place(output, made.checkpoint.path)
@@ -116,7 +117,7 @@ def _described(rate: Rate) -> str:
 
 
 def _table(plan: StreamedPlan) -> Iterator[str]:
-    """Every tensor of a rank, and what it is made from."""
+    """Yields the table of a rank's tensors and what they are made from."""
     made_from = {target.name: [part.source.name for part in target.parts()] for target in plan.targets}
     rows = [("TENSOR", "DTYPE", "SHAPE", "BYTES", "MADE FROM")]
     for tensor in plan.tensors:

@@ -9,7 +9,7 @@ FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, 
 
 
 def age_of(text: str, option: str) -> float:
-    """Seconds. Raises UsageInvalid."""
+    """Returns seconds. Raises UsageInvalid."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhdw]?)", text.strip())
     if not match or not (match[2] or float(match[1]) == 0):
         raise UsageInvalid(f"{option} is {text!r} and has to be an age such as 90m, 12h or 30d.")
@@ -17,7 +17,7 @@ def age_of(text: str, option: str) -> float:
 
 
 def bytes_of(text: str, option: str) -> int:
-    """Raises UsageInvalid."""
+    """Returns bytes. Raises UsageInvalid."""
     match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,3})?)\s*([KMGT]?I?)B?", text.strip().upper())
     if not match or match[2] == "I":
         raise UsageInvalid(f"{option} is {text!r} and has to be an amount of bytes such as 500GB, 2TB or 1.5TiB.")
@@ -25,6 +25,7 @@ def bytes_of(text: str, option: str) -> int:
 
 
 def shown_age(seconds: float) -> str:
+    """Formats an age in its largest unit."""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

@@ -1,4 +1,4 @@
-"""What can be wrong with the rank files of a folder: found all at once, told in one line each."""
+"""What can be wrong with the rank files of a folder: all problems are found at once, one line each."""
 
 import os
 from collections import Counter
@@ -18,12 +18,12 @@ from neuronmodel_worker.store.manifest import MANIFEST, Manifest
 from neuronmodel_worker.store.source_records import SOURCE_FILE
 from neuronmodel_worker.stream import WEIGHTS, Transferred, check_rank_file, rank_file_name
 
-# How the names of the tensors end that hold the number of the rank they are in.
+# Suffixes of the tensors that hold the number of their rank.
 RANK_TENSORS = ("rank_util.rank", "spmd_rank.rank")
 NAMED = 3
-"""So many tensors are named of a file that has many others than the rest."""
+"""How many tensors are named for a file in which many of them differ from the other files."""
 
-# dtype and shape by name: what has to be the same in every rank's file.
+# dtype and shape by name, which are the same in every rank's file.
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
 
 # Called with a file and how many of its bytes were read.
@@ -32,8 +32,8 @@ Reached = Callable[[Path, int], None]
 
 @dataclass(frozen=True)
 class ExaminedFile:
-    """One rank's file. `tensors` is None where its header says nothing; `unreadable` is the disk's trouble, not the
-    file's."""
+    """One rank's file. `tensors` is None if its header is unreadable; `unreadable` is a failure of the disk, not of the
+    file."""
 
     path: Path
     problems: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class ExaminedFile:
 def examine(
     files: Mapping[int, Path], sealed: Mapping[str, WrittenFile], full: bool, threads: int, reached: Reached
 ) -> list[ExaminedFile]:
-    """Every file by itself; `sealed` is what the manifest says of them, if there is one."""
+    """Examines every file by itself; `sealed` is what the manifest says of them, if there is one."""
 
     def one(rank: int, path: Path) -> ExaminedFile:
         try:
@@ -76,7 +76,8 @@ def _content_problems(path: Path, sealed: WrittenFile | None, full: bool, reache
 
 
 def _check_contents(path: Path, rank: int, problems: list[str]) -> ExaminedFile:
-    """Also where something is wrong already: that another rank's file is here says more than that a digest differs."""
+    """Checks header and rank number even if a problem is known: a file of another rank says more than a wrong
+    digest."""
     try:
         _, tensors = read_header(path)
     except BadInput as error:
@@ -86,7 +87,8 @@ def _check_contents(path: Path, rank: int, problems: list[str]) -> ExaminedFile:
 
 
 def _rank_number_problems(path: Path, rank: int, tensors: Mapping[str, TensorSource]) -> Iterator[str]:
-    """Every rank's file has the same names and sizes: two that were swapped betray themselves here alone."""
+    """Compares the rank's number: all rank files have the same names and sizes, so two swapped ones differ only in
+    it."""
     numbered = {name: tensor for name, tensor in tensors.items() if name.endswith(RANK_TENSORS)}
     with path.open("rb", buffering=0) as stream:
         found = {name: os.pread(stream.fileno(), tensor.nbytes, tensor.offset) for name, tensor in numbered.items()}
@@ -99,7 +101,7 @@ def _rank_number_problems(path: Path, rank: int, tensors: Mapping[str, TensorSou
 
 
 def inconsistent_files(examined: Iterable[ExaminedFile]) -> Iterator[tuple[Path, str]]:
-    """Files that have not the tensors that most of them have."""
+    """Yields the files whose tensors differ from those of most files."""
     known = [(each.path, each.tensors) for each in examined if each.tensors is not None]
     if not known:
         return
@@ -125,7 +127,7 @@ def _difference(name: str, tensors: Tensors, expected: Tensors) -> str:
 
 
 def missing_ranks(ranks: Iterable[int]) -> Iterator[str]:
-    """Ranks that are missing between those that are there."""
+    """Yields the ranks that are missing between those that are present."""
     present = sorted(ranks)
     for rank in range(present[0], present[-1] + 1):
         if rank not in present:
@@ -133,7 +135,7 @@ def missing_ranks(ranks: Iterable[int]) -> Iterator[str]:
 
 
 def manifest_problems(manifest: Manifest, found: Mapping[int, Path]) -> Iterator[str]:
-    """What a manifest says against itself, and against the names of the files that are there."""
+    """Yields where the manifest contradicts itself, or the files that are present."""
     named = ranks_of(manifest)
     for name in manifest.files:
         if name not in {SOURCE_FILE, *(f"{WEIGHTS}/{rank_file_name(rank)}" for rank in named)}:
@@ -154,13 +156,13 @@ def manifest_problems(manifest: Manifest, found: Mapping[int, Path]) -> Iterator
 
 
 def ranks_of(manifest: Manifest) -> list[int]:
-    """Those that the manifest names files of."""
+    """Returns the ranks whose files the manifest names."""
     folders = (name.rpartition("/") for name in manifest.files)
     return sorted(int(m[1]) for folder, _, name in folders if folder == WEIGHTS and (m := RANK_FILE.fullmatch(name)))
 
 
 def _ranks_of_key(layout: Mapping[str, Any]) -> set[int]:
-    """The ranks of the set, as what its key is made from says."""
+    """Returns the ranks of the set, according to the inputs of its key."""
     start, count, ranks = layout.get("start_rank"), layout.get("local_ranks"), layout.get("ranks")
     if isinstance(ranks, list):
         return set(ranks)

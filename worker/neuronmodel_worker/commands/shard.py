@@ -1,4 +1,4 @@
-"""`neuronmodel shard`: the rank files of a checkpoint, in a folder that NxD Inference reads."""
+"""`neuronmodel shard`: writes the rank files of a checkpoint, in a folder that NxD Inference reads."""
 
 import argparse
 import time
@@ -15,7 +15,7 @@ from neuronmodel_worker.units import duration, in_units, rate
 
 
 def shard(options: argparse.Namespace) -> None:
-    """Raises a WorkerFailure, having left nothing that is not whole."""
+    """Raises a WorkerFailure, and leaves no incomplete file."""
     plan = with_tokenizer_warnings(open_plan(options))
     show_warnings(plan, options)
     began = time.monotonic()

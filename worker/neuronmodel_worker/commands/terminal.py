@@ -1,4 +1,4 @@
-"""What a host command shows: figures, lines on standard output, progress and failures on standard error."""
+"""What a host command prints: results on standard output, progress and failures on standard error."""
 
 import io
 import os
@@ -14,20 +14,20 @@ from neuronmodel_worker.units import duration, in_units
 
 SECONDS_BETWEEN_LINES = 10.0
 COLUMNS, LINES = 80, 24
-"""Of a terminal that does not say how large it is."""
+"""The size of a terminal that does not report one."""
 
 # Called with the bytes that are done.
 Show = Callable[[int], None]
 
 
 def show_any_name() -> None:
-    """Names of files may hold what the terminal's encoding has no letters for: they are written as escapes then."""
+    """Makes file names printable in any terminal: characters that its encoding lacks are written as escapes."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def print_line(text: str) -> None:
-    """A line of the result. Raises BrokenPipeError when nobody reads it any more."""
+    """Prints a line of the result. Raises BrokenPipeError if the reader is gone."""
     if not sys.stdout:
         return
     try:
@@ -40,7 +40,7 @@ def print_line(text: str) -> None:
 
 
 def print_note(command: str, text: str) -> None:
-    """A line beside the result; where standard error is gone, nobody is told."""
+    """Prints a line on standard error, or nothing if that is closed."""
     if sys.stderr:
         with suppress(OSError):
             sys.stderr.write(f"neuronmodel {command}: {on_one_line(text)}\n")
@@ -48,7 +48,8 @@ def print_note(command: str, text: str) -> None:
 
 
 def on_one_line(text: str) -> str:
-    """With the names of files and tensors as they are, but for what would break the line or steer the terminal."""
+    """Escapes what would break the line or control the terminal, and leaves other characters of file and tensor names
+    as they are."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
@@ -56,7 +57,8 @@ def on_one_line(text: str) -> str:
 
 @contextmanager
 def progress(command: str, what: str, total: int, quiet: bool = False) -> Iterator[Show]:
-    """Shows how many of `total` bytes are `what` ("written"): a bar on a terminal, a line now and then elsewhere."""
+    """Shows how many of `total` bytes are `what` ("written"): as a bar on a terminal, otherwise as a line from time to
+    time."""
     if quiet or not sys.stderr:
         yield lambda done: None
     elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
@@ -83,7 +85,7 @@ def _bar(command: str, total: int) -> Iterator[Show]:
 
 
 class ProgressLines:
-    """Progress as lines of text, at most one in ten seconds."""
+    """Shows progress as lines of text, at most one in ten seconds."""
 
     def __init__(
         self, what: str, total: int, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic

@@ -1,4 +1,4 @@
-"""Files of a checkpoint that shards are not made from and that serving needs: what lies in their place is warned of."""
+"""Files of a checkpoint that serving needs and sharding does not: warns about placeholders in their place."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +11,8 @@ from neuronmodel_worker.text.tokenizer_files import TokenizerFiles
 
 
 def with_tokenizer_warnings(plan: StreamedPlan) -> StreamedPlan:
-    """Not refused: a host that shards may have no tokenizer beside the weights. First bytes alone are read."""
+    """Returns the plan with warnings. Nothing is refused, since a host that shards may lack the tokenizer. Only the
+    first bytes of each file are read."""
     texts = (
         f"{failure} Shards are made without it, and a NeuronModel with this checkpoint is not prepared."
         for failure in _stand_in_failures(plan.checkpoint.path)

@@ -1,6 +1,6 @@
-"""What can be wrong with what a host command is told, beside what `neuronmodel_worker.failures` knows.
+"""What can be wrong with the arguments of a host command, apart from the failures of `neuronmodel_worker.failures`.
 
-The sentence is all there is to them: no condition of a NeuronModel shows their reasons.
+Only their sentences matter: no condition of a NeuronModel shows their reasons.
 """
 
 from pathlib import Path
@@ -10,17 +10,17 @@ from neuronmodel_worker.failures import BadInput, WorkerFailure
 
 
 class UsageInvalid(BadInput):
-    """An option of a host command has a value that it cannot have."""
+    """An option of a host command has an invalid value."""
 
     exit_code = exits.USAGE
 
 
 class NeuronConfigInvalid(BadInput):
-    """The file of NxD Inference's fields that a host command was given."""
+    """The file with NxD Inference's fields is invalid."""
 
 
 class FolderRefused(BadInput):
-    """A folder that a host command was given is none, or none to write shards into."""
+    """A folder does not exist, or shards cannot be written to it."""
 
 
 class FolderInUse(WorkerFailure):
@@ -40,7 +40,7 @@ class MemoryTooSmall(WorkerFailure):
 
 
 class SetDamaged(WorkerFailure):
-    """What `neuronmodel verify` ends with; the problems themselves were printed."""
+    """How `neuronmodel verify` ends; the problems themselves were printed."""
 
     exit_code = exits.ARTIFACT_DAMAGED
 

@@ -1,6 +1,6 @@
-"""`neuronmodel verify`: whether the shards in a folder are whole, of their ranks, and what their manifest says.
+"""`neuronmodel verify`: whether the shards in a folder are complete, of their ranks, and what their manifest says.
 
-It works alike on what `neuronmodel shard` wrote, on a set of the artifact store, and, without digests, on the output of
+It works on the output of `neuronmodel shard`, on a set of the artifact store, and, without digests, on the output of
 NxD Inference itself.
 """
 
@@ -34,8 +34,8 @@ from neuronmodel_worker.units import duration, in_units, rate
 
 
 def verify(options: argparse.Namespace) -> None:
-    """Prints every problem. Raises SetDamaged when there is one, and ArtifactsUnreadable, ArtifactsTooNew,
-    FolderRefused or FolderInUse where nothing can be said."""
+    """Prints every problem. Raises SetDamaged if there is one; ArtifactsUnreadable, ArtifactsTooNew, FolderRefused or
+    FolderInUse if the folder cannot be checked."""
     threads_of(options)
     with _shared_lock(options.directory):
         began = time.monotonic()
@@ -65,7 +65,7 @@ def verify(options: argparse.Namespace) -> None:
 
 @contextmanager
 def _shared_lock(directory: Path) -> Iterator[None]:
-    """Raises FolderRefused, or FolderInUse while somebody writes there."""
+    """Locks the folder against writers. Raises FolderRefused, and FolderInUse while somebody writes there."""
     lock = lock_folder(directory, exclusive=False) if directory.is_dir() else None
     if lock is None:
         raise FolderRefused(f"There is no folder {directory}. Name the one that `neuronmodel shard` was given.")
@@ -90,7 +90,7 @@ def _manifest(directory: Path) -> tuple[Manifest | None, list[str]]:
 
 
 def _other_file_problems(directory: Path, manifest: Manifest, full: bool) -> list[str]:
-    """What is wrong with what a set of the artifact store holds beside the rank files; it is small."""
+    """Checks what a set of the artifact store holds apart from rank files, which is little."""
     others = {name: entry for name, entry in manifest.files.items() if name == SOURCE_FILE}
     try:
         problems = [each for name, entry in others.items() for each in file_problems(directory, name, entry)]
@@ -117,7 +117,7 @@ def _examine(files: Mapping[int, Path], manifest: Manifest | None, options: argp
 
 
 def _summary(files: Mapping[int, Path], manifest: Manifest | None, seconds: float | None) -> str:
-    """`seconds` that reading every byte took, if that was done."""
+    """Returns the result. `seconds` is how long it took to read every byte, if that was done."""
     nbytes, ranks = sum(path.stat().st_size for path in files.values()), list(files)
     layout = manifest.inputs.get("layout", {}) if manifest else {}
     degree = f" of {layout['tp_degree']}" if layout.get("tp_degree", len(ranks)) != len(ranks) else ""
@@ -130,7 +130,7 @@ def _summary(files: Mapping[int, Path], manifest: Manifest | None, seconds: floa
 
 
 def _spans(ranks: list[int]) -> str:
-    """`0-3, 6`."""
+    """Formats ranks as `0-3, 6`."""
     spans: list[list[int]] = []
     for rank in ranks:
         if spans and spans[-1][-1] == rank - 1:

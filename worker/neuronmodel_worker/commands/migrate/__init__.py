@@ -1,6 +1,6 @@
 """`neuronmodel from-command`: reads an `inference_demo` command line and prints the NeuronModel that does the same.
 
-Nothing of the text is executed, and nothing but the text is looked at.
+Nothing of the text is executed, and nothing but the text is read.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def from_command(options: argparse.Namespace) -> None:
 
 
 def document_lines(converted: Converted) -> list[str]:
-    """The NeuronModel, line by line. What is left out for the same reason stands together."""
+    """Yields the NeuronModel's lines. Flags that are left out for the same reason are named together."""
     head = ["# Made from an `inference_demo` command line by `neuronmodel from-command`."]
     if converted.left_out:
         head.append("# Not carried over:")

@@ -1,4 +1,4 @@
-"""A command's flags as fields of NeuronConfig, each in the field of `spec.compile` that carries it."""
+"""A command's flags as NeuronConfig fields, and the field of `spec.compile` that carries each of them."""
 
 import math
 import re
@@ -30,15 +30,15 @@ from neuronmodel_worker.layouts.flag_support import flags_without_layout
 from neuronmodel_worker.neuron_config.combinations import QUANTIZED
 from neuronmodel_worker.neuron_config.fields import check_fields
 
-# As the API server takes them.
+# As the API server accepts them.
 TOP_P = re.compile(r"0?\.[0-9]*[1-9][0-9]*|1(\.0+)?", re.ASCII)
 TEMPERATURE = re.compile(r"[0-9]*[1-9][0-9]*(\.[0-9]+)?|[0-9]*\.[0-9]*[1-9][0-9]*", re.ASCII)
 MAX_DECIMAL: Final = 16
-"""Characters."""
+"""The maximum length in characters."""
 GLOBAL_TOP_K: Final = 256
-"""Where nothing says another."""
+"""The default."""
 
-# Without these flags the command builds no such configuration, and pays no heed to its parts.
+# Without these flags the command builds no such configuration, and ignores the flags for its parts.
 ASKED_FOR_BY: Final = {
     "lora_config": ("--enable-lora", "--enable-dynamic-multi-lora"),
     "kv_quant_config": ("--kv-cache-quant",),
@@ -59,7 +59,7 @@ MODULE_LIST_COMMENT: Final = (
 
 @dataclass(frozen=True)
 class CompileFields:
-    """`ranks` are those that the command is for."""
+    """The fields of one command. `ranks` are the ranks that the command is for."""
 
     command: InferenceDemoCommand
     degree: int
@@ -80,7 +80,7 @@ class CompileFields:
 
     @property
     def needs_module_list(self) -> bool:
-        """Whether the command quantizes all modules but those that a file names, which is not at hand."""
+        """Whether the command quantizes all modules except those that a file names, whose content is unknown."""
         return MODULES_FILE in self.command and any(self.extras.get(name) for name in QUANTIZED)
 
     def _module_list_placeholder(self) -> Commented:
@@ -95,7 +95,7 @@ class CompileFields:
         return quantized or "--kv-cache-quant" in self.command
 
     def compile(self) -> dict[str, Any]:
-        """`spec.compile`. Raises NotUnderstood."""
+        """Returns `spec.compile`. Raises NotUnderstood."""
         found = {flag.spec.removeprefix("compile."): value for flag, value in self._typed()}
         if "--on-device-sampling" in self.command:
             self._check_top_k()
@@ -113,7 +113,7 @@ class CompileFields:
         return found
 
     def left_out(self) -> Iterator[LeftOut]:
-        """Flags that these fields do not carry as they were given."""
+        """Yields the flags that these fields do not carry as given."""
         if "--on-device-sampling" not in self.command:
             for name in self._sampling_flags():
                 yield self._left_out_flag(name, "without --on-device-sampling the requests say how tokens are chosen")
@@ -126,14 +126,14 @@ class CompileFields:
                 yield self._left_out_flag(name, "JSON has no infinite numbers, and without the flag it is infinite")
 
     def without_layout(self) -> list[str]:
-        """What only NxD Inference's own code knows the shards of."""
+        """Returns what only NxD Inference's own code can shard."""
         model_type = self.command.value("--model-type")
         if model_type not in FAMILIES:
             return [f"models of type {model_type}"]
         return [name for name, _ in flags_without_layout(self._neuron_config, model_type)]
 
     def check(self) -> None:
-        """As the worker will. Raises NotUnderstood, at the line of a flag that it is about."""
+        """Checks the fields as the worker will. Raises NotUnderstood, with the line of the flag that it is about."""
         fields = {**self._neuron_config, **({MODULES: ["lm_head"]} if self.needs_module_list else {})}
         model_type = self.command.value("--model-type")
         try:
@@ -193,7 +193,7 @@ class CompileFields:
             )
 
     def _sampled(self, name: str) -> Any:
-        """A fraction is a decimal string."""
+        """Returns the value; a fraction as a decimal string."""
         value = self.command.value(name)
         if not isinstance(value, float):
             return value
@@ -211,11 +211,11 @@ class CompileFields:
                 yield one.flag.field, _json(one.value)
 
     def _groups(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What the command builds of several flags."""
+        """Yields the configurations that the command builds from several flags."""
         if self._is_asked_for("lora_config"):
             yield "lora_config", {**LORA_DEFAULTS, **self._parts("lora_config"), **self._lora_from_other_flags()}
         if self._is_asked_for("kv_quant_config") and (parts := self._parts("kv_quant_config")):
-            yield "kv_quant_config", parts  # without them it is kv_cache_quant alone, of which these are the defaults
+            yield "kv_quant_config", parts  # without them kv_cache_quant alone has the same defaults
         if parts := self._parts("router_config"):
             yield "router_config", parts
 

@@ -1,4 +1,4 @@
-"""What a command's environment means to a NeuronModel: cores, variables for the worker, and what stays behind."""
+"""What a command's environment means for a NeuronModel: cores, variables for the worker, and what is left out."""
 
 import re
 from collections.abc import Mapping
@@ -41,14 +41,14 @@ SECRET_NAMES = re.compile(
 )
 TOKEN_OF_HUGGING_FACE = re.compile(r"hf_[A-Za-z0-9]{16,}", re.ASCII)
 MAX_VARIABLES: Final = 120
-"""The API server takes 128; some are added for flags."""
+"""The API server accepts 128; flags add some."""
 MAX_NAME: Final = 253
 OF_NEURON = re.compile(r"(NEURON|NRT|XLA|NXD|NCCL|FI)_", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Environment:
-    """`worker` is what `worker.env` carries, as Kubernetes reads it."""
+    """`worker` is what `worker.env` carries, in Kubernetes' syntax."""
 
     worker: Mapping[str, str]
     left_out: tuple[LeftOut, ...]
@@ -85,6 +85,7 @@ def _reason(name: str, value: str) -> str:
 
 
 def integer(name: str, variable: ShellText) -> int:
+    """Returns the variable's value. Raises NotUnderstood."""
     if not re.fullmatch(r"\d{1,9}", variable.text, re.ASCII):
         raise NotUnderstood(variable.line, f"{name} is {variable.text!r} and has to be an integer.")
     return int(variable.text)

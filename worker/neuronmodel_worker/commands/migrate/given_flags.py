@@ -1,4 +1,5 @@
-"""The arguments of `inference_demo` as flags with values, by argparse's rules, with lines to complain of."""
+"""Parses the arguments of `inference_demo` into flags with values, by argparse's rules, and keeps their line
+numbers."""
 
 import math
 import re
@@ -13,7 +14,7 @@ from neuronmodel_worker.commands.migrate.shell_script import Invocation, ShellTe
 RUN: Final = "run"
 REQUIRED: Final = ("--model-type", "--task-type", "--model-path")
 NUMBER = re.compile(r"-\d+|-\d*\.\d+", re.ASCII)
-"""What argparse takes for a value though it begins as a flag does."""
+"""What argparse takes for a value although it begins like a flag."""
 INTEGER = re.compile(r"[-+]?\d{1,18}", re.ASCII)
 DTYPES: Final = ("bfloat16", "float16", "float32")
 WITHOUT_VALUE: Final = (FlagKind.SWITCH, FlagKind.TOGGLE)
@@ -22,7 +23,8 @@ WITH_SEVERAL: Final = (FlagKind.INTEGERS, FlagKind.TEXTS)
 
 @dataclass(frozen=True)
 class Given:
-    """`value` is of the JSON type that the flag's field has; a tuple for those that take several values or repeat."""
+    """A flag with its value, in the JSON type of the flag's field; a tuple if the flag takes several values or
+    repeats."""
 
     flag: Flag
     value: Any
@@ -31,7 +33,7 @@ class Given:
 
 @dataclass(frozen=True)
 class InferenceDemoCommand:
-    """`given` is by the flags' full names, in their order."""
+    """The parsed command. `given` has the flags by their full names, in order."""
 
     invocation: Invocation
     given: Mapping[str, Given]
@@ -43,13 +45,13 @@ class InferenceDemoCommand:
         return self.given[name].value if name in self.given else default
 
     def line(self, name: str) -> int:
-        """The command's own where the flag is not given."""
+        """Returns the flag's line, or the command's own if the flag is not given."""
         return self.given[name].line if name in self.given else self.invocation.line
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Something of the command that the NeuronModel does not carry."""
+    """A part of the command that the NeuronModel does not carry."""
 
     line: int
     what: str
@@ -92,7 +94,7 @@ def _dash_of(text: str) -> str:
 
 
 def _flag(name: str, line: int, after_run: bool) -> tuple[Flag, bool]:
-    """And whether it was written as its negation. A beginning that only one flag has will do, as for argparse."""
+    """Returns the flag, and whether it was written as its negation. As in argparse, an unambiguous prefix is enough."""
     names = {
         spelling: (flag, spelling != flag.name)
         for flag in FLAGS.values()

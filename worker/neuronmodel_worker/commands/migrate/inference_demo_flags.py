@@ -1,4 +1,5 @@
-"""Every flag of `inference_demo` (NxD Inference 0.9.0): kind, place in the library, place in a NeuronModel."""
+"""Every flag of `inference_demo` (NxD Inference 0.9.0): its kind, and what it sets in the library and in a
+NeuronModel."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,6 +7,8 @@ from typing import Final
 
 
 class FlagKind(StrEnum):
+    """What values a flag takes."""
+
     SWITCH = "switch"
     TOGGLE = "switch, --no-…"
     INTEGER = "int"
@@ -16,13 +19,13 @@ class FlagKind(StrEnum):
     TEXTS = "list"
     REPEATED = "repeats"
     FILE = "file"
-    """The name of a file whose content the library takes."""
+    """The name of a file whose content the library uses."""
 
 
 @dataclass(frozen=True)
 class Flag:
-    """`library`: where its value goes there. `spec`: what of a NeuronModel carries it; "" where nothing does, and then
-    `reason` says why."""
+    """One flag. `library` is what it sets there. `spec` is the part of a NeuronModel that carries it; if that is "",
+    `reason` says why nothing does."""
 
     name: str
     kind: FlagKind
@@ -32,12 +35,12 @@ class Flag:
 
     @property
     def field(self) -> str:
-        """NeuronConfig's, where it is one."""
+        """The field of NeuronConfig, if it is one."""
         return self.library.removeprefix("NeuronConfig.")
 
     @property
     def negation(self) -> str:
-        """The other flag of a TOGGLE."""
+        """The negated form of a TOGGLE."""
         return f"--no-{self.name.removeprefix('--')}"
 
 
@@ -91,7 +94,7 @@ TYPED: Final = {
         ),
     )
 }
-"""What becomes a field of `compile` as it is."""
+"""Flags that become a field of `compile` unchanged."""
 
 SAMPLING_FLAGS: Final = {
     flag.name: flag
@@ -128,10 +131,10 @@ PARTS: Final = {
         Flag("--router-dtype", FlagKind.TEXT, f"{ROUTER}.dtype", f"{EXTRA} router_config"),
     )
 }
-"""Members of configurations that the command builds of several flags, where these configurations are asked for."""
+"""Flags for parts of configurations that the command builds from several flags, if the configuration is asked for."""
 
 LORA_DEFAULTS: Final = {"max_loras": 1, "max_lora_rank": 16, "max_cpu_loras": 1}
-"""What the command gives without being asked; the library's own are others."""
+"""The command's defaults, which differ from the library's."""
 
 SPECIAL: Final = {
     flag.name: flag
@@ -178,7 +181,7 @@ RENAMED: Final = {
         ),
     )
 }
-"""The command's names for fields that are called otherwise."""
+"""Flags whose NeuronConfig field has another name."""
 
 SAME_NAME: Final = {
     flag.name: flag
@@ -220,7 +223,7 @@ SAME_NAME: Final = {
         *_extras(FlagKind.INTEGERS, "--context-encoding-buckets --prefix-buckets --token-generation-buckets"),
     )
 }
-"""Fields of NeuronConfig that the spec has no field of its own for."""
+"""Fields of NeuronConfig that have no field of their own in the spec."""
 
 DRAFT: Final = (
     "a NeuronModel has one checkpoint and no draft model beside it; without one the answers come more slowly and are "
@@ -300,7 +303,7 @@ NOT_CARRIED: Final = {
 }
 
 BEFORE_RUN: Final = ("--model-type", "--task-type")
-"""Belong before the word `run`; all others behind it."""
+"""These flags belong before the word `run`, all others after it."""
 
 FLAGS: Final = {**SPECIAL, **TYPED, **SAMPLING_FLAGS, **PARTS, **RENAMED, **SAME_NAME, **NOT_CARRIED}
 
@@ -316,4 +319,4 @@ BOUNDS: Final = {
     "--global-topk": (1, 1 << 20),
     "--pad-token-id": (0, 1 << 24),
 }
-"""What the API server takes, of flags that have a field of their own; the others' are NxD Inference's business."""
+"""What the API server accepts, for flags with a field of their own; the rest is left to NxD Inference."""

@@ -1,4 +1,4 @@
-"""A NeuronModel that does what an `inference_demo` command does, and what of the command is in no NeuronModel."""
+"""Builds the NeuronModel that does what an `inference_demo` command does, and lists what it does not carry."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ from neuronmodel_worker.engines.llama_shape import FAMILY as CPU_FAMILY
 TASK: Final = "causal-lm"
 MODEL_TYPE = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 FP8_VARIABLES: Final = ("XLA_HANDLE_SPECIAL_SCALAR", "UNSAFE_FP8FNCAST")
-"""What the command sets to 1 for 8-bit floats."""
+"""The command sets these to 1 for 8-bit floats."""
 
 # By --save-sharded-checkpoint and --skip-sharding.
 STRATEGIES: Final = {
@@ -44,6 +44,8 @@ STRATEGIES: Final = {
 
 @dataclass(frozen=True)
 class Converted:
+    """The NeuronModel, and what of the command it does not carry."""
+
     document: Mapping[str, Any]
     left_out: tuple[LeftOut, ...]
 
@@ -89,7 +91,7 @@ def _check_types(command: InferenceDemoCommand) -> None:
 
 
 def _check_cpu(command: InferenceDemoCommand, parallelism: CommandParallelism, fields: CompileFields) -> None:
-    """What `prepare` would refuse with `engine: CPU`."""
+    """Raises NotUnderstood for what `prepare` would refuse with `engine: CPU`."""
     if not _on_cpu(command):
         return
     if (model_type := command.value("--model-type")) != CPU_FAMILY:

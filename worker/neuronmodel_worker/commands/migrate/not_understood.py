@@ -1,10 +1,10 @@
-"""What is wrong with a text that is to be read as a command line: always with the line where it is."""
+"""What is wrong with a text that should be a command line, always with a line number."""
 
 from neuronmodel_worker.failures import BadInput
 
 
 class NotUnderstood(BadInput):
-    """Of the text; `line` counts from 1."""
+    """The text cannot be converted; `line` counts from 1."""
 
     def __init__(self, line: int, sentence: str) -> None:
         super().__init__(f"Line {line}: {sentence}")

@@ -1,4 +1,4 @@
-"""What a command line does not say of a NeuronModel: the options of `neuronmodel from-command`."""
+"""The options of `neuronmodel from-command`: what a command line does not say of a NeuronModel."""
 
 import re
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from neuronmodel_worker.commands.usage_errors import UsageInvalid
 MODEL_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
 QUANTITY = re.compile(r"(?=[0.]*[1-9])(?=.{,32}$)[0-9]+(\.[0-9]+)?([KMGTPE]i|[kMGTPE])?", re.ASCII)
-"""Above 0, as the API server takes it."""
+"""A quantity above 0, as the API server accepts it."""
 LABEL_VALUE = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]", re.ASCII)
 MAX_OBJECT_NAME: Final = 253
 
 
 @dataclass(frozen=True)
 class Choices:
-    """`claim_root` is the folder of the command's host that holds what the claim's root holds; absent: the one above
-    the model's. Raises UsageInvalid."""
+    """The options. `claim_root` is the folder on the command's host with the content of the claim's root; by default
+    the parent of the model's folder. The constructor raises UsageInvalid."""
 
     claim: str | None = None
     claim_root: str | None = None
@@ -52,11 +52,12 @@ class Choices:
 
 
 def is_model_name(text: str) -> bool:
+    """Returns whether the text can be a NeuronModel's name."""
     return len(text) <= MAX_MODEL_NAME and bool(MODEL_NAME.fullmatch(text))
 
 
 def model_name(folder: str) -> str:
-    """Made of the name of the model's folder. Raises UsageInvalid."""
+    """Derives a name from the model's folder. Raises UsageInvalid."""
     made = re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")
     made = made if made[:1].isalpha() else f"m-{made}"
     made = made[:MAX_MODEL_NAME].rstrip("-")

@@ -1,4 +1,4 @@
-"""How a command divides a model among cores, from flags and environment, which may not contradict each other."""
+"""How a command divides a model among cores, from flags and environment, which must not contradict each other."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ LOGICAL_CORES: Final = (1, 2)
 
 @dataclass(frozen=True)
 class CommandParallelism:
-    """`logical_cores` physical ones make a logical one; None: nothing says it."""
+    """`logical_cores` physical cores form a logical one; None if nothing says it."""
 
     degree: int
     ranks: range
@@ -27,6 +27,7 @@ class CommandParallelism:
         return len(self.ranks) < self.degree
 
     def spec(self) -> dict[str, Any]:
+        """Returns `spec.parallelism`."""
         found: dict[str, Any] = {"tensorParallelDegree": self.degree}
         if self.logical_cores is not None and not self.on_cpu:
             found["logicalNeuronCoreConfig"] = self.logical_cores
@@ -81,7 +82,7 @@ def _logical_cores(command: InferenceDemoCommand) -> int | None:
 
 
 def _logical_core_settings(command: InferenceDemoCommand) -> Iterator[tuple[str, int, int]]:
-    """Where, what, and in which line."""
+    """Yields name, value and line of every setting."""
     for name in CORES_A_LOGICAL_ONE:
         if variable := command.invocation.environment.get(name):
             yield name, integer(name, variable), variable.line
@@ -91,7 +92,7 @@ def _logical_core_settings(command: InferenceDemoCommand) -> Iterator[tuple[str,
 
 
 def _cores_left_out(command: InferenceDemoCommand, num_ranks: int) -> Iterator[LeftOut]:
-    """NEURON_RT_NUM_CORES, where it is not what the operator derives."""
+    """Yields NEURON_RT_NUM_CORES if it is not what the operator derives."""
     variable = command.invocation.environment.get(NUM_CORES)
     if variable is None:
         return

@@ -1,4 +1,4 @@
-"""The shell's `$((…))`, as far as integers, variables, + - * / % and parentheses go."""
+"""The shell's `$((…))`, limited to integers, variables, + - * / % and parentheses."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,15 +7,15 @@ from typing import Final
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 
 LARGEST: Final = (1 << 63) - 1
-"""What the shell computes with; it wraps around silently, which nobody means."""
+"""The largest integer of a shell. Beyond it the shell wraps around silently, which nobody intends."""
 MAX_DEPTH: Final = 64
-"""Of parentheses and signs within each other."""
+"""The limit of nested parentheses and signs."""
 
 TOKEN = re.compile(r"\s*(?:(\d+)|\$\{([A-Za-z_]\w*)\}|\$?([A-Za-z_]\w*)|([-+*/%()]))", re.ASCII)
 INTEGER = re.compile(r"\s*([-+]?)(0|[1-9]\d*)\s*", re.ASCII)
 
 Lookup = Callable[[str, int], str]
-"""The value of a variable that a line uses; raises NotUnderstood."""
+"""Returns the value of a variable that a line uses; raises NotUnderstood."""
 
 
 def evaluate(expression: str, lookup: Lookup, line: int) -> int:
@@ -109,7 +109,7 @@ class _Computation:
 
 
 def _quotient(left: int, right: int) -> int:
-    """Towards zero, as in C."""
+    """Rounds towards zero, as C does."""
     magnitude = abs(left) // abs(right)
     return magnitude if (left < 0) == (right < 0) else -magnitude
 

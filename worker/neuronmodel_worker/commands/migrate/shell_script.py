@@ -1,6 +1,6 @@
-"""The `inference_demo` command in a shell's text: its arguments and the environment it would be given.
+"""Finds the `inference_demo` command in a shell's text: its arguments, and the environment it would be given.
 
-Only what the text itself says counts: no variable of this process, no file, no command's output.
+Only the text itself counts: no variable of this process, no file, and no command's output.
 """
 
 import re
@@ -18,7 +18,7 @@ INFERENCE_DEMO: Final = ("inference_demo", "inference_demo.py")
 MODULE: Final = "neuronx_distributed_inference.inference_demo"
 PYTHON = re.compile(r"python(3(\.\d+)?)?", re.ASCII)
 COMMAND_PREFIXES: Final = ("time", "nohup", "exec", "command", "env")
-"""Run what follows them as it stands."""
+"""Commands that run what follows them."""
 WITHOUT_EFFECT: Final = (
     "echo",
     "printf",
@@ -33,7 +33,7 @@ WITHOUT_EFFECT: Final = (
     "neuron-ls",
     "exit",
 )
-"""On what the model is."""
+"""Commands that do not affect the model."""
 HARMLESS_SETTINGS: Final = "eux"
 PIPES: Final = ("|", "|&")
 SEPARATORS: Final = frozenset({"\n", ";", "&", "&&"})
@@ -41,7 +41,7 @@ SEPARATORS: Final = frozenset({"\n", ";", "&", "&&"})
 
 @dataclass(frozen=True)
 class ShellText:
-    """A piece of the text as it reads with its variables in place, and where it stands."""
+    """A piece of the text with its variables expanded, and its line."""
 
     text: str
     line: int
@@ -49,8 +49,8 @@ class ShellText:
 
 @dataclass(frozen=True)
 class Invocation:
-    """`arguments` are those behind the command's name. `environment` is what the text exports to it, `unexported` what
-    is only assigned. `output` is where its output is sent, as written, where that is said."""
+    """The command. `arguments` follow the command's name. `environment` is what the text exports to it, `unexported`
+    what is only assigned. `output` is where its output is redirected, as written, or None."""
 
     line: int
     arguments: tuple[ShellText, ...]
@@ -78,7 +78,7 @@ class _Statement:
 
 
 class _Statements:
-    """Groups tokens into commands with what their output goes to."""
+    """Groups tokens into commands with the redirections of their output."""
 
     def __init__(self) -> None:
         self._current = _Statement(1)
@@ -86,7 +86,7 @@ class _Statements:
         self._piped = False
 
     def of(self, tokens: Iterable[Token]) -> Iterator[_Statement]:
-        """Raises NotUnderstood."""
+        """Yields the statements. Raises NotUnderstood."""
         for token in tokens:
             if isinstance(token, Word):
                 self._take(token)
@@ -100,7 +100,7 @@ class _Statements:
 
     @property
     def _is_open(self) -> bool:
-        """A word has to come, and after | a line's end may."""
+        """Whether a word has to follow; after | a line's end may come first."""
         return self._redirection is not None or (self._piped and not self._current.piped_to)
 
     def _ended(self, line: int) -> Iterator[_Statement]:
@@ -226,7 +226,7 @@ class _Script:
             self._exported.add(name)
 
     def _assignment(self, word: Word) -> tuple[str, ShellText] | None:
-        """Where `word` is one."""
+        """Returns name and value if `word` is an assignment."""
         bare = ""
         for piece in word.pieces:
             if piece.kind != "text" or piece.quoted:
@@ -237,13 +237,11 @@ class _Script:
             return None
         if match[2]:
             raise NotUnderstood(word.line, f"{match[1]}+= is not understood. Write the whole value.")
-        return match[1], ShellText(self._joined(word)[len(match[1]) + 1 :], word.line)
-
-    def _joined(self, word: Word) -> str:
-        return "".join(text for text, _ in self._expanded(word))
+        expanded = "".join(text for text, _ in self._expanded(word))
+        return match[1], ShellText(expanded[len(match[1]) + 1 :], word.line)
 
     def _fields(self, word: Word) -> list[ShellText]:
-        """One, or as many as an unquoted variable falls into, which may be none."""
+        """Splits a word as a shell would: an unquoted variable may become several fields, or none."""
         fields, current = list[str](), None
         for text, splits in self._expanded(word):
             if not splits:
@@ -260,7 +258,7 @@ class _Script:
         return [ShellText(text, word.line) for text in fields]
 
     def _expanded(self, word: Word) -> Iterable[tuple[str, bool]]:
-        """Texts, and whether a shell would split them."""
+        """Yields texts, and whether a shell would split them."""
         for piece in word.pieces:
             if piece.kind == "text":
                 yield piece.text, False
@@ -298,7 +296,7 @@ def _inference_demo_arguments(command: ShellText, rest: list[ShellText]) -> tupl
 
 
 def _without_effect(command: str, arguments: list[str]) -> bool:
-    if command in ("source", "."):  # what else it did is not known
+    if command in ("source", "."):  # what other scripts do is not known
         return len(arguments) == 1 and arguments[0].endswith("/bin/activate")
     if command == "set":
         options = [each for each in arguments if each != "pipefail"]

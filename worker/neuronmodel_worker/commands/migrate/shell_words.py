@@ -1,4 +1,4 @@
-"""A shell's text as words and operators. Nothing is expanded here, and nothing is ever executed."""
+"""Splits a shell's text into words and operators. Nothing is expanded, and nothing is ever executed."""
 
 import re
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ PATTERNS: Final = "*?[]{}"
 
 @dataclass(frozen=True)
 class WordPart:
-    """Of a word. `text` is what stands there, a variable's name, or the inside of `$((…))`."""
+    """Part of a word. `text` is the literal text, a variable's name, or the inside of `$((…))`."""
 
     kind: Literal["text", "variable", "arithmetic"]
     text: str
@@ -48,12 +48,14 @@ class WordPart:
 
 @dataclass(frozen=True)
 class Word:
+    """A word, and the line on which it begins."""
+
     pieces: tuple[WordPart, ...]
     line: int
 
     @property
     def literal(self) -> str | None:
-        """What it says where nothing in it is quoted or expanded."""
+        """The word's text if nothing in it is quoted or expanded, otherwise None."""
         if all(piece.kind == "text" and not piece.quoted for piece in self.pieces):
             return "".join(piece.text for piece in self.pieces)
         return None
@@ -66,7 +68,7 @@ class ShellOperator:
     text: str
     line: int
     descriptor: str = ""
-    """In front of a redirection, as in `2>&1`."""
+    """The descriptor of a redirection, as in `2>&1`."""
 
 
 Token = Word | ShellOperator
@@ -118,7 +120,8 @@ class _Lexer:
         return self._text[self._at : found if found >= 0 else len(self._text)]
 
     def _continues(self) -> bool:
-        """A backslash at the end of a line joins it to the next; the line's end is taken here."""
+        """Consumes a backslash at the end of a line, which joins the next line to it. The line's end is left to the
+        caller."""
         if not self._ahead("\\\n"):
             return False
         self._take(1)

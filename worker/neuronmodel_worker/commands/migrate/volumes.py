@@ -1,4 +1,4 @@
-"""Where a NeuronModel made from a command has the checkpoint, its artifacts and its scratch space."""
+"""Where a converted NeuronModel has its checkpoint, its artifacts and its scratch space."""
 
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -37,7 +37,7 @@ def model_folder(command: InferenceDemoCommand) -> PurePosixPath:
 
 
 def source(command: InferenceDemoCommand, choices: Choices) -> dict[str, Any]:
-    """Raises NotUnderstood and UsageInvalid."""
+    """Returns `spec.model.source`. Raises NotUnderstood and UsageInvalid."""
     path = model_folder(command)
     if choices.claim is None:
         if not path.is_absolute():
@@ -70,6 +70,7 @@ def _inside_claim(path: PurePosixPath, choices: Choices) -> str:
 
 
 def artifacts(command: InferenceDemoCommand, choices: Choices) -> dict[str, Any]:
+    """Returns `spec.artifacts`."""
     if choices.artifacts_claim:
         return {"persistentVolumeClaim": {"claimName": choices.artifacts_claim}}
     storage_class = {"storageClassName": choices.storage_class} if choices.storage_class else {}
@@ -92,5 +93,5 @@ def _artifacts_size(command: InferenceDemoCommand) -> Commented:
 
 
 def scratch(copies: bool) -> dict[str, Any]:
-    """`copies`: whether a worker keeps some there."""
+    """Returns `spec.scratch`. `copies` says whether a worker keeps copies there."""
     return {"emptyDir": Commented({}, f"{SCRATCH}{COPIES if copies else ''}.")}

@@ -1,4 +1,4 @@
-"""A NeuronModel as YAML that a person would have written: block style, short lists in one line, comments above keys."""
+"""Writes a NeuronModel as YAML the way a person would: block style, short lists on one line, comments above keys."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from neuronmodel_worker.commands.terminal import on_one_line
 WIDTH: Final = 120
 PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*|[1-9][0-9]*[KMGT]i", re.ASCII)
 RESERVED: Final = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
-"""Words that are no strings for one or another reader of YAML."""
+"""Words that some YAML readers do not take for strings."""
 ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 
 
@@ -25,6 +25,7 @@ class Commented:
 
 
 def lines_of(fields: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Yields the lines of a mapping in block style."""
     for key, commented in fields.items():
         value = commented.value if isinstance(commented, Commented) else commented
         if isinstance(commented, Commented):
@@ -43,6 +44,7 @@ def lines_of(fields: Mapping[str, Any], indent: str = "") -> Iterator[str]:
 
 
 def comment_lines(text: str, indent: str = "", bullet: str = "") -> Iterator[str]:
+    """Yields the text as comment lines."""
     wrapper = textwrap.TextWrapper(
         WIDTH,
         initial_indent=f"{indent}# {bullet}",
@@ -54,7 +56,7 @@ def comment_lines(text: str, indent: str = "", bullet: str = "") -> Iterator[str
 
 
 def flow(value: Any) -> str:
-    """In one line."""
+    """Formats a value on one line."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{scalar(key)}: {flow(each)}' for key, each in value.items())}}}"
     if isinstance(value, (list, tuple)):
@@ -63,6 +65,7 @@ def flow(value: Any) -> str:
 
 
 def scalar(value: Any) -> str:
+    """Formats a scalar; a string gets quotes if it needs them."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -78,7 +81,7 @@ def scalar(value: Any) -> str:
 
 
 def _float(value: float) -> str:
-    """With the point that YAML 1.1 wants in front of an exponent."""
+    """Formats a float with the decimal point that YAML 1.1 requires before an exponent."""
     assert math.isfinite(value)
     mantissa, exponent, power = repr(value).partition("e")
     return f"{mantissa}{'' if '.' in mantissa else '.0'}{exponent}{power}"
