@@ -1,4 +1,5 @@
-"""Which artifacts a NeuronModel needs: both keys, computed alike by the one who builds and the one who serves."""
+"""Which artifacts a NeuronModel needs: both keys, computed in the same way by the worker that builds and the one that
+serves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from neuronmodel_worker.stream.rankfile import rank_file_format
 
 @dataclass(frozen=True)
 class Wanted:
-    """`shards_key` is None where every start shards anew."""
+    """The keys and what they are made from. `shards_key` is None if every start shards the checkpoint itself."""
 
     graph_inputs: Mapping[str, object]
     shards_inputs: Mapping[str, object]
@@ -32,7 +33,7 @@ class Wanted:
         return replace(self, shards_key=None)
 
     def shards_manifest(self, plan: ModelPlan) -> dict[str, object]:
-        """What the manifest of the shards says beside their files: whoever seals them says the same."""
+        """Returns the fields of the shards' manifest other than its files; they are the same whoever seals the set."""
         checkpoint = plan.checkpoint
         return {
             "inputs": self.shards_inputs,
@@ -42,8 +43,11 @@ class Wanted:
 
 
 def plan_for(config: WorkerConfig, checkpoint: Checkpoint) -> StreamedPlan | NativePlan:
-    """By whoever is to shard. Raises a BadInput for a checkpoint or flags that cannot be right, and says what lets NxD
-    Inference shard what has no layout of ours."""
+    """Makes the plan of the shards: ours, or NxD Inference's.
+
+    Raises a BadInput for a checkpoint or flags that cannot be right. If there is no layout of ours, it says how to let
+    NxD Inference shard the model.
+    """
     if config.weights is Weights.NATIVE:
         return make_native_plan(checkpoint, config.neuron_config, config.model_type)
     try:
@@ -54,7 +58,8 @@ def plan_for(config: WorkerConfig, checkpoint: Checkpoint) -> StreamedPlan | Nat
 
 
 def wanted_artifacts(config: WorkerConfig, plan: ModelPlan, engine: ModelEngine, content: str | None = None) -> Wanted:
-    """`content` is that of the plan's source; None: named after its fingerprint. With Auto there is a key of shards.
+    """Returns the keys. `content` is the source's; if it is None, the fingerprint takes its place. Auto has a key of
+    shards.
 
     Raises a BadInput for what the engine cannot do.
     """
@@ -64,7 +69,7 @@ def wanted_artifacts(config: WorkerConfig, plan: ModelPlan, engine: ModelEngine,
         "graph": engine.graph_inputs(plan, config.neuron_config),
     }
     source, layout = content or plan.checkpoint.fingerprint, plan.layout_inputs()
-    if config.weights is Weights.NATIVE:  # its code makes the shards: our layout's revision says nothing of them
+    if config.weights is Weights.NATIVE:  # its code makes the shards, so its version determines them
         layout["library"] = engine.version()
     kept = config.strategy is not Strategy.SHARD_ON_LOAD
     return Wanted(
@@ -76,12 +81,13 @@ def wanted_artifacts(config: WorkerConfig, plan: ModelPlan, engine: ModelEngine,
 
 
 def rank_metadata(key: str) -> dict[str, str]:
-    """What stands in the header of every rank file of the set: so a file of another set is found out by its header."""
+    """Returns the metadata in the header of each of the set's rank files, by which a file of another set is
+    recognized."""
     return {"neuronmodel.shards": key}
 
 
 def shard_bytes(plan: ModelPlan, key: str) -> int:
-    """Of all rank files of the set with that key, headers included; an estimate where NxD Inference shards."""
+    """Returns the size of all rank files of the set, headers included; an estimate if NxD Inference shards."""
     if not isinstance(plan, StreamedPlan):
         return plan.output_bytes
     return rank_file_format(plan.tensors, plan.ranks.start, rank_metadata(key)).nbytes * len(plan.ranks)

@@ -1,4 +1,4 @@
-"""`neuronmodel cleanup`: a deleted model's references go, and with them the sets that no other model refers to."""
+"""`neuronmodel cleanup`: removes a deleted model's references, and the sets that no other model refers to."""
 
 import logging
 
@@ -13,7 +13,8 @@ log = logging.getLogger(__name__)
 
 
 def cleanup(job: Run) -> None:
-    """References of every model that ever had this name count: the name is what a later model takes over by."""
+    """Removes the references of every model that ever had this name, since a later model of the name takes them
+    over."""
     with admin_server(job.clock, WorkerMetrics(job.clock), job.config.admin_port):
         with job.clock.phase(StartPhase.LIBRARIES_IMPORTED):
             store = Store(job.artifacts)

@@ -1,8 +1,8 @@
-"""The command `neuronmodel`: prepares and serves in a pod, where the operator configures it; shards on any host."""
+"""The command `neuronmodel`: prepares and serves in a pod, as the operator configures it, and shards on any host."""
 
 import time
 
-# Before any other import: what they cost is part of the start that the report accounts for.
+# Before any other import: their time is part of the start that is reported.
 _MONOTONIC, _EPOCH = time.monotonic_ns(), time.time_ns()
 
 import argparse  # noqa: E402
@@ -25,7 +25,7 @@ TERMINATION_LOG = "/dev/termination-log"
 
 
 class PodCommand(NamedTuple):
-    """A command that a pod runs, as a WorkerConfig says. `module` has a function of the command's name."""
+    """A command that runs in a pod, configured by a WorkerConfig. `module` has a function of the command's name."""
 
     help: str
     module: str
@@ -39,21 +39,23 @@ POD_COMMANDS = {
 
 
 def run_and_exit() -> NoReturn:
-    """The process's whole life. Everything is closed and written when `main` returns; to let Python take down a process
-    that holds PyTorch costs 0.8 to 3 seconds on two busy processors, in which nobody gets anything, and would wait for
-    answers that draining has given up."""
+    """Runs the command and exits the process.
+
+    Everything is closed and written when `main` returns. Letting Python tear down a process with PyTorch loaded takes
+    0.8 to 3 seconds on two busy processors, serves nobody, and would wait for answers that draining has given up.
+    """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback, until the command has its own way to end
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback until the command has installed its own handlers
     code = main()
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, AttributeError):  # nobody reads it any more, or it was closed from the start
+        with suppress(OSError, AttributeError):  # the reader is gone, or it was closed from the start
             stream.flush()
     os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code; see neuronmodel_api.exits."""
+    """Runs the command and returns the exit code; see neuronmodel_api.exits."""
     options = _parser().parse_args(arguments)
     if options.command in COMMANDS:
         from neuronmodel_worker.commands.dispatch import run_host_command
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_in_pod(name: str, config: Path | None, termination_log: Path | None) -> int:
-    """The command is imported only once its clock runs: each brings what it needs and no more."""
+    """Runs a command that imports its modules only once its clock runs, and only those that it needs."""
     from neuronmodel_api.report import Stage
     from neuronmodel_worker.report.clock import FirstLine
     from neuronmodel_worker.run.runner import run_command
@@ -74,7 +76,7 @@ def _run_in_pod(name: str, config: Path | None, termination_log: Path | None) ->
 
 
 def pod_command(name: str) -> "Callable[[Run], None]":
-    """The function that does the command's work; its module is imported by this call."""
+    """Imports the command's module and returns the function that does its work."""
     module = import_module(f"neuronmodel_worker.{POD_COMMANDS[name].module}")
     return cast("Callable[[Run], None]", getattr(module, name))
 
@@ -112,7 +114,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
+    """Looks up the version only when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version

@@ -1,7 +1,7 @@
-"""What can go wrong with a checkpoint, a layout or a volume, each with a reason, a sentence and an exit code.
+"""What can be wrong with a checkpoint, a layout or a volume, each with a reason, a sentence and an exit code.
 
 A failure is for the person who reads `kubectl describe`, or the terminal of a host command: its message says what was
-wrong, where, and what to do. The reason is for programs and stays the same when the sentence changes.
+wrong, where, and what to do. The reason is for programs, and stays the same when the sentence changes.
 """
 
 import os
@@ -12,9 +12,10 @@ from neuronmodel_api.reasons import Reason
 
 
 class WorkerFailure(Exception):
-    """Anything that ends the worker for a reason it understands.
+    """Anything that ends the worker for a reason that it understands.
 
-    `reason` is a member of `Reason`; `str()` is the sentence; `exit_code` tells a Job whether trying again can help.
+    `reason` is PascalCase and machine-readable; `str()` is the sentence; `exit_code` tells the Job whether a retry can
+    help.
     """
 
     reason: str = Reason.WORKER_FAILED
@@ -22,7 +23,7 @@ class WorkerFailure(Exception):
 
 
 class BadInput(WorkerFailure):
-    """Only a change of the spec or of the source's files helps: the Job need not try again."""
+    """Only a change of the spec or of the source's files helps, so the Job does not retry."""
 
     reason = Reason.BAD_INPUT
     exit_code = exits.BAD_INPUT
@@ -32,7 +33,7 @@ class SourceNotFound(BadInput):
     reason = Reason.SOURCE_NOT_FOUND
 
     def __init__(self, path: Path, leads_to: str | None = None) -> None:
-        """`leads_to`: where the symbolic link leads that `path` is."""
+        """`leads_to` is the target if `path` is a symbolic link."""
         link = f", which is a symbolic link to {leads_to}" if leads_to else ""
         super().__init__(
             f"There is no directory at {path}{link}. Name the directory that holds the checkpoint's config.json."
@@ -54,9 +55,9 @@ class ConfigInvalid(BadInput):
 
 
 class WithoutLayout(BadInput):
-    """There is no layout of ours for it, and NxD Inference's own code may know one.
+    """There is no layout of ours, but NxD Inference's own code may support it.
 
-    `remedy` of ours beside that, a sentence without its full stop; `native` says how to get to the other one.
+    `remedy` is the alternative to that, a sentence without its full stop; `native` says how to let NxD Inference shard.
     """
 
     ELSEWHERE = "let NxD Inference shard the model itself, as a NeuronModel does with spec.sharding.weights: Native"
@@ -75,14 +76,14 @@ class ModelTypeWithoutLayout(WithoutLayout):
 
 
 class MultimodalModel(ModelTypeWithoutLayout):
-    """A text model is in it, as one part of several."""
+    """The checkpoint's text model is only one of several parts."""
 
     reason = Reason.MODEL_TYPE_WITHOUT_LAYOUT
 
 
 class NotACheckpoint(BadInput):
-    """Something else than a model's own files in safetensors format: adapters, other formats, what stands in place of a
-    file that was not fetched."""
+    """The files are not a model's own safetensors files but adapters, another format, or placeholders of files that
+    were not fetched."""
 
     reason = Reason.NOT_A_CHECKPOINT
 
@@ -96,7 +97,7 @@ class CheckpointFileMissing(BadInput):
 
 
 class LinkBroken(CheckpointFileMissing):
-    """`target` and `found` say where it leads and what is there."""
+    """A symbolic link leads nowhere; `target` and `found` say where it leads and what is there."""
 
     reason = Reason.CHECKPOINT_FILE_MISSING
 
@@ -125,7 +126,7 @@ class TensorMissing(BadInput):
     REMEDY = "Check that config.json belongs to these files and that the download is complete."
 
     def __init__(self, name: str, path: Path, instead: str | None = None) -> None:
-        """`instead`: sentences on what it has, and what to do."""
+        """`instead` are sentences on what the checkpoint has, and what to do."""
         super().__init__(
             f"The model needs the tensor {name}, and the checkpoint in {path} has none of that name. "
             f"{instead or self.REMEDY}"
@@ -149,19 +150,19 @@ class LayoutRefused(BadInput):
 
 
 class FlagWithoutLayout(WithoutLayout, LayoutRefused):
-    """Of a field of NeuronConfig."""
+    """There is no layout of ours for a field of NeuronConfig."""
 
     reason = Reason.LAYOUT_REFUSED
 
 
 class FlagsRefused(BadInput):
-    """A field of NeuronConfig, or the environment, is unknown, of the wrong type, or contradicts another one."""
+    """A field of NeuronConfig, or the environment, is unknown, has the wrong type, or contradicts another one."""
 
     reason = Reason.FLAGS_REFUSED
 
 
 class CombinationRefused(FlagsRefused, LayoutRefused):
-    """NxD Inference does not build a model with these fields together, or with these fields of this model."""
+    """NxD Inference does not build a model with this combination of fields, or with these fields for this model."""
 
     reason = Reason.FLAGS_REFUSED
 
@@ -183,7 +184,7 @@ class SourceChanged(WorkerFailure):
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
             f"{path} changed while it was in use: {what}. Leave the checkpoint as it is until this is done; the next "
-            "try reads it anew."
+            "try reads it again."
         )
 
 
@@ -208,7 +209,7 @@ class ArtifactDamaged(WorkerFailure):
 
 
 class ArtifactsOutdated(WorkerFailure):
-    """Keys hold the versions of what builds and what reads: another image may read another format."""
+    """Keys contain the versions of builder and reader: another image may read another format."""
 
     reason = Reason.ARTIFACTS_OUTDATED
     exit_code = exits.ARTIFACT_DAMAGED
@@ -221,7 +222,7 @@ class ArtifactsOutdated(WorkerFailure):
 
 
 class ArtifactsTooNew(BadInput):
-    """A set that an older version can't judge: it is left as it is, for those who can."""
+    """This version cannot judge the set, so it leaves it unchanged for those that can."""
 
     reason = Reason.ARTIFACTS_TOO_NEW
 
@@ -233,7 +234,7 @@ class ArtifactsTooNew(BadInput):
 
 
 class ArtifactsUnreadable(WorkerFailure):
-    """The volume's trouble, which says nothing about the set: it is not built again for it."""
+    """The volume failed, which says nothing about the set: it is not rebuilt for that."""
 
     reason = Reason.ARTIFACTS_UNREADABLE
 
@@ -259,8 +260,8 @@ class ArtifactsVolumeFull(WorkerFailure):
     exit_code = exits.NO_SPACE
 
     def __init__(self, directory: Path, needed_bytes: int | None, free_bytes: int, in_use: str = "") -> None:
-        """`needed_bytes` None: a write failed whose size says nothing about what the whole needs. `in_use`: a sentence
-        on what takes the room."""
+        """`needed_bytes` is None if a write failed whose size does not tell how much is needed in all. `in_use` is a
+        sentence on what takes up the space."""
         self.directory = directory
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
@@ -275,5 +276,5 @@ class ArtifactsVolumeFull(WorkerFailure):
 
 
 def _current_user() -> str:
-    """Who would need a permission."""
+    """Names the user and group that would need the permission."""
     return f"user {os.geteuid()} of group {os.getegid()}"

@@ -2,7 +2,7 @@
 
 
 def in_units(nbytes: float) -> str:
-    """Bytes in decimal units, as disks and networks are sold."""
+    """Formats bytes in decimal units, as disks and networks are sold."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if nbytes >= size:
             count = nbytes / size
@@ -12,10 +12,12 @@ def in_units(nbytes: float) -> str:
 
 
 def rate(nbytes: float, seconds: float) -> str:
+    """Formats bytes per second."""
     return f"{in_units(nbytes / seconds)}/s" if seconds > 0 else "an instant"
 
 
 def duration(seconds: float) -> str:
+    """Formats seconds."""
     if seconds < 100:
         return f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)

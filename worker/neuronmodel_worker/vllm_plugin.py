@@ -1,7 +1,7 @@
-"""The entry point in group `vllm.general_plugins`, which vLLM calls in each of its processes, some of them twice.
+"""The entry point in group `vllm.general_plugins`, which vLLM calls in each of its processes, in some of them twice.
 
-Nothing but Python's own modules is imported before the process in which NxD Inference loads a model imports that. Where
-vLLM was not started by a worker of ours, nothing happens at all.
+It imports only Python's own modules until NxD Inference is imported in the process that loads a model. If vLLM was not
+started by our worker, it does nothing.
 """
 
 import os
@@ -16,6 +16,7 @@ _registered = False
 
 
 def register() -> None:
+    """Installs the hooks as soon as NxD Inference is imported."""
     global _registered
     if _registered or not os.environ.get(ENV_INSTRUCTION):
         return

@@ -1,1 +1,1 @@
-"""Files beyond what Python's own functions do: direct and durable writes, what a disk can do, temporary folders."""
+"""File I/O that Python's own functions lack: direct and durable writes, disk rates, temporary folders."""

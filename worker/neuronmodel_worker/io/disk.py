@@ -1,4 +1,4 @@
-"""What files need beyond Python's own: locks that die with their owner, syncs, free space, errors as sentences."""
+"""Locks that die with their owner, syncs, free space, and errors as sentences."""
 
 import ctypes
 import errno
@@ -13,25 +13,25 @@ from pathlib import Path
 
 from neuronmodel_worker.failures import ArtifactsUnwritable, ArtifactsVolumeFull
 
-# EINVAL: by the file system; EOPNOTSUPP: by those that are layered over others.
+# EINVAL comes from the file system itself, EOPNOTSUPP from one that is layered over another.
 NOT_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP)
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ESPIPE)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 BLOCK = 4096
-"""What places in files and memory are multiples of where the page cache is bypassed; no common device asks for more."""
+"""Alignment in files and memory for I/O that bypasses the page cache; no common device asks for more."""
 
 OPEN_FILES = 1 << 16
 UNFINISHED = ".partial"
 
 WHOLE_FILE = "xxh3-128"
-"""Digest over a file's bytes."""
+"""The algorithm of a digest over all of a file's bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """A file as it was written; the digest was taken on the way. `header`: xxh3-128 of the bytes before the tensors of
-    a safetensors file, None of other files."""
+    """A file with the digest that was taken while it was written. `header` is the xxh3-128 of the bytes before the
+    tensors of a safetensors file, and None for other files."""
 
     name: str
     nbytes: int
@@ -41,26 +41,28 @@ class WrittenFile:
 
 
 def temporary_path(path: Path) -> Path:
-    """A hidden name for a file until it is whole; what ends in UNFINISHED and has no living writer can be removed."""
+    """Returns a hidden name for a file until it is complete. A file that ends in UNFINISHED and has no living writer
+    can be removed."""
     return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}{UNFINISHED}")
 
 
 def free_bytes(path: Path) -> int:
-    """On the volume of `path`, which need not be there: what could not be made for want of room is asked for too."""
+    """Returns the free space on the volume of `path`, which need not exist: after ENOSPC it may not have been
+    created."""
     existing = next((each for each in (path, *path.parents) if each.exists()), path)
     stat = os.statvfs(existing)
     return stat.f_bavail * stat.f_frsize
 
 
 def require_space(directory: Path, nbytes: int) -> None:
-    """Raises ArtifactsVolumeFull, with both figures."""
+    """Raises ArtifactsVolumeFull, with the bytes that are needed and free."""
     if (free := free_bytes(directory)) < nbytes:
         raise ArtifactsVolumeFull(directory, nbytes, free)
 
 
 @contextmanager
 def writing_to(directory: Path, needed_bytes: int | None = None) -> Iterator[None]:
-    """Turns what the system says of a write below `directory` into ArtifactsVolumeFull or ArtifactsUnwritable."""
+    """Turns OSError from writing below `directory` into ArtifactsVolumeFull or ArtifactsUnwritable."""
     try:
         yield
     except OSError as error:
@@ -71,8 +73,8 @@ def writing_to(directory: Path, needed_bytes: int | None = None) -> Iterator[Non
 
 @contextmanager
 def raising_volume_full(directory: Path) -> Iterator[None]:
-    """Turns what the system says of a full volume into ArtifactsVolumeFull, unless it names a file that is not below
-    `directory`; every other error comes as it is."""
+    """Turns OSError for a full volume into ArtifactsVolumeFull, unless it names a file outside `directory`. Every other
+    error is raised unchanged."""
     try:
         yield
     except OSError as error:
@@ -83,7 +85,7 @@ def raising_volume_full(directory: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """A file's content, or a directory's entries, onto the disk."""
+    """Syncs a file's content, or a directory's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -92,8 +94,8 @@ def sync(path: Path) -> None:
 
 
 def allocate(descriptor: int, nbytes: int) -> None:
-    """Give a file its length, and its room on the disk where the file system can promise it: a disk that is too full
-    says so now. Python's posix_fallocate would write into every block of a file system that cannot."""
+    """Gives a file its length, and allocates its blocks if the file system supports that, so that a full disk fails
+    now. Python's posix_fallocate would write to every block on a file system that does not."""
     if not _supported(_libc().fallocate(descriptor, 0, 0, nbytes)):
         os.ftruncate(descriptor, nbytes)
 
@@ -103,19 +105,19 @@ _BEGIN, _COMPLETE = 2, 1 | 2 | 4
 
 
 def begin_writeback(descriptor: int, position: int, nbytes: int) -> None:
-    """Have the page cache written out, without waiting."""
+    """Starts writing out the page cache, without waiting."""
     _supported(_libc().sync_file_range(descriptor, position, nbytes, _BEGIN))
 
 
 def complete_writeback(descriptor: int, position: int, nbytes: int) -> None:
-    """Wait until that much of the page cache is written out, and drop it. No promise for a crash: only a sync is."""
+    """Waits until that part of the page cache is written out, and drops it. Only a sync is safe against a crash."""
     _supported(_libc().sync_file_range(descriptor, position, nbytes, _COMPLETE))
     os.posix_fadvise(descriptor, position, nbytes, os.POSIX_FADV_DONTNEED)
 
 
 @cache
 def _libc() -> ctypes.CDLL:
-    """For what Python's os has not."""
+    """Returns libc, for calls that Python's os module lacks."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
     libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
@@ -123,7 +125,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def _supported(returned: int) -> bool:
-    """False where the file system has no such call. Raises OSError for what else is wrong."""
+    """Returns false if the file system does not support the call. Raises OSError for any other error."""
     if returned == 0:
         return True
     if (number := ctypes.get_errno()) in UNSUPPORTED:
@@ -132,7 +134,7 @@ def _supported(returned: int) -> bool:
 
 
 def open_direct(path: Path, flags: int) -> int | None:
-    """A second descriptor of an open file that bypasses the page cache; None where the file system has no such."""
+    """Opens a second descriptor that bypasses the page cache, or returns None if the file system has no direct I/O."""
     try:
         return os.open(path, flags | os.O_DIRECT | os.O_CLOEXEC)
     except OSError as error:
@@ -142,7 +144,8 @@ def open_direct(path: Path, flags: int) -> int | None:
 
 
 def open_many_files() -> None:
-    """Every rank's file and every source file is open at once, some twice; shells allow 1,024 where more may be had."""
+    """Raises the limit of open files: every rank's file and every source file is open at once, some of them twice, and
+    shells allow 1,024 where more may be had."""
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
     if allowed != resource.RLIM_INFINITY and allowed < wanted:
@@ -151,9 +154,9 @@ def open_many_files() -> None:
 
 
 def create_locked(path: Path) -> int:
-    """Make a file and hold its lock, which the kernel lets go when this process ends, however it ends.
+    """Creates a file and locks it. The kernel releases the lock when this process ends, however it ends.
 
-    Somebody who clears up may take and remove the file between its making and its locking; then it is made anew.
+    A cleanup may lock and remove the file between its creation and its locking; then it is created again.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
@@ -172,7 +175,8 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 @contextmanager
 def abandoned_lock(path: Path) -> Iterator[bool]:
-    """Whether the process that made and locked `path` is gone. Its lock is ours until the end of the context."""
+    """Yields whether the process that created and locked `path` is gone. If so, the lock is ours for the length of the
+    context."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""How fast the disks are: a short look, past the page cache where the file system lets one.
+"""Measures how fast disks are, in a short time and past the page cache if the file system allows it.
 
-What a look at a volume found is kept below it, `probes/<node>.json`, so that a node looks once a day.
+The result for a volume is kept on it, in `probes/<node>.json`, so that each node measures it once a day.
 """
 
 import json
@@ -29,20 +29,20 @@ MAX_BYTES = 256 << 20
 MAX_SECONDS = 1.5
 BLOCK_BYTES = 16 << 20
 SHARE_OF_FREE = 4
-"""Of the free space a fourth at most is written to for the measurement."""
+"""At most a quarter of the free space is written to for a measurement."""
 
 PROBES: Final = "probes"
 KEPT_MAX_BYTES = 64 << 20
-"""Written to a volume for a probe that is kept, and read back."""
+"""How much is written to a volume, and read back, for a probe that is kept."""
 KEPT_FOR: Final = timedelta(days=1)
 FORGOTTEN_AFTER: Final = timedelta(days=30)
-"""Probes of nodes that were not seen for so long go."""
+"""Probes of nodes that have not been seen for this long are removed."""
 MAX_KEPT_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """`direct`: the page cache had no part in it."""
+    """A measured rate. `direct` means that the page cache was bypassed."""
 
     nbytes: int
     seconds: float
@@ -63,7 +63,7 @@ class SizedFile(Protocol):
 
 
 class VolumeProbe(BaseModel):
-    """What a node found of a volume; None: too little room to say."""
+    """What a node measured of a volume. A rate is None if there was too little space to measure it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -71,10 +71,10 @@ class VolumeProbe(BaseModel):
     read_bytes_per_second: NonNegativeInt | None = None
     write_bytes_per_second: NonNegativeInt | None = None
     direct: bool = True
-    """The page cache had no part in it."""
+    """Whether the page cache was bypassed."""
 
     def merged_with(self, rates: DiskRates | None) -> DiskRates:
-        """A start's own rates with what the disk can do beside them."""
+        """Returns the rates of a start with the probe's rates added."""
         return (rates or DiskRates()).model_copy(
             update={
                 "probed_read_bytes_per_second": self.read_bytes_per_second,
@@ -84,8 +84,11 @@ class VolumeProbe(BaseModel):
 
 
 def kept_probe(volume: Path, node: str | None = None, now: datetime | None = None) -> VolumeProbe | None:
-    """What this node found of the volume within the last day; else it looks now, and keeps what it finds below
-    `volume`. Every trouble is only logged; None: nothing is known."""
+    """Returns what this node measured of the volume within the last day; otherwise it measures now, and keeps the
+    result below `volume`.
+
+    Failures are only logged. None means that nothing is known.
+    """
     file = _file(volume, node)
     now = now or datetime.now(UTC)
     if (kept := _kept(file)) and timedelta() <= now - kept.at < KEPT_FOR:
@@ -104,12 +107,12 @@ def kept_probe(volume: Path, node: str | None = None, now: datetime | None = Non
 
 
 def known_probe(volume: Path, node: str | None = None) -> VolumeProbe | None:
-    """What this node kept of the volume, however long ago; nothing is looked at or written."""
+    """Returns the last result that this node kept for the volume, of whatever age. It measures and writes nothing."""
     return _kept(_file(volume, node))
 
 
 def this_node() -> str:
-    """Its name in the cluster; else what this boot of the machine is called, which all its containers share."""
+    """Returns the node's name in the cluster, otherwise the machine's boot ID, which all its containers share."""
     if name := os.environ.get(names.ENV_NODE_NAME):
         return name
     with suppress(OSError):
@@ -132,12 +135,12 @@ def _kept(file: Path) -> VolumeProbe | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        log.warning("%s is no probe that can be read, and is made anew: %s", file, error)
+        log.warning("%s is not a valid probe, and is measured again: %s", file, error)
         return None
 
 
 def _keep(file: Path, found: VolumeProbe) -> None:
-    """A torn file would only be probed for again, so nothing is synced."""
+    """Writes the file without a sync: a torn file is measured again."""
     file.parent.mkdir(exist_ok=True)
     temporary = temporary_path(file)
     try:
@@ -149,7 +152,7 @@ def _keep(file: Path, found: VolumeProbe) -> None:
 
 
 def _remove_stale_probes(kept: Path, now: datetime) -> None:
-    """Also what was left under a temporary name."""
+    """Removes old probes, and what was left under temporary names."""
     for path in kept.parent.iterdir():
         with suppress(FileNotFoundError):
             if path != kept and path.stat().st_mtime < (now - FORGOTTEN_AFTER).timestamp():
@@ -157,7 +160,7 @@ def _remove_stale_probes(kept: Path, now: datetime) -> None:
 
 
 def probe_volume(directory: Path, now: datetime) -> VolumeProbe:
-    """Writes a file that has no name, and reads it back. Raises OSError."""
+    """Measures the volume with an unnamed file that it writes and reads back. Raises OSError."""
     limit = min(KEPT_MAX_BYTES, _free_bytes(directory) // SHARE_OF_FREE)
     with _nameless(directory) as (descriptor, direct), _block() as block:
         writing = _write(descriptor, block, limit, direct)
@@ -173,7 +176,7 @@ def probe_volume(directory: Path, now: datetime) -> VolumeProbe:
 
 
 def reading_rate(files: Sequence[SizedFile]) -> Rate | None:
-    """Of the biggest of the files; None when there is nothing to read, or not enough to say. Raises OSError."""
+    """Measures reading of the biggest file; None if there is too little to read. Raises OSError."""
     biggest = max(files, key=lambda file: file.nbytes, default=None)
     if biggest is None:
         return None
@@ -188,7 +191,7 @@ def reading_rate(files: Sequence[SizedFile]) -> Rate | None:
 
 
 def writing_rate(directory: Path) -> Rate | None:
-    """To a file in `directory` that has no name; None when there is hardly room for it. Raises OSError."""
+    """Measures writing to an unnamed file in `directory`; None if there is too little space. Raises OSError."""
     limit = min(MAX_BYTES, _free_bytes(directory) // SHARE_OF_FREE)
     with _nameless(directory) as (descriptor, direct), _block() as block:
         return _write(descriptor, block, limit, direct)
@@ -212,7 +215,7 @@ def _write(descriptor: int, block: mmap.mmap, limit: int, direct: bool) -> Rate 
 def _timed(
     transfer: Callable[[int], int], limit: int, direct: bool, finish: Callable[[], object] = lambda: None
 ) -> Rate | None:
-    """Transfers whole blocks from the start on until a limit is reached."""
+    """Transfers whole blocks from the start of the file until a limit is reached."""
     done, began = 0, time.monotonic()
     while done + BLOCK_BYTES <= limit and time.monotonic() - began < MAX_SECONDS:
         count = transfer(done)
@@ -233,7 +236,7 @@ def _open(path: Path, flags: int) -> tuple[int, bool]:
 def _nameless(directory: Path) -> Iterator[tuple[int, bool]]:
     try:
         descriptor, direct = _open(directory, os.O_TMPFILE | os.O_RDWR)
-    except OSError:  # not every file system has files without a name
+    except OSError:  # not every file system supports O_TMPFILE
         descriptor, direct = _unlinked(directory), False
     try:
         yield descriptor, direct
@@ -249,6 +252,6 @@ def _unlinked(directory: Path) -> int:
 
 @contextmanager
 def _block() -> Iterator[mmap.mmap]:
-    """Memory whose address suits direct transfers."""
+    """Allocates memory that is aligned for direct I/O."""
     with mmap.mmap(-1, BLOCK_BYTES) as block:
         yield block

@@ -1,8 +1,8 @@
 """The folder of a run's temporary files on the scratch volume.
 
-That volume may outlive pods, and who is killed clears up nothing: a compiler's work alone may be gigabytes. So a run
-holds a lock on its folder, which the kernel lets go of however the run ends, and the next run removes the folders that
-nobody holds. Several pods of a node may share the volume.
+The volume may outlive pods, and a killed process cleans up nothing: a compiler's work files alone may be gigabytes. So
+each run locks its folder, the kernel releases the lock however the run ends, and the next run removes the folders that
+are not locked. Several pods of a node may share the volume.
 """
 
 import fcntl
@@ -19,21 +19,21 @@ PREFIX: Final = "run-"
 
 
 def make_folder(scratch: Path) -> Path:
-    """Held until this process ends. Raises OSError."""
+    """Creates this run's folder, locked until the process ends. Raises OSError."""
     parent = scratch / FOLDER
     parent.mkdir(parents=True, exist_ok=True)
     with _turn(parent):
         for left in parent.glob(f"{PREFIX}*"):
             _remove_unless_locked(left)
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        with suppress(OSError):  # a file system without locks on folders: nobody can tell that it is left
+        with suppress(OSError):  # no locks on folders in this file system: nobody will recognize it as abandoned
             fcntl.flock(_opened(folder), fcntl.LOCK_SH)
     return folder
 
 
 @contextmanager
 def _turn(parent: Path) -> Iterator[None]:
-    """Nobody looks at a folder between its making and its locking."""
+    """Keeps other runs from looking at a folder between its creation and its locking."""
     descriptor = _opened(parent)
     try:
         with suppress(OSError):
@@ -58,6 +58,6 @@ def _opened(folder: Path) -> int:
 
 
 def within(scratch: Path) -> Path:
-    """This run's folder, where it has one on that volume."""
+    """Returns this run's folder if it is on that volume, otherwise `scratch`."""
     folder = Path(tempfile.gettempdir())
     return folder if folder.is_relative_to(scratch) else scratch

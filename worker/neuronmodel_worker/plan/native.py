@@ -1,7 +1,7 @@
-"""The plan of shards that NxD Inference's own code makes: what is known of them, and what decides their bytes.
+"""The plan of shards that NxD Inference's own code makes: what is known of them, and what determines their bytes.
 
-No layout is known here, so nothing is known of tensors' names and shapes. Sizes are estimates, and a key holds
-whatever might change a byte: one that says too much costs a rebuild, one that says too little the wrong weights.
+Without a layout of ours, the names and shapes of tensors are unknown. Sizes are estimates, and the key contains
+everything that might change a byte: too much in a key costs a rebuild, too little the wrong weights.
 """
 
 import re
@@ -25,16 +25,16 @@ from neuronmodel_worker.neuron_config.values import DTYPES, names_of
 from neuronmodel_worker.plan.streamed import Read, vocabulary_of
 
 PADDING: Final = 1.05
-"""For zeros that fill tensors up, tensors of the library's own, and headers. Llama 3.1 405B at degree 64 has 871 GB in
-AWS's guide, and 871 GB here before this factor."""
+"""Factor for zeros that pad tensors, tensors of the library's own, and headers. Llama 3.1 405B at degree 64 has 871 GB
+in AWS's guide, and 871 GB here before this factor."""
 
 DECLARED_FLOAT32: Final = re.compile(r"lm_head|experts|gate\.weight|norm")
-"""Parameters that NxD Inference's models declare in float32, in some family at least."""
+"""Parameters that NxD Inference's models declare as float32, in at least one family."""
 EXPERTS_IN_FLOAT32: Final = frozenset({"mixtral"})
-"""Of the families that have a layout here."""
+"""Families whose experts are float32, of those that have a layout of ours."""
 
 STRATEGY: Final = names_of("save_sharded_checkpoint skip_sharding skip_warmup start_rank_id local_ranks_size")
-"""What says when and for which ranks shards are made; the ranks are told by themselves."""
+"""Flags that say when and for which ranks shards are made; the ranks themselves are part of the key."""
 
 RUNTIME: Final = names_of(
     """
@@ -46,26 +46,27 @@ RUNTIME: Final = names_of(
     token_generation_batches
     """
 )
-"""Sampling, lengths, batches, buckets and scheduling: known to change no shard of the families that have a layout here.
-Of others nothing is known, and every flag counts. The first of these matters to `fused_rmsnorm_skip_gamma`."""
+"""Sampling, lengths, batches, buckets and scheduling: known not to change the shards of the families that have a layout
+of ours. For other families nothing is known, and every flag counts. The first one matters to
+`fused_rmsnorm_skip_gamma`."""
 
 NAMES_OF_A_CHECKPOINT: Final = frozenset({"_name_or_path", "transformers_version"})
-"""In config.json."""
+"""Fields of config.json that only name the checkpoint."""
 
 MEDUSA_HEADS: Final = "medusa_heads.pt"
-"""Beside the checkpoint, NxD Inference adds it to the model's weights."""
+"""A file in the checkpoint's folder that NxD Inference adds to the model's weights."""
 
 
 class FlagNamesNothing(BadInput):
-    """A flag names a file or folder that is not there, or not by its whole path."""
+    """A flag names a file or folder that does not exist, or not by its absolute path."""
 
     reason = Reason.FLAGS_REFUSED
 
 
 @dataclass(frozen=True)
 class NativePlan:
-    """`ranks` are those that are made here, of `world_size` in all; `files` are others than the checkpoint's that the
-    library reads weights from: name → [path below it, bytes, modification time in ns]."""
+    """`ranks` are the ranks that are made, of `world_size` in all. `files` are other files than the checkpoint's that
+    the library reads weights from: name → [path below it, bytes, modification time in ns]."""
 
     checkpoint: Checkpoint
     family: str
@@ -82,14 +83,14 @@ class NativePlan:
 
     @property
     def vocabulary(self) -> int | None:
-        """Of models that read more than text, the part that reads text says it."""
+        """The vocabulary size; for multimodal models, the language model's."""
         config = self.checkpoint.config
         of_text = config.get("text_config")
         return vocabulary_of(config) or (vocabulary_of(of_text) if isinstance(of_text, Mapping) else None)
 
     @cached_property
     def reads(self) -> Mapping[str, Read]:
-        """All of every tensor: which ones the library pays heed to is not known."""
+        """All of every tensor, as it is not known which ones the library uses."""
         return {
             name: Read(source, range(as_matrix(source.shape)[0])) for name, source in self.checkpoint.tensors.items()
         }
@@ -100,9 +101,12 @@ class NativePlan:
 
     @cached_property
     def rank_bytes(self) -> int:
-        """An estimate: vectors are whole in every rank, matrices are cut into `tp_degree` equal parts, but for keys and
-        values of fewer heads than ranks, of which every rank has a head, and attention that is computed with context or
-        data parallelism, of which it has as much more; all in the type that is asked for, and PADDING."""
+        """An estimate of one rank's bytes, in the requested data type and including PADDING.
+
+        Every rank has vectors whole and 1/`tp_degree` of each matrix. Exceptions are keys and values with fewer heads
+        than ranks, of which every rank has one head, and attention with context or data parallelism, of which a rank
+        has that many times more.
+        """
         model = _Attention(self.checkpoint.config, self.neuron_config, self.tp_degree)
         total = sum(ceil(self._bytes_in_use(name, each) * model.share(name, each)) for name, each in self._tensors())
         return ceil(total * PADDING)
@@ -141,8 +145,8 @@ class NativePlan:
         return DTYPES["bfloat16"]
 
     def layout_inputs(self) -> dict[str, object]:
-        """Every flag that is not known to change nothing, all of config.json, in its older form, and other files that
-        are read."""
+        """Returns every flag that is not known to change nothing, all of config.json in its older form, and the other
+        files that are read."""
         return {
             "weights": "Native",
             "family": self.family,
@@ -163,7 +167,7 @@ class NativePlan:
 
 @dataclass(frozen=True)
 class _Attention:
-    """What part of a tensor a rank has."""
+    """Which fraction of a tensor a rank has."""
 
     config: Mapping[str, object]
     flags: Mapping[str, object]
@@ -180,7 +184,7 @@ class _Attention:
         return min(1.0, ceil(heads / self.degree) / heads * self._repeats)
 
     def _heads_of_keys(self, heads: int) -> float:
-        """As a part of all there are."""
+        """Returns a rank's fraction of all key heads."""
         keys = _size(self.config, "num_key_value_heads", heads)
         if self.degree % keys and keys % self.degree:  # they are repeated for every query's head
             return ceil(heads / self.degree) / keys
@@ -192,7 +196,7 @@ class _Attention:
 
 
 def _size(settings: Mapping[str, object], name: str, default: int) -> int:
-    """Settings of multimodal models have the language model's in an object of their own."""
+    """Returns a positive integer setting. Multimodal models have the language model's settings in a nested object."""
     nested = settings.get("text_config")
     value = settings.get(name) or (nested.get(name) if isinstance(nested, dict) else None)
     return value if type(value) is int and value > 0 else default
@@ -201,15 +205,18 @@ def _size(settings: Mapping[str, object], name: str, default: int) -> int:
 def make_native_plan(
     checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None
 ) -> NativePlan:
-    """Raises ConfigInvalid, LayoutRefused for ranks that there cannot be, FlagNamesNothing, SourceUnreadable, and
-    CheckpointQuantized, CheckpointFileMissing, LayoutRefused for what the library would make wrong shards of, or
-    compute wrongly, without a word."""
+    """Makes the plan.
+
+    Raises ConfigInvalid, LayoutRefused for impossible ranks, FlagNamesNothing and SourceUnreadable; and
+    CheckpointQuantized, CheckpointFileMissing and LayoutRefused for what the library would shard or compute wrongly
+    without an error.
+    """
     degree, world_size, ranks = read_ranks(neuron_config)
     family = model_type or model_type_of(checkpoint)
     refuse_quantized(checkpoint, neuron_config, has_layout=family in FAMILIES)
     _refuse_unindexed(checkpoint)
     model, warnings = legacy_config_of(checkpoint), list(checkpoint.warnings)
-    if family in FAMILIES:  # of others it is not known what their fields say
+    if family in FAMILIES:  # other families' fields are unknown
         warnings += check_config(model, family, neuron_config, where_of(checkpoint))
     return NativePlan(
         checkpoint=checkpoint,
@@ -224,11 +231,12 @@ def make_native_plan(
 
 
 def _refuse_unindexed(checkpoint: Checkpoint) -> None:
-    """The library reads the files that the index names alone."""
+    """Refuses files that the index does not name: the library reads only those that it names."""
     if checkpoint.unnamed:
         raise CheckpointFileMissing(
-            f"{INDEX_FILE} in {checkpoint.path} does not name {checkpoint.unnamed[0]}, which lies beside it, and NxD "
-            "Inference would leave out its tensors. Download the index again, of the same revision as the files."
+            f"{INDEX_FILE} in {checkpoint.path} does not name {checkpoint.unnamed[0]}, which lies in the same folder, "
+            "and NxD Inference would leave out its tensors. Download the index again, of the same revision as the "
+            "files."
         )
 
 
@@ -238,7 +246,8 @@ def _medusa_files(checkpoint: Checkpoint) -> dict[str, list[list[object]]]:
 
 
 def _files_of_flags(neuron_config: Mapping[str, object]) -> dict[str, list[list[object]]]:
-    """Of all that flags name by a path, as a quantized checkpoint, a draft model or adapters."""
+    """Returns the stats of everything that flags name by a path, such as a quantized checkpoint, a draft model or
+    adapters."""
     found = {}
     for flag, value in neuron_config.items():
         for path in _paths(value):

@@ -1,4 +1,5 @@
-"""The layout of one checkpoint at one parallelism, as data: made from headers alone, counted, then streamed."""
+"""The layout of one checkpoint at one degree of parallelism, as data: made from headers alone, counted, then
+streamed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,22 +26,22 @@ class OutputTensor:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The rows of a source that are needed."""
+    """The rows of a source tensor that are needed."""
 
     source: TensorSource
     rows: range
 
 
 def join(one: range, other: range) -> range:
-    """The smallest range around both; an empty one is nowhere."""
+    """Returns the smallest range around both; an empty range adds nothing."""
     if not one or not other:
         return one or other
     return range(min(one.start, other.start), max(one.stop, other.stop))
 
 
 class ModelPlan(Protocol):
-    """What is known of a model's shards before any is made, whoever makes them: a `Plan`, or a `NativePlan`, whose
-    bytes are estimates."""
+    """What is known of a model's shards before they are made, whoever makes them: a `StreamedPlan`, or a `NativePlan`,
+    whose sizes are estimates."""
 
     @property
     def checkpoint(self) -> Checkpoint: ...
@@ -51,7 +52,7 @@ class ModelPlan(Protocol):
 
     @property
     def ranks(self) -> range:
-        """The ranks that are made, by their numbers among all of them."""
+        """The ranks that are made, by their numbers in the whole model."""
 
     @property
     def is_whole(self) -> bool:
@@ -62,26 +63,27 @@ class ModelPlan(Protocol):
 
     @property
     def vocabulary(self) -> int | None:
-        """How many tokens the model has embeddings for, where config.json says it."""
+        """The vocabulary size, if config.json has it."""
 
     @property
     def reads(self) -> Mapping[str, Read]:
-        """By the source's name."""
+        """What is read, by the name of the source tensor."""
 
     @property
     def source_bytes(self) -> int:
-        """Of what is read."""
+        """The number of bytes that are read."""
 
     @property
     def rank_bytes(self) -> int:
-        """Of one rank's tensors."""
+        """The bytes of one rank's tensors."""
 
     @property
     def output_bytes(self) -> int:
-        """Of all ranks that are made."""
+        """The bytes of all ranks that are made."""
 
     def layout_inputs(self) -> dict[str, object]:
-        """What determines the bytes of the shards, beside the source's content and the version of what makes them."""
+        """Returns what determines the shards' bytes, apart from the source's content and the version of the
+        software."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class StreamedPlan:
 
     @property
     def ranks(self) -> range:
-        """The ranks that are made, by their numbers among all of them."""
+        """The ranks that are made, by their numbers in the whole model."""
         return self.layout.flags.ranks
 
     @property
@@ -122,14 +124,15 @@ class StreamedPlan:
 
     @cached_property
     def tensors(self) -> tuple[OutputTensor, ...]:
-        """What every rank holds, in the order of its file: ranks' numbers last, so that big tensors stay aligned."""
+        """What every rank holds, in the order of its file. The rank's number comes last, so that large tensors stay
+        aligned."""
         weights = [OutputTensor(t.name, t.dtype, t.shape, t.nbytes) for t in self.targets]
         numbers = [OutputTensor(name, RANK_DTYPE, (1,), RANK_NBYTES) for name in self.rank_tensors]
         return (*weights, *numbers)
 
     @cached_property
     def reads(self) -> Mapping[str, Read]:
-        """What is read of each source, once; all of it, unless some ranks alone are made."""
+        """What is read of each source tensor, once: all of it, unless only some ranks are made."""
         reads: dict[str, Read] = {}
         source_rows = cache(Split.source_rows)
         for part in (part for target in self.targets for part in target.parts()):
@@ -152,12 +155,12 @@ class StreamedPlan:
         return self.rank_bytes * len(self.ranks)
 
     def layout_inputs(self) -> dict[str, object]:
-        """Everything that determines the bytes of the shards, beside the source's content."""
+        """Returns everything that determines the shards' bytes, apart from the source's content."""
         return self.layout.inputs()
 
 
 def vocabulary_of(config: Mapping[str, object]) -> int | None:
-    """vocab_size, where it stands and is a number."""
+    """Returns vocab_size if it is a positive integer."""
     found = config.get("vocab_size")
     return found if isinstance(found, int) and found > 0 else None
 
@@ -165,9 +168,10 @@ def vocabulary_of(config: Mapping[str, object]) -> int | None:
 def make_plan(
     checkpoint: Checkpoint, neuron_config: Mapping[str, object], model_type: str | None = None
 ) -> StreamedPlan:
-    """`neuron_config` holds NxD Inference's NeuronConfig fields by their own names; `model_type` overrides config.json.
+    """Makes the plan. `neuron_config` has NxD Inference's NeuronConfig fields by their own names; `model_type`
+    overrides config.json.
 
-    Raises ModelTypeWithoutLayout, ConfigInvalid, LayoutRefused, TensorMissing or TensorShapeMismatch.
+    Raises UnknownModelType, ConfigInvalid, LayoutRefused, TensorMissing or TensorShapeMismatch.
     """
     return StreamedPlan(checkpoint, lay_out(checkpoint, neuron_config, model_type))
 
