@@ -17,6 +17,8 @@ from .waiting import eventually
 
 BIG = 120_000
 """Words: two tensors of 69 MB in 64 bits, of 35 in 32, make a file that a probe can time."""
+MARGIN = 0.8
+"""A strategy that is in force stays unless the other takes less than this part of its time: docs/strategies.md."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,17 @@ def test_auto_stays_with_shards_that_are_there_and_a_quarter_as_much(started: St
     inputs = strategy.inputs
     assert inputs is not None
     assert inputs.shard_bytes < 0.26 * inputs.source_bytes
-    is_faster = inputs.on_compile_milliseconds < inputs.on_load_milliseconds
-    expected = "ShardsLoadFaster" if is_faster else "TooLittleDifference"
-    assert (strategy.in_force, strategy.reason) == ("ShardOnCompile", expected)
+    expected = ("ShardOnCompile", "TooLittleDifference")
+    if inputs.on_compile_milliseconds < inputs.on_load_milliseconds:
+        expected = ("ShardOnCompile", "ShardsLoadFaster")
+    elif inputs.on_load_milliseconds < MARGIN * inputs.on_compile_milliseconds:
+        expected = ("ShardOnLoad", "SourceLoadsFaster")
+    assert (strategy.in_force, strategy.reason) == expected
     artifacts = model.status.artifacts
     assert artifacts is not None
-    assert (artifacts.compiled_cache, artifacts.shards_cache) == ("Hit", "Hit")
+    assert artifacts.compiled_cache == "Hit"
+    if expected[0] == "ShardOnCompile":
+        assert artifacts.shards_cache == "Hit"
 
 
 def chosen(model: Applied) -> StrategyStatus | None:
