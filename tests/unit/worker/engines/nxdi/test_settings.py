@@ -159,9 +159,9 @@ def test_a_field_that_the_installed_release_pays_no_heed_to_is_refused(neuron: I
 
 def test_the_librarys_warning_of_other_fields_is_still_written(neuron: Importer, source: Path) -> None:
     program = (
-        "from neuronmodel_worker.engines.nxdi.application import _every_field_heeded\n"
+        "from neuronmodel_worker.engines.nxdi.application import _refuse_unknown_fields\n"
         "import logging\n"
-        "with _every_field_heeded({}): logging.warning(\"Unexpected keyword arguments: {'tile_cc': 1}\")\n"
+        "with _refuse_unknown_fields({}): logging.warning(\"Unexpected keyword arguments: {'tile_cc': 1}\")\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "tile_cc" in done.stderr
