@@ -25,7 +25,7 @@ from neuronmodel_operator.reconcile.reconcile import reconcile
 from neuronmodel_operator.runtime import health, logs
 from neuronmodel_operator.runtime.health import Health, WatchPulse
 from neuronmodel_operator.runtime.metrics import Metrics
-from neuronmodel_operator.runtime.readiness import Beginning, Readiness
+from neuronmodel_operator.runtime.readiness import Readiness, Startup
 from neuronmodel_operator.runtime.tasks import Tasks
 from neuronmodel_operator.settings import Settings
 
@@ -42,7 +42,7 @@ class Operator:
     """What kopf's handlers need."""
 
     api: Api
-    beginning: Beginning
+    startup: Startup
     pulse: WatchPulse
     leases: Leases
     tasks: Tasks
@@ -86,7 +86,7 @@ async def run(settings: Settings) -> None:
 async def assemble(settings: Settings) -> AsyncIterator[Operator]:
     """The parts, joined, with /healthz, /readyz and /metrics served; at the end they go in the reverse order."""
     async with AsyncExitStack() as stack:
-        metrics, clock, beginning = Metrics(), RealClock(), Beginning()
+        metrics, clock, startup = Metrics(), RealClock(), Startup()
 
         def count_call(verb: str, kind: str, status: int) -> None:
             metrics.count_call(verb, kind, status)
@@ -99,15 +99,15 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
         leases = Leases(api, identity(settings), clock)
         stack.push_async_callback(leases.release)
         session = await stack.enter_async_context(worker_reports.open_session())
-        reporter = worker_reports.Reporter(session, metrics.count_report_error)
-        tasks = Tasks(api, reporter, reconcile, settings, metrics, clock, leases)
+        report_client = worker_reports.ReportClient(session, metrics.count_report_error)
+        tasks = Tasks(api, report_client, reconcile, settings, metrics, clock, leases)
         stack.push_async_callback(tasks.stop)
         judge = Health(pulse, tasks.overdue_seconds, metrics.registry)
         readiness = Readiness(
             [
                 rights.complaints,
                 leases.complaints,
-                beginning.complaints,
+                startup.complaints,
                 lambda: [] if rights.complaints() else pulse.complaints(),
             ],
             [leases.remarks],
@@ -116,7 +116,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
         await stack.enter_async_context(health.serve(judge, readiness, settings.health_port))
         await stack.enter_async_context(running(rights.run()))
         await stack.enter_async_context(running(readiness.run()))
-        yield Operator(api, beginning, pulse, leases, tasks, settings)
+        yield Operator(api, startup, pulse, leases, tasks, settings)
 
 
 @asynccontextmanager
@@ -187,8 +187,8 @@ def wire(operator: Operator) -> kopf.OperatorRegistry:
 def _wire_process(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     @kopf.on.startup(registry=registry)
     async def wait_for_definition(**_: Any) -> None:
-        await client.wait_for_models(operator.api, operator.settings.watch_namespaces, operator.beginning.wait_for)
-        operator.beginning.end()
+        await client.wait_for_models(operator.api, operator.settings.watch_namespaces, operator.startup.wait_for)
+        operator.startup.end()
         operator.pulse.begin()
 
     @kopf.on.login(registry=registry)

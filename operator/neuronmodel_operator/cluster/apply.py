@@ -17,9 +17,9 @@ from neuronmodel_api import names
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import ConditionType, NeuronModelStatus
 from neuronmodel_operator.cluster import client
-from neuronmodel_operator.cluster.backoff import patiently
+from neuronmodel_operator.cluster.backoff import await_with_notice
 from neuronmodel_operator.cluster.client import Api, ApiError
-from neuronmodel_operator.cluster.failed_pass import LastResort, PassFailure, not_written
+from neuronmodel_operator.cluster.failed_pass import FailedPassStatus, PassFailure, not_written
 from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, is_made_for, standing
 from neuronmodel_operator.cluster.writes import (
     LONGEST_PAUSE_SECONDS,
@@ -38,10 +38,10 @@ APPLY_AGAIN_SECONDS: Final = 300.0
 that we compare."""
 MAX_EVENT_NOTE: Final = 1024
 """The API server refuses longer ones."""
-EVENTS_PATIENCE_SECONDS: Final = 2.0
+EVENTS_SECONDS: Final = 2.0
 """How long the Events of one plan may hold up a pass, all together: they tell, and nothing waits for them."""
-LEAST_EVENT_PATIENCE_SECONDS: Final = 0.5
-STATUS_PATIENCE_SECONDS: Final = 5.0
+LEAST_EVENT_SECONDS: Final = 0.5
+STATUS_NOTICE_SECONDS: Final = 5.0
 """How long a status may take to be written before an Event says that it takes long."""
 
 _log = logging.getLogger(__name__)
@@ -98,13 +98,13 @@ class Applier:
         self._monotonic = monotonic
         self._stopping = stopping
         self._applied: dict[ChildKey, _Applied] = {}
-        self._last_resort = LastResort(api, key, now)
+        self._failed_pass = FailedPassStatus(api, key, now)
         self._writes = Writes(now=now, monotonic=monotonic, wake=wake, longest_pause=longest_pause)
-        self._told: frozenset[Refusal] = frozenset()
+        self._logged_refusals: frozenset[Refusal] = frozenset()
         """Refusals that the log has."""
-        self._owed: list[EventNote] = []
+        self._waiting_events: list[EventNote] = []
         """What there is to tell of objects once they are written."""
-        self._due: list[EventNote] = []
+        self._due_events: list[EventNote] = []
         """What there is to tell of objects that are."""
 
     @property
@@ -116,12 +116,12 @@ class Applier:
         """Seconds until what was refused is worth trying again."""
         return self._writes.retry_in
 
-    async def tell_failure(self, failure: PassFailure, since: datetime) -> None:
+    async def report_failure(self, failure: PassFailure, since: datetime) -> None:
         """Of a pass that came to no status. Raises ApiError."""
-        self._stop_here()
-        if told := await self._last_resort.tell(failure, since):
-            note, raw = told
-            await self._tell([note], raw)
+        self._check_stopping()
+        if written := await self._failed_pass.write(failure, since):
+            note, raw = written
+            await self._write_events([note], raw)
 
     def close(self) -> None:
         """Nothing is written any more."""
@@ -136,20 +136,20 @@ class Applier:
         known = self.refusals
         with self._writes.of_one_plan():
             snapshot, written = await self._write_children(plan, snapshot)
-        self._say_refusals()
+        self._log_refusals()
         if hold_status and self.refusals != known:
             return PassOutcome(snapshot, written, refusals_changed=True)
-        self._owe(plan)
+        self._queue_events(plan)
         if plan.status is not None:
             snapshot = await self._write_status(plan.status, snapshot)
-        due, self._due = self._due, []
-        await self._tell([*due, *(note for note in plan.events if note.about is None)], snapshot.raw)
+        due, self._due_events = self._due_events, []
+        await self._write_events([*due, *(note for note in plan.events if note.about is None)], snapshot.raw)
         if plan.finalizer is False and names.FINALIZER in snapshot.observed.model.finalizers:
             others = [name for name in snapshot.observed.model.finalizers if name != names.FINALIZER]
             with self._writes.of_one_plan():
                 snapshot, let_go = await self._attempt_finalizers(snapshot, others)
             written |= let_go
-            self._say_refusals()
+            self._log_refusals()
         return PassOutcome(snapshot, written)
 
     async def _write_children(self, plan: Plan, snapshot: Snapshot) -> tuple[Snapshot, bool]:
@@ -170,15 +170,15 @@ class Applier:
             written |= await self._create(manifest)
         return snapshot, written
 
-    def _owe(self, plan: Plan) -> None:
+    def _queue_events(self, plan: Plan) -> None:
         """What tells of an object waits until that is written. No later plan has it: a status that can't be written
         must not lose it."""
         fresh = {note.about for note in plan.events if note.about}
-        owed = [note for note in self._owed if self._writes.is_wanted(note.about) and note.about not in fresh]
+        owed = [note for note in self._waiting_events if self._writes.is_wanted(note.about) and note.about not in fresh]
         owed += [note for note in plan.events if note.about]
         written = self._writes.take_written()
-        self._due += [note for note in owed if note.about in written]
-        self._owed = [note for note in owed if note.about not in written]
+        self._due_events += [note for note in owed if note.about in written]
+        self._waiting_events = [note for note in owed if note.about not in written]
 
     def _planned(self, plan: Plan) -> set[tuple[str, str, Verb]]:
         planned: set[tuple[str, str, Verb]] = {
@@ -192,7 +192,7 @@ class Applier:
         key, digest = (names.KIND, self._key.name), " ".join(finalizers)
         if not self._writes.may_try(key, "write", digest):
             return snapshot, False
-        self._stop_here()
+        self._check_stopping()
         meta = snapshot.raw["metadata"]
         patch = {"metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"], "finalizers": finalizers}}
         answers: list[Object] = []
@@ -204,7 +204,7 @@ class Applier:
                 if error.is_outdated:
                     raise OutdatedError from error
                 raise
-            self._say("holds on to its finalizer" if names.FINALIZER in finalizers else "lets its finalizer go")
+            self._log_line("holds on to its finalizer" if names.FINALIZER in finalizers else "lets its finalizer go")
             return True
 
         written = await self._writes.attempt(key, "write", digest, request)
@@ -214,7 +214,7 @@ class Applier:
         key = (ref.kind, ref.name)
         if not self._writes.may_try(key, "delete", ref.uid):
             return False
-        self._stop_here()
+        self._check_stopping()
 
         async def request() -> bool:
             try:
@@ -223,7 +223,7 @@ class Applier:
                 if error.status == 404 or (error.status == 409 and "Precondition failed" in error.message):
                     return False  # gone, or another one of that name
                 raise
-            self._say("deleted %s %s", *key)
+            self._log_line("deleted %s %s", *key)
             return True
 
         return await self._writes.attempt(key, "delete", ref.uid, request)
@@ -232,17 +232,17 @@ class Applier:
         key, digest = _child_key(manifest), _digest(manifest)
         if self._is_in_force(key, digest, snapshot) or not self._writes.may_try(key, "write", digest):
             return False
-        self._stop_here()
+        self._check_stopping()
 
         async def request() -> bool:
-            if key in snapshot.leaving:
-                raise self._leaving(key)
+            if key in snapshot.being_removed:
+                raise self._being_removed(key)
             if key in snapshot.taken:
                 raise _name_taken(key)
             kind = client.kind_of(manifest["apiVersion"], manifest["kind"])
             made = await self._api.apply(kind, self._key.namespace, manifest)
             self._applied[key] = _Applied(digest, _version(made), self._monotonic())
-            self._say("applied %s %s", *key)
+            self._log_line("applied %s %s", *key)
             return True
 
         return await self._writes.attempt(key, "write", digest, request)
@@ -251,7 +251,7 @@ class Applier:
         key, digest = _child_key(manifest), _digest(manifest)
         if not self._writes.may_try(key, "write", digest):
             return False
-        self._stop_here()
+        self._check_stopping()
 
         async def request() -> bool:
             kind = client.kind_of(manifest["apiVersion"], manifest["kind"])
@@ -263,9 +263,9 @@ class Applier:
                 existing = await self._api.get(kind, self._key.namespace, key[1])
                 if existing is not None and not is_made_for(existing, self._key):
                     is_former = standing(existing, self._key) == "Former"
-                    raise (self._leaving(key) if is_former else _name_taken(key)) from None
+                    raise (self._being_removed(key) if is_former else _name_taken(key)) from None
                 return False
-            self._say("made %s %s", *key)
+            self._log_line("made %s %s", *key)
             return True
 
         return await self._writes.attempt(key, "write", digest, request)
@@ -276,37 +276,39 @@ class Applier:
         patch = merge_patch(snapshot.raw.get("status") or {}, status.to_json())
         if not patch:
             return snapshot
-        self._stop_here()
+        self._check_stopping()
         body = {"metadata": {"resourceVersion": snapshot.raw["metadata"]["resourceVersion"]}, "status": patch}
         try:
-            raw = await patiently(
+            raw = await await_with_notice(
                 self._api.merge(client.MODEL, self._key.namespace, self._key.name, body, "status"),
-                STATUS_PATIENCE_SECONDS,
-                lambda: self._tell(
+                STATUS_NOTICE_SECONDS,
+                lambda: self._write_events(
                     [not_written(ApiError(0, Reason.NO_ANSWER, "it has not answered yet"))], snapshot.raw
                 ),
             )
         except ApiError as error:
             if not error.is_outdated:
-                await self._tell([not_written(error)], snapshot.raw)
+                await self._write_events([not_written(error)], snapshot.raw)
             raise StatusError(error) from error
-        self._say_transition(snapshot.observed.model.status, status)
+        self._log_transition(snapshot.observed.model.status, status)
         return snapshot.with_model(raw)
 
-    async def _tell(self, notes: Iterable[EventNote], model: Object) -> None:
+    async def _write_events(self, notes: Iterable[EventNote], model: Object) -> None:
         """An Event that can't be written, or not in time, is only logged: the status says the same."""
         loop = asyncio.get_running_loop()
-        patient_until = loop.time() + EVENTS_PATIENCE_SECONDS
+        deadline = loop.time() + EVENTS_SECONDS
         for note in notes:
-            self._stop_here()
+            self._check_stopping()
             try:
-                async with asyncio.timeout(max(LEAST_EVENT_PATIENCE_SECONDS, patient_until - loop.time())):
+                async with asyncio.timeout(max(LEAST_EVENT_SECONDS, deadline - loop.time())):
                     await self._write_event(event_manifest(note, model, self._now()))
             except TimeoutError:
-                self._say("Event %s was not written: the API server did not answer", note.reason, level=logging.WARNING)
+                self._log_line(
+                    "Event %s was not written: the API server did not answer", note.reason, level=logging.WARNING
+                )
             except ApiError as error:
                 if "NamespaceTerminating" not in error.causes:
-                    self._say("Event %s was not written: %s", note.reason, error, level=logging.WARNING)
+                    self._log_line("Event %s was not written: %s", note.reason, error, level=logging.WARNING)
 
     async def _write_event(self, event: Manifest) -> None:
         try:
@@ -330,33 +332,33 @@ class Applier:
             and self._monotonic() - applied.at < APPLY_AGAIN_SECONDS
         )
 
-    def _leaving(self, key: ChildKey) -> TurnedDownError:
+    def _being_removed(self, key: ChildKey) -> TurnedDownError:
         return TurnedDownError(
             "Leaving", f"{key[0]} {key[1]} of a former NeuronModel {self._key.name} is still being removed"
         )
 
-    def _say_refusals(self) -> None:
+    def _log_refusals(self) -> None:
         """In the log, each once."""
         for refusal in self.refusals:
-            if refusal not in self._told:
+            if refusal not in self._logged_refusals:
                 what = "deleted" if refusal.verb == "delete" else "written"
-                self._say(
+                self._log_line(
                     "%s %s was not %s (%s): %s",
                     *(refusal.kind, refusal.name, what, refusal.reason, refusal.message),
                     level=logging.WARNING,
                 )
-        self._told = frozenset(self.refusals)
+        self._logged_refusals = frozenset(self.refusals)
 
-    def _stop_here(self) -> None:
+    def _check_stopping(self) -> None:
         if self._stopping():
             raise StoppingError
 
-    def _say_transition(self, old: NeuronModelStatus, new: NeuronModelStatus) -> None:
+    def _log_transition(self, old: NeuronModelStatus, new: NeuronModelStatus) -> None:
         before, after = old.condition(ConditionType.READY), new.condition(ConditionType.READY)
         if after and (before is None or (before.status, before.reason) != (after.status, after.reason)):
-            self._say("Ready is %s (%s): %s", after.status, after.reason, after.message)
+            self._log_line("Ready is %s (%s): %s", after.status, after.reason, after.message)
 
-    def _say(self, message: str, *arguments: object, level: int = logging.INFO) -> None:
+    def _log_line(self, message: str, *arguments: object, level: int = logging.INFO) -> None:
         extra = {"namespace": self._key.namespace, "model": self._key.name}
         _log.log(level, "%s/%s: " + message, self._key.namespace, self._key.name, *arguments, extra=extra)
 

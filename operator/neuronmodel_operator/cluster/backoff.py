@@ -12,14 +12,14 @@ def doubling(first: float, failures: int, longest: float) -> float:
     return min(longest, first * 2.0 ** min(failures - 1, 10))
 
 
-async def patiently(call: Awaitable[T], seconds: float, meanwhile: Callable[[], Awaitable[None]]) -> T:
-    """What it gives, however long that takes; `meanwhile` is called once when it has taken so many seconds. It is given
+async def await_with_notice(call: Awaitable[T], seconds: float, on_delay: Callable[[], Awaitable[None]]) -> T:
+    """What it gives, however long that takes; `on_delay` is called once when it has taken so many seconds. It is given
     up with whoever waits for it."""
     task = asyncio.ensure_future(call)
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
         if not done:
-            await meanwhile()
+            await on_delay()
         return await task
     finally:
         task.cancel()

@@ -266,10 +266,11 @@ async def connect(count: CountCall) -> AsyncIterator[Api]:
         yield Api(client, count)
 
 
-async def wait_for_models(api: Api, namespaces: Sequence[str], tell: Callable[[str], None]) -> None:
-    """Until the API server serves NeuronModels: kopf finds out once, at its start, which resources exist.
+async def wait_for_models(api: Api, namespaces: Sequence[str], report: Callable[[str], None]) -> None:
+    """Returns when the API server serves NeuronModels: kopf finds out once, at its start, which resources exist.
 
-    One namespace of several in which they can be listed is enough. `tell` gets a sentence that says what is in the way.
+    One namespace of several in which they can be listed is enough. After each failed attempt `report` is called with a
+    sentence that says why it failed.
     """
     while True:
         for namespace in namespaces or (None,):
@@ -277,10 +278,10 @@ async def wait_for_models(api: Api, namespaces: Sequence[str], tell: Callable[[s
                 await api.list(MODEL, namespace, limit=1)
                 return
             except ApiError as error:
-                trouble = error
+                problem = error
         hint = f" Is the definition there (`kubectl get crd {MODEL.plural}.{MODEL.group}`)?"
-        tell(
-            f"NeuronModels can't be listed: {trouble.message.removesuffix('.')}.{hint if trouble.status == 404 else ''}"
+        report(
+            f"NeuronModels can't be listed: {problem.message.removesuffix('.')}.{hint if problem.status == 404 else ''}"
         )
         await asyncio.sleep(WAIT_SECONDS)
 

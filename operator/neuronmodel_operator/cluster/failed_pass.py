@@ -62,7 +62,7 @@ def not_written(error: ApiError) -> EventNote:
     return EventNote("Warning", Reason.STATUS_NOT_WRITTEN, f"The API server does not take the status: {error.message}")
 
 
-class LastResort:
+class FailedPassStatus:
     """Of one NeuronModel. It reads and writes nothing but that."""
 
     def __init__(self, api: Api, key: ModelKey, now: Callable[[], datetime]) -> None:
@@ -70,7 +70,7 @@ class LastResort:
         self._key = key
         self._now = now
 
-    async def tell(self, failure: PassFailure, since: datetime) -> tuple[EventNote, Object] | None:
+    async def write(self, failure: PassFailure, since: datetime) -> tuple[EventNote, Object] | None:
         """Writes the condition Ready, and gives the Event that goes with it and the NeuronModel; None: it said so
         already, or is still believed. Raises ApiError."""
         raw = await self._api.get(client.MODEL, self._key.namespace, self._key.name)

@@ -89,14 +89,14 @@ class Leases:
             for other, found in self._by_other().items()
             if other.is_of_release(self._me)
         ]
-        by_trouble: defaultdict[str, list[str]] = defaultdict(list)
-        for namespace, stand in self._stands():
-            if stand.trouble:
-                by_trouble[stand.trouble].append(namespace)
+        by_problem: defaultdict[str, list[str]] = defaultdict(list)
+        for namespace, state in self._states():
+            if state.problem:
+                by_problem[state.problem].append(namespace)
         unguarded = [
             f"{_namespaces(found)} operated without the Lease {lease_record.NAME}, so that a second operator there "
-            f"would not be noticed: {trouble}"
-            for trouble, found in by_trouble.items()
+            f"would not be noticed: {problem}"
+            for problem, found in by_problem.items()
         ]
         return standing_by + unguarded
 
@@ -128,25 +128,25 @@ class Leases:
         if not runner.cancelled():
             self._candidacies.pop(namespace, None)
 
-    def _stands(self) -> Iterable[tuple[str, "_Stand"]]:
-        return ((namespace, candidacy.stand) for namespace, (candidacy, _) in sorted(self._candidacies.items()))
+    def _states(self) -> Iterable[tuple[str, "_LeaseState"]]:
+        return ((namespace, candidacy.state) for namespace, (candidacy, _) in sorted(self._candidacies.items()))
 
     def _by_other(self) -> dict[Holder, list[str]]:
         found: defaultdict[Holder, list[str]] = defaultdict(list)
-        for namespace, stand in self._stands():
-            if stand.other:
-                found[stand.other].append(namespace)
+        for namespace, state in self._states():
+            if state.other:
+                found[state.other].append(namespace)
         return found
 
 
 @dataclass(frozen=True)
-class _Stand:
+class _LeaseState:
     """How things are in one namespace."""
 
     may_act: bool = False
     other: Holder | None = None
     """Who may act instead."""
-    trouble: str = ""
+    problem: str = ""
     """Why there is no Lease to go by."""
     is_gone: bool = False
     """The namespace."""
@@ -159,7 +159,7 @@ class _Candidacy:
     """For the Lease of one namespace."""
 
     def __init__(self, api: KeepsLeases, namespace: str, me: Holder, clock: Clock) -> None:
-        self.stand = _Stand()
+        self.state = _LeaseState()
         self._api = api
         self._namespace = namespace
         self._me = me
@@ -176,7 +176,7 @@ class _Candidacy:
 
     @property
     def may_act(self) -> bool:
-        return self.stand.may_act and self._clock.monotonic() - self._looked_at < DURATION_SECONDS
+        return self.state.may_act and self._clock.monotonic() - self._looked_at < DURATION_SECONDS
 
     async def decided(self) -> None:
         """Until the next decision, whichever it is."""
@@ -201,32 +201,32 @@ class _Candidacy:
     async def _decide(self) -> None:
         began = self._clock.monotonic()
         try:
-            stand = await self._take_or_look()
+            state = await self._take_or_look()
         except Exception as error:  # a mistake of ours stops serving no more than the API server's refusals do
             _log.exception("the Lease %s/%s: a look at it failed", self._namespace, lease_record.NAME)
-            stand = self.stand if self.stand.other else _Stand(may_act=True, trouble=f"{error!r}.")
-        self._tell(self.stand, stand)
-        self.stand, self._looked_at = stand, began
-        self._failing_since = (self._failing_since or began) if stand.trouble else None
-        self._gone_since = (self._gone_since or began) if stand.is_gone else None
+            state = self.state if self.state.other else _LeaseState(may_act=True, problem=f"{error!r}.")
+        self._log_change(self.state, state)
+        self.state, self._looked_at = state, began
+        self._failing_since = (self._failing_since or began) if state.problem else None
+        self._gone_since = (self._gone_since or began) if state.is_gone else None
         self._decided.set()
 
-    async def _take_or_look(self) -> _Stand:
+    async def _take_or_look(self) -> _LeaseState:
         """Renewed without a look while nobody else writes to it; else looked at, and taken if it is free."""
         refused = await self._refusal_of_taking() if self._is_mine() else _NEVER_READ
         for _ in range(MAX_TRIES):
             if refused is None:
-                return _Stand(may_act=True)
+                return _LeaseState(may_act=True)
             try:
                 self._see(await self._get())
             except ApiError as error:
-                return self._stand_unseen(error)
+                return self._state_unreadable(error)
             if other := self._live_other():
-                return _Stand(other=other)
+                return _LeaseState(other=other)
             if not _is_based_on_another(refused):
                 break
             refused = await self._refusal_of_taking()
-        return self._stand_refused(refused) if refused else _Stand(may_act=True)
+        return self._state_refused(refused) if refused else _LeaseState(may_act=True)
 
     async def _refusal_of_taking(self) -> ApiError | None:
         """None: it is held by this operator."""
@@ -236,23 +236,23 @@ class _Candidacy:
             return error
         return None
 
-    def _stand_unseen(self, error: ApiError) -> _Stand:
+    def _state_unreadable(self, error: ApiError) -> _LeaseState:
         """Who was seen last stays the holder for its time, and for as long as the API server says nothing at all."""
         self._is_blind = True
         other = self._other()
         is_answer = 400 <= error.status < 500 and error.status not in (401, 408, 429)
         if other and not (is_answer and self._age() >= lease_record.duration_seconds(self._lease)):
-            return _Stand(other=other)
-        return _Stand(may_act=True, trouble=f"it can't be read: {_words(error)}")
+            return _LeaseState(other=other)
+        return _LeaseState(may_act=True, problem=f"it can't be read: {_shortened(error)}")
 
-    def _stand_refused(self, error: ApiError) -> _Stand:
+    def _state_refused(self, error: ApiError) -> _LeaseState:
         if _is_based_on_another(error) and error.status == 409:
-            return _Stand(may_act=self.stand.may_act)
+            return _LeaseState(may_act=self.state.may_act)
         if "NamespaceTerminating" in error.causes:
-            return _Stand(may_act=True)
+            return _LeaseState(may_act=True)
         if error.status == 404 and self._lease is None:
-            return _Stand(may_act=True, is_gone=True)
-        return _Stand(may_act=True, trouble=f"it can't be written: {_words(error)}")
+            return _LeaseState(may_act=True, is_gone=True)
+        return _LeaseState(may_act=True, problem=f"it can't be written: {_shortened(error)}")
 
     def _see(self, found: Object | None) -> None:
         """After a time without sight a holder is given its whole duration once more: it may have been as blind."""
@@ -283,15 +283,15 @@ class _Candidacy:
     def _is_long_gone(self) -> bool:
         return self._gone_since is not None and self._clock.monotonic() - self._gone_since >= GONE_SECONDS
 
-    def _tell(self, former: _Stand, stand: _Stand) -> None:
+    def _log_change(self, former: _LeaseState, state: _LeaseState) -> None:
         where = f"{self._namespace}/{lease_record.NAME}"
-        if stand.other and former.may_act:
-            _log.warning("lost the Lease %s to %s: nothing more is done in that namespace", where, stand.other)
-        elif stand.other and stand.other != former.other:
-            _log.warning("the Lease %s is held by %s: nothing is done in that namespace", where, stand.other)
-        elif stand.trouble and not former.trouble:
-            _log.warning("acting without the Lease %s: %s", where, stand.trouble)
-        elif stand.may_act and not stand.trouble and not stand.is_gone and (former.trouble or not former.may_act):
+        if state.other and former.may_act:
+            _log.warning("lost the Lease %s to %s: nothing more is done in that namespace", where, state.other)
+        elif state.other and state.other != former.other:
+            _log.warning("the Lease %s is held by %s: nothing is done in that namespace", where, state.other)
+        elif state.problem and not former.problem:
+            _log.warning("acting without the Lease %s: %s", where, state.problem)
+        elif state.may_act and not state.problem and not state.is_gone and (former.problem or not former.may_act):
             _log.info("holding the Lease %s", where)
 
     async def _get(self) -> Object | None:
@@ -323,5 +323,5 @@ def _namespaces(found: Sequence[str]) -> str:
     return f"Namespace {named} is" if len(found) == 1 else f"Namespaces {named} are"
 
 
-def _words(error: ApiError) -> str:
+def _shortened(error: ApiError) -> str:
     return sentence(error.message, MAX_ANSWER)

@@ -54,7 +54,7 @@ class Snapshot:
     """UIDs of the pods whose Job or ReplicaSet exists and is ours: the only ones that are asked for reports."""
     taken: frozenset[tuple[str, str]] = frozenset()
     """(kind, name) of objects that have a child's name and are somebody else's."""
-    leaving: frozenset[tuple[str, str]] = frozenset()
+    being_removed: frozenset[tuple[str, str]] = frozenset()
     """(kind, name) of children of a former NeuronModel of that name, which the garbage collector is about to remove."""
     fresh_seconds: float = SETTLED_FRESH_SECONDS
 
@@ -88,11 +88,11 @@ async def look(api: Api, key: ModelKey, now: datetime) -> Snapshot | None:
     # Nobody waits for a claim as long as there is nothing that mounts it.
     mounted = [claim.object for claim in claims.values() if claim.object and makers]
     unsettled = [child for child in (*makers, *mounted) if not is_settled(child, model, now)]
-    events, terminating, others, neighbours = await asyncio.gather(
+    events, terminating, others, serving_workloads = await asyncio.gather(
         _events(api, key.namespace, unsettled),
         _namespace_terminating(api, model),
         _other_models(api, model),
-        _neighbours(api, model, jobs),
+        _serving_workloads(api, model, jobs),
     )
     observed = Observed(
         model=model,
@@ -103,7 +103,7 @@ async def look(api: Api, key: ModelKey, now: datetime) -> Snapshot | None:
         claims=claims,
         events=events,
         namespace_terminating=terminating,
-        neighbours=neighbours,
+        serving_workloads=serving_workloads,
         other_models=others,
     )
     return Snapshot(
@@ -111,7 +111,7 @@ async def look(api: Api, key: ModelKey, now: datetime) -> Snapshot | None:
         raw=raw,
         askable=frozenset(_uids(owned(pods, _uids(owned(jobs, {key.uid})) | _uids(replica_sets)))),
         taken=frozenset((o["kind"], o["metadata"]["name"]) for o in named if standing(o, key) == "Foreign"),
-        leaving=frozenset((o["kind"], o["metadata"]["name"]) for o in named if standing(o, key) == "Former"),
+        being_removed=frozenset((o["kind"], o["metadata"]["name"]) for o in named if standing(o, key) == "Former"),
         fresh_seconds=_fresh_seconds(unsettled, now),
     )
 
@@ -242,10 +242,10 @@ async def _events(api: Api, namespace: str, children: Iterable[Object]) -> tuple
     """Asked for by the UID of each child: the API server has no index, but a namespace's Events are many to carry."""
     selectors = [f"involvedObject.uid={child['metadata']['uid']}" for child in children]
     lists = await asyncio.gather(*(api.list(client.EVENT, namespace, fields=fields) for fields in selectors))
-    return tuple(sorted((e for events in lists for e in events if _says_something(e)), key=_event_time))
+    return tuple(sorted((e for events in lists for e in events if _is_relevant(e)), key=_event_time))
 
 
-def _says_something(event: Object) -> bool:
+def _is_relevant(event: Object) -> bool:
     """Of a claim also a Normal one does: that it gets no volume, for there is none and no class to make one by."""
     is_about_claim = event.get("involvedObject", {}).get("kind") == "PersistentVolumeClaim"
     return is_about_claim or event.get("type") == "Warning" or event.get("reason") == "Pulled"
@@ -269,7 +269,7 @@ def may_need_a_job(model: ObservedModel, jobs: Iterable[Object]) -> bool:
     return artifacts is None or (artifacts.status, artifacts.observed_generation) != ("True", model.generation)
 
 
-async def _neighbours(api: Api, model: ObservedModel, jobs: Iterable[Object]) -> tuple[Object, ...] | None:
+async def _serving_workloads(api: Api, model: ObservedModel, jobs: Iterable[Object]) -> tuple[Object, ...] | None:
     """Asked only where a Job may be made, which has to be told which artifacts are in use."""
     if not may_need_a_job(model, jobs):
         return None

@@ -81,7 +81,7 @@ def _grants(rule: Mapping[str, Any], right: Right) -> bool:
     )
 
 
-class Asks(Protocol):
+class CreatesReviews(Protocol):
     """As `client.Api`."""
 
     async def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any]) -> dict[str, Any]: ...
@@ -90,7 +90,7 @@ class Asks(Protocol):
 class Rights:
     """Of this operator's account in the namespaces that it watches."""
 
-    def __init__(self, api: Asks, namespaces: Sequence[str], clock: Clock) -> None:
+    def __init__(self, api: CreatesReviews, namespaces: Sequence[str], clock: Clock) -> None:
         """`namespaces` empty: all."""
         self._api = api
         self._namespaces: tuple[str | None, ...] = tuple(namespaces) or (None,)

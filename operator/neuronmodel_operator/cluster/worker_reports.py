@@ -46,8 +46,8 @@ def read(pod: Object, raw: str | bytes) -> Report:
     return report
 
 
-class Reporter:
-    """Asks pods. One for all NeuronModels; what was heard is kept by each one's `Heard`."""
+class ReportClient:
+    """Asks pods. One for all NeuronModels; what was heard is kept by each one's `ReportCache`."""
 
     def __init__(
         self, session: aiohttp.ClientSession, count_error: CountError = lambda why: None, port: int = names.ADMIN_PORT
@@ -92,15 +92,15 @@ class Reporter:
             return bytes(body)
 
 
-class Heard:
+class ReportCache:
     """What the pods of one NeuronModel have said so far: a worker that is silent for a moment loses nothing."""
 
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
+    def __init__(self, report_client: ReportClient) -> None:
+        self._report_client = report_client
         self._answers: dict[tuple[str, str], Report] = {}
         """By pod UID and container ID: a restarted container has not said what its former run said."""
 
-    async def listen(self, pods: Iterable[Object], askable: Collection[str], *, ask: bool) -> Reports:
+    async def collect(self, pods: Iterable[Object], askable: Collection[str], *, ask: bool) -> Reports:
         """Asks the running pods among `askable` when told to; ended containers' messages are read always."""
         runs = [(pod, status) for pod in pods if (status := _worker_status(pod)) is not None]
         running = {_run(pod, status): pod for pod, status in runs if "running" in status.get("state", {})}
@@ -108,7 +108,7 @@ class Heard:
             asked = {
                 run: pod for run, pod in running.items() if run[0] in askable and pod.get("status", {}).get("podIP")
             }
-            answers = await asyncio.gather(*(self._reporter.ask(pod) for pod in asked.values()))
+            answers = await asyncio.gather(*(self._report_client.ask(pod) for pod in asked.values()))
             self._answers |= {run: report for run, report in zip(asked, answers, strict=True) if report is not None}
         self._forget({_run(pod, status) for pod, status in runs})
         return Reports(

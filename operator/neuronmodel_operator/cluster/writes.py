@@ -19,9 +19,9 @@ from neuronmodel_operator.cluster.client import ApiError
 from neuronmodel_operator.state.observed import Refusal
 from neuronmodel_operator.wording import stable
 
-PATIENCE_SECONDS: Final = 2.0
+WAIT_SECONDS: Final = 2.0
 """How long the writes of one plan may hold up its status, all together."""
-LEAST_PATIENCE_SECONDS: Final = 0.1
+LEAST_WAIT_SECONDS: Final = 0.1
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 5.0
 """Between two tries. What stood in the way, a quota or a webhook, makes no event that anybody could watch when it is
@@ -79,7 +79,7 @@ class Writes:
         self._under_way: dict[ChildKey, asyncio.Task[bool]] = {}
         self._refused: dict[tuple[str, str, Verb], _Refused] = {}
         self._written: dict[ChildKey, None] = {}
-        self._patient_until = float("inf")
+        self._wait_until = float("inf")
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
@@ -94,11 +94,11 @@ class Writes:
     @contextmanager
     def of_one_plan(self) -> Iterator[None]:
         """Bounds how long the writes within are waited for."""
-        self._patient_until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        self._wait_until = asyncio.get_running_loop().time() + WAIT_SECONDS
         try:
             yield
         finally:
-            self._patient_until = float("inf")
+            self._wait_until = float("inf")
 
     def may_try(self, key: ChildKey, verb: Verb, digest: str) -> bool:
         """Not while one is under way, nor the same again before its time."""
@@ -109,10 +109,10 @@ class Writes:
     async def attempt(self, key: ChildKey, verb: Verb, digest: str, request: Request) -> bool:
         """Whether it was written by now. Raises nothing of what the API server may answer."""
         is_first = (*key, verb) not in self._refused
-        task = asyncio.create_task(_insisting(request) if is_first else _once(request))
+        task = asyncio.create_task(_with_one_retry(request) if is_first else _once(request))
         self._under_way[key] = task
-        left = self._patient_until - asyncio.get_running_loop().time()
-        done, _ = await asyncio.wait({task}, timeout=max(LEAST_PATIENCE_SECONDS, left))
+        left = self._wait_until - asyncio.get_running_loop().time()
+        done, _ = await asyncio.wait({task}, timeout=max(LEAST_WAIT_SECONDS, left))
         if done:
             return self._settle(key, verb, digest, task)
         if is_first:
@@ -171,7 +171,7 @@ class Writes:
         refusal = self._as_refusal(key, verb, error)
         if former:
             refusal = replace(refusal, since=former.refusal.since)
-            if _is_said_again(former.refusal, refusal):
+            if _is_same_answer(former.refusal, refusal):
                 refusal = former.refusal
         self._refused[(*key, verb)] = _Refused(refusal, digest, attempts, self._monotonic() + pause)
 
@@ -184,7 +184,7 @@ class Writes:
         return Refusal(*key, reason, error.message, error.status, verb, self._now(), every)
 
 
-async def _insisting(request: Request) -> bool:
+async def _with_one_retry(request: Request) -> bool:
     """What may have been a matter of the moment is asked for once more before it counts."""
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -202,7 +202,7 @@ async def _once(request: Request) -> bool:
     return await request()
 
 
-def _is_said_again(former: Refusal, refusal: Refusal) -> bool:
+def _is_same_answer(former: Refusal, refusal: Refusal) -> bool:
     """But for what differs each time. What the server says of itself may count ("request 17 …"); a quota's numbers are
     for whoever mends it."""
     if (former.reason, former.status) != (refusal.reason, refusal.status):

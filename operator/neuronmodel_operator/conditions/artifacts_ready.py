@@ -18,7 +18,7 @@ from neuronmodel_operator.conditions.verdict import (
     holds,
     reference,
     soonest,
-    troubled,
+    verdict_on,
     waits,
 )
 from neuronmodel_operator.decide import prepare_attempts
@@ -26,20 +26,25 @@ from neuronmodel_operator.decide.artifacts import PreparedArtifacts
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.auto_history import history
 from neuronmodel_operator.decide.changes import change_in_force
-from neuronmodel_operator.decide.claims import claim_trouble, going_claims
-from neuronmodel_operator.decide.failed_attempts import again, attempt_trouble
-from neuronmodel_operator.decide.failures import running_trouble, stop_trouble
+from neuronmodel_operator.decide.claims import claim_problem, terminating_claims
+from neuronmodel_operator.decide.failed_attempts import again, attempt_problem
+from neuronmodel_operator.decide.failures import running_problem, stop_problem
 from neuronmodel_operator.decide.keys_in_use import keys_in_use
-from neuronmodel_operator.decide.placement import placing_trouble
-from neuronmodel_operator.decide.preconditions import artifacts_obstacle, obstacle, placement_obstacle, source_obstacle
+from neuronmodel_operator.decide.placement import placement_problem
+from neuronmodel_operator.decide.preconditions import (
+    unmet_artifacts_precondition,
+    unmet_placement_precondition,
+    unmet_precondition,
+    unmet_source_precondition,
+)
 from neuronmodel_operator.decide.prepare_attempts import Attempt
-from neuronmodel_operator.decide.refused_writes import write_trouble
+from neuronmodel_operator.decide.refused_writes import write_problem
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.diff import diff
 from neuronmodel_operator.manifests.job import prepare_job, template_hash
 from neuronmodel_operator.manifests.pod import WorkerPod
 from neuronmodel_operator.manifests.pvc import artifacts_claim
-from neuronmodel_operator.manifests.worker_config import Told, prepare_config
+from neuronmodel_operator.manifests.worker_config import PrepareContext, prepare_config
 from neuronmodel_operator.state.objects import JobState, JobView
 from neuronmodel_operator.state.plan import EventNote, Manifest, ObjectRef
 from neuronmodel_operator.wording import moment
@@ -52,14 +57,14 @@ def artifacts(s: Situation) -> ConditionResult:
     pod = _pod(s)
     attempt = prepare_attempts.next_attempt(s, template_hash(pod)) if pod else None
     due = pod is not None and attempt is not None and _may_begin(s, attempt)
-    made = due and s.observed.neighbours is not None
+    made = due and s.observed.serving_workloads is not None
     job = _job(s, pod, attempt) if made and pod and attempt else None
     return ConditionResult(
         verdict=_verdict(s, attempt),
         delete=_outdated(s, pod),
         apply=_claim(s),
         create=(job,) if job else (),
-        events=(_started(attempt, job),) if attempt and job else (),
+        events=(_started_note(attempt, job),) if attempt and job else (),
         # A look that did not expect a Job left out what the Job has to be told: the next one finds it.
         wake_after=LOOK_AGAIN if due and not made else _wake_after(s, attempt),
     )
@@ -78,20 +83,20 @@ def _claim(s: Situation) -> tuple[Manifest, ...]:
 
 
 def _pod(s: Situation) -> WorkerPod | None:
-    if obstacle(s) or s.asked.image is None:
+    if unmet_precondition(s) or s.asked.image is None:
         return None
     return WorkerPod(
         model=s.asked.model,
         component=names.COMPONENT_PREPARE,
         image=s.asked.image,
         artifacts_claim=s.asked.artifacts_claim,
-        config=prepare_config(s.asked.model, s.asked.asked_strategy, s.asked.inputs_hash, _told(s)),
+        config=prepare_config(s.asked.model, s.asked.asked_strategy, s.asked.inputs_hash, _prepare_context(s)),
         annotations={names.ANNOTATION_INPUTS_HASH: s.asked.inputs_hash},
     )
 
 
-def _told(s: Situation) -> Told:
-    return Told(
+def _prepare_context(s: Situation) -> PrepareContext:
+    return PrepareContext(
         history=history(s) if s.asked.asked_strategy is Strategy.AUTO else None,
         keys_in_use=keys_in_use(s),
         looks_closely=s.artifacts.rejection is not None and s.artifacts.rejection.reason == Reason.ARTIFACT_DAMAGED,
@@ -107,7 +112,7 @@ def _may_begin(s: Situation, attempt: Attempt) -> bool:
     return attempt.due <= s.now and not prepare_attempts.is_blocked_by_former(s)
 
 
-def _started(attempt: Attempt, job: Manifest) -> EventNote:
+def _started_note(attempt: Attempt, job: Manifest) -> EventNote:
     again = "" if attempt.number == 1 else f", attempt {attempt.number}"
     what = _TRIES_IMAGE if attempt.tries_image else "opens the source and builds what is missing"
     return EventNote(
@@ -129,7 +134,7 @@ def _outdated(s: Situation, pod: WorkerPod | None) -> tuple[ObjectRef, ...]:
     )
     holding = [job for job in s.artifacts.own_jobs if _holds_claim(s, job) and _is_accounted(s.asked, job)]
     found = [*others, *followed, *stale, *holding]
-    return tuple(dict.fromkeys(reference(job) for job in found if not job.is_going))
+    return tuple(dict.fromkeys(reference(job) for job in found if not job.is_terminating))
 
 
 def _is_followed(artifacts: PreparedArtifacts, job: JobView) -> bool:
@@ -142,8 +147,8 @@ def _holds_claim(s: Situation, job: JobView) -> bool:
         job.state is JobState.SUCCEEDED and s.children.in_force != s.artifacts.prepared
     ):
         return False
-    going = going_claims(s)
-    return any(going & pod.claims for pod in s.children.pods_of(job))
+    terminating = terminating_claims(s)
+    return any(terminating & pod.claims for pod in s.children.pods_of(job))
 
 
 def _is_accounted(asked: Asked, job: JobView) -> bool:
@@ -151,55 +156,55 @@ def _is_accounted(asked: Asked, job: JobView) -> bool:
     start = next(iter(asked.status.starts), None)
     if start is None or start.ready_at is not None or (job.ended_at and job.ended_at <= start.started_at):
         return True
-    told = (phase for phase in start.phases if phase.name not in WITHOUT_POD)
-    return any(phase.stage is Stage.PREPARE and phase.attempt == job.attempt for phase in told)
+    recorded = (phase for phase in start.phases if phase.name not in WITHOUT_POD)
+    return any(phase.stage is Stage.PREPARE and phase.attempt == job.attempt for phase in recorded)
 
 
 # What it waits for.
 
 
 def _verdict(s: Situation, attempt: Attempt | None) -> Verdict:
-    if found := artifacts_obstacle(s):
-        return troubled(found)
+    if found := unmet_artifacts_precondition(s):
+        return verdict_on(found)
     if refusal := s.refusal(("PersistentVolumeClaim",)):
-        return troubled(write_trouble(refusal))
-    if found := claim_trouble(s, ConditionType.ARTIFACTS_READY):
-        return troubled(found)
+        return verdict_on(write_problem(refusal))
+    if found := claim_problem(s, ConditionType.ARTIFACTS_READY):
+        return verdict_on(found)
     if job := prepare_attempts.unsettled_job(s.artifacts):
         return _under_way(s, job, attempt)
     if s.artifacts.prepared and s.artifacts.rejection is None:
-        return waits(Reason.TRYING_IMAGE, _trial(attempt)) if attempt else _prepared(s)
-    if source_obstacle(s):
+        return waits(Reason.TRYING_IMAGE, _trial_text(attempt)) if attempt else _prepared(s)
+    if unmet_source_precondition(s):
         return waits(Reason.WAITING_FOR_SOURCE, "Built when the source is there.")
-    if placement_obstacle(s):
+    if unmet_placement_precondition(s):
         return waits(Reason.WAITING_FOR_PLACEMENT, "Built when the Job's pod can be made.")
     if prepare_attempts.is_blocked_by_former(s):
         if undeleted := s.refusal(("Job",), verb="delete"):
-            return troubled(write_trouble(undeleted))
+            return verdict_on(write_problem(undeleted))
         return waits(Reason.WAITING_FOR_FORMER_PREPARE, "The Job of the former inputs has to end first.")
     if s.artifacts.rejection:
         return waits(
-            s.artifacts.rejection.reason, f"{s.artifacts.rejection.message} prepare runs again{_when(s, attempt)}."
+            s.artifacts.rejection.reason, f"{s.artifacts.rejection.message} prepare runs again{_when_text(s, attempt)}."
         )
     return waits(Reason.PREPARING, "The Job that builds them is made.")
 
 
 def _under_way(s: Situation, job: JobView, attempt: Attempt | None) -> Verdict:
     if job.state is JobState.FAILED:
-        failed = again(job.attempt, _when(s, attempt))
+        failed = again(job.attempt, _when_text(s, attempt))
         if source_failure(s):
             return waits(Reason.WAITING_FOR_SOURCE, failed)
-        failure = attempt_trouble(s, job)
-        return troubled(replace(failure, message=f"{failure.message} {failed}"))
+        failure = attempt_problem(s, job)
+        return verdict_on(replace(failure, message=f"{failure.message} {failed}"))
     if job.state is JobState.SUCCEEDED:
         return waits(Reason.READING_RESULT, f"The Job {job.name} succeeded; its result is being read.")
     pods = tuple(pod for pod in s.children.pods_of(job) if not pod.has_ended)
-    if stopped := next((stop_trouble(s, pod) for pod in s.children.pods_of(job)[-1:]), None):
-        return troubled(replace(stopped, message=f"{stopped.message} {again(job.attempt, '')}"))
-    if placing_trouble(s, pods, job):
+    if stopped := next((stop_problem(s, pod) for pod in s.children.pods_of(job)[-1:]), None):
+        return verdict_on(replace(stopped, message=f"{stopped.message} {again(job.attempt, '')}"))
+    if placement_problem(s, pods, job):
         return waits(Reason.WAITING_FOR_PLACEMENT, f"The pod of the Job {job.name} has no place yet.")
-    if trouble := next((t for pod in pods if (t := running_trouble(s, pod))), None):
-        return troubled(trouble)
+    if problem := next((t for pod in pods if (t := running_problem(s, pod))), None):
+        return verdict_on(problem)
     if job.tries_image:
         return waits(Reason.TRYING_IMAGE, f"The Job {job.name} {_TRIES_IMAGE}.")
     return waits(Reason.PREPARING, f"The Job {job.name} opens the source and builds what is missing.")
@@ -208,27 +213,27 @@ def _under_way(s: Situation, job: JobView, attempt: Attempt | None) -> Verdict:
 def _prepared(s: Situation) -> Verdict:
     result = s.artifacts.prepared.result if s.artifacts.prepared else None
     if result is None or result.cache == "Hit":
-        said = "Everything was there already."
+        text = "Everything was there already."
     else:
-        said = result.missed or "Built what was missing."
+        text = result.missed or "Built what was missing."
     more = result.quarantined_besides if result else ()
     undeleted = s.refusal(("Job",), verb="delete")
-    left = [write_trouble(undeleted).message] if undeleted else []
-    return holds(Reason.PREPARED, " ".join([said, *more, *left]))
+    left = [write_problem(undeleted).message] if undeleted else []
+    return holds(Reason.PREPARED, " ".join([text, *more, *left]))
 
 
-def _trial(attempt: Attempt) -> str:
+def _trial_text(attempt: Attempt) -> str:
     return f"The Job prepare {_TRIES_IMAGE} (attempt {attempt.number})."
 
 
-def _when(s: Situation, attempt: Attempt | None) -> str:
+def _when_text(s: Situation, attempt: Attempt | None) -> str:
     if attempt is None:
         return " when the NeuronModel can be placed"
     return " at once" if attempt.due <= s.now else f" at {moment(attempt.due)}"
 
 
 def _wake_after(s: Situation, attempt: Attempt | None) -> timedelta | None:
-    wanted = [MISSING_CLAIM_CHECK if artifacts_obstacle(s) else None]
+    wanted = [MISSING_CLAIM_CHECK if unmet_artifacts_precondition(s) else None]
     if attempt and attempt.due > s.now:
         wanted.append(attempt.due - s.now)
     return soonest(wanted)

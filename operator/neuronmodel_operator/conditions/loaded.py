@@ -5,10 +5,10 @@ from datetime import timedelta
 
 from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
-from neuronmodel_operator.conditions.verdict import ConditionResult, Verdict, holds, soonest, troubled, waits
+from neuronmodel_operator.conditions.verdict import ConditionResult, Verdict, holds, soonest, verdict_on, waits
 from neuronmodel_operator.decide import rollout
 from neuronmodel_operator.decide.children import Children
-from neuronmodel_operator.decide.failures import crashing_until, last_movement, running_trouble, start_timeout
+from neuronmodel_operator.decide.failures import crashing_until, last_movement, running_problem, start_timeout
 from neuronmodel_operator.decide.rollout import Rollout
 from neuronmodel_operator.decide.situation import READY_REPORT_GRACE, Situation
 from neuronmodel_operator.manifests.deployment import Template, stored
@@ -28,23 +28,23 @@ def _deployment(s: Situation, wanted: Rollout) -> tuple[tuple[Manifest, ...], tu
     if s.children.deployment and diff(s.children.deployment.object, manifest) is None:
         return (), ()
     about = ("Deployment", manifest["metadata"]["name"])
-    return (manifest,), tuple(replace(note, about=about) for note in _told(s.children, wanted))
+    return (manifest,), tuple(replace(note, about=about) for note in _rollout_notes(s.children, wanted))
 
 
-def _told(children: Children, wanted: Rollout) -> tuple[EventNote, ...]:
+def _rollout_notes(children: Children, wanted: Rollout) -> tuple[EventNote, ...]:
     if children.deployment is None:
         return (EventNote("Normal", Reason.WORKER_MADE, f"Made the Deployment with image {wanted.template.image}."),)
     notes = []
     former = stored(children.deployment.object)
     if former is None or former.hash != wanted.template.hash:
-        notes.append(EventNote("Normal", Reason.WORKER_ROLLED, _replaced(former, wanted.template)))
+        notes.append(EventNote("Normal", Reason.WORKER_ROLLED, _replacement_text(former, wanted.template)))
     replicas = children.deployment.object["spec"].get("replicas", 1)
     if replicas != wanted.replicas:
         notes.append(EventNote("Normal", Reason.SCALED, f"From {replicas} to {wanted.replicas} workers."))
     return tuple(notes)
 
 
-def _replaced(former: Template | None, wanted: Template) -> str:
+def _replacement_text(former: Template | None, wanted: Template) -> str:
     changed = template_diff(former.manifest, wanted.manifest) if former else None
     difference = f" What changed first: {changed}." if changed else ""
     return f"The worker is replaced; its image is {wanted.image}.{difference}"
@@ -59,8 +59,8 @@ def _verdict(s: Situation) -> Verdict:
         return waits(s.artifacts.rejection.reason, f"{s.artifacts.rejection.message} prepare runs again.")
     if s.ready_pods:
         return holds(Reason.LOADED, f"By {', '.join(sorted(pod.name for pod in s.ready_pods))}.")
-    if trouble := next((t for pod in s.children.current_pods if (t := running_trouble(s, pod))), None):
-        return troubled(trouble)
+    if problem := next((t for pod in s.children.current_pods if (t := running_problem(s, pod))), None):
+        return verdict_on(problem)
     if not any(pod.started_at for pod in s.children.current_pods):
         return waits(Reason.WAITING_FOR_CONTAINER, "The worker's container has not started.")
     if pod := next((pod for pod in s.children.current_pods if _awaits_devices(s.children, pod)), None):

@@ -6,8 +6,8 @@ from typing import Final
 
 from neuronmodel_api import names
 from neuronmodel_api.reasons import Reason
-from neuronmodel_operator.conditions.verdict import ConditionResult, Verdict, holds, refused, troubled, waits
-from neuronmodel_operator.decide.refused_writes import write_trouble
+from neuronmodel_operator.conditions.verdict import ConditionResult, Verdict, holds, refused, verdict_on, waits
+from neuronmodel_operator.decide.refused_writes import write_problem
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.diff import diff
 from neuronmodel_operator.manifests.service import service
@@ -46,13 +46,13 @@ def _spoiled_service(s: Situation) -> tuple[ObjectRef, ...]:
     if s.observed.service is None or refusal is None or refusal.reason != "Invalid":
         return ()
     child = Child(s.observed.service)
-    return () if child.is_going else (ObjectRef("v1", "Service", child.name, child.uid),)
+    return () if child.is_terminating else (ObjectRef("v1", "Service", child.name, child.uid),)
 
 
 def _verdict(s: Situation, others: tuple[Verdict, ...]) -> Verdict:
     failed = next((verdict for verdict in others if verdict.status == "False"), None)
     if refusal := _refusal(s) or _undeleted(s, others):
-        return _while_serving(s, troubled(write_trouble(refusal)))
+        return _while_serving(s, verdict_on(write_problem(refusal)))
     if s.asked.spec.suspend:
         # That nothing answers is wanted; that preparing fails is not.
         return failed or refused(Reason.SUSPENDED, "spec.suspend is true: no worker is wanted.")
@@ -87,7 +87,7 @@ def _undeleted(s: Situation, others: tuple[Verdict, ...]) -> Refusal | None:
         return None
     said = " ".join(verdict.message for verdict in others)
     deletions = (refusal for refusal in s.observed.refusals if refusal.verb == "delete")
-    return next((refusal for refusal in deletions if write_trouble(refusal).message not in said), None)
+    return next((refusal for refusal in deletions if write_problem(refusal).message not in said), None)
 
 
 def _is_serving(s: Situation) -> bool:

@@ -7,44 +7,44 @@ from neuronmodel_operator.conditions.verdict import (
     ConditionResult,
     Verdict,
     holds,
-    troubled,
+    verdict_on,
     waits,
 )
 from neuronmodel_operator.decide import prepare_attempts
-from neuronmodel_operator.decide.claims import claim_trouble
-from neuronmodel_operator.decide.placement import placing_trouble
-from neuronmodel_operator.decide.preconditions import placement_obstacle
-from neuronmodel_operator.decide.refused_writes import write_trouble
+from neuronmodel_operator.decide.claims import claim_problem
+from neuronmodel_operator.decide.placement import placement_problem
+from neuronmodel_operator.decide.preconditions import unmet_placement_precondition
+from neuronmodel_operator.decide.refused_writes import write_problem
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import Child, JobState, PodView
 
 
 def scheduled(s: Situation) -> ConditionResult:
-    if found := placement_obstacle(s):
-        return ConditionResult(troubled(found), wake_after=MISSING_CLAIM_CHECK)
+    if found := unmet_placement_precondition(s):
+        return ConditionResult(verdict_on(found), wake_after=MISSING_CLAIM_CHECK)
     if refusal := s.refusal(("Job", "Deployment")):
-        return ConditionResult(troubled(write_trouble(refusal)))
-    if found := claim_trouble(s, ConditionType.SCHEDULED):
-        return ConditionResult(troubled(found))
+        return ConditionResult(verdict_on(write_problem(refusal)))
+    if found := claim_problem(s, ConditionType.SCHEDULED):
+        return ConditionResult(verdict_on(found))
     return ConditionResult(_verdict(s))
 
 
 def _verdict(s: Situation) -> Verdict:
     job = prepare_attempts.unsettled_job(s.artifacts)
     if job and job.state is JobState.ACTIVE:
-        return _of_pods(s, tuple(pod for pod in s.children.pods_of(job) if not pod.has_ended), job)
+        return _pods_verdict(s, tuple(pod for pod in s.children.pods_of(job) if not pod.has_ended), job)
     if s.asked.replicas == 0:
         return waits(Reason.STOPPED, "No worker is wanted.")
     if s.artifacts.prepared and not s.artifacts.is_current and not s.artifacts.rejection:
         return waits(Reason.WAITING_FOR_POD, "The worker's Deployment is being made.")
     if s.children.deployment is None or not s.artifacts.is_current:
         return waits(Reason.WAITING_FOR_ARTIFACTS, "The worker's pod is made when everything it loads is there.")
-    return _of_pods(s, s.children.current_pods, s.children.deployment)
+    return _pods_verdict(s, s.children.current_pods, s.children.deployment)
 
 
-def _of_pods(s: Situation, pods: tuple[PodView, ...], owner: Child) -> Verdict:
-    if trouble := placing_trouble(s, pods, owner):
-        return troubled(trouble)
+def _pods_verdict(s: Situation, pods: tuple[PodView, ...], owner: Child) -> Verdict:
+    if problem := placement_problem(s, pods, owner):
+        return verdict_on(problem)
     unplaced = [pod for pod in pods if pod.node is None]
     if unplaced or not pods:
         what = (

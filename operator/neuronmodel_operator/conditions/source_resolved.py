@@ -8,24 +8,24 @@ from neuronmodel_operator.conditions.verdict import (
     ConditionResult,
     holds,
     refused,
-    troubled,
+    verdict_on,
     waits,
 )
 from neuronmodel_operator.decide import prepare_attempts
-from neuronmodel_operator.decide.claims import claim_trouble
-from neuronmodel_operator.decide.failed_attempts import attempt_trouble
-from neuronmodel_operator.decide.failures import Trouble, running_trouble
-from neuronmodel_operator.decide.preconditions import source_obstacle
+from neuronmodel_operator.decide.claims import claim_problem
+from neuronmodel_operator.decide.failed_attempts import attempt_problem
+from neuronmodel_operator.decide.failures import Problem, running_problem
+from neuronmodel_operator.decide.preconditions import unmet_source_precondition
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.worker_config import source_display
 from neuronmodel_operator.state.objects import JobState
 
 
 def source(s: Situation) -> ConditionResult:
-    if found := source_obstacle(s):
-        return ConditionResult(troubled(found), wake_after=MISSING_CLAIM_CHECK)
-    if found := claim_trouble(s, ConditionType.SOURCE_RESOLVED):
-        return ConditionResult(troubled(found))
+    if found := unmet_source_precondition(s):
+        return ConditionResult(verdict_on(found), wake_after=MISSING_CLAIM_CHECK)
+    if found := claim_problem(s, ConditionType.SOURCE_RESOLVED):
+        return ConditionResult(verdict_on(found))
     display = source_display(s.asked.spec.model.source)
     if failure := source_failure(s):
         return ConditionResult(refused(failure.reason, f"{display}: {failure.message}"))
@@ -45,20 +45,20 @@ def source(s: Situation) -> ConditionResult:
     )
 
 
-def source_failure(s: Situation) -> Trouble | None:
+def source_failure(s: Situation) -> Problem | None:
     """Of the latest attempt or of a worker made from its result, if it was the source's fault."""
     job = prepare_attempts.unsettled_job(s.artifacts)
     if job and job.state is JobState.FAILED:
-        found = [attempt_trouble(s, job)]
+        found = [attempt_problem(s, job)]
     elif job is None and s.artifacts.is_current and not s.artifacts.rejection:
-        found = [trouble for pod in s.children.current_pods if (trouble := running_trouble(s, pod))]
+        found = [problem for pod in s.children.current_pods if (problem := running_problem(s, pod))]
     else:
         found = []
-    return next((trouble for trouble in found if _is_of_source(trouble)), None)
+    return next((problem for problem in found if _is_of_source(problem)), None)
 
 
-def _is_of_source(trouble: Trouble) -> bool:
-    known = Reason.known(trouble.reason)
+def _is_of_source(problem: Problem) -> bool:
+    known = Reason.known(problem.reason)
     return known is not None and known.condition is ConditionType.SOURCE_RESOLVED
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from neuronmodel_api.status import ConditionStatus
-from neuronmodel_operator.decide.failures import Trouble
+from neuronmodel_operator.decide.failures import Problem
 from neuronmodel_operator.state.objects import Child, JobView
 from neuronmodel_operator.state.plan import EventNote, Manifest, ObjectRef
 
@@ -44,10 +44,10 @@ def waits(reason: str, message: str) -> Verdict:
     return Verdict("Unknown", reason, message)
 
 
-def troubled(trouble: Trouble) -> Verdict:
-    if trouble.passes:
-        return waits(trouble.reason, trouble.message)
-    return refused(trouble.reason, trouble.message)
+def verdict_on(problem: Problem) -> Verdict:
+    if problem.passes:
+        return waits(problem.reason, problem.message)
+    return refused(problem.reason, problem.message)
 
 
 def soonest(moments: Iterable[timedelta | None]) -> timedelta | None:

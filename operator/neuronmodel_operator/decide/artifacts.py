@@ -53,7 +53,7 @@ class PreparedArtifacts:
     @cached_property
     def own_jobs(self) -> tuple[JobView, ...]:
         """Of the inputs asked for now, without those that tried an image which is no longer asked for."""
-        return tuple(job for job in self.children.jobs if self.is_for_now(job) and not job.is_going)
+        return tuple(job for job in self.children.jobs if self.is_for_now(job) and not job.is_terminating)
 
     def is_for_now(self, job: JobView) -> bool:
         return job.inputs_hash == self.asked.inputs_hash and job.tries_image in (None, self.asked.image)
@@ -112,18 +112,18 @@ class PreparedArtifacts:
                     )
                     failure = report.failure if report else None
                     reason, message = (failure.reason, failure.message) if failure else (fallback, "")
-                    return Rejection(reason, self.asked.in_users_words(message), end.finished_at, pod)
-        return self._claim_made_anew if self.prepared == self.children.in_force else None
+                    return Rejection(reason, self.asked.in_terms_of_claims(message), end.finished_at, pod)
+        return self._recreated_claim if self.prepared == self.children.in_force else None
 
     @property
-    def _claim_made_anew(self) -> Rejection | None:
+    def _recreated_claim(self) -> Rejection | None:
         """Where the claim is another than the one that was prepared on; a worker that answers knows better."""
         found = self.children.claim(self.asked.artifacts_claim).object
         noted = self.children.deployment.remembered.prepared_on if self.children.deployment else None
         if found is None or noted is None or self.children.is_answering:
             return None
         claim = Child(found)
-        if claim.uid == noted or claim.is_going:
+        if claim.uid == noted or claim.is_terminating:
             return None
         message = f"What was prepared is not in claim {claim.name}: the volume is new. It has to be built again."
         return Rejection(Reason.ARTIFACTS_MISSING, message, claim.created_at)

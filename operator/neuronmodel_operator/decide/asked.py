@@ -50,8 +50,8 @@ class Asked:
     def _is_from_before_auto(self) -> bool:
         """An absent strategy was ShardOnCompile once. What was prepared so stays while the same is asked for: an
         upgrade of the operator alone rebuilds and restarts nothing."""
-        told = self.status.strategy
-        if told and told.reason != Reason.NOT_SPECIFIED:
+        recorded = self.status.strategy
+        if recorded and recorded.reason != Reason.NOT_SPECIFIED:
             return False
         former = self._hash_of_inputs(Strategy.SHARD_ON_COMPILE)
         in_force = self.children.in_force is not None and self.children.in_force.inputs_hash == former
@@ -131,7 +131,7 @@ class Asked:
         ours = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_MODEL: self.model.name}
         return not ours.items() <= (claim["metadata"].get("labels") or {}).items()
 
-    def in_users_words(self, message: str) -> str:
+    def in_terms_of_claims(self, message: str) -> str:
         """The pod's path of the artifacts says nothing to a user; the claim does. (The worker itself names the
         source.)"""
         return message.replace(names.ARTIFACTS_MOUNT, f"claim {self.artifacts_claim}")

@@ -64,7 +64,7 @@ class Children:
         if self.deployment is None:
             return ()
         wanted = self.deployment.annotations.get(names.ANNOTATION_TEMPLATE_HASH)
-        live = (pod for pod in self.serve_pods if not pod.is_going and not pod.has_ended)
+        live = (pod for pod in self.serve_pods if not pod.is_terminating and not pod.has_ended)
         return tuple(pod for pod in live if pod.template_hash == wanted)
 
     @property

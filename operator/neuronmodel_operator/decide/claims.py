@@ -13,7 +13,7 @@ from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.children import Children
-from neuronmodel_operator.decide.failures import Trouble
+from neuronmodel_operator.decide.failures import Problem
 from neuronmodel_operator.decide.scheduler_message import awaits_binding, in_short, lacks_volumes
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import ClaimView, EventView, PodView
@@ -22,7 +22,7 @@ from neuronmodel_operator.wording import sentence, stable
 
 PROVISIONED_WITHIN: Final = timedelta(minutes=10)
 """How long a provisioner may take: a file system of FSx for Lustre is made in some eight minutes."""
-MAX_SAID: Final = 350
+MAX_EVENT_TEXT: Final = 350
 """Of an Event's words, so that what follows them is there too."""
 
 _FAILURES: Final = frozenset({"ProvisioningFailed", "FailedBinding", "VolumeMismatch", "ClaimLost", "ClaimMisbound"})
@@ -47,30 +47,30 @@ class Use:
     is_templated: bool = False
 
 
-def claim_trouble(s: Situation, condition: ConditionType) -> Trouble | None:
+def claim_problem(s: Situation, condition: ConditionType) -> Problem | None:
     """Of the claims that this condition tells of; what somebody has to mend before what passes."""
-    found = [trouble for use in _uses(s.asked) if use.condition is condition and (trouble := _trouble(s, use))]
-    return min(found, key=lambda trouble: trouble.passes, default=None)
+    found = [problem for use in _uses(s.asked) if use.condition is condition and (problem := _problem(s, use))]
+    return min(found, key=lambda problem: problem.passes, default=None)
 
 
-def claim_wait(s: Situation, pod: PodView) -> Trouble | None:
+def claim_wait(s: Situation, pod: PodView) -> Problem | None:
     """Of a pod without a node, if it is a claim of its that it waits for."""
     uses = [use for use in _uses(s.asked) if use.claim in pod.claims]
-    found = [(use, trouble) for use in uses if (trouble := _trouble(s, use))]
-    use, trouble = min(found, key=lambda one: one[1].passes, default=(None, None))
+    found = [(use, problem) for use in uses if (problem := _problem(s, use))]
+    use, problem = min(found, key=lambda one: one[1].passes, default=(None, None))
     if use is None:
         use = next((use for use in uses if s.children.is_missing(use.claim)), None)
     if use is None or use.condition is ConditionType.SCHEDULED:
-        return trouble
+        return problem
     message = f"The pod {pod.name} waits for the claim {use.claim}; {use.condition} says why."
-    return Trouble(Reason.WAITING_FOR_VOLUME, message, passes=True)
+    return Problem(Reason.WAITING_FOR_VOLUME, message, passes=True)
 
 
-def going_claims(s: Situation) -> frozenset[str]:
+def terminating_claims(s: Situation) -> frozenset[str]:
     """Names of those that are being deleted. Each stays as long as there is a pod that was placed with it, ended ones
     too."""
     views = (ClaimView(found) for use in _uses(s.asked) if (found := s.children.claim(use.claim).object) is not None)
-    return frozenset(view.name for view in views if view.is_going)
+    return frozenset(view.name for view in views if view.is_terminating)
 
 
 def _uses(asked: Asked) -> tuple[Use, ...]:
@@ -98,19 +98,19 @@ def _uses(asked: Asked) -> tuple[Use, ...]:
 # What is wrong with one.
 
 
-def _trouble(s: Situation, use: Use) -> Trouble | None:
+def _problem(s: Situation, use: Use) -> Problem | None:
     found = s.children.claim(use.claim).object
     if found is None or (use.is_templated and s.asked.has_foreign_claim):
         return None
     claim = ClaimView(found)
-    if claim.is_going:
-        return _going(s.children, claim, use)
+    if claim.is_terminating:
+        return _terminating(s.children, claim, use)
     if claim.is_lost:
         return _lost(s, claim, use)
     return _pending(s, claim, use) if claim.is_pending else None
 
 
-def _going(children: Children, claim: ClaimView, use: Use) -> Trouble:
+def _terminating(children: Children, claim: ClaimView, use: Use) -> Problem:
     holders = ", ".join(pod.name for pod in children.pods if claim.name in pod.claims and pod.node)
     who = f" ({holders})" if holders else ""
     if use.is_templated:
@@ -120,44 +120,46 @@ def _going(children: Children, claim: ClaimView, use: Use) -> Trouble:
         )
     else:
         then = f"Make it anew when it has gone, or name another in {use.field}."
-    return Trouble(
+    return Problem(
         Reason.CLAIM_TERMINATING,
         f"The claim {claim.name} is being deleted, and goes with the last pod that mounted it{who}. {use.loss} {then}",
     )
 
 
-def _lost(s: Situation, claim: ClaimView, use: Use) -> Trouble:
+def _lost(s: Situation, claim: ClaimView, use: Use) -> Problem:
     failure = _failure(s, claim)
-    said = _words(failure) if failure else "its PersistentVolume is gone."
+    text = _event_text(failure) if failure else "its PersistentVolume is gone."
     if use.is_templated:
         then = "Delete the claim: it is made anew from the template, and prepare builds again."
     else:
         then = f"Make the claim anew, or name another in {use.field}."
-    return Trouble(Reason.CLAIM_LOST, f"The claim {claim.name} has lost its volume: {said} {use.loss} {then}")
+    return Problem(Reason.CLAIM_LOST, f"The claim {claim.name} has lost its volume: {text} {use.loss} {then}")
 
 
-def _pending(s: Situation, claim: ClaimView, use: Use) -> Trouble | None:
+def _pending(s: Situation, claim: ClaimView, use: Use) -> Problem | None:
     if failure := _failure(s, claim):
-        return _unfilled(claim, use, f"gets no volume: {_words(failure)}")
-    waiting = [pod for pod in s.children.pods if claim.name in pod.claims and pod.node is None and not pod.is_going]
+        return _unfilled(claim, use, f"gets no volume: {_event_text(failure)}")
+    waiting = [
+        pod for pod in s.children.pods if claim.name in pod.claims and pod.node is None and not pod.is_terminating
+    ]
     for pod in waiting:
         if pod.unschedulable is not None and lacks_volumes(pod.unschedulable):
             return _unplaceable(s, claim, use, pod)
     since = min((pod.created_at for pod in waiting if _is_being_made(s, claim, pod)), default=None)
     if since is None:
         return None
-    said = _latest_words(s, claim)
+    text = _latest_event_text(s, claim)
     if s.now - since >= PROVISIONED_WITHIN:
         minutes = PROVISIONED_WITHIN // timedelta(minutes=1)
-        return _unfilled(claim, use, f"has no volume after more than {minutes} minutes. {said}".rstrip())
-    return Trouble(
-        Reason.WAITING_FOR_VOLUME, f"The claim {_described(claim)} waits for its volume. {said}".rstrip(), passes=True
+        return _unfilled(claim, use, f"has no volume after more than {minutes} minutes. {text}".rstrip())
+    return Problem(
+        Reason.WAITING_FOR_VOLUME, f"The claim {_described(claim)} waits for its volume. {text}".rstrip(), passes=True
     )
 
 
-def _unplaceable(s: Situation, claim: ClaimView, use: Use, pod: PodView) -> Trouble:
+def _unplaceable(s: Situation, claim: ClaimView, use: Use, pod: PodView) -> Problem:
     """Of several claims that wait for one pod to be placed the scheduler does not say which it finds no volume for."""
-    said = in_short(pod.unschedulable or "")
+    text = in_short(pod.unschedulable or "")
     views = {
         use.claim: ClaimView(found)
         for use in _uses(s.asked)
@@ -165,18 +167,18 @@ def _unplaceable(s: Situation, claim: ClaimView, use: Use, pod: PodView) -> Trou
     }
     waiting = [view for name, view in sorted(views.items()) if view.is_pending and name in pod.claims]
     if len(waiting) == 1:
-        return _unfilled(claim, use, f"gets no volume: {said}")
+        return _unfilled(claim, use, f"gets no volume: {text}")
     claims = ", ".join(_described(view) for view in waiting)
     remedy = "Mend that, or make those anew that there are no volumes for, with another class or size."
-    return Trouble(Reason.CLAIM_PENDING, f"No node has volumes for all of the claims {claims}: {said} {remedy}")
+    return Problem(Reason.CLAIM_PENDING, f"No node has volumes for all of the claims {claims}: {text} {remedy}")
 
 
-def _unfilled(claim: ClaimView, use: Use, what: str) -> Trouble:
+def _unfilled(claim: ClaimView, use: Use, what: str) -> Problem:
     if use.is_templated:
         instead = "name a claim of your own in spec.artifacts.persistentVolumeClaim"
     else:
         instead = f"make the claim anew with a class and size that there are volumes of, or name another in {use.field}"
-    return Trouble(Reason.CLAIM_PENDING, f"The claim {_described(claim)} {what} Mend that, or {instead}.")
+    return Problem(Reason.CLAIM_PENDING, f"The claim {_described(claim)} {what} Mend that, or {instead}.")
 
 
 def _described(claim: ClaimView) -> str:
@@ -212,12 +214,12 @@ def _failure(s: Situation, claim: ClaimView) -> EventView | None:
     )
 
 
-def _latest_words(s: Situation, claim: ClaimView) -> str:
+def _latest_event_text(s: Situation, claim: ClaimView) -> str:
     latest = _latest(s, claim)
-    said = _words(latest) if latest else ""
-    return said[:1].upper() + said[1:]
+    text = _event_text(latest) if latest else ""
+    return text[:1].upper() + text[1:]
 
 
-def _words(event: EventView) -> str:
+def _event_text(event: EventView) -> str:
     """Provisioners number their requests."""
-    return sentence(stable(_COMBINED.sub("", " ".join(event.message.split()))), MAX_SAID)
+    return sentence(stable(_COMBINED.sub("", " ".join(event.message.split()))), MAX_EVENT_TEXT)

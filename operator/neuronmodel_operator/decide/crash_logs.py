@@ -100,16 +100,16 @@ def _cleaned(line: str) -> str:
             line = line[found.end() :]
     if found := _GROUP_MARK.match(line):
         line = line[found.end() :]
-    return _of_json(line) if line.startswith("{") else line
+    return _json_message(line) if line.startswith("{") else line
 
 
-def _of_json(line: str) -> str:
+def _json_message(line: str) -> str:
     """The sentence in a logger's JSON; nothing for a report, which says nothing to a reader of this."""
     try:
-        said = json.loads(line)
+        fields = json.loads(line)
     except ValueError:
         return ""
-    return next((said[name] for name in ("message", "msg", "error", "err") if isinstance(said.get(name), str)), "")
+    return next((fields[name] for name in ("message", "msg", "error", "err") if isinstance(fields.get(name), str)), "")
 
 
 def _parts(lines: Iterable[str]) -> list[_Part]:
@@ -177,7 +177,7 @@ def _chosen(parts: Sequence[_Part]) -> Sequence[_Part]:
     """The last that failed, and the last line if that is another; without any, the last line that says something."""
     cause = next((place for place in reversed(range(len(parts))) if parts[place].is_cause), None)
     if cause is None:
-        return _last_words(parts)
+        return _last_lines(parts)
     first = cause - 1 if cause and _is_one_story(parts[cause - 1], parts[cause]) else cause
     later = [part for part in parts[cause + 1 :] if not _HOW_ALONE.match(part.text)]
     return [*parts[first : cause + 1], *later[-1:]]
@@ -188,7 +188,7 @@ def _is_one_story(before: _Part, after: _Part) -> bool:
     return before.is_cause and (before.is_fatal_of_python or after.is_fatal_of_python)
 
 
-def _last_words(parts: Sequence[_Part]) -> Sequence[_Part]:
+def _last_lines(parts: Sequence[_Part]) -> Sequence[_Part]:
     """From the last line back to one that says more than how the process ended."""
     for count in range(1, min(MAX_LINES, len(parts)) + 1):
         if not _HOW_ALONE.match(parts[-count].text):

@@ -44,7 +44,7 @@ _REFUSALS: Final = (
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Problem:
     """A reason, and a sentence. The reason is a member of `Reason`, or a worker's own word."""
 
     reason: str
@@ -53,16 +53,16 @@ class Trouble:
     """By itself: nobody has to act."""
 
 
-def running_trouble(s: Situation, pod: PodView) -> Trouble | None:
+def running_problem(s: Situation, pod: PodView) -> Problem | None:
     """Of a pod that was placed."""
-    checks: tuple[Callable[[Situation, PodView], Trouble | None], ...] = (
+    checks: tuple[Callable[[Situation, PodView], Problem | None], ...] = (
         _pulling,
         _mounting,
-        crash_trouble,
+        crash_problem,
         _crashing,
         stuck,
     )
-    return next((trouble for check in checks if (trouble := check(s, pod)) is not None), None)
+    return next((problem for check in checks if (problem := check(s, pod)) is not None), None)
 
 
 def refusal_reason(message: str, default: Reason) -> Reason:
@@ -71,13 +71,13 @@ def refusal_reason(message: str, default: Reason) -> Reason:
     return next((reason for mark, reason in _REFUSALS if mark in lowered), default)
 
 
-def _pulling(s: Situation, pod: PodView) -> Trouble | None:
+def _pulling(s: Situation, pod: PodView) -> Problem | None:
     reason, message = pod.waiting
     if reason in _PULL_FAILURES:
         detail = _image_detail(s.children, pod) or message or reason
-        return Trouble(Reason.IMAGE_PULL_FAILED, shortened(f"The image {pod.image} can't be pulled: {detail}"))
+        return Problem(Reason.IMAGE_PULL_FAILED, shortened(f"The image {pod.image} can't be pulled: {detail}"))
     if reason in _CONFIG_FAILURES:
-        return Trouble(Reason.CONTAINER_REFUSED, shortened(f"The container of {pod.name} can't be made: {message}"))
+        return Problem(Reason.CONTAINER_REFUSED, shortened(f"The container of {pod.name} can't be made: {message}"))
     return None
 
 
@@ -89,33 +89,33 @@ def _image_detail(children: Children, pod: PodView) -> str:
     return failures[-1] if failures else ""
 
 
-def _mounting(s: Situation, pod: PodView) -> Trouble | None:
+def _mounting(s: Situation, pod: PodView) -> Problem | None:
     if pod.ever_started or pod.scheduled_at is None:
         return None
     events = [e for e in s.children.events_about(pod, *_MOUNT_EVENTS) if e.at >= pod.scheduled_at]
     if not events:
         return None
     telling = [event for event in events if not event.message.startswith(_WAITED_FOR_VOLUMES)] or events
-    return Trouble(
+    return Problem(
         Reason.VOLUME_MOUNT_FAILED, shortened(f"A volume of the pod {pod.name} can't be mounted: {telling[-1].message}")
     )
 
 
-def crash_trouble(s: Situation, pod: PodView) -> Trouble | None:
+def crash_problem(s: Situation, pod: PodView) -> Problem | None:
     """Of a run that has ended."""
     end = pod.ended
     if end is None or end.exit_code == exits.OK:
         return None
-    return _end_trouble(s.asked, pod, end, s.children.report(pod) or s.children.former_report(pod))
+    return _end_problem(s.asked, pod, end, s.children.report(pod) or s.children.former_report(pod))
 
 
-def _crashing(s: Situation, pod: PodView) -> Trouble | None:
+def _crashing(s: Situation, pod: PodView) -> Problem | None:
     """A container that crashed as it loaded has begun anew: nothing is better until it gets further than it did."""
     end, until = pod.former_end, crashing_until(s, pod)
     if end is None or until is None or s.now >= until:
         return None
-    trouble = _end_trouble(s.asked, pod, end, s.children.former_report(pod))
-    return None if trouble.passes else trouble
+    problem = _end_problem(s.asked, pod, end, s.children.former_report(pod))
+    return None if problem.passes else problem
 
 
 def crashing_until(s: Situation, pod: PodView) -> datetime | None:
@@ -130,31 +130,31 @@ def crashing_until(s: Situation, pod: PodView) -> datetime | None:
     return pod.running_since + (end.finished_at - end.started_at) * 1.1 + CRASH_MARGIN
 
 
-def _end_trouble(asked: Asked, pod: PodView, end: Ended, report: Report | None) -> Trouble:
+def _end_problem(asked: Asked, pod: PodView, end: Ended, report: Report | None) -> Problem:
     reason = end_reason(end, report)
     if reason == Reason.TERMINATED:
-        return _told_to_stop(pod)
+        return _terminated(pod)
     if report and report.failure:
-        return Trouble(reason, shortened(asked.in_users_words(report.failure.message), MAX_WORKERS_MESSAGE))
-    return Trouble(reason, shortened(_crash_sentence(asked, pod, end)))
+        return Problem(reason, shortened(asked.in_terms_of_claims(report.failure.message), MAX_WORKERS_MESSAGE))
+    return Problem(reason, shortened(_crash_sentence(asked, pod, end)))
 
 
-def _told_to_stop(pod: PodView) -> Trouble:
+def _terminated(pod: PodView) -> Problem:
     next_run = "" if pod.job_uid else " Kubernetes starts it again."
-    return Trouble(
+    return Problem(
         Reason.TERMINATED, f"The worker in {pod.name} was told to stop before it was done.{next_run}", passes=True
     )
 
 
-def stop_trouble(s: Situation, pod: PodView) -> Trouble | None:
+def stop_problem(s: Situation, pod: PodView) -> Problem | None:
     """Of a Job's pod: that it is told to stop, or was, and nobody has to act.
 
     One that somebody deletes is gone as soon as its Job has counted it: what is not told before is not known then.
     """
-    if pod.is_going and pod.running_since:
-        return _told_to_stop(pod)
-    trouble = crash_trouble(s, pod)
-    return trouble if trouble and trouble.passes else None
+    if pod.is_terminating and pod.running_since:
+        return _terminated(pod)
+    problem = crash_problem(s, pod)
+    return problem if problem and problem.passes else None
 
 
 def end_reason(end: Ended | None, report: Report | None) -> str:
@@ -170,13 +170,12 @@ def _crash_sentence(asked: Asked, pod: PodView, end: Ended) -> str:
             f"The worker in {pod.name} was killed for want of memory (exit code {end.exit_code}). "
             "Raise the memory limit in spec.worker.resources (for prepare: spec.prepare.resources)."
         )
-    said = gist(end.message).removesuffix(".") or "it left no message"
-    return (
-        f"The worker in {pod.name} ended with {_exit_words(end.exit_code)}: {said}. See `{_log_command(asked, pod)}`."
-    )
+    text = gist(end.message).removesuffix(".") or "it left no message"
+    code, command = _exit_code_text(end.exit_code), _log_command(asked, pod)
+    return f"The worker in {pod.name} ended with {code}: {text}. See `{command}`."
 
 
-def _exit_words(code: int) -> str:
+def _exit_code_text(code: int) -> str:
     """A shell and the container runtime add 128 to the signal that ended it."""
     name = next((signal.name for signal in Signals if signal + 128 == code), None)
     return f"exit code {code} ({name})" if name else f"exit code {code}"
@@ -188,7 +187,7 @@ def _log_command(asked: Asked, pod: PodView) -> str:
     return f"kubectl logs -n {asked.model.namespace} {pod.name}{former}"
 
 
-def stuck(s: Situation, pod: PodView) -> Trouble | None:
+def stuck(s: Situation, pod: PodView) -> Problem | None:
     """No new phase and no 5 % of one for `startTimeoutSeconds`. It is not killed: it may be slow and not dead."""
     if pod.ready_at or pod.ended or pod.scheduled_at is None:
         return None
@@ -196,10 +195,10 @@ def stuck(s: Situation, pod: PodView) -> Trouble | None:
     if s.now - moved_at < start_timeout(s.asked):
         return None
     report = s.children.report(pod)
-    doing = f"in phase {report.progress.phase}" if report and report.progress else "before its first report"
-    return Trouble(
+    where = f"in phase {report.progress.phase}" if report and report.progress else "before its first report"
+    return Problem(
         Reason.START_STUCK,
-        f"The worker in {pod.name} has made no progress since {moment(moved_at)}, {doing}. It is left "
+        f"The worker in {pod.name} has made no progress since {moment(moved_at)}, {where}. It is left "
         f"running; look at `kubectl logs -n {s.asked.model.namespace} {pod.name}`, or delete the pod to start over.",
     )
 

@@ -19,12 +19,12 @@ _KEYS: Final = ("compiledKey", "shardsKey")
 
 def keys_in_use(s: Situation) -> tuple[str, ...]:
     """Of whatever serves from this NeuronModel's artifacts volume, what it serves from itself included."""
-    return _keys(s.asked, s.observed.neighbours or ())
+    return _keys(s.asked, s.observed.serving_workloads or ())
 
 
 def keys_of_others(s: Situation) -> tuple[str, ...]:
     """For the clean-up of a NeuronModel whose own Deployment may still be going."""
-    others = (o for o in s.observed.neighbours or () if _labels(o).get(names.LABEL_UID) != s.asked.model.uid)
+    others = (o for o in s.observed.serving_workloads or () if _labels(o).get(names.LABEL_UID) != s.asked.model.uid)
     return _keys(s.asked, others)
 
 

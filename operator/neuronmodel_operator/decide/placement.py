@@ -7,7 +7,7 @@ from typing import Final
 from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.claims import claim_wait
-from neuronmodel_operator.decide.failures import Trouble, refusal_reason
+from neuronmodel_operator.decide.failures import Problem, refusal_reason
 from neuronmodel_operator.decide.scheduler_message import claim_not_there, in_short
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import Child, ClaimView, JobState, JobView, PodView
@@ -17,34 +17,34 @@ UNSEEN_FOR: Final = timedelta(seconds=30)
 """How long a scheduler may take to say something of a pod, and to try again what failed."""
 
 
-def placing_trouble(s: Situation, pods: tuple[PodView, ...], owner: Child | None) -> Trouble | None:
+def placement_problem(s: Situation, pods: tuple[PodView, ...], owner: Child | None) -> Problem | None:
     """Of the pods that one Job or Deployment should have."""
     wanted = 1 if isinstance(owner, JobView) else s.asked.replicas
-    if owner and len(pods) < wanted and (trouble := _creation_trouble(s.children, owner)):
-        return trouble
-    return next((trouble for pod in pods if pod.node is None and (trouble := _unplaced(s, pod))), None)
+    if owner and len(pods) < wanted and (problem := _creation_problem(s.children, owner)):
+        return problem
+    return next((problem for pod in pods if pod.node is None and (problem := _unplaced(s, pod))), None)
 
 
-def _unplaced(s: Situation, pod: PodView) -> Trouble | None:
+def _unplaced(s: Situation, pod: PodView) -> Problem | None:
     if pod.scheduling_gates:
         gates = ", ".join(pod.scheduling_gates)
         message = f"The pod {pod.name} is held back by {gates}, and gets a node when that lets go of it."
-        return Trouble(Reason.SCHEDULING_GATED, message, passes=True)
+        return Problem(Reason.SCHEDULING_GATED, message, passes=True)
     if wait := claim_wait(s, pod):
         return wait
     if _is_outdated(s.children, pod):
         return None
-    said = in_short(pod.unschedulable) if pod.unschedulable is not None else _scheduler_error(s, pod) or _unseen(s, pod)
-    if said is None:
+    text = in_short(pod.unschedulable) if pod.unschedulable is not None else _scheduler_error(s, pod) or _unseen(s, pod)
+    if text is None:
         return None
-    return Trouble(Reason.UNSCHEDULABLE, shortened(f"No node takes the pod {pod.name}: {said}"))
+    return Problem(Reason.UNSCHEDULABLE, shortened(f"No node takes the pod {pod.name}: {text}"))
 
 
 def _is_outdated(children: Children, pod: PodView) -> bool:
     """What the scheduler said of a claim which has come since."""
     claim = claim_not_there(pod.unschedulable or "")
     found = children.claim(claim).object if claim else None
-    return found is not None and not ClaimView(found).is_going
+    return found is not None and not ClaimView(found).is_terminating
 
 
 def _scheduler_error(s: Situation, pod: PodView) -> str | None:
@@ -73,7 +73,7 @@ def _unseen(s: Situation, pod: PodView) -> str | None:
     )
 
 
-def _creation_trouble(children: Children, owner: Child) -> Trouble | None:
+def _creation_problem(children: Children, owner: Child) -> Problem | None:
     """A Deployment says so in its conditions, a Job only in Events."""
     failure = owner.true_condition("ReplicaFailure")
     message = failure.get("message", "") if failure else ""
@@ -84,7 +84,7 @@ def _creation_trouble(children: Children, owner: Child) -> Trouble | None:
     if not message:
         return None
     reason = refusal_reason(message, Reason.POD_REFUSED)
-    return Trouble(reason, shortened(f"The API server refuses the pod: {_without_pod_name(message)}"))
+    return Problem(reason, shortened(f"The API server refuses the pod: {_without_pod_name(message)}"))
 
 
 def _without_pod_name(message: str) -> str:

@@ -52,7 +52,7 @@ def next_attempt(s: Situation, template_hash: str) -> Attempt | None:
     if job.state is JobState.SUCCEEDED:
         lost_at = max(ended_at + RESULT_GRACE, ended_at + backoff(job.failures))
         return Attempt(job.attempt + 1, job.failures + 1, lost_at, tries_image)
-    if _is_asked_anew(s.asked, job) or job.template_hash != template_hash:
+    if _is_retry_requested(s.asked, job) or job.template_hash != template_hash:
         return Attempt(job.attempt + 1, 0, s.now, tries_image)
     return Attempt(job.attempt + 1, job.failures + 1, ended_at + backoff(job.failures + 1), tries_image)
 
@@ -65,13 +65,13 @@ def _after_result(s: Situation) -> Attempt | None:
     number = s.artifacts.prepared.attempt + 1
     rejected_at = s.artifacts.rejection.at or s.now
     job = next((job for job in s.artifacts.own_jobs if job.attempt == s.artifacts.prepared.attempt), None)
-    if job is None or _is_asked_anew(s.asked, job) or rejected_at - (job.ended_at or rejected_at) > REJECTED_SOON:
+    if job is None or _is_retry_requested(s.asked, job) or rejected_at - (job.ended_at or rejected_at) > REJECTED_SOON:
         return Attempt(number, 0, s.now)
     # Counted from the Job: a worker in a crash loop finds the same anew every few minutes.
     return Attempt(number, job.failures + 1, (job.ended_at or rejected_at) + backoff(job.failures))
 
 
-def _is_asked_anew(asked: Asked, job: JobView) -> bool:
+def _is_retry_requested(asked: Asked, job: JobView) -> bool:
     return bool(asked.retry) and asked.retry != job.retried
 
 
@@ -83,6 +83,6 @@ def may_be_remade(children: Children, job: JobView, template_hash: str) -> bool:
 
 def is_blocked_by_former(s: Situation) -> bool:
     """A Job of other inputs, or a pod of a Job that is gone: two writers at a time are none too few."""
-    jobs = any(job.is_going or not s.artifacts.is_for_now(job) for job in s.children.jobs)
+    jobs = any(job.is_terminating or not s.artifacts.is_for_now(job) for job in s.children.jobs)
     own = {job.uid for job in s.artifacts.own_jobs}
     return jobs or any(pod.job_uid not in own and not pod.has_ended for pod in s.children.prepare_pods)

@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from neuronmodel_api.reasons import Reason
-from neuronmodel_operator.decide.failures import Trouble, refusal_reason
+from neuronmodel_operator.decide.failures import Problem, refusal_reason
 from neuronmodel_operator.state.observed import Refusal
 from neuronmodel_operator.wording import moment, sentence
 
@@ -15,24 +15,24 @@ _NOT_PERMITTED: Final = re.compile(r"\bcannot \w+ resource\b")
 """How the API server's authorizer says that the operator's role lacks a right."""
 
 
-def write_trouble(refusal: Refusal) -> Trouble:
+def write_problem(refusal: Refusal) -> Problem:
     what = f"{refusal.kind} {refusal.name}"
     match _reason(refusal):
         case Reason.NAME_TAKEN:
-            return Trouble(
+            return Problem(
                 Reason.NAME_TAKEN, f"There is a {what} that belongs to somebody else. Delete it or choose a new name."
             )
         case Reason.FORMER_LEAVING as reason:
-            message = f"{sentence(refusal.message, MAX_ANSWER)} It is waited for{_since(refusal)}."
-            return Trouble(reason, message, passes=True)
+            message = f"{sentence(refusal.message, MAX_ANSWER)} It is waited for{_since_text(refusal)}."
+            return Problem(reason, message, passes=True)
         case Reason.NOT_PERMITTED as reason:
             remedy = " Give the operator's account the rights that its chart gives it."
         case Reason.WEBHOOK_FAILED as reason:
             remedy = " Mend the webhook that the message names, or remove its configuration."
         case reason:
             remedy = ""
-    done, said = "deleted" if refusal.verb == "delete" else "written", sentence(refusal.message, MAX_ANSWER)
-    return Trouble(reason, f"The {what} was not {done}: {said}{remedy}{_again(refusal)}")
+    done, answer = "deleted" if refusal.verb == "delete" else "written", sentence(refusal.message, MAX_ANSWER)
+    return Problem(reason, f"The {what} was not {done}: {answer}{remedy}{_retry_text(refusal)}")
 
 
 def _reason(refusal: Refusal) -> Reason:
@@ -52,11 +52,11 @@ def _reason(refusal: Refusal) -> Reason:
     return refusal_reason(message, Reason.WRITE_REFUSED)
 
 
-def _since(refusal: Refusal) -> str:
+def _since_text(refusal: Refusal) -> str:
     return f" since {moment(refusal.since)}" if refusal.since else ""
 
 
-def _again(refusal: Refusal) -> str:
+def _retry_text(refusal: Refusal) -> str:
     if refusal.since is None:
         return ""
-    return f" So{_since(refusal)}; it is tried again every {refusal.retry_seconds} s."
+    return f" So{_since_text(refusal)}; it is tried again every {refusal.retry_seconds} s."

@@ -12,9 +12,9 @@ from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.changes import change_in_force
 from neuronmodel_operator.decide.children import Children
-from neuronmodel_operator.decide.failures import running_trouble
-from neuronmodel_operator.decide.placement import placing_trouble
-from neuronmodel_operator.decide.preconditions import obstacle
+from neuronmodel_operator.decide.failures import running_problem
+from neuronmodel_operator.decide.placement import placement_problem
+from neuronmodel_operator.decide.preconditions import unmet_precondition
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests import hashes
 from neuronmodel_operator.manifests.deployment import Template, deployment, render, stored
@@ -63,9 +63,9 @@ def awaits_trial(s: Situation) -> bool:
 def _following(s: Situation, kept: Rollout, fresh: Rollout) -> Rollout:
     """What is to be in force after what is."""
     if fresh.spec_hash == kept.spec_hash:
-        return fresh if _takes_up(s) else kept
-    unchanged = _as_patient(s, kept)
-    return _quiet(unchanged, kept) if unchanged and unchanged.template.hash == kept.template.hash else fresh
+        return fresh if _may_rerender(s) else kept
+    unchanged = _fresh_with_kept_timeout(s, kept)
+    return _without_restart(unchanged, kept) if unchanged and unchanged.template.hash == kept.template.hash else fresh
 
 
 def _is_untried(s: Situation, kept: Rollout, following: Rollout) -> bool:
@@ -101,20 +101,20 @@ def _prepared_on(s: Situation, wanted: Rollout) -> str | None:
 def pending_update(s: Situation) -> Template | None:
     """What would be rendered now, if that differs from what is in force and is held back."""
     wanted = rollout(s)
-    fresh = _as_patient(s, wanted) if wanted and wanted.is_kept else None
+    fresh = _fresh_with_kept_timeout(s, wanted) if wanted and wanted.is_kept else None
     if wanted is None or fresh is None or fresh.spec_hash != wanted.spec_hash:
         return None
     return fresh.template if fresh.template.hash != wanted.template.hash else None
 
 
-def _as_patient(s: Situation, kept: Rollout) -> Rollout | None:
+def _fresh_with_kept_timeout(s: Situation, kept: Rollout) -> Rollout | None:
     """Fresh, but for how long devices are waited for: a worker keeps what it was told, as a change restarts nothing."""
     return _fresh(s, kept.template.start_timeout_seconds)
 
 
 def _fresh(s: Situation, start_timeout_seconds: int | None = None) -> Rollout | None:
     """As this operator renders what the spec asks for; None while that isn't prepared or can't be placed."""
-    if s.artifacts.prepared is None or s.asked.image is None or obstacle(s):
+    if s.artifacts.prepared is None or s.asked.image is None or unmet_precondition(s):
         return None
     timeout = s.asked.spec.serving.start_timeout_seconds if start_timeout_seconds is None else start_timeout_seconds
     pod = WorkerPod(
@@ -157,22 +157,22 @@ def _kept(s: Situation) -> Rollout | None:
     )
 
 
-def _quiet(fresh: Rollout, kept: Rollout) -> Rollout:
+def _without_restart(fresh: Rollout, kept: Rollout) -> Rollout:
     """The spec changed and the pods do not: no start begins."""
     change = kept.change.model_copy(update={"target": fresh.change.target})
     return replace(fresh, change=change, is_kept=True)
 
 
-def _takes_up(s: Situation) -> bool:
+def _may_rerender(s: Situation) -> bool:
     """Nobody is restarted by it: there is no worker, or its image keeps it from running."""
     if not _existing_replicas(s.children):
         return True
     if s.children.is_answering:
         return False
-    if placing_trouble(s, s.children.current_pods, s.children.deployment):
+    if placement_problem(s, s.children.current_pods, s.children.deployment):
         return True
-    troubles = (running_trouble(s, pod) for pod in s.children.current_pods)
-    return any(trouble and trouble.reason in _MENDED_BY_AN_IMAGE for trouble in troubles)
+    problems = (running_problem(s, pod) for pod in s.children.current_pods)
+    return any(problem and problem.reason in _MENDED_BY_AN_IMAGE for problem in problems)
 
 
 def _existing_replicas(children: Children) -> int:
@@ -188,7 +188,7 @@ def _nudged(s: Situation) -> str | None:
     if s.children.deployment is None:
         return None
     last = s.children.deployment.annotations.get(NUDGED)
-    if len(s.children.current_pods) >= s.asked.replicas or not placing_trouble(
+    if len(s.children.current_pods) >= s.asked.replicas or not placement_problem(
         s, s.children.current_pods, s.children.deployment
     ):
         return last

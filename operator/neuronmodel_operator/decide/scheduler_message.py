@@ -41,10 +41,10 @@ class UnplacedReason:
     nodes: int | None = None
 
     @classmethod
-    def read(cls, said: str) -> Self:
-        found = _REASON.fullmatch(said)
+    def read(cls, text: str) -> Self:
+        found = _REASON.fullmatch(text)
         if found is None or found["nodes"] is None:
-            return cls(said)
+            return cls(text)
         return cls(found["text"], int(found["nodes"]))
 
     @property
@@ -58,21 +58,21 @@ class UnplacedReason:
 
 def unplaced_reasons(message: str) -> tuple[UnplacedReason, ...]:
     """Those first whose nodes came furthest: they are the nearest to taking the pod. Empty: it is in other words."""
-    said = " ".join(message.split())
-    head = _HEAD.match(said)
+    text = " ".join(message.split())
+    head = _HEAD.match(text)
     if head is None:
         return ()
-    body = _TRIED_AFTERWARDS.sub("", said[head.end() :]).rstrip(". ")
+    body = _TRIED_AFTERWARDS.sub("", text[head.end() :]).rstrip(". ")
     found = [UnplacedReason.read(part) for part in re.split(r", (?=\d+ )", body) if part]
     return tuple(sorted(found, key=lambda reason: (-reason.checked, reason.text)))
 
 
 def in_short(message: str) -> str:
     """The reasons of the nodes alone, the same for every try that ends alike."""
-    said = " ".join(message.split())
-    head, found = _HEAD.match(said), unplaced_reasons(said)
+    text = " ".join(message.split())
+    head, found = _HEAD.match(text), unplaced_reasons(text)
     if head is None or not found:
-        return said
+        return text
     return f"{head[0].strip()} {', '.join(str(reason) for reason in found)}."
 
 

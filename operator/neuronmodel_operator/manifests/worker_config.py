@@ -18,7 +18,7 @@ STOPPING_SECONDS = 10
 
 
 @dataclass(frozen=True)
-class Told:
+class PrepareContext:
     """What one run of `prepare` is told beside what it is asked for: no reason to run it again."""
 
     history: History | None = None
@@ -27,9 +27,11 @@ class Told:
     """Every byte is compared, because a worker found damage: what it found has to be found again."""
 
 
-def prepare_config(model: ObservedModel, strategy: Strategy, spec_hash: str, told: Told | None = None) -> WorkerConfig:
+def prepare_config(
+    model: ObservedModel, strategy: Strategy, spec_hash: str, context: PrepareContext | None = None
+) -> WorkerConfig:
     """`strategy` may be Auto."""
-    spec, told = model.spec, told or Told()
+    spec, context = model.spec, context or PrepareContext()
     return WorkerConfig(
         namespace=model.namespace,
         name=model.name,
@@ -41,7 +43,7 @@ def prepare_config(model: ObservedModel, strategy: Strategy, spec_hash: str, tol
         weights=spec.sharding.weights or Weights.STREAMED,
         server=spec.serving.server or Server.OPENAI,
         instance_type=instance_type.instance_type(spec),
-        verification=Verification.FULL if told.looks_closely else spec.artifacts.verification,
+        verification=Verification.FULL if context.looks_closely else spec.artifacts.verification,
         source_path=_source_path(spec.model.source),
         source_display=source_display(spec.model.source),
         model_type=spec.model.type,
@@ -52,8 +54,8 @@ def prepare_config(model: ObservedModel, strategy: Strategy, spec_hash: str, tol
         scratch_path=names.SCRATCH_MOUNT,
         scratch_tier=spec.scratch != Scratch(),
         scratch_on_node=not (spec.scratch.ephemeral or spec.scratch.persistent_volume_claim),
-        keys_in_use=told.keys_in_use,
-        history=told.history,
+        keys_in_use=context.keys_in_use,
+        history=context.history,
         serving_port=spec.serving.port,
         admin_port=names.ADMIN_PORT,
     )

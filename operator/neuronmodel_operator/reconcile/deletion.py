@@ -19,12 +19,12 @@ from neuronmodel_operator.manifests.worker_config import cleanup_config
 from neuronmodel_operator.state.objects import JobState
 from neuronmodel_operator.state.plan import EventNote, ObjectRef, Plan
 
-PATIENCE: Final = timedelta(minutes=10)
+GIVE_UP_AFTER: Final = timedelta(minutes=10)
 RECHECK: Final = timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
-class Going:
+class DeletionStep:
     """One step of a deletion, and the sentence for the condition Ready."""
 
     plan: Plan
@@ -38,24 +38,24 @@ def finalizer_wanted(s: Situation) -> bool:
     return s.asked.spec.artifacts.template is not None or not s.children.is_missing(s.asked.artifacts_claim)
 
 
-def going(s: Situation) -> Going:
+def deletion_step(s: Situation) -> DeletionStep:
     if names.FINALIZER not in s.asked.model.finalizers:
-        return Going(Plan(), "It goes.")
+        return DeletionStep(Plan(), "It goes.")
     if s.asked.spec.artifacts.retention is not Retention.DELETE:
-        return Going(Plan(finalizer=False), "Its artifacts stay.")
+        return DeletionStep(Plan(finalizer=False), "Its artifacts stay.")
     if given_up := _given_up(s):
-        return _released(s.children, given_up)
+        return _abandoned(s.children, given_up)
     if s.children.cleanup_job and s.children.cleanup_job.state is JobState.SUCCEEDED:
         return _cleaned(s)
     workers = _workers(s)
     if workers or _has_worker_pods(s.children):
-        return Going(Plan(delete=workers, wake_after=RECHECK), "The worker and prepare end first.")
-    if s.children.cleanup_job is None and s.asked.image is not None and s.observed.neighbours is not None:
+        return DeletionStep(Plan(delete=workers, wake_after=RECHECK), "The worker and prepare end first.")
+    if s.children.cleanup_job is None and s.asked.image is not None and s.observed.serving_workloads is not None:
         job = _job(s, s.asked.image)
-        told = "Made the Job that removes the artifacts nobody else refers to."
-        note = EventNote("Normal", Reason.CLEANUP_STARTED, told, (job["kind"], job["metadata"]["name"]))
-        return Going(Plan(create=(job,), events=(note,), wake_after=RECHECK), "The clean-up Job is made.")
-    return Going(Plan(wake_after=RECHECK), "The clean-up Job removes the artifacts that nobody else refers to.")
+        text = "Made the Job that removes the artifacts nobody else refers to."
+        note = EventNote("Normal", Reason.CLEANUP_STARTED, text, (job["kind"], job["metadata"]["name"]))
+        return DeletionStep(Plan(create=(job,), events=(note,), wake_after=RECHECK), "The clean-up Job is made.")
+    return DeletionStep(Plan(wake_after=RECHECK), "The clean-up Job removes the artifacts that nobody else refers to.")
 
 
 def _given_up(s: Situation) -> str | None:
@@ -73,7 +73,7 @@ def _given_up(s: Situation) -> str | None:
     if job and job.state is JobState.SUCCEEDED:
         return None
     running = job is not None and any(pod.running_since for pod in s.children.pods_of(job))
-    return None if running or s.now - _since(s) < PATIENCE else "cleaning has failed for ten minutes"
+    return None if running or s.now - _since(s) < GIVE_UP_AFTER else "cleaning has failed for ten minutes"
 
 
 def _since(s: Situation) -> datetime:
@@ -81,44 +81,46 @@ def _since(s: Situation) -> datetime:
     return max(requested, s.children.cleanup_job.created_at) if s.children.cleanup_job else requested
 
 
-def _released(children: Children, why: str) -> Going:
+def _abandoned(children: Children, why: str) -> DeletionStep:
     note = EventNote("Warning", Reason.CLEANUP_ABANDONED, f"Artifacts may be left behind: {why}.")
     plan = Plan(finalizer=False, delete=_own_job(children), events=(note,))
-    return Going(plan, "It goes without having been cleaned up after.")
+    return DeletionStep(plan, "It goes without having been cleaned up after.")
 
 
 def _own_job(children: Children) -> tuple[ObjectRef, ...]:
-    return (reference(children.cleanup_job),) if children.cleanup_job and not children.cleanup_job.is_going else ()
+    return (
+        (reference(children.cleanup_job),) if children.cleanup_job and not children.cleanup_job.is_terminating else ()
+    )
 
 
-def _cleaned(s: Situation) -> Going:
+def _cleaned(s: Situation) -> DeletionStep:
     claim = (
         s.children.claim(names.templated_claim(s.asked.model.name)).object if s.asked.spec.artifacts.template else None
     )
     if claim is None or "deletionTimestamp" in claim["metadata"] or is_claim_shared(s, claim["metadata"]["name"]):
         note = EventNote("Normal", Reason.CLEANED_UP, "Removed the artifacts that nobody else refers to.")
-        return Going(Plan(finalizer=False, delete=_own_job(s.children), events=(note,)), "Cleaned up.")
-    if _is_being_left(s, claim["metadata"]["name"]):
-        return Going(Plan(wake_after=RECHECK), "Other NeuronModels that go too let go of the claim first.")
-    goes = ObjectRef("v1", "PersistentVolumeClaim", claim["metadata"]["name"], claim["metadata"]["uid"])
-    told = f"Deleted the claim {goes.name}, which no other NeuronModel names."
-    note = EventNote("Normal", Reason.CLAIM_DELETED, told, (goes.kind, goes.name))
-    return Going(Plan(delete=(goes,), events=(note,), wake_after=RECHECK), "The claim goes.")
+        return DeletionStep(Plan(finalizer=False, delete=_own_job(s.children), events=(note,)), "Cleaned up.")
+    if _is_used_by_deleted(s, claim["metadata"]["name"]):
+        return DeletionStep(Plan(wake_after=RECHECK), "Other NeuronModels that go too let go of the claim first.")
+    ref = ObjectRef("v1", "PersistentVolumeClaim", claim["metadata"]["name"], claim["metadata"]["uid"])
+    text = f"Deleted the claim {ref.name}, which no other NeuronModel names."
+    note = EventNote("Normal", Reason.CLAIM_DELETED, text, (ref.kind, ref.name))
+    return DeletionStep(Plan(delete=(ref,), events=(note,), wake_after=RECHECK), "The claim goes.")
 
 
 def is_claim_shared(s: Situation, claim: str) -> bool:
     """Whether another NeuronModel of the namespace names it, for whatever. One that goes does not count, until it has
     been waited for in vain."""
-    counts = s.observed.other_models if s.now - _since(s) >= PATIENCE else _staying(s)
+    counts = s.observed.other_models if s.now - _since(s) >= GIVE_UP_AFTER else _remaining_models(s)
     return any(claim in _named_claims(other) for other in counts)
 
 
-def _is_being_left(s: Situation, claim: str) -> bool:
+def _is_used_by_deleted(s: Situation, claim: str) -> bool:
     """Whether one that goes names it, and may still clean it."""
-    return any(claim in _named_claims(other) for other in s.observed.other_models if other not in _staying(s))
+    return any(claim in _named_claims(other) for other in s.observed.other_models if other not in _remaining_models(s))
 
 
-def _staying(s: Situation) -> list[Any]:
+def _remaining_models(s: Situation) -> list[Any]:
     return [other for other in s.observed.other_models if "deletionTimestamp" not in other["metadata"]]
 
 
@@ -134,7 +136,7 @@ def _named_claims(model: Any) -> set[str]:
 
 def _workers(s: Situation) -> tuple[ObjectRef, ...]:
     children = [*s.children.jobs, *([s.children.deployment] if s.children.deployment else [])]
-    return tuple(reference(child) for child in children if not child.is_going)
+    return tuple(reference(child) for child in children if not child.is_terminating)
 
 
 def _has_worker_pods(children: Children) -> bool:

@@ -28,12 +28,12 @@ from neuronmodel_operator.conditions.verdict import ConditionResult, Verdict, re
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.changes import change_in_force, open_start
 from neuronmodel_operator.decide.children import Children
-from neuronmodel_operator.decide.refused_writes import write_trouble
+from neuronmodel_operator.decide.refused_writes import write_problem
 from neuronmodel_operator.decide.rollout import rollout
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests import hashes, metadata
 from neuronmodel_operator.manifests.service import endpoint
-from neuronmodel_operator.reconcile.deletion import finalizer_wanted, going
+from neuronmodel_operator.reconcile.deletion import deletion_step, finalizer_wanted
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.annotations import Change
 from neuronmodel_operator.state.observed import Observed
@@ -53,10 +53,10 @@ REPORT_WHEN_READY = timedelta(seconds=60)
 def reconcile(observed: Observed, now: datetime, settings: Settings) -> Plan:
     # Milliseconds: what goes through JSON and comes back has to be equal to what went.
     s = Situation(observed, now.replace(microsecond=now.microsecond // 1000 * 1000), settings)
-    return _going(s) if s.asked.model.deletion_requested_at else _living(s)
+    return _deletion_plan(s) if s.asked.model.deletion_requested_at else _serving_plan(s)
 
 
-def _living(s: Situation) -> Plan:
+def _serving_plan(s: Situation) -> Plan:
     steps = {
         ConditionType.SOURCE_RESOLVED: source(s),
         ConditionType.ARTIFACTS_READY: artifacts(s),
@@ -67,7 +67,7 @@ def _living(s: Situation) -> Plan:
     steps = {ConditionType.READY: summary, **steps, ConditionType.UPDATE_AVAILABLE: update(s)}
     status = _status(s, {kind: step.verdict for kind, step in steps.items()})
     every = tuple(steps.values())
-    told = [
+    notes = [
         *(note for step in every for note in step.events),
         *events(s.asked.status, status),
         *artifact_events(s, status),
@@ -79,19 +79,19 @@ def _living(s: Situation) -> Plan:
         apply=tuple(manifest for step in every for manifest in step.apply),
         create=tuple(manifest for step in every for manifest in step.create),
         status=status,
-        events=tuple(dict.fromkeys(told)),
+        events=tuple(dict.fromkeys(notes)),
         wake_after=_wake_after(every),
         report_interval=_report_interval(s),
     )
 
 
-def _going(s: Situation) -> Plan:
-    step = going(s)
-    troubles = [write_trouble(refusal).message for refusal in s.observed.refusals]
+def _deletion_plan(s: Situation) -> Plan:
+    step = deletion_step(s)
+    problems = [write_problem(refusal).message for refusal in s.observed.refusals]
     is_last = step.plan.finalizer is False or names.FINALIZER not in s.asked.model.finalizers
-    if is_last and not troubles:
+    if is_last and not problems:
         return step.plan
-    verdict = refused(Reason.TERMINATING, " ".join([step.message, *troubles]))
+    verdict = refused(Reason.TERMINATING, " ".join([step.message, *problems]))
     conditions = _conditions(s, {ConditionType.READY: verdict})
     others = tuple(c for c in s.asked.status.conditions if c.type is not ConditionType.READY)
     status = s.asked.status.model_copy(
@@ -102,8 +102,8 @@ def _going(s: Situation) -> Plan:
             "workers": workers(s),
         }
     )
-    told = (*step.plan.events, *refusal_events(s, status))
-    return replace(step.plan, status=status, events=told)
+    notes = (*step.plan.events, *refusal_events(s, status))
+    return replace(step.plan, status=status, events=notes)
 
 
 def _finalizer(s: Situation) -> bool | None:
@@ -118,7 +118,9 @@ def _wake_after(steps: tuple[ConditionResult, ...]) -> timedelta | None:
 
 def _report_interval(s: Situation) -> timedelta | None:
     running = [
-        pod for pod in (*s.children.prepare_pods, *s.children.serve_pods) if pod.running_since and not pod.is_going
+        pod
+        for pod in (*s.children.prepare_pods, *s.children.serve_pods)
+        if pod.running_since and not pod.is_terminating
     ]
     if not running:
         return None

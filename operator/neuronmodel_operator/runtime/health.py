@@ -72,7 +72,7 @@ class WatchPulse:
         """Sentences: what can be neither listed nor watched."""
         now = self._monotonic()
         return [
-            f"The API server {_says(failing.status)} when the operator lists or watches {path}."
+            f"The API server {_described(failing.status)} when the operator lists or watches {path}."
             for path, failing in sorted(self._failing.items())
             if failing.status == FORBIDDEN or now - failing.since >= FAILING_SECONDS
         ]
@@ -91,33 +91,33 @@ class WatchPulse:
         if status == 200 or (status == 404 and not is_watched):
             self._failing.pop(path, None)
         else:
-            self._fails(path, status)
+            self._record_failure(path, status)
         if is_watched and 400 <= status < 500 and status not in _TRIED_AGAIN:
             self.lost.set()
         if status == 200 and params.url.query.get("watch") == "true":
             self._seen[path] = self._monotonic()
         if status == FORBIDDEN:
-            self._excuse(path)
+            self._mark_answered(path)
             self._denied()
 
     async def _unanswered(
         self, session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestExceptionParams
     ) -> None:
         if isinstance(params.exception, aiohttp.ClientError | TimeoutError):
-            self._fails(params.url.path, 0)
+            self._record_failure(params.url.path, 0)
 
-    def _excuse(self, path: str) -> None:
+    def _mark_answered(self, path: str) -> None:
         """What is denied is answered: a restart would mend nothing."""
         self._since = self._since and self._monotonic()
         if path in self._seen:
             self._seen[path] = self._monotonic()
 
-    def _fails(self, path: str, status: int) -> None:
+    def _record_failure(self, path: str, status: int) -> None:
         former = self._failing.get(path)
         self._failing[path] = _Failing(status, former.since if former else self._monotonic())
 
 
-def _says(status: int) -> str:
+def _described(status: int) -> str:
     return {0: "does not answer", FORBIDDEN: "says that it may not"}.get(status, f"answers with status {status}")
 
 

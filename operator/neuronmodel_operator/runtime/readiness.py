@@ -19,20 +19,20 @@ _log = logging.getLogger(__name__)
 Sentences = Callable[[], list[str]]
 
 
-class Beginning:
+class Startup:
     """What there is to wait for before anything is done."""
 
     def __init__(self) -> None:
-        self._waits_for = ["The operator has just begun and has not listed NeuronModels yet."]
+        self._waiting_for = ["The operator has just begun and has not listed NeuronModels yet."]
 
     def wait_for(self, what: str) -> None:
-        self._waits_for = [what]
+        self._waiting_for = [what]
 
     def end(self) -> None:
-        self._waits_for = []
+        self._waiting_for = []
 
     def complaints(self) -> list[str]:
-        return self._waits_for
+        return self._waiting_for
 
 
 class Readiness:
@@ -41,29 +41,29 @@ class Readiness:
     def __init__(self, complaints: Sequence[Sentences], remarks: Sequence[Sentences]) -> None:
         self._complaints = complaints
         self._remarks = remarks
-        self._told: tuple[list[str], list[str]] | None = None
+        self._logged: tuple[list[str], list[str]] | None = None
 
     @property
     def is_ready(self) -> bool:
         return not self.complaints()
 
     def complaints(self) -> list[str]:
-        return [sentence for say in self._complaints for sentence in say()]
+        return [sentence for source in self._complaints for sentence in source()]
 
     def remarks(self) -> list[str]:
-        return [sentence for say in self._remarks for sentence in say()]
+        return [sentence for source in self._remarks for sentence in source()]
 
     async def run(self) -> None:
         """Tells the log of each change, once; of the beginning only when it takes longer than it should."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            self.tell()
+            self.log_changes()
 
-    def tell(self) -> None:
+    def log_changes(self) -> None:
         complaints, remarks = self.complaints(), self.remarks()
-        if (complaints, remarks) == self._told:
+        if (complaints, remarks) == self._logged:
             return
-        self._told = (complaints, remarks)
+        self._logged = (complaints, remarks)
         if complaints:
             _log.warning("not ready: %s", " ".join(complaints))
         else:

@@ -17,11 +17,11 @@ from neuronmodel_api import names
 from neuronmodel_api.status import Condition
 from neuronmodel_operator.clock import Clock
 from neuronmodel_operator.cluster.apply import Applier, PassOutcome, StatusError, StoppingError
-from neuronmodel_operator.cluster.backoff import doubling, patiently
+from neuronmodel_operator.cluster.backoff import await_with_notice, doubling
 from neuronmodel_operator.cluster.client import Api, ApiError
 from neuronmodel_operator.cluster.failed_pass import PassFailure, failure_of, unanswered
 from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, claim_names, look
-from neuronmodel_operator.cluster.worker_reports import Heard, Reporter, Reports
+from neuronmodel_operator.cluster.worker_reports import ReportCache, ReportClient, Reports
 from neuronmodel_operator.cluster.writes import LONGEST_PAUSE_SECONDS
 from neuronmodel_operator.runtime.metrics import Metrics
 from neuronmodel_operator.settings import Settings
@@ -33,7 +33,7 @@ LAST_BACKOFF_SECONDS: Final = 60.0
 """After failures of our own making. While the cause is the API server's it is LONGEST_PAUSE_SECONDS."""
 MODELS_A_SECOND: Final = 100
 """How many NeuronModels may be tried again in a second where all of a large fleet have to be."""
-LOOK_PATIENCE_SECONDS: Final = 5.0
+LOOK_NOTICE_SECONDS: Final = 5.0
 """How long a look may take before the NeuronModel says that it takes long."""
 GATHER_SECONDS: Final = 0.1
 """Between a wake and its pass: a pod that starts makes half a dozen events within a moment."""
@@ -60,7 +60,7 @@ class CarriesOut(Protocol):
 
     async def carry_out(self, plan: Plan, snapshot: Snapshot, *, hold_status: bool) -> PassOutcome: ...
 
-    async def tell_failure(self, failure: PassFailure, since: datetime) -> None: ...
+    async def report_failure(self, failure: PassFailure, since: datetime) -> None: ...
 
     def close(self) -> None: ...
 
@@ -73,10 +73,10 @@ class HoldsNamespaces(Protocol):
     def is_held(self, namespace: str) -> bool: ...
 
 
-class Listens(Protocol):
-    """As `reports.Heard`."""
+class CollectsReports(Protocol):
+    """As `reports.ReportCache`."""
 
-    async def listen(self, pods: Iterable[Object], askable: frozenset[str], *, ask: bool) -> Reports: ...
+    async def collect(self, pods: Iterable[Object], askable: frozenset[str], *, ask: bool) -> Reports: ...
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Parts:
 
     look: Callable[[], Awaitable[Snapshot | None]]
     """None: the NeuronModel is gone."""
-    heard: Listens
+    reports: CollectsReports
     decide: Callable[[Observed], Plan]
     applier: CarriesOut
 
@@ -179,21 +179,21 @@ class ModelTask:
 
     async def run(self) -> None:
         try:
-            while not await self._rest_and_attempt():
+            while not await self._wait_and_attempt():
                 pass
         finally:
             self._parts.applier.close()
 
-    async def _rest_and_attempt(self) -> bool:
+    async def _wait_and_attempt(self) -> bool:
         """True: there is nothing more to do."""
-        await self._rest()
-        await self._stand_by()
+        await self._wait_until_due()
+        await self._wait_for_lease()
         if self.stopping:
             return True
         async with self._passes:
             return await self._attempt()
 
-    async def _stand_by(self) -> None:
+    async def _wait_for_lease(self) -> None:
         """While another operator has the namespace. What was seen before it is over is old."""
         if self._leases.is_held(self.key.namespace):
             return
@@ -210,7 +210,7 @@ class ModelTask:
         now = self._clock.monotonic()
         self._not_before, self._agenda = now, Agenda(look_at=now)
 
-    async def _rest(self) -> None:
+    async def _wait_until_due(self) -> None:
         """Until something is due; a wake waits a moment for its like, and for the end of a backoff's first second."""
         while not self.stopping:
             pause = self._agenda.due_at - self._clock.monotonic()
@@ -231,13 +231,13 @@ class ModelTask:
             return self.stopping or self._leases.is_held(self.key.namespace)
         except ApiError as error:
             if not isinstance(error, StatusError):
-                await self._tell(error)
-            self._retreat(error.reason, str(error), self._longest_pause(), error.retry_after)
+                await self._report_failure(error)
+            self._back_off(error.reason, str(error), self._longest_pause(), error.retry_after)
             return False
         except Exception as error:  # one NeuronModel's trouble is not the others'
             _log.exception("%s/%s: a pass failed", self.key.namespace, self.key.name)
-            await self._tell(error)
-            self._retreat(type(error).__name__, repr(error), LAST_BACKOFF_SECONDS)
+            await self._report_failure(error)
+            self._back_off(type(error).__name__, repr(error), LAST_BACKOFF_SECONDS)
             return False
         self._failures = 0
         self._metrics.seconds.observe(self._clock.monotonic() - started)
@@ -252,25 +252,25 @@ class ModelTask:
         looking = self._snapshot is None or self._outdated or self._agenda.look_at <= started
         self._woken.clear()
         if looking:
-            self._snapshot = await patiently(
-                self._parts.look(), LOOK_PATIENCE_SECONDS, lambda: self._tell(unanswered(LOOK_PATIENCE_SECONDS))
+            self._snapshot = await await_with_notice(
+                self._parts.look(), LOOK_NOTICE_SECONDS, lambda: self._report_failure(unanswered(LOOK_NOTICE_SECONDS))
             )
         if (snapshot := self._snapshot) is None:
             return None
         due = self._agenda.ask_at is not None and self._agenda.ask_at <= started
-        reports = await self._parts.heard.listen(snapshot.observed.pods, snapshot.askable, ask=looking or due)
+        reports = await self._parts.reports.collect(snapshot.observed.pods, snapshot.askable, ask=looking or due)
         plan, outcome = await self._decide_and_carry_out(snapshot, reports)
         self._snapshot, self._outdated = outcome.snapshot, outcome.written
         fresh_until = started + snapshot.fresh_seconds if looking else self._agenda.look_at
         return self._next(plan, outcome, fresh_until)
 
-    async def _tell(self, failure: Exception | PassFailure) -> None:
+    async def _report_failure(self, failure: Exception | PassFailure) -> None:
         """On the NeuronModel itself, if that can be written; the log has it anyhow."""
         if self._failures == 0:
             self._failing_since = self._clock.now()
         try:
-            told = failure if isinstance(failure, PassFailure) else failure_of(failure)
-            await self._parts.applier.tell_failure(told, self._failing_since)
+            described = failure if isinstance(failure, PassFailure) else failure_of(failure)
+            await self._parts.applier.report_failure(described, self._failing_since)
         except StoppingError:
             return
         except Exception as error:  # the pass is tried again, whatever could be told of it
@@ -307,7 +307,7 @@ class ModelTask:
         ask_at = now + plan.report_interval.total_seconds() if plan.report_interval is not None else None
         return Agenda(look_at=min(looks), ask_at=ask_at, retry_at=None if retry_in is None else now + retry_in)
 
-    def _retreat(self, kind: str, message: str, longest: float, retry_after: float | None = None) -> None:
+    def _back_off(self, kind: str, message: str, longest: float, retry_after: float | None = None) -> None:
         """1, 2, 4 … seconds, shortened by up to half at random; a wake meanwhile is answered after one second."""
         self._failures += 1
         pause = doubling(FIRST_BACKOFF_SECONDS, self._failures, longest) * self._jitter()
@@ -327,7 +327,7 @@ class Tasks:
     def __init__(
         self,
         api: Api,
-        reporter: Reporter,
+        report_client: ReportClient,
         decide: Decide,
         settings: Settings,
         metrics: Metrics,
@@ -336,7 +336,7 @@ class Tasks:
     ) -> None:
         self._leases = leases
         self._api = api
-        self._reporter = reporter
+        self._report_client = report_client
         self._decide = decide
         self._settings = settings
         self._metrics = metrics
@@ -401,7 +401,7 @@ class Tasks:
         )
         parts = Parts(
             look=lambda: look(self._api, key, self._clock.now()),
-            heard=Heard(self._reporter),
+            reports=ReportCache(self._report_client),
             decide=lambda observed: self._decide(observed, self._clock.now(), self._settings),
             applier=applier,
         )

@@ -71,7 +71,7 @@ class Child:
         return _required_time(self._meta["creationTimestamp"])
 
     @property
-    def is_going(self) -> bool:
+    def is_terminating(self) -> bool:
         return "deletionTimestamp" in self._meta
 
     @property

@@ -101,7 +101,7 @@ class Observed:
     """By pod UID: what the run before a container's restart left as termination message."""
     refusals: tuple[Refusal, ...] = ()
     namespace_terminating: bool = False
-    neighbours: tuple[Object, ...] | None = None
+    serving_workloads: tuple[Object, ...] | None = None
     """Deployments and pods that serve in the namespace, of every NeuronModel, this one too: their templates name keys
     that must stay on the volume. None: not looked up, and no Job is made in this pass."""
     other_models: tuple[Object, ...] = ()

@@ -85,16 +85,16 @@ def _sealing(s: Situation, shards_key: str | None) -> SealingState | None:
     reports = _reports(s.children)
     if any(report.tier in ("Artifacts", "Scratch") for report in reports):
         return SealingState.SEALED
-    return _former(s.asked, shards_key, has_heard=bool(reports))
+    return _former(s.asked, shards_key, has_reports=bool(reports))
 
 
-def _former(asked: Asked, shards_key: str | None, *, has_heard: bool) -> SealingState | None:
+def _former(asked: Asked, shards_key: str | None, *, has_reports: bool) -> SealingState | None:
     """As it was last written: of shards that were in the memory of a worker which began anew nothing is left."""
     before = asked.status.artifacts
     if before is None or before.sealing is None or before.shards_key != shards_key:
         return None
     state = next((state for state in SealingState if state == before.sealing), None)
-    return state if state in _SETTLED or not has_heard else None
+    return state if state in _SETTLED or not has_reports else None
 
 
 def _reports(children: Children) -> list[Report]:

@@ -7,8 +7,8 @@ from neuronmodel_api.phases import WAITS
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Sealing, SealingState
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Outcome, Start, StartNote
-from neuronmodel_operator.decide.failed_attempts import is_of_attempts
-from neuronmodel_operator.decide.refused_writes import write_trouble
+from neuronmodel_operator.decide.failed_attempts import is_attempts_note
+from neuronmodel_operator.decide.refused_writes import write_problem
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.plan import EventNote
 from neuronmodel_operator.status.artifacts import sealings
@@ -21,7 +21,7 @@ _REJECTED: Final = frozenset(
 )
 """Reasons of an Unknown that are more than waiting: a worker turned down what was prepared."""
 _TIERS: Final = {"Source": "the source", "Artifacts": "the artifacts volume", "Scratch": "the scratch volume"}
-_TOLD: Final = (
+_CONDITIONS_WITH_EVENTS: Final = (
     ConditionType.SOURCE_RESOLVED,
     ConditionType.ARTIFACTS_READY,
     ConditionType.SCHEDULED,
@@ -31,14 +31,18 @@ _TOLD: Final = (
 
 
 def events(before: NeuronModelStatus, after: NeuronModelStatus) -> tuple[EventNote, ...]:
-    told = [note for kind in _TOLD if (note := _of_condition(before.condition(kind), after.condition(kind)))]
+    known = [
+        note
+        for kind in _CONDITIONS_WITH_EVENTS
+        if (note := _condition_event(before.condition(kind), after.condition(kind)))
+    ]
     # The summary repeats what another condition has said.
-    distinct = {(note.type, note.reason): note for note in reversed(told)}
-    update = _of_update(before, after)
-    return (*reversed(distinct.values()), *_of_starts(before, after), *([update] if update else []))
+    distinct = {(note.type, note.reason): note for note in reversed(known)}
+    update = _update_event(before, after)
+    return (*reversed(distinct.values()), *_start_events(before, after), *([update] if update else []))
 
 
-def _of_condition(before: Condition | None, after: Condition | None) -> EventNote | None:
+def _condition_event(before: Condition | None, after: Condition | None) -> EventNote | None:
     if after is None or (before and (before.status, before.reason) == (after.status, after.reason)):
         return None
     if after.status == "False":
@@ -52,7 +56,7 @@ def _of_condition(before: Condition | None, after: Condition | None) -> EventNot
 
 def artifact_events(s: Situation, after: NeuronModelStatus) -> tuple[EventNote, ...]:
     """Of sets that were set aside, of a choice, and of shards that a worker wrote while it answered."""
-    return (*_of_quarantine(s, after), *_of_choice(s.asked.status, after), *_of_sealing(s, after))
+    return (*_quarantine_events(s, after), *_choice_events(s.asked.status, after), *_sealing_events(s, after))
 
 
 def refusal_events(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
@@ -60,13 +64,13 @@ def refusal_events(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote
     was told with that."""
     reasons = {condition.reason for condition in after.conditions if condition.status == "False"}
     for refusal in s.observed.refusals:
-        trouble = write_trouble(refusal)
-        then, now = (any(trouble.message in c.message for c in status.conditions) for status in (s.asked.status, after))
-        if now and not then and trouble.reason not in reasons:
-            yield EventNote("Warning", trouble.reason, trouble.message)
+        problem = write_problem(refusal)
+        then, now = (any(problem.message in c.message for c in status.conditions) for status in (s.asked.status, after))
+        if now and not then and problem.reason not in reasons:
+            yield EventNote("Warning", problem.reason, problem.message)
 
 
-def _of_quarantine(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
+def _quarantine_events(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
     """As the condition, which has the sentences too, comes to be about this result."""
     if (
         s.artifacts.prepared
@@ -88,22 +92,22 @@ def _is_of_one_result(before: NeuronModelStatus, after: NeuronModelStatus) -> bo
     return then is not None and now is not None and then.missed == now.missed and then.cache == now.cache
 
 
-def _of_choice(before: NeuronModelStatus, after: NeuronModelStatus) -> Iterator[EventNote]:
+def _choice_events(before: NeuronModelStatus, after: NeuronModelStatus) -> Iterator[EventNote]:
     then, now = before.strategy, after.strategy
     if now and now.inputs and (then is None or (then.in_force, then.reason) != (now.in_force, now.reason)):
         yield EventNote("Normal", Reason.STRATEGY_CHOSEN, f"{now.in_force}: {now.message}")
 
 
-def _of_sealing(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
+def _sealing_events(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
     then, now = (status.artifacts.sealing if status.artifacts else None for status in (s.asked.status, after))
     if now is None or now == then:
         return
-    told = next((sealing for sealing in sealings(s.children) if sealing.state == now), None)
-    if told and told.state is SealingState.SEALED:
-        yield EventNote("Normal", Reason.SHARDS_SEALED, _sealed_sentence(told))
-    elif told and told.state is SealingState.FAILED:
+    known = next((sealing for sealing in sealings(s.children) if sealing.state == now), None)
+    if known and known.state is SealingState.SEALED:
+        yield EventNote("Normal", Reason.SHARDS_SEALED, _sealed_sentence(known))
+    elif known and known.state is SealingState.FAILED:
         yield EventNote(
-            "Warning", Reason.SEALING_FAILED, told.message or "The shards were not written; see the worker's log."
+            "Warning", Reason.SEALING_FAILED, known.message or "The shards were not written; see the worker's log."
         )
 
 
@@ -114,25 +118,25 @@ def _sealed_sentence(sealing: Sealing) -> str:
     return f"The worker wrote {sealing.total:,} bytes of shards{took} behind its answers; later starts read them."
 
 
-def _of_update(before: NeuronModelStatus, after: NeuronModelStatus) -> EventNote | None:
+def _update_event(before: NeuronModelStatus, after: NeuronModelStatus) -> EventNote | None:
     then, now = (status.condition(ConditionType.UPDATE_AVAILABLE) for status in (before, after))
     if now is None or now.status != "True" or (then and then.status == "True"):
         return None
     return EventNote("Normal", now.reason, now.message)
 
 
-def _of_starts(before: NeuronModelStatus, after: NeuronModelStatus) -> tuple[EventNote, ...]:
-    told = {(start.started_at, start.outcome) for start in before.starts}
-    ended = [s for s in after.starts if s.outcome is Outcome.READY and (s.started_at, s.outcome) not in told]
+def _start_events(before: NeuronModelStatus, after: NeuronModelStatus) -> tuple[EventNote, ...]:
+    known = {(start.started_at, start.outcome) for start in before.starts}
+    ended = [s for s in after.starts if s.outcome is Outcome.READY and (s.started_at, s.outcome) not in known]
     loads = tuple(EventNote("Normal", Reason.READY, _load_sentence(start)) for start in reversed(ended))
-    return (*_of_notes(before, after), *loads)
+    return (*_note_events(before, after), *loads)
 
 
-def _of_notes(before: NeuronModelStatus, after: NeuronModelStatus) -> tuple[EventNote, ...]:
-    told = {(start.started_at, note) for start in before.starts for note in start.notes}
-    fresh = [note for s in reversed(after.starts) for note in s.notes if (s.started_at, note) not in told]
+def _note_events(before: NeuronModelStatus, after: NeuronModelStatus) -> tuple[EventNote, ...]:
+    known = {(start.started_at, note) for start in before.starts for note in start.notes}
+    fresh = [note for s in reversed(after.starts) for note in s.notes if (s.started_at, note) not in known]
     # Of a failed attempt its condition told when it was so.
-    notes = [StartNote.read(note) for note in fresh if not is_of_attempts(note)]
+    notes = [StartNote.read(note) for note in fresh if not is_attempts_note(note)]
     return tuple(EventNote("Warning", note.reason, note.message) for note in notes)
 
 
@@ -144,11 +148,11 @@ def _load_sentence(start: Start) -> str:
 
 
 def _waits_sentence(start: Start) -> str:
-    told = []
+    known = []
     for name in WAITS:
         waits = [phase for phase in start.phases if phase.name == name]
         seconds = sum(phase.milliseconds for phase in waits) / 1000
         reasons = ", ".join(dict.fromkeys(phase.reason for phase in waits if phase.reason))
         if seconds:
-            told.append(f"{seconds:.1f} s {name}" + (f" ({reasons})" if reasons else ""))
-    return f" Not counted: {', '.join(told)}." if told else ""
+            known.append(f"{seconds:.1f} s {name}" + (f" ({reasons})" if reasons else ""))
+    return f" Not counted: {', '.join(known)}." if known else ""

@@ -16,7 +16,7 @@ from neuronmodel_api.status import CacheResult, Cause, DevicesStatus, Disk, Outc
 from neuronmodel_operator.decide.artifacts import PreparedArtifacts
 from neuronmodel_operator.decide.changes import CHANGES, TARGET_ID, is_unrecorded, open_start, target_id
 from neuronmodel_operator.decide.children import Children
-from neuronmodel_operator.decide.failed_attempts import attempt_notes, is_of_attempts
+from neuronmodel_operator.decide.failed_attempts import attempt_notes, is_attempts_note
 from neuronmodel_operator.decide.failures import end_reason
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.annotations import Change
@@ -135,7 +135,7 @@ class Account:
             update={
                 "phases": _phases(start, self._spans(start, pod, own)),
                 "cache": self._cache(start),
-                **self._said(start, pod),
+                **self._load_details(start, pod),
             }
         )
 
@@ -155,7 +155,7 @@ class Account:
                 "total_milliseconds": offset(start.started_at, ready_at),
                 "phases": _phases(start, spans, ready_at),
                 "cache": self._cache(start) or CacheResult.HIT,
-                **self._said(start, pod),
+                **self._load_details(start, pod),
             }
         )
 
@@ -229,7 +229,7 @@ class Account:
             return start.cache
         return CacheResult(self.s.artifacts.prepared.result.cache) if prepared else CacheResult.HIT
 
-    def _said(self, start: Start, pod: PodView | None) -> dict[str, object]:
+    def _load_details(self, start: Start, pod: PodView | None) -> dict[str, object]:
         """Beside phases: what was loaded, from where, and how that went."""
         report = self.s.children.report(pod) if pod else None
         loads = self.s.artifacts.prepared if self.s.artifacts.is_current and not self.s.artifacts.rejection else None
@@ -279,8 +279,8 @@ def merged_notes(
 ) -> tuple[str, ...]:
     """Of failed attempts (None: those that are kept), then the latest of each reason, and of reasons the latest few."""
     if attempts is None:
-        attempts = [note for note in kept if is_of_attempts(note)]
-    notes = {StartNote.read(note).reason: note for note in kept if not is_of_attempts(note)}
+        attempts = [note for note in kept if is_attempts_note(note)]
+    notes = {StartNote.read(note).reason: note for note in kept if not is_attempts_note(note)}
     reported = (StartNote(note.reason, note.message) for report in reports for note in report.notes)
     notes |= {note.reason: str(note) for note in reported}
     return (*attempts, *notes.values())[-MAX_NOTES:]
@@ -362,8 +362,8 @@ def account(s: Situation, change: Change, blocked_by: str | None) -> tuple[Start
         newest = [*_advanced(work, work.begin(change)), *newest]
     elif started:
         newest = _advanced(work, started)
-    told = tuple(_with_late_notes(s.children, start) for start in (*newest, *closed))
-    return _with_runs(work, told)[:KEPT_STARTS]
+    current = tuple(_with_late_notes(s.children, start) for start in (*newest, *closed))
+    return _with_runs(work, current)[:KEPT_STARTS]
 
 
 def _began_nothing(artifacts: PreparedArtifacts, started: Start, change: Change) -> bool:

@@ -7,7 +7,7 @@ from typing import Final
 from neuronmodel_api import names
 from neuronmodel_api.report import Progress, Report, Stage, State
 from neuronmodel_api.status import WorkerProgress, WorkerState, WorkerStatus
-from neuronmodel_operator.decide.failures import running_trouble
+from neuronmodel_operator.decide.failures import running_problem
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import PodView
 
@@ -27,7 +27,7 @@ def least_far(s: Situation) -> str | None:
     found = []
     for pod in s.children.pods:
         report, progress = s.children.report(pod), written.get(pod.name)
-        if report and progress and pod.running_since and not pod.is_going and not _answers(pod):
+        if report and progress and pod.running_since and not pod.is_terminating and not _answers(pod):
             done = (progress.stage is Stage.SERVE, len(report.phases), progress.percent or 0, pod.name)
             found.append((done, progress))
     if not found:
@@ -48,11 +48,11 @@ def _worker(s: Situation, pod: PodView) -> WorkerStatus:
 
 
 def _state(s: Situation, pod: PodView, report: Report | None) -> WorkerState:
-    if pod.is_going or (report and report.state is State.DRAINING):
+    if pod.is_terminating or (report and report.state is State.DRAINING):
         return WorkerState.DRAINING
     if pod.ready_at:
         return WorkerState.READY if _answers(pod) else WorkerState.STARTING
-    if running_trouble(s, pod):
+    if running_problem(s, pod):
         return WorkerState.FAILED
     return WorkerState.STARTING if pod.running_since else WorkerState.PENDING
 

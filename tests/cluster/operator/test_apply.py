@@ -357,7 +357,7 @@ async def test_whatever_serves_in_the_namespace_is_looked_up_where_a_job_may_be_
     serving = deployment("other", names.COMPONENT_SERVE)
     for manifest in (serving, deployment("stranger", "web")):
         await bench.api.create(client.DEPLOYMENT, bench.key.namespace, manifest)
-    found = (await bench.look()).observed.neighbours
+    found = (await bench.look()).observed.serving_workloads
     assert found is not None
     assert [o["metadata"]["name"] for o in found if o["kind"] == "Deployment"] == ["other"]
 

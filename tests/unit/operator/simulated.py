@@ -127,7 +127,7 @@ class Cluster:
     last_reports: dict[str, Report] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
     other_models: tuple[Object, ...] = ()
-    neighbours: tuple[Object, ...] = ()
+    serving_workloads: tuple[Object, ...] = ()
     """Deployments and pods of other NeuronModels."""
     namespace_terminating: bool = False
     prepare: Callable[[WorkerConfig], Run] = lambda config: Run()
@@ -247,12 +247,12 @@ class Cluster:
             last_reports=dict(self.last_reports),
             refusals=self.refusals,
             namespace_terminating=self.namespace_terminating,
-            neighbours=self._neighbours(state[0]) if needs_a_job else None,
+            serving_workloads=self._serving_workloads(state[0]) if needs_a_job else None,
             other_models=self.other_models,
         )
 
-    def _neighbours(self, deployment: Object | None) -> tuple[Object, ...]:
-        return (*([deployment] if deployment else []), *copy.deepcopy(self.serving), *self.neighbours)
+    def _serving_workloads(self, deployment: Object | None) -> tuple[Object, ...]:
+        return (*([deployment] if deployment else []), *copy.deepcopy(self.serving), *self.serving_workloads)
 
     def plan(self) -> Plan:
         return reconcile(self.observe(), self.now, self.settings)

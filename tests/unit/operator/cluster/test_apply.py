@@ -84,9 +84,9 @@ def status() -> NeuronModelStatus:
 
 @pytest.fixture(autouse=True)
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply, "EVENTS_PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(apply, "LEAST_EVENT_PATIENCE_SECONDS", 0.01)
-    monkeypatch.setattr(apply, "STATUS_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(apply, "EVENTS_SECONDS", 0.05)
+    monkeypatch.setattr(apply, "LEAST_EVENT_SECONDS", 0.01)
+    monkeypatch.setattr(apply, "STATUS_NOTICE_SECONDS", 0.05)
 
 
 def applier(server: Server) -> Applier:

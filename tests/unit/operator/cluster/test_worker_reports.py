@@ -13,7 +13,7 @@ from aiohttp import web
 from neuronmodel_api import names
 from neuronmodel_api.report import MAX_REPORT_BYTES, Report, Stage, State
 from neuronmodel_operator.cluster import worker_reports
-from neuronmodel_operator.cluster.worker_reports import Heard, Reporter, open_session
+from neuronmodel_operator.cluster.worker_reports import ReportCache, ReportClient, open_session
 from tests.waiting import PATIENCE_SECONDS
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -87,7 +87,7 @@ async def worker() -> Worker:
 
 
 @pytest.fixture
-async def reporter(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reporter]:
+async def reporter(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ReportClient]:
     monkeypatch.setattr(worker_reports, "ANSWER_SECONDS", PATIENCE_SECONDS)
     app = web.Application()
     app.router.add_get("/{path:.*}", worker.handle)
@@ -97,23 +97,25 @@ async def reporter(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     await site.start()
     port = runner.addresses[0][1]
     async with open_session() as session:
-        yield Reporter(session, lambda why: worker.errors.update([why]), port=port)
+        yield ReportClient(session, lambda why: worker.errors.update([why]), port=port)
     await runner.cleanup()
 
 
-async def test_a_running_worker_is_asked_for_its_status(worker: Worker, reporter: Reporter) -> None:
+async def test_a_running_worker_is_asked_for_its_status(worker: Worker, reporter: ReportClient) -> None:
     worker.says(as_json(report()))
     assert await reporter.ask(pod()) == report()
     assert worker.paths == ["/status"]
     assert not worker.errors
 
 
-async def test_a_job_pod_is_known_by_its_inputs_hash(worker: Worker, reporter: Reporter) -> None:
+async def test_a_job_pod_is_known_by_its_inputs_hash(worker: Worker, reporter: ReportClient) -> None:
     worker.says(as_json(report()))
     assert await reporter.ask(pod(annotation=names.ANNOTATION_INPUTS_HASH)) == report()
 
 
-async def test_a_report_as_long_as_allowed_is_read_and_a_longer_one_is_not(worker: Worker, reporter: Reporter) -> None:
+async def test_a_report_as_long_as_allowed_is_read_and_a_longer_one_is_not(
+    worker: Worker, reporter: ReportClient
+) -> None:
     text = as_json(report())
     worker.says(text.ljust(MAX_REPORT_BYTES))
     assert await reporter.ask(pod()) == report()
@@ -122,7 +124,7 @@ async def test_a_report_as_long_as_allowed_is_read_and_a_longer_one_is_not(worke
     assert worker.errors == {"TooLong": 1}
 
 
-async def test_an_answer_without_end_is_left_after_64_kib(worker: Worker, reporter: Reporter) -> None:
+async def test_an_answer_without_end_is_left_after_64_kib(worker: Worker, reporter: ReportClient) -> None:
     sent = 0
 
     async def pour(request: web.Request) -> web.StreamResponse:
@@ -139,7 +141,7 @@ async def test_an_answer_without_end_is_left_after_64_kib(worker: Worker, report
 
 
 async def test_an_answer_that_takes_too_long_is_given_up(
-    worker: Worker, reporter: Reporter, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, reporter: ReportClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def dribble(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -154,14 +156,14 @@ async def test_an_answer_that_takes_too_long_is_given_up(
     assert worker.errors == {"NoAnswer": 1}
 
 
-async def test_a_redirect_is_not_followed(worker: Worker, reporter: Reporter) -> None:
+async def test_a_redirect_is_not_followed(worker: Worker, reporter: ReportClient) -> None:
     worker.says(as_json(report()), status=302, headers={"Location": "/elsewhere"})
     assert await reporter.ask(pod()) is None
     assert worker.paths == ["/status"]
 
 
 @pytest.mark.parametrize("junk", ["", "null", "[]", "<html>", '{"podUid": 1}', b"\xff\xfe", "[" * 5000])
-async def test_junk_is_no_report(worker: Worker, reporter: Reporter, junk: str | bytes) -> None:
+async def test_junk_is_no_report(worker: Worker, reporter: ReportClient, junk: str | bytes) -> None:
     worker.says(junk)
     assert await reporter.ask(pod()) is None
     assert worker.errors == {"NotAReport": 1}
@@ -169,57 +171,61 @@ async def test_junk_is_no_report(worker: Worker, reporter: Reporter, junk: str |
 
 @pytest.mark.parametrize("other", [{"pod_uid": "pod-2"}, {"spec_hash": "fedcba"}])
 async def test_a_report_of_another_pod_or_spec_is_dropped(
-    worker: Worker, reporter: Reporter, other: dict[str, str]
+    worker: Worker, reporter: ReportClient, other: dict[str, str]
 ) -> None:
     worker.says(as_json(report(**other)))
     assert await reporter.ask(pod()) is None
     assert worker.errors == {"AnotherPod": 1}
 
 
-async def test_a_packed_answer_is_not_unpacked(worker: Worker, reporter: Reporter) -> None:
+async def test_a_packed_answer_is_not_unpacked(worker: Worker, reporter: ReportClient) -> None:
     worker.says(b"\x1f\x8b" + b"\0" * 100, headers={"Content-Encoding": "gzip"})
     assert await reporter.ask(pod()) is None
     assert worker.errors == {"NotAReport": 1}
 
 
-async def test_a_pod_whose_owner_is_not_ours_is_not_asked(worker: Worker, reporter: Reporter) -> None:
+async def test_a_pod_whose_owner_is_not_ours_is_not_asked(worker: Worker, reporter: ReportClient) -> None:
     worker.says(as_json(report()))
-    heard = await Heard(reporter).listen([pod()], frozenset(), ask=True)
+    heard = await ReportCache(reporter).collect([pod()], frozenset(), ask=True)
     assert heard.current == {}
     assert worker.paths == []
 
 
-async def test_what_a_pod_said_is_kept_while_it_is_silent(worker: Worker, reporter: Reporter) -> None:
-    heard = Heard(reporter)
+async def test_what_a_pod_said_is_kept_while_it_is_silent(worker: Worker, reporter: ReportClient) -> None:
+    heard = ReportCache(reporter)
     worker.says(as_json(report()))
-    await heard.listen([pod()], frozenset({UID}), ask=True)
+    await heard.collect([pod()], frozenset({UID}), ask=True)
     worker.says("", status=503)
-    assert (await heard.listen([pod()], frozenset({UID}), ask=True)).current == {UID: report()}
-    assert (await heard.listen([pod()], frozenset({UID}), ask=False)).current == {UID: report()}
-    assert (await heard.listen([], frozenset(), ask=False)).current == {}
+    assert (await heard.collect([pod()], frozenset({UID}), ask=True)).current == {UID: report()}
+    assert (await heard.collect([pod()], frozenset({UID}), ask=False)).current == {UID: report()}
+    assert (await heard.collect([], frozenset(), ask=False)).current == {}
 
 
-async def test_a_restarted_container_has_not_said_what_its_former_run_said(worker: Worker, reporter: Reporter) -> None:
-    heard = Heard(reporter)
+async def test_a_restarted_container_has_not_said_what_its_former_run_said(
+    worker: Worker, reporter: ReportClient
+) -> None:
+    heard = ReportCache(reporter)
     worker.says(as_json(report()))
-    await heard.listen([pod()], frozenset({UID}), ask=True)
+    await heard.collect([pod()], frozenset({UID}), ask=True)
     last_words = report(state=State.FAILED)
     restarted = pod(container="containerd://2", last_state=ended(last_words.termination_message()))
     worker.says("", status=503)
-    worker_reports = await heard.listen([restarted], frozenset({UID}), ask=True)
+    worker_reports = await heard.collect([restarted], frozenset({UID}), ask=True)
     assert worker_reports.current == {}
     assert worker_reports.former == {UID: last_words}
 
 
-async def test_an_ended_container_speaks_by_its_termination_message(reporter: Reporter) -> None:
+async def test_an_ended_container_speaks_by_its_termination_message(reporter: ReportClient) -> None:
     last_words = report(stage=Stage.PREPARE, state=State.SUCCEEDED)
     finished = pod(state=ended(last_words.termination_message()))
-    assert (await Heard(reporter).listen([finished], frozenset(), ask=False)).current == {UID: last_words}
+    assert (await ReportCache(reporter).collect([finished], frozenset(), ask=False)).current == {UID: last_words}
 
 
 @pytest.mark.parametrize("message", ["Killed", as_json(report(pod_uid="pod-2")), '{"podUid":"pod-1","specH'])
-async def test_a_termination_message_that_is_no_report_of_this_pod_is_dropped(reporter: Reporter, message: str) -> None:
-    worker_reports = await Heard(reporter).listen([pod(state=ended(message))], frozenset(), ask=False)
+async def test_a_termination_message_that_is_no_report_of_this_pod_is_dropped(
+    reporter: ReportClient, message: str
+) -> None:
+    worker_reports = await ReportCache(reporter).collect([pod(state=ended(message))], frozenset(), ask=False)
     assert worker_reports.current == {}
 
 
@@ -243,7 +249,7 @@ def phase(**changes: Any) -> dict[str, Any]:
     ids=str,
 )
 async def test_what_no_status_could_hold_is_no_report(
-    worker: Worker, reporter: Reporter, changes: dict[str, Any]
+    worker: Worker, reporter: ReportClient, changes: dict[str, Any]
 ) -> None:
     worker.says(json.dumps(report().to_json() | changes))
     assert await reporter.ask(pod()) is None

@@ -54,8 +54,8 @@ def failing(*errors: Exception) -> Callable[[], Awaitable[bool]]:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(writes, "MOMENT_SECONDS", 0.0)
-    monkeypatch.setattr(writes, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(writes, "LEAST_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(writes, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(writes, "LEAST_WAIT_SECONDS", 0.01)
     return Bench()
 
 

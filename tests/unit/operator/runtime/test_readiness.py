@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from neuronmodel_operator import probe
 from neuronmodel_operator.runtime.health import Health, WatchPulse, serve
 from neuronmodel_operator.runtime.metrics import Metrics
-from neuronmodel_operator.runtime.readiness import MAX_SENTENCES, Beginning, Readiness
+from neuronmodel_operator.runtime.readiness import MAX_SENTENCES, Readiness, Startup
 from tests.ports import free_port
 
 
@@ -69,19 +69,19 @@ async def test_more_than_an_event_holds_is_counted(says: Says) -> None:
 
 
 def test_it_waits_for_its_beginning() -> None:
-    beginning = Beginning()
-    assert beginning.complaints()
-    beginning.wait_for("NeuronModels can't be listed.")
-    assert beginning.complaints() == ["NeuronModels can't be listed."]
-    beginning.end()
-    assert beginning.complaints() == []
+    startup = Startup()
+    assert startup.complaints()
+    startup.wait_for("NeuronModels can't be listed.")
+    assert startup.complaints() == ["NeuronModels can't be listed."]
+    startup.end()
+    assert startup.complaints() == []
 
 
 def test_each_change_is_logged_once(says: Says, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     for complaints in ([], [], ["Rights are lacking."], ["Rights are lacking."], [], []):
         says.complaints = complaints
-        says.readiness.tell()
+        says.readiness.log_changes()
     assert [record.getMessage() for record in caplog.records] == ["ready", "not ready: Rights are lacking.", "ready"]
 
 

@@ -77,7 +77,7 @@ class Cluster:
             raise self.trouble.pop(0)
         return None if self.gone else snapshot()
 
-    async def listen(self, pods: Iterable[Object], askable: frozenset[str], *, ask: bool) -> Reports:
+    async def collect(self, pods: Iterable[Object], askable: frozenset[str], *, ask: bool) -> Reports:
         self.asked.append(ask)
         return Reports({}, {})
 
@@ -93,7 +93,7 @@ class Cluster:
             return PassOutcome(snapshot, refusals_changed=True)
         return replace(self.outcome, snapshot=snapshot) if self.outcome else PassOutcome(snapshot)
 
-    async def tell_failure(self, failure: PassFailure, since: datetime) -> None:
+    async def report_failure(self, failure: PassFailure, since: datetime) -> None:
         self.failures.append((failure.reason, since))
         if self.cannot_tell:
             raise self.cannot_tell
@@ -102,7 +102,7 @@ class Cluster:
         self.closed += 1
 
     def task(self, jitter: float = 1.0, leases: HoldsNamespaces | None = None) -> ModelTask:
-        parts = Parts(look=self.look, heard=self, decide=self.decide, applier=self)
+        parts = Parts(look=self.look, reports=self, decide=self.decide, applier=self)
         return ModelTask(
             KEY,
             parts,
@@ -228,7 +228,7 @@ async def test_what_cannot_be_told_ends_nothing() -> None:
 
 
 async def test_a_look_that_takes_long_is_told_of_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "LOOK_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(tasks, "LOOK_NOTICE_SECONDS", 0.01)
     cluster, answer = Cluster(), asyncio.Event()
 
     async def slow() -> None:

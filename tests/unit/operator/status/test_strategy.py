@@ -151,7 +151,7 @@ def test_a_job_that_waits_for_a_node_is_not_made_anew_because_history_went_on() 
     cluster.run(5)
     (before,) = cluster.live_jobs
     cluster.kill_pod(cluster.serving[0])
-    cluster.neighbours = (another("other", "store"),)
+    cluster.serving_workloads = (another("other", "store"),)
     cluster.run(20)
     (after,) = cluster.live_jobs
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
@@ -181,7 +181,7 @@ def another(name: str, claim: str, keys: tuple[str, str | None] = ("c-other", "s
 def test_keys_of_whatever_serves_from_the_volume_are_spared() -> None:
     cluster = serving()
     (own,) = [config_of(pod) for pod in cluster.serving]
-    cluster.neighbours = (another("other", "store"), another("elsewhere", "disk", ("c-disk", None)))
+    cluster.serving_workloads = (another("other", "store"), another("elsewhere", "disk", ("c-disk", None)))
     cluster.edit("parallelism.tensorParallelDegree", 2)
     cluster.run(2)
     assert asked(cluster)["keysInUse"] == sorted(["c-other", "s-other", str(own.compiled_key), str(own.shards_key)])
@@ -191,7 +191,7 @@ def test_neighbours_are_looked_up_only_where_a_job_may_be_made() -> None:
     cluster = made()
     looked_up: dict[str, bool] = {}
     for name in ("before", "while it prepares", "while it loads", "while it serves"):
-        looked_up[name] = cluster.observe().neighbours is not None
+        looked_up[name] = cluster.observe().serving_workloads is not None
         state = cluster.condition(ConditionType.ARTIFACTS_READY).status if cluster.model.get("status") else None
         if state is None:
             cluster.run(3)
@@ -206,7 +206,7 @@ def test_neighbours_are_looked_up_only_where_a_job_may_be_made() -> None:
         "while it serves": False,
     }
     cluster.edit("compile.batchSize", 2)
-    assert cluster.observe().neighbours is not None
+    assert cluster.observe().serving_workloads is not None
 
 
 def test_a_job_that_a_look_did_not_expect_waits_for_the_next_look() -> None:
@@ -226,7 +226,7 @@ def test_a_job_that_a_look_did_not_expect_waits_for_the_next_look() -> None:
 
 def test_a_clean_up_spares_the_others_and_not_its_own() -> None:
     cluster = serving(BASE.with_retention("Delete"))
-    cluster.neighbours = (another("other", "store"),)
+    cluster.serving_workloads = (another("other", "store"),)
     cluster.delete_model()
     cluster.run_until(lambda c: any("cleanup" in name for name in c.jobs))
     (job,) = cluster.live_jobs
@@ -241,7 +241,7 @@ def test_a_deployment_that_somebody_garbled_names_no_keys() -> None:
     broken["spec"]["template"]["spec"]["containers"][0]["env"] = [
         {"name": names.ENV_CONFIG, "value": value} for value in ("{", "[]", '{"compiledKey": 3}')
     ]
-    cluster.neighbours = (broken, {"metadata": {"name": "x"}, "spec": {"template": {"spec": {}}}})
+    cluster.serving_workloads = (broken, {"metadata": {"name": "x"}, "spec": {"template": {"spec": {}}}})
     cluster.run(2)
     assert "keysInUse" not in asked(cluster) or asked(cluster)["keysInUse"] == []
 
