@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
+from neuronmodel_api import names
 from neuronmodel_api.machines import DEFAULT_MACHINE
 from neuronmodel_api.model import Tolerant
 
@@ -101,8 +102,8 @@ class WorkerConfig(Tolerant):
     """NxD Inference's NeuronConfig fields, by its names."""
     generation_config: dict[str, Any] = Field(default_factory=dict)
     """pad_token_id and the like, which go to transformers' GenerationConfig."""
-    artifacts_path: str = "/artifacts"
-    scratch_path: str = "/scratch"
+    artifacts_path: str = names.ARTIFACTS_MOUNT
+    scratch_path: str = names.SCRATCH_MOUNT
     scratch_tier: bool = False
     """Whether the scratch volume keeps copies of what is loaded: only one that the spec names is big enough."""
     scratch_limit_bytes: int | None = None
@@ -122,8 +123,8 @@ class WorkerConfig(Tolerant):
     """Prepare and cleanup: of sets that templates of worker pods name, on this artifacts volume; not collected."""
     history: History | None = None
     """Prepare with Auto only."""
-    serving_port: int = 8000
-    admin_port: int = 9808
+    serving_port: int = names.SERVING_PORT
+    admin_port: int = names.ADMIN_PORT
     api_key_file: str | None = None
     shutdown_seconds: int = 30
     """How long answers under way may take after SIGTERM."""

@@ -66,8 +66,15 @@ RESERVED_ENV: Final = (
     "HF_HUB_OFFLINE",
 )
 
+# Inside the operator's pod.
+ENV_HEALTH_PORT: Final = "NEURONMODEL_HEALTH_PORT"
+HEALTH_PORT: Final = 8080
+"""/healthz, /readyz and /metrics of the operator, where the variable is not set."""
+
 # Inside a worker's pod.
 CONTAINER: Final = "worker"
+SERVING_PORT: Final = 8000
+"""Of the API, where the spec names none."""
 ADMIN_PORT: Final = 9808
 """/healthz, /readyz, /status, /metrics; no Service exposes it."""
 ADMIN_PORT_NAME: Final = "admin"

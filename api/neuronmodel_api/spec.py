@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from neuronmodel_api import names
 from neuronmodel_api.config import Engine, Seal, Server, Strategy, Verification, Weights
 from neuronmodel_api.model import Tolerant
 
@@ -183,7 +184,7 @@ class SecretKeyRef(Tolerant):
 class Serving(Tolerant):
     server: Server | None = None
     """Absent: OpenAI."""
-    port: int = 8000
+    port: int = names.SERVING_PORT
     replicas: int = 1
     update_strategy: UpdateStrategy | None = None
     """Absent: Recreate at one replica, Rolling above."""

@@ -7,6 +7,8 @@ import os
 import socket
 import sys
 
+from neuronmodel_api import names
+
 SECONDS = 4.0
 
 
@@ -22,7 +24,7 @@ def ask(port: int) -> tuple[bool, str]:
 
 
 def main() -> None:
-    is_ready, says = ask(int(os.environ.get("NEURONMODEL_HEALTH_PORT", "8080")))
+    is_ready, says = ask(int(os.environ.get(names.ENV_HEALTH_PORT, names.HEALTH_PORT)))
     sys.stdout.write(says)
     sys.exit(0 if is_ready else 1)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from neuronmodel_api import names
 from neuronmodel_api.config import Engine
 
 
@@ -16,7 +17,7 @@ class Settings:
     """NEURONMODEL_ALLOW_HOST_PATH: whether a NeuronModel may read and write paths of its node."""
     worker_images: Mapping[Engine, str] = field(default_factory=dict)
     """NEURONMODEL_WORKER_IMAGE_CPU, NEURONMODEL_WORKER_IMAGE_NEURON: the image where the spec names none."""
-    health_port: int = 8080
+    health_port: int = names.HEALTH_PORT
     """NEURONMODEL_HEALTH_PORT: /healthz, /readyz and /metrics."""
     identity: str = ""
     """NEURONMODEL_IDENTITY: `<namespace>/<name>` of the operator's pod; empty: made from the host and the process."""
@@ -35,7 +36,7 @@ class Settings:
             watch_namespaces=tuple(filter(None, env.get("NEURONMODEL_WATCH_NAMESPACES", "").split(","))),
             allow_host_path=_parse_bool(env, "NEURONMODEL_ALLOW_HOST_PATH"),
             worker_images=images,
-            health_port=int(env.get("NEURONMODEL_HEALTH_PORT", "8080")),
+            health_port=int(env.get(names.ENV_HEALTH_PORT, names.HEALTH_PORT)),
             identity=env.get("NEURONMODEL_IDENTITY", ""),
             release=env.get("NEURONMODEL_RELEASE", ""),
         )

@@ -16,12 +16,11 @@ from importlib import import_module  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast  # noqa: E402
 
+from neuronmodel_api.names import TERMINATION_LOG  # noqa: E402
 from neuronmodel_worker.commands.arguments import COMMANDS, add_commands  # noqa: E402
 
 if TYPE_CHECKING:
     from neuronmodel_worker.run.context import Run
-
-TERMINATION_LOG = "/dev/termination-log"
 
 
 class PodCommand(NamedTuple):

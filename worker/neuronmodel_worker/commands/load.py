@@ -3,10 +3,10 @@
 import argparse
 import time
 
-from neuronmodel_worker.commands.available_memory import available_bytes
 from neuronmodel_worker.commands.inputs import open_plan, show_warnings, threads_of
 from neuronmodel_worker.commands.terminal import print_line, progress
 from neuronmodel_worker.commands.usage_errors import MemoryTooSmall
+from neuronmodel_worker.io.cgroups import available_bytes
 from neuronmodel_worker.stream import TensorSink, Transferred, buffer_bytes, run
 from neuronmodel_worker.units import duration, in_units, rate
 

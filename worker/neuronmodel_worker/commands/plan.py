@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from neuronmodel_worker.commands.available_memory import anonymous_bytes
 from neuronmodel_worker.commands.forecast import Forecast, Measured
 from neuronmodel_worker.commands.inputs import open_plan_and_fields, threads_of
 from neuronmodel_worker.commands.machine_needs import Needs
 from neuronmodel_worker.commands.output_folder import check_place, nearest_existing
 from neuronmodel_worker.commands.terminal import print_line
 from neuronmodel_worker.commands.tokenizer_files import with_tokenizer_warnings
+from neuronmodel_worker.io.cgroups import anonymous_bytes
 from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.io.probe import Rate, reading_rate, writing_rate
 from neuronmodel_worker.plan.streamed import StreamedPlan

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from neuronmodel_worker.engines.cpu_quota import usable_processors
 from neuronmodel_worker.engines.interface import Limits, Ranks, Sampling, Steps
 from neuronmodel_worker.engines.llama_graph import build_graph, empty_cache
 from neuronmodel_worker.engines.llama_shape import EngineRefused, LlamaShape
@@ -17,6 +16,7 @@ from neuronmodel_worker.engines.logit_checks import check_finite
 from neuronmodel_worker.engines.rank_tensors import TorchRanks, as_torch, check_ranks
 from neuronmodel_worker.engines.sampling import Sampler
 from neuronmodel_worker.failures import ArtifactDamaged
+from neuronmodel_worker.io.cgroups import usable_processors
 
 GRAPH_FILE = "model.pt"
 DESCRIPTION_FILE = "graph.json"

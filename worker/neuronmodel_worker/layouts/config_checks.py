@@ -18,6 +18,7 @@ from neuronmodel_worker.layouts.config_fields import (
     without_change,
 )
 from neuronmodel_worker.layouts.legacy_config import (
+    FULL,
     OF_TRAINED_LENGTH,
     OLD,
     PUT_RIGHT,
@@ -52,7 +53,6 @@ SCALED: Final = ("llama",)
 
 NUMBERS: Final = ("rms_norm_eps", THETA)
 COUNTS: Final = frozenset({"max_position_embeddings", "num_experts_per_tok"})
-FULL: Final = "full_attention"
 SLIDING: Final = "sliding_attention"
 WINDOW_OF_EVERY_LAYER: Final = ("llama", "mistral", "mixtral")
 """The families that ignore `use_sliding_window`."""

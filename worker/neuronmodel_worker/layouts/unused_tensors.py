@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from neuronmodel_worker.checkpoint.tensor_names import HEAD
 from neuronmodel_worker.checkpoint.untrusted_input import listed
 from neuronmodel_worker.layouts.builder import LayoutBuilder
 from neuronmodel_worker.layouts.model_config import ModelConfig
 
-HEAD: Final = "lm_head.weight"
 WITHOUT_EFFECT: Final = re.compile(
     r"(^|\.)(rotary_emb\.(inv_freq|original_inv_freq|cos_cached|sin_cached)|masked_bias|(self_)?attn\.bias"
     r"|position_ids|attention_mask|causal_mask)$"

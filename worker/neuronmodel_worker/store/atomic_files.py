@@ -10,6 +10,7 @@ from pathlib import Path
 
 import xxhash
 
+from neuronmodel_worker.checkpoint import MAX_HEADER_BYTES
 from neuronmodel_worker.io.disk import sync
 from neuronmodel_worker.store.locks import create_locked
 
@@ -18,7 +19,6 @@ FILE_MODE, DIRECTORY_MODE = 0o660, 0o770
 HIDDEN = "."
 TEMPORARY = f"{HIDDEN}new-"
 SAFETENSORS = ".safetensors"
-MAX_HEADER_BYTES = 100_000_000
 READ_BYTES = 8 << 20
 Digest = xxhash.xxh3_128
 

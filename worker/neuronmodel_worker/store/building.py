@@ -19,7 +19,6 @@ from neuronmodel_worker.store.lookup import SetLookup
 from neuronmodel_worker.store.manifest import Manifest, SealedSet
 from neuronmodel_worker.store.removal import TAKEN
 from neuronmodel_worker.store.staging import (
-    WEIGHTS,
     Staging,
     is_as_sealed,
     lock_path,
@@ -28,6 +27,7 @@ from neuronmodel_worker.store.staging import (
     stagings,
 )
 from neuronmodel_worker.store.volume_layout import Volume
+from neuronmodel_worker.stream.rankfile import WEIGHTS
 
 
 @dataclass(frozen=True)

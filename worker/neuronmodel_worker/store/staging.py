@@ -39,11 +39,11 @@ from neuronmodel_worker.store.manifest import (
     as_written,
     read_manifest,
 )
+from neuronmodel_worker.stream.rankfile import WEIGHTS
 
 LOCK_SUFFIX = ".lock"
 SEALS = "seals"
 NOTE = ".note"
-WEIGHTS = "weights"
 
 
 class FileSeal(FileEntry):

@@ -9,7 +9,7 @@ import pytest
 from hack.bench.cases import COMMAND_OF_405B, LLAMA_405B
 from hack.bench.checkpoints import write_headers
 from neuronmodel_api import exits
-from neuronmodel_worker.commands import available_memory
+from neuronmodel_worker.io import cgroups
 from tests.unit.worker.commands.commands import Place, here, neuronmodel
 
 
@@ -36,19 +36,19 @@ def test_more_than_the_memory_holds_is_refused_with_both_figures(tmp_path: Path)
 
 
 def test_a_control_groups_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert available_memory.available_bytes() > 0
+    assert cgroups.available_bytes() > 0
     group = tmp_path / Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
     group.mkdir(parents=True, exist_ok=True)
     (group / "memory.max").write_text("50000\n")
     (group / "memory.stat").write_text("anon 20000\nfile 25000\nshmem 5000\n")
-    monkeypatch.setattr(available_memory, "CGROUPS", tmp_path)
-    assert available_memory.available_bytes() == 25000
+    monkeypatch.setattr(cgroups, "CGROUPS", tmp_path)
+    assert cgroups.available_bytes() == 25000
     (group / "memory.max").write_text("max\n")
-    assert available_memory.available_bytes() > 25000
+    assert cgroups.available_bytes() > 25000
 
 
 def test_what_this_process_holds_grows_with_it() -> None:
-    before = available_memory.anonymous_bytes()
+    before = cgroups.anonymous_bytes()
     with mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as held:  # not what was freed before
         held.write(b"x" * len(held))
-        assert available_memory.anonymous_bytes() - before > 48 << 20
+        assert cgroups.anonymous_bytes() - before > 48 << 20

@@ -18,8 +18,8 @@ from neuronmodel_worker.commands.migrate.parallelism import CommandParallelism, 
 from neuronmodel_worker.commands.migrate.volumes import artifacts, model_folder, scratch, source
 from neuronmodel_worker.commands.migrate.yaml_document import Commented
 from neuronmodel_worker.engines.llama_shape import FAMILY as CPU_FAMILY
+from neuronmodel_worker.engines.nxdi.application import TASK
 
-TASK: Final = "causal-lm"
 MODEL_TYPE = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 FP8_VARIABLES: Final = ("XLA_HANDLE_SPECIAL_SCALAR", "UNSAFE_FP8FNCAST")
 """The command sets these to 1 for 8-bit floats."""

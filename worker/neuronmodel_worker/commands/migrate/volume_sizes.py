@@ -4,7 +4,8 @@ name."""
 import re
 from typing import Final
 
-GIB: Final = 1 << 30
+from neuronmodel_api.machines import GIB
+
 COMPILED_GIB: Final = 32
 """For compiled models alone. The size of one of 405B is not published; it holds code and no weights."""
 UNKNOWN_GIB: Final = 1024

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from neuronmodel_api import names
+from neuronmodel_worker.checkpoint import CONFIG_FILE as MODEL_CONFIG
 from neuronmodel_worker.engines.nxdi.compiled import CONFIG_FILE, GRAPH_FILE, STRATEGY_FIELDS, CompiledFiles
 from neuronmodel_worker.engines.nxdi.settings import Purpose
 from neuronmodel_worker.failures import ConfigInvalid, SourceUnreadable
@@ -28,7 +29,6 @@ from neuronmodel_worker.stream import WEIGHTS
 
 CHECKPOINT: Final = "checkpoint"
 """The checkpoint as the library reads it, where that is another directory than the source."""
-MODEL_CONFIG: Final = "config.json"
 
 
 def make_load_directory(
