@@ -1,1 +1,1 @@
-"""All I/O with the API server and with workers: what is read, what workers are asked, what is written."""
+"""All I/O with the API server and with workers: observing, fetching reports, writing."""

@@ -1,6 +1,6 @@
-"""Carries plans out: the only module that writes to the API.
+"""Carries out plans: the only module that writes to the API.
 
-Every write is idempotent and safe to lose: between any two of them the operator may be killed, and the next look at the
+Every write is idempotent and may be lost: the operator may be killed between any two of them, and the next look at the
 cluster leads to the same plan again.
 """
 
@@ -34,40 +34,40 @@ from neuronmodel_operator.state.plan import EventNote, Manifest, ObjectRef, Plan
 from neuronmodel_operator.wording import moment
 
 APPLY_AGAIN_SECONDS: Final = 300.0
-"""A child whose manifest is unchanged is applied anew after so long: labels that somebody took away move no version
-that we compare."""
+"""A child whose manifest is unchanged is applied again after this long: a label that somebody removed changes none of
+the versions that are compared."""
 MAX_EVENT_NOTE: Final = 1024
-"""The API server refuses longer ones."""
+"""The API server rejects longer notes."""
 EVENTS_SECONDS: Final = 2.0
-"""How long the Events of one plan may hold up a pass, all together: they tell, and nothing waits for them."""
+"""The Events of one plan may delay a pass by this much in total: they are informative, and nothing depends on them."""
 LEAST_EVENT_SECONDS: Final = 0.5
 STATUS_NOTICE_SECONDS: Final = 5.0
-"""How long a status may take to be written before an Event says that it takes long."""
+"""If writing a status takes longer than this, an Event says so."""
 
 _log = logging.getLogger(__name__)
 
 
 class StatusError(ApiError):
-    """The status can't be written, and so can't tell of it; an Event does."""
+    """The status can't be written, so it can't report the failure; an Event does."""
 
     def __init__(self, error: ApiError) -> None:
         super().__init__(error.status, error.reason, error.message, error.retry_after, error.causes)
 
 
 class StoppingError(Exception):
-    """The operator ends: what is left of the plan is for its successor."""
+    """The operator is stopping: its successor carries out the rest of the plan."""
 
 
 @dataclass(frozen=True)
 class PassOutcome:
-    """What became of a plan."""
+    """The result of carrying out a plan."""
 
     snapshot: Snapshot
-    """With the NeuronModel as the last write to it left it."""
+    """The snapshot, with the NeuronModel as the last write to it left it."""
     written: bool = False
-    """Something was."""
+    """Whether anything was written."""
     refusals_changed: bool = False
-    """The status was not written: the plan didn't know of them. Decide again."""
+    """The status was not written because the plan was made before these refusals: decide again."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,12 @@ class _Applied:
     digest: str
     version: tuple[str, str]
     at: float
-    """Monotonic seconds."""
+    """In monotonic seconds."""
 
 
 class Applier:
-    """Of one NeuronModel: remembers what it applied and what was refused, to do neither again for nothing."""
+    """Applies the plans of one NeuronModel. It remembers what it applied and what was refused, so as not to repeat
+    either needlessly."""
 
     def __init__(
         self,
@@ -101,11 +102,11 @@ class Applier:
         self._failed_pass = FailedPassStatus(api, key, now)
         self._writes = Writes(now=now, monotonic=monotonic, wake=wake, longest_pause=longest_pause)
         self._logged_refusals: frozenset[Refusal] = frozenset()
-        """Refusals that the log has."""
+        """Refusals that have been logged."""
         self._waiting_events: list[EventNote] = []
-        """What there is to tell of objects once they are written."""
+        """Events about objects that have not been written yet."""
         self._due_events: list[EventNote] = []
-        """What there is to tell of objects that are."""
+        """Events about objects that have been written."""
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
@@ -113,25 +114,26 @@ class Applier:
 
     @property
     def retry_in(self) -> float | None:
-        """Seconds until what was refused is worth trying again."""
+        """Seconds until a refused write is worth another try; None if nothing is waiting."""
         return self._writes.retry_in
 
     async def report_failure(self, failure: PassFailure, since: datetime) -> None:
-        """Of a pass that came to no status. Raises ApiError."""
+        """Reports a pass that produced no status. Raises ApiError."""
         self._check_stopping()
         if written := await self._failed_pass.write(failure, since):
             note, raw = written
             await self._write_events([note], raw)
 
     def close(self) -> None:
-        """Nothing is written any more."""
+        """Cancels writes under way; nothing is written after this."""
         self._writes.close()
 
     async def carry_out(self, plan: Plan, snapshot: Snapshot, *, hold_status: bool) -> PassOutcome:
-        """Raises ApiError when the NeuronModel itself can't be written, StoppingError between two writes.
+        """Returns what was written. Raises ApiError when the NeuronModel itself can't be written, and StoppingError
+        between two writes.
 
-        What the API server answers to a write of anything else becomes a refusal and stops nothing. With
-        `hold_status`, the status waits for another decision when the plan did not know what was refused.
+        An error of any other write becomes a refusal and does not stop the rest. With `hold_status`, the status is not
+        written if the refusals differ from those that the plan was made from.
         """
         known = self.refusals
         with self._writes.of_one_plan():
@@ -153,7 +155,7 @@ class Applier:
         return PassOutcome(snapshot, written)
 
     async def _write_children(self, plan: Plan, snapshot: Snapshot) -> tuple[Snapshot, bool]:
-        """Every one of them, whatever became of those before; but nothing before the finalizer is there."""
+        """Tries every child, even after one has failed, but none before the finalizer is set."""
         self._writes.forget_all_but(self._planned(plan))
         written = False
         if plan.finalizer is True and names.FINALIZER not in snapshot.observed.model.finalizers:
@@ -171,8 +173,8 @@ class Applier:
         return snapshot, written
 
     def _queue_events(self, plan: Plan) -> None:
-        """What tells of an object waits until that is written. No later plan has it: a status that can't be written
-        must not lose it."""
+        """Queues Events about an object until the object is written. No later plan contains them, so they must survive
+        a status that can't be written."""
         fresh = {note.about for note in plan.events if note.about}
         owed = [note for note in self._waiting_events if self._writes.is_wanted(note.about) and note.about not in fresh]
         owed += [note for note in plan.events if note.about]
@@ -188,7 +190,7 @@ class Applier:
         return planned | ({(names.KIND, self._key.name, "write")} if plan.finalizer is not None else set())
 
     async def _attempt_finalizers(self, snapshot: Snapshot, finalizers: list[str]) -> tuple[Snapshot, bool]:
-        """The list is written whole, so only onto the version that it was derived from."""
+        """The list is replaced as a whole, so it is written only onto the version that it was derived from."""
         key, digest = (names.KIND, self._key.name), " ".join(finalizers)
         if not self._writes.may_try(key, "write", digest):
             return snapshot, False
@@ -221,7 +223,7 @@ class Applier:
                 await self._api.delete(client.kind_of(ref.api_version, ref.kind), self._key.namespace, ref)
             except ApiError as error:
                 if error.status == 404 or (error.status == 409 and "Precondition failed" in error.message):
-                    return False  # gone, or another one of that name
+                    return False  # it is gone, or another object has that name
                 raise
             self._log_line("deleted %s %s", *key)
             return True
@@ -271,8 +273,9 @@ class Applier:
         return await self._writes.attempt(key, "write", digest, request)
 
     async def _write_status(self, status: NeuronModelStatus, snapshot: Snapshot) -> Snapshot:
-        """At most one write, of what changed alone, and only onto the version that the plan was made from: on a status
-        the API server heeds no UID (tried on 1.34), so that a successor of the name would get it."""
+        """Makes at most one write, containing only what changed, and only onto the version that the plan was made from:
+        the API server ignores a UID when it patches a status (tried on 1.34), so that a new NeuronModel of the same
+        name would receive it."""
         patch = merge_patch(snapshot.raw.get("status") or {}, status.to_json())
         if not patch:
             return snapshot
@@ -294,7 +297,7 @@ class Applier:
         return snapshot.with_model(raw)
 
     async def _write_events(self, notes: Iterable[EventNote], model: Object) -> None:
-        """An Event that can't be written, or not in time, is only logged: the status says the same."""
+        """An Event that can't be written, or not in time, is only logged: the status has the same information."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + EVENTS_SECONDS
         for note in notes:
@@ -338,7 +341,7 @@ class Applier:
         )
 
     def _log_refusals(self) -> None:
-        """In the log, each once."""
+        """Logs each refusal once."""
         for refusal in self.refusals:
             if refusal not in self._logged_refusals:
                 what = "deleted" if refusal.verb == "delete" else "written"
@@ -364,7 +367,7 @@ class Applier:
 
 
 def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON merge patch (RFC 7386) that makes `new` of `old`; empty when they are the same."""
+    """Returns the JSON merge patch (RFC 7386) that turns `old` into `new`; it is empty when they are equal."""
     patch: dict[str, Any] = {key: None for key in old if key not in new}
     for key, value in new.items():
         if key not in old:
@@ -378,7 +381,8 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
 
 
 def event_manifest(note: EventNote, model: Object, now: datetime) -> Manifest:
-    """Named by what it says: said again, it is counted and not repeated, also by the operator's successor."""
+    """Returns the manifest of an Event. Its name is derived from its content, so that a repeated Event is counted and
+    not duplicated, even by a new process of the operator."""
     meta = model["metadata"]
     text = note.note if len(note.note) <= MAX_EVENT_NOTE else note.note[: MAX_EVENT_NOTE - 1] + "…"
     digest = hashlib.sha256(f"{meta['uid']} {note.type} {note.reason} {text}".encode()).hexdigest()[:16]
@@ -425,7 +429,8 @@ def _observed_child(key: ChildKey, snapshot: Snapshot) -> Object | None:
 
 
 def _version(child: Object) -> tuple[str, str]:
-    """Changes with the object's spec; what has no generation counts every change."""
+    """Returns a version that changes with the object's spec; for objects without a generation it changes with every
+    write."""
     meta = child["metadata"]
     return meta["uid"], str(meta.get("generation") or meta["resourceVersion"])
 

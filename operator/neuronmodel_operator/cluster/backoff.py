@@ -1,4 +1,4 @@
-"""How long is waited: for what may take long, and between two tries of what failed."""
+"""How long to wait: for calls that may take long, and between retries."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,13 +8,13 @@ T = TypeVar("T")
 
 
 def doubling(first: float, failures: int, longest: float) -> float:
-    """The pause after so many failures in a row, at least one."""
+    """Returns the pause in seconds after this many consecutive failures (at least one)."""
     return min(longest, first * 2.0 ** min(failures - 1, 10))
 
 
 async def await_with_notice(call: Awaitable[T], seconds: float, on_delay: Callable[[], Awaitable[None]]) -> T:
-    """What it gives, however long that takes; `on_delay` is called once when it has taken so many seconds. It is given
-    up with whoever waits for it."""
+    """Returns the result of `call`, however long it takes, and calls `on_delay` once after `seconds`. Cancelling the
+    caller cancels the call."""
     task = asyncio.ensure_future(call)
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)

@@ -1,6 +1,6 @@
-"""The way to the API server: objects as dicts, errors as one type, every call counted.
+"""The client of the API server: objects are dicts, errors have one type, and every call is counted.
 
-What the operator asks of the API server, all of it in the namespaces that it watches (the chart's Role or ClusterRole):
+The permissions that the operator needs, in the namespaces that it watches (the chart's Role or ClusterRole):
 
 | group               | resource                | verbs                                   | why                        |
 | ------------------- | ----------------------- | --------------------------------------- | -------------------------- |
@@ -18,8 +18,8 @@ What the operator asks of the API server, all of it in the namespaces that it wa
 | coordination.k8s.io | leases                  | get, create, update                     | one operator a namespace   |
 
 No Secrets, no Nodes, no PersistentVolumes, no CustomResourceDefinitions (kopf's scanning is off), no wildcards.
-`neuronmodels/finalizers` is asked for only where OwnerReferencesPermissionEnforcement is on. A test runs the operator
-with these rights alone, and `rights` finds out whether they are there, which every account may ask.
+`neuronmodels/finalizers` is needed only where OwnerReferencesPermissionEnforcement is enabled. A test runs the operator
+with exactly these permissions, and `permissions` checks whether they are granted, which every account may do.
 """
 
 import asyncio
@@ -45,10 +45,10 @@ from neuronmodel_operator.state.plan import ObjectRef
 
 REQUEST_SECONDS: Final = 15.0
 WRITE_SECONDS: Final = 35.0
-"""An admission webhook may take 30 s, and a write that is given up sooner would be begun again for ever."""
+"""An admission webhook may take 30 s; a write that is abandoned sooner would be retried forever."""
 MAX_CONNECTIONS: Final = 64
 MAX_CHILD_WRITES: Final = 32
-"""Under way at once: those that a webhook keeps waiting leave connections for everything else."""
+"""Writes to children at the same time: those that a webhook delays leave connections for everything else."""
 WAIT_SECONDS: Final = 3.0
 
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -57,12 +57,12 @@ _log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 CountCall = Callable[[str, str, int], None]
-"""Called with verb, kind and HTTP status (0: no answer)."""
+"""Called with verb, kind and HTTP status (0 if there was no answer)."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """An API resource, named here so that nothing has to be discovered."""
+    """An API resource, listed here so that nothing has to be discovered."""
 
     group: str
     version: str
@@ -91,7 +91,7 @@ _BY_NAME: Final = {(kind.api_version, kind.kind): kind for kind in (DEPLOYMENT, 
 
 
 def kind_of(api_version: str, kind: str) -> Kind:
-    """The kind of a manifest. Raises ValueError for one that the operator has no business with."""
+    """Returns the kind of a manifest. Raises ValueError for one that the operator does not manage."""
     found = _BY_NAME.get((api_version, kind))
     if found is None:
         raise ValueError(f"the operator does not write objects of kind {kind} ({api_version})")
@@ -99,7 +99,7 @@ def kind_of(api_version: str, kind: str) -> Kind:
 
 
 class ApiError(Exception):
-    """What the API server answered, or that it did not (status 0)."""
+    """An error that the API server returned, or the lack of an answer (status 0)."""
 
     def __init__(
         self,
@@ -112,16 +112,16 @@ class ApiError(Exception):
         super().__init__(message)
         self.status = status
         self.reason = reason
-        """The Status object's: AlreadyExists, Forbidden, Invalid, …"""
+        """The Status object's reason: AlreadyExists, Forbidden, Invalid, …"""
         self.message = message
         self.retry_after = retry_after
-        """Seconds."""
+        """In seconds."""
         self.causes = causes
-        """Reasons among the Status object's details, as NamespaceTerminating."""
+        """Reasons among the Status object's details, such as NamespaceTerminating."""
 
     @property
     def is_outdated(self) -> bool:
-        """Whether a write was turned down as it was made for an older version of the object."""
+        """Whether a write was rejected because it was based on an older version of the object."""
         return self.status == 409 and "the object has been modified" in self.message
 
 
@@ -135,7 +135,7 @@ class Api:
         self.server: str = client.configuration.host
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
-        """None: there is none."""
+        """Returns None if the object does not exist."""
         try:
             return await self._call("get", kind, namespace, name)
         except ApiError as error:
@@ -153,14 +153,14 @@ class Api:
         limit: int | None = None,
     ) -> tuple[Object, ...]:
         answer = await self._call("list", kind, namespace, label_selector=labels, field_selector=fields, limit=limit)
-        # The items of a list carry neither.
+        # The items of a list have neither field.
         return tuple(item | {"apiVersion": kind.api_version, "kind": kind.kind} for item in answer["items"])
 
     async def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any]) -> Object:
         return await self._call("create", kind, namespace, body=dict(manifest), field_manager=names.FIELD_MANAGER)
 
     async def apply(self, kind: Kind, namespace: str, manifest: Mapping[str, Any]) -> Object:
-        """By server-side apply."""
+        """Applies the manifest by server-side apply and returns the object."""
         return await self._call(
             "apply",
             kind,
@@ -173,7 +173,8 @@ class Api:
         )
 
     async def replace(self, kind: Kind, namespace: str, manifest: Mapping[str, Any]) -> Object:
-        """The whole object; status 409 when another version of it stands there than the manifest was made from."""
+        """Replaces the whole object and returns it. The error has status 409 if the manifest was not based on its
+        current version."""
         return await self._call(
             "replace",
             kind,
@@ -186,7 +187,7 @@ class Api:
     async def merge(
         self, kind: Kind, namespace: str, name: str, patch: Mapping[str, Any], subresource: str | None = None
     ) -> Object:
-        """By JSON merge patch: null removes, lists are replaced whole."""
+        """Applies a JSON merge patch (null removes a field, lists are replaced as a whole) and returns the object."""
         return await self._call(
             "patch",
             kind,
@@ -255,7 +256,7 @@ class Api:
 
 @asynccontextmanager
 async def connect(count: CountCall) -> AsyncIterator[Api]:
-    """In a pod by its service account, elsewhere by KUBECONFIG or ~/.kube/config."""
+    """Connects with the pod's service account, or outside of a pod with KUBECONFIG or ~/.kube/config."""
     configuration = Configuration()
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         config.load_incluster_config(client_configuration=configuration)
@@ -287,7 +288,8 @@ async def wait_for_models(api: Api, namespaces: Sequence[str], report: Callable[
 
 
 def kopf_session(server: str, settings: kopf.OperatorSettings, trace: aiohttp.TraceConfig) -> kopf.AiohttpSession:
-    """The session that kopf watches through, by the same account as ours. kopf asks anew when a token has expired."""
+    """Returns the session through which kopf watches, with the same account as ours. kopf asks for another when a token
+    has expired."""
     info = kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
     if info is None:
         raise kopf.LoginError("there is neither a service account nor a kubeconfig; set KUBECONFIG")

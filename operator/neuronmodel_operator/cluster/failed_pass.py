@@ -1,5 +1,5 @@
-"""What a NeuronModel says when a pass over it fails: without a look at the cluster, a decision, or a spec that can be
-read there is no status to write, and still it tells why."""
+"""The status of a NeuronModel after a failed pass. If the cluster can't be observed, the decision fails or the spec
+can't be read, there is no full status to write, so the condition Ready alone says why."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ from neuronmodel_operator.state.plan import EventNote
 from neuronmodel_operator.wording import moment, sentence
 
 BELIEVED_FOR: Final = timedelta(seconds=10)
-"""How long a model that was Ready is believed to be so still while nothing can be seen of it."""
+"""For this long, a NeuronModel that was Ready is assumed to be Ready while it can't be observed."""
 
 
 @dataclass(frozen=True)
 class PassFailure:
-    """Why a pass failed, as the condition Ready says it."""
+    """Why a pass failed, as the condition Ready shows it."""
 
     status: ConditionStatus
     reason: str
     message: str
     is_final: bool = True
-    """Otherwise the pass goes on, and only who says nothing yet says this."""
+    """False while the pass is still running: then it is shown only if Ready says nothing about this generation yet."""
 
 
 def failure_of(error: Exception) -> PassFailure:
-    """Of a look or of a decision."""
+    """Returns the failure for an error of observing or deciding."""
     if isinstance(error, ApiError):
         reason = Reason.NOT_PERMITTED if error.status == 403 else Reason.CANNOT_LOOK
         return PassFailure("Unknown", reason, f"The operator can't see what there is of it: {error.message}")
@@ -58,12 +58,12 @@ def unanswered(seconds: float) -> PassFailure:
 
 
 def not_written(error: ApiError) -> EventNote:
-    """Where it is the status itself that can't be written, an Event is all that is left."""
+    """Returns an Event about a status that can't be written: nothing else can report it."""
     return EventNote("Warning", Reason.STATUS_NOT_WRITTEN, f"The API server does not take the status: {error.message}")
 
 
 class FailedPassStatus:
-    """Of one NeuronModel. It reads and writes nothing but that."""
+    """Writes the condition Ready of one NeuronModel after a failed pass; it reads and writes nothing else."""
 
     def __init__(self, api: Api, key: ModelKey, now: Callable[[], datetime]) -> None:
         self._api = api
@@ -71,8 +71,8 @@ class FailedPassStatus:
         self._now = now
 
     async def write(self, failure: PassFailure, since: datetime) -> tuple[EventNote, Object] | None:
-        """Writes the condition Ready, and gives the Event that goes with it and the NeuronModel; None: it said so
-        already, or is still believed. Raises ApiError."""
+        """Writes the condition Ready and returns the matching Event and the NeuronModel. Returns None if it is
+        unchanged or if the NeuronModel is still assumed to be Ready. Raises ApiError."""
         raw = await self._api.get(client.MODEL, self._key.namespace, self._key.name)
         if raw is None or raw["metadata"]["uid"] != self._key.uid:
             return None
@@ -85,7 +85,7 @@ class FailedPassStatus:
 
 
 def status_patch(raw: Object, failure: PassFailure, since: datetime, now: datetime) -> dict[str, Any] | None:
-    """A JSON merge patch of the status; None: it is as it should be."""
+    """Returns a JSON merge patch of the status, or None if nothing has to change."""
     status: Mapping[str, Any] = raw.get("status") or {}
     generation = raw["metadata"]["generation"]
     conditions = [c for c in status.get("conditions") or () if isinstance(c, Mapping)]
@@ -110,6 +110,6 @@ def status_patch(raw: Object, failure: PassFailure, since: datetime, now: dateti
 
 
 def _places(error: ValidationError) -> str:
-    """Where in the spec, and what is wrong there."""
+    """Returns the invalid fields of the spec and what is wrong with each."""
     found = (f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()[:3])
     return "; ".join(found)

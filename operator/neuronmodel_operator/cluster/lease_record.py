@@ -1,4 +1,4 @@
-"""What stands in a Lease: who operates a namespace. Read and written as client-go's leader election does it."""
+"""The content of a Lease: who operates a namespace. It is read and written as client-go's leader election does."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from neuronmodel_api import names
 Object = dict[str, Any]
 
 NAME: Final = "neuronmodel-operator"
-"""One in each namespace in which an operator follows a NeuronModel."""
+"""There is one in each namespace in which an operator follows a NeuronModel."""
 RELEASE: Final = f"{names.GROUP}/release"
 """The annotation that names the holder's release."""
 DURATION_SECONDS: Final = 30
@@ -18,12 +18,12 @@ DURATION_SECONDS: Final = 30
 
 @dataclass(frozen=True)
 class Holder:
-    """An operator."""
+    """The operator that holds a Lease."""
 
     identity: str
-    """Of one pod, whichever of its containers: one that was restarted goes on with what it held."""
+    """The pod, whichever of its containers runs: a restarted container keeps the Leases of the one before."""
     release: str
-    """`<namespace>/<name>` of Helm's release; empty: unknown."""
+    """`<namespace>/<name>` of the Helm release; empty if unknown."""
 
     def is_of_release(self, other: "Holder") -> bool:
         return self.release != "" and self.release == other.release
@@ -33,7 +33,7 @@ class Holder:
 
 
 def holder(lease: Mapping[str, Any] | None) -> Holder | None:
-    """None: nobody."""
+    """Returns the holder, or None if nobody holds the Lease."""
     identity = _spec(lease).get("holderIdentity")
     if lease is None or not identity:
         return None
@@ -41,17 +41,18 @@ def holder(lease: Mapping[str, Any] | None) -> Holder | None:
 
 
 def duration_seconds(lease: Mapping[str, Any] | None) -> float:
-    """How long after its record last changed it is still held."""
+    """Returns how many seconds after its last change the Lease is still held."""
     return float(_spec(lease).get("leaseDurationSeconds") or DURATION_SECONDS)
 
 
 def is_same_record(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
-    """Whether its holder did nothing to it between the two; somebody else's label is no sign of life."""
+    """Whether the holder did not update it between the two reads; a label that somebody else set does not count."""
     return _spec(one) == _spec(other)
 
 
 def taken(lease: Object | None, me: Holder, now: datetime) -> Object:
-    """Held, or held on, by `me`; from what was read, so that its version protects it."""
+    """Returns the Lease as acquired or renewed by `me`; it is based on the version that was read, so a concurrent
+    change is detected."""
     former = _spec(lease)
     moment = _micro_time(now)
     is_mine = former.get("holderIdentity") == me.identity
@@ -68,7 +69,7 @@ def taken(lease: Object | None, me: Holder, now: datetime) -> Object:
 
 
 def released(lease: Object, now: datetime) -> Object:
-    """Held by nobody: whoever waits may take it at once."""
+    """Returns the Lease without a holder, so that the next operator may take it at once."""
     spec = _spec(lease) | {"holderIdentity": "", "renewTime": _micro_time(now)}
     return _lease(lease["metadata"], spec)
 

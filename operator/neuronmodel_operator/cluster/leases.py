@@ -1,11 +1,11 @@
-"""One operator a namespace: two that follow the same NeuronModels would write over each other.
+"""One operator per namespace: two that follow the same NeuronModels would overwrite each other's writes.
 
-Whoever follows a NeuronModel holds the Lease of its namespace. While another live operator is seen to hold it, nothing
-is done there. What is wrong with the Lease alone stops nobody: that models are served matters more than that a second
-operator is noticed.
+An operator that follows a NeuronModel holds the Lease of its namespace. While another live operator holds it, this one
+does nothing there. A problem with the Lease itself stops nobody: serving models matters more than detecting a second
+operator.
 
-Times are this process's own, as in client-go: a holder is alive until its record has been seen unchanged for the
-duration that stands in it, and no clock is compared with another machine's.
+As in client-go, all times are this process's own: a holder counts as alive until its record has been unchanged for the
+duration that is written in it, and clocks of different machines are never compared.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ from neuronmodel_operator.wording import sentence
 
 RENEW_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 2.0
-"""While somebody else holds it, and at first when a call failed."""
+"""The interval while somebody else holds it, and for a while after a call has failed."""
 CALL_SECONDS: Final = 4.0
-"""A renewal with every call in it, and the pause before it, take less than the duration."""
+"""A renewal with all its calls, and the pause before it, must take less than the duration."""
 RELEASE_SECONDS: Final = 5.0
 GONE_SECONDS: Final = 60.0
-"""A namespace that has not been there for so long is followed no longer."""
+"""A namespace that has been gone for this long is no longer followed."""
 MAX_TRIES: Final = 2
-"""A write that came too late is based anew on what is there; the next look is soon enough for a third."""
+"""A write that conflicts is retried once, based on the current version; after that the next look is soon enough."""
 MAX_NAMED: Final = 5
-"""Namespaces in a sentence."""
+"""The most namespaces that a sentence lists."""
 MAX_ANSWER: Final = 250
-"""Of the API server's words in a sentence."""
+"""The most characters of the API server's message that a sentence quotes."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class KeepsLeases(Protocol):
-    """As `client.Api`."""
+    """The part of `client.Api` that Leases need."""
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None: ...
 
@@ -53,7 +53,7 @@ class KeepsLeases(Protocol):
 
 
 class Leases:
-    """Of all namespaces in which NeuronModels are followed."""
+    """The Leases of all namespaces in which NeuronModels are followed."""
 
     def __init__(self, api: KeepsLeases, me: Holder, clock: Clock) -> None:
         self._api = api
@@ -62,18 +62,20 @@ class Leases:
         self._candidacies: dict[str, tuple[_Candidacy, asyncio.Task[None]]] = {}
 
     async def wait_until_held(self, namespace: str) -> None:
-        """Returns when this operator may act there; the first call begins to follow that namespace."""
+        """Returns when this operator may act in the namespace; the first call starts to follow the namespace."""
         candidacy = self._candidacy(namespace) or self._begin(namespace)
         while not candidacy.may_act:
             await candidacy.decided()
 
     def is_held(self, namespace: str) -> bool:
-        """Whether this operator may act there, now. One that did not run for long may not, until it has looked."""
+        """Whether this operator may act in the namespace now. A process that was suspended for long may not, until it
+        has read the Lease again."""
         candidacy = self._candidacy(namespace)
         return candidacy is not None and candidacy.may_act
 
     def complaints(self) -> list[str]:
-        """Sentences: namespaces in which nothing is done, as an operator of another release is there."""
+        """Returns a sentence for each operator of another release because of which nothing is done in some
+        namespaces."""
         return [
             f"{_namespaces(found)} operated by {other} (Lease {found[0]}/{lease_record.NAME}), so this operator does "
             "nothing there. Give each operator namespaces of its own (watchNamespaces of the chart), or uninstall one "
@@ -83,7 +85,8 @@ class Leases:
         ]
 
     def remarks(self) -> list[str]:
-        """Sentences: what is as it should be but may surprise, and what the Lease alone suffers from."""
+        """Returns sentences about states that are fine but may surprise, and about problems that affect only the
+        Lease."""
         standing_by = [
             f"{_namespaces(found)} operated by {other}: this operator stands by until that one ends."
             for other, found in self._by_other().items()
@@ -101,7 +104,7 @@ class Leases:
         return standing_by + unguarded
 
     async def release(self) -> None:
-        """For a clean end, when nothing is written any more: a successor need not wait until the Leases run out."""
+        """Releases all Leases, once nothing is written any more: a successor need not wait until they expire."""
         candidacies, self._candidacies = self._candidacies, {}
         for _, runner in candidacies.values():
             runner.cancel()
@@ -124,7 +127,7 @@ class Leases:
         return candidacy
 
     def _forget(self, namespace: str, runner: asyncio.Task[None]) -> None:
-        """One that was cancelled may hold its Lease."""
+        """A cancelled candidacy may still hold its Lease, so it is kept for `release`."""
         if not runner.cancelled():
             self._candidacies.pop(namespace, None)
 
@@ -141,22 +144,22 @@ class Leases:
 
 @dataclass(frozen=True)
 class _LeaseState:
-    """How things are in one namespace."""
+    """The state of one namespace."""
 
     may_act: bool = False
     other: Holder | None = None
-    """Who may act instead."""
+    """The operator that may act instead."""
     problem: str = ""
-    """Why there is no Lease to go by."""
+    """Why the Lease can't be used."""
     is_gone: bool = False
-    """The namespace."""
+    """Whether the namespace is gone."""
 
 
 _NEVER_READ: Final = ApiError(404, "NotFound", "it was not looked at yet")
 
 
 class _Candidacy:
-    """For the Lease of one namespace."""
+    """Acquires and renews the Lease of one namespace."""
 
     def __init__(self, api: KeepsLeases, namespace: str, me: Holder, clock: Clock) -> None:
         self.state = _LeaseState()
@@ -166,9 +169,9 @@ class _Candidacy:
         self._clock = clock
         self._lease: Object | None = None
         self._changed_at = clock.monotonic()
-        """When the record was last seen to change."""
+        """When the record was last observed to change, in monotonic seconds."""
         self._is_blind = False
-        """The last attempt to read it failed."""
+        """Whether the last attempt to read it failed."""
         self._looked_at = float("-inf")
         self._failing_since: float | None = None
         self._gone_since: float | None = None
@@ -179,18 +182,18 @@ class _Candidacy:
         return self.state.may_act and self._clock.monotonic() - self._looked_at < DURATION_SECONDS
 
     async def decided(self) -> None:
-        """Until the next decision, whichever it is."""
+        """Waits for the next decision, whichever it is."""
         self._decided.clear()
         await self._decided.wait()
 
     async def run(self) -> None:
-        """Until the namespace is gone."""
+        """Runs until the namespace is gone."""
         while not self._is_long_gone():
             await self._decide()
             await self._clock.wait(asyncio.Event(), self._pause())
 
     async def release(self) -> None:
-        """Leaves the Lease to whoever waits for it."""
+        """Releases the Lease if this operator holds it."""
         try:
             self._see(await self._get())
             if self._lease is not None and self._is_mine():
@@ -202,7 +205,7 @@ class _Candidacy:
         began = self._clock.monotonic()
         try:
             state = await self._take_or_look()
-        except Exception as error:  # a mistake of ours stops serving no more than the API server's refusals do
+        except Exception as error:  # a bug of ours must stop serving no more than a refusal of the API server does
             _log.exception("the Lease %s/%s: a look at it failed", self._namespace, lease_record.NAME)
             state = self.state if self.state.other else _LeaseState(may_act=True, problem=f"{error!r}.")
         self._log_change(self.state, state)
@@ -212,7 +215,8 @@ class _Candidacy:
         self._decided.set()
 
     async def _take_or_look(self) -> _LeaseState:
-        """Renewed without a look while nobody else writes to it; else looked at, and taken if it is free."""
+        """Renews the Lease without reading it while nobody else writes to it; after a conflict it is read, and acquired
+        if it is free."""
         refused = await self._refusal_of_taking() if self._is_mine() else _NEVER_READ
         for _ in range(MAX_TRIES):
             if refused is None:
@@ -229,7 +233,7 @@ class _Candidacy:
         return self._state_refused(refused) if refused else _LeaseState(may_act=True)
 
     async def _refusal_of_taking(self) -> ApiError | None:
-        """None: it is held by this operator."""
+        """Tries to acquire the Lease; returns None on success."""
         try:
             self._see(await self._write(lease_record.taken(self._lease, self._me, self._clock.now())))
         except ApiError as error:
@@ -237,7 +241,8 @@ class _Candidacy:
         return None
 
     def _state_unreadable(self, error: ApiError) -> _LeaseState:
-        """Who was seen last stays the holder for its time, and for as long as the API server says nothing at all."""
+        """The holder that was last observed keeps the Lease for its duration, and for as long as the API server does
+        not answer at all."""
         self._is_blind = True
         other = self._other()
         is_answer = 400 <= error.status < 500 and error.status not in (401, 408, 429)
@@ -255,7 +260,8 @@ class _Candidacy:
         return _LeaseState(may_act=True, problem=f"it can't be written: {_shortened(error)}")
 
     def _see(self, found: Object | None) -> None:
-        """After a time without sight a holder is given its whole duration once more: it may have been as blind."""
+        """After a failed read the holder is given a whole duration again: it may have been cut off from the API server
+        as well."""
         if self._is_blind or not lease_record.is_same_record(self._lease, found):
             self._changed_at = self._clock.monotonic()
         self._lease, self._is_blind = found, False
@@ -304,7 +310,7 @@ class _Candidacy:
 
 
 async def _answered(call: Awaitable[T]) -> T:
-    """Raises ApiError, also where there is no answer in time."""
+    """Returns the result. Raises ApiError, also if there is no answer in time."""
     try:
         async with asyncio.timeout(CALL_SECONDS):
             return await call
@@ -313,12 +319,13 @@ async def _answered(call: Awaitable[T]) -> T:
 
 
 def _is_based_on_another(error: ApiError) -> bool:
-    """Whether another look may mend it: the object came, went or changed meanwhile. (A webhook may say 409 too.)"""
+    """Whether reading the Lease again may help: it was created, deleted or changed meanwhile. (A webhook may answer 409
+    too.)"""
     return error.status == 404 or error.reason == "AlreadyExists" or error.is_outdated
 
 
 def _namespaces(found: Sequence[str]) -> str:
-    """As the beginning of a sentence."""
+    """Returns the beginning of a sentence."""
     named = ", ".join(found[:MAX_NAMED]) + (f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else "")
     return f"Namespace {named} is" if len(found) == 1 else f"Namespaces {named} are"
 

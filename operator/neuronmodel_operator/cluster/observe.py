@@ -1,12 +1,12 @@
-"""Everything that exists for one NeuronModel, as one immutable value.
+"""Observes everything that exists for one NeuronModel, as one immutable value.
 
-The watches say *when* to look; what is there is read live. kopf's indices would be nearer at hand, but kopf never
-forgets an object that was deleted while a watch was being re-established (its re-listing reports what exists, not what
-went), and a Job that is believed to exist for ever stops everything. A live look is bounded (two GETs by name, three
-LISTs by label, a GET for each claim, and two LISTs by label where a Job may be made) and consistent with our own last
-write, so nothing is made twice and no status goes back and forth. It is taken only when a watch reported a change, when
-the plan asked for it, or when the last one has aged; the frequent passes that only ask workers for their reports reuse
-it (`Snapshot.fresh_seconds`).
+Watches decide *when* to look; the objects are read live. kopf's indices would be simpler, but kopf never forgets an
+object that was deleted while a watch was being re-established (its re-listing reports what exists, not what is gone),
+and a Job that is believed to exist forever blocks everything. A live look is bounded (two GETs by name, three LISTs by
+label, a GET for each claim, and two LISTs by label where a Job may be created) and consistent with our own last write,
+so that nothing is created twice and no status flips back and forth. A look is taken only when a watch reported a
+change, when the plan asked for it, or when the last look is too old; the frequent passes that only fetch workers'
+reports reuse it (`Snapshot.fresh_seconds`).
 """
 
 import asyncio
@@ -25,14 +25,15 @@ from neuronmodel_operator.cluster.client import Api
 from neuronmodel_operator.state.observed import Claim, Object, Observed, ObservedModel, mounted_claims
 
 SETTLED_FRESH_SECONDS: Final = 300.0
-"""The slow resync: a change that every watch missed is found after so long."""
+"""The slow resync: a change that every watch missed is found within this time."""
 UNSETTLED_FRESH_SECONDS: Final = 10.0
-"""Refusals, mount failures and why a claim has no volume exist only as Events, which are not watched."""
+"""Refused pods, mount failures and the reasons why a claim has no volume exist only as Events, which are not
+watched."""
 STUCK_FRESH_SECONDS: Final = 60.0
-"""For what has been unsettled for longer than STUCK_AFTER_SECONDS."""
+"""For objects that have been unsettled for longer than STUCK_AFTER_SECONDS."""
 STUCK_AFTER_SECONDS: Final = 600.0
 SETTLING_SECONDS: Final = 60.0
-"""How long after a pod became ready its Events are still read."""
+"""For this long after a pod became ready its Events are still read."""
 
 
 @dataclass(frozen=True)
@@ -44,28 +45,28 @@ class ModelKey:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One look, and what `apply` needs of it beside."""
+    """The result of one look, with what `apply` needs in addition."""
 
     observed: Observed
-    """Without reports and refusals."""
+    """The observed objects, without reports and refusals."""
     raw: Object
-    """The NeuronModel as the API server gave it."""
+    """The NeuronModel as the API server returned it."""
     askable: frozenset[str] = frozenset()
-    """UIDs of the pods whose Job or ReplicaSet exists and is ours: the only ones that are asked for reports."""
+    """UIDs of the pods whose Job or ReplicaSet exists and is ours: only these are asked for reports."""
     taken: frozenset[tuple[str, str]] = frozenset()
-    """(kind, name) of objects that have a child's name and are somebody else's."""
+    """(kind, name) of objects that have a child's name and belong to somebody else."""
     being_removed: frozenset[tuple[str, str]] = frozenset()
     """(kind, name) of children of a former NeuronModel of that name, which the garbage collector is about to remove."""
     fresh_seconds: float = SETTLED_FRESH_SECONDS
 
     def with_model(self, raw: Object) -> "Snapshot":
-        """After a write to the NeuronModel answered with `raw`."""
+        """Returns the snapshot after a write to the NeuronModel that was answered with `raw`."""
         return replace(self, raw=raw, observed=replace(self.observed, model=parse_model(raw)))
 
 
 async def look(api: Api, key: ModelKey, now: datetime) -> Snapshot | None:
-    """None: the NeuronModel is gone. Raises client.ApiError, and pydantic.ValidationError for a spec that this version
-    can't read."""
+    """Returns None if the NeuronModel is gone. Raises client.ApiError, and pydantic.ValidationError for a spec that
+    this version can't read."""
     raw = await api.get(client.MODEL, key.namespace, key.name)
     if raw is None or raw["metadata"]["uid"] != key.uid:
         return None
@@ -85,7 +86,7 @@ async def look(api: Api, key: ModelKey, now: datetime) -> Snapshot | None:
     replica_sets = owned(replica_sets, _uids([own_deployment] if own_deployment else []))
     pods = tuple(pod for pod in pods if _is_pod_of(pod, key))
     makers = [*jobs, *replica_sets, *pods]
-    # Nobody waits for a claim as long as there is nothing that mounts it.
+    # Claims do not matter as long as nothing mounts them.
     mounted = [claim.object for claim in claims.values() if claim.object and makers]
     unsettled = [child for child in (*makers, *mounted) if not is_settled(child, model, now)]
     events, terminating, others, serving_workloads = await asyncio.gather(
@@ -117,8 +118,8 @@ async def look(api: Api, key: ModelKey, now: datetime) -> Snapshot | None:
 
 
 def parse_model(raw: Object) -> ObservedModel:
-    """Raises pydantic.ValidationError for a spec that this version can't read; what of a status is like that is
-    begun anew."""
+    """Raises pydantic.ValidationError for a spec that this version can't read; unreadable fields of the status are
+    dropped and derived again."""
     meta = raw["metadata"]
     deletion = meta.get("deletionTimestamp")
     return ObservedModel(
@@ -136,7 +137,8 @@ def parse_model(raw: Object) -> ObservedModel:
 
 
 def _parse_status(raw: Mapping[str, Any]) -> NeuronModelStatus:
-    """Of a status that another version wrote, what this one can't read is left out: the starts outlive a rollback."""
+    """Parses a status that another version may have written. Fields that this version can't read are dropped, so that
+    the recorded starts survive a rollback."""
     try:
         return NeuronModelStatus.model_validate(raw)
     except ValidationError as error:
@@ -145,7 +147,7 @@ def _parse_status(raw: Mapping[str, Any]) -> NeuronModelStatus:
 
 
 def claim_names(model: ObservedModel) -> frozenset[str]:
-    """Of every claim that the spec names or implies."""
+    """Returns the names of all claims that the spec names or implies."""
     spec = model.spec
     named = (
         spec.model.source.persistent_volume_claim,
@@ -161,7 +163,8 @@ def is_owned(child: Object, uids: Iterable[str]) -> bool:
 
 
 def is_made_for(job: Object, key: ModelKey) -> bool:
-    """By its owner; the clean-up Job has none, for garbage collection takes what is owned before it has worked."""
+    """Whether the Job belongs to this NeuronModel, by its owner. The clean-up Job has none: garbage collection would
+    remove an owned Job before it has run."""
     if job["metadata"].get("ownerReferences"):
         return is_owned(job, {key.uid})
     name: str = job["metadata"]["name"]
@@ -169,13 +172,15 @@ def is_made_for(job: Object, key: ModelKey) -> bool:
 
 
 def _is_pod_of(pod: Object, key: ModelKey) -> bool:
-    """By its controller's name, which is still there when the controller itself is gone and its pod lingers."""
+    """Whether the pod belongs to this NeuronModel, by its controller's name, which remains when the controller itself
+    is gone and its pod lingers."""
     owners = pod["metadata"].get("ownerReferences", ())
     return any(o["kind"] in ("Job", "ReplicaSet") and o["name"].startswith(f"{key.name}-") for o in owners)
 
 
 def standing(child: Object, key: ModelKey) -> Literal["Own", "Former", "Foreign"]:
-    """Own is what is owned, and what a NeuronModel of that name left: a claim, children orphaned by a deletion."""
+    """Returns whose an object is. Own includes what an earlier NeuronModel of that name left: a claim, or children
+    orphaned by its deletion."""
     if is_owned(child, {key.uid}):
         return "Own"
     labels = child["metadata"].get("labels", {})
@@ -194,7 +199,7 @@ def owned(children: Iterable[dict[str, Any]], uids: Iterable[str]) -> tuple[dict
 
 
 def is_settled(child: Object, model: ObservedModel, now: datetime) -> bool:
-    """Whether no Event about it matters any more."""
+    """Whether Events about the object no longer matter."""
     status = child.get("status", {})
     ready = model.status.condition(ConditionType.READY)
     is_serving = ready is not None and ready.status == "True"
@@ -215,7 +220,8 @@ def _is_done(job: Object) -> bool:
 
 
 def _ready_for(pod: Object, now: datetime) -> float:
-    """Seconds; negative while it isn't ready. An ended pod has been ready for ever."""
+    """Returns for how many seconds the pod has been ready; negative if it isn't. An ended pod counts as ready
+    forever."""
     status = pod.get("status", {})
     if status.get("phase") in ("Succeeded", "Failed"):
         return float("inf")
@@ -239,20 +245,22 @@ async def _claims(api: Api, model: ObservedModel) -> dict[str, Claim]:
 
 
 async def _events(api: Api, namespace: str, children: Iterable[Object]) -> tuple[Object, ...]:
-    """Asked for by the UID of each child: the API server has no index, but a namespace's Events are many to carry."""
+    """Lists the Events of each child by its UID: the API server has no index for it, but all Events of a namespace are
+    too many to transfer."""
     selectors = [f"involvedObject.uid={child['metadata']['uid']}" for child in children]
     lists = await asyncio.gather(*(api.list(client.EVENT, namespace, fields=fields) for fields in selectors))
     return tuple(sorted((e for events in lists for e in events if _is_relevant(e)), key=_event_time))
 
 
 def _is_relevant(event: Object) -> bool:
-    """Of a claim also a Normal one does: that it gets no volume, for there is none and no class to make one by."""
+    """Whether an Event is of interest. For a claim, Normal Events are too: they say that there is no volume and no
+    class to provision one."""
     is_about_claim = event.get("involvedObject", {}).get("kind") == "PersistentVolumeClaim"
     return is_about_claim or event.get("type") == "Warning" or event.get("reason") == "Pulled"
 
 
 async def _namespace_terminating(api: Api, model: ObservedModel) -> bool:
-    """Asked only for a NeuronModel that goes: nothing else depends on it."""
+    """Looked up only for a NeuronModel that is being deleted: nothing else depends on it."""
     if model.deletion_requested_at is None:
         return False
     namespace = await api.get(client.NAMESPACE, None, model.namespace)
@@ -260,7 +268,8 @@ async def _namespace_terminating(api: Api, model: ObservedModel) -> bool:
 
 
 def may_need_a_job(model: ObservedModel, jobs: Iterable[Object]) -> bool:
-    """As far as can be seen before anything is decided; where it is seen too late, the next look knows."""
+    """Whether a Job may have to be created, judged before anything is decided; if this comes too late, the next look
+    finds it."""
     if model.deletion_requested_at is not None:
         return names.FINALIZER in model.finalizers
     if not all(_is_done(job) for job in jobs):
@@ -270,7 +279,7 @@ def may_need_a_job(model: ObservedModel, jobs: Iterable[Object]) -> bool:
 
 
 async def _serving_workloads(api: Api, model: ObservedModel, jobs: Iterable[Object]) -> tuple[Object, ...] | None:
-    """Asked only where a Job may be made, which has to be told which artifacts are in use."""
+    """Looked up only where a Job may be created, as the Job has to know which artifacts are in use."""
     if not may_need_a_job(model, jobs):
         return None
     labels = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_COMPONENT}={names.COMPONENT_SERVE}"
@@ -283,7 +292,7 @@ async def _serving_workloads(api: Api, model: ObservedModel, jobs: Iterable[Obje
 
 
 async def _other_models(api: Api, model: ObservedModel) -> tuple[Object, ...]:
-    """Asked only for a NeuronModel that goes: what it alone used goes with it."""
+    """Looked up only for a NeuronModel that is being deleted: what it alone used is deleted with it."""
     if model.deletion_requested_at is None:
         return ()
     models = await api.list(client.MODEL, model.namespace)
@@ -303,7 +312,7 @@ def _oldest_first(objects: Iterable[Object]) -> tuple[Object, ...]:
 
 
 def _event_time(event: Object) -> str:
-    """RFC 3339 in UTC sorts as text; the second is as fine as it needs to be."""
+    """Returns the time as text: RFC 3339 in UTC sorts as text, and whole seconds are precise enough."""
     series = event.get("series") or {}
     moment = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
     return str(moment or event["metadata"]["creationTimestamp"])[:19]

@@ -1,7 +1,8 @@
-"""The rights that the operator needs, and whether it has them: asked for actively, for many are used seldom.
+"""The permissions that the operator needs, and whether they are granted. They are checked actively, as many are used
+rarely.
 
-A question is one SelfSubjectRulesReview a watched namespace, or a single one where all are watched. Every account may
-ask it; the API server answers from memory, in some 6 ms with everything between, and stores nothing.
+A check is one SelfSubjectRulesReview per watched namespace, or a single one where all are watched. Every account may
+create it; the API server answers from memory, in about 6 ms including the network, and stores nothing.
 """
 
 import asyncio
@@ -16,15 +17,16 @@ from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import ApiError, Kind
 
 LOOK_SECONDS: Final = 10.0
-"""Between two looks; watches that were begun with rights go on without them for a minute, and tell nothing."""
+"""The interval between checks; a watch that was authorized when it started goes on for up to a minute after the
+permission is gone, without an error."""
 LACKING_SECONDS: Final = 3.0
-"""While rights are lacking, and at least after a look, however many calls are denied."""
+"""The interval while permissions are missing, and the shortest one, however many calls are denied."""
 SECONDS_A_NAMESPACE: Final = 0.5
-"""Whoever watches hundreds of namespaces asks no more than two questions a second."""
+"""An operator that watches hundreds of namespaces makes at most two requests a second."""
 ANY_NAMESPACE: Final = "*"
-"""A name that no namespace can have: what is granted there is granted in all."""
+"""A name that no namespace can have: what is granted there is granted in all namespaces."""
 MAX_NAMED: Final = 4
-"""Resources, and namespaces, in a sentence."""
+"""The most resources, and namespaces, that a sentence lists."""
 
 _log = logging.getLogger(__name__)
 
@@ -33,12 +35,12 @@ _log = logging.getLogger(__name__)
 class Right:
     group: str
     resource: str
-    """With its subresource: neuronmodels/status."""
+    """The resource with its subresource, such as neuronmodels/status."""
     verb: str
 
     @property
     def attributes(self) -> dict[str, str]:
-        """As a SelfSubjectAccessReview names them."""
+        """The permission as the attributes of a SelfSubjectAccessReview."""
         resource, _, subresource = self.resource.partition("/")
         about = {"group": self.group, "resource": resource, "verb": self.verb}
         return about | ({"subresource": subresource} if subresource else {})
@@ -62,11 +64,11 @@ RIGHTS: Final = (
     *_rights("", "namespaces", "get"),
     *_rights("coordination.k8s.io", "leases", "get create update"),
 )
-"""As the table in `client` explains them, and as the chart grants them."""
+"""The permissions that the table in `client` explains and the chart grants."""
 
 
 def lacking(rules: Iterable[Mapping[str, Any]]) -> tuple[Right, ...]:
-    """Those of RIGHTS that the rules of a review do not grant."""
+    """Returns those of RIGHTS that the rules of a review do not grant."""
     given = [rule for rule in rules if not rule.get("resourceNames")]
     return tuple(right for right in RIGHTS if not any(_grants(rule, right) for rule in given))
 
@@ -82,16 +84,16 @@ def _grants(rule: Mapping[str, Any], right: Right) -> bool:
 
 
 class CreatesReviews(Protocol):
-    """As `client.Api`."""
+    """The part of `client.Api` that checks need."""
 
     async def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
 class Rights:
-    """Of this operator's account in the namespaces that it watches."""
+    """The permissions of this operator's account in the namespaces that it watches."""
 
     def __init__(self, api: CreatesReviews, namespaces: Sequence[str], clock: Clock) -> None:
-        """`namespaces` empty: all."""
+        """If `namespaces` is empty, all namespaces are watched."""
         self._api = api
         self._namespaces: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._clock = clock
@@ -99,11 +101,11 @@ class Rights:
         self._suspected = asyncio.Event()
 
     def suspect(self) -> None:
-        """A call was denied: they are looked at soon."""
+        """Called when a request was denied: the next check follows soon."""
         self._suspected.set()
 
     def complaints(self) -> list[str]:
-        """Sentences: what is lacking, where, and what to do."""
+        """Returns sentences that say what is missing, where, and what to do."""
         by_lack: defaultdict[tuple[Right, ...], list[str | None]] = defaultdict(list)
         for namespace, found in self._lacking.items():
             if found:
@@ -119,7 +121,7 @@ class Rights:
                 await self._clock.wait(self._suspected, pause - LACKING_SECONDS)
 
     async def look(self) -> None:
-        """Where the API server gives no answer, what it answered before stands."""
+        """Checks all namespaces. Where the API server does not answer, the last result stays."""
         self._suspected.clear()
         for namespace in self._namespaces:
             try:
@@ -133,7 +135,7 @@ class Rights:
         found = lacking(answer.get("resourceRules") or ())
         if not answer.get("incomplete"):
             return found
-        # An authorizer that can't list its rules may still grant what they do not: it is asked right by right.
+        # An authorizer that can't list its rules may still grant more: it is asked about each permission.
         return tuple([right for right in found if not await self._has(right, namespace)])
 
     async def _has(self, right: Right, namespace: str | None) -> bool:

@@ -1,7 +1,8 @@
-"""What workers say of themselves: asked by pod IP while they run, read from the termination message when they ended.
+"""Reports of workers: fetched by pod IP while they run, read from the termination message when they have ended.
 
-A worker runs a user's image and answers over the pod network, so nothing of it is trusted: a bounded answer in bounded
-time, no redirect, no decompression, and only a report that names the pod and the spec it was asked for.
+A worker runs a user's image and answers over the pod network, so nothing in it is trusted: the answer is bounded in
+size and time, without redirects or decompression, and a report counts only if it names the pod and the spec that it was
+requested for.
 """
 
 import asyncio
@@ -20,26 +21,26 @@ from neuronmodel_operator.state.observed import Object
 
 ANSWER_SECONDS: Final = 2.0
 MAX_QUESTIONS: Final = 32
-"""Under way at once, over all NeuronModels."""
+"""Concurrent requests, for all NeuronModels together."""
 
 CountError = Callable[[str], None]
-"""Called with why a report was not had: NoAnswer, TooLong, NotAReport, AnotherPod."""
+"""Called with the reason why there is no report: NoAnswer, TooLong, NotAReport, AnotherPod."""
 
 
 @dataclass(frozen=True)
 class Reports:
     current: Mapping[str, Report]
-    """By pod UID, of the container's current run."""
+    """By pod UID, from the container's current run."""
     former: Mapping[str, Report]
-    """By pod UID, of the run before a restart."""
+    """By pod UID, from the run before a restart."""
 
 
 class AnotherPodError(ValueError):
-    """A report of another pod, or of a pod made from another spec."""
+    """The report names another pod, or was made from another spec."""
 
 
 def read(pod: Object, raw: str | bytes) -> Report:
-    """Raises AnotherPodError, and ValueError for what is no report."""
+    """Returns the parsed report. Raises AnotherPodError, and ValueError for what is no report."""
     report = parse_report(raw)
     if report.pod_uid != pod["metadata"]["uid"] or report.spec_hash not in _spec_hashes(pod):
         raise AnotherPodError(f"pod {pod['metadata']['name']} has the report of another pod or spec")
@@ -47,7 +48,8 @@ def read(pod: Object, raw: str | bytes) -> Report:
 
 
 class ReportClient:
-    """Asks pods. One for all NeuronModels; what was heard is kept by each one's `ReportCache`."""
+    """Fetches reports from pods. There is one for all NeuronModels; each NeuronModel's `ReportCache` keeps the
+    answers."""
 
     def __init__(
         self, session: aiohttp.ClientSession, count_error: CountError = lambda why: None, port: int = names.ADMIN_PORT
@@ -59,7 +61,7 @@ class ReportClient:
         self._questions = asyncio.Semaphore(MAX_QUESTIONS)
 
     async def ask(self, pod: Object) -> Report | None:
-        """None: no answer that counts; why is in the metrics."""
+        """Returns None if there is no valid answer; the metrics have the reason."""
         try:
             async with self._questions, asyncio.timeout(ANSWER_SECONDS):
                 raw = await self._fetch(pod["status"]["podIP"])
@@ -78,7 +80,7 @@ class ReportClient:
         return None
 
     async def _fetch(self, address: str) -> bytes | None:
-        """None: longer than a report may be. Raises aiohttp.ClientError, TimeoutError."""
+        """Returns None if the answer is longer than a report may be. Raises aiohttp.ClientError and TimeoutError."""
         url = URL.build(scheme="http", host=address, port=self._port, path="/status")
         async with self._session.get(url, allow_redirects=False) as response:
             response.raise_for_status()
@@ -93,15 +95,16 @@ class ReportClient:
 
 
 class ReportCache:
-    """What the pods of one NeuronModel have said so far: a worker that is silent for a moment loses nothing."""
+    """The latest reports of one NeuronModel's pods: a worker that does not answer for a moment loses nothing."""
 
     def __init__(self, report_client: ReportClient) -> None:
         self._report_client = report_client
         self._answers: dict[tuple[str, str], Report] = {}
-        """By pod UID and container ID: a restarted container has not said what its former run said."""
+        """By pod UID and container ID: a restarted container does not inherit the report of its former run."""
 
     async def collect(self, pods: Iterable[Object], askable: Collection[str], *, ask: bool) -> Reports:
-        """Asks the running pods among `askable` when told to; ended containers' messages are read always."""
+        """Fetches reports from the running pods among `askable` if `ask` is true, and returns all known reports;
+        termination messages of ended containers are always read."""
         runs = [(pod, status) for pod in pods if (status := _worker_status(pod)) is not None]
         running = {_run(pod, status): pod for pod, status in runs if "running" in status.get("state", {})}
         if ask:
@@ -121,7 +124,7 @@ class ReportCache:
 
 
 def open_session() -> aiohttp.ClientSession:
-    """For questions to pods: no proxy, no cookies, no connection kept, nothing unpacked."""
+    """Returns the session for requests to pods: no proxy, no cookies, no kept connections, no decompression."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(force_close=True, limit=MAX_QUESTIONS),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -137,7 +140,8 @@ def _worker_status(pod: Object) -> Mapping[str, Any] | None:
 
 
 def _messages(runs: Iterable[tuple[Object, Mapping[str, Any]]], state: str) -> dict[str, Report]:
-    """A container that ended by other means than the worker's own leaves no message, or one that is no report."""
+    """Reads the reports in termination messages. A container that was killed leaves no message, or one that is no
+    report."""
     found: dict[str, Report] = {}
     for pod, status in runs:
         if message := status.get(state, {}).get("terminated", {}).get("message"):

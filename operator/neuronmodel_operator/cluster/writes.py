@@ -1,7 +1,7 @@
-"""Writes to what belongs to one NeuronModel: which are under way, which were turned down, when each is tried again.
+"""Writes to the objects of one NeuronModel: which are under way, which were refused, and when each is retried.
 
-A write that the API server does not answer keeps no pass waiting: it goes on behind, the status tells of it meanwhile,
-and its end wakes the NeuronModel's task. Whatever a write is answered, it is remembered as a `Refusal` until it
+A write that the API server does not answer delays no pass: it continues in the background, the status mentions it
+meanwhile, and its completion wakes the NeuronModel's task. A failed write is remembered as a `Refusal` until it
 succeeds or is no longer wanted.
 """
 
@@ -20,12 +20,12 @@ from neuronmodel_operator.state.observed import Refusal
 from neuronmodel_operator.wording import stable
 
 WAIT_SECONDS: Final = 2.0
-"""How long the writes of one plan may hold up its status, all together."""
+"""The writes of one plan may delay its status by this much in total."""
 LEAST_WAIT_SECONDS: Final = 0.1
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 5.0
-"""Between two tries. What stood in the way, a quota or a webhook, makes no event that anybody could watch when it is
-gone: it is looked for, so that a NeuronModel goes on within seconds."""
+"""The pause between two attempts. The end of what blocks a write (a quota, a webhook) is no event that could be
+watched, so it is polled, and a NeuronModel goes on within seconds."""
 MOMENT_SECONDS: Final = 0.25
 _MOMENTARY: Final = frozenset({409, 500, 502, 503, 504})
 
@@ -33,11 +33,12 @@ ChildKey = tuple[str, str]
 """(kind, name)"""
 Verb = Literal["write", "delete"]
 Request = Callable[[], Awaitable[bool]]
-"""Whether something was written. Raises ApiError, TurnedDownError for what is found out otherwise, OutdatedError."""
+"""Returns whether something was written. Raises ApiError, TurnedDownError for what is detected without the API server,
+and OutdatedError."""
 
 
 class TurnedDownError(Exception):
-    """Not by the API server: by what is there already."""
+    """The write was rejected because of an existing object, not by the API server."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -46,8 +47,9 @@ class TurnedDownError(Exception):
 
 
 class OutdatedError(Exception):
-    """What a write was derived from has changed meanwhile: it is derived anew. That is nobody's trouble, and what was
-    told of the write before stays true: a status that told otherwise for a moment would outdate the next one too."""
+    """The object that a write was derived from has changed meanwhile, so the write is derived again. This is not
+    reported as a problem, and the previous state of the write stays reported: a status that changed for a moment would
+    outdate the next write too."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,11 @@ class _Refused:
     digest: str
     attempts: int
     retry_at: float
-    """Monotonic seconds."""
+    """In monotonic seconds."""
 
 
 class Writes:
-    """Of one NeuronModel."""
+    """The writes of one NeuronModel."""
 
     def __init__(
         self,
@@ -70,8 +72,8 @@ class Writes:
         wake: Callable[[], None],
         longest_pause: Callable[[], float],
     ) -> None:
-        """`wake` is called when a write that was not waited for has ended; `longest_pause` is between two tries, in
-        seconds."""
+        """`wake` is called when a write has ended in the background; `longest_pause` returns the longest pause between
+        two attempts, in seconds."""
         self._now = now
         self._monotonic = monotonic
         self._wake = wake
@@ -87,13 +89,13 @@ class Writes:
 
     @property
     def retry_in(self) -> float | None:
-        """Seconds until what was turned down is worth another try; None: nothing was, or its try is under way."""
+        """Seconds until a refused write is worth another try; None if there is none, or if it is being retried."""
         due = [refused.retry_at for key, refused in self._refused.items() if key[:2] not in self._under_way]
         return max(0.0, min(due) - self._monotonic()) if due else None
 
     @contextmanager
     def of_one_plan(self) -> Iterator[None]:
-        """Bounds how long the writes within are waited for."""
+        """Limits how long the writes in the block are waited for."""
         self._wait_until = asyncio.get_running_loop().time() + WAIT_SECONDS
         try:
             yield
@@ -101,13 +103,14 @@ class Writes:
             self._wait_until = float("inf")
 
     def may_try(self, key: ChildKey, verb: Verb, digest: str) -> bool:
-        """Not while one is under way, nor the same again before its time."""
+        """Whether the write may be attempted now: no other one is under way, and the same one is not in its pause."""
         refused = self._refused.get((*key, verb))
         is_early = refused is not None and refused.digest == digest and self._monotonic() < refused.retry_at
         return key not in self._under_way and not is_early
 
     async def attempt(self, key: ChildKey, verb: Verb, digest: str, request: Request) -> bool:
-        """Whether it was written by now. Raises nothing of what the API server may answer."""
+        """Attempts the write and returns whether it has been written by now. Errors of the API server are not
+        raised."""
         is_first = (*key, verb) not in self._refused
         task = asyncio.create_task(_with_one_retry(request) if is_first else _once(request))
         self._under_way[key] = task
@@ -121,22 +124,22 @@ class Writes:
         return False
 
     def forget_all_but(self, planned: Collection[tuple[str, str, Verb]]) -> None:
-        """What is no longer wanted stands in nobody's way."""
+        """Drops the refusals of writes that are no longer planned."""
         self._refused = {key: refused for key, refused in self._refused.items() if key in planned}
 
     def is_wanted(self, key: ChildKey | None) -> bool:
-        """And not written yet, or only since that was last asked for."""
+        """Whether the object is still to be written, or was written since `take_written` was last called."""
         if key is None:
             return False
         return key in self._under_way or key in self._written or any(key == refused[:2] for refused in self._refused)
 
     def take_written(self) -> tuple[ChildKey, ...]:
-        """What was written or deleted since this was last asked for, in order."""
+        """Returns what was written or deleted since the last call, in order."""
         written, self._written = tuple(self._written), {}
         return written
 
     def close(self) -> None:
-        """Gives up what is under way; whether it still takes effect is the API server's to know."""
+        """Cancels writes under way; whether they still take effect is up to the API server."""
         for task in self._under_way.values():
             task.cancel()
 
@@ -185,7 +188,7 @@ class Writes:
 
 
 async def _with_one_retry(request: Request) -> bool:
-    """What may have been a matter of the moment is asked for once more before it counts."""
+    """Runs the request and retries it once if the error may be transient."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
@@ -203,8 +206,8 @@ async def _once(request: Request) -> bool:
 
 
 def _is_same_answer(former: Refusal, refusal: Refusal) -> bool:
-    """But for what differs each time. What the server says of itself may count ("request 17 …"); a quota's numbers are
-    for whoever mends it."""
+    """Whether two answers are the same apart from what differs each time. A server error may contain a counter
+    ("request 17 …"), but the numbers of a quota matter to whoever has to raise it."""
     if (former.reason, former.status) != (refusal.reason, refusal.status):
         return False
     alike = _without_numbers if refusal.is_of_the_server else stable
