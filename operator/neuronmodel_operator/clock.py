@@ -1,4 +1,4 @@
-"""Time, and waiting for it: injected, so that tests make their own."""
+"""The clock, injected so that tests can replace it."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -10,11 +10,11 @@ class Clock(Protocol):
     def now(self) -> datetime: ...
 
     def monotonic(self) -> float:
-        """Seconds."""
+        """Returns monotonic seconds."""
         ...
 
     async def wait(self, event: asyncio.Event, seconds: float) -> None:
-        """Until the event is set or so much time has passed."""
+        """Returns when the event is set or after `seconds`."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""kopf's wiring and settings, nothing else: what its watches deliver goes to `tasks`."""
+"""The wiring of the process and kopf's settings; events of the watches go to `runtime.tasks`."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ from neuronmodel_operator.settings import Settings
 _log = logging.getLogger(__name__)
 
 CHILDREN: Final = (("apps", "v1", "deployments"), ("batch", "v1", "jobs"), ("", "v1", "services"), ("", "v1", "pods"))
-"""Watched by our label alone: group, version, plural."""
+"""Children, watched by our label: group, version, plural."""
 CLAIMS: Final = ("", "v1", "persistentvolumeclaims")
 MODELS: Final = (names.GROUP, names.VERSION, names.PLURAL)
 
@@ -51,7 +51,7 @@ class Operator:
 
 def main() -> None:
     """The command `neuronmodel-operator`."""
-    # The first process of a container ignores SIGTERM until it says otherwise; kopf says so only later.
+    # PID 1 of a container ignores SIGTERM until a handler is set; kopf sets its own only later.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = Settings.from_environment(os.environ)
     logs.configure(os.environ.get("NEURONMODEL_LOG_FORMAT", "text"))
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 async def run(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT, or until a watch is lost."""
+    """Runs until SIGTERM or SIGINT, or until a watch is lost."""
     async with assemble(settings) as operator:
         lost = asyncio.create_task(operator.pulse.lost.wait())
         watching = asyncio.create_task(
@@ -75,8 +75,8 @@ async def run(settings: Settings) -> None:
         if not lost.done():
             lost.cancel()
             return await watching
-    # kopf ends without such a watch, but never comes to its end: some of its tasks swallow their cancellation. Whoever
-    # comes next waits until NeuronModels can be listed again.
+    # Without such a watch kopf stops, but hangs: some of its tasks ignore their cancellation. The next process waits
+    # until NeuronModels can be listed again.
     _log.error("the API server does not serve what is watched any more: this process ends, to be started again")
     logging.shutdown()
     os._exit(1)
@@ -84,7 +84,8 @@ async def run(settings: Settings) -> None:
 
 @asynccontextmanager
 async def assemble(settings: Settings) -> AsyncIterator[Operator]:
-    """The parts, joined, with /healthz, /readyz and /metrics served; at the end they go in the reverse order."""
+    """Assembles the operator and serves /healthz, /readyz and /metrics; on exit the parts are closed in reverse
+    order."""
     async with AsyncExitStack() as stack:
         metrics, clock, startup = Metrics(), RealClock(), Startup()
 
@@ -134,15 +135,15 @@ def identity(settings: Settings) -> Holder:
 
 
 class Backoffs:
-    """Without an end: kopf would end the operator with it, and what stands in the way of a watch (rights that are
-    lacking, an API server that is away) is mended by no restart. Its end is noticed within 5 s."""
+    """Endless retries: after the last one kopf would stop the operator, but what blocks a watch (missing permissions,
+    an API server that is away) is not solved by a restart. When it is over, the next retry follows within 5 s."""
 
     def __iter__(self) -> Iterator[float]:
         return chain((1, 2, 4), repeat(5))
 
 
 def kopf_settings() -> kopf.OperatorSettings:
-    """Nothing of kopf's is ever written to an object; its names are ours in case it should be."""
+    """Returns kopf's settings. kopf never writes to objects; its names are ours in case it ever does."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
@@ -197,6 +198,6 @@ def _wire_process(registry: kopf.OperatorRegistry, operator: Operator) -> None:
 
     @kopf.on.cleanup(registry=registry)
     async def stop(**_: Any) -> None:
-        # Here and not only when all parts go: kopf waits for every task that was begun after it, and cancels it.
+        # Not only at the end of `assemble`: kopf waits for all tasks that were started after it, and cancels them.
         await operator.tasks.stop()
         await operator.leases.release()

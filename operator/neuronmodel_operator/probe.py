@@ -1,6 +1,7 @@
-"""The readiness probe: what /readyz says, printed, so that the kubelet puts it into the pod's events.
+"""The readiness probe: prints the text of /readyz, so that the kubelet copies it into the pod's Events.
 
-Of a probe by HTTP it would tell the status code alone. Begun anew every few seconds, it imports next to nothing.
+For an HTTP probe the kubelet would report the status code alone. The probe is started every few seconds, so it imports
+as little as possible.
 """
 
 import os
@@ -13,7 +14,7 @@ SECONDS = 4.0
 
 
 def ask(port: int) -> tuple[bool, str]:
-    """Whether the operator is ready, and what it says."""
+    """Returns whether the operator is ready, and the text of /readyz."""
     try:
         with socket.create_connection(("localhost", port), timeout=SECONDS) as connection:
             connection.sendall(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")

@@ -1,4 +1,4 @@
-"""What the chart configures, read once from the environment."""
+"""The operator's configuration, read once from the environment, which the chart sets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""How messages are worded: what is bounded, what is left out as it differs each time, how a moment is written."""
+"""Helpers for messages: length limits, removal of values that differ each time, and times."""
 
 import re
 from datetime import datetime
@@ -25,27 +25,29 @@ _UNSTABLE: Final = tuple(
         (r"\b\d{13,}\b", "…"),
     )
 )
-"""What differs from run to run: identities, addresses, moments, durations, processes, ports and temporary files."""
+"""Values that differ from run to run: identifiers, addresses, times, durations, processes, ports and temporary
+files."""
 
 
 def shortened(text: str, limit: int = MAX_MESSAGE) -> str:
-    """On one line, and no longer than that."""
+    """Returns the text on one line, at most `limit` characters long."""
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def sentence(text: str, limit: int = MAX_MESSAGE) -> str:
-    """Bounded, with one full stop, whether it had one or not."""
+    """Returns the text within the limit, with exactly one full stop."""
     return f"{shortened(text, limit).removesuffix('.')}."
 
 
 def moment(at: datetime) -> str:
-    """As Kubernetes writes it."""
+    """Returns the time as Kubernetes formats it."""
     return f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def stable(text: str) -> str:
-    """Without what differs each time: a message that changes would be a status written each time."""
+    """Returns the text without values that differ each time: a message that changes would cause a write of the status
+    each time."""
     for pattern, put in _UNSTABLE:
         text = pattern.sub(put, text)
     return text

@@ -1,1 +1,1 @@
-"""The process: one task a NeuronModel, and what Kubernetes and Prometheus ask of the operator itself."""
+"""The process: one task per NeuronModel, the operator's health endpoints and its metrics."""

@@ -1,4 +1,5 @@
-"""/healthz and /metrics: whether this process still does what it is for, and its figures. Serves `readiness` too."""
+"""Serves /healthz and /metrics, which say whether this process still works and give its figures, and the /readyz of
+`readiness`."""
 
 import asyncio
 import logging
@@ -18,13 +19,13 @@ from neuronmodel_operator.runtime.readiness import Readiness
 
 OVERDUE_SECONDS: Final = 120.0
 WATCH_SECONDS: Final = 60
-"""A watch is asked for so long and then renewed, so that each shows a sign of life even where nothing happens."""
+"""A watch is requested for this long and then renewed, so that each shows activity even where nothing happens."""
 INACTIVITY_SECONDS: Final = 75
-"""A watch without a sign of life for so long is given up by kopf and begun anew."""
+"""kopf drops and restarts a watch without activity for this long."""
 SILENT_SECONDS: Final = 180.0
-"""A watch that was not renewed for so long is dead in spite of both."""
+"""A watch that was not renewed for this long is dead in spite of both."""
 FAILING_SECONDS: Final = 10.0
-"""A list or watch that fails for less is the API server's ordinary restart."""
+"""A list or watch that fails for a shorter time is a normal restart of the API server."""
 FORBIDDEN: Final = 403
 _TRIED_AGAIN: Final = frozenset({401, FORBIDDEN, 429})
 
@@ -34,25 +35,26 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class _Failing:
     status: int
-    """0: no answer."""
+    """The HTTP status; 0 if there was no answer."""
     since: float
 
 
 class WatchPulse:
-    """When each watch was last (re-)established, as seen from the HTTP session that kopf watches through."""
+    """Tracks when each watch was last established, as seen from the HTTP session through which kopf watches."""
 
     def __init__(self, monotonic: Callable[[], float] = monotonic, denied: Callable[[], None] = lambda: None) -> None:
-        """`denied` is called when the API server says that the operator may not."""
+        """`denied` is called when the API server answers 403."""
         self._monotonic = monotonic
         self._denied = denied
         self._since: float | None = None
         self._seen: dict[str, float] = {}
         self._failing: dict[str, _Failing] = {}
         self.lost = asyncio.Event()
-        """Set when a watch was answered with what kopf does not try again, as when the definition was deleted."""
+        """Set when a watch got an answer after which kopf does not retry, for example because the definition was
+        deleted."""
 
     def begin(self) -> None:
-        """From now on there have to be watches."""
+        """From now on, watches are expected."""
         self._since = self._monotonic()
 
     def trace(self) -> aiohttp.TraceConfig:
@@ -63,13 +65,14 @@ class WatchPulse:
         return config
 
     def silent(self) -> dict[str, float]:
-        """Seconds by path, of watches that were silent for too long; of none at all, when none was ever begun."""
+        """Returns, by path, the seconds of watches that have been silent for too long; the path is "any" if none was
+        ever started."""
         now = self._monotonic()
         seen = self._seen or ({} if self._since is None else {"any": self._since})
         return {path: now - at for path, at in seen.items() if now - at > SILENT_SECONDS}
 
     def complaints(self) -> list[str]:
-        """Sentences: what can be neither listed nor watched."""
+        """Returns a sentence for each path that can't be listed or watched."""
         now = self._monotonic()
         return [
             f"The API server {_described(failing.status)} when the operator lists or watches {path}."
@@ -107,7 +110,7 @@ class WatchPulse:
             self._record_failure(params.url.path, 0)
 
     def _mark_answered(self, path: str) -> None:
-        """What is denied is answered: a restart would mend nothing."""
+        """Counts a denied request as activity: a restart would not help."""
         self._since = self._since and self._monotonic()
         if path in self._seen:
             self._seen[path] = self._monotonic()
@@ -122,7 +125,7 @@ def _described(status: int) -> str:
 
 
 class Health:
-    """Fails for what a restart may mend, never because there is nothing to do."""
+    """Reports problems that a restart may solve; having nothing to do is never one."""
 
     def __init__(self, pulse: WatchPulse, overdue_seconds: Callable[[], float], registry: CollectorRegistry) -> None:
         self._pulse = pulse
@@ -130,7 +133,7 @@ class Health:
         self._registry = registry
 
     def complaints(self) -> list[str]:
-        """Sentences; empty: healthy."""
+        """Returns sentences; none if the process is healthy."""
         overdue = self._overdue_seconds()
         late = [f"a pass is overdue by {overdue:.0f} s"] if overdue > OVERDUE_SECONDS else []
         silent = [f"the watch of {path} is silent for {s:.0f} s" for path, s in sorted(self._pulse.silent().items())]
@@ -148,7 +151,7 @@ class Health:
 
 @asynccontextmanager
 async def serve(health: Health, readiness: Readiness, port: int) -> AsyncIterator[None]:
-    """On all addresses of the pod."""
+    """Serves on all addresses of the pod while the context is open."""
     app = web.Application()
     app.add_routes(
         [

@@ -1,4 +1,4 @@
-"""One line an occurrence, as text or JSON; never a whole object, never a secret."""
+"""Logging: one line per event, as text or JSON; never a whole object, never a secret."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from typing import Final
 FORMATS: Final = ("text", "json")
 TEXT: Final = "%(asctime)s %(levelname)-7s %(message)s"
 RETRIES_A_LINE: Final = 60
-"""kopf tries a watch again every few seconds; one line in some minutes tells that it still fails."""
+"""kopf retries a watch every few seconds; one line every few minutes says that it still fails."""
 
 _RETRY: Final = re.compile(r"Request attempt #(\d+)\S* failed; will retry")
 
@@ -30,18 +30,19 @@ class JSONFormatter(logging.Formatter):
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Not that a request of kopf's failed once more: readiness tells what is wrong, and when it ends."""
+    """Whether a record is to be logged. Repeated retries of kopf are not: readiness reports what is wrong, and when it
+    ends."""
     retry = _RETRY.match(record.getMessage())
     return retry is None or int(retry[1]) % RETRIES_A_LINE == 1
 
 
 def configure(form: str) -> None:
-    """Raises ValueError for a form that is neither text nor json."""
+    """Configures logging. Raises ValueError for a format that is neither text nor json."""
     if form not in FORMATS:
         raise ValueError(f"NEURONMODEL_LOG_FORMAT is {form!r}; it takes text or json")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter() if form == "json" else logging.Formatter(TEXT))
     handler.addFilter(is_news)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # kopf tells of every handler that it called; that is once for every change in the cluster.
+    # kopf logs every handler that it called; that is one line for every change in the cluster.
     logging.getLogger("kopf").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The operator's own metrics, and nothing of the models': those are at each worker's /metrics."""
+"""The operator's own metrics; those of the models are at each worker's /metrics."""
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ Conditions = Iterable[Condition]
 
 
 class Metrics:
-    """Counts, and asks for the rest when it is scraped."""
+    """Holds counters, and computes the other metrics when it is scraped."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -53,7 +53,7 @@ class Metrics:
         self.report_errors.labels(reason).inc()
 
     def follow(self, conditions: Callable[[], Mapping[str, Conditions]], overdue_seconds: Callable[[], float]) -> None:
-        """From now on a scrape also shows the models by condition, and how late the latest pass is."""
+        """Adds the models by condition, and how late the latest pass is, to later scrapes."""
         self.registry.register(_State(conditions, overdue_seconds))
 
 

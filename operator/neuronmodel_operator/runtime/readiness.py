@@ -1,6 +1,6 @@
-"""/readyz: whether this operator can do its work, in sentences that say what to do where it can't.
+"""/readyz: whether this operator can do its work; where it can't, sentences say what to do.
 
-What a restart may mend is /healthz' business; here stands what only somebody else can mend.
+Problems that a restart may solve belong to /healthz; here are those that only somebody else can solve.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from aiohttp import web
 
 LOOK_SECONDS: Final = 1.0
 MAX_SENTENCES: Final = 5
-"""The kubelet puts them into an event, which is bounded."""
+"""The kubelet copies them into an Event, whose length is limited."""
 
 _log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ Sentences = Callable[[], list[str]]
 
 
 class Startup:
-    """What there is to wait for before anything is done."""
+    """What the operator waits for before it does anything."""
 
     def __init__(self) -> None:
         self._waiting_for = ["The operator has just begun and has not listed NeuronModels yet."]
@@ -36,7 +36,7 @@ class Startup:
 
 
 class Readiness:
-    """Ready, when nobody complains; remarks go with either."""
+    """The operator is ready if there are no complaints; remarks may accompany either state."""
 
     def __init__(self, complaints: Sequence[Sentences], remarks: Sequence[Sentences]) -> None:
         self._complaints = complaints
@@ -54,7 +54,7 @@ class Readiness:
         return [sentence for source in self._remarks for sentence in source()]
 
     async def run(self) -> None:
-        """Tells the log of each change, once; of the beginning only when it takes longer than it should."""
+        """Logs each change once; the initial state only if startup takes longer than it should."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             self.log_changes()

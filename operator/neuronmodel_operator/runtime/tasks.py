@@ -1,8 +1,8 @@
-"""One task a NeuronModel: woken, retried with backoff, watched over.
+"""One task per NeuronModel: woken by events, retried with backoff, monitored for lateness.
 
-A task looks at the cluster, decides and carries out, again and again, one pass at a time, until its NeuronModel is
-gone. It is level-triggered: a wake says only that something may have changed, any number of wakes before a pass are
-one, and a wake during a pass is another pass after it.
+A task observes the cluster, decides and carries out, one pass at a time, until its NeuronModel is gone. It is
+level-triggered: a wake means only that something may have changed, any number of wakes before a pass count as one, and
+a wake during a pass leads to another pass after it.
 """
 
 import asyncio
@@ -30,19 +30,20 @@ from neuronmodel_operator.state.plan import Plan
 
 FIRST_BACKOFF_SECONDS: Final = 1.0
 LAST_BACKOFF_SECONDS: Final = 60.0
-"""After failures of our own making. While the cause is the API server's it is LONGEST_PAUSE_SECONDS."""
+"""The longest pause after an error of the operator itself. While the API server is the cause, it is
+LONGEST_PAUSE_SECONDS."""
 MODELS_A_SECOND: Final = 100
-"""How many NeuronModels may be tried again in a second where all of a large fleet have to be."""
+"""How many NeuronModels may be retried per second when all of a large fleet have to be."""
 LOOK_NOTICE_SECONDS: Final = 5.0
-"""How long a look may take before the NeuronModel says that it takes long."""
+"""If a look takes longer than this, the NeuronModel's status says so."""
 GATHER_SECONDS: Final = 0.1
-"""Between a wake and its pass: a pod that starts makes half a dozen events within a moment."""
+"""The delay between a wake and its pass: a pod that starts causes several events within a moment."""
 LOOK_AGAIN_SECONDS: Final = 5.0
-"""After a write whose event no watch delivered."""
+"""When to look again after a write whose event no watch delivered."""
 MAX_PASSES: Final = 16
-"""Under way at once: a restart with hundreds of NeuronModels is no stampede."""
+"""Concurrent passes, so that a restart with hundreds of NeuronModels does not flood the API server."""
 STOP_SECONDS: Final = 5.0
-"""How long passes under way may take to reach their next write when the operator ends."""
+"""How long running passes may take to reach their next write when the operator stops."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ Decide = Callable[[Observed, datetime, Settings], Plan]
 
 
 class CarriesOut(Protocol):
-    """As `apply.Applier`."""
+    """What a task needs of `apply.Applier`."""
 
     @property
     def refusals(self) -> tuple[Refusal, ...]: ...
@@ -66,7 +67,7 @@ class CarriesOut(Protocol):
 
 
 class HoldsNamespaces(Protocol):
-    """As `leases.Leases`: this operator acts in those that it holds."""
+    """What a task needs of `leases.Leases`: the operator acts in the namespaces that it holds."""
 
     async def wait_until_held(self, namespace: str) -> None: ...
 
@@ -74,17 +75,17 @@ class HoldsNamespaces(Protocol):
 
 
 class CollectsReports(Protocol):
-    """As `reports.ReportCache`."""
+    """What a task needs of `worker_reports.ReportCache`."""
 
     async def collect(self, pods: Iterable[Object], askable: frozenset[str], *, ask: bool) -> Reports: ...
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a task is made of."""
+    """The functions and objects that a task works with."""
 
     look: Callable[[], Awaitable[Snapshot | None]]
-    """None: the NeuronModel is gone."""
+    """Returns None if the NeuronModel is gone."""
     reports: CollectsReports
     decide: Callable[[Observed], Plan]
     applier: CarriesOut
@@ -92,14 +93,14 @@ class Parts:
 
 @dataclass(frozen=True)
 class Agenda:
-    """When what is due next, in monotonic seconds."""
+    """When each kind of pass is due next, in monotonic seconds."""
 
     look_at: float
-    """A pass with a new look at the cluster."""
+    """When a pass observes the cluster again."""
     ask_at: float | None = None
-    """A pass that asks the pods; it reuses the last look while that is fresh."""
+    """When a pass fetches reports from the pods; it reuses the last look while that is fresh."""
     retry_at: float | None = None
-    """A pass that tries again what was turned down; it reuses the last look as well."""
+    """When a pass retries refused writes; it reuses the last look as well."""
 
     @property
     def due_at(self) -> float:
@@ -133,15 +134,16 @@ class ModelTask:
         self._stopping = asyncio.Event()
         self._snapshot: Snapshot | None = None
         self._outdated = False
-        """By a write of our own to a child: whoever decided on the snapshot again would see it missing."""
+        """Whether a write of our own to a child outdated the snapshot: another decision based on it would miss the
+        change."""
         self._failures = 0
         self._failing_since = clock.now()
-        """The first of failures in a row."""
+        """When the first of the consecutive failures happened."""
         self._not_before = clock.monotonic()
         self._agenda = Agenda(look_at=clock.monotonic())
 
     def wake(self) -> None:
-        """Something may have changed."""
+        """Requests a pass because something may have changed."""
         if not self._woken.is_set():
             self._woken.set()
             self._agenda = replace(self._agenda, look_at=min(self._agenda.look_at, self._clock.monotonic()))
@@ -157,7 +159,7 @@ class ModelTask:
 
     @property
     def seen_version(self) -> str | None:
-        """The newest version of the NeuronModel that this task has seen, its own writes included."""
+        """The newest version of the NeuronModel that this task has observed, including its own writes."""
         return self._snapshot.raw["metadata"]["resourceVersion"] if self._snapshot else None
 
     @property
@@ -171,8 +173,8 @@ class ModelTask:
 
     @property
     def overdue_seconds(self) -> float:
-        """How long ago the next pass was due; a pass under way counts from when it was due. While another operator has
-        the namespace, none is."""
+        """How many seconds ago the next pass was due; a running pass counts from when it was due. It is 0 while another
+        operator holds the namespace."""
         if not self._leases.is_held(self.key.namespace):
             return 0.0
         return max(0.0, self._clock.monotonic() - max(self._agenda.due_at, self._not_before))
@@ -185,7 +187,7 @@ class ModelTask:
             self._parts.applier.close()
 
     async def _wait_and_attempt(self) -> bool:
-        """True: there is nothing more to do."""
+        """Waits, makes one pass, and returns whether the task is done."""
         await self._wait_until_due()
         await self._wait_for_lease()
         if self.stopping:
@@ -194,7 +196,7 @@ class ModelTask:
             return await self._attempt()
 
     async def _wait_for_lease(self) -> None:
-        """While another operator has the namespace. What was seen before it is over is old."""
+        """Waits while another operator holds the namespace, and then drops the snapshot, which is outdated."""
         if self._leases.is_held(self.key.namespace):
             return
         self._snapshot = None
@@ -211,7 +213,8 @@ class ModelTask:
         self._not_before, self._agenda = now, Agenda(look_at=now)
 
     async def _wait_until_due(self) -> None:
-        """Until something is due; a wake waits a moment for its like, and for the end of a backoff's first second."""
+        """Waits until a pass is due. A wake is delayed for a moment to combine it with others, and during a backoff to
+        the end of its first second."""
         while not self.stopping:
             pause = self._agenda.due_at - self._clock.monotonic()
             if pause <= 0:
@@ -222,8 +225,9 @@ class ModelTask:
         await self._clock.wait(self._stopping, gather)
 
     async def _attempt(self) -> bool:
-        """One pass, and the agenda for the next. True: the NeuronModel is gone, or the operator ends. A pass that stops
-        for another operator has no agenda: it stands by."""
+        """Makes one pass and sets the agenda for the next. Returns True if the NeuronModel is gone or the operator
+        stops. A pass that was stopped because another operator took over sets no agenda: the task waits for the
+        Lease."""
         started = self._clock.monotonic()
         try:
             agenda = await self._pass()
@@ -234,7 +238,7 @@ class ModelTask:
                 await self._report_failure(error)
             self._back_off(error.reason, str(error), self._longest_pause(), error.retry_after)
             return False
-        except Exception as error:  # one NeuronModel's trouble is not the others'
+        except Exception as error:  # a failure of one NeuronModel must not affect the others
             _log.exception("%s/%s: a pass failed", self.key.namespace, self.key.name)
             await self._report_failure(error)
             self._back_off(type(error).__name__, repr(error), LAST_BACKOFF_SECONDS)
@@ -247,7 +251,7 @@ class ModelTask:
         return agenda is None
 
     async def _pass(self) -> Agenda | None:
-        """None: the NeuronModel is gone."""
+        """Makes one pass and returns the agenda for the next, or None if the NeuronModel is gone."""
         started = self._clock.monotonic()
         looking = self._snapshot is None or self._outdated or self._agenda.look_at <= started
         self._woken.clear()
@@ -265,7 +269,7 @@ class ModelTask:
         return self._next(plan, outcome, fresh_until)
 
     async def _report_failure(self, failure: Exception | PassFailure) -> None:
-        """On the NeuronModel itself, if that can be written; the log has it anyhow."""
+        """Reports a failure on the NeuronModel itself, if that can be written; it is logged in any case."""
         if self._failures == 0:
             self._failing_since = self._clock.now()
         try:
@@ -273,11 +277,12 @@ class ModelTask:
             await self._parts.applier.report_failure(described, self._failing_since)
         except StoppingError:
             return
-        except Exception as error:  # the pass is tried again, whatever could be told of it
+        except Exception as error:  # the pass is retried, whether its failure could be reported or not
             _log.info("%s/%s: its status can't tell of it: %r", self.key.namespace, self.key.name, error)
 
     async def _decide_and_carry_out(self, snapshot: Snapshot, reports: Reports) -> tuple[Plan, PassOutcome]:
-        """Twice where a write was refused, or a refusal ended: the status tells of it in this very pass."""
+        """Decides and carries out; twice if the set of refused writes changed, so that the status of this pass shows
+        it."""
         plan = self._decide(snapshot, reports)
         first = await self._parts.applier.carry_out(plan, snapshot, hold_status=True)
         if not first.refusals_changed:
@@ -308,7 +313,8 @@ class ModelTask:
         return Agenda(look_at=min(looks), ask_at=ask_at, retry_at=None if retry_in is None else now + retry_in)
 
     def _back_off(self, kind: str, message: str, longest: float, retry_after: float | None = None) -> None:
-        """1, 2, 4 … seconds, shortened by up to half at random; a wake meanwhile is answered after one second."""
+        """Schedules the next attempt after 1, 2, 4 … seconds, shortened at random by up to half; a wake meanwhile is
+        answered after one second."""
         self._failures += 1
         pause = doubling(FIRST_BACKOFF_SECONDS, self._failures, longest) * self._jitter()
         pause = max(pause, retry_after or 0.0)
@@ -322,7 +328,7 @@ class ModelTask:
 
 
 class Tasks:
-    """All NeuronModels followed, by UID. What kopf's watches deliver comes in here."""
+    """The tasks of all NeuronModels, by UID. It receives what kopf's watches deliver."""
 
     def __init__(
         self,
@@ -346,7 +352,8 @@ class Tasks:
         metrics.follow(self._conditions, self.overdue_seconds)
 
     def model_changed(self, model: Mapping[str, Any]) -> None:
-        """Made, changed, deleted or just listed, also one whose deletion began before this operator."""
+        """Called for a NeuronModel that was created, changed, deleted or just listed, including one whose deletion
+        began before this operator."""
         meta = model["metadata"]
         task = self._task(meta["uid"])
         if task is None:
@@ -363,7 +370,7 @@ class Tasks:
             task.wake()
 
     def claim_changed(self, namespace: str, name: str) -> None:
-        """Users' claims carry no label of ours."""
+        """Called for any claim: users' claims do not carry our label."""
         for task, _ in self._followed.values():
             if task.key.namespace == namespace and name in task.claims:
                 task.wake()
@@ -372,7 +379,7 @@ class Tasks:
         return max((task.overdue_seconds for task, _ in self._followed.values()), default=0.0)
 
     async def stop(self) -> None:
-        """Lets passes under way reach their next write, then ends them."""
+        """Lets running passes reach their next write, then cancels them."""
         for task, _ in self._followed.values():
             task.stop()
         running = [runner for _, runner in self._followed.values()]
@@ -417,7 +424,8 @@ class Tasks:
         return task
 
     def _longest_pause(self) -> float:
-        """Seconds; stretched where there are so many NeuronModels that trying all of them were a burden of its own."""
+        """Returns the longest pause in seconds; it grows with the number of NeuronModels, so that retrying all of them
+        is no load of its own."""
         return min(LAST_BACKOFF_SECONDS, max(LONGEST_PAUSE_SECONDS, len(self._followed) / MODELS_A_SECOND))
 
     def _task(self, uid: str) -> ModelTask | None:

@@ -1,4 +1,5 @@
-"""What the operator remembers on the objects that it makes: it has no other memory, and `status` is for users."""
+"""Annotations in which the operator remembers things on the objects that it creates: it has no other storage, and
+`status` is for users."""
 
 import json
 from collections.abc import Mapping
@@ -16,28 +17,29 @@ from neuronmodel_api.status import Cause
 
 SPEC_HASH: Final = f"{names.GROUP}/spec-hash"
 """On a Deployment: the hash of what the NeuronModel asked for and of what `prepare` returned. As long as it is the
-same, the pod template in RENDERED stays, whatever the operator's version or configuration would render now."""
+same, the pod template in RENDERED is kept, whatever the operator's version or configuration would render now."""
 RENDERED: Final = f"{names.GROUP}/rendered"
-"""On a Deployment: JSON of the pod template as it was applied, to put back what somebody changed."""
+"""On a Deployment: JSON of the pod template as it was applied, to revert changes that somebody makes."""
 PREPARED: Final = f"{names.GROUP}/prepared"
-"""On a Deployment: JSON of a `Prepared`. A finished Job that vanished is not run again as long as this is here."""
+"""On a Deployment: JSON of a `Prepared`. A finished Job that vanished is not run again while this is set."""
 PREPARED_ON: Final = f"{names.GROUP}/prepared-on"
-"""On a Deployment: the UID of the claim that it was prepared on; on another claim of that name is nothing of it."""
+"""On a Deployment: the UID of the claim that it was prepared on; a new claim of the same name contains nothing of
+it."""
 FAILURES: Final = f"{names.GROUP}/failures"
-"""On a Job: how many attempts at its inputs failed in a row before it; what the wait before the next one grows by."""
+"""On a Job: how many attempts at its inputs failed in a row before it; the pause before the next one grows with it."""
 TRIES_IMAGE: Final = f"{names.GROUP}/tries-image"
-"""On a Job: that it runs for the sake of this image, before a worker that answers is replaced by one with it."""
+"""On a Job: the image that it runs to test, before a worker that answers is replaced by one with that image."""
 INSTANCE_TYPE: Final = f"{names.GROUP}/instance-type"
-"""On a Job: of the nodes that it prepares for; its own pod may run elsewhere."""
+"""On a Job: the instance type that it prepares for; its own pod may run on another one."""
 NUDGED: Final = f"{names.GROUP}/nudged"
-"""On a Deployment whose pods are refused: a changing value wakes its controller, which else waits up to 16 minutes."""
+"""On a Deployment whose pods are refused: a changing value wakes its controller, which would wait up to 16 minutes."""
 
 
 T = TypeVar("T", bound=Tolerant)
 
 
 class Prepared(Tolerant):
-    """What an attempt of `prepare` returned, and for which inputs."""
+    """The result of an attempt of `prepare`, and the inputs that it is for."""
 
     inputs_hash: str
     attempt: int
@@ -45,14 +47,14 @@ class Prepared(Tolerant):
 
     @property
     def strategy(self) -> Strategy:
-        """That a worker made from it serves by, never Auto."""
+        """The strategy by which a worker made from it serves; never Auto."""
         if self.result.strategy and self.result.strategy is not Strategy.AUTO:
             return self.result.strategy
         return Strategy.SHARD_ON_COMPILE if self.result.shards_key else Strategy.SHARD_ON_LOAD
 
     def to_json(self) -> dict[str, object]:
-        """Without lists that are empty, and without what sizing says of what it does not have: what an earlier version
-        remembered stays as it was, to the letter."""
+        """Returns JSON without empty lists and without unset fields of sizing, so that what an earlier version stored
+        stays the same byte for byte."""
         encoded: dict[str, Any] = super().to_json()
         result = {name: value for name, value in encoded["result"].items() if value != []}
         if self.result.sizing:
@@ -61,18 +63,18 @@ class Prepared(Tolerant):
 
 
 class Change(Tolerant):
-    """Why an object was made, and when the operator first saw the reason. `cause` None: nothing that a start counts
-    from (made while suspended)."""
+    """Why an object was created, and when the operator first observed the cause. If `cause` is None, no start counts
+    from it (the object was created while suspended)."""
 
     cause: Cause | None
     observed_at: datetime
     target: str
-    """Hash of what the NeuronModel asked for then."""
+    """Hash of what the NeuronModel asked for at that time."""
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """The annotations of one object, read."""
+    """The annotations of one object, parsed."""
 
     values: Mapping[str, str]
 
@@ -98,7 +100,7 @@ def encode(value: Tolerant) -> str:
 
 
 def _parse(kind: type[T], raw: str | None) -> T | None:
-    """None for what somebody garbled: it is derived anew."""
+    """Returns None for a value that somebody corrupted: it is derived again."""
     try:
         return kind.model_validate_json(raw) if raw else None
     except ValidationError:

@@ -1,4 +1,4 @@
-"""Typed readings of the Kubernetes objects that reconcile decides from. Nothing here decides anything."""
+"""Typed views of the Kubernetes objects that reconcile decides from. Nothing here decides anything."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,21 +22,21 @@ def _required_time(value: str) -> datetime:
 
 @dataclass(frozen=True)
 class Pull:
-    """What an image's being there depends on."""
+    """The image of a pod and the secrets it is pulled with."""
 
     image: str
     secrets: tuple[str, ...]
 
 
 def pull_of(template: Mapping[str, Any]) -> Pull:
-    """Of a pod template, as it was rendered or as the API server has it."""
+    """Returns the pull of a pod template, as it was rendered or as the API server has it."""
     spec = template["spec"]
     secrets = (str(secret.get("name")) for secret in spec.get("imagePullSecrets") or ())
     return Pull(str(spec["containers"][0]["image"]), tuple(secrets))
 
 
 def selected_instance_type(template: Mapping[str, Any]) -> str | None:
-    """Of the nodes that a pod template selects."""
+    """Returns the instance type that a pod template selects."""
     selector: Mapping[str, str] = template["spec"].get("nodeSelector") or {}
     return selector.get(names.INSTANCE_TYPE_LABEL)
 
@@ -49,7 +49,7 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True)
 class Child:
-    """What every child has."""
+    """The view of what all children have in common."""
 
     object: Object
 
@@ -123,12 +123,12 @@ class JobView(Child):
 
     @property
     def instance_type(self) -> str | None:
-        """That it prepares for; a version that did not say it selected such nodes."""
+        """The instance type that it prepares for; versions that did not record it selected such nodes."""
         return self.annotations.get(INSTANCE_TYPE, selected_instance_type(self.object["spec"]["template"]))
 
     @property
     def tries_image(self) -> str | None:
-        """That it runs for the sake of, before a worker that answers is replaced by one with it."""
+        """The image that it runs to test, before a worker that answers is replaced by one with it."""
         return self.annotations.get(TRIES_IMAGE)
 
     @property
@@ -165,7 +165,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class SchedulerError:
-    """Of one that had found a node for a pod and then failed."""
+    """The error of a scheduler that failed after it had found a node."""
 
     message: str
     since: datetime | None
@@ -205,13 +205,13 @@ class PodView(Child):
 
     @property
     def unschedulable(self) -> str | None:
-        """The scheduler's message."""
+        """The scheduler's message if the pod is unschedulable."""
         condition = self.true_condition("PodScheduled", "False")
         return condition.get("message", "") if condition and condition.get("reason") == "Unschedulable" else None
 
     @property
     def scheduler_error(self) -> "SchedulerError | None":
-        """What failed when the scheduler had found a node."""
+        """The error of the scheduler after it had found a node."""
         condition = self.true_condition("PodScheduled", "False")
         if condition is None or condition.get("reason") != "SchedulerError":
             return None
@@ -219,17 +219,17 @@ class PodView(Child):
 
     @property
     def scheduling_gates(self) -> tuple[str, ...]:
-        """Names of what holds it back from the scheduler."""
+        """Names of the pod's scheduling gates."""
         return tuple(str(gate["name"]) for gate in self.object.get("spec", {}).get("schedulingGates") or ())
 
     @property
     def claims(self) -> frozenset[str]:
-        """Names of those that it mounts."""
+        """Names of the claims that it mounts."""
         return mounted_claims(self.object.get("spec", {}).get("volumes") or ())
 
     @property
     def is_seen(self) -> bool:
-        """By a scheduler, which has found a node or said why there is none."""
+        """Whether a scheduler has handled the pod: it has found a node or said why there is none."""
         conditions = self.status.get("conditions") or ()
         return self.node is not None or any(c["type"] == "PodScheduled" for c in conditions)
 
@@ -239,13 +239,13 @@ class PodView(Child):
 
     @property
     def resource_claims(self) -> tuple[str, ...]:
-        """Names of the claims, or of the templates that they are made from."""
+        """Names of its resource claims, or of the templates that they are made from."""
         claims = self.object.get("spec", {}).get("resourceClaims") or ()
         return tuple(c.get("resourceClaimName") or f"one of {c.get('resourceClaimTemplateName')}" for c in claims)
 
     @property
     def ready_at(self) -> datetime | None:
-        """None while it isn't."""
+        """When the pod became ready; None if it isn't."""
         condition = self.true_condition("Ready")
         return parse_time(condition.get("lastTransitionTime")) or self.created_at if condition else None
 
@@ -256,7 +256,7 @@ class PodView(Child):
 
     @property
     def run(self) -> int:
-        """Which run of its container this is, from 0."""
+        """The number of the container's current run, from 0."""
         return int(self._container.get("restartCount", 0))
 
     @property
@@ -274,7 +274,7 @@ class PodView(Child):
 
     @property
     def waiting(self) -> tuple[str, str]:
-        """Reason and message of a container that isn't running; empty ones else."""
+        """Reason and message of a container that is waiting; both are empty if it isn't."""
         waiting = self._container.get("state", {}).get("waiting") or {}
         return waiting.get("reason", ""), waiting.get("message", "")
 
@@ -284,7 +284,7 @@ class PodView(Child):
 
     @property
     def ended(self) -> Ended | None:
-        """The end of the current run; None: it runs, or hasn't begun."""
+        """The end of the current run; None if it is running or has not started."""
         if self.running_since:
             return None
         return _ended(self._container.get("state")) or _ended(self._container.get("lastState"))
@@ -335,12 +335,12 @@ class ClaimView(Child):
 
     @property
     def storage_class(self) -> str:
-        """Empty: it has none."""
+        """The name of the storage class; empty if there is none."""
         return str(self._spec.get("storageClassName") or "")
 
     @property
     def size(self) -> str:
-        """That it asks for."""
+        """The requested size."""
         return str((self._spec.get("resources") or {}).get("requests", {}).get("storage", ""))
 
     @property
@@ -349,12 +349,12 @@ class ClaimView(Child):
 
     @property
     def volume(self) -> str:
-        """That it is bound to, or asks for by name; empty: neither."""
+        """The volume that it is bound to or names; empty if there is none."""
         return str(self._spec.get("volumeName") or "")
 
     @property
     def selected_node(self) -> str | None:
-        """That its volume is to be made for."""
+        """The node for which its volume is to be provisioned."""
         return self.annotations.get("volume.kubernetes.io/selected-node")
 
 
@@ -374,7 +374,7 @@ class EventView:
 
     @property
     def source(self) -> str:
-        """Who said it."""
+        """The component that reported the Event."""
         component = (self.object.get("source") or {}).get("component")
         return str(component or self.object.get("reportingComponent") or "")
 
@@ -384,7 +384,7 @@ class EventView:
 
     @property
     def at(self) -> datetime:
-        """Of its latest occurrence."""
+        """The time of its latest occurrence."""
         series = self.object.get("series") or {}
         moment = series.get("lastObservedTime") or self.object.get("lastTimestamp") or self.object.get("eventTime")
         return _required_time(moment or self.object["metadata"]["creationTimestamp"])

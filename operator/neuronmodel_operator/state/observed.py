@@ -12,7 +12,7 @@ from neuronmodel_api.status import NeuronModelStatus
 Object = Mapping[str, Any]
 """A Kubernetes object as the API server gave it."""
 _OF_THE_SERVER: Final = frozenset({0, 401, 404, 408, 409, 429})
-"""Together with 5xx."""
+"""Statuses, together with 5xx, whose answer says nothing about the request itself."""
 
 
 @dataclass(frozen=True)
@@ -37,44 +37,44 @@ class Claim:
 
     name: str
     object: Object | None
-    """None: there is none of that name."""
+    """None if there is no claim of that name."""
     volume: Object | None = None
-    """The PersistentVolume it is bound to, where the operator may read it."""
+    """The PersistentVolume that it is bound to, where the operator may read it."""
 
 
 def mounted_claims(volumes: Iterable[Object]) -> frozenset[str]:
-    """Names of the claims among the volumes of a pod."""
+    """Returns the names of the claims among the volumes of a pod."""
     claims = (volume.get("persistentVolumeClaim") or {} for volume in volumes)
     return frozenset(str(claim["claimName"]) for claim in claims if "claimName" in claim)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A write of ours that was not answered with yes, as things stand: by the API server, a webhook behind it, or by
-    what is there already.
+    """A write of ours that currently fails: because of the API server, a webhook behind it, or an existing object.
 
-    It stays among the observed until the write succeeds or is no longer planned; `apply` tries again by itself, every
-    few seconds, and at once when the manifest changes.
+    It is kept until the write succeeds or is no longer planned; `apply` retries it every few seconds, and at once when
+    the manifest changes.
     """
 
     kind: str
     name: str
     reason: str
     """Forbidden (quota, admission), NamespaceTerminating, Invalid, NameTaken (an object of that name belongs to
-    somebody else), Leaving (to a former NeuronModel of this name), NoAnswer, or what else the API server called it."""
+    somebody else), Leaving (the object belongs to a former NeuronModel of this name), NoAnswer, or another reason of
+    the API server."""
     message: str
-    """The API server's own sentence."""
+    """The API server's message."""
     status: int = 400
-    """HTTP's; 0: no answer."""
+    """The HTTP status; 0 if there was no answer."""
     verb: Literal["write", "delete"] = "write"
     since: datetime | None = None
-    """When it was first so."""
+    """When the write first failed."""
     retry_seconds: int | None = None
-    """How often it is tried again."""
+    """The interval between retries."""
 
     @property
     def is_of_the_server(self) -> bool:
-        """Whether the answer says nothing about what was asked for."""
+        """Whether the answer says nothing about the request itself."""
         return self.status in _OF_THE_SERVER or self.status >= 500
 
 
@@ -86,23 +86,23 @@ class Observed:
     deployment: Object | None = None
     service: Object | None = None
     jobs: tuple[Object, ...] = ()
-    """Prepare and clean-up Jobs, finished and deleted-but-not-gone ones too."""
+    """Prepare and clean-up Jobs, including finished and terminating ones."""
     pods: tuple[Object, ...] = ()
-    """Pods of the Jobs and of the Deployment, ended and terminating ones too, oldest first."""
+    """Pods of the Jobs and of the Deployment, including ended and terminating ones, oldest first."""
     claims: Mapping[str, Claim] = field(default_factory=dict)
-    """By name: the source's, the artifacts', the scratch's, those of volumes of the user's own."""
+    """By name: the claims of source, artifacts and scratch, and those of the user's own volumes."""
     events: tuple[Object, ...] = ()
-    """core/v1 Events of type Warning, and Normal ones of reason Pulled, about any child, and all about claims that are
-    not bound, oldest first."""
+    """core/v1 Events of type Warning, and Normal ones of reason Pulled, about any child, and all Events about claims
+    that are not bound, oldest first."""
     reports: Mapping[str, Report] = field(default_factory=dict)
-    """By pod UID: the newest of what the pod answered, and what its ended container left as termination message.
-    Only reports whose pod UID and spec hash match the pod are here. They are of the container's current run."""
+    """By pod UID: the latest report of the container's current run, from the pod's answer or from the termination
+    message of an ended container. Only reports whose pod UID and spec hash match the pod are included."""
     last_reports: Mapping[str, Report] = field(default_factory=dict)
-    """By pod UID: what the run before a container's restart left as termination message."""
+    """By pod UID: the termination message of the run before a container's restart."""
     refusals: tuple[Refusal, ...] = ()
     namespace_terminating: bool = False
     serving_workloads: tuple[Object, ...] | None = None
-    """Deployments and pods that serve in the namespace, of every NeuronModel, this one too: their templates name keys
-    that must stay on the volume. None: not looked up, and no Job is made in this pass."""
+    """Deployments and pods that serve in the namespace, for every NeuronModel including this one: their templates name
+    artifact keys that must stay on the volume. None if they were not looked up; then no Job is created in this pass."""
     other_models: tuple[Object, ...] = ()
-    """The other NeuronModels of the namespace: they may use the same claim."""
+    """The other NeuronModels of the namespace, which may use the same claim."""

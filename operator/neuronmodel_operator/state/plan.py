@@ -1,4 +1,4 @@
-"""What one look at the cluster leads to: data, carried out by `apply` in the order of the fields."""
+"""The plan that follows from one look at the cluster: data, carried out by `apply` in the order of the fields."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +11,7 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True)
 class ObjectRef:
-    """What to delete: by name and UID, so that a successor of the same name is never hit."""
+    """An object to delete, by name and UID, so that a later object of the same name is never deleted."""
 
     api_version: str
     kind: str
@@ -28,25 +28,26 @@ class EventNote:
     reason: str
     note: str
     about: tuple[str, str] | None = None
-    """Kind and name of the object whose being written or deleted it tells: it waits until that has succeeded."""
+    """Kind and name of the object whose write or deletion the Event reports; it is emitted once that has succeeded."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Idempotent: carried out twice it does what it does once."""
+    """A plan is idempotent: carrying it out twice has the same effect as once."""
 
     finalizer: bool | None = None
-    """True: must be there, before anything else is done; False: must go, after all else is; None: as it is."""
+    """True if it must be set before anything else is done, False if it must be removed after everything else, None to
+    leave it as it is."""
     delete: tuple[ObjectRef, ...] = ()
     apply: tuple[Manifest, ...] = ()
-    """By server-side apply."""
+    """Manifests for server-side apply."""
     create: tuple[Manifest, ...] = ()
-    """Made once (Jobs): that it exists already is no error."""
+    """Objects that are created once (Jobs); it is no error if they exist already."""
     status: NeuronModelStatus | None = None
-    """None: leave it (a NeuronModel that goes)."""
+    """None to leave it as it is (while a NeuronModel is being deleted)."""
     events: tuple[EventNote, ...] = ()
-    """After the status was written."""
+    """Events, emitted after the status was written."""
     wake_after: timedelta | None = None
-    """When to look again though nothing happens; None: at the slow resync."""
+    """When to look again even if nothing happens; None for the slow resync."""
     report_interval: timedelta | None = None
-    """How often to ask this NeuronModel's pods for their reports; None: not at all."""
+    """How often to fetch reports from this NeuronModel's pods; None for never."""
