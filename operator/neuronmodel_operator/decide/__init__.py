@@ -1,1 +1,2 @@
-"""What the conditions ask: when prepare runs, what the Deployment is, what is in the way. Nothing here does I/O."""
+"""Decisions that the conditions are based on: when prepare runs, what the Deployment is, which problem blocks a start.
+Nothing here performs I/O."""

@@ -1,4 +1,4 @@
-"""What was prepared: by which Jobs, with what result, and whether that still holds for what is asked for."""
+"""What was prepared: by which Jobs, with what result, and whether the result is still valid for the present spec."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,13 +16,13 @@ from neuronmodel_operator.state.objects import Child, JobView, PodView, Pull
 
 @dataclass(frozen=True)
 class Rejection:
-    """What was prepared no longer holds, as a worker found or the claim shows."""
+    """The prepared artifacts are no longer valid, as a worker found or the claim shows."""
 
     reason: str
     message: str
     at: datetime | None
     pod: PodView | None = None
-    """That found it so."""
+    """The pod that found it."""
 
     @property
     def is_of_source(self) -> bool:
@@ -31,28 +31,28 @@ class Rejection:
 
 @dataclass(frozen=True)
 class PreparedArtifacts:
-    """Results of `prepare`, for what is asked for now and for what is in force."""
+    """Results of `prepare`, for the present spec and for the Deployment in force."""
 
     asked: Asked
     children: Children
 
     @cached_property
     def strategy(self) -> Strategy:
-        """What a worker serves by; Auto only as long as `prepare` has not chosen for what is asked for now."""
+        """The strategy by which a worker serves; Auto only until `prepare` has chosen for the present spec."""
         if self.asked.asked_strategy is not Strategy.AUTO or self.prepared is None:
             return self.asked.asked_strategy
         return self.prepared.strategy
 
     @property
     def seals_behind(self) -> bool:
-        """Whether the worker does, where it finds no shards."""
+        """Whether the worker seals shards while it serves, if there are none."""
         if self.strategy is not Strategy.SHARD_ON_COMPILE:
             return False
         return hashes.seal_asked(self.asked.spec, self.strategy) is Seal.BEHIND
 
     @cached_property
     def own_jobs(self) -> tuple[JobView, ...]:
-        """Of the inputs asked for now, without those that tried an image which is no longer asked for."""
+        """The Jobs of the present inputs, except those that tested an image which is no longer requested."""
         return tuple(job for job in self.children.jobs if self.is_for_now(job) and not job.is_terminating)
 
     def is_for_now(self, job: JobView) -> bool:
@@ -60,7 +60,7 @@ class PreparedArtifacts:
 
     @property
     def latest_attempt(self) -> int:
-        """At the inputs asked for now, whether its Job is still there or not; 0: there was none."""
+        """The number of the latest attempt at the present inputs, even if its Job is gone; 0 if there was none."""
         remembered = self.prepared.attempt if self.prepared else 0
         return max([job.attempt for job in self.own_jobs] + [remembered])
 
@@ -70,13 +70,14 @@ class PreparedArtifacts:
 
     @cached_property
     def prepared(self) -> Prepared | None:
-        """The latest result for the inputs asked for now."""
+        """The latest result for the present inputs, or None."""
         kept = [self.children.in_force] if self.children.in_force and self._still_holds(self.children.in_force) else []
         fresh = [found for job in self.own_jobs if (found := self._result(job)) is not None]
         return max([*kept, *fresh], key=lambda prepared: prepared.attempt, default=None)
 
     def _still_holds(self, prepared: Prepared) -> bool:
-        """Made for what is asked for now, or chosen by Auto and then asked for by name."""
+        """Whether a result is valid for the present spec: it was made for it, or Auto chose a strategy that the spec
+        now names."""
         if prepared.inputs_hash == self.asked.inputs_hash:
             return True
         if self.asked.asked_strategy is not prepared.strategy:
@@ -84,11 +85,12 @@ class PreparedArtifacts:
         return prepared.inputs_hash == self.asked._hash_of_inputs(Strategy.AUTO)
 
     def has_run(self, pull: Pull) -> bool:
-        """Whether a `prepare` of what is asked for now has ended well with this image, pulled so."""
+        """Whether a `prepare` for the present inputs has succeeded with this image and these pull secrets."""
         return any(job.pull == pull and self._result(job) is not None for job in self.own_jobs)
 
     def _result(self, job: JobView) -> Prepared | None:
-        """As soon as the container has ended well: the Job itself says so only seconds later."""
+        """Returns the result of a Job as soon as its container has succeeded; the Job itself says so only seconds
+        later."""
         done = (pod for pod in reversed(self.children.pods_of(job)) if pod.ended and pod.ended.exit_code == exits.OK)
         reports = (self.children.report(pod) for pod in done)
         result = next((report.result for report in reports if report and report.result), None)
@@ -96,12 +98,13 @@ class PreparedArtifacts:
 
     @cached_property
     def rejection(self) -> Rejection | None:
-        """Of the latest result, by a worker that was made from it, or because its volume has gone."""
+        """Why the latest result is rejected: by a worker that was made from it, or because its volume is gone. None if
+        it is not."""
         if self.prepared is None:
             return None
         made_from_it = self.children.current_pods if self.prepared == self.children.in_force else ()
         for pod in made_from_it:
-            # A restarted container may be on its way to find the same: what its former run said still holds.
+            # A restarted container is likely to find the same, so the result of its former run still counts.
             for end, report in (
                 (pod.ended, self.children.report(pod)),
                 (pod.former_end, self.children.former_report(pod)),
@@ -117,7 +120,7 @@ class PreparedArtifacts:
 
     @property
     def _recreated_claim(self) -> Rejection | None:
-        """Where the claim is another than the one that was prepared on; a worker that answers knows better."""
+        """The rejection if the claim is not the one that was prepared on; a worker that answers proves otherwise."""
         found = self.children.claim(self.asked.artifacts_claim).object
         noted = self.children.deployment.remembered.prepared_on if self.children.deployment else None
         if found is None or noted is None or self.children.is_answering:
@@ -130,7 +133,7 @@ class PreparedArtifacts:
 
     @property
     def is_current(self) -> bool:
-        """Whether the Deployment is what is asked for now."""
+        """Whether the Deployment matches the present spec and the latest result."""
         if self.children.deployment is None or self.prepared is None:
             return False
         return self.children.deployment.annotations.get(SPEC_HASH) == hashes.spec_hash(self.asked.target, self.prepared)

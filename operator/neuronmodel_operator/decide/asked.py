@@ -1,4 +1,4 @@
-"""What a NeuronModel asks for, with every default filled in."""
+"""What a NeuronModel asks for, with all defaults resolved."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,8 @@ SHAREABLE_MODES: Final = frozenset({"ReadWriteMany", "ReadOnlyMany"})
 
 @dataclass(frozen=True)
 class Asked:
-    """`children` say what former versions of the operator made of an absent field: an upgrade changes nothing."""
+    """The resolved spec. `children` show what earlier versions of the operator made of an absent field, so that an
+    upgrade changes nothing."""
 
     children: Children
     settings: Settings
@@ -36,20 +37,20 @@ class Asked:
 
     @property
     def status(self) -> NeuronModelStatus:
-        """As it was last written."""
+        """The status as it was last written."""
         return self.model.status
 
     @cached_property
     def asked_strategy(self) -> Strategy:
-        """Absent: Auto."""
+        """The strategy of the spec; Auto if it is absent."""
         if self.spec.sharding.strategy:
             return self.spec.sharding.strategy
         return Strategy.SHARD_ON_COMPILE if self._is_from_before_auto else Strategy.AUTO
 
     @cached_property
     def _is_from_before_auto(self) -> bool:
-        """An absent strategy was ShardOnCompile once. What was prepared so stays while the same is asked for: an
-        upgrade of the operator alone rebuilds and restarts nothing."""
+        """Whether an absent strategy means ShardOnCompile, as it once did. What was prepared that way stays as long as
+        the spec is unchanged: an upgrade of the operator alone rebuilds and restarts nothing."""
         recorded = self.status.strategy
         if recorded and recorded.reason != Reason.NOT_SPECIFIED:
             return False
@@ -67,8 +68,8 @@ class Asked:
         return self._hash_of_inputs(self.asked_strategy)
 
     def _hash_of_inputs(self, strategy: Strategy) -> str:
-        """A version that did not ask which machine it prepared for left another hash: what it made for this very
-        instance type is kept, as an upgrade of the operator alone rebuilds nothing."""
+        """Returns the hash of the inputs. Earlier versions did not include the machine, so their hash is kept for what
+        they made for the same instance type: an upgrade of the operator alone rebuilds nothing."""
         wanted = instance_type.instance_type(self.spec)
         former = hashes.inputs_hash(self.spec, strategy, self.artifacts_claim, "")
         if wanted in self._instance_types(former):
@@ -76,7 +77,7 @@ class Asked:
         return hashes.inputs_hash(self.spec, strategy, self.artifacts_claim, wanted)
 
     def _instance_types(self, inputs_hash: str) -> set[str | None]:
-        """That what was made from these inputs was made for."""
+        """Returns the instance types for which objects with these inputs were created."""
         found = {job.instance_type for job in self.children.jobs if job.inputs_hash == inputs_hash}
         if self.children.deployment and self.children.in_force and self.children.in_force.inputs_hash == inputs_hash:
             template = stored(self.children.deployment.object)
@@ -98,7 +99,7 @@ class Asked:
 
     @property
     def replicas(self) -> int:
-        """As rendered: one, when more could not share their volumes."""
+        """The number of replicas to render: at most one if more could not share their volumes."""
         if self.spec.suspend:
             return 0
         wanted = self.spec.serving.replicas
@@ -106,7 +107,7 @@ class Asked:
 
     @cached_property
     def unshareable_claim(self) -> str | None:
-        """The claim that keeps more than one replica from running, when more are asked for."""
+        """The claim that prevents more than one replica, if more are requested; None if all can be shared."""
         if self.spec.serving.replicas <= 1:
             return None
         source = self.spec.model.source.persistent_volume_claim
@@ -119,12 +120,12 @@ class Asked:
             return bool(SHAREABLE_MODES.intersection(found.get("spec", {}).get("accessModes") or ()))
         template = self.spec.artifacts.template
         if template is None or name != names.templated_claim(self.model.name):
-            return True  # not known; its condition says that it is missing
+            return True  # unknown; its condition reports that it is missing
         return bool(SHAREABLE_MODES.intersection(template.access_modes))
 
     @property
     def has_foreign_claim(self) -> bool:
-        """Whether the templated claim's name is that of a claim which is not ours: it is not mounted, nor deleted."""
+        """Whether a claim of the templated name exists that is not ours; it is neither mounted nor deleted."""
         claim = self.children.claim(self.artifacts_claim).object
         if claim is None or self.spec.artifacts.template is None:
             return False
@@ -132,6 +133,6 @@ class Asked:
         return not ours.items() <= (claim["metadata"].get("labels") or {}).items()
 
     def in_terms_of_claims(self, message: str) -> str:
-        """The pod's path of the artifacts says nothing to a user; the claim does. (The worker itself names the
-        source.)"""
+        """Returns the message with the mount path of the artifacts replaced by the claim, which the user knows. (The
+        worker itself names the source.)"""
         return message.replace(names.ARTIFACTS_MOUNT, f"claim {self.artifacts_claim}")

@@ -1,4 +1,5 @@
-"""What `Auto` learns from, read from `status.starts`: how often the same weights are loaded, and at what rates."""
+"""The history that `Auto` learns from, taken from `status.starts`: how often the same weights are loaded, and at what
+rates."""
 
 from collections.abc import Iterable
 
@@ -22,7 +23,7 @@ def history(s: Situation) -> History:
 
 
 def _rate(starts: Iterable[Start], tier: str, phase: StartPhase) -> int | None:
-    """Of the latest start that loaded from there; the newest start comes first."""
+    """Returns the rate of the latest start that loaded from this tier, or None; `starts` begins with the newest."""
     rates = (
         found.bytes_per_second
         for start in starts

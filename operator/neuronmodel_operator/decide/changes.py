@@ -1,7 +1,7 @@
-"""Since when the NeuronModel asks for what it asks for now: the origin of a start that a person caused.
+"""When the present spec was first requested: the origin of a start that a user caused.
 
-The moment is written on what is made because of it (Job, Deployment) and in the open start of `status`; whichever of
-them a killed operator still managed to write brings it back.
+The time is recorded on the objects that are created because of it (Job, Deployment) and in the open start of `status`;
+whichever of them was written before the operator was killed restores it.
 """
 
 from collections.abc import Iterable
@@ -22,12 +22,13 @@ def open_start(starts: Iterable[Start]) -> Start | None:
 
 
 def target_id(asked: Asked) -> str:
-    """Of a start that has no pod yet: not of the generation, which also counts changes that begin no start."""
+    """Returns the ID of a start that has no pod yet. It is not derived from the generation, which also counts changes
+    that cause no start."""
     return f"{TARGET_ID}{asked.target}"
 
 
 def change_in_force(s: Situation) -> Change:
-    """The one that asked for the present target; one observed now if nothing remembers any."""
+    """Returns the change that requested the present target, or one observed now if none is recorded."""
     carried = _carried(s)
     if s.asked.replicas == 0:
         return carried[0] if carried else Change(cause=None, observed_at=s.now, target=s.asked.target)
@@ -42,13 +43,14 @@ def change_in_force(s: Situation) -> Change:
 
 
 def is_unrecorded(asked: Asked, change: Change) -> bool:
-    """Whether no start was recorded for it: the operator was killed between making things and writing status."""
+    """Whether no start was recorded for the change: the operator was killed between creating objects and writing
+    status."""
     newest = max((start.started_at for start in asked.status.starts), default=None)
     return change.cause is not None and (newest is None or change.observed_at > newest)
 
 
 def _carried(s: Situation) -> list[Change]:
-    """By children that were made for the present target, the newest first."""
+    """Returns the changes recorded on children of the present target, newest first."""
     children = [*s.children.jobs, *([s.children.deployment] if s.children.deployment else [])]
     changes = [child.change for child in children if child.change and child.change.target == s.asked.target]
     return sorted(changes, key=lambda change: change.observed_at, reverse=True)
@@ -61,7 +63,7 @@ def _belongs(asked: Asked, started: Start, carried: list[Change]) -> bool:
 
 
 def _resumes(s: Situation, carried: list[Change]) -> bool:
-    """Replicas are wanted where none were: time asleep counts in no start."""
+    """Whether replicas are requested again after there were none: the time in between counts in no start."""
     if s.children.deployment:
         return not s.children.deployment.object["spec"].get("replicas", 1)
     newest = next(iter(s.asked.status.starts), None)

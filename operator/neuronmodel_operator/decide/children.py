@@ -1,4 +1,4 @@
-"""What exists of a NeuronModel's children: its Jobs, its Deployment, its pods, its claims, and what they report."""
+"""The existing children of a NeuronModel: its Jobs, Deployment, pods and claims, and the reports of its pods."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ from neuronmodel_operator.state.observed import Claim, Observed
 
 @dataclass(frozen=True)
 class Children:
-    """Typed readings of what was observed; nothing of what is asked for."""
+    """Typed views of the observed objects, independent of the spec."""
 
     observed: Observed
 
@@ -22,7 +22,7 @@ class Children:
 
     @cached_property
     def jobs(self) -> tuple[JobView, ...]:
-        """Of `prepare`, the latest attempt last."""
+        """The Jobs of `prepare`, the latest attempt last."""
         views = (JobView(job) for job in self.observed.jobs)
         return tuple(sorted((j for j in views if j.component == names.COMPONENT_PREPARE), key=lambda j: j.attempt))
 
@@ -33,7 +33,7 @@ class Children:
 
     @cached_property
     def in_force(self) -> Prepared | None:
-        """What the Deployment was made from, whatever is asked for now."""
+        """The result that the Deployment was made from, whatever the spec is now."""
         return self.deployment.remembered.prepared if self.deployment else None
 
     def claim(self, name: str) -> Claim:
@@ -47,7 +47,7 @@ class Children:
         return tuple(PodView(pod) for pod in self.observed.pods)
 
     def pods_of(self, job: JobView) -> tuple[PodView, ...]:
-        """Oldest first."""
+        """Returns the pods of a Job, oldest first."""
         return tuple(pod for pod in self.pods if job.uid == pod.job_uid)
 
     @cached_property
@@ -60,7 +60,7 @@ class Children:
 
     @cached_property
     def current_pods(self) -> tuple[PodView, ...]:
-        """Serving pods of the Deployment as it stands, oldest first, without those that go or have ended."""
+        """Serving pods of the present Deployment, oldest first, except terminating and ended ones."""
         if self.deployment is None:
             return ()
         wanted = self.deployment.annotations.get(names.ANNOTATION_TEMPLATE_HASH)
@@ -69,17 +69,17 @@ class Children:
 
     @property
     def is_answering(self) -> bool:
-        """Whether the Deployment as it stands has a worker that does."""
+        """Whether the present Deployment has a worker that answers."""
         return any(pod.ready_at for pod in self.current_pods)
 
     def report(self, pod: PodView) -> Report | None:
-        """Of the container's current run."""
+        """Returns the report of the container's current run, if there is one."""
         return self.observed.reports.get(pod.uid)
 
     def former_report(self, pod: PodView) -> Report | None:
         return self.observed.last_reports.get(pod.uid)
 
     def events_about(self, child: Child, *reasons: str) -> tuple[EventView, ...]:
-        """Oldest first; none from before the child was made."""
+        """Returns Events about a child, oldest first, without those from before it was created."""
         views = (EventView(event) for event in self.observed.events)
         return tuple(e for e in views if e.about_uid == child.uid and e.reason in reasons and e.at >= child.created_at)

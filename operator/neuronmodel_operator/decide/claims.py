@@ -1,7 +1,7 @@
-"""What is wrong with a claim and what it waits for: by its own state, the Events about it, and the scheduler.
+"""Problems of claims and what they wait for: by their own state, the Events about them, and the scheduler.
 
-None of this keeps a pod from being made: a volume is often made for the first pod that wants it, and a worker that
-answers goes on over whatever happens to its claims.
+None of these prevents a pod from being created: a volume is often provisioned for the first pod that uses it, and a
+worker that answers continues whatever happens to its claims.
 """
 
 import re
@@ -21,14 +21,14 @@ from neuronmodel_operator.state.observed import mounted_claims
 from neuronmodel_operator.wording import sentence, stable
 
 PROVISIONED_WITHIN: Final = timedelta(minutes=10)
-"""How long a provisioner may take: a file system of FSx for Lustre is made in some eight minutes."""
+"""How long a provisioner may take: a file system of FSx for Lustre is created in about eight minutes."""
 MAX_EVENT_TEXT: Final = 350
-"""Of an Event's words, so that what follows them is there too."""
+"""The most characters of an Event's message that are quoted, so that the text after it still fits."""
 
 _FAILURES: Final = frozenset({"ProvisioningFailed", "FailedBinding", "VolumeMismatch", "ClaimLost", "ClaimMisbound"})
-"""Events, of whatever type: that there is no volume and no class is a Normal one."""
+"""Events of any type: that there is no volume and no class is a Normal one."""
 _TRIES: Final = frozenset({"Provisioning", "ProvisioningCleanupFailed"})
-"""Events of a provisioner that say nothing of how its try ends."""
+"""Events of a provisioner that say nothing about the outcome of its attempt."""
 _BY_FIRST_CONSUMER: Final = frozenset({"WaitForFirstConsumer", "WaitForPodScheduled"})
 _COMBINED: Final = re.compile(r"^\(combined from similar events\): ")
 
@@ -39,22 +39,23 @@ class Use:
 
     claim: str
     field: str
-    """Of the spec."""
+    """The field of the spec."""
     condition: ConditionType
-    """That tells of it."""
+    """The condition that reports its problems."""
     loss: str
-    """What goes with it, as a sentence."""
+    """The consequence of losing it, as a sentence."""
     is_templated: bool = False
 
 
 def claim_problem(s: Situation, condition: ConditionType) -> Problem | None:
-    """Of the claims that this condition tells of; what somebody has to mend before what passes."""
+    """Returns the problem of the claims that this condition reports; those that need action come before those that
+    pass."""
     found = [problem for use in _uses(s.asked) if use.condition is condition and (problem := _problem(s, use))]
     return min(found, key=lambda problem: problem.passes, default=None)
 
 
 def claim_wait(s: Situation, pod: PodView) -> Problem | None:
-    """Of a pod without a node, if it is a claim of its that it waits for."""
+    """Returns the problem of a pod that has no node because it waits for a claim; None if it doesn't."""
     uses = [use for use in _uses(s.asked) if use.claim in pod.claims]
     found = [(use, problem) for use in uses if (problem := _problem(s, use))]
     use, problem = min(found, key=lambda one: one[1].passes, default=(None, None))
@@ -67,8 +68,8 @@ def claim_wait(s: Situation, pod: PodView) -> Problem | None:
 
 
 def terminating_claims(s: Situation) -> frozenset[str]:
-    """Names of those that are being deleted. Each stays as long as there is a pod that was placed with it, ended ones
-    too."""
+    """Returns the names of the claims that are being deleted. Each remains as long as a pod that was scheduled with it
+    exists, even an ended one."""
     views = (ClaimView(found) for use in _uses(s.asked) if (found := s.children.claim(use.claim).object) is not None)
     return frozenset(view.name for view in views if view.is_terminating)
 
@@ -95,7 +96,7 @@ def _uses(asked: Asked) -> tuple[Use, ...]:
     return (*uses, *(Use(name, "spec.worker.volumes", ConditionType.SCHEDULED, loss) for name in mounted))
 
 
-# What is wrong with one.
+# Problems of a single claim.
 
 
 def _problem(s: Situation, use: Use) -> Problem | None:
@@ -158,7 +159,8 @@ def _pending(s: Situation, claim: ClaimView, use: Use) -> Problem | None:
 
 
 def _unplaceable(s: Situation, claim: ClaimView, use: Use, pod: PodView) -> Problem:
-    """Of several claims that wait for one pod to be placed the scheduler does not say which it finds no volume for."""
+    """Returns the problem of a claim for which the scheduler finds no volume. If several claims wait for one pod, the
+    scheduler does not say which of them it is."""
     text = in_short(pod.unschedulable or "")
     views = {
         use.claim: ClaimView(found)
@@ -188,7 +190,8 @@ def _described(claim: ClaimView) -> str:
 
 
 def _is_being_made(s: Situation, claim: ClaimView, pod: PodView) -> bool:
-    """A scheduler that has chosen a node for a volume says nothing of the pod until it is there."""
+    """Whether the volume is being provisioned. A scheduler that has chosen a node for a volume reports nothing about
+    the pod until the volume exists."""
     if claim.selected_node:
         return True
     latest = _latest(s, claim)
@@ -197,7 +200,7 @@ def _is_being_made(s: Situation, claim: ClaimView, pod: PodView) -> bool:
 
 
 def _events(s: Situation, claim: ClaimView) -> list[EventView]:
-    """Oldest first, without those that say nothing."""
+    """Returns the Events about a claim, oldest first, without those that say nothing."""
     views = (EventView(event) for event in s.observed.events)
     return [event for event in views if event.about_uid == claim.uid and event.reason not in _TRIES]
 
@@ -207,7 +210,8 @@ def _latest(s: Situation, claim: ClaimView) -> EventView | None:
 
 
 def _failure(s: Situation, claim: ClaimView) -> EventView | None:
-    """What one of those who should fill it said last, if that was that it can't; of several always the same one."""
+    """Returns the latest Event of a provisioner if it reports a failure; of several provisioners always the same
+    one."""
     last = {event.source: event for event in _events(s, claim)}
     return min(
         (event for event in last.values() if event.reason in _FAILURES), key=lambda event: event.source, default=None
@@ -221,5 +225,5 @@ def _latest_event_text(s: Situation, claim: ClaimView) -> str:
 
 
 def _event_text(event: EventView) -> str:
-    """Provisioners number their requests."""
+    """Returns the message of an Event without numbers that differ each time, as provisioners number their requests."""
     return sentence(stable(_COMBINED.sub("", " ".join(event.message.split()))), MAX_EVENT_TEXT)

@@ -1,9 +1,10 @@
-"""What the end of a crashed container's log says of the crash, in one line.
+"""Summarizes the end of a crashed container's log in one line.
 
-Kubernetes keeps the last 80 lines or 2048 bytes of it, cut wherever that falls. The last line is seldom the one that
-says something: a Python that cannot start ends with a frame, a Go program with a stack.
+Kubernetes keeps the last 80 lines or 2048 bytes of it, cut anywhere. The last line is rarely the informative one: a
+Python that cannot start ends with a frame, a Go program with a stack.
 
-The text stands in a condition: it must be the same for each run that ends alike, or every restart is a write.
+The text is shown in a condition, so it must be the same for all runs that end alike; otherwise every restart would
+cause a write.
 """
 
 import json
@@ -16,9 +17,9 @@ from neuronmodel_operator.wording import shortened, stable
 
 MAX_GIST: Final = 300
 MAX_PART: Final = 220
-"""Of the first of several lines, so that the others are there too."""
+"""The most characters of the first of several lines, so that the others fit too."""
 MAX_LINES: Final = 3
-"""Back from a last line that says nothing by itself."""
+"""How many lines to go back from a last line that is not informative by itself."""
 
 _PREFIXES: Final = tuple(
     re.compile(pattern)
@@ -32,17 +33,17 @@ _PREFIXES: Final = tuple(
 )
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _GROUP_MARK: Final = re.compile(r"\s*[|+](?:-\+)?(?:-+(?: (?:\d+|\.\.\.) -+)?)?(?: |$)")
-"""Before each line of an exception group."""
+"""The prefix of each line of an exception group."""
 
 _FRAMES: Final = re.compile(r"(?:Exception Group )?Traceback \(most recent call last\)|\s*File \".*\", line \d+")
 _DUMP: Final = re.compile(r"Current thread 0x\S+.*\(most recent call first\)")
-"""Of the thread that failed, by faulthandler."""
+"""The dump of the thread that failed, by faulthandler."""
 _DUMPED_FRAME: Final = re.compile(r"\s+File \"(?P<file>.*)\", line (?P<line>\d+) in (?P<function>\S+)")
 _STACK: Final = re.compile(
     r"Thread 0x\S+.*\(most recent call first\)|goroutine \d+ .*:$|stack backtrace:$|\*\*\* Check failure stack trace"
     r"|C\+\+ CapturedTrace"
 )
-"""All that follows, up to an empty line, is frames."""
+"""Everything that follows, up to an empty line, is frames."""
 _UNRAISABLE: Final = re.compile(r"Exception ignored in\b")
 """What follows did not end the process."""
 _SAYS_NOTHING: Final = re.compile(
@@ -70,12 +71,12 @@ _HOW_ALONE: Final = re.compile(
     |(?:command\ terminated\ with\ |process\ exited\ with\ )?exit\ code:?\ -?\d+\.?$""",
     re.VERBOSE | re.IGNORECASE,
 )
-"""Lines that tell how the process ended and not why."""
+"""Lines that say how the process ended but not why."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A line, with those that belong to it."""
+    """A line, joined with its continuation lines."""
 
     text: str
     is_cause: bool = False
@@ -86,14 +87,14 @@ class _Part:
 
 
 def gist(log: str) -> str:
-    """Empty: it says nothing."""
+    """Returns the summary of a log; empty if the log is not informative."""
     parts = _parts(_cleaned(line) for line in log.splitlines())
     first, *others = dict.fromkeys(stable(part.text) for part in _chosen(parts)) or [""]
     return shortened("; ".join([shortened(first, MAX_PART) if others else first, *others]), MAX_GIST)
 
 
 def _cleaned(line: str) -> str:
-    """Without what loggers and exception groups put before it; how far it is indented counts."""
+    """Removes the prefixes of loggers and exception groups; indentation is kept, as it matters."""
     line = _COLOURS.sub("", line.rstrip())
     for prefix in _PREFIXES:
         if found := prefix.match(line):
@@ -104,7 +105,7 @@ def _cleaned(line: str) -> str:
 
 
 def _json_message(line: str) -> str:
-    """The sentence in a logger's JSON; nothing for a report, which says nothing to a reader of this."""
+    """Returns the message of a JSON log line; empty for a worker's report, which is not informative here."""
     try:
         fields = json.loads(line)
     except ValueError:
@@ -120,12 +121,12 @@ def _parts(lines: Iterable[str]) -> list[_Part]:
 
 
 class _Reader:
-    """Goes through a log from its first line, and keeps what is no frame and no noise."""
+    """Reads a log from its first line, and keeps what is neither frames nor noise."""
 
     def __init__(self) -> None:
         self.parts: list[_Part] = []
         self._within = ""
-        """Traceback, Dump, Stack or Ignored; empty: none of them."""
+        """The block that is being read: Traceback, Dump, Stack or Ignored; empty if none."""
         self._continues = False
 
     def read(self, line: str) -> None:
@@ -166,7 +167,7 @@ class _Reader:
         self.parts.append(_Part(f"{last.text}{text}", last.is_cause))
 
     def _place(self, found: re.Match[str]) -> None:
-        """The first frame of a dump is where a fatal error of Python happened."""
+        """Adds the first frame of a dump, which is where a fatal error of Python happened."""
         last = self.parts[-1] if self.parts else None
         if last and last.is_fatal_of_python and ", in " not in last.text:
             file = "/".join(found["file"].split("/")[-2:])
@@ -174,7 +175,8 @@ class _Reader:
 
 
 def _chosen(parts: Sequence[_Part]) -> Sequence[_Part]:
-    """The last that failed, and the last line if that is another; without any, the last line that says something."""
+    """Returns the last cause, and the last line if that is another one; without any cause, the last informative
+    line."""
     cause = next((place for place in reversed(range(len(parts))) if parts[place].is_cause), None)
     if cause is None:
         return _last_lines(parts)
@@ -184,12 +186,13 @@ def _chosen(parts: Sequence[_Part]) -> Sequence[_Part]:
 
 
 def _is_one_story(before: _Part, after: _Part) -> bool:
-    """Python names the exception after its fatal error; what aborted it stands before."""
+    """Whether two causes belong together: Python prints the exception after its fatal error, and the cause of an abort
+    before."""
     return before.is_cause and (before.is_fatal_of_python or after.is_fatal_of_python)
 
 
 def _last_lines(parts: Sequence[_Part]) -> Sequence[_Part]:
-    """From the last line back to one that says more than how the process ended."""
+    """Returns the lines from the end back to one that says more than how the process ended."""
     for count in range(1, min(MAX_LINES, len(parts)) + 1):
         if not _HOW_ALONE.match(parts[-count].text):
             return parts[-count:]

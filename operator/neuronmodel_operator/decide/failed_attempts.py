@@ -1,7 +1,7 @@
-"""Why attempts of `prepare` failed: from their pods, and once these are gone from what the status says of them.
+"""Why attempts of `prepare` failed: from their pods, and from the status once these are gone.
 
-While an attempt is the latest, ArtifactsReady tells of it (SourceResolved, where it was the source's fault). When
-another follows, its Job and pod go, and a note of the start keeps the sentence.
+The latest attempt is reported by ArtifactsReady (by SourceResolved if the source was the cause). When another attempt
+follows, its Job and pod are deleted, and a note of the start keeps the sentence.
 """
 
 import re
@@ -20,7 +20,7 @@ from neuronmodel_operator.state.objects import JobState, JobView
 from neuronmodel_operator.wording import shortened
 
 KEPT_NOTES: Final = 3
-"""Of one start: what its worker notes has room beside them."""
+"""The most notes on attempts that a start keeps, so that there is room for its worker's notes."""
 
 _ATTEMPT_FAILED: Final = re.compile(r"(?P<message>.*?) ?Attempt (?P<attempt>\d+) failed; prepare runs again", re.DOTALL)
 _COMMAND: Final = re.compile(r" See `kubectl logs [^`]*`\.$")
@@ -29,12 +29,12 @@ _ATTEMPTS_NOTE: Final = re.compile(r"attempts? (?P<first>\d+)(?:-(?P<last>\d+))?
 
 
 def again(attempt: int, when: str) -> str:
-    """What a condition says of the latest attempt beside why it failed."""
+    """Returns the sentence that a condition adds to the reason of the latest failure."""
     return f"Attempt {attempt} failed; prepare runs again{when}."
 
 
 def attempt_problem(s: Situation, job: JobView) -> Problem:
-    """Why an attempt failed."""
+    """Returns why an attempt failed."""
     reported = _reported_attempt(s.asked)
     live = next((found for pod in reversed(s.children.pods_of(job)) if (found := crash_problem(s, pod))), None)
     if live:
@@ -47,8 +47,8 @@ def attempt_problem(s: Situation, job: JobView) -> Problem:
 
 
 def _reported_attempt(asked: Asked) -> tuple[int, Problem] | None:
-    """The attempt that the conditions tell of, as they were last written; a command for its pod is left out, for it is
-    of no use without the pod."""
+    """Returns the number and problem of the attempt that the conditions reported when they were last written. A command
+    for its pod is removed, as it is useless without the pod."""
     condition = asked.status.condition(ConditionType.ARTIFACTS_READY)
     found = _ATTEMPT_FAILED.match(condition.message) if condition else None
     if condition is None or found is None:
@@ -66,7 +66,7 @@ def _reported_attempt(asked: Asked) -> tuple[int, Problem] | None:
 
 @dataclass(frozen=True)
 class _AttemptsNote:
-    """On attempts in a row that failed alike."""
+    """A note on consecutive attempts that failed for the same reason."""
 
     reason: str
     message: str
@@ -75,7 +75,7 @@ class _AttemptsNote:
 
     @classmethod
     def read(cls, text: str) -> Self | None:
-        """None: a note of something else."""
+        """Returns None for a note about something else."""
         note = StartNote.read(text)
         found = _ATTEMPTS_NOTE.fullmatch(note.message)
         if found is None:
@@ -92,7 +92,7 @@ def is_attempts_note(note: str) -> bool:
 
 
 def attempt_notes(s: Situation, kept: Iterable[str]) -> tuple[str, ...]:
-    """Of attempts that others followed, the latest few, with those that were noted before."""
+    """Returns notes on the latest superseded attempts, including those noted before."""
     former = [note for text in kept if (note := _AttemptsNote.read(text))]
     noted = max((note.last for note in former), default=0)
     fresh = [_note(attempt, problem) for attempt, problem in _superseded_attempts(s) if attempt > noted]
@@ -107,7 +107,7 @@ def _superseded_attempts(s: Situation) -> list[tuple[int, Problem]]:
 
 
 def _note(attempt: int, problem: Problem) -> _AttemptsNote:
-    """Without its pod, which is of no use any more and has another name each time."""
+    """Returns a note without the pod's name, which is useless by then and differs each time."""
     return _AttemptsNote(problem.reason, _POD.sub("", _COMMAND.sub("", problem.message)), attempt, attempt)
 
 

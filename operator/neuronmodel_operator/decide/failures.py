@@ -1,4 +1,4 @@
-"""What keeps a pod that was placed from running, read from where Kubernetes says it, while it is still so."""
+"""Problems that keep a scheduled pod from running, read from where Kubernetes reports them, while they last."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ from neuronmodel_operator.state.objects import Ended, PodView
 from neuronmodel_operator.wording import moment, shortened
 
 MAX_WORKERS_MESSAGE: Final = 1500
-"""Of a failure that a worker told: it may end with the last lines of a compiler."""
+"""The most characters of a worker's failure message: it may end with the last lines of a compiler."""
 CRASH_MARGIN: Final = timedelta(seconds=10)
-"""No two runs take the same time, and Kubernetes floors times to the second."""
+"""Runs never take exactly the same time, and Kubernetes rounds times down to the second."""
 
 _PULL_FAILURES: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _CONFIG_FAILURES: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _MOUNT_EVENTS: Final = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
 _WAITED_FOR_VOLUMES: Final = "Unable to attach or mount volumes"
-"""The kubelet says so in turn with what keeps it."""
+"""The kubelet alternates between this message and the cause."""
 _EXIT_REASONS: Final = {
     exits.NO_ENGINE: Reason.NO_ENGINE,
     exits.NO_SPACE: Reason.ARTIFACTS_VOLUME_FULL,
     exits.TERMINATED: Reason.TERMINATED,
 }
-"""Of a run that left no report."""
+"""Reasons for exit codes of a run that left no report."""
 _REFUSALS: Final = (
     ("violates podsecurity", Reason.POD_SECURITY_REFUSED),
     ("exceeded quota", Reason.QUOTA_EXCEEDED),
@@ -45,16 +45,16 @@ _REFUSALS: Final = (
 
 @dataclass(frozen=True)
 class Problem:
-    """A reason, and a sentence. The reason is a member of `Reason`, or a worker's own word."""
+    """A problem: a reason and a sentence. The reason is a member of `Reason`, or a worker's own word."""
 
     reason: str
     message: str
     passes: bool = False
-    """By itself: nobody has to act."""
+    """Whether it passes by itself, so that nobody has to act."""
 
 
 def running_problem(s: Situation, pod: PodView) -> Problem | None:
-    """Of a pod that was placed."""
+    """Returns the problem of a scheduled pod, or None."""
     checks: tuple[Callable[[Situation, PodView], Problem | None], ...] = (
         _pulling,
         _mounting,
@@ -66,7 +66,7 @@ def running_problem(s: Situation, pod: PodView) -> Problem | None:
 
 
 def refusal_reason(message: str, default: Reason) -> Reason:
-    """Whose refusal it is, by the words that the API server's own admission uses."""
+    """Returns the reason of a refusal, recognized by the wording of the API server's own admission."""
     lowered = message.lower()
     return next((reason for mark, reason in _REFUSALS if mark in lowered), default)
 
@@ -82,7 +82,7 @@ def _pulling(s: Situation, pod: PodView) -> Problem | None:
 
 
 def _image_detail(children: Children, pod: PodView) -> str:
-    """The pull's own error: the container's status alternates between it and "Back-off pulling image"."""
+    """Returns the error of the pull: the container's status alternates between it and "Back-off pulling image"."""
     failures = [
         event.message for event in children.events_about(pod, "Failed") if "Failed to pull image" in event.message
     ]
@@ -102,7 +102,7 @@ def _mounting(s: Situation, pod: PodView) -> Problem | None:
 
 
 def crash_problem(s: Situation, pod: PodView) -> Problem | None:
-    """Of a run that has ended."""
+    """Returns the problem of a run that has ended with an error, or None."""
     end = pod.ended
     if end is None or end.exit_code == exits.OK:
         return None
@@ -110,7 +110,8 @@ def crash_problem(s: Situation, pod: PodView) -> Problem | None:
 
 
 def _crashing(s: Situation, pod: PodView) -> Problem | None:
-    """A container that crashed as it loaded has begun anew: nothing is better until it gets further than it did."""
+    """Returns the problem of the previous run of a container that crashed while loading and has restarted: nothing has
+    improved until it gets further than before."""
     end, until = pod.former_end, crashing_until(s, pod)
     if end is None or until is None or s.now >= until:
         return None
@@ -119,7 +120,8 @@ def _crashing(s: Situation, pod: PodView) -> Problem | None:
 
 
 def crashing_until(s: Situation, pod: PodView) -> datetime | None:
-    """None: the run before this one did not crash as it loaded."""
+    """Returns until when a restarted container counts as crashing; None if the previous run did not crash while
+    loading."""
     end = pod.former_end
     if pod.ready_at or end is None or end.exit_code == exits.OK or pod.running_since is None:
         return None
@@ -147,9 +149,9 @@ def _terminated(pod: PodView) -> Problem:
 
 
 def stop_problem(s: Situation, pod: PodView) -> Problem | None:
-    """Of a Job's pod: that it is told to stop, or was, and nobody has to act.
+    """Returns the problem of a Job's pod that is or was being terminated; it needs no action.
 
-    One that somebody deletes is gone as soon as its Job has counted it: what is not told before is not known then.
+    A pod that somebody deletes is gone as soon as its Job has counted it, so this has to be reported before.
     """
     if pod.is_terminating and pod.running_since:
         return _terminated(pod)
@@ -158,7 +160,7 @@ def stop_problem(s: Situation, pod: PodView) -> Problem | None:
 
 
 def end_reason(end: Ended | None, report: Report | None) -> str:
-    """Of a run that did not end well."""
+    """Returns the reason of a run that did not succeed."""
     if report and report.failure:
         return report.failure.reason
     return _EXIT_REASONS.get(end.exit_code, Reason.WORKER_CRASHED) if end else Reason.WORKER_CRASHED
@@ -176,19 +178,21 @@ def _crash_sentence(asked: Asked, pod: PodView, end: Ended) -> str:
 
 
 def _exit_code_text(code: int) -> str:
-    """A shell and the container runtime add 128 to the signal that ended it."""
+    """Returns the exit code with the signal's name: shells and container runtimes report 128 plus the signal."""
     name = next((signal.name for signal in Signals if signal + 128 == code), None)
     return f"exit code {code} ({name})" if name else f"exit code {code}"
 
 
 def _log_command(asked: Asked, pod: PodView) -> str:
-    """Of the run that crashed: it is the former one only while another runs, and a kubelet keeps no earlier ones."""
+    """Returns the command for the log of the run that crashed: it is the previous run only while another is running,
+    and the kubelet keeps no earlier ones."""
     former = " --previous" if pod.running_since else ""
     return f"kubectl logs -n {asked.model.namespace} {pod.name}{former}"
 
 
 def stuck(s: Situation, pod: PodView) -> Problem | None:
-    """No new phase and no 5 % of one for `startTimeoutSeconds`. It is not killed: it may be slow and not dead."""
+    """Returns a problem if there was no new phase and no 5 % of progress for `startTimeoutSeconds`. The worker is not
+    killed: it may only be slow."""
     if pod.ready_at or pod.ended or pod.scheduled_at is None:
         return None
     moved_at = last_movement(s, pod)

@@ -1,5 +1,5 @@
-"""Which artifacts running workers and Deployments name: `prepare` and clean-up are told to spare them, because a pod
-that starts again reads them, whatever the references in the store say."""
+"""The artifacts that running workers and Deployments refer to. `prepare` and clean-up must keep them, because a pod
+that restarts reads them, whatever the references in the store say."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -12,18 +12,20 @@ from neuronmodel_operator.manifests.pod import ARTIFACTS_VOLUME
 from neuronmodel_operator.state.observed import Object
 
 MAX_KEYS: Final = 1000
-"""A variable takes 128 KiB, and a key some 40 bytes of them."""
+"""An environment variable may have 128 KiB, and a key takes about 40 bytes."""
 MAX_KEY: Final = 256
 _KEYS: Final = ("compiledKey", "shardsKey")
 
 
 def keys_in_use(s: Situation) -> tuple[str, ...]:
-    """Of whatever serves from this NeuronModel's artifacts volume, what it serves from itself included."""
+    """Returns the keys that are used by anything that serves from this NeuronModel's artifacts volume, including
+    itself."""
     return _keys(s.asked, s.observed.serving_workloads or ())
 
 
 def keys_of_others(s: Situation) -> tuple[str, ...]:
-    """For the clean-up of a NeuronModel whose own Deployment may still be going."""
+    """Returns the keys in use by other NeuronModels: for a clean-up, while the NeuronModel's own Deployment may still
+    be terminating."""
     others = (o for o in s.observed.serving_workloads or () if _labels(o).get(names.LABEL_UID) != s.asked.model.uid)
     return _keys(s.asked, others)
 
@@ -38,7 +40,7 @@ def _labels(o: Object) -> Mapping[str, str]:
 
 
 def _pod_spec(o: Object) -> Mapping[str, Any]:
-    """Of a pod, or of a Deployment's template."""
+    """Returns the spec of a pod, or of a Deployment's pod template."""
     spec: Mapping[str, Any] = o.get("spec") or {}
     template = spec.get("template")
     return template.get("spec") or {} if template else spec

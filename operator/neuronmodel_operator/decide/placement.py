@@ -1,4 +1,4 @@
-"""What keeps a pod from being made and from getting a node: by its controller, the scheduler and the pod's claims."""
+"""Problems that keep a pod from being created or scheduled: by its controller, the scheduler and the pod's claims."""
 
 import re
 from datetime import timedelta
@@ -14,11 +14,11 @@ from neuronmodel_operator.state.objects import Child, ClaimView, JobState, JobVi
 from neuronmodel_operator.wording import shortened
 
 UNSEEN_FOR: Final = timedelta(seconds=30)
-"""How long a scheduler may take to say something of a pod, and to try again what failed."""
+"""How long a scheduler may take to handle a pod, or to retry after an error."""
 
 
 def placement_problem(s: Situation, pods: tuple[PodView, ...], owner: Child | None) -> Problem | None:
-    """Of the pods that one Job or Deployment should have."""
+    """Returns the problem of the pods that a Job or Deployment should have, or None."""
     wanted = 1 if isinstance(owner, JobView) else s.asked.replicas
     if owner and len(pods) < wanted and (problem := _creation_problem(s.children, owner)):
         return problem
@@ -41,20 +41,20 @@ def _unplaced(s: Situation, pod: PodView) -> Problem | None:
 
 
 def _is_outdated(children: Children, pod: PodView) -> bool:
-    """What the scheduler said of a claim which has come since."""
+    """Whether the scheduler's message is outdated, as the claim that it misses exists by now."""
     claim = claim_not_there(pod.unschedulable or "")
     found = children.claim(claim).object if claim else None
     return found is not None and not ClaimView(found).is_terminating
 
 
 def _scheduler_error(s: Situation, pod: PodView) -> str | None:
-    """What failed as a node had been found: of the moment, often, and tried again."""
+    """Returns the scheduler's error after it had found a node; it is often transient and retried."""
     error = pod.scheduler_error
     return error.message if error and s.now - (error.since or s.now) >= UNSEEN_FOR else None
 
 
 def _unseen(s: Situation, pod: PodView) -> str | None:
-    """Why the scheduler says nothing of a pod: what it waits for before it looks is only partly told, in an Event."""
+    """Returns why the scheduler has not handled a pod: what it waits for is only partly reported, in an Event."""
     if pod.is_seen:
         return None
     failures = s.children.events_about(pod, "FailedResourceClaimCreation")
@@ -74,7 +74,7 @@ def _unseen(s: Situation, pod: PodView) -> str | None:
 
 
 def _creation_problem(children: Children, owner: Child) -> Problem | None:
-    """A Deployment says so in its conditions, a Job only in Events."""
+    """Returns the problem of creating pods: a Deployment reports it in its conditions, a Job only in Events."""
     failure = owner.true_condition("ReplicaFailure")
     message = failure.get("message", "") if failure else ""
     if not message and isinstance(owner, JobView) and owner.state is JobState.ACTIVE:
@@ -88,6 +88,6 @@ def _creation_problem(children: Children, owner: Child) -> Problem | None:
 
 
 def _without_pod_name(message: str) -> str:
-    """Each try has another name, and a message that changes would be a write each."""
+    """Removes the pod's name, which differs for each attempt: a message that changes would cause a write each time."""
     message = re.sub(r"^Error creating: ", "", message)
     return re.sub(r'pods "[^"]*" is', "it is", message)

@@ -1,4 +1,4 @@
-"""What has to be put right before a pod can be made at all."""
+"""Preconditions that must be met before a pod can be created at all. Each function returns what is not met, or None."""
 
 from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.decide.asked import Asked
@@ -67,7 +67,7 @@ def unmet_placement_precondition(s: Situation) -> Problem | None:
 
 
 def unmet_precondition(s: Situation) -> Problem | None:
-    """The first of all."""
+    """Returns the first precondition that is not met."""
     return unmet_source_precondition(s) or unmet_artifacts_precondition(s) or unmet_placement_precondition(s)
 
 

@@ -1,4 +1,4 @@
-"""When `prepare` runs: the decision, from its Jobs and from what its results are worth."""
+"""When `prepare` runs, decided from its Jobs and the validity of its results."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,35 +13,37 @@ from neuronmodel_operator.state.objects import JobState, JobView
 
 LONGEST_WAIT: Final = timedelta(minutes=30)
 REJECTED_SOON: Final = timedelta(hours=2)
-"""A result that the worker turns down within this time counts as a failed attempt: it must not go round and round."""
+"""A result that the worker rejects within this time counts as a failed attempt, so that preparing and rejecting do not
+alternate endlessly."""
 
 
 @dataclass(frozen=True)
 class Attempt:
     number: int
     failures: int
-    """In a row, before it."""
+    """The number of consecutive failures before it."""
     due: datetime
-    """Not before."""
+    """The earliest time to start."""
     tries_image: bool = False
-    """There is a result; whether this image works is what it is for."""
+    """Whether there is a result already, and the attempt only tests the image."""
 
 
 def backoff(failures: int) -> timedelta:
-    """After so many failures in a row: 1, 2, 4 … 30 minutes."""
+    """Returns the pause after this many consecutive failures: 1, 2, 4 … 30 minutes."""
     if failures == 0:
         return timedelta(0)
     return min(timedelta(minutes=2 ** min(failures - 1, 10)), LONGEST_WAIT)
 
 
 def unsettled_job(artifacts: PreparedArtifacts) -> JobView | None:
-    """The Job that decides now: later than the result at hand."""
+    """Returns the Job that is newer than the present result, or None."""
     job = artifacts.latest_job
     return job if job and (artifacts.prepared is None or job.attempt > artifacts.prepared.attempt) else None
 
 
 def next_attempt(s: Situation, template_hash: str) -> Attempt | None:
-    """None: one is under way, or none is needed. `template_hash` is of the pod that an attempt would get now."""
+    """Returns the next attempt, or None if one is running or none is needed. `template_hash` is that of the pod that an
+    attempt would get now."""
     job = unsettled_job(s.artifacts)
     if job is None:
         return _after_result(s)
@@ -67,7 +69,7 @@ def _after_result(s: Situation) -> Attempt | None:
     job = next((job for job in s.artifacts.own_jobs if job.attempt == s.artifacts.prepared.attempt), None)
     if job is None or _is_retry_requested(s.asked, job) or rejected_at - (job.ended_at or rejected_at) > REJECTED_SOON:
         return Attempt(number, 0, s.now)
-    # Counted from the Job: a worker in a crash loop finds the same anew every few minutes.
+    # Counted from the Job: a worker in a crash loop rejects the result again every few minutes.
     return Attempt(number, job.failures + 1, (job.ended_at or rejected_at) + backoff(job.failures))
 
 
@@ -76,13 +78,14 @@ def _is_retry_requested(asked: Asked, job: JobView) -> bool:
 
 
 def may_be_remade(children: Children, job: JobView, template_hash: str) -> bool:
-    """An attempt that never began (no node, no image, refused) is made anew as the spec is now."""
+    """Whether an attempt that never started (no node, no image, refused) may be replaced by one of the present spec."""
     began = any(pod.ever_started for pod in children.pods_of(job))
     return job.state is JobState.ACTIVE and job.template_hash != template_hash and not began
 
 
 def is_blocked_by_former(s: Situation) -> bool:
-    """A Job of other inputs, or a pod of a Job that is gone: two writers at a time are none too few."""
+    """Whether a Job of other inputs, or a pod of a deleted Job, still exists: there must be only one writer at a
+    time."""
     jobs = any(job.is_terminating or not s.artifacts.is_for_now(job) for job in s.children.jobs)
     own = {job.uid for job in s.artifacts.own_jobs}
     return jobs or any(pod.job_uid not in own and not pod.has_ended for pod in s.children.prepare_pods)

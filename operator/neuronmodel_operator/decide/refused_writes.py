@@ -1,4 +1,4 @@
-"""What a write of ours that was not answered with yes means: by what the API server, or a webhook behind it, said."""
+"""What a failed write means, judged by the answer of the API server or of a webhook behind it."""
 
 import re
 from typing import Final
@@ -9,10 +9,10 @@ from neuronmodel_operator.state.observed import Refusal
 from neuronmodel_operator.wording import moment, sentence
 
 MAX_ANSWER: Final = 450
-"""Of the API server's words, so that what follows them is there too."""
+"""The most characters of the API server's message that are quoted, so that the text after it still fits."""
 
 _NOT_PERMITTED: Final = re.compile(r"\bcannot \w+ resource\b")
-"""How the API server's authorizer says that the operator's role lacks a right."""
+"""The wording by which the API server's authorizer reports a missing permission."""
 
 
 def write_problem(refusal: Refusal) -> Problem:

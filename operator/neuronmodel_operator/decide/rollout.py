@@ -1,7 +1,7 @@
-"""The Deployment as it should be, and the rule that an upgrade of the operator alone restarts no worker.
+"""The desired Deployment, and the rule that an upgrade of the operator alone restarts no worker.
 
-The pod template that is in force is kept on the Deployment beside the hash of what asked for it (annotations.py). While
-that hash is the same, the kept template is what is applied; what would be rendered now only shows as `UpdateAvailable`.
+The pod template in force is kept on the Deployment, with the hash of what requested it (annotations.py). While that
+hash is the same, the kept template is applied; what would be rendered now only shows as `UpdateAvailable`.
 """
 
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from neuronmodel_operator.state.objects import Child, pull_of
 from neuronmodel_operator.state.plan import Manifest
 
 NUDGE_SECONDS = 30
-"""How often a refused pod is tried again: a ReplicaSet's own patience grows to 16 minutes."""
+"""How often a refused pod is retried, in seconds: a ReplicaSet's own backoff grows to 16 minutes."""
 
 _MENDED_BY_AN_IMAGE = frozenset({Reason.IMAGE_PULL_FAILED, Reason.NO_ENGINE, Reason.CONTAINER_REFUSED})
 
@@ -37,31 +37,31 @@ class Rollout:
     spec_hash: str
     image_defaulted: bool
     change: Change
-    """Why the template is what it is, or why its replicas are wanted again."""
+    """Why the template is as it is, or why its replicas are requested again."""
     replicas: int
     is_kept: bool
-    """The template is the one in force."""
+    """Whether the template is the one in force."""
 
 
 def rollout(s: Situation) -> Rollout | None:
-    """None: nothing was prepared yet, and nothing serves."""
+    """Returns the desired rollout, or None if nothing was prepared yet and nothing serves."""
     fresh, kept = _fresh(s), _kept(s)
     if kept is None or fresh is None:
-        # What serves goes on; nothing is started that isn't what the spec asks for now.
+        # What serves continues; nothing is started that is not what the spec requests now.
         return fresh or (kept and replace(kept, replicas=min(kept.replicas, _existing_replicas(s.children))))
     following = _following(s, kept, fresh)
     return kept if _is_untried(s, kept, following) else following
 
 
 def awaits_trial(s: Situation) -> bool:
-    """Whether a worker answers that is to be replaced by one with another image, which may be a typo: `prepare` runs
-    with it first."""
+    """Whether an answering worker is to be replaced by one with another image, which may be mistyped: `prepare` runs
+    with that image first."""
     fresh, kept = _fresh(s), _kept(s)
     return kept is not None and fresh is not None and _is_untried(s, kept, _following(s, kept, fresh))
 
 
 def _following(s: Situation, kept: Rollout, fresh: Rollout) -> Rollout:
-    """What is to be in force after what is."""
+    """Returns the rollout that should follow the one in force."""
     if fresh.spec_hash == kept.spec_hash:
         return fresh if _may_rerender(s) else kept
     unchanged = _fresh_with_kept_timeout(s, kept)
@@ -91,7 +91,8 @@ def manifest(s: Situation, wanted: Rollout) -> Manifest:
 
 
 def _prepared_on(s: Situation, wanted: Rollout) -> str | None:
-    """Of a result that is in force what was noted when it came, if anything was: the claim may be another by now."""
+    """Returns the UID of the claim that the result was prepared on. For a result in force it is the recorded one, if
+    any: the claim may be a new one by now."""
     if s.children.deployment and wanted.prepared == s.children.in_force:
         return s.children.deployment.remembered.prepared_on
     claim = s.children.claim(s.asked.artifacts_claim).object
@@ -99,7 +100,7 @@ def _prepared_on(s: Situation, wanted: Rollout) -> str | None:
 
 
 def pending_update(s: Situation) -> Template | None:
-    """What would be rendered now, if that differs from what is in force and is held back."""
+    """Returns the template that would be rendered now, if it differs from the one in force and is held back."""
     wanted = rollout(s)
     fresh = _fresh_with_kept_timeout(s, wanted) if wanted and wanted.is_kept else None
     if wanted is None or fresh is None or fresh.spec_hash != wanted.spec_hash:
@@ -108,12 +109,14 @@ def pending_update(s: Situation) -> Template | None:
 
 
 def _fresh_with_kept_timeout(s: Situation, kept: Rollout) -> Rollout | None:
-    """Fresh, but for how long devices are waited for: a worker keeps what it was told, as a change restarts nothing."""
+    """Returns the rollout as rendered now, but with the kept start timeout: a worker keeps the value that it started
+    with, as changing it restarts nothing."""
     return _fresh(s, kept.template.start_timeout_seconds)
 
 
 def _fresh(s: Situation, start_timeout_seconds: int | None = None) -> Rollout | None:
-    """As this operator renders what the spec asks for; None while that isn't prepared or can't be placed."""
+    """Returns the rollout that this operator renders for the spec; None if it isn't prepared or a precondition is not
+    met."""
     if s.artifacts.prepared is None or s.asked.image is None or unmet_precondition(s):
         return None
     timeout = s.asked.spec.serving.start_timeout_seconds if start_timeout_seconds is None else start_timeout_seconds
@@ -123,7 +126,7 @@ def _fresh(s: Situation, start_timeout_seconds: int | None = None) -> Rollout | 
         image=s.asked.image,
         artifacts_claim=s.asked.artifacts_claim,
         config=serve_config(s.asked.model, s.artifacts.strategy, s.artifacts.prepared.result, timeout),
-        # A result that was built anew under the same keys still has to reach a worker that gave up on the old one.
+        # A result that was rebuilt under the same keys still has to reach a worker that gave up on the old one.
         annotations={names.ANNOTATION_ATTEMPT: str(s.artifacts.prepared.attempt)} | _restart(s.asked),
         sizing=s.artifacts.prepared.result.sizing,
     )
@@ -158,13 +161,14 @@ def _kept(s: Situation) -> Rollout | None:
 
 
 def _without_restart(fresh: Rollout, kept: Rollout) -> Rollout:
-    """The spec changed and the pods do not: no start begins."""
+    """Returns the kept rollout for a change of the spec that changes no pod: no start begins."""
     change = kept.change.model_copy(update={"target": fresh.change.target})
     return replace(fresh, change=change, is_kept=True)
 
 
 def _may_rerender(s: Situation) -> bool:
-    """Nobody is restarted by it: there is no worker, or its image keeps it from running."""
+    """Whether a new rendering may be applied without restarting a working worker: there is none, or its image prevents
+    it from running."""
     if not _existing_replicas(s.children):
         return True
     if s.children.is_answering:

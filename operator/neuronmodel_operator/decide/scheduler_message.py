@@ -1,8 +1,8 @@
-"""What a scheduler says of a pod that has no node: how many nodes turned it down, and why.
+"""Parses the scheduler's message about a pod that has no node: how many nodes were rejected, and why.
 
-Kubernetes' own says "0/12 nodes are available: 4 node(s) had untolerated taint(s), 8 Insufficient cpu." and goes on
-with what else it tried: preemption, resource claims that it might take back. That says nothing of why the pod has no
-node, and takes other words from one try to the next.
+The message of Kubernetes is "0/12 nodes are available: 4 node(s) had untolerated taint(s), 8 Insufficient cpu.",
+followed by what else it tried: preemption, resource claims to deallocate. That part does not say why the pod has no
+node, and it changes from one attempt to the next.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Final, Self
 
 _HEAD: Final = re.compile(r"0/\d+ nodes are (?:un)?available: ?")
 _TRIED_AFTERWARDS: Final = re.compile(r"\.+ (?=[a-z]).*$")
-"""Reasons of nodes end with a full stop; what follows begins in lower case, whichever plugin says it."""
+"""The reasons end with a full stop; what follows begins in lower case, whichever plugin wrote it."""
 _REASON: Final = re.compile(r"(?:(?P<nodes>\d+) )?(?P<text>.+)")
 _CHECKS: Final = tuple(
     re.compile(pattern)
@@ -22,10 +22,10 @@ _CHECKS: Final = tuple(
         r"node\(s\) didn't have free ports|Insufficient |Too many pods",
     )
 )
-"""In the order in which a scheduler makes them; a node is told of by the first that it fails. Volumes, topology and
-resource claims come after these."""
+"""Checks in the scheduler's order; a node is reported under the first one that it fails. Volumes, topology and resource
+claims come after these."""
 _PLACE: Final = 3
-"""Of checks that a node passes when other nodes or fewer pods come: with these it has not been looked for a volume."""
+"""The number of leading checks that a node passes only if nodes or pods change: it was not checked for volumes yet."""
 _NO_VOLUME: Final = frozenset(
     {"node(s) didn't find available persistent volumes to bind", "node(s) did not have enough free storage"}
 )
@@ -35,7 +35,7 @@ _UNBOUND: Final = "unbound immediate PersistentVolumeClaims"
 
 @dataclass(frozen=True)
 class UnplacedReason:
-    """Why nodes turn a pod down. `nodes` is None where it was turned down before any node was looked at."""
+    """Why nodes were rejected. `nodes` is None if the pod was rejected before any node was checked."""
 
     text: str
     nodes: int | None = None
@@ -57,7 +57,8 @@ class UnplacedReason:
 
 
 def unplaced_reasons(message: str) -> tuple[UnplacedReason, ...]:
-    """Those first whose nodes came furthest: they are the nearest to taking the pod. Empty: it is in other words."""
+    """Returns the reasons, first those whose nodes passed the most checks, as they are the closest to fitting. Empty if
+    the message has another form."""
     text = " ".join(message.split())
     head = _HEAD.match(text)
     if head is None:
@@ -68,7 +69,7 @@ def unplaced_reasons(message: str) -> tuple[UnplacedReason, ...]:
 
 
 def in_short(message: str) -> str:
-    """The reasons of the nodes alone, the same for every try that ends alike."""
+    """Returns the message with the reasons of nodes alone, which is the same for all attempts with the same outcome."""
     text = " ".join(message.split())
     head, found = _HEAD.match(text), unplaced_reasons(text)
     if head is None or not found:
@@ -77,7 +78,7 @@ def in_short(message: str) -> str:
 
 
 def lacks_volumes(message: str) -> bool:
-    """Whether a pod waits for nothing but volumes: no node that suits it else has one, or could get it."""
+    """Whether a pod lacks only volumes: no node that fits it has one or could get one."""
     found = unplaced_reasons(message)
     if not any(reason.text in _NO_VOLUME for reason in found):
         return False
@@ -85,11 +86,11 @@ def lacks_volumes(message: str) -> bool:
 
 
 def claim_not_there(message: str) -> str | None:
-    """The claim that the scheduler did not find, or found being deleted."""
+    """Returns the claim that the scheduler did not find or found being deleted, or None."""
     found = _ABSENT.search(message)
     return found["claim"] if found else None
 
 
 def awaits_binding(message: str) -> bool:
-    """Whether a claim that is not bound yet keeps the scheduler from looking for a node."""
+    """Whether an unbound claim keeps the scheduler from looking for a node."""
     return _UNBOUND in message

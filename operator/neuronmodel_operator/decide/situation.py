@@ -1,4 +1,5 @@
-"""One look at the cluster, read: what is asked for, what was prepared, what exists. The conditions decide from it."""
+"""One look at the cluster, interpreted: the spec, what was prepared, what exists. The conditions are decided from
+it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from neuronmodel_operator.state.objects import PodView
 from neuronmodel_operator.state.observed import Observed, Refusal
 
 RESULT_GRACE: Final = timedelta(seconds=30)
-"""How long after a Job's success its pod's message may take to be seen, before the result counts as lost."""
+"""How long after a Job's success its pod's message may take to appear before the result counts as lost."""
 READY_REPORT_GRACE: Final = timedelta(seconds=5)
-"""How long a ready pod's last report may take: with it a start's account is whole."""
+"""How long the last report of a ready pod may take; with it the timings of a start are complete."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Situation:
 
     @cached_property
     def ready_pods(self) -> tuple[PodView, ...]:
-        """Those that serve what is asked for now, once their last report is here or overdue."""
+        """Pods that serve the present spec, once their last report has arrived or is overdue."""
         if not self.artifacts.is_current:
             return ()
         return tuple(
@@ -51,10 +52,10 @@ class Situation:
         return bool(report and report.ready_at) or self.now - ready_at >= READY_REPORT_GRACE
 
     def refusal(self, kinds: Iterable[str], verb: Literal["write", "delete"] = "write") -> Refusal | None:
-        """Of a write of ours that is wanted now."""
+        """Returns the refusal of a currently wanted write to one of these kinds, or None."""
         return next((r for r in self.observed.refusals if r.kind in kinds and r.verb == verb), None)
 
     @property
     def is_acted_on(self) -> bool:
-        """Whether everything that is asked for now was written."""
+        """Whether everything that the spec requests has been written."""
         return not any(refusal.verb == "write" for refusal in self.observed.refusals)
