@@ -1,1 +1,1 @@
-"""One module a condition: what it wants, what it waits for. None relies on another having run."""
+"""One module per condition: what it wants and what it waits for. None relies on another having run before."""

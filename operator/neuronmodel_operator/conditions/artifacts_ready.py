@@ -1,4 +1,5 @@
-"""ArtifactsReady: everything a start needs was built. Wants the claim and the Job `prepare`; waits for its result."""
+"""ArtifactsReady: everything that a start needs was built. It wants the claim and the Job `prepare`, and waits for its
+result."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -65,7 +66,7 @@ def artifacts(s: Situation) -> ConditionResult:
         apply=_claim(s),
         create=(job,) if job else (),
         events=(_started_note(attempt, job),) if attempt and job else (),
-        # A look that did not expect a Job left out what the Job has to be told: the next one finds it.
+        # A look that did not expect a Job lacks what the Job has to know: the next look has it.
         wake_after=LOOK_AGAIN if due and not made else _wake_after(s, attempt),
     )
 
@@ -124,8 +125,8 @@ def _started_note(attempt: Attempt, job: Manifest) -> EventNote:
 
 
 def _outdated(s: Situation, pod: WorkerPod | None) -> tuple[ObjectRef, ...]:
-    """Jobs of other inputs, attempts that others followed, one that never began and would be made otherwise now, and
-    ended ones that keep a claim from going."""
+    """Returns Jobs to delete: those of other inputs, superseded attempts, one that never started and would be created
+    differently now, and ended ones that keep a claim from being deleted."""
     others = [job for job in s.children.jobs if not s.artifacts.is_for_now(job)]
     followed = [job for job in s.artifacts.own_jobs if _is_followed(s.artifacts, job) and _is_accounted(s.asked, job)]
     latest = prepare_attempts.unsettled_job(s.artifacts)
@@ -142,7 +143,7 @@ def _is_followed(artifacts: PreparedArtifacts, job: JobView) -> bool:
 
 
 def _holds_claim(s: Situation, job: JobView) -> bool:
-    """An ended Job whose pod keeps a claim that is being deleted, where what it returned is remembered elsewhere."""
+    """Whether an ended Job's pod keeps a claim from being deleted, and its result is stored elsewhere."""
     if job.state is JobState.ACTIVE or (
         job.state is JobState.SUCCEEDED and s.children.in_force != s.artifacts.prepared
     ):
@@ -152,7 +153,7 @@ def _holds_claim(s: Situation, job: JobView) -> bool:
 
 
 def _is_accounted(asked: Asked, job: JobView) -> bool:
-    """Its phases are in the open start, or no start will ever want them."""
+    """Whether its phases are recorded in the open start, or no start will need them."""
     start = next(iter(asked.status.starts), None)
     if start is None or start.ready_at is not None or (job.ended_at and job.ended_at <= start.started_at):
         return True

@@ -1,4 +1,4 @@
-"""Loaded: the worker has everything in place. Wants the Deployment; waits for the worker's report."""
+"""Loaded: the worker has loaded everything. It wants the Deployment, and waits for the worker's report."""
 
 from dataclasses import replace
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Ready: the NeuronModel answers. Wants the Service; the summary of the other conditions while it doesn't."""
+"""Ready: the NeuronModel answers. It wants the Service; while nothing answers, it summarizes the other conditions."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,7 +18,7 @@ from neuronmodel_operator.state.plan import Manifest, ObjectRef
 WAITS_FOR_ANOTHER: Final = frozenset(
     {Reason.WAITING_FOR_PREPARE, Reason.WAITING_FOR_SOURCE, Reason.WAITING_FOR_PLACEMENT, Reason.WAITING_FOR_ARTIFACTS}
 )
-"""Reasons that point to another condition, which says more."""
+"""Reasons that refer to another condition, which says more."""
 OF_THE_NEXT_START: Final = frozenset(
     {
         Reason.CLAIM_TERMINATING,
@@ -28,7 +28,7 @@ OF_THE_NEXT_START: Final = frozenset(
         Reason.SCRATCH_CLAIM_MISSING,
     }
 )
-"""Of claims: what is mounted stays so for the pod that has it."""
+"""Reasons of claims that affect only the next start: a pod keeps the volumes that it has mounted."""
 
 
 def ready(s: Situation, others: Iterable[Verdict]) -> ConditionResult:
@@ -41,7 +41,7 @@ def _service(s: Situation) -> tuple[Manifest, ...]:
 
 
 def _spoiled_service(s: Situation) -> tuple[ObjectRef, ...]:
-    """Somebody's edit and ours don't go together (two ports of one name): it is made anew."""
+    """Returns the Service if somebody's edit conflicts with ours (two ports of one name), so that it is recreated."""
     refusal = s.refusal(("Service",))
     if s.observed.service is None or refusal is None or refusal.reason != "Invalid":
         return ()
@@ -54,7 +54,7 @@ def _verdict(s: Situation, others: tuple[Verdict, ...]) -> Verdict:
     if refusal := _refusal(s) or _undeleted(s, others):
         return _while_serving(s, verdict_on(write_problem(refusal)))
     if s.asked.spec.suspend:
-        # That nothing answers is wanted; that preparing fails is not.
+        # Nothing is meant to answer, but a failing preparation is still worth reporting.
         return failed or refused(Reason.SUSPENDED, "spec.suspend is true: no worker is wanted.")
     if s.asked.spec.serving.replicas == 0:
         return failed or refused(Reason.SCALED_TO_ZERO, "spec.serving.replicas is 0: no worker is wanted.")
@@ -75,14 +75,14 @@ def _verdict(s: Situation, others: tuple[Verdict, ...]) -> Verdict:
 
 
 def _refusal(s: Situation) -> Refusal | None:
-    """Of what no other condition is about: the Service, and our finalizer on the NeuronModel."""
+    """Returns a refusal that no other condition reports: of the Service, or of our finalizer on the NeuronModel."""
     if _spoiled_service(s):
-        return None  # it is made anew
+        return None  # it is recreated
     return s.refusal(("Service", names.KIND)) or s.refusal(("Service",), verb="delete")
 
 
 def _undeleted(s: Situation, others: tuple[Verdict, ...]) -> Refusal | None:
-    """What has to go before what is asked for can come, and whose condition has something else to say."""
+    """Returns a refused deletion that blocks the requested state, if no other condition mentions it."""
     if _is_serving(s):
         return None
     said = " ".join(verdict.message for verdict in others)
@@ -95,7 +95,7 @@ def _is_serving(s: Situation) -> bool:
 
 
 def _next_start(failed: Verdict | None) -> str:
-    """What a worker that answers goes on over, and the next one will not."""
+    """Returns a sentence on a failure that affects the next start but not the worker that answers."""
     if failed is None or failed.reason not in OF_THE_NEXT_START:
         return ""
     return f" The next start is in question ({failed.reason}): {failed.message}"

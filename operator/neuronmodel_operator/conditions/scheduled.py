@@ -1,4 +1,4 @@
-"""Scheduled: the pod that is needed now was made and has a node. Wants nothing; waits for admission and scheduler."""
+"""Scheduled: the pod that is needed now has a node. It wants nothing, and waits for the scheduler."""
 
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import ConditionType

@@ -1,4 +1,4 @@
-"""SourceResolved: the checkpoint is there and can be read. Wants nothing; waits for `prepare` to have opened it."""
+"""SourceResolved: the checkpoint exists and can be read. It wants nothing, and waits for `prepare` to open it."""
 
 from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
@@ -46,7 +46,7 @@ def source(s: Situation) -> ConditionResult:
 
 
 def source_failure(s: Situation) -> Problem | None:
-    """Of the latest attempt or of a worker made from its result, if it was the source's fault."""
+    """Returns the failure of the latest attempt, or of a worker made from its result, if the source was the cause."""
     job = prepare_attempts.unsettled_job(s.artifacts)
     if job and job.state is JobState.FAILED:
         found = [attempt_problem(s, job)]

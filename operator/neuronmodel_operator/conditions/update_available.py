@@ -1,4 +1,4 @@
-"""UpdateAvailable: this operator would render the worker otherwise than it runs. Wants nothing: it restarts nobody."""
+"""UpdateAvailable: this operator would render the worker differently. It wants nothing, as it restarts nobody."""
 
 from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.conditions.verdict import ConditionResult, holds, refused, waits

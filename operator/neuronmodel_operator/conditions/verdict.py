@@ -1,4 +1,4 @@
-"""What a phase says and wants."""
+"""What a condition reports and wants."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from neuronmodel_operator.state.objects import Child, JobView
 from neuronmodel_operator.state.plan import EventNote, Manifest, ObjectRef
 
 MISSING_CLAIM_CHECK = timedelta(seconds=10)
-"""A claim of the user's is no child of ours: nothing says that it has come."""
+"""How often to look for a missing claim: the user's claims are not children, so no watch reports them."""
 
 
 @dataclass(frozen=True)
