@@ -1,1 +1,1 @@
-"""The parts of the status that are no conditions: starts, artifacts, sizing, workers, and the Events of a pass."""
+"""The parts of the status other than conditions: starts, artifacts, sizing, workers, and the Events of a pass."""

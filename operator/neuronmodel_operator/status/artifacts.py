@@ -1,4 +1,4 @@
-"""`status.strategy`, `status.artifacts` and `status.sizing`: what is in force, why, what of it is on the volume, and
+"""`status.strategy`, `status.artifacts` and `status.sizing`: what is in force and why, what of it is on the volume, and
 what a start of it needs."""
 
 from typing import Final
@@ -65,7 +65,7 @@ def sizing_status(s: Situation) -> SizingStatus | None:
 
 
 def sealings(children: Children) -> tuple[Sealing, ...]:
-    """Of the workers that serve what is asked for now."""
+    """Returns the sealing states of the workers that serve the present spec."""
     reports = _reports(children)
     return tuple(report.sealing for report in reports if report.sealing)
 
@@ -75,7 +75,8 @@ def is_sealing(children: Children) -> bool:
 
 
 def _sealing(s: Situation, shards_key: str | None) -> SealingState | None:
-    """Several workers may seal the same shards: one that is done is enough, and one that goes on is still hope."""
+    """Returns the state of sealing. Several workers may seal the same shards: one that is done is enough, and one that
+    is still writing outweighs a failure."""
     if not s.artifacts.seals_behind or not s.artifacts.is_current:
         return None
     states = {sealing.state for sealing in sealings(s.children)}
@@ -89,7 +90,8 @@ def _sealing(s: Situation, shards_key: str | None) -> SealingState | None:
 
 
 def _former(asked: Asked, shards_key: str | None, *, has_reports: bool) -> SealingState | None:
-    """As it was last written: of shards that were in the memory of a worker which began anew nothing is left."""
+    """Returns the state as it was last written, unless the shards existed only in the memory of a worker that has
+    restarted."""
     before = asked.status.artifacts
     if before is None or before.sealing is None or before.shards_key != shards_key:
         return None

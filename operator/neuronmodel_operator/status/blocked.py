@@ -1,7 +1,7 @@
-"""Stretches in which a start waits for somebody to mend something: its phases `Blocked`.
+"""Periods in which a start waits for somebody to solve a problem: its phases `Blocked`.
 
-Status alone remembers them: while one lasts, the open start has an empty phase where it began, and the first pass that
-finds it over gives that its length. So a stretch costs two writes, however long it is.
+They are recorded only in the status: while one lasts, the open start has an empty phase at its beginning, and the first
+pass that finds it over sets its length. So each period costs two writes, however long it is.
 """
 
 from collections.abc import Sequence
@@ -20,18 +20,19 @@ from neuronmodel_operator.state.objects import JobState
 from neuronmodel_operator.status.timeline import Span, recorded_span
 
 KEPT_STRETCHES: Final = 8
-"""Of one start, the longest: a quota that is full now and again must not fill the status."""
+"""The most periods that a start keeps, the longest ones: a quota that is full again and again must not fill the
+status."""
 
 
 def blocking_reason(status: str, reason: str) -> str | None:
-    """That of a condition Ready, if nothing goes on until somebody mends it."""
+    """Returns the reason of the condition Ready if nothing proceeds until somebody acts; None if not."""
     known = Reason.known(reason)
     return reason if status == "False" and known and known.blocks else None
 
 
 def blocked_spans(s: Situation, start: Start, blocked_by: str | None, end: datetime | None = None) -> list[Span]:
-    """Oldest first. `blocked_by` is the reason as things stand; the stretch that it belongs to is empty, as it lasts.
-    With `end` the start is over, and none lasts."""
+    """Returns the periods, oldest first. `blocked_by` is the current reason; the period that it belongs to is empty
+    while it lasts. If `end` is given, the start is over and no period lasts."""
     recorded = [recorded_span(phase) for phase in start.phases if phase.name == StartPhase.BLOCKED]
     over = [span for span in recorded if span.end > span.start]
     lasting = _lasting(s, start, recorded)
@@ -44,13 +45,13 @@ def blocked_spans(s: Situation, start: Start, blocked_by: str | None, end: datet
 
 
 def _lasting(s: Situation, start: Start, recorded: Sequence[Span]) -> Span | None:
-    """As the status has it; where a worker was at work when the stretch began, or an earlier version wrote it, in the
-    condition alone."""
+    """Returns the period that lasts, as the status records it. If a worker was running when it began, or an earlier
+    version wrote the status, only the condition has it."""
     last = recorded[-1] if recorded else None
     ready = s.asked.status.condition(ConditionType.READY)
     reason = blocking_reason(ready.status, ready.reason) if ready else None
     if last and last.start == last.end:
-        return replace(last, reason=last.reason or reason)  # a former definition keeps no reason of a phase
+        return replace(last, reason=last.reason or reason)  # a former definition stores no reason of a phase
     if ready is None or reason is None or start.started_at not in {known.started_at for known in s.asked.status.starts}:
         return None
     since = max(ready.last_transition_time, start.started_at, *(span.end for span in recorded))
@@ -62,7 +63,7 @@ def _begun_at(artifacts: PreparedArtifacts, start: Start, moment: datetime, reas
 
 
 def _awaited(artifacts: PreparedArtifacts, start: Start) -> tuple[Stage, int]:
-    """What cannot go on: stage and attempt."""
+    """Returns the stage and attempt that is blocked."""
     job = prepare_attempts.unsettled_job(artifacts)
     if artifacts.prepared and job is None and artifacts.rejection is None:
         served = [

@@ -1,4 +1,4 @@
-"""The Events of a pass: what changed between two statuses, for `kubectl describe` to tell the story."""
+"""The Events of a pass: what changed between two statuses, so that `kubectl describe` shows the history."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -15,11 +15,11 @@ from neuronmodel_operator.status.artifacts import sealings
 from neuronmodel_operator.status.timeline import load_milliseconds
 
 _QUIET: Final = frozenset({Reason.SUSPENDED, Reason.SCALED_TO_ZERO, Reason.TERMINATING})
-"""Reasons of a False that the user asked for."""
+"""Reasons of a False condition that the user requested."""
 _REJECTED: Final = frozenset(
     {Reason.SOURCE_CHANGED, Reason.ARTIFACTS_MISSING, Reason.ARTIFACT_DAMAGED, Reason.ARTIFACTS_OUTDATED}
 )
-"""Reasons of an Unknown that are more than waiting: a worker turned down what was prepared."""
+"""Reasons of an Unknown condition that deserve a warning: a worker rejected what was prepared."""
 _TIERS: Final = {"Source": "the source", "Artifacts": "the artifacts volume", "Scratch": "the scratch volume"}
 _CONDITIONS_WITH_EVENTS: Final = (
     ConditionType.SOURCE_RESOLVED,
@@ -36,7 +36,7 @@ def events(before: NeuronModelStatus, after: NeuronModelStatus) -> tuple[EventNo
         for kind in _CONDITIONS_WITH_EVENTS
         if (note := _condition_event(before.condition(kind), after.condition(kind)))
     ]
-    # The summary repeats what another condition has said.
+    # The summary repeats what another condition says.
     distinct = {(note.type, note.reason): note for note in reversed(known)}
     update = _update_event(before, after)
     return (*reversed(distinct.values()), *_start_events(before, after), *([update] if update else []))
@@ -55,13 +55,14 @@ def _condition_event(before: Condition | None, after: Condition | None) -> Event
 
 
 def artifact_events(s: Situation, after: NeuronModelStatus) -> tuple[EventNote, ...]:
-    """Of sets that were set aside, of a choice, and of shards that a worker wrote while it answered."""
+    """Returns Events about quarantined sets, about a choice of strategy, and about shards that a worker wrote while
+    serving."""
     return (*_quarantine_events(s, after), *_choice_events(s.asked.status, after), *_sealing_events(s, after))
 
 
 def refusal_events(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
-    """Of writes that were turned down, where a condition says so beside what it is about; the reason of another one
-    was told with that."""
+    """Returns Events about refused writes that a condition mentions in addition to its own subject; a refusal that is a
+    condition's reason has that condition's Event."""
     reasons = {condition.reason for condition in after.conditions if condition.status == "False"}
     for refusal in s.observed.refusals:
         problem = write_problem(refusal)
@@ -71,7 +72,8 @@ def refusal_events(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote
 
 
 def _quarantine_events(s: Situation, after: NeuronModelStatus) -> Iterator[EventNote]:
-    """As the condition, which has the sentences too, comes to be about this result."""
+    """Returns Events about quarantined sets when the condition, which contains the same sentences, first refers to this
+    result."""
     if (
         s.artifacts.prepared
         and _is_prepared(after)
@@ -87,7 +89,8 @@ def _is_prepared(status: NeuronModelStatus) -> bool:
 
 
 def _is_of_one_result(before: NeuronModelStatus, after: NeuronModelStatus) -> bool:
-    """Another result comes after a wait, which the condition shows, unless nobody looked meanwhile."""
+    """Whether two statuses refer to the same result. A new result comes after a wait, which the condition shows unless
+    no pass ran meanwhile."""
     then, now = before.artifacts, after.artifacts
     return then is not None and now is not None and then.missed == now.missed and then.cache == now.cache
 
@@ -135,7 +138,7 @@ def _start_events(before: NeuronModelStatus, after: NeuronModelStatus) -> tuple[
 def _note_events(before: NeuronModelStatus, after: NeuronModelStatus) -> tuple[EventNote, ...]:
     known = {(start.started_at, note) for start in before.starts for note in start.notes}
     fresh = [note for s in reversed(after.starts) for note in s.notes if (s.started_at, note) not in known]
-    # Of a failed attempt its condition told when it was so.
+    # A failed attempt was reported by its condition at the time.
     notes = [StartNote.read(note) for note in fresh if not is_attempts_note(note)]
     return tuple(EventNote("Warning", note.reason, note.message) for note in notes)
 

@@ -1,7 +1,7 @@
-"""Starts: what each was caused by, what is known of its pods, and how it ended; boundaries.py makes its phases.
+"""Starts: their causes, what is known of their pods, and how they ended; timeline.py computes their phases.
 
-A start that is under way lives in `status.starts[0]`: what it holds of pods and Jobs that have gone stays as it was
-written; a start that has ended is never touched again, but for what its worker notes later.
+A running start is stored in `status.starts[0]`: what it records of pods and Jobs that are gone stays as it was written.
+A start that has ended is not changed any more, except that notes of its worker are added.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,9 +34,9 @@ from neuronmodel_operator.status.timeline import (
 KUBERNETES_RESOLUTION: Final = timedelta(seconds=1)
 KEPT_STARTS: Final = 5
 KEPT_ATTEMPTS: Final = 5
-"""Of one start, in detail, or fewer; what came before them is one phase."""
+"""The most attempts that a start keeps in detail; earlier ones are combined into one phase."""
 MAX_PHASES: Final = 128
-"""Of one start: the definition takes no more."""
+"""The most phases of a start that the definition allows."""
 
 
 # What is known of a pod.
@@ -51,8 +51,8 @@ def pod_spans(
     restarted: bool = False,
     until: datetime | None = None,
 ) -> list[Span]:
-    """As far as it has come. `restarted`: from its container's start on. `until`: when a wait that is not over was
-    interrupted, for good perhaps."""
+    """Returns what is known of a pod so far. With `restarted`, only from the start of its container on. `until` is when
+    an unfinished wait was interrupted, possibly for good."""
     spans: list[Span] = []
     report = children.report(pod)
 
@@ -85,7 +85,8 @@ def pod_spans(
 
 
 def _pull_start(children: Children, pod: PodView) -> datetime | None:
-    """The container is made right after the pull, so that the pull ends where the container starts."""
+    """Returns when the image pull began: the container is created right after it, so the pull ends when the container
+    starts."""
     if pod.started_at is None or pod.scheduled_at is None or pod.run > 0:
         return None
     durations = (pull_duration(event.message) for event in children.events_about(pod, "Pulled"))
@@ -98,11 +99,11 @@ def _pull_start(children: Children, pod: PodView) -> datetime | None:
 
 @dataclass(frozen=True)
 class Account:
-    """Works out one pass over the starts."""
+    """Computes the starts in one pass."""
 
     s: Situation
     blocked_by: str | None
-    """Reason of Ready, if nothing goes on until somebody mends it."""
+    """The reason of Ready, if nothing proceeds until somebody acts."""
 
     def begin(self, change: Change) -> Start:
         return Start(
@@ -128,7 +129,7 @@ class Account:
         )
 
     def advance(self, start: Start, pod: PodView | None) -> Start:
-        """With everything that is known by now, still under way."""
+        """Returns the running start with everything that is known now."""
         own = self._serve_attempt(start, pod) if pod else 0
         start = self._named(start, pod) if pod else start
         return start.model_copy(
@@ -163,7 +164,7 @@ class Account:
         own = self._serve_attempt(start, pod) if pod else 0
         start = self._named(start, pod) if pod else start
         spans = self._spans(start, pod, own, end)
-        # The end is floored to a second, the worker's times are not; a node's clock may be ahead of ours.
+        # The end is rounded down to a second, the worker's times are not; a node's clock may be ahead of ours.
         known = [span.end for span in spans if span.end <= self.s.now] if pod else []
         end = max([end, start.started_at, *known])
         return start.model_copy(
@@ -182,7 +183,8 @@ class Account:
         return start.model_copy(update={"id": pod.run_id, "pod_name": pod.name, "node_name": pod.node})
 
     def _serve_attempt(self, start: Start, pod: PodView) -> int:
-        """A worker that found its artifacts gone is followed by another in the same start."""
+        """Returns the number of the serving attempt: a worker that found its artifacts missing is followed by another
+        in the same start."""
         recorded = [p.attempt for p in start.phases if p.stage is Stage.SERVE and p.name not in WITHOUT_POD]
         latest = max(recorded, default=0)
         return max(latest, 1) if start.id == pod.run_id else latest + 1
@@ -208,7 +210,7 @@ class Account:
         return found
 
     def _former_worker(self, start: Start, spans: list[Span]) -> list[Span]:
-        """An empty span that names the gap after it: the worker of the former spec has to end first."""
+        """Returns an empty span that names the gap after it, while the worker of the former spec has to end first."""
         recorded = next((p for p in start.phases if p.name == StartPhase.PREVIOUS_STOPPED), None)
         if recorded:
             return [
@@ -230,7 +232,7 @@ class Account:
         return CacheResult(self.s.artifacts.prepared.result.cache) if prepared else CacheResult.HIT
 
     def _load_details(self, start: Start, pod: PodView | None) -> dict[str, object]:
-        """Beside phases: what was loaded, from where, and how that went."""
+        """Returns the fields of a start other than its phases: what was loaded, from where, and how."""
         report = self.s.children.report(pod) if pod else None
         loads = self.s.artifacts.prepared if self.s.artifacts.is_current and not self.s.artifacts.rejection else None
         return {
@@ -265,7 +267,7 @@ class Account:
         return merged_notes(start.notes, self._reports(start, pod), attempt_notes(self.s, start.notes))
 
     def _reports(self, start: Start, pod: PodView | None) -> list[Report]:
-        """Of `prepare`, as far as it belongs to the start, and of the worker."""
+        """Returns the reports of `prepare` that belong to the start, and that of the worker."""
         prepared = [
             self.s.children.report(p) for job in self.s.artifacts.own_jobs for p in self.s.children.pods_of(job)
         ]
@@ -277,7 +279,8 @@ class Account:
 def merged_notes(
     kept: Sequence[str], reports: Iterable[Report], attempts: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """Of failed attempts (None: those that are kept), then the latest of each reason, and of reasons the latest few."""
+    """Returns notes on failed attempts (None: those in `kept`), then the latest note of each reason, limited to the
+    latest reasons."""
     if attempts is None:
         attempts = [note for note in kept if is_attempts_note(note)]
     notes = {StartNote.read(note).reason: note for note in kept if not is_attempts_note(note)}
@@ -287,7 +290,7 @@ def merged_notes(
 
 
 def _with_recorded(start: Start, live: list[Span]) -> list[Span]:
-    """What is recorded of pods that have gone, or that say less than they did, stays."""
+    """Combines recorded and current spans: recorded ones are kept for pods that are gone or report less than before."""
     recorded: dict[tuple[Stage, int], list[Span]] = {}
     for phase in start.phases:
         if phase.name not in WITHOUT_POD:
@@ -301,8 +304,8 @@ def _with_recorded(start: Start, live: list[Span]) -> list[Span]:
 
 
 def after_prepare(spans: list[Span]) -> list[Span]:
-    """A pod that was made right after `prepare` had ended seems to be older, as Kubernetes floors its time to the
-    second."""
+    """Moves spans of serving pods to the end of `prepare`: a pod created right after it appears to be older, as
+    Kubernetes rounds times down to the second."""
     ended = max((span.end for span in spans if span.stage is Stage.PREPARE), default=None)
 
     def moved(moment: datetime) -> datetime:
@@ -315,12 +318,13 @@ def after_prepare(spans: list[Span]) -> list[Span]:
 
 
 def _num_names(spans: list[Span]) -> int:
-    """`max` takes the first of equals: the live ones."""
+    """Returns the number of distinct phases; of equal ones `max` takes the first, which are the current ones."""
     return len({span.name for span in spans})
 
 
 def _phases(start: Start, spans: Sequence[Span], end: datetime | None = None) -> tuple[RecordedPhase, ...]:
-    """A `prepare` that fails for days, or workers that turn down what it makes, must not fill the status."""
+    """Returns the phases of a start, limited in number: a `prepare` that fails for days, or workers that reject its
+    results, must not fill the status."""
     for kept in range(KEPT_ATTEMPTS, 0, -1):
         recent = _recent(spans, kept)
         found = phases(start.started_at, recent, end, first_gap=_first_gap(start, is_cut=len(recent) < len(spans)))
@@ -330,7 +334,7 @@ def _phases(start: Start, spans: Sequence[Span], end: datetime | None = None) ->
 
 
 def _first_gap(start: Start, *, is_cut: bool) -> str:
-    """What attempts that are no longer told of left is one wait."""
+    """Returns the name of the first gap: attempts that are no longer recorded are combined into one wait."""
     was_cut = bool(start.phases) and start.phases[0].name == StartPhase.BACKED_OFF
     return StartPhase.BACKED_OFF if is_cut or was_cut else StartPhase.RECONCILED
 
@@ -345,8 +349,8 @@ def _recent(spans: Sequence[Span], kept: int) -> list[Span]:
 
 
 def account(s: Situation, change: Change, blocked_by: str | None) -> tuple[Start, ...]:
-    """The last five, newest first. `change` is what asked for the present state, `blocked_by` the reason of Ready if
-    nothing goes on until somebody mends it."""
+    """Returns the last five starts, newest first. `change` is what requested the present state, `blocked_by` the reason
+    of Ready if nothing proceeds until somebody acts."""
     starts = s.asked.status.starts
     work = Account(s, blocked_by)
     started = open_start(starts)
@@ -367,13 +371,13 @@ def account(s: Situation, change: Change, blocked_by: str | None) -> tuple[Start
 
 
 def _began_nothing(artifacts: PreparedArtifacts, started: Start, change: Change) -> bool:
-    """Of a change: what was prepared for it serves already, and the worker is that of a change before."""
+    """Whether a change began no start: what was prepared for it already serves, by the worker of an earlier change."""
     is_without_pod = started.cause is Cause.SPEC_CHANGED and started.id.startswith(TARGET_ID)
     return is_without_pod and artifacts.is_current and change.observed_at < started.started_at
 
 
 def _with_late_notes(children: Children, start: Start) -> Start:
-    """A worker that answers may still find that a copy for the next start has no room."""
+    """Adds late notes: a worker that answers may still find that there is no space for a copy for the next start."""
     if start.outcome is not Outcome.READY:
         return start
     reports = [report for pod in children.current_pods if pod.run_id == start.id and (report := children.report(pod))]
@@ -381,11 +385,11 @@ def _with_late_notes(children: Children, start: Start) -> Start:
 
 
 def _advanced(work: Account, started: Start) -> list[Start]:
-    """The start as it stands now, and before it the one that follows if it has ended by a crash or a lost pod."""
+    """Returns the updated start, preceded by the following one if it ended by a crash or a lost pod."""
     s = work.s
     if s.artifacts.rejection:
         updated = work.advance(started, s.artifacts.rejection.pod)
-        # Its container may have run several times meanwhile; the account is of the first that found it so.
+        # Its container may have run several times meanwhile; the first run that rejected the artifacts is recorded.
         return [updated.model_copy(update={"reason": s.artifacts.rejection.reason})]
     if not s.artifacts.is_current:
         return [work.advance(started, None)]
@@ -402,7 +406,7 @@ def _advanced(work: Account, started: Start) -> list[Start]:
 
 
 def _waiting(work: Account, started: Start) -> Start:
-    """Its pod has gone, or has not come."""
+    """Returns the start while its pod is gone, or has not been created."""
     s = work.s
     has_pod = not started.id.startswith(TARGET_ID) and started.reason is None
     if has_pod and s.children.current_pods:
@@ -411,7 +415,7 @@ def _waiting(work: Account, started: Start) -> Start:
 
 
 def _subject(s: Situation, started: Start) -> PodView | None:
-    """The pod that a start is about: its own; for one that has none yet, the first that is ready, else the oldest."""
+    """Returns the pod of a start: its own; for a start without one, the first that is ready, or else the oldest."""
     own = next((pod for pod in s.children.current_pods if started.id.startswith(f"{pod.uid}/")), None)
     if own or not (started.id.startswith(TARGET_ID) or started.reason):
         return own
@@ -430,7 +434,7 @@ def _crashed_at(s: Situation, pod: PodView) -> datetime:
 
 
 def _with_runs(work: Account, starts: tuple[Start, ...]) -> tuple[Start, ...]:
-    """Runs of containers that no start tells of yet, oldest first."""
+    """Adds starts for container runs that are not recorded yet, oldest first."""
     s = work.s
     if not s.artifacts.is_current:
         return starts
@@ -444,7 +448,8 @@ def _with_runs(work: Account, starts: tuple[Start, ...]) -> tuple[Start, ...]:
 
 
 def _is_recent(begun: Start, starts: Sequence[Start]) -> bool:
-    """Began in the second of the newest recorded or later: five starts are kept, and there may be more pods."""
+    """Whether a run began in the same second as the newest recorded start or later: only five starts are kept, and
+    there may be more pods."""
     seconds = [start.started_at.replace(microsecond=0) for start in starts]
     return begun.started_at >= max(seconds, default=begun.started_at) and seconds.count(begun.started_at) < KEPT_STARTS
 

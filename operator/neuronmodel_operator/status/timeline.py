@@ -1,11 +1,11 @@
-"""A stretch of time as one list of boundaries whose gaps are its phases: arithmetic, and nothing of Kubernetes.
+"""A period of time as a list of boundaries whose gaps are its phases: arithmetic, independent of Kubernetes.
 
-Kubernetes' times have a resolution of one second and are floored; the worker's have one of a millisecond. Every
-boundary is therefore clamped to the one before it, and what lies between two spans that are known is named for what it
-waited for. So the phases add up to the total by construction, whatever the boundaries say.
+Kubernetes' times are rounded down to the second; the worker's are precise to the millisecond. Every boundary is
+therefore clamped to the one before it, and a gap between two known spans is named for what was waited for. So the
+phases add up to the total by construction, whatever the boundaries are.
 
-Where spans overlap, what a worker says of itself counts first, then that somebody had to mend something, then what
-Kubernetes says that a pod waited for.
+Where spans overlap, the worker's own take precedence, then blocked periods, then what a pod waited for according to
+Kubernetes.
 """
 
 import re
@@ -19,13 +19,13 @@ from neuronmodel_api.report import Stage
 from neuronmodel_api.status import RecordedPhase, Start
 
 OF_KUBERNETES: Final = frozenset({StartPhase.QUEUED, StartPhase.STARTING, StartPhase.IMAGE_PULLED})
-"""What a pod waits for until its container runs."""
+"""Phases that a pod goes through until its container runs."""
 MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of time that something is known about."""
+    """A period of time that something is known about."""
 
     stage: Stage
     attempt: int
@@ -51,7 +51,8 @@ def recorded_span(phase: RecordedPhase) -> Span:
 
 
 def load_milliseconds(start: Start) -> int | None:
-    """Of a start that is over: without the time that it waited for somebody, or to be tried again."""
+    """Returns the duration of a completed start without the time that it waited for somebody or for a retry; None while
+    it runs."""
     if start.total_milliseconds is None:
         return None
     return start.total_milliseconds - sum(phase.milliseconds for phase in start.phases if phase.name in WAITS)
@@ -60,9 +61,9 @@ def load_milliseconds(start: Start) -> int | None:
 def phases(
     origin: datetime, spans: Iterable[Span], end: datetime | None = None, *, first_gap: str = StartPhase.RECONCILED
 ) -> tuple[RecordedPhase, ...]:
-    """The spans, each beginning where the one before ended at the earliest, and the gaps between them. They add up to
-    the time from origin to the last boundary; with `end`, that is the last one. `first_gap` names what was before the
-    first span."""
+    """Returns the spans, each starting no earlier than the previous one ended, and the gaps between them. They add up
+    to the time from `origin` to the last boundary, which is `end` if given. `first_gap` names the time before the first
+    span."""
     found: list[RecordedPhase] = []
     cursor, limit = 0, offset(origin, end) if end else None
     previous: Span | None = None
@@ -70,7 +71,7 @@ def phases(
     for place, span in enumerate(ordered):
         start, stop = (_clamp(offset(origin, moment), cursor, limit) for moment in (span.start, span.end))
         if start > cursor:
-            # What was blocked interrupts a wait, and does not end it.
+            # A blocked period interrupts a wait but does not end it.
             following = next((later for later in ordered[place:] if later.name != StartPhase.BLOCKED), span)
             name = _gap_name(previous, following) if previous else first_gap
             found.append(_phase(origin, cursor, start, _gap(following, name)))
@@ -99,7 +100,7 @@ def _without(span: Span, others: Iterable[Span]) -> list[Span]:
 
 
 def _rest(piece: Span, other: Span) -> list[Span]:
-    """What is left of it before and after the other."""
+    """Returns what remains of a span before and after the other."""
     if other.end <= piece.start or piece.end <= other.start:
         return [piece]
     before = [replace(piece, end=other.start)] if piece.start < other.start else []
@@ -112,7 +113,7 @@ def _gap(span: Span, name: str) -> Span:
 
 
 def offset(origin: datetime, moment: datetime) -> int:
-    """In milliseconds."""
+    """Returns the offset in milliseconds."""
     return max(0, (moment - origin) // MILLISECOND)
 
 
@@ -151,7 +152,7 @@ def _phase(origin: datetime, start: int, end: int, span: Span) -> RecordedPhase:
 
 
 def _joined(found: Sequence[RecordedPhase]) -> tuple[RecordedPhase, ...]:
-    """Neighbours of one name are one phase; an empty marker of a wait that did not happen is none."""
+    """Joins adjacent phases of the same name; an empty marker of a wait that did not happen is dropped."""
     joined: list[RecordedPhase] = []
     for phase in found:
         last = joined[-1] if joined else None
@@ -195,7 +196,8 @@ _UNIT_SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-
 
 
 def pull_duration(message: str) -> timedelta | None:
-    """Of the kubelet's Pulled event: `… in 793ms (801ms including waiting). …`; None: the image was there."""
+    """Returns the duration in the kubelet's Pulled event, `… in 793ms (801ms including waiting). …`; None if the image
+    was present."""
     found = _PULLED_IN.search(message)
     if found is None or not _DURATION_PART.match(found[1]):
         return None

@@ -1,5 +1,5 @@
-"""`status.workers` and `status.progress`: how far each worker is, and the last of them. Progress moves in steps of 5
-percent, written at most every 30 seconds."""
+"""`status.workers` and `status.progress`: how far each worker is, and the one that is least far. Progress moves in
+steps of 5 percent and is written at most every 30 seconds."""
 
 from datetime import timedelta
 from typing import Final
@@ -22,7 +22,8 @@ def workers(s: Situation) -> tuple[WorkerStatus, ...]:
 
 
 def least_far(s: Situation) -> str | None:
-    """Of the workers at work, in a few letters: the phase, and how much of it is done where that is known."""
+    """Returns the phase of the working worker that is least far, with its percentage if known; None if none is
+    working."""
     written = {worker.pod_name: worker.progress for worker in workers(s)}
     found = []
     for pod in s.children.pods:
@@ -58,7 +59,7 @@ def _state(s: Situation, pod: PodView, report: Report | None) -> WorkerState:
 
 
 def _answers(pod: PodView) -> bool:
-    """The pod of a Job is ready as soon as it runs."""
+    """Whether the worker answers; a Job's pod is ready as soon as it runs, and never does."""
     return pod.ready_at is not None and pod.component == names.COMPONENT_SERVE
 
 
