@@ -19,7 +19,7 @@ KEPT_REVISIONS = 2
 
 @dataclass(frozen=True)
 class Template:
-    """A pod template, and the hash over it that a report carries back."""
+    """A pod template, and its hash, which reports carry."""
 
     manifest: Manifest
     hash: str
@@ -30,7 +30,8 @@ class Template:
 
     @property
     def start_timeout_seconds(self) -> int:
-        """What the worker is told; another version may have told it more than this one can read."""
+        """The start timeout in the worker's configuration, which another version may have written with fields that this
+        one can't read."""
         values = (item["value"] for item in self._container["env"] if item["name"] == names.ENV_CONFIG)
         usual = WorkerConfig.model_fields["start_timeout_seconds"].default
         return int(json.loads(next(values, "")).get("startTimeoutSeconds", usual))
@@ -42,7 +43,7 @@ class Template:
 
 
 def render(pod: WorkerPod) -> Template:
-    """The hash is of the template without it, and then written in the places that carry it."""
+    """Renders a pod template. The hash is computed without itself and then inserted where it is carried."""
     found = digest(pod_template(pod))
     annotated = dict(pod.annotations) | {names.ANNOTATION_TEMPLATE_HASH: found}
     named = replace(pod, annotations=annotated, config=pod.config.model_copy(update={"spec_hash": found}))
@@ -50,7 +51,7 @@ def render(pod: WorkerPod) -> Template:
 
 
 def stored(deployment: Object) -> Template | None:
-    """The template that the operator last applied; None where somebody removed or garbled it."""
+    """Returns the template that the operator last applied; None if somebody removed or corrupted it."""
     annotations = deployment["metadata"].get("annotations") or {}
     try:
         manifest: Any = json.loads(annotations[RENDERED])
@@ -85,5 +86,5 @@ def _strategy(model: ObservedModel) -> Manifest:
     default = UpdateStrategy.RECREATE if serving.replicas <= 1 else UpdateStrategy.ROLLING
     if (serving.update_strategy or default) is UpdateStrategy.RECREATE:
         return {"type": "Recreate"}
-    # Devices are bound to nodes: a surplus pod would find none.
+    # Devices are bound to nodes: a surge pod would find none.
     return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}

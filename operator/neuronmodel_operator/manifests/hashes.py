@@ -1,5 +1,5 @@
-"""What a NeuronModel asks for, as hashes. A field that a later version adds leaves them as they are while it is unset:
-an upgrade of the operator alone reruns and restarts nothing."""
+"""Hashes of what a NeuronModel asks for. A field that a later version adds does not change them while it is unset, so
+that an upgrade of the operator alone reruns and restarts nothing."""
 
 import hashlib
 import json
@@ -21,17 +21,19 @@ _COMPILER_VARIABLES = ("NEURON_CC_FLAGS", "NEURON_PLATFORM_TARGET_OVERRIDE")
 
 
 def digest(value: object) -> str:
-    """16 hexadecimal digits over JSON values."""
+    """Returns 16 hexadecimal digits over JSON values."""
     encoded = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
     return hashlib.sha256(encoded).hexdigest()[:16]
 
 
 def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str, instance_type: str) -> str:
-    """Over everything that `prepare`'s result depends on: what it reads, what it builds, where to, and what it has to
-    fit: the machine, the server and the compiler's variables. Resources, other variables and placement beside the
-    instance type change nothing of it and rerun no finished Job, nor do images (one that a live worker never ran is
-    tried by one more); nor does what `prepare` is told for one run alone
-    (history, keys in use, how closely it looks). `strategy` is what is asked for, Auto too."""
+    """Returns the hash of everything that `prepare`'s result depends on: what it reads, what it builds, where it stores
+    it, and what it must fit (machine, server, compiler variables).
+
+    Resources, other variables, placement other than the instance type, and images are not included and rerun no
+    finished Job (an image that no live worker has run is tested by an extra one); nor are the parameters of a single
+    run of `prepare` (history, keys in use, thoroughness of checks). `strategy` is the requested one, which may be Auto.
+    """
     inputs: dict[str, Any] = spec.model_dump(
         mode="json",
         exclude_defaults=True,
@@ -49,24 +51,25 @@ def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str, instance_
 
 
 def _of_the_compiler(spec: NeuronModelSpec) -> list[Object]:
-    """The variables that compiled models depend on, as far as the user sets them."""
+    """Returns the variables that compiled models depend on and that the user sets."""
     return [item for item in spec.worker.env if item["name"] in _COMPILER_VARIABLES]
 
 
 def seal_asked(spec: NeuronModelSpec, strategy: Strategy) -> Seal:
-    """Before where there are no shards to seal."""
+    """Returns when shards are sealed; Before if there are no shards."""
     asked = spec.sharding.seal if strategy is not Strategy.SHARD_ON_LOAD else None
     return asked or Seal.BEFORE
 
 
 def target_hash(spec: NeuronModelSpec, strategy: Strategy, restart: str) -> str:
-    """Over everything in a NeuronModel that a serving pod is made from, but for what `prepare` returns."""
+    """Returns the hash of everything in a NeuronModel that determines a serving pod, except the result of `prepare`."""
     asked = spec.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_OF_THE_WORKER)
-    # An object of which only what is left out was set is as good as none.
+    # An object of which only excluded fields were set counts as absent.
     asked = {name: value for name, value in asked.items() if value != {}}
     return digest({"spec": asked, "strategy": strategy, "restart": restart})
 
 
 def spec_hash(target: str, prepared: Prepared) -> str:
-    """Over everything that a serving pod is made from, but for the operator's own version and configuration."""
+    """Returns the hash of everything that determines a serving pod, except the operator's own version and
+    configuration."""
     return digest({"target": target, "prepared": prepared.to_json()})

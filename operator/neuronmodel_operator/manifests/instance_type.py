@@ -9,35 +9,37 @@ from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES, Machine
 from neuronmodel_api.spec import NeuronModelSpec
 
 DEFAULT_LOGICAL_CORE_CONFIG: Final = DEFAULT_MACHINE.default_logical_core_config
-"""trn2's own."""
+"""The default of trn2."""
 PHYSICAL_CORES_PER_DEVICE: Final = DEFAULT_MACHINE.cores_per_device
-"""Of a trn2 device; `logicalNeuronCoreConfig` of them make one logical core, and a rank has one logical core."""
+"""The physical cores of a trn2 device; `logicalNeuronCoreConfig` of them form one logical core, and each rank has
+one."""
 
 
 def instance_type(spec: NeuronModelSpec) -> str:
-    """Of the nodes where the model serves; "" for an engine that any node will do for."""
+    """Returns the instance type of the nodes where the model serves; "" for an engine that runs on any node."""
     if spec.engine is not Engine.NEURON:
         return ""
     return (spec.worker.node_selector or {}).get(names.INSTANCE_TYPE_LABEL, names.DEFAULT_INSTANCE_TYPE)
 
 
 def machine(spec: NeuronModelSpec) -> Machine | None:
-    """None: nothing is known of it."""
+    """Returns the machine, or None if the instance type is unknown."""
     return MACHINES.get(instance_type(spec))
 
 
 def logical_core_config(spec: NeuronModelSpec) -> int:
-    """Absent: the most physical cores that the machine can join."""
+    """Returns how many physical cores form a logical one; by default as many as the machine can join."""
     default = (machine(spec) or DEFAULT_MACHINE).default_logical_core_config
     return spec.parallelism.logical_neuron_core_config or default
 
 
 def num_devices(spec: NeuronModelSpec) -> int:
-    """Whole `aws.amazon.com/neuron` devices: a node counts cores in more than one way, devices in one."""
+    """Returns the number of whole `aws.amazon.com/neuron` devices: nodes count cores in different ways, but devices in
+    one."""
     cores = (machine(spec) or DEFAULT_MACHINE).cores_per_device
     return math.ceil(spec.parallelism.num_local_ranks * logical_core_config(spec) / cores)
 
 
 def platform(spec: NeuronModelSpec) -> str:
-    """What the compiler has to be told where there is no device that it could ask."""
+    """Returns the compiler's target platform, which it needs where there is no device to detect."""
     return (machine(spec) or DEFAULT_MACHINE).platform

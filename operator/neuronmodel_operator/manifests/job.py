@@ -1,4 +1,4 @@
-"""The Jobs: prepare and clean-up. A Job is made once and never applied again, as its template is immutable."""
+"""The Jobs for prepare and clean-up. A Job is created once and never applied again, as its template is immutable."""
 
 from dataclasses import replace
 
@@ -10,13 +10,13 @@ from neuronmodel_operator.state.annotations import FAILURES, INSTANCE_TYPE, TRIE
 from neuronmodel_operator.state.plan import Manifest
 
 CLEANUP_TRIES = 6
-"""Kubernetes waits 10 s, 20 s, 40 s … between them: about ten minutes, after which cleaning is given up."""
+"""Kubernetes waits 10 s, 20 s, 40 s … between them: about ten minutes, after which clean-up is abandoned."""
 CLEANUP_KEPT_SECONDS = 3600
 
 
 def template_hash(pod: WorkerPod) -> str:
-    """Of everything that the pod is made from, but for what `prepare` is told for one run alone: that changes with
-    every start, and makes no Job anew."""
+    """Returns the hash of everything that determines the pod, except the parameters of a single run of `prepare`: these
+    change with every start and must not recreate a Job."""
     asked = pod.config.model_copy(
         update={"history": None, "keys_in_use": (), "verification": pod.spec.artifacts.verification}
     )
@@ -26,8 +26,8 @@ def template_hash(pod: WorkerPod) -> str:
 def prepare_job(
     pod: WorkerPod, attempt: int, failures: int, retried: str, change: Change, *, tries_image: bool = False
 ) -> Manifest:
-    """One attempt is one pod (but for evictions): waiting between attempts is the operator's, which says so.
-    `tries_image`: it is made for the sake of the image alone."""
+    """Returns the Job for one attempt, which is one pod (except for evictions): the operator itself waits between
+    attempts and reports it. `tries_image`: the Job only tests the image."""
     inputs_hash = pod.config.spec_hash
     annotations = {
         names.ANNOTATION_INPUTS_HASH: inputs_hash,
@@ -45,7 +45,8 @@ def prepare_job(
 
 
 def cleanup_job(pod: WorkerPod) -> Manifest:
-    """Owned by nobody: `kubectl delete --cascade=foreground` would remove it, again and again, before it has worked."""
+    """Returns the clean-up Job. It has no owner: `kubectl delete --cascade=foreground` would remove an owned one, again
+    and again, before it has run."""
     name = names.cleanup_job(pod.model.name, pod.model.uid)
     manifest = _job(
         pod, metadata.unowned_meta(pod.model, name, pod.component, dict(pod.annotations)), tries=CLEANUP_TRIES

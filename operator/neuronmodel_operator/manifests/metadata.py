@@ -18,20 +18,20 @@ def labels(model: ObservedModel, component: str) -> dict[str, str]:
 
 
 def selector(model: ObservedModel, component: str) -> dict[str, str]:
-    """By UID: a successor of the same name has pods of its own."""
+    """Returns the selector. It includes the UID, as a new NeuronModel of the same name has pods of its own."""
     return {names.LABEL_UID: model.uid, names.LABEL_COMPONENT: component}
 
 
 def unowned_meta(
     model: ObservedModel, name: str, component: str, annotations: dict[str, str] | None = None
 ) -> Manifest:
-    """Of a child that nobody but the operator removes."""
+    """Returns the metadata of a child that only the operator removes."""
     meta: dict[str, Any] = {"name": name, "namespace": model.namespace, "labels": labels(model, component)}
     return meta | ({"annotations": annotations} if annotations else {})
 
 
 def object_meta(model: ObservedModel, name: str, component: str, annotations: dict[str, str] | None = None) -> Manifest:
-    """Of a child that goes with the NeuronModel."""
+    """Returns the metadata of a child that garbage collection removes with the NeuronModel."""
     return unowned_meta(model, name, component, annotations) | {
         "ownerReferences": [
             {

@@ -30,8 +30,8 @@ _SAMPLING_DECIMALS: Final = ("top_p", "temperature")
 
 
 def neuron_config(spec: NeuronModelSpec) -> dict[str, Any]:
-    """Only what the spec gives: the library's own defaults are its business. The strategy's fields
-    (`save_sharded_checkpoint`, `skip_sharding`) are left to the worker, which knows the strategy."""
+    """Returns only what the spec sets, so that the library's own defaults apply. The strategy's fields
+    (`save_sharded_checkpoint`, `skip_sharding`) are set by the worker, which knows the strategy."""
     compiled = spec.compile
     fields: dict[str, Any] = {flag.name: flag.value for flag in compiled.extra}
     fields |= _given(compiled, _COMPILE_FIELDS)
@@ -48,7 +48,7 @@ def neuron_config(spec: NeuronModelSpec) -> dict[str, Any]:
 
 
 def generation_config(spec: NeuronModelSpec) -> dict[str, Any]:
-    """What goes to transformers' GenerationConfig instead."""
+    """Returns the fields that go to transformers' GenerationConfig instead."""
     pad_token_id = spec.compile.pad_token_id
     return {} if pad_token_id is None else {"pad_token_id": pad_token_id}
 

@@ -1,4 +1,5 @@
-"""The pod template that prepare, serve and clean-up share, with the user's values merged in by key, theirs winning."""
+"""The pod template that prepare, serve and clean-up share. The user's values are merged in by key and take
+precedence."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -25,7 +26,7 @@ SHARED_MEMORY_VOLUME: Final = "shared-memory"
 
 DEFAULT_GRACE_SECONDS: Final = 60
 EXECUTION_TIMEOUT_SECONDS: Final = 600
-"""NEURON_RT_EXEC_TIMEOUT as AWS's guide for models of this size sets it."""
+"""NEURON_RT_EXEC_TIMEOUT as AWS's guide for models of this size sets it, in seconds."""
 _ADDED_TO_CONFIG: Final = (
     "seal",
     "verification",
@@ -37,19 +38,19 @@ _ADDED_TO_CONFIG: Final = (
     "instance_type",
     "start_timeout_seconds",
 )
-"""Fields of WorkerConfig with a default that the first version did not have."""
+"""Fields of WorkerConfig that have a default and were added after the first version."""
 DEFAULT_MEMORY: Final = "1Gi"
-"""Enough to be placed sensibly; what a start needs `prepare` works out."""
+"""Enough for sensible scheduling; `prepare` computes what a start needs."""
 _SMALL_CPU: Final = "100m"
-"""docs/sizing.md has what was measured: a worker of the CPU engine rests when nobody asks it."""
+"""A worker of the CPU engine is idle when there are no requests; docs/sizing.md has the measurements."""
 _CLEANUP_CPU: Final = "20m"
 _NEURON_CPU: Final = "250m"
-"""Its devices decide which node takes it."""
+"""The devices determine the node."""
 
 
 @dataclass(frozen=True)
 class WorkerPod:
-    """What tells one worker's pod from another's."""
+    """What distinguishes the pods of workers."""
 
     model: ObservedModel
     component: str
@@ -58,7 +59,7 @@ class WorkerPod:
     config: WorkerConfig
     annotations: Mapping[str, str]
     sizing: Sizing | None = None
-    """What a start needs; None: not known, or none is made."""
+    """What a start needs; None if it is unknown or the pod makes no start."""
 
     @property
     def spec(self) -> NeuronModelSpec:
@@ -174,8 +175,8 @@ def _environment(pod: WorkerPod) -> list[Object]:
 
 
 def _encoded(config: WorkerConfig) -> str:
-    """One line of sorted JSON: the same spec must give the same bytes, or an upgrade would roll pods. What a later
-    version added is left out while it says nothing."""
+    """Encodes the configuration as one line of sorted JSON: the same spec must give the same bytes, or an upgrade would
+    roll pods. Fields of later versions are omitted while they have their defaults."""
     fields, usual = config.to_json(), WorkerConfig(namespace="", name="", uid="", spec_hash="", engine=config.engine)
     for name in _ADDED_TO_CONFIG:
         if getattr(config, name) == getattr(usual, name):
@@ -184,7 +185,7 @@ def _encoded(config: WorkerConfig) -> str:
 
 
 def _literal(text: str) -> str:
-    """As the value of a variable: the kubelet puts in others for $(NAME), and a $ for $$."""
+    """Escapes the value of a variable: the kubelet replaces $(NAME) by another variable, and $$ by $."""
     return text.replace("$", "$$")
 
 
@@ -219,7 +220,7 @@ def _probes() -> Manifest:
             "timeoutSeconds": 5,
             "failureThreshold": 3,
         },
-        # Generous: a worker that loads keeps every processor busy, and killing it begins the load anew.
+        # Generous: a worker that loads keeps every processor busy, and killing it restarts the load.
         "livenessProbe": {
             "httpGet": {"path": "/healthz", "port": names.ADMIN_PORT_NAME},
             "initialDelaySeconds": 60,
@@ -231,7 +232,7 @@ def _probes() -> Manifest:
 
 
 def default_requests(pod: WorkerPod) -> dict[str, str]:
-    """Of what neither the user nor `prepare` says."""
+    """Returns the requests for resources that neither the user nor `prepare` specifies."""
     of_engine = _NEURON_CPU if pod.is_neuron else _SMALL_CPU
     cpu = of_engine if pod.needs_source else _CLEANUP_CPU
     return {"cpu": cpu, "memory": DEFAULT_MEMORY}
@@ -260,14 +261,15 @@ def _resources(pod: WorkerPod) -> Manifest:
 
 
 def _placement(pod: WorkerPod, field: str) -> Any:
-    """The Job's own where given, else the worker's: a Job placed freely may bind the volume where no Trn2 is."""
+    """Returns the Job's own value if set, or else the worker's: a Job that is placed freely may bind the volume where
+    there is no Trn2."""
     own = getattr(pod.spec.prepare, field) if not pod.serves else None
     return own if own is not None else getattr(pod.spec.worker, field)
 
 
 def _node_selector(pod: WorkerPod) -> dict[str, str]:
     given: dict[str, str] = _placement(pod, "node_selector") or {}
-    # A selector of the Job's own is how it is placed where no Trn2 is.
+    # With its own selector, a Job may be placed where there is no Trn2.
     is_own = not pod.serves and pod.spec.prepare.node_selector is not None
     default = {names.INSTANCE_TYPE_LABEL: names.DEFAULT_INSTANCE_TYPE} if pod.is_neuron and not is_own else {}
     return default | given
@@ -283,13 +285,14 @@ def _tolerations(pod: WorkerPod) -> list[Object]:
 
 
 def _volumes(pod: WorkerPod) -> list[Object]:
-    """One for each claim: a kubelet never mounts two volumes of a pod that name the same one, and says nothing."""
+    """Returns one volume per claim: a kubelet does not mount two volumes of a pod that refer to the same claim, and
+    reports nothing."""
     return [volume for volume in _all_volumes(pod) if _shared_name(pod, volume["name"]) == volume["name"]]
 
 
 def _shared_name(pod: WorkerPod, name: str) -> str:
-    """The volume that is mounted for this one: of those of one claim the one that may be written. But a source that the
-    user's own volumes name too stays as it is: only read."""
+    """Returns the volume that is mounted instead: of those with the same claim the writable one. A source that the
+    user's own volumes refer to as well stays read-only."""
     volumes = {each["name"]: each.get("persistentVolumeClaim") or {} for each in _all_volumes(pod)}
     claim = volumes.get(name, {}).get("claimName")
     if not claim:
@@ -377,7 +380,7 @@ def _all_mounts(pod: WorkerPod) -> list[Object]:
 
 
 def _merged(defaults: Iterable[Object], given: Iterable[Object], *keys: str) -> list[Object]:
-    """By the values of `keys`; a given item stands where the default of its key stood."""
+    """Merges two lists by the values of `keys`; a given item replaces the default with the same key, in its place."""
     found = {tuple(item.get(key) for key in keys): item for item in defaults}
     return list((found | {tuple(item.get(key) for key in keys): item for item in given}).values())
 

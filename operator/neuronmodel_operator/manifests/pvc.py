@@ -10,8 +10,9 @@ from neuronmodel_operator.state.plan import Manifest
 
 
 def artifacts_claim(model: ObservedModel, template: ClaimTemplate, existing: Object | None) -> Manifest:
-    """Without an ownerReference (garbage collection would not ask who else uses it) and without the UID: a later
-    NeuronModel of the name takes the claim over. What is immutable stays as it exists, the size only grows."""
+    """Returns the claim. It has no ownerReference (garbage collection would not check who else uses it) and no UID, so
+    that a later NeuronModel of the name takes it over. Immutable fields are kept as they exist, and the size only
+    grows."""
     found = existing.get("spec", {}) if existing else {}
     spec: dict[str, Any] = {
         "accessModes": list(found.get("accessModes") or template.access_modes),

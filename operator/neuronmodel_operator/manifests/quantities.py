@@ -10,7 +10,7 @@ _QUANTITY: Final = re.compile(r"([+-]?[0-9]*\.?[0-9]+|[+-]?[0-9]+\.)(?:([KMGTPE]
 
 
 def parse_quantity(text: str) -> Decimal | None:
-    """None: not a quantity."""
+    """Returns the number, or None if the text is no quantity."""
     found = _QUANTITY.fullmatch(text)
     if found is None:
         return None
@@ -23,11 +23,11 @@ def parse_quantity(text: str) -> Decimal | None:
 
 
 def readable(size: int) -> str:
-    """Bytes as a quantity, rounded up: by at most a sixteenth where they are 16 MiB or more."""
+    """Returns bytes as a quantity, rounded up by at most a sixteenth from 16 MiB on."""
     suffix, unit = ("Gi", 1 << 30) if size > 16 << 30 or size % (1 << 30) == 0 else ("Mi", 1 << 20)
     return f"{-(-size // unit)}{suffix}"
 
 
 def largest(*texts: str) -> str:
-    """The text of the greatest; the first of equal ones."""
+    """Returns the text of the greatest quantity; the first one of equals."""
     return max(texts, key=lambda text: parse_quantity(text) or Decimal(0))

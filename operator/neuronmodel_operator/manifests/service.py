@@ -1,4 +1,4 @@
-"""The Service of the API; the admin port is in no Service."""
+"""The Service of the API; the admin port is not exposed by any Service."""
 
 from neuronmodel_api import names
 from neuronmodel_operator.manifests import metadata

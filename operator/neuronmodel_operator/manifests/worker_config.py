@@ -1,4 +1,4 @@
-"""The instruction that a worker's pod carries."""
+"""The configuration that a worker's pod carries."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -14,23 +14,24 @@ from neuronmodel_operator.manifests.quantities import parse_quantity
 from neuronmodel_operator.state.observed import ObservedModel
 
 STOPPING_SECONDS = 10
-"""Of the grace period, left for what follows the last answer."""
+"""The part of the grace period that is left for shutting down after the last answer, in seconds."""
 
 
 @dataclass(frozen=True)
 class PrepareContext:
-    """What one run of `prepare` is told beside what it is asked for: no reason to run it again."""
+    """Parameters of one run of `prepare` that are not part of its inputs: changing them is no reason to run it
+    again."""
 
     history: History | None = None
     keys_in_use: tuple[str, ...] = ()
     looks_closely: bool = False
-    """Every byte is compared, because a worker found damage: what it found has to be found again."""
+    """Whether every byte is compared: a worker found damage, which has to be found again."""
 
 
 def prepare_config(
     model: ObservedModel, strategy: Strategy, spec_hash: str, context: PrepareContext | None = None
 ) -> WorkerConfig:
-    """`strategy` may be Auto."""
+    """Returns the configuration of `prepare`; `strategy` may be Auto."""
     spec, context = model.spec, context or PrepareContext()
     return WorkerConfig(
         namespace=model.namespace,
@@ -62,7 +63,8 @@ def prepare_config(
 
 
 def serve_config(model: ObservedModel, strategy: Strategy, result: Result, start_timeout_seconds: int) -> WorkerConfig:
-    """Without its spec_hash: that is a hash over what this is part of. `strategy` is never Auto."""
+    """Returns the configuration of a serving worker without its spec_hash, which is a hash over what this is part of.
+    `strategy` is never Auto."""
     grace = model.spec.worker.termination_grace_period_seconds
     grace = DEFAULT_GRACE_SECONDS if grace is None else grace
     has_key = model.spec.serving.api_key_secret_ref is not None
@@ -73,7 +75,7 @@ def serve_config(model: ObservedModel, strategy: Strategy, result: Result, start
             "source_fingerprint": result.source_fingerprint,
             "source_content": result.source_content,
             "start_timeout_seconds": start_timeout_seconds,
-            "scratch_on_node": True,  # for sizing alone
+            "scratch_on_node": True,  # only used for sizing
             "scratch_limit_bytes": _scratch_limit(model.spec.scratch),
             "api_key_file": names.API_KEY_FILE if has_key else None,
             "shutdown_seconds": max(grace - STOPPING_SECONDS, grace // 2),
@@ -98,7 +100,7 @@ def _scratch_limit(scratch: Scratch) -> int | None:
 
 
 def source_display(source: Source) -> str:
-    """What the user called it: a pod's own paths tell them nothing."""
+    """Returns the source as the user named it: a pod's own paths mean nothing to them."""
     if claim := source.persistent_volume_claim:
         return f"claim {claim.claim_name}, path {claim.path}" if claim.path else f"claim {claim.claim_name}"
     return f"host path {source.host_path.path}" if source.host_path else ""

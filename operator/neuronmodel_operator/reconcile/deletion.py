@@ -1,5 +1,5 @@
-"""What goes when a NeuronModel goes, by `artifacts.retention`. Its children go with it by garbage collection; with
-`Delete` the store is cleaned first, and our finalizer holds the NeuronModel until that is done or given up."""
+"""The deletion of a NeuronModel, by `artifacts.retention`. Garbage collection removes its children. With `Delete` the
+store is cleaned first, and our finalizer keeps the NeuronModel until that is done or abandoned."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,14 +25,14 @@ RECHECK: Final = timedelta(seconds=5)
 
 @dataclass(frozen=True)
 class DeletionStep:
-    """One step of a deletion, and the sentence for the condition Ready."""
+    """One step of a deletion, with the message for the condition Ready."""
 
     plan: Plan
     message: str
 
 
 def finalizer_wanted(s: Situation) -> bool:
-    """While the NeuronModel lives: only as long as a deletion would need a clean-up Job."""
+    """Whether the NeuronModel needs the finalizer: only while its deletion would require a clean-up Job."""
     if s.asked.spec.artifacts.retention is not Retention.DELETE or s.asked.image is None:
         return False
     return s.asked.spec.artifacts.template is not None or not s.children.is_missing(s.asked.artifacts_claim)
@@ -64,7 +64,7 @@ def _given_up(s: Situation) -> str | None:
     if s.asked.has_foreign_claim:
         return f"the claim {s.asked.artifacts_claim} was not made for this NeuronModel"
     if s.children.is_missing(s.asked.artifacts_claim):
-        # After a clean-up of ours that is as it should be.
+        # After our own clean-up this is expected.
         done = s.children.cleanup_job is not None and s.children.cleanup_job.state is JobState.SUCCEEDED
         return None if done else f"the claim {s.asked.artifacts_claim} is gone"
     if s.asked.image is None:
@@ -109,14 +109,14 @@ def _cleaned(s: Situation) -> DeletionStep:
 
 
 def is_claim_shared(s: Situation, claim: str) -> bool:
-    """Whether another NeuronModel of the namespace names it, for whatever. One that goes does not count, until it has
-    been waited for in vain."""
+    """Whether another NeuronModel of the namespace refers to the claim. One that is being deleted does not count,
+    unless waiting for it has taken too long."""
     counts = s.observed.other_models if s.now - _since(s) >= GIVE_UP_AFTER else _remaining_models(s)
     return any(claim in _named_claims(other) for other in counts)
 
 
 def _is_used_by_deleted(s: Situation, claim: str) -> bool:
-    """Whether one that goes names it, and may still clean it."""
+    """Whether a NeuronModel that is being deleted refers to the claim and may still clean it up."""
     return any(claim in _named_claims(other) for other in s.observed.other_models if other not in _remaining_models(s))
 
 

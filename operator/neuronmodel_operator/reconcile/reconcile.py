@@ -1,7 +1,7 @@
-"""What one look at the cluster leads to. Pure: no client, no kopf, no clock of its own.
+"""Turns one look at the cluster into a plan. Pure: no client, no kopf, no clock of its own.
 
 Level-triggered: everything is derived again from what exists, so a pass may be repeated, skipped or cut off between any
-two writes, and the next one does the right next thing.
+two writes, and the next one continues correctly.
 """
 
 from dataclasses import replace
@@ -51,7 +51,7 @@ REPORT_WHEN_READY = timedelta(seconds=60)
 
 
 def reconcile(observed: Observed, now: datetime, settings: Settings) -> Plan:
-    # Milliseconds: what goes through JSON and comes back has to be equal to what went.
+    # Milliseconds, so that times are equal after a round trip through JSON.
     s = Situation(observed, now.replace(microsecond=now.microsecond // 1000 * 1000), settings)
     return _deletion_plan(s) if s.asked.model.deletion_requested_at else _serving_plan(s)
 
@@ -158,7 +158,8 @@ def _status(s: Situation, verdicts: dict[ConditionType, Verdict]) -> NeuronModel
 
 
 def _change(s: Situation) -> Change:
-    """Of the Deployment where it serves what is asked for: a change of the spec that changes no pod begins no start."""
+    """Returns the change in force: that of the Deployment if it serves the present spec, as a change of the spec that
+    changes no pod begins no start."""
     wanted = rollout(s)
     if (
         wanted
@@ -200,11 +201,12 @@ def _phase(children: Children, verdicts: dict[ConditionType, Verdict]) -> Phase:
 
 
 def _last(asked: Asked, starts: tuple[Start, ...]) -> tuple[str | None, CacheResult | None]:
-    """Load and cache of the latest start that was completed; before any was, the cache of the one under way."""
+    """Returns load time and cache result of the latest completed start; before one is completed, the cache result of
+    the running one."""
     for start in starts:
         if start.outcome is Outcome.READY and (load := load_milliseconds(start)) is not None:
             return f"{load / 1000:.1f}s", start.cache
-    if asked.status.last_load:  # of a start that others have pushed out
+    if asked.status.last_load:  # of a start that is no longer kept
         return asked.status.last_load, asked.status.last_cache
     started = open_start(starts)
     return None, started.cache if started else None
