@@ -1,4 +1,5 @@
-"""What the operator tells a worker: one JSON document in the environment variable `names.ENV_CONFIG`."""
+"""The configuration that the operator passes to a worker: one JSON document in the environment variable
+`names.ENV_CONFIG`."""
 
 from enum import StrEnum
 from typing import Any
@@ -31,9 +32,9 @@ class Seal(StrEnum):
 
 class Weights(StrEnum):
     STREAMED = "Streamed"
-    """The worker's own readers lay them out and hand them to the engine."""
+    """The worker's own readers lay them out and pass them to the engine."""
     NATIVE = "Native"
-    """NxD Inference's own code does, in a process of its own."""
+    """NxD Inference's own code loads them, in a separate process."""
 
 
 class Server(StrEnum):
@@ -45,24 +46,24 @@ class Server(StrEnum):
 
 class Verification(StrEnum):
     QUICK = "Quick"
-    """Manifest, sizes, headers."""
+    """Checks manifest, sizes and headers."""
     FULL = "Full"
-    """Every byte as well."""
+    """Checks every byte as well."""
 
 
 class History(Tolerant):
-    """What `Auto` learns from: the starts that `status.starts` still tells of, and what was chosen before."""
+    """What `Auto` learns from: the starts recorded in `status.starts`, and what was chosen before."""
 
     former_strategy: Strategy | None = None
-    """In force when this was asked for; None: nothing was."""
+    """The strategy in force at that time; None if there was none."""
     starts: int = 0
-    """That became ready, or are on their way to it."""
+    """Starts that became ready, or are still running."""
     sources: int = 0
-    """Different contents of the source that they loaded; at least 1 where there was a start."""
+    """Distinct contents of the source that they loaded; at least 1 if there was a start."""
     read_bytes_per_second: int | None = None
-    """Of the latest start that read sealed shards from the artifacts volume."""
+    """The rate of the latest start that read sealed shards from the artifacts volume."""
     sharded_bytes_per_second: int | None = None
-    """Of the latest start that sharded the checkpoint while it loaded, in bytes of the checkpoint."""
+    """The rate of the latest start that sharded the checkpoint while loading, in bytes of the checkpoint."""
 
 
 def _usual_instance_type(given: dict[str, Any]) -> str:
@@ -70,33 +71,33 @@ def _usual_instance_type(given: dict[str, Any]) -> str:
 
 
 class WorkerConfig(Tolerant):
-    """The whole instruction for `neuronmodel prepare`, `neuronmodel serve` and `neuronmodel cleanup`."""
+    """The complete configuration of `neuronmodel prepare`, `neuronmodel serve` and `neuronmodel cleanup`."""
 
     namespace: str
     name: str
     uid: str
     """The NeuronModel's UID."""
     spec_hash: str
-    """What the pod was made from (inputs hash of a Job, template hash of a Deployment); its report carries it back."""
+    """What the pod was made from (inputs hash of a Job, template hash of a Deployment); its report carries it."""
     engine: Engine = Engine.NEURON
     strategy: Strategy = Strategy.SHARD_ON_COMPILE
-    """Serve: never Auto."""
+    """Never Auto for serve."""
     seal: Seal = Seal.BEFORE
-    """With ShardOnCompile."""
+    """Only used with ShardOnCompile."""
     weights: Weights = Weights.STREAMED
     server: Server = Server.OPENAI
     instance_type: str = Field(default_factory=_usual_instance_type)
-    """Of the nodes where the model is going to serve, by their label; "" where that does not matter. Absent: what the
-    operator selects for the engine where the spec says nothing."""
+    """The instance type of the nodes where the model will serve; "" where it does not matter. If absent, the one that
+    the operator selects for the engine by default."""
     start_timeout_seconds: int = 3600
-    """How long a start may stand still: devices that are not free yet are waited for as long."""
+    """How long a start may make no progress; devices that are in use are waited for as long."""
     verification: Verification = Verification.QUICK
     source_path: str | None = None
     """The checkpoint's directory inside the pod; None for cleanup."""
     source_display: str = ""
-    """What the user called the source ("claim models, path SmolLM2"): the pod's own paths tell them nothing."""
+    """The source as the user named it ("claim models, path SmolLM2"): the pod's own paths mean nothing to them."""
     model_type: str | None = None
-    """None: from config.json."""
+    """None to take it from config.json."""
     served_name: str = ""
     neuron_config: dict[str, Any] = Field(default_factory=dict)
     """NxD Inference's NeuronConfig fields, by its names."""
@@ -105,26 +106,27 @@ class WorkerConfig(Tolerant):
     artifacts_path: str = names.ARTIFACTS_MOUNT
     scratch_path: str = names.SCRATCH_MOUNT
     scratch_tier: bool = False
-    """Whether the scratch volume keeps copies of what is loaded: only one that the spec names is big enough."""
+    """Whether the scratch volume keeps copies of what is loaded: only a volume that the spec names is large enough."""
     scratch_limit_bytes: int | None = None
-    """What a pod may write to its scratch volume before it is evicted; None: as much as fits."""
+    """How much a pod may write to its scratch volume before it is evicted; None for as much as fits."""
     scratch_on_node: bool = True
-    """Prepare only: whether the scratch volume is the node's own disk, an emptyDir or a folder of it: the machine's
-    NVMe, then."""
+    """Prepare only: whether the scratch volume is on the node's own disk (an emptyDir or a host path), that is on the
+    machine's NVMe."""
     compiled_key: str | None = None
-    """Serve only: what prepare returned."""
+    """Serve only: the key that prepare returned."""
     shards_key: str | None = None
     """Serve only, with ShardOnCompile."""
     source_fingerprint: str | None = None
-    """Serve only: what prepare saw; another one now means `SourceChanged`."""
+    """Serve only: the fingerprint that prepare found; a different one now means `SourceChanged`."""
     source_content: str | None = None
-    """Serve only: what prepare found the source's content to be, a part of the shards' key."""
+    """Serve only: the source's content ID that prepare found, which is part of the shards' key."""
     keys_in_use: tuple[str, ...] = ()
-    """Prepare and cleanup: of sets that templates of worker pods name, on this artifacts volume; not collected."""
+    """Prepare and cleanup: keys of sets that pod templates of workers on this artifacts volume refer to; they are not
+    collected."""
     history: History | None = None
     """Prepare with Auto only."""
     serving_port: int = names.SERVING_PORT
     admin_port: int = names.ADMIN_PORT
     api_key_file: str | None = None
     shutdown_seconds: int = 30
-    """How long answers under way may take after SIGTERM."""
+    """How long running requests may take after SIGTERM, in seconds."""

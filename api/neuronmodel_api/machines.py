@@ -1,4 +1,4 @@
-"""What is known of the instance types that a model may serve on: AWS's published figures, in bytes."""
+"""Known instance types that a model may serve on: AWS's published figures, in bytes."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,37 +9,37 @@ TERABYTE: Final = 10**12
 
 @dataclass(frozen=True)
 class Machine:
-    """None: not known, and nothing is refused for it."""
+    """An instance type. Where a figure is None it is unknown, and nothing is rejected because of it."""
 
     name: str
     devices: int
-    """`aws.amazon.com/neuron`."""
+    """The number of `aws.amazon.com/neuron` devices."""
     cores_per_device: int
-    """Physical ones."""
+    """Physical cores."""
     device_bytes: int
-    """Of memory on the device (HBM)."""
+    """Device memory (HBM)."""
     platform: str
-    """What the compiler calls it."""
+    """The compiler's name of the platform."""
     logical_core_configs: tuple[int, ...]
-    """How many physical cores may make a logical one."""
+    """How many physical cores may form a logical one."""
     memory_bytes: int | None = None
     nvme_bytes: int | None = None
-    """Of all instance-store volumes together."""
+    """The size of all instance-store volumes together."""
     cores_per_bank: int = 1
-    """Physical ones that share a bank of the device's memory."""
+    """Physical cores that share a bank of the device's memory."""
 
     @property
     def default_logical_core_config(self) -> int:
-        """Its own: it joins as many as it can."""
+        """The default: as many physical cores as possible."""
         return max(self.logical_core_configs)
 
     def logical_cores(self, logical_core_config: int) -> int:
-        """Of the whole machine."""
+        """Returns the number of logical cores of the whole machine."""
         return self.devices * self.cores_per_device // logical_core_config
 
     def core_bytes(self, logical_core_config: int, ranks: int | None = None) -> int:
-        """Of device memory for one logical core, when so many ranks, on cores that follow each other, or all cores take
-        the same: where a bank has several logical cores, one of them alone may fill it."""
+        """Returns the device memory for one logical core, if `ranks` adjacent cores, or all of them, use the same
+        amount: where a bank has several logical cores, a single one may fill it."""
         core = self.device_bytes // self.cores_per_device * logical_core_config
         in_a_bank = max(1, self.cores_per_bank // logical_core_config)
         return core * in_a_bank // max(1, min(in_a_bank, ranks or in_a_bank))

@@ -1,20 +1,20 @@
-"""How every type here reads and writes JSON: camelCase outside, snake_case inside, frozen."""
+"""How all types here read and write JSON: camelCase outside, snake_case inside, frozen."""
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 
 class Strict(BaseModel):
-    """A type that this project alone writes: an unknown field is a mistake."""
+    """A type that only this project writes: an unknown field is an error."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
     def to_json(self) -> dict[str, object]:
-        """As JSON values, without what is unset."""
+        """Returns JSON values, without unset fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class Tolerant(Strict):
-    """A type that a newer or older version of us may have written: what is unknown is left out."""
+    """A type that a newer or older version may have written: unknown fields are ignored."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)

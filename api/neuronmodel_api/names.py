@@ -29,21 +29,21 @@ RESERVED_LABEL_PREFIXES: Final = (f"{GROUP}/", "app.kubernetes.io/")
 
 # Annotations a user sets on a NeuronModel.
 ANNOTATION_RETRY: Final = f"{GROUP}/retry"
-"""Any new value makes a failed prepare be tried at once."""
+"""A new value makes a failed prepare be retried at once."""
 ANNOTATION_RESTART: Final = f"{GROUP}/restart"
-"""Any new value rolls the worker (and takes up a new default image)."""
+"""A new value rolls the worker, which then also takes up a new default image."""
 
 # Annotations the operator sets on what it makes.
 ANNOTATION_INPUTS_HASH: Final = f"{GROUP}/inputs-hash"
-"""On a Job and its pod: the hash of what the Job was made from. A report carries it back."""
+"""On a Job and its pod: the hash of what the Job was made from, which reports carry."""
 ANNOTATION_TEMPLATE_HASH: Final = f"{GROUP}/template-hash"
-"""On a Deployment and its pods: the hash of the pod template. A report carries it back."""
+"""On a Deployment and its pods: the hash of the pod template, which reports carry."""
 ANNOTATION_CHANGE: Final = f"{GROUP}/change"
-"""On a Job and a Deployment: JSON {"cause", "observedAt"} of the change that made it."""
+"""On a Job and a Deployment: JSON {"cause", "observedAt"} of the change that caused it."""
 ANNOTATION_ATTEMPT: Final = f"{GROUP}/attempt"
 """On a Job: which attempt at its inputs it is, from 1."""
 ANNOTATION_RETRIED: Final = f"{GROUP}/retried"
-"""On a Job: the value of ANNOTATION_RETRY that it answered."""
+"""On a Job: the value of ANNOTATION_RETRY that caused it."""
 ANNOTATION_IMAGE_DEFAULTED: Final = f"{GROUP}/image-defaulted"
 """On a Deployment: "true" when its image came from the operator's configuration and not from the spec."""
 
@@ -54,7 +54,7 @@ ENV_POD_UID: Final = "NEURONMODEL_POD_UID"
 ENV_POD_NAME: Final = "NEURONMODEL_POD_NAME"
 ENV_NODE_NAME: Final = "NEURONMODEL_NODE_NAME"
 RESERVED_ENV_PREFIXES: Final = ("NEURONMODEL_",)
-"""A user may set no variable that begins so, nor one of RESERVED_ENV."""
+"""Prefixes of variables that a user may not set; RESERVED_ENV lists more."""
 RESERVED_ENV: Final = (
     "NEURON_RT_NUM_CORES",
     "NEURON_RT_VIRTUAL_CORE_SIZE",
@@ -110,15 +110,17 @@ def templated_claim(model: str) -> str:
 
 
 def prepare_job(model: str, inputs_hash: str, attempt: int) -> str:
-    """One name an attempt, so that a failed Job can be looked at until its successor exists."""
+    """Returns the name of an attempt's Job; each attempt has its own, so that a failed Job can be inspected until the
+    next one exists."""
     return f"{model}-prepare-{inputs_hash[:8]}-{attempt}"
 
 
 def cleanup_job(model: str, uid: str) -> str:
-    """It outlives its NeuronModel for a moment, so that a successor of the name needs another."""
+    """Returns the name of the clean-up Job. It outlives its NeuronModel for a moment, so a new one of the same name
+    needs another."""
     return f"{model}-cleanup-{uid[:8]}"
 
 
 def owner(namespace: str, name: str, uid: str) -> str:
-    """The name of a NeuronModel's reference file in an artifact store."""
+    """Returns the name of a NeuronModel's reference file in an artifact store."""
     return f"{namespace}.{name}.{uid}"

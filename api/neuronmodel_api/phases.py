@@ -1,8 +1,8 @@
-"""Every phase of a start: `status.starts[].phases[].name`, and what a worker reports to be at.
+"""Every phase of a start: `status.starts[].phases[].name`, and the phase that a worker reports as current.
 
-A phase is a word of the contract: it stays as it is when its text here changes. One entry adds one; the operator, the
-worker and docs/reference/phases.md take it from here. Where a report or a status is read a phase is any word, as users'
-images and other versions may use words that are not here.
+A phase is part of the contract: its name stays as it is when its text here changes. One entry adds a phase; the
+operator, the worker and docs/reference/phases.md take it from here. Where a report or a status is read, a phase may be
+any word, as users' images and other versions may use others.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from neuronmodel_api.report import Stage
 
 class MeasuredBy(StrEnum):
     WORKER = "Worker"
-    """By its own clock, in its report."""
+    """Measured by the worker's own clock, in its report."""
     OPERATOR = "Operator"
-    """From times that Kubernetes and the operator write."""
+    """Derived from times that Kubernetes and the operator record."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ _SERVE: Final = Stage.SERVE
 
 
 class StartPhase(StrEnum):
-    """Each member is its word, so that it compares and serializes as that; in the order of a start."""
+    """The phases in the order of a start. Each member is its name, so that it compares and serializes as that."""
 
     _value_: str
     meaning: str
-    """What it is, from the boundary before it to its own."""
+    """What it covers, from the previous boundary to its own."""
     remedy: str
     """What to do when it is long."""
     measured_by: MeasuredBy
     stages: tuple[Stage, ...]
-    """In which it may be."""
+    """The stages in which it occurs."""
 
     def __new__(cls, entry: _PhaseEntry) -> Self:
         member = str.__new__(cls, entry.word)
@@ -289,8 +289,8 @@ GAPS: Final = frozenset(
         StartPhase.PREVIOUS_STOPPED,
     }
 )
-"""Phases in which nothing is at work: they are named for what the next one waited for."""
+"""Phases in which nothing runs: they are named for what was waited for."""
 WITHOUT_POD: Final = GAPS | {StartPhase.BLOCKED}
-"""Phases that belong to no pod's run."""
+"""Phases that belong to no run of a pod."""
 WAITS: Final = (StartPhase.BLOCKED, StartPhase.BACKED_OFF)
-"""Phases that say nothing of how long loading takes."""
+"""Phases that do not count as loading time."""

@@ -1,8 +1,8 @@
-"""Every reason that a NeuronModel shows: in conditions, Events, notes and starts, and of its strategy.
+"""Every reason that a NeuronModel shows: in conditions, Events, notes and starts, and for its strategy.
 
-A reason is a word of the contract: it stays as it is when its text here changes. One entry adds one; the operator, the
-worker and docs/reference/reasons.md take it from here. Where a worker's report is read a reason is any word, as users'
-images and newer workers may use words that are not here.
+A reason is part of the contract: its name stays as it is when its text here changes. One entry adds a reason; the
+operator, the worker and docs/reference/reasons.md take it from here. Where a worker's report is read, a reason may be
+any word, as users' images and newer workers may use others.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from neuronmodel_api.status import ConditionType
 
 
 class ReasonUse(StrEnum):
-    """Where a reason shows."""
+    """Where a reason is shown."""
 
     CONDITION = "Condition"
     EVENT = "Event"
-    """And nowhere else."""
+    """Only in Events."""
     NOTE = "Note"
-    """A worker's note on what did not keep a start from going on; in an Event as well."""
+    """In a worker's note on something that did not stop a start, and in an Event."""
     START = "Start"
-    """`status.starts[].reason`, where no condition has it."""
+    """In `status.starts[].reason`, where no condition has it."""
     STRATEGY = "Strategy"
 
 
@@ -39,17 +39,17 @@ _BY_ITSELF: Final = "It goes on by itself."
 
 
 class Reason(StrEnum):
-    """Each member is its word, so that it compares and serializes as that."""
+    """The reasons. Each member is its name, so that it compares and serializes as that."""
 
     _value_: str
     meaning: str
     remedy: str
-    """What to do; empty where nothing is wrong."""
+    """What to do; empty if nothing is wrong."""
     blocks: bool
-    """No worker runs until somebody mends it: the time that a start waits for that is its phase `Blocked`."""
+    """Whether no worker runs until somebody acts: a start records that time as its phase `Blocked`."""
     condition: ConditionType | None
     """The condition that shows it when a worker fails with it: SourceResolved whether `prepare` or a serving worker
-    does; of the others that of the first stage which can fail so. None: no worker fails with it."""
+    fails, and for others that of the first stage that can fail with it. None if no worker fails with it."""
     use: ReasonUse
 
     def __new__(cls, entry: _ReasonEntry) -> Self:
@@ -64,7 +64,7 @@ class Reason(StrEnum):
 
     @classmethod
     def known(cls, word: str) -> "Reason | None":
-        """None for a word of a user's image or of a newer worker."""
+        """Returns the member, or None for a word of a user's image or of a newer worker."""
         return next((reason for reason in cls if reason == word), None)
 
     # As it should be.

@@ -1,4 +1,4 @@
-"""What a worker says of itself: at `/status` while it runs, in its termination message when it ends."""
+"""The report of a worker: served at `/status` while it runs, and its termination message when it ends."""
 
 import json
 from enum import StrEnum
@@ -13,11 +13,11 @@ MAX_REPORT_BYTES: Final = 64 * 1024
 MAX_TERMINATION_BYTES: Final = 4095
 """The kubelet cuts a termination message at 4096 bytes."""
 MAX_MISSED: Final = 800
-"""Characters of `Result.missed`."""
+"""The most characters of `Result.missed`."""
 MAX_PHASES: Final = 64
 MAX_NOTES: Final = 4
 MAX_NOTE: Final = 300
-"""Characters of a note, and of a sentence in a choice."""
+"""The most characters of a note, and of a sentence in a choice."""
 
 # A worker runs a user's image: what the definition would refuse in status is no report. Bounds may grow, not shrink.
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", max_length=128)]
@@ -26,9 +26,9 @@ Amount = Annotated[int, Field(ge=0, lt=2**63)]
 Sentence = Annotated[str, StringConstraints(max_length=MAX_NOTE)]
 Cache = Literal["Hit", "Miss"]
 Tier = Literal["Source", "Artifacts", "Scratch"]
-"""What a start loaded the weights from: the checkpoint, the artifacts volume, or the copy on the scratch volume."""
+"""Where a start loaded the weights from: the checkpoint, the artifacts volume, or the copy on the scratch volume."""
 Milliseconds = Annotated[int, Field(ge=0, lt=2**40)]
-"""Up to 34 years: what a date can still be added to."""
+"""Up to 34 years, so that it can still be added to a date."""
 
 
 class Stage(StrEnum):
@@ -39,29 +39,29 @@ class Stage(StrEnum):
 
 class State(StrEnum):
     RUNNING = "Running"
-    """Starting; for prepare: at work."""
+    """Starting; for prepare: working."""
     READY = "Ready"
-    """Serve: answers. Prepare and cleanup end in SUCCEEDED instead."""
+    """Serve only: the worker answers. Prepare and cleanup end in SUCCEEDED instead."""
     DRAINING = "Draining"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
 
 
 class PhaseReport(Tolerant):
-    """One phase by the worker's monotonic clock, laid over its wall clock at the first line."""
+    """One phase, measured by the worker's monotonic clock, which is anchored to the wall clock at its first line."""
 
     name: Word
-    """A member of `StartPhase`, or another worker's word."""
+    """A member of `StartPhase`, or a word of another worker."""
     started_at: AwareDatetime
     milliseconds: Milliseconds
-    """Share of the wall time: the phases of one report do not overlap."""
+    """Its share of the wall time: the phases of one report do not overlap."""
     busy_milliseconds: Milliseconds | None = None
-    """With what ran beside it; None: the same."""
+    """Including what ran in parallel; None if it is the same."""
     bytes: Amount | None = None
 
 
 class Progress(Tolerant):
-    """The phase under way."""
+    """Progress of the current phase."""
 
     phase: Word
     started_at: AwareDatetime
@@ -73,11 +73,11 @@ class Progress(Tolerant):
 
 class Failure(Tolerant):
     reason: Word
-    """Becomes a condition's reason: a member of `Reason`, or another worker's word."""
+    """The reason of a condition: a member of `Reason`, or a word of another worker."""
     message: str
-    """What was wrong, where, what to do."""
+    """What is wrong, where, and what to do."""
     final: bool = False
-    """Trying again without a change is useless."""
+    """Whether retrying without a change is useless."""
 
 
 class Choice(Tolerant):
@@ -89,98 +89,100 @@ class Choice(Tolerant):
     source_bytes: Amount
     shard_bytes: Amount
     load_bytes_per_second: Amount
-    """Of the checkpoint, when a start shards it."""
+    """Of the checkpoint, if a start shards it."""
     read_bytes_per_second: Amount
     """Of sealed shards."""
     write_bytes_per_second: Amount
     starts_per_source: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,6}(\.[0-9]{1,2})?$")]
     """A decimal: how often the same weights are expected to be loaded."""
     on_compile_milliseconds: Milliseconds
-    """Expected for loading, a start: with building's share."""
+    """The expected loading time of a start, including its share of building."""
     on_load_milliseconds: Milliseconds
-    """Expected for loading, a start."""
+    """The expected loading time of a start."""
 
 
 class Sizing(Tolerant):
-    """What a start of the model needs, known from the plan; in bytes, and for all ranks of the pod unless said."""
+    """What a start of the model needs, known from the plan; in bytes, and for all ranks of the pod unless stated."""
 
     host_memory_bytes: Amount
-    """Of the pod, with what it keeps in /dev/shm; without the page cache."""
+    """Memory of the pod, including /dev/shm, without the page cache."""
     shared_memory_bytes: Amount = 0
-    """Of /dev/shm; 0: the container runtime's own is enough."""
+    """Size of /dev/shm; 0 if the container runtime's default is enough."""
     scratch_bytes: Amount = 0
-    """Of caches and temporary files on the scratch volume, whoever named it."""
+    """Caches and temporary files on the scratch volume, whether the spec names it or not."""
     copy_bytes: Amount = 0
-    """Of the copy of what is loaded that a scratch volume keeps beside them where the spec names one; 0: none is."""
+    """The copy of the loaded files that a scratch volume named by the spec keeps in addition; 0 if there is none."""
     rank_bytes: Amount
-    """Of one rank's weights on its logical core."""
+    """Weights of one rank on its logical core."""
     cache_bytes: Amount = 0
-    """Of one rank's key/value cache."""
+    """Key/value cache of one rank."""
     reserve_bytes: Amount = 0
-    """Of a logical core's memory, left for code, scratchpad, rings and collectives."""
+    """Memory of a logical core that is reserved for code, scratchpad, rings and collectives."""
     core_bytes: Amount | None = None
-    """What a logical core has on the machine; None: not known, or no device."""
+    """Memory of a logical core on the machine; None if it is unknown or there is no device."""
     estimated: bool = False
-    """Nobody planned the ranks: their bytes are guessed from the checkpoint's, and nothing is refused for them."""
+    """Whether the ranks were not planned: their bytes are estimated from the checkpoint's, and nothing is rejected
+    because of them."""
 
 
 class Devices(Tolerant):
-    """What a worker found of the accelerator, and the versions of what drives it."""
+    """The accelerators that a worker found, and the versions of their software."""
 
     count: Amount
-    """Devices that the pod sees."""
+    """Devices that are visible in the pod."""
     cores: Amount
-    """Logical cores that they make."""
+    """Logical cores of these devices."""
     logical_core_config: Amount | None = None
     driver: Name | None = None
     versions: Annotated[dict[Name, Name], Field(max_length=16)] = Field(default_factory=dict)
-    """Of the packages of the SDK, by their names."""
+    """Versions of the SDK's packages, by name."""
 
 
 class Result(Tolerant):
-    """What prepare found or made."""
+    """What prepare found or built."""
 
     source_fingerprint: Name
-    """Of names, sizes and times."""
+    """A fingerprint of names, sizes and times."""
     source_content: Name | None = None
-    """The same as long as the weights are the same, as far as prepare could tell without reading them in vain."""
+    """An ID that is the same while the weights are the same, as far as prepare could tell without reading them only for
+    that."""
     model_type: Name
     compiled_key: Name
     shards_key: Name | None = None
     """None with ShardOnLoad."""
     strategy: Strategy | None = None
-    """In force: what was asked for, or what Auto chose."""
+    """The strategy in force: the requested one, or the one that Auto chose."""
     choice: Choice | None = None
-    """With Auto."""
+    """Only set with Auto."""
     cache: Cache
-    """Hit: nothing had to be built; Miss."""
+    """Hit if nothing had to be built, else Miss."""
     compiled_cache: Cache | None = None
     shards_cache: Cache | None = None
-    """None with ShardOnLoad, and where shards are sealed behind and not there yet."""
+    """None with ShardOnLoad, and while shards that are sealed behind do not exist yet."""
     missed: Annotated[str, StringConstraints(max_length=MAX_MISSED)] | None = None
     """On a miss, what was built and why, in a sentence."""
     bytes: Amount = 0
-    """Of the artifacts in use."""
+    """Size of the artifacts in use."""
     source_bytes: Amount = 0
     sizing: Sizing | None = None
-    """None: of a worker that does not tell."""
+    """None if the worker does not report it."""
     quarantined: Annotated[tuple[Sentence, ...], Field(max_length=MAX_NOTES)] = ()
-    """Why sets failed their check and were set aside, a sentence each."""
+    """Why sets failed their check and were quarantined, one sentence each."""
     quarantined_in_missed: Amount | None = None
-    """How many of these, the first ones, are why something was built, so that `missed` has them. None: there are none,
-    or the worker does not say."""
+    """How many of these, the first ones, are included in `missed` because something was rebuilt for them. None if there
+    are none, or if the worker does not report it."""
 
     @property
     def quarantined_besides(self) -> tuple[Sentence, ...]:
-        """Those that `missed` does not have."""
+        """The sentences that are not included in `missed`."""
         if self.quarantined_in_missed is None:
-            # As a worker that does not say how many puts it, its sentence has theirs.
+            # Workers that do not report the number include the sentences in `missed` verbatim.
             return tuple(each for each in self.quarantined if each.removesuffix(".") not in (self.missed or ""))
         return self.quarantined[self.quarantined_in_missed :]
 
 
 class Note(Tolerant):
-    """What did not keep a start from going on, and is worth knowing."""
+    """Something that did not stop a start but is worth knowing."""
 
     reason: Word
     message: Sentence
@@ -195,11 +197,11 @@ class SealingState(StrEnum):
 
 
 class Sealing(Tolerant):
-    """How far a worker is that seals behind."""
+    """The progress of a worker that seals behind."""
 
     state: SealingState
     done: Amount = 0
-    """Bytes that are written."""
+    """Bytes that have been written."""
     total: Amount = 0
     started_at: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
@@ -208,7 +210,7 @@ class Sealing(Tolerant):
 
 
 class DiskRates(Tolerant):
-    """Of the volume that was read or written most; `probed…` is what a probe of it found it can do."""
+    """Rates of the volume that was read or written most; `probed…` is what a probe of it measured."""
 
     read_bytes_per_second: Amount | None = None
     write_bytes_per_second: Amount | None = None
@@ -217,14 +219,14 @@ class DiskRates(Tolerant):
 
 
 class Report(Tolerant):
-    """The report of one container's run. Times are wall clock, UTC."""
+    """The report of one run of a container. Times are wall clock, UTC."""
 
     pod_uid: str
     spec_hash: str
     stage: Stage
     state: State
     started_at: AwareDatetime
-    """The worker's first line."""
+    """When the worker's first line ran."""
     ready_at: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
     phases: Annotated[tuple[PhaseReport, ...], Field(max_length=MAX_PHASES)] = ()
@@ -233,16 +235,17 @@ class Report(Tolerant):
     result: Result | None = None
     disk: DiskRates | None = None
     tier: Tier | None = None
-    """Serve: what the weights were loaded from."""
+    """Serve only: where the weights were loaded from."""
     notes: Annotated[tuple[Note, ...], Field(max_length=MAX_NOTES)] = ()
     sealing: Sealing | None = None
-    """Serve, where it seals behind."""
+    """Serve only, if it seals behind."""
     devices: Devices | None = None
-    """Serve, with an engine that has some."""
+    """Serve only, with an engine that has devices."""
 
     def termination_message(self) -> str:
-        """As JSON of at most MAX_TERMINATION_BYTES: a long message is shortened, then phases go, the oldest first, then
-        notes, devices and sentences of the result. What is read of it to go on stays whole."""
+        """Returns JSON of at most MAX_TERMINATION_BYTES: a long message is shortened, then phases are dropped, oldest
+        first, then notes, devices and sentences of the result. The fields that are needed to proceed are always
+        complete."""
         report = self
         for limit in (2000, 500, 100):
             if report.failure and len(report.failure.message) > limit:
@@ -263,7 +266,7 @@ class Report(Tolerant):
 
 
 def parse_report(raw: str | bytes) -> Report:
-    """Raises pydantic.ValidationError (a ValueError) for anything that is not a report."""
+    """Returns the parsed report. Raises pydantic.ValidationError (a ValueError) for anything else."""
     return Report.model_validate_json(raw)
 
 

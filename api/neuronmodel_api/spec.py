@@ -1,4 +1,4 @@
-"""`spec` of a NeuronModel, as the API server hands it out; the schema in crds/ is the contract."""
+"""`spec` of a NeuronModel, as the API server returns it; the schema in crds/ is the contract."""
 
 from enum import StrEnum
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from neuronmodel_api.config import Engine, Seal, Server, Strategy, Verification,
 from neuronmodel_api.model import Tolerant
 
 Object = dict[str, Any]
-"""A piece of the Kubernetes API that is passed through as it stands; the API server has checked it."""
+"""A part of the Kubernetes API that is passed through unchanged; the API server has validated it."""
 
 
 class Retention(StrEnum):
@@ -146,7 +146,7 @@ class Scratch(Tolerant):
 
 
 class Prepare(Tolerant):
-    """Placement of the Job; what is absent is the worker's, without devices."""
+    """Placement of the Job; absent fields default to the worker's, without devices."""
 
     resources: Object | None = None
     node_selector: dict[str, str] | None = None
@@ -167,7 +167,7 @@ class Worker(Tolerant):
     priority_class_name: str | None = None
     service_account_name: str | None = None
     resource_claims: tuple[Object, ...] = ()
-    """As PodSpec.resourceClaims (dynamic resource allocation): with one, no `aws.amazon.com/neuron` is asked for."""
+    """As PodSpec.resourceClaims (dynamic resource allocation): with one, no `aws.amazon.com/neuron` is requested."""
     env: tuple[Object, ...] = ()
     volumes: tuple[Object, ...] = ()
     volume_mounts: tuple[Object, ...] = ()

@@ -23,7 +23,7 @@ class ConditionType(StrEnum):
 
 
 class Phase(StrEnum):
-    """For people to read; programs read conditions."""
+    """A summary for people; programs read the conditions."""
 
     PENDING = "Pending"
     PREPARING = "Preparing"
@@ -49,7 +49,7 @@ class Condition(Tolerant):
 
 
 class ChoiceInputs(Tolerant):
-    """What `Auto` chose from; `neuronmodel_api.report.Choice` says what each is."""
+    """What `Auto` based its choice on; `neuronmodel_api.report.Choice` describes the fields."""
 
     source_bytes: int
     shard_bytes: int
@@ -65,10 +65,10 @@ class StrategyStatus(Tolerant):
     in_force: Strategy
     """Auto only until `prepare` has chosen."""
     reason: str
-    """Specified; NotChosenYet; else the reason of the choice."""
+    """Specified, NotChosenYet, or the reason of the choice."""
     message: str | None = None
     inputs: ChoiceInputs | None = None
-    """With Auto, once it has chosen."""
+    """Only set with Auto, once it has chosen."""
 
 
 class CacheResult(StrEnum):
@@ -87,11 +87,11 @@ class ArtifactsStatus(Tolerant):
     missed: str | None = None
     bytes: int | None = None
     sealing: str | None = None
-    """Where shards are sealed behind: Pending, Writing, Sealed or Failed."""
+    """Pending, Writing, Sealed or Failed, where shards are sealed behind."""
 
 
 class SizingStatus(Tolerant):
-    """What a start needs, from the plan; `neuronmodel_api.report.Sizing` says what each is."""
+    """What a start needs, from the plan; `neuronmodel_api.report.Sizing` describes the fields."""
 
     host_memory_bytes: int
     shared_memory_bytes: int
@@ -151,14 +151,14 @@ class Disk(Tolerant):
 
 
 class RecordedPhase(Tolerant):
-    """A gap between two boundaries of a start; all of them add up to its total."""
+    """The time between two boundaries of a start; all of them add up to its total."""
 
     stage: Stage
     attempt: int = 1
     name: str
-    """A member of `StartPhase`, or another worker's word."""
+    """A member of `StartPhase`, or a word of another worker."""
     reason: str | None = None
-    """Of Blocked: what somebody had to mend."""
+    """For Blocked: the reason."""
     started_at: datetime
     milliseconds: int
     busy_milliseconds: int | None = None
@@ -167,7 +167,7 @@ class RecordedPhase(Tolerant):
 
 
 class DevicesStatus(Tolerant):
-    """What the worker found of the accelerator."""
+    """The accelerators that the worker found."""
 
     count: int
     cores: int
@@ -178,7 +178,7 @@ class DevicesStatus(Tolerant):
 
 @dataclass(frozen=True)
 class StartNote:
-    """One of `Start.notes`: what did not keep a start from going on."""
+    """One of `Start.notes`: something that did not stop a start."""
 
     reason: str
     message: str
@@ -193,10 +193,10 @@ class StartNote:
 
 
 class Start(Tolerant):
-    """From what caused it to Ready."""
+    """A start, from its cause to Ready."""
 
     id: str
-    """Pod UID and restart count, `<uid>/<count>`; `target-<hash of what is asked for>` until a serving pod exists."""
+    """Pod UID and restart count, `<uid>/<count>`; `target-<hash of the spec>` until a serving pod exists."""
     cause: Cause
     outcome: Outcome
     reason: str | None = None
@@ -205,9 +205,9 @@ class Start(Tolerant):
     strategy: Strategy | None = None
     cache: CacheResult | None = None
     tier: Tier | None = None
-    """What the weights were loaded from."""
+    """Where the weights were loaded from."""
     source_content: str | None = None
-    """Of the source that was loaded: starts of the same weights have the same."""
+    """The content ID of the source that was loaded: starts of the same weights have the same."""
     started_at: datetime
     ready_at: datetime | None = None
     total_milliseconds: int | None = None
@@ -215,7 +215,7 @@ class Start(Tolerant):
     devices: DevicesStatus | None = None
     phases: tuple[RecordedPhase, ...] = ()
     notes: tuple[str, ...] = ()
-    """As `StartNote` writes them."""
+    """In the form that `StartNote` writes."""
 
 
 class NeuronModelStatus(Tolerant):
@@ -231,11 +231,11 @@ class NeuronModelStatus(Tolerant):
     selector: str | None = None
     workers: tuple[WorkerStatus, ...] = ()
     progress: str | None = None
-    """Of the worker at work that is least far: its phase, and how much of it is done."""
+    """The phase and percentage of the working worker that is least far."""
     last_load: str | None = None
-    """How long the latest completed start took, without the time that it waited for somebody."""
+    """The duration of the latest completed start, without the time that it waited for somebody."""
     last_cache: CacheResult | None = None
-    """Of the same start; before any is complete, of the one under way."""
+    """The cache result of the same start; before one is completed, of the running one."""
     starts: tuple[Start, ...] = ()
 
     def condition(self, kind: ConditionType) -> Condition | None:
