@@ -232,7 +232,8 @@ def _ready_for(pod: Object, now: datetime) -> float:
 
 
 def _fresh_seconds(unsettled: Iterable[Object], now: datetime) -> float:
-    ages = [(now - _created(child)).total_seconds() for child in unsettled]
+    created = (datetime.fromisoformat(child["metadata"]["creationTimestamp"]) for child in unsettled)
+    ages = [(now - at).total_seconds() for at in created]
     if not ages:
         return SETTLED_FRESH_SECONDS
     return UNSETTLED_FRESH_SECONDS if min(ages) < STUCK_AFTER_SECONDS else STUCK_FRESH_SECONDS
@@ -301,10 +302,6 @@ async def _other_models(api: Api, model: ObservedModel) -> tuple[Object, ...]:
 
 def _uids(objects: Iterable[Object]) -> set[str]:
     return {o["metadata"]["uid"] for o in objects}
-
-
-def _created(o: Object) -> datetime:
-    return datetime.fromisoformat(o["metadata"]["creationTimestamp"])
 
 
 def _oldest_first(objects: Iterable[Object]) -> tuple[Object, ...]:

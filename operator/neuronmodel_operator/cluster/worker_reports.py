@@ -113,14 +113,12 @@ class ReportCache:
             }
             answers = await asyncio.gather(*(self._report_client.ask(pod) for pod in asked.values()))
             self._answers |= {run: report for run, report in zip(asked, answers, strict=True) if report is not None}
-        self._forget({_run(pod, status) for pod, status in runs})
+        present = {_run(pod, status) for pod, status in runs}
+        self._answers = {run: report for run, report in self._answers.items() if run in present}
         return Reports(
             current={run[0]: report for run, report in self._answers.items()} | _messages(runs, "state"),
             former=_messages(runs, "lastState"),
         )
-
-    def _forget(self, present: Collection[tuple[str, str]]) -> None:
-        self._answers = {run: report for run, report in self._answers.items() if run in present}
 
 
 def open_session() -> aiohttp.ClientSession:

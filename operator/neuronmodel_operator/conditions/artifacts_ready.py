@@ -23,7 +23,6 @@ from neuronmodel_operator.conditions.verdict import (
     waits,
 )
 from neuronmodel_operator.decide import prepare_attempts
-from neuronmodel_operator.decide.artifacts import PreparedArtifacts
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.auto_history import history
 from neuronmodel_operator.decide.changes import change_in_force
@@ -57,7 +56,8 @@ _TRIES_IMAGE: Final = "tries the image before the worker that answers is stopped
 def artifacts(s: Situation) -> ConditionResult:
     pod = _pod(s)
     attempt = prepare_attempts.next_attempt(s, template_hash(pod)) if pod else None
-    due = pod is not None and attempt is not None and _may_begin(s, attempt)
+    may_begin = attempt is not None and attempt.due <= s.now and not prepare_attempts.is_blocked_by_former(s)
+    due = pod is not None and may_begin
     made = due and s.observed.serving_workloads is not None
     job = _job(s, pod, attempt) if made and pod and attempt else None
     return ConditionResult(
@@ -109,10 +109,6 @@ def _job(s: Situation, pod: WorkerPod, attempt: Attempt) -> Manifest:
     return prepare_job(pod, attempt.number, attempt.failures, s.asked.retry, change, tries_image=attempt.tries_image)
 
 
-def _may_begin(s: Situation, attempt: Attempt) -> bool:
-    return attempt.due <= s.now and not prepare_attempts.is_blocked_by_former(s)
-
-
 def _started_note(attempt: Attempt, job: Manifest) -> EventNote:
     again = "" if attempt.number == 1 else f", attempt {attempt.number}"
     what = _TRIES_IMAGE if attempt.tries_image else "opens the source and builds what is missing"
@@ -128,18 +124,16 @@ def _outdated(s: Situation, pod: WorkerPod | None) -> tuple[ObjectRef, ...]:
     """Returns Jobs to delete: those of other inputs, superseded attempts, one that never started and would be created
     differently now, and ended ones that keep a claim from being deleted."""
     others = [job for job in s.children.jobs if not s.artifacts.is_for_now(job)]
-    followed = [job for job in s.artifacts.own_jobs if _is_followed(s.artifacts, job) and _is_accounted(s.asked, job)]
+    followed = [
+        job for job in s.artifacts.own_jobs if job.attempt < s.artifacts.latest_attempt and _is_recorded(s.asked, job)
+    ]
     latest = prepare_attempts.unsettled_job(s.artifacts)
     stale = (
         [latest] if pod and latest and prepare_attempts.may_be_remade(s.children, latest, template_hash(pod)) else []
     )
-    holding = [job for job in s.artifacts.own_jobs if _holds_claim(s, job) and _is_accounted(s.asked, job)]
+    holding = [job for job in s.artifacts.own_jobs if _holds_claim(s, job) and _is_recorded(s.asked, job)]
     found = [*others, *followed, *stale, *holding]
     return tuple(dict.fromkeys(reference(job) for job in found if not job.is_terminating))
-
-
-def _is_followed(artifacts: PreparedArtifacts, job: JobView) -> bool:
-    return job.attempt < artifacts.latest_attempt
 
 
 def _holds_claim(s: Situation, job: JobView) -> bool:
@@ -152,7 +146,7 @@ def _holds_claim(s: Situation, job: JobView) -> bool:
     return any(terminating & pod.claims for pod in s.children.pods_of(job))
 
 
-def _is_accounted(asked: Asked, job: JobView) -> bool:
+def _is_recorded(asked: Asked, job: JobView) -> bool:
     """Whether its phases are recorded in the open start, or no start will need them."""
     start = next(iter(asked.status.starts), None)
     if start is None or start.ready_at is not None or (job.ended_at and job.ended_at <= start.started_at):
@@ -174,7 +168,9 @@ def _verdict(s: Situation, attempt: Attempt | None) -> Verdict:
     if job := prepare_attempts.unsettled_job(s.artifacts):
         return _under_way(s, job, attempt)
     if s.artifacts.prepared and s.artifacts.rejection is None:
-        return waits(Reason.TRYING_IMAGE, _trial_text(attempt)) if attempt else _prepared(s)
+        if attempt is None:
+            return _prepared(s)
+        return waits(Reason.TRYING_IMAGE, f"The Job prepare {_TRIES_IMAGE} (attempt {attempt.number}).")
     if unmet_source_precondition(s):
         return waits(Reason.WAITING_FOR_SOURCE, "Built when the source is there.")
     if unmet_placement_precondition(s):
@@ -221,10 +217,6 @@ def _prepared(s: Situation) -> Verdict:
     undeleted = s.refusal(("Job",), verb="delete")
     left = [write_problem(undeleted).message] if undeleted else []
     return holds(Reason.PREPARED, " ".join([text, *more, *left]))
-
-
-def _trial_text(attempt: Attempt) -> str:
-    return f"The Job prepare {_TRIES_IMAGE} (attempt {attempt.number})."
 
 
 def _when_text(s: Situation, attempt: Attempt | None) -> str:

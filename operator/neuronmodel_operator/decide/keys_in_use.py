@@ -26,17 +26,13 @@ def keys_in_use(s: Situation) -> tuple[str, ...]:
 def keys_of_others(s: Situation) -> tuple[str, ...]:
     """Returns the keys in use by other NeuronModels: for a clean-up, while the NeuronModel's own Deployment may still
     be terminating."""
-    others = (o for o in s.observed.serving_workloads or () if _labels(o).get(names.LABEL_UID) != s.asked.model.uid)
-    return _keys(s.asked, others)
+    labelled = ((o, o["metadata"].get("labels") or {}) for o in s.observed.serving_workloads or ())
+    return _keys(s.asked, (o for o, labels in labelled if labels.get(names.LABEL_UID) != s.asked.model.uid))
 
 
 def _keys(asked: Asked, objects: Iterable[Object]) -> tuple[str, ...]:
     specs = [spec for o in objects if _claim(spec := _pod_spec(o)) == asked.artifacts_claim]
     return tuple(sorted({key for spec in specs for key in _named(spec)})[:MAX_KEYS])
-
-
-def _labels(o: Object) -> Mapping[str, str]:
-    return o["metadata"].get("labels") or {}
 
 
 def _pod_spec(o: Object) -> Mapping[str, Any]:

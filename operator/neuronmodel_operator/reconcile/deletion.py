@@ -48,7 +48,7 @@ def deletion_step(s: Situation) -> DeletionStep:
     if s.children.cleanup_job and s.children.cleanup_job.state is JobState.SUCCEEDED:
         return _cleaned(s)
     workers = _workers(s)
-    if workers or _has_worker_pods(s.children):
+    if workers or any(not pod.has_ended for pod in (*s.children.serve_pods, *s.children.prepare_pods)):
         return DeletionStep(Plan(delete=workers, wake_after=RECHECK), "The worker and prepare end first.")
     if s.children.cleanup_job is None and s.asked.image is not None and s.observed.serving_workloads is not None:
         job = _job(s, s.asked.image)
@@ -137,10 +137,6 @@ def _named_claims(model: Any) -> set[str]:
 def _workers(s: Situation) -> tuple[ObjectRef, ...]:
     children = [*s.children.jobs, *([s.children.deployment] if s.children.deployment else [])]
     return tuple(reference(child) for child in children if not child.is_terminating)
-
-
-def _has_worker_pods(children: Children) -> bool:
-    return any(not pod.has_ended for pod in (*children.serve_pods, *children.prepare_pods))
 
 
 def _job(s: Situation, image: str) -> dict[str, Any]:

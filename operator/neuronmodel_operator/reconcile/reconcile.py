@@ -41,7 +41,7 @@ from neuronmodel_operator.state.plan import Plan
 from neuronmodel_operator.status.artifacts import artifacts_status, is_sealing, sizing_status, strategy_status
 from neuronmodel_operator.status.blocked import blocking_reason
 from neuronmodel_operator.status.events import artifact_events, events, refusal_events
-from neuronmodel_operator.status.starts import account
+from neuronmodel_operator.status.starts import updated_starts
 from neuronmodel_operator.status.timeline import load_milliseconds
 from neuronmodel_operator.status.workers import least_far, workers
 
@@ -136,7 +136,7 @@ def _report_interval(s: Situation) -> timedelta | None:
 def _status(s: Situation, verdicts: dict[ConditionType, Verdict]) -> NeuronModelStatus:
     wanted = rollout(s)
     summary = verdicts[ConditionType.READY]
-    starts = account(s, _change(s), blocking_reason(summary.status, summary.reason))
+    starts = updated_starts(s, _change(s), blocking_reason(summary.status, summary.reason))
     last_load, last_cache = _last(s.asked, starts)
     return NeuronModelStatus(
         observed_generation=s.asked.model.generation,

@@ -5,7 +5,7 @@ from typing import Final
 
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.reasons import Reason
-from neuronmodel_api.report import Choice, Report, Sealing, SealingState
+from neuronmodel_api.report import Report, Sealing, SealingState
 from neuronmodel_api.status import ArtifactsStatus, CacheResult, ChoiceInputs, SizingStatus, StrategyStatus
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.children import Children
@@ -32,12 +32,11 @@ def strategy_status(s: Situation) -> StrategyStatus:
     if choice is None:
         return StrategyStatus(in_force=s.artifacts.strategy, reason=Reason.CHOSEN)
     return StrategyStatus(
-        in_force=s.artifacts.strategy, reason=choice.reason, message=choice.message, inputs=_inputs(choice)
+        in_force=s.artifacts.strategy,
+        reason=choice.reason,
+        message=choice.message,
+        inputs=ChoiceInputs.model_validate(choice.model_dump()),
     )
-
-
-def _inputs(choice: Choice) -> ChoiceInputs:
-    return ChoiceInputs.model_validate(choice.model_dump())
 
 
 def artifacts_status(s: Situation) -> ArtifactsStatus:

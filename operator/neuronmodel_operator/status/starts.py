@@ -98,7 +98,7 @@ def _pull_start(children: Children, pod: PodView) -> datetime | None:
 
 
 @dataclass(frozen=True)
-class Account:
+class StartUpdate:
     """Computes the starts in one pass."""
 
     s: Situation
@@ -348,26 +348,26 @@ def _recent(spans: Sequence[Span], kept: int) -> list[Span]:
 # All starts.
 
 
-def account(s: Situation, change: Change, blocked_by: str | None) -> tuple[Start, ...]:
+def updated_starts(s: Situation, change: Change, blocked_by: str | None) -> tuple[Start, ...]:
     """Returns the last five starts, newest first. `change` is what requested the present state, `blocked_by` the reason
     of Ready if nothing proceeds until somebody acts."""
     starts = s.asked.status.starts
-    work = Account(s, blocked_by)
+    update = StartUpdate(s, blocked_by)
     started = open_start(starts)
     closed = starts[1:] if started else starts
     if started and _began_nothing(s.artifacts, started, change):
         started = None
     if s.asked.replicas == 0:
-        return (work.fail(started, Reason.STOPPED, s.now), *closed)[:KEPT_STARTS] if started else starts
+        return (update.fail(started, Reason.STOPPED, s.now), *closed)[:KEPT_STARTS] if started else starts
     newest: list[Start] = []
     if is_unrecorded(s.asked, change):
         if started:
-            newest = [work.fail(started, Reason.SUPERSEDED, change.observed_at)]
-        newest = [*_advanced(work, work.begin(change)), *newest]
+            newest = [update.fail(started, Reason.SUPERSEDED, change.observed_at)]
+        newest = [*_advanced(update, update.begin(change)), *newest]
     elif started:
-        newest = _advanced(work, started)
+        newest = _advanced(update, started)
     current = tuple(_with_late_notes(s.children, start) for start in (*newest, *closed))
-    return _with_runs(work, current)[:KEPT_STARTS]
+    return _with_runs(update, current)[:KEPT_STARTS]
 
 
 def _began_nothing(artifacts: PreparedArtifacts, started: Start, change: Change) -> bool:
@@ -384,34 +384,34 @@ def _with_late_notes(children: Children, start: Start) -> Start:
     return start.model_copy(update={"notes": merged_notes(start.notes, reports)})
 
 
-def _advanced(work: Account, started: Start) -> list[Start]:
+def _advanced(update: StartUpdate, started: Start) -> list[Start]:
     """Returns the updated start, preceded by the following one if it ended by a crash or a lost pod."""
-    s = work.s
+    s = update.s
     if s.artifacts.rejection:
-        updated = work.advance(started, s.artifacts.rejection.pod)
+        updated = update.advance(started, s.artifacts.rejection.pod)
         # Its container may have run several times meanwhile; the first run that rejected the artifacts is recorded.
         return [updated.model_copy(update={"reason": s.artifacts.rejection.reason})]
     if not s.artifacts.is_current:
-        return [work.advance(started, None)]
+        return [update.advance(started, None)]
     pod = _subject(s, started)
     if pod is None:
-        return [_waiting(work, started)]
+        return [_waiting(update, started)]
     if pod.run_id != started.id and (started.id.startswith(f"{pod.uid}/") or pod.run > 0):
-        return [work.fail(started, _crash_reason(s.children, pod), _crashed_at(s, pod))]
+        return [update.fail(started, _crash_reason(s.children, pod), _crashed_at(s, pod))]
     if pod in s.ready_pods:
-        return [work.finish(started, pod, s.now)]
+        return [update.finish(started, pod, s.now)]
     if pod.ended:
-        return [work.fail(started, _crash_reason(s.children, pod), _crashed_at(s, pod), pod)]
-    return [work.advance(started, pod)]
+        return [update.fail(started, _crash_reason(s.children, pod), _crashed_at(s, pod), pod)]
+    return [update.advance(started, pod)]
 
 
-def _waiting(work: Account, started: Start) -> Start:
+def _waiting(update: StartUpdate, started: Start) -> Start:
     """Returns the start while its pod is gone, or has not been created."""
-    s = work.s
+    s = update.s
     has_pod = not started.id.startswith(TARGET_ID) and started.reason is None
     if has_pod and s.children.current_pods:
-        return work.fail(started, Reason.POD_REPLACED, s.children.current_pods[0].created_at)
-    return work.advance(started, None)
+        return update.fail(started, Reason.POD_REPLACED, s.children.current_pods[0].created_at)
+    return update.advance(started, None)
 
 
 def _subject(s: Situation, started: Start) -> PodView | None:
@@ -433,17 +433,17 @@ def _crashed_at(s: Situation, pod: PodView) -> datetime:
     return end.finished_at if end and end.finished_at else s.now
 
 
-def _with_runs(work: Account, starts: tuple[Start, ...]) -> tuple[Start, ...]:
+def _with_runs(update: StartUpdate, starts: tuple[Start, ...]) -> tuple[Start, ...]:
     """Adds starts for container runs that are not recorded yet, oldest first."""
-    s = work.s
+    s = update.s
     if not s.artifacts.is_current:
         return starts
     for pod in s.children.current_pods:
         if open_start(starts):
             break
-        begun = work.begin_run(pod)
+        begun = update.begin_run(pod)
         if not any(start.id == pod.run_id for start in starts) and _is_recent(begun, starts):
-            starts = (*_advanced_run(work, begun, pod), *starts)
+            starts = (*_advanced_run(update, begun, pod), *starts)
     return starts
 
 
@@ -454,7 +454,7 @@ def _is_recent(begun: Start, starts: Sequence[Start]) -> bool:
     return begun.started_at >= max(seconds, default=begun.started_at) and seconds.count(begun.started_at) < KEPT_STARTS
 
 
-def _advanced_run(work: Account, begun: Start, pod: PodView) -> list[Start]:
+def _advanced_run(update: StartUpdate, begun: Start, pod: PodView) -> list[Start]:
     if pod.run > 0 and pod.started_at is None:
         return []
-    return _advanced(work, begun)
+    return _advanced(update, begun)
