@@ -112,7 +112,7 @@ def kill_worker(model: Applied) -> int:
 
 @pytest.fixture(scope="module")
 def interrupted(room: Room) -> Applied:
-    """Its Job was killed while it wrote shards; the next attempt comes by itself, a minute later, amid other tests."""
+    """Its Job was killed while it wrote shards; the next attempt comes by itself, a minute later."""
     model, _ = room.neuron_model("job", MODEL, strategy="ShardOnCompile", **SPEC)
     bound = eventually(lambda: artifacts_folder(model), what="its volume", instead=model.story)
     pids = eventually(lambda: preparing(model), what="its Job's process", instead=model.story)
@@ -135,6 +135,12 @@ def test_a_job_that_vanishes_is_made_again(room: Room) -> None:
     for job in model.prepare_jobs():
         model.cluster.kubectl("delete", "job", job["metadata"]["name"], f"--namespace={room.namespace}", "--wait=false")
     model.await_start(since=since)
+
+
+def test_killing_the_job_amid_half_written_shards_leaves_right_ones(interrupted: Applied) -> None:
+    start = interrupted.await_start()
+    assert {phase.attempt for phase in start.phases if phase.stage == "Prepare"} == {1, 2}
+    assert "Paris" in completion(interrupted, "The capital of France is")
 
 
 def half_written(folder: Path) -> bool:
@@ -162,12 +168,6 @@ def test_losing_the_node_and_getting_it_back_ends_in_a_model_that_answers(room: 
         eventually(lambda: not is_ready(model), what="the loss of its node to be noticed", instead=model.story)
     model.await_start(after=start.id)
     assert completion(model, PROMPT, num_tokens=TOKENS) == expected
-
-
-def test_killing_the_job_amid_half_written_shards_leaves_right_ones(interrupted: Applied) -> None:
-    start = interrupted.await_start()
-    assert {phase.attempt for phase in start.phases if phase.stage == "Prepare"} == {1, 2}
-    assert "Paris" in completion(interrupted, "The capital of France is")
 
 
 def is_ready(model: Applied) -> bool:
