@@ -48,8 +48,8 @@ def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
 @contextmanager
 def lost_node(name: str) -> Iterator[None]:
     """Its kubelet, containerd and every process of its pods are gone; it comes back at the end."""
-    _cluster("node-stop", name)
     try:
+        _cluster("node-stop", name)
         yield
     finally:
         _cluster("node-start", name)
