@@ -25,8 +25,8 @@ GREET = [{"role": "user", "content": "Hello, how are you?"}]
 
 
 LINGERS = """
-from neuronmodel_worker.serve import port
-port.LINGER_SECONDS = 15.0
+from neuronmodel_worker.serve import listener
+listener.LINGER_SECONDS = 15.0
 """
 """However long a question takes that comes right after SIGTERM."""
 NOTHING_IS_SEALED = """
