@@ -400,7 +400,7 @@ def test_a_compiler_that_fails_stops_the_sharding_and_is_told(place: Place, monk
         ended = place.run("prepare")
     assert failure(ended)[1] == "The compiler refuses."
     assert not any((place.artifacts / "compiled").glob("*"))
-    assert [thread.name for thread in threading.enumerate() if thread.name == "beside"] == []
+    assert [thread.name for thread in threading.enumerate() if thread.name == "concurrent"] == []
     assert prepared(place)[1].compiled_cache == "Miss"
 
 
