@@ -4,12 +4,7 @@ import ast
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, TypeVar
-
-from tests.paths import PROJECT
-
-OPERATOR: Final = PROJECT / "operator" / "neuronmodel_operator"
-WORKER: Final = PROJECT / "worker" / "neuronmodel_worker"
+from typing import TypeVar
 
 Words = TypeVar("Words", bound=StrEnum)
 

@@ -91,14 +91,14 @@ def _pod(s: Situation) -> WorkerPod | None:
         component=names.COMPONENT_PREPARE,
         image=s.asked.image,
         artifacts_claim=s.asked.artifacts_claim,
-        config=prepare_config(s.asked.model, s.asked.asked_strategy, s.asked.inputs_hash, _prepare_context(s)),
+        config=prepare_config(s.asked.model, s.asked.strategy, s.asked.inputs_hash, _prepare_context(s)),
         annotations={names.ANNOTATION_INPUTS_HASH: s.asked.inputs_hash},
     )
 
 
 def _prepare_context(s: Situation) -> PrepareContext:
     return PrepareContext(
-        history=history(s) if s.asked.asked_strategy is Strategy.AUTO else None,
+        history=history(s) if s.asked.strategy is Strategy.AUTO else None,
         keys_in_use=keys_in_use(s),
         looks_closely=s.artifacts.rejection is not None and s.artifacts.rejection.reason == Reason.ARTIFACT_DAMAGED,
     )

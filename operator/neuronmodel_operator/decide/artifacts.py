@@ -34,13 +34,16 @@ class PreparedArtifacts:
     """Results of `prepare`, for the present spec and for the Deployment in force."""
 
     asked: Asked
-    children: Children
+
+    @property
+    def children(self) -> Children:
+        return self.asked.children
 
     @cached_property
     def strategy(self) -> Strategy:
         """The strategy by which a worker serves; Auto only until `prepare` has chosen for the present spec."""
-        if self.asked.asked_strategy is not Strategy.AUTO or self.prepared is None:
-            return self.asked.asked_strategy
+        if self.asked.strategy is not Strategy.AUTO or self.prepared is None:
+            return self.asked.strategy
         return self.prepared.strategy
 
     @property
@@ -80,9 +83,9 @@ class PreparedArtifacts:
         now names."""
         if prepared.inputs_hash == self.asked.inputs_hash:
             return True
-        if self.asked.asked_strategy is not prepared.strategy:
+        if self.asked.strategy is not prepared.strategy:
             return False
-        return prepared.inputs_hash == self.asked._hash_of_inputs(Strategy.AUTO)
+        return prepared.inputs_hash == self.asked.hash_of_inputs(Strategy.AUTO)
 
     def has_run(self, pull: Pull) -> bool:
         """Whether a `prepare` for the present inputs has succeeded with this image and these pull secrets."""

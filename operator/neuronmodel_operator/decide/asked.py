@@ -41,7 +41,7 @@ class Asked:
         return self.model.status
 
     @cached_property
-    def asked_strategy(self) -> Strategy:
+    def strategy(self) -> Strategy:
         """The strategy of the spec; Auto if it is absent."""
         if self.spec.sharding.strategy:
             return self.spec.sharding.strategy
@@ -54,7 +54,7 @@ class Asked:
         recorded = self.status.strategy
         if recorded and recorded.reason != Reason.NOT_SPECIFIED:
             return False
-        former = self._hash_of_inputs(Strategy.SHARD_ON_COMPILE)
+        former = self.hash_of_inputs(Strategy.SHARD_ON_COMPILE)
         in_force = self.children.in_force is not None and self.children.in_force.inputs_hash == former
         return in_force or any(job.inputs_hash == former for job in self.children.jobs)
 
@@ -65,9 +65,9 @@ class Asked:
 
     @cached_property
     def inputs_hash(self) -> str:
-        return self._hash_of_inputs(self.asked_strategy)
+        return self.hash_of_inputs(self.strategy)
 
-    def _hash_of_inputs(self, strategy: Strategy) -> str:
+    def hash_of_inputs(self, strategy: Strategy) -> str:
         """Returns the hash of the inputs. Earlier versions did not include the machine, so their hash is kept for what
         they made for the same instance type: an upgrade of the operator alone rebuilds nothing."""
         wanted = instance_type.instance_type(self.spec)
@@ -87,7 +87,7 @@ class Asked:
     @cached_property
     def target(self) -> str:
         restart = self.model.annotations.get(names.ANNOTATION_RESTART, "")
-        return hashes.target_hash(self.spec, self.asked_strategy, restart)
+        return hashes.target_hash(self.spec, self.strategy, restart)
 
     @property
     def retry(self) -> str:

@@ -1,7 +1,7 @@
 """The desired Deployment, and the rule that an upgrade of the operator alone restarts no worker.
 
-The pod template in force is kept on the Deployment, with the hash of what requested it (annotations.py). While that
-hash is the same, the kept template is applied; what would be rendered now only shows as `UpdateAvailable`.
+The pod template in force is kept on the Deployment, with the hash of what requested it (`state.annotations`). While
+that hash is the same, the kept template is applied; what would be rendered now only shows as `UpdateAvailable`.
 """
 
 from dataclasses import dataclass, replace

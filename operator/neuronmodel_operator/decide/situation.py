@@ -36,7 +36,7 @@ class Situation:
 
     @cached_property
     def artifacts(self) -> PreparedArtifacts:
-        return PreparedArtifacts(self.asked, self.children)
+        return PreparedArtifacts(self.asked)
 
     @cached_property
     def ready_pods(self) -> tuple[PodView, ...]:

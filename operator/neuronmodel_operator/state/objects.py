@@ -178,10 +178,6 @@ class PodView(Child):
         return self.annotations.get(names.ANNOTATION_TEMPLATE_HASH, "")
 
     @property
-    def job_name(self) -> str:
-        return self.labels.get("batch.kubernetes.io/job-name", "")
-
-    @property
     def job_uid(self) -> str:
         return self.labels.get("batch.kubernetes.io/controller-uid", "")
 

@@ -20,7 +20,7 @@ _UNSETTLED: Final = frozenset({SealingState.PENDING, SealingState.WRITING})
 
 
 def strategy_status(s: Situation) -> StrategyStatus:
-    if s.asked.asked_strategy is not Strategy.AUTO:
+    if s.asked.strategy is not Strategy.AUTO:
         if s.asked.spec.sharding.strategy:
             return StrategyStatus(in_force=s.artifacts.strategy, reason=Reason.SPECIFIED)
         return StrategyStatus(in_force=s.artifacts.strategy, reason=Reason.NOT_SPECIFIED, message=_KEPT)

@@ -16,8 +16,8 @@ from neuronmodel_worker.layouts.flag_support import CHOICES, SWITCHES
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
 from tests import crd
 from tests.builders import neuron_model
-from tests.contract_words import OPERATOR, WORKER, modules
-from tests.paths import PROJECT
+from tests.contract_words import modules
+from tests.paths import API, OPERATOR, WORKER
 
 CRD = crd.definition()
 NODES = dict(crd.walk(crd.schema_of(CRD)))
@@ -160,9 +160,6 @@ def test_the_reference_is_the_definition_s(part: str) -> None:
 def test_no_two_classes_share_a_name() -> None:
     counted = Counter(name for tree in modules(API, OPERATOR, WORKER) for name in classes(tree))
     assert {name for name, count in counted.items() if count > 1} == set()
-
-
-API = PROJECT / "api" / "neuronmodel_api"
 
 
 def classes(tree: ast.Module) -> Iterator[str]:

@@ -8,8 +8,8 @@ from hack.schema.words import phases_page
 from neuronmodel_api.phases import MeasuredBy, StartPhase
 from neuronmodel_api.report import Stage
 from tests import crd
-from tests.contract_words import OPERATOR, WORKER, bare, modules, used
-from tests.paths import PROJECT
+from tests.contract_words import bare, modules, used
+from tests.paths import OPERATOR, PROJECT, WORKER
 
 IN_THE_WORKER = set[StartPhase]().union(*(used(StartPhase, tree) for tree in modules(WORKER)))
 IN_THE_OPERATOR = set[StartPhase]().union(*(used(StartPhase, tree) for tree in modules(OPERATOR)))

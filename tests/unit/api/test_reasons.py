@@ -9,8 +9,8 @@ import pytest
 from hack.schema.words import reasons_page
 from neuronmodel_api.reasons import Reason, ReasonUse
 from neuronmodel_api.status import ConditionType
-from tests.contract_words import OPERATOR, WORKER, bare, modules, used
-from tests.paths import PROJECT
+from tests.contract_words import bare, modules, used
+from tests.paths import OPERATOR, PROJECT, WORKER
 
 OF_KUBERNETES = {
     ("Unschedulable", "unschedulable"),

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.paths import PROJECT
+from tests.paths import API, OPERATOR, PROJECT, WORKER
 
 PAGE = (PROJECT / "docs" / "architecture.md").read_text()
-PACKAGES = {"api": "neuronmodel_api", "operator": "neuronmodel_operator", "worker": "neuronmodel_worker"}
+PACKAGES = {"api": API, "operator": OPERATOR, "worker": WORKER}
 UNIT = PROJECT / "tests" / "unit"
 
 
 def modules(side: str) -> list[Path]:
-    found = (PROJECT / side / PACKAGES[side]).rglob("*.py")
+    found = PACKAGES[side].rglob("*.py")
     return sorted(path for path in found if path.stem not in ("__init__", "__main__"))
 
 
@@ -34,6 +34,5 @@ def test_every_room_has_its_tests_where_the_page_says(side: str) -> None:
 
 @pytest.mark.parametrize("side", sorted(PACKAGES))
 def test_the_folders_of_unit_tests_are_those_of_the_packages(side: str) -> None:
-    package = PROJECT / side / PACKAGES[side]
     folders = {path.parent.relative_to(UNIT / side) for path in (UNIT / side).rglob("test_*.py")}
-    assert [str(folder) for folder in sorted(folders) if not (package / folder).is_dir()] == []
+    assert [str(folder) for folder in sorted(folders) if not (PACKAGES[side] / folder).is_dir()] == []

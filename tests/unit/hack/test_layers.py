@@ -6,14 +6,9 @@ from typing import Final
 
 import pytest
 
-from tests.paths import PROJECT
+from tests.paths import API, OPERATOR, PROJECT, WORKER
 
-ROOTS: Final = {
-    "neuronmodel_api": "api",
-    "neuronmodel_operator": "operator",
-    "neuronmodel_worker": "worker",
-    "hack": ".",
-}
+ROOTS: Final = (API, OPERATOR, WORKER, PROJECT / "hack")
 
 
 def contracts() -> dict[str, set[str]]:
@@ -30,22 +25,17 @@ def contracts() -> dict[str, set[str]]:
     }
 
 
-def packages() -> list[str]:
-    return sorted(
-        ".".join(file.parent.relative_to(PROJECT / place).parts)
-        for root, place in ROOTS.items()
-        for file in (PROJECT / place / root).rglob("__init__.py")
-    )
+def packages() -> dict[str, Path]:
+    """The folder of every package, by its dotted name."""
+    found = ((root, file.parent) for root in ROOTS for file in sorted(root.rglob("__init__.py")))
+    return {".".join(folder.relative_to(root.parent).parts): folder for root, folder in found}
 
 
-def folder(package: str) -> Path:
-    return PROJECT / ROOTS[package.partition(".")[0]] / Path(*package.split("."))
-
-
-@pytest.mark.parametrize("package", packages())
+@pytest.mark.parametrize("package", sorted(packages()))
 def test_every_module_of_a_package_is_in_one_of_its_layers(package: str) -> None:
-    modules = {path.stem for path in folder(package).glob("*.py")} - {"__init__"}
-    modules |= {path.parent.name for path in folder(package).glob("*/__init__.py")}
+    folder = packages()[package]
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    modules |= {path.parent.name for path in folder.glob("*/__init__.py")}
     if modules:
         assert contracts().get(package) == modules
 
