@@ -8,29 +8,29 @@ from neuronmodel_api.report import Stage
 
 REASONS = """# Reasons
 
-What stands under `reason` in the conditions of a NeuronModel. The condition's message names the object and
-what to do in this case. Whatever is put right is noticed by itself; a failed `prepare` is tried again
-after 1, 2, 4 … 30 minutes, and at once with a new value of the annotation `neuronmodel.dev/retry`.
+The values of `reason` in the conditions of a NeuronModel. The condition's message names the object and says
+what to do in this case. Once a problem is fixed, that is noticed automatically; a failed `prepare` is retried
+after 1, 2, 4 … 30 minutes, and immediately when the annotation `neuronmodel.dev/retry` gets a new value.
 
-A NeuronModel that is older than some seconds has a reason. One without, or whose `status.observedGeneration`
-stays behind its generation, is seen to by no operator, or its status can't be written (Event
+A NeuronModel that is older than a few seconds has a reason. If it has none, or if `status.observedGeneration`
+stays behind its generation, no operator watches it, or its status can't be written (Event
 `StatusNotWritten`): [what it can be](../guide.md#all-columns-empty-or-stale-what-it-can-be).
 
 """
 BLOCKING = """
 ## Time that is not in LOAD
-With one of these as the reason of Ready a start stands still until somebody mends it. That time is its phase `Blocked`,
-which has the reason too:
+With one of these as the reason of Ready, a start makes no progress until somebody fixes the problem. That time is its
+phase `Blocked`, which records the reason too:
 """
 EVENTS = """
 ## In Events and notes alone
-What a start goes on in spite of, or what there is to know, stands in Events, and the troubles of a start in
-`status.starts[].notes` as well. Notes keep also why attempts of `prepare` failed that others followed.
+Problems that do not stop a start, and other things worth knowing, are in Events; the problems of a start are in
+`status.starts[].notes` as well. Notes also keep why attempts of `prepare` failed if another attempt followed.
 
 """
 STARTS = """
 ## Of a start that failed
-`status.starts[].reason` is that of the condition which showed it, or:
+`status.starts[].reason` is the reason of the condition that showed the failure, or:
 
 """
 STRATEGY = """
@@ -41,18 +41,19 @@ STRATEGY = """
 
 PHASES = """# Phases of a start
 
-What stands under `name` in `status.starts[].phases[]`, and under `phase` in `status.workers[].progress`. A start is one
-list of phases without a gap: each begins where the one before it ends, and they add up to the total. Those of the stage
-`Prepare` are the Job's, those of `Serve` the serving pod's. What runs side by side shares the time; how long each was
-at it is in `busyMilliseconds`.
+The values of `name` in `status.starts[].phases[]`, and of `phase` in `status.workers[].progress`. A start is one list
+of phases without gaps: each begins where the previous one ends, and they add up to the total. Phases of the stage
+`Prepare` belong to the Job, those of `Serve` to the serving pod. Phases that run in parallel share the time; how long
+each of them was active is in `busyMilliseconds`.
 
-The worker's own are exact to the millisecond, by its clock. Those of the operator come from times that Kubernetes
-writes, to the second. Some are absent where nothing had to be done: a second start neither compiles nor shards.
+Phases measured by the worker are exact to the millisecond, by its own clock. Those measured by the operator come from
+times that Kubernetes records, to the second. Some are absent if there was nothing to do: a second start neither
+compiles nor shards.
 
 """
 CLEANUP = """
 ## Of clean-up
-The Job that removes the artifacts of a NeuronModel with `retention: Delete` is in no start; its report names:
+The Job that removes the artifacts of a NeuronModel with `retention: Delete` is not part of a start; its report has:
 
 """
 
