@@ -1,14 +1,13 @@
-"""Carries out plans: the only module that writes to the API.
+"""Carries out plans: every write of the operator begins here.
 
 Every write is idempotent and may be lost: the operator may be killed between any two of them, and the next look at the
 cluster leads to the same plan again.
 """
 
-import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -19,6 +18,7 @@ from neuronmodel_api.status import ConditionType, NeuronModelStatus
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.backoff import await_with_notice
 from neuronmodel_operator.cluster.client import Api, ApiError
+from neuronmodel_operator.cluster.event_writer import EventWriter
 from neuronmodel_operator.cluster.failed_pass import FailedPassStatus, PassFailure, not_written
 from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, is_made_for, standing
 from neuronmodel_operator.cluster.writes import (
@@ -31,16 +31,10 @@ from neuronmodel_operator.cluster.writes import (
 )
 from neuronmodel_operator.state.observed import Object, Refusal
 from neuronmodel_operator.state.plan import EventNote, Manifest, ObjectRef, Plan
-from neuronmodel_operator.wording import moment
 
 APPLY_AGAIN_SECONDS: Final = 300.0
 """A child whose manifest is unchanged is applied again after this long: a label that somebody removed changes none of
 the versions that are compared."""
-MAX_EVENT_NOTE: Final = 1024
-"""The API server rejects longer notes."""
-EVENTS_SECONDS: Final = 2.0
-"""The Events of one plan may delay a pass by this much in total: they are informative, and nothing depends on them."""
-LEAST_EVENT_SECONDS: Final = 0.5
 STATUS_NOTICE_SECONDS: Final = 5.0
 """If writing a status takes longer than this, an Event says so."""
 
@@ -101,6 +95,9 @@ class Applier:
         self._applied: dict[ChildKey, _Applied] = {}
         self._failed_pass = FailedPassStatus(api, key, now)
         self._writes = Writes(now=now, monotonic=monotonic, wake=wake, longest_pause=longest_pause)
+        self._events = EventWriter(
+            api, key.namespace, now=now, check_stopping=self._check_stopping, log_warning=self._log_warning
+        )
         self._logged_refusals: frozenset[Refusal] = frozenset()
         """Refusals that have been logged."""
         self._waiting_events: list[EventNote] = []
@@ -114,15 +111,16 @@ class Applier:
 
     @property
     def retry_in(self) -> float | None:
-        """Seconds until a refused write is worth another try; None if nothing is waiting."""
-        return self._writes.retry_in
+        """Seconds until what was not written is worth another try; None if nothing is waiting."""
+        pauses = (self._writes.retry_in, self._events.retry_in)
+        return min((pause for pause in pauses if pause is not None), default=None)
 
     async def report_failure(self, failure: PassFailure, since: datetime) -> None:
         """Reports a pass that produced no status. Raises ApiError."""
         self._check_stopping()
         if written := await self._failed_pass.write(failure, since):
             note, raw = written
-            await self._write_events([note], raw)
+            await self._events.write([note], raw)
 
     def close(self) -> None:
         """Cancels writes under way; nothing is written after this."""
@@ -145,7 +143,7 @@ class Applier:
         if plan.status is not None:
             snapshot = await self._write_status(plan.status, snapshot)
         due, self._due_events = self._due_events, []
-        await self._write_events([*due, *(note for note in plan.events if note.about is None)], snapshot.raw)
+        await self._events.write([*due, *(note for note in plan.events if note.about is None)], snapshot.raw)
         if plan.finalizer is False and names.FINALIZER in snapshot.observed.model.finalizers:
             others = [name for name in snapshot.observed.model.finalizers if name != names.FINALIZER]
             with self._writes.of_one_plan():
@@ -285,44 +283,16 @@ class Applier:
             raw = await await_with_notice(
                 self._api.merge(client.MODEL, self._key.namespace, self._key.name, body, "status"),
                 STATUS_NOTICE_SECONDS,
-                lambda: self._write_events(
+                lambda: self._events.write(
                     [not_written(ApiError(0, Reason.NO_ANSWER, "it has not answered yet"))], snapshot.raw
                 ),
             )
         except ApiError as error:
             if not error.is_outdated:
-                await self._write_events([not_written(error)], snapshot.raw)
+                await self._events.write([not_written(error)], snapshot.raw)
             raise StatusError(error) from error
         self._log_transition(snapshot.observed.model.status, status)
         return snapshot.with_model(raw)
-
-    async def _write_events(self, notes: Iterable[EventNote], model: Object) -> None:
-        """An Event that can't be written, or not in time, is only logged: the status has the same information."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + EVENTS_SECONDS
-        for note in notes:
-            self._check_stopping()
-            try:
-                async with asyncio.timeout(max(LEAST_EVENT_SECONDS, deadline - loop.time())):
-                    await self._write_event(event_manifest(note, model, self._now()))
-            except TimeoutError:
-                self._log_line(
-                    "Event %s was not written: the API server did not answer", note.reason, level=logging.WARNING
-                )
-            except ApiError as error:
-                if "NamespaceTerminating" not in error.causes:
-                    self._log_line("Event %s was not written: %s", note.reason, error, level=logging.WARNING)
-
-    async def _write_event(self, event: Manifest) -> None:
-        try:
-            await self._api.create(client.EVENT, self._key.namespace, event)
-        except ApiError as error:
-            if error.reason != "AlreadyExists":
-                raise
-            name = event["metadata"]["name"]
-            former = await self._api.get(client.EVENT, self._key.namespace, name) or {}
-            again = {"count": (former.get("count") or 1) + 1, "lastTimestamp": event["lastTimestamp"]}
-            await self._api.merge(client.EVENT, self._key.namespace, name, again)
 
     def _is_in_force(self, key: ChildKey, digest: str, snapshot: Snapshot) -> bool:
         applied = self._applied.get(key)
@@ -345,10 +315,8 @@ class Applier:
         for refusal in self.refusals:
             if refusal not in self._logged_refusals:
                 what = "deleted" if refusal.verb == "delete" else "written"
-                self._log_line(
-                    "%s %s was not %s (%s): %s",
-                    *(refusal.kind, refusal.name, what, refusal.reason, refusal.message),
-                    level=logging.WARNING,
+                self._log_warning(
+                    "%s %s was not %s (%s): %s", refusal.kind, refusal.name, what, refusal.reason, refusal.message
                 )
         self._logged_refusals = frozenset(self.refusals)
 
@@ -360,6 +328,9 @@ class Applier:
         before, after = old.condition(ConditionType.READY), new.condition(ConditionType.READY)
         if after and (before is None or (before.status, before.reason) != (after.status, after.reason)):
             self._log_line("Ready is %s (%s): %s", after.status, after.reason, after.message)
+
+    def _log_warning(self, message: str, *arguments: object) -> None:
+        self._log_line(message, *arguments, level=logging.WARNING)
 
     def _log_line(self, message: str, *arguments: object, level: int = logging.INFO) -> None:
         extra = {"namespace": self._key.namespace, "model": self._key.name}
@@ -378,37 +349,6 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
         elif value != old[key]:
             patch[key] = value
     return patch
-
-
-def event_manifest(note: EventNote, model: Object, now: datetime) -> Manifest:
-    """Returns the manifest of an Event. Its name is derived from its content, so that a repeated Event is counted and
-    not duplicated, even by a new process of the operator."""
-    meta = model["metadata"]
-    text = note.note if len(note.note) <= MAX_EVENT_NOTE else note.note[: MAX_EVENT_NOTE - 1] + "…"
-    digest = hashlib.sha256(f"{meta['uid']} {note.type} {note.reason} {text}".encode()).hexdigest()[:16]
-    at = moment(now)
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": f"{meta['name']}.{digest}", "namespace": meta["namespace"]},
-        "involvedObject": {
-            "apiVersion": names.API_VERSION,
-            "kind": names.KIND,
-            "namespace": meta["namespace"],
-            "name": meta["name"],
-            "uid": meta["uid"],
-            "resourceVersion": meta["resourceVersion"],
-        },
-        "type": note.type,
-        "reason": note.reason,
-        "message": text,
-        "count": 1,
-        "firstTimestamp": at,
-        "lastTimestamp": at,
-        "source": {"component": names.FIELD_MANAGER},
-        "reportingComponent": names.FIELD_MANAGER,
-        "reportingInstance": names.FIELD_MANAGER,
-    }
 
 
 def _name_taken(key: ChildKey) -> TurnedDownError:

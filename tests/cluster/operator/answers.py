@@ -71,7 +71,7 @@ async def tried(case: Case, stage: Stage) -> Times:
         await refusing.end()
         if write.ask_again:
             await write.ask_again(trial)
-        await until(lambda: write.is_written(trial), poll=0.2)
+        await until(lambda: write.is_written(trial), poll=0.2, what="written")
         written = monotonic()
         if write.condition:
             over = await trial.until(lambda sight: not _is_named(case, sight), "over it")
@@ -104,10 +104,10 @@ async def _shown(trial: Trial, case: Case, began: float) -> float:
     write, answer = case.write, case.answer
     if write.is_told:
         told = write.is_told
-        await until(lambda: told(trial, answer), poll=0.2)
+        await until(lambda: told(trial, answer), poll=0.2, what="told of")
         return monotonic()
     await trial.until(lambda sight: _is_told(case, sight), f"telling of {answer.described}")
-    await until(lambda: trial.warnings(answer.reason), poll=0.2)
+    await until(lambda: trial.warnings(answer.reason), poll=0.2, what="told of by an Event")
     return next(sight.at for sight in trial.sights if sight.asked_at >= began and _is_begun_to_be_told(case, sight))
 
 

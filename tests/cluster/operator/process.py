@@ -117,11 +117,11 @@ class OperatorProcess:
         return [json.loads(line)["message"] for line in whole_lines if fragment in line]
 
 
-async def until(condition: Callable[[], Awaitable[T | None]], poll: float = 0.05) -> T:
-    """What the condition gives as soon as it gives something."""
+async def until(condition: Callable[[], Awaitable[T | None]], poll: float = 0.05, what: str = "so") -> T:
+    """What the condition gives as soon as it gives something. `what` it stands for, a failure says."""
     end = monotonic() + PATIENCE_SECONDS
     while not (found := await condition()):
-        assert monotonic() < end, f"still not after {PATIENCE_SECONDS:.0f} s"
+        assert monotonic() < end, f"still not {what} after {PATIENCE_SECONDS:.0f} s"
         await asyncio.sleep(poll)
     return found
 

@@ -96,7 +96,7 @@ class Webhook:
         """Returns when it is in force."""
         manifest = {"metadata": {"name": name}, "webhooks": [self._hook(answer, writes), self._probe(name, writes)]}
         made = await self._api.create(CONFIGURATION, None, manifest)
-        await until(lambda: self._is_in_force(name, writes.namespace))
+        await until(lambda: self._is_in_force(name, writes.namespace), what="in force")
         return Configured(self._api, _reference(made))
 
     def _hook(self, answer: Answer, writes: Writes) -> Object:

@@ -10,7 +10,7 @@ import pytest
 
 from neuronmodel_api import names
 from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus
-from neuronmodel_operator.cluster import apply, client
+from neuronmodel_operator.cluster import apply, client, event_writer
 from neuronmodel_operator.cluster.apply import Applier, StatusError
 from neuronmodel_operator.cluster.client import Api, ApiError, Kind
 from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, parse_model
@@ -84,8 +84,8 @@ def status() -> NeuronModelStatus:
 
 @pytest.fixture(autouse=True)
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply, "EVENTS_SECONDS", 0.05)
-    monkeypatch.setattr(apply, "LEAST_EVENT_SECONDS", 0.01)
+    monkeypatch.setattr(event_writer, "PASS_SECONDS", 0.05)
+    monkeypatch.setattr(event_writer, "LEAST_EVENT_SECONDS", 0.01)
     monkeypatch.setattr(apply, "STATUS_NOTICE_SECONDS", 0.05)
 
 
