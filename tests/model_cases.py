@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from neuronmodel_worker.checkpoint import DTYPE_BITS, Checkpoint, SourceFile, TensorSource
+from neuronmodel_worker.checkpoint import DTYPE_BITS, Checkpoint, TensorSource
+from neuronmodel_worker.sources import Folder, SourceFile
 from tests import reference_layout
 from tests.generated import DTYPES
 from tests.nxdi_flags import NO_EFFECT, NO_EFFECT_TOGETHER, NO_LAYOUT, OFF, PARTNERS, UNKNOWN_EFFECT
@@ -282,4 +283,4 @@ def headers(case: Mapping[str, Any]) -> Checkpoint:
         nbytes = prod(shape) * DTYPE_BITS[dtype] // 8
         tensors[name] = TensorSource(name, dtype, tuple(shape), file, offset, nbytes)
         offset += nbytes
-    return Checkpoint(path, case["hf_config"], MappingProxyType(tensors), (file,))
+    return Checkpoint(Folder(path), case["hf_config"], MappingProxyType(tensors), (file,))

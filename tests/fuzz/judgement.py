@@ -10,8 +10,8 @@ from typing import Any
 import safetensors
 
 from neuronmodel_worker.checkpoint import TensorSource, read_header
-from neuronmodel_worker.checkpoint.untrusted_input import MAX_VALUES
 from neuronmodel_worker.failures import BadInput
+from neuronmodel_worker.io.untrusted_input import MAX_VALUES
 
 # (dtype, shape, bytes) by name.
 Contents = dict[str, tuple[str, list[int], bytes]]

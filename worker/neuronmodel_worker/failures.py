@@ -171,9 +171,9 @@ class SourceUnreadable(WorkerFailure):
     reason = Reason.SOURCE_UNREADABLE
 
     def __init__(self, path: Path, error: OSError) -> None:
+        self.what = error.strerror or str(error)
         super().__init__(
-            f"{path} cannot be read: {error.strerror or error}. Check the volume, and that {_current_user()} may read "
-            "the file."
+            f"{path} cannot be read: {self.what}. Check the volume, and that {_current_user()} may read the file."
         )
 
 
@@ -182,6 +182,7 @@ class SourceChanged(WorkerFailure):
     exit_code = exits.SOURCE_CHANGED
 
     def __init__(self, path: Path, what: str) -> None:
+        self.what = what
         super().__init__(
             f"{path} changed while it was in use: {what}. Leave the checkpoint as it is until this is done; the next "
             "try reads it again."

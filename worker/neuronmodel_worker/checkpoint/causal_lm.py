@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from neuronmodel_worker.checkpoint.folder import Checkpoint
-from neuronmodel_worker.checkpoint.untrusted_input import shown
+from neuronmodel_worker.checkpoint.checkpoint import Checkpoint
 from neuronmodel_worker.failures import LayoutRefused
+from neuronmodel_worker.io.untrusted_input import shown
 
 CAUSAL_LM: Final = re.compile(r"\w+(ForCausalLM|LMHeadModel)")
 OTHER_ARCHITECTURE: Final = re.compile(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from neuronmodel_worker.checkpoint.untrusted_input import shown
+from neuronmodel_worker.io.untrusted_input import shown
 
 HEAD_BYTES = 4096
 """How many first bytes are looked at."""

@@ -11,9 +11,9 @@ three deliberate differences, which are refused only here:
 
 import hashlib
 import json
-import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isinf
 from pathlib import Path
@@ -22,16 +22,18 @@ from typing import NoReturn
 
 import xxhash
 
-from neuronmodel_worker.checkpoint import untrusted_input
-from neuronmodel_worker.checkpoint.file_signatures import text_of
-from neuronmodel_worker.checkpoint.files import head_of, refuse_identified
-from neuronmodel_worker.checkpoint.untrusted_input import MAX_INTEGER, shown
+from neuronmodel_worker.checkpoint.file_signatures import HEAD_BYTES, text_of
+from neuronmodel_worker.checkpoint.files import refuse_identified
 from neuronmodel_worker.failures import (
     CheckpointFileMissing,
     CheckpointHeaderInvalid,
     CheckpointTruncated,
     NotACheckpoint,
 )
+from neuronmodel_worker.io import untrusted_input
+from neuronmodel_worker.io.untrusted_input import MAX_INTEGER, shown
+from neuronmodel_worker.sources import Source, SourceFile, Stream
+from neuronmodel_worker.sources.folder import RegularFile
 
 # Bits per element, by safetensors' own names. Sub-byte types exist: a tensor of them must fill whole bytes.
 DTYPE_BITS: Mapping[str, int] = MappingProxyType(
@@ -54,16 +56,6 @@ Refuse = Callable[[str], NoReturn]
 
 
 @dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A file as it was when its header was read; `path` may be a symlink, whose target the figures are of."""
-
-    path: Path
-    nbytes: int
-    mtime_ns: int
-    header_digest: str
-
-
-@dataclass(frozen=True, slots=True)
 class TensorSource:
     """The place of a tensor's bytes: row-major, little-endian, `nbytes` from `offset` of `file`."""
 
@@ -81,13 +73,55 @@ def read_header(file: Path) -> tuple[SourceFile, dict[str, TensorSource]]:
     Raises CheckpointFileMissing for what is no regular file, CheckpointTruncated, CheckpointHeaderInvalid,
     NotACheckpoint for a known other kind of file, and OSError.
     """
+    with _regular(file) as stream:
+        return _parse_stream(file, stream)
+
+
+def read_source_header(source: Source, name: str) -> tuple[SourceFile, dict[str, TensorSource]]:
+    """The same of a source's file. Raises FileNotFoundError, LinkBroken and SourceUnreadable instead of OSError."""
+    file = source.path(name)
     try:
-        stat, header = _read(file)
-        source = SourceFile(file, stat.st_size, stat.st_mtime_ns, hashlib.sha256(header).hexdigest())
+        with source.stream(name) as stream:
+            return _parse_stream(file, stream)
+    except untrusted_input.NotAFile as error:
+        raise _no_file(file) from error
+
+
+def header_digest(file: Path) -> str:
+    """The xxh3-128, as hex, of a safetensors file's bytes before its tensors, of which none is read.
+
+    Raises what `read_header` raises where there is no whole header; its content is not checked.
+    """
+    with _regular(file) as stream:
+        header = _read(file, stream)
+    return xxhash.xxh3_128(struct.pack("<Q", len(header)) + header).hexdigest()
+
+
+@contextmanager
+def _regular(file: Path) -> Iterator[RegularFile]:
+    try:
+        stream = untrusted_input.open_regular(file)
+    except untrusted_input.NotAFile as error:
+        raise _no_file(file) from error
+    with stream:
+        yield RegularFile(stream)
+
+
+def _no_file(file: Path) -> CheckpointFileMissing:
+    return CheckpointFileMissing(
+        f"{file} is a directory, a pipe or a device, where a safetensors file has to be. Download or copy it again."
+    )
+
+
+def _parse_stream(file: Path, stream: Stream) -> tuple[SourceFile, dict[str, TensorSource]]:
+    try:
+        header = _read(file, stream)
+        source = SourceFile(file, stream.nbytes, stream.mtime_ns, hashlib.sha256(header).hexdigest())
         data_start = 8 + len(header)
         return source, _check_extents(source, data_start, _parse(source, header, data_start))
     except (CheckpointTruncated, CheckpointHeaderInvalid):
-        head = head_of(file)
+        stream.rewind()
+        head = stream.read(HEAD_BYTES)
         refuse_identified(file, head)
         if len(head) >= 8 and (text := text_of(head)):
             raise NotACheckpoint(
@@ -96,39 +130,22 @@ def read_header(file: Path) -> tuple[SourceFile, dict[str, TensorSource]]:
         raise
 
 
-def header_digest(file: Path) -> str:
-    """The xxh3-128, as hex, of a safetensors file's bytes before its tensors, of which none is read.
-
-    Raises what `read_header` raises where there is no whole header; its content is not checked.
-    """
-    _, header = _read(file)
-    return xxhash.xxh3_128(struct.pack("<Q", len(header)) + header).hexdigest()
-
-
-def _read(file: Path) -> tuple[os.stat_result, bytes]:
-    try:
-        stream = untrusted_input.open_regular(file)
-    except untrusted_input.NotAFile as error:
-        raise CheckpointFileMissing(
-            f"{file} is a directory, a pipe or a device, where a safetensors file has to be. Download or copy it again."
-        ) from error
-    with stream:
-        stat = os.fstat(stream.fileno())
-        prefix = stream.read(8)
-        if len(prefix) < 8:
-            raise CheckpointTruncated(f"{file} is {len(prefix)} bytes long, too short for a header. Download it again.")
-        (header_bytes,) = struct.unpack("<Q", prefix)
-        if header_bytes > MAX_HEADER_BYTES:
-            raise CheckpointHeaderInvalid(
-                file, f"it claims to be {header_bytes:,} bytes long, and at most {MAX_HEADER_BYTES:,} are allowed"
-            )
-        header = stream.read(header_bytes)
+def _read(file: Path, stream: Stream) -> bytes:
+    prefix = stream.read(8)
+    if len(prefix) < 8:
+        raise CheckpointTruncated(f"{file} is {len(prefix)} bytes long, too short for a header. Download it again.")
+    (header_bytes,) = struct.unpack("<Q", prefix)
+    if header_bytes > MAX_HEADER_BYTES:
+        raise CheckpointHeaderInvalid(
+            file, f"it claims to be {header_bytes:,} bytes long, and at most {MAX_HEADER_BYTES:,} are allowed"
+        )
+    header = stream.read(header_bytes)
     if len(header) < header_bytes:
         raise CheckpointTruncated(
             f"{file} ends inside its header: {8 + len(header):,} bytes are there, {header_bytes + 8:,} are needed for "
             "the header alone. Download it again."
         )
-    return stat, header
+    return header
 
 
 def _parse(file: SourceFile, header: bytes, data_start: int) -> dict[str, TensorSource]:

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Final
 
 from neuronmodel_worker.checkpoint.file_signatures import AS_SAFETENSORS, identify_content
-from neuronmodel_worker.checkpoint.untrusted_input import listed, shown
+from neuronmodel_worker.io.untrusted_input import listed, shown
 
 ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_FILES: Final = re.compile(r"(adapter_config\.json|adapter_model\.(safetensors|bin|pt)|adapters?\.safetensors)")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from neuronmodel_worker.checkpoint.untrusted_input import shown
+from neuronmodel_worker.io.untrusted_input import shown
 
 QUANTIZER_FILES: Final = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 """The files that AutoGPTQ and GPTQModel, AWQ, and NVIDIA's ModelOpt write."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from neuronmodel_worker.checkpoint.untrusted_input import shown
+from neuronmodel_worker.io.untrusted_input import shown
 
 SHOWN_NAMES: Final = 4
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Final
 
-from neuronmodel_worker.checkpoint.folder import Checkpoint
+from neuronmodel_worker.checkpoint.checkpoint import Checkpoint
 from neuronmodel_worker.checkpoint.quantization import LIBRARY_METHODS, Quantization, quantization_of
-from neuronmodel_worker.checkpoint.untrusted_input import shown
 from neuronmodel_worker.failures import CheckpointQuantized, MultimodalModel
+from neuronmodel_worker.io.untrusted_input import shown
 
 TEXT_CONFIGS: Final = ("text_config", "llm_config", "language_config", "thinker_config", "language_model_config")
 """Objects in which a multimodal model's config.json has the sizes of its language model."""

@@ -5,12 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from neuronmodel_worker.checkpoint import SourceFile
 from neuronmodel_worker.commands.machine_needs import Needs
 from neuronmodel_worker.commands.output_folder import rank_metadata
 from neuronmodel_worker.io.probe import Rate
 from neuronmodel_worker.layouts.geometry import SourcePart, Target
 from neuronmodel_worker.plan.streamed import RANK_DTYPE, RANK_NBYTES, StreamedPlan
+from neuronmodel_worker.sources import SourceFile
 from neuronmodel_worker.stream import WEIGHTS, rank_file_name
 from neuronmodel_worker.stream.rankfile import rank_file_format
 

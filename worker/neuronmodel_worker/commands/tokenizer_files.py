@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from neuronmodel_worker.checkpoint import GENERATION_FILE, refuse_wrong_content
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.plan.streamed import StreamedPlan
+from neuronmodel_worker.sources import Source
 from neuronmodel_worker.text.tokenizer_files import TokenizerFiles
 
 
@@ -15,14 +15,14 @@ def with_tokenizer_warnings(plan: StreamedPlan) -> StreamedPlan:
     first bytes of each file are read."""
     texts = (
         f"{failure} Shards are made without it, and a NeuronModel with this checkpoint is not prepared."
-        for failure in _stand_in_failures(plan.checkpoint.path)
+        for failure in _stand_in_failures(plan.checkpoint.source)
     )
     return replace(plan, layout=replace(plan.layout, warnings=(*plan.warnings, *texts)))
 
 
-def _stand_in_failures(directory: Path) -> Iterator[WorkerFailure]:
-    yield from TokenizerFiles(directory).wrong_contents()
+def _stand_in_failures(source: Source) -> Iterator[WorkerFailure]:
+    yield from TokenizerFiles(source.directory).wrong_contents()
     try:
-        refuse_wrong_content(directory / GENERATION_FILE, may_be_empty=True)
+        refuse_wrong_content(source, GENERATION_FILE, may_be_empty=True)
     except WorkerFailure as failure:
         yield failure

@@ -27,6 +27,7 @@ from neuronmodel_worker.layouts.legacy_config import (
     TYPES,
     scaling_kind,
 )
+from neuronmodel_worker.neuron_config.families import WindowRule, traits_of
 from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH, shown
 
 Config = Mapping[str, object]
@@ -48,17 +49,12 @@ OPTIONAL: Final[Mapping[str, tuple[str, ...]]] = {
 """The other fields that each kind reads."""
 LENGTH_DEPENDENT: Final = ("dynamic", "longrope")
 """Kinds whose frequencies depend on the length of a sequence."""
-SCALED: Final = ("llama",)
-"""The families whose positions NxD Inference scales."""
 
 NUMBERS: Final = ("rms_norm_eps", THETA)
 COUNTS: Final = frozenset({"max_position_embeddings", "num_experts_per_tok"})
 SLIDING: Final = "sliding_attention"
-WINDOW_OF_EVERY_LAYER: Final = ("llama", "mistral", "mixtral")
-"""The families that ignore `use_sliding_window`."""
 KERNELS: Final = ("mlp_kernel_enabled", "mlp_tkg_nki_kernel_enabled", "quantized_mlp_kernel_enabled")
 KERNEL_ACTIVATIONS: Final = ("silu", "swish", "gelu_pytorch_tanh")
-DENSE: Final = ("llama", "mistral", "qwen2", "qwen3")
 
 WITHOUT_IT: Final = (
     "Use another checkpoint, or take the field out of config.json where the model is meant to be computed without it."
@@ -145,7 +141,7 @@ def _check_positions(config: Config, family: str, length: int, where: str) -> No
     given = f"{where} gives rotary position embeddings of type {kind[:40]!r} (rope_parameters or {OLD})"
     if kind not in KINDS:
         raise LayoutRefused(f"{given}, and what is computed here is one of {', '.join(KINDS)}. Use another checkpoint.")
-    if kind != "default" and family not in SCALED:
+    if kind != "default" and not traits_of(family).scales_positions:
         raise LayoutRefused(
             f"{given}, and NxD Inference computes {family} models without any scaling of positions. {WITHOUT_IT}"
         )
@@ -189,7 +185,8 @@ def _check_windows(config: Config, family: str, length: int, where: str) -> None
             f"{where} gives {shown('attention_chunk_size', chunk)}, less than seq_len={length}: attention in chunks is "
             f"not what transformers computes of a {family} model. {WITHOUT_IT}"
         )
-    window = _window(config, family, where)
+    rule = traits_of(family).window
+    window = _window(config, rule, where)
     is_open = window is None or window >= length
     kinds = _layer_types(config, where)
     if others := sorted(kinds - {FULL, SLIDING}):
@@ -197,18 +194,18 @@ def _check_windows(config: Config, family: str, length: int, where: str) -> None
             f"{where} gives layers of type {others[0][:40]!r} (layer_types), and neither engine computes that. "
             "Use another checkpoint."
         )
-    in_every_layer = family == "mistral" and FULL not in kinds
+    in_every_layer = rule.is_computed and FULL not in kinds
     if SLIDING in kinds and (window is None or not (is_open or in_every_layer)):
         given = shown("sliding_window", config.get("sliding_window"))
         raise LayoutRefused(
             f"{where} gives layers of type {SLIDING!r} (layer_types) with {given}, and NxD Inference computes "
             f"attention within a window in all layers of a mistral model or in none. {WITHOUT_IT}"
         )
-    if is_open or family == "mistral" or (kinds == {FULL} and family in ("qwen2", "qwen3")):
+    if is_open or rule.is_computed or (kinds == {FULL} and rule.is_by_layer):
         return
     why = (
         "transformers pays no heed to it in this family, and NxD Inference would"
-        if family == "llama"
+        if rule.is_ignored
         else "NxD Inference computes this family without a window"
     )
     raise LayoutRefused(
@@ -217,22 +214,17 @@ def _check_windows(config: Config, family: str, length: int, where: str) -> None
     )
 
 
-def _window(config: Config, family: str, where: str) -> int | None:
+def _window(config: Config, rule: WindowRule, where: str) -> int | None:
     """The window of attention in tokens; None where no layer has one."""
-    window = config.get("sliding_window", 4096 if family.startswith(("mistral", "qwen")) else None)
+    window = config.get("sliding_window", rule.default)
     if window is not None and (type(window) is not int or window < 1) and window is not False:
         raise ConfigInvalid(
             f"{where} gives {shown('sliding_window', window)}, and it is to be a number of tokens. {PUT_RIGHT}"
         )
-    if not window or (family not in WINDOW_OF_EVERY_LAYER and not config.get("use_sliding_window")):
+    if not window or (rule.has_switch and not config.get("use_sliding_window")):
         return None
     first, layers = config.get("max_window_layers", 28), config.get("num_hidden_layers", 32)
-    if (
-        family in ("qwen2", "qwen3")
-        and config.get("layer_types") is None
-        and isinstance(first, int)
-        and isinstance(layers, int)
-    ):
+    if rule.is_by_layer and config.get("layer_types") is None and isinstance(first, int) and isinstance(layers, int):
         return int(window) if first < layers else None
     return int(window)
 
@@ -255,7 +247,7 @@ def _check_activation(config: Config, family: str, neuron_config: Mapping[str, o
     """Raises LayoutRefused for an activation that a kernel of dense models does not compute."""
     activation = config.get("hidden_act", KERNEL_ACTIVATIONS[0])
     kernel = next((name for name in KERNELS if neuron_config.get(name)), None)
-    if kernel and family in DENSE and activation not in KERNEL_ACTIVATIONS:
+    if kernel and traits_of(family).is_dense and activation not in KERNEL_ACTIVATIONS:
         raise LayoutRefused(
             f"{where} gives {shown('hidden_act', activation)}, and {kernel} computes {KERNEL_ACTIVATIONS[0]} instead, "
             f"or {KERNEL_ACTIVATIONS[-1]}. Set {kernel} to false."

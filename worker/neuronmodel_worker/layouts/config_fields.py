@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from neuronmodel_worker.neuron_config.families import BY_ENGINES, FAMILY_TRAITS, SIZES, traits_of
 from neuronmodel_worker.neuron_config.values import names_of
 
-SIZES: Final = "the shapes of tensors"
-BY_ENGINES: Final = "the engine"
 POSITIONS: Final = "rotary position embeddings"
 WINDOWS: Final = "checked: attention within a window"
 
@@ -48,22 +47,7 @@ READ: Final[Mapping[str, str]] = {
 }  # fmt: skip
 """The fields that are read in every family, and what for."""
 
-READ_BY_FAMILY: Final[Mapping[str, Mapping[str, str]]] = {
-    "mixtral": {
-        "num_local_experts": SIZES,
-        "num_experts": "another name of `num_local_experts`",
-        "num_experts_per_tok": BY_ENGINES,
-    },
-    "qwen3_moe": {
-        "num_experts": SIZES,
-        "num_local_experts": "another name of `num_experts`, which transformers 5 writes",
-        "moe_intermediate_size": SIZES,
-        "num_experts_per_tok": BY_ENGINES,
-        "norm_topk_prob": "checked: NxD Inference computes only true",
-        "mlp_only_layers": "checked: all layers have to be sparse",
-        "decoder_sparse_step": "checked: all layers have to be sparse",
-    },
-}
+READ_BY_FAMILY: Final = {family: traits.reads for family, traits in FAMILY_TRAITS.items() if traits.reads}
 
 OF_NAMES: Final = "names and versions"
 OF_TOKENS: Final = "for tokenizers and sampling"
@@ -196,8 +180,6 @@ CHANGES: Final[Mapping[str, ModelChange]] = dict(
 engine computes."""
 
 
-NORMED: Final = ("qwen3", "qwen3_moe")
-"""The families that always normalize queries and keys."""
 OF_NORMS: Final = ("qk_norm", "use_qk_norm")
 
 UNREMARKABLE: Final[Mapping[str, tuple[object, ...]]] = dict.fromkeys(
@@ -208,11 +190,11 @@ UNREMARKABLE: Final[Mapping[str, tuple[object, ...]]] = dict.fromkeys(
 
 def without_change(name: str, family: str) -> tuple[object, ...]:
     """The values with which a field of `CHANGES` changes nothing."""
-    return (True, 1) if name in OF_NORMS and family in NORMED else CHANGES[name].without
+    return (True, 1) if name in OF_NORMS and traits_of(family).normalizes_queries_and_keys else CHANGES[name].without
 
 
 def read_of(family: str) -> Mapping[str, str]:
-    return {**READ, **READ_BY_FAMILY.get(family, {})}
+    return {**READ, **traits_of(family).reads}
 
 
 ABOUT: Final = """\

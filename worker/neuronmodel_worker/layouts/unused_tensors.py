@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from neuronmodel_worker.checkpoint.tensor_names import HEAD
-from neuronmodel_worker.checkpoint.untrusted_input import listed
+from neuronmodel_worker.io.untrusted_input import listed
 from neuronmodel_worker.layouts.builder import LayoutBuilder
 from neuronmodel_worker.layouts.model_config import ModelConfig
 

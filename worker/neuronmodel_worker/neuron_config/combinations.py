@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from neuronmodel_worker.failures import CombinationRefused
 from neuronmodel_worker.neuron_config.derived import IMPLIED, QUANTIZES_MLP, derived
+from neuronmodel_worker.neuron_config.families import ExpertCounts, traits_of
 from neuronmodel_worker.neuron_config.values import DEFAULT_DTYPE, DEFAULT_SEQUENCE_LENGTH, DTYPES, is_on, shown
 
 QKV_KERNELS: Final = ("qkv_kernel_enabled", "qkv_nki_kernel_enabled")
@@ -60,11 +61,6 @@ ACTIVATIONS: Final = (
 )  # fmt: skip
 ACTIVATIONS_OF_EXPERTS: Final = ("gelu", "leaky_relu", "relu", "sigmoid", "silu", "tanh")
 BLOCK_STRATEGIES: Final = ("HI_LO", "PING_PONG")
-# The field of config.json with the number of experts, and transformers' defaults for it and for the experts of a token.
-EXPERTS: Final[Mapping[str, tuple[str, int, int]]] = {
-    "mixtral": ("num_local_experts", 8, 2),
-    "qwen3_moe": ("num_experts", 128, 8),
-}
 
 
 def refuse_combinations(given: Mapping[str, Any], model: Mapping[str, object], family: str) -> None:
@@ -231,7 +227,8 @@ def _type_refusals(fields: _GivenFields) -> Iterator[str]:
 def _family_refusals(fields: _GivenFields, model: Mapping[str, object], family: str) -> Iterator[str]:
     yield from _window_refusals(fields, model, family)
     yield from _chunked_attention_refusals(fields, model)
-    activation, known = model.get("hidden_act", "silu"), ACTIVATIONS_OF_EXPERTS if family in EXPERTS else ACTIVATIONS
+    experts = traits_of(family).experts
+    activation, known = model.get("hidden_act", "silu"), ACTIVATIONS_OF_EXPERTS if experts else ACTIVATIONS
     if isinstance(activation, str) and activation not in known:
         yield (
             f"config.json gives hidden_act {activation[:40]!r}, and NxD Inference computes {', '.join(known)} alone. "
@@ -246,8 +243,8 @@ def _family_refusals(fields: _GivenFields, model: Mapping[str, object], family: 
         yield f"{fields.shown('attn_cls')} is no attention of a Llama model's. Remove it."
     if family == "llama" and fields.is_on("flash_decoding_enabled"):
         yield from _flash_decoding_refusals(fields, model)
-    if family in EXPERTS:
-        yield from _expert_refusals(fields, model, family)
+    if experts:
+        yield from _expert_refusals(fields, model, experts)
         yield from _expert_field_refusals(fields, family)
 
 
@@ -257,8 +254,9 @@ def _window_refusals(fields: _GivenFields, model: Mapping[str, object], family: 
     asked = fields.given.get("windowed_context_encoding_size")
     if not model:
         return  # without config.json its defaults are not known either
-    window = model.get("sliding_window", 4096 if family == "mistral" else None)
-    if family in ("qwen2", "qwen3", "qwen3_moe") and model.get("use_sliding_window") is not True:
+    rule = traits_of(family).window
+    window = model.get("sliding_window", None if rule.has_switch else rule.default)
+    if rule.has_switch and model.get("use_sliding_window") is not True:
         window = None
     if asked is not None and window is not None and asked != window:
         yield (
@@ -297,11 +295,11 @@ def _flash_decoding_refusals(fields: _GivenFields, model: Mapping[str, object]) 
         )
 
 
-def _expert_refusals(fields: _GivenFields, model: Mapping[str, object], family: str) -> Iterator[str]:
+def _expert_refusals(fields: _GivenFields, model: Mapping[str, object], experts: ExpertCounts) -> Iterator[str]:
     """Refusals by the experts of a token. Their affinities are scaled to a sum of 1, whatever
     `disable_normalize_top_k_affinities` is, and the library needs two or more for that."""
-    name, experts, chosen = EXPERTS[family]
-    count, of_a_token = model.get(name, experts), model.get("num_experts_per_tok", chosen)
+    count = model.get(experts.field, experts.experts)
+    of_a_token = model.get("num_experts_per_tok", experts.of_a_token)
     if type(count) is not int or type(of_a_token) is not int:
         return  # the layout refuses them
     if not 2 <= of_a_token <= count:

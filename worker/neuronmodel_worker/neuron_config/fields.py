@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from neuronmodel_worker.failures import FlagsRefused
+from neuronmodel_worker.neuron_config.families import traits_of
 from neuronmodel_worker.neuron_config.values import DTYPES, is_one_of, shown
 
 Check = Callable[[object], bool]
@@ -171,8 +172,6 @@ MOE_DEFAULTS_OF: Mapping[str, tuple[object, ...]] = {
     "hidden_act_scaling_factor": (1, 1.0),
     "hidden_act_bias": (0, 0.0),
 }
-# The families without experts, whose NeuronConfig has none of the fields above.
-DENSE_FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3"})
 
 NO_FIELD = frozenset({"normalize_top_k_affinities"})
 """Names that people use, and that are no fields of NeuronConfig: they are warned of where shards are laid out, and not
@@ -190,7 +189,7 @@ def check_fields(fields: Mapping[str, object], model_type: str) -> None:
         if value is None:
             continue
         _check_type(name, value, kind)
-        if model_type in DENSE_FAMILIES and name in MOE_FIELDS and not is_left_out(name, value):
+        if traits_of(model_type).is_dense and name in MOE_FIELDS and not is_left_out(name, value):
             raise FlagsRefused(
                 f"The field {shown(name, value)} is of models with experts, and this is a {model_type}: NxD Inference "
                 "would pay no heed to it. Remove it."

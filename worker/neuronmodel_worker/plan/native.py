@@ -21,6 +21,7 @@ from neuronmodel_worker.layouts.config_checks import check_config
 from neuronmodel_worker.layouts.geometry import as_matrix
 from neuronmodel_worker.layouts.legacy_config import legacy_config_of, where_of
 from neuronmodel_worker.layouts.sharding_flags import read_ranks
+from neuronmodel_worker.neuron_config.families import traits_of
 from neuronmodel_worker.neuron_config.values import DTYPES, names_of
 from neuronmodel_worker.plan.streamed import Read, vocabulary_of
 
@@ -30,8 +31,6 @@ in AWS's guide, and 871 GB here before this factor."""
 
 DECLARED_FLOAT32: Final = re.compile(r"lm_head|experts|gate\.weight|norm")
 """Parameters that NxD Inference's models declare as float32, in at least one family."""
-EXPERTS_IN_FLOAT32: Final = frozenset({"mixtral"})
-"""Families whose experts are float32, of those that have a layout of ours."""
 
 STRATEGY: Final = names_of("save_sharded_checkpoint skip_sharding skip_warmup start_rank_id local_ranks_size")
 """Flags that say when and for which ranks shards are made; the ranks themselves are part of the key."""
@@ -129,7 +128,7 @@ class NativePlan:
             return source.dtype
         if self.neuron_config.get("cast_type") != "as-declared":
             return self._dtype
-        if ".experts." in name and self.family in FAMILIES and self.family not in EXPERTS_IN_FLOAT32:
+        if ".experts." in name and self.family in FAMILIES and not traits_of(self.family).experts_in_float32:
             return self._dtype
         return "F32" if len(source.shape) < 2 or DECLARED_FLOAT32.search(name) else self._dtype
 

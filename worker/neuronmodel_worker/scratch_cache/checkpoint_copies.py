@@ -7,7 +7,8 @@ has the digests of the copy's tensors, in the pieces in which they were read whe
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -15,16 +16,23 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from neuronmodel_worker.checkpoint import Checkpoint, TensorSource, read_header
-from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.checkpoint import Checkpoint, TensorSource, read_source_header
+from neuronmodel_worker.failures import SourceChanged, SourceUnreadable, WorkerFailure
+from neuronmodel_worker.io.aligned import Array
 from neuronmodel_worker.io.disk import sync
-from neuronmodel_worker.scratch_cache.copying import CopyWriter, Original
-from neuronmodel_worker.scratch_cache.errors import TierDamaged, TierStale, TierUnwritable, writing_copy
+from neuronmodel_worker.scratch_cache.copying import CopyWriter, ReadOriginal
+from neuronmodel_worker.scratch_cache.errors import (
+    OriginalChanged,
+    TierDamaged,
+    TierStale,
+    TierUnwritable,
+    writing_copy,
+)
 from neuronmodel_worker.scratch_cache.volume import SOURCE_COPY, PendingCopy, Tier
+from neuronmodel_worker.sources import Folder, Source, SourceFile
 from neuronmodel_worker.store.source_records import file_stats
 from neuronmodel_worker.stream import ContentDigests, check_content
 from neuronmodel_worker.stream.content_digests import PieceDigest
-from neuronmodel_worker.stream.dtypes import Array
 
 RECORD: Final = "copy.json"
 FORMAT: Final = 1
@@ -90,18 +98,56 @@ def changed(checkpoint: Checkpoint) -> dict[str, int]:
 
 def _opened(directory: Path, checkpoint: Checkpoint) -> Checkpoint:
     """Opens the headers of the copied files as the checkpoint's tensors. Raises OSError, and a BadInput."""
-    headers = {file.path.name: read_header(directory / file.path.name) for file in checkpoint.files}
+    folder = Folder(directory)
+    headers = {file.path.name: read_source_header(folder, file.path.name) for file in checkpoint.files}
 
     def moved(source: TensorSource) -> TensorSource:
         file, tensors = headers[source.file.path.name]
         return replace(tensors.get(source.name, source), file=file)
 
     return Checkpoint(
-        directory,
+        folder,
         checkpoint.config,
         MappingProxyType({name: moved(source) for name, source in checkpoint.tensors.items()}),
         tuple(file for file, _ in headers.values()),
     )
+
+
+@dataclass(frozen=True)
+class SourceOriginal:
+    """A file of a source as an Original to copy."""
+
+    source: Source
+    file: SourceFile
+
+    @property
+    def nbytes(self) -> int:
+        return self.file.nbytes
+
+    @contextmanager
+    def opened(self) -> Iterator[ReadOriginal]:
+        with self._translated():
+            opened = self.source.open(self.file)
+
+        def read(position: int, nbytes: int, buffer: Array) -> Array:
+            with self._translated():
+                return opened.read(position, nbytes, buffer)
+
+        try:
+            yield read
+        finally:
+            opened.close()
+
+    def check_unchanged(self) -> None:
+        with self._translated():
+            self.source.stat(self.file)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (SourceChanged, SourceUnreadable) as failure:
+            raise OriginalChanged(self.file.path, failure.what) from failure
 
 
 class SourceCopy:
@@ -113,7 +159,7 @@ class SourceCopy:
         self._checkpoint = checkpoint
         self._digests = digests
         self._changed = changed(checkpoint)
-        originals = {f.path.name: Original(f.path, f.nbytes, f.mtime_ns) for f in checkpoint.files}
+        originals = {file.path.name: SourceOriginal(checkpoint.source, file) for file in checkpoint.files}
         self._copy = CopyWriter(writing.directory, originals)
 
     @classmethod

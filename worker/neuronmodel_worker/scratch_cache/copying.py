@@ -10,20 +10,20 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuronmodel_api.reasons import Reason
+from neuronmodel_worker.io.aligned import SLACK, fresh, placed
+from neuronmodel_worker.io.direct_io import EndsEarly, ReadableFile
 from neuronmodel_worker.io.disk import BLOCK, NOT_DIRECT, allocate, open_direct
 from neuronmodel_worker.io.priority import use_idle_priority
 from neuronmodel_worker.scratch_cache.errors import OriginalChanged, TierError, writing_copy
-from neuronmodel_worker.stream.buffers import fresh, placed
-from neuronmodel_worker.stream.direct_io import SLACK, EndsEarly, ReadableFile
 from neuronmodel_worker.stream.writeback import Writeback
 
 PIECE_BYTES: Final = 16 << 20
@@ -118,25 +118,69 @@ class CopiedFile:
                 os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class Original:
+class ReadOriginal(Protocol):
+    def __call__(self, position: int, nbytes: int, buffer: Bytes) -> Bytes:
+        """The bytes from `position` on, in `buffer`, which has SLACK more bytes. Raises OriginalChanged."""
+        ...
+
+
+class Original(Protocol):
     """A file to copy, in its state when the load began."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def opened(self) -> AbstractContextManager[ReadOriginal]:
+        """Raises OriginalChanged."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raises OriginalChanged."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOriginal:
+    """An Original on a volume."""
 
     path: Path
     nbytes: int
     mtime_ns: int
 
     @classmethod
-    def at(cls, path: Path) -> "Original":
+    def at(cls, path: Path) -> "LocalOriginal":
         """Raises OSError."""
         stat = path.stat()
         return cls(path, stat.st_size, stat.st_mtime_ns)
 
-    def is_unchanged(self) -> bool:
+    @contextmanager
+    def opened(self) -> Iterator[ReadOriginal]:
+        with self._changed_if_unreadable():
+            file = ReadableFile(self.path)
+
+        def read(position: int, nbytes: int, buffer: Bytes) -> Bytes:
+            with self._changed_if_unreadable():
+                return file.read(position, nbytes, buffer)
+
+        with file:
+            yield read
+
+    def check_unchanged(self) -> None:
         try:
-            return self == Original.at(self.path)
+            is_unchanged = self == LocalOriginal.at(self.path)
         except OSError:
-            return False
+            is_unchanged = False
+        if not is_unchanged:
+            raise OriginalChanged(self.path, "its size or modification time is another one")
+
+    @contextmanager
+    def _changed_if_unreadable(self) -> Iterator[None]:
+        try:
+            yield
+        except EndsEarly as end:
+            raise OriginalChanged(self.path, str(end)) from end
+        except OSError as error:
+            raise OriginalChanged(self.path, error.strerror or str(error)) from error
 
 
 class CopyWriter:
@@ -209,8 +253,7 @@ class CopyWriter:
                 for name, file in self._files.items():
                     self._fill(self._originals[name], file, wait)
             for original in self._originals.values():
-                if not original.is_unchanged():
-                    raise OriginalChanged(original.path, "its size or modification time is another one")
+                original.check_unchanged()
         finally:
             self._close()
 
@@ -219,13 +262,11 @@ class CopyWriter:
         if not gaps:
             return
         buffer = fresh(PIECE_BYTES + SLACK)
-        with _opened(original.path) as source:
+        with original.opened() as read:
             for start, stop in gaps:
                 for position in range(start, stop, PIECE_BYTES):
                     wait()
-                    with _changed_if_unreadable(original.path):
-                        data = source.read(position, min(PIECE_BYTES, stop - position), buffer)
-                    file.write(position, data)
+                    file.write(position, read(position, min(PIECE_BYTES, stop - position), buffer))
 
     def abort(self) -> None:
         self._error = TierError(Reason.SCRATCH_TIER_ABORTED, "The copy was given up.")
@@ -235,23 +276,3 @@ class CopyWriter:
     def _close(self) -> None:
         while self._files:
             self._files.popitem()[1].close()
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[ReadableFile]:
-    with _changed_if_unreadable(path):
-        file = ReadableFile(path)
-    try:
-        yield file
-    finally:
-        file.close()
-
-
-@contextmanager
-def _changed_if_unreadable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except EndsEarly as end:
-        raise OriginalChanged(path, str(end)) from end
-    except OSError as error:
-        raise OriginalChanged(path, error.strerror or str(error)) from error

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 from neuronmodel_worker.failures import ArtifactDamaged, WorkerFailure
-from neuronmodel_worker.scratch_cache.copying import CopyWriter, Original
+from neuronmodel_worker.io.aligned import Array
+from neuronmodel_worker.scratch_cache.copying import CopyWriter, LocalOriginal
 from neuronmodel_worker.scratch_cache.errors import TierDamaged, TierStale, writing_copy
 from neuronmodel_worker.scratch_cache.volume import SHARDS_COPY, PendingCopy, Tier
 from neuronmodel_worker.store import SHARDS, SealedSet, Store
 from neuronmodel_worker.store.manifest import MANIFEST
 from neuronmodel_worker.stream import WEIGHTS
-from neuronmodel_worker.stream.dtypes import Array
 
 
 def copied_set(tier: Tier, sealed: SealedSet) -> SealedSet | None:
@@ -40,7 +40,7 @@ class SetCopy:
         self._writing = writing
         names = [*sealed.manifest.files, MANIFEST]
         with writing_copy(writing.directory):
-            originals = {name: Original.at(sealed.directory / name) for name in names}
+            originals = {name: LocalOriginal.at(sealed.directory / name) for name in names}
             self._copy = CopyWriter(writing.directory, originals)
 
     @classmethod

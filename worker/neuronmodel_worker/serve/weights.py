@@ -18,6 +18,7 @@ from neuronmodel_api.report import DiskRates
 from neuronmodel_worker.checkpoint import Checkpoint, TensorSource
 from neuronmodel_worker.failures import ArtifactDamaged, SourceChanged, SourceUnreadable, WorkerFailure
 from neuronmodel_worker.io import probe
+from neuronmodel_worker.io.aligned import Array
 from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.report.clock import RunningPhase
 from neuronmodel_worker.run.context import Run
@@ -38,7 +39,6 @@ from neuronmodel_worker.stream import (
     read_rank_files,
     run,
 )
-from neuronmodel_worker.stream.dtypes import Array
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuronmodel_worker.checkpoint import Checkpoint
-from neuronmodel_worker.failures import SourceChanged, SourceUnreadable, WorkerFailure
+from neuronmodel_worker.failures import SourceChanged, WorkerFailure
 from neuronmodel_worker.io.disk import writing_to
+from neuronmodel_worker.sources import FileStat
 from neuronmodel_worker.store.atomic_files import make_directory, whole_digest, write_whole
 from neuronmodel_worker.store.keys import SHARDS
 from neuronmodel_worker.store.manifest import MANIFEST, read_manifest
@@ -37,17 +38,6 @@ MAX_RECORDS = 512
 """Beyond this, the oldest record is removed."""
 
 
-class FileStat(BaseModel):
-    """Every write changes one of these, including one that restores the modification time."""
-
-    model_config = ConfigDict(frozen=True)
-
-    nbytes: NonNegativeInt
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-
 Stats = dict[str, FileStat]
 """The stats of files, by their names."""
 Document = TypeVar("Document", "SourceRecord", "SourceDigests")
@@ -56,20 +46,7 @@ Document = TypeVar("Document", "SourceRecord", "SourceDigests")
 def file_stats(checkpoint: Checkpoint) -> Stats:
     """The stats of a checkpoint's files. Raises SourceChanged where a file has changed since its header was read, and
     SourceUnreadable."""
-    stats = {}
-    for file in checkpoint.files:
-        try:
-            found = file.path.stat()
-        except FileNotFoundError as error:
-            raise SourceChanged(file.path, "it is no longer there") from error
-        except OSError as error:
-            raise SourceUnreadable(file.path, error) from error
-        if (found.st_size, found.st_mtime_ns) != (file.nbytes, file.mtime_ns):
-            raise SourceChanged(file.path, "its size or modification time is another one")
-        stats[file.path.name] = FileStat(
-            nbytes=found.st_size, mtime_ns=found.st_mtime_ns, ctime_ns=found.st_ctime_ns, inode=found.st_ino
-        )
-    return stats
+    return {file.path.name: checkpoint.source.stat(file) for file in checkpoint.files}
 
 
 def outline(checkpoint: Checkpoint) -> str:

@@ -1,12 +1,8 @@
 """Buffers that are lent and reused: fresh pages cost more time than reading the bytes that go into them."""
 
-import mmap
 import threading
 
-import numpy as np
-
-from neuronmodel_worker.io.disk import BLOCK
-from neuronmodel_worker.stream.dtypes import Array
+from neuronmodel_worker.io.aligned import Array, fresh
 
 # Buffer sizes are multiples of this, so that a buffer can be reused for others of about its size.
 GRAIN = 256 << 10
@@ -37,15 +33,3 @@ class Buffers:
     def give(self, buffer: Array) -> None:
         with self._lock:
             self._free.append(buffer)
-
-
-def fresh(nbytes: int) -> Array:
-    """Zeroed memory from the system that begins on a disk block, and is returned with the last array over it."""
-    return np.frombuffer(mmap.mmap(-1, max(1, nbytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
-
-
-def placed(buffer: Array, position: int, nbytes: int) -> Array:
-    """The `nbytes` of a buffer that are aligned to disk blocks as a file's bytes from `position` on are, so that they
-    can be transferred past the page cache. The buffer has to be one block larger."""
-    lead = position % BLOCK
-    return buffer[lead : lead + nbytes]

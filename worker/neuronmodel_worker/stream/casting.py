@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from neuronmodel_worker.stream.dtypes import VALUES, Array
+from neuronmodel_worker.io.aligned import Array
+from neuronmodel_worker.stream.dtypes import VALUES
 from neuronmodel_worker.stream.transpose import Write, spans, transpose
 
 # Elements that are computed at once: at most half a megabyte as float64, which stays in the cache.

@@ -8,12 +8,10 @@ from contextlib import ExitStack
 
 import xxhash
 
-from neuronmodel_worker.checkpoint import Checkpoint, SourceFile, TensorSource
-from neuronmodel_worker.stream.buffers import fresh
-from neuronmodel_worker.stream.direct_io import SLACK, ReadableFile
-from neuronmodel_worker.stream.dtypes import Array
+from neuronmodel_worker.checkpoint import Checkpoint, TensorSource
+from neuronmodel_worker.io.aligned import SLACK, Array, fresh
+from neuronmodel_worker.sources import OpenFile, SourceFile
 from neuronmodel_worker.stream.meter import Meter, StreamProgress
-from neuronmodel_worker.stream.source_reader import check_unchanged, open_source, source_errors
 
 CHUNK_BYTES = 16 << 20
 THREADS = 4
@@ -50,16 +48,24 @@ def take_digests(checkpoint: Checkpoint, progress: StreamProgress | None = None)
     sources = sorted(checkpoint.tensors.values(), key=_file_position)
     jobs = [(each, start) for each in sources for start in range(0, each.nbytes, CHUNK_BYTES)]
     with ExitStack() as stack:
-        files = {file: stack.enter_context(open_source(file)) for file in {each.file for each in sources}}
+        files = _opened(stack, checkpoint, sources)
         _take(jobs, files, Meter(progress), digests)
-        for file, opened in files.items():
-            check_unchanged(file, opened)
+        for opened in files.values():
+            opened.check_unchanged()
     return digests
+
+
+def _opened(stack: ExitStack, checkpoint: Checkpoint, sources: Iterable[TensorSource]) -> dict[SourceFile, OpenFile]:
+    files = {}
+    for file in dict.fromkeys(source.file for source in sources):
+        files[file] = checkpoint.source.open(file)
+        stack.callback(files[file].close)
+    return files
 
 
 def _take(
     jobs: Sequence[tuple[TensorSource, int]],
-    files: Mapping[SourceFile, ReadableFile],
+    files: Mapping[SourceFile, OpenFile],
     meter: Meter,
     observer: ContentDigests,
 ) -> None:
@@ -70,7 +76,7 @@ def _take(
         if not hasattr(thread_local, "buffer"):
             thread_local.buffer = fresh(CHUNK_BYTES + SLACK)
         length = min(CHUNK_BYTES, source.nbytes - start)
-        with meter.reading(length), source_errors(source.file):
+        with meter.reading(length):
             data = files[source.file].read(source.offset + start, length, thread_local.buffer)
         observer.observe(source, start, data)
 
@@ -103,10 +109,10 @@ def check_content(
         sources.append(source)
     jobs = [(source, piece) for source in sorted(sources, key=_file_position) for piece in sorted(pieces[source.name])]
     with ExitStack() as stack:
-        files = {source.file: stack.enter_context(open_source(source.file)) for source in sources}
+        files = _opened(stack, checkpoint, sources)
         differing = _first_differing(jobs, files, Meter(progress))
-        for file, opened in files.items():
-            check_unchanged(file, opened)
+        for opened in files.values():
+            opened.check_unchanged()
     if differing is None:
         return None
     return f"the content of the tensor {differing.name} of {differing.file.path.name} differs"
@@ -127,7 +133,7 @@ def _file_position(source: TensorSource) -> tuple[str, int]:
 
 
 def _first_differing(
-    jobs: Sequence[tuple[TensorSource, PieceDigest]], files: Mapping[SourceFile, ReadableFile], meter: Meter
+    jobs: Sequence[tuple[TensorSource, PieceDigest]], files: Mapping[SourceFile, OpenFile], meter: Meter
 ) -> TensorSource | None:
     thread_local = threading.local()
 
@@ -138,7 +144,7 @@ def _first_differing(
         state = xxhash.xxh3_128()
         for position in range(source.offset + start, source.offset + start + nbytes, CHUNK_BYTES):
             length = min(CHUNK_BYTES, source.offset + start + nbytes - position)
-            with meter.reading(length), source_errors(source.file):
+            with meter.reading(length):
                 data = files[source.file].read(position, length, thread_local.buffer)
             state.update(data.data)
         return state.hexdigest() == digest

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
+from neuronmodel_worker.io.aligned import Array
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream.buffers import Buffers
 from neuronmodel_worker.stream.casting import fill
-from neuronmodel_worker.stream.dtypes import STORAGE, Array
+from neuronmodel_worker.stream.dtypes import STORAGE
 from neuronmodel_worker.stream.meter import Meter, StreamProgress
 from neuronmodel_worker.stream.observers import SourceObserver
 from neuronmodel_worker.stream.schedule import ChunkCopy, Move, Task, Workload, most_memory, tasks

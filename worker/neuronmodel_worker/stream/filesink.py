@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from neuronmodel_worker.io.aligned import Array, placed
 from neuronmodel_worker.io.disk import (
     BLOCK,
     NOT_DIRECT,
@@ -26,8 +27,8 @@ from neuronmodel_worker.io.disk import (
     writing_to,
 )
 from neuronmodel_worker.plan.streamed import RANK_NBYTES, StreamedPlan
-from neuronmodel_worker.stream.buffers import Buffers, placed
-from neuronmodel_worker.stream.dtypes import STORAGE, Array
+from neuronmodel_worker.stream.buffers import Buffers
+from neuronmodel_worker.stream.dtypes import STORAGE
 from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.rankfile import (
     TENSOR_DIGESTS,

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from neuronmodel_worker.io.aligned import Array, fresh, placed
 from neuronmodel_worker.io.disk import BLOCK, WrittenFile, require_space, sync, writing_to
 from neuronmodel_worker.plan.streamed import StreamedPlan
-from neuronmodel_worker.stream.buffers import fresh, placed
-from neuronmodel_worker.stream.dtypes import Array
 from neuronmodel_worker.stream.filesink import RankFileWriter, remove_unfinished
 from neuronmodel_worker.stream.meter import Meter, StreamProgress
 from neuronmodel_worker.stream.rankfile import rank_file_format

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from neuronmodel_worker.checkpoint import TensorSource
-from neuronmodel_worker.stream.dtypes import Array
+from neuronmodel_worker.io.aligned import Array
 
 
 class SourceObserver(Protocol):

@@ -10,10 +10,10 @@ import xxhash
 
 from neuronmodel_worker.checkpoint import TensorSource, read_header
 from neuronmodel_worker.failures import ArtifactDamaged, BadInput
+from neuronmodel_worker.io.aligned import SLACK, Array, fresh, placed
+from neuronmodel_worker.io.direct_io import EndsEarly, ReadableFile
 from neuronmodel_worker.io.disk import BLOCK, WrittenFile
-from neuronmodel_worker.stream.buffers import fresh, placed
-from neuronmodel_worker.stream.direct_io import SLACK, EndsEarly, ReadableFile
-from neuronmodel_worker.stream.dtypes import STORAGE, Array
+from neuronmodel_worker.stream.dtypes import STORAGE
 from neuronmodel_worker.stream.meter import Meter, StreamProgress
 from neuronmodel_worker.stream.observers import FileObserver
 from neuronmodel_worker.stream.rankfile import TENSOR_DIGESTS, combine_digests, rank_file_name

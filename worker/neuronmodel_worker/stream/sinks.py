@@ -11,11 +11,12 @@ from typing import Protocol
 
 import numpy as np
 
+from neuronmodel_worker.io.aligned import Array
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.layouts.geometry import as_matrix
 from neuronmodel_worker.plan.streamed import RANK_DTYPE, StreamedPlan
 from neuronmodel_worker.stream.buffers import Buffers
-from neuronmodel_worker.stream.dtypes import STORAGE, Array
+from neuronmodel_worker.stream.dtypes import STORAGE
 from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.steps import Step, every_rank
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from neuronmodel_worker.stream.dtypes import Array
+from neuronmodel_worker.io.aligned import Array
 
 Write = Callable[[Array, Array, int], None]
 """Writes a block of the source into one of the same shape; the number is the first of its columns."""

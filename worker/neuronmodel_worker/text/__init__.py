@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from neuronmodel_worker.checkpoint import CONFIG_FILE, GENERATION_FILE, read_generation_config
-from neuronmodel_worker.checkpoint.untrusted_input import shown
 from neuronmodel_worker.failures import ConfigInvalid
+from neuronmodel_worker.io.untrusted_input import shown
+from neuronmodel_worker.sources import Folder
 from neuronmodel_worker.text.streaming import Detokenizer, StopText
 from neuronmodel_worker.text.tokenizer import ChatTemplateError, PromptRefused, Tokenizer, read_tokenizer
 from neuronmodel_worker.text.tokenizer_files import TokenizerFiles, TokenizerInvalid
@@ -104,7 +105,7 @@ def load_text(source: Path, of_spec: Mapping[str, Any], rows: int | None = None)
     """
     files = TokenizerFiles(source)
     tokenizer = read_tokenizer(files)
-    of_checkpoint, warnings = read_generation_config(source)
+    of_checkpoint, warnings = read_generation_config(Folder(source))
     ends = end_tokens(of_spec, of_checkpoint, files.config, tokenizer.end_token)
     text = Text(source, tokenizer, ends, tokenizer.size if rows is None else rows)
     for warning in (*warnings, *text.warnings):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from neuronmodel_worker.checkpoint.untrusted_input import shown
 from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.io.untrusted_input import shown
 from neuronmodel_worker.text.tokenizer_files import TokenizerFiles, TokenizerInvalid
 from neuronmodel_worker.text.transformers_library import panics_caught, transformers
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.checkpoint import CONFIG_FILE, refuse_wrong_content
 from neuronmodel_worker.checkpoint.files import read_json_object
-from neuronmodel_worker.checkpoint.untrusted_input import shown
 from neuronmodel_worker.failures import BadInput, ConfigInvalid, WorkerFailure
+from neuronmodel_worker.io.untrusted_input import shown
+from neuronmodel_worker.sources import Folder
 
 CONFIG: Final = "tokenizer_config.json"
 TOKENIZER: Final = "tokenizer.json"
@@ -82,7 +83,7 @@ class TokenizerFiles:
         """The content of a small JSON file; empty where it is missing. Raises TokenizerInvalid, and what
         `read_json_object` raises for a file that is of another kind or cannot be read."""
         try:
-            return read_json_object(self.directory / name)
+            return read_json_object(Folder(self.directory), name)
         except FileNotFoundError:
             return {}
         except ConfigInvalid as error:
@@ -106,7 +107,7 @@ class TokenizerFiles:
         """The refusal of each file that has another content than its name says."""
         for file in self._all():
             try:
-                refuse_wrong_content(file, may_be_empty=file.suffix == ".jinja")
+                refuse_wrong_content(Folder(file.parent), file.name, may_be_empty=file.suffix == ".jinja")
             except WorkerFailure as failure:
                 yield failure
 

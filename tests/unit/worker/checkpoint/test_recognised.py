@@ -35,6 +35,7 @@ from neuronmodel_worker.failures import (
 )
 from neuronmodel_worker.plan.native import NativePlan, make_native_plan
 from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
+from neuronmodel_worker.sources import Folder
 from tests.safetensors_bytes import safetensors_bytes
 from tests.unit.worker.sharding import small_source
 
@@ -202,7 +203,7 @@ def test_what_stands_in_for_a_small_file_is_refused(
 ) -> None:
     (tmp_path / file).write_bytes(content)
     with pytest.raises(NotACheckpoint, match="is ") as refused:
-        refuse_wrong_content(tmp_path / file)
+        refuse_wrong_content(Folder(tmp_path), file)
     assert str(tmp_path / file) in str(refused.value)
     assert said in str(refused.value)
     assert more in str(refused.value)
@@ -243,14 +244,14 @@ def test_a_header_that_was_cut_is_no_other_format_for_its_length(length: int) ->
 
 
 def test_an_empty_file_and_what_is_no_file_are_refused(tmp_path: Path) -> None:
-    refuse_wrong_content(tmp_path / "absent")
+    refuse_wrong_content(Folder(tmp_path), "absent")
     (tmp_path / "empty").write_bytes(b" \n")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    refuse_wrong_content(tmp_path / "empty", may_be_empty=True)
+    refuse_wrong_content(Folder(tmp_path), "empty", may_be_empty=True)
     for name, said in (("empty", "is empty"), ("folder", "is a directory"), ("pipe", "a pipe")):
         with pytest.raises(NotACheckpoint, match=said):
-            refuse_wrong_content(tmp_path / name)
+            refuse_wrong_content(Folder(tmp_path), name)
 
 
 def test_what_a_page_says_of_itself_is_shown_on_a_line(tmp_path: Path) -> None:
@@ -268,7 +269,7 @@ def test_a_link_that_leads_nowhere_is_named_with_its_target(file: str, target: s
     (tmp_path / file).symlink_to(target)
     told(tmp_path, "CheckpointFileMissing", f"{tmp_path / file} is a symbolic link to {target}", "models--")
     with pytest.raises(LinkBroken, match="a symbolic link to"):
-        refuse_wrong_content(tmp_path / file)
+        refuse_wrong_content(Folder(tmp_path), file)
 
 
 def test_a_snapshot_without_its_blobs_and_a_folder_that_is_a_lost_link_are_told(tmp_path: Path) -> None:
@@ -903,12 +904,12 @@ def test_an_adapter_beside_a_whole_model_is_warned_of(tmp_path: Path) -> None:
 
 def test_a_generation_config_is_read_or_told_to_be_empty(tmp_path: Path) -> None:
     file = tmp_path / "generation_config.json"
-    assert read_generation_config(tmp_path) == ({}, ())
+    assert read_generation_config(Folder(tmp_path)) == ({}, ())
     file.write_text('\ufeff{"eos_token_id": [1, 2]}')
-    assert read_generation_config(tmp_path) == ({"eos_token_id": [1, 2]}, ())
+    assert read_generation_config(Folder(tmp_path)) == ({"eos_token_id": [1, 2]}, ())
     for content in ("", " \n", "null", "[]", "\ufeff"):
         file.write_text(content)
-        said, (warning,) = read_generation_config(tmp_path)
+        said, (warning,) = read_generation_config(Folder(tmp_path))
         assert said == {}
         assert str(file) in warning
         assert "is empty" in warning
@@ -918,4 +919,4 @@ def test_a_generation_config_is_read_or_told_to_be_empty(tmp_path: Path) -> None
 def test_a_generation_config_that_is_garbled_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(ConfigInvalid, match=r"generation_config\.json"):
-        read_generation_config(tmp_path)
+        read_generation_config(Folder(tmp_path))

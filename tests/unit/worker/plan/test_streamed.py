@@ -45,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def plan_or_sentence(checkpoint: Checkpoint, config: dict[str, Any], flags: dict[str, Any]) -> None:
-    changed = Checkpoint(checkpoint.path, config, checkpoint.tensors, checkpoint.files)
+    changed = Checkpoint(checkpoint.source, config, checkpoint.tensors, checkpoint.files)
     try:
         plan = make_plan(changed, flags)
     except BadInput as refusal:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from neuronmodel_worker.scratch_cache import TierError
-from neuronmodel_worker.scratch_cache.copying import CopiedFile, CopyWriter, Extents, Original
+from neuronmodel_worker.scratch_cache.copying import CopiedFile, CopyWriter, Extents, LocalOriginal
 from neuronmodel_worker.serve.background import ShuttingDown
 from tests.volumes import volume_in_memory
 
@@ -45,7 +45,7 @@ def test_extents_know_what_is_missing_in_whatever_order_parts_come(order: tuple[
 def test_what_was_seen_is_not_read_again_and_the_rest_is(tmp_path: Path) -> None:
     content = written(tmp_path / "original", 5 * MIB + 77)
     (tmp_path / "copy").mkdir()
-    copy = CopyWriter(tmp_path / "copy", {"original": Original.at(tmp_path / "original")})
+    copy = CopyWriter(tmp_path / "copy", {"original": LocalOriginal.at(tmp_path / "original")})
     for start in range(1234, 4 * MIB, 999_983):
         copy.observe("original", start, seen(content, start, min(start + 999_983, 4 * MIB)))
     asked: list[None] = []
@@ -57,7 +57,7 @@ def test_what_was_seen_is_not_read_again_and_the_rest_is(tmp_path: Path) -> None
 def test_pieces_for_which_no_memory_is_free_are_read_later(tmp_path: Path) -> None:
     content = written(tmp_path / "original", 3 * MIB)
     (tmp_path / "copy").mkdir()
-    copy = CopyWriter(tmp_path / "copy", {"original": Original.at(tmp_path / "original")}, pieces=0)
+    copy = CopyWriter(tmp_path / "copy", {"original": LocalOriginal.at(tmp_path / "original")}, pieces=0)
     copy.observe("original", 0, seen(content, 0, 3 * MIB))
     copy.complete(tmp_path / "copy", nothing)
     assert (tmp_path / "copy/original").read_bytes() == content
@@ -73,7 +73,7 @@ def test_a_disk_that_hangs_does_not_hold_up_who_reads(tmp_path: Path, monkeypatc
         write(file, position, data)
 
     monkeypatch.setattr(CopiedFile, "write", hanging)
-    copy = CopyWriter(tmp_path / "copy", {"original": Original.at(tmp_path / "original")}, pieces=2)
+    copy = CopyWriter(tmp_path / "copy", {"original": LocalOriginal.at(tmp_path / "original")}, pieces=2)
     for start in range(0, 4 * MIB, MIB):
         copy.observe("original", start, seen(content, start, start + MIB))
     assert copy.missing_bytes == 4 * MIB
@@ -85,7 +85,7 @@ def test_a_disk_that_hangs_does_not_hold_up_who_reads(tmp_path: Path, monkeypatc
 def test_an_original_that_changed_is_no_copy(tmp_path: Path) -> None:
     content = written(tmp_path / "original", MIB)
     (tmp_path / "copy").mkdir()
-    copy = CopyWriter(tmp_path / "copy", {"original": Original.at(tmp_path / "original")})
+    copy = CopyWriter(tmp_path / "copy", {"original": LocalOriginal.at(tmp_path / "original")})
     copy.observe("original", 0, seen(content, 0, MIB))
     written(tmp_path / "original", MIB)
     os.utime(tmp_path / "original", ns=(0, 1))  # a clock that ticks every few milliseconds would tell no difference
@@ -96,7 +96,7 @@ def test_an_original_that_changed_is_no_copy(tmp_path: Path) -> None:
 def test_an_original_that_is_gone_is_no_copy_and_not_called_unwritable(tmp_path: Path) -> None:
     written(tmp_path / "original", MIB)
     (tmp_path / "copy").mkdir()
-    copy = CopyWriter(tmp_path / "copy", {"original": Original.at(tmp_path / "original")})
+    copy = CopyWriter(tmp_path / "copy", {"original": LocalOriginal.at(tmp_path / "original")})
     (tmp_path / "original").unlink()
     with pytest.raises(TierError, match="No such file") as error:
         copy.complete(tmp_path / "copy", nothing)
@@ -110,7 +110,7 @@ def test_a_volume_that_becomes_full_is_told(tmp_path: Path) -> None:
         volume_in_memory(tmp_path / "copy", 2 * MIB) as directory,
         pytest.raises(TierError, match="became full") as error,
     ):
-        CopyWriter(directory, {"original": Original.at(tmp_path / "original")})
+        CopyWriter(directory, {"original": LocalOriginal.at(tmp_path / "original")})
     assert error.value.reason == "ScratchTierFull"
 
 
@@ -118,7 +118,7 @@ def test_a_volume_that_becomes_full_is_told(tmp_path: Path) -> None:
 def test_a_copy_that_is_given_up_keeps_no_file_open(tmp_path: Path, end: str) -> None:
     content = written(tmp_path / "original", MIB)
     (tmp_path / "copy").mkdir()
-    copy = CopyWriter(tmp_path / "copy", {"original": Original.at(tmp_path / "original")})
+    copy = CopyWriter(tmp_path / "copy", {"original": LocalOriginal.at(tmp_path / "original")})
     copy.observe("original", 0, seen(content, 0, MIB // 2))
     if end == "abort":
         copy.abort()

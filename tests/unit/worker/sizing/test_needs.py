@@ -157,7 +157,7 @@ def test_without_a_layout_heads_are_dealt_out_by_the_same_rules(small: Path, deg
 def test_the_language_model_of_a_multimodal_one_is_what_caches(small: Path) -> None:
     checkpoint = open_checkpoint(small)
     nested = Checkpoint(
-        checkpoint.path,
+        checkpoint.source,
         {"model_type": "llama4", "text_config": dict(checkpoint.config)},
         checkpoint.tensors,
         checkpoint.files,
@@ -165,7 +165,7 @@ def test_the_language_model_of_a_multimodal_one_is_what_caches(small: Path) -> N
     fields = {"tp_degree": 2}
     shape = cache_shape(make_native_plan(nested, fields), fields)
     assert shape == cache_shape(make_plan(checkpoint, fields), fields)
-    unknown = Checkpoint(checkpoint.path, {"model_type": "other"}, checkpoint.tensors, checkpoint.files)
+    unknown = Checkpoint(checkpoint.source, {"model_type": "other"}, checkpoint.tensors, checkpoint.files)
     assert cache_bytes(make_native_plan(unknown, fields), fields) == 0
 
 
@@ -251,7 +251,7 @@ def test_whatever_config_json_says_a_cache_is_guessed_or_not(
     cached: StreamedPlan, config: dict[str, Any], degree: Any
 ) -> None:
     known = cached.checkpoint
-    plan = replace(make_native_plan(known, {}), checkpoint=Checkpoint(known.path, config, known.tensors, known.files))
+    plan = replace(make_native_plan(known, {}), checkpoint=Checkpoint(known.source, config, known.tensors, known.files))
     fields = {"tp_degree": degree}
     sizing = size(plan, config_of(fields, weights=Weights.NATIVE), ON_LOAD)
     assert sizing.cache_bytes == min(cache_bytes(plan, fields), (1 << 63) - 1)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from neuronmodel_worker.io import disk
+from neuronmodel_worker.io.aligned import SLACK, fresh
+from neuronmodel_worker.io.direct_io import EndsEarly, ReadableFile
 from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream import FileSink, Sizes, rank_file_name, read_rank_files, run
-from neuronmodel_worker.stream.buffers import fresh
-from neuronmodel_worker.stream.direct_io import SLACK, EndsEarly, ReadableFile
 from tests.unit.worker.sharding import small_plan, small_source
 from tests.volumes import volume_in_memory
 
@@ -69,7 +69,7 @@ def test_without_direct_transfers_the_files_are_the_same(
     plan: StreamedPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = shards(plan, tmp_path / "direct")
-    monkeypatch.setattr("neuronmodel_worker.stream.direct_io.open_direct", not_direct)
+    monkeypatch.setattr("neuronmodel_worker.io.direct_io.open_direct", not_direct)
     monkeypatch.setattr("neuronmodel_worker.stream.filesink.open_direct", not_direct)
     assert shards(plan, tmp_path / "cached") == expected
 

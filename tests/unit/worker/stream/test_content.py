@@ -16,6 +16,7 @@ from neuronmodel_worker.failures import (
     SourceChanged,
     SourceUnreadable,
 )
+from neuronmodel_worker.io.aligned import Array
 from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream import (
     ContentDigests,
@@ -31,7 +32,6 @@ from neuronmodel_worker.stream import (
     run,
     source_reader,
 )
-from neuronmodel_worker.stream.dtypes import Array
 from neuronmodel_worker.stream.prefetch import Prefetcher
 from tests.unit.worker.sharding import assert_covered, small_plan, small_source
 from tests.waiting import PATIENCE_SECONDS

@@ -14,11 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 from neuronmodel_worker.checkpoint import TensorSource
+from neuronmodel_worker.io.aligned import Array
 from neuronmodel_worker.layouts.geometry import as_matrix
 from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream import ContentDigests, FileSink, Sizes, TensorSink, buffer_bytes, run
 from neuronmodel_worker.stream.buffers import GRAIN, Buffers
-from neuronmodel_worker.stream.dtypes import Array
 from neuronmodel_worker.stream.prefetch import Prefetcher
 from neuronmodel_worker.stream.rank_groups import tied_groups
 from neuronmodel_worker.stream.schedule import Chunk, Task, Workload, tasks

@@ -22,6 +22,7 @@ from neuronmodel_worker.engines.nxdi.application import Application
 from neuronmodel_worker.engines.nxdi.device_sampling import GREEDY, DeviceSampling
 from neuronmodel_worker.engines.nxdi.neuron_failures import classify
 from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.sources import Folder
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class GenerationSettings:
         """transformers' GenerationConfig of the checkpoint's own file, where it has one. Raises ConfigInvalid."""
         from transformers import GenerationConfig
 
-        found, _ = read_generation_config(self.source)
+        found, _ = read_generation_config(Folder(self.source))
         return GenerationConfig.from_dict(dict(found))
 
     @property

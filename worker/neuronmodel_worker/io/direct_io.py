@@ -4,12 +4,8 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from neuronmodel_worker.io.aligned import Array, placed
 from neuronmodel_worker.io.disk import BLOCK, NOT_DIRECT, open_direct
-from neuronmodel_worker.stream.buffers import placed
-from neuronmodel_worker.stream.dtypes import Array
-
-SLACK = 2 * BLOCK
-"""The extra bytes that a buffer needs beyond those that are read into it."""
 
 # Linux reads no more at once than the device's read-ahead, however much is asked for: 128 KiB by default.
 READAHEAD_BYTES = 128 << 10

@@ -16,13 +16,11 @@ from safetensors import SafetensorError, safe_open
 from neuronmodel_api import exits
 from neuronmodel_worker.checkpoint import (
     MAX_HEADER_BYTES,
-    SourceFile,
     TensorSource,
     files,
     open_checkpoint,
-    read_header,
+    read_source_header,
 )
-from neuronmodel_worker.checkpoint.untrusted_input import MAX_DEPTH, MAX_VALUES
 from neuronmodel_worker.failures import (
     BadInput,
     CheckpointFileMissing,
@@ -33,6 +31,8 @@ from neuronmodel_worker.failures import (
     SourceNotFound,
     SourceUnreadable,
 )
+from neuronmodel_worker.io.untrusted_input import MAX_DEPTH, MAX_VALUES
+from neuronmodel_worker.sources import Source, SourceFile
 from tests.fuzz.headers import dump, mutate_file, mutate_text, mutate_tree, parse, seeds
 from tests.fuzz.judgement import compare
 from tests.safetensors_bytes import safetensors_bytes, with_header
@@ -379,11 +379,11 @@ def test_a_file_that_vanishes_after_the_index_was_read_is_missing(
 ) -> None:
     two_files(tmp_path, {"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}})
 
-    def vanish(file: Path) -> tuple[SourceFile, dict[str, TensorSource]]:
-        file.unlink()
-        return read_header(file)
+    def vanish(source: Source, name: str) -> tuple[SourceFile, dict[str, TensorSource]]:
+        source.path(name).unlink()
+        return read_source_header(source, name)
 
-    monkeypatch.setattr("neuronmodel_worker.checkpoint.folder.read_header", vanish)
+    monkeypatch.setattr("neuronmodel_worker.checkpoint.checkpoint.read_source_header", vanish)
     with pytest.raises(CheckpointFileMissing, match=r"a\.safetensors.*Download it again\."):
         open_checkpoint(tmp_path)
 

@@ -1,0 +1,132 @@
+"""The protocol of a source: list its files, read a range of one, and say whether it has changed.
+
+To read from another place, add a module here with a Source. Errors of a source are SourceUnreadable, which is no
+statement about the checkpoint, and SourceChanged.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
+
+from neuronmodel_worker.io.aligned import Array
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file as it was when its header was read. `path` is how messages name it; its last part is the file's name."""
+
+    path: Path
+    nbytes: int
+    mtime_ns: int
+    header_digest: str
+
+
+class FileStat(BaseModel):
+    """Every write changes one of these, including one that restores the modification time."""
+
+    model_config = ConfigDict(frozen=True)
+
+    nbytes: NonNegativeInt
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+class Stream(Protocol):
+    """A small file, or the first part of a big one, that is read in order. Methods raise OSError."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def mtime_ns(self) -> int: ...
+
+    def read(self, nbytes: int) -> bytes:
+        """The next bytes; fewer at the end of the file."""
+        ...
+
+    def rewind(self) -> None: ...
+
+
+class OpenFile(Protocol):
+    """A file whose ranges may be read by several threads. Methods raise SourceChanged if the file is no longer what it
+    was when its header was read, where the source can tell, and SourceUnreadable."""
+
+    def read(self, position: int, nbytes: int, buffer: Array) -> Array:
+        """The bytes from `position` on, somewhere in `buffer`, which is from `io.aligned.fresh` and has SLACK more
+        bytes."""
+        ...
+
+    def read_into(self, position: int, into: Array) -> None:
+        """Read a range that was prefetched, or is small."""
+        ...
+
+    def read_columns(self, position: int, pitch: int, width: int, into: Array) -> None:
+        """Read `width` bytes at `position` and after each `pitch` bytes, until `into` is full. Ranges around them are
+        read soon, or were prefetched."""
+        ...
+
+    def prefetch(self, position: int, nbytes: int) -> None:
+        """Begin to bring a range to where `read_into` and `read_columns` find it, without waiting for it."""
+        ...
+
+    def forget(self, position: int, nbytes: int) -> None:
+        """Say that a range is not read again."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raises SourceChanged if the file was written or replaced since its header was read."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Source(Protocol):
+    """The files of one checkpoint. They are named by what follows the source's own name: `config.json`."""
+
+    @property
+    def directory(self) -> Path:
+        """Where what reads only directories finds the files, and how messages name the source."""
+        ...
+
+    def require(self) -> None:
+        """Raises SourceNotFound if there is no such source."""
+        ...
+
+    def names(self, most: int) -> frozenset[str]:
+        """The names of the files, and of unfinished downloads of them, at most about `most`; fewer where they cannot be
+        listed."""
+        ...
+
+    def path(self, name: str) -> Path:
+        """How messages name a file."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Whether there is something of this name, not only a link to nothing. Raises SourceUnreadable."""
+        ...
+
+    def is_file(self, name: str) -> bool: ...
+
+    def refuse_broken_link(self, name: str) -> None:
+        """Raises LinkBroken if the name is a link to nothing."""
+        ...
+
+    def stream(self, name: str) -> AbstractContextManager[Stream]:
+        """Open a file to read it in order. Errors inside the context become SourceUnreadable as well.
+
+        Raises FileNotFoundError, NotAFile, LinkBroken or SourceUnreadable.
+        """
+        ...
+
+    def open(self, file: SourceFile) -> OpenFile:
+        """Open a file whose header was read. Raises SourceChanged if it has changed since, and SourceUnreadable."""
+        ...
+
+    def stat(self, file: SourceFile) -> FileStat:
+        """What tells the present state of a file from others. Raises SourceChanged if it has changed since its header
+        was read, and SourceUnreadable."""
+        ...
