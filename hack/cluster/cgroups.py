@@ -3,6 +3,7 @@
 Version 1 is what this was run on; version 2 is written after the kernel's documentation and was never run.
 """
 
+import errno
 from pathlib import Path
 
 from .layout import CGROUP, NODES, Node
@@ -38,11 +39,18 @@ def remove_cgroups() -> None:
         _remove(hierarchy / CGROUP)
 
 
-def empty(node: Node) -> None:
-    """Remove what the node's pods left, keeping the node's own branch."""
-    for hierarchy in hierarchies():
-        for child in _children(hierarchy / node.cgroup.lstrip("/")):
-            _remove(child)
+def empty(node: Node) -> bool:
+    """Remove what the node's pods left, keeping the node's own branch. Returns False while a process is still in it: one
+    that was killed leaves its group only when it has ended."""
+    try:
+        for hierarchy in hierarchies():
+            for child in _children(hierarchy / node.cgroup.lstrip("/")):
+                _remove(child)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 def _ensure(group: Path, hierarchy: Path) -> None:

@@ -16,6 +16,7 @@ from .progress import step
 from .waiting import wait_until
 
 READY_SECONDS = 300.0
+EMPTY_SECONDS = 60.0
 KUBELET_PORT = 10250
 # Compiled into the kubelet, like DEVICE_PLUGINS: both kubelets share it.
 CONTAINER_LOG_LINKS = Path("/var/log/containers")
@@ -46,9 +47,16 @@ def lose(node: Node) -> None:
     """What a power cut does: kubelet, containers and their volatile state are gone at once, disks stay."""
     processes.stop(f"kubelet-{node.name}", how=signal.SIGKILL)
     containers.kill(node)
-    processes.end(cgroups.processes_of(node), how=signal.SIGKILL)
+    _end_pods(node)
     clear_volatile(node)
-    cgroups.empty(node)
+    wait_until(lambda: _end_pods(node), seconds=EMPTY_SECONDS, what=f"processes of node {node.name} do not end")
+
+
+def _end_pods(node: Node) -> bool:
+    """Whether none of its processes is left. A runtime that is killed may have started one just before, so they are
+    looked for again each time."""
+    processes.end(cgroups.processes_of(node), how=signal.SIGKILL)
+    return cgroups.empty(node)
 
 
 def remove(node: Node) -> None:
