@@ -40,8 +40,8 @@ def remove_cgroups() -> None:
 
 
 def empty(node: Node) -> bool:
-    """Remove what the node's pods left, keeping the node's own branch. Returns False while a process is still in it: one
-    that was killed leaves its group only when it has ended."""
+    """Remove what the node's pods left, keeping the node's own branch. Returns False while a process is still in it:
+    one that was killed leaves its group only when it has ended."""
     try:
         for hierarchy in hierarchies():
             for child in _children(hierarchy / node.cgroup.lstrip("/")):
