@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self
 
-from neuronmodel_api.status import ConditionType
+from neuronmodel_api.conditions import ConditionType
 
 
 class ReasonUse(StrEnum):

@@ -7,19 +7,10 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.model import Tolerant
 from neuronmodel_api.report import Stage, Tier
-
-
-class ConditionType(StrEnum):
-    READY = "Ready"
-    """The summary; Unknown while working."""
-    SOURCE_RESOLVED = "SourceResolved"
-    ARTIFACTS_READY = "ArtifactsReady"
-    SCHEDULED = "Scheduled"
-    LOADED = "Loaded"
-    UPDATE_AVAILABLE = "UpdateAvailable"
 
 
 class Phase(StrEnum):

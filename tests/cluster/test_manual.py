@@ -9,6 +9,7 @@ import pytest
 from hack.schema.__main__ import CHART_COPY, CRD, PROJECT, crd_document
 from hack.schema.expand import Kubernetes
 from neuronmodel_api import names, status
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.report import Stage
 from tests import crd
@@ -73,7 +74,7 @@ FULL_STATUS = status.NeuronModelStatus(
     phase=status.Phase.STARTING,
     conditions=tuple(
         status.Condition(type=kind, status="Unknown", reason="Loading", last_transition_time=datetime.now(UTC))
-        for kind in status.ConditionType
+        for kind in ConditionType
     ),
     strategy=status.StrategyStatus(in_force=Strategy.SHARD_ON_LOAD, reason="Specified"),
     artifacts=status.ArtifactsStatus(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuronmodel_api import names
-from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Outcome, Start
+from neuronmodel_api.conditions import ConditionType
+from neuronmodel_api.status import Condition, NeuronModelStatus, Outcome, Start
 
 from .accounting import Asked, Seen, asking, assert_accounted, assert_agrees_with_stopwatch, table
 from .cluster import Cluster, Object

@@ -2,7 +2,7 @@
 
 import pytest
 
-from neuronmodel_api.status import ConditionType
+from neuronmodel_api.conditions import ConditionType
 
 from .chat import completion
 from .cluster import Object

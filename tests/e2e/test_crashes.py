@@ -5,7 +5,8 @@ import shlex
 import signal
 
 from neuronmodel_api import names
-from neuronmodel_api.status import ConditionType, Start
+from neuronmodel_api.conditions import ConditionType
+from neuronmodel_api.status import Start
 
 from . import outages
 from .capital import DEGREE, MODEL, SPEC

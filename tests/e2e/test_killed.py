@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from neuronmodel_api import names
-from neuronmodel_api.status import ConditionType
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_operator.cluster import lease_record
 
 from . import outages, reference

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from neuronmodel_api import names
-from neuronmodel_api.status import ConditionType, Start
+from neuronmodel_api.conditions import ConditionType
+from neuronmodel_api.status import Start
 
 from . import neuron, reference
 from .accounting import phases

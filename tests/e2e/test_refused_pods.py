@@ -9,7 +9,7 @@ import pytest
 
 from hack.cluster.layout import LAYOUT, PAUSE_IMAGE, REGISTRY
 from neuronmodel_api import names
-from neuronmodel_api.status import ConditionType
+from neuronmodel_api.conditions import ConditionType
 
 from . import outages
 from .capital import MODEL

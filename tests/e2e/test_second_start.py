@@ -1,6 +1,7 @@
 """What a start repeats and what it does not, and how many workers there are."""
 
-from neuronmodel_api.status import Cause, ConditionType
+from neuronmodel_api.conditions import ConditionType
+from neuronmodel_api.status import Cause
 
 from .accounting import asking, phases
 from .capital import PROMPT, Capital

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from neuronmodel_api import names
-from neuronmodel_api.status import ArtifactsStatus, Cause, ConditionType
+from neuronmodel_api.conditions import ConditionType
+from neuronmodel_api.status import ArtifactsStatus, Cause
 
 from . import checkpoints, reference
 from .accounting import phases

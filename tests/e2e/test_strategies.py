@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from neuronmodel_api import names
-from neuronmodel_api.status import ConditionType, Start, StrategyStatus
+from neuronmodel_api.conditions import ConditionType
+from neuronmodel_api.status import Start, StrategyStatus
 
 from . import reference
 from .accounting import phases

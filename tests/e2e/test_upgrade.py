@@ -3,7 +3,7 @@
 import pytest
 
 from neuronmodel_api import names
-from neuronmodel_api.status import ConditionType
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_operator.cluster import lease_record
 
 from .chart import NAMESPACE, RELEASE, Chart, with_second_tag

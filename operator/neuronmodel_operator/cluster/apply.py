@@ -13,8 +13,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from neuronmodel_api import names
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.reasons import Reason
-from neuronmodel_api.status import ConditionType, NeuronModelStatus
+from neuronmodel_api.status import NeuronModelStatus
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.backoff import await_with_notice
 from neuronmodel_operator.cluster.client import Api, ApiError

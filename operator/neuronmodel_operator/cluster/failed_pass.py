@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.reasons import Reason
-from neuronmodel_api.status import ConditionStatus, ConditionType
+from neuronmodel_api.status import ConditionStatus
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, ApiError
 from neuronmodel_operator.cluster.observe import ModelKey

@@ -18,8 +18,9 @@ from typing import Any, Final, Literal
 from pydantic import ValidationError
 
 from neuronmodel_api import names
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.spec import NeuronModelSpec
-from neuronmodel_api.status import ConditionType, NeuronModelStatus
+from neuronmodel_api.status import NeuronModelStatus
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api
 from neuronmodel_operator.state.observed import Claim, Object, Observed, ObservedModel, mounted_claims

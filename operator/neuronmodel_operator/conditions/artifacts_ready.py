@@ -6,11 +6,11 @@ from datetime import timedelta
 from typing import Final
 
 from neuronmodel_api import names
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.phases import WITHOUT_POD
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Stage
-from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.conditions.source_resolved import source_failure
 from neuronmodel_operator.conditions.verdict import (
     MISSING_CLAIM_CHECK,

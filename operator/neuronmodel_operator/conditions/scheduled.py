@@ -1,7 +1,7 @@
 """Scheduled: the pod that is needed now has a node. It wants nothing, and waits for the scheduler."""
 
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.reasons import Reason
-from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.conditions.verdict import (
     MISSING_CLAIM_CHECK,
     ConditionResult,

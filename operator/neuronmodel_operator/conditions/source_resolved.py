@@ -1,8 +1,8 @@
 """SourceResolved: the checkpoint exists and can be read. It wants nothing, and waits for `prepare` to open it."""
 
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
-from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.conditions.verdict import (
     MISSING_CLAIM_CHECK,
     ConditionResult,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.reasons import Reason
-from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.failures import Problem

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import MAX_NOTE
-from neuronmodel_api.status import ConditionType, StartNote
+from neuronmodel_api.status import StartNote
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.failures import Problem, crash_problem
 from neuronmodel_operator.decide.situation import Situation

@@ -8,16 +8,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from neuronmodel_api import names
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.reasons import Reason
-from neuronmodel_api.status import (
-    CacheResult,
-    Condition,
-    ConditionType,
-    NeuronModelStatus,
-    Outcome,
-    Phase,
-    Start,
-)
+from neuronmodel_api.status import CacheResult, Condition, NeuronModelStatus, Outcome, Phase, Start
 from neuronmodel_operator.conditions.artifacts_ready import artifacts
 from neuronmodel_operator.conditions.loaded import loaded
 from neuronmodel_operator.conditions.ready import ready

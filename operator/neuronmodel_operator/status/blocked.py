@@ -9,10 +9,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.phases import WITHOUT_POD, StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Stage
-from neuronmodel_api.status import ConditionType, Start
+from neuronmodel_api.status import Start
 from neuronmodel_operator.decide import prepare_attempts
 from neuronmodel_operator.decide.artifacts import PreparedArtifacts
 from neuronmodel_operator.decide.situation import Situation

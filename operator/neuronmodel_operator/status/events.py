@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Final
 
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.phases import WAITS
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Sealing, SealingState
-from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Outcome, Start, StartNote
+from neuronmodel_api.status import Condition, NeuronModelStatus, Outcome, Start, StartNote
 from neuronmodel_operator.decide.failed_attempts import is_attempts_note
 from neuronmodel_operator.decide.refused_writes import write_problem
 from neuronmodel_operator.decide.situation import Situation

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from neuronmodel_api import names
-from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus, Phase
+from neuronmodel_api.conditions import ConditionType
+from neuronmodel_api.status import Condition, NeuronModelStatus, Phase
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.apply import Applier, PassOutcome, StoppingError
 from neuronmodel_operator.cluster.client import Api, ApiError

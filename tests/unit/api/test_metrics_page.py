@@ -9,8 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.report import Sealing, SealingState, Stage
-from neuronmodel_api.status import Condition, ConditionType
+from neuronmodel_api.status import Condition
 from neuronmodel_operator.runtime.metrics import Metrics as OperatorMetrics
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.report.metrics import WorkerMetrics

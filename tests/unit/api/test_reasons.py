@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from hack.schema.words import reasons_page
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.reasons import Reason, ReasonUse
-from neuronmodel_api.status import ConditionType
 from tests.contract_words import bare, modules, used
 from tests.paths import OPERATOR, PROJECT, WORKER
 

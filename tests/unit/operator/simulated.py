@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from neuronmodel_api import exits, names
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.config import Seal, Strategy, WorkerConfig
 from neuronmodel_api.report import (
     Choice,
@@ -30,7 +31,7 @@ from neuronmodel_api.report import (
     State,
 )
 from neuronmodel_api.spec import NeuronModelSpec
-from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus
+from neuronmodel_api.status import Condition, NeuronModelStatus
 from neuronmodel_operator.cluster.observe import may_need_a_job
 from neuronmodel_operator.reconcile.reconcile import reconcile
 from neuronmodel_operator.settings import Settings

@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from neuronmodel_api import names
-from neuronmodel_api.status import Condition, ConditionType, NeuronModelStatus
+from neuronmodel_api.conditions import ConditionType
+from neuronmodel_api.status import Condition, NeuronModelStatus
 from neuronmodel_operator.cluster import apply, client, event_writer
 from neuronmodel_operator.cluster.apply import Applier, StatusError
 from neuronmodel_operator.cluster.client import Api, ApiError, Kind

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from neuronmodel_api import exits, names
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.config import WorkerConfig
-from neuronmodel_api.status import ConditionType
 from tests.builders import NeuronModelBuilder, neuron_model
 from tests.unit.operator.simulated import Cluster, Object, Run, component, failing, stamp
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import pytest
 
 from neuronmodel_api import exits, names
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.report import MAX_NOTE, MAX_NOTES, Note
-from neuronmodel_api.status import ConditionType
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import Cluster, Object, OperatorKilledError, Run, failing, stamp
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from neuronmodel_api import exits, names
-from neuronmodel_api.status import Cause, ConditionType, Outcome
+from neuronmodel_api.conditions import ConditionType
+from neuronmodel_api.status import Cause, Outcome
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import SETTINGS, Cluster, Object, Run, component, failing
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from neuronmodel_api import exits, names
-from neuronmodel_api.status import ConditionType
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_operator.state.observed import Refusal
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import Cluster, Object, component, failing, stamp

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from neuronmodel_api import names
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.config import Strategy
-from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.manifests.deployment import stored
 from neuronmodel_operator.state.annotations import RENDERED
 from tests.builders import NeuronModelBuilder

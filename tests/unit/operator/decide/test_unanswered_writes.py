@@ -3,7 +3,8 @@ all is well meanwhile."""
 
 import pytest
 
-from neuronmodel_api.status import Condition, ConditionType
+from neuronmodel_api.conditions import ConditionType
+from neuronmodel_api.status import Condition
 from neuronmodel_operator.state.observed import Refusal
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import Cluster, Object, stamp

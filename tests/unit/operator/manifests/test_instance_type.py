@@ -4,9 +4,9 @@
 import pytest
 
 from neuronmodel_api import names
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.machines import DEFAULT_MACHINE, MACHINES
 from neuronmodel_api.spec import NeuronModelSpec
-from neuronmodel_api.status import ConditionType
 from neuronmodel_operator.manifests import instance_type as machine
 from tests.builders import NeuronModelBuilder, neuron_model
 from tests.unit.operator.decide.test_rollout import upgraded

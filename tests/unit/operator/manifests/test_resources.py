@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from neuronmodel_api import names
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.report import Devices, Progress, Sizing
-from neuronmodel_api.status import ConditionType, DevicesStatus, Outcome
+from neuronmodel_api.status import DevicesStatus, Outcome
 from neuronmodel_operator.manifests.quantities import parse_quantity, readable
 from neuronmodel_operator.state.annotations import PREPARED, Remembered, encode
 from tests.builders import NeuronModelBuilder, neuron_model

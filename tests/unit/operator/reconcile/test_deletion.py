@@ -3,7 +3,8 @@
 import pytest
 
 from neuronmodel_api import names
-from neuronmodel_api.status import ConditionType, Phase
+from neuronmodel_api.conditions import ConditionType
+from neuronmodel_api.status import Phase
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import EPOCH, Cluster, Object, OperatorKilledError, Run, component, failing, stamp
 

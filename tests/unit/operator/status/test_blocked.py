@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 import pytest
 
 from neuronmodel_api import exits, names
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.phases import WITHOUT_POD, StartPhase
 from neuronmodel_api.report import Stage
-from neuronmodel_api.status import Cause, ConditionType, Outcome, RecordedPhase, Start
+from neuronmodel_api.status import Cause, Outcome, RecordedPhase, Start
 from neuronmodel_operator.decide.auto_history import history
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.settings import Settings

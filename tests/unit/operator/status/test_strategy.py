@@ -7,9 +7,10 @@ from itertools import pairwise
 import pytest
 
 from neuronmodel_api import exits, names
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.config import History, Seal, Strategy
 from neuronmodel_api.report import Note, Sealing, SealingState
-from neuronmodel_api.status import ConditionType, Outcome
+from neuronmodel_api.status import Outcome
 from neuronmodel_operator.reconcile.reconcile import REPORT_WHEN_READY, REPORT_WHILE_SEALING
 from tests.builders import NeuronModelBuilder, neuron_model
 from tests.unit.operator.simulated import Cluster, Object, Run, choice_of, component, config_of, failing
