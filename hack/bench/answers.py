@@ -45,6 +45,11 @@ MODEL = Model(
 QUICK_MODEL = replace(MODEL, layers=2)
 
 
+class SealedTooSoon(BenchFailed):
+    def __init__(self) -> None:
+        super().__init__("The shards were sealed before an answer was: this disk is too fast, or answers are too slow.")
+
+
 @dataclass(frozen=True)
 class Round:
     """Seconds of every answer that lay wholly within the sealing, and of as many after it; and what was sealed."""
@@ -66,6 +71,8 @@ class AnswerTimes:
     source_bytes: int
     rounds: tuple[Round, ...]
     machine: Mapping[str, str] = field(default_factory=dict)
+    tokens: int = TOKENS
+    """Of an answer."""
 
     @property
     def title(self) -> str:
@@ -73,8 +80,8 @@ class AnswerTimes:
         seconds = median([mean(each.after) for each in rounds]), median([mean(each.sealing) for each in rounds])
         gigabytes, sealed = rounds[0].sealed_bytes / 1e9, median([each.sealed_seconds for each in rounds])
         return (
-            f"a Llama of {self.source_bytes / 1e9:.1f} GB served by the CPU engine, tp {DEGREE}, {TOKENS} tokens an"
-            f" answer, one answer after the other: {seconds[0]:.2f} s each, and {seconds[1]:.2f} s while"
+            f"a Llama of {self.source_bytes / 1e9:.1f} GB served by the CPU engine, tp {DEGREE}, {self.tokens} tokens"
+            f" an answer, one answer after the other: {seconds[0]:.2f} s each, and {seconds[1]:.2f} s while"
             f" {gigabytes:.1f} GB were sealed in {sealed:.1f} s"
         )
 
@@ -90,9 +97,23 @@ def mean(seconds: Sequence[float]) -> float:
 def time_answers(
     scratch: Path, rounds: int, filler: Filler, patience: Patience, keep: bool, model: Model = MODEL
 ) -> AnswerTimes:
-    """Raises BenchFailed."""
+    """Answers of TOKENS tokens, or of fewer where shards are sealed before one is computed. Raises BenchFailed."""
+    tokens = TOKENS
+    while True:
+        try:
+            return _time_answers(scratch, rounds, filler, patience, keep, model, tokens)
+        except SealedTooSoon as too_soon:
+            if tokens == 1:
+                raise
+            tokens //= 2
+            print(f"  {too_soon} Once more, with {tokens} tokens an answer.", flush=True)
+
+
+def _time_answers(
+    scratch: Path, rounds: int, filler: Filler, patience: Patience, keep: bool, model: Model, tokens: int
+) -> AnswerTimes:
     source = scratch / f"{NAME}-{model.nbytes}"
-    place = Place(source, volume_beside(source), scratch / "output")
+    place = Place(source, volume_beside(source), scratch / "output", tokens)
     print(f"\nAnswers while shards are sealed behind: {model.nbytes / 1e9:.1f} GB", flush=True)
     ensure_checkpoint(source, model)
     write_tokenizer(source)
@@ -109,7 +130,7 @@ def time_answers(
     finally:
         for folder in (place.output, place.volume, *([] if keep else [source])):
             shutil.rmtree(folder, ignore_errors=True)
-    return AnswerTimes(model.nbytes, tuple(done))
+    return AnswerTimes(model.nbytes, tuple(done), tokens=tokens)
 
 
 def told(one: Round) -> str:
@@ -139,6 +160,8 @@ class Place:
     source: Path
     volume: Path
     output: Path
+    tokens: int
+    """Of an answer."""
 
     def config(self, **settings: Any) -> WorkerConfig:
         return WorkerConfig(
@@ -174,7 +197,7 @@ class Place:
             while worker.state() is SealingState.WRITING:
                 sealing.append(worker.answer())
             if not sealing[1:]:
-                raise BenchFailed("The shards were sealed before an answer was: the model is too small for this disk.")
+                raise SealedTooSoon
             worker.until(SealingState.SEALED)
             after = [worker.answer() for _ in sealing[1:]]
             sealed = worker.status().sealing
@@ -192,7 +215,7 @@ class Place:
         with log.open("w") as file:
             process = subprocess.Popen([PROGRAM, command, "--config", settings], stdout=file, stderr=file)
         try:
-            yield Worker(process, config, log)
+            yield Worker(process, config, log, self.tokens)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -204,15 +227,17 @@ class Worker:
     process: "subprocess.Popen[bytes]"
     config: WorkerConfig
     log: Path
+    tokens: int
+    """Of an answer."""
 
     def answer(self) -> float:
         """The seconds of one."""
-        asked = {"model": self.config.name, "prompt": PROMPT, "max_tokens": TOKENS, "temperature": 0}
+        asked = {"model": self.config.name, "prompt": PROMPT, "max_tokens": self.tokens, "temperature": 0}
         began = time.monotonic()
         said = self._ask(self.config.serving_port, "POST", "/v1/completions", json.dumps(asked))
         seconds = time.monotonic() - began
-        if (made := json.loads(said)["usage"]["completion_tokens"]) != TOKENS:
-            raise BenchFailed(f"An answer was to have {TOKENS} tokens and has {made}.")
+        if (made := json.loads(said)["usage"]["completion_tokens"]) != self.tokens:
+            raise BenchFailed(f"An answer was to have {self.tokens} tokens and has {made}.")
         return seconds
 
     def status(self) -> Report:

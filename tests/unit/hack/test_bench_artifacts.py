@@ -134,7 +134,7 @@ def play(worker: Scripted, directory: Path, monkeypatch: pytest.MonkeyPatch) -> 
         yield worker
 
     monkeypatch.setattr(Place, "_started", started)
-    return Place(directory, directory / "volume", directory / "output")
+    return Place(directory, directory / "volume", directory / "output", tokens=8)
 
 
 def test_answers_count_that_lie_within_the_sealing_and_as_many_after_it(

@@ -25,7 +25,7 @@ from neuronmodel_worker.failures import (
     WorkerFailure,
 )
 from neuronmodel_worker.io.untrusted_input import listed, shown
-from neuronmodel_worker.sources import Folder, Source, SourceFile
+from neuronmodel_worker.sources import Folder, SourceFile, WeightSource
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
@@ -43,7 +43,7 @@ class Checkpoint:
     names, with None for a file that cannot be parsed. `unnamed` are files of its series that the index leaves out,
     `unusable` sentences on those of them that are missing or not whole. `warnings` are about its files."""
 
-    source: Source
+    source: WeightSource
     config: Mapping[str, object]
     tensors: Mapping[str, TensorSource]
     files: tuple[SourceFile, ...]
@@ -66,7 +66,7 @@ class Checkpoint:
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
-def open_checkpoint(place: Source | Path) -> Checkpoint:
+def open_checkpoint(place: WeightSource | Path) -> Checkpoint:
     """Read the configuration and every header of the checkpoint in a source, or in a directory.
 
     Raises SourceNotFound, ConfigMissing, ConfigInvalid, CheckpointFileMissing, CheckpointTruncated,
@@ -99,7 +99,7 @@ class _Files:
     unusable: tuple[str, ...] = ()
 
 
-def _read_config(source: Source) -> Mapping[str, object]:
+def _read_config(source: WeightSource) -> Mapping[str, object]:
     try:
         config = read_json_object(source, CONFIG_FILE)
     except FileNotFoundError as error:
@@ -112,12 +112,12 @@ def _read_config(source: Source) -> Mapping[str, object]:
     return config
 
 
-def _read_single(source: Source) -> _Files:
+def _read_single(source: WeightSource) -> _Files:
     file, tensors = _read_header(source, SINGLE_FILE, f"{SINGLE_FILE} is gone from {source.directory}")
     return _Files((file,), tensors)
 
 
-def _read_indexed(source: Source, config: Mapping[str, object]) -> _Files:
+def _read_indexed(source: WeightSource, config: Mapping[str, object]) -> _Files:
     file_of = _read_index(source, config)
     headers = {
         file: _read_header(source, file, f"{INDEX_FILE} names {file}, and {source.directory} holds no such file")
@@ -146,7 +146,7 @@ def _read_indexed(source: Source, config: Mapping[str, object]) -> _Files:
 
 
 def _left_out_files(
-    source: Source, rest: Iterable[str], tensors: Collection[str], unusable: list[str]
+    source: WeightSource, rest: Iterable[str], tensors: Collection[str], unusable: list[str]
 ) -> Iterator[tuple[str, Header]]:
     """Files that belong to the series of those that the index names, and have tensors that no other file has: a
     truncated index leaves them out. A file that is not whole is not used, and `unusable` says why."""
@@ -162,7 +162,7 @@ def _left_out_files(
             yield file, header
 
 
-def _read_header(source: Source, file: str, without: str) -> Header:
+def _read_header(source: WeightSource, file: str, without: str) -> Header:
     try:
         return read_source_header(source, file)
     except FileNotFoundError as error:
@@ -171,7 +171,7 @@ def _read_header(source: Source, file: str, without: str) -> Header:
         raise CheckpointFileMissing(f"{without}.{more} Download it again.") from error
 
 
-def _read_index(source: Source, config: Mapping[str, object]) -> dict[str, str]:
+def _read_index(source: WeightSource, config: Mapping[str, object]) -> dict[str, str]:
     """The file of each tensor, by the tensor's name."""
     index = source.path(INDEX_FILE)
     try:
@@ -203,7 +203,7 @@ def _is_file_name(value: object) -> bool:
     return value.isprintable() and len(value.encode()) <= MAX_NAME_BYTES
 
 
-def _join(source: Source, headers: Mapping[str, Header]) -> dict[str, TensorSource]:
+def _join(source: WeightSource, headers: Mapping[str, Header]) -> dict[str, TensorSource]:
     """Every tensor of the files that the index names, even if it does not name the tensor. NxD Inference does the same
     (`_load_from_files` in modules/checkpoint.py), and also refuses a tensor that is in two of them."""
     tensors: dict[str, TensorSource] = {}
@@ -218,7 +218,7 @@ def _join(source: Source, headers: Mapping[str, Header]) -> dict[str, TensorSour
     return tensors
 
 
-def _refuse_absent(source: Source, file_of: Mapping[str, str], tensors: Mapping[str, TensorSource]) -> None:
+def _refuse_absent(source: WeightSource, file_of: Mapping[str, str], tensors: Mapping[str, TensorSource]) -> None:
     for name, file in file_of.items():
         if name not in tensors:
             raise CheckpointFileMissing(
@@ -227,7 +227,7 @@ def _refuse_absent(source: Source, file_of: Mapping[str, str], tensors: Mapping[
             )
 
 
-def _index_warnings(source: Source, file_of: Mapping[str, str], tensors: Mapping[str, TensorSource]) -> list[str]:
+def _index_warnings(source: WeightSource, file_of: Mapping[str, str], tensors: Mapping[str, TensorSource]) -> list[str]:
     """Warnings of differences between the index and the files."""
     warnings = []
     if unnamed := sorted(tensors.keys() - file_of.keys()):
@@ -247,7 +247,7 @@ def _counted(names: list[str]) -> str:
     return f"{len(names):,} tensor{'' if len(names) == 1 else 's'}"
 
 
-def _refuse_unfinished(source: Source, files: Iterable[SourceFile]) -> None:
+def _refuse_unfinished(source: WeightSource, files: Iterable[SourceFile]) -> None:
     for file in files:
         name = missing_files.unfinished_marker(file.path.name)
         if source.exists(name):
@@ -257,7 +257,7 @@ def _refuse_unfinished(source: Source, files: Iterable[SourceFile]) -> None:
             )
 
 
-def _refuse_adapter(source: Source, tensors: Mapping[str, TensorSource]) -> None:
+def _refuse_adapter(source: WeightSource, tensors: Mapping[str, TensorSource]) -> None:
     if name := missing_files.adapter_tensor(tensors):
         raise NotACheckpoint(
             f"The checkpoint in {source.directory} holds the tensor {shown(name)}: it is an adapter, or a model with "
@@ -265,7 +265,7 @@ def _refuse_adapter(source: Source, tensors: Mapping[str, TensorSource]) -> None
         )
 
 
-def _adapter_warning(source: Source) -> tuple[str, ...]:
+def _adapter_warning(source: WeightSource) -> tuple[str, ...]:
     file = source.path(missing_files.ADAPTER_CONFIG)
     try:
         if not source.exists(missing_files.ADAPTER_CONFIG):
@@ -282,7 +282,7 @@ def _adapter_warning(source: Source) -> tuple[str, ...]:
     )
 
 
-def _read_quantizer_files(source: Source) -> Mapping[str, object]:
+def _read_quantizer_files(source: WeightSource) -> Mapping[str, object]:
     found: dict[str, object] = {}
     for name in QUANTIZER_FILES:
         if source.is_file(name):
@@ -292,7 +292,7 @@ def _read_quantizer_files(source: Source) -> Mapping[str, object]:
     return MappingProxyType(found)
 
 
-def _parsed(source: Source, name: str) -> object:
+def _parsed(source: WeightSource, name: str) -> object:
     """The JSON in a file; None where it cannot be parsed."""
     try:
         return parse_json(source.path(name), read_small(source, name))
@@ -300,13 +300,13 @@ def _parsed(source: Source, name: str) -> object:
         return None
 
 
-def _refusal(source: Source, without: str, found: Diagnosis) -> NotACheckpoint | CheckpointFileMissing:
+def _refusal(source: WeightSource, without: str, found: Diagnosis) -> NotACheckpoint | CheckpointFileMissing:
     kind = NotACheckpoint if found.is_other else CheckpointFileMissing
     of = _base_model(source) if found.remedy == missing_files.MERGE else ""
     return kind(f"{without}, but {found.what}.{of} {found.remedy}.")
 
 
-def _base_model(source: Source) -> str:
+def _base_model(source: WeightSource) -> str:
     """A sentence on the base model that an adapter names, with a space before it; empty where there is none."""
     try:
         base = read_json_object(source, missing_files.ADAPTER_CONFIG).get("base_model_name_or_path")

@@ -11,7 +11,7 @@ from neuronmodel_worker.checkpoint.file_signatures import HEAD_BYTES, identify_c
 from neuronmodel_worker.failures import ConfigInvalid, NotACheckpoint
 from neuronmodel_worker.io import untrusted_input
 from neuronmodel_worker.io.untrusted_input import NotAFile
-from neuronmodel_worker.sources import Source
+from neuronmodel_worker.sources import WeightSource
 
 # The index of 200,000 tensors is 20 MB long.
 MAX_JSON_BYTES = 100_000_000
@@ -20,7 +20,7 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 NO_FILE = "is a directory, a pipe or a device, where a file has to be. Put the checkpoint's own there."
 
 
-def head_of(source: Source, name: str) -> bytes:
+def head_of(source: WeightSource, name: str) -> bytes:
     """The first bytes of a file; empty where it does not exist or is no regular file. Raises LinkBroken,
     SourceUnreadable."""
     try:
@@ -30,7 +30,7 @@ def head_of(source: Source, name: str) -> bytes:
         return b""
 
 
-def refuse_wrong_content(source: Source, name: str, *, may_be_empty: bool = False) -> None:
+def refuse_wrong_content(source: WeightSource, name: str, *, may_be_empty: bool = False) -> None:
     """Raises NotACheckpoint where a file has another content than its name says, LinkBroken where it is a link that
     leads nowhere, and SourceUnreadable. A file that does not exist is not refused."""
     file = source.path(name)
@@ -52,7 +52,7 @@ def refuse_identified(file: Path, head: bytes) -> None:
         raise NotACheckpoint(f"{file} is {found.what}. {found.remedy}.")
 
 
-def read_json_object(source: Source, name: str) -> dict[str, object]:
+def read_json_object(source: WeightSource, name: str) -> dict[str, object]:
     """Read a JSON object from a small file. Raises ConfigInvalid, NotACheckpoint, LinkBroken, SourceUnreadable,
     FileNotFoundError."""
     file = source.path(name)
@@ -62,7 +62,7 @@ def read_json_object(source: Source, name: str) -> dict[str, object]:
     return content
 
 
-def read_small(source: Source, name: str) -> bytes:
+def read_small(source: WeightSource, name: str) -> bytes:
     """Read a text file, which may not be longer than such files are. Raises what `read_json_object` raises."""
     file = source.path(name)
     try:

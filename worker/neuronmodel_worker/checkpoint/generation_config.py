@@ -5,12 +5,12 @@ from typing import Final
 
 from neuronmodel_worker.checkpoint.files import parse_json, read_small
 from neuronmodel_worker.failures import ConfigInvalid
-from neuronmodel_worker.sources import Source
+from neuronmodel_worker.sources import WeightSource
 
 GENERATION_FILE: Final = "generation_config.json"
 
 
-def read_generation_config(source: Source) -> tuple[Mapping[str, object], tuple[str, ...]]:
+def read_generation_config(source: WeightSource) -> tuple[Mapping[str, object], tuple[str, ...]]:
     """The content of generation_config.json, and warnings. The content is empty where the file is missing; where the
     file is empty, which transformers treats as missing, there is a warning.
 

@@ -32,7 +32,7 @@ from neuronmodel_worker.failures import (
 )
 from neuronmodel_worker.io import untrusted_input
 from neuronmodel_worker.io.untrusted_input import MAX_INTEGER, shown
-from neuronmodel_worker.sources import Source, SourceFile, Stream
+from neuronmodel_worker.sources import SourceFile, Stream, WeightSource
 from neuronmodel_worker.sources.folder import RegularFile
 
 # Bits per element, by safetensors' own names. Sub-byte types exist: a tensor of them must fill whole bytes.
@@ -77,7 +77,7 @@ def read_header(file: Path) -> tuple[SourceFile, dict[str, TensorSource]]:
         return _parse_stream(file, stream)
 
 
-def read_source_header(source: Source, name: str) -> tuple[SourceFile, dict[str, TensorSource]]:
+def read_source_header(source: WeightSource, name: str) -> tuple[SourceFile, dict[str, TensorSource]]:
     """The same of a source's file. Raises FileNotFoundError, LinkBroken and SourceUnreadable instead of OSError."""
     file = source.path(name)
     try:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from neuronmodel_worker.checkpoint import GENERATION_FILE, refuse_wrong_content
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.plan.streamed import StreamedPlan
-from neuronmodel_worker.sources import Source
+from neuronmodel_worker.sources import WeightSource
 from neuronmodel_worker.text.tokenizer_files import TokenizerFiles
 
 
@@ -20,7 +20,7 @@ def with_tokenizer_warnings(plan: StreamedPlan) -> StreamedPlan:
     return replace(plan, layout=replace(plan.layout, warnings=(*plan.warnings, *texts)))
 
 
-def _stand_in_failures(source: Source) -> Iterator[WorkerFailure]:
+def _stand_in_failures(source: WeightSource) -> Iterator[WorkerFailure]:
     yield from TokenizerFiles(source.directory).wrong_contents()
     try:
         refuse_wrong_content(source, GENERATION_FILE, may_be_empty=True)

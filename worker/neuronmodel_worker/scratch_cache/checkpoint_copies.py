@@ -29,7 +29,7 @@ from neuronmodel_worker.scratch_cache.errors import (
     writing_copy,
 )
 from neuronmodel_worker.scratch_cache.volume import SOURCE_COPY, PendingCopy, Tier
-from neuronmodel_worker.sources import Folder, Source, SourceFile
+from neuronmodel_worker.sources import Folder, SourceFile, WeightSource
 from neuronmodel_worker.store.source_records import file_stats
 from neuronmodel_worker.stream import ContentDigests, check_content
 from neuronmodel_worker.stream.content_digests import PieceDigest
@@ -117,7 +117,7 @@ def _opened(directory: Path, checkpoint: Checkpoint) -> Checkpoint:
 class SourceOriginal:
     """A file of a source as an Original to copy."""
 
-    source: Source
+    source: WeightSource
     file: SourceFile
 
     @property

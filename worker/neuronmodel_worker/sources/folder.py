@@ -22,7 +22,7 @@ UNFINISHED_BELOW: Final = Path(".cache", "huggingface", "download")
 
 @dataclass(frozen=True)
 class Folder:
-    """A Source."""
+    """A WeightSource."""
 
     directory: Path
 

@@ -1,6 +1,6 @@
 """The protocol of a source: list its files, read a range of one, and say whether it has changed.
 
-To read from another place, add a module here with a Source. Errors of a source are SourceUnreadable, which is no
+To read from another place, add a module here with a WeightSource. Errors of a source are SourceUnreadable, which is no
 statement about the checkpoint, and SourceChanged.
 """
 
@@ -84,7 +84,7 @@ class OpenFile(Protocol):
     def close(self) -> None: ...
 
 
-class Source(Protocol):
+class WeightSource(Protocol):
     """The files of one checkpoint. They are named by what follows the source's own name: `config.json`."""
 
     @property

@@ -32,7 +32,7 @@ from neuronmodel_worker.failures import (
     SourceUnreadable,
 )
 from neuronmodel_worker.io.untrusted_input import MAX_DEPTH, MAX_VALUES
-from neuronmodel_worker.sources import Source, SourceFile
+from neuronmodel_worker.sources import SourceFile, WeightSource
 from tests.fuzz.headers import dump, mutate_file, mutate_text, mutate_tree, parse, seeds
 from tests.fuzz.judgement import compare
 from tests.safetensors_bytes import safetensors_bytes, with_header
@@ -379,7 +379,7 @@ def test_a_file_that_vanishes_after_the_index_was_read_is_missing(
 ) -> None:
     two_files(tmp_path, {"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}})
 
-    def vanish(source: Source, name: str) -> tuple[SourceFile, dict[str, TensorSource]]:
+    def vanish(source: WeightSource, name: str) -> tuple[SourceFile, dict[str, TensorSource]]:
         source.path(name).unlink()
         return read_source_header(source, name)
 

@@ -12,7 +12,7 @@ from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
 from neuronmodel_worker.failures import CheckpointFileMissing, SourceChanged, SourceNotFound
 from neuronmodel_worker.io.aligned import Array
 from neuronmodel_worker.plan.streamed import make_plan
-from neuronmodel_worker.sources import FileStat, Source, SourceFile
+from neuronmodel_worker.sources import FileStat, SourceFile, WeightSource
 from neuronmodel_worker.store.source_records import file_stats
 from neuronmodel_worker.stream import ContentDigests, FileSink, Sizes, check_content, run, take_digests
 from tests.unit.worker.sharding import small_source
@@ -22,7 +22,7 @@ NOWHERE = Path("no-folder", "model")
 
 
 class Stored:
-    """A Source whose files are bytes. Versions count up when one is replaced."""
+    """A WeightSource whose files are bytes. Versions count up when one is replaced."""
 
     def __init__(self, folder: Path) -> None:
         self.files = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -119,7 +119,7 @@ def stored(folder: Path) -> Stored:
     return Stored(folder)
 
 
-def shards(source: Source | Path, weights: Path, **flags: Any) -> dict[str, bytes]:
+def shards(source: WeightSource | Path, weights: Path, **flags: Any) -> dict[str, bytes]:
     plan = make_plan(open_checkpoint(source), {"tp_degree": 4, **flags})
     run(plan, FileSink(weights), observer=ContentDigests(), sizes=Sizes(chunk_bytes=50_000))
     return {path.name: path.read_bytes() for path in weights.iterdir()}
