@@ -148,7 +148,7 @@ def test_answers_count_that_lie_within_the_sealing_and_as_many_after_it(
 def test_shards_that_are_sealed_before_an_answer_is_there_prove_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(BenchFailed, match="the model is too small"):
+    with pytest.raises(BenchFailed, match="this disk is too fast"):
         play(Scripted(sealed_in=2), tmp_path, monkeypatch).round()
 
 
