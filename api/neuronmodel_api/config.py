@@ -2,7 +2,7 @@
 `names.ENV_CONFIG`."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field
 
@@ -68,6 +68,21 @@ class History(Tolerant):
 
 def _usual_instance_type(given: dict[str, Any]) -> str:
     return DEFAULT_MACHINE.name if given.get("engine") is Engine.NEURON else ""
+
+
+ADDED_FIELDS: Final = (
+    "seal",
+    "verification",
+    "scratch_tier",
+    "scratch_on_node",
+    "keys_in_use",
+    "weights",
+    "server",
+    "instance_type",
+    "start_timeout_seconds",
+)
+"""Fields of WorkerConfig that have a default and were added after the first version: the operator leaves them out while
+they have it, so that its upgrade replaces no pod. A new field belongs here."""
 
 
 class WorkerConfig(Tolerant):

@@ -121,6 +121,12 @@ def cleanup_job(model: str, uid: str) -> str:
     return f"{model}-cleanup-{uid[:8]}"
 
 
+def is_workload_of(model: str, name: str) -> bool:
+    """Whether a Job or a ReplicaSet of this name is the model's, by the names above and that of its Deployment. Where
+    one model's name begins another's, labels have to tell them apart."""
+    return name.startswith(f"{model}-")
+
+
 def owner(namespace: str, name: str, uid: str) -> str:
     """Returns the name of a NeuronModel's reference file in an artifact store."""
     return f"{namespace}.{name}.{uid}"

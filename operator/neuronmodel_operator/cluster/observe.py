@@ -176,7 +176,7 @@ def _is_pod_of(pod: Object, key: ModelKey) -> bool:
     """Whether the pod belongs to this NeuronModel, by its controller's name, which remains when the controller itself
     is gone and its pod lingers."""
     owners = pod["metadata"].get("ownerReferences", ())
-    return any(o["kind"] in ("Job", "ReplicaSet") and o["name"].startswith(f"{key.name}-") for o in owners)
+    return any(o["kind"] in ("Job", "ReplicaSet") and names.is_workload_of(key.name, o["name"]) for o in owners)
 
 
 def standing(child: Object, key: ModelKey) -> Literal["Own", "Former", "Foreign"]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic.alias_generators import to_camel
 
 from neuronmodel_api import names
-from neuronmodel_api.config import Engine, Seal, WorkerConfig
+from neuronmodel_api.config import ADDED_FIELDS, Engine, Seal, WorkerConfig
 from neuronmodel_api.report import Sizing
 from neuronmodel_api.spec import ClaimTemplate, NeuronModelSpec, Scratch
 from neuronmodel_operator.manifests import instance_type, metadata, resources
@@ -27,18 +27,6 @@ SHARED_MEMORY_VOLUME: Final = "shared-memory"
 DEFAULT_GRACE_SECONDS: Final = 60
 EXECUTION_TIMEOUT_SECONDS: Final = 600
 """NEURON_RT_EXEC_TIMEOUT as AWS's guide for models of this size sets it, in seconds."""
-_ADDED_TO_CONFIG: Final = (
-    "seal",
-    "verification",
-    "scratch_tier",
-    "scratch_on_node",
-    "keys_in_use",
-    "weights",
-    "server",
-    "instance_type",
-    "start_timeout_seconds",
-)
-"""Fields of WorkerConfig that have a default and were added after the first version."""
 DEFAULT_MEMORY: Final = "1Gi"
 """Enough for sensible scheduling; `prepare` computes what a start needs."""
 _SMALL_CPU: Final = "100m"
@@ -178,7 +166,7 @@ def _encoded(config: WorkerConfig) -> str:
     """Encodes the configuration as one line of sorted JSON: the same spec must give the same bytes, or an upgrade would
     roll pods. Fields of later versions are omitted while they have their defaults."""
     fields, usual = config.to_json(), WorkerConfig(namespace="", name="", uid="", spec_hash="", engine=config.engine)
-    for name in _ADDED_TO_CONFIG:
+    for name in ADDED_FIELDS:
         if getattr(config, name) == getattr(usual, name):
             fields.pop(to_camel(name), None)
     return _literal(json.dumps(fields, sort_keys=True, separators=(",", ":")))

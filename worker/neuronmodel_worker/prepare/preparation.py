@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 
 def open_source(job: Run) -> StreamedPlan | NativePlan:
     """Opens the checkpoint and makes the plan. Raises a BadInput for a checkpoint or flags that cannot be right."""
-    plan = plan_for(job.config, open_checkpoint(job.source))
+    plan = plan_for(job.config, open_checkpoint(job.weights))
     for warning in plan.warnings:
         log.warning(warning)
     if isinstance(plan, NativePlan):

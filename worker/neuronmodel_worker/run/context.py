@@ -11,6 +11,7 @@ from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.io.temporary import FOLDER, make_folder
 from neuronmodel_worker.report.clock import StartClock
+from neuronmodel_worker.sources import Folder, WeightSource
 
 
 class ConfigurationInvalid(BadInput):
@@ -36,6 +37,11 @@ class Run:
         if not self.config.source_path:
             raise ConfigurationInvalid("The configuration names no sourcePath. Set it to the checkpoint's directory.")
         return Path(self.config.source_path)
+
+    @property
+    def weights(self) -> WeightSource:
+        """The source that the configuration names; another kind of source is chosen here."""
+        return Folder(self.source)
 
     @property
     def artifacts(self) -> Path:

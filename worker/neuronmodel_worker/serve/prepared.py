@@ -82,7 +82,7 @@ class PreparedModel:
         Raises a BadInput for a checkpoint or flags that cannot be right, SourceChanged if the checkpoint is not the one
         that was prepared, and SourceUnreadable.
         """
-        checkpoint = open_checkpoint(self.job.source)
+        checkpoint = open_checkpoint(self.job.weights)
         expected, found = self.job.config.source_fingerprint, checkpoint.fingerprint
         if expected and expected != found:
             raise SourceChanged(self.job.source, f"its fingerprint is {found}, and {expected} was prepared")

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuronmodel_api.machines import Machine
+from neuronmodel_api.machines import MACHINES, Machine
 from neuronmodel_api.report import Devices
 from neuronmodel_worker.engines.nxdi.neuron_failures import LogicalCoreMismatch, NoNeuronDevice
 
 NEURON_LS = "neuron-ls"
-# Physical cores of a device by platform, for machines that are not known.
-CORES = {"trn1": 2, "trn2": 8, "inf2": 2}
-DEFAULT_LOGICAL_CORES = {"trn2": 2}
+# By platform, for machines that are not known.
+CORES = {"inf2": 2} | {machine.platform: machine.cores_per_device for machine in MACHINES.values()}
+DEFAULT_LOGICAL_CORES = {machine.platform: machine.default_logical_core_config for machine in MACHINES.values()}
 
 
 @dataclass(frozen=True)
