@@ -86,7 +86,7 @@ class EventWriter:
     async def _attempt(self, event: _Unwritten, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self._write(event.manifest)
+                await self._write(event.manifest, is_retry=event.attempts > 0)
         except TimeoutError:
             self._keep(event, "the API server did not answer")
         except ApiError as error:
@@ -106,9 +106,9 @@ class EventWriter:
         elif attempts == MAX_ATTEMPTS:
             self._log_warning("Event %s was not written in %d attempts: %s", event.reason, attempts, why)
 
-    async def _write(self, event: Manifest) -> None:
-        """Creates the Event, or counts it if it is there. Not if it is there with this time: then an attempt that was
-        not answered has written it."""
+    async def _write(self, event: Manifest, *, is_retry: bool) -> None:
+        """Creates the Event, or counts it if it is there. A retry does not count one that is there with its time: the
+        attempt before, which was not answered, has written it."""
         try:
             await self._api.create(client.EVENT, self._namespace, event)
         except ApiError as error:
@@ -116,7 +116,7 @@ class EventWriter:
                 raise
             name = event["metadata"]["name"]
             former = await self._api.get(client.EVENT, self._namespace, name) or {}
-            if former.get("lastTimestamp") != event["lastTimestamp"]:
+            if not (is_retry and former.get("lastTimestamp") == event["lastTimestamp"]):
                 again = {"count": (former.get("count") or 1) + 1, "lastTimestamp": event["lastTimestamp"]}
                 await self._api.merge(client.EVENT, self._namespace, name, again)
 

@@ -94,6 +94,14 @@ async def test_an_event_that_was_written_without_an_answer_is_counted_once() -> 
     assert server.written == [("ImagePullFailed", 2)]
 
 
+async def test_an_event_that_is_repeated_within_a_second_is_counted() -> None:
+    server = Server()
+    tested = Passes(server)
+    await tested.write(WARNING)
+    await tested.write(WARNING)
+    assert server.written == [("ImagePullFailed", 2)]
+
+
 async def test_an_event_that_is_refused_is_logged_and_not_tried_again() -> None:
     server = Server(ApiError(403, "Forbidden", "not on a Friday"))
     tested = Passes(server)
