@@ -129,7 +129,12 @@ def _artifacts_collect(actions: "Subparsers") -> None:
 
 
 def _from_command(command: argparse.ArgumentParser) -> None:
-    command.add_argument("file", metavar="FILE", nargs="?", help="the text; absent or -: standard input")
+    command.add_argument(
+        "words",
+        metavar="FILE",
+        nargs="*",
+        help="the text; absent or -: standard input. Or a command that your shell expands: -- inference_demo …",
+    )
     command.add_argument("--claim", metavar="NAME", help="the claim that holds the model; absent: a folder of the node")
     command.add_argument(
         "--claim-root",

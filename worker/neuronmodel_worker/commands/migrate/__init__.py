@@ -11,7 +11,7 @@ from typing import Final
 from neuronmodel_worker.commands.migrate.given_flags import read_flags
 from neuronmodel_worker.commands.migrate.neuronmodel import Converted, convert
 from neuronmodel_worker.commands.migrate.options import Choices
-from neuronmodel_worker.commands.migrate.shell_script import read_invocation
+from neuronmodel_worker.commands.migrate.shell_script import Invocation, invocation_of, read_invocation
 from neuronmodel_worker.commands.migrate.yaml_document import comment_lines, lines_of
 from neuronmodel_worker.commands.terminal import print_line, print_note
 from neuronmodel_worker.commands.usage_errors import UsageInvalid
@@ -23,7 +23,7 @@ STANDARD_INPUT: Final = "-"
 def from_command(options: argparse.Namespace) -> None:
     """Raises NotUnderstood and UsageInvalid."""
     converted = convert(
-        read_flags(read_invocation(_read(options.file))),
+        read_flags(_invocation(options)),
         Choices(
             claim=options.claim,
             claim_root=options.claim_root,
@@ -36,8 +36,17 @@ def from_command(options: argparse.Namespace) -> None:
     )
     for line in document_lines(converted):
         print_line(line)
+    for correction in converted.corrections:
+        print_note(options.command, f"line {correction.line}: {correction.text}. Correct it where it comes from.")
     for each in converted.left_out:
         print_note(options.command, f"line {each.line}: not carried over: {each}.")
+
+
+def _invocation(options: argparse.Namespace) -> Invocation:
+    """Several words are a command that the user's own shell has expanded."""
+    if len(options.words) > 1:
+        return invocation_of(options.words)
+    return read_invocation(_read(options.words[0] if options.words else None))
 
 
 def document_lines(converted: Converted) -> list[str]:

@@ -15,6 +15,7 @@ NUM_CORES: Final = "NEURON_RT_NUM_CORES"
 DERIVED: Final = "the operator derives it from parallelism and the instance type"
 FOLDERS: Final = "the worker has its folders on the scratch volume"
 OF_THE_HOST: Final = "it is about the host that the command ran on"
+OF_THE_TEXT: Final = "the command's arguments are made of it, and the worker does not read it"
 OF_SECRETS: Final = (
     "a NeuronModel is no place for a secret; name it in worker.env with valueFrom.secretKeyRef, if the worker needs it"
 )
@@ -37,7 +38,8 @@ REASONS: Final = {
     ),
 }  # fmt: skip
 SECRET_NAMES = re.compile(
-    r"SECRET|PASSW|PASSPHRASE|CREDENTIAL|TOKEN(?!IZERS_|S)|(PASS|_PWD|AUTH|KEY|KEY_ID)$", re.ASCII | re.IGNORECASE
+    r"SECRET|PASSW|PASSPHRASE|CREDENTIAL|(?<!NUMERIC_CC_)TOKEN(?!IZERS_|S)|(PASS|_PWD|AUTH|KEY|KEY_ID)$",
+    re.ASCII | re.IGNORECASE,
 )
 TOKEN_OF_HUGGING_FACE = re.compile(r"hf_[A-Za-z0-9]{16,}", re.ASCII)
 MAX_VARIABLES: Final = 120
@@ -60,7 +62,10 @@ def read_environment(invocation: Invocation) -> Environment:
     for name, variable in invocation.environment.items():
         if name in (*CORES_A_LOGICAL_ONE, NUM_CORES):
             continue
-        if reason := _reason(name, variable.text):
+        reason = _reason(name, variable.shown)
+        if not reason and name in invocation.used and not OF_NEURON.match(name):
+            reason = OF_THE_TEXT
+        if reason:
             left_out.append(LeftOut(variable.line, name, reason))
         else:
             if len(name) > MAX_NAME or len(worker) == MAX_VARIABLES:

@@ -4,17 +4,27 @@ numbers."""
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from neuronmodel_worker.commands.migrate.inference_demo_flags import BEFORE_RUN, BOUNDS, FLAGS, Flag, FlagKind
+from neuronmodel_worker.commands.migrate.inference_demo_flags import (
+    BEFORE_RUN,
+    BOUNDS,
+    FLAGS,
+    NOT_CARRIED,
+    Flag,
+    FlagKind,
+)
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
-from neuronmodel_worker.commands.migrate.shell_script import Invocation, ShellText
+from neuronmodel_worker.commands.migrate.shell_script import Correction, Invocation, ShellText
 
 RUN: Final = "run"
-REQUIRED: Final = ("--model-type", "--task-type", "--model-path")
+MODEL_PATH: Final = "--model-path"
+REQUIRED: Final = ("--model-type", "--task-type", MODEL_PATH)
 NUMBER = re.compile(r"-\d+|-\d*\.\d+", re.ASCII)
 """What argparse takes for a value although it begins like a flag."""
+OTHER_DASHES = re.compile("[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]")
+DASHES = re.compile("[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]+")
 INTEGER = re.compile(r"[-+]?\d{1,18}", re.ASCII)
 DTYPES: Final = ("bfloat16", "float16", "float32")
 WITHOUT_VALUE: Final = (FlagKind.SWITCH, FlagKind.TOGGLE)
@@ -29,6 +39,8 @@ class Given:
     flag: Flag
     value: Any
     line: int
+    unknown: NotUnderstood | None = None
+    """Why a part of a path is not known; the value is then as written."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,7 @@ class InferenceDemoCommand:
 
     invocation: Invocation
     given: Mapping[str, Given]
+    corrections: tuple[Correction, ...] = ()
 
     def __contains__(self, name: str) -> bool:
         return name in self.given
@@ -65,32 +78,46 @@ def read_flags(invocation: Invocation) -> InferenceDemoCommand:
     """Raises NotUnderstood."""
     arguments = list(invocation.arguments)
     given: dict[str, Given] = {}
+    corrections = list(invocation.corrections)
     after_run = False
     while arguments:
-        argument = arguments.pop(0)
-        if not argument.text.startswith("-"):
+        argument = _with_hyphens(arguments.pop(0), corrections)
+        if not argument.shown.startswith("-"):
             if after_run or argument.text != RUN:
                 raise NotUnderstood(
-                    argument.line, f"{argument.text!r} stands where a flag was expected. {_dash_of(argument.text)}"
+                    argument.line,
+                    f"{argument.text!r} stands where a flag was expected. Put quotation marks around what belongs "
+                    "together.",
                 )
             after_run = True
             continue
-        name, equals, joined = argument.text.partition("=")
+        name, equals, joined = argument.shown.partition("=")
         flag, negated = _flag(name, argument.line, after_run)
-        one = Given(flag, _value(flag, argument, joined if equals else None, arguments, negated), argument.line)
+        value = replace(argument, shown=joined) if equals else None
+        unknown = next((each.unknown for each in ([value] if value else arguments[:1])), None)
+        one = Given(flag, _value(flag, argument.line, value, arguments, negated), argument.line, unknown)
         given[flag.name] = _merged(given.get(flag.name), one)
     if not after_run:
         raise NotUnderstood(invocation.line, f"The word {RUN} is missing behind --model-type and --task-type.")
     for name in REQUIRED:
         if name not in given:
             raise NotUnderstood(invocation.line, f"{name} is missing.")
-    return InferenceDemoCommand(invocation, given)
+    return InferenceDemoCommand(invocation, given, tuple(corrections))
 
 
-def _dash_of(text: str) -> str:
-    if text[:1] in "–—−":
-        return "It begins with a dash that is no hyphen; write --."
-    return "Put quotation marks around what belongs together."
+def _with_hyphens(argument: ShellText, corrections: list[Correction]) -> ShellText:
+    """A flag with the dashes of a web page or a word processor, as it is meant. Raises NotUnderstood where that is no
+    flag."""
+    name, equals, value = argument.shown.partition("=")
+    if not OTHER_DASHES.search(name):
+        return argument
+    meant = f"--{DASHES.sub('-', name).lstrip('-')}"
+    if meant not in FLAGS:
+        raise NotUnderstood(
+            argument.line, f"{name!r} has a dash in it that is no hyphen. Write -- and the flag's name."
+        )
+    corrections.append(Correction(argument.line, f"{name} has a dash that is no hyphen, and is read as {meant}"))
+    return replace(argument, shown=f"{meant}{equals}{value}")
 
 
 def _flag(name: str, line: int, after_run: bool) -> tuple[Flag, bool]:
@@ -118,42 +145,51 @@ def _flag(name: str, line: int, after_run: bool) -> tuple[Flag, bool]:
     )
 
 
-def _value(flag: Flag, argument: ShellText, joined: str | None, arguments: list[ShellText], negated: bool) -> Any:
+def _value(flag: Flag, line: int, joined: ShellText | None, arguments: list[ShellText], negated: bool) -> Any:
     if flag.kind in WITHOUT_VALUE:
         if joined is not None:
-            raise NotUnderstood(argument.line, f"{flag.name} takes no value, and {joined!r} was given.")
+            raise NotUnderstood(line, f"{flag.name} takes no value, and {joined.shown!r} was given.")
         return not negated
     values = [joined] if joined is not None else list(_values(flag, arguments))
     if not values:
-        raise NotUnderstood(argument.line, f"{flag.name} has no value behind it.")
-    read = tuple(_read(flag, value, argument.line) for value in values)
+        raise NotUnderstood(line, f"{flag.name} has no value behind it.")
+    read = tuple(_read(flag, value, line) for value in values)
     return read if flag.kind in (*WITH_SEVERAL, FlagKind.REPEATED) else read[0]
 
 
-def _values(flag: Flag, arguments: list[ShellText]) -> Iterable[str]:
-    while arguments and not _begins_a_flag(arguments[0].text):
-        yield arguments.pop(0).text
+def _values(flag: Flag, arguments: list[ShellText]) -> Iterable[ShellText]:
+    while arguments and not _begins_a_flag(arguments[0].shown):
+        yield arguments.pop(0)
         if flag.kind not in WITH_SEVERAL:
             return
 
 
 def _begins_a_flag(text: str) -> bool:
+    if OTHER_DASHES.match(text):
+        return f"--{DASHES.sub('-', text.partition('=')[0]).lstrip('-')}" in FLAGS
     return text.startswith("-") and len(text) > 1 and not NUMBER.fullmatch(text) and " " not in text
 
 
-def _read(flag: Flag, text: str, line: int) -> Any:
+def _read(flag: Flag, value: ShellText, line: int) -> Any:
+    """What is not carried need not be known, and of a path whoever needs it says which part."""
+    is_text = flag.kind in (FlagKind.TEXT, FlagKind.REPEATED, FlagKind.FILE)
+    if is_text and (flag.name in NOT_CARRIED or (flag.name == MODEL_PATH and value.unknown)):
+        return value.shown
+    text = value.text
+    if text.startswith("<"):
+        raise NotUnderstood(line, f"{flag.name} is {text!r}, a placeholder. Write what belongs in its place.")
     if flag.kind in (FlagKind.INTEGER, FlagKind.INTEGERS):
         if not INTEGER.fullmatch(text):
             raise NotUnderstood(line, f"{flag.name} is {text!r} and has to be an integer.")
         return _bounded(flag, int(text), line)
     if flag.kind is FlagKind.FLOAT:
         try:
-            value = float(text)
+            number = float(text)
         except ValueError:
-            value = math.nan
-        if math.isnan(value) or value == -math.inf:
+            number = math.nan
+        if math.isnan(number) or number == -math.inf:
             raise NotUnderstood(line, f"{flag.name} is {text!r} and has to be a number.")
-        return value
+        return number
     if flag.kind is FlagKind.DTYPE and text not in DTYPES and flag.name != "--kv-quant-dtype":
         raise NotUnderstood(line, f"{flag.name} is {text!r} and has to be one of {', '.join(DTYPES)}.")
     return text

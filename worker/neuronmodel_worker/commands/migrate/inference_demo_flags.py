@@ -302,10 +302,16 @@ NOT_CARRIED: Final = {
     )
 }
 
+FORMER: Final = {
+    flag.name: flag
+    for flag in _dropped(FlagKind.SWITCH, "--no-trace-tokengen-model", DRAFT, _field("--trace-tokengen-model"))
+}
+"""Flags of earlier releases that 0.9.0 does not have."""
+
 BEFORE_RUN: Final = ("--model-type", "--task-type")
 """These flags belong before the word `run`, all others after it."""
 
-FLAGS: Final = {**SPECIAL, **TYPED, **SAMPLING_FLAGS, **PARTS, **RENAMED, **SAME_NAME, **NOT_CARRIED}
+FLAGS: Final = {**SPECIAL, **TYPED, **SAMPLING_FLAGS, **PARTS, **RENAMED, **SAME_NAME, **NOT_CARRIED, **FORMER}
 
 BOUNDS: Final = {
     "--tp-degree": (1, 512),

@@ -11,10 +11,11 @@ from neuronmodel_api.names import GROUP, INSTANCE_TYPE_LABEL
 from neuronmodel_worker.commands.migrate.compile_fields import FILL_IN_REASON, MODULES_FILE, CompileFields
 from neuronmodel_worker.commands.migrate.environment import Environment, read_environment
 from neuronmodel_worker.commands.migrate.given_flags import InferenceDemoCommand, LeftOut
-from neuronmodel_worker.commands.migrate.inference_demo_flags import NOT_CARRIED
+from neuronmodel_worker.commands.migrate.inference_demo_flags import FORMER, NOT_CARRIED
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.options import Choices, model_name
 from neuronmodel_worker.commands.migrate.parallelism import CommandParallelism, read_parallelism
+from neuronmodel_worker.commands.migrate.shell_script import Correction
 from neuronmodel_worker.commands.migrate.volumes import artifacts, model_folder, scratch, source
 from neuronmodel_worker.commands.migrate.yaml_document import Commented
 from neuronmodel_worker.engines.llama_shape import FAMILY as CPU_FAMILY
@@ -44,10 +45,11 @@ STRATEGIES: Final = {
 
 @dataclass(frozen=True)
 class Converted:
-    """The NeuronModel, and what of the command it does not carry."""
+    """The NeuronModel, what of the command it does not carry, and what was read otherwise than a shell would."""
 
     document: Mapping[str, Any]
     left_out: tuple[LeftOut, ...]
+    corrections: tuple[Correction, ...] = ()
 
 
 def convert(command: InferenceDemoCommand, choices: Choices) -> Converted:
@@ -73,11 +75,12 @@ def convert(command: InferenceDemoCommand, choices: Choices) -> Converted:
     document = {
         "apiVersion": f"{GROUP}/v1alpha1",
         "kind": "NeuronModel",
-        "metadata": {"name": choices.name or model_name(model_folder(command).name)},
+        "metadata": {"name": choices.name or model_name(model_folder(command))},
         "spec": {name: value for name, value in spec.items() if value is not None},
     }
     left_out = [*_left_out(command, fields), *parallelism.left_out, *fields.left_out(), *environment.left_out]
-    return Converted(document, tuple(sorted(left_out, key=lambda each: each.line)))
+    by_line = sorted(left_out, key=lambda each: each.line)
+    return Converted(document, tuple(by_line), command.corrections)
 
 
 def _check_types(command: InferenceDemoCommand) -> None:
@@ -110,7 +113,7 @@ def _on_cpu(command: InferenceDemoCommand) -> bool:
 
 
 def _left_out(command: InferenceDemoCommand, fields: CompileFields) -> Iterator[LeftOut]:
-    for name, flag in NOT_CARRIED.items():
+    for name, flag in {**NOT_CARRIED, **FORMER}.items():
         if name in command and name != "--task-type":
             reason = FILL_IN_REASON if name == MODULES_FILE and fields.needs_module_list else flag.reason
             yield LeftOut(command.line(name), name, reason)
@@ -118,7 +121,7 @@ def _left_out(command: InferenceDemoCommand, fields: CompileFields) -> Iterator[
         reason = "without --save-sharded-checkpoint the command shards at every load all the same"
         yield LeftOut(command.line("--skip-sharding"), "--skip-sharding", reason)
     if (output := command.invocation.output) is not None:
-        yield LeftOut(output.line, output.text, "`kubectl logs` shows what the worker says")
+        yield LeftOut(output.line, output.shown, "`kubectl logs` shows what the worker says")
 
 
 def _sharding(command: InferenceDemoCommand, fields: CompileFields) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Final
 
 from neuronmodel_api.names import MAX_MODEL_NAME
@@ -13,6 +14,7 @@ QUANTITY = re.compile(r"(?=[0.]*[1-9])(?=.{,32}$)[0-9]+(\.[0-9]+)?([KMGTPE]i|[kM
 """A quantity above 0, as the API server accepts it."""
 LABEL_VALUE = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]", re.ASCII)
 MAX_OBJECT_NAME: Final = 253
+OF_THE_CACHE: Final = "models--"
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,18 @@ def is_model_name(text: str) -> bool:
     return len(text) <= MAX_MODEL_NAME and bool(MODEL_NAME.fullmatch(text))
 
 
-def model_name(folder: str) -> str:
+def model_label(folder: PurePosixPath) -> str:
+    """What a folder says of the model in it: its name, or the repository's in the cache of the Hugging Face Hub, whose
+    folders are models--owner--name/snapshots/revision."""
+    cached = [part for part in folder.parts if part.startswith(OF_THE_CACHE)]
+    return cached[-1].rpartition("--")[2] if cached else folder.name
+
+
+def model_name(folder: PurePosixPath) -> str:
     """Derives a name from the model's folder. Raises UsageInvalid."""
-    made = re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")
-    made = made if made[:1].isalpha() else f"m-{made}"
+    made = re.sub(r"[^a-z0-9]+", "-", model_label(folder).lower()).strip("-")
+    made = made if made[:1].isalpha() or not made else f"m-{made}"
     made = made[:MAX_MODEL_NAME].rstrip("-")
-    if not is_model_name(made) or made == "m":
-        raise UsageInvalid(f"No name can be made of the model's folder, {folder!r}. Give one with --name.")
+    if not is_model_name(made):
+        raise UsageInvalid(f"No name can be made of the model's folder, {str(folder)!r}. Give one with --name.")
     return made

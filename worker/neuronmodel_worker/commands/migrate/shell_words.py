@@ -1,4 +1,5 @@
-"""Splits a shell's text into words and operators. Nothing is expanded, and nothing is ever executed."""
+"""The words of a shell's text, as parts that are literal or to be expanded. Nothing is expanded here, and nothing is
+ever executed."""
 
 import re
 from collections.abc import Iterator
@@ -7,43 +8,33 @@ from typing import Final, Literal
 
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 
-OPERATORS: Final = (
-    "&>>",
-    "<<<",
-    "&&",
-    "||",
-    ";;",
-    "&>",
-    ">&",
-    ">>",
-    ">|",
-    "<<",
-    "<&",
-    "|&",
-    ";",
-    "&",
-    "|",
-    "<",
-    ">",
-    "(",
-    ")",
-)
-REDIRECTIONS: Final = frozenset({">", ">>", ">|", ">&", "&>", "&>>"})
-INPUTS: Final = frozenset({"<", "<<", "<<<", "<&"})
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-BLANKS: Final = " \t"
-ENDS_A_WORD: Final = BLANKS + "\n;&|<>()"
+BRACED = re.compile(r"([A-Za-z_]\w*|[1-9])(?:(:?[-=])(.*))?", re.ASCII | re.DOTALL)
+QUOTED = re.compile(r"[\"'\\~]")
+BLANKS: Final = " \t\n"
+OPERATORS: Final = ";&|<>()"
+ENDS_A_WORD: Final = BLANKS + OPERATORS
+CONTINUES: Final = "\\\n"
 PATTERNS: Final = "*?[]{}"
+OTHER_BLANKS: Final = re.compile("[\u00a0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff]")
+HOME_UNKNOWN: Final = "~ is a folder that only a shell knows. Write the path out."
+OUTPUT_UNKNOWN: Final = "What a command prints is not known, for nothing is executed. Write it out."
 
 
 @dataclass(frozen=True)
 class WordPart:
-    """Part of a word. `text` is the literal text, a variable's name, or the inside of `$((…))`."""
+    """Part of a word. `text` is the literal text, a variable's name, the inside of `$((…))`, or what is written where
+    a command's output or a home folder would stand. `default` is the text of `${NAME:-text}`."""
 
-    kind: Literal["text", "variable", "arithmetic"]
+    kind: Literal["text", "variable", "arithmetic", "output", "home"]
     text: str
     quoted: bool
     line: int
+    default: "tuple[WordPart, ...] | None" = None
+    fills_empty: bool = False
+    """Whether the default also stands for an empty value, as in `${NAME:-text}`, or only for none."""
+    assigns: bool = False
+    """Whether the variable is given the default, as by `${NAME:=text}`."""
 
 
 @dataclass(frozen=True)
@@ -53,54 +44,56 @@ class Word:
     pieces: tuple[WordPart, ...]
     line: int
 
-    @property
-    def literal(self) -> str | None:
-        """The word's text if nothing in it is quoted or expanded, otherwise None."""
-        if all(piece.kind == "text" and not piece.quoted for piece in self.pieces):
-            return "".join(piece.text for piece in self.pieces)
-        return None
 
-
-@dataclass(frozen=True)
-class ShellOperator:
-    """`text` is one of OPERATORS, or a line's end."""
-
-    text: str
-    line: int
-    descriptor: str = ""
-    """The descriptor of a redirection, as in `2>&1`."""
-
-
-Token = Word | ShellOperator
-
-
-def tokens_of(text: str) -> Iterator[Token]:
-    """Raises NotUnderstood."""
-    return _Lexer(text.replace("\r\n", "\n")).tokens()
+def words_of(text: str, line: int) -> list[Word]:
+    """The words of one command, which begins at `line`. Raises NotUnderstood."""
+    return list(_Lexer(text, line).words())
 
 
 class _Lexer:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, line: int) -> None:
         self._text = text
         self._at = 0
-        self._line = 1
+        self._line = line
 
-    def tokens(self) -> Iterator[Token]:
+    def words(self) -> Iterator[Word]:
         while self._next:
-            if self._next in BLANKS or self._continues():
-                self._take(1)
-            elif self._next == "\n":
-                yield ShellOperator("\n", self._line)
+            if self._ahead(CONTINUES):
+                self._take(len(CONTINUES))
+            elif self._next in BLANKS:
                 self._take(1)
             elif self._next == "#":
-                self._take(len(self._until("\n")))
-            elif descriptor := self._descriptor():
-                self._take(len(descriptor))
-                yield self._operator(descriptor)
-            elif self._next in ENDS_A_WORD:
-                yield self._operator()
+                self._take(len(self._text[self._at :].partition("\n")[0]))
+            elif self._next in OPERATORS:
+                before = self._text[self._at - 1 : self._at]
+                what = "An array" if self._next == "(" and before == "=" else self._next
+                raise NotUnderstood(self._line, f"{what} is not followed. Write what it stands for where it is used.")
             else:
-                yield self._word()
+                line = self._line
+                yield Word(tuple(self._pieces()), line)
+
+    def _pieces(self) -> Iterator[WordPart]:
+        start, bare_before = self._at, ""
+        while self._next and self._next not in ENDS_A_WORD:
+            if self._next == "'":
+                yield self._single_quoted()
+            elif self._next == '"':
+                yield from self._double_quoted()
+            elif self._ahead(CONTINUES):
+                self._take(len(CONTINUES))
+            elif self._next == "\\":
+                self._take(1)
+                yield WordPart("text", self._take(1), True, self._line)
+            elif self._next in "$`":
+                yield self._expansion(quoted=False)
+            elif self._next == "~" and (self._at == start or bare_before == "="):
+                yield WordPart("home", self._take(1), True, self._line)
+            else:
+                self._refuse_what_depends()
+                bare_before = self._take(1)
+                yield WordPart("text", bare_before, False, self._line)
+                continue
+            bare_before = ""
 
     @property
     def _next(self) -> str:
@@ -115,72 +108,40 @@ class _Lexer:
         self._line += taken.count("\n")
         return taken
 
-    def _until(self, end: str) -> str:
+    def _take_to(self, end: str) -> str | None:
+        """The text before `end`, which is taken as well; None if there is none."""
         found = self._text.find(end, self._at)
-        return self._text[self._at : found if found >= 0 else len(self._text)]
+        if found < 0:
+            return None
+        taken = self._take(found - self._at)
+        self._take(len(end))
+        return taken
 
-    def _continues(self) -> bool:
-        """Consumes a backslash at the end of a line, which joins the next line to it. The line's end is left to the
-        caller."""
-        if not self._ahead("\\\n"):
-            return False
-        self._take(1)
-        return True
-
-    def _descriptor(self) -> str:
-        match = re.compile(r"\d+(?=[<>])", re.ASCII).match(self._text, self._at)
-        return match[0] if match else ""
-
-    def _operator(self, descriptor: str = "") -> ShellOperator:
-        line = self._line
-        return ShellOperator(self._take(len(next(filter(self._ahead, OPERATORS)))), line, descriptor)
-
-    def _word(self) -> Word:
-        line, pieces = self._line, list[WordPart]()
-        while self._next and self._next not in ENDS_A_WORD:
-            if not self._continues():
-                pieces += self._pieces(pieces)
-            else:
-                self._take(1)
-        return Word(tuple(pieces), line)
-
-    def _pieces(self, before: list[WordPart]) -> list[WordPart]:
-        if self._next == "'":
-            return [self._single_quoted()]
-        if self._next == '"':
-            return self._double_quoted()
-        if self._next == "\\":
-            self._take(1)
-            return [WordPart("text", self._take(1), True, self._line)]
-        if self._next in "$`":
-            return [self._expansion(quoted=False)]
-        self._refuse_what_depends(before)
-        return [WordPart("text", self._take(1), False, self._line)]
-
-    def _refuse_what_depends(self, before: list[WordPart]) -> None:
+    def _refuse_what_depends(self) -> None:
         if self._next in PATTERNS:
             raise NotUnderstood(
                 self._line,
                 f"An unquoted {self._next} stands for names that only a shell can find. Write them out, or quote it.",
             )
-        begins = not before or (before[-1].text == "=" and not before[-1].quoted)
-        if self._next == "~" and begins:
-            raise NotUnderstood(self._line, "~ is a folder that only a shell knows. Write the path out.")
+        if OTHER_BLANKS.match(self._next):
+            raise NotUnderstood(
+                self._line,
+                f"{self._text[:60]!r} holds a blank that is none to a shell, such as the no-break space of a web page. "
+                "Put an ordinary one in its place.",
+            )
 
     def _single_quoted(self) -> WordPart:
         line = self._line
         self._take(1)
-        inside = self._until("'")
-        if self._at + len(inside) == len(self._text):
+        inside = self._take_to("'")
+        if inside is None:
             raise NotUnderstood(line, "A ' has no other one that ends the quotation.")
-        piece = WordPart("text", self._take(len(inside)), True, line)
-        self._take(1)
-        return piece
+        return WordPart("text", inside, True, line)
 
-    def _double_quoted(self) -> list[WordPart]:
+    def _double_quoted(self) -> Iterator[WordPart]:
         line = self._line
         self._take(1)
-        pieces = [WordPart("text", "", True, line)]
+        yield WordPart("text", "", True, line)
         while self._next != '"':
             if not self._next:
                 raise NotUnderstood(line, 'A " has no other one that ends the quotation.')
@@ -188,20 +149,25 @@ class _Lexer:
                 self._take(2)
             elif self._next == "\\" and self._text[self._at + 1 : self._at + 2] in ("$", "`", '"', "\\"):
                 self._take(1)
-                pieces.append(WordPart("text", self._take(1), True, self._line))
+                yield WordPart("text", self._take(1), True, self._line)
             elif self._next in "$`":
-                pieces.append(self._expansion(quoted=True))
+                yield self._expansion(quoted=True)
             else:
-                pieces.append(WordPart("text", self._take(1), True, self._line))
+                yield WordPart("text", self._take(1), True, self._line)
         self._take(1)
-        return pieces
 
     def _expansion(self, quoted: bool) -> WordPart:
         line = self._line
         if self._ahead("$(("):
-            return self._arithmetic(quoted)
-        if self._ahead("$(") or self._next == "`":
-            raise NotUnderstood(line, "What a command prints is not known, for nothing is executed. Write it out.")
+            return WordPart("arithmetic", self._parenthesized(2), quoted, line)
+        if self._ahead("$("):
+            return WordPart("output", f"$({self._parenthesized(1)})", quoted, line)
+        if self._next == "`":
+            self._take(1)
+            inside = self._take_to("`")
+            if inside is None:
+                raise NotUnderstood(line, "A ` has no other one that ends it.")
+            return WordPart("output", f"`{inside}`", quoted, line)
         self._take(1)
         if self._next == "{":
             return self._braced(quoted)
@@ -215,18 +181,42 @@ class _Lexer:
     def _braced(self, quoted: bool) -> WordPart:
         line = self._line
         self._take(1)
-        inside = self._take(len(self._until("}")))
-        if not NAME.fullmatch(inside) or not self._take(1):
-            raise NotUnderstood(line, f"${{{inside}}} is not understood: only ${{NAME}} is. Write what it stands for.")
-        return WordPart("variable", inside, quoted, line)
+        inside = self._balanced("{", "}")
+        found = BRACED.fullmatch(inside)
+        if not found or (found[3] and QUOTED.search(found[3])):
+            raise NotUnderstood(
+                line,
+                f"${{{inside}}} is not understood: only ${{NAME}}, ${{NAME:-text}} and ${{NAME:=text}} are. Write what "
+                "it stands for.",
+            )
+        if found[2] is None:
+            if found[1].isdigit():
+                raise NotUnderstood(line, f"${{{inside}}} is what a script is called with. Write what it stands for.")
+            return WordPart("variable", found[1], quoted, line)
+        default = tuple(_Lexer(f'"{found[3]}"', line).quoted_pieces())
+        return WordPart("variable", found[1], quoted, line, default, found[2][0] == ":", "=" in found[2])
 
-    def _arithmetic(self, quoted: bool) -> WordPart:
+    def quoted_pieces(self) -> Iterator[WordPart]:
+        yield from self._double_quoted()
+
+    def _balanced(self, opens: str, closes: str) -> str:
+        """The text up to the bracket that closes the one before it, which is taken as well."""
+        line, depth, start = self._line, 1, self._at
+        while self._next:
+            depth += {opens: 1, closes: -1}.get(self._next, 0)
+            self._take(1)
+            if not depth:
+                return self._text[start : self._at - 1]
+        raise NotUnderstood(line, f"A {opens} has no {closes} that ends it.")
+
+    def _parenthesized(self, count: int) -> str:
+        """The inside of `$(…)` or `$((…))`."""
         line = self._line
-        self._take(3)
+        self._take(1 + count)
         depth, inside = 0, ""
-        while self._next and (depth or not self._ahead("))")):
+        while self._next and (depth or not self._ahead(")" * count)):
             depth += {"(": 1, ")": -1}.get(self._next, 0)
             inside += self._take(1)
-        if self._take(2) != "))":
-            raise NotUnderstood(line, "$(( has no )) that ends it.")
-        return WordPart("arithmetic", inside, quoted, line)
+        if self._take(count) != ")" * count:
+            raise NotUnderstood(line, f"${'(' * count} has no {')' * count} that ends it.")
+        return inside

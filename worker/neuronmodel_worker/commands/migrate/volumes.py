@@ -1,11 +1,12 @@
 """Where a converted NeuronModel has its checkpoint, its artifacts and its scratch space."""
 
+import re
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from neuronmodel_worker.commands.migrate.given_flags import InferenceDemoCommand
+from neuronmodel_worker.commands.migrate.given_flags import MODEL_PATH, InferenceDemoCommand
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
-from neuronmodel_worker.commands.migrate.options import Choices
+from neuronmodel_worker.commands.migrate.options import Choices, model_label
 from neuronmodel_worker.commands.migrate.volume_sizes import checkpoint_bytes, compiled_size, shards_size
 from neuronmodel_worker.commands.migrate.yaml_document import Commented
 from neuronmodel_worker.commands.usage_errors import UsageInvalid
@@ -28,7 +29,10 @@ COPIES: Final = ", and a copy of what a start reads, for the next start in this 
 
 def model_folder(command: InferenceDemoCommand) -> PurePosixPath:
     """Raises NotUnderstood."""
-    path = PurePosixPath(command.value("--model-path"))
+    given = command.given[MODEL_PATH]
+    path = PurePosixPath(given.value)
+    if given.unknown and re.search(r"[$`~]", path.name):
+        raise given.unknown
     if ".." in path.parts:
         raise NotUnderstood(
             command.line("--model-path"), f"--model-path is {str(path)!r}, with '..' in it. Write the path itself."
@@ -38,7 +42,9 @@ def model_folder(command: InferenceDemoCommand) -> PurePosixPath:
 
 def source(command: InferenceDemoCommand, choices: Choices) -> dict[str, Any]:
     """Returns `spec.model.source`. Raises NotUnderstood and UsageInvalid."""
-    path = model_folder(command)
+    path, unknown = model_folder(command), command.given[MODEL_PATH].unknown
+    if unknown and (choices.claim is None or choices.claim_root is not None):
+        raise unknown
     if choices.claim is None:
         if not path.is_absolute():
             raise NotUnderstood(
@@ -81,7 +87,7 @@ def _artifacts_size(command: InferenceDemoCommand) -> Commented:
     if "--save-sharded-checkpoint" not in command:
         return Commented(compiled_size(), COMPILED_ALONE)
     bytes_a_parameter = 4 if command.value("--torch-dtype") == "float32" else 2
-    checkpoint = checkpoint_bytes(model_folder(command).name, bytes_a_parameter)
+    checkpoint = checkpoint_bytes(model_label(model_folder(command)), bytes_a_parameter)
     if checkpoint is None:
         return Commented(shards_size(None), SIZE_UNKNOWN)
     return Commented(

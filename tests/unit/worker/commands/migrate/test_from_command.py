@@ -9,12 +9,16 @@ from neuronmodel_api import exits
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_operator.manifests import instance_type
 from neuronmodel_operator.manifests import neuron_config as flags
+from neuronmodel_worker.commands.migrate.given_flags import read_flags
+from neuronmodel_worker.commands.migrate.neuronmodel import convert
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
+from neuronmodel_worker.commands.migrate.options import Choices
+from neuronmodel_worker.commands.migrate.shell_script import invocation_of, read_invocation
 from neuronmodel_worker.commands.usage_errors import UsageInvalid
 from tests.nxdi_flags import COMMAND_OF_405B
 from tests.paths import PROJECT
 from tests.unit.worker.commands.commands import here, neuronmodel
-from tests.unit.worker.commands.migrate.inference_demo import Result, converted, with_flags
+from tests.unit.worker.commands.migrate.inference_demo import SMALLEST, Result, converted, with_flags
 
 COMMANDS = PROJECT / "tests" / "commands"
 ON_COMPILE = (COMMANDS / "llama-3.1-405b-shard-on-compile.sh").read_text()
@@ -427,3 +431,75 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     ended = here("from-command", tmp_path / "none.sh")
     assert ended.code == exits.USAGE
     assert "No such file" in ended.sentence
+
+
+# Mistakes of copied text
+
+
+@pytest.mark.parametrize("dashes", ["\u2014", "-\u2014", "\u2013\u2013", "\u2212-", "\u2011\u2011"])
+def test_a_dash_that_is_no_hyphen_is_read_as_it_is_meant_and_named(dashes: str) -> None:
+    text = f"{SMALLEST.format(model_type='llama')} \\\n  {dashes}tp\u2011degree 8 {dashes}fused-qkv"
+    found = convert(read_flags(read_invocation(text)), Choices())
+    assert found.document["spec"]["parallelism"]["tensorParallelDegree"] == 8
+    assert found.document["spec"]["compile"]["fusedQKV"] is True
+    assert [each.line for each in found.corrections] == [2, 2]
+    assert "no hyphen, and is read as --tp-degree" in found.corrections[0].text
+
+
+def test_a_blank_behind_a_backslash_is_read_as_it_is_meant_and_named() -> None:
+    text = f"{SMALLEST.format(model_type='llama')} \\ \n  --tp-degree 8 \\\t\n --fused-qkv\n"
+    found = convert(read_flags(read_invocation(text)), Choices())
+    assert found.document["spec"]["compile"]["fusedQKV"] is True
+    assert [each.line for each in found.corrections] == [1, 2]
+
+
+def test_other_blanks_of_a_page_are_named() -> None:
+    with pytest.raises(NotUnderstood, match=r"Line 1: .*no-break space"):
+        converted(f"{SMALLEST.format(model_type='llama')}\u00a0--tp-degree 8")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("/models/m", "m"),
+        (
+            "/cache/hub/models--meta-llama--Llama-3.1-8B/snapshots/0e9e39f249a1",
+            "llama-3-1-8b",
+        ),
+        ("~/models/Llama-3.1-8B/", "llama-3-1-8b"),
+        ("$HOME/models/Llama-3.1-8B", "llama-3-1-8b"),
+    ],
+)
+def test_names_of_folders(folder: str, name: str) -> None:
+    text = SMALLEST.format(model_type="llama").replace("/models/Llama-3.1-8B", folder)
+    assert convert(read_flags(read_invocation(text)), Choices(claim="models")).document["metadata"]["name"] == name
+
+
+def test_of_an_unknown_path_without_a_claim_the_unknown_part_is_named() -> None:
+    text = SMALLEST.format(model_type="llama").replace("/models/", "$HOME/models/")
+    with pytest.raises(NotUnderstood, match="HOME has no value"):
+        converted(text)
+    with pytest.raises(NotUnderstood, match="MODEL has no value"):
+        converted(text.replace("$HOME/models/Llama-3.1-8B", "/models/$MODEL"), claim="models")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "export PATH=/opt/aws/neuron/bin:$PATH",
+        "export LD_LIBRARY_PATH=$LD_LIBRARY_PATH:/opt/lib",
+        'export NEURON_CC_FLAGS="$NEURON_CC_FLAGS --model-type transformer"',
+        "LOG=log-$(date +%s)",
+        "export HF_HOME=~/cache",
+    ],
+)
+def test_what_is_not_carried_may_be_unknown(before: str) -> None:
+    assert with_flags('--prompt "$PROMPT at $(date)" > log-$RUN', before=before).spec
+
+
+def test_a_command_that_the_shell_has_expanded_needs_no_text() -> None:
+    words = [*SMALLEST.format(model_type="llama").split(), "--prompt", "it's $5", "--tp-degree", "8"]
+    found = convert(read_flags(invocation_of(words)), Choices())
+    assert found.document["spec"]["parallelism"]["tensorParallelDegree"] == 8
+    with pytest.raises(NotUnderstood, match="no inference_demo command"):
+        invocation_of(["ls", "-l"])
