@@ -40,6 +40,7 @@ WITHOUT_EFFECT: Final = (
 )
 """Commands that do not affect the model."""
 NOTEBOOK: Final = ("%%bash", "%%sh", "%%script")
+MAX_CHOICE_BYTES: Final = 4096
 HARMLESS_SETTINGS: Final = "eux"
 LAUNCHERS: Final = {
     **dict.fromkeys(("docker", "podman", "nerdctl", "kubectl"), "a container"),
@@ -115,7 +116,10 @@ def read_invocation(text: str) -> Invocation:
     text, corrections = _corrected(text.replace("\r\n", "\n"))
     tree = ShellTree(text)
     script = _Script(tree)
-    script.run(tree.root)
+    try:
+        script.run(tree.root)
+    except RecursionError:
+        raise NotUnderstood(1, "It is nested too deep. Give the assignments, exports and command alone.") from None
     if script.invocation is None:
         raise NotUnderstood(text.count("\n") + 1, "The text ends, and no inference_demo command was in it.")
     return replace(script.invocation, corrections=corrections)
@@ -150,7 +154,7 @@ class _Script:
     def run(self, node: "Node", output: tuple[ShellText, ...] = ()) -> None:
         """Raises NotUnderstood."""
         match node.type:
-            case "list" if _changes_nothing(node, self._tree):
+            case "list" if _is_choice(node) and _changes_nothing(node, self._tree):
                 pass
             case "program" | "list":
                 for child in self._tree.statements(node):
@@ -407,6 +411,11 @@ def _written(word: Word) -> str:
 def _unset(name: str, line: int) -> ShellText:
     why = f"{name} has no value: the lines before do not assign it, and nothing else is looked at. Add {name}=…"
     return ShellText(f"${name}", line, NotUnderstood(line, why))
+
+
+def _is_choice(node: "Node") -> bool:
+    """Whether it is `a || b`, of a length that people write."""
+    return node.end_byte - node.start_byte <= MAX_CHOICE_BYTES and any(each.type == "||" for each in node.children)
 
 
 def _changes_nothing(node: "Node", tree: ShellTree) -> bool:

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuronmodel_worker.commands.migrate import shell_tree
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.shell_script import Invocation, read_invocation
+from neuronmodel_worker.commands.usage_errors import UsageInvalid
 
 BASH = shutil.which("bash")
 SHOWN = ["MINE", "OTHER"]
@@ -211,3 +214,26 @@ def test_quotes_and_variables_mean_what_they_mean_to_a_shell(text: str, value: s
 def test_any_text_is_understood_or_refused_with_a_line(text: str) -> None:
     with suppress(NotUnderstood):
         assert isinstance(texts_of(read_invocation(f"inference_demo {text}")), list)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "true && " * 20_000 + "inference_demo",
+        "true || " * 20_000 + "true",
+        "(" * 5000,
+        "{ " * 5000,
+        "if true; then " * 3000,
+    ],
+    ids=["and", "or", "parentheses", "braces", "if"],
+)
+def test_what_is_long_or_deep_is_understood_or_refused(text: str) -> None:
+    with suppress(NotUnderstood):
+        read_invocation(text)
+
+
+def test_without_the_parser_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tree_sitter", None)
+    shell_tree._parser.cache_clear()
+    with pytest.raises(UsageInvalid, match="Install the extra `migrate`"):
+        read_invocation("inference_demo")
