@@ -4,6 +4,7 @@ The grammar is made for editors. It goes on after an error, so a tree with one i
 early or leave out an escaped blank, so the words of a command are read by `shell_words`.
 """
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
@@ -15,13 +16,16 @@ from neuronmodel_worker.commands.usage_errors import UsageInvalid
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser
 
+OTHER_BYTES = re.compile(rb"[^\t\n -~]")
+"""To a shell they are parts of words; the grammar's scanner reads beyond its tables for some, and ends the process."""
+
 
 class ShellTree:
     def __init__(self, text: str) -> None:
         """Raises NotUnderstood for a text that is no shell's, and UsageInvalid where there is no parser."""
         self.text = text.replace("\r\n", "\n")
         self._source = self.text.encode("utf-8", "surrogatepass")
-        self._tree = _parser().parse(self._source)
+        self._tree = _parser().parse(OTHER_BYTES.sub(b"x", self._source))
         self.root = self._tree.root_node
         if self.root.has_error:
             raise self._error()

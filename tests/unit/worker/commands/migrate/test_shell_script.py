@@ -237,3 +237,9 @@ def test_without_the_parser_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     shell_tree._parser.cache_clear()
     with pytest.raises(UsageInvalid, match="Install the extra `migrate`"):
         read_invocation("inference_demo")
+
+
+def test_characters_beyond_ascii_are_parts_of_words() -> None:
+    assert arguments("inference_demo \u6771\u4eac 'caf\u00e9 \U0001f642' x\u0300y # \u30b3\n") == [
+        "\u6771\u4eac", "caf\u00e9 \U0001f642", "x\u0300y"
+    ]  # fmt: skip
