@@ -21,6 +21,6 @@ def test_what_is_to_be_filled_in_is_refused(kubectl: Kubectl) -> None:
     gaps = [text for text in DOCUMENTS if "FILL IN" in text]
     assert gaps
     for text in gaps:
-        ended = kubectl.attempt("apply", "--dry-run=server", "--filename=-", stdin=text)
+        ended = kubectl.attempt("kubectl", "apply", "--dry-run=server", "--filename=-", stdin=text)
         assert ended.returncode != 0
         assert "spec.compile.extra" in ended.stderr
