@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from neuronmodel_api import names
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, ApiError
-from neuronmodel_operator.state.observed import Object
+from neuronmodel_operator.state.observed import Object, is_of_the_server
 from neuronmodel_operator.state.plan import EventNote, Manifest
 from neuronmodel_operator.wording import moment
 
@@ -92,7 +92,7 @@ class EventWriter:
         except ApiError as error:
             if "NamespaceTerminating" in error.causes:
                 return
-            if is_passing(error):
+            if is_of_the_server(error.status):
                 self._keep(event, error.message)
             else:
                 self._log_warning("Event %s was not written: %s", event.reason, error.message)
@@ -119,11 +119,6 @@ class EventWriter:
             if not (is_retry and former.get("lastTimestamp") == event["lastTimestamp"]):
                 again = {"count": (former.get("count") or 1) + 1, "lastTimestamp": event["lastTimestamp"]}
                 await self._api.merge(client.EVENT, self._namespace, name, again)
-
-
-def is_passing(error: ApiError) -> bool:
-    """Whether the same write may succeed later: no answer, too many requests, or a fault of the server."""
-    return error.status == 0 or error.status == 429 or error.status >= 500
 
 
 def event_manifest(note: EventNote, model: Object, now: datetime) -> Manifest:

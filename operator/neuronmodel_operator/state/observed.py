@@ -75,7 +75,12 @@ class Refusal:
     @property
     def is_of_the_server(self) -> bool:
         """Whether the answer says nothing about the request itself."""
-        return self.status in _OF_THE_SERVER or self.status >= 500
+        return is_of_the_server(self.status)
+
+
+def is_of_the_server(status: int) -> bool:
+    """Whether an HTTP status, or 0 for no answer, says nothing about the request itself: it may succeed later."""
+    return status in _OF_THE_SERVER or status >= 500
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ MODEL_PATH: Final = "--model-path"
 REQUIRED: Final = ("--model-type", "--task-type", MODEL_PATH)
 NUMBER = re.compile(r"-\d+|-\d*\.\d+", re.ASCII)
 """What argparse takes for a value although it begins like a flag."""
-OTHER_DASHES = re.compile("[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]")
-DASHES = re.compile("[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]+")
+OTHER_DASHES = re.compile("[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]+")
 INTEGER = re.compile(r"[-+]?\d{1,18}", re.ASCII)
 DTYPES: Final = ("bfloat16", "float16", "float32")
 WITHOUT_VALUE: Final = (FlagKind.SWITCH, FlagKind.TOGGLE)
@@ -94,7 +93,8 @@ def read_flags(invocation: Invocation) -> InferenceDemoCommand:
         name, equals, joined = argument.shown.partition("=")
         flag, negated = _flag(name, argument.line, after_run)
         value = replace(argument, shown=joined) if equals else None
-        unknown = next((each.unknown for each in ([value] if value else arguments[:1])), None)
+        path = value or next(iter(arguments), None)
+        unknown = path.unknown if path and flag.name == MODEL_PATH else None
         one = Given(flag, _value(flag, argument.line, value, arguments, negated), argument.line, unknown)
         given[flag.name] = _merged(given.get(flag.name), one)
     if not after_run:
@@ -109,15 +109,19 @@ def _with_hyphens(argument: ShellText, corrections: list[Correction]) -> ShellTe
     """A flag with the dashes of a web page or a word processor, as it is meant. Raises NotUnderstood where that is no
     flag."""
     name, equals, value = argument.shown.partition("=")
-    if not OTHER_DASHES.search(name):
+    if not OTHER_DASHES.search(name) or not (name.startswith("-") or OTHER_DASHES.match(name)):
         return argument
-    meant = f"--{DASHES.sub('-', name).lstrip('-')}"
+    meant = _meant(name)
     if meant not in FLAGS:
         raise NotUnderstood(
             argument.line, f"{name!r} has a dash in it that is no hyphen. Write -- and the flag's name."
         )
     corrections.append(Correction(argument.line, f"{name} has a dash that is no hyphen, and is read as {meant}"))
     return replace(argument, shown=f"{meant}{equals}{value}")
+
+
+def _meant(name: str) -> str:
+    return f"--{OTHER_DASHES.sub('-', name).lstrip('-')}"
 
 
 def _flag(name: str, line: int, after_run: bool) -> tuple[Flag, bool]:
@@ -166,7 +170,7 @@ def _values(flag: Flag, arguments: list[ShellText]) -> Iterable[ShellText]:
 
 def _begins_a_flag(text: str) -> bool:
     if OTHER_DASHES.match(text):
-        return f"--{DASHES.sub('-', text.partition('=')[0]).lstrip('-')}" in FLAGS
+        return _meant(text.partition("=")[0]) in FLAGS
     return text.startswith("-") and len(text) > 1 and not NUMBER.fullmatch(text) and " " not in text
 
 

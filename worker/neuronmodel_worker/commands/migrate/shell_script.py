@@ -60,7 +60,20 @@ CONTROL: Final = {
     "negated_command": "!",
     "test_command": "A test in brackets",
 }
-CHANGES: Final = frozenset({"variable_assignment", "declaration_command", "unset_command", "function_definition"})
+CHANGES: Final = frozenset(
+    {
+        "variable_assignment",
+        "declaration_command",
+        "unset_command",
+        "function_definition",
+        "for_statement",
+        "c_style_for_statement",
+        "((",
+    }
+)
+"""What gives variables other values, or what commands mean."""
+ASSIGNING = re.compile(r"=|\+\+|--")
+"""In an expansion: `${NAME:=text}`, `$((NAME++))`."""
 UNKNOWN: Final = {"output": OUTPUT_UNKNOWN, "home": HOME_UNKNOWN}
 PLACEHOLDER = re.compile(r"<[A-Za-z][^<>\n]*>")
 HEREDOC: Final = "What comes from a file or a here-document is not read. Leave it out."
@@ -233,7 +246,7 @@ class _Script:
     def _pipeline(self, node: "Node") -> None:
         first, sign, *rest = node.children
         reader = rest[0].children[0] if rest and rest[0].type == "redirected_statement" else rest[0]
-        if reader.type != "command" or not self._tree.written(reader).startswith("tee"):
+        if reader.type != "command" or self._tree.written(reader).split(maxsplit=1)[0] != "tee":
             raise NotUnderstood(
                 line_of(rest[0]), "What | hands the output to is not understood. Leave it out, or use tee."
             )
@@ -422,11 +435,18 @@ def _changes_nothing(node: "Node", tree: ShellTree) -> bool:
     """Whether everything within a construct leaves variables and the model alone. A command that sources another or
     runs the demo does not."""
     for each in within(node):
-        if each.type in CHANGES or (each.type == "expansion" and "=" in tree.written(each)):
+        if each.type in CHANGES:
             return False
-        if each.type == "command" and tree.written(each).split(maxsplit=1)[0] not in WITHOUT_EFFECT:
+        if each.type in ("expansion", "arithmetic_expansion") and ASSIGNING.search(tree.written(each)):
+            return False
+        if each.type == "command" and not _without_effect(*_split(tree.written(each))):
             return False
     return True
+
+
+def _split(text: str) -> tuple[str, list[str]]:
+    command, *arguments = text.split()
+    return command, arguments
 
 
 def _inference_demo_arguments(command: ShellText, rest: list[ShellText]) -> tuple[ShellText, ...] | None:
@@ -449,6 +469,8 @@ def _without_effect(command: str, arguments: list[str]) -> bool:
     if command == "set":
         options = [each for each in arguments if each != "pipefail"]
         return all(re.fullmatch(f"[-+][{HARMLESS_SETTINGS}]*o?", each) for each in options)
+    if command == "printf" and arguments[:1] and arguments[0].startswith("-v"):  # it sets a variable
+        return False
     return command in WITHOUT_EFFECT or command in NOTEBOOK
 
 

@@ -23,7 +23,7 @@ OTHER_BYTES = re.compile(rb"[^\t\n -~]")
 class ShellTree:
     def __init__(self, text: str) -> None:
         """Raises NotUnderstood for a text that is no shell's, and UsageInvalid where there is no parser."""
-        self.text = text.replace("\r\n", "\n")
+        self.text = text
         self._source = self.text.encode("utf-8", "surrogatepass")
         self._tree = _parser().parse(OTHER_BYTES.sub(b"x", self._source))
         self.root = self._tree.root_node
