@@ -1,10 +1,9 @@
 """`make test`: everything there is to check, in one go, set up by itself.
 
-Lint and the unit tests run in this process' lane. A child process brings up the cluster, builds its images and runs the
-tests that need an API server alone, at the same time: these mostly wait, unit tests mostly compute, and give way. The
-end-to-end tests come last and have the machine for themselves: nodes are lost in them, and pods have to start in time.
-What the child prints is shown between the steps of this lane, and as it comes when they are done. A step that fails
-ends neither lane, as the others may find something too; only lint does.
+Lint and the unit tests run in this process' lane, everything on the cluster in a lane at the same time, by a child
+process: bringing it up, building its images, its tests. Tests on the cluster mostly wait, unit tests mostly compute,
+and give way. What the child prints is shown between the steps of this lane, and as it comes when they are done. A step
+that fails ends neither lane, as the others may find something too; only lint does.
 
 The cluster is ended again if it was not there before. Where a cluster cannot run (no root), the tests on it are left
 out with a sentence; with CI=true that is a failure.
@@ -27,8 +26,6 @@ CLUSTER = (sys.executable, "-m", "hack.cluster")
 LANE_ON_THE_CLUSTER = "on-the-cluster"
 CANNOT_RUN_HERE = 3
 """What `hack.cluster` exits with on a machine that cannot run a cluster."""
-NO_IMAGES = 2
-"""What the lane of the cluster exits with where there is nothing to test end to end."""
 
 LINT = (
     ("ruff", "check", "."),
@@ -47,7 +44,7 @@ UNIT = (
 IMAGES = ("operator", "worker", "worker-neuron")
 ON_THE_API_SERVER = ("pytest", "tests/cluster")
 END_TO_END = ("pytest", "tests/e2e")
-# Builds and the API server have the processors first.
+# The lane of the cluster is the longer one: its pods and builds have the processors first.
 GIVING_WAY = ("nice", "-n", "10")
 
 
@@ -58,12 +55,12 @@ class Failed(Exception):
 def main(arguments: Sequence[str]) -> int:
     if arguments == [LANE_ON_THE_CLUSTER]:
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # it ends what it began as well
-        return _test_on_the_api_server()
+        return _report(_test_on_the_cluster())
     began = time.monotonic()
     _compile_bytecode()
     with _cluster() as lane:
         try:
-            failures = _lint() or _test_units(lane) + _test_on_the_cluster(lane)
+            failures = _lint() or _test_units(lane) + lane.failures()
         except Failed as failure:
             failures = [str(failure)]
     if not failures:
@@ -122,33 +119,21 @@ def _cluster() -> Iterator["_Lane"]:
                 subprocess.run((*CLUSTER, "down"), cwd=PROJECT, check=False)
 
 
-def _test_on_the_cluster(lane: "_Lane") -> list[str]:
-    """What the other lane still has to do, then the end-to-end tests, with nothing else at work."""
-    _say("what the lane of the cluster has still to do")
-    code = lane.followed()
-    if code == CANNOT_RUN_HERE:
-        return []
-    failures = ["a step on the cluster failed; its output is above"] if code else []
-    return failures if code == NO_IMAGES else failures + _step(END_TO_END)
-
-
-def _test_on_the_api_server() -> int:
-    """All of the other lane; its exit code. The images are built beside the tests that need none."""
+def _test_on_the_cluster() -> list[str]:
+    """All of the other lane. The images are built beside the tests that need none."""
     _say("the local cluster")
     code = subprocess.run((*CLUSTER, "up"), cwd=PROJECT, check=False).returncode
     if code == CANNOT_RUN_HERE and not _nothing_may_be_left_out():
         print("    LEFT OUT: tests/cluster and tests/e2e, as this machine cannot run a cluster; see above")
-        return CANNOT_RUN_HERE
+        return []
     if code:
-        _report([f"the local cluster did not come up (exit code {code}); its output is above"])
-        return NO_IMAGES
+        return [f"the local cluster did not come up (exit code {code}); its output is above"]
     with _begun(*CLUSTER, "images", *IMAGES) as images:
         failures = _step(ON_THE_API_SERVER)
         _say("the images")
         if code := images.followed():
-            _report([*failures, f"the images were not built (exit code {code}); the output is above"])
-            return NO_IMAGES
-    return _report(failures)
+            return [*failures, f"the images were not built (exit code {code}); the output is above"]
+    return failures + _step(END_TO_END)
 
 
 class _Lane:
@@ -182,6 +167,10 @@ class _Lane:
                 self._process.wait(timeout=1)
         self.show()
         return self._process.returncode
+
+    def failures(self) -> list[str]:
+        _say("what the lane of the cluster has still to do")
+        return ["a step on the cluster failed; its output is above"] if self.followed() else []
 
     def end(self) -> None:
         """It, and what it has started, where it still runs."""
