@@ -36,6 +36,13 @@ Staging.seal = lambda *_: threading.Event().wait()
 """
 
 
+@pytest.fixture
+def place(place: Place) -> Place:
+    """Where workers begin as users' do, with their imports."""
+    place.forks = False
+    return place
+
+
 def phases(report: Report) -> list[str]:
     return [phase.name for phase in report.phases]
 

@@ -23,6 +23,7 @@ from neuronmodel_worker.report.clock import FirstLine
 from neuronmodel_worker.run.runner import run_command
 from neuronmodel_worker.run.signals import SIGNALS
 from tests.ports import free_port
+from tests.unit.worker.forked import ForkedProcess
 from tests.waiting import PATIENCE_SECONDS, until
 
 AS_MODULE = "import runpy; runpy.run_module('neuronmodel_worker', run_name='__main__', alter_sys=True)"
@@ -35,6 +36,8 @@ class Place:
     root: Path
     source: Path
     settings: dict[str, Any] = field(default_factory=dict)
+    forks: bool = True
+    """Whether workers with the CPU engine begin with everything imported."""
 
     @property
     def artifacts(self) -> Path:
@@ -54,6 +57,8 @@ class Place:
         config = self.config(**changes)
         log = self.root / f"termination-{time.monotonic_ns()}"
         environment = {**os.environ, names.ENV_CONFIG: json.dumps(config), names.ENV_POD_UID: "pod-1"}
+        if self.forks and config["engine"] == "CPU" and not before:
+            return Worker(ForkedProcess(command, environment, log, log.with_suffix(".stderr")), config, log)
         program = ["-c", f"{before}\n{AS_MODULE}"] if before else ["-m", "neuronmodel_worker"]
         arguments = [sys.executable, *program, command, "--termination-log", str(log)]
         process = subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)
@@ -122,7 +127,7 @@ class Ended:
 
 @dataclass
 class Worker:
-    process: "subprocess.Popen[str]"
+    process: "subprocess.Popen[str] | ForkedProcess"
     config: dict[str, Any]
     log: Path
     client: httpx.Client = field(
@@ -157,4 +162,5 @@ class Worker:
 
     def wait(self) -> Ended:
         _, stderr = self.process.communicate(timeout=PATIENCE_SECONDS)
+        assert self.process.returncode is not None
         return Ended(self.process.returncode, stderr, parse_report(self.log.read_bytes()))
