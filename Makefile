@@ -30,6 +30,7 @@ lock: ## resolve pyproject.toml anew: constraints.txt for developers, hack/locks
 	$(LOCK) --constraint constraints.txt --extra worker pyproject.toml --output-file hack/locks/worker.txt
 	$(LOCK) --constraint constraints.txt --extra neuron --no-emit-package numpy pyproject.toml --output-file hack/locks/worker-neuron.txt
 	printf 'transformers\nsafetensors\nnumpy\n' | $(LOCK) --constraint constraints.txt - --output-file hack/locks/standins.txt
+	printf 'huggingface_hub\n' | $(LOCK) - --output-file hack/locks/hub-client.txt
 	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | $(LOCK) --constraint constraints.txt - --output-file hack/locks/build.txt
 
 .PHONY: up

@@ -1,0 +1,143 @@
+"""What goes wrong, and for which requests; rules come and go while the servers run."""
+
+import itertools
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from .messages import Request
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Which requests it is for, then what happens to them; several may meet in one request."""
+
+    method: str | None = None
+    origin: str | None = None
+    """`hub` or `cdn`; None: both."""
+    path: str = "*"
+    """A glob over the request's path, or over the file's path in its repository (which the CDN's URLs do not have)."""
+    nth: int | None = None
+    """Of the requests that match, the n-th only, from 1."""
+    probability: float = 1.0
+    seed: int = 0
+    count: int | None = None
+    """After so many requests it is over."""
+
+    status: int | None = None
+    html: bool = False
+    """A page with 200, as a portal or any other server answers."""
+    set_headers: Mapping[str, str] = field(default_factory=dict)
+    """`Retry-After` beside a status, or a `Content-Range` of other bytes."""
+    drop_headers: tuple[str, ...] = ()
+    """As mirrors do with `ETag` and `X-Repo-Commit`."""
+    delay_seconds: float = 0.0
+    """Before the headers."""
+    cut_before_headers: bool = False
+    cut_after_bytes: int | None = None
+    """The body ends there, though Content-Length promised more."""
+    reset: bool = False
+    """A connection that is cut is reset, and not closed in order."""
+    stall_after_bytes: int | None = None
+    """The body stops there, until the rule is removed or for `stall_seconds`."""
+    stall_seconds: float = 3600.0
+    short_by: int = 0
+    """So many bytes less than the range has, with the Content-Length of what is sent."""
+    ignore_range: bool = False
+    """200 with the whole file."""
+    corrupt: bool = False
+    """One byte in the middle is another one."""
+    bytes_per_second: float | None = None
+    """Together, over all connections of the requests that match."""
+
+
+class Rule:
+    """A fault with what it remembers of requests."""
+
+    def __init__(self, number: int, fault: Fault) -> None:
+        self.number = number
+        self.fault = fault
+        self.num_matched = 0
+        self.num_used = 0
+        self._random = random.Random(fault.seed)
+        self._over = threading.Event()
+        self._free_at = 0.0
+        self._lock = threading.Lock()
+
+    def takes(self, request: Request, file: str | None) -> bool:
+        """Whether it is for this request, which then counts."""
+        if not self._matches(request, file):
+            return False
+        with self._lock:
+            self.num_matched += 1
+            chosen = self.fault.nth in (None, self.num_matched) and self._random.random() < self.fault.probability
+            if not chosen or (self.fault.count is not None and self.num_used >= self.fault.count):
+                return False
+            self.num_used += 1
+            return True
+
+    def pause(self, seconds: float) -> None:
+        """At most until the rule is removed."""
+        self._over.wait(seconds)
+
+    def throttle(self, num_bytes: int) -> None:
+        """Return when so many bytes more may be sent."""
+        if not self.fault.bytes_per_second:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now) + num_bytes / self.fault.bytes_per_second
+            wait = self._free_at - now
+        self.pause(wait)
+
+    def end(self) -> None:
+        self._over.set()
+
+    def described(self) -> dict[str, Any]:
+        return {"id": self.number, "matched": self.num_matched, "used": self.num_used, **asdict(self.fault)}
+
+    def _matches(self, request: Request, file: str | None) -> bool:
+        fault = self.fault
+        paths = [request.path, *([file] if file else [])]
+        return (
+            fault.origin in (None, request.origin)
+            and fault.method in (None, request.method)
+            and any(fnmatchcase(path, fault.path) for path in paths)
+        )
+
+
+class Faults:
+    def __init__(self) -> None:
+        self._rules: dict[int, Rule] = {}
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[Rule]:
+        with self._lock:
+            return iter(list(self._rules.values()))
+
+    def add(self, **fields: Any) -> Rule:
+        """Of the fields of Fault; TypeError for one that it does not have."""
+        if isinstance(fields.get("drop_headers"), list):
+            fields["drop_headers"] = tuple(fields["drop_headers"])
+        rule = Rule(next(self._numbers), Fault(**fields))
+        with self._lock:
+            self._rules[rule.number] = rule
+        return rule
+
+    def remove(self, number: int) -> None:
+        """What waits for it goes on."""
+        with self._lock:
+            rule = self._rules.pop(number)
+        rule.end()
+
+    def clear(self) -> None:
+        for rule in self:
+            self.remove(rule.number)
+
+    def of(self, request: Request, file: str | None) -> list[Rule]:
+        return [rule for rule in self if rule.takes(request, file)]
