@@ -36,7 +36,7 @@ class Delivery:
     def deliver(self, answer: Callable[[Request], Response], *, closes: bool) -> None:
         """Raises Cut where the rules say so, OSError where the client has gone."""
         for rule in self.rules:
-            rule.pause(rule.fault.delay_seconds) if rule.fault.delay_seconds else None
+            rule.pause(rule.fault.delay_seconds)
         for rule in self.rules:
             if rule.fault.cut_before_headers:
                 raise Cut(rule.fault.reset)

@@ -14,8 +14,6 @@ from .faults import Faults
 from .messages import Refused, Request, Response, Text
 from .records import Records
 
-ACCEPT_POLL_SECONDS = 0.05
-
 
 class Origin(Protocol):
     name: str
@@ -42,6 +40,7 @@ class Listener:
         self.records = records
         self.faults = faults
         self._server: _Server | None = None
+        self._accepting: threading.Thread | None = None
 
     @property
     def is_open(self) -> bool:
@@ -51,12 +50,14 @@ class Listener:
         if self._server is None:
             self._server = _Server(self)
             self.port = self._server.server_address[1]
-            threading.Thread(target=self._server.serve_forever, args=(ACCEPT_POLL_SECONDS,), daemon=True).start()
+            self._accepting = threading.Thread(target=self._server.accept, daemon=True)
+            self._accepting.start()
 
     def close(self) -> None:
         """Its connections end too."""
-        if self._server is not None:
-            self._server.shutdown()
+        if self._server is not None and self._accepting is not None:
+            self._server.end_accepting()
+            self._accepting.join()
             self._server.server_close()
             self._server.end_connections()
             self._server = None
@@ -72,7 +73,18 @@ class _Server(ThreadingMixIn, TCPServer):
         self.listener = listener
         self.address_family = socket.AF_INET6 if ":" in listener.address else socket.AF_INET
         self._connections: set[socket.socket] = set()
+        self._is_ending = False
         super().__init__((listener.address, listener.port), _Handler)
+
+    def accept(self) -> None:
+        """Until it is ended; without the polling of `serve_forever`, which tests would wait for."""
+        while not self._is_ending:
+            with suppress(OSError):
+                self.process_request(*self.get_request())
+
+    def end_accepting(self) -> None:
+        self._is_ending = True
+        self.socket.shutdown(socket.SHUT_RDWR)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """The handshake is made here, in the connection's own thread."""
