@@ -1,7 +1,13 @@
 """The tests' own Hugging Face Hub with its CDN, which does what the real one does and goes wrong as it is told.
 
+    with Hub() as hub:
+        hub.add_repository("org/name", folder).gated = "manual"
+        hub.faults.add(origin="cdn", path="*.safetensors", nth=3, status=503)
+        ...  # HF_ENDPOINT=hub.endpoint
+        assert not hub.requests.leaks
+
 It needs Python's standard library alone, and its parts import each other relatively, so that it runs wherever the
-folder is copied to. `server.Hub` is the way in.
+folder is copied to; `python -m tests.standins.hub --help` is for other processes, with `control.py` as their API.
 """
 
 from .faults import Fault, Rule

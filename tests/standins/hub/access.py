@@ -21,10 +21,19 @@ class Access:
         """None without any; a token that nobody has is refused everywhere, on public repositories as well."""
         if authorization is None:
             return None
-        scheme, _, value = authorization.partition(" ")
-        if scheme.lower() != "bearer" or value.strip() not in self.tokens:
+        token = self._known(authorization)
+        if token is None:
             raise Refused(401, "Invalid credentials in Authorization header")
-        return self.tokens[value.strip()]
+        return token
+
+    def user(self, authorization: str | None) -> str | None:
+        """Whom a request counts for; None for all who have no valid token."""
+        token = self._known(authorization or "")
+        return token.user if token else None
+
+    def _known(self, authorization: str) -> Token | None:
+        scheme, _, value = authorization.partition(" ")
+        return self.tokens.get(value.strip()) if scheme.lower() == "bearer" else None
 
 
 def found(repository: Repository | None, token: Token | None) -> Repository:
@@ -69,9 +78,7 @@ def _is_granted(repository: Repository, token: Token | None) -> bool:
 
 
 def _not_found(token: Token | None) -> Refused:
-    return Refused(404, "Repository not found", "RepoNotFound") if token else _masked()
-
-
-def _masked() -> Refused:
-    """Without a token the Hub does not tell what is missing from what is private."""
+    """With another status where a token could help."""
+    if token:
+        return Refused(404, "Repository not found", "RepoNotFound")
     return Refused(401, "Invalid username or password.", "RepoNotFound")

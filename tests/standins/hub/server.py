@@ -12,11 +12,12 @@ from .access import Access, Token
 from .cdn_origin import CdnOrigin
 from .control import ControlOrigin
 from .faults import Faults
-from .hub_origin import Addresses, HubOrigin, Settings
+from .hub_origin import HubOrigin
 from .listener import Listener
 from .rates import Rates
 from .records import Records
 from .repository import Gated, Repositories, Repository
+from .settings import Addresses, Settings
 from .signing import Signer
 
 

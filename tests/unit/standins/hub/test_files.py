@@ -2,6 +2,7 @@
 
 import hashlib
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -146,6 +147,13 @@ def test_a_connection_is_kept(hub: Hub, signed: str, weights: bytes) -> None:
     assert send(connection, signed).body == weights
     assert connection.sock is kept is not None
     connection.close()
+
+
+def test_many_connections_are_served_at_the_same_time(signed: str, weights: bytes) -> None:
+    starts = range(0, NUM_BYTES, NUM_BYTES // 64)
+    with ThreadPoolExecutor(len(starts)) as threads:
+        parts = threads.map(lambda start: ask(signed, Range=f"bytes={start}-{start + starts.step - 1}").body, starts)
+        assert b"".join(parts) == weights
 
 
 def test_both_origins_speak_https(folder: Path, tmp_path: Path, weights: bytes) -> None:
