@@ -42,25 +42,26 @@ def ensured(folder: Path, lock: Path) -> Path:
     """Complete or made anew: what says that it is complete is written last, and one process at a time makes it."""
     environment, installed = folder / "environment", folder / "installed"
     folder.mkdir(exist_ok=True)
-    with _locked(folder / "lock"):
+    with _locked(folder / "lock") as held:
         wanted = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
         if not installed.exists() or installed.read_text() != wanted:
             installed.unlink(missing_ok=True)
             shutil.rmtree(environment, ignore_errors=True)
-            _install(environment, lock)
+            _install(environment, lock, held)
             installed.write_text(wanted)
     return environment / "bin" / "python"
 
 
-def _install(environment: Path, lock: Path) -> None:
-    _uv("venv", "--python", sys.executable, environment)
-    _uv("pip", "sync", "--python", environment / "bin" / "python", "--require-hashes", lock)
+def _install(environment: Path, lock: Path, held: int) -> None:
+    _uv(held, "venv", "--python", sys.executable, environment)
+    _uv(held, "pip", "sync", "--python", environment / "bin" / "python", "--require-hashes", lock)
 
 
-def _uv(*arguments: str | Path) -> None:
+def _uv(held: int, *arguments: str | Path) -> None:
+    """It holds the lock too: it goes on to write for a while where the process that started it is killed."""
     command = [str(UV), *map(str, arguments), "--quiet"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, pass_fds=(held,))
     except OSError as error:
         raise NotInstalled(f"{UV} is missing, which makes the environment of the Hub's client ({error}).") from error
     if done.returncode:
@@ -69,8 +70,8 @@ def _uv(*arguments: str | Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """The lock ends with the process, however that ends."""
+def _locked(path: Path) -> Iterator[int]:
+    """The lock's descriptor; it is free when the last process that has it has ended, however that ends."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()

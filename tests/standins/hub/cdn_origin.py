@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from .messages import Refused, Request, Response, xml_error
 from .ranges import part_of_file
 from .repository import Repositories, RepositoryFile
+from .settings import XET_TOKEN
 from .signing import Signer
 
 
@@ -15,6 +16,8 @@ class CdnOrigin:
     name: str = "cdn"
 
     def answer(self, request: Request) -> Response:
+        if request.authorization == f"Bearer {XET_TOKEN}":
+            return xml_error(404, "NoSuchKey", "Nothing is on Xet here")
         if request.authorization is not None:
             return xml_error(400, "InvalidArgument", "Only one auth mechanism allowed")
         refusal = self.signer.refusal(request.quoted_path, request.query)

@@ -11,7 +11,7 @@ from .access import Token, found, readable
 from .messages import Request, Response, Text, json_response
 from .repository import Repositories, Repository
 from .routes import commit_of, page_not_found, split_id, to_new_name
-from .settings import Addresses, Settings
+from .settings import XET_TOKEN, Addresses, Settings
 from .signing import Signer
 
 ACTIONS: Final = frozenset({"revision", "tree", "paths-info", "auth-check", "xet-read-token"})
@@ -76,12 +76,12 @@ class ModelApi:
         return Response(200, {"Content-Type": "text/plain; charset=utf-8"}, Text(b"OK"))
 
     def _xet_read_token(self, asked: _Asked) -> Response:
-        """As a client needs it to ask the CDN for `/v2/reconstructions/…`, which is recorded and refused there."""
+        """As a client needs it to ask the CDN for `/v2/reconstructions/…`, which is recorded and not found there."""
         readable(asked.repository, asked.token)
         commit_of(asked.repository, *asked.rest[:1])
         url, expires = self.addresses.cdn, int(self.signer.clock() + self.signer.lifetime_seconds)
-        headers = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": "xet", "X-Xet-Token-Expiration": str(expires)}
-        return json_response({"casUrl": url, "accessToken": "xet", "exp": expires}, headers=headers)
+        headers = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": XET_TOKEN, "X-Xet-Token-Expiration": str(expires)}
+        return json_response({"casUrl": url, "accessToken": XET_TOKEN, "exp": expires}, headers=headers)
 
 
 def _paths_of(request: Request) -> tuple[list[str], bool]:

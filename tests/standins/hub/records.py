@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from .messages import Request
+from .settings import XET_TOKEN
 
 
 @dataclass
@@ -24,16 +25,13 @@ class Record:
     authorized: bool
     """It had an Authorization header."""
     range: str | None
+    is_leak: bool
+    """A user's token reached the CDN, which has no business with it."""
     status: int | None = None
     """None: nothing answered yet, or cut before the headers."""
     bytes_sent: int = 0
     """Of the body."""
     done: bool = False
-
-    @property
-    def is_leak(self) -> bool:
-        """A token that reached the CDN, which has no business with it."""
-        return self.origin == "cdn" and self.authorized
 
 
 class Records:
@@ -49,8 +47,17 @@ class Records:
         return len(self._all)
 
     def begin(self, request: Request, file: str | None) -> Record:
-        authorized = request.authorization is not None
-        record = Record(request.origin, request.method, request.path, request.target, file, authorized, request.range)
+        authorization = request.authorization
+        record = Record(
+            origin=request.origin,
+            method=request.method,
+            path=request.path,
+            target=request.target,
+            file=file,
+            authorized=authorization is not None,
+            range=request.range,
+            is_leak=request.origin == "cdn" and authorization not in (None, f"Bearer {XET_TOKEN}"),
+        )
         with self._lock:
             self._all.append(record)
         return record

@@ -1,6 +1,10 @@
 """How the Hub answers, which tests change while it runs, and where it is."""
 
 from dataclasses import dataclass
+from typing import Final
+
+XET_TOKEN: Final = "xet"
+"""What the Hub gives for Xet's servers, in place of the user's token."""
 
 
 @dataclass

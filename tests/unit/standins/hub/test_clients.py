@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ from typing import Any
 import pytest
 
 from tests import hub_client
+from tests.authority import Authority
 from tests.hub_client import LOCK, NotInstalled, ensured
 from tests.standins.hub import Hub
 from tests.unit.standins.hub import client_calls
 from tests.unit.standins.hub.conftest import NUM_BYTES, REPOSITORY, WEIGHTS, write_files
 
+Call = tuple[str, dict[str, Any]]
 Calls = Callable[..., list[dict[str, Any]]]
 
 
-def run(python: Path, endpoint: str, home: Path, calls: tuple[tuple[str, dict[str, Any]], ...]) -> list[dict[str, Any]]:
+def run(python: Path, endpoint: str, home: Path, calls: Sequence[Call], **variables: str) -> list[dict[str, Any]]:
     """With an environment of its own: no token, no proxy, not offline, no telemetry, nothing but the endpoint."""
     environment = {
         "PATH": os.environ["PATH"],
@@ -32,6 +34,7 @@ def run(python: Path, endpoint: str, home: Path, calls: tuple[tuple[str, dict[st
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        **variables,
     }
     command, given = (str(python), client_calls.__file__), json.dumps(calls)
     done = subprocess.run(command, input=given, capture_output=True, text=True, env=environment, check=False)
@@ -105,6 +108,29 @@ def test_a_token_goes_to_the_hub_and_never_to_the_cdn(client: Calls, hub: Hub) -
     (downloaded,) = client(("snapshot_download", {"repo_id": REPOSITORY, "token": "hf_owner"}))
     assert (Path(downloaded["result"]) / WEIGHTS).stat().st_size == NUM_BYTES
     assert hub.requests.count(origin="cdn", status=200) == 1
+    assert hub.requests.leaks == []
+
+
+def test_it_reads_over_https_if_it_trusts_the_authority(python: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("127.0.0.1")
+    calls = [("snapshot_download", {"repo_id": REPOSITORY})]
+    with Hub(certificate=certificate, key=key) as hub:
+        hub.add_repository(REPOSITORY, write_files(tmp_path / "checkpoint"))
+        (untrusted,) = run(python, hub.endpoint, tmp_path / "home", calls)
+        (read,) = run(python, hub.endpoint, tmp_path / "home", calls, SSL_CERT_FILE=str(authority.certificate))
+    assert untrusted["error"] == "LocalEntryNotFoundError"
+    assert (Path(read["result"]) / WEIGHTS).stat().st_size == NUM_BYTES
+
+
+def test_with_xet_it_asks_xets_servers_and_does_not_fall_back(python: Path, hub: Hub, tmp_path: Path) -> None:
+    """None are behind the stand-in; the token that it gives for them is no leak of the user's."""
+    hub.settings.xet = True
+    calls = [("hf_hub_download", {"repo_id": REPOSITORY, "filename": WEIGHTS})]
+    (answer,) = run(python, hub.endpoint, tmp_path / "home", calls, HF_HUB_DISABLE_XET="0")
+    assert answer["error"] == "RuntimeError"
+    assert hub.requests.count(origin="cdn", path="/v?/reconstructions/*", status=404) >= 1
+    assert hub.requests.count(origin="cdn", file=WEIGHTS) == 0
     assert hub.requests.leaks == []
 
 
@@ -234,7 +260,7 @@ def test_who_asks_at_the_same_time_waits_for_the_one_that_makes_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made: list[Path] = []
-    monkeypatch.setattr(hub_client, "_install", lambda environment, lock: made.append(environment))
+    monkeypatch.setattr(hub_client, "_install", lambda environment, *_: made.append(environment))
     with ThreadPoolExecutor(4) as threads:
         pythons = set(threads.map(lambda _: ensured(tmp_path / "client", LOCK), range(4)))
     assert (len(made), len(pythons)) == (1, 1)
