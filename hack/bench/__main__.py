@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--add",
         action="store_true",
-        help="put the results beside those that OUT has, in the place of the same cases'; OUT is docs, if absent",
+        help="add the results to those that OUT has, replacing the same cases'; OUT is docs, if absent",
     )
     parser.add_argument(
         "--scratch", type=Path, default=_scratch(), help="folder for checkpoints and shards (%(default)s)"

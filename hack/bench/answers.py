@@ -16,7 +16,7 @@ from typing import Any
 from hack.bench.cases import plain
 from hack.bench.checkpoints import Model, ensure_checkpoint
 from hack.bench.commands import PROGRAM
-from hack.bench.contenders.task import volume_beside
+from hack.bench.contenders.task import volume_next_to
 from hack.bench.failures import BenchFailed
 from hack.bench.quiet import Filler, Patience, evict, wait_for_idle_disk
 from hack.bench.statistics import Ratio, median, ratio_of
@@ -113,7 +113,7 @@ def _time_answers(
     scratch: Path, rounds: int, filler: Filler, patience: Patience, keep: bool, model: Model, tokens: int
 ) -> AnswerTimes:
     source = scratch / f"{NAME}-{model.nbytes}"
-    place = Place(source, volume_beside(source), scratch / "output", tokens)
+    place = Place(source, volume_next_to(source), scratch / "output", tokens)
     print(f"\nAnswers while shards are sealed behind: {model.nbytes / 1e9:.1f} GB", flush=True)
     ensure_checkpoint(source, model)
     write_tokenizer(source)
@@ -126,14 +126,14 @@ def _time_answers(
             filler.fill(patience.fill)
             wait_for_idle_disk(scratch, patience.idle)
             done.append(place.round())
-            print(f"  round {number + 1}: {told(done[-1])}", flush=True)
+            print(f"  round {number + 1}: {summary(done[-1])}", flush=True)
     finally:
         for folder in (place.output, place.volume, *([] if keep else [source])):
             shutil.rmtree(folder, ignore_errors=True)
     return AnswerTimes(model.nbytes, tuple(done), tokens=tokens)
 
 
-def told(one: Round) -> str:
+def summary(one: Round) -> str:
     return (
         f"{len(one.sealing)} answers of {mean(one.sealing):.2f} s while {one.sealed_bytes / 1e9:.1f} GB were sealed in"
         f" {one.sealed_seconds:.1f} s, {mean(one.after):.2f} s each afterwards"
@@ -155,7 +155,7 @@ def write_tokenizer(directory: Path) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """A checkpoint, an artifacts volume with its compiled model, and a folder for what a worker leaves beside."""
+    """A checkpoint, an artifacts volume with its compiled model, and a folder for what else a worker leaves."""
 
     source: Path
     volume: Path
@@ -234,9 +234,9 @@ class Worker:
         """The seconds of one."""
         asked = {"model": self.config.name, "prompt": PROMPT, "max_tokens": self.tokens, "temperature": 0}
         began = time.monotonic()
-        said = self._ask(self.config.serving_port, "POST", "/v1/completions", json.dumps(asked))
+        content = self._ask(self.config.serving_port, "POST", "/v1/completions", json.dumps(asked))
         seconds = time.monotonic() - began
-        if (made := json.loads(said)["usage"]["completion_tokens"]) != self.tokens:
+        if (made := json.loads(content)["usage"]["completion_tokens"]) != self.tokens:
             raise BenchFailed(f"An answer was to have {self.tokens} tokens and has {made}.")
         return seconds
 
@@ -266,7 +266,7 @@ class Worker:
 
     def why(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()[-12:]
-        return "\n  ".join([f"The worker ended with exit code {self.process.returncode} and said:", *lines])
+        return "\n  ".join([f"The worker ended with exit code {self.process.returncode} and printed:", *lines])
 
     @staticmethod
     def _ask(port: int, method: str, path: str, body: str | None = None) -> bytes:
@@ -275,12 +275,12 @@ class Worker:
         try:
             connection.request(method, path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
-            said = response.read()
+            content = response.read()
         finally:
             connection.close()
         if response.status != 200:
-            raise BenchFailed(f"{path} answered {response.status}: {said.decode(errors='replace')[:300]}")
-        return said
+            raise BenchFailed(f"{path} answered {response.status}: {content.decode(errors='replace')[:300]}")
+        return content
 
 
 def free_port() -> int:

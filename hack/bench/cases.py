@@ -56,7 +56,7 @@ class Comparison:
 @dataclass(frozen=True)
 class Case:
     """`rounds` replaces the number of rounds that is asked for. `sealed`: the flags with which the checkpoint is
-    prepared on an artifacts volume beside it, before the rounds."""
+    prepared on an artifacts volume next to it, before the rounds."""
 
     name: str
     title: str
@@ -73,7 +73,7 @@ def rounds_of(case: Case, asked: int) -> int:
 
 LLAMA_8B = Model(hidden=4096, intermediate=14336, layers=5, query_heads=32, key_value_heads=8, vocabulary=128256)
 LLAMA_405B = Model(hidden=16384, intermediate=53248, layers=126, query_heads=128, key_value_heads=8, vocabulary=128256)
-# A vocabulary of one row a rank: 4 MB of embeddings and head beside 6.4 GB of layer.
+# A vocabulary of one row a rank: 4 MB of embeddings and head next to 6.4 GB of layer.
 LAYER_OF_405B = replace(LLAMA_405B, layers=1, vocabulary=64)
 # Two layers, 12.7 GB, and 3.4 GB of embeddings and head, less than the model's own 8.4 GB.
 PART_OF_405B = replace(LAYER_OF_405B, layers=2, vocabulary=51200)

@@ -25,7 +25,7 @@ FILE_BYTES = 5_000_000_000
 """Where transformers begins the next file."""
 CHUNK_BYTES = 8 << 20
 SPARE_BYTES = 2_000_000_000
-"""Left free beside what is needed."""
+"""Left free in addition to what is needed."""
 RECIPE = "bench.json"
 
 Tensors = Mapping[str, tuple[int, ...]]

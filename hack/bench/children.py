@@ -59,7 +59,7 @@ class DiskUse:
 def run_contender(module: str, task: Task, make_quiet: Callable[[], object]) -> Measured:
     """`make_quiet` is called when the contender has prepared itself, just before its clock starts.
 
-    Raises BenchFailed with what the contender said.
+    Raises BenchFailed with the contender's output.
     """
     command = [sys.executable, "-m", "hack.bench.contenders", module, task.to_json()]
     began = time.monotonic()
@@ -71,14 +71,14 @@ def run_contender(module: str, task: Task, make_quiet: Callable[[], object]) -> 
         sampler = MemorySampler(process.pid)
         before, disk_before, began = sampler.sample(), disk_counters(task.source), time.monotonic()
         with sampler, _ended_after(process, TIMEOUT_SECONDS):
-            said = _go(process)
+            answer = _go(process)
             disk = DiskUse.between(disk_before, disk_counters(task.source))
             sampler.sample()
         usage = _reap(process)
     if process.returncode:
         raise BenchFailed(_why(process, module))
     return Measured(
-        timing=Timing(**json.loads(said)),
+        timing=Timing(**json.loads(answer)),
         process_seconds=prepared + time.monotonic() - began,
         process_processor_seconds=usage,
         anonymous_bytes_before=before,
@@ -141,7 +141,7 @@ def _reap(process: subprocess.Popen[str]) -> float:
 def _why(process: subprocess.Popen[str], module: str) -> str:
     assert process.stderr is not None
     lines = process.stderr.read().strip().splitlines()[-12:]
-    return "\n  ".join([f"The contender {module} ended with exit code {process.returncode} and said:", *lines])
+    return "\n  ".join([f"The contender {module} ended with exit code {process.returncode} and printed:", *lines])
 
 
 class MemorySampler:

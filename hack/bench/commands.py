@@ -67,8 +67,8 @@ def _time(*arguments: str | Path) -> tuple[float, float]:
     done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, check=False)
     seconds, processor_seconds = time.monotonic() - began, _processor_seconds() - before
     if done.returncode:
-        said = done.stderr.strip()[-500:]
-        raise BenchFailed(f"`neuronmodel {arguments[0]}` ended with exit code {done.returncode} and said: {said}")
+        message = done.stderr.strip()[-500:]
+        raise BenchFailed(f"`neuronmodel {arguments[0]}` ended with exit code {done.returncode} and printed: {message}")
     return seconds, processor_seconds
 
 

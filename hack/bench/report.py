@@ -32,7 +32,7 @@ def _titles(results: Results) -> Iterator[str]:
 
 
 def _elsewhere(machine: Mapping[str, str], usual: Mapping[str, str]) -> str:
-    """In what it was measured otherwise than the rest."""
+    """How the machine that measured it differs from the usual one."""
     differing = [f"{name} {value}" for name, value in machine.items() if value != usual.get(name)]
     return f" ({', '.join(differing)})" if differing else ""
 

@@ -145,34 +145,34 @@ def to_json(results: Results) -> dict[str, Any]:
     }
 
 
-def from_json(said: Mapping[str, Any]) -> Results:
-    """What `to_json` said, but for cases that there are no longer. What follows from the runs follows anew."""
+def from_json(data: Mapping[str, Any]) -> Results:
+    """Reads what `to_json` wrote, without cases that no longer exist. What follows from the runs is computed again."""
     known = {case.name: case for case in cases()}
     return Results(
-        said["machine"],
-        said["seconds"],
-        [_case(known[case["name"]], case, said["machine"]) for case in said["cases"] if case["name"] in known],
-        [_command(command) for command in said["commands"]],
-        _answers(said["answers"]) if said.get("answers") else None,
+        data["machine"],
+        data["seconds"],
+        [_case(known[case["name"]], case, data["machine"]) for case in data["cases"] if case["name"] in known],
+        [_command(command) for command in data["commands"]],
+        _answers(data["answers"]) if data.get("answers") else None,
     )
 
 
-def _case(case: Case, said: Mapping[str, Any], machine: Mapping[str, str]) -> CaseRuns:
+def _case(case: Case, data: Mapping[str, Any], machine: Mapping[str, str]) -> CaseRuns:
     return CaseRuns(
-        replace(case, title=said["title"]),
-        said["source_bytes"],
-        [Run.from_json(run) for run in said["runs"]],
-        said.get("machine", machine),
+        replace(case, title=data["title"]),
+        data["source_bytes"],
+        [Run.from_json(run) for run in data["runs"]],
+        data.get("machine", machine),
     )
 
 
-def _command(said: Mapping[str, Any]) -> CommandTimes:
-    return CommandTimes(said["title"], said["unit"], tuple(said["seconds"]), said["limit"])
+def _command(data: Mapping[str, Any]) -> CommandTimes:
+    return CommandTimes(data["title"], data["unit"], tuple(data["seconds"]), data["limit"])
 
 
-def _answers(said: Mapping[str, Any]) -> AnswerTimes:
+def _answers(data: Mapping[str, Any]) -> AnswerTimes:
     rounds = tuple(
         Round(tuple(each["sealing"]), tuple(each["after"]), each["sealed_bytes"], each["sealed_seconds"])
-        for each in said["rounds"]
+        for each in data["rounds"]
     )
-    return AnswerTimes(said["source_bytes"], rounds, said["machine"])
+    return AnswerTimes(data["source_bytes"], rounds, data["machine"])

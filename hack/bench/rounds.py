@@ -12,7 +12,7 @@ from typing import Any
 from hack.bench.cases import Case, Contender, rounds_of
 from hack.bench.checkpoints import Model, ensure_checkpoint, require_space
 from hack.bench.children import DiskUse, Measured, run_contender
-from hack.bench.contenders.task import Task, Timing, volume_beside
+from hack.bench.contenders.task import Task, Timing, volume_next_to
 from hack.bench.failures import BenchFailed
 from hack.bench.quiet import Filler, Patience, evict, wait_for_idle_disk
 
@@ -55,12 +55,12 @@ class Run:
         }  # fmt: skip
 
     @classmethod
-    def from_json(cls, said: Mapping[str, Any]) -> "Run":
-        timing = Timing(**{name: said[name] for name in TIMING if name in said})
-        disk = DiskUse(**said["disk"]) if said["disk"] else None
-        measured = {name: said[name] for name in MEASURED}
+    def from_json(cls, data: Mapping[str, Any]) -> "Run":
+        timing = Timing(**{name: data[name] for name in TIMING if name in data})
+        disk = DiskUse(**data["disk"]) if data["disk"] else None
+        measured = {name: data[name] for name in MEASURED}
         return cls(
-            said["contender"], said["round"], Measured(timing=timing, disk=disk, **measured), said["source_pages_left"]
+            data["contender"], data["round"], Measured(timing=timing, disk=disk, **measured), data["source_pages_left"]
         )
 
 
@@ -160,12 +160,12 @@ class Bench:
         finally:
             if not keep:
                 shutil.rmtree(source, ignore_errors=True)
-                shutil.rmtree(volume_beside(source), ignore_errors=True)
+                shutil.rmtree(volume_next_to(source), ignore_errors=True)
         return result
 
     def _seal(self, neuron_config: Mapping[str, Any], source: Path) -> None:
-        """Anew, so that it is of this checkpoint and by this code."""
-        shutil.rmtree(volume_beside(source), ignore_errors=True)
+        """Seals again, so that the result is of this checkpoint and by this code."""
+        shutil.rmtree(volume_next_to(source), ignore_errors=True)
         run_contender("seal", Task(source, self.scratch / "output", neuron_config), lambda: None)
 
     def _run(self, case: Case, contender: Contender, number: int, source: Path) -> Run:
@@ -207,8 +207,10 @@ class Bench:
 
 
 def rank_files(checkpoint: Path) -> Path:
-    """The folder of those that were sealed of the checkpoint, on the volume beside it."""
-    found = list(volume_beside(checkpoint).glob("shards/*/weights"))
+    """The folder of the files that were sealed for the checkpoint, on the volume next to it."""
+    found = list(volume_next_to(checkpoint).glob("shards/*/weights"))
     if len(found) != 1:
-        raise BenchFailed(f"{volume_beside(checkpoint)} holds {len(found)} sets of shards. Remove it, and start again.")
+        raise BenchFailed(
+            f"{volume_next_to(checkpoint)} holds {len(found)} sets of shards. Remove it, and start again."
+        )
     return found[0]

@@ -13,7 +13,7 @@ Manifest = Mapping[str, Any]
 
 
 def kubectl(*arguments: str, stdin: str | None = None) -> str:
-    """kubectl's standard output. Raises ClusterError with what it said."""
+    """Returns kubectl's standard output. Raises ClusterError with its error message."""
     return run([*_command(), *arguments], stdin=stdin, timeout=300)
 
 

@@ -100,7 +100,7 @@ def _stamp(module: Module) -> Path:
 
 
 def _build(module: Module) -> None:
-    """Compile into a folder beside the binaries and move in: a running program's file is replaced, never written to."""
+    """Compiles into a folder next to the binaries and moves in: a running program's file is replaced, not written."""
     names = ", ".join(module.packages)
     with tempfile.TemporaryDirectory(dir=LAYOUT.binaries) as built:
         with step(f"building {names} (about {module.rough_seconds} s when nothing is cached)"):

@@ -40,7 +40,7 @@ def kill(node: Node) -> None:
 
 
 def shims(node: Node) -> list[int]:
-    """The processes that hold the node's containers, told by the socket in their command line."""
+    """The processes that hold the node's containers, recognised by the socket in their command line."""
     socket = str(LAYOUT.containerd_socket(node)).encode()
     found = []
     for folder in Path("/proc").iterdir():
@@ -71,7 +71,7 @@ def _network(node: Node) -> dict[str, object]:
                     "type": "host-local",
                     "ranges": [[{"subnet": node.subnet}]],
                     "routes": [{"dst": "0.0.0.0/0"}],
-                    # Beside the sockets: addresses are free again when the node was switched off.
+                    # Next to the sockets: addresses are free again when the node was switched off.
                     "dataDir": str(LAYOUT.node_run(node) / "addresses"),
                 },
             }

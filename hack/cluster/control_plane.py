@@ -32,7 +32,7 @@ def ensure_controllers() -> None:
 
 
 def ensure_proxy() -> None:
-    """After the nodes: it waits half a minute for the one that it is told to be on."""
+    """Runs after the nodes: the proxy waits half a minute for the node that it is configured to be on."""
     with step("starting the service proxy"):
         processes.ensure("kube-proxy", proxy_command(), ready=http_ready("http://127.0.0.1:10256/livez"))
 
@@ -47,7 +47,7 @@ def etcd_command() -> Sequence[str]:
         str(binary("etcd")),
         "--name=neuronmodel",
         f"--data-dir={LAYOUT.etcd}",
-        # Losing the last second in a power cut is fine for a cluster that is made anew in seconds.
+        # Losing the last second in a power cut is fine for a cluster that is recreated in seconds.
         "--unsafe-no-fsync",
         f"--listen-client-urls={ETCD_URL}",
         f"--advertise-client-urls={ETCD_URL}",

@@ -48,7 +48,7 @@ def remove_runtime_files() -> None:
 
 
 def found() -> list[str]:
-    """Everything of the cluster that is still on this machine, beside its folder."""
+    """Everything of the cluster that is still on this machine, except its folder."""
     return [*_processes(), *_mounts(), *_links(), *_rules(), *_cgroups()]
 
 
@@ -76,7 +76,7 @@ def _is_dead(path: Path) -> bool:
 
 
 def _processes() -> Iterator[str]:
-    """Told by the folders in their command lines: ours alone have them as an argument."""
+    """Finds them by the folders in their command lines: only ours have them as an argument."""
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue

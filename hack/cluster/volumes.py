@@ -20,7 +20,7 @@ PROVISIONER = "kubernetes.io/no-provisioner"
 DEFAULT_CLASS, SMALL_CLASS, MODELS_CLASS = "local", "local-small", "models"
 NAMED_CLASS, NAMED_SMALL_CLASS, SHARED_CLASS = "named", "named-small", "shared"
 CLASSES_BY_NAME = (NAMED_CLASS, NAMED_SMALL_CLASS, SHARED_CLASS)
-"""Of volumes for claims that name theirs: a claim that takes whatever is free may otherwise have taken it before."""
+"""Classes of volumes for claims that name theirs, so that no claim that takes whatever is free takes them first."""
 VOLUMES_A_NODE = 32
 SMALL_VOLUMES_A_NODE = 2
 SMALL_MEBIBYTES = 64

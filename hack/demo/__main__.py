@@ -133,7 +133,7 @@ def _wait_for_start(name: str, previous: str | None) -> dict[str, Any]:
             newest: dict[str, Any] = starts[0]
             return newest
         time.sleep(0.5)
-    raise NotAsPromised(f"{name} was not Ready within {READY_WITHIN_SECONDS} s; the last it said: {shown}")
+    raise NotAsPromised(f"{name} was not Ready within {READY_WITHIN_SECONDS} s; its last status: {shown}")
 
 
 def _is_ready(status: dict[str, Any]) -> bool:
@@ -182,7 +182,7 @@ def _port_forward(name: str) -> Iterator[int]:
     forward = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         first = forward.stdout.readline() if forward.stdout else ""
-        _expect("Forwarding" in first, f"`{' '.join(command)}` said: {first.strip()}")
+        _expect("Forwarding" in first, f"`{' '.join(command)}` printed: {first.strip()}")
         yield port
     finally:
         forward.terminate()
@@ -194,9 +194,9 @@ def _delete_pods(name: str) -> None:
     run("kubectl", "delete", "pod", "-n", manifests.NAMESPACE, "-l", selector, "--wait=true")
 
 
-def _expect(holds: bool, otherwise: str) -> None:
+def _expect(holds: bool, message: str) -> None:
     if not holds:
-        raise NotAsPromised(otherwise)
+        raise NotAsPromised(message)
 
 
 def _title(text: str) -> None:

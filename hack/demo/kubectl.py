@@ -10,7 +10,7 @@ from hack.cluster.layout import LAYOUT
 
 
 class CommandFailed(Exception):
-    """The message holds the command and what it said."""
+    """The message holds the command and its output."""
 
 
 def run(*command: str, show: bool = True, stdin: str | None = None) -> str:

@@ -24,11 +24,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("folder", type=Path)
     options = parser.parse_args(arguments)
     convert(options.gguf, options.folder)
-    said = ask(options.folder, QUESTION)
-    if said != ANSWER:
-        print(f"error: asked {QUESTION!r}, the converted model said {said!r} and not {ANSWER!r}", file=sys.stderr)
+    answer = ask(options.folder, QUESTION)
+    if answer != ANSWER:
+        print(f"error: asked {QUESTION!r}, the converted model answered {answer!r} and not {ANSWER!r}", file=sys.stderr)
         return 1
-    print(f"{QUESTION} {said}")
+    print(f"{QUESTION} {answer}")
     return 0
 
 

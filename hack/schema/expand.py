@@ -108,7 +108,7 @@ def first_sentence(text: str) -> str:
 
 
 def expand(node: Any, kubernetes: Kubernetes) -> Any:
-    """Replaces each `$kubernetes` by what it names; what is written beside it wins, level by level."""
+    """Replaces each `$kubernetes` by what it names; what is written next to it wins, level by level."""
     if isinstance(node, list):
         return [expand(each, kubernetes) for each in node]
     if not isinstance(node, dict):

@@ -16,9 +16,9 @@ from hack.bench.contenders.task import GO, READY, Prepare, Task, Timed, Timing
 
 def main(module: str, task: str) -> int:
     prepare: Prepare = importlib.import_module(f"hack.bench.contenders.{module}").prepare
-    told = Task.from_json(task)
-    practised = _practise(prepare, told)
-    timed = prepare(told)
+    parsed = Task.from_json(task)
+    practised = _practise(prepare, parsed)
+    timed = prepare(parsed)
     gc.collect()
     print(READY, practised, flush=True)
     if sys.stdin.readline().strip() != GO:

@@ -15,16 +15,16 @@ COUNTED = ("SourceOpened", "Sharded")
 
 def prepare(task: Task) -> Timed:
     """With `behind`, the shards are to be sealed when the model answers, which is not waited for; without, it is
-    ShardOnLoad. The compiled model is the one of the volume beside the checkpoint."""
+    ShardOnLoad. The compiled model is the one on the volume next to the checkpoint."""
     behind = {"strategy": Strategy.SHARD_ON_COMPILE, "seal": Seal.BEHIND}
     settings = behind if task.options["behind"] else {"strategy": Strategy.SHARD_ON_LOAD}
     shutil.copytree(task.volume / "compiled", task.output / "compiled")
     run = job(task, probed(task.output), **settings)
-    told = serving(run, prepared(run))
+    serving_job = serving(run, prepared(run))
 
     def load() -> float:
-        ModelLoader(told, Background()).model()
-        milliseconds = {phase.name: phase.milliseconds for phase in told.clock.snapshot().phases}
+        ModelLoader(serving_job, Background()).model()
+        milliseconds = {phase.name: phase.milliseconds for phase in serving_job.clock.snapshot().phases}
         return sum(milliseconds[name] for name in COUNTED) / 1000
 
     return load

@@ -1,4 +1,4 @@
-"""Ours: what `prepare` builds of a checkpoint, on the artifacts volume beside it. Other contenders begin with that."""
+"""Ours: what `prepare` builds of a checkpoint, on the artifacts volume next to it. Other contenders begin with that."""
 
 from hack.bench.contenders.task import Task, Timed
 from hack.bench.contenders.worker import job, prepared, probed

@@ -1,4 +1,4 @@
-"""What one process is told to do, and what it says when it has done it; both travel as JSON."""
+"""What one process is asked to do, and what it reports when it is done; both travel as JSON."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -29,9 +29,9 @@ class Task:
 
     @classmethod
     def from_json(cls, text: str) -> "Task":
-        told = json.loads(text)
-        paths = {name: Path(told[name]) for name in ("source", "output", "practice") if told[name]}
-        return cls(**{**told, **paths})
+        values = json.loads(text)
+        paths = {name: Path(values[name]) for name in ("source", "output", "practice") if values[name]}
+        return cls(**{**values, **paths})
 
     @property
     def source_files(self) -> list[Path]:
@@ -39,7 +39,7 @@ class Task:
 
     @property
     def volume(self) -> Path:
-        return volume_beside(self.source)
+        return volume_next_to(self.source)
 
     @property
     def evicted_files(self) -> list[Path]:
@@ -47,7 +47,7 @@ class Task:
         return [*self.source_files, *sorted(self.volume.rglob("*.safetensors"))]
 
 
-def volume_beside(checkpoint: Path) -> Path:
+def volume_next_to(checkpoint: Path) -> Path:
     """The artifacts volume that holds what was prepared from a checkpoint before the rounds."""
     return checkpoint.with_name(f"{checkpoint.name}.volume")
 

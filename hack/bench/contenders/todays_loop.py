@@ -1,4 +1,4 @@
-"""The loop that users have today, written anew: load everything, convert, then one rank after the other, one tensor
+"""The loop that users have today, reimplemented: load everything, convert, then one rank after the other, one tensor
 after the other, split and save. One process and one thread of Python; reading, computing and writing take turns.
 
 PyTorch is left as it comes: what it does in several threads by itself, it does here.

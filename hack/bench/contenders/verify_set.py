@@ -17,9 +17,9 @@ def prepare(task: Task) -> Timed:
     }[task.options["command"]]
 
     def verify() -> None:
-        with redirect_stdout(StringIO()) as said:
+        with redirect_stdout(StringIO()) as output:
             code = main(arguments)
         if code:
-            raise RuntimeError(f"{' '.join(arguments)} ended with exit code {code}: {said.getvalue()}")
+            raise RuntimeError(f"{' '.join(arguments)} ended with exit code {code}: {output.getvalue()}")
 
     return verify

@@ -1,4 +1,4 @@
-"""What a pod's worker is told, and its `prepare` without ports and pods."""
+"""The configuration of a pod's worker, and its `prepare` without ports and pods."""
 
 from pathlib import Path
 from typing import Any

@@ -14,7 +14,7 @@ from hack.bench.answers import Place, write_tokenizer
 from hack.bench.cases import Case, Contender, plain
 from hack.bench.checkpoints import Model, ensure_checkpoint
 from hack.bench.contenders import load, seal, start, verify_set
-from hack.bench.contenders.task import Task, volume_beside
+from hack.bench.contenders.task import Task, volume_next_to
 from hack.bench.failures import BenchFailed
 from hack.bench.quiet import Filler, Patience
 from hack.bench.rounds import Bench, rank_files
@@ -27,7 +27,7 @@ SMALL = Model(hidden=64, intermediate=96, layers=1, query_heads=8, key_value_hea
 
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
-    """With what was prepared on the volume beside its checkpoint."""
+    """A task with what was prepared on the volume next to its checkpoint."""
     source = ensure_checkpoint(tmp_path / "model", SMALL)
     task = Task(source, tmp_path / "output", plain(2))
     seal.prepare(task)()
@@ -91,13 +91,13 @@ def test_a_case_has_its_checkpoint_sealed_before_the_first_round(
         ran = bench.run(case, 1, keep=True)
         source = tmp_path / f"small-{SMALL.nbytes}"
         key = rank_files(source).parent.name
-        assert not Store(volume_beside(source), read_only=True).problems(SHARDS, key, full=True)
+        assert not Store(volume_next_to(source), read_only=True).problems(SHARDS, key, full=True)
         assert [run.contender for run in ran.runs] == [reading.name]
     finally:
         filler.close()
 
 
-def test_a_volume_without_its_shards_is_told(tmp_path: Path) -> None:
+def test_a_volume_without_its_shards_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BenchFailed, match="holds 0 sets of shards"):
         rank_files(tmp_path / "model")
 

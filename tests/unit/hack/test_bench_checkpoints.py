@@ -56,7 +56,7 @@ def test_its_bytes_are_random_and_the_same_every_time() -> None:
     assert np.bincount(first, minlength=256) / len(first) == pytest.approx(1 / 256, rel=0.02)
 
 
-def test_a_whole_one_is_kept_and_half_of_one_is_made_anew(tmp_path: Path) -> None:
+def test_a_whole_one_is_kept_and_half_of_one_is_written_again(tmp_path: Path) -> None:
     weights = ensure_checkpoint(tmp_path / "model", DENSE) / "model.safetensors"
     before = weights.stat().st_mtime_ns
     ensure_checkpoint(tmp_path / "model", DENSE)

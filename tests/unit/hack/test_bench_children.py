@@ -42,7 +42,7 @@ def test_memory_that_is_allocated_ahead_is_there_when_the_clock_starts(tmp_path:
     assert fresh.peak_anonymous_bytes - fresh.anonymous_bytes_before > 0.9 * PRACTICE.nbytes
 
 
-def test_what_a_contender_said_when_it_failed_is_told(source: Path, tmp_path: Path) -> None:
+def test_the_output_of_a_contender_that_failed_is_shown(source: Path, tmp_path: Path) -> None:
     task = Task(source, tmp_path / "missing" / "copies")
     with pytest.raises(BenchFailed, match=r"copy ended with exit code 1 .*\n(.*\n)*.*No such file or directory"):
         run_contender("copy", task, lambda: None)

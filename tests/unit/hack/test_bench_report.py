@@ -230,7 +230,7 @@ def test_a_case_that_there_is_no_longer_is_left_out(result: CaseRuns) -> None:
     assert kept(Results(MACHINE, cases=[result, ran("moe")])).cases == [ran("moe", **MACHINE)]
 
 
-def test_answers_while_shards_are_sealed_are_told_against_those_afterwards() -> None:
+def test_answers_while_shards_are_sealed_are_compared_with_those_afterwards() -> None:
     text = report(Results(MACHINE, answers=ANSWERS))
     row = next(line for line in text.splitlines() if "while shards are sealed behind" in line)
     assert [cell.strip() for cell in row.strip("|").split("|")][2:] == ["1.10", "1.00 – 1.20", "2", "", ""]

@@ -77,7 +77,7 @@ def test_the_pause_image_is_an_archive_whose_digest_is_right(tmp_path: Path) -> 
         assert layer.getmember("pause").mode == 0o755
 
 
-def test_an_image_is_built_anew_when_its_base_changes(dockerfile: Path, tmp_path: Path) -> None:
+def test_an_image_is_rebuilt_when_its_base_changes(dockerfile: Path, tmp_path: Path) -> None:
     base = tmp_path / "Dockerfile.base"
     base.write_text("FROM scratch\n")
     before = images.tag(dockerfile, base)

@@ -14,7 +14,7 @@ LONGEST_SOCKET_PATH = 107
 
 
 def test_sockets_fit_the_kernels_limit() -> None:
-    # containerd puts its ttrpc socket beside the other one.
+    # containerd puts its ttrpc socket next to the other one.
     sockets = [f"{LAYOUT.containerd_socket(node)}.ttrpc" for node in NODES]
     assert [path for path in sockets if len(path) > LONGEST_SOCKET_PATH] == []
 
