@@ -53,8 +53,8 @@ def assert_agrees_with_stopwatch(start: Start, since: Asked, seen: Seen) -> None
     assert start.total_milliseconds is not None, start
     least, most = max(0.0, seen.not_yet - since.after), seen.at - since.before
     allowed = least - max(BEHIND_SECONDS, BEHIND_FRACTION * least), most + CLOCK_SECONDS
-    told = f"the status says {start.total_milliseconds} ms, the stopwatch {least:.2f} to {most:.2f} s\n{table(start)}"
-    assert allowed[0] <= start.total_milliseconds / 1000 <= allowed[1], told
+    times = f"the status says {start.total_milliseconds} ms, the stopwatch {least:.2f} to {most:.2f} s\n{table(start)}"
+    assert allowed[0] <= start.total_milliseconds / 1000 <= allowed[1], times
 
 
 def assert_all_accounted(starts: tuple[Start, ...]) -> None:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from neuronmodel_api.status import Start
 from tests.levels.levels import LOWEST
 
-from .neuronmodels import Applied, Expected, await_starts, merged
+from .neuronmodels import Applied, Expected, merged, wait_for_starts
 from .room import Room
 
 MODEL = "SmolLM2-135M-Instruct"
 DEGREE = 3
 PROMPT = "The capital of France is"
 SPEC = {
-    # Long enough for the longest answer that is under way when a worker is told to end.
+    # Long enough for the longest answer that is under way when a worker is asked to end.
     "worker": {"terminationGracePeriodSeconds": 300},
     "compile": {"torchDtype": "bfloat16", "sequenceLength": 512, "maxContextLength": 256},
     "artifacts": {"template": {"size": "2Gi"}},
@@ -34,7 +34,7 @@ class Capital:
     first_of_kept: Start
     first_of_sliced: Start
     source_before: list[tuple[str, int, int, int]]
-    """What `file_facts` said of the checkpoint before any pod had mounted it."""
+    """What `file_facts` returned for the checkpoint before any pod had mounted it."""
 
 
 def serve(room: Room) -> Capital:
@@ -44,7 +44,7 @@ def serve(room: Room) -> Capital:
     sliced, sliced_since = room.neuron_model(
         "sliced", MODEL, degree=DEGREE, strategy="ShardOnLoad", **merged(SPEC, {"worker": OLDEST})
     )
-    of_kept, of_sliced = await_starts(Expected(kept, kept_since), Expected(sliced, sliced_since))
+    of_kept, of_sliced = wait_for_starts(Expected(kept, kept_since), Expected(sliced, sliced_since))
     return Capital(room, kept, sliced, of_kept, of_sliced, before)
 
 

@@ -36,7 +36,7 @@ API_VERSIONS = {
 
 
 class KubectlError(Exception):
-    """kubectl ended with an error; the message is what it said."""
+    """kubectl ended with an error; the message is its output."""
 
 
 class Cluster:

@@ -19,7 +19,7 @@ from . import capital as capital_of_france
 from .capital import Capital
 from .chart import Chart
 from .cluster import Cluster
-from .room import Room, await_gone
+from .room import Room, wait_for_deletion
 
 CANNOT_RUN_HERE = 3
 """What `hack.cluster` exits with on a machine that cannot run a cluster."""
@@ -56,7 +56,7 @@ def chart(cluster: Cluster) -> Iterator[Chart]:
     yield chart
     for namespace in cluster.find("Namespace"):
         if namespace["metadata"]["name"].startswith(ROOMS):
-            await_gone(cluster, namespace["metadata"]["name"])
+            wait_for_deletion(cluster, namespace["metadata"]["name"])
     volumes.recycle()
 
 

@@ -15,7 +15,7 @@ from .neuronmodels import Applied, merged, neuron_model
 DEGREE = 3
 SDK = {"neuronx-cc", "torch-neuronx", "neuronx-distributed", "neuronx-distributed-inference", "libneuronxla"}
 RECORD = f"{names.SCRATCH_MOUNT}/stand-ins.jsonl"
-# As many logical cores as the runtime was told to take; the Job has no devices, and its runtime was told nothing.
+# As many logical cores as the runtime was configured to take; the Job has no devices, and its runtime no configuration.
 DEVICES = {"NEURON_STANDIN_CORES": "$(NEURON_RT_NUM_CORES)"}
 STAND_INS = {"NEURON_STANDIN_STATE": f"{names.SCRATCH_MOUNT}/stand-ins", "NEURON_STANDIN_LOG": RECORD}
 KERNELS = {"fusedQKV": True, "qkvKernel": True, "attentionKernel": True, "mlpKernel": True, "sequenceParallel": True}

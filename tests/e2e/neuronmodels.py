@@ -103,7 +103,7 @@ class Applied:
     def delete(self) -> None:
         self.cluster.delete(names.KIND, self.name, self.namespace)
 
-    def await_gone(self) -> None:
+    def wait_for_deletion(self) -> None:
         eventually(
             lambda: self.cluster.get(names.KIND, self.name, self.namespace) is None,
             what=f"{self.name} to be gone",
@@ -129,7 +129,7 @@ class Applied:
     def prepare_jobs(self) -> list[Object]:
         return self.children("Job", names.COMPONENT_PREPARE)
 
-    def await_condition(self, kind: ConditionType, status: str, *, reason: str | None = None) -> Condition:
+    def wait_for_condition(self, kind: ConditionType, status: str, *, reason: str | None = None) -> Condition:
         """For the generation that is there now."""
         generation = self.resource["metadata"]["generation"]
 
@@ -143,7 +143,7 @@ class Applied:
         what = f"{self.name} to be {kind}={status}{f' ({reason})' if reason else ''}"
         return eventually(met, what=what, instead=self.story)
 
-    def await_reason(self, reason: str) -> Condition:
+    def wait_for_reason(self, reason: str) -> Condition:
         """Ready is not True, and this is why."""
 
         def met() -> Condition | None:
@@ -167,9 +167,9 @@ class Applied:
             return None
         return start if start and start.outcome == Outcome.READY and start.id != after else None
 
-    def await_start(self, *, since: Asked | None = None, after: str | None = None) -> Start:
+    def wait_for_start(self, *, since: Asked | None = None, after: str | None = None) -> Start:
         """Ready, by a start other than `after`; its times add up, and agree with a stopwatch that ran `since`."""
-        return await_starts(Expected(self, since, after))[0]
+        return wait_for_starts(Expected(self, since, after))[0]
 
     def story(self) -> str:
         """What somebody would look at who has to find out why it hangs."""
@@ -209,7 +209,7 @@ class Expected:
     """The id of the start before it."""
 
 
-def await_starts(*expected: Expected) -> list[Start]:
+def wait_for_starts(*expected: Expected) -> list[Start]:
     """All of them, side by side: each is stopped the moment that it is seen Ready."""
     ended: dict[int, tuple[Start, Seen]] = {}
     looked = dict.fromkeys(range(len(expected)), 0.0)

@@ -83,7 +83,7 @@ class Room:
 
     @contextmanager
     def entered(self) -> Iterator["Room"]:
-        """Made anew; at the end every start that went well is held to its arithmetic, and everything is asked to go."""
+        """Creates it; at the end the phases of every start that succeeded must add up, and everything is deleted."""
         self._make()
         try:
             yield self
@@ -96,7 +96,7 @@ class Room:
     def _make(self) -> None:
         """What an interrupted run left is cleared first."""
         self.cluster.delete("Namespace", self.namespace)
-        await_gone(self.cluster, self.namespace)
+        wait_for_deletion(self.cluster, self.namespace)
         volumes.recycle()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
@@ -107,7 +107,7 @@ class Room:
         )
 
 
-def await_gone(cluster: Cluster, namespace: str) -> None:
+def wait_for_deletion(cluster: Cluster, namespace: str) -> None:
     """With its NeuronModels: their finalizers must not hold it."""
     eventually(
         lambda: cluster.get("Namespace", namespace) is None,

@@ -29,7 +29,7 @@ def apply_all(room: Room, scenarios: tuple[Scenario, ...]) -> dict[str, Applied]
 
 
 def assert_explained(scenario: Scenario, model: Applied) -> None:
-    condition = model.await_reason(scenario.reason)
+    condition = model.wait_for_reason(scenario.reason)
     missing = [words for words in scenario.says if words not in condition.message]
     assert not missing, f"the message lacks {missing}: {condition.message}"
     # The Event is written right after the status.

@@ -138,12 +138,12 @@ def repaired(room: Room, broken: dict[str, Applied]) -> dict[str, Applied]:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
-def test_what_is_wrong_is_said(broken: dict[str, Applied], scenario: Scenario) -> None:
+def test_what_is_wrong_is_reported(broken: dict[str, Applied], scenario: Scenario) -> None:
     assert_explained(scenario, broken[scenario.name])
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 def test_put_right_it_becomes_ready(repaired: dict[str, Applied], scenario: Scenario) -> None:
     model = repaired[scenario.name]
-    model.await_start()
+    model.wait_for_start()
     assert completion(model, "w1 w2 w3").strip()

@@ -27,24 +27,24 @@ def secret(namespace: str) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": about, "stringData": {KEY["key"]: "sesame"}}
 
 
-def test_time_in_which_somebody_mended_something_is_told_apart(room: Room) -> None:
+def test_time_in_which_somebody_fixed_something_is_reported_separately(room: Room) -> None:
     model, _ = room.neuron_model("forgotten", MODEL, claim="late", serving={"apiKeySecretRef": KEY}, **SPEC)
-    model.await_reason("SourceClaimMissing")
+    model.wait_for_reason("SourceClaimMissing")
     assert (row(room, model)["LOAD"], row(room, model)["PROGRESS"]) == ("", "")
     room.cluster.apply(claim("late", room.namespace, storage_class="models", size="1Gi", mode="ReadOnlyMany"))
 
-    progress = eventually(lambda: model.status.progress, what="progress to be told", instead=model.story, poll=0.1)
+    progress = eventually(lambda: model.status.progress, what="progress to be reported", instead=model.story, poll=0.1)
     phase, _, percent = progress.partition(" ")
     assert phase.isalpha()
     assert percent == "" or percent.endswith("%")
 
-    model.await_reason("VolumeMountFailed")
+    model.wait_for_reason("VolumeMountFailed")
     (lasting,) = (phase for phase in model.status.starts[0].phases[-1:] if phase.name == BLOCKED)
     assert (lasting.reason, lasting.milliseconds) == ("VolumeMountFailed", 0)
     assert row(room, model)["CACHE"] == "Miss", "of the start under way"
     room.cluster.apply(secret(room.namespace))
 
-    start = model.await_start()
+    start = model.wait_for_start()
     assert list(blocked(start)) == ["SourceClaimMissing", "VolumeMountFailed"]
     assert min(blocked(start).values()) > 0
     assert start.total_milliseconds is not None
@@ -52,6 +52,6 @@ def test_time_in_which_somebody_mended_something_is_told_apart(room: Room) -> No
     shown = row(room, model)
     assert (shown["LOAD"], shown["CACHE"], shown["PROGRESS"]) == (f"{load:.1f}s", "Miss", "")
     events = room.cluster.find("Event", room.namespace)
-    (told,) = (event["message"] for event in events if event["message"].startswith("Loaded in "))
-    assert told.startswith(f"Loaded in {load:.1f} s")
-    assert "SourceClaimMissing, VolumeMountFailed" in told
+    (message,) = (event["message"] for event in events if event["message"].startswith("Loaded in "))
+    assert message.startswith(f"Loaded in {load:.1f} s")
+    assert "SourceClaimMissing, VolumeMountFailed" in message

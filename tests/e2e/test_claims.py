@@ -1,4 +1,4 @@
-"""Claims that get no volume and claims that are deleted: told by the NeuronModel, and over once put right."""
+"""Claims that get no volume and claims that are deleted: reported by the NeuronModel, and over once fixed."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def name_a_claim(room: Room, model: Applied) -> None:
 
 
 def no_class(room: Room) -> Object:
-    """That there is no volume for it either is told by a Normal Event alone."""
+    """There is no volume for this one either, which only a Normal Event reports."""
     room.cluster.apply(claim(CLASSLESS, room.namespace, storage_class="", size="1Gi"))
     named = {"template": None, "persistentVolumeClaim": {"claimName": CLASSLESS}}
     return neuron_model("no-class", room.tiny("no-class"), artifacts=named)
@@ -39,7 +39,7 @@ def too_large(room: Room) -> Object:
     return neuron_model("too-large", room.tiny("too-large"), scratch={"persistentVolumeClaim": {"claimName": LARGE}})
 
 
-def make_anew(room: Room, name: str) -> None:
+def recreate_claim(room: Room, name: str) -> None:
     room.cluster.delete("PersistentVolumeClaim", name, room.namespace)
     what = f"the claim {name} to go"
     eventually(lambda: room.cluster.get("PersistentVolumeClaim", name, room.namespace) is None, what=what)
@@ -64,14 +64,14 @@ SCENARIOS = (
         no_class,
         "ClaimPending",
         (f"claim {CLASSLESS} (without a class", "no persistent volumes available", "spec.artifacts"),
-        lambda room, model: make_anew(room, CLASSLESS),
+        lambda room, model: recreate_claim(room, CLASSLESS),
     ),
     Scenario(
         "too-large",
         too_large,
         "ClaimPending",
         (f"{LARGE} (class local, 900Gi, ReadWriteOnce)", "didn't find available persistent volumes to bind"),
-        lambda room, model: make_anew(room, LARGE),
+        lambda room, model: recreate_claim(room, LARGE),
     ),
 )
 
@@ -90,25 +90,25 @@ def test_a_claim_without_a_volume_is_named(broken: dict[str, Applied], scenario:
 def test_put_right_it_becomes_ready(room: Room, broken: dict[str, Applied], scenario: Scenario) -> None:
     model = broken[scenario.name]
     scenario.repair(room, model)
-    model.await_start()
+    model.wait_for_start()
     assert completion(model, PROMPT).strip()
 
 
-def test_an_artifacts_claim_that_is_deleted_under_a_worker_is_told_of_and_built_on_anew(room: Room) -> None:
+def test_an_artifacts_claim_that_is_deleted_under_a_worker_is_reported_and_rebuilt_on(room: Room) -> None:
     model, _ = room.neuron_model("deleted", room.tiny("deleted"))
-    first = model.await_start()
+    first = model.wait_for_start()
     answer = completion(model, PROMPT)
     room.cluster.delete("PersistentVolumeClaim", "deleted-artifacts", room.namespace)
-    told = model.await_condition(ConditionType.ARTIFACTS_READY, "False", reason="ClaimTerminating")
-    assert model.serving_pod()["metadata"]["name"] in told.message
-    assert "made anew from the template" in told.message
-    model.await_condition(ConditionType.READY, "True", reason="Serving")
+    condition = model.wait_for_condition(ConditionType.ARTIFACTS_READY, "False", reason="ClaimTerminating")
+    assert model.serving_pod()["metadata"]["name"] in condition.message
+    assert "made anew from the template" in condition.message
+    model.wait_for_condition(ConditionType.READY, "True", reason="Serving")
     room.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], room.namespace)
-    model.await_start(after=first.id)
+    model.wait_for_start(after=first.id)
     assert completion(model, PROMPT) == answer
     events = model.cluster.find("Event", model.namespace)
-    said = [event["message"] for event in events if event["involvedObject"]["name"] == model.name]
-    assert not [message for message in said if "damaged" in message]
+    messages = [event["message"] for event in events if event["involvedObject"]["name"] == model.name]
+    assert not [message for message in messages if "damaged" in message]
     assert {"ClaimTerminating", "ArtifactsMissing"} <= event_reasons(model)
-    artifacts = model.await_condition(ConditionType.ARTIFACTS_READY, "True", reason="Prepared")
+    artifacts = model.wait_for_condition(ConditionType.ARTIFACTS_READY, "True", reason="Prepared")
     assert "the volume is new" in artifacts.message

@@ -48,7 +48,7 @@ def test_an_answer_under_way_is_finished_after_sigterm(capital: Capital, tmp_pat
         rest = talk.rest()
     assert text_of([*first, *rest]) == whole["text"]
     assert len(rest) > 20, "the answer was over before the pod was asked to end"
-    served.await_start(after=before.id)
+    served.wait_for_start(after=before.id)
 
 
 def text_of(pieces: list[dict[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""Workers that crash or are told to stop: what failed is quoted, with a command that works, and stays known."""
+"""Workers that crash or are asked to stop: what failed is quoted, with a command that works, and stays known."""
 
 import re
 import shlex
@@ -32,7 +32,7 @@ def log_by(model: Applied, message: str) -> str:
 
 def test_why_prepare_crashed_is_quoted_and_noted(room: Room) -> None:
     model, _ = room.neuron_model("no-python", room.tiny("no-python"), worker=WITHOUT_LIBRARY)
-    message = model.await_reason("PrepareFailed").message
+    message = model.wait_for_reason("PrepareFailed").message
     assert FAILED in message
     assert MISSING in message
     assert MISSING in log_by(model, message)
@@ -40,10 +40,10 @@ def test_why_prepare_crashed_is_quoted_and_noted(room: Room) -> None:
     start = eventually(lambda: noted(model), what="a note of the first attempt", instead=model.story)
     assert start.notes == (f"PrepareFailed: attempt 1: ended with exit code 1: {quote(message)}.",)
     model.change(worker={"env": None})
-    model.await_start()
+    model.wait_for_start()
     assert completion(model, "w1 w2 w3").strip()
-    told = [event["message"] for event in events(model) if MISSING in event["message"]]
-    assert len(told) == 2, told  # one an attempt
+    messages = [event["message"] for event in events(model) if MISSING in event["message"]]
+    assert len(messages) == 2, messages  # one an attempt
 
 
 def quote(message: str) -> str:
@@ -64,36 +64,36 @@ def events(model: Applied) -> list[Object]:
 
 def test_the_log_of_a_worker_that_crashes_again_and_again_is_shown_by_the_command(room: Room) -> None:
     model, _ = room.neuron_model("lost-python", room.tiny("lost-python"))
-    model.await_start()
+    model.wait_for_start()
     model.change(worker=WITHOUT_LIBRARY)
-    message = model.await_reason("WorkerCrashed").message
+    message = model.wait_for_reason("WorkerCrashed").message
     assert MISSING in message
-    eventually(lambda: MISSING in log_by(model, model.await_reason("WorkerCrashed").message), what="its log")
+    eventually(lambda: MISSING in log_by(model, model.wait_for_reason("WorkerCrashed").message), what="its log")
     eventually(lambda: restarts(model) > 2, what="some more runs", instead=model.story)
-    eventually(lambda: MISSING in log_by(model, model.await_reason("WorkerCrashed").message), what="its log")
+    eventually(lambda: MISSING in log_by(model, model.wait_for_reason("WorkerCrashed").message), what="its log")
 
 
 def restarts(model: Applied) -> int:
     return int(model.serving_pod()["status"]["containerStatuses"][0]["restartCount"])
 
 
-def test_a_worker_that_is_told_to_stop_as_it_loads_begins_anew_and_nobody_is_warned(room: Room) -> None:
+def test_a_worker_that_is_stopped_while_it_loads_starts_again_and_nobody_is_warned(room: Room) -> None:
     model, _ = room.neuron_model("stopped", MODEL, degree=DEGREE, strategy="ShardOnLoad", **SPEC)
     pod = eventually(lambda: at_work(model, "Serve"), what="a worker that loads", instead=model.story, poll=0.05)
     assert outages.send(pod, "neuronmodel", signal.SIGTERM)
-    model.await_start()
+    model.wait_for_start()
     assert "Terminated" in [start.reason for start in model.status.starts]
     assert model.serving_pod()["metadata"]["uid"] == pod["metadata"]["uid"]
     assert "Terminated" not in event_reasons(model)
 
 
-def test_prepare_that_is_told_to_stop_is_waited_for(room: Room) -> None:
+def test_a_prepare_that_is_asked_to_stop_is_waited_for(room: Room) -> None:
     model, _ = room.neuron_model("interrupted", MODEL, degree=DEGREE, strategy="ShardOnCompile", **SPEC)
     pod = eventually(lambda: at_work(model, "Prepare"), what="prepare at work", instead=model.story, poll=0.05)
     assert outages.send(pod, "neuronmodel", signal.SIGTERM)
     assert_waits_for_another(model)
     model.retry()
-    start = model.await_start()
+    start = model.wait_for_start()
     assert start.notes == (STOPPED,)
 
 
@@ -108,12 +108,12 @@ def test_prepare_whose_pod_is_deleted_is_waited_for(room: Room) -> None:
     eventually(lambda: not model.children("Pod"), what="its pod to go", instead=model.story)
     assert_waits_for_another(model)
     model.retry()
-    start = model.await_start()
+    start = model.wait_for_start()
     assert start.notes == (STOPPED,)
 
 
 def assert_waits_for_another(model: Applied) -> None:
-    condition = model.await_condition(ConditionType.READY, "Unknown", reason="Terminated")
+    condition = model.wait_for_condition(ConditionType.READY, "Unknown", reason="Terminated")
     assert "was told to stop before it was done. Attempt 1 failed; prepare runs again" in condition.message
     assert "Terminated" not in event_reasons(model)
 

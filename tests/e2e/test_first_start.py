@@ -56,7 +56,7 @@ def test_get_wide_shows_more(capital: Capital) -> None:
 
 
 def test_wait_works_on_the_condition(capital: Capital) -> None:
-    said = capital.room.cluster.kubectl(
+    output = capital.room.cluster.kubectl(
         "wait",
         "--for=condition=Ready",
         "nm/kept",
@@ -64,7 +64,7 @@ def test_wait_works_on_the_condition(capital: Capital) -> None:
         f"--namespace={capital.room.namespace}",
         "--timeout=10s",
     )
-    assert said.count("condition met") == 2
+    assert output.count("condition met") == 2
 
 
 def test_describe_tells_the_story_in_events(capital: Capital) -> None:

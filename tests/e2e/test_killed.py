@@ -77,19 +77,19 @@ def test_killing_the_operator_ends_in_what_the_spec_asks_for(chart: Chart, room:
     model, since = room.neuron_model("operator", path, artifacts={"retention": "Delete"})
 
     kill_operator_at(chart, model, OF_A_START)
-    start = model.await_start(since=since)
+    start = model.wait_for_start(since=since)
     assert completion(model, PROMPT, num_tokens=TOKENS) == expected
 
     model.change(parallelism={"tensorParallelDegree": 1})
     former = {job["metadata"]["uid"] for job in model.prepare_jobs()}
     new_job = ("the new Job was made", lambda m: {job["metadata"]["uid"] for job in m.prepare_jobs()} - former)
     kill_operator_at(chart, model, (("it was changed", lambda m: True), new_job, OF_A_START[-1]))
-    model.await_start(after=start.id)
+    model.wait_for_start(after=start.id)
     assert completion(model, PROMPT, num_tokens=TOKENS) == expected
 
     model.delete()
     kill_operator_at(chart, model, OF_A_DELETION)
-    model.await_gone()
+    model.wait_for_deletion()
     for kind in ("Deployment", "Job", "PersistentVolumeClaim", "Pod"):
         eventually(lambda: not model.children(kind), what=f"its {kind} to go", instead=model.story)  # noqa: B023
 
@@ -99,10 +99,10 @@ def test_killing_the_worker_while_it_loads_is_one_start_more(room: Room) -> None
     expected = reference.answer(room.folder / "worker", PROMPT, num_tokens=TOKENS)
     model, _ = room.neuron_model("worker", path, strategy="ShardOnLoad")
     eventually(lambda: kill_worker(model), what="a worker to kill", instead=model.story)
-    start = model.await_start()
+    start = model.wait_for_start()
     assert start.cause == "ContainerRestarted"
     eventually(lambda: kill_worker(model), what="a worker to kill", instead=model.story)
-    model.await_start(after=start.id)
+    model.wait_for_start(after=start.id)
     assert completion(model, PROMPT, num_tokens=TOKENS) == expected
 
 
@@ -134,11 +134,11 @@ def test_a_job_that_vanishes_is_made_again(room: Room) -> None:
     eventually(lambda: running(model), what="its Job to run", instead=model.story, poll=0.02)
     for job in model.prepare_jobs():
         model.cluster.kubectl("delete", "job", job["metadata"]["name"], f"--namespace={room.namespace}", "--wait=false")
-    model.await_start(since=since)
+    model.wait_for_start(since=since)
 
 
 def test_killing_the_job_amid_half_written_shards_leaves_right_ones(interrupted: Applied) -> None:
-    start = interrupted.await_start()
+    start = interrupted.wait_for_start()
     assert {phase.attempt for phase in start.phases if phase.stage == "Prepare"} == {1, 2}
     assert "Paris" in completion(interrupted, "The capital of France is")
 
@@ -162,11 +162,11 @@ def test_losing_the_node_and_getting_it_back_ends_in_a_model_that_answers(room: 
     path = room.tiny("lost")
     expected = reference.answer(room.folder / "lost", PROMPT, num_tokens=TOKENS)
     model, since = room.neuron_model("lost", path, worker=ON_TRN2)
-    start = model.await_start(since=since)
+    start = model.wait_for_start(since=since)
     assert start.node_name == "trn2"
     with outages.lost_node("trn2"):
         eventually(lambda: not is_ready(model), what="the loss of its node to be noticed", instead=model.story)
-    model.await_start(after=start.id)
+    model.wait_for_start(after=start.id)
     assert completion(model, PROMPT, num_tokens=TOKENS) == expected
 
 

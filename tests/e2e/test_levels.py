@@ -29,12 +29,12 @@ def run(capital: Capital, level: Mapping[str, str], argument: str) -> str:
 
 @pytest.mark.parametrize("level", [level for level in LEVELS if level is not LOWEST], ids=title)
 def test_the_image_answers_the_same(capital: Capital, level: Mapping[str, str]) -> None:
-    said = run(capital, {**level, **TALKING}, "--multiply")
-    assert "CAPABILITY" in said, said
-    if reason := without_effect(level, said):
+    output = run(capital, {**level, **TALKING}, "--multiply")
+    assert "CAPABILITY" in output, output
+    if reason := without_effect(level, output):
         pytest.skip(f"in the worker's image {reason}")
-    said = run(capital, level, f"{names.SOURCE_MOUNT}/{MODEL}")
-    assert "ANSWERS RIGHT" in said, said
+    output = run(capital, level, f"{names.SOURCE_MOUNT}/{MODEL}")
+    assert "ANSWERS RIGHT" in output, output
 
 
 def test_the_image_multiplies_with_openblas(capital: Capital) -> None:

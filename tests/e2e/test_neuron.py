@@ -17,7 +17,7 @@ from . import neuron, reference
 from .accounting import phases
 from .chat import completion
 from .cluster import Object
-from .neuronmodels import Applied, Expected, await_starts
+from .neuronmodels import Applied, Expected, wait_for_starts
 from .room import Room, claim
 from .waiting import eventually
 
@@ -33,7 +33,7 @@ SERVED: dict[str, dict[str, Any]] = {
     "native-kept": ON_COMMON | {"strategy": "ShardOnCompile", "sharding": {"weights": "Native"}},
     "native-sliced": ON_COMMON | {"strategy": "ShardOnLoad", "sharding": {"weights": "Native"}},
     "vllm": ON_COMMON | {"strategy": "ShardOnCompile", "serving": {"server": "VLLM"}},
-    "awaited": ON_COMMON | {"strategy": "ShardOnLoad", "fail": "cores-busy:3"},
+    "busy": ON_COMMON | {"strategy": "ShardOnLoad", "fail": "cores-busy:3"},
     "recompiled": {"strategy": "ShardOnLoad", "fail": "compiler-70:1"},
 }
 # What a start fails with, and a word of its message that says what to do.
@@ -67,7 +67,7 @@ def served(room: Room) -> Served:
         neuron.on_neuron("partial", path, suspend=True, parallelism={"startRank": 1, "localRanks": 2})
     )
     never, _ = room.apply(neuron.on_neuron("never", path, fail="compiler-70"))
-    starts = await_starts(*map(Expected, applied.values()))
+    starts = wait_for_starts(*map(Expected, applied.values()))
     return Served(room, applied, dict(zip(applied, starts, strict=True)), partial, never)
 
 
@@ -157,7 +157,7 @@ def test_shared_memory_is_of_memory(served: Served) -> None:
     assert volume["emptyDir"]["sizeLimit"]
 
 
-# What the library was told.
+# What the library was given.
 
 
 def test_the_library_loads_a_view_of_this_start_and_warms_up_apart(served: Served) -> None:
@@ -174,7 +174,7 @@ def test_the_library_loads_a_view_of_this_start_and_warms_up_apart(served: Serve
 def test_every_way_hands_over_the_same_tensors(served: Served) -> None:
     kept = neuron.recorded(served.models["kept"], "initialize")[0]["shards"]
     assert len(kept) == neuron.DEGREE
-    for name in ("sliced", "native-kept", "native-sliced", "awaited"):
+    for name in ("sliced", "native-kept", "native-sliced", "busy"):
         assert neuron.recorded(served.models[name], "initialize")[-1]["shards"] == kept, name
 
 
@@ -201,7 +201,7 @@ def test_the_status_tells_what_a_start_needs(served: Served, name: str) -> None:
 
 
 def test_phases_say_where_the_time_went(served: Served) -> None:
-    assert "DevicesAwaited" in phases(served.starts["awaited"])
+    assert "DevicesAwaited" in phases(served.starts["busy"])
     for name in ("kept", "sliced", "vllm"):
         assert "WarmedUp" in phases(served.starts[name]), name
     assert [phase.stage.value for phase in served.starts["native-kept"].phases if phase.name == "Sharded"] == [
@@ -212,8 +212,8 @@ def test_phases_say_where_the_time_went(served: Served) -> None:
 
 def test_some_ranks_alone_are_prepared_and_not_served(served: Served) -> None:
     model = served.partial
-    model.await_condition(ConditionType.ARTIFACTS_READY, "True")
-    model.await_reason("Suspended")
+    model.wait_for_condition(ConditionType.ARTIFACTS_READY, "True")
+    model.wait_for_reason("Suspended")
     assert not model.children("Pod", names.COMPONENT_SERVE)
     files = {path.name for path in folder_of(served.room, model).rglob("*.safetensors")}
     assert files == {f"tp{rank}_sharded_checkpoint.safetensors" for rank in (1, 2)}
@@ -234,7 +234,7 @@ def folder_of(room: Room, model: Applied) -> Path:
 
 def test_a_compiler_that_fails_twice_is_final_and_quoted(served: Served) -> None:
     model = served.never_compiled
-    condition = model.await_reason("CompilerFailed")
+    condition = model.wait_for_reason("CompilerFailed")
     assert "An Internal Compiler Error has occurred" in condition.message
     assert "neuronx-cc failed with 70" in condition.message
     assert "[F134] neuronx-cc terminated abnormally" in condition.message
@@ -248,7 +248,7 @@ def test_a_compiler_that_fails_twice_is_final_and_quoted(served: Served) -> None
 def test_a_start_that_fails_says_why(failing: dict[str, Applied], name: str) -> None:
     _, reason, word = FAILING[name]
     model = failing[name]
-    condition = model.await_reason(reason)
+    condition = model.wait_for_reason(reason)
     assert word in condition.message
     assert model.status.artifacts is not None
     assert model.status.artifacts.cache == "Hit"

@@ -43,7 +43,7 @@ def full(room: Room) -> Object:
 
 
 def fill(file: Path) -> None:
-    """Until nothing fits beside it."""
+    """Fills the file until nothing else fits on the volume."""
     block = bytes(1 << 16)
     with file.open("wb", buffering=0) as opened:
         try:
@@ -195,14 +195,14 @@ def repaired(room: Room, broken: dict[str, Applied]) -> dict[str, Applied]:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
-def test_what_is_wrong_is_said(broken: dict[str, Applied], scenario: Scenario) -> None:
+def test_what_is_wrong_is_reported(broken: dict[str, Applied], scenario: Scenario) -> None:
     assert_explained(scenario, broken[scenario.name])
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 def test_put_right_it_becomes_ready(repaired: dict[str, Applied], scenario: Scenario) -> None:
     model = repaired[scenario.name]
-    model.await_start()
+    model.wait_for_start()
     assert completion(model, "w1 w2 w3").strip()
 
 
@@ -220,12 +220,12 @@ def test_pod_security_is_named_until_the_namespace_allows_the_pod(chart_with_hos
         manifest = neuron_model("on-host", "")
         manifest["spec"]["model"]["source"] = {"hostPath": {"path": str(room.folder / "on-host")}}
         model, _ = room.apply(manifest)
-        condition = model.await_reason("PodSecurityRefused")
+        condition = model.wait_for_reason("PodSecurityRefused")
         assert "restricted" in condition.message
         assert "hostPath" in condition.message
         privileged = {"pod-security.kubernetes.io/enforce": "privileged"}
         room.cluster.patch("Namespace", room.namespace, None, {"metadata": {"labels": privileged}})
-        model.await_start()
+        model.wait_for_start()
         assert completion(model, "w1 w2 w3").strip()
 
 
@@ -235,10 +235,10 @@ def test_a_quota_that_leaves_no_room_is_named_until_it_does(chart: Chart) -> Non
         room.apply(quota)
         eventually(lambda: is_counted(room, "pods"), what="the quota to be counted")
         model, _ = room.neuron_model("over-quota", room.tiny("over-quota"))
-        condition = model.await_reason("QuotaExceeded")
+        condition = model.wait_for_reason("QuotaExceeded")
         assert "exceeded quota: pods" in condition.message
         room.cluster.patch("ResourceQuota", "pods", room.namespace, {"spec": {"hard": {"pods": "10"}}})
-        model.await_start()
+        model.wait_for_start()
 
 
 def is_counted(room: Room, quota: str) -> bool:
@@ -247,7 +247,7 @@ def is_counted(room: Room, quota: str) -> bool:
     return found is not None and "used" in found.get("status", {})
 
 
-def test_a_start_that_is_stuck_is_said_to_be_and_goes_on_when_it_can(room: Room) -> None:
+def test_a_stuck_start_is_reported_and_goes_on_when_it_can(room: Room) -> None:
     """The worker is stopped in its tracks while it loads, and set going again."""
     model, _ = room.neuron_model("stuck", room.tiny("stuck"), serving={"startTimeoutSeconds": 6})
     pod = eventually(lambda: running_pod(model), what="a worker", instead=model.story)
@@ -258,12 +258,12 @@ def test_a_start_that_is_stuck_is_said_to_be_and_goes_on_when_it_can(room: Room)
             instead=model.story,
             poll=0.02,
         )
-        condition = model.await_reason("StartStuck")
+        condition = model.wait_for_reason("StartStuck")
         assert pod["metadata"]["name"] in condition.message
         assert model.serving_pod()["metadata"]["uid"] == pod["metadata"]["uid"], "a start that is stuck was killed"
     finally:
         outages.send(pod, "neuronmodel", signal.SIGCONT)
-    model.await_condition(ConditionType.READY, "True")
+    model.wait_for_condition(ConditionType.READY, "True")
     assert model.serving_pod()["metadata"]["uid"] == pod["metadata"]["uid"]
 
 

@@ -3,7 +3,7 @@
 from neuronmodel_api import names
 
 from .chat import completion
-from .neuronmodels import Applied, Expected, await_starts
+from .neuronmodels import Applied, Expected, wait_for_starts
 from .room import Room
 from .waiting import eventually
 
@@ -14,20 +14,20 @@ def test_artifacts_are_kept_for_the_next_of_that_name_or_removed(room: Room) -> 
     """Retain and Delete side by side."""
     retained, retained_since = room.neuron_model("retained", room.tiny("retained"))
     removed, removed_since = room.neuron_model("removed", room.tiny("removed"), artifacts={"retention": "Delete"})
-    await_starts(Expected(retained, retained_since), Expected(removed, removed_since))
+    wait_for_starts(Expected(retained, retained_since), Expected(removed, removed_since))
     answer = completion(retained, PROMPT)
 
     for model in (retained, removed):
         model.delete()
     for model in (retained, removed):
-        model.await_gone()
+        model.wait_for_deletion()
     kept = room.cluster.get("PersistentVolumeClaim", names.templated_claim("retained"), room.namespace)
     assert kept is not None
     assert kept["metadata"].get("ownerReferences") is None
-    await_no_claim(removed)
+    wait_for_no_claim(removed)
 
     again, since = room.neuron_model("retained", room.path("retained"))
-    start = again.await_start(since=since)
+    start = again.wait_for_start(since=since)
     assert start.cache == "Hit"
     assert completion(again, PROMPT) == answer
 
@@ -38,12 +38,12 @@ def test_deleting_one_of_two_on_a_claim_leaves_the_other_what_it_uses(room: Room
     named = {"template": None, "persistentVolumeClaim": {"claimName": "ours"}, "retention": "Delete"}
     first, _ = room.neuron_model("first", room.tiny("first", seed=1), artifacts=named)
     second, _ = room.neuron_model("second", room.tiny("second", seed=2), artifacts=named)
-    await_starts(Expected(first), Expected(second))
+    wait_for_starts(Expected(first), Expected(second))
     answer = completion(second, PROMPT)
     shards_of = {model.name: shards_key(model) for model in (first, second)}
 
     first.delete()
-    first.await_gone()
+    first.wait_for_deletion()
     assert room.cluster.get("PersistentVolumeClaim", "ours", room.namespace), "a claim of the user's was deleted"
     on_disk = {folder.name for folder in volume.rglob("*")}
     assert shards_of["second"] in on_disk
@@ -52,7 +52,7 @@ def test_deleting_one_of_two_on_a_claim_leaves_the_other_what_it_uses(room: Room
     before = second.finished_start()
     assert before is not None
     second.cluster.delete("Pod", second.serving_pod()["metadata"]["name"], second.namespace)
-    start = second.await_start(after=before.id)
+    start = second.wait_for_start(after=before.id)
     assert {phase.stage for phase in start.phases} == {"Serve"}, "it had to be prepared again"
     assert completion(second, PROMPT) == answer
 
@@ -64,7 +64,7 @@ def shards_key(model: Applied) -> str:
     return artifacts.shards_key
 
 
-def await_no_claim(model: Applied) -> None:
+def wait_for_no_claim(model: Applied) -> None:
     name = names.templated_claim(model.name)
     eventually(
         lambda: model.cluster.get("PersistentVolumeClaim", name, model.namespace) is None,

@@ -7,7 +7,7 @@ from .accounting import asking, phases
 from .capital import PROMPT, Capital
 from .chat import completion
 from .columns import rows
-from .neuronmodels import Expected, await_starts
+from .neuronmodels import Expected, wait_for_starts
 from .waiting import eventually
 
 
@@ -21,7 +21,7 @@ def test_a_second_start_shards_only_without_kept_shards_and_compiles_never(capit
         with asking() as since:
             model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
         expected.append(Expected(model, since, before.id))
-    of_kept, of_sliced = await_starts(*expected)
+    of_kept, of_sliced = wait_for_starts(*expected)
     assert {of_kept.cause, of_sliced.cause} == {Cause.POD_REPLACED}
     assert not {"Compiled", "Sharded"} & set(phases(of_kept))
     assert "Read" in phases(of_kept)
@@ -32,7 +32,7 @@ def test_a_second_start_shards_only_without_kept_shards_and_compiles_never(capit
         assert start.total_milliseconds is not None
         assert (shown["CACHE"], shown["LOAD"]) == ("Hit", f"{start.total_milliseconds / 1000:.1f}s")
         assert model.status.artifacts is not None
-        assert model.status.artifacts.cache == "Miss", "what the latest prepare found is told there still"
+        assert model.status.artifacts.cache == "Miss", "what the latest prepare found is still reported there"
     assert [completion(model, PROMPT) for model in models] == answers
 
 
@@ -41,10 +41,10 @@ def test_scaling_to_zero_frees_the_node_and_to_one_serves_again(capital: Capital
     before = model.finished_start()
     assert before is not None
     scale(capital, 0)
-    model.await_condition(ConditionType.READY, "False")
+    model.wait_for_condition(ConditionType.READY, "False")
     eventually(lambda: not model.children("Pod", "serve"), what="the worker to go", instead=model.story)
     scale(capital, 1)
-    model.await_start(after=before.id)
+    model.wait_for_start(after=before.id)
     assert "Paris" in completion(model, PROMPT)
 
 
@@ -53,12 +53,12 @@ def test_two_workers_on_a_volume_for_one_node_are_refused_with_a_reason(capital:
     pod = model.serving_pod()["metadata"]["uid"]
     scale(capital, 2)
     try:
-        condition = model.await_reason("ReplicasNeedSharedVolume")
+        condition = model.wait_for_reason("ReplicasNeedSharedVolume")
         assert "kept-artifacts" in condition.message
         assert "ReadWriteMany" in condition.message
     finally:
         scale(capital, 1)
-    model.await_condition(ConditionType.READY, "True")
+    model.wait_for_condition(ConditionType.READY, "True")
     assert model.serving_pod()["metadata"]["uid"] == pod, "the worker that was there was restarted"
 
 

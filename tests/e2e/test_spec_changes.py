@@ -31,7 +31,7 @@ class Before:
 
 
 def before(model: Applied) -> Before:
-    start = model.await_start()
+    start = model.wait_for_start()
     artifacts = model.status.artifacts
     assert artifacts is not None
     return Before(start.id, uid_of_pod(model), jobs(model), artifacts)
@@ -55,7 +55,7 @@ def keys(artifacts: ArtifactsStatus | None) -> tuple[str | None, str | None]:
 def model(room: Room) -> Applied:
     room.tiny("tuned", seed=2)
     applied, since = room.neuron_model("changing", room.tiny("changing", seed=1))
-    applied.await_start(since=since)
+    applied.wait_for_start(since=since)
     return applied
 
 
@@ -70,7 +70,7 @@ def test_it_answers_as_transformers_does(room: Room, model: Applied) -> None:
 def test_resources_roll_the_pod_and_rebuild_nothing(model: Applied) -> None:
     was = before(model)
     since = model.change(worker={"resources": {"requests": {"cpu": "30m"}}})
-    start = model.await_start(since=since, after=was.start)
+    start = model.wait_for_start(since=since, after=was.start)
     assert start.cause == Cause.SPEC_CHANGED
     assert {phase.stage for phase in start.phases} == {"Serve"}
     assert uid_of_pod(model) != was.pod
@@ -81,7 +81,7 @@ def test_resources_roll_the_pod_and_rebuild_nothing(model: Applied) -> None:
 def test_a_degree_rebuilds_shards_and_gives_the_same_answer(room: Room, model: Applied) -> None:
     was = before(model)
     since = model.change(parallelism={"tensorParallelDegree": 1})
-    start = model.await_start(since=since, after=was.start)
+    start = model.wait_for_start(since=since, after=was.start)
     assert "Sharded" in phases(start)
     artifacts = model.status.artifacts
     assert artifacts is not None
@@ -93,7 +93,7 @@ def test_a_degree_rebuilds_shards_and_gives_the_same_answer(room: Room, model: A
 def test_going_back_finds_what_was_there(model: Applied) -> None:
     was = before(model)
     model.change(parallelism={"tensorParallelDegree": 3})
-    start = model.await_start(after=was.start)
+    start = model.wait_for_start(after=was.start)
     assert start.cache == "Hit"
     assert not {"Sharded", "Compiled"} & set(phases(start))
 
@@ -101,7 +101,7 @@ def test_going_back_finds_what_was_there(model: Applied) -> None:
 def test_flags_of_the_graph_compile_and_shard_nothing(model: Applied) -> None:
     was = before(model)
     model.change(compile={"sequenceLength": 192})
-    start = model.await_start(after=was.start)
+    start = model.wait_for_start(after=was.start)
     artifacts = model.status.artifacts
     assert artifacts is not None
     assert artifacts.compiled_key != was.artifacts.compiled_key
@@ -113,7 +113,7 @@ def test_flags_of_the_graph_compile_and_shard_nothing(model: Applied) -> None:
 def test_a_fine_tune_shards_and_compiles_nothing(room: Room, model: Applied) -> None:
     was = before(model)
     model.change(model={"source": {"persistentVolumeClaim": {"path": room.path("tuned")}}})
-    start = model.await_start(after=was.start)
+    start = model.wait_for_start(after=was.start)
     artifacts = model.status.artifacts
     assert artifacts is not None
     assert artifacts.compiled_key == was.artifacts.compiled_key
@@ -125,7 +125,7 @@ def test_a_fine_tune_shards_and_compiles_nothing(room: Room, model: Applied) -> 
 def test_another_strategy_gives_the_same_answer(room: Room, model: Applied) -> None:
     was = before(model)
     model.change(sharding={"strategy": "ShardOnLoad"})
-    start = model.await_start(after=was.start)
+    start = model.wait_for_start(after=was.start)
     assert start.strategy == "ShardOnLoad"
     assert [phase.stage for phase in start.phases if phase.name == "Sharded"] == ["Serve"]
     assert completion(model, PROMPT, num_tokens=TOKENS) == expected(room, "tuned")
@@ -134,7 +134,7 @@ def test_another_strategy_gives_the_same_answer(room: Room, model: Applied) -> N
 def test_suspending_frees_the_node_and_going_on_prepares_nothing(model: Applied) -> None:
     was = before(model)
     model.change(suspend=True)
-    model.await_condition(ConditionType.READY, "False", reason="Suspended")
+    model.wait_for_condition(ConditionType.READY, "False", reason="Suspended")
     eventually(
         lambda: not model.children("Pod", names.COMPONENT_SERVE),
         what="the worker to go",
@@ -142,7 +142,7 @@ def test_suspending_frees_the_node_and_going_on_prepares_nothing(model: Applied)
     )
     assert model.condition(ConditionType.ARTIFACTS_READY)
     since = model.change(suspend=False)
-    model.await_start(since=since, after=was.start)
+    model.wait_for_start(since=since, after=was.start)
     assert jobs(model) == was.jobs
 
 
@@ -150,26 +150,26 @@ def test_an_image_that_is_not_there_stops_nobody_and_taking_it_back_restarts_nob
     was = before(model)
     right = model.status.image
     model.change(worker={"image": NO_SUCH_IMAGE})
-    told = model.await_condition(ConditionType.READY, "False", reason="ImagePullFailed")
-    assert NO_SUCH_IMAGE in told.message
-    assert "goes on answering" in told.message
+    condition = model.wait_for_condition(ConditionType.READY, "False", reason="ImagePullFailed")
+    assert NO_SUCH_IMAGE in condition.message
+    assert "goes on answering" in condition.message
     assert uid_of_pod(model) == was.pod
     assert completion(model, PROMPT, num_tokens=TOKENS) == expected(room, "tuned")
     model.change(worker={"image": right})
-    model.await_condition(ConditionType.READY, "True")
+    model.wait_for_condition(ConditionType.READY, "True")
     assert uid_of_pod(model) == was.pod
     eventually(lambda: jobs(model) <= was.jobs, what="the Job that tried the image to go", instead=model.story)
 
 
-def test_a_checkpoint_that_changed_under_its_path_is_prepared_anew(room: Room, model: Applied) -> None:
+def test_a_checkpoint_that_changed_under_its_path_is_prepared_again(room: Room, model: Applied) -> None:
     """The next start notices, and no answer comes from the shards of the old one."""
     was = before(model)
     model.change(sharding={"strategy": "ShardOnCompile"})
-    start = model.await_start(after=was.start)
+    start = model.wait_for_start(after=was.start)
     checkpoints.write_tiny(room.folder / "other", seed=3)
     wanted = expected(room, "other")
     checkpoints.replace_by(room.folder / "tuned", room.folder / "other")
     model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
-    model.await_start(after=start.id)
+    model.wait_for_start(after=start.id)
     assert completion(model, PROMPT, num_tokens=TOKENS) == wanted
     assert "SourceChanged" in model.cluster.kubectl("describe", "nm", model.name, f"--namespace={model.namespace}")

@@ -12,7 +12,7 @@ from . import reference
 from .accounting import phases
 from .capital import MODEL, PROMPT
 from .chat import completion
-from .neuronmodels import Applied, Expected, await_starts
+from .neuronmodels import Applied, Expected, wait_for_starts
 from .room import Room
 from .waiting import eventually
 
@@ -43,7 +43,7 @@ def started(room: Room) -> Started:
         "behind": room.neuron_model("behind", room.tiny("behind"), sharding={"seal": "Behind"}),
     }
     models = {name: model for name, (model, _) in applied.items()}
-    starts = await_starts(*map(Expected, models.values()))
+    starts = wait_for_starts(*map(Expected, models.values()))
     return Started(room, models, dict(zip(models, starts, strict=True)))
 
 
@@ -73,7 +73,7 @@ def test_auto_stays_with_shards_that_are_there_and_a_quarter_as_much(started: St
     model, first = started.models["smaller"], started.starts["smaller"]
     assert first.strategy == "ShardOnCompile"
     model.change(sharding={"strategy": None})
-    model.await_condition(ConditionType.READY, "True")
+    model.wait_for_condition(ConditionType.READY, "True")
     strategy = eventually(lambda: chosen(model), what="a choice", instead=model.story)
     # How fast small files are read on a busy machine says little; that the choice follows from it has to hold.
     inputs = strategy.inputs
@@ -102,7 +102,7 @@ def test_a_choice_stays_while_nothing_changes(started: Started) -> None:
     before, jobs = model.finished_start(), [job["metadata"]["uid"] for job in model.prepare_jobs()]
     assert before is not None
     model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
-    start = model.await_start(after=before.id)
+    start = model.wait_for_start(after=before.id)
     assert start.strategy == before.strategy
     assert [job["metadata"]["uid"] for job in model.prepare_jobs()] == jobs
 
@@ -115,7 +115,7 @@ def test_shards_are_sealed_behind_and_read_by_the_next_start(started: Started) -
     assert completion(model, "w1 w2 w3", num_tokens=12) == expected
     eventually(lambda: sealing(model) == "Sealed", what="the shards to be sealed", instead=model.story)
     model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
-    start = model.await_start(after=first.id)
+    start = model.wait_for_start(after=first.id)
     assert (start.tier, start.cause) == ("Artifacts", "PodReplaced")
     assert "Sharded" not in phases(start)
     assert completion(model, "w1 w2 w3", num_tokens=12) == expected

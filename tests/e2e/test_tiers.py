@@ -10,7 +10,7 @@ from neuronmodel_api.status import Start
 
 from . import outages, reference
 from .chat import completion
-from .neuronmodels import Applied, Expected, await_starts
+from .neuronmodels import Applied, Expected, wait_for_starts
 from .room import Room
 from .scenarios import event_reasons
 from .waiting import eventually
@@ -40,7 +40,7 @@ class Kept:
             else:
                 model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
             expected.append(Expected(model, None, before.id))
-        return dict(zip(names, await_starts(*expected), strict=True))
+        return dict(zip(names, wait_for_starts(*expected), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +53,19 @@ def kept(room: Room) -> Kept:
         "sliced": room.neuron_model("sliced", path, strategy="ShardOnLoad", scratch=ON_A_CLAIM),
     }
     models = {name: model for name, (model, _) in applied.items()}
-    starts = await_starts(*map(Expected, models.values()))
+    starts = wait_for_starts(*map(Expected, models.values()))
     return Kept(room, models, dict(zip(models, starts, strict=True)), nvme)
 
 
 @pytest.fixture(scope="module")
 def again(kept: Kept) -> dict[str, Start]:
     for name in ("emptied", "claimed"):
-        await_copy(kept.models[name], "/scratch/tier/shards/*/manifest.json")
-    await_copy(kept.models["sliced"], "/scratch/tier/source/*/copy.json")
+        wait_for_copy(kept.models[name], "/scratch/tier/shards/*/manifest.json")
+    wait_for_copy(kept.models["sliced"], "/scratch/tier/source/*/copy.json")
     return kept.restart("emptied", "claimed", "sliced")
 
 
-def await_copy(model: Applied, file: str) -> None:
+def wait_for_copy(model: Applied, file: str) -> None:
     """It is sealed after the model answers."""
     pod = model.serving_pod()["metadata"]["name"]
     listed = f"ls {file}"
@@ -95,7 +95,7 @@ def test_a_restart_on_that_node_reads_the_copy(kept: Kept, again: dict[str, Star
 
 
 @pytest.mark.usefixtures("again")
-def test_damaged_copies_are_passed_over_and_told(kept: Kept) -> None:
+def test_damaged_copies_are_skipped_and_reported(kept: Kept) -> None:
     (ranked,) = kept.nvme.glob("tier/shards/*/weights/tp0_sharded_checkpoint.safetensors")
     (copied,) = kept.nvme.glob("tier/source/*/model.safetensors")
     for file in (ranked, copied):
@@ -105,7 +105,7 @@ def test_damaged_copies_are_passed_over_and_told(kept: Kept) -> None:
     assert {name: start.tier for name, start in starts.items()} == {"claimed": "Artifacts", "sliced": "Source"}
     expected = reference.answer(kept.room.folder / "copied", PROMPT, num_tokens=TOKENS)
     for name, start in starts.items():
-        assert start.notes, f"{name} said nothing"
+        assert start.notes, f"{name} noted nothing"
         assert completion(kept.models[name], PROMPT, num_tokens=TOKENS) == expected
     model = kept.models["claimed"]
     eventually(lambda: "ScratchTierDamaged" in event_reasons(model), what="an Event of it")

@@ -11,7 +11,7 @@ from neuronmodel_api.status import ArtifactsStatus, Start
 from . import checkpoints, reference
 from .accounting import phases
 from .chat import completion
-from .neuronmodels import ON_TRN2, Applied, Expected, await_starts
+from .neuronmodels import ON_TRN2, Applied, Expected, wait_for_starts
 from .room import Room
 from .scenarios import event_reasons
 from .waiting import eventually
@@ -57,7 +57,7 @@ def sharing(room: Room) -> Sharing:
         "there": room.neuron_model("there", one, artifacts=EVERYWHERE, worker=ON_TRN2),
     }
     models = {name: model for name, (model, _) in applied.items()}
-    starts = await_starts(*map(Expected, models.values()))
+    starts = wait_for_starts(*map(Expected, models.values()))
     built = {name: artifacts(model) for name, model in models.items()}
     return Sharing(room, models, dict(zip(models, starts, strict=True)), built, ours, everywhere)
 
@@ -105,7 +105,7 @@ class Shaken:
 
 @pytest.fixture(scope="module")
 def shaken(sharing: Sharing) -> Shaken:
-    """Files are touched, changed and damaged; then every worker is started anew."""
+    """Files are touched, changed and damaged; then every worker is started again."""
     room = sharing.room
     sharing.expected("other")  # while it is what it was
     os.utime(room.folder / "one" / "model.safetensors")
@@ -120,7 +120,7 @@ def shaken(sharing: Sharing) -> Shaken:
         assert before is not None
         model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
         expected.append(Expected(model, None, before.id))
-    starts = await_starts(*expected)
+    starts = wait_for_starts(*expected)
     after = {name: artifacts(sharing.models[name]) for name in names}
     return Shaken(dict(zip(names, starts, strict=True)), after, sharing.expected("other", of="changed"))
 
@@ -173,7 +173,7 @@ def test_damage_is_found_before_serving_and_rebuilt(
     assert sharing.answer(name) == sharing.expected(checkpoint)
 
 
-def test_the_one_beside_it_was_not_disturbed(sharing: Sharing, shaken: Shaken) -> None:
+def test_the_one_next_to_it_was_not_disturbed(sharing: Sharing, shaken: Shaken) -> None:
     """`here` reads the set that was damaged and rebuilt while it served."""
     start = sharing.models["here"].last_start
     assert start is not None

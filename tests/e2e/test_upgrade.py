@@ -24,7 +24,7 @@ READY_MODELS = 'neuronmodel_operator_models{condition="Ready",status="True"}'
 @pytest.fixture(scope="module")
 def model(room: Room) -> Applied:
     applied, since = room.neuron_model("steady", room.tiny("steady"))
-    applied.await_start(since=since)
+    applied.wait_for_start(since=since)
     return applied
 
 
@@ -40,7 +40,7 @@ def test_an_upgrade_with_another_worker_image_restarts_nothing_until_asked(chart
     following = with_second_tag(chart.worker_image, NEXT_TAG)
     chart.install(workerImages={"cpu": following, "neuron": following})
     try:
-        condition = model.await_condition(ConditionType.UPDATE_AVAILABLE, "True")
+        condition = model.wait_for_condition(ConditionType.UPDATE_AVAILABLE, "True")
         assert following in condition.message
         assert facts(model) == before
         assert model.status.image == chart.worker_image
@@ -48,7 +48,7 @@ def test_an_upgrade_with_another_worker_image_restarts_nothing_until_asked(chart
         start = model.finished_start()
         assert start is not None
         since = model.annotate(restart="1")
-        model.await_start(since=since, after=start.id)
+        model.wait_for_start(since=since, after=start.id)
         assert model.status.image == following
         assert model.serving_pod()["spec"]["containers"][0]["image"] == following
     finally:
@@ -133,7 +133,7 @@ def test_rights_that_are_gone_show_in_the_pod_s_events_and_helm_gives_them_back(
     assert restarts == [status["restartCount"] for status in before["status"]["containerStatuses"]]
 
 
-def test_one_more_release_is_refused_and_told_how_it_is_done(chart: Chart, model: Applied) -> None:
+def test_one_more_release_is_refused_with_instructions(chart: Chart, model: Applied) -> None:
     for values in (
         {},
         {"crds": {"install": False}},
@@ -163,7 +163,7 @@ def test_uninstalling_leaves_models_and_workers_and_installing_takes_them_over(c
     start = model.last_start
     assert start is not None
     since = model.change(serving={"replicas": 1})
-    model.await_start(since=since, after=start.id)
+    model.wait_for_start(since=since, after=start.id)
     assert completion(model, PROMPT) == answer
 
 
