@@ -44,10 +44,10 @@ def kubeconfig() -> Path:
     path = Path(os.environ.get("KUBECONFIG") or LAYOUT.kubeconfig)
     if path.exists():
         return path
-    told = f"there is no cluster: {path} does not exist; `make up` starts one, or KUBECONFIG names one"
+    message = f"there is no cluster: {path} does not exist; `make up` starts one, or KUBECONFIG names one"
     if os.environ.get("CI") == "true":
-        pytest.fail(told)
-    pytest.skip(told)
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 @pytest.fixture(scope="session")

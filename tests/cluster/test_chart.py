@@ -33,7 +33,7 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_chart_renders_what_was_looked_over(kubectl: Kubectl, name: str) -> None:
-    """With UPDATE_GOLDEN=1 the files are written anew, to be looked over in the diff."""
+    """With UPDATE_GOLDEN=1 the files are rewritten, to be reviewed in the diff."""
     rendered = render(kubectl, *SETTINGS[name], "crds.install=false")
     golden = GOLDEN / f"{name}.yaml"
     if os.environ.get("UPDATE_GOLDEN") == "1":
@@ -45,7 +45,7 @@ def test_helm_finds_nothing_to_complain_about(kubectl: Kubectl) -> None:
     assert "0 chart(s) failed" in kubectl.helm("lint", "--strict", str(CHART), "--set", IMAGE)
 
 
-def test_the_chart_brings_the_definition_unless_told_not_to(kubectl: Kubectl) -> None:
+def test_the_chart_brings_the_definition_unless_that_is_switched_off(kubectl: Kubectl) -> None:
     rendered = objects(render(kubectl))
     assert [o for o in rendered if o["kind"] == "CustomResourceDefinition"] == [yaml.safe_load(CRD_FILE.read_text())]
     assert "CustomResourceDefinition" not in render(kubectl, "crds.install=false")
@@ -172,7 +172,7 @@ def operate(kubectl: Kubectl, namespace: str, renewed_at: datetime) -> None:
     kubectl("apply", f"--namespace={namespace}", "-f-", stdin=json.dumps(taken(None, OTHER, renewed_at)))
 
 
-def test_a_release_is_refused_where_another_one_works_and_told_how_it_is_done(kubectl: Kubectl, namespace: str) -> None:
+def test_a_release_is_refused_where_another_one_works_with_instructions(kubectl: Kubectl, namespace: str) -> None:
     values = (f"watchNamespaces={{{namespace}}}", "crds.install=false")
     assert install(kubectl, namespace, *values).returncode == 0
     operate(kubectl, namespace, datetime.now(UTC))
@@ -186,7 +186,7 @@ def test_a_release_is_refused_where_another_one_works_and_told_how_it_is_done(ku
     assert install(kubectl, namespace, *values).returncode == 0, "whoever held it was killed"
 
 
-def test_a_release_for_all_namespaces_is_refused_beside_any_other_one(kubectl: Kubectl, namespace: str) -> None:
+def test_a_release_for_all_namespaces_is_refused_alongside_any_other_one(kubectl: Kubectl, namespace: str) -> None:
     labels = {"app.kubernetes.io/name": "neuronmodel-operator", "app.kubernetes.io/instance": "neuronmodel"}
     pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "operator", "image": "none"}]}}
     deployment = {

@@ -22,7 +22,7 @@ EXAMPLES = sorted((PROJECT / "examples").glob("*.yaml"))
 
 
 def neuronmodel(path: Path) -> dict[str, Any]:
-    """That of the file; what it uses may stand beside it."""
+    """Returns the NeuronModel of the file, which may also hold what it uses."""
     (found,) = (each for each in yaml.safe_load_all(path.read_text()) if each["kind"] == "NeuronModel")
     return dict(found)
 

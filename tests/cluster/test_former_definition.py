@@ -71,8 +71,8 @@ def test_an_object_of_a_former_definition_can_be_changed_under_the_new_one(
     wait_until(lambda: not create(OLD.named("another"), dry_run="All"), "the new definition to be enforced")
     changed = objects.patch_namespaced_custom_object(*where, "smol", {"spec": {"serving": {"replicas": 2}}})
     assert changed["spec"]["serving"]["replicas"] == 2
-    told = objects.patch_namespaced_custom_object_status(*where, "smol", {"status": {"phase": "Ready"}})
-    assert told["status"] == {"phase": "Ready"}, json.dumps(told)
+    patched = objects.patch_namespaced_custom_object_status(*where, "smol", {"status": {"phase": "Ready"}})
+    assert patched["status"] == {"phase": "Ready"}, json.dumps(patched)
     with pytest.raises(ApiException) as refused:
         objects.patch_namespaced_custom_object(
             *where, "smol", {"spec": {"sharding": {"weights": "Native", "seal": "Behind"}}}

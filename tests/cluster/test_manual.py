@@ -56,7 +56,7 @@ def test_kubectl_explains_every_field_that_the_project_wrote(kubectl: Kubectl) -
     assert "node.kubernetes.io/instance-type: trn2.48xlarge" in " ".join(field.split())
 
 
-def test_what_absence_means_is_said_of_every_optional_field() -> None:
+def test_what_absence_means_is_stated_for_every_optional_field() -> None:
     """Of the spec's own scalars and lists: an object's absence is that of its fields."""
     silent = [
         f"{path}.{name}"

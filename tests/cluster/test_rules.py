@@ -86,7 +86,7 @@ def test_no_flag_that_the_strategy_sets_can_be_set(models: Models, flag: str) ->
         ("logical_neuron_cores", "parallelism.logicalNeuronCoreConfig"),
     ],
 )
-def test_a_flag_of_the_command_is_told_its_field(models: Models, flag: str, field: str) -> None:
+def test_the_refusal_of_a_command_line_flag_names_its_field(models: Models, flag: str, field: str) -> None:
     refuses(models, neuron_model("smol").with_flag(flag, "x"), f"has a field of its own: use spec.{field}")
 
 

@@ -13,7 +13,7 @@ from tests.cluster.values import AMONG, VALUES
 BOUNDS = {"enum", "minimum", "maximum", "pattern", "minLength", "maxLength", "maxItems", "maxProperties"}
 # Members of a union, of which the smallest NeuronModel has another one set.
 UNIONS = ("spec.model.source", "spec.artifacts")
-BESIDE_UNIONS = ("spec.artifacts.retention", "spec.artifacts.verification")
+OUTSIDE_UNIONS = ("spec.artifacts.retention", "spec.artifacts.verification")
 
 
 @pytest.mark.parametrize("field", VALUES)
@@ -45,11 +45,11 @@ def test_every_bounded_field_of_the_spec_has_values() -> None:
 def with_value(field: str, value: Any) -> NeuronModelBuilder:
     model = neuron_model("smol")
     for union in UNIONS:
-        if field.startswith(f"{union}.") and field not in BESIDE_UNIONS:
+        if field.startswith(f"{union}.") and field not in OUTSIDE_UNIONS:
             member = field.removeprefix(f"{union}.").split(".")[0]
             model = model.with_field(union, {member: _needed(member)})
-    for other, beside in AMONG.get(field, {}).items():
-        model = model.with_field(other, beside)
+    for other, needed in AMONG.get(field, {}).items():
+        model = model.with_field(other, needed)
     if field == "spec.compile.extra[].name":
         return model.with_flag(value, 1)
     return model.with_field(field, value)

@@ -96,7 +96,7 @@ VALUES: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "spec.serving.apiKeySecretRef.key": (["api-key", "a.b_c"], ["", "a/b"]),
 }
 
-# What a field needs beside it to be judged alone.
+# The other fields that a field needs to be judged alone.
 AMONG: Final[dict[str, dict[str, Any]]] = {
     "spec.parallelism.startRank": {"spec.parallelism.tensorParallelDegree": 512, "spec.suspend": True},
     "spec.parallelism.localRanks": {"spec.parallelism.tensorParallelDegree": 512, "spec.suspend": True},

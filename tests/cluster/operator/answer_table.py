@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md: what was said of each case, and the times of one run."""
+"""The table of docs/reliability.md: what was reported in each case, and the times of one run."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -19,18 +19,18 @@ def table(outcomes: Iterable[tuple[Case, Times]]) -> list[str]:
     """A row for each write and answer, in their order."""
     rows: dict[tuple[str, str, str], dict[bool, Times]] = {}
     for case, measured in outcomes:
-        rows.setdefault(_told(case), {})[case.serves] = measured
-    return [*HEAD, *(_row(*told, row) for told, row in rows.items())]
+        rows.setdefault(_labels(case), {})[case.serves] = measured
+    return [*HEAD, *(_row(*labels, row) for labels, row in rows.items())]
 
 
-def _told(case: Case) -> tuple[str, str, str]:
+def _labels(case: Case) -> tuple[str, str, str]:
     held = f", for {case.hold_seconds:.0f} s" if case.is_long else ""
-    return case.write.described, case.answer.described + held, case.told_in
+    return case.write.described, case.answer.described + held, case.reported_in
 
 
-def _row(written: str, answer: str, told: str, times: Mapping[bool, Times]) -> str:
+def _row(written: str, answer: str, reported: str, times: Mapping[bool, Times]) -> str:
     cells = [cell for serves in (False, True) for cell in _cells(times.get(serves))]
-    return "| " + " | ".join([written, answer, told, *cells]) + " |"
+    return "| " + " | ".join([written, answer, reported, *cells]) + " |"
 
 
 def _cells(times: Times | None) -> tuple[str, str]:

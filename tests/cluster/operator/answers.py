@@ -33,8 +33,8 @@ class Case:
         return f"{self.write.name}-{self.answer.name}-{state}{'-long' if self.is_long else ''}"
 
     @property
-    def told_in(self) -> str:
-        return self.write.told_in or f"{self.write.condition}: `{self.answer.reason}`"
+    def reported_in(self) -> str:
+        return self.write.reported_in or f"{self.write.condition}: `{self.answer.reason}`"
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Times:
     """In seconds."""
 
     shown: float
-    """From what was asked for to the telling of the refusal."""
+    """From what was asked for to the report of the refusal."""
     recovered: float
-    """From the end of what stood in the way to what was asked for being there and nothing being said any more."""
+    """From the end of the refusal until what was asked for is there and nothing is reported any more."""
 
 
 CASES: Final = (
@@ -100,15 +100,15 @@ async def _ask(trial: Trial, case: Case) -> None:
 
 
 async def _shown(trial: Trial, case: Case, began: float) -> float:
-    """When it was told of first."""
+    """When it was first reported."""
     write, answer = case.write, case.answer
-    if write.is_told:
-        told = write.is_told
-        await until(lambda: told(trial, answer), poll=0.2, what="told of")
+    if write.is_reported:
+        is_shown = write.is_reported
+        await until(lambda: is_shown(trial, answer), poll=0.2, what="a report")
         return monotonic()
-    await trial.until(lambda sight: _is_told(case, sight), f"telling of {answer.described}")
-    await until(lambda: trial.warnings(answer.reason), poll=0.2, what="told of by an Event")
-    return next(sight.at for sight in trial.sights if sight.asked_at >= began and _is_begun_to_be_told(case, sight))
+    await trial.until(lambda sight: _is_reported(case, sight), f"a report of {answer.described}")
+    await until(lambda: trial.warnings(answer.reason), poll=0.2, what="an Event that reports it")
+    return next(sight.at for sight in trial.sights if sight.asked_at >= began and _is_first_reported(case, sight))
 
 
 def _writes(case: Case, trial: Trial) -> Writes:
@@ -123,29 +123,29 @@ def _is_named(case: Case, sight: Sight) -> bool:
     return condition.get("status") == "False" and case.answer.words in condition.get("message", "")
 
 
-def _is_told(case: Case, sight: Sight) -> bool:
+def _is_reported(case: Case, sight: Sight) -> bool:
     ready, condition = sight.ready, sight.condition(case.write.condition or "")
-    said = condition.get("message", "")
+    message = condition.get("message", "")
     return (
         _is_named(case, sight)
         and (condition["reason"], ready["reason"]) == (case.answer.reason, case.answer.reason)
-        and " since 20" in said
-        and "it is tried again every" in said
+        and " since 20" in message
+        and "it is tried again every" in message
         and ready["status"] == "False"
         and sight.status["observedGeneration"] == sight.meta["generation"]
     )
 
 
-def _is_begun_to_be_told(case: Case, sight: Sight) -> bool:
+def _is_first_reported(case: Case, sight: Sight) -> bool:
     """Before there is an answer, there is none yet."""
     return sight.ready.get("status") == "False" and sight.ready["reason"] in (case.answer.reason, "NoAnswer")
 
 
 def _check(case: Case, trial: Trial, began: float, shown_at: float, ended: float) -> None:
-    """What was said while it was refused."""
+    """Checks what was reported while it was refused."""
     shown = [sight.ready for sight in trial.sights if shown_at <= sight.at < ended]
     untrue = [ready for ready in shown if ready.get("status") != "False"]
     assert not untrue, f"Ready was {untrue[0]} while the write was refused"
     if case.write.changes_spec:
         early = [sight for sight in trial.sights if began < sight.asked_at and sight.at < ended and sight.is_serving]
-        assert not early, f"it was Ready before what it asks for was written: {early[0].said}"
+        assert not early, f"it was Ready before what it asks for was written: {early[0].summary}"

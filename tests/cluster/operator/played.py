@@ -52,7 +52,7 @@ class Sight:
         return next((dict(c) for c in self.status.get("conditions", ()) if c["type"] == kind), {})
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         conditions = self.status.get("conditions", ())
         return "; ".join(f"{c['type']} {c['status']} {c['reason']}: {c.get('message')}" for c in conditions)
 
@@ -64,8 +64,8 @@ class Sight:
     def is_serving(self) -> bool:
         """What is asked for now."""
         ready = self.ready
-        said = (ready.get("status"), ready.get("reason"), ready.get("observedGeneration"))
-        return said == ("True", "Serving", self.meta["generation"])
+        found = (ready.get("status"), ready.get("reason"), ready.get("observedGeneration"))
+        return found == ("True", "Serving", self.meta["generation"])
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Played:
     seen: defaultdict[tuple[str, str], list[Sight]] = field(default_factory=lambda: defaultdict(list))
     """By namespace and name, as often as there was something new."""
     _looked: asyncio.Condition = field(default_factory=asyncio.Condition)
-    _trouble: BaseException | None = None
+    _error: BaseException | None = None
 
     async def make(self, namespace: str, name: str, spec: Object) -> Object:
         worker = {"image": IMAGE, "schedulerName": SCHEDULER, "podLabels": {RUN: self.run}}
@@ -93,9 +93,9 @@ class Played:
         end = monotonic() + PATIENCE_SECONDS
         async with self._looked:
             while not ((sights := self.seen[namespace, name]) and holds(sights[-1])):
-                if self._trouble:  # nobody looks any more
-                    raise self._trouble
-                assert monotonic() < end, f"still not {what}: {sights[-1].said if sights else None}"
+                if self._error:  # nobody looks any more
+                    raise self._error
+                assert monotonic() < end, f"still not {what}: {sights[-1].summary if sights else None}"
                 await self._looked.wait()
             return sights[-1]
 
@@ -106,7 +106,7 @@ class Played:
                     await self._look()
                 await asyncio.sleep(LOOK_SECONDS)
         except Exception as error:
-            self._trouble = error
+            self._error = error
         finally:
             async with self._looked:
                 self._looked.notify_all()

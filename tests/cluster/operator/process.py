@@ -1,4 +1,4 @@
-"""The operator as a process beside a real API server, with no more rights than `client` says that it needs."""
+"""The operator as a process that uses a real API server, with no more rights than `client` says that it needs."""
 
 import asyncio
 import base64

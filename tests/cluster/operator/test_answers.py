@@ -90,10 +90,10 @@ async def remove(api: Api, run: str, *kinds: Kind) -> None:
             await api.delete(kind, None, ObjectRef(kind.api_version, kind.kind, meta["name"], meta["uid"]))
 
 
-async def test_every_answer_to_every_write_is_told_and_gone_on_after(
+async def test_every_answer_to_every_write_is_reported_and_work_continues_afterwards(
     api: Api, namespace: str, kubeconfig: str, tmp_path: Path
 ) -> None:
-    """The table of docs/reliability.md has the same rows; with UPDATE_GOLDEN=1 it is written anew, with the times."""
+    """The table of docs/reliability.md has the same rows; with UPDATE_GOLDEN=1 it is rewritten, with the times."""
     slots = asyncio.Semaphore(AT_ONCE)
     own = [own_namespace(namespace, answer) for answer in ANSWERS]
 
@@ -115,7 +115,7 @@ async def test_every_answer_to_every_write_is_told_and_gone_on_after(
     assert without_times(rows) == without_times(rows_of_page())
 
 
-async def test_a_look_that_is_forbidden_is_told_and_gone_on_after(
+async def test_a_forbidden_read_is_reported_and_work_continues_afterwards(
     api: Api, namespace: str, kubeconfig: str, tmp_path: Path
 ) -> None:
     blind = f"{namespace}-blind"

@@ -159,7 +159,7 @@ async def test_a_job_of_a_former_model_is_waited_for_and_named_meanwhile(bench: 
     assert bench.applier.refusals == ()
 
 
-async def test_a_service_that_an_edit_spoiled_is_made_anew(bench: Bench) -> None:
+async def test_a_service_that_an_edit_spoiled_is_recreated(bench: Bench) -> None:
     """Ports are a map by number to server-side apply: an edited number and ours would be two ports of one name."""
 
     async def heal() -> int:
@@ -274,7 +274,7 @@ async def test_a_status_is_never_written_to_a_successor_of_the_name(bench: Bench
     assert caught.value.status == 409
 
 
-async def test_an_event_said_again_is_counted(left_alone: Bench) -> None:
+async def test_a_repeated_event_is_counted(left_alone: Bench) -> None:
     plan = Plan(events=(EventNote("Warning", "ClaimNotFound", "claim models does not exist; make it"),))
     await left_alone.carry_out(plan)
     left_alone.applier = left_alone.new_applier()
@@ -301,7 +301,7 @@ async def test_a_finalizer_written_meanwhile_by_another_is_not_lost(bench: Bench
     await bench.api.merge(client.MODEL, bench.key.namespace, bench.key.name, patch)
     plan = Plan(finalizer=True, create=(bench.job(),))
     assert not (await bench.applier.carry_out(plan, before, hold_status=True)).written
-    assert bench.applier.refusals == (), "that is nobody's trouble: the next look has what it is now"
+    assert bench.applier.refusals == (), "that is nobody's fault: the next look has what it is now"
     assert (await bench.look()).observed.jobs == (), "nothing is made before the finalizer is there"
     assert (await bench.look()).observed.model.finalizers == ("example.com/other",)
 

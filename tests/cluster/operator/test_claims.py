@@ -28,7 +28,7 @@ async def operator(api: Api, namespace: str, kubeconfig: str, tmp_path: Path) ->
     print((tmp_path / "operator.log").read_text())
 
 
-async def told(api: Api, namespace: str, kind: str, reason: str) -> Object:
+async def wait_for_condition(api: Api, namespace: str, kind: str, reason: str) -> Object:
     """The condition, once it has that reason."""
 
     async def found() -> Object | None:
@@ -55,7 +55,7 @@ async def make_model(api: Api, namespace: str) -> None:
     await api.create(client.MODEL, namespace, manifest)
 
 
-async def test_each_claim_without_a_volume_is_told_by_its_condition(
+async def test_each_claim_without_a_volume_is_reported_by_its_condition(
     api: Api, namespace: str, operator: OperatorProcess
 ) -> None:
     for name, storage_class in (("models", CLASS), ("store", ""), ("nvme", CLASS)):
@@ -68,24 +68,24 @@ async def test_each_claim_without_a_volume_is_told_by_its_condition(
         ("Scheduled", f"The claim nvme {missing}"),
         ("Ready", f"The claim models {missing}"),
     ):
-        found = await told(api, namespace, kind, "ClaimPending")
+        found = await wait_for_condition(api, namespace, kind, "ClaimPending")
         assert found["status"] == "False"
         assert words in found["message"]
 
 
-async def test_a_claim_that_is_being_deleted_is_told_of_at_once(
+async def test_a_claim_that_is_being_deleted_is_reported_at_once(
     api: Api, namespace: str, operator: OperatorProcess
 ) -> None:
     made = [await make_claim(api, namespace, name, CLASS, ["example.org/held"]) for name in ("models", "store", "nvme")]
     await make_model(api, namespace)
-    await told(api, namespace, "Ready", "ClaimPending")
+    await wait_for_condition(api, namespace, "Ready", "ClaimPending")
     for one in made:
         await delete(api, client.CLAIM, one)
     try:
         for kind in ("SourceResolved", "ArtifactsReady", "Scheduled", "Ready"):
-            await told(api, namespace, kind, "ClaimTerminating")
+            await wait_for_condition(api, namespace, kind, "ClaimTerminating")
     finally:
         for one in made:
             name = one["metadata"]["name"]
             await api.merge(client.CLAIM, namespace, name, {"metadata": {"finalizers": None}})
-    await told(api, namespace, "Ready", "SourceClaimMissing")
+    await wait_for_condition(api, namespace, "Ready", "SourceClaimMissing")

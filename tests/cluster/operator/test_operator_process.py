@@ -1,4 +1,4 @@
-"""The operator as a process beside a real API server, with no more rights than `client` says that it needs."""
+"""The operator as a process that uses a real API server, with no more rights than `client` says that it needs."""
 
 import asyncio
 import json
@@ -131,10 +131,10 @@ async def test_killed_at_any_moment_of_a_beginning_it_goes_on_where_it_was(
     operator.start()
     await until(world.one_job)
 
-    async def told() -> bool:
+    async def is_observed() -> bool:
         return (await world.ready()).get("observedGeneration") == 1
 
-    await until(told)
+    await until(is_observed)
     assert len(await world.jobs()) == 1
 
 

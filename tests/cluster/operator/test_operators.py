@@ -198,8 +198,8 @@ async def test_an_operator_without_its_rights_says_so_lives_and_goes_on_when_it_
     await until(lambda: is_ready(operator))
     await until(team.is_seen_to)
     assert monotonic() - began < SLACK_SECONDS
-    told = [line["message"] for line in operator.lines if "ready" in line["message"]]
-    assert len([line for line in told if line.startswith("not ready: The operator's account")]) <= 2, told
+    messages = [line["message"] for line in operator.lines if "ready" in line["message"]]
+    assert len([line for line in messages if line.startswith("not ready: The operator's account")]) <= 2, messages
 
 
 async def test_one_right_that_lacks_is_named_and_the_others_are_made_use_of(team: Team) -> None:

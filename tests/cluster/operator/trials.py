@@ -1,4 +1,4 @@
-"""The operator's writes that are tried: how each is asked for, where a refusal is told, and how it is when written."""
+"""The operator's writes that are tried: how to cause each, where a refusal is reported, and how it looks once done."""
 
 import asyncio
 from collections import defaultdict
@@ -128,7 +128,7 @@ class Write:
     ask: Act
     """Of a NeuronModel that serves."""
     condition: str | None = "Ready"
-    """That tells of it, beside Ready; None: no condition does."""
+    """The condition that reports it, in addition to Ready; None: no condition does."""
     operations: tuple[str, ...] = ("CREATE", "UPDATE")
     retention: str = "Retain"
     """Of a new NeuronModel."""
@@ -138,9 +138,9 @@ class Write:
     """Makes a new NeuronModel before the write is refused; None: it is made then."""
     select: Callable[[Trial], Object] | None = None
     """Other than by label."""
-    is_told: Callable[[Trial, Answer], Awaitable[bool]] | None = None
+    is_reported: Callable[[Trial, Answer], Awaitable[bool]] | None = None
     """Where no condition can."""
-    told_in: str | None = None
+    reported_in: str | None = None
     """Other than in the condition, with the answer's reason."""
     ask_again: Act | None = None
     """After the refusal, of what is not tried again by itself."""
@@ -226,15 +226,15 @@ async def _is_status_written(trial: Trial) -> bool:
     return bool(model.get("status", {}).get("observedGeneration") == model["metadata"]["generation"])
 
 
-async def _is_told_by_an_event(trial: Trial, answer: Answer) -> bool:
+async def _is_reported_by_an_event(trial: Trial, answer: Answer) -> bool:
     return any(answer.words in message for message in await trial.warnings(STATUS_NOT_WRITTEN))
 
 
-async def _is_told_by_the_log(trial: Trial, answer: Answer) -> bool:
+async def _is_reported_by_the_log(trial: Trial, answer: Answer) -> bool:
     """And the status is right all the same."""
     words = "did not answer" if answer.waits_seconds else answer.words
-    said = trial.stage.operator.messages(f"{trial.namespace}/{trial.name}: Event ")
-    return bool(trial.sights) and trial.sights[-1].is_serving and any(words in each for each in said)
+    messages = trial.stage.operator.messages(f"{trial.namespace}/{trial.name}: Event ")
+    return bool(trial.sights) and trial.sights[-1].is_serving and any(words in each for each in messages)
 
 
 async def _is_an_event_written(trial: Trial) -> bool:
@@ -245,8 +245,8 @@ async def _is_an_event_written(trial: Trial) -> bool:
 async def _is_acted_without_lease(trial: Trial, answer: Answer) -> bool:
     """And what is asked for is done all the same."""
     words = "did not answer" if answer is SILENT else answer.words
-    said = _last_of_lease(trial)
-    return bool(trial.sights) and trial.sights[-1].is_serving and "acting without" in said and words in said
+    message = _last_of_lease(trial)
+    return bool(trial.sights) and trial.sights[-1].is_serving and "acting without" in message and words in message
 
 
 async def _holds_lease(trial: Trial) -> bool:
@@ -254,8 +254,8 @@ async def _holds_lease(trial: Trial) -> bool:
 
 
 def _last_of_lease(trial: Trial) -> str:
-    said = trial.stage.operator.messages(f"the Lease {trial.namespace}/{lease_record.NAME}")
-    return said[-1] if said else ""
+    messages = trial.stage.operator.messages(f"the Lease {trial.namespace}/{lease_record.NAME}")
+    return messages[-1] if messages else ""
 
 
 def _of_events(trial: Trial) -> Object:
@@ -308,23 +308,23 @@ WRITES: Final = (
     Write(
         *("status", "NeuronModel: status", (*_MODELS[:2], f"{names.PLURAL}/status"), _is_status_written, _OTHER_PORT),
         condition=None,
-        is_told=_is_told_by_an_event,
-        told_in=f"Event: `{STATUS_NOT_WRITTEN}`",
+        is_reported=_is_reported_by_an_event,
+        reported_in=f"Event: `{STATUS_NOT_WRITTEN}`",
     ),
     Write(
         *("event", "Event", ("", "v1", "events"), _is_an_event_written, _OTHER_PORT),
         condition=None,
         select=_of_events,
-        is_told=_is_told_by_the_log,
-        told_in="the operator's log",
+        is_reported=_is_reported_by_the_log,
+        reported_in="the operator's log",
         ask_again=_WITH_VARIABLE,
     ),
     Write(
         *("lease", "Lease", ("coordination.k8s.io", "v1", "leases"), _holds_lease, _OTHER_PORT),
         condition=None,
         select=_of_the_namespace,
-        is_told=_is_acted_without_lease,
-        told_in="the operator's log, /readyz",
+        is_reported=_is_acted_without_lease,
+        reported_in="the operator's log, /readyz",
         has_own_namespace=True,
     ),
 )

@@ -1,4 +1,4 @@
-"""An admission webhook that answers as it is told to, and configurations that send it chosen writes of the operator."""
+"""An admission webhook whose answers are configured, and configurations that send it chosen writes of the operator."""
 
 import asyncio
 import base64
