@@ -225,7 +225,7 @@ def damaged(draw: st.DrawFn, tensors: list[tuple[str, list[int]]]) -> list[tuple
 
 
 def superfluous_tensors(model: Mapping[str, Any]) -> list[tuple[str, list[int]]]:
-    """What checkpoints hold beside what the model is made of."""
+    """Tensors that checkpoints hold in addition to those of the model."""
     layer = f"model.layers.{model['num_hidden_layers']}."
     found = [("model.layers.0.self_attn.rotary_emb.inv_freq", [3]), (f"{layer}input_layernorm.weight", [4])]
     if model["tie_word_embeddings"]:

@@ -174,7 +174,7 @@ QWEN3_MOE_NO_LAYOUT: Mapping[str, Any] = {
     "hybrid_sharding_config": {"moe_cte_tp_degree": 2},
 }
 
-# Values that are the same as leaving the field out, whatever it does otherwise.
+# Values that are the same as leaving the field out, whatever its other values do.
 OFF: Mapping[str, Any] = {
     "cp_degree": 1,
     "mlp_cp_degree": 1,

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 LOWEST, HIGHEST = 12_000, 29_999
-"""Beside those of Kubernetes' own processes and its node ports."""
+"""Apart from the ports of Kubernetes' own processes and its node ports."""
 LOWEST_OF_KERNEL = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
 SHARES = 60
 _held: list[int] = []

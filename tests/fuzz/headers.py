@@ -280,7 +280,7 @@ def mutate_text(text: str, chance: random.Random) -> str:
 
 
 def mutate_file(content: bytes, seed: int) -> bytes:
-    """A file like `content`, or one made anew where that has no header that could be changed."""
+    """Returns a file like `content`, or a new one where that has no header that could be changed."""
     chance = random.Random(seed)
     header: Node = right_header(chance)
     if chance.random() < 0.7 and (given := _header_in(content)) is not None:

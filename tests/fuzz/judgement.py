@@ -1,4 +1,4 @@
-"""Our header parser beside the safetensors library: what each of them makes of the same file."""
+"""Our header parser compared with the safetensors library: what each of them makes of the same file."""
 
 import json
 import math
@@ -75,7 +75,7 @@ def _checked(sentence: str, file: Path) -> str:
 def deliberate(sentence: str, content: bytes) -> bool:
     """Whether that refusal is one of ours alone (see `checkpoint.header`) and `content` gives cause for it."""
     header = content[8 : 8 + int.from_bytes(content[:8], "little")]
-    return any(said in sentence and gives_cause(header) for said, gives_cause in OURS_ALONE.items())
+    return any(words in sentence and gives_cause(header) for words, gives_cause in OURS_ALONE.items())
 
 
 def _key_twice(header: bytes) -> bool:

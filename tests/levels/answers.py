@@ -144,7 +144,7 @@ def multiply() -> None:
 
 
 def core_of(path: str) -> str:
-    """The processor that OpenBLAS computes for. Asked for and not overheard: NumPy brings another OpenBLAS with it."""
+    """The processor that OpenBLAS computes for. It is asked, as its output may be that of NumPy's own OpenBLAS."""
     try:
         name = ctypes.CDLL(path).openblas_get_corename
     except AttributeError:

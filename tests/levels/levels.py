@@ -58,15 +58,15 @@ def title(level: Mapping[str, str]) -> str:
     return "lowest" if level is LOWEST else " ".join(f"{name}={value}" for name, value in level.items())
 
 
-def without_effect(level: Mapping[str, str], said: str) -> str | None:
-    """Why none of these variables does anything where `answers.py --multiply` said this; None where one does."""
-    reasons = [_without_effect(SIGNS[name], name, value, said) for name, value in level.items()]
+def without_effect(level: Mapping[str, str], output: str) -> str | None:
+    """Why none of these variables does anything where `answers.py --multiply` printed this; None where one does."""
+    reasons = [_without_effect(SIGNS[name], name, value, output) for name, value in level.items()]
     return None if None in reasons else "; ".join(filter(None, reasons))
 
 
-def _without_effect(sign: Sign, name: str, value: str, said: str) -> str | None:
-    if not re.search(sign.multiplied, said, re.MULTILINE):
+def _without_effect(sign: Sign, name: str, value: str, output: str) -> str | None:
+    if not re.search(sign.multiplied, output, re.MULTILINE):
         return f"{name}={value} has no effect: {sign.library} multiplies nothing here"
-    if not re.search(sign.in_force[value], said, re.MULTILINE):
+    if not re.search(sign.in_force[value], output, re.MULTILINE):
         return f"{name}={value} has no effect: {sign.library} does not go there on this machine"
     return None

@@ -87,7 +87,7 @@ class Call:
     def below(self, root: Path) -> bool:
         return any(path == str(root) or path.startswith(f"{root}/") for path in self.paths)
 
-    def said(self, root: Path) -> str:
+    def describe(self, root: Path) -> str:
         return f"{self.name} {' '.join(path.removeprefix(f'{root}/') for path in self.paths)}"
 
 

@@ -63,7 +63,7 @@ def rank_file(content: bytes) -> RankFile:
 
 
 KIND = "kind-of-values"
-"""A file beside the checkpoint that says how its weights were made."""
+"""A file next to the checkpoint that says how its weights were made."""
 
 
 def source_arrays(source: Path) -> dict[str, NDArray[Any]]:

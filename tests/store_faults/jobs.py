@@ -106,7 +106,7 @@ def prepare(model: Model, patience: LeaseTimings | None = None) -> Result | Fail
         job = Run(model.config(), StartClock(Stage.PREPARE, FirstLine.now()))
         return Preparation(job, open_source(job), StandInEngine()).result()
     except WorkerFailure as failure:
-        return told(failure)
+        return to_failed(failure)
 
 
 def unsynced(job: Callable[[Model], Any], model: Model) -> Any:
@@ -115,7 +115,7 @@ def unsynced(job: Callable[[Model], Any], model: Model) -> Any:
     return job(model)
 
 
-def told(failure: WorkerFailure) -> Failed:
+def to_failed(failure: WorkerFailure) -> Failed:
     needed, free = (getattr(failure, name, None) for name in ("needed_bytes", "free_bytes"))
     return Failed(failure.reason, str(failure), needed, free)
 

@@ -65,7 +65,7 @@ def test_a_writer_may_die_before_any_change(servers: list[ForkServer], source: P
 
 
 def at(outcome: Outcome, root: Path) -> str:
-    return f"cut before {outcome.changes[-1].said(root)}" if outcome.killed else "uncut"
+    return f"cut before {outcome.changes[-1].describe(root)}" if outcome.killed else "uncut"
 
 
 def one_after_the_other(servers: list[ForkServer], cut: Callable[[ForkServer, int], bool]) -> int:

@@ -1,5 +1,5 @@
 """Every class of byte in a sealed set is damaged in turn: found before anything is served from it, put apart with the
-reason, built anew, and told."""
+reason, rebuilt, and reported."""
 
 import json
 import os
@@ -159,7 +159,7 @@ def rank_data(sealed: Sealed) -> int:
 
 
 def serving_finds(sealed: Sealed, verification: Verification) -> list[str]:
-    """What one who only reads is told of both sets."""
+    """What a read-only store finds wrong with both sets."""
     store, found = Store(sealed.root, read_only=True), []
     for kind, key in ((COMPILED, sealed.result.compiled_key), (SHARDS, str(sealed.result.shards_key))):
         try:
@@ -171,8 +171,8 @@ def serving_finds(sealed: Sealed, verification: Verification) -> list[str]:
 
 def assert_put_right(sealed: Sealed, server: ForkServer, kind: str, verification: Verification) -> None:
     model = replace(sealed.model, verification=verification)
-    (told,) = serving_finds(sealed, verification)
-    assert told.startswith(kind)
+    (finding,) = serving_finds(sealed, verification)
+    assert finding.startswith(kind)
     result = server.run(partial(unsynced, prepare, model))
     assert isinstance(result, Result)
     assert (result.compiled_cache, result.shards_cache) == (("Hit", "Miss") if kind == SHARDS else ("Miss", "Hit"))

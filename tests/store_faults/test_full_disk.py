@@ -1,4 +1,4 @@
-"""The disk is full at any call that could ask it for room: a failure that says so with both figures, no remains beside
+"""The disk is full at any call that could ask it for room: a failure that says so with both figures, nothing left but
 rank files that are sealed, and the right set once there is room."""
 
 import shutil
@@ -30,7 +30,7 @@ def test_a_disk_may_be_full_at_any_call(once: bool, servers: list[ForkServer], s
         grows = [call for call in outcome.changes if call.name in GROWS]
         asked = len(grows) >= number
         check_sets(root, shards)
-        refused = grows[number - 1].said(root) if asked else "nothing"
+        refused = grows[number - 1].describe(root) if asked else "nothing"
         match outcome.value:
             case Failed(reason, message, needed, free):
                 assert (asked, reason) == (True, "ArtifactsVolumeFull"), (refused, message)

@@ -1,6 +1,6 @@
 """The power is cut before any change to the store: what was not synced by then is lost.
 
-Still there is no wrong set, what `prepare` has said to be there is there, and the next run puts everything right.
+Still there is no wrong set, what `prepare` reported to be there is there, and the next run puts everything right.
 """
 
 import os

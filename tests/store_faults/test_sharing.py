@@ -32,7 +32,7 @@ NAMING = frozenset({"rename", "link", "unlink", "unlinkat", "rmdir"})
 
 
 def mark_of(root: Path) -> Path:
-    """Stands beside a store while a process stands still that works on it."""
+    """The file next to a store that exists while a process that works on the store is stopped."""
     return root.with_name(f"{root.name}-held")
 
 
@@ -144,7 +144,7 @@ class Arena:
     over: Path
     log: Path
 
-    def told(self, line: str) -> None:
+    def record(self, line: str) -> None:
         with self.log.open("a") as log:
             log.write(f"{line}\n")
 
@@ -160,7 +160,7 @@ def write_and_clean_up(arena: Arena, name: str) -> None:
         result = unsynced(partial(prepare, patience=HASTY), model)
         assert isinstance(result, Result), result
         check_set(arena.root / "shards" / arena.key, "shards", model)
-        arena.told("found" if result.shards_cache == "Hit" else "built")
+        arena.record("found" if result.shards_cache == "Hit" else "built")
         clean_up(model)
 
 
@@ -173,7 +173,7 @@ def read(arena: Arena, name: str) -> None:
         if found := store.find(SHARDS, arena.key):
             for _ in range(3):
                 check_set(found.directory, "shards", model)
-            arena.told("read")
+            arena.record("read")
         assert not store.quarantined, store.quarantined
         store.unrefer(model.owner)
 
@@ -186,7 +186,7 @@ def start(job: Callable[[Arena, str], None], arena: Arena, name: str) -> int:
         job(arena, name)
         os._exit(0)
     except BaseException:
-        arena.told("FAILED " + traceback.format_exc().replace("\n", " | "))
+        arena.record("FAILED " + traceback.format_exc().replace("\n", " | "))
         os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""The tests' own instrument: a process is stopped before the change that was meant, and what is said of it is true."""
+"""The tests' own instrument: a process is stopped before the intended change, and its description is true."""
 
 import ctypes
 import errno
@@ -59,7 +59,7 @@ def test_every_change_below_the_root_is_seen_and_no_other(tmp_path: Path, server
     outcome = server.follow(partial(some_changes, root), root, KillAt(0))
     assert (outcome.killed, outcome.value) == (False, "done")
     assert [call.name for call in outcome.changes] == CALLS
-    assert outcome.changes[5].said(root) == "rename made/file named"
+    assert outcome.changes[5].describe(root) == "rename made/file named"
     assert outcome.changes[7] == Call("unlink", (str(root / "named"),))
     assert tree(root) == {"linked 6"}
 
@@ -104,7 +104,7 @@ def test_a_work_that_fails_says_so_here(tmp_path: Path, server: ForkServer) -> N
             attempt()
 
 
-def test_a_machine_that_does_not_permit_it_is_told_of_in_a_sentence(
+def test_a_machine_that_does_not_permit_tracing_is_reported_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object) -> int:

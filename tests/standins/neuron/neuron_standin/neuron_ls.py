@@ -5,7 +5,7 @@ import sys
 
 from . import machine
 
-# Four by four, each with its neighbours, wrapped around.
+# Four by four, each connected to the adjacent ones, wrapped around.
 SIDE = 4
 
 
@@ -29,7 +29,7 @@ def _device(number: int) -> dict[str, object]:
     return {
         "neuron_device": number,
         "bdf": f"{0x50 + number:02x}:00.0",
-        "connected_to": _neighbours(number),
+        "connected_to": _connected(number),
         "nc_count": cores,
         "logical_neuroncore_config": machine.logical_core_config(),
         "memory_size": machine.DEVICE_BYTES,
@@ -38,7 +38,7 @@ def _device(number: int) -> dict[str, object]:
     }
 
 
-def _neighbours(number: int) -> list[int] | None:
+def _connected(number: int) -> list[int] | None:
     if machine.devices() < SIDE * SIDE:
         return None
     row, column = divmod(number, SIDE)

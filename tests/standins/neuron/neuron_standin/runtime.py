@@ -91,8 +91,8 @@ def _claim(cores: int) -> None:
         raise RuntimeError("Neuron runtime cannot be initialized; cannot determine the number of available NeuronCores")
     if happens("cores-busy"):
         size = machine.logical_core_config()
-        said = f"Logical Neuron Core(s) not available - Requested:{cores} Available:0 Logical Core size:{size}"
-        runtime_says("NRT:nrt_allocate_neuron_cores", said)
+        message = f"Logical Neuron Core(s) not available - Requested:{cores} Available:0 Logical Core size:{size}"
+        runtime_says("NRT:nrt_allocate_neuron_cores", message)
         raise RuntimeError(INITIALIZATION)
     if cores > machine.visible_cores():
         runtime_says("NRT:nrt_load", f"Not enough NC: {cores} > {machine.visible_cores()}")

@@ -35,14 +35,14 @@ def main() -> int:
         threading.Event().wait()
     if happens("compiler-killed"):
         os.kill(os.getpid(), signal.SIGKILL)
-    for name, said, code in (
+    for name, message, code in (
         ("compiler-f137", KILLED, INTERNAL_ERROR),
         ("compiler-70", ABORTED, INTERNAL_ERROR),
         ("compiler-1", "[NCC_EVRF029] Operation sort is not supported on trn2", 1),
     ):
         if happens(name):
             print(f"ERROR {os.getpid()} [neuronx-cc]: An Internal Compiler Error has occurred", file=sys.stderr)
-            print(said, file=sys.stderr, flush=True)
+            print(message, file=sys.stderr, flush=True)
             return code
     shutil.copyfile(options.graph, options.output)
     print("Compiler status PASS", flush=True)

@@ -9,5 +9,5 @@ class LogicalNCConfig(IntEnum):
 
 
 def get_platform_lnc() -> LogicalNCConfig:
-    """Physical cores of a logical one where nothing else is said."""
+    """Returns the default number of physical cores of a logical one."""
     return LogicalNCConfig.LNC_2 if get_platform_target() in ("trn2", "trn3") else LogicalNCConfig.LNC_1

@@ -190,7 +190,7 @@ class NeuronApplicationBase(torch.nn.Module):
     def load_weights(
         self, compiled_model_path: str, start_rank_id: int | None = None, local_ranks_size: int | None = None
     ) -> None:
-        """`save_sharded_checkpoint` alone decides between rank files and sharding anew."""
+        """`save_sharded_checkpoint` alone decides between rank files and sharding again."""
         compiled_model_path = normalize_path(compiled_model_path)
         if self.traced_model is None:
             raise ValueError("load_weights before load")

@@ -423,6 +423,6 @@ def _logical_nc_config(kwargs: dict[str, Any]) -> int:
         of_flag = int(kwargs.pop("logical_nc_config"))
     if -1 not in (of_environment, of_flag) and of_environment != of_flag:
         record("logical_nc_config overridden", environment=of_environment, flag=of_flag)
-        said = f"NEURON_LOGICAL_NC_CONFIG={of_environment} is used instead of logical_nc_config={of_flag}"
-        warnings.warn(said, UserWarning, stacklevel=2)
+        message = f"NEURON_LOGICAL_NC_CONFIG={of_environment} is used instead of logical_nc_config={of_flag}"
+        warnings.warn(message, UserWarning, stacklevel=2)
     return next(value for value in (of_environment, of_flag, of_platform) if value != -1)

@@ -82,7 +82,7 @@ class HuggingFaceGenerationAdapter(PreTrainedModel, GenerationMixin):  # type: i
         generation_config: GenerationConfig,
         **model_kwargs: Any,
     ) -> Any:
-        """Stopping criteria are asked after each token; a streamer is not told of any."""
+        """Stopping criteria are checked after each token; a streamer gets none."""
         settings: Any = generation_config
         pad_token_id = settings._pad_token_tensor
         has_end = any(hasattr(criteria, "eos_token_id") for criteria in stopping_criteria)

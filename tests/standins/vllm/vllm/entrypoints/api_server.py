@@ -61,10 +61,10 @@ class Server:
         return web.Response(status=503 if fails("no-health") or not self.engine.is_alive() else 200)
 
     async def metrics(self, _: web.Request) -> web.Response:
-        told = (
+        metrics = (
             f'# TYPE vllm:generation_tokens_total counter\nvllm:generation_tokens_total{{engine="0"}} {self.tokens}\n'
         )
-        return web.Response(text=told)
+        return web.Response(text=metrics)
 
     async def models(self, _: web.Request) -> web.Response:
         model = self.config.model_config
@@ -102,8 +102,8 @@ class Server:
             if asked.get("stream"):
                 return await self._stream(request, asked, prompt, pieces, kind)
             whole = [piece async for piece in pieces]
-        told, reason, count = "".join(text for text, _ in whole), whole[-1][1], len(whole)
-        choice = {"message": {"role": "assistant", "content": told}} if kind == "chat.completion" else {"text": told}
+        text, reason, count = "".join(piece for piece, _ in whole), whole[-1][1], len(whole)
+        choice = {"message": {"role": "assistant", "content": text}} if kind == "chat.completion" else {"text": text}
         return web.json_response(
             {
                 **self._envelope(kind),
@@ -127,8 +127,8 @@ class Server:
             await send({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
         count = 0
         async for piece, reason in pieces:
-            said = {"delta": {"content": piece}} if chat else {"text": piece}
-            await send({"choices": [{"index": 0, **said, "finish_reason": reason}]})
+            choice = {"delta": {"content": piece}} if chat else {"text": piece}
+            await send({"choices": [{"index": 0, **choice, "finish_reason": reason}]})
             count += 1
         if (asked.get("stream_options") or {}).get("include_usage"):
             await send({"choices": [], "usage": _usage(len(prompt), count)})

@@ -59,7 +59,7 @@ class EngineCore:
                 logger.error("EngineCore encountered a fatal error.")
                 os._exit(1)
             for slot, token in self._worker.execute_model(self._running).items():
-                self._told(slot, token)
+                self._add_token(slot, token)
 
     def _listen(self) -> None:
         """The server's going ends the engine."""
@@ -84,7 +84,7 @@ class EngineCore:
             self._running[free.pop(0)] = sequence
         return True
 
-    def _told(self, slot: int, token: int) -> None:
+    def _add_token(self, slot: int, token: int) -> None:
         sequence = self._running[slot]
         sequence.tokens.append(token)
         full = len(sequence.prompt) + len(sequence.tokens) >= self._limits[0]

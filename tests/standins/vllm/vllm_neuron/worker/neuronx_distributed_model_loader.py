@@ -1,4 +1,4 @@
-"""Loads what NEURON_COMPILED_ARTIFACTS names, and compiles anew for whatever it takes for missing artifacts."""
+"""Loads what NEURON_COMPILED_ARTIFACTS names, and compiles again for whatever it takes for missing artifacts."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ class NeuronCausalLM:
             self.model.load(compiled_model_path)
         except (FileNotFoundError, ValueError) as error:
             logger.warning("Exception: %s", error)
-            logger.warning("No artifacts that could be loaded are in %s: compiling anew", compiled_model_path)
+            logger.warning("No artifacts that could be loaded are in %s: compiling again", compiled_model_path)
             record("recompile", error=str(error))
             self.model = neuronx_model_cls(model_name_or_path, config)
             if config.neuron_config.quantized:
