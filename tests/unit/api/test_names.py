@@ -105,11 +105,11 @@ def test_every_flag_with_a_field_of_its_own_is_refused_among_the_others() -> Non
     assert typed == refused - {"logical_neuron_cores"} - OF_THE_COMMAND, "another name of logical_nc_config"
 
 
-def test_refused_flags_are_told_the_field_that_sets_them() -> None:
+def test_the_refusal_of_a_flag_names_the_field_that_sets_it() -> None:
     rule = rules("spec.compile.extra[]")[0]
-    told = dict(re.findall(r"'([a-z_]+)': '([A-Za-z.]+)'", rule["messageExpression"]))
-    assert told.keys() == words(rule["rule"])
-    assert {f"spec.{field}" for field in told.values()} <= NODES.keys()
+    fields = dict(re.findall(r"'([a-z_]+)': '([A-Za-z.]+)'", rule["messageExpression"]))
+    assert fields.keys() == words(rule["rule"])
+    assert {f"spec.{field}" for field in fields.values()} <= NODES.keys()
 
 
 def test_flags_of_the_layout_can_all_be_set_somewhere() -> None:

@@ -1,4 +1,4 @@
-"""What a worker may say fits where it is said, and status takes what a report may hold."""
+"""What a worker may report fits where it is reported, and status takes what a report may hold."""
 
 from datetime import UTC, datetime
 from typing import Any, get_args

@@ -123,7 +123,7 @@ class Cluster:
     deployment: Object | None = None
     service: Object | None = None
     events: list[Object] = field(default_factory=list)
-    told: list[EventNote] = field(default_factory=list)
+    recorded_events: list[EventNote] = field(default_factory=list)
     reports: dict[str, Report] = field(default_factory=dict)
     last_reports: dict[str, Report] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
@@ -279,7 +279,7 @@ class Cluster:
         status = plan.status
         if status is not None and status.to_json() != self.model.get("status"):
             writes.append(lambda: self._write_status(status))
-        writes.append(lambda: self.told.extend(plan.events))
+        writes.append(lambda: self.recorded_events.extend(plan.events))
         if plan.finalizer is False:
             writes.append(self._release)
         return writes

@@ -47,7 +47,7 @@ def test_cores_are_busy_as_often_as_asked_for(
 
 @pytest.mark.usefixtures("devices")
 @pytest.mark.parametrize(
-    ("what", "raised", "said"),
+    ("what", "raised", "message"),
     [
         ("device-memory", 'nrt_tensor_allocate status=4 message="Allocation Failure"', "DEVICE memory"),
         ("host-memory", "status=11", ""),
@@ -65,13 +65,13 @@ def test_loading_fails(
     capfd: pytest.CaptureFixture[str],
     what: str,
     raised: str,
-    said: str,
+    message: str,
 ) -> None:
     fail(monkeypatch, what)
     with pytest.raises(RuntimeError) as error:
         build(source).load(str(compiled))
     assert raised in str(error.value)
-    assert said in capfd.readouterr().err
+    assert message in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("devices")
@@ -102,7 +102,7 @@ def test_a_failing_warm_up_is_only_warned_about(
 
 
 @pytest.mark.parametrize(
-    ("what", "raised", "said"),
+    ("what", "raised", "message"),
     [
         ("compiler-70", "neuronx-cc failed with 70", "[F134]"),
         ("compiler-f137", "neuronx-cc failed with 70", "[F137] neuronx-cc was forcibly killed"),
@@ -118,12 +118,12 @@ def test_the_compiler_fails(
     capfd: pytest.CaptureFixture[str],
     what: str,
     raised: str,
-    said: str,
+    message: str,
 ) -> None:
     fail(monkeypatch, what)
     with pytest.raises(RuntimeError, match=raised):
         build(source).compile(str(tmp_path / "compiled"))
-    assert said in capfd.readouterr().err
+    assert message in capfd.readouterr().err
     assert not (tmp_path / "compiled/model.pt").exists()
 
 

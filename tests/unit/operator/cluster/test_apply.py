@@ -103,7 +103,7 @@ async def test_events_that_are_not_answered_keep_no_pass_waiting(caplog: pytest.
     assert [record.message for record in caplog.records if "ImagePullFailed was not written" in record.message]
 
 
-async def test_a_status_that_takes_long_is_told_of_by_an_event_and_written_all_the_same() -> None:
+async def test_a_slow_status_write_is_reported_by_an_event_and_written_all_the_same() -> None:
     server = Server(names.KIND)
     plan = Plan(status=status(), events=(WARNING,))
     carrying = asyncio.create_task(applier(server).carry_out(plan, snapshot(), hold_status=False))
@@ -132,7 +132,7 @@ async def test_what_tells_of_an_object_outlives_a_status_that_was_outdated() -> 
     assert len(server.events) == 1
 
 
-async def test_that_something_was_deleted_is_told_when_it_was() -> None:
+async def test_a_deletion_is_reported_when_it_was_done() -> None:
     server = Server()
     server.keeps = ApiError(403, "Forbidden", "it is to be kept")
     seconds = 0.0

@@ -53,13 +53,13 @@ def test_who_was_ready_is_believed_for_a_moment_and_not_for_longer() -> None:
     assert [(c["type"], c["status"]) for c in patch["conditions"]] == [("Ready", "Unknown"), ("Loaded", "True")]
 
 
-def test_an_answer_that_is_waited_for_is_told_only_by_who_says_nothing_yet() -> None:
+def test_a_pending_answer_is_reported_only_by_a_status_that_says_nothing_yet() -> None:
     waiting = unanswered(5)
     assert status_patch(raw(), waiting, SINCE, NOW) is not None
-    said = {"observedGeneration": 2, "conditions": [ready("False", "WebhookFailed")]}
-    assert status_patch(raw(said), waiting, SINCE, NOW) is None
-    said["observedGeneration"] = 1
-    assert status_patch(raw(said), waiting, SINCE, NOW) is not None, "of a former spec"
+    status = {"observedGeneration": 2, "conditions": [ready("False", "WebhookFailed")]}
+    assert status_patch(raw(status), waiting, SINCE, NOW) is None
+    status["observedGeneration"] = 1
+    assert status_patch(raw(status), waiting, SINCE, NOW) is not None, "of a former spec"
 
 
 def test_who_was_ready_for_a_former_spec_is_not_believed() -> None:

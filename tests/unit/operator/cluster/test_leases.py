@@ -27,7 +27,7 @@ class ApiServer:
 
     def __init__(self) -> None:
         self.leases: dict[str, dict[str, Any]] = {}
-        self.trouble: dict[str, ApiError] = {}
+        self.errors: dict[str, ApiError] = {}
         """By verb."""
         self.gone: set[str] = set()
         """Namespaces."""
@@ -65,8 +65,8 @@ class ApiServer:
     def _answer(self, verb: str, kind: Kind, name: str) -> None:
         self.calls.append(verb)
         assert (kind.plural, name) == ("leases", "neuronmodel-operator")
-        if verb in self.trouble:
-            raise self.trouble[verb]
+        if verb in self.errors:
+            raise self.errors[verb]
 
     def _store(self, namespace: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
         self._version += 1
@@ -331,7 +331,7 @@ async def test_of_two_that_come_at_once_one_may_act(api: ApiServer, clock: HandC
             task.cancel()
 
 
-TROUBLES = [
+LEASE_ERRORS = [
     FORBIDDEN,
     ApiError(500, "InternalError", 'failed calling webhook "leases.example.com"'),
     ApiError(429, "TooManyRequests", "later", retry_after=1),
@@ -340,30 +340,30 @@ TROUBLES = [
 ]
 
 
-@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda error: str(error.status))
+@pytest.mark.parametrize("error", LEASE_ERRORS, ids=lambda error: str(error.status))
 @pytest.mark.parametrize("verbs", [("create", "replace"), ("get", "create", "replace")], ids="-".join)
 async def test_what_is_wrong_with_the_lease_alone_stops_nobody(
-    api: ApiServer, clock: HandClock, trouble: ApiError, verbs: tuple[str, ...]
+    api: ApiServer, clock: HandClock, error: ApiError, verbs: tuple[str, ...]
 ) -> None:
-    api.trouble = dict.fromkeys(verbs, trouble)
+    api.errors = dict.fromkeys(verbs, error)
     async with running(api, A, clock) as one:
         assert await one.follow()
         await clock.advance(10 * DURATION_SECONDS)
         assert one.may_act()
         assert one.is_ready
         (remark,) = one.leases.remarks()
-        assert trouble.message in remark
-        api.trouble = {}
+        assert error.message in remark
+        api.errors = {}
         await clock.advance(RENEW_SECONDS)
         assert one.leases.remarks() == []
         assert api.holder("a") == A
 
 
-@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda error: str(error.status))
-async def test_nor_when_it_held_it_before(api: ApiServer, clock: HandClock, trouble: ApiError) -> None:
+@pytest.mark.parametrize("error", LEASE_ERRORS, ids=lambda error: str(error.status))
+async def test_nor_when_it_held_it_before(api: ApiServer, clock: HandClock, error: ApiError) -> None:
     async with running(api, A, clock) as one:
         await one.follow()
-        api.trouble = {"replace": trouble, "create": trouble}
+        api.errors = {"replace": error, "create": error}
         await clock.advance(10 * DURATION_SECONDS)
         assert one.may_act()
         assert one.is_ready
@@ -376,7 +376,7 @@ async def test_a_webhook_that_says_conflict_is_nobody_who_was_quicker(
     async with running(api, A, clock) as one:
         if held:
             await one.follow()
-        api.trouble = dict.fromkeys(("create", "replace"), ApiError(409, "Conflict", "denied: somebody was quicker"))
+        api.errors = dict.fromkeys(("create", "replace"), ApiError(409, "Conflict", "denied: somebody was quicker"))
         assert await one.follow()
         await clock.advance(10 * DURATION_SECONDS)
         assert one.may_act()
@@ -384,16 +384,16 @@ async def test_a_webhook_that_says_conflict_is_nobody_who_was_quicker(
         assert "somebody was quicker" in remark
 
 
-async def test_a_trouble_that_goes_on_is_logged_once(
+async def test_an_error_that_persists_is_logged_once(
     api: ApiServer, clock: HandClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    api.trouble = {"create": FORBIDDEN}
+    api.errors = {"create": FORBIDDEN}
     async with running(api, A, clock) as one:
         await one.follow()
         await clock.advance(100)
         assert caplog.text.count("acting without the Lease") == 1
-        api.trouble = {}
+        api.errors = {}
         await clock.advance(RENEW_SECONDS)
         assert caplog.text.count("holding the Lease") == 1
 
@@ -401,7 +401,7 @@ async def test_a_trouble_that_goes_on_is_logged_once(
 async def test_a_refused_write_does_not_hide_a_second_operator(api: ApiServer, clock: HandClock) -> None:
     async with running(api, A, clock) as one:
         await one.follow()
-        api.trouble = {"replace": FORBIDDEN}
+        api.errors = {"replace": FORBIDDEN}
         await clock.advance(RENEW_SECONDS)
         assert one.may_act()
         api.give("a", STRANGER, clock)
@@ -415,11 +415,11 @@ async def test_who_stands_by_does_not_act_in_an_outage_and_gives_the_holder_time
     async with running(api, A, clock) as one, running(api, STRANGER, clock) as other:
         await one.follow()
         await other.follow()
-        api.trouble = dict.fromkeys(("get", "create", "replace"), NO_ANSWER)
+        api.errors = dict.fromkeys(("get", "create", "replace"), NO_ANSWER)
         await clock.advance(10 * DURATION_SECONDS)
         assert not other.may_act()
         assert one.may_act(), "as far as it knows"
-        api.trouble = {}
+        api.errors = {}
         await clock.advance(RENEW_SECONDS)
         assert one.may_act()
         assert not other.may_act()
@@ -429,7 +429,7 @@ async def test_who_may_not_read_it_waits_no_longer_than_the_duration(api: ApiSer
     api.give("a", STRANGER, clock)
     async with running(api, A, clock) as one:
         await one.follow()
-        api.trouble = {"get": FORBIDDEN}
+        api.errors = {"get": FORBIDDEN}
         await clock.advance(DURATION_SECONDS - 1)
         assert not one.may_act()
         await clock.advance(1 + LOOK_SECONDS)
@@ -453,7 +453,7 @@ async def test_a_namespace_that_is_being_deleted_is_seen_through_without_a_word(
     api: ApiServer, clock: HandClock
 ) -> None:
     terminating = ApiError(403, "Forbidden", "it is being terminated", causes=frozenset({"NamespaceTerminating"}))
-    api.trouble = {"create": terminating}
+    api.errors = {"create": terminating}
     async with running(api, A, clock) as one:
         assert await one.follow()
         assert one.leases.remarks() == []

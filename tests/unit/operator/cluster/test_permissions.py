@@ -31,13 +31,13 @@ class Reviewer:
         self.allowed: set[Right] = set()
         """Beyond the rules, as by an authorizer that can't list its own."""
         self.is_incomplete = False
-        self.trouble: ApiError | None = None
+        self.error: ApiError | None = None
         self.asked: list[str] = []
 
     async def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any]) -> dict[str, Any]:
         self.asked.append(kind.kind)
-        if self.trouble:
-            raise self.trouble
+        if self.error:
+            raise self.error
         spec = manifest["spec"]
         if kind is client.RULES_REVIEW:
             found = self.rules.get(spec["namespace"], rules())
@@ -128,12 +128,12 @@ async def test_where_rules_are_not_all_listed_each_missing_one_is_asked_for(revi
 async def test_without_an_answer_the_last_one_stands(reviewer: Reviewer) -> None:
     rights = Rights(reviewer, ("a",), HandClock())
     await rights.look()
-    reviewer.trouble = ApiError(500, "InternalError", "no")
+    reviewer.error = ApiError(500, "InternalError", "no")
     await rights.look()
     assert rights.complaints() == []
-    reviewer.trouble, reviewer.rules["a"] = None, []
+    reviewer.error, reviewer.rules["a"] = None, []
     await rights.look()
-    reviewer.trouble = ApiError(0, "NoAnswer", "no")
+    reviewer.error = ApiError(0, "NoAnswer", "no")
     await rights.look()
     assert rights.complaints()
 

@@ -186,31 +186,31 @@ async def test_a_packed_answer_is_not_unpacked(worker: Worker, reporter: ReportC
 
 async def test_a_pod_whose_owner_is_not_ours_is_not_asked(worker: Worker, reporter: ReportClient) -> None:
     worker.says(as_json(report()))
-    heard = await ReportCache(reporter).collect([pod()], frozenset(), ask=True)
-    assert heard.current == {}
+    collected = await ReportCache(reporter).collect([pod()], frozenset(), ask=True)
+    assert collected.current == {}
     assert worker.paths == []
 
 
-async def test_what_a_pod_said_is_kept_while_it_is_silent(worker: Worker, reporter: ReportClient) -> None:
-    heard = ReportCache(reporter)
+async def test_the_last_report_of_a_pod_is_kept_while_it_is_silent(worker: Worker, reporter: ReportClient) -> None:
+    cache = ReportCache(reporter)
     worker.says(as_json(report()))
-    await heard.collect([pod()], frozenset({UID}), ask=True)
+    await cache.collect([pod()], frozenset({UID}), ask=True)
     worker.says("", status=503)
-    assert (await heard.collect([pod()], frozenset({UID}), ask=True)).current == {UID: report()}
-    assert (await heard.collect([pod()], frozenset({UID}), ask=False)).current == {UID: report()}
-    assert (await heard.collect([], frozenset(), ask=False)).current == {}
+    assert (await cache.collect([pod()], frozenset({UID}), ask=True)).current == {UID: report()}
+    assert (await cache.collect([pod()], frozenset({UID}), ask=False)).current == {UID: report()}
+    assert (await cache.collect([], frozenset(), ask=False)).current == {}
 
 
-async def test_a_restarted_container_has_not_said_what_its_former_run_said(
+async def test_the_report_of_a_former_run_is_not_attributed_to_a_restarted_container(
     worker: Worker, reporter: ReportClient
 ) -> None:
-    heard = ReportCache(reporter)
+    cache = ReportCache(reporter)
     worker.says(as_json(report()))
-    await heard.collect([pod()], frozenset({UID}), ask=True)
+    await cache.collect([pod()], frozenset({UID}), ask=True)
     last_words = report(state=State.FAILED)
     restarted = pod(container="containerd://2", last_state=ended(last_words.termination_message()))
     worker.says("", status=503)
-    worker_reports = await heard.collect([restarted], frozenset({UID}), ask=True)
+    worker_reports = await cache.collect([restarted], frozenset({UID}), ask=True)
     assert worker_reports.current == {}
     assert worker_reports.former == {UID: last_words}
 

@@ -69,7 +69,7 @@ async def test_what_is_written_is_no_refusal(bench: Bench) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 422, 429])
 async def test_whatever_is_answered_becomes_a_refusal_with_the_servers_words(bench: Bench, status: int) -> None:
-    assert not await bench.attempt(failing(ApiError(status, "Said", "in these words")))
+    assert not await bench.attempt(failing(ApiError(status, "Refused", "in these words")))
     (refusal,) = bench.writes.refusals
     assert (refusal.kind, refusal.name, refusal.status, refusal.message) == (*KEY, status, "in these words")
     assert (refusal.since, refusal.retry_seconds) == (START, 5)
@@ -77,7 +77,7 @@ async def test_whatever_is_answered_becomes_a_refusal_with_the_servers_words(ben
 
 @pytest.mark.parametrize("status", [0, 409, 500, 502, 503, 504])
 async def test_what_may_be_of_the_moment_is_asked_for_once_more_before_it_counts(bench: Bench, status: int) -> None:
-    error = ApiError(status, "Said", "in these words")
+    error = ApiError(status, "Refused", "in these words")
     assert await bench.attempt(failing(error))
     assert [refusal.status for refusal in bench.writes.refusals] == []
     assert not await bench.attempt(failing(error, error))
@@ -123,7 +123,7 @@ async def test_since_when_stays_and_a_number_in_the_words_changes_nothing(bench:
     assert (refusal.reason, refusal.since) == ("Invalid", START)
 
 
-async def test_a_quotas_numbers_are_told_as_they_are_now_and_what_differs_each_time_is_not(bench: Bench) -> None:
+async def test_a_quotas_numbers_are_reported_as_they_are_now_and_what_differs_each_time_is_not(bench: Bench) -> None:
     def over(used: int, request: str) -> ApiError:
         return ApiError(403, "Forbidden", f"exceeded quota: few, used: {used}, limited: 3 (request {request})")
 
@@ -173,7 +173,7 @@ async def test_what_a_slow_answer_says_replaces_that_there_was_none_and_stays_wh
     bench.writes.close()
 
 
-async def test_a_slow_write_that_is_outdated_is_tried_again_at_once_and_told_of_as_before(bench: Bench) -> None:
+async def test_a_slow_write_that_is_outdated_is_retried_at_once_and_reported_as_before(bench: Bench) -> None:
     answer = asyncio.Event()
 
     async def slow() -> bool:
@@ -181,12 +181,12 @@ async def test_a_slow_write_that_is_outdated_is_tried_again_at_once_and_told_of_
         raise OutdatedError
 
     assert not await bench.attempt(slow)
-    told = bench.writes.refusals
+    reported = bench.writes.refusals
     bench.seconds = 3
     answer.set()
     await asyncio.sleep(0.01)
     assert bench.woken == 1
-    assert bench.writes.refusals == told
+    assert bench.writes.refusals == reported
     assert bench.writes.may_try(KEY, "write", "a")
     assert await bench.attempt(fine)
     assert bench.writes.refusals == ()
@@ -230,4 +230,4 @@ async def test_a_deletion_is_a_write_of_its_own_and_ends_a_refusal_to_change_wha
     bench.seconds = 60
     await bench.attempt(fine, verb="delete")
     assert bench.writes.refusals == ()
-    assert bench.writes.take_written() == (KEY,), "what went is told of as what came"
+    assert bench.writes.take_written() == (KEY,), "what was deleted is reported like what was created"

@@ -1,4 +1,4 @@
-"""What a change makes anew, and what it leaves alone."""
+"""What a change recreates, and what it leaves alone."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -79,7 +79,7 @@ def test_a_change_rebuilds_and_restarts_what_depends_on_it(change: Change, prepa
     ],
     ids=["image", "resources", "restart", "upgrade"],
 )
-def test_a_prepare_that_runs_ends_though_its_pod_would_be_made_otherwise_now(change: Change) -> None:
+def test_a_running_prepare_finishes_though_its_pod_would_now_be_rendered_differently(change: Change) -> None:
     cluster = Cluster.of(BASE.build(), CLAIMS)
     cluster.run_until(lambda c: any(pod["status"]["phase"] == "Running" for pod in c.pods.values()))
     (job,) = cluster.live_jobs
@@ -162,7 +162,7 @@ def test_a_job_that_is_deleted_while_it_runs_is_made_again_when_its_pod_has_gone
     cluster.run_until_ready()
 
 
-def test_a_claim_that_vanished_is_named_and_built_on_anew() -> None:
+def test_a_claim_that_vanished_is_named_and_rebuilt_on() -> None:
     cluster = serving()
     del cluster.claims["store"]
     cluster.run(5)

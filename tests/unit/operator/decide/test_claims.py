@@ -1,4 +1,4 @@
-"""What happens to claims is told by the condition that they matter to: no volume, a deletion, a volume that is lost."""
+"""What happens to claims is reported by the condition that they matter to: no volume, a deletion, a lost volume."""
 
 from collections.abc import Callable
 
@@ -97,7 +97,7 @@ def is_placed_with(pod: Object, name: str) -> bool:
 
 
 def warnings(cluster: Cluster, reason: str) -> list[str]:
-    return [note.note for note in cluster.told if (note.type, note.reason) == ("Warning", reason)]
+    return [note.note for note in cluster.recorded_events if (note.type, note.reason) == ("Warning", reason)]
 
 
 def serving(builder: NeuronModelBuilder = NAMED) -> Cluster:
@@ -130,9 +130,9 @@ def test_a_claim_that_gets_no_volume_is_named_with_the_words_of_the_event(
     say(cluster, claim, reason, message, kind=kind)
     cluster.run(60)
     assert cluster.reason() == cluster.reason(condition) == ("False", "ClaimPending")
-    said = cluster.condition(condition).message
-    assert f"The claim {claim} (class fast, 900Gi, ReadWriteOnce) gets no volume: {message.removesuffix('.')}." in said
-    assert said.endswith(f"or name another in {field}.")
+    shown = cluster.condition(condition).message
+    assert f"The claim {claim} (class fast, 900Gi, ReadWriteOnce) gets no volume: {message.removesuffix('.')}." in shown
+    assert shown.endswith(f"or name another in {field}.")
     assert len(warnings(cluster, "ClaimPending")) == 1
     unknown = [each for each in cluster.status.conditions if each.status == "False" and each.reason != "ClaimPending"]
     assert [each.type for each in unknown] == [], "nothing else is wrong"
@@ -147,9 +147,9 @@ def test_a_claim_for_which_no_node_has_a_volume_is_named(claim: str, condition: 
     say(cluster, claim, "WaitForPodScheduled", "waiting for pod to be scheduled", kind="Normal")
     cluster.run(10)
     assert cluster.reason() == cluster.reason(condition) == ("False", "ClaimPending")
-    said = cluster.condition().message
-    assert "1 node(s) didn't find available persistent volumes to bind, 1 node(s) had untolerated taint(s)." in said
-    assert "reemption" not in said
+    shown = cluster.condition().message
+    assert "1 node(s) didn't find available persistent volumes to bind, 1 node(s) had untolerated taint(s)." in shown
+    assert "reemption" not in shown
     fill(cluster, claim)
     cluster.run_until_ready(60)
 
@@ -162,12 +162,12 @@ def test_of_several_claims_that_wait_for_one_pod_all_are_named() -> None:
     cluster.run(10)
     for condition in (ConditionType.READY, ConditionType.ARTIFACTS_READY, ConditionType.SCHEDULED):
         assert cluster.reason(condition) == ("False", "ClaimPending")
-        said = cluster.condition(condition).message
-        assert "nvme (class fast, 900Gi, ReadWriteOnce), store (class fast, 900Gi, ReadWriteOnce): 0/2 nodes" in said
+        shown = cluster.condition(condition).message
+        assert "nvme (class fast, 900Gi, ReadWriteOnce), store (class fast, 900Gi, ReadWriteOnce): 0/2 nodes" in shown
     assert len(warnings(cluster, "ClaimPending")) == 1
 
 
-def test_a_node_that_lacks_devices_as_well_is_no_trouble_of_a_claim() -> None:
+def test_a_node_that_also_lacks_devices_is_not_blamed_on_a_claim() -> None:
     cluster = made()
     both = "0/2 nodes are available: 1 Insufficient aws.amazon.com/neuron, 1 node(s) didn't find available persistent "
     leave_pending(cluster, "store", f"{both}volumes to bind.")
@@ -176,18 +176,18 @@ def test_a_node_that_lacks_devices_as_well_is_no_trouble_of_a_claim() -> None:
 
 
 @pytest.mark.parametrize("chosen", [True, False], ids=["for a node", "at once"])
-def test_a_volume_that_is_being_made_is_waited_for_and_told_of_when_it_takes_long(chosen: bool) -> None:
+def test_a_volume_that_is_being_provisioned_is_waited_for_and_reported_when_it_takes_long(chosen: bool) -> None:
     cluster = made()
     leave_pending(cluster, "store", None if chosen else UNBOUND)
     if chosen:
         cluster.claims["store"]["metadata"]["annotations"] = {"volume.kubernetes.io/selected-node": "node-1"}
-    said = "Waiting for a volume to be created either by the external provisioner 'ebs.csi.aws.com' or manually."
-    say(cluster, "store", "ExternalProvisioning", said, kind="Normal")
+    event = "Waiting for a volume to be created either by the external provisioner 'ebs.csi.aws.com' or manually."
+    say(cluster, "store", "ExternalProvisioning", event, kind="Normal")
     cluster.run(60, seconds=9)
     assert cluster.reason() == cluster.reason(ConditionType.ARTIFACTS_READY) == ("Unknown", "WaitingForVolume")
-    assert said in cluster.condition().message
+    assert event in cluster.condition().message
     assert cluster.reason(ConditionType.SCHEDULED) == ("Unknown", "WaitingForVolume")
-    assert [note for note in cluster.told if note.type == "Warning"] == []
+    assert [note for note in cluster.recorded_events if note.type == "Warning"] == []
     cluster.run(10, seconds=9)
     assert cluster.reason() == ("False", "ClaimPending")
     assert "has no volume after more than 10 minutes" in cluster.condition().message
@@ -195,16 +195,16 @@ def test_a_volume_that_is_being_made_is_waited_for_and_told_of_when_it_takes_lon
     cluster.run_until_ready(60)
 
 
-def test_a_provisioner_that_fails_is_told_of_once_whatever_its_requests_are_called() -> None:
+def test_a_provisioner_that_fails_is_reported_once_whatever_its_request_ids_are() -> None:
     cluster = made()
     leave_pending(cluster, "store")
     cluster.run(3)
     writes = 0
     for request in ("4f6d3a52-0a8e-4d55-9b5e-3f6a2a3f7c11", "9a1f0c77-5b1d-4a0e-8f0e-1f3f5f0f1c22"):
         for combined in ("", "(combined from similar events): "):
-            said = f"{combined}failed to provision volume: rpc error: UnauthorizedOperation, request id: {request}"
+            event = f"{combined}failed to provision volume: rpc error: UnauthorizedOperation, request id: {request}"
             say(cluster, "store", "Provisioning", "External provisioner is provisioning volume", PROVISIONER, "Normal")
-            say(cluster, "store", "ProvisioningFailed", said, PROVISIONER)
+            say(cluster, "store", "ProvisioningFailed", event, PROVISIONER)
             say(cluster, "store", "Provisioning", "External provisioner is provisioning volume", PROVISIONER, "Normal")
             say(cluster, "store", "ExternalProvisioning", "Waiting for a volume to be created", kind="Normal")
             before = cluster.log.count("status")
@@ -226,7 +226,7 @@ def test_a_class_that_was_made_meanwhile_is_no_longer_missed() -> None:
     assert cluster.reason() == ("Unknown", "WaitingForVolume")
 
 
-def test_a_claim_of_a_volume_of_the_users_own_is_told_of() -> None:
+def test_a_claim_for_the_users_own_volume_is_reported() -> None:
     own = {"volumes": [{"name": "mine", "persistentVolumeClaim": {"claimName": "data"}}]}
     cluster = Cluster.of(NAMED.with_worker(**own).build(), (*CLAIMS, "data"))
     leave_pending(cluster, "data")
@@ -250,7 +250,7 @@ def test_a_claim_from_the_template_is_replaced_by_one_of_the_users() -> None:
 
 
 @PLACES
-def test_a_claim_that_is_being_deleted_under_a_worker_that_answers_is_told_of(
+def test_a_claim_that_is_being_deleted_under_a_serving_worker_is_reported(
     claim: str, condition: ConditionType, field: str
 ) -> None:
     cluster = serving()
@@ -259,10 +259,10 @@ def test_a_claim_that_is_being_deleted_under_a_worker_that_answers_is_told_of(
     assert cluster.reason() == ("True", "Serving")
     assert f"The next start is in question (ClaimTerminating): The claim {claim}" in cluster.condition().message
     assert cluster.reason(condition) == ("False", "ClaimTerminating")
-    said = cluster.condition(condition).message
+    shown = cluster.condition(condition).message
     (worker,) = cluster.serving
-    assert f"is being deleted, and goes with the last pod that mounted it ({worker['metadata']['name']})." in said
-    assert said.endswith(f"Make it anew when it has gone, or name another in {field}.")
+    assert f"is being deleted, and goes with the last pod that mounted it ({worker['metadata']['name']})." in shown
+    assert shown.endswith(f"Make it anew when it has gone, or name another in {field}.")
     assert len(warnings(cluster, "ClaimTerminating")) == 1
 
 
@@ -298,10 +298,10 @@ def test_of_what_is_over_nothing_keeps_a_claim_from_going(
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["from the template", "named"])
-def test_on_a_claim_that_was_made_anew_prepare_builds_again_and_nothing_is_called_damaged(kept: bool) -> None:
+def test_on_a_recreated_claim_prepare_builds_again_and_nothing_is_called_damaged(kept: bool) -> None:
     cluster = serving(BASE if kept else NAMED)
     name = TEMPLATED if kept else "store"
-    told = len(cluster.told)
+    before = len(cluster.recorded_events)
     delete(cluster, name)
     run(cluster, 5)
     assert cluster.reason() == ("True", "Serving")
@@ -321,8 +321,8 @@ def test_on_a_claim_that_was_made_anew_prepare_builds_again_and_nothing_is_calle
     assert cluster.reason(ConditionType.SOURCE_RESOLVED) == ("True", "Resolved"), "the source is as it was"
     cluster.run_until_ready()
     assert len(prepared(cluster)) == 2
-    said = " ".join(note.note for note in cluster.told[told:])
-    assert "damaged" not in said
+    shown = " ".join(note.note for note in cluster.recorded_events[before:])
+    assert "damaged" not in shown
     assert warnings(cluster, "Unschedulable") == [], "of a claim that has come since"
     assert len(warnings(cluster, "ArtifactsMissing")) == 1
 
@@ -357,7 +357,7 @@ def test_a_claim_that_is_deleted_under_prepare_goes_when_that_is_over(outcome: R
     assert len(prepared(cluster)) == 2
 
 
-def test_while_nothing_serves_a_claim_that_was_made_anew_is_built_on_too() -> None:
+def test_while_nothing_serves_a_recreated_claim_is_built_on_too() -> None:
     cluster = made(BASE.with_field("spec.suspend", True))
     cluster.run_until(lambda c: c.reason(ConditionType.ARTIFACTS_READY) == ("True", "Prepared"))
     cluster.run(5)
@@ -370,7 +370,7 @@ def test_while_nothing_serves_a_claim_that_was_made_anew_is_built_on_too() -> No
 
 
 def test_a_worker_that_answers_is_believed_over_the_identity_of_its_claim() -> None:
-    """A restored backup makes every object anew."""
+    """A restored backup recreates every object."""
     cluster = serving()
     cluster.claims["store"]["metadata"]["uid"] = "another"
     cluster.run(20)
@@ -378,7 +378,7 @@ def test_a_worker_that_answers_is_believed_over_the_identity_of_its_claim() -> N
     assert len(prepared(cluster)) == 1
 
 
-def test_a_claim_that_has_lost_its_volume_is_told_of() -> None:
+def test_a_claim_that_has_lost_its_volume_is_reported() -> None:
     cluster = serving()
     cluster.claims["store"]["status"] = {"phase": "Lost"}
     say(cluster, "store", "ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!")
@@ -390,7 +390,7 @@ def test_a_claim_that_has_lost_its_volume_is_told_of() -> None:
 # Pods that get no node for other reasons.
 
 
-def test_a_pod_that_is_held_back_waits_and_is_no_trouble() -> None:
+def test_a_pod_that_is_held_back_waits_and_is_not_an_error() -> None:
     cluster = made()
     cluster.can_schedule = lambda pod: ""
     cluster.run_until(lambda c: bool(c.pods))
@@ -402,7 +402,7 @@ def test_a_pod_that_is_held_back_waits_and_is_no_trouble() -> None:
     assert "kueue.x-k8s.io/admission" in cluster.condition().message
 
 
-def test_what_fails_when_a_node_was_found_is_told_of_when_it_stays_so() -> None:
+def test_what_fails_after_a_node_was_found_is_reported_when_it_persists() -> None:
     cluster = made()
     cluster.can_schedule = lambda pod: "" if component(pod) == names.COMPONENT_SERVE else None
     cluster.run_until(lambda c: bool(c.serving))

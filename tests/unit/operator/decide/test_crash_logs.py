@@ -36,7 +36,7 @@ Current thread 0x00007f8d045cfb80 (most recent call first):
         "ModuleNotFoundError: No module named 'encodings'",
     ),
     Case(
-        "a Python told nonsense",
+        "a Python with an invalid setting",
         'Fatal Python error: config_init_hash_seed: PYTHONHASHSEED must be "random" or an integer\n'
         "Python runtime state: preinitialized\n\n",
         'Fatal Python error: config_init_hash_seed: PYTHONHASHSEED must be "random" or an integer',
@@ -275,9 +275,9 @@ def test_figures_that_say_something_stay(line: str) -> None:
 
 def test_it_is_one_short_line() -> None:
     long = "ValueError: " + "very " * 200
-    told = gist(f'Traceback (most recent call last):\n  File "a.py", line 3, in f\n{long}\nthe model is not loaded\n')
-    assert len(told) <= MAX_GIST
-    assert told.startswith("ValueError: very")
-    assert told.endswith("; the model is not loaded")
-    assert not re.search(r"\s\s|\n", told)
+    short = gist(f'Traceback (most recent call last):\n  File "a.py", line 3, in f\n{long}\nthe model is not loaded\n')
+    assert len(short) <= MAX_GIST
+    assert short.startswith("ValueError: very")
+    assert short.endswith("; the model is not loaded")
+    assert not re.search(r"\s\s|\n", short)
     assert len(gist("word " * 500)) <= MAX_GIST

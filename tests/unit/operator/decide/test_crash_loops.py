@@ -18,7 +18,7 @@ def made() -> Cluster:
 
 
 @pytest.mark.parametrize("reason", ["ApiKeyInvalid", "TokenizerInvalid", "WorkerFailed"])
-def test_the_reason_stays_while_a_crashing_worker_begins_anew(reason: str) -> None:
+def test_the_reason_stays_while_a_crashing_worker_starts_again(reason: str) -> None:
     cluster = made()
     cluster.serve = lambda config: failing(reason, exits.FAILED)
     cluster.run_until(lambda c: c.reason() == ("False", reason))
@@ -28,14 +28,16 @@ def test_the_reason_stays_while_a_crashing_worker_begins_anew(reason: str) -> No
         seen.add((cluster.reason(), cluster.reason(ConditionType.LOADED)))
         cluster.step()
     assert seen == {(("False", reason), ("False", reason))}
-    assert [note.type for note in cluster.told if note.reason == reason] == ["Warning"]
-    assert not [note for note in cluster.told if note.reason in ("Loading", "Resolved") and note.type == "Warning"]
+    assert [note.type for note in cluster.recorded_events if note.reason == reason] == ["Warning"]
+    assert not [
+        note for note in cluster.recorded_events if note.reason in ("Loading", "Resolved") and note.type == "Warning"
+    ]
     cluster.serve = lambda config: Run()
     cluster.run_until_ready()
     assert cluster.reason(ConditionType.SOURCE_RESOLVED) == ("True", "Resolved")
 
 
-def test_what_the_source_does_to_a_worker_is_told_of_the_source() -> None:
+def test_what_the_source_does_to_a_worker_is_reported_for_the_source() -> None:
     cluster = made()
     cluster.serve = lambda config: failing("TokenizerInvalid", message="tokenizer.json is garbled.")
     cluster.run_until(lambda c: c.reason() == ("False", "TokenizerInvalid"))
@@ -92,7 +94,7 @@ def test_the_command_that_shows_the_log_is_one_that_works() -> None:
 
 
 @pytest.mark.parametrize("has_report", [True, False])
-def test_a_worker_that_is_told_to_stop_is_nobodys_trouble(has_report: bool) -> None:
+def test_nobody_is_warned_of_a_worker_that_was_asked_to_stop(has_report: bool) -> None:
     cluster = made()
     cluster.serve = lambda config: failing("Terminated", exits.TERMINATED) if has_report else Run(milliseconds=60_000)
     cluster.run_until(lambda c: c.reason() == ("Unknown", "Loading"))
@@ -106,7 +108,7 @@ def test_a_worker_that_is_told_to_stop_is_nobodys_trouble(has_report: bool) -> N
     assert cluster.reason() == ("Unknown", "Loading")
     cluster.run_until_ready()
     assert [start.reason for start in cluster.status.starts] == [None, "Terminated"]
-    assert not [note for note in cluster.told if note.type == "Warning"]
+    assert not [note for note in cluster.recorded_events if note.type == "Warning"]
 
 
 def test_each_round_is_a_start_that_failed_and_the_last_five_are_kept() -> None:
@@ -122,7 +124,7 @@ def test_each_round_is_a_start_that_failed_and_the_last_five_are_kept() -> None:
         assert sum(phase.milliseconds for phase in start.phases) == start.total_milliseconds
 
 
-def test_a_job_that_ends_without_a_pod_is_told_of_in_whole_sentences() -> None:
+def test_a_job_that_ends_without_a_pod_is_reported_in_whole_sentences() -> None:
     """Its pod was removed by force, say."""
     cluster = made()
     cluster.run_until(lambda c: bool(c.live_jobs))

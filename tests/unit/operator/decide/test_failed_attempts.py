@@ -22,11 +22,11 @@ ModuleNotFoundError: No module named 'encodings'
 Current thread 0x00007f8d045cfb80 (most recent call first):
   <no Python frame>
 """
-TOLD = (
+QUOTED = (
     "ended with exit code 1: Fatal Python error: init_fs_encoding: failed to get the Python codec of the filesystem "
     "encoding; ModuleNotFoundError: No module named 'encodings'."
 )
-NOTED = f"PrepareFailed: attempt 1: {TOLD}"
+NOTED = f"PrepareFailed: attempt 1: {QUOTED}"
 
 
 def made() -> Cluster:
@@ -89,14 +89,14 @@ def has_failed(cluster: Cluster, attempt: int) -> bool:
     return f"Attempt {attempt} failed" in cluster.condition(ConditionType.ARTIFACTS_READY).message
 
 
-def test_the_latest_attempt_is_told_of_with_a_command_that_works() -> None:
+def test_the_latest_attempt_is_reported_with_a_command_that_works() -> None:
     cluster = made()
     pod = crash(cluster)
     assert cluster.reason() == ("False", "PrepareFailed")
     name = pod["metadata"]["name"]
     message = cluster.condition().message
     assert message.startswith(
-        f"The worker in {name} {TOLD} See `kubectl logs -n demo {name}`. Attempt 1 failed; prepare"
+        f"The worker in {name} {QUOTED} See `kubectl logs -n demo {name}`. Attempt 1 failed; prepare"
     )
 
 
@@ -105,7 +105,7 @@ def test_what_failed_stays_when_its_pod_has_gone_and_the_command_does_not() -> N
     crash(cluster)
     remove_pods(cluster)
     assert cluster.reason() == ("False", "PrepareFailed")
-    assert TOLD in (message := cluster.condition().message)
+    assert QUOTED in (message := cluster.condition().message)
     assert "kubectl" not in message
     cluster.run(5)
     assert cluster.condition().message == message
@@ -121,7 +121,7 @@ def test_a_note_keeps_it_while_the_next_attempt_runs(is_pod_there: bool) -> None
     cluster.run(3)
     assert cluster.reason() == ("Unknown", "Preparing")
     assert notes(cluster) == (NOTED,)
-    assert [note.reason for note in cluster.told if "init_fs_encoding" in note.note] == ["PrepareFailed"]
+    assert [note.reason for note in cluster.recorded_events if "init_fs_encoding" in note.note] == ["PrepareFailed"]
     cluster.prepare = lambda config: Run()
     cluster.run_until_ready()
     assert notes(cluster) == (NOTED,)
@@ -148,7 +148,7 @@ def with_kill(cluster: Cluster, passes: int, writes: int) -> None:
     cluster.run(3)
 
 
-def test_what_a_worker_told_is_noted_under_its_own_reason() -> None:
+def test_what_a_worker_reported_is_noted_under_its_own_reason() -> None:
     cluster = attempts(failing("ArtifactsVolumeFull", exits.NO_SPACE, "The volume is full."))
     assert notes(cluster) == ("ArtifactsVolumeFull: attempt 1: The volume is full.",)
 
@@ -191,7 +191,7 @@ def test_notes_are_bounded_and_leave_room_for_what_the_worker_notes() -> None:
     cluster.serve = lambda config: Run(notes=of_worker)
     cluster.run_until_ready()
     assert reasons_of(notes(cluster)) == ["WorkerFailed", "WorkerFailed", "ScratchTierFull", "ScratchTierStale"]
-    assert {"ScratchTierFull", "ScratchTierStale"} <= {note.reason for note in cluster.told}
+    assert {"ScratchTierFull", "ScratchTierStale"} <= {note.reason for note in cluster.recorded_events}
 
 
 def reasons_of(found: Iterable[str]) -> list[str]:
@@ -199,7 +199,7 @@ def reasons_of(found: Iterable[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("has_report", [True, False])
-def test_an_attempt_that_is_told_to_stop_is_nobodys_trouble(has_report: bool) -> None:
+def test_nobody_is_warned_of_an_attempt_that_was_asked_to_stop(has_report: bool) -> None:
     """Its node is drained, say; with a disruption of Kubernetes' own the Job makes the next pod by itself."""
     cluster = made()
     running(cluster)
@@ -210,18 +210,18 @@ def test_an_attempt_that_is_told_to_stop_is_nobodys_trouble(has_report: bool) ->
         crash(cluster, "", exits.TERMINATED)
     cluster.run(2)
     assert cluster.reason() == ("Unknown", "Terminated")
-    said = r"The worker in \S+ was told to stop before it was done\. Attempt 1 failed; prepare runs again at 2026\S+"
-    assert re.fullmatch(said, cluster.condition().message)
+    pattern = r"The worker in \S+ was told to stop before it was done\. Attempt 1 failed; prepare runs again at 2026\S+"
+    assert re.fullmatch(pattern, cluster.condition().message)
     remove_pods(cluster)
     assert cluster.reason() == ("Unknown", "Terminated")
     cluster.prepare = lambda config: Run()
     cluster.run_until_ready()
     assert notes(cluster) == ("Terminated: attempt 1: was told to stop before it was done.",)
-    assert not [note for note in cluster.told if note.type == "Warning"]
+    assert not [note for note in cluster.recorded_events if note.type == "Warning"]
 
 
 @pytest.mark.parametrize("is_seen_to_end", [True, False])
-def test_a_pod_of_prepare_that_somebody_deletes_is_nobodys_trouble_either(is_seen_to_end: bool) -> None:
+def test_nobody_is_warned_when_somebody_deletes_a_prepare_pod(is_seen_to_end: bool) -> None:
     """It goes as soon as its Job has counted it, and may be seen for the last time while it still runs."""
     cluster = made()
     cluster.job_lag = 2

@@ -39,7 +39,7 @@ def jobs_made(cluster: Cluster) -> int:
     return len([line for line in cluster.log if line.startswith("create Job")])
 
 
-def test_an_image_that_cannot_be_pulled_stops_nobody_and_is_told_of() -> None:
+def test_an_image_that_cannot_be_pulled_stops_nobody_and_is_reported() -> None:
     cluster = serving()
     before = serving_uids(cluster)
     cluster.kubelet = not_there(TYPO)
@@ -90,15 +90,15 @@ def test_an_image_that_appears_is_taken_up_by_itself() -> None:
     assert [image_of(pod) for pod in cluster.serving] == ["mine:2"]
 
 
-@pytest.mark.parametrize(("reason", "told"), [("NoEngine", "NoEngine"), ("WorkerCrashed", "PrepareFailed")])
-def test_an_image_that_cannot_run_stops_nobody_and_going_back_restarts_nobody(reason: str, told: str) -> None:
+@pytest.mark.parametrize(("reason", "reported"), [("NoEngine", "NoEngine"), ("WorkerCrashed", "PrepareFailed")])
+def test_an_image_that_cannot_run_stops_nobody_and_going_back_restarts_nobody(reason: str, reported: str) -> None:
     cluster = serving()
     before = serving_uids(cluster)
     cluster.prepare = lambda config: failing(reason, exits.NO_ENGINE)
     cluster.edit("worker.image", "other:1")
     cluster.run(30)
     assert serving_uids(cluster) == before
-    assert cluster.reason() == ("False", told)
+    assert cluster.reason() == ("False", reported)
     cluster.prepare = lambda config: Run()
     cluster.edit("worker.image", "worker-cpu:1")
     cluster.run_until_ready()
@@ -147,9 +147,9 @@ def test_the_trial_is_a_part_of_the_start_and_no_wait_between_attempts() -> None
     cluster.run_until_ready()
     start = cluster.status.starts[0]
     assert (start.cause, start.outcome) == (Cause.SPEC_CHANGED, Outcome.READY)
-    told = [(phase.stage, phase.name) for phase in start.phases]
-    assert ("Prepare", "SourceOpened") in told
-    assert "BackedOff" not in {name for _, name in told}
+    phases = [(phase.stage, phase.name) for phase in start.phases]
+    assert ("Prepare", "SourceOpened") in phases
+    assert "BackedOff" not in {name for _, name in phases}
     assert sum(phase.milliseconds for phase in start.phases) == start.total_milliseconds
 
 

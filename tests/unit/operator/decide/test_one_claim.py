@@ -47,7 +47,7 @@ def test_a_claim_is_one_volume_of_a_pod(source: str, artifacts: str, scratch: st
 def test_a_volume_of_the_users_on_a_claim_that_is_mounted_already_is_that_one(
     claim: str, own: str, given: dict[str, object]
 ) -> None:
-    """Adapters beside the checkpoint, for instance. A checkpoint is only read, whatever the user's volume says."""
+    """Adapters next to the checkpoint, for instance. A checkpoint is only read, whatever the user's volume says."""
     builder = neuron_model("smol").on_cpu().with_degree(3).with_source_claim("models", "llama")
     builder = builder.with_artifacts_claim("store").with_worker(
         volumes=[{"name": "mine", "persistentVolumeClaim": {"claimName": claim}}],

@@ -1,5 +1,5 @@
-"""What Kubernetes refuses, and where: each becomes a reason in the condition that it concerns, is told once, keeps the
-sentence of the one who refused, and goes when it is put right, without deleting the NeuronModel."""
+"""What Kubernetes refuses, and where: each becomes a reason in the condition that it concerns, is reported once, keeps
+the sentence of the one who refused, and goes when it is put right, without deleting the NeuronModel."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def made() -> Cluster:
 
 
 def warnings(cluster: Cluster, reason: str) -> int:
-    return len([note for note in cluster.told if (note.type, note.reason) == ("Warning", reason)])
+    return len([note for note in cluster.recorded_events if (note.type, note.reason) == ("Warning", reason)])
 
 
 @COMPONENTS
@@ -38,7 +38,7 @@ def warnings(cluster: Cluster, reason: str) -> int:
         ('admission webhook "policy.example" denied the request: no', "PodRefused"),
     ],
 )
-def test_a_pod_that_is_not_admitted_is_told_of_and_made_once_it_is(which: str, message: str, reason: str) -> None:
+def test_a_pod_that_is_not_admitted_is_reported_and_created_once_it_is(which: str, message: str, reason: str) -> None:
     cluster = made()
     cluster.admission = lambda pod: message if component(pod) == which else None
     cluster.run(60)
@@ -57,27 +57,27 @@ CLAIMING = [
 
 
 @pytest.mark.parametrize(
-    ("worker", "said"),
+    ("worker", "fragment"),
     [
         ({"resourceClaims": CLAIMING}, "default-scheduler has not looked at it, and does so when its resource claims"),
         ({"resourceClaims": CLAIMING}, "are there: one of neuron, efa. Make what is missing"),
         ({"schedulerName": "my-scheduler"}, "the scheduler my-scheduler has not looked at it. See that it runs"),
     ],
 )
-def test_a_pod_that_no_scheduler_says_a_word_of_is_told_of(worker: Object, said: str) -> None:
+def test_a_pod_that_no_scheduler_mentions_is_reported(worker: Object, fragment: str) -> None:
     cluster = Cluster.of(BASE.with_worker(**worker).build(), CLAIMS)
     cluster.can_schedule = lambda pod: "" if component(pod) == names.COMPONENT_SERVE else None
     cluster.run(20)
     assert cluster.reason() == ("Unknown", "WaitingForNode"), "it may just be slow"
     cluster.run(40)
     assert cluster.reason() == cluster.reason(ConditionType.SCHEDULED) == ("False", "Unschedulable")
-    assert said in cluster.condition().message
+    assert fragment in cluster.condition().message
     assert warnings(cluster, "Unschedulable") == 1
     cluster.can_schedule = lambda pod: None
     cluster.run_until_ready(60)
 
 
-def test_a_resource_claim_that_cannot_be_made_is_told_of_at_once() -> None:
+def test_a_resource_claim_that_cannot_be_created_is_reported_at_once() -> None:
     cluster = Cluster.of(BASE.with_worker(resourceClaims=CLAIMING).build(), CLAIMS)
     cluster.can_schedule = lambda pod: "" if component(pod) == names.COMPONENT_SERVE else None
     cluster.run_until(lambda c: bool(c.serving))
@@ -105,7 +105,7 @@ def test_a_refused_serving_pod_is_tried_again_every_half_minute() -> None:
     assert cluster.deployment["metadata"]["generation"] == 1
 
 
-def test_a_job_whose_pod_was_never_made_is_made_anew_as_the_spec_is_now() -> None:
+def test_a_job_whose_pod_was_never_created_is_recreated_from_the_current_spec() -> None:
     cluster = made()
     cluster.admission = lambda pod: POD_SECURITY if "env" not in str(pod["metadata"]["labels"]) else None
     cluster.run(10)
@@ -117,7 +117,7 @@ def test_a_job_whose_pod_was_never_made_is_made_anew_as_the_spec_is_now() -> Non
     assert job["metadata"]["uid"] != former["metadata"]["uid"]
 
 
-def test_a_job_that_waits_for_its_image_is_made_anew_with_another_and_a_running_one_is_left_alone() -> None:
+def test_a_job_that_waits_for_its_image_is_recreated_with_another_and_a_running_one_is_left_alone() -> None:
     cluster = made()
     cluster.kubelet = lambda pod: waiting("ImagePullBackOff") if image_of(pod) != "mine:2" else None
     cluster.run(10)
@@ -157,14 +157,14 @@ def container_states(cluster: Cluster) -> list[Object]:
         ("CreateContainerError", "ContainerRefused"),
     ],
 )
-def test_a_container_that_the_node_cannot_make_is_told_of(which: str, kubelet_reason: str, reason: str) -> None:
+def test_a_container_that_the_node_cannot_create_is_reported(which: str, kubelet_reason: str, reason: str) -> None:
     cluster = made()
-    cluster.kubelet = lambda pod: waiting(kubelet_reason, "it said so") if component(pod) == which else None
+    cluster.kubelet = lambda pod: waiting(kubelet_reason, "in its own words") if component(pod) == which else None
     cluster.run(20)
     where = ConditionType.ARTIFACTS_READY if which == names.COMPONENT_PREPARE else ConditionType.LOADED
     assert cluster.reason() == cluster.reason(where) == ("False", reason)
     assert cluster.reason(ConditionType.SCHEDULED) == ("True", "Placed")
-    assert "it said so" in cluster.condition().message
+    assert "in its own words" in cluster.condition().message
     assert warnings(cluster, reason) == 1
     cluster.kubelet = lambda pod: None
     cluster.run_until_ready(60)
@@ -192,7 +192,7 @@ def test_a_pull_and_its_pause_alternate_and_the_reason_and_the_sentence_stay() -
 
 @COMPONENTS
 @pytest.mark.parametrize("event", ["FailedMount", "FailedAttachVolume", "FailedMapVolume"])
-def test_a_volume_that_cannot_be_mounted_is_told_of_until_it_is(which: str, event: str) -> None:
+def test_a_volume_that_cannot_be_mounted_is_reported_until_it_is(which: str, event: str) -> None:
     cluster = made()
 
     def refuse(pod: Object) -> Object | None:
@@ -227,7 +227,7 @@ def test_a_volume_that_cannot_be_mounted_is_told_of_until_it_is(which: str, even
         ),
     ],
 )
-def test_a_write_that_is_refused_is_told_of_where_it_belongs(
+def test_a_refused_write_is_reported_where_it_belongs(
     kind: str, name: str | None, reason: str, message: str, where: str, expected: str
 ) -> None:
     cluster = Cluster.of(neuron_model("smol").on_cpu().build())
@@ -246,7 +246,7 @@ def test_a_write_that_is_refused_is_told_of_where_it_belongs(
     cluster.run_until_ready(60)
 
 
-def test_a_service_that_an_edit_spoiled_is_made_anew() -> None:
+def test_a_service_that_an_edit_spoiled_is_recreated() -> None:
     cluster = made()
     cluster.run_until_ready()
     assert cluster.service is not None

@@ -18,12 +18,12 @@ from tests.unit.operator.manifests.test_golden import CPU, LLAMA_405B, OVERRIDDE
 from tests.unit.operator.simulated import EPOCH, SETTINGS, Cluster, Object, config_of, stamp
 
 FORMER = MANIFESTS / "former"
-"""What version 0.1 made; never written anew."""
+"""What version 0.1 rendered; never rewritten."""
 MODELS = {"cpu": CPU, "neuron-405b": LLAMA_405B, "overridden": OVERRIDDEN}
 
 
-def upgraded(name: str, *, kinds: tuple[str, ...] = ("Job", "Deployment"), told: str | None = None) -> Cluster:
-    """As the former operator left it, with its Job done; `told` is its reason for the strategy in force."""
+def upgraded(name: str, *, kinds: tuple[str, ...] = ("Job", "Deployment"), reason: str | None = None) -> Cluster:
+    """As the former operator left it, with its Job done; `reason` is that of the strategy in force in its status."""
     builder: NeuronModelBuilder = MODELS[name]
     cluster = Cluster.of(builder.build())
     cluster.settings = replace(SETTINGS, allow_host_path=True)
@@ -39,8 +39,8 @@ def upgraded(name: str, *, kinds: tuple[str, ...] = ("Job", "Deployment"), told:
             cluster.deployment = manifest
         elif manifest["kind"] == "PersistentVolumeClaim":
             cluster.claims[manifest["metadata"]["name"]] = manifest
-    if told:
-        cluster.model["status"] = {"strategy": {"inForce": "ShardOnCompile", "reason": told}}
+    if reason:
+        cluster.model["status"] = {"strategy": {"inForce": "ShardOnCompile", "reason": reason}}
     return cluster
 
 
@@ -52,11 +52,11 @@ def of_kind(name: str, kind: str) -> Object:
     return next(manifest for manifest in former(name) if manifest["kind"] == kind)
 
 
-@pytest.mark.parametrize("told", [None, "its own"])
+@pytest.mark.parametrize("reason", [None, "its own"])
 @pytest.mark.parametrize("name", MODELS)
-def test_an_upgrade_alone_runs_no_job_and_replaces_no_worker(name: str, told: str | None) -> None:
+def test_an_upgrade_alone_runs_no_job_and_replaces_no_worker(name: str, reason: str | None) -> None:
     explicit = MODELS[name].build()["spec"].get("sharding")
-    cluster = upgraded(name, told=told and ("Specified" if explicit else "NotSpecified"))
+    cluster = upgraded(name, reason=reason and ("Specified" if explicit else "NotSpecified"))
     before = copy.deepcopy(cluster.deployment)
     cluster.run(40)
     assert cluster.reason() == ("True", "Serving")
@@ -98,7 +98,7 @@ def test_a_cpu_engine_s_smaller_request_is_offered_and_is_all_that_differs() -> 
 
 
 def test_a_prepare_that_found_no_room_before_the_upgrade_asks_for_less_after_it() -> None:
-    cluster = upgraded("cpu", kinds=("Job",), told="NotSpecified")
+    cluster = upgraded("cpu", kinds=("Job",), reason="NotSpecified")
     cluster.can_schedule = lambda pod: "Insufficient cpu." if cpu(pod) == "250m" else None
     for _ in range(3):
         cluster.step()
@@ -121,7 +121,7 @@ def test_a_scratch_volume_that_the_spec_names_is_offered_for_copies_and_restarts
 
 
 def test_a_job_that_began_before_the_upgrade_is_not_made_again() -> None:
-    cluster = upgraded("cpu", kinds=("Job",), told="NotSpecified")
+    cluster = upgraded("cpu", kinds=("Job",), reason="NotSpecified")
     for _ in range(3):
         cluster.step()
     cluster.run_until_ready()
@@ -133,7 +133,7 @@ def test_a_job_that_began_before_the_upgrade_is_not_made_again() -> None:
     ("path", "value"), [("parallelism.tensorParallelDegree", 2), ("sharding", {"strategy": "Auto"})]
 )
 def test_what_an_absent_strategy_meant_is_kept_until_the_inputs_change(path: str, value: object) -> None:
-    cluster = upgraded("cpu", told="NotSpecified")
+    cluster = upgraded("cpu", reason="NotSpecified")
     cluster.run(10)
     cluster.edit("serving.startTimeoutSeconds", 60)
     cluster.run(10)
@@ -162,20 +162,20 @@ def test_what_is_remembered_on_a_deployment_is_written_back_as_it_was(name: str)
     assert cluster.deployment["metadata"]["annotations"] == of_kind(name, "Deployment")["metadata"]["annotations"]
 
 
-def with_told(deployment: Object, told: str) -> Object:
-    """Its kept template, with what the worker is told in other words."""
+def with_worker_config(deployment: Object, config: str) -> Object:
+    """Its kept template, with another configuration of the worker."""
     kept = json.loads(deployment["metadata"]["annotations"][RENDERED])
     (variable,) = (item for item in kept["spec"]["containers"][0]["env"] if item["name"] == names.ENV_CONFIG)
-    variable["value"] = told
+    variable["value"] = config
     return {"metadata": {"annotations": {RENDERED: json.dumps(kept)}}}
 
 
-def test_a_template_of_a_later_version_is_kept_though_its_worker_was_told_what_is_not_known_here() -> None:
-    kept = stored(with_told(of_kind("cpu", "Deployment"), '{"weights":"Dreamt","startTimeoutSeconds":60}'))
+def test_a_template_of_a_later_version_is_kept_though_its_worker_config_is_not_known_here() -> None:
+    kept = stored(with_worker_config(of_kind("cpu", "Deployment"), '{"weights":"Dreamt","startTimeoutSeconds":60}'))
     assert kept is not None
     assert kept.start_timeout_seconds == 60
 
 
-@pytest.mark.parametrize("told", ["", "{", "[]", '{"startTimeoutSeconds":"long"}'])
-def test_a_template_that_somebody_garbled_is_not_kept(told: str) -> None:
-    assert stored(with_told(of_kind("cpu", "Deployment"), told)) is None
+@pytest.mark.parametrize("config", ["", "{", "[]", '{"startTimeoutSeconds":"long"}'])
+def test_a_template_that_somebody_garbled_is_not_kept(config: str) -> None:
+    assert stored(with_worker_config(of_kind("cpu", "Deployment"), config)) is None

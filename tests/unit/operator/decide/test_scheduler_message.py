@@ -7,7 +7,7 @@ from neuronmodel_operator.decide.scheduler_message import awaits_binding, claim_
 NOT_HELPFUL = "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
 NO_VICTIMS = "preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."
 
-SAID = {
+MESSAGES = {
     "1.27, twice a full stop": (
         "0/1 nodes are available: 1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }. "
         "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling..",
@@ -66,13 +66,13 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize(("said", "kept"), SAID.values(), ids=SAID)
-def test_why_nodes_turn_a_pod_down_is_kept_and_nothing_else(said: str, kept: str) -> None:
-    assert in_short(said) == kept
+@pytest.mark.parametrize(("message", "kept"), MESSAGES.values(), ids=MESSAGES)
+def test_why_nodes_turn_a_pod_down_is_kept_and_nothing_else(message: str, kept: str) -> None:
+    assert in_short(message) == kept
     assert in_short(kept) == kept
 
 
-def test_tries_that_differ_in_what_was_tried_afterwards_are_told_alike() -> None:
+def test_attempts_that_differ_in_what_was_tried_afterwards_are_reported_alike() -> None:
     head = "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s)."
     tails = (
         "",

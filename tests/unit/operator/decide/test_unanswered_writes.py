@@ -46,7 +46,7 @@ def answering(cluster: Cluster, kind: str, status: int, reason: str, message: st
 
 
 def warnings(cluster: Cluster, reason: str) -> int:
-    return len([note for note in cluster.told if (note.type, note.reason) == ("Warning", reason)])
+    return len([note for note in cluster.recorded_events if (note.type, note.reason) == ("Warning", reason)])
 
 
 @KINDS
@@ -59,9 +59,9 @@ def test_a_new_model_tells_of_a_write_that_fails_and_goes_on_after_it(
     since = cluster.now
     cluster.run(30)
     assert cluster.reason() == cluster.reason(WHERE[kind]) == ("False", expected)
-    said = cluster.condition().message
-    assert message in said
-    assert f"since {stamp(since)}; it is tried again every 5 s" in said
+    reported = cluster.condition().message
+    assert message in reported
+    assert f"since {stamp(since)}; it is tried again every 5 s" in reported
     assert warnings(cluster, expected) == 1
     cluster.answer_to_write = lambda manifest: None
     cluster.run_until_ready(60)
@@ -129,7 +129,9 @@ def undeletable(cluster: Cluster, name: str) -> Refusal:
     return Refusal("Job", name, "InternalError", WEBHOOK, 500, "delete", cluster.now, 5)
 
 
-def told(cluster: Cluster, refusal: Refusal, expected: str, kind: ConditionType = ConditionType.READY) -> Condition:
+def next_condition(
+    cluster: Cluster, refusal: Refusal, expected: str, kind: ConditionType = ConditionType.READY
+) -> Condition:
     """The condition as the next pass writes it; a Warning tells the same."""
     cluster.refusals = (refusal,)
     plan = cluster.plan()
@@ -140,18 +142,18 @@ def told(cluster: Cluster, refusal: Refusal, expected: str, kind: ConditionType 
     return condition
 
 
-def test_a_former_job_that_cannot_be_deleted_is_told_of() -> None:
+def test_a_former_job_that_cannot_be_deleted_is_reported() -> None:
     cluster = Cluster.of(neuron_model("smol").on_cpu().with_artifacts_claim("store").build(), ("models", "store"))
     cluster.run_until_ready(60)
     (former,) = cluster.live_jobs
     cluster.edit("parallelism.tensorParallelDegree", 2)
     name = former["metadata"]["name"]
-    condition = told(cluster, undeletable(cluster, name), "WebhookFailed", ConditionType.ARTIFACTS_READY)
+    condition = next_condition(cluster, undeletable(cluster, name), "WebhookFailed", ConditionType.ARTIFACTS_READY)
     assert (condition.status, condition.reason) == ("False", "WebhookFailed")
     assert f"Job {name} was not deleted" in condition.message
 
 
-def test_a_job_that_never_began_and_cannot_be_made_anew_says_so_rather_than_what_was_mended() -> None:
+def test_a_job_that_never_began_and_cannot_be_recreated_says_so_rather_than_what_was_fixed() -> None:
     cluster = Cluster.of(neuron_model("smol").on_cpu().build())
     cluster.kubelet = lambda pod: {"reason": "ErrImagePull", "message": "no such image"}
     cluster.run(5)
@@ -159,7 +161,7 @@ def test_a_job_that_never_began_and_cannot_be_made_anew_says_so_rather_than_what
     (job,) = cluster.live_jobs
     cluster.edit("worker.image", "worker:2")
     name = job["metadata"]["name"]
-    ready = told(cluster, undeletable(cluster, name), "WebhookFailed")
+    ready = next_condition(cluster, undeletable(cluster, name), "WebhookFailed")
     assert (ready.status, ready.reason) == ("False", "WebhookFailed")
     assert f"Job {name} was not deleted" in ready.message
 
@@ -180,6 +182,6 @@ def test_a_model_that_goes_says_what_keeps_it() -> None:
     cluster.run_until_ready(60)
     cluster.delete_model()
     refusal = Refusal("Job", "smol-cleanup", "InternalError", "no room", 500, "write", cluster.now, 5)
-    ready = told(cluster, refusal, "WriteFailed")
+    ready = next_condition(cluster, refusal, "WriteFailed")
     assert ready.reason == "Terminating"
     assert "no room" in ready.message

@@ -104,7 +104,7 @@ def test_what_somebody_changed_is_drift(name: str, edit: Callable[[Object], None
         ("claim", at("spec/resources/requests/storage", "2048Mi")),
     ],
 )
-def test_what_somebody_added_beside_or_spelled_otherwise_is_none(name: str, edit: Callable[[Object], None]) -> None:
+def test_what_somebody_added_or_spelled_differently_is_no_difference(name: str, edit: Callable[[Object], None]) -> None:
     changed = copy.deepcopy(observed(name))
     edit(changed)
     assert diff(changed, WANTED[name]()) is None
@@ -196,7 +196,7 @@ def test_what_differs_between_two_pod_templates_is_named_wherever_it_stands(
     assert template_diff(template.manifest, changed) == path
 
 
-def test_values_of_variables_are_never_told() -> None:
+def test_values_of_variables_are_never_shown() -> None:
     template = stored(observed("deployment"))
     assert template is not None
     changed = copy.deepcopy(template.manifest)

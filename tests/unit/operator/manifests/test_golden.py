@@ -1,4 +1,4 @@
-"""What is rendered, to the letter. `REWRITE_GOLDEN=1 pytest` writes the files anew; read the difference."""
+"""What is rendered, to the letter. `REWRITE_GOLDEN=1 pytest` rewrites the files; read the difference."""
 
 import os
 from dataclasses import replace

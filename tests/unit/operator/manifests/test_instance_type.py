@@ -117,7 +117,7 @@ def test_claims_take_the_place_of_devices_in_the_serving_pod_alone() -> None:
     assert "claims" not in container(template)["resources"]
 
 
-def test_devices_that_are_asked_for_beside_a_claim_are_asked_for() -> None:
+def test_devices_that_are_requested_alongside_a_claim_are_requested() -> None:
     resources = {"limits": {names.NEURON_RESOURCE: 4}}
     (pod,) = started(BASE.with_worker(resourceClaims=[CLAIM], resources=resources)).serving
     assert container(pod)["resources"]["limits"] == {names.NEURON_RESOURCE: "4"}
@@ -126,7 +126,7 @@ def test_devices_that_are_asked_for_beside_a_claim_are_asked_for() -> None:
 
 @pytest.mark.parametrize("none", [0, "0"])
 def test_devices_that_are_asked_for_by_another_name_are_not_asked_for_twice(none: object) -> None:
-    """Cores, for instance, with 0 devices beside them."""
+    """Cores, for instance, together with 0 devices."""
     resources = {"limits": {names.NEURON_RESOURCE: none, "aws.amazon.com/neuroncore": 4}}
     (pod,) = started(BASE.with_worker(resources=resources)).serving
     assert container(pod)["resources"]["limits"] == {names.NEURON_RESOURCE: "0", "aws.amazon.com/neuroncore": 4}
@@ -192,7 +192,7 @@ def test_nodes_matter_to_no_prepare_of_the_cpu_engine() -> None:
 
 
 def test_what_an_earlier_version_prepared_for_a_machine_holds_for_this_one_alone() -> None:
-    """It did not ask for the machine; what it made for a trn2.3xlarge is not prepared anew for one."""
+    """It did not ask for the machine; what it made for a trn2.3xlarge is not prepared again for one."""
     cluster = upgraded("overridden")
     cluster.run(20)
     assert jobs_made(cluster) == 0

@@ -208,7 +208,7 @@ def test_what_was_remembered_of_a_sizing_is_written_back_as_it_was() -> None:
     assert encode(prepared) == raw
 
 
-# What is told.
+# What is reported.
 
 
 def test_status_tells_what_a_start_needs() -> None:
@@ -218,7 +218,7 @@ def test_status_tells_what_a_start_needs() -> None:
 
 
 FOUND = Devices(count=16, cores=64, logical_core_config=2, driver="2.24.7", versions={"neuronx-cc": "2.22"})
-TOLD = DevicesStatus(
+DEVICES_STATUS = DevicesStatus(
     count=16, cores=64, logical_neuron_core_config=2, driver_version="2.24.7", versions={"neuronx-cc": "2.22"}
 )
 
@@ -228,7 +228,7 @@ def test_a_start_tells_the_devices_that_it_found() -> None:
     cluster.serve = lambda config: Run(devices=FOUND)
     cluster.run_until_ready()
     cluster.run(5)
-    assert [start.devices for start in cluster.status.starts] == [TOLD]
+    assert [start.devices for start in cluster.status.starts] == [DEVICES_STATUS]
 
 
 def test_a_start_that_failed_tells_them_too() -> None:
@@ -236,7 +236,7 @@ def test_a_start_that_failed_tells_them_too() -> None:
     broken = failing("DeviceFailed", 1, "A device failed. Take the node out of service.")
     cluster.serve = lambda config: Run(broken.failure, broken.exit_code, devices=FOUND)
     cluster.run_until(lambda c: any(start.outcome is Outcome.FAILED for start in c.status.starts))
-    assert cluster.status.starts[-1].devices == TOLD
+    assert cluster.status.starts[-1].devices == DEVICES_STATUS
     assert cluster.reason() == ("False", "DeviceFailed")
 
 

@@ -1,4 +1,4 @@
-"""What a pod is told reaches its worker as it was written: the kubelet expands what looks like a variable."""
+"""The configuration of a pod reaches its worker as it was written: the kubelet expands what looks like a variable."""
 
 import pytest
 

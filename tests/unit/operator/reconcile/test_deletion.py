@@ -19,7 +19,7 @@ def serving() -> Cluster:
 
 
 def warned(cluster: Cluster) -> list[str]:
-    return [note.note for note in cluster.told if note.reason == "CleanupAbandoned"]
+    return [note.note for note in cluster.recorded_events if note.reason == "CleanupAbandoned"]
 
 
 def test_a_foreground_deletion_leaves_the_clean_up_job_to_its_work() -> None:

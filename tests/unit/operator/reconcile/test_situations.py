@@ -59,7 +59,7 @@ def test_what_prepare_finds_wrong_is_the_reason_until_it_is_mended(
     cluster.prepare = lambda config: failing(reason, code)
     cluster.run_until(lambda c: c.reason() == ("False", reason), steps=20)
     assert cluster.reason(where) == ("False", reason)
-    assert [note.type for note in cluster.told if note.reason == reason] == ["Warning"]
+    assert [note.type for note in cluster.recorded_events if note.reason == reason] == ["Warning"]
     cluster.prepare = lambda config: Run()
     cluster.run_until_ready()
 
@@ -174,16 +174,16 @@ def test_deletion_with_retention_retain_needs_no_finalizer_and_leaves_the_claim(
     assert "smol-artifacts" in cluster.claims
 
 
-@pytest.mark.parametrize("trouble", ["namespace", "claim", "cleaning"])
-def test_a_deletion_that_cannot_clean_lets_go_with_a_warning(trouble: str) -> None:
+@pytest.mark.parametrize("cause", ["namespace", "claim", "cleaning"])
+def test_a_deletion_that_cannot_clean_lets_go_with_a_warning(cause: str) -> None:
     cluster = Cluster.of(neuron_model("smol").on_cpu().with_retention("Delete").build())
     cluster.run_until_ready()
-    cluster.namespace_terminating = trouble == "namespace"
-    if trouble == "claim":
+    cluster.namespace_terminating = cause == "namespace"
+    if cause == "claim":
         del cluster.claims["smol-artifacts"]
-    if trouble == "cleaning":
+    if cause == "cleaning":
         cluster.cleanup = failing("SourceUnreadable")
     cluster.delete_model()
     cluster.run(80, seconds=10)
     assert cluster.is_gone
-    assert [note.type for note in cluster.told if note.reason == "CleanupAbandoned"] == ["Warning"]
+    assert [note.type for note in cluster.recorded_events if note.reason == "CleanupAbandoned"] == ["Warning"]

@@ -35,12 +35,12 @@ def test_an_exception_stays_on_the_line() -> None:
     assert "ValueError: bad" in json.loads(text)["exception"]
 
 
-@pytest.mark.parametrize(("number", "is_told"), [(1, True), (2, False), (50, False), (RETRIES_A_LINE + 1, True)])
+@pytest.mark.parametrize(("number", "is_reported"), [(1, True), (2, False), (50, False), (RETRIES_A_LINE + 1, True)])
 @pytest.mark.parametrize("of", ["", "/13"])
-def test_a_request_that_kopf_tries_for_ever_is_told_of_now_and_then(number: int, of: str, is_told: bool) -> None:
+def test_a_request_that_kopf_retries_for_ever_is_logged_now_and_then(number: int, of: str, is_reported: bool) -> None:
     text = f"Request attempt #{number}{of} failed; will retry: GET https://10.0.0.1/api/v1/pods -> Forbidden"
     made = logging.LogRecord("kopf", logging.ERROR, "", 0, text, None, None)
-    assert is_news(made) == is_told
+    assert is_news(made) == is_reported
     assert is_news(record())
 
 

@@ -93,7 +93,7 @@ def test_prometheus_sees_it(says: Says, complaints: list[str], value: str) -> No
     assert f"neuronmodel_operator_ready {value}" in generate_latest(metrics.registry).decode()
 
 
-async def test_the_probe_prints_what_it_is_told_and_fails_when_that_is_not_ready(
+async def test_the_probe_prints_the_answer_and_fails_when_it_is_not_ready(
     says: Says, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with served(says.readiness) as port:

@@ -56,7 +56,7 @@ class Cluster:
     carried_out: list[Plan] = field(default_factory=list)
     plan: Plan = field(default_factory=Plan)
     gone: bool = False
-    trouble: list[Exception] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
     during_look: Callable[[], Awaitable[None]] | None = None
     outcome: PassOutcome | None = None
     refusals: tuple[Refusal, ...] = ()
@@ -73,8 +73,8 @@ class Cluster:
         self.looks.append(self.clock.monotonic())
         if self.during_look:
             await self.during_look()
-        if self.trouble:
-            raise self.trouble.pop(0)
+        if self.errors:
+            raise self.errors.pop(0)
         return None if self.gone else snapshot()
 
     async def collect(self, pods: Iterable[Object], askable: frozenset[str], *, ask: bool) -> Reports:
@@ -152,7 +152,7 @@ async def test_many_wakes_before_a_pass_are_one_pass() -> None:
     assert len(cluster.looks) == 2
 
 
-async def test_a_wake_during_a_pass_is_another_pass_after_it_and_never_one_beside_it() -> None:
+async def test_a_wake_during_a_pass_is_another_pass_after_it_and_never_a_concurrent_one() -> None:
     cluster = Cluster()
     task = cluster.task()
     under_way = most = 0
@@ -179,14 +179,14 @@ async def test_a_wake_during_a_pass_is_another_pass_after_it_and_never_one_besid
 
 
 async def test_while_the_cause_is_the_api_servers_it_goes_on_looking() -> None:
-    cluster = Cluster(trouble=[ApiError(500, "InternalError", "no")] * 9)
+    cluster = Cluster(errors=[ApiError(500, "InternalError", "no")] * 9)
     async with Running(cluster.task()):
         await cluster.clock.advance(100)
     assert gaps(cluster.looks)[:8] == pytest.approx([1, 2, 4, 5, 5, 5, 5, 5], abs=0.3)
 
 
 async def test_failures_of_our_own_are_retried_ever_more_rarely_up_to_a_minute() -> None:
-    cluster = Cluster(trouble=[KeyError("x")] * 9)
+    cluster = Cluster(errors=[KeyError("x")] * 9)
     async with Running(cluster.task()):
         await cluster.clock.advance(400)
     assert gaps(cluster.looks)[:8] == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60], abs=0.3)
@@ -201,33 +201,33 @@ async def test_failures_of_our_own_are_retried_ever_more_rarely_up_to_a_minute()
         (KeyError("x"), "OperatorFailed"),
     ],
 )
-async def test_a_pass_that_fails_is_told_with_the_moment_since_when(error: Exception, reason: str) -> None:
-    cluster = Cluster(trouble=[error] * 3)
+async def test_a_pass_that_fails_is_reported_with_the_time_it_first_failed(error: Exception, reason: str) -> None:
+    cluster = Cluster(errors=[error] * 3)
     async with Running(cluster.task()):
         await cluster.clock.advance(0.2)
         first = cluster.clock.now()
         await cluster.clock.advance(8)
-    assert [told for told, _ in cluster.failures] == [reason] * 3
+    assert [reported for reported, _ in cluster.failures] == [reason] * 3
     assert {since for _, since in cluster.failures} == {cluster.failures[0][1]}
     assert cluster.failures[0][1] <= first
 
 
-async def test_a_status_that_cannot_be_written_is_not_told_by_the_status() -> None:
-    cluster = Cluster(trouble=[StatusError(ApiError(500, "InternalError", "no"))])
+async def test_a_status_that_cannot_be_written_is_not_reported_in_the_status() -> None:
+    cluster = Cluster(errors=[StatusError(ApiError(500, "InternalError", "no"))])
     async with Running(cluster.task()):
         await cluster.clock.advance(3)
     assert cluster.failures == []
     assert len(cluster.looks) == 2
 
 
-async def test_what_cannot_be_told_ends_nothing() -> None:
-    cluster = Cluster(trouble=[ApiError(500, "InternalError", "no")] * 2, cannot_tell=ApiError(500, "", "no"))
+async def test_a_failure_that_cannot_be_reported_ends_nothing() -> None:
+    cluster = Cluster(errors=[ApiError(500, "InternalError", "no")] * 2, cannot_tell=ApiError(500, "", "no"))
     async with Running(cluster.task()):
         await cluster.clock.advance(10)
     assert len(cluster.looks) == 3
 
 
-async def test_a_look_that_takes_long_is_told_of_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_look_is_reported_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "LOOK_NOTICE_SECONDS", 0.01)
     cluster, answer = Cluster(), asyncio.Event()
 
@@ -253,26 +253,26 @@ async def test_a_task_that_ends_gives_up_what_is_under_way() -> None:
 
 async def test_a_success_ends_the_backoff() -> None:
     failure = ApiError(500, "InternalError", "no")
-    cluster = Cluster(trouble=[failure, failure, failure])
+    cluster = Cluster(errors=[failure, failure, failure])
     task = cluster.task()
     async with Running(task):
         await cluster.clock.advance(10)
         assert len(cluster.looks) == 4
-        cluster.trouble = [failure]
+        cluster.errors = [failure]
         task.wake()
         await cluster.clock.advance(2)
     assert gaps(cluster.looks)[-1] == pytest.approx(1, abs=0.3)
 
 
 async def test_an_exception_of_ours_is_retried_too() -> None:
-    cluster = Cluster(trouble=[KeyError("spec")])
+    cluster = Cluster(errors=[KeyError("spec")])
     async with Running(cluster.task()):
         await cluster.clock.advance(3)
     assert len(cluster.looks) == 2
 
 
 async def test_a_throttled_task_waits_as_long_as_the_api_server_asks_even_when_woken() -> None:
-    cluster = Cluster(trouble=[ApiError(429, "TooManyRequests", "slow down", retry_after=20)])
+    cluster = Cluster(errors=[ApiError(429, "TooManyRequests", "slow down", retry_after=20)])
     task = cluster.task()
     async with Running(task):
         await cluster.clock.advance(1)
@@ -284,7 +284,7 @@ async def test_a_throttled_task_waits_as_long_as_the_api_server_asks_even_when_w
 
 
 async def test_a_wake_shortens_a_long_backoff() -> None:
-    cluster = Cluster(trouble=[ApiError(500, "InternalError", "no")] * 5)
+    cluster = Cluster(errors=[ApiError(500, "InternalError", "no")] * 5)
     task = cluster.task()
     async with Running(task):
         await cluster.clock.advance(20)
@@ -376,7 +376,7 @@ async def test_a_stopped_task_ends_without_another_pass() -> None:
 
 
 async def test_stopping_between_two_writes_ends_the_task_and_is_no_error() -> None:
-    cluster = Cluster(trouble=[StoppingError()])
+    cluster = Cluster(errors=[StoppingError()])
     async with Running(cluster.task()) as runner:
         await cluster.clock.advance(0.2)
         assert runner.done()
@@ -404,7 +404,7 @@ async def test_a_pass_that_hangs_becomes_overdue_and_an_idle_task_never_does() -
 
 
 async def test_a_task_that_backs_off_is_not_overdue() -> None:
-    cluster = Cluster(trouble=[ApiError(0, "NoAnswer", "gone")] * 8)
+    cluster = Cluster(errors=[ApiError(0, "NoAnswer", "gone")] * 8)
     task = cluster.task()
     async with Running(task):
         await cluster.clock.advance(150)
@@ -439,7 +439,7 @@ async def test_while_another_operator_has_the_namespace_nothing_is_done_and_noth
         assert len(cluster.looks) == len(cluster.carried_out) == 1
 
 
-async def test_who_loses_the_namespace_stops_and_looks_anew_when_it_is_its_own_again() -> None:
+async def test_an_operator_that_loses_the_namespace_stops_and_looks_again_when_it_regains_it() -> None:
     cluster, shared = Cluster(), Shared()
     shared.held.set()
 

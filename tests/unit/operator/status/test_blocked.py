@@ -82,8 +82,8 @@ def refused(kind: str, message: str) -> Callable[[Object], Refusal | None]:
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """What keeps a start from going on until somebody mends it."""
+class Blocker:
+    """What keeps a start from going on until somebody fixes it."""
 
     begin: Act
     end: Act
@@ -91,9 +91,9 @@ class Trouble:
     stage: Stage
 
 
-def behaviour(name: str, trouble: object) -> tuple[Act, Act]:
-    untroubled = getattr(Cluster.of(BASE.build()), name)
-    return lambda cluster: setattr(cluster, name, trouble), lambda cluster: setattr(cluster, name, untroubled)
+def behaviour(name: str, blocker: object) -> tuple[Act, Act]:
+    unblocked = getattr(Cluster.of(BASE.build()), name)
+    return lambda cluster: setattr(cluster, name, blocker), lambda cluster: setattr(cluster, name, unblocked)
 
 
 def lost_claim(name: str) -> tuple[Act, Act]:
@@ -101,69 +101,69 @@ def lost_claim(name: str) -> tuple[Act, Act]:
 
 
 PREPARE, SERVE = names.COMPONENT_PREPARE, names.COMPONENT_SERVE
-TROUBLES = {
-    "no source claim": Trouble(*lost_claim("models"), "SourceClaimMissing", Stage.PREPARE),
-    "no artifacts claim": Trouble(*lost_claim("store"), "ArtifactsClaimMissing", Stage.PREPARE),
-    "no image": Trouble(*behaviour("settings", Settings(worker_images={})), "NoImage", Stage.PREPARE),
-    "the Job's pod is over quota": Trouble(
+BLOCKERS = {
+    "no source claim": Blocker(*lost_claim("models"), "SourceClaimMissing", Stage.PREPARE),
+    "no artifacts claim": Blocker(*lost_claim("store"), "ArtifactsClaimMissing", Stage.PREPARE),
+    "no image": Blocker(*behaviour("settings", Settings(worker_images={})), "NoImage", Stage.PREPARE),
+    "the Job's pod is over quota": Blocker(
         *behaviour("admission", of_component(PREPARE, QUOTA)), "QuotaExceeded", Stage.PREPARE
     ),
-    "the Job's pod is insecure": Trouble(
+    "the Job's pod is insecure": Blocker(
         *behaviour("admission", of_component(PREPARE, 'violates PodSecurity "restricted:latest"')),
         "PodSecurityRefused",
         Stage.PREPARE,
     ),
-    "the worker's pod is over quota": Trouble(
+    "the worker's pod is over quota": Blocker(
         *behaviour("admission", of_component(SERVE, QUOTA)), "QuotaExceeded", Stage.SERVE
     ),
-    "the Job is refused": Trouble(
+    "the Job is refused": Blocker(
         *behaviour("answer_to_write", refused("Job", "denied by a policy")), "WriteRefused", Stage.PREPARE
     ),
-    "the Deployment is refused": Trouble(
+    "the Deployment is refused": Blocker(
         *behaviour("answer_to_write", refused("Deployment", "denied by a policy")), "WriteRefused", Stage.SERVE
     ),
-    "the Job's image is not there": Trouble(
+    "the Job's image is not there": Blocker(
         *behaviour("kubelet", waiting(PREPARE, "ImagePullBackOff")), "ImagePullFailed", Stage.PREPARE
     ),
-    "the worker's image is not there": Trouble(
+    "the worker's image is not there": Blocker(
         *behaviour("kubelet", waiting(SERVE, "ErrImagePull")), "ImagePullFailed", Stage.SERVE
     ),
-    "the Secret has no such key": Trouble(
+    "the Secret has no such key": Blocker(
         *behaviour("kubelet", waiting(SERVE, "CreateContainerConfigError")), "ContainerRefused", Stage.SERVE
     ),
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES.keys())
-def test_waiting_for_somebody_is_a_phase_and_not_in_load(trouble: Trouble) -> None:
-    untroubled, cluster = made(), made()
-    untroubled.run_until_ready()
-    trouble.begin(cluster)
+@pytest.mark.parametrize("blocker", BLOCKERS.values(), ids=BLOCKERS.keys())
+def test_waiting_for_somebody_is_a_phase_and_not_in_load(blocker: Blocker) -> None:
+    unblocked, cluster = made(), made()
+    unblocked.run_until_ready()
+    blocker.begin(cluster)
     cluster.run(70)
-    assert cluster.reason() == ("False", trouble.reason)
+    assert cluster.reason() == ("False", blocker.reason)
     (lasting,) = of(newest(cluster))
-    assert (lasting.milliseconds, lasting.reason) == (0, trouble.reason)
+    assert (lasting.milliseconds, lasting.reason) == (0, blocker.reason)
     written = len(cluster.log)
     cluster.run(20)
     assert "status" not in cluster.log[written:], "the status is not written while nothing happens"
-    trouble.end(cluster)
+    blocker.end(cluster)
     cluster.run_until_ready()
     (start,) = cluster.status.starts
     assert_adds_up(start)
     (blocked,) = of(start)
-    assert (blocked.stage, blocked.attempt, blocked.reason) == (trouble.stage, 1, trouble.reason)
+    assert (blocked.stage, blocked.attempt, blocked.reason) == (blocker.stage, 1, blocker.reason)
     assert load_milliseconds(start) == (start.total_milliseconds or 0) - blocked.milliseconds
     assert cluster.status.last_load == f"{(load_milliseconds(start) or 0) / 1000:.1f}s"
-    assert abs(seconds_of_load(cluster) - seconds_of_load(untroubled)) <= 2
+    assert abs(seconds_of_load(cluster) - seconds_of_load(unblocked)) <= 2
     assert not of(start, "Unaccounted")
-    (told,) = [note.note for note in cluster.told if note.reason == "Ready"]
-    assert told.startswith(f"Loaded in {seconds_of_load(cluster)} s")
-    assert told.endswith(f"Not counted: {blocked.milliseconds / 1000:.1f} s Blocked ({trouble.reason}).")
+    (message,) = [note.note for note in cluster.recorded_events if note.reason == "Ready"]
+    assert message.startswith(f"Loaded in {seconds_of_load(cluster)} s")
+    assert message.endswith(f"Not counted: {blocked.milliseconds / 1000:.1f} s Blocked ({blocker.reason}).")
 
 
-def test_one_thing_after_another_to_mend_is_told_one_after_another() -> None:
+def test_one_thing_after_another_to_fix_is_reported_one_after_another() -> None:
     cluster = made()
-    source, artifacts = TROUBLES["no source claim"], TROUBLES["no artifacts claim"]
+    source, artifacts = BLOCKERS["no source claim"], BLOCKERS["no artifacts claim"]
     source.begin(cluster)
     cluster.run(20)
     artifacts.begin(cluster)
@@ -172,19 +172,19 @@ def test_one_thing_after_another_to_mend_is_told_one_after_another() -> None:
     cluster.run(30)
     artifacts.end(cluster)
     cluster.run_until_ready()
-    told = [(phase.reason, phase.milliseconds) for phase in of(newest(cluster))]
-    assert told == [("SourceClaimMissing", 25_000), ("ArtifactsClaimMissing", 30_000)]
+    phases = [(phase.reason, phase.milliseconds) for phase in of(newest(cluster))]
+    assert phases == [("SourceClaimMissing", 25_000), ("ArtifactsClaimMissing", 30_000)]
     assert_adds_up(newest(cluster))
 
 
-def test_what_comes_again_is_told_again() -> None:
+def test_what_recurs_is_reported_again() -> None:
     cluster = made()
-    trouble = TROUBLES["no source claim"]
+    blocker = BLOCKERS["no source claim"]
     cluster.can_schedule = lambda pod: "no node"
     for _ in range(2):
-        trouble.begin(cluster)
+        blocker.begin(cluster)
         cluster.run(30)
-        trouble.end(cluster)
+        blocker.end(cluster)
         cluster.run(10)
     cluster.can_schedule = lambda pod: None
     cluster.run_until_ready()
@@ -215,15 +215,15 @@ def test_the_pauses_between_failed_attempts_are_in_no_load_either() -> None:
     assert paused > 60_000
     assert not of(start)
     assert load_milliseconds(start) == (start.total_milliseconds or 0) - paused
-    (told,) = [note.note for note in cluster.told if note.reason == "Ready"]
-    assert told.endswith(f"Not counted: {paused / 1000:.1f} s BackedOff.")
+    (message,) = [note.note for note in cluster.recorded_events if note.reason == "Ready"]
+    assert message.endswith(f"Not counted: {paused / 1000:.1f} s BackedOff.")
 
 
-def test_what_was_mended_before_many_attempts_failed_is_told_still() -> None:
+def test_what_was_fixed_before_many_attempts_failed_is_still_reported() -> None:
     cluster = made(prepare=lambda config: failing("ConfigMissing"))
-    TROUBLES["no source claim"].begin(cluster)
+    BLOCKERS["no source claim"].begin(cluster)
     cluster.run(30)
-    TROUBLES["no source claim"].end(cluster)
+    BLOCKERS["no source claim"].end(cluster)
     cluster.run(600, seconds=10)
     start = newest(cluster)
     assert len({phase.attempt for phase in start.phases if phase.name == "Queued"}) == KEPT_ATTEMPTS
@@ -247,14 +247,14 @@ def test_a_worker_at_work_is_not_blocked_by_what_else_has_to_be_mended() -> None
 
 
 def test_auto_learns_the_same_from_a_start_that_waited() -> None:
-    untroubled, cluster = made(), made()
-    trouble = TROUBLES["the Secret has no such key"]
-    trouble.begin(cluster)
+    unblocked, cluster = made(), made()
+    blocker = BLOCKERS["the Secret has no such key"]
+    blocker.begin(cluster)
     cluster.run(60)
-    trouble.end(cluster)
-    for each in (untroubled, cluster):
+    blocker.end(cluster)
+    for each in (unblocked, cluster):
         each.run_until_ready()
-    learnt = [history(Situation(each.observe(), each.now, each.settings)) for each in (untroubled, cluster)]
+    learnt = [history(Situation(each.observe(), each.now, each.settings)) for each in (unblocked, cluster)]
     assert learnt[0] == learnt[1]
     assert learnt[0].read_bytes_per_second
 
@@ -264,10 +264,10 @@ def test_auto_learns_the_same_from_a_start_that_waited() -> None:
 
 def test_a_change_that_mends_it_ends_the_start_that_waited_and_begins_one() -> None:
     cluster = made()
-    trouble = TROUBLES["the Job's image is not there"]
-    trouble.begin(cluster)
+    blocker = BLOCKERS["the Job's image is not there"]
+    blocker.begin(cluster)
     cluster.run(40)
-    trouble.end(cluster)
+    blocker.end(cluster)
     cluster.edit("worker.image", "mended:1")
     cluster.run_until_ready()
     after, before = cluster.status.starts
@@ -281,11 +281,11 @@ def test_a_change_that_mends_it_ends_the_start_that_waited_and_begins_one() -> N
 
 def test_a_change_that_does_not_mend_it_waits_in_its_own_start() -> None:
     cluster = made()
-    TROUBLES["no source claim"].begin(cluster)
+    BLOCKERS["no source claim"].begin(cluster)
     cluster.run(20)
     cluster.edit("parallelism.tensorParallelDegree", 2)
     cluster.run(30)
-    TROUBLES["no source claim"].end(cluster)
+    BLOCKERS["no source claim"].end(cluster)
     cluster.run_until_ready()
     after, before = cluster.status.starts
     assert (milliseconds(of(before)), milliseconds(of(after))) == (20_000, 30_000)
@@ -295,7 +295,7 @@ def test_a_change_that_does_not_mend_it_waits_in_its_own_start() -> None:
 
 def test_a_start_that_never_got_a_pod_says_what_it_waited_for() -> None:
     cluster = made()
-    TROUBLES["no image"].begin(cluster)
+    BLOCKERS["no image"].begin(cluster)
     cluster.run(30)
     cluster.edit("suspend", True)
     cluster.run(5)
@@ -309,11 +309,11 @@ def test_a_pod_that_is_made_again_over_quota_waits_before_its_start() -> None:
     """Which begins with the pod."""
     cluster = made()
     cluster.run_until_ready()
-    TROUBLES["the worker's pod is over quota"].begin(cluster)
+    BLOCKERS["the worker's pod is over quota"].begin(cluster)
     cluster.kill_pod(cluster.serving[0])
     cluster.run(60)
     assert cluster.reason() == ("False", "QuotaExceeded")
-    TROUBLES["the worker's pod is over quota"].end(cluster)
+    BLOCKERS["the worker's pod is over quota"].end(cluster)
     cluster.run_until_ready()
     start = newest(cluster)
     assert start.cause is Cause.POD_REPLACED
@@ -327,10 +327,10 @@ def test_a_pod_that_is_made_again_over_quota_waits_before_its_start() -> None:
 @pytest.mark.parametrize("kill_at", range(8))
 def test_an_operator_that_is_killed_at_any_write_tells_the_same(kill_at: int) -> None:
     cluster = made()
-    trouble = TROUBLES["no source claim"]
-    trouble.begin(cluster)
+    blocker = BLOCKERS["no source claim"]
+    blocker.begin(cluster)
     left = kill_at
-    for act in (None, trouble.end):
+    for act in (None, blocker.end):
         if act:
             act(cluster)
         for _ in range(4):
@@ -360,13 +360,13 @@ def forget(cluster: Cluster, *, phases: bool) -> None:
 @pytest.mark.parametrize("phases", [True, False], ids=["a former operator", "a former definition"])
 def test_what_another_version_wrote_is_gone_on_with(phases: bool) -> None:
     cluster = made()
-    trouble = TROUBLES["the Secret has no such key"]
-    trouble.begin(cluster)
+    blocker = BLOCKERS["the Secret has no such key"]
+    blocker.begin(cluster)
     cluster.run(40)
     before = milliseconds(newest(cluster).phases)
     forget(cluster, phases=phases)
     cluster.run(40)
-    trouble.end(cluster)
+    blocker.end(cluster)
     cluster.run_until_ready()
     (start,) = cluster.status.starts
     assert_adds_up(start)
@@ -378,7 +378,7 @@ def test_what_another_version_wrote_is_gone_on_with(phases: bool) -> None:
 
 def test_under_a_former_definition_no_stretch_grows_with_every_look() -> None:
     cluster = made()
-    TROUBLES["no source claim"].begin(cluster)
+    BLOCKERS["no source claim"].begin(cluster)
     cluster.run(10)
     forget(cluster, phases=False)
     cluster.reconcile()
@@ -391,11 +391,11 @@ def test_a_quota_that_is_full_again_and_again_does_not_fill_the_status() -> None
     cluster = made()
     cluster.can_schedule = lambda pod: "no node"
     cluster.run(5)
-    trouble = TROUBLES["no source claim"]
+    blocker = BLOCKERS["no source claim"]
     for n in range(3 * KEPT_STRETCHES):
-        trouble.begin(cluster)
+        blocker.begin(cluster)
         cluster.run(10 + n)
-        trouble.end(cluster)
+        blocker.end(cluster)
         cluster.run(5)
     stretches = of(newest(cluster))
     assert len(stretches) == KEPT_STRETCHES
@@ -411,7 +411,7 @@ def lose_pods(cluster: Cluster) -> None:
 
 
 TURBULENCE: dict[str, tuple[Act, Act]] = {
-    **{name: (trouble.begin, trouble.end) for name, trouble in TROUBLES.items() if not name.startswith("no ")},
+    **{name: (blocker.begin, blocker.end) for name, blocker in BLOCKERS.items() if not name.startswith("no ")},
     "source claim": (lambda c: c.claims.pop("models", None), lambda c: c.add_claim("models")),
     "artifacts claim": (lambda c: c.claims.pop("store", None), lambda c: c.add_claim("store")),
     "failing": (
@@ -432,26 +432,26 @@ TURBULENCE: dict[str, tuple[Act, Act]] = {
 
 @dataclass
 class Stopwatch:
-    """How long the status said of a start under way that somebody has to mend something."""
+    """How long the status reported, for a start under way, that somebody has to fix something."""
 
     cluster: Cluster
     since: datetime | None = None
-    told: timedelta = timedelta(0)
+    blocked: timedelta = timedelta(0)
 
     def look(self) -> None:
         """After a pass, which may have been cut off."""
         now = self.cluster.now
-        self.told += now - self.since if self.since else timedelta(0)
+        self.blocked += now - self.since if self.since else timedelta(0)
         self.since = now if self.is_blocked() else None
 
     @property
     def milliseconds(self) -> int:
-        return self.told // timedelta(milliseconds=1)
+        return self.blocked // timedelta(milliseconds=1)
 
     def is_blocked(self) -> bool:
         starts = self.cluster.status.starts
         ready = self.cluster.status.condition(ConditionType.READY)
-        reasons = {trouble.reason for trouble in TROUBLES.values()}
+        reasons = {blocker.reason for blocker in BLOCKERS.values()}
         is_open = bool(starts) and starts[0].outcome is Outcome.RUNNING
         return is_open and ready is not None and ready.status == "False" and ready.reason in reasons
 

@@ -95,7 +95,7 @@ def test_more_replicas_than_starts_are_kept_come_to_rest() -> None:
     assert cluster.condition().message == "8 of 8 workers answer."
 
 
-def test_one_replica_that_is_refused_is_told_of_while_the_other_answers() -> None:
+def test_one_replica_that_is_refused_is_reported_while_the_other_answers() -> None:
     cluster = made(replicas=2)
 
     def one_alone(pod: Object) -> str | None:
@@ -149,7 +149,7 @@ def test_load_and_cache_are_of_one_start() -> None:
     assert cluster.status.artifacts.cache is CacheResult.MISS
 
 
-def test_a_start_for_which_something_was_built_anew_is_no_hit_whatever_began_it() -> None:
+def test_a_start_for_which_something_was_rebuilt_is_no_hit_whatever_began_it() -> None:
     cluster = made(prepare=lambda config: Run(builds="Built."))
     cluster.run_until_ready()
     damaged = Run(failing("ArtifactDamaged", exits.ARTIFACT_DAMAGED).failure, exits.ARTIFACT_DAMAGED)
@@ -167,15 +167,15 @@ def test_a_start_for_which_something_was_built_anew_is_no_hit_whatever_began_it(
 def test_load_and_cache_outlive_the_start_that_they_are_of() -> None:
     cluster = made()
     cluster.run_until_ready()
-    told = cluster.status.last_load, cluster.status.last_cache
+    before = cluster.status.last_load, cluster.status.last_cache
     cluster.serve = lambda config: failing("WorkerFailed", exits.FAILED)
     cluster.crash(cluster.serving[0])
     cluster.run(60)
     assert {start.outcome for start in cluster.status.starts} <= {Outcome.FAILED, Outcome.RUNNING}
-    assert (cluster.status.last_load, cluster.status.last_cache) == told
+    assert (cluster.status.last_load, cluster.status.last_cache) == before
 
 
-def test_a_status_of_an_earlier_version_is_read_and_told_in_full() -> None:
+def test_a_status_of_an_earlier_version_is_read_and_reported_in_full() -> None:
     cluster = made()
     cluster.run_until_ready()
     written = cluster.status

@@ -1,4 +1,4 @@
-"""Auto: what `prepare` is told, what it chose, and when it is asked again; and shards that are sealed behind."""
+"""Auto: what `prepare` gets, what it chose, and when it is asked again; and shards that are sealed behind."""
 
 import json
 from datetime import timedelta
@@ -47,7 +47,7 @@ def history(cluster: Cluster) -> History:
 
 
 def warnings(cluster: Cluster, reason: str) -> list[str]:
-    return [note.note for note in cluster.told if (note.type, note.reason) == ("Warning", reason)]
+    return [note.note for note in cluster.recorded_events if (note.type, note.reason) == ("Warning", reason)]
 
 
 def change_source(cluster: Cluster) -> None:
@@ -62,7 +62,7 @@ def change_source(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("chosen", [ON_COMPILE, ON_LOAD])
 @pytest.mark.parametrize("builder", [BASE, BASE.with_strategy("Auto")], ids=["absent", "named"])
-def test_what_prepare_chose_is_in_force_and_told_with_its_figures(
+def test_what_prepare_chose_is_in_force_and_reported_with_its_figures(
     builder: NeuronModelBuilder, chosen: Strategy
 ) -> None:
     cluster = made(builder, chooses=chosen)
@@ -75,13 +75,15 @@ def test_what_prepare_chose_is_in_force_and_told_with_its_figures(
     (config,) = [config_of(pod) for pod in cluster.serving]
     assert (config.strategy, config.shards_key is not None) == (chosen, chosen is ON_COMPILE)
     assert config.history is None
-    told, choice = cluster.status.strategy, choice_of(chosen)
-    assert told is not None
-    assert told.inputs is not None
-    assert (told.in_force, told.reason, told.message) == (chosen, choice.reason, choice.message)
-    assert told.inputs.model_dump().items() <= choice.model_dump().items()
+    strategy, choice = cluster.status.strategy, choice_of(chosen)
+    assert strategy is not None
+    assert strategy.inputs is not None
+    assert (strategy.in_force, strategy.reason, strategy.message) == (chosen, choice.reason, choice.message)
+    assert strategy.inputs.model_dump().items() <= choice.model_dump().items()
     assert cluster.status.starts[0].strategy is chosen
-    assert [note.note for note in cluster.told if note.reason == "StrategyChosen"] == [f"{chosen}: {choice.message}"]
+    assert [note.note for note in cluster.recorded_events if note.reason == "StrategyChosen"] == [
+        f"{chosen}: {choice.message}"
+    ]
 
 
 def test_a_first_prepare_has_no_history() -> None:
@@ -96,7 +98,7 @@ def test_a_named_strategy_needs_no_history() -> None:
     assert "history" not in asked(cluster)
 
 
-def test_what_starts_loaded_and_how_fast_is_told_to_the_next_prepare() -> None:
+def test_what_starts_loaded_and_how_fast_is_passed_to_the_next_prepare() -> None:
     cluster = serving()
     cluster.kill_pod(cluster.serving[0])
     cluster.run(10)
@@ -114,13 +116,14 @@ def test_the_rate_of_a_start_that_sharded_the_checkpoint_is_not_that_of_prepare(
     cluster = serving(chooses=ON_LOAD)
     cluster.edit("parallelism.tensorParallelDegree", 2)
     cluster.run(2)
-    told = history(cluster)
+    recorded = history(cluster)
     (start,) = [start for start in cluster.status.starts if start.outcome is Outcome.READY]
     (rate,) = [p.bytes_per_second for p in start.phases if (p.stage, p.name) == ("Serve", "Sharded")]
-    assert (told.former_strategy, told.sharded_bytes_per_second, told.read_bytes_per_second) == (ON_LOAD, rate, None)
+    assert (recorded.former_strategy, recorded.sharded_bytes_per_second) == (ON_LOAD, rate)
+    assert recorded.read_bytes_per_second is None
 
 
-def test_nothing_is_chosen_anew_while_prepare_need_not_run() -> None:
+def test_the_strategy_is_not_chosen_again_while_prepare_need_not_run() -> None:
     """Starts come and go, the figures change, and the worker is left alone."""
     cluster = serving()
     cluster.chooses = ON_LOAD
@@ -134,7 +137,7 @@ def test_nothing_is_chosen_anew_while_prepare_need_not_run() -> None:
     assert config_of(cluster.serving[0]).strategy is ON_COMPILE
 
 
-def test_a_changed_source_lets_it_choose_anew() -> None:
+def test_a_changed_source_lets_it_choose_again() -> None:
     cluster = serving()
     cluster.chooses = ON_LOAD
     change_source(cluster)
@@ -144,7 +147,7 @@ def test_a_changed_source_lets_it_choose_anew() -> None:
     assert contents == ["content-/source-2", "content-/source-1"]
 
 
-def test_a_job_that_waits_for_a_node_is_not_made_anew_because_history_went_on() -> None:
+def test_a_job_that_waits_for_a_node_is_not_recreated_because_history_changed() -> None:
     """A worker of the former spec starts again meanwhile."""
     cluster = serving()
     cluster.can_schedule = lambda pod: "no node" if component(pod) == names.COMPONENT_PREPARE else None
@@ -160,7 +163,7 @@ def test_a_job_that_waits_for_a_node_is_not_made_anew_because_history_went_on() 
     cluster.run_until_ready()
 
 
-# What is told to one run of `prepare`.
+# What one run of `prepare` gets.
 
 
 def another(name: str, claim: str, keys: tuple[str, str | None] = ("c-other", "s-other")) -> Object:
@@ -188,7 +191,7 @@ def test_keys_of_whatever_serves_from_the_volume_are_spared() -> None:
     assert asked(cluster)["keysInUse"] == sorted(["c-other", "s-other", str(own.compiled_key), str(own.shards_key)])
 
 
-def test_neighbours_are_looked_up_only_where_a_job_may_be_made() -> None:
+def test_other_models_are_looked_up_only_where_a_job_may_be_created() -> None:
     cluster = made()
     looked_up: dict[str, bool] = {}
     for name in ("before", "while it prepares", "while it loads", "while it serves"):
@@ -282,7 +285,7 @@ def test_full_verification_is_asked_of_everybody_who_starts() -> None:
         ("Shards were built: Shards s-1 were set aside.", "Shards were built: Shards s-1 were set aside."),
     ],
 )
-def test_a_set_that_was_set_aside_is_told_in_status_and_once_in_an_event(built: str, says: str) -> None:
+def test_a_quarantined_set_is_reported_in_status_and_once_in_an_event(built: str, says: str) -> None:
     cluster = made(prepare=lambda config: Run(builds=built, quarantined=("Shards s-1 were set aside.",)))
     cluster.run_until_ready()
     cluster.run(30)
@@ -291,7 +294,7 @@ def test_a_set_that_was_set_aside_is_told_in_status_and_once_in_an_event(built: 
     assert artifacts.message == says
 
 
-def test_a_full_volume_is_told_in_the_worker_s_words_and_tried_again() -> None:
+def test_a_full_volume_is_reported_in_the_worker_s_words_and_retried() -> None:
     message = "/artifacts has 3 GB of room and 9 GB are needed; shards s-1 (7 GB, of demo.old) could go."
     cluster = made(prepare=lambda config: failing("ArtifactsVolumeFull", exits.NO_SPACE, message))
     cluster.run_until(lambda c: c.reason() == ("False", "ArtifactsVolumeFull"))
@@ -332,7 +335,7 @@ def test_a_start_tells_from_where_it_loaded_what() -> None:
 
 
 def test_what_a_worker_notes_is_in_its_start_and_once_in_an_event() -> None:
-    note = Note(reason="ScratchCopyDamaged", message="A copy was damaged: its header differs. It was read anew.")
+    note = Note(reason="ScratchCopyDamaged", message="A copy was damaged: its header differs. It was read again.")
     cluster = serving(serve=lambda config: Run(notes=(note,)))
     cluster.run(20)
     assert cluster.status.starts[0].notes == (f"{note.reason}: {note.message}",)
@@ -386,19 +389,19 @@ def test_auto_may_choose_shards_that_are_sealed_behind() -> None:
 
 def test_sealing_is_followed_closely_until_it_is_done() -> None:
     cluster = serving(BEHIND)
-    told: list[tuple[str | None, timedelta | None]] = []
+    seen: list[tuple[str | None, timedelta | None]] = []
     for _ in range(6):
         plan = cluster.reconcile()
         artifacts = cluster.status.artifacts
-        told.append((artifacts.sealing if artifacts else None, plan.report_interval))
+        seen.append((artifacts.sealing if artifacts else None, plan.report_interval))
         cluster.step()
-    changes = [told[0], *(now for before, now in pairwise(told) if now != before)]
+    changes = [seen[0], *(now for before, now in pairwise(seen) if now != before)]
     assert changes == [
         ("Pending", REPORT_WHILE_SEALING),
         ("Writing", REPORT_WHILE_SEALING),
         ("Sealed", REPORT_WHEN_READY),
     ]
-    assert [note.note for note in cluster.told if note.reason == "ShardsSealed"] == [
+    assert [note.note for note in cluster.recorded_events if note.reason == "ShardsSealed"] == [
         "The worker wrote 2 bytes of shards in 1.0 s behind its answers; later starts read them."
     ]
 
@@ -415,7 +418,7 @@ def test_the_start_after_sealing_reads_what_was_sealed() -> None:
     assert artifacts.sealing == "Sealed"
 
 
-def test_sealing_that_failed_is_told_and_forgotten_by_the_next_start() -> None:
+def test_sealing_that_failed_is_reported_and_forgotten_by_the_next_start() -> None:
     cluster = serving(BEHIND)
     uid = cluster.serving[0]["metadata"]["uid"]
     failed = Sealing(state=SealingState.FAILED, message="There was no room.")

@@ -1,4 +1,4 @@
-"""Phases add up whatever the boundaries are."""
+"""Phases add up wherever they start and end."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -36,7 +36,7 @@ def spans(draw: st.DrawFn) -> Span:
 
 @settings(deadline=None)  # a busy machine is no error
 @given(st.lists(spans(), max_size=12), MOMENTS)
-def test_phases_add_up_to_the_total_for_any_boundaries(known: list[Span], end: datetime) -> None:
+def test_phases_add_up_to_the_total_for_any_start_and_end_times(known: list[Span], end: datetime) -> None:
     found = phases(ORIGIN, known, end)
     assert sum(phase.milliseconds for phase in found) == max(0, (end - ORIGIN) // timedelta(milliseconds=1))
 
@@ -145,7 +145,7 @@ def test_a_floored_time_gives_way_to_the_clock_of_the_worker() -> None:
 
 
 def test_phases_side_by_side_share_the_time_and_each_keeps_its_own() -> None:
-    """Compiled beside Sharded for six of ten seconds."""
+    """Compiled runs concurrently with Sharded for six of ten seconds."""
     sharded = replace(span("Sharded", 0, 6, Stage.PREPARE), busy_milliseconds=6000, bytes=12_000)
     compiled = replace(span("Compiled", 6, 10, Stage.PREPARE), busy_milliseconds=10_000, bytes=5_000)
     found = phases(ORIGIN, [compiled, sharded])
