@@ -1,4 +1,4 @@
-"""An engine in memory whose library shards by itself: writes what it is told to, and loads when it may."""
+"""An engine in memory whose library shards by itself: writes what it is asked to, and loads when it may."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

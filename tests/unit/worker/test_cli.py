@@ -159,7 +159,7 @@ def test_a_source_that_changed_after_prepare_is_not_served(place: Place) -> None
     assert ended.report.failure.reason == "SourceChanged"
 
 
-def test_bad_input_is_told_in_the_users_words(place: Place) -> None:
+def test_bad_input_is_reported_in_the_users_words(place: Place) -> None:
     (place.source / "config.json").unlink()
     ended = place.run("prepare", sourceDisplay="claim models, path small")
     assert ended.code == exits.BAD_INPUT
@@ -183,7 +183,7 @@ def test_a_worker_without_configuration_says_so(place: Place) -> None:
     assert "at namespace" in ended.report.failure.message
 
 
-def test_prepare_that_is_told_to_stop_leaves_nothing_staged(place: Place) -> None:
+def test_a_prepare_that_is_asked_to_stop_leaves_nothing_staged(place: Place) -> None:
     """Of a model whose shards are written for longer than a signal takes to arrive."""
     shutil.rmtree(place.source)
     write_chat_model(place.source, hidden_size=1152, intermediate_size=4608, num_hidden_layers=12)
@@ -281,7 +281,7 @@ def test_without_an_operator_serve_finds_what_prepare_made(place: Place) -> None
         assert ask(worker)
 
 
-def test_a_source_without_a_tokenizer_is_told(place: Place) -> None:
+def test_a_source_without_a_tokenizer_is_reported(place: Place) -> None:
     result = place.prepare().result
     assert result is not None
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
@@ -291,7 +291,7 @@ def test_a_source_without_a_tokenizer_is_told(place: Place) -> None:
     assert ended.report.failure.reason == "TokenizerInvalid"
 
 
-def test_a_taken_port_is_told(place: Place) -> None:
+def test_a_taken_port_is_reported(place: Place) -> None:
     result = place.prepare().result
     assert result is not None
     with socket.socket() as taken:

@@ -66,12 +66,12 @@ class Place:
 
     def run(self, command: str, **changes: Any) -> "Ended":
         """In this process, which has everything imported already: ten times as fast."""
-        log, said = self.root / f"termination-{time.monotonic_ns()}", io.StringIO()
+        log, stderr = self.root / f"termination-{time.monotonic_ns()}", io.StringIO()
         environment = {names.ENV_CONFIG: json.dumps(self.config(**changes)), names.ENV_POD_UID: "pod-1"}
         stage = Stage[command.upper()]
-        with as_it_was(), redirect_stderr(said):
+        with as_it_was(), redirect_stderr(stderr):
             code = run_command(stage, lambda: pod_command(command), None, log, FirstLine.now(), environment)
-        return Ended(code, said.getvalue(), parse_report(log.read_bytes()))
+        return Ended(code, stderr.getvalue(), parse_report(log.read_bytes()))
 
     def prepare(self, **changes: Any) -> Report:
         ended = self.run("prepare", **changes)

@@ -164,15 +164,15 @@ OURS_ALONE = {
 
 
 @pytest.mark.parametrize(
-    ("header", "said"), [(header, said) for said, headers in OURS_ALONE.items() for header in headers]
+    ("header", "words"), [(header, words) for words, headers in OURS_ALONE.items() for header in headers]
 )
-def test_what_is_refused_here_alone(header: str, said: str, tmp_path: Path) -> None:
+def test_what_is_refused_here_alone(header: str, words: str, tmp_path: Path) -> None:
     file = (
         checkpoint_in(tmp_path, with_header(header, b"\0" * 8 if ONE_ENTRY[1:] in header else b""))
         / "model.safetensors"
     )
     assert library_accepts(file)
-    with pytest.raises(CheckpointHeaderInvalid, match=said):
+    with pytest.raises(CheckpointHeaderInvalid, match=words):
         open_checkpoint(tmp_path)
 
 
@@ -183,7 +183,7 @@ def test_an_absurd_header_length_is_refused_without_reading_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kept", [0, 5, 8, 20, -1, -24])
-def test_a_truncated_file_is_told_from_a_wrong_one(kept: int, tmp_path: Path) -> None:
+def test_a_truncated_file_is_distinguished_from_a_wrong_one(kept: int, tmp_path: Path) -> None:
     content = safetensors_bytes(ONE)
     file = checkpoint_in(tmp_path, content[: kept if kept >= 0 else len(content) + kept]) / "model.safetensors"
     assert not library_accepts(file)
@@ -266,11 +266,11 @@ def test_an_index_that_names_a_tensor_its_file_lacks_is_refused(tmp_path: Path) 
         open_checkpoint(tmp_path)
 
 
-NO_FILE_BESIDE = [3, None, "", ".", "..", "../a", "/etc/passwd", "sub/a", "a\0b", "\ud800", "a" * 256]
+NOT_A_FILE_NAME = [3, None, "", ".", "..", "../a", "/etc/passwd", "sub/a", "a\0b", "\ud800", "a" * 256]
 
 
 @pytest.mark.parametrize(
-    "index", [[], None, {}, {"weight_map": {}}, *({"weight_map": {"a": name}} for name in NO_FILE_BESIDE)]
+    "index", [[], None, {}, {"weight_map": {}}, *({"weight_map": {"a": name}} for name in NOT_A_FILE_NAME)]
 )
 def test_an_index_that_is_none_is_refused(index: object, tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match=r"index\.json"):
@@ -314,7 +314,7 @@ def changed_index(seed: int) -> str:
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors.index.json"])
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "words"),
     [
         (b"", "not valid JSON"),
         (b"\xff", "not valid JSON"),
@@ -325,10 +325,10 @@ def changed_index(seed: int) -> str:
         (b"[" + b"0," * MAX_VALUES + b"0]", "far larger"),
     ],
 )
-def test_json_that_cannot_be_trusted_is_refused(file: str, content: bytes, said: str, tmp_path: Path) -> None:
+def test_json_that_cannot_be_trusted_is_refused(file: str, content: bytes, words: str, tmp_path: Path) -> None:
     two_files(tmp_path, {"weight_map": {"a": "a.safetensors"}})
     (tmp_path / file).write_bytes(content)
-    with pytest.raises(ConfigInvalid, match=said) as refusal:
+    with pytest.raises(ConfigInvalid, match=words) as refusal:
         open_checkpoint(tmp_path)
     assert file in str(refusal.value)
 

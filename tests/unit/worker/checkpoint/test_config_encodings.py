@@ -1,4 +1,4 @@
-"""NxD Inference's transformers reads config.json as UTF-8 without a byte order mark: another one is written anew."""
+"""NxD Inference's transformers reads config.json as UTF-8 without a byte order mark: another encoding is rewritten."""
 
 import codecs
 import json
@@ -16,7 +16,7 @@ TEXT = json.dumps(CONFIG, ensure_ascii=False)
 @pytest.mark.parametrize(
     "content", [codecs.BOM_UTF8 + TEXT.encode(), TEXT.encode("utf-16"), TEXT.encode("utf-16-le"), TEXT.encode("utf-32")]
 )
-def test_what_transformers_does_not_read_is_written_anew(tmp_path: Path, content: bytes) -> None:
+def test_what_transformers_does_not_read_is_rewritten(tmp_path: Path, content: bytes) -> None:
     source, folder = tmp_path / "source", tmp_path / "folder"
     source.mkdir()
     (source / "config.json").write_bytes(content)

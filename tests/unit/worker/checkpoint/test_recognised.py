@@ -1,4 +1,4 @@
-"""What is no checkpoint is told for what it is: each case is files in a folder, and words of the refusal."""
+"""What is no checkpoint is recognised as what it is: each case is files in a folder, and words of the refusal."""
 
 import gzip
 import io
@@ -62,7 +62,7 @@ def refusal(folder: Path) -> BadInput:
     return refused.value
 
 
-def told(folder: Path, reason: str, *fragments: str) -> None:
+def assert_refused(folder: Path, reason: str, *fragments: str) -> None:
     found = refusal(folder)
     assert found.reason == reason, found
     assert [each for each in (str(folder), *fragments) if each not in str(found)] == [], found
@@ -75,8 +75,8 @@ def write(name: str, content: bytes | str) -> Change:
 def configure(**fields: Any) -> Change:
     def change(folder: Path) -> None:
         file = folder / "config.json"
-        said = {**json.loads(file.read_text()), **fields}
-        file.write_text(json.dumps({name: value for name, value in said.items() if value is not ...}))
+        fragment = {**json.loads(file.read_text()), **fields}
+        file.write_text(json.dumps({name: value for name, value in fragment.items() if value is not ...}))
 
     return change
 
@@ -187,25 +187,25 @@ FILES = ["config.json", INDEX, SECOND]
 
 
 @pytest.mark.parametrize("file", [*FILES, WEIGHTS])
-@pytest.mark.parametrize(("content", "said", "more"), STAND_INS.values(), ids=STAND_INS.keys())
+@pytest.mark.parametrize(("content", "fragment", "more"), STAND_INS.values(), ids=STAND_INS.keys())
 def test_what_stands_in_for_a_file_is_recognised(
-    content: bytes, said: str, more: str, file: str, tmp_path: Path
+    content: bytes, fragment: str, more: str, file: str, tmp_path: Path
 ) -> None:
     small_source(tmp_path, files=1 if file == WEIGHTS else 3)
     (tmp_path / file).write_bytes(content)
-    told(tmp_path, "NotACheckpoint", str(tmp_path / file), said, more)
+    assert_refused(tmp_path, "NotACheckpoint", str(tmp_path / file), fragment, more)
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer.model", "chat_template.jinja", "generation_config.json"])
-@pytest.mark.parametrize(("content", "said", "more"), STAND_INS.values(), ids=STAND_INS.keys())
+@pytest.mark.parametrize(("content", "fragment", "more"), STAND_INS.values(), ids=STAND_INS.keys())
 def test_what_stands_in_for_a_small_file_is_refused(
-    content: bytes, said: str, more: str, file: str, tmp_path: Path
+    content: bytes, fragment: str, more: str, file: str, tmp_path: Path
 ) -> None:
     (tmp_path / file).write_bytes(content)
     with pytest.raises(NotACheckpoint, match="is ") as refused:
         refuse_wrong_content(Folder(tmp_path), file)
     assert str(tmp_path / file) in str(refused.value)
-    assert said in str(refused.value)
+    assert fragment in str(refused.value)
     assert more in str(refused.value)
 
 
@@ -221,16 +221,16 @@ RIGHT: dict[str, bytes] = {
 }
 
 
-def test_any_text_in_place_of_weights_is_told_to_be_text(tmp_path: Path) -> None:
+def test_any_text_in_place_of_weights_is_reported_as_text(tmp_path: Path) -> None:
     small_source(tmp_path)
     (tmp_path / WEIGHTS).write_text('{"metadata": {}, "weight_map": {}}')
-    told(tmp_path, "NotACheckpoint", "is text and no safetensors file", "metadata")
+    assert_refused(tmp_path, "NotACheckpoint", "is text and no safetensors file", "metadata")
 
 
-def test_json_in_utf_16_is_told_to_be_that(tmp_path: Path) -> None:
+def test_json_in_utf_16_is_recognised(tmp_path: Path) -> None:
     small_source(tmp_path)
     (tmp_path / "config.json").write_bytes('\ufeff{"model_type": "llama"}'.encode("utf-16-le"))
-    told(tmp_path, "ConfigInvalid", "UTF-16")
+    assert_refused(tmp_path, "ConfigInvalid", "UTF-16")
 
 
 @pytest.mark.parametrize("content", RIGHT.values(), ids=RIGHT.keys())
@@ -249,15 +249,15 @@ def test_an_empty_file_and_what_is_no_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     refuse_wrong_content(Folder(tmp_path), "empty", may_be_empty=True)
-    for name, said in (("empty", "is empty"), ("folder", "is a directory"), ("pipe", "a pipe")):
-        with pytest.raises(NotACheckpoint, match=said):
+    for name, fragment in (("empty", "is empty"), ("folder", "is a directory"), ("pipe", "a pipe")):
+        with pytest.raises(NotACheckpoint, match=fragment):
             refuse_wrong_content(Folder(tmp_path), name)
 
 
 def test_what_a_page_says_of_itself_is_shown_on_a_line(tmp_path: Path) -> None:
     small_source(tmp_path)
     (tmp_path / WEIGHTS).write_bytes(b"<html><title>\x1b[2J\xe2\x80\xae two\nlines</title>")
-    told(tmp_path, "NotACheckpoint", "web page")
+    assert_refused(tmp_path, "NotACheckpoint", "web page")
 
 
 @pytest.mark.parametrize("target", ["../../blobs/0a0a", "/nowhere/file", "config.json/inside", "LOOP"])
@@ -267,17 +267,17 @@ def test_a_link_that_leads_nowhere_is_named_with_its_target(file: str, target: s
     target = file if target == "LOOP" else target
     (tmp_path / file).unlink()
     (tmp_path / file).symlink_to(target)
-    told(tmp_path, "CheckpointFileMissing", f"{tmp_path / file} is a symbolic link to {target}", "models--")
+    assert_refused(tmp_path, "CheckpointFileMissing", f"{tmp_path / file} is a symbolic link to {target}", "models--")
     with pytest.raises(LinkBroken, match="a symbolic link to"):
         refuse_wrong_content(Folder(tmp_path), file)
 
 
-def test_a_snapshot_without_its_blobs_and_a_folder_that_is_a_lost_link_are_told(tmp_path: Path) -> None:
+def test_a_snapshot_without_its_blobs_and_a_folder_that_is_a_dangling_link_are_reported(tmp_path: Path) -> None:
     snapshot = small_source(tmp_path / "snapshots" / "abc")
     for name in ("config.json", WEIGHTS):
         (snapshot / name).unlink()
         (snapshot / name).symlink_to(f"../../blobs/{name}")
-    told(snapshot, "CheckpointFileMissing", "../../blobs/config.json", "there is nothing")
+    assert_refused(snapshot, "CheckpointFileMissing", "../../blobs/config.json", "there is nothing")
     (tmp_path / "model").symlink_to("../moved")
     with pytest.raises(SourceNotFound, match=r"model, which is a symbolic link to \.\./moved"):
         open_checkpoint(tmp_path / "model")
@@ -300,8 +300,8 @@ METHODS: dict[str, tuple[dict[str, Any], str]] = {
     "unnamed": ({"scheme": 7}, "an unnamed method"),
     "not_printable": ({"quant_method": "a\nb"}, "'a\\nb'"),
     **{
-        name: ({"quant_method": name}, said)
-        for name, said in (
+        name: ({"quant_method": name}, fragment)
+        for name, fragment in (
             ("hqq", "HQQ"), ("aqlm", "AQLM"), ("eetq", "EETQ"), ("quanto", "quanto"), ("torchao", "torchao"),
             ("vptq", "VPTQ"), ("spqr", "SpQR"), ("higgs", "HIGGS"), ("quark", "Quark"), ("bitnet", "BitNet"),
             ("auto-round", "AutoRound"), ("exl2", "EXL2"),
@@ -311,9 +311,11 @@ METHODS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("settings", "name"), METHODS.values(), ids=METHODS.keys())
-def test_a_quantized_checkpoint_is_told_by_its_method(settings: dict[str, Any], name: str, tmp_path: Path) -> None:
+def test_a_quantized_checkpoint_is_recognised_by_its_method(
+    settings: dict[str, Any], name: str, tmp_path: Path
+) -> None:
     configure(quantization_config=settings)(small_source(tmp_path))
-    told(tmp_path, "CheckpointQuantized", f" {name}, as quantization_config", "dequantize")
+    assert_refused(tmp_path, "CheckpointQuantized", f" {name}, as quantization_config", "dequantize")
 
 
 NOT_QUANTIZED: dict[str, dict[str, Any]] = {
@@ -340,7 +342,7 @@ def test_settings_that_quantize_no_weight_are_no_matter(fields: dict[str, Any], 
     assert plan_of(tmp_path)
 
 
-BESIDE: dict[str, tuple[Change, str]] = {
+QUANTIZED_BY_CONTENT: dict[str, tuple[Change, str]] = {
     "compression_config": (
         configure(compression_config={"config_groups": {"a": {}}, "quant_method": "compressed-tensors"}),
         "compressed-tensors, as compression_config",
@@ -361,8 +363,11 @@ BESIDE: dict[str, tuple[Change, str]] = {
     ),
     "garbled": (write("quantize_config.json", "{"), "GPTQ, as the file quantize_config.json"),
     **{
-        name: (and_tensors(*(f"model.layers.0.{each}" for each in tensors)), f"{said}, as its tensor model.layers.0.")
-        for name, tensors, said in (
+        name: (
+            and_tensors(*(f"model.layers.0.{each}" for each in tensors)),
+            f"{fragment}, as its tensor model.layers.0.",
+        )
+        for name, tensors, fragment in (
             ("awq_by_tensors", ["mlp.up_proj.qweight", "mlp.up_proj.qzeros", "mlp.up_proj.scales"], "AWQ"),
             ("gptq_by_tensors", ["mlp.up_proj.qweight", "mlp.up_proj.g_idx"], "GPTQ"),
             ("fp8_by_tensors", ["mlp.up_proj.weight_scale_inv"], "FP8"),
@@ -380,12 +385,12 @@ BESIDE: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "said"), BESIDE.values(), ids=BESIDE.keys())
-def test_a_quantized_checkpoint_is_told_by_what_is_beside_its_weights(
-    change: Change, said: str, tmp_path: Path
+@pytest.mark.parametrize(("change", "fragment"), QUANTIZED_BY_CONTENT.values(), ids=QUANTIZED_BY_CONTENT.keys())
+def test_a_quantized_checkpoint_is_recognised_by_what_is_next_to_its_weights(
+    change: Change, fragment: str, tmp_path: Path
 ) -> None:
     change(small_source(tmp_path))
-    told(tmp_path, "CheckpointQuantized", said)
+    assert_refused(tmp_path, "CheckpointQuantized", fragment)
 
 
 def test_scales_of_a_cache_and_of_modelopt_without_an_algorithm_are_no_matter(tmp_path: Path) -> None:
@@ -411,7 +416,7 @@ def test_what_nxd_inference_quantizes_itself_goes_on(tmp_path: Path) -> None:
 def test_a_model_without_a_layout_may_be_quantized_as_nxd_inference_reads_it(tmp_path: Path) -> None:
     configure(model_type="gpt_oss", quantization_config={"quant_method": "mxfp4"})(small_source(tmp_path))
     assert native_plan(tmp_path)
-    told(tmp_path, "CheckpointQuantized", "MXFP4", "spec.sharding.weights: Native")
+    assert_refused(tmp_path, "CheckpointQuantized", "MXFP4", "spec.sharding.weights: Native")
     configure(quantization_config={"quant_method": "gptq"})(tmp_path)
     with pytest.raises(CheckpointQuantized, match="GPTQ"):
         native_plan(tmp_path)
@@ -576,19 +581,19 @@ OTHERS: dict[str, tuple[Change, str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("change", "reason", "fragments"), OTHERS.values(), ids=OTHERS.keys())
-def test_another_thing_than_a_checkpoint_is_told(
+def test_something_other_than_a_checkpoint_is_recognised(
     change: Change, reason: str, fragments: tuple[str, ...], tmp_path: Path
 ) -> None:
     change(small_source(tmp_path))
-    told(tmp_path, reason, *fragments)
+    assert_refused(tmp_path, reason, *fragments)
 
 
-def test_a_download_that_the_hub_has_not_finished_is_told(tmp_path: Path) -> None:
+def test_an_unfinished_download_from_the_hub_is_recognised(tmp_path: Path) -> None:
     instead()(small_source(tmp_path))
     below = tmp_path / ".cache" / "huggingface" / "download"
     below.mkdir(parents=True)
     (below / "abc.0a0a.incomplete").write_bytes(b"x")
-    told(tmp_path, "CheckpointFileMissing", "not finished", "abc.0a0a.incomplete")
+    assert_refused(tmp_path, "CheckpointFileMissing", "not finished", "abc.0a0a.incomplete")
 
 
 def prefixed(prefix: str) -> Change:
@@ -639,7 +644,7 @@ NAMES: dict[str, tuple[Change, tuple[str, ...]]] = {
         without("lm_head.weight"),
         ("lm_head.weight", "says tie_word_embeddings: false", "set tie_word_embeddings to true"),
     ),
-    "no_head_unsaid": (
+    "no_head_by_default": (
         every(without("lm_head.weight"), configure(tie_word_embeddings=...)),
         ("does not say tie_word_embeddings: true",),
     ),
@@ -649,16 +654,16 @@ NAMES: dict[str, tuple[Change, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("change", "fragments"), NAMES.values(), ids=NAMES.keys())
-def test_what_the_tensors_are_called_instead_is_told(
+def test_what_the_tensors_are_called_instead_is_reported(
     change: Change, fragments: tuple[str, ...], tmp_path: Path
 ) -> None:
     change(small_source(tmp_path))
-    told(tmp_path, "TensorMissing", *fragments)
+    assert_refused(tmp_path, "TensorMissing", *fragments)
 
 
 def test_names_come_before_sizes_that_were_assumed(tmp_path: Path) -> None:
     every(prefixed("module."), configure(num_hidden_layers=...))(small_source(tmp_path))
-    told(tmp_path, "TensorMissing", "DistributedDataParallel")
+    assert_refused(tmp_path, "TensorMissing", "DistributedDataParallel")
 
 
 def indexed(folder: Path, change: Callable[[dict[str, str]], Mapping[str, str]]) -> Path:
@@ -701,10 +706,10 @@ def test_a_file_that_the_index_forgets_and_that_is_no_whole_one_is_named(
     change: Change, words: str, tmp_path: Path
 ) -> None:
     change(indexed(tmp_path, lambda files: {n: f for n, f in files.items() if f != SECOND}))
-    told(tmp_path, "TensorMissing", INDEX, SECOND, "of the same series", words)
+    assert_refused(tmp_path, "TensorMissing", INDEX, SECOND, "of the same series", words)
 
 
-def test_a_file_beside_the_series_is_nobodys(tmp_path: Path) -> None:
+def test_a_file_outside_the_series_is_ignored(tmp_path: Path) -> None:
     whole = small_source(tmp_path, files=3)
     for name in (
         "model-00004-of-00003.safetensors",
@@ -730,7 +735,7 @@ def test_a_tensor_in_two_files_is_refused_with_both(tmp_path: Path) -> None:
     first = next(tensor.name for tensor in checkpoint.tensors.values() if "00001" in tensor.file.path.name)
     held = {n: t for n, t in tensors_of(tmp_path).items() if checkpoint.tensors[n].file.path.name == SECOND}
     (tmp_path / SECOND).write_bytes(safetensors_bytes({**held, first: TENSOR}))
-    told(tmp_path, "ConfigInvalid", first, "model-00001-of-00003.safetensors", SECOND, INDEX)
+    assert_refused(tmp_path, "ConfigInvalid", first, "model-00001-of-00003.safetensors", SECOND, INDEX)
 
 
 def fused_experts(module: str) -> tuple[str, ...]:
@@ -740,7 +745,7 @@ def fused_experts(module: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
 @pytest.mark.parametrize("module", ["mlp", "block_sparse_moe"])
-def test_experts_that_are_fused_into_one_are_told(family: str, module: str, tmp_path: Path) -> None:
+def test_experts_that_are_fused_into_one_are_recognised(family: str, module: str, tmp_path: Path) -> None:
     experts = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 96}
     every(
         renamed(lambda name: None if ".mlp." in name else name),
@@ -756,7 +761,7 @@ def test_experts_that_are_fused_into_one_are_told(family: str, module: str, tmp_
         name: ("BF16", np.zeros(16, np.uint16)) for name in tensors if name.endswith(("q_norm.weight", "k_norm.weight"))
     }
     file.write_bytes(safetensors_bytes({**tensors, **norms, gate: ("BF16", np.zeros((4, 64), np.uint16))}))
-    told(tmp_path, "TensorMissing", f"{module}.experts.", "several of the model's tensors as one")
+    assert_refused(tmp_path, "TensorMissing", f"{module}.experts.", "several of the model's tensors as one")
 
 
 QUANTIZED_NAMES = {
@@ -772,18 +777,18 @@ QUANTIZED_NAMES = {
 @pytest.mark.parametrize(("name", "method"), QUANTIZED_NAMES.items())
 def test_names_of_tensors_tell_the_quantizer(name: str, method: str, tmp_path: Path) -> None:
     and_tensors(name, "model.layers.0.self_attn.q_proj.weight_scale")(small_source(tmp_path))
-    told(tmp_path, "CheckpointQuantized", method, f"tensor {name}")
+    assert_refused(tmp_path, "CheckpointQuantized", method, f"tensor {name}")
 
 
 @pytest.mark.parametrize("settings", [True, ["fp8"], 8])
-def test_settings_of_a_quantizer_in_another_form_are_told(settings: Any, tmp_path: Path) -> None:
+def test_settings_of_a_quantizer_in_another_form_are_recognised(settings: Any, tmp_path: Path) -> None:
     configure(quantization_config=settings)(small_source(tmp_path))
-    told(tmp_path, "CheckpointQuantized", "an unnamed method", "quantization_config in its config.json")
+    assert_refused(tmp_path, "CheckpointQuantized", "an unnamed method", "quantization_config in its config.json")
 
 
-def test_a_quantizers_file_that_is_a_broken_link_is_told(tmp_path: Path) -> None:
+def test_a_quantizers_file_that_is_a_broken_link_is_reported(tmp_path: Path) -> None:
     (small_source(tmp_path) / "quantize_config.json").symlink_to("../blobs/0a")
-    told(tmp_path, "CheckpointFileMissing", "quantize_config.json is a symbolic link to ../blobs/0a")
+    assert_refused(tmp_path, "CheckpointFileMissing", "quantize_config.json is a symbolic link to ../blobs/0a")
 
 
 def test_an_adapters_file_that_is_a_broken_link_is_warned_of(tmp_path: Path) -> None:
@@ -836,9 +841,11 @@ HEADLESS: dict[str, tuple[Change, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("change", "fragments"), HEADLESS.values(), ids=HEADLESS.keys())
-def test_a_checkpoint_that_gives_no_text_is_told(change: Change, fragments: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_checkpoint_that_generates_no_text_is_refused(
+    change: Change, fragments: tuple[str, ...], tmp_path: Path
+) -> None:
     change(small_source(tmp_path))
-    told(tmp_path, "LayoutRefused", *fragments)
+    assert_refused(tmp_path, "LayoutRefused", *fragments)
 
 
 def test_a_tied_model_without_a_head_is_warned_of(tmp_path: Path) -> None:
@@ -855,7 +862,7 @@ def test_a_model_with_a_head_is_one_of_language_whatever_its_class(architectures
     assert not plan_of(tmp_path).warnings
 
 
-def test_a_critics_head_beside_the_models_own_is_left_out(tmp_path: Path) -> None:
+def test_a_critics_head_next_to_the_models_own_is_left_out(tmp_path: Path) -> None:
     and_tensors("v_head.summary.weight")(small_source(tmp_path))
     (warning,) = plan_of(tmp_path).warnings
     assert "left out" in warning
@@ -886,31 +893,31 @@ INNOCENT = {
 
 
 @pytest.mark.parametrize("files", [1, 3])
-def test_a_healthy_checkpoint_opens_whatever_lies_beside_it(files: int, tmp_path: Path) -> None:
+def test_a_healthy_checkpoint_opens_whatever_lies_next_to_it(files: int, tmp_path: Path) -> None:
     alone = open_checkpoint(small_source(tmp_path, files=files))
     for name, content in INNOCENT.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
-    beside: Checkpoint = open_checkpoint(tmp_path)
-    assert beside.fingerprint == alone.fingerprint
-    assert beside.warnings == plan_of(tmp_path).warnings == native_plan(tmp_path).warnings == ()
+    with_files: Checkpoint = open_checkpoint(tmp_path)
+    assert with_files.fingerprint == alone.fingerprint
+    assert with_files.warnings == plan_of(tmp_path).warnings == native_plan(tmp_path).warnings == ()
 
 
-def test_an_adapter_beside_a_whole_model_is_warned_of(tmp_path: Path) -> None:
+def test_an_adapter_next_to_a_whole_model_is_warned_of(tmp_path: Path) -> None:
     write("adapter_config.json", ADAPTER)(small_source(tmp_path))
     (warning,) = plan_of(tmp_path).warnings
     assert "used without it" in warning
 
 
-def test_a_generation_config_is_read_or_told_to_be_empty(tmp_path: Path) -> None:
+def test_a_generation_config_is_read_or_reported_as_empty(tmp_path: Path) -> None:
     file = tmp_path / "generation_config.json"
     assert read_generation_config(Folder(tmp_path)) == ({}, ())
     file.write_text('\ufeff{"eos_token_id": [1, 2]}')
     assert read_generation_config(Folder(tmp_path)) == ({"eos_token_id": [1, 2]}, ())
     for content in ("", " \n", "null", "[]", "\ufeff"):
         file.write_text(content)
-        said, (warning,) = read_generation_config(Folder(tmp_path))
-        assert said == {}
+        fragment, (warning,) = read_generation_config(Folder(tmp_path))
+        assert fragment == {}
         assert str(file) in warning
         assert "is empty" in warning
 

@@ -14,11 +14,11 @@ ENOUGH = 10_000
 
 @contextmanager
 def holding(*_: Any) -> Iterator[Show]:
-    said: list[bool] = []
+    announced: list[bool] = []
 
     def show(done: int) -> None:
-        if done > ENOUGH and not said:
-            said.append(True)
+        if done > ENOUGH and not announced:
+            announced.append(True)
             print("writing", flush=True)
             sys.stdin.read()
 

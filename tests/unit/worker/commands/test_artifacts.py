@@ -54,13 +54,13 @@ def test_a_list_shows_what_is_whole_half_and_damaged_and_changes_nothing(store: 
     assert (ended.code, ended.err) == (0, "")
     heading, *lines = ended.out.splitlines()
     assert heading.split() == ["KIND", "KEY", "SIZE", "AGE", "REFERENCES", "STATE"]
-    told = {line.split()[1]: line for line in lines}
-    assert told[ONE].startswith(f"compiled  {ONE}  ")
-    assert told[ONE].endswith(f"{OWNER}  sealed")
-    assert told[TWO].split()[-2:] == ["none", "sealed"]
-    assert told["3" * 32].endswith("damaged: model.pt is missing")
-    assert told["4" * 32].endswith("in quarantine: It fell down.")
-    assert told["0" * 32].endswith("left by a writer that is gone")
+    line_of = {line.split()[1]: line for line in lines}
+    assert line_of[ONE].startswith(f"compiled  {ONE}  ")
+    assert line_of[ONE].endswith(f"{OWNER}  sealed")
+    assert line_of[TWO].split()[-2:] == ["none", "sealed"]
+    assert line_of["3" * 32].endswith("damaged: model.pt is missing")
+    assert line_of["4" * 32].endswith("in quarantine: It fell down.")
+    assert line_of["0" * 32].endswith("left by a writer that is gone")
     assert everything_below(store.root) == before
 
 
@@ -82,30 +82,30 @@ def test_a_set_is_shown_with_what_it_was_made_from(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "told"), [("9", "has the key '9'"), ("1", "2 sets in .* begin with '1'. Give more of the key")]
+    ("key", "message"), [("9", "has the key '9'"), ("1", "2 sets in .* begin with '1'. Give more of the key")]
 )
-def test_a_key_has_to_be_the_one_of_one_set(key: str, told: str, store: Store) -> None:
+def test_a_key_has_to_be_the_one_of_one_set(key: str, message: str, store: Store) -> None:
     for action in ("show", "verify"):
         ended = artifacts(store, action, key)
         assert ended.code == exits.USAGE
-        assert_told(ended, told)
+        assert_reported(ended, message)
 
 
-def assert_told(ended: Ended, pattern: str) -> None:
+def assert_reported(ended: Ended, pattern: str) -> None:
     with pytest.raises(AssertionError, match=pattern):
         raise AssertionError(ended.sentence)
 
 
-def test_a_manifest_that_cannot_be_read_is_said_to_be_damaged(store: Store) -> None:
+def test_a_manifest_that_cannot_be_read_is_reported_as_damaged(store: Store) -> None:
     (store.path("compiled", ONE) / "manifest.json").write_text("{")
     ended = artifacts(store, "show", ONE)
     assert ended.code == exits.ARTIFACT_DAMAGED
-    assert_told(ended, "its manifest cannot be read")
+    assert_reported(ended, "its manifest cannot be read")
     (store.path("compiled", ONE) / "manifest.json").unlink()
-    assert_told(artifacts(store, "show", ONE), "it has no manifest.json")
+    assert_reported(artifacts(store, "show", ONE), "it has no manifest.json")
 
 
-def test_whole_sets_are_said_to_be_whole(store: Store) -> None:
+def test_whole_sets_are_reported_as_whole(store: Store) -> None:
     quick = artifacts(store, "verify")
     assert (quick.code, quick.err) == (0, "")
     assert re.fullmatch(r"2 sets, [0-9]+ bytes: as they were sealed\n", quick.out)
@@ -114,16 +114,16 @@ def test_whole_sets_are_said_to_be_whole(store: Store) -> None:
     assert re.match(r"1 set, [0-9]+ bytes: as they were sealed; all bytes read in 0\.", full.out)
 
 
-def test_damage_is_told_and_put_apart_only_when_it_is_asked_for(store: Store) -> None:
+def test_damage_is_reported_and_quarantined_only_on_request(store: Store) -> None:
     (store.path("compiled", ONE) / "model.pt").write_text("grapf")
     assert artifacts(store, "verify").code == 0
     before = everything_below(store.root)
     ended = artifacts(store, "verify", "--full", "--quiet")
     assert ended.code == exits.ARTIFACT_DAMAGED
     assert ended.out.startswith(f"compiled {ONE}: the digest of model.pt is ")
-    assert_told(ended, "1 set is damaged in .*. Give --quarantine")
+    assert_reported(ended, "1 set is damaged in .*. Give --quarantine")
     assert everything_below(store.root) == before
-    assert_told(
+    assert_reported(
         artifacts(store, "verify", "--full", "--quiet", "--quarantine"), "1 set is .* It was put into quarantine"
     )
     assert store.find("compiled", ONE) is None
@@ -156,10 +156,10 @@ def test_a_collection_says_what_it_takes_and_a_dry_one_takes_nothing(store: Stor
 def test_a_key_that_is_kept_may_be_short_and_has_to_be_there(store: Store) -> None:
     kept = artifacts(store, "collect", "--older-than", "0", "--keep", TWO[:5], "--keep", "9" * 32)
     assert (kept.code, kept.out[:16]) == (0, "0 bytes removed;")
-    for text, told in (("9", "has the key '9'"), ("1", "begin with '1'. Give more"), ("", "Give more of the key")):
+    for text, message in (("9", "has the key '9'"), ("1", "begin with '1'. Give more"), ("", "Give more of the key")):
         ended = artifacts(store, "collect", "--older-than", "0", "--keep", text)
         assert ended.code == exits.USAGE
-        assert_told(ended, told)
+        assert_reported(ended, message)
     assert store.find("compiled", TWO)
 
 
@@ -170,7 +170,7 @@ def test_references_of_one_owner_are_removed_and_never_of_a_pattern(owner: str, 
     before = everything_below(store.root)
     ended = artifacts(store, "collect", "--older-than", "0", "--force-unref", OWNER, "--force-unref", owner)
     assert ended.code == exits.USAGE
-    assert_told(ended, "has to be one owner, namespace.name.uid")
+    assert_reported(ended, "has to be one owner, namespace.name.uid")
     assert everything_below(store.root) == before
 
 
@@ -184,23 +184,23 @@ def test_references_are_removed_by_force(store: Store) -> None:
     assert list((store.root / "compiled").iterdir()) == []
 
 
-def test_room_that_cannot_be_made_is_told_with_what_takes_it(store: Store) -> None:
+def test_room_that_cannot_be_made_is_reported_with_what_takes_it(store: Store) -> None:
     ended = artifacts(store, "collect", "--want", "900TB")
     assert ended.code == exits.NO_SPACE
     assert f"compiled {TWO}: " in ended.out
-    assert_told(ended, f"900,000,000,000,000 bytes are needed .* In use are compiled {ONE} with .* for {OWNER}")
+    assert_reported(ended, f"900,000,000,000,000 bytes are needed .* In use are compiled {ONE} with .* for {OWNER}")
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         ended = here("artifacts", "list", "--store", folder)
         assert ended.code == exits.BAD_INPUT
-        assert_told(ended, "is no artifact store")
+        assert_reported(ended, "is no artifact store")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="modes are for others than root")
-def test_who_may_not_reach_a_volume_is_told_so(store: Store) -> None:
+def test_missing_permission_for_a_volume_is_reported(store: Store) -> None:
     store.root.chmod(0o700)
     stranger = ("setpriv", "--reuid=65531", "--regid=65531", "--clear-groups")
     ended = neuronmodel("artifacts", "list", "--store", store.root, prefix=stranger)

@@ -1,4 +1,4 @@
-"""Host commands that cannot do what they are told: one sentence, an exit code, and nothing left behind."""
+"""Host commands that cannot do what they are asked to: one sentence, an exit code, and nothing left behind."""
 
 import errno
 import json
@@ -350,7 +350,7 @@ def test_a_reader_that_goes_away_is_no_failure(place: Place) -> None:
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
 
 
-def test_a_result_that_cannot_be_written_is_said(place: Place) -> None:
+def test_a_result_that_cannot_be_written_is_reported(place: Place) -> None:
     with Path("/dev/full").open("w") as full:
         command = ["sh", "-c", neuronmodel_as_text(("plan", *place.source, "--no-measure"))]
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)

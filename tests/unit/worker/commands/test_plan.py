@@ -89,7 +89,7 @@ def test_the_disks_are_measured_and_nothing_is_left(place: Place, monkeypatch: p
     assert "predicted from these rates" in text
 
 
-def test_what_cannot_be_measured_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_measured_is_reported(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -149,17 +149,17 @@ def rows(place: Place, *more: object) -> dict[str, str]:
 
 
 def test_a_405b_model_fits_a_trn2_by_its_command(big: tuple[Place, int]) -> None:
-    told = rows(big[0])
-    assert "(811,706,777,600)" in told["bytes read"]
-    assert "871 GB (871,4" in told["bytes written"]
-    assert told["machine"] == (
+    shown = rows(big[0])
+    assert "(811,706,777,600)" in shown["bytes read"]
+    assert "871 GB (871,4" in shown["bytes written"]
+    assert shown["machine"] == (
         "trn2.48xlarge: 16 x 8 physical cores, 2 to a logical one, 2.20 TB (2,048 GiB) of memory, 7.60 TB of NVMe"
     )
-    assert told["logical cores"] == "64 needed of 64: fits"
-    assert "weights 13.6 GB, key/value cache 132 MB" in told["device memory"]
-    assert told["device memory"].endswith("of 25.8 GB (24 GiB): fits")
-    assert told["host memory"].count("885 GB") == 2
-    assert "not fit" not in "".join(told.values())
+    assert shown["logical cores"] == "64 needed of 64: fits"
+    assert "weights 13.6 GB, key/value cache 132 MB" in shown["device memory"]
+    assert shown["device memory"].endswith("of 25.8 GB (24 GiB): fits")
+    assert shown["host memory"].count("885 GB") == 2
+    assert "not fit" not in "".join(shown.values())
 
 
 def test_a_405b_model_at_one_core_a_rank(big: tuple[Place, int], place: Place) -> None:
@@ -167,14 +167,14 @@ def test_a_405b_model_at_one_core_a_rank(big: tuple[Place, int], place: Place) -
     alike.root.mkdir()
     alike.model.symlink_to(big[0].model)
     alike.configure(**COMMAND_OF_405B, logical_nc_config=1)
-    told = rows(alike)
-    assert told["logical cores"] == "64 needed of 128: fits"
-    assert told["device memory"].endswith("of 12.9 GB (12 GiB): does not fit")
+    shown = rows(alike)
+    assert shown["logical cores"] == "64 needed of 128: fits"
+    assert shown["device memory"].endswith("of 12.9 GB (12 GiB): does not fit")
     alike.configure(**{**COMMAND_OF_405B, "logical_nc_config": 1, "tp_degree": 128, "local_ranks_size": 128})
-    told = rows(alike)
-    assert told["logical cores"] == "128 needed of 128: fits"
-    assert told["device memory"].startswith("9.18 GB a core (weights 7.34 GB")
-    assert told["device memory"].endswith("of 12.9 GB (12 GiB): fits")
+    shown = rows(alike)
+    assert shown["logical cores"] == "128 needed of 128: fits"
+    assert shown["device memory"].startswith("9.18 GB a core (weights 7.34 GB")
+    assert shown["device memory"].endswith("of 12.9 GB (12 GiB): fits")
 
 
 def test_a_405b_model_on_other_machines(big: tuple[Place, int]) -> None:
@@ -191,8 +191,8 @@ def test_a_405b_model_on_other_machines(big: tuple[Place, int]) -> None:
 
 def test_a_logical_core_that_a_machine_does_not_make(place: Place) -> None:
     place.configure(tp_degree=4, logical_nc_config=2)
-    told = rows(place, "--instance-type", "trn1.32xlarge")
-    assert told["logical cores"].endswith("the machine makes none of so many: does not fit")
+    shown = rows(place, "--instance-type", "trn1.32xlarge")
+    assert shown["logical cores"].endswith("the machine makes none of so many: does not fit")
 
 
 def test_the_document_has_the_same_of_the_machine(big: tuple[Place, int]) -> None:

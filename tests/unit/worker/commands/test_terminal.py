@@ -1,4 +1,4 @@
-"""What host commands show beside their result, and how soon they say what they are."""
+"""What host commands show in addition to their result, and how soon they say what they are."""
 
 import os
 import pty
@@ -60,12 +60,12 @@ def test_a_failure_has_a_line_of_its_own_on_a_terminal(place: Place) -> None:
 
 
 def test_elsewhere_a_line_comes_every_ten_seconds() -> None:
-    now, said = [0.0], list[str]()
-    show = ProgressLines("written", 1_000_000, said.append, lambda: now[0])
+    now, lines = [0.0], list[str]()
+    show = ProgressLines("written", 1_000_000, lines.append, lambda: now[0])
     for second in range(36):
         now[0] = second
         show(second * 25_000)
-    assert said == [
+    assert lines == [
         "25%: 250 kB of 1.00 MB written, 25.0 kB/s, 30.00 s left",
         "50%: 500 kB of 1.00 MB written, 25.0 kB/s, 20.00 s left",
         "75%: 750 kB of 1.00 MB written, 25.0 kB/s, 10.00 s left",

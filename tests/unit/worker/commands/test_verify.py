@@ -33,7 +33,7 @@ def verify(place: Place, *more: object) -> Ended:
     return here("verify", place.output, *more)
 
 
-def test_what_is_right_is_said_in_a_line(sharded: Place) -> None:
+def test_what_is_right_is_reported_in_a_line(sharded: Place) -> None:
     ended = neuronmodel("verify", sharded.output)
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == "4 rank files (0-3), 191 kB: sizes, headers, tensors and rank numbers are right\n"
@@ -42,7 +42,7 @@ def test_what_is_right_is_said_in_a_line(sharded: Place) -> None:
     assert "; digests too, all bytes read in 0." in full.out
 
 
-def test_some_ranks_are_said_to_be_some(place: Place) -> None:
+def test_a_subset_of_the_ranks_is_reported_as_one(place: Place) -> None:
     place.sharded("--ranks", "0-1")
     place.sharded("--ranks", "3")
     assert "3 rank files (0-1, 3 of 4), 143 kB" in verify(place).out
@@ -93,7 +93,7 @@ def damage_three(place: Place) -> None:
 
 
 FILE = "sharded_checkpoint.safetensors"
-# What is done to a set, whether a quick look sees it, and what is said of it.
+# What is done to a set, whether a quick look sees it, and what is reported about it.
 DAMAGE: dict[str, tuple[Callable[[Place], object], bool, list[str]]] = {
     "missing": (lambda p: file_of(p, 2).unlink(), True, [f"weights/tp2_{FILE}: it is missing"]),
     "cut": (lambda p: os.truncate(file_of(p, 1), 9000), True, [f"weights/tp1_{FILE}: it is 9,000 bytes long and was"]),
@@ -153,7 +153,7 @@ DAMAGE: dict[str, tuple[Callable[[Place], object], bool, list[str]]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_every_problem_is_told_in_a_line(damage: str, sharded: Place) -> None:
+def test_every_problem_is_reported_in_a_line(damage: str, sharded: Place) -> None:
     inflict, quick, problems = DAMAGE[damage]
     inflict(sharded)
     ended = verify(sharded, "--full")

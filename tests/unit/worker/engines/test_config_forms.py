@@ -61,7 +61,7 @@ def test_what_transformers_5_writes_is_computed(
     assert torch.allclose(logits_of(tmp_path / "source", {"tp_degree": 3}, tmp_path), reference(model), atol=1e-4)
 
 
-def test_the_length_of_training_beside_says_nothing(tmp_path: Path) -> None:
+def test_the_trained_length_outside_the_rope_settings_says_nothing(tmp_path: Path) -> None:
     """As in transformers 5; 4 fails without the one within."""
     within = {name: value for name, value in LLAMA_THREE.items() if name != "original_max_position_embeddings"}
     scaling = {**LLAMA_THREE, "original_max_position_embeddings": 256}
@@ -120,7 +120,7 @@ def test_the_type_is_read_by_either_name(tmp_path: Path, name: str, dtype: str) 
         ({"num_hidden_layers": 2.0}, ("num_hidden_layers",)),
     ],
 )
-def test_what_contradicts_itself_or_is_no_number_is_told_by_name(
+def test_what_contradicts_itself_or_is_no_number_is_reported_by_name(
     tmp_path: Path, changes: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     write_model(tmp_path / "source")

@@ -200,7 +200,7 @@ def narrowed(tensor: RankTensor) -> RankTensor:
         (lambda up: {UP: narrowed(up)}, rf"{UP} of rank 2 is BF16 \[34, 72\], and its graph takes F32"),
     ],
 )
-def test_tensors_that_the_graph_does_not_take_are_told_by_name(
+def test_tensors_that_the_graph_does_not_take_are_reported_by_name(
     tmp_path: Path, change: Callable[[RankTensor], dict[str, RankTensor]], what: str
 ) -> None:
     write_model(tmp_path / "source")
@@ -211,7 +211,7 @@ def test_tensors_that_the_graph_does_not_take_are_told_by_name(
         compile_and_load(plan, flags, ranks, tmp_path / "compiled")
 
 
-def test_a_rank_too_few_is_told(tmp_path: Path) -> None:
+def test_a_missing_rank_is_reported(tmp_path: Path) -> None:
     write_model(tmp_path / "source")
     plan, ranks = shard(tmp_path / "source", {"tp_degree": 3})
     with pytest.raises(ArtifactDamaged, match="takes 3 ranks, and tensors of 2 came"):
@@ -307,7 +307,7 @@ def poisoned(directory: Path, name: str, value: float, dtype: torch.dtype = torc
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("lm_head.weight", float("nan"), "1 are NaN and 0 infinite"),
         ("model.norm.weight", float("inf"), "are NaN|infinite"),
@@ -315,11 +315,11 @@ def poisoned(directory: Path, name: str, value: float, dtype: torch.dtype = torc
         ("model.layers.0.self_attn.k_proj.weight", float("-inf"), "131 are NaN"),
     ],
 )
-def test_a_warm_up_whose_logits_are_not_finite_fails(tmp_path: Path, name: str, value: float, told: str) -> None:
+def test_a_warm_up_whose_logits_are_not_finite_fails(tmp_path: Path, name: str, value: float, message: str) -> None:
     poisoned(tmp_path / "model", name, value)
     flags = {"tp_degree": 3, "torch_dtype": "float32", "seq_len": 32}
     model = compile_and_load(*_sharded(tmp_path / "model", flags), tmp_path / "compiled")
-    with pytest.raises(LogitsNotFinite, match=told):
+    with pytest.raises(LogitsNotFinite, match=message):
         model.warm_up()
 
 

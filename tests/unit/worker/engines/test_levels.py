@@ -1,6 +1,6 @@
 """The engine's tests of the real model, once more on every older processor that this machine's can stand for.
 
-A variable that no library heeds here is told by name and counts for nothing: see the skipped ones at the end of a run.
+A variable that no library here uses is reported by name and counts for nothing: see what is skipped after a run.
 """
 
 import os
@@ -25,9 +25,9 @@ def run(level: Mapping[str, str], *arguments: str) -> subprocess.CompletedProces
 
 
 def require_effect(level: Mapping[str, str]) -> None:
-    said = run({**level, **TALKING}, answers.__file__, "--multiply")
-    assert said.returncode == 0, said.stderr
-    if reason := without_effect(level, said.stdout):
+    completed = run({**level, **TALKING}, answers.__file__, "--multiply")
+    assert completed.returncode == 0, completed.stderr
+    if reason := without_effect(level, completed.stdout):
         pytest.skip(reason)
 
 
@@ -44,7 +44,7 @@ def test_the_engine_computes_the_same(level: Mapping[str, str]) -> None:
     assert done.returncode == 0, done.stdout[-5000:]
 
 
-SAID = """MKL_VERBOSE oneMKL 2024.0 for Intel(R) Architecture processors
+OUTPUT = """MKL_VERBOSE oneMKL 2024.0 for Intel(R) Architecture processors
 MKL_VERBOSE SGEMM(T,N,192,1,576) 1.26us CNR:{cnr} Dyn:1
 CAPABILITY {capability}
 """
@@ -64,7 +64,7 @@ CAPABILITY {capability}
 def test_a_level_counts_where_a_library_says_that_it_is_there(
     level: Mapping[str, str], cnr: str, capability: str, reason: str | None
 ) -> None:
-    found = without_effect(level, SAID.format(cnr=cnr, capability=capability))
+    found = without_effect(level, OUTPUT.format(cnr=cnr, capability=capability))
     assert (found is None) == (reason is None)
     assert (reason or "") in (found or "")
 

@@ -47,14 +47,14 @@ def test_each_node_looks_for_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [b"", b"{", b"[]", b'{"at": "soon"}', b"\xff" * 9000])
-def test_what_cannot_be_read_is_found_anew(tmp_path: Path, kept: bytes) -> None:
+def test_what_cannot_be_read_is_measured_again(tmp_path: Path, kept: bytes) -> None:
     (tmp_path / "probes").mkdir()
     (tmp_path / "probes/node-1.json").write_bytes(kept)
     assert kept_probe(tmp_path, "node-1", NOW) is not None
     assert json.loads((tmp_path / "probes/node-1.json").read_bytes())["at"]
 
 
-def test_trouble_is_only_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_are_only_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert kept_probe(tmp_path / "absent", "node-1", NOW) is None
     assert "could not be probed" in caplog.text
     (tmp_path / "probes").write_text("a file in the way")

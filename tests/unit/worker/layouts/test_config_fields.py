@@ -70,7 +70,7 @@ def test_a_field_is_on_one_list(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_a_layout_reads_is_told_to_be_read(family: str) -> None:
+def test_what_a_layout_reads_is_reported_as_read(family: str) -> None:
     assert set(FAMILIES[family].config.model_fields) - set(read_of(family)) == set()
 
 
@@ -86,7 +86,7 @@ def test_the_page_is_the_lists() -> None:
     assert page.read_text() == as_markdown(), "write config_fields.as_markdown() into docs/reference/config.md"
 
 
-# What nobody has to be told of.
+# What needs no warning.
 
 ONES: dict[str, dict[str, Any]] = {
     "llama": {
@@ -213,7 +213,9 @@ def rotary(**config: Any) -> tuple[object, Any]:
 
 @pytest.mark.parametrize("within", [{"original_max_position_embeddings": 256}, {}])
 @pytest.mark.parametrize("name", ["rope_parameters", "rope_scaling"])
-def test_the_trained_length_within_counts_and_another_beside_is_warned_of(name: str, within: dict[str, Any]) -> None:
+def test_the_trained_length_within_counts_and_a_different_one_outside_is_warned_of(
+    name: str, within: dict[str, Any]
+) -> None:
     config = {
         "max_position_embeddings": 256, name: {**LLAMA3, "rope_theta": 5e5, **within},
         "original_max_position_embeddings": 64,
@@ -224,7 +226,7 @@ def test_the_trained_length_within_counts_and_another_beside_is_warned_of(name: 
     assert "256" in warning
 
 
-def test_what_is_beside_types_of_layers_counts() -> None:
+def test_what_is_next_to_types_of_layers_counts() -> None:
     nested = {"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}}
     assert rotary(rope_parameters={**nested, "rope_theta": 1e4, "rope_type": "default"}) == (1e4, None)
 

@@ -82,9 +82,9 @@ def test_shards_that_are_sealed_rank_by_rank_are_the_same(path: Path, tmp_path: 
 
     indices = range(len(plan.ranks))
     for made in (indices[1::2], indices[::2]):
-        tap = ContentDigests()
-        run(plan, FileSink(tmp_path / "weights", seal=seal), sizes=sizes, rank_indices=made, observer=tap)
-        assert_covered(plan, tap.pieces())
+        observer = ContentDigests()
+        run(plan, FileSink(tmp_path / "weights", seal=seal), sizes=sizes, rank_indices=made, observer=observer)
+        assert_covered(plan, observer.pieces())
     tensors = read_rank_files(tmp_path / "weights", plan.ranks, sealed=sealed, full=True)
     assert described(plan.ranks, tensors) == case["shards"]
     files = {file.name: file for file in write_rank_files(tmp_path / "held", plan, tensors)}

@@ -181,9 +181,7 @@ def test_fields_that_change_nothing_together_change_nothing(family: str, fields:
 
 @pytest.mark.parametrize(("name", "partners"), PARTNERS.items())
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_switch_of_a_kernel_changes_nothing_beside_the_kernel(
-    family: str, name: str, partners: tuple[str, ...]
-) -> None:
+def test_a_switch_of_a_kernel_changes_nothing_but_the_kernel(family: str, name: str, partners: tuple[str, ...]) -> None:
     kernels = dict.fromkeys(partners, True)
     if family == "qwen3_moe":  # refuses it without
         kernels |= {CASCADED: True} if "attn_tkg" in partners[0] else {}
@@ -231,7 +229,7 @@ def same(one: StreamedPlan, other: StreamedPlan) -> bool:
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_shards_are_refused_when_a_rule_says_so_and_made_otherwise(family: str, data: st.DataObject) -> None:
+def test_shards_are_refused_exactly_when_a_rule_says_so(family: str, data: st.DataObject) -> None:
     case = data.draw(cases(family, misfits=True))
     broken = refusals(case)
     sentence = refusal_of(case)
@@ -369,7 +367,7 @@ def test_the_reference_names_every_family_and_flag_that_is_not_neutral() -> None
     assert not [name for name in names if f"`{name}" not in page]
 
 
-def test_degrees_that_are_said_to_fit_do() -> None:
+def test_degrees_that_are_reported_to_fit_do() -> None:
     model = {**MODELS["mixtral"], "vocab_size": 96, "hidden_size": 48, "intermediate_size": 72}
     model |= {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 8}
     checkpoint = headers({"hf_config": model, "tensors": decoder_tensors(model), "dtype": "bfloat16"})
@@ -567,7 +565,7 @@ def test_a_bias_of_any_layer_is_warned_of() -> None:
     assert warning.startswith("The biases of self_attn.q_proj are left out")
 
 
-def test_a_head_beside_tied_embeddings_is_warned_of() -> None:
+def test_a_head_next_to_tied_embeddings_is_warned_of() -> None:
     *_, warning = warnings_with("llama", tie_word_embeddings=True)
     assert "lm_head.weight" in warning
     assert "transformers 5 would use it" in warning

@@ -170,7 +170,7 @@ def test_a_path_that_leads_nowhere_is_refused(source: Path, path: str, sentence:
     assert refused.value.reason == "FlagsRefused"
 
 
-def test_heads_beside_the_checkpoint_count(tmp_path: Path) -> None:
+def test_heads_next_to_the_checkpoint_count(tmp_path: Path) -> None:
     source = small_source(tmp_path)
     before = key(native(source))
     (source / "medusa_heads.pt").write_bytes(b"heads")
@@ -187,7 +187,9 @@ def refusal(flags: dict[str, Any], checkpoint: Checkpoint, **changes: Any) -> Ba
 
 
 @pytest.mark.parametrize("flags", [{"cp_degree": 2}, {"newest_flag": 3}, {"world_size": 8}])
-def test_what_has_no_layout_is_told_how_to_get_to_the_librarys_own(source: Path, flags: dict[str, Any]) -> None:
+def test_the_refusal_of_what_has_no_layout_says_how_to_use_the_librarys_own(
+    source: Path, flags: dict[str, Any]
+) -> None:
     checkpoint, degree = open_checkpoint(source), {"tp_degree": 4}
     in_a_pod = str(refusal({**degree, **flags}, checkpoint))
     assert in_a_pod.startswith(("There is no layout for ", "It is not known what "))
@@ -204,11 +206,11 @@ def test_what_has_no_layout_is_told_how_to_get_to_the_librarys_own(source: Path,
     assert isinstance(plan_for(config_of({**degree, **flags}, weights=Weights.NATIVE), checkpoint), NativePlan)
 
 
-def test_an_unknown_family_is_told_the_same(tmp_path: Path) -> None:
+def test_an_unknown_family_gets_the_same_advice(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(small_source(tmp_path, model_type="gemma3"))
-    told = refusal({"tp_degree": 4}, checkpoint)
-    assert isinstance(told, ModelTypeWithoutLayout)
-    assert str(told) == (
+    refused = refusal({"tp_degree": 4}, checkpoint)
+    assert isinstance(refused, ModelTypeWithoutLayout)
+    assert str(refused) == (
         "No layout is known for model type 'gemma3'; there are layouts for llama, mistral, mixtral, qwen2, qwen3, "
         "qwen3_moe. Use a checkpoint of one of these families, or set spec.sharding.weights: Native, with which NxD "
         "Inference shards the model itself."
@@ -221,11 +223,11 @@ def test_an_unknown_family_is_told_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["is_medusa", "enable_fused_speculation", "enable_eagle_speculation"])
 def test_what_wants_a_second_model_names_no_way_around(source: Path, name: str) -> None:
-    told = refusal({"tp_degree": 4, name: True}, open_checkpoint(source))
-    assert str(told).startswith(f"{name}=True wants a second model")
-    assert str(told).endswith("Remove it.")
+    refused = refusal({"tp_degree": 4, name: True}, open_checkpoint(source))
+    assert str(refused).startswith(f"{name}=True wants a second model")
+    assert str(refused).endswith("Remove it.")
 
 
 def test_what_the_library_refuses_too_names_no_way_around(source: Path) -> None:
-    told = refusal({"tp_degree": 5}, open_checkpoint(source))
-    assert "Native" not in str(told)
+    refused = refusal({"tp_degree": 5}, open_checkpoint(source))
+    assert "Native" not in str(refused)

@@ -117,7 +117,7 @@ figures = st.builds(
 
 
 @given(figures)
-def test_whatever_the_figures_there_is_a_choice_that_can_be_told(given: Figures) -> None:
+def test_whatever_the_figures_there_is_a_choice_that_can_be_reported(given: Figures) -> None:
     choice = choose(given)
     assert choice.strategy in (ON_COMPILE, ON_LOAD)
     assert len(choice.message) <= MAX_NOTE

@@ -16,7 +16,7 @@ LONG = PATIENCE_SECONDS
 """Seconds that no test waits for: what is stopped ends sooner."""
 
 
-class Told(BaseException):
+class Signalled(BaseException):
     """As a signal's handler raises."""
 
 
@@ -49,7 +49,7 @@ def test_both_run_at_the_same_time() -> None:
     run_concurrently(lambda _: both.wait(), lambda cancel_token: both.wait())
 
 
-def test_a_failure_here_stops_the_other_and_is_told() -> None:
+def test_a_failure_here_stops_the_other_and_is_reported() -> None:
     began = threading.Event()
 
     def there(cancel_token: CancelToken) -> None:
@@ -66,7 +66,7 @@ def test_a_failure_here_stops_the_other_and_is_told() -> None:
 
 
 @pytest.mark.parametrize("wait", [lambda: time.sleep(LONG), lambda: threading.Event().wait(LONG)])
-def test_a_failure_there_wakes_this_thread_and_is_told(wait: object) -> None:
+def test_a_failure_there_wakes_this_thread_and_is_reported(wait: object) -> None:
     assert callable(wait)
     before = signal.getsignal(WAKE)
     with pytest.raises(OSError, match="broken"):
@@ -74,7 +74,7 @@ def test_a_failure_there_wakes_this_thread_and_is_told(wait: object) -> None:
     assert signal.getsignal(WAKE) is before
 
 
-def test_a_failure_there_is_told_where_no_signal_arrives() -> None:
+def test_a_failure_there_is_reported_where_no_signal_arrives() -> None:
     """In another thread than the main one, the work here ends first."""
     errors: list[BaseException] = []
 
@@ -95,7 +95,7 @@ def test_a_signal_unwinds_both(here_is_done: bool) -> None:
     ended: list[str] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        raise Told
+        raise Signalled
 
     def there(cancel_token: CancelToken) -> None:
         os.kill(os.getpid(), signal.SIGALRM)
@@ -106,7 +106,7 @@ def test_a_signal_unwinds_both(here_is_done: bool) -> None:
 
     before = signal.signal(signal.SIGALRM, handle)
     try:
-        with pytest.raises(Told):
+        with pytest.raises(Signalled):
             run_concurrently(lambda _: None if here_is_done else time.sleep(LONG), there)
     finally:
         signal.signal(signal.SIGALRM, before)
@@ -114,7 +114,7 @@ def test_a_signal_unwinds_both(here_is_done: bool) -> None:
     assert alive() == []
 
 
-def test_of_two_failures_the_first_is_told() -> None:
+def test_of_two_failures_the_first_is_reported() -> None:
     began = threading.Event()
 
     def there(cancel_token: CancelToken) -> None:
@@ -139,7 +139,7 @@ def test_many_failures_at_any_moment_leave_nothing_running() -> None:
     assert alive() == []
 
 
-def test_what_may_not_be_interrupted_is_finished_before_the_failure_is_told() -> None:
+def test_what_may_not_be_interrupted_is_finished_before_the_failure_is_reported() -> None:
     failed = threading.Event()
     order: list[str] = []
 

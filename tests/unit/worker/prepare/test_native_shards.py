@@ -135,7 +135,7 @@ def test_a_second_run_hits_and_a_touched_source_is_known_by_its_digests(place: P
     assert engine.called.count("shard") == 1
 
 
-def test_another_release_of_the_library_shards_anew(place: Place, engine: NativeEngine) -> None:
+def test_another_release_of_the_library_shards_again(place: Place, engine: NativeEngine) -> None:
     _, first = prepare(place, engine)
     _, second = prepare(place, replace(engine, release="2"))
     assert second.shards_key != first.shards_key
@@ -202,7 +202,7 @@ def linked(rank: int) -> Callable[[Path], object]:
         (one_more("../neuron_config.json"), "neuron_config.json is there beside the ranks' files"),
     ],
 )
-def test_files_that_are_not_the_ranks_are_told_and_not_used(
+def test_files_that_are_not_the_ranks_are_reported_and_not_used(
     place: Place, engine: NativeEngine, spoil: Callable[[Path], object], sentence: str
 ) -> None:
     with pytest.raises(ShardsUnexpected, match=sentence):
@@ -250,7 +250,7 @@ def test_a_source_that_cannot_be_read_ends_the_librarys_work(
     assert not [each for each in (place.artifacts / "staging").iterdir() if each.is_dir()]
 
 
-def test_how_much_the_library_has_written_is_told(
+def test_how_much_the_library_has_written_is_reported(
     place: Place, engine: NativeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native_shards, "POLL_SECONDS", 0.001)
@@ -310,7 +310,7 @@ def test_files_that_a_killed_run_left_are_not_taken_for_whole_ones(place: Place,
     assert not Store(place.artifacts).problems(SHARDS, key, full=True)
 
 
-def test_room_is_asked_for_by_an_estimate_and_told_as_one(place: Place, engine: NativeEngine) -> None:
+def test_room_is_requested_by_an_estimate_and_reported_as_one(place: Place, engine: NativeEngine) -> None:
     with volume_in_memory(place.root / "small", 1 << 20) as artifacts:
         with pytest.raises(ArtifactsVolumeFull, match=r"bytes are needed .* That is an estimate: NxD Infer") as full:
             prepare(place, engine, artifactsPath=str(artifacts))

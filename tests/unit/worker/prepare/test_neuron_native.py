@@ -18,7 +18,7 @@ ON_LOAD = {"strategy": "ShardOnLoad"}
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run made, what it said, and what a start from it answers."""
+    """What a run made, what it reported, and what a start from it answers."""
 
     report: Report
     result: Result
@@ -114,7 +114,7 @@ def test_a_family_without_a_layout_is_served_either_way(place: NeuronPlace) -> N
     assert answer(place, on_load, **ON_LOAD)
 
 
-def test_a_family_that_the_library_does_not_know_is_told(place: NeuronPlace) -> None:
+def test_a_family_that_the_library_does_not_know_is_refused(place: NeuronPlace) -> None:
     ended = place.another("wizard", seed=1, model_type="wizard").ended("prepare")
     assert ended.code == exits.BAD_INPUT
     assert ended.report.failure

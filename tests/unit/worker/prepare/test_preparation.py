@@ -1,4 +1,4 @@
-"""prepare: what is a hit, what is built anew and why, what is adopted, and when it says no before the first byte."""
+"""prepare: what is a hit, what is rebuilt and why, what is adopted, and when it says no before the first byte."""
 
 import errno
 import json
@@ -130,7 +130,7 @@ def test_a_copied_source_builds_nothing(place: Place, tmp_path: Path) -> None:
     assert (second.cache, second.shards_key) == ("Hit", first.shards_key)
 
 
-def test_a_changed_weight_rebuilds_shards_alone_and_is_told_by_name(place: Place) -> None:
+def test_a_changed_weight_rebuilds_only_the_shards_and_is_reported_by_name(place: Place) -> None:
     _, first = prepared(place)
     size = weights_of(place).stat().st_size
     change_a_weight(place)
@@ -146,7 +146,7 @@ def test_a_changed_weight_rebuilds_shards_alone_and_is_told_by_name(place: Place
     )
 
 
-def test_a_changed_flag_is_told_by_name(place: Place) -> None:
+def test_a_changed_flag_is_reported_by_name(place: Place) -> None:
     prepared(place)
     _, result = prepared(place, neuronConfig={"tp_degree": 1, "torch_dtype": "float32", "seq_len": 128})
     assert result.missed is not None
@@ -154,7 +154,7 @@ def test_a_changed_flag_is_told_by_name(place: Place) -> None:
     assert result.missed.startswith("Compiled the model, for ")
 
 
-def test_the_first_of_its_kind_is_told(place: Place) -> None:
+def test_the_first_of_its_kind_is_reported(place: Place) -> None:
     _, result = prepared(place)
     assert result.missed == (
         "Compiled the model, for the volume is new; sharded the checkpoint, for the volume is new."
@@ -238,7 +238,7 @@ def test_ranks_of_another_content_are_not_adopted(place: Place, monkeypatch: pyt
     assert tensors(place, prepared(place)[1].shards_key) == found
 
 
-def test_a_sealed_rank_that_was_damaged_is_made_anew_with_full_verification(
+def test_a_sealed_rank_that_was_damaged_is_rebuilt_with_full_verification(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -265,7 +265,7 @@ def shards_nbytes(place: Place, key: str | None) -> int:
     return sum(path.stat().st_size for path in shard_files(place, key).values())
 
 
-def test_too_little_room_is_said_before_the_first_byte(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_room_is_reported_before_the_first_byte(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     _, result = prepared(place)
     needed = shards_nbytes(place, result.shards_key) + COMPILED_ALLOWANCE[cpu_engine()]
     shutil.rmtree(place.artifacts)
@@ -274,8 +274,8 @@ def test_too_little_room_is_said_before_the_first_byte(place: Place, monkeypatch
     assert ended.code == exits.NO_SPACE
     reason, message = failure(ended)
     assert reason == "ArtifactsVolumeFull"
-    said = int(message.split(" bytes are needed")[0].replace(",", ""))
-    assert needed <= said < needed + (1 << 16)
+    reported = int(message.split(" bytes are needed")[0].replace(",", ""))
+    assert needed <= reported < needed + (1 << 16)
     assert "1,000 are free" in message
     assert not any((place.artifacts / name).exists() for name in ("shards", "compiled", "refs", "sources"))
     assert staged(place) == []
@@ -304,8 +304,8 @@ def test_ranks_that_are_adopted_need_no_room_again(place: Place, monkeypatch: py
     with monkeypatch.context() as patched:
         patched.setattr(collection, "free_bytes", only(1000))
         _, message = failure(place.run("prepare"))
-    said = int(message.split(" bytes are needed")[0].replace(",", ""))
-    assert adopted[0] <= said < 2 * adopted[0] + COMPILED_ALLOWANCE[cpu_engine()]
+    reported = int(message.split(" bytes are needed")[0].replace(",", ""))
+    assert adopted[0] <= reported < 2 * adopted[0] + COMPILED_ALLOWANCE[cpu_engine()]
     assert "2 of 3 rank files were there already" in (prepared(place)[1].missed or "")
 
 
@@ -391,7 +391,9 @@ def test_phases_of_work_side_by_side_add_up(place: Place) -> None:
     assert {"SourceIdentified", "VolumeProbed", "ArtifactsChecked", "EngineImported"} <= {p.name for p in report.phases}
 
 
-def test_a_compiler_that_fails_stops_the_sharding_and_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_fails_stops_the_sharding_and_is_reported(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise WorkerFailure("The compiler refuses.")
 
@@ -404,7 +406,7 @@ def test_a_compiler_that_fails_stops_the_sharding_and_is_told(place: Place, monk
     assert prepared(place)[1].compiled_cache == "Miss"
 
 
-def test_sharding_that_fails_stops_the_compiler_and_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sharding_that_fails_stops_the_compiler_and_is_reported(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiler that would go on for a minute."""
 
     def compile_for_long(*_: object) -> None:
@@ -520,7 +522,7 @@ def test_what_nobody_needed_for_long_goes_unless_a_pod_uses_it(place: Place, in_
     assert bool(shard_files(place, first.shards_key)) == in_use
 
 
-def test_the_volumes_probe_stands_beside_the_rates(place: Place) -> None:
+def test_the_volumes_probe_is_listed_with_the_rates(place: Place) -> None:
     place.artifacts.mkdir()
     report, _ = prepared(place)
     assert report.disk is not None

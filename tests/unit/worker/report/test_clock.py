@@ -74,7 +74,7 @@ def test_phases_sum_to_the_start_exactly(steps: list[tuple[float, float]], after
     assert [p.started_at for p in report.phases] == [report.started_at, *ends[:-1]]
 
 
-def test_a_phase_that_fails_is_still_told() -> None:
+def test_a_phase_that_fails_is_still_reported() -> None:
     clock, hands = started()
 
     def fail() -> None:
@@ -154,21 +154,21 @@ def test_of_two_phases_at_once_the_first_to_end_has_the_wall_time_and_the_other_
             hands.move(30)
         hands.move(40)
         sharded.advance(100)
-    told = [(p.name, p.milliseconds, p.busy_milliseconds) for p in clock.snapshot().phases]
-    assert told == [("SourceOpened", 10, None), ("Compiled", 35, 30), ("Sharded", 40, 75)]
+    phases = [(p.name, p.milliseconds, p.busy_milliseconds) for p in clock.snapshot().phases]
+    assert phases == [("SourceOpened", 10, None), ("Compiled", 35, 30), ("Sharded", 40, 75)]
 
 
 def test_phases_side_by_side_in_threads_sum_to_the_start() -> None:
     clock, hands = started()
     both, one_done = threading.Barrier(2), threading.Event()
 
-    def compile_beside() -> None:
+    def compile_concurrently() -> None:
         with clock.phase("Compiled", unit="Steps"):
             both.wait()
             hands.move(20)
         one_done.set()
 
-    thread = threading.Thread(target=compile_beside)
+    thread = threading.Thread(target=compile_concurrently)
     with clock.phase("Sharded", total=8):
         thread.start()
         both.wait()
@@ -179,12 +179,12 @@ def test_phases_side_by_side_in_threads_sum_to_the_start() -> None:
         hands.move(3)
     clock.succeeded()
     report = clock.snapshot()
-    told = [(p.name, p.milliseconds, p.busy_milliseconds) for p in report.phases]
-    assert told == [("Compiled", 20, None), ("Sharded", 7, 27), ("Sealed", 3, None)]
+    phases = [(p.name, p.milliseconds, p.busy_milliseconds) for p in report.phases]
+    assert phases == [("Compiled", 20, None), ("Sharded", 7, 27), ("Sealed", 3, None)]
     assert report.ended_at == EPOCH + timedelta(milliseconds=30)
 
 
-def test_a_failure_in_one_of_two_phases_leaves_both_told() -> None:
+def test_a_failure_in_one_of_two_phases_leaves_both_reported() -> None:
     clock, hands = started()
 
     def fail() -> None:

@@ -1,4 +1,4 @@
-"""A worker that is told to stop says so, whatever the libraries that run just then make of the exception."""
+"""A worker that is asked to stop says so, whatever the libraries that run just then make of the exception."""
 
 import os
 import signal
@@ -24,13 +24,13 @@ def _handlers() -> Iterator[None]:
         yield
 
 
-def told(_: object = None) -> None:
+def signalled(_: object = None) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 class TellsWhenNamed:
     def __set_name__(self, _: type, __: str) -> None:
-        told()
+        signalled()
 
 
 def while_a_class_is_made() -> None:
@@ -39,33 +39,33 @@ def while_a_class_is_made() -> None:
 
 def caught_and_replaced() -> None:
     with suppress(BaseException):
-        told()
+        signalled()
     raise ImportError("no such module")
 
 
 def replaced_by_a_failure_of_ours() -> None:
     with suppress(BaseException):
-        told()
+        signalled()
     raise WorkerFailure("A child ended.")
 
 
 def caught_until_requests_are_answered() -> None:
     with suppress(BaseException):
-        told()
+        signalled()
     stop_event()
 
 
 @pytest.mark.parametrize(
     "work",
     [
-        told,
+        signalled,
         while_a_class_is_made,
         caught_and_replaced,
         replaced_by_a_failure_of_ours,
         caught_until_requests_are_answered,
     ],
 )
-def test_it_was_told_to_stop_and_did_not_crash(work: Callable[[], None]) -> None:
+def test_it_was_asked_to_stop_and_did_not_crash(work: Callable[[], None]) -> None:
     clock = StartClock(Stage.SERVE, FirstLine.now(), pod_uid="")
     run = Run(WorkerConfig.model_construct(source_path="", source_display=""), clock)
     code = runner._run(run, lambda: lambda _: work())

@@ -104,7 +104,7 @@ def test_an_original_that_is_gone_is_no_copy_and_not_called_unwritable(tmp_path:
     assert not open_below(tmp_path / "copy")
 
 
-def test_a_volume_that_becomes_full_is_told(tmp_path: Path) -> None:
+def test_a_volume_that_becomes_full_is_reported(tmp_path: Path) -> None:
     written(tmp_path / "original", 3 * MIB)
     with (
         volume_in_memory(tmp_path / "copy", 2 * MIB) as directory,
@@ -126,7 +126,7 @@ def test_a_copy_that_is_given_up_keeps_no_file_open(tmp_path: Path, end: str) ->
         with pytest.raises(ShuttingDown):
             copy.complete(tmp_path / "copy", _raising(ShuttingDown()))
     assert not open_below(tmp_path / "copy")
-    copy.observe("original", 0, seen(content, 0, MIB))  # a load that still goes on is not told
+    copy.observe("original", 0, seen(content, 0, MIB))  # a load that still goes on is not affected
 
 
 def open_below(directory: Path) -> list[Path]:

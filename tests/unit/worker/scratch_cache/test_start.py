@@ -1,4 +1,4 @@
-"""Copies on the scratch volume, through the real command: the second start reads them, and their troubles are noted."""
+"""Copies on the scratch volume, through the real command: the second start reads them, and their errors are noted."""
 
 import os
 import signal

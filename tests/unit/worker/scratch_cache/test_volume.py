@@ -118,7 +118,7 @@ def test_a_copy_that_is_dropped_can_be_made_again(tmp_path: Path) -> None:
     assert tier.use("shards", "a")
 
 
-def test_a_tier_that_cannot_be_written_is_a_trouble_and_no_crash(tmp_path: Path) -> None:
+def test_a_tier_that_cannot_be_written_is_noted_and_no_crash(tmp_path: Path) -> None:
     (tmp_path / "tier").write_text("a file has taken its place")
     with pytest.raises(TierError) as error:
         Tier(tmp_path).begin("shards", "a", MIB)

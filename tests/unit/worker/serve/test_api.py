@@ -73,7 +73,7 @@ def test_a_tiny_top_p_is_greedy(client: OpenAI) -> None:
     assert one.choices[0].text == client.completions.create(temperature=0, **asked).choices[0].text
 
 
-def test_a_stop_string_ends_the_answer_and_is_not_told(client: OpenAI) -> None:
+def test_a_stop_string_ends_the_answer_and_is_not_returned(client: OpenAI) -> None:
     asked: dict[str, Any] = {"model": "small", "prompt": "Hello", "max_tokens": 40, "temperature": 0}
     whole = client.completions.create(**asked).choices[0].text
     stop = whole[6:9]
@@ -147,7 +147,7 @@ def test_what_is_not_supported_is_refused_by_name(client: OpenAI, asked: dict[st
         client.completions.create(**{"model": "small", "prompt": "Hello", **asked})
 
 
-def test_what_the_template_refuses_is_told(client: OpenAI) -> None:
+def test_what_the_template_refuses_is_reported(client: OpenAI) -> None:
     with pytest.raises(BadRequestError, match="no robots"):
         client.chat.completions.create(model="small", messages=[{"role": "robot", "content": "beep"}])  # type: ignore[misc,list-item]
 

@@ -15,11 +15,11 @@ from tests.paths import TOKENIZERS
 from tests.unit.worker.engines.models import edit_config, write_model
 from tests.unit.worker.workers import Ended, Place, Worker, returned
 
-SAYS = """
+GENERATES = """
 from neuronmodel_worker.engines import llama
-def said(self, prompt, sampling):
+def generate(self, prompt, sampling):
     yield from {tokens}
-llama.LoadedLlama.generate = said
+llama.LoadedLlama.generate = generate
 """
 FLAGS = {"tp_degree": 3, "torch_dtype": "float32", "seq_len": 64}
 
@@ -28,9 +28,9 @@ def placed(root: Path, name: str, rows: int | None = None) -> Place:
     """A model of random weights with one of the small tokenizers."""
     source = root / "source"
     shutil.copytree(TOKENIZERS / name, source)
-    said = json.loads((source / "expected.json").read_bytes())["read"]
+    expected = json.loads((source / "expected.json").read_bytes())["read"]
     config = (source / "config.json").read_bytes() if (source / "config.json").exists() else b"{}"
-    write_model(source, vocab_size=rows or said["size"], eos_token_id=None)
+    write_model(source, vocab_size=rows or expected["size"], eos_token_id=None)
     if own := json.loads(config):
         edit_config(source, **{field: own[field] for field in own if field != "model_type"})
     return Place(root, source, {"neuronConfig": FLAGS})
@@ -49,13 +49,13 @@ def test_prompt_and_completion_give_back_the_same_tokens_streamed_and_whole(tmp_
     tokens, asked = text.encode(whole), text.encode(prompt)
     assert tokens[: len(asked)] == asked
     answer = tokens[len(asked) :]
-    with place.serving(before=SAYS.format(tokens=answer)) as worker:
+    with place.serving(before=GENERATES.format(tokens=answer)) as worker:
         client = client_of(worker)
         request: dict[str, Any] = {"model": "small", "prompt": prompt, "max_tokens": len(answer), "temperature": 0}
-        told = client.completions.create(**request).choices[0].text
+        returned_text = client.completions.create(**request).choices[0].text
         pieces = [event.choices[0].text for event in client.completions.create(stream=True, **request)]
-    assert told == whole.removeprefix(prompt) == "".join(pieces)
-    assert text.encode(prompt + told) == tokens
+    assert returned_text == whole.removeprefix(prompt) == "".join(pieces)
+    assert text.encode(prompt + returned_text) == tokens
 
 
 def test_a_token_that_has_no_row_is_refused_by_name_and_warned_of(
@@ -78,7 +78,7 @@ def test_a_token_that_has_no_row_is_refused_by_name_and_warned_of(
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "told"),
+    ("file", "content", "message"),
     [
         ("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git-lfs"),
         ("tokenizer_config.json", b"<!DOCTYPE html><html><body>401</body></html>", "HTML"),
@@ -88,14 +88,14 @@ def test_a_token_that_has_no_row_is_refused_by_name_and_warned_of(
         ("generation_config.json", b"{", "not valid JSON"),
     ],
 )
-def test_trouble_with_the_tokenizer_is_found_before_anything_is_made(
-    place: Place, file: str, content: bytes, told: str
+def test_a_bad_tokenizer_is_found_before_anything_is_made(
+    place: Place, file: str, content: bytes, message: str
 ) -> None:
     (place.source / file).write_bytes(content)
     ended = place.run("prepare")
     assert ended.code == exits.BAD_INPUT
     assert ended.report.failure is not None
-    assert told in ended.report.failure.message
+    assert message in ended.report.failure.message
     assert file in ended.report.failure.message
     assert not list((place.artifacts).rglob("*.safetensors"))
     assert "Compiled" not in [phase.name for phase in ended.report.phases]
@@ -110,7 +110,7 @@ def test_without_a_tokenizer_prepare_says_what_to_put_there(place: Place) -> Non
     assert "Put the tokenizer.json and tokenizer_config.json of the checkpoint there" in failure.message
 
 
-def test_both_readings_of_a_tokenizer_are_told_by_prepare(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_both_readings_of_a_tokenizer_are_reported_by_prepare(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     place = placed(tmp_path, "llama-bos-by-flag")
     place.prepare()
     assert "transformers 4.57 reads 'Hello, world!' as [1, " in caplog.text

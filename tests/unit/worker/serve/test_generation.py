@@ -1,4 +1,4 @@
-"""Requests take turns: as many at once as the batch, a bounded number waiting, the rest told to come again."""
+"""Requests take turns: as many at once as the batch, a bounded number waiting, the rest asked to retry later."""
 
 import asyncio
 import threading
@@ -68,7 +68,7 @@ async def client(model: SlowModel, tmp_path: Path) -> AsyncIterator[Client]:
     generation.close()
 
 
-async def test_what_exceeds_the_queue_is_told_to_come_again(client: Client, model: SlowModel) -> None:
+async def test_what_exceeds_the_queue_is_asked_to_retry_later(client: Client, model: SlowModel) -> None:
     tasks = [asyncio.create_task(client.post("/v1/completions", json=ASKED)) for _ in range(5)]
     refused = [await each for each in await first(tasks, 2)]
     assert [response.status for response in refused] == [429, 429]

@@ -62,7 +62,7 @@ def sealing_of(place: Place) -> SealingBehind:
     return sealing
 
 
-def told(sealing: SealingBehind) -> Report:
+def report_of(sealing: SealingBehind) -> Report:
     return sealing.job.clock.snapshot()
 
 
@@ -118,7 +118,7 @@ def test_it_answers_before_the_shards_are_sealed_and_the_next_start_reads_them(p
 def test_what_is_sealed_behind_is_what_prepare_would_have_written(place: Place) -> None:
     sealing = sealing_of(place)
     sealing.seal(Asked())
-    assert told(sealing).sealing.state is SealingState.SEALED  # type: ignore[union-attr]
+    assert report_of(sealing).sealing.state is SealingState.SEALED  # type: ignore[union-attr]
     assert not sealing.tensors
     behind = Store(place.artifacts, read_only=True).find(SHARDS, sealing.key)
     other = Place(place.root / "other", place.source)
@@ -139,7 +139,7 @@ def test_what_was_sealed_when_the_worker_had_to_stop_is_taken_over(place: Place)
     sealing_of(Place(place.root / "elsewhere", place.source)).seal(pieces)
     with pytest.raises(ShuttingDown):
         first.seal(Asked(lambda times: stop() if times > pieces.times // 2 else None))
-    report = told(first).sealing
+    report = report_of(first).sealing
     assert report
     assert 0 < report.done < report.total
     assert report.message.startswith("The worker was told to stop.")
@@ -162,7 +162,7 @@ def test_shards_that_another_worker_sealed_meanwhile_are_as_good(place: Place) -
     one, other = sealing_of(place), sealing_of(place)
     one.seal(Asked())
     other.seal(Asked(lambda _: pytest.fail("it writes what is there")))
-    assert told(other).sealing.state is SealingState.SEALED  # type: ignore[union-attr]
+    assert report_of(other).sealing.state is SealingState.SEALED  # type: ignore[union-attr]
 
 
 def test_a_full_volume_ends_sealing_and_not_serving(place: Place) -> None:
@@ -179,7 +179,7 @@ def test_a_full_volume_ends_sealing_and_not_serving(place: Place) -> None:
     assert [note.reason for note in report.notes] == ["SealingFailed"]
 
 
-def test_a_volume_that_becomes_full_with_the_last_file_is_told_as_such(place: Place) -> None:
+def test_a_volume_that_becomes_full_with_the_last_file_is_reported_as_such(place: Place) -> None:
     with volume_in_memory(place.root / "volume", 12_000_000) as volume:
         place.settings = {"artifactsPath": str(volume)}
         pieces, sealing = Asked(), sealing_of(place)
@@ -190,7 +190,7 @@ def test_a_volume_that_becomes_full_with_the_last_file_is_told_as_such(place: Pl
                 (volume / "others").write_bytes(bytes(free_bytes(volume)))
 
         sealing.seal(Asked(fill))
-        report = told(sealing).sealing
+        report = report_of(sealing).sealing
         assert report
         assert report.state is SealingState.FAILED
         assert re.search(r"(The volume of|bytes are needed on the volume of) \S+", report.message)

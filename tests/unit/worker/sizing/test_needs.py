@@ -78,10 +78,10 @@ def test_405b_fits_a_trn2_at_64_ranks_with_figures_of_the_guide(llama_405b: Chec
 
 def test_405b_does_not_fit_with_64_ranks_on_single_cores(llama_405b: Checkpoint) -> None:
     fields = {**COMMAND_OF_405B, "logical_nc_config": 1}
-    told = refusal(make_plan(llama_405b, fields), config_of(fields))
-    assert "does not fit a trn2.48xlarge. A rank takes 15.5 GB of device memory" in told
-    assert "a logical core has 12.9 GB (12 GiB)" in told
-    assert "logical cores, and it has" not in told
+    message = refusal(make_plan(llama_405b, fields), config_of(fields))
+    assert "does not fit a trn2.48xlarge. A rank takes 15.5 GB of device memory" in message
+    assert "a logical core has 12.9 GB (12 GiB)" in message
+    assert "logical cores, and it has" not in message
 
 
 def test_405b_fits_all_128_single_cores(llama_405b: Checkpoint) -> None:
@@ -96,24 +96,24 @@ def test_405b_fits_all_128_single_cores(llama_405b: Checkpoint) -> None:
 
 
 def test_405b_finds_too_few_cores_on_a_small_trn2(llama_405b: Checkpoint) -> None:
-    told = refusal(make_plan(llama_405b, COMMAND_OF_405B), config_of(COMMAND_OF_405B, instance_type="trn2.3xlarge"))
-    assert "64 ranks need as many logical cores, and it has 4 (1 device of 8 cores, 2 to a logical one)" in told
-    assert "host memory" not in told  # how much it has is not known
+    message = refusal(make_plan(llama_405b, COMMAND_OF_405B), config_of(COMMAND_OF_405B, instance_type="trn2.3xlarge"))
+    assert "64 ranks need as many logical cores, and it has 4 (1 device of 8 cores, 2 to a logical one)" in message
+    assert "host memory" not in message  # how much it has is not known
 
 
 def test_405b_on_the_four_cores_of_a_small_trn2_is_too_much_for_each(llama_405b: Checkpoint) -> None:
     fields = {**COMMAND_OF_405B, "tp_degree": 4, "local_ranks_size": 4}
-    told = refusal(make_plan(llama_405b, fields), config_of(fields, instance_type="trn2.3xlarge"))
-    assert "a logical core has 25.8 GB (24 GiB)" in told
-    assert "logical cores, and it has" not in told
+    message = refusal(make_plan(llama_405b, fields), config_of(fields, instance_type="trn2.3xlarge"))
+    assert "a logical core has 25.8 GB (24 GiB)" in message
+    assert "logical cores, and it has" not in message
 
 
-def test_everything_that_does_not_fit_is_told_at_once(llama_405b: Checkpoint) -> None:
+def test_everything_that_does_not_fit_is_reported_at_once(llama_405b: Checkpoint) -> None:
     fields = {**COMMAND_OF_405B, "seq_len": 1 << 16}
-    told = refusal(make_plan(llama_405b, fields), config_of(fields, instance_type="trn1.32xlarge"))
-    assert "64 ranks need as many logical cores, and it has 32" in told
-    assert "a logical core has 17.2 GB (16 GiB)" in told
-    assert "of host memory, and the machine has 550 GB (512 GiB)" in told
+    message = refusal(make_plan(llama_405b, fields), config_of(fields, instance_type="trn1.32xlarge"))
+    assert "64 ranks need as many logical cores, and it has 32" in message
+    assert "a logical core has 17.2 GB (16 GiB)" in message
+    assert "of host memory, and the machine has 550 GB (512 GiB)" in message
 
 
 def test_405b_sharded_by_the_library_is_an_estimate_near_the_plan(llama_405b: Checkpoint) -> None:
@@ -261,7 +261,7 @@ def test_whatever_config_json_says_a_cache_is_guessed_or_not(
 # Host memory and scratch.
 
 
-def test_a_start_that_shards_holds_its_buffers_beside_the_tensors(cached: StreamedPlan) -> None:
+def test_a_start_that_shards_holds_its_buffers_in_addition_to_the_tensors(cached: StreamedPlan) -> None:
     config = config_of({})
     read, shard = (size(cached, config, strategy).host_memory_bytes for strategy in (ON_COMPILE, ON_LOAD))
     behind = size(cached, config.model_copy(update={"seal": Seal.BEHIND}), ON_COMPILE).host_memory_bytes
@@ -323,7 +323,7 @@ def test_what_just_fits_fits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizing", "machine", "ranks", "told"),
+    ("sizing", "machine", "ranks", "message"),
     [
         (NEEDED, JUST, 3, "3 ranks need as many logical cores"),
         (NEEDED, replace(JUST, logical_core_configs=(1,)), 2, "made of 2 physical ones, and a just makes one of 1"),
@@ -332,9 +332,9 @@ def test_what_just_fits_fits() -> None:
         (NEEDED, replace(JUST, nvme_bytes=2 * GIB - 1), 2, "NVMe"),
     ],
 )
-def test_what_just_does_not_fit_is_told(sizing: Sizing, machine: Machine, ranks: int, told: str) -> None:
+def test_what_just_does_not_fit_is_reported(sizing: Sizing, machine: Machine, ranks: int, message: str) -> None:
     (sentence,) = misfits(sizing, ON_NODE, ranks, machine)
-    assert told in sentence
+    assert message in sentence
 
 
 def test_a_volume_that_is_not_the_nodes_needs_no_nvme() -> None:

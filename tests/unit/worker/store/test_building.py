@@ -227,19 +227,19 @@ def test_a_holder_that_was_taken_over_goes_on_and_loses_quietly(store: Store) ->
 
 
 def test_who_waits_finds_what_the_holder_sealed(store: Store) -> None:
-    told: list[str] = []
+    holders: list[str] = []
     with other_writer(store) as writer:
 
         def waiting(holder: str, seconds: float) -> None:
-            if not told:
+            if not holders:
                 print(file=writer.stdin, flush=True)
-            told.append(holder)
+            holders.append(holder)
 
         patient = replace(LeaseTimings(), poll_seconds=0.01)
         with Store(store.root, timings=patient).build("shards", KEY, waiting) as work:
             assert work.present
             assert len(work.present.manifest.files) == 2
-    assert told[0].startswith(f"process {writer.pid} on ")
+    assert holders[0].startswith(f"process {writer.pid} on ")
 
 
 def test_a_lease_that_is_renewed_is_waited_for(tmp_path: Path) -> None:

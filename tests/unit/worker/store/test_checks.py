@@ -99,9 +99,9 @@ FOUND_IN_FULL: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("damage", FOUND_QUICKLY)
 def test_damage_is_found_at_every_start(damage: str, store: Store, sealed: SealedSet) -> None:
-    inflict, told = FOUND_QUICKLY[damage]
+    inflict, message = FOUND_QUICKLY[damage]
     inflict(sealed.directory)
-    with pytest.raises(ArtifactDamaged, match=told):
+    with pytest.raises(ArtifactDamaged, match=message):
         Store(store.root, read_only=True).find("shards", sealed.key)
     assert store.find("shards", sealed.key) is None
     assert [each.key for each in store.quarantined] == [sealed.key]
@@ -109,11 +109,11 @@ def test_damage_is_found_at_every_start(damage: str, store: Store, sealed: Seale
 
 @pytest.mark.parametrize("damage", FOUND_IN_FULL)
 def test_damaged_data_is_found_when_every_byte_is_read(damage: str, store: Store, sealed: SealedSet) -> None:
-    inflict, told = FOUND_IN_FULL[damage]
+    inflict, message = FOUND_IN_FULL[damage]
     inflict(sealed.directory)
     reader = Store(store.root, read_only=True)
     assert reader.find("shards", sealed.key)
-    with pytest.raises(ArtifactDamaged, match=told):
+    with pytest.raises(ArtifactDamaged, match=message):
         reader.find("shards", sealed.key, verification=Verification.FULL)
     assert store.find("shards", sealed.key, verification=Verification.FULL) is None
     assert len(store.quarantined) == 1
@@ -136,7 +136,7 @@ def test_another_sets_files_under_a_key_are_found(store: Store, sealed: SealedSe
 def test_a_good_set_that_comes_to_the_place_of_a_damaged_one_stays(
     store: Store, sealed: SealedSet, tmp_path: Path
 ) -> None:
-    """Two look at the damage; the slower one comes when the other has put it apart and built anew."""
+    """Two look at the damage; the slower one comes when the other has quarantined it and rebuilt the set."""
     rank_file(sealed.directory).unlink()
     with store.volume.open("shards", sealed.key) as place:
         assert place
@@ -149,7 +149,7 @@ def test_a_good_set_that_comes_to_the_place_of_a_damaged_one_stays(
     assert len(list((store.root / "quarantine").iterdir())) == 2
 
 
-def test_problems_are_told_and_nothing_is_changed(store: Store, sealed: SealedSet) -> None:
+def test_problems_are_reported_and_nothing_is_changed(store: Store, sealed: SealedSet) -> None:
     rank_file(sealed.directory, 0).unlink()
     os.truncate(rank_file(sealed.directory, 1), 5)
     found = store.problems("shards", sealed.key)

@@ -150,7 +150,7 @@ def test_who_reads_a_set_reads_on_when_it_is_removed(store: Store) -> None:
         assert reader.read(50) == b"g" * 50
 
 
-def test_room_is_made_before_it_is_said_that_there_is_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_is_made_before_it_is_reported_that_there_is_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     seal(store, ONE)
     seal(store, TWO)
     store.refer("compiled", TWO, "ns.a.u")
@@ -173,7 +173,7 @@ def test_what_is_wanted_now_is_not_removed_for_its_own_room(store: Store) -> Non
     assert store.adoptable_bytes("shards", "0" * 32)
 
 
-def test_a_cleanup_that_is_stopped_begins_anew(store: Store) -> None:
+def test_a_cleanup_that_is_stopped_starts_again(store: Store) -> None:
     seal(store, ONE)
     seal(store, TWO)
     for key in (ONE, TWO):
@@ -202,11 +202,11 @@ def test_a_key_is_explained_by_what_its_owner_had_before(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("was", "now", "said"),
+    ("was", "now", "difference"),
     [("", "-O1", "was empty and is -O1"), (2, "2", "was 2 and is '2'"), ("None", None, "was 'None' and is None")],
 )
-def test_values_that_look_alike_are_told_apart(was: object, now: object, said: str) -> None:
-    assert differences({"flag": was}, {"flag": now}) == [f"flag {said}"]
+def test_values_that_look_alike_are_distinguished(was: object, now: object, difference: str) -> None:
+    assert differences({"flag": was}, {"flag": now}) == [f"flag {difference}"]
 
 
 COLLECTOR = """

@@ -145,7 +145,7 @@ def test_another_configuration_of_the_same_weights_costs_no_read(root: Path, sou
     assert (identity.content, read) == (first.content, 0)
 
 
-def test_a_changed_weight_is_another_content_and_told_by_name(root: Path, source: Path) -> None:
+def test_a_changed_weight_is_different_content_and_reported_by_name(root: Path, source: Path) -> None:
     first = shard(root, small_plan(source))
     file = weights(source)[1]
     change_last_byte(file)
@@ -231,7 +231,7 @@ def test_digests_with_a_changed_byte_are_not_believed(root: Path, source: Path) 
     assert resolved(root, small_plan(source))[0].content != f"0{first.content}"
 
 
-def test_a_source_that_changes_while_it_is_compared_is_told(root: Path, source: Path) -> None:
+def test_a_source_that_changes_while_it_is_compared_is_reported(root: Path, source: Path) -> None:
     shard(root, small_plan(source))
     touch(weights(source)[0])
     identity = identify(root, small_plan(source))

@@ -95,7 +95,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_set_is_put_apart_with_its_reason_and_built_anew(damage: str, store: Store) -> None:
+def test_a_damaged_set_is_quarantined_with_its_reason_and_rebuilt(damage: str, store: Store) -> None:
     DAMAGE[damage](seal(store).directory)
     assert store.find("compiled", KEY) is None
     (apart,) = store.quarantined
@@ -125,7 +125,7 @@ def test_a_set_of_a_newer_format_is_left_as_it_is(store: Store) -> None:
     assert (manifest.exists(), store.quarantined) == (True, [])
 
 
-def test_a_volume_that_fails_is_no_reason_to_build_anew(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_volume_that_fails_is_no_reason_to_rebuild(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = seal(store).directory
 
     def fail(self: Path) -> bytes:

@@ -47,18 +47,18 @@ def plan(tmp_path: Path, request: pytest.FixtureRequest) -> StreamedPlan:
 
 
 def taken(plan: StreamedPlan, sizes: Sizes | None = None) -> Pieces:
-    tap = ContentDigests()
-    run(plan, TensorSink(), sizes=sizes, observer=tap)
-    return tap.pieces()
+    observer = ContentDigests()
+    run(plan, TensorSink(), sizes=sizes, observer=observer)
+    return observer.pieces()
 
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_every_byte_is_shown_once(plan: StreamedPlan, sizes: Sizes, tmp_path: Path) -> None:
     assert_covered(plan, taken(plan, sizes))
     for sink in (FileSink(tmp_path / "one"), FileSink(tmp_path / "other", seal=lambda rank, file: None)):
-        tap = ContentDigests()
-        run(plan, sink, sizes=sizes, observer=tap)
-        assert_covered(plan, tap.pieces())
+        observer = ContentDigests()
+        run(plan, sink, sizes=sizes, observer=observer)
+        assert_covered(plan, observer.pieces())
 
 
 def test_sources_of_passes_are_shown_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,9 +66,9 @@ def test_sources_of_passes_are_shown_in_pieces(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(prefetch, "OBSERVED_BYTES", 1000)
     monkeypatch.setattr(Prefetcher, "PIECE_BYTES", 2500)
     plan = small_plan(small_source(tmp_path / "source"), **TRANSPOSING)
-    tap = ContentDigests()
-    run(plan, FileSink(tmp_path / "weights"), sizes=SIZES[1], observer=tap)
-    pieces = tap.pieces()
+    observer = ContentDigests()
+    run(plan, FileSink(tmp_path / "weights"), sizes=SIZES[1], observer=observer)
+    pieces = observer.pieces()
     assert_covered(plan, pieces)
     assert any([nbytes for _, nbytes, _ in each][:3] == [1000, 1000, 500] for each in pieces.values())
 
@@ -83,7 +83,7 @@ class Refusing:
 
 
 @pytest.mark.parametrize("name", ["model.layers.0.mlp.down_proj.weight", "model.norm.weight"])
-def test_a_tap_that_fails_ends_the_run(name: str, tmp_path: Path) -> None:
+def test_an_observer_that_fails_ends_the_run(name: str, tmp_path: Path) -> None:
     plan = small_plan(small_source(tmp_path / "source"), **TRANSPOSING)
     with pytest.raises(RuntimeError, match="no more"):
         run(plan, FileSink(tmp_path / "weights"), sizes=SIZES[1], observer=Refusing(name))
@@ -124,7 +124,7 @@ def test_what_is_shown_is_fetched_after_its_last_pass_too(is_observed: bool, tmp
         assert len(cache.read) <= 1
 
 
-def test_what_goes_wrong_with_fetching_for_a_tap_is_told(tmp_path: Path) -> None:
+def test_what_goes_wrong_with_fetching_for_an_observer_is_reported(tmp_path: Path) -> None:
     first = next(iter(small_plan(small_source(tmp_path / "source")).reads.values())).source
     cache = Fetched(True, SourceUnreadable(tmp_path, OSError(errno.EIO, "broken")))
     cache.gate.release()

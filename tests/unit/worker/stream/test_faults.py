@@ -152,7 +152,7 @@ def test_killed_in_the_middle_nothing_has_a_final_name_and_the_next_run_clears_u
     with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as victim:
         assert victim.stdout
         assert victim.stdout.readline() == b"writing\n"
-        run(plan, FileSink(weights))  # beside a writer that lives: neither harms the other
+        run(plan, FileSink(weights))  # alongside a writer that lives: neither harms the other
         alive = [path.name for path in weights.iterdir() if path.name.endswith(".partial")]
         assert len(alive) == 4
         victim.kill()

@@ -59,7 +59,7 @@ def bits(tensors: list[dict[str, RankTensor]]) -> list[dict[str, tuple[str, tupl
 
 
 def sealed_apart(plan: StreamedPlan, sizes: Sizes, weights: Path, made: list[int]) -> Any:
-    """Some ranks in one run and the others in another, as after a run that died; each sealed by itself, with a tap."""
+    """Some ranks in one run and the others in another, as after a run that died; each sealed alone with an observer."""
     sealed: dict[str, WrittenFile] = {}
 
     def seal(rank: int, file: WrittenFile) -> None:
@@ -68,13 +68,13 @@ def sealed_apart(plan: StreamedPlan, sizes: Sizes, weights: Path, made: list[int
         sealed[file.name] = file
 
     for ranks in (made, [index for index in range(len(plan.ranks)) if index not in made]):
-        tap, sink = ContentDigests(), FileSink(weights, seal=seal, metadata=METADATA)
+        observer, sink = ContentDigests(), FileSink(weights, seal=seal, metadata=METADATA)
         before = len(sealed)
-        result = run(plan, sink, sizes=sizes, threads=2, rank_indices=ranks, observer=tap)
+        result = run(plan, sink, sizes=sizes, threads=2, rank_indices=ranks, observer=observer)
         assert {file.name for file in result.files} == {rank_file_name(plan.ranks[index]) for index in ranks}
         assert len(sealed) == before + len(ranks)
-        assert_covered(plan, tap.pieces())
-        assert check_content(plan.checkpoint, tap.pieces(), plan.reads) is None
+        assert_covered(plan, observer.pieces())
+        assert check_content(plan.checkpoint, observer.pieces(), plan.reads) is None
         assert result.bytes_read <= sum(read.source.nbytes for read in plan.reads.values())
     return bits(read_rank_files(weights, plan.ranks, sealed=sealed, full=True))
 
@@ -131,7 +131,7 @@ def test_any_plan_is_sealed_rank_by_rank_to_the_same(family: str, data: st.DataO
         assert held_and_written(plan, sizes, directory / "held") == apart
 
 
-def test_bytes_written_are_foretold_by_the_plan() -> None:
+def test_bytes_written_are_predicted_by_the_plan() -> None:
     config: dict[str, Any] = {"model_type": "llama", "hidden_size": 8, "intermediate_size": 7, "num_hidden_layers": 1}
     config |= {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 4, "vocab_size": 11}
     config |= {"tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False}

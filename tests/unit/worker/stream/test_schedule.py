@@ -174,15 +174,15 @@ class Watched(Buffers):
             self.lent -= self.sizes[id(buffer)]
         super().give(buffer)
 
-    def assert_within(self, foretold: int) -> None:
+    def assert_within(self, predicted: int) -> None:
         alignment = 64 * 2 * 4096  # every buffer has room to lie as the file's blocks do
-        assert 0 < self.most <= foretold + alignment
+        assert 0 < self.most <= predicted + alignment
         assert self.lent == 0
 
 
 @pytest.mark.parametrize("into_memory", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_the_buffers_of_a_run_are_foretold(
+def test_the_buffers_of_a_run_are_predicted(
     plan: StreamedPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, into_memory: bool
 ) -> None:
     sizes = Sizes(chunk_bytes=3000, held_bytes=4000, wide_bytes=2000)
@@ -194,7 +194,7 @@ def test_the_buffers_of_a_run_are_foretold(
 @pytest.mark.parametrize("ranks", [None, [0, 2], [3]], ids=str)
 @pytest.mark.parametrize("observed", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_the_buffers_of_a_run_that_seals_are_foretold(
+def test_the_buffers_of_a_run_that_seals_are_predicted(
     plan: StreamedPlan,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -204,10 +204,10 @@ def test_the_buffers_of_a_run_that_seals_are_foretold(
 ) -> None:
     sizes = Sizes(chunk_bytes=3000, held_bytes=4000, wide_bytes=2000, seal_bytes=1)
     watched, sink = watch(monkeypatch), FileSink(tmp_path / "weights", seal=lambda rank, file: None)
-    tap = ContentDigests() if observed else None
-    run(plan, sink, threads=threads, sizes=sizes, rank_indices=ranks, observer=tap)
-    foretold = buffer_bytes(plan, threads=threads, sizes=sizes, rank_indices=ranks, sealing=True, observed=observed)
-    watched.assert_within(foretold)
+    observer = ContentDigests() if observed else None
+    run(plan, sink, threads=threads, sizes=sizes, rank_indices=ranks, observer=observer)
+    predicted = buffer_bytes(plan, threads=threads, sizes=sizes, rank_indices=ranks, sealing=True, observed=observed)
+    watched.assert_within(predicted)
 
 
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watched:

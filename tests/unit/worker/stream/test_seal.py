@@ -111,19 +111,19 @@ def interrupt(plan: StreamedPlan) -> None:
     raise KeyboardInterrupt
 
 
-TROUBLE: dict[str, tuple[Callable[[StreamedPlan], None], type[BaseException]]] = {
+INTERFERENCES: dict[str, tuple[Callable[[StreamedPlan], None], type[BaseException]]] = {
     "touched": (touch, SourceChanged),
     "overwritten": (overwrite, SourceChanged),
     "interrupted": (interrupt, KeyboardInterrupt),
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLE)
+@pytest.mark.parametrize("interference", INTERFERENCES)
 @pytest.mark.parametrize("after", [0.0, 0.3, 0.6, 0.8, 0.95])
 def test_a_run_that_fails_leaves_the_files_that_were_sealed_and_nothing_else(
-    trouble: str, after: float, plan: StreamedPlan, tmp_path: Path, expected: dict[str, bytes]
+    interference: str, after: float, plan: StreamedPlan, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
-    inflict, failure = TROUBLE[trouble]
+    inflict, failure = INTERFERENCES[interference]
     sealing, done = Sealing(tmp_path / "weights"), threading.Event()
 
     def reached(so_far: Transferred) -> None:
@@ -287,12 +287,12 @@ def test_writing_held_tensors_needs_room_and_says_how_much(
     assert list((small_volume / "weights").iterdir()) == []
 
 
-def test_taps_see_everything_whichever_ranks_are_left(plan: StreamedPlan, tmp_path: Path) -> None:
-    tap = ContentDigests()
-    result = run(plan, FileSink(tmp_path, seal=lambda rank, file: None), rank_indices=[], observer=tap)
+def test_observers_see_everything_whichever_ranks_are_left(plan: StreamedPlan, tmp_path: Path) -> None:
+    observer = ContentDigests()
+    result = run(plan, FileSink(tmp_path, seal=lambda rank, file: None), rank_indices=[], observer=observer)
     assert result.files == ()
     assert result.bytes_read == sum(read.source.nbytes for read in plan.reads.values())
-    assert tap.pieces().keys() == plan.reads.keys()
+    assert observer.pieces().keys() == plan.reads.keys()
 
 
 def test_small_passes_are_sealed_as_large_ones(plan: StreamedPlan, tmp_path: Path, expected: dict[str, bytes]) -> None:

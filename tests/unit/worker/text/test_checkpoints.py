@@ -47,9 +47,7 @@ def test_chats_and_ends_are_transformers(texts: dict[str, Text], name: str) -> N
 
 
 @pytest.mark.parametrize("name", READ)
-def test_what_is_told_of_an_answer_encoded_again_behind_its_prompt_is_the_answer(
-    texts: dict[str, Text], name: str
-) -> None:
+def test_the_text_of_an_answer_encoded_again_behind_its_prompt_is_the_answer(texts: dict[str, Text], name: str) -> None:
     """At every place where a text can be parted such that both parts are encoded as the whole is."""
     text, parted = texts[name], 0
     for written, whole, _ in READ[name]["encodings"]:
@@ -59,8 +57,8 @@ def test_what_is_told_of_an_answer_encoded_again_behind_its_prompt_is_the_answer
                 continue
             parted += 1
             detokenizer = text.detokenizer(prompt)
-            told = "".join([detokenizer.push(token) for token in whole[len(prompt) :]]) + detokenizer.rest()
-            assert text.encode(written[:end] + told) == whole, (written[:end], told)
+            decoded = "".join([detokenizer.push(token) for token in whole[len(prompt) :]]) + detokenizer.rest()
+            assert text.encode(written[:end] + decoded) == whole, (written[:end], decoded)
     assert parted or READ[name]["encodings"][-1][1][-1:] == [text.tokenizer.end_token]
 
 
@@ -78,10 +76,10 @@ def test_what_transformers_does_not_read_is_refused_by_name(name: str, tmp_path:
 def test_a_file_that_the_configuration_names_is_the_checkpoints_own(tmp_path: Path) -> None:
     shutil.copytree(TOKENIZERS / "llama", tmp_path / "model")
     config = tmp_path / "model/tokenizer_config.json"
-    said = json.loads(config.read_bytes())
-    config.write_text(json.dumps({**said, "tokenizer_file": "/home/somebody/llama/tokenizer.json"}))
+    settings = json.loads(config.read_bytes())
+    config.write_text(json.dumps({**settings, "tokenizer_file": "/home/somebody/llama/tokenizer.json"}))
     expected = READ["llama"]["encodings"][0]
     assert load_text(tmp_path / "model", {}).encode(expected[0]) == expected[1]
-    config.write_text(json.dumps({**said, "tokenizer_file": "/etc/hostname"}))
+    config.write_text(json.dumps({**settings, "tokenizer_file": "/etc/hostname"}))
     with pytest.raises(TokenizerInvalid, match=r"names /etc/hostname as its tokenizer_file"):
         load_text(tmp_path / "model", {})

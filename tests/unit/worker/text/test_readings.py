@@ -1,4 +1,4 @@
-"""What is foretold of transformers 5, against what it was seen to read (tests/unit/worker/text/tokenizers)."""
+"""What is predicted for transformers 5, against what it was seen to read (tests/unit/worker/text/tokenizers)."""
 
 import json
 import shutil
@@ -13,8 +13,8 @@ from neuronmodel_worker.text.tokenizer_versions import differences
 from tests.paths import TOKENIZERS
 
 FIVE = "transformers 5.24.0"
-# By class, by cleaning what is decoded, or for want of a tokenizer.json: nothing is foretold.
-NOT_FORETOLD = {
+# By class, by cleaning what is decoded, or for want of a tokenizer.json: nothing is predicted.
+NOT_PREDICTED = {
     "code-llama",
     "llama3-cleaned",
     "sentencepiece-bpe-legacy",
@@ -32,21 +32,21 @@ EXPECTED = {folder.name: read(folder, "expected.json") for folder in sorted(TOKE
 READ = {name: expected for name, expected in EXPECTED.items() if expected["read"]}
 
 
-def foretold(name: str) -> list[str]:
+def predicted(name: str) -> list[str]:
     loader = AutoTokenizer if READ[name]["read_by"] == "AutoTokenizer" else PreTrainedTokenizerFast
     tokenizer = loader.from_pretrained(TOKENIZERS / name, local_files_only=True, **READ[name].get("options", {}))
     return differences(tokenizer, TokenizerFiles(TOKENIZERS / name))
 
 
-@pytest.mark.parametrize("name", sorted(READ.keys() - NOT_FORETOLD))
-def test_a_difference_is_told_where_transformers_5_reads_differently_and_nowhere_else(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(READ.keys() - NOT_PREDICTED))
+def test_a_difference_is_reported_only_where_transformers_5_reads_differently(name: str) -> None:
     seen = READ[name][FIVE].keys() - {"size"}
-    assert bool(foretold(name)) == bool(seen)
+    assert bool(predicted(name)) == bool(seen)
 
 
-@pytest.mark.parametrize("name", sorted(READ.keys() & NOT_FORETOLD))
-def test_nothing_is_told_of_what_no_rule_covers(name: str) -> None:
-    assert foretold(name) == []
+@pytest.mark.parametrize("name", sorted(READ.keys() & NOT_PREDICTED))
+def test_nothing_is_reported_about_what_no_rule_covers(name: str) -> None:
+    assert predicted(name) == []
 
 
 SENTENCES = {
@@ -78,11 +78,11 @@ SENTENCES = {
 
 @pytest.mark.parametrize("name", SENTENCES)
 def test_a_sentence_gives_both_readings_and_what_decides(name: str) -> None:
-    assert foretold(name) == SENTENCES[name]
+    assert predicted(name) == SENTENCES[name]
 
 
-def test_tokens_that_no_file_names_are_told_by_role() -> None:
-    beginning, end, *_ = foretold("no-tokenizer-config")
+def test_tokens_that_no_file_names_are_reported_by_role() -> None:
+    beginning, end, *_ = predicted("no-tokenizer-config")
     assert beginning == (
         "transformers 4.57 takes '<s>' for the beginning of a text, and 5 none: no file names the bos_token, "
         "and LlamaTokenizerFast's default is not 5's."
@@ -92,20 +92,20 @@ def test_tokens_that_no_file_names_are_told_by_role() -> None:
 
 TEXTS_OF_5 = [
     pytest.param(name, *encoding, id=f"{name}: {encoding[0]}")
-    for name in sorted(READ.keys() - NOT_FORETOLD - {"qwen2-token-not-declared"})
+    for name in sorted(READ.keys() - NOT_PREDICTED - {"qwen2-token-not-declared"})
     for encoding in READ[name][FIVE].get("encodings", [])
     if encoding[0]
 ]
 
 
 @pytest.mark.parametrize(("name", "text", "around", "inside"), TEXTS_OF_5)
-def test_the_reading_that_is_told_of_5_is_5s(
+def test_the_reading_that_is_predicted_for_5_is_5s(
     name: str, text: str, around: list[int], inside: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("neuronmodel_worker.text.tokenizer_versions.TEXTS", (text,))
-    told = [sentence for sentence in foretold(name) if f"reads {text!r} as" in sentence]
-    assert told
-    for sentence in told:
+    sentences = [sentence for sentence in predicted(name) if f"reads {text!r} as" in sentence]
+    assert sentences
+    for sentence in sentences:
         reading = inside if "nothing around it" in sentence else around
         assert f", and 5 as {reading}:" in sentence
 

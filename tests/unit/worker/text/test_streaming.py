@@ -36,12 +36,12 @@ def test_any_text_comes_out_as_it_is(text: Text, whole: str) -> None:
     assert "".join([detokenizer.push(token) for token in tokens]) + detokenizer.rest() == expected
 
 
-def test_half_a_character_at_the_end_is_told_as_such(text: Text) -> None:
+def test_half_a_character_at_the_end_is_returned_as_such(text: Text) -> None:
     detokenizer = text.detokenizer()
     tokens = text.encode("é東")[:-1]
-    told = "".join(detokenizer.push(token) for token in tokens)
-    assert "\ufffd" not in told
-    assert told + detokenizer.rest() == text.tokenizer.decode(tokens)
+    decoded = "".join(detokenizer.push(token) for token in tokens)
+    assert "\ufffd" not in decoded
+    assert decoded + detokenizer.rest() == text.tokenizer.decode(tokens)
 
 
 def test_a_stop_string_is_found_across_pieces() -> None:
@@ -52,7 +52,7 @@ def test_a_stop_string_is_found_across_pieces() -> None:
     assert stops.push("ND more") == ("", True)
 
 
-def test_what_only_looked_like_a_stop_string_is_told_at_the_end() -> None:
+def test_what_only_looked_like_a_stop_string_is_returned_at_the_end() -> None:
     stops = StopText(("END",))
     assert stops.push("the EN") == ("the ", False)
     assert stops.rest() == "EN"
@@ -108,9 +108,9 @@ def test_prompt_and_text_together_are_the_same_tokens(
     asked = text.encode(prompt)
     tokens = [text.tokenizer.library.convert_tokens_to_ids(word) for word in answer]
     detokenizer = text.detokenizer(asked)
-    told = "".join([detokenizer.push(token) for token in tokens]) + detokenizer.rest()
-    written = [each for each in (told, told.removeprefix(" ")) if text.encode(prompt + each) == [*asked, *tokens]]
-    assert told in written or not written, (told, text.encode(prompt + told), [*asked, *tokens])
+    decoded = "".join([detokenizer.push(token) for token in tokens]) + detokenizer.rest()
+    written = [each for each in (decoded, decoded.removeprefix(" ")) if text.encode(prompt + each) == [*asked, *tokens]]
+    assert decoded in written or not written, (decoded, text.encode(prompt + decoded), [*asked, *tokens])
 
 
 def test_special_tokens_of_an_answer_are_no_text_of_a_prompt_no_matter(text: Text) -> None:
@@ -122,19 +122,19 @@ def test_special_tokens_of_an_answer_are_no_text_of_a_prompt_no_matter(text: Tex
 def test_a_prompt_that_ends_within_a_character_is_no_context(text: Text) -> None:
     tokens = text.encode("é東")
     detokenizer = text.detokenizer(tokens[:-1])
-    told = "".join(detokenizer.push(token) for token in text.encode("and"))
-    assert told + detokenizer.rest() == "and"
+    decoded = "".join(detokenizer.push(token) for token in text.encode("and"))
+    assert decoded + detokenizer.rest() == "and"
 
 
-def test_what_is_no_character_is_told_after_a_while(text: Text) -> None:
+def test_what_is_no_character_is_returned_after_a_while(text: Text) -> None:
     byte = text.encode("é")[0]
     detokenizer = text.detokenizer()
-    told = [detokenizer.push(byte) for _ in range(100)]
-    assert sum(map(bool, told)) > 5
-    assert len("".join(told)) > 80
+    decoded = [detokenizer.push(byte) for _ in range(100)]
+    assert sum(map(bool, decoded)) > 5
+    assert len("".join(decoded)) > 80
 
 
-def test_an_answer_behind_a_special_token_that_is_decoded_otherwise(tmp_path: Path) -> None:
+def test_an_answer_behind_a_special_token_that_is_decoded_differently(tmp_path: Path) -> None:
     source = TOKENIZERS / "code-llama"
     text = load_text(source, {})
     special = [number for number in text.tokenizer.special_tokens if "▁<" in text.tokenizer.text_of(number)]
@@ -144,5 +144,5 @@ def test_an_answer_behind_a_special_token_that_is_decoded_otherwise(tmp_path: Pa
         if whole[: len(asked)] != asked:
             continue
         detokenizer = text.detokenizer(asked)
-        told = "".join(detokenizer.push(token) for token in whole[len(asked) :]) + detokenizer.rest()
-        assert text.encode(written + told) == whole
+        decoded = "".join(detokenizer.push(token) for token in whole[len(asked) :]) + detokenizer.rest()
+        assert text.encode(written + decoded) == whole

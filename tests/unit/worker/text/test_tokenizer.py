@@ -59,7 +59,7 @@ def test_a_whole_text_is_encoded_whatever_was_set_for_training(directory: Path) 
 @pytest.mark.parametrize(
     "template", ["{{ messages.append(1) }}", "{{ ''.__class__.__mro__ }}", "{{ raise_exception('only two turns') }}"]
 )
-def test_a_template_that_oversteps_is_told_to_who_asks(directory: Path, template: str) -> None:
+def test_a_template_that_oversteps_is_reported_to_the_caller(directory: Path, template: str) -> None:
     (directory / "chat_template.jinja").write_text(template)
     with pytest.raises(ChatTemplateError, match=r"does not take these messages: \w"):
         load_text(directory, {}).encode_chat(CHAT)
@@ -82,7 +82,7 @@ def test_a_template_that_is_no_jinja_is_found_out_when_it_is_read(directory: Pat
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("tokenizer.json", "{", r"tokenizer\.json is not valid JSON.* Put the checkpoint's own there"),
         ("tokenizer.json", "{}", r"tokenizer\.json.* Put the tokenizer files"),
@@ -92,14 +92,16 @@ def test_a_template_that_is_no_jinja_is_found_out_when_it_is_read(directory: Pat
         ("tokenizer_config.json", '{"tokenizer_class": "NoSuchTokenizer"}', "NoSuchTokenizer"),
     ],
 )
-def test_files_that_cannot_be_read_are_named_with_a_remedy(directory: Path, name: str, content: str, told: str) -> None:
+def test_files_that_cannot_be_read_are_named_with_a_remedy(
+    directory: Path, name: str, content: str, message: str
+) -> None:
     (directory / name).write_text(content)
-    with pytest.raises(WorkerFailure, match=told) as raised:
+    with pytest.raises(WorkerFailure, match=message) as raised:
         load_text(directory, {})
     assert raised.value.reason == "TokenizerInvalid"
 
 
-def test_a_folder_without_tokenizer_is_told_what_to_put_there(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_without_tokenizer_says_what_to_put_there(tmp_path: Path) -> None:
     with pytest.raises(WorkerFailure, match=r"holds no tokenizer.*Put the tokenizer\.json"):
         load_text(tmp_path, {})
     (tmp_path / "tekken.json").write_text("{}")
@@ -236,7 +238,7 @@ def test_a_class_that_config_json_names_counts_too(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "told"),
+    ("name", "change", "message"),
     [
         ("tokenizer.json", lambda text: b"\xef\xbb\xbf" + text, "tokenizer.json begins with a byte order mark"),
         ("tokenizer.json", lambda text: text[:-9], "tokenizer.json is not valid JSON"),
@@ -244,10 +246,10 @@ def test_a_class_that_config_json_names_counts_too(directory: Path) -> None:
     ],
 )
 def test_the_file_that_cannot_be_read_is_the_one_that_is_named(
-    directory: Path, name: str, change: Callable[[bytes], bytes], told: str
+    directory: Path, name: str, change: Callable[[bytes], bytes], message: str
 ) -> None:
     (directory / name).write_bytes(change((directory / name).read_bytes()))
-    with pytest.raises(TokenizerInvalid, match=told):
+    with pytest.raises(TokenizerInvalid, match=message):
         load_text(directory, {})
 
 
@@ -259,7 +261,7 @@ def test_a_template_that_is_no_text_is_refused(directory: Path, template: Any) -
         load_text(directory, {})
 
 
-def test_a_text_that_the_tokenizer_does_not_take_is_told_to_who_asks(directory: Path) -> None:
+def test_a_text_that_the_tokenizer_does_not_take_is_reported_to_the_caller(directory: Path) -> None:
     model = {"type": "WordLevel", "vocab": {"Hello": 0, "two": 1}, "unk_token": "<none>"}
     edit(directory / "tokenizer.json", model=model, added_tokens=[], pre_tokenizer=None, post_processor=None)
     with pytest.raises(PromptRefused, match="does not take this text"):
@@ -290,7 +292,7 @@ def test_prompts_that_are_surely_too_long_are_refused_before_they_are_encoded(di
         ("{% for m in messages %}{{ m.content }}{% endfor %}", False),
     ],
 )
-def test_templates_that_take_a_content_in_parts_are_told_apart(directory: Path, template: str, parts: bool) -> None:
+def test_templates_that_take_a_content_in_parts_are_recognised(directory: Path, template: str, parts: bool) -> None:
     (directory / "chat_template.jinja").write_text(template)
     text = load_text(directory, {})
     assert text.takes_parts is parts

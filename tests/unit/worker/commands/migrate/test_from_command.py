@@ -175,7 +175,7 @@ def test_logical_cores_come_from_the_environment_or_a_flag(before: str, given: l
         ("", "--on-cpu --cp-degree 2 --tp-degree 4"),
     ],
 )
-def test_contradictions_are_refused_with_their_line(before: str, given: str) -> None:
+def test_conflicting_arguments_are_refused_with_their_line(before: str, given: str) -> None:
     with pytest.raises(NotUnderstood, match=r"^Line [12]: "):
         with_flags(given, before=before)
 

@@ -20,7 +20,7 @@ SHOWN = ["MINE", "OTHER"]
 
 
 def arguments(text: str) -> list[str]:
-    return [said.text for said in read_invocation(text).arguments]
+    return [word.text for word in read_invocation(text).arguments]
 
 
 def of_a_grammar(text: str) -> list[str] | None:
@@ -94,8 +94,8 @@ TEXTS = [
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_text_means_what_it_means_to_a_shell(tmp_path: Path, text: str) -> None:
     invocation = read_invocation(text)
-    found = {name: said.text for name, said in invocation.environment.items() if name in SHOWN}
-    assert ([said.text for said in invocation.arguments], found) == of_a_shell(tmp_path, text)
+    found = {name: word.text for name, word in invocation.environment.items() if name in SHOWN}
+    assert ([word.text for word in invocation.arguments], found) == of_a_shell(tmp_path, text)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_the_command_goes_by_several_names(command: str) -> None:
 
 def test_arguments_know_their_lines() -> None:
     invocation = read_invocation("A=1\n\ninference_demo a \\\n  $A \\\n  'b\nc'\n")
-    assert [(said.text, said.line) for said in invocation.arguments] == [("a", 3), ("1", 4), ("b\nc", 5)]
+    assert [(word.text, word.line) for word in invocation.arguments] == [("a", 3), ("1", 4), ("b\nc", 5)]
 
 
 def test_a_text_of_another_system_is_read_alike() -> None:

@@ -87,8 +87,8 @@ def in_process(neuron: Importer, monkeypatch: pytest.MonkeyPatch) -> None:
             try:
                 child.run_task(dict(instruction))
             except WorkerFailure as failure:
-                told = {"reason": failure.reason, "message": str(failure)}
-                Path(instruction["outcome"]).write_text(json.dumps(told))
+                outcome = {"reason": failure.reason, "message": str(failure)}
+                Path(instruction["outcome"]).write_text(json.dumps(outcome))
                 code = failure.exit_code
             except Exception:
                 code, output = 1, traceback.format_exc()

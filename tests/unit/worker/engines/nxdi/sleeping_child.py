@@ -1,4 +1,4 @@
-"""Stands for `child` where only its life matters: it starts a compiler that never ends, or does what it is told."""
+"""Stands for `child` where only its life matters: it starts a compiler that never ends, or does what it is asked to."""
 
 import json
 import os

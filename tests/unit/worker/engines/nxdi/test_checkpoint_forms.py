@@ -129,7 +129,7 @@ def test_native_weights_of_any_type_are_read_in_the_older_form(source: Path) -> 
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 32}, BadInput, "dyn"),
     ],
 )
-def test_native_weights_that_the_library_would_compute_otherwise_are_refused(
+def test_native_weights_that_the_library_would_compute_differently_are_refused(
     source: Path, changes: dict[str, Any], kind: type[BadInput], what: str
 ) -> None:
     with pytest.raises(kind, match=what):

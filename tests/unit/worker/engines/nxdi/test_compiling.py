@@ -1,4 +1,4 @@
-"""Compiling in a child process: what it is given, what it leaves, and what is told of its failures."""
+"""Compiling in a child process: what it is given, what it leaves, and what is reported about its failures."""
 
 import json
 import os
@@ -92,7 +92,7 @@ def test_a_type_that_the_library_lacks_ends_in_its_own_reason(make_engine: MakeE
 
 
 class Children:
-    """Children that end as they are told to, one after the other."""
+    """Children that end as configured, one after the other."""
 
     def __init__(self, *ends: tuple[int, str]) -> None:
         self.ends = list(ends)
@@ -199,7 +199,9 @@ def test_an_sdk_that_cannot_be_imported_is_no_engine(
     assert "libneuronpjrt.so" in str(failure)
 
 
-def test_a_full_volume_is_told_as_one(make_engine: MakeEngine, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_volume_is_reported_as_one(
+    make_engine: MakeEngine, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(compilation, "run_child", Children((1, "OSError: [Errno 28] No space left on device\n")))
     with pytest.raises(OSError, match="No space left on device"):
         compile_model(make_engine, source)
@@ -235,7 +237,7 @@ def test_the_library_shards_into_the_folder(make_engine: MakeEngine, source: Pat
         ((1, "KeyError: 'q_proj'\n"), NeuronRuntimeFailed),
     ],
 )
-def test_failures_of_the_librarys_own_sharding_are_told(
+def test_failures_of_the_librarys_own_sharding_are_reported(
     make_engine: MakeEngine,
     source: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""Failures of the runtime told apart by what it raised and logged, each with what to do."""
+"""Failures of the runtime distinguished by what it raised and logged, each with what to do."""
 
 import pytest
 
@@ -66,7 +66,7 @@ INITIALIZATION = "RuntimeError: The PyTorch Neuron Runtime could not be initiali
         ("status=10110 is none either", NeuronRuntimeFailed),
     ],
 )
-def test_each_is_told_apart_with_the_librarys_last_lines(text: str, kind: type[WorkerFailure]) -> None:
+def test_each_failure_is_distinguished_and_quotes_the_librarys_last_lines(text: str, kind: type[WorkerFailure]) -> None:
     failure = classify(text)
     assert type(failure) is kind
     assert text.splitlines()[-1] in str(failure)
@@ -84,15 +84,15 @@ def test_the_lines_that_say_something_come_before_the_stack_they_were_raised_fro
     assert last_lines(text) == "RuntimeError: nrt_execute status=101"
 
 
-def test_where_no_line_says_anything_the_last_are_told() -> None:
+def test_where_no_line_says_anything_the_last_lines_are_quoted() -> None:
     assert last_lines("one\n\ntwo\n") == "one | two"
 
 
 def test_a_long_text_is_cut_at_its_beginning() -> None:
-    told = last_lines("error " + "x" * 5000 + " end")
-    assert len(told) < 1000
-    assert told.startswith("…")
-    assert told.endswith(" end")
+    quoted = last_lines("error " + "x" * 5000 + " end")
+    assert len(quoted) < 1000
+    assert quoted.startswith("…")
+    assert quoted.endswith(" end")
 
 
 def test_the_compilers_words_are_not_pushed_out_by_a_traceback() -> None:

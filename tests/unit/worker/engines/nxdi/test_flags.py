@@ -121,7 +121,7 @@ def test_an_absent_field_may_be_null() -> None:
         ({"on_cpu": True}, "use engine: CPU"),
     ],
 )
-def test_contradictions_are_refused_by_name(fields: dict[str, Any], what: str) -> None:
+def test_conflicting_flags_are_refused_by_name(fields: dict[str, Any], what: str) -> None:
     with pytest.raises(FlagsRefused, match=what):
         check_flags(fields, Server.OPENAI, "llama")
 
@@ -140,7 +140,7 @@ def test_a_cache_in_blocks_is_one_for_prefixes(given: str, missing: str) -> None
         check_flags({given: True}, Server.VLLM, "llama")
 
 
-def test_partial_ranks_are_no_contradiction() -> None:
+def test_partial_ranks_are_no_conflict() -> None:
     fields = {"tp_degree": 8, "start_rank_id": 2, "local_ranks_size": 4}
     check_flags(fields, Server.OPENAI, "llama")
     assert local_ranks(fields) == range(2, 6)

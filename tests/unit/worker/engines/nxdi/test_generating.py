@@ -109,7 +109,7 @@ def test_a_prompt_of_one_token_is_none_for_the_library(load: Load, reference: Ll
     assert first(model.generate([3, 9], GREEDY), 1) == expected(reference, [3, 9], 1)
 
 
-def test_a_token_is_told_when_it_is_there(load: Load, called: Calls) -> None:
+def test_a_token_is_passed_on_as_soon_as_it_is_generated(load: Load, called: Calls) -> None:
     """Not when all are: after the first one nothing but the prompt and at most what came meanwhile was computed."""
     model, taken = load(**ON_DEVICE), threading.Event()
     forwards = called("forward")

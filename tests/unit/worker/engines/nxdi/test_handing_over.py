@@ -88,7 +88,7 @@ def renamed(ranks: Ranks) -> None:
     ranks[1]["v"] = ranks[1].pop("w")
 
 
-def beside(ranks: Ranks) -> None:
+def with_extra_tensor(ranks: Ranks) -> None:
     ranks[1]["v"] = ranks[1]["w"]
 
 
@@ -104,7 +104,7 @@ def cut(ranks: Ranks) -> None:
     ("damage", "what"),
     [
         (renamed, r"the tensor w of rank 1 is missing, and its graph takes BF16 \[2, 3\]"),
-        (beside, "rank 1 has a tensor v, and its graph takes none such"),
+        (with_extra_tensor, "rank 1 has a tensor v, and its graph takes none such"),
         (narrowed, r"the tensor w of rank 1 is F16 \[2, 3\], and its graph takes BF16"),
         (cut, r"the tensor w of rank 1 is BF16 \[2, 2\], and its graph takes BF16 \[2, 3\]"),
         (lambda ranks: ranks.pop(), "its graph takes 2 ranks, and tensors of 1 came"),

@@ -46,9 +46,9 @@ def inputs(make_engine: MakeEngine, source: Path, flags: Mapping[str, Any], **se
 
 
 def test_the_version_is_that_of_every_package(make_engine: MakeEngine, source: Path) -> None:
-    told = make_engine(source, SMALL).version().split()
+    parts = make_engine(source, SMALL).version().split()
     packages = ("libneuronxla", "neuronx-cc", "neuronx-distributed", "neuronx-distributed-inference", "torch-neuronx")
-    assert told[1:] == [f"{name}-{metadata.version(name)}" for name in packages]
+    assert parts[1:] == [f"{name}-{metadata.version(name)}" for name in packages]
 
 
 @pytest.mark.parametrize(
@@ -187,8 +187,8 @@ def test_the_library_is_loaded_as_its_own_command_loads_it_but_for_the_warm_up(
     assert load["path"] == f"{compiled.view}/"
     assert (load["start_rank_id"], load["local_ranks_size"], load["skip_warmup"]) == (0, 3, True)
     assert called("load_weights") == []
-    said = {"NEURON_RT_VIRTUAL_CORE_SIZE": "2", "NEURON_RT_NUM_CORES": "3", "NEURON_RT_EXEC_TIMEOUT": "600"}
-    assert said.items() <= os.environ.items()
+    variables = {"NEURON_RT_VIRTUAL_CORE_SIZE": "2", "NEURON_RT_NUM_CORES": "3", "NEURON_RT_EXEC_TIMEOUT": "600"}
+    assert variables.items() <= os.environ.items()
 
 
 @pytest.mark.usefixtures("in_process", "devices")
@@ -205,7 +205,7 @@ def test_the_library_is_loaded_as_its_own_command_loads_it_but_for_the_warm_up(
         ("runtime-unknown", NeuronRuntimeFailed),
     ],
 )
-def test_failures_of_a_load_are_told_apart_also_by_what_was_only_logged(
+def test_failures_of_a_load_are_distinguished_also_by_what_was_only_logged(
     make_engine: MakeEngine, source: Path, monkeypatch: pytest.MonkeyPatch, what: str, kind: type[WorkerFailure]
 ) -> None:
     engine = make_engine(source, SMALL)

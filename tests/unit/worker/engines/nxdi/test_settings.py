@@ -58,7 +58,7 @@ def test_every_flag_of_the_command_lands_in_neuron_config(neuron: Importer, sour
         ("normalize_top_k_affinities", True),
     ],
 )
-def test_fields_of_experts_at_their_defaults_are_no_trouble_to_a_model_without(
+def test_fields_of_experts_at_their_defaults_are_accepted_for_a_model_without_experts(
     neuron: Importer, source: Path, name: str, value: Any
 ) -> None:
     """`inference_demo` gives some of them to every model, and the library warns of them and goes on."""

@@ -74,7 +74,7 @@ def test_a_graph_that_does_not_sample_is_not_taken_for_one_that_does() -> None:
     assert additional(seq_len=64)["override_neuron_config"]["on_device_sampling_config"] is None
 
 
-def test_prompts_shorter_than_sequences_are_told_so_that_longer_ones_are_refused() -> None:
+def test_a_prompt_limit_below_the_sequence_length_is_passed_on_so_that_longer_prompts_are_refused() -> None:
     found = additional(seq_len=256, max_context_length=64)
     assert found["max_prompt_length"] == 64
     assert found["override_neuron_config"]["max_context_length"] == 64
@@ -127,7 +127,7 @@ def test_prepare_refuses_them_too_and_the_worker_s_own_server_takes_them(monkeyp
 
 def environment(**inherited: str) -> dict[str, str]:
     return vllm_environment(
-        inherited, view=Path("/view"), instruction=Path("/told"), key="secret", start_timeout_seconds=900
+        inherited, view=Path("/view"), instruction=Path("/instruction"), key="secret", start_timeout_seconds=900
     )
 
 

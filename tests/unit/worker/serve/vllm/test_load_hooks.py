@@ -44,7 +44,7 @@ def test_without_a_worker_it_does_nothing() -> None:
 
 
 def test_with_one_it_waits_once_for_nxd_inference_and_imports_nothing(tmp_path: Path) -> None:
-    assert in_a_new_process(CALLED, **{ENV_INSTRUCTION: str(tmp_path / "told")}) == [1, []]
+    assert in_a_new_process(CALLED, **{ENV_INSTRUCTION: str(tmp_path / "instruction")}) == [1, []]
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return yielded
 
 
-def test_a_module_is_told_of_when_it_is_imported_and_not_before(module: str) -> None:
+def test_a_module_is_announced_when_it_is_imported_and_not_before(module: str) -> None:
     seen: list[ModuleType] = []
     finders = list(sys.meta_path)
     when_imported(module, seen.append)
@@ -73,7 +73,7 @@ def test_a_module_is_told_of_when_it_is_imported_and_not_before(module: str) -> 
     assert sys.meta_path == finders
 
 
-def test_of_a_module_that_is_imported_already_it_is_told_at_once(module: str) -> None:
+def test_a_module_that_is_already_imported_is_announced_at_once(module: str) -> None:
     __import__(module)
     seen: list[ModuleType] = []
     when_imported(module, seen.append)
@@ -130,17 +130,17 @@ def application(load_hooks: LoadHooks, monkeypatch: pytest.MonkeyPatch) -> type[
     return Hooked
 
 
-def told(tmp_path: Path) -> list[dict[str, Any]]:
+def relayed(tmp_path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (tmp_path / "relay.jsonl").read_text().splitlines()]
 
 
-def test_the_library_s_own_way_is_left_alone_and_its_phases_are_told(
+def test_the_library_s_own_way_is_left_alone_and_its_phases_are_reported(
     application: type[Application], tmp_path: Path
 ) -> None:
     loaded = application()
     assert loaded.load("/view/") == "loaded"
     assert loaded.calls == ["load", "load_weights", "warmup"]
-    begun = [each["name"] for each in told(tmp_path) if each["event"] == "begin"]
+    begun = [each["name"] for each in relayed(tmp_path) if each["event"] == "begin"]
     assert begun == ["GraphLoaded", "DeviceLoaded", "WarmedUp", "ServerStarted"]
 
 
@@ -162,12 +162,12 @@ def test_no_failure_looks_like_missing_artifacts(
     with pytest.raises(RuntimeError) as caught:
         application(fail).load("/view/")
     assert not isinstance(caught.value, FileNotFoundError | ValueError)
-    errors = [each["text"] for each in told(tmp_path) if each["event"] == "error"]
+    errors = [each["text"] for each in relayed(tmp_path) if each["event"] == "error"]
     assert len(errors) == 1
     assert type(error).__name__ in errors[0]
 
 
-def test_a_failure_of_ours_is_told_once_with_its_reason(
+def test_a_failure_of_ours_is_reported_once_with_its_reason(
     load_hooks: LoadHooks, application: type[Application], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def damaged() -> None:
@@ -176,13 +176,13 @@ def test_a_failure_of_ours_is_told_once_with_its_reason(
     monkeypatch.setattr(load_hooks, "_weights", damaged)
     with pytest.raises(LoadHookFailed, match="a byte is another"):
         application().load("/view/")
-    assert [each["reason"] for each in told(tmp_path) if each["event"] == "failure"] == ["ArtifactDamaged"]
+    assert [each["reason"] for each in relayed(tmp_path) if each["event"] == "failure"] == ["ArtifactDamaged"]
 
 
 def test_nothing_is_compiled_in_a_serving_pod(application: type[Application], tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="would have compiled it anew"):
         application().compile("/view/")
-    assert [(each["event"], each["reason"]) for each in told(tmp_path)] == [("failure", "ServerEnded")]
+    assert [(each["event"], each["reason"]) for each in relayed(tmp_path)] == [("failure", "ServerEnded")]
 
 
 def test_nothing_is_quantized_in_a_serving_pod(application: type[Application]) -> None:

@@ -28,11 +28,11 @@ def lives(number: int) -> bool:
 
 
 def test_its_output_stands_in_the_log(capfd: pytest.CaptureFixture[str]) -> None:
-    program = "import sys; print('said', flush=True); sys.stderr.write('warned\\n')"
+    program = "import sys; print('printed', flush=True); sys.stderr.write('warned\\n')"
     with running(python(program), os.environ) as child:
         until(lambda: child.exit_code is not None)
-        assert child.tail() == "said\nwarned\n"
-    assert capfd.readouterr().err == "said\nwarned\n"
+        assert child.tail() == "printed\nwarned\n"
+    assert capfd.readouterr().err == "printed\nwarned\n"
 
 
 def test_only_the_last_lines_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_nothing_of_it_outlives_the_worker_s_end(monkeypatch: pytest.MonkeyPatch
     until(lambda: not lives(number))
 
 
-def test_it_may_end_by_itself_when_it_is_told_to() -> None:
+def test_it_may_end_by_itself_when_it_is_asked_to() -> None:
     program = (
         "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(3)); print('up', flush=True); "
         "time.sleep(3600)"
@@ -90,7 +90,7 @@ def test_it_ends_when_the_worker_is_killed() -> None:
         until(lambda: not lives(number))
 
 
-def test_an_image_without_vllm_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_image_without_vllm_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NoEngine, match="no vLLM"):
         vllm_program()
@@ -122,13 +122,13 @@ def test_its_exit_code_and_last_lines_are_the_reason() -> None:
     assert "unrecognized arguments: --banana" in str(failure)
 
 
-def test_a_signal_is_told_as_one() -> None:
+def test_death_by_a_signal_is_reported_as_one() -> None:
     assert "by signal 9" in str(exit_failure(run("import os; os.kill(os.getpid(), 9)")))
 
 
-def test_what_the_runtime_said_amid_the_lines_is_the_reason() -> None:
-    said = "NRT:nrt_allocate_neuron_cores NeuronCore(s) not available - Requested:64 Available:0"
-    program = f"import sys; print({said!r}); print('Traceback', *range(20), sep='\\n'); sys.exit(1)"
+def test_the_runtimes_message_amid_other_lines_is_the_reason() -> None:
+    message = "NRT:nrt_allocate_neuron_cores NeuronCore(s) not available - Requested:64 Available:0"
+    program = f"import sys; print({message!r}); print('Traceback', *range(20), sep='\\n'); sys.exit(1)"
     assert isinstance(exit_failure(run(program)), DevicesInUse)
 
 

@@ -100,7 +100,7 @@ async def test_a_request_arrives_as_it_was_sent() -> None:
 
 
 async def test_a_request_that_names_the_whole_url_is_one_for_its_path() -> None:
-    """As clients ask that are told of a proxy."""
+    """Clients that are configured with a proxy send such requests."""
     async with world(echo) as w:
         url = URL("http://model.team.svc:8000/v1/models?a=%2F", encoded=True)
         async with w.client.get(url, proxy=w.url) as answer:
@@ -159,20 +159,20 @@ async def test_errors_come_back_as_they_are() -> None:
 
 
 async def test_pieces_are_passed_on_as_they_come() -> None:
-    told = asyncio.Event()
+    received = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(b'data: {"choices": [{"text": "one"}]}\n\n')
-        await told.wait()  # nothing more until the client has the first piece
+        await received.wait()  # nothing more until the client has the first piece
         await response.write(b"data: [DONE]\n\n")
         return response
 
     async with world(answer) as w, w.client.post(f"{w.url}/v1/completions", json={"stream": True}) as found:
         assert found.headers["Content-Type"] == "text/event-stream"
         assert await found.content.readline() == b'data: {"choices": [{"text": "one"}]}\n'
-        told.set()
+        received.set()
         assert (await found.content.read()).endswith(b"data: [DONE]\n\n")
 
 
@@ -247,7 +247,7 @@ async def test_a_client_that_leaves_ends_the_request_behind(streams: bool) -> No
         assert w.metric("neuronmodel_requests_in_flight") == 0
 
 
-async def test_a_server_that_is_gone_is_told_in_the_same_shape() -> None:
+async def test_a_server_that_is_gone_is_reported_in_the_same_shape() -> None:
     async with world(echo) as w:
         w.behind.answer = _hang_up
         async with w.client.post(f"{w.url}/v1/completions", json={}) as found:

@@ -56,7 +56,7 @@ def test_progress_is_seen_while_a_phase_is_under_way(both: Both, monkeypatch: py
     assert (progress.phase, progress.done, progress.total, progress.unit) == ("Sharded", 400, 1000, "Bytes")
 
 
-def test_a_phase_that_fails_is_still_told(both: Both) -> None:
+def test_a_phase_that_fails_is_still_reported(both: Both) -> None:
     def read() -> None:
         with both.there.phase("Read", 10) as phase:
             phase.reach(4)
@@ -109,7 +109,7 @@ def test_a_line_that_is_still_being_written_waits_for_its_end(both: Both) -> Non
     assert both.here.snapshot().tier == "Scratch"
 
 
-def test_nothing_is_told_before_vllm_writes(tmp_path: Path) -> None:
+def test_nothing_is_reported_before_vllm_writes(tmp_path: Path) -> None:
     reader = RelayReader(tmp_path / "none", StartClock(Stage.SERVE, FirstLine.now()))
     reader.read()
     assert reader.begun == []

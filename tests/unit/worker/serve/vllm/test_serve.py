@@ -108,11 +108,11 @@ def client(worker: Worker, key: str = "first") -> OpenAI:
 
 def answers(worker: Worker) -> dict[str, str]:
     """Greedy ones, several at once and a chat."""
-    told: dict[str, str] = {}
+    given: dict[str, str] = {}
 
     def ask(prompt: str) -> None:
         asked = client(worker).completions.create(model="small", prompt=prompt, max_tokens=20, temperature=0)
-        told[prompt] = asked.choices[0].text
+        given[prompt] = asked.choices[0].text
 
     threads = [threading.Thread(target=ask, args=(prompt,)) for prompt in PROMPTS]
     for thread in threads:
@@ -122,8 +122,8 @@ def answers(worker: Worker) -> dict[str, str]:
     chat = client(worker).chat.completions.create(
         model="small", messages=GREET, max_completion_tokens=20, temperature=0
     )
-    told["chat"] = chat.choices[0].message.content or ""
-    return told
+    given["chat"] = chat.choices[0].message.content or ""
+    return given
 
 
 def phases(report: Report) -> list[str]:
@@ -205,7 +205,7 @@ def _sigterm_finishes_the_answer_under_way(serving: Worker, place: NeuronPlace) 
     whole = client(serving).completions.create(**asked).choices[0].text
     stream = iter(client(serving).completions.create(stream=True, **asked))
     pieces = [next(stream).choices[0].text]
-    assert len(place.processes()) > 1  # vLLM's beside the worker
+    assert len(place.processes()) > 1  # vLLM's in addition to the worker
     serving.process.send_signal(signal.SIGTERM)
     pieces += [event.choices[0].text for event in stream]
     exit_failure = serving.wait()
@@ -232,8 +232,8 @@ def test_the_worker_ends_with_vllm_and_says_why(
         exit_failure = worker.wait()
     assert reason(exit_failure) == "ServerEnded"
     assert exit_failure.report.failure is not None
-    said = "EngineDeadError" if fails == "engine-dies" else "a server that ends by itself"
-    assert said in exit_failure.report.failure.message
+    fragment = "EngineDeadError" if fails == "engine-dies" else "a server that ends by itself"
+    assert fragment in exit_failure.report.failure.message
     assert exit_failure.code == exits.TRANSIENT
     assert place.processes() == []
 
@@ -262,13 +262,13 @@ def test_devices_are_not_waited_for_longer_than_a_start_may_take(
     assert exit_failure.code == exits.TRANSIENT
 
 
-def test_a_failure_of_the_devices_is_told_by_its_name(place: NeuronPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_the_devices_is_reported_by_its_name(place: NeuronPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEURON_STANDIN_FAIL", "neff-version")
     assert reason(start_and_wait(place, strategy="ShardOnCompile")) == "NeuronVersionMismatch"
     assert place.calls("recompile") == []
 
 
-def test_a_damaged_shard_is_told_and_nothing_is_compiled(place: NeuronPlace) -> None:
+def test_a_damaged_shard_is_reported_and_nothing_is_compiled(place: NeuronPlace) -> None:
     changes = {"strategy": "ShardOnCompile", "verification": "Full"}
     result = place.prepare(**changes).result
     assert result is not None
