@@ -75,8 +75,8 @@ def write(name: str, content: bytes | str) -> Change:
 def configure(**fields: Any) -> Change:
     def change(folder: Path) -> None:
         file = folder / "config.json"
-        fragment = {**json.loads(file.read_text()), **fields}
-        file.write_text(json.dumps({name: value for name, value in fragment.items() if value is not ...}))
+        settings = {**json.loads(file.read_text()), **fields}
+        file.write_text(json.dumps({name: value for name, value in settings.items() if value is not ...}))
 
     return change
 
@@ -916,8 +916,8 @@ def test_a_generation_config_is_read_or_reported_as_empty(tmp_path: Path) -> Non
     assert read_generation_config(Folder(tmp_path)) == ({"eos_token_id": [1, 2]}, ())
     for content in ("", " \n", "null", "[]", "\ufeff"):
         file.write_text(content)
-        fragment, (warning,) = read_generation_config(Folder(tmp_path))
-        assert fragment == {}
+        settings, (warning,) = read_generation_config(Folder(tmp_path))
+        assert settings == {}
         assert str(file) in warning
         assert "is empty" in warning
 

@@ -24,13 +24,13 @@ def _handlers() -> Iterator[None]:
         yield
 
 
-def signalled(_: object = None) -> None:
+def send_sigterm(_: object = None) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 class TellsWhenNamed:
     def __set_name__(self, _: type, __: str) -> None:
-        signalled()
+        send_sigterm()
 
 
 def while_a_class_is_made() -> None:
@@ -39,26 +39,26 @@ def while_a_class_is_made() -> None:
 
 def caught_and_replaced() -> None:
     with suppress(BaseException):
-        signalled()
+        send_sigterm()
     raise ImportError("no such module")
 
 
 def replaced_by_a_failure_of_ours() -> None:
     with suppress(BaseException):
-        signalled()
+        send_sigterm()
     raise WorkerFailure("A child ended.")
 
 
 def caught_until_requests_are_answered() -> None:
     with suppress(BaseException):
-        signalled()
+        send_sigterm()
     stop_event()
 
 
 @pytest.mark.parametrize(
     "work",
     [
-        signalled,
+        send_sigterm,
         while_a_class_is_made,
         caught_and_replaced,
         replaced_by_a_failure_of_ours,

@@ -32,7 +32,7 @@ EXPECTED = {folder.name: read(folder, "expected.json") for folder in sorted(TOKE
 READ = {name: expected for name, expected in EXPECTED.items() if expected["read"]}
 
 
-def predicted(name: str) -> list[str]:
+def predictions(name: str) -> list[str]:
     loader = AutoTokenizer if READ[name]["read_by"] == "AutoTokenizer" else PreTrainedTokenizerFast
     tokenizer = loader.from_pretrained(TOKENIZERS / name, local_files_only=True, **READ[name].get("options", {}))
     return differences(tokenizer, TokenizerFiles(TOKENIZERS / name))
@@ -41,12 +41,12 @@ def predicted(name: str) -> list[str]:
 @pytest.mark.parametrize("name", sorted(READ.keys() - NOT_PREDICTED))
 def test_a_difference_is_reported_only_where_transformers_5_reads_differently(name: str) -> None:
     seen = READ[name][FIVE].keys() - {"size"}
-    assert bool(predicted(name)) == bool(seen)
+    assert bool(predictions(name)) == bool(seen)
 
 
 @pytest.mark.parametrize("name", sorted(READ.keys() & NOT_PREDICTED))
 def test_nothing_is_reported_about_what_no_rule_covers(name: str) -> None:
-    assert predicted(name) == []
+    assert predictions(name) == []
 
 
 SENTENCES = {
@@ -78,11 +78,11 @@ SENTENCES = {
 
 @pytest.mark.parametrize("name", SENTENCES)
 def test_a_sentence_gives_both_readings_and_what_decides(name: str) -> None:
-    assert predicted(name) == SENTENCES[name]
+    assert predictions(name) == SENTENCES[name]
 
 
 def test_tokens_that_no_file_names_are_reported_by_role() -> None:
-    beginning, end, *_ = predicted("no-tokenizer-config")
+    beginning, end, *_ = predictions("no-tokenizer-config")
     assert beginning == (
         "transformers 4.57 takes '<s>' for the beginning of a text, and 5 none: no file names the bos_token, "
         "and LlamaTokenizerFast's default is not 5's."
@@ -103,7 +103,7 @@ def test_the_reading_that_is_predicted_for_5_is_5s(
     name: str, text: str, around: list[int], inside: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("neuronmodel_worker.text.tokenizer_versions.TEXTS", (text,))
-    sentences = [sentence for sentence in predicted(name) if f"reads {text!r} as" in sentence]
+    sentences = [sentence for sentence in predictions(name) if f"reads {text!r} as" in sentence]
     assert sentences
     for sentence in sentences:
         reading = inside if "nothing around it" in sentence else around

@@ -130,7 +130,7 @@ def application(load_hooks: LoadHooks, monkeypatch: pytest.MonkeyPatch) -> type[
     return Hooked
 
 
-def relayed(tmp_path: Path) -> list[dict[str, Any]]:
+def relayed_events(tmp_path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (tmp_path / "relay.jsonl").read_text().splitlines()]
 
 
@@ -140,7 +140,7 @@ def test_the_library_s_own_way_is_left_alone_and_its_phases_are_reported(
     loaded = application()
     assert loaded.load("/view/") == "loaded"
     assert loaded.calls == ["load", "load_weights", "warmup"]
-    begun = [each["name"] for each in relayed(tmp_path) if each["event"] == "begin"]
+    begun = [each["name"] for each in relayed_events(tmp_path) if each["event"] == "begin"]
     assert begun == ["GraphLoaded", "DeviceLoaded", "WarmedUp", "ServerStarted"]
 
 
@@ -162,7 +162,7 @@ def test_no_failure_looks_like_missing_artifacts(
     with pytest.raises(RuntimeError) as caught:
         application(fail).load("/view/")
     assert not isinstance(caught.value, FileNotFoundError | ValueError)
-    errors = [each["text"] for each in relayed(tmp_path) if each["event"] == "error"]
+    errors = [each["text"] for each in relayed_events(tmp_path) if each["event"] == "error"]
     assert len(errors) == 1
     assert type(error).__name__ in errors[0]
 
@@ -176,13 +176,13 @@ def test_a_failure_of_ours_is_reported_once_with_its_reason(
     monkeypatch.setattr(load_hooks, "_weights", damaged)
     with pytest.raises(LoadHookFailed, match="a byte is another"):
         application().load("/view/")
-    assert [each["reason"] for each in relayed(tmp_path) if each["event"] == "failure"] == ["ArtifactDamaged"]
+    assert [each["reason"] for each in relayed_events(tmp_path) if each["event"] == "failure"] == ["ArtifactDamaged"]
 
 
 def test_nothing_is_compiled_in_a_serving_pod(application: type[Application], tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="would have compiled it anew"):
         application().compile("/view/")
-    assert [(each["event"], each["reason"]) for each in relayed(tmp_path)] == [("failure", "ServerEnded")]
+    assert [(each["event"], each["reason"]) for each in relayed_events(tmp_path)] == [("failure", "ServerEnded")]
 
 
 def test_nothing_is_quantized_in_a_serving_pod(application: type[Application]) -> None:

@@ -108,11 +108,11 @@ def client(worker: Worker, key: str = "first") -> OpenAI:
 
 def answers(worker: Worker) -> dict[str, str]:
     """Greedy ones, several at once and a chat."""
-    given: dict[str, str] = {}
+    texts: dict[str, str] = {}
 
     def ask(prompt: str) -> None:
         asked = client(worker).completions.create(model="small", prompt=prompt, max_tokens=20, temperature=0)
-        given[prompt] = asked.choices[0].text
+        texts[prompt] = asked.choices[0].text
 
     threads = [threading.Thread(target=ask, args=(prompt,)) for prompt in PROMPTS]
     for thread in threads:
@@ -122,8 +122,8 @@ def answers(worker: Worker) -> dict[str, str]:
     chat = client(worker).chat.completions.create(
         model="small", messages=GREET, max_completion_tokens=20, temperature=0
     )
-    given["chat"] = chat.choices[0].message.content or ""
-    return given
+    texts["chat"] = chat.choices[0].message.content or ""
+    return texts
 
 
 def phases(report: Report) -> list[str]:
