@@ -120,7 +120,7 @@ def _cluster() -> Iterator["_Lane"]:
 
 
 def _test_on_the_cluster() -> list[str]:
-    """All of the other lane. The images are built beside the tests that need none."""
+    """All of the other lane. The images are built while the tests run that need none."""
     _say("the local cluster")
     code = subprocess.run((*CLUSTER, "up"), cwd=PROJECT, check=False).returncode
     if code == CANNOT_RUN_HERE and not _nothing_may_be_left_out():
