@@ -59,9 +59,9 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest over the configuration and every file's name, size, modification time and header. It changes when
-        the source was touched, and takes no read of weights."""
-        facts = [[f.path.name, f.nbytes, f.mtime_ns, f.header_digest] for f in self.files]
+        """A digest over the configuration and every file's name, size, header and modification time, or the digest of
+        its content where the source has one. It changes when a folder was touched, and takes no read of weights."""
+        facts = [[f.path.name, f.nbytes, *f.version, f.header_digest] for f in self.files]
         canonical = json.dumps([self.config, facts], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
@@ -119,6 +119,7 @@ def _read_single(source: WeightSource) -> _Files:
 
 def _read_indexed(source: WeightSource, config: Mapping[str, object]) -> _Files:
     file_of = _read_index(source, config)
+    source.read_ahead(dict.fromkeys(file_of.values()))
     headers = {
         file: _read_header(source, file, f"{INDEX_FILE} names {file}, and {source.directory} holds no such file")
         for file in dict.fromkeys(file_of.values())

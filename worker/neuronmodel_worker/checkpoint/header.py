@@ -116,7 +116,9 @@ def _no_file(file: Path) -> CheckpointFileMissing:
 def _parse_stream(file: Path, stream: Stream) -> tuple[SourceFile, dict[str, TensorSource]]:
     try:
         header = _read(file, stream)
-        source = SourceFile(file, stream.nbytes, stream.mtime_ns, hashlib.sha256(header).hexdigest())
+        source = SourceFile(
+            file, stream.nbytes, stream.mtime_ns, hashlib.sha256(header).hexdigest(), stream.content_digest
+        )
         data_start = 8 + len(header)
         return source, _check_extents(source, data_start, _parse(source, header, data_start))
     except (CheckpointTruncated, CheckpointHeaderInvalid):

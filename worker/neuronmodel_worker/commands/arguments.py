@@ -161,10 +161,11 @@ def _on_store(actions: "Subparsers", name: str, what: str, description: str) -> 
 def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model",
-        type=_folder,
+        type=_model,
         metavar="DIR",
         required=True,
-        help="a Hugging Face checkpoint: config.json and .safetensors files",
+        help="a Hugging Face checkpoint: the folder of its config.json and .safetensors files, or a repository of the "
+        "Hub as hf://ORGANISATION/NAME[@REVISION]",
     )
     command.add_argument(
         "--neuron-config",
@@ -187,6 +188,12 @@ def _add_threads(command: argparse.ArgumentParser) -> None:
 
 def _add_quiet(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def _model(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a folder cannot be empty")
+    return text
 
 
 def _folder(text: str) -> Path:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_worker.checkpoint import open_checkpoint
+from neuronmodel_worker.commands.model_source import open_source
 from neuronmodel_worker.commands.terminal import print_note
 from neuronmodel_worker.commands.usage_errors import NeuronConfigInvalid, UsageInvalid
 from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
-from neuronmodel_worker.stream import THREADS
+from neuronmodel_worker.stream import THREADS, threads_for
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_THREADS = 128
@@ -27,12 +28,12 @@ def open_plan(options: argparse.Namespace) -> StreamedPlan:
 
 def open_plan_and_fields(options: argparse.Namespace) -> tuple[StreamedPlan, dict[str, Any]]:
     """Returns the plan, and the fields that it was made with."""
-    threads_of(options)
+    given_threads(options)
     ranks = parse_ranks(options.ranks) if options.ranks is not None else None
     config = read_neuron_config(options.neuron_config)
     if ranks is not None:
         config = with_ranks(config, ranks, options.neuron_config)
-    return make_plan(open_checkpoint(options.model), config), config
+    return make_plan(open_checkpoint(open_source(options.model)), config), config
 
 
 def show_warnings(plan: StreamedPlan, options: argparse.Namespace) -> None:
@@ -41,10 +42,15 @@ def show_warnings(plan: StreamedPlan, options: argparse.Namespace) -> None:
         print_note(options.command, warning)
 
 
-def threads_of(options: argparse.Namespace) -> int:
-    """Returns the number of threads. Raises UsageInvalid."""
+def threads_of(options: argparse.Namespace, plan: StreamedPlan | None = None) -> int:
+    """Returns the number of threads; without an option it depends on where the plan reads. Raises UsageInvalid."""
+    return given_threads(options) or (threads_for(plan) if plan else THREADS)
+
+
+def given_threads(options: argparse.Namespace) -> int | None:
+    """Returns the number of threads that the options name. Raises UsageInvalid."""
     if options.threads is None:
-        return THREADS
+        return None
     if not re.fullmatch(r"[0-9]{1,9}", options.threads) or not 1 <= int(options.threads) <= MAX_THREADS:
         raise UsageInvalid(f"--threads is {options.threads!r} and has to be a number from 1 to {MAX_THREADS}.")
     return int(options.threads)

@@ -30,7 +30,7 @@ def plan(options: argparse.Namespace) -> None:
     if output:
         check_place(output, made.checkpoint.path)
     made = with_tokenizer_warnings(made)
-    resident, threads = anonymous_bytes(), threads_of(options)
+    resident, threads = anonymous_bytes(), threads_of(options, made)
     forecast = Forecast(
         plan=made,
         needs=Needs(made, fields, options.instance_type),
@@ -52,8 +52,11 @@ def plan(options: argparse.Namespace) -> None:
 
 
 def _measure(plan: StreamedPlan, output: Path | None) -> Measured:
+    """Measures the disks. A network is not measured: that would fetch weights."""
     files = tuple(dict.fromkeys(read.source.file for read in plan.reads.values()))
-    reading, problem = _measure_rate("reading", lambda: reading_rate(files))
+    reading, problem = None, tuple[str, ...]()
+    if plan.checkpoint.source.is_local:
+        reading, problem = _measure_rate("reading", lambda: reading_rate(files))
     writing = None
     if output:
         writing, another = _measure_rate("writing", lambda: writing_rate(nearest_existing(output)))

@@ -7,7 +7,7 @@ from neuronmodel_worker.checkpoint import GENERATION_FILE, refuse_wrong_content
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.sources import WeightSource
-from neuronmodel_worker.text.tokenizer_files import TokenizerFiles
+from neuronmodel_worker.text.tokenizer_files import wrong_contents
 
 
 def with_tokenizer_warnings(plan: StreamedPlan) -> StreamedPlan:
@@ -21,7 +21,7 @@ def with_tokenizer_warnings(plan: StreamedPlan) -> StreamedPlan:
 
 
 def _stand_in_failures(source: WeightSource) -> Iterator[WorkerFailure]:
-    yield from TokenizerFiles(source.directory).wrong_contents()
+    yield from wrong_contents(source)
     try:
         refuse_wrong_content(source, GENERATION_FILE, may_be_empty=True)
     except WorkerFailure as failure:

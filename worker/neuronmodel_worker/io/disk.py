@@ -100,6 +100,15 @@ def allocate(descriptor: int, nbytes: int) -> None:
         os.ftruncate(descriptor, nbytes)
 
 
+# <linux/falloc.h>: FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE.
+_PUNCH_HOLE = 1 | 2
+
+
+def punch_hole(descriptor: int, position: int, nbytes: int) -> None:
+    """Gives a range's blocks back, where the file system supports that; it reads as zeros then."""
+    _supported(_libc().fallocate(descriptor, _PUNCH_HOLE, position, nbytes))
+
+
 # <linux/fs.h>: SYNC_FILE_RANGE_WRITE begins to write, the other two wait for it.
 _BEGIN, _COMPLETE = 2, 1 | 2 | 4
 

@@ -29,7 +29,7 @@ from neuronmodel_worker.scratch_cache.errors import (
     writing_copy,
 )
 from neuronmodel_worker.scratch_cache.volume import SOURCE_COPY, PendingCopy, Tier
-from neuronmodel_worker.sources import Folder, SourceFile, WeightSource
+from neuronmodel_worker.sources import FileStat, Folder, SourceFile, WeightSource
 from neuronmodel_worker.store.source_records import file_stats
 from neuronmodel_worker.stream import ContentDigests, check_content
 from neuronmodel_worker.stream.content_digests import PieceDigest
@@ -92,8 +92,9 @@ def copied_source(tier: Tier, checkpoint: Checkpoint) -> CopiedSource | None:
 
 
 def changed(checkpoint: Checkpoint) -> dict[str, int]:
-    """Returns when each file was last changed, in nanoseconds. Raises SourceChanged and SourceUnreadable."""
-    return {name: stat.ctime_ns for name, stat in file_stats(checkpoint).items()}
+    """Returns when each file was last changed, in nanoseconds; nothing for files whose content is in the fingerprint.
+    Raises SourceChanged and SourceUnreadable."""
+    return {name: stat.ctime_ns for name, stat in file_stats(checkpoint).items() if isinstance(stat, FileStat)}
 
 
 def _opened(directory: Path, checkpoint: Checkpoint) -> Checkpoint:

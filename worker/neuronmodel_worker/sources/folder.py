@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -25,6 +25,10 @@ class Folder:
     """A WeightSource."""
 
     directory: Path
+
+    is_local = True
+    parallel_reads = 1
+    buffer_bytes = 0
 
     def require(self) -> None:
         try:
@@ -66,6 +70,9 @@ class Folder:
         """Raises LinkBroken also for a link in a circle."""
         _refuse_broken_link(self.path(name))
 
+    def read_ahead(self, names: Iterable[str]) -> None:
+        """The page cache reads ahead by itself."""
+
     @contextmanager
     def stream(self, name: str) -> Iterator["RegularFile"]:
         with _readable(self.path(name)), open_regular(self.path(name)) as stream:
@@ -96,6 +103,7 @@ class RegularFile:
         stat = os.fstat(stream.fileno())
         self.nbytes = stat.st_size
         self.mtime_ns = stat.st_mtime_ns
+        self.content_digest = ""
 
     def read(self, nbytes: int) -> bytes:
         return self._stream.read(nbytes)
@@ -143,6 +151,9 @@ class FolderFile:
 
     def forget(self, position: int, nbytes: int) -> None:
         self._opened.forget(position, nbytes)
+
+    def interrupt(self) -> None:
+        """Reads of a volume don't wait for anything that could be given up."""
 
     def check_unchanged(self) -> None:
         _compare(self._file, os.fstat(self._opened.cached))

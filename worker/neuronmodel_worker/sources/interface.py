@@ -4,6 +4,7 @@ To read from another place, add a module here with a WeightSource. Errors of a s
 statement about the checkpoint, and SourceChanged.
 """
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,20 @@ from neuronmodel_worker.io.aligned import Array
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file as it was when its header was read. `path` is how messages name it; its last part is the file's name."""
+    """A file as it was when its header was read. `path` is how messages name it; its last part is the file's name.
+    `content_digest` is of the file's whole content, where the source knows one, and empty elsewhere; there is no
+    modification time then."""
 
     path: Path
     nbytes: int
     mtime_ns: int
     header_digest: str
+    content_digest: str = ""
+
+    @property
+    def version(self) -> tuple[int | str, ...]:
+        """What tells this state of the file from others, as far as it is known without reading it."""
+        return (self.content_digest,) if self.content_digest else (self.mtime_ns,)
 
 
 class FileStat(BaseModel):
@@ -35,6 +44,15 @@ class FileStat(BaseModel):
     inode: int
 
 
+class ContentStat(BaseModel):
+    """The digest that the source itself has of a file's content: files with the same one are the same."""
+
+    model_config = ConfigDict(frozen=True)
+
+    nbytes: NonNegativeInt
+    digest: str
+
+
 class Stream(Protocol):
     """A small file, or the first part of a big one, that is read in order. Methods raise OSError."""
 
@@ -43,6 +61,9 @@ class Stream(Protocol):
 
     @property
     def mtime_ns(self) -> int: ...
+
+    @property
+    def content_digest(self) -> str: ...
 
     def read(self, nbytes: int) -> bytes:
         """The next bytes; fewer at the end of the file."""
@@ -57,7 +78,7 @@ class OpenFile(Protocol):
 
     def read(self, position: int, nbytes: int, buffer: Array) -> Array:
         """The bytes from `position` on, somewhere in `buffer`, which is from `io.aligned.fresh` and has SLACK more
-        bytes."""
+        bytes, or in memory of their own that is not to be written to."""
         ...
 
     def read_into(self, position: int, into: Array) -> None:
@@ -77,6 +98,10 @@ class OpenFile(Protocol):
         """Say that a range is not read again."""
         ...
 
+    def interrupt(self) -> None:
+        """Make reads that wait fail soon, in other threads too: the run is over."""
+        ...
+
     def check_unchanged(self) -> None:
         """Raises SourceChanged if the file was written or replaced since its header was read."""
         ...
@@ -86,6 +111,21 @@ class OpenFile(Protocol):
 
 class WeightSource(Protocol):
     """The files of one checkpoint. They are named by what follows the source's own name: `config.json`."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the files are on a volume of this machine, whose rate can be measured."""
+        ...
+
+    @property
+    def parallel_reads(self) -> int:
+        """How many reads at a time the source needs to be fast."""
+        ...
+
+    @property
+    def buffer_bytes(self) -> int:
+        """The most memory that such reads take up, in addition to what they return."""
+        ...
 
     @property
     def directory(self) -> Path:
@@ -115,6 +155,11 @@ class WeightSource(Protocol):
         """Raises LinkBroken if the name is a link to nothing."""
         ...
 
+    def read_ahead(self, names: Iterable[str]) -> None:
+        """Say that the first bytes of these files are read next; a missing one is left to `stream`. Raises what reading
+        them raises."""
+        ...
+
     def stream(self, name: str) -> AbstractContextManager[Stream]:
         """Open a file to read it in order. Errors inside the context become SourceUnreadable as well.
 
@@ -126,7 +171,7 @@ class WeightSource(Protocol):
         """Open a file whose header was read. Raises SourceChanged if it has changed since, and SourceUnreadable."""
         ...
 
-    def stat(self, file: SourceFile) -> FileStat:
+    def stat(self, file: SourceFile) -> FileStat | ContentStat:
         """What tells the present state of a file from others. Raises SourceChanged if it has changed since its header
         was read, and SourceUnreadable."""
         ...

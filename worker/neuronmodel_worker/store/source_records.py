@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.failures import SourceChanged, WorkerFailure
 from neuronmodel_worker.io.disk import writing_to
-from neuronmodel_worker.sources import FileStat
+from neuronmodel_worker.sources import ContentStat, FileStat
 from neuronmodel_worker.store.atomic_files import make_directory, whole_digest, write_whole
 from neuronmodel_worker.store.keys import SHARDS
 from neuronmodel_worker.store.manifest import MANIFEST, read_manifest
@@ -38,7 +38,8 @@ MAX_RECORDS = 512
 """Beyond this, the oldest record is removed."""
 
 
-Stats = dict[str, FileStat]
+Stat = FileStat | ContentStat
+Stats = dict[str, Stat]
 """The stats of files, by their names."""
 Document = TypeVar("Document", "SourceRecord", "SourceDigests")
 
@@ -145,7 +146,9 @@ def check_recorded(root: Path, checkpoint: Checkpoint, content: str, stats: Stat
             raise SourceChanged(file.path, "it was written or replaced after `prepare` had looked at it")
 
 
-def _times(stat: FileStat) -> tuple[int, int, int]:
+def _times(stat: Stat) -> tuple[int | str, ...]:
+    if isinstance(stat, ContentStat):
+        return stat.nbytes, stat.digest
     return stat.nbytes, stat.mtime_ns, stat.ctime_ns
 
 
@@ -192,9 +195,9 @@ class SourceRecords:
         with suppress(FileNotFoundError):
             min(records, key=lambda path: path.stat().st_mtime_ns).unlink()
 
-    def known_stats(self, digests: SourceDigests, tensors: Collection[str]) -> dict[str, set[FileStat]]:
+    def known_stats(self, digests: SourceDigests, tensors: Collection[str]) -> dict[str, set[Stat]]:
         """Every stat at which each file, by its name, was found to have the content of `digests`."""
-        found: dict[str, set[FileStat]] = {name: {stat} for name, stat in digests.files.items()}
+        found: dict[str, set[Stat]] = {name: {stat} for name, stat in digests.files.items()}
         for record in self.every():
             for seen in record.seen if record.content == digests.content else ():
                 for name, stat in seen.stats.items() if seen.holds_for(tensors) else ():

@@ -26,6 +26,11 @@ THREADS: Final = min(16, max(4, 2 * (os.cpu_count() or 1)))
 """Enough to read, write and copy at the same time; more threads gain nothing on one drive."""
 
 
+def threads_for(plan: StreamedPlan) -> int:
+    """How many threads a run has by default: over a network more reads have to be under way than a drive needs."""
+    return max(THREADS, plan.checkpoint.source.parallel_reads)
+
+
 @dataclass(frozen=True, slots=True)
 class StreamResult:
     """The figures of a run. `busy_…_seconds` are wall time in which at least one thread was reading or writing."""
@@ -43,7 +48,7 @@ def run(
     sink: Sink,
     progress: StreamProgress | None = None,
     *,
-    threads: int = THREADS,
+    threads: int | None = None,
     sizes: Sizes | None = None,
     rank_indices: Sequence[int] | None = None,
     observer: SourceObserver | None = None,
@@ -57,6 +62,7 @@ def run(
     """
     ranks = every_rank(plan) if rank_indices is None else sorted(set(rank_indices))
     started, meter, sizes = time.monotonic(), Meter(progress), sizes or Sizes()
+    threads = threads or threads_for(plan)
     buffers = Buffers(sizes.memory_bytes)
     try:
         with SourceReader(plan, meter, buffers, observer) as reader:
@@ -86,7 +92,7 @@ def run(
 def buffer_bytes(
     plan: StreamedPlan,
     *,
-    threads: int = THREADS,
+    threads: int | None = None,
     sizes: Sizes | None = None,
     into_memory: bool = False,
     rank_indices: Sequence[int] | None = None,
@@ -97,7 +103,8 @@ def buffer_bytes(
     `sealing` is for a FileSink that seals, `observed` for a run with an observer."""
     ranks = every_rank(plan) if rank_indices is None else sorted(set(rank_indices))
     work = Workload(plan, sizes or Sizes(), ranks, buffered=not into_memory, sealing=sealing, observed=observed)
-    return most_memory(work, threads)
+    of_source = min(plan.checkpoint.source.buffer_bytes, 2 * plan.source_bytes)
+    return most_memory(work, threads or threads_for(plan)) + of_source
 
 
 @dataclass
@@ -120,6 +127,7 @@ class _StreamThreads:
 
     def _stop(self) -> None:
         self.stopped.set()
+        self.reader.interrupt()
         self.queue.close()
 
     def _work(self) -> None:

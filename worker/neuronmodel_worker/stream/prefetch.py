@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from neuronmodel_worker.checkpoint import TensorSource
 
 OBSERVED_BYTES: Final = 16 << 20
+PIECE_BYTES: Final = 32 << 20
 
 
 def observed_at_once(source: TensorSource) -> int:
@@ -15,7 +16,14 @@ def observed_at_once(source: TensorSource) -> int:
     return min(OBSERVED_BYTES, source.nbytes)
 
 
+def prefetched_at_once(parallel_reads: int) -> int:
+    """How many bytes of a tensor are asked for together: of a network so many that half of its reads are of them."""
+    return max(PIECE_BYTES, parallel_reads // 2 * OBSERVED_BYTES)
+
+
 class PageCache(Protocol):
+    piece_bytes: int
+    """How many bytes are fetched by one call."""
     is_observed: bool
     """An observer sees all fetched bytes: they have to be fetched, even if no pass waits for them any more."""
 
@@ -31,7 +39,6 @@ class Prefetcher:
     was read takes its columns from memory; one that comes earlier waits for the disk, and keeps its frames
     meanwhile."""
 
-    PIECE_BYTES: Final = 32 << 20
     AHEAD: Final = 2
 
     def __init__(self, cache: PageCache, fetched: Callable[[], None]) -> None:
@@ -87,10 +94,11 @@ class Prefetcher:
             self._fetched()
 
     def _fetch(self, source: TensorSource) -> None:
-        for start in range(0, source.nbytes, self.PIECE_BYTES):
+        piece = self._cache.piece_bytes
+        for start in range(0, source.nbytes, piece):
             if self._closed:
                 return
-            self._cache.fetch(source, start, min(self.PIECE_BYTES, source.nbytes - start))
+            self._cache.fetch(source, start, min(piece, source.nbytes - start))
         with self._changed:
             self._fetched_sources.add(source.name)
             too_late = not self._passes[source.name]

@@ -15,7 +15,7 @@ from neuronmodel_worker.stream.buffers import Buffers
 from neuronmodel_worker.stream.dtypes import STORAGE
 from neuronmodel_worker.stream.meter import Meter
 from neuronmodel_worker.stream.observers import SourceObserver
-from neuronmodel_worker.stream.prefetch import OBSERVED_BYTES, observed_at_once
+from neuronmodel_worker.stream.prefetch import OBSERVED_BYTES, observed_at_once, prefetched_at_once
 from neuronmodel_worker.stream.schedule import Chunk
 
 
@@ -26,6 +26,7 @@ class SourceReader:
         self, plan: StreamedPlan, meter: Meter, buffers: Buffers, observer: SourceObserver | None = None
     ) -> None:
         self._observer, self.is_observed = observer, observer is not None
+        self.piece_bytes = prefetched_at_once(plan.checkpoint.source.parallel_reads)
         self._meter = meter
         self._buffers = buffers
         self._files: dict[SourceFile, OpenFile] = {}
@@ -100,6 +101,11 @@ class SourceReader:
     def forget(self, source: TensorSource) -> None:
         """Say that a tensor is not read again."""
         self._files[source.file].forget(source.offset, source.nbytes)
+
+    def interrupt(self) -> None:
+        """Make reads that wait for the source fail soon: the run is over."""
+        for opened in self._files.values():
+            opened.interrupt()
 
     def check_unchanged(self) -> None:
         """Raises SourceChanged if a file was written or replaced while it was read."""

@@ -12,7 +12,7 @@ from neuronmodel_worker.checkpoint import CONFIG_FILE, refuse_wrong_content
 from neuronmodel_worker.checkpoint.files import read_json_object
 from neuronmodel_worker.failures import BadInput, ConfigInvalid, WorkerFailure
 from neuronmodel_worker.io.untrusted_input import shown
-from neuronmodel_worker.sources import Folder
+from neuronmodel_worker.sources import Folder, WeightSource
 
 CONFIG: Final = "tokenizer_config.json"
 TOKENIZER: Final = "tokenizer.json"
@@ -31,6 +31,19 @@ NAMED_BY_CONFIG: Final = ("tokenizer_file", "vocab_file", "merges_file")
 
 class TokenizerInvalid(BadInput):
     reason = Reason.TOKENIZER_INVALID
+
+
+def wrong_contents(source: WeightSource) -> Iterator[WorkerFailure]:
+    """The refusal of each file of a tokenizer that has another content than its name says; first bytes are read."""
+    if source.is_local:
+        yield from TokenizerFiles(source.directory).wrong_contents()
+        return
+    source.read_ahead(NAMES)
+    for name in NAMES:
+        try:
+            refuse_wrong_content(source, name, may_be_empty=name.endswith(".jinja"))
+        except WorkerFailure as failure:
+            yield failure
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What reads a checkpoint knows its source alone: one whose files are in no folder gives the same shards."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,10 @@ NOWHERE = Path("no-folder", "model")
 
 class Stored:
     """A WeightSource whose files are bytes. Versions count up when one is replaced."""
+
+    is_local = False
+    parallel_reads = 3
+    buffer_bytes = 0
 
     def __init__(self, folder: Path) -> None:
         self.files = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -49,6 +53,9 @@ class Stored:
     def refuse_broken_link(self, name: str) -> None:
         """There are no links."""
 
+    def read_ahead(self, names: Iterable[str]) -> None:
+        """Everything is at hand."""
+
     @contextmanager
     def stream(self, name: str) -> Iterator["StoredStream"]:
         if name not in self.files:
@@ -71,6 +78,8 @@ class Stored:
 
 
 class StoredStream(io.BytesIO):
+    content_digest = ""
+
     def __init__(self, content: bytes, version: int) -> None:
         super().__init__(content)
         self.nbytes, self.mtime_ns = len(content), version
@@ -101,6 +110,9 @@ class StoredFile:
 
     def forget(self, position: int, nbytes: int) -> None:
         """It stays at hand."""
+
+    def interrupt(self) -> None:
+        """Nothing waits."""
 
     def check_unchanged(self) -> None:
         self._source.stat(self._file)

@@ -32,7 +32,7 @@ from neuronmodel_worker.stream import (
     run,
     source_reader,
 )
-from neuronmodel_worker.stream.prefetch import Prefetcher
+from neuronmodel_worker.stream.prefetch import PIECE_BYTES, Prefetcher
 from tests.unit.worker.sharding import assert_covered, small_plan, small_source
 from tests.waiting import PATIENCE_SECONDS
 
@@ -64,7 +64,7 @@ def test_every_byte_is_shown_once(plan: StreamedPlan, sizes: Sizes, tmp_path: Pa
 def test_sources_of_passes_are_shown_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_reader, "OBSERVED_BYTES", 1000)
     monkeypatch.setattr(prefetch, "OBSERVED_BYTES", 1000)
-    monkeypatch.setattr(Prefetcher, "PIECE_BYTES", 2500)
+    monkeypatch.setattr(prefetch, "PIECE_BYTES", 2500)
     plan = small_plan(small_source(tmp_path / "source"), **TRANSPOSING)
     observer = ContentDigests()
     run(plan, FileSink(tmp_path / "weights"), sizes=SIZES[1], observer=observer)
@@ -92,6 +92,8 @@ def test_an_observer_that_fails_ends_the_run(name: str, tmp_path: Path) -> None:
 
 class Fetched:
     """A page cache whose reads wait for `gate`, and fail if they are to."""
+
+    piece_bytes = PIECE_BYTES
 
     def __init__(self, is_observed: bool, failure: Exception | None = None) -> None:
         self.is_observed = is_observed

@@ -19,7 +19,7 @@ from neuronmodel_worker.layouts.geometry import as_matrix
 from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream import ContentDigests, FileSink, Sizes, TensorSink, buffer_bytes, run
 from neuronmodel_worker.stream.buffers import GRAIN, Buffers
-from neuronmodel_worker.stream.prefetch import Prefetcher
+from neuronmodel_worker.stream.prefetch import PIECE_BYTES, Prefetcher
 from neuronmodel_worker.stream.rank_groups import tied_groups
 from neuronmodel_worker.stream.schedule import Chunk, Task, Workload, tasks
 from neuronmodel_worker.stream.steps import units
@@ -270,6 +270,7 @@ class PageCacheOfTest:
     """Knows what was asked of it; holds back what is fetched until `gate` lets it."""
 
     is_observed = False
+    piece_bytes = PIECE_BYTES
 
     def __init__(self, always: bool = False) -> None:
         self.always = always

@@ -1,0 +1,95 @@
+"""Where `--model` says that a checkpoint is: a folder, or a repository of the Hugging Face Hub.
+
+The token and the endpoint come from where people have them for that library: HF_TOKEN, the file that HF_TOKEN_PATH or
+HF_HOME names, or ~/.cache/huggingface/token; HF_ENDPOINT. Nothing of it is printed.
+"""
+
+import os
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from neuronmodel_worker.commands.usage_errors import UsageInvalid
+from neuronmodel_worker.sources import Folder, WeightSource
+
+HUB: Final = "hf://"
+BUCKETS: Final = ("s3://", "gs://", "az://", "abfs://")
+MAX_TOKEN_BYTES: Final = 4096
+
+
+def open_source(model: str, environment: Mapping[str, str] | None = None) -> WeightSource:
+    """Returns the source that `--model` names. Raises UsageInvalid, and what opening it raises."""
+    environment = os.environ if environment is None else environment
+    if model.startswith(HUB):
+        return _open_repository(model, environment)
+    if model.lower().startswith(BUCKETS):
+        raise UsageInvalid(
+            f"--model is {model!r}, and buckets are not read yet. Name a folder, or a repository as hf://ORGANISATION/"
+            "NAME@REVISION."
+        )
+    return Folder(Path(model))
+
+
+def _open_repository(model: str, environment: Mapping[str, str]) -> WeightSource:
+    """Imports what reads a network only here: a folder does without."""
+    from neuronmodel_worker.sources.hub import PUBLIC, HubAddress, HubServer, open_repository
+
+    try:
+        address = HubAddress.parse(model)
+    except ValueError as error:
+        raise UsageInvalid(f"--model: {error}") from error
+    endpoint = _endpoint(environment.get("HF_ENDPOINT") or PUBLIC)
+    return open_repository(address, HubServer(endpoint, lambda: token(environment), _ca_certificates(environment)))
+
+
+def _endpoint(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise UsageInvalid(
+            "HF_ENDPOINT has to be a URL such as https://hub.example.com, without a user, a password and a query."
+        )
+    return url.rstrip("/")
+
+
+def token(environment: Mapping[str, str]) -> str | None:
+    """Returns the token of HF_TOKEN, or of the file where the Hub's own client keeps it. Raises UsageInvalid for one
+    that cannot be a token."""
+    found = environment.get("HF_TOKEN") or _read_token(_token_file(environment))
+    found = found.strip() if found else ""
+    if not found.isprintable() or not found.isascii() or " " in found:
+        raise UsageInvalid(
+            "The token for the Hub has characters that no token has. Check HF_TOKEN, or the token's file."
+        )
+    return found or None
+
+
+def _token_file(environment: Mapping[str, str]) -> Path:
+    if given := environment.get("HF_TOKEN_PATH"):
+        return Path(given).expanduser()
+    cache = environment.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(environment.get("HF_HOME") or f"{cache}/huggingface").expanduser() / "token"
+
+
+def _read_token(file: Path) -> str | None:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(MAX_TOKEN_BYTES).decode(errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UsageInvalid(f"The token in {file} cannot be read: {error.strerror or error}.") from error
+
+
+def _ca_certificates(environment: Mapping[str, str]) -> str | None:
+    """Returns the certificates of SSL_CERT_FILE or REQUESTS_CA_BUNDLE, which HTTP clients in Python take."""
+    file = environment.get("SSL_CERT_FILE") or environment.get("REQUESTS_CA_BUNDLE")
+    if not file:
+        return None
+    try:
+        text = Path(file).read_text(encoding="ascii", errors="replace")
+        ssl.create_default_context().load_verify_locations(cadata=text)
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise UsageInvalid(f"The certificates in {file} cannot be read: {error}.") from error
+    return text

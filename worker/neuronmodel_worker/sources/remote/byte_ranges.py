@@ -1,0 +1,107 @@
+"""Reads ranges of what a URL names, by obstore: many at a time, without Python's lock, into memory of the library.
+
+A range is whole or it is an error: an answer that is shorter, or that has the whole file instead of the range, is asked
+for again.
+"""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from obstore import get
+from obstore.exceptions import (
+    BaseError,
+    NotSupportedError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import HTTPStore
+
+from neuronmodel_worker.io.aligned import Array
+from neuronmodel_worker.sources.remote.redaction import host_of, without_secrets
+from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted
+from neuronmodel_worker.sources.remote.retries import Retry
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+PART_BYTES: Final = 16 << 20
+"""The most that is asked for at a time; obstore holds twice as much while it joins the pieces of an answer."""
+MAX_STORES: Final = 512
+"""A store is a client with connections of its own; a checkpoint of 405B has 191 files."""
+
+TIMEOUTS: Final = {
+    "connect_timeout": timedelta(seconds=10),
+    "read_timeout": timedelta(seconds=20),  # a stall, not a slow line
+    "timeout": timedelta(minutes=10),  # of 16 MiB: slower than 28 kB/s is no use
+}
+WITHIN: Final[Any] = {
+    # A body that breaks off is continued where it ended; the pauses between whole attempts are those of RetryBudget.
+    "max_retries": 2,
+    "retry_timeout": timedelta(seconds=60),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2},
+}
+CERTIFICATE: Final = ("certificate", "UnknownIssuer", "CertNotValid")
+
+
+class RangeRefused(Exception):
+    """The server refuses the request (401, 403) or has no such object (404); `why` is in its words."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a file's bytes are: a URL and the headers that a request for it needs, which are secrets."""
+
+    url: str = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+@dataclass
+class RangeReader:
+    """Reads ranges. `ca_certificates` is PEM text, trusted in addition to the system's authorities."""
+
+    ca_certificates: str | None = None
+    _stores: "OrderedDict[Location, HTTPStore]" = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def read(self, location: Location, start: int, nbytes: int) -> Array:
+        """Reads a range, once; the array is read-only. Raises Retry, RangeRefused and CertificateUntrusted."""
+        try:
+            answer = get(self._store(location), "", options={"range": (start, start + nbytes)})
+            data = np.frombuffer(answer.buffer(), np.uint8)  # type: ignore[call-overload]
+        except FileNotFoundError as error:
+            raise RangeRefused("it is not there (404)") from error
+        except (PermissionDeniedError, UnauthenticatedError, PreconditionError) as error:
+            raise RangeRefused(without_secrets(str(error))) from error
+        except NotSupportedError as error:
+            raise Retry(f"{host_of(location.url)} answers with something else than the range") from error
+        except BaseError as error:
+            why = without_secrets(str(error))
+            if any(word in why for word in CERTIFICATE):
+                raise CertificateUntrusted(host_of(location.url), why) from error
+            raise Retry(why) from error
+        if data.nbytes != nbytes:
+            raise Retry(f"{host_of(location.url)} answered {data.nbytes:,} of {nbytes:,} bytes")
+        return data  # type: ignore[no-any-return]
+
+    def _store(self, location: Location) -> HTTPStore:
+        with self._lock:
+            if (store := self._stores.get(location)) is None:
+                options: ClientConfig = {**TIMEOUTS, "allow_http": location.url.startswith("http://")}  # type: ignore[typeddict-item]
+                if self.ca_certificates:
+                    options["root_certificate"] = self.ca_certificates
+                if location.headers:
+                    options["default_headers"] = dict(location.headers)
+                retries: RetryConfig = WITHIN
+                store = self._stores[location] = HTTPStore(location.url, client_options=options, retry_config=retries)
+                while len(self._stores) > MAX_STORES:
+                    self._stores.popitem(last=False)
+            return store

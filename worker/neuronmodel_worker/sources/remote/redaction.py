@@ -1,0 +1,34 @@
+"""Keeps secrets out of messages: signatures in the queries of URLs, users and passwords in them, and tokens."""
+
+import re
+from typing import Final
+
+URL: Final = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>[^\s\"'<>()\[\]{}`|\\^]+)", re.IGNORECASE)
+TOKEN: Final = re.compile(r"\bhf_[A-Za-z0-9]{8,}|\b(bearer|basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
+QUERY: Final = re.compile(r"[?&][\w.-]*(signature|token|credential|policy|expires|key-pair-id)[\w.-]*=[^\s\"']*", re.I)
+DEBUG: Final = re.compile(r"\s*Debug source:.*", re.DOTALL)
+"""What obstore appends to a message: the error's inner structure, with the URL once more."""
+MAX_CHARACTERS: Final = 300
+
+
+def without_secrets(text: str) -> str:
+    """Returns the text on one line, with each URL down to its scheme, host and path, and with no token."""
+    text = URL.sub(_shown_url, DEBUG.sub("", text))
+    text = TOKEN.sub("…", QUERY.sub("", text))
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 1]}…"
+
+
+def host_of(url: str) -> str:
+    """The scheme, host and port of a URL, which are no secret."""
+    match = URL.match(url)
+    if not match:
+        return "an unnamed host"
+    host = re.split(r"[/?#]", match["rest"], maxsplit=1)[0].rpartition("@")[2]
+    return f"{match['scheme']}://{host}"
+
+
+def _shown_url(match: re.Match[str]) -> str:
+    path = re.split(r"[?#]", match["rest"], maxsplit=1)[0]
+    host, slash, below = path.partition("/")
+    return f"{match['scheme']}://{host.rpartition('@')[2]}{slash}{below}"

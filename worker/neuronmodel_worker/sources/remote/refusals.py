@@ -1,0 +1,76 @@
+"""What can be wrong with a source on a network, each a class of its own, and what to do about it.
+
+Host commands alone read a network, so only the sentences matter: no condition of a NeuronModel shows a reason.
+"""
+
+from neuronmodel_api import exits
+from neuronmodel_api.reasons import Reason
+from neuronmodel_worker.failures import BadInput, WorkerFailure
+
+
+class SourceUnreachable(WorkerFailure):
+    """Nothing came within the time that is waited: no name, no connection, no answer, or errors of the server alone."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(
+            f"{what} cannot be reached: {why}. Check the name resolution, the proxy and the egress rules of this "
+            "machine or pod; it is tried again."
+        )
+
+
+class SourceRateLimited(WorkerFailure):
+    """The server asked to wait for longer than is waited."""
+
+    def __init__(self, what: str, seconds: float) -> None:
+        super().__init__(
+            f"{what} limits the rate of requests, and asks to wait for {seconds:,.0f} s more. Limits hold for an "
+            "address without a token, and for a user with one: give a token, or start fewer at a time; it is tried "
+            "again."
+        )
+
+
+class CertificateUntrusted(BadInput):
+    """No authority that is trusted here has signed the server's certificate."""
+
+    def __init__(self, host: str, why: str) -> None:
+        super().__init__(
+            f"The certificate of {host} is not trusted: {why}. Give the certificate of the authority that signed it; "
+            "for a proxy that opens TLS, that of the proxy."
+        )
+
+
+class RepositoryNotFound(BadInput):
+    """There is no such repository, or it may not be seen: servers answer the same to both."""
+
+
+class RevisionNotFound(BadInput):
+    """The repository has no such branch, tag or commit."""
+
+
+class TokenInvalid(BadInput):
+    """The token is wrong or expired: the server knows nobody by it."""
+
+
+class SourceGated(BadInput):
+    """Everybody may see the repository, and its files only those who asked for access and got it."""
+
+
+class SourceForbidden(BadInput):
+    """The token has not the scope, or the server refuses for a reason of its own."""
+
+
+class EndpointInvalid(BadInput):
+    """What answers there does not speak the API that it should."""
+
+
+class NoRoomForColumns(WorkerFailure):
+    """Tensors that are read column by column lie in a temporary file meanwhile."""
+
+    reason = Reason.VOLUME_FULL
+    exit_code = exits.NO_SPACE
+
+    def __init__(self, directory: str, nbytes: int) -> None:
+        super().__init__(
+            f"There is no room for {nbytes:,} more bytes of temporary files in {directory}: tensors that are read "
+            "column by column lie there until they are done. Free some, or set TMPDIR to a folder of a larger volume."
+        )
