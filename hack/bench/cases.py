@@ -16,6 +16,9 @@ ROUNDS_OF_TODAYS_LOOP = 3
 ROUNDS_OF_FRESH_MEMORY = 5
 # A start with nothing sealed writes all shards, and no limit depends on it.
 ROUNDS_OF_STARTS = 3
+ROUNDS_OF_HUBS = 3
+THROTTLED = 100_000_000
+"""Bytes a second, as a Hub's delivery brings them to a machine that is not next to it."""
 QUICK_RAW_READ_THREADS = 4
 
 
@@ -77,6 +80,8 @@ LLAMA_405B = Model(hidden=16384, intermediate=53248, layers=126, query_heads=128
 LAYER_OF_405B = replace(LLAMA_405B, layers=1, vocabulary=64)
 # Two layers, 12.7 GB, and 3.4 GB of embeddings and head, less than the model's own 8.4 GB.
 PART_OF_405B = replace(LAYER_OF_405B, layers=2, vocabulary=51200)
+HALF_OF_8B = replace(LLAMA_8B, hidden=2048, intermediate=14336, query_heads=16, layers=1, vocabulary=8016)
+PART_OF_8B = replace(LLAMA_8B, layers=1, vocabulary=16032)
 MIXTRAL = Model(hidden=4096, intermediate=14336, layers=2, query_heads=32, key_value_heads=8, vocabulary=64, experts=8)
 
 PLAIN: Mapping[str, Any] = {"torch_dtype": "bfloat16", "save_sharded_checkpoint": True}
@@ -98,6 +103,10 @@ COMMAND_OF_405B: Mapping[str, Any] = {
     "cc_pipeline_tiling_factor": 1,
     "save_sharded_checkpoint": True,
 }
+
+
+# With columns to be read: fused, and transposed for the MLP's kernel.
+COMMAND_OF_8B: Mapping[str, Any] = {**PLAIN, "tp_degree": 8, "fused_qkv": True, "mlp_kernel_enabled": True}
 
 
 def plain(degree: int) -> Mapping[str, Any]:
@@ -179,6 +188,27 @@ def cases() -> tuple[Case, ...]:
             rounds=1,
         ),
         _artifacts(LLAMA_8B, "Llama 3.1 8B, five layers, tp 8, sealed on an artifacts volume, and started from there"),
+        _hub("hub-throttled", PART_OF_8B, "a layer of Llama 3.1 8B from a Hub that gives 100 MB/s, tp 8", THROTTLED),
+        _hub("hub", PART_OF_8B, "a layer of Llama 3.1 8B from a Hub on this machine, tp 8", None),
+    )
+
+
+def _hub(name: str, model: Model, title: str, bytes_per_second: int | None) -> Case:
+    """The Hub is a process on the same processors. Only where it is throttled it is no part of what is measured."""
+    download = "ranged download"
+    into = {way: {"into": way, "bytes_per_second": bytes_per_second} for way in ("nothing", "memory", "files")}
+    limit = Limit(1.15) if bytes_per_second else None
+    ways = {"memory": COMMAND_OF_8B, "files": COMMAND_OF_8B}
+    return Case(
+        name,
+        title,
+        model,
+        (
+            Contender(download, "from_hub", options=into["nothing"]),
+            *(Contender(way, "from_hub", flags, into[way], writes=way == "files") for way, flags in ways.items()),
+        ),
+        tuple(Comparison(f"to {way}, against a ranged download", way, (download,), limit) for way in ways),
+        rounds=ROUNDS_OF_HUBS,
     )
 
 
@@ -257,6 +287,8 @@ QUICK_MODELS = {
         "Llama 3.1 8B, one layer, a quarter of the vocabulary, sealed, and started from there",
         replace(LLAMA_8B, layers=1, vocabulary=32064),
     ),
+    "hub-throttled": ("half a layer of Llama 3.1 8B from a Hub that gives 100 MB/s", HALF_OF_8B),
+    "hub": ("half a layer of Llama 3.1 8B from a Hub on this machine", HALF_OF_8B),
 }
 
 
