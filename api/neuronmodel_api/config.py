@@ -66,6 +66,20 @@ class History(Tolerant):
     """The rate of the latest start that sharded the checkpoint while loading, in bytes of the checkpoint."""
 
 
+class HubSource(Tolerant):
+    """A repository of the Hugging Face Hub, or of another server that speaks its API."""
+
+    repository: str
+    revision: str = "main"
+    commit: str | None = None
+    """Serve only: the commit that prepare resolved the revision to."""
+    endpoint: str = "https://huggingface.co"
+    token_file: str | None = None
+    """Read at each use; a missing file is no token."""
+    ca_file: str | None = None
+    """PEM certificates, trusted in addition to the system's."""
+
+
 def _usual_instance_type(given: dict[str, Any]) -> str:
     return DEFAULT_MACHINE.name if given.get("engine") is Engine.NEURON else ""
 
@@ -80,6 +94,7 @@ ADDED_FIELDS: Final = (
     "server",
     "instance_type",
     "start_timeout_seconds",
+    "hub_source",
 )
 """Fields of WorkerConfig that have a default and were added after the first version: the operator leaves them out while
 they have it, so that its upgrade replaces no pod. A new field belongs here."""
@@ -109,6 +124,8 @@ class WorkerConfig(Tolerant):
     verification: Verification = Verification.QUICK
     source_path: str | None = None
     """The checkpoint's directory inside the pod; None for cleanup."""
+    hub_source: HubSource | None = None
+    """The checkpoint, where it is a repository; then there is no `source_path`."""
     source_display: str = ""
     """The source as the user named it ("claim models, path SmolLM2"): the pod's own paths mean nothing to them."""
     model_type: str | None = None

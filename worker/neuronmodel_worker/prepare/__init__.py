@@ -24,7 +24,7 @@ def prepare(job: Run) -> None:
             engine = open_engine(job.config)
             engine.graph_inputs(plan, job.config.neuron_config)  # raises before any weights are read
         with job.clock.phase(StartPhase.TOKENIZER_LOADED):
-            text = load_text(job.source, job.config.generation_config, plan.vocabulary)
+            text = load_text(job.weights.folder(), job.config.generation_config, plan.vocabulary)
         job.clock.found(Preparation(job, plan, engine, while_building=text.warn_of_version_differences).result())
 
 

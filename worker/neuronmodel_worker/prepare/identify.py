@@ -11,6 +11,7 @@ from neuronmodel_worker.store.source_records import (
     SourceRecords,
     Stats,
     file_stats,
+    listed_content,
     new_content,
     source_document,
 )
@@ -93,6 +94,8 @@ def identify(root: Path, plan: ModelPlan) -> Identity:
     checkpoint, tensors = plan.checkpoint, tuple(plan.reads)
     records = SourceRecords(root)
     identity = Identity(checkpoint, file_stats(checkpoint), tensors, records)
+    if listed := listed_content(identity.stats):
+        return replace(identity, content=listed)
     record = records.read(checkpoint.fingerprint)
     if record and record.knows(identity.stats, tensors):
         return replace(identity, content=record.content, compared=None)

@@ -41,7 +41,7 @@ from neuronmodel_worker.store import (
     Store,
 )
 from neuronmodel_worker.store.key_differences import SOURCE_DIFFERS
-from neuronmodel_worker.store.source_records import SOURCE_FILE
+from neuronmodel_worker.store.source_records import SOURCE_FILE, listed_content
 from neuronmodel_worker.stream import (
     WEIGHTS,
     ContentDigests,
@@ -247,7 +247,9 @@ class Preparation:
                     phase.reach(phase.before + so_far.bytes_written)
 
                 sink = FileSink(staging.directory / WEIGHTS, seal=staging.seal_rank, metadata=rank_metadata(key))
-                streamed = run(plan, sink, progress, rank_indices=indices, observer=digests)
+                # The rest of a source that lists digests itself is not fetched again for digests of ours.
+                observes = len(indices) == len(plan.ranks) or not listed_content(self.identity.stats)
+                streamed = run(plan, sink, progress, rank_indices=indices, observer=digests if observes else None)
                 self._measured(streamed)
             with self.job.clock.phase(StartPhase.SEALED), writing_to(self.store.root):
                 cancel_token.check()

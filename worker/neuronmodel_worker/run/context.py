@@ -3,7 +3,9 @@
 import os
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from neuronmodel_api import exits, names
 from neuronmodel_api.config import WorkerConfig
@@ -12,6 +14,9 @@ from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.io.temporary import FOLDER, make_folder
 from neuronmodel_worker.report.clock import StartClock
 from neuronmodel_worker.sources import Folder, WeightSource
+
+SNAPSHOTS: Final = "hub"
+"""The folder of the artifacts volume with what is kept of repositories."""
 
 
 class ConfigurationInvalid(BadInput):
@@ -38,10 +43,17 @@ class Run:
             raise ConfigurationInvalid("The configuration names no sourcePath. Set it to the checkpoint's directory.")
         return Path(self.config.source_path)
 
-    @property
+    @cached_property
     def weights(self) -> WeightSource:
-        """The source that the configuration names; another kind of source is chosen here."""
-        return Folder(self.source)
+        """The source that the configuration names; another kind of source is chosen here.
+
+        Raises ConfigurationInvalid, and for a repository what opening one raises.
+        """
+        if not self.config.hub_source:
+            return Folder(self.source)
+        from neuronmodel_worker.sources.hub import open_configured  # reads a network, as nothing else does
+
+        return open_configured(self.config.hub_source, self.artifacts / SNAPSHOTS)
 
     @property
     def artifacts(self) -> Path:

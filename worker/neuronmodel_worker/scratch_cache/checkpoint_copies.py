@@ -100,7 +100,7 @@ def changed(checkpoint: Checkpoint) -> dict[str, int]:
 def _opened(directory: Path, checkpoint: Checkpoint) -> Checkpoint:
     """Opens the headers of the copied files as the checkpoint's tensors. Raises OSError, and a BadInput."""
     folder = Folder(directory)
-    headers = {file.path.name: read_source_header(folder, file.path.name) for file in checkpoint.files}
+    headers = {file.path.name: _read_header(folder, file) for file in checkpoint.files}
 
     def moved(source: TensorSource) -> TensorSource:
         file, tensors = headers[source.file.path.name]
@@ -112,6 +112,12 @@ def _opened(directory: Path, checkpoint: Checkpoint) -> Checkpoint:
         MappingProxyType({name: moved(source) for name, source in checkpoint.tensors.items()}),
         tuple(file for file, _ in headers.values()),
     )
+
+
+def _read_header(folder: Folder, original: SourceFile) -> tuple[SourceFile, dict[str, TensorSource]]:
+    """The header of a copied file, which has the original's content."""
+    file, tensors = read_source_header(folder, original.path.name)
+    return replace(file, content_digest=original.content_digest), tensors
 
 
 @dataclass(frozen=True)
@@ -200,10 +206,12 @@ class SourceCopy:
             raise
 
     def _give_times(self, directory: Path) -> None:
-        """Sets the source's modification times, which are part of its fingerprint."""
+        """Sets the source's modification times where they are part of its fingerprint."""
         for file in self._checkpoint.files:
             path = directory / file.path.name
             sync(path)
+            if file.content_digest:
+                continue
             os.utime(path, ns=(file.mtime_ns, file.mtime_ns))
             if path.stat().st_mtime_ns != file.mtime_ns:
                 raise TierUnwritable(path, OSError(0, "its file system does not keep times as exactly as the source's"))

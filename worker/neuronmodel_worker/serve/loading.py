@@ -58,7 +58,7 @@ class ModelLoader:
         """Loads the tokenizer. Call it after `model`, which determines the vocabulary size and whose library may need
         transformers with PyTorch."""
         with self.job.clock.phase(StartPhase.TOKENIZER_LOADED):
-            text = load_text(self.job.source, self.job.config.generation_config, self._vocabulary)
+            text = load_text(self.job.weights.folder(), self.job.config.generation_config, self._vocabulary)
         self.background.submit(lambda _: text.warn_of_version_differences())
         return text
 

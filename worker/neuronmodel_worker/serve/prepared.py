@@ -85,7 +85,7 @@ class PreparedModel:
         checkpoint = open_checkpoint(self.job.weights)
         expected, found = self.job.config.source_fingerprint, checkpoint.fingerprint
         if expected and expected != found:
-            raise SourceChanged(self.job.source, f"its fingerprint is {found}, and {expected} was prepared")
+            raise SourceChanged(self.job.weights.directory, f"its fingerprint is {found}, and {expected} was prepared")
         copied = self._weights.copied_source(checkpoint) if self._may_use_copy else None
         plan = self._plan(copied.checkpoint if copied else checkpoint)
         if not plan.is_whole:

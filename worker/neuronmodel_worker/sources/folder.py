@@ -30,6 +30,9 @@ class Folder:
     parallel_reads = 1
     buffer_bytes = 0
 
+    def folder(self) -> Path:
+        return self.directory
+
     def require(self) -> None:
         try:
             with _readable(self.directory):

@@ -129,7 +129,11 @@ class WeightSource(Protocol):
 
     @property
     def directory(self) -> Path:
-        """Where what reads only directories finds the files, and how messages name the source."""
+        """How messages name the source; of a local one, where its files are."""
+        ...
+
+    def folder(self) -> Path:
+        """A folder with the small files, for what reads only directories; that of a network source has no weights."""
         ...
 
     def require(self) -> None:

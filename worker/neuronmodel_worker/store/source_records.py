@@ -64,6 +64,13 @@ def new_content(checkpoint: Checkpoint, stats: Stats, taken: Collection[str]) ->
     return _digest([checkpoint.fingerprint, {name: stat.model_dump() for name, stat in stats.items()}])
 
 
+def listed_content(stats: Stats) -> str | None:
+    """The content of files whose digests the source itself lists, without reading any; None for other files. It is the
+    same wherever these files are read from."""
+    digests = {name: stat.digest for name, stat in stats.items() if isinstance(stat, ContentStat)}
+    return _digest(sorted(digests.items())) if digests and len(digests) == len(stats) else None
+
+
 class Seen(BaseModel):
     """A state of the files that has the content. `compared` holds digests of the names of the tensors that were
     compared to find this out; it is empty where the content is named after this state, so that all tensors count."""
@@ -130,8 +137,8 @@ def recorded_content(root: Path, checkpoint: Checkpoint, tensors: Iterable[str])
 
     Raises SourceChanged or SourceUnreadable.
     """
-    record = SourceRecords(root).read(checkpoint.fingerprint)
-    return record.content if record and record.knows(file_stats(checkpoint), tensors) else None
+    stats, record = file_stats(checkpoint), SourceRecords(root).read(checkpoint.fingerprint)
+    return listed_content(stats) or (record.content if record and record.knows(stats, tensors) else None)
 
 
 def check_recorded(root: Path, checkpoint: Checkpoint, content: str, stats: Stats) -> None:

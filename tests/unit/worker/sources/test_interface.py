@@ -34,6 +34,9 @@ class Stored:
         self.directory = NOWHERE
         self.open_files = 0
 
+    def folder(self) -> Path:
+        return self.directory
+
     def require(self) -> None:
         if not self.files:
             raise SourceNotFound(self.directory)

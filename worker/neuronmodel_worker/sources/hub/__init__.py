@@ -2,6 +2,7 @@
 
 from neuronmodel_worker.sources.hub.address import HubAddress
 from neuronmodel_worker.sources.hub.client import PUBLIC, HubClient, HubServer
+from neuronmodel_worker.sources.hub.configured import open_configured
 from neuronmodel_worker.sources.hub.repository import HubRepository, open_repository
 
-__all__ = ["PUBLIC", "HubAddress", "HubClient", "HubRepository", "HubServer", "open_repository"]
+__all__ = ["PUBLIC", "HubAddress", "HubClient", "HubRepository", "HubServer", "open_configured", "open_repository"]

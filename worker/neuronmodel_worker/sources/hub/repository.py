@@ -1,6 +1,7 @@
 """A repository at one commit, as a source of weights: listed once, read by ranges, never changed."""
 
-import hashlib
+import logging
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,17 +12,20 @@ from typing import Final
 
 import numpy as np
 
-from neuronmodel_worker.failures import SourceChanged
+from neuronmodel_worker.failures import SourceChanged, SourceUnreadable
 from neuronmodel_worker.io.aligned import Array
 from neuronmodel_worker.sources.hub.address import HubAddress
 from neuronmodel_worker.sources.hub.client import HubClient, HubFile, HubServer
 from neuronmodel_worker.sources.hub.signed_urls import SignedUrls
+from neuronmodel_worker.sources.hub.snapshot import FILES, Snapshot, Snapshots, is_content_of, is_small
 from neuronmodel_worker.sources.interface import ContentStat, SourceFile
 from neuronmodel_worker.sources.remote.byte_ranges import PART_BYTES, Location, RangeReader, RangeRefused
 from neuronmodel_worker.sources.remote.redaction import host_of
-from neuronmodel_worker.sources.remote.refusals import SourceForbidden
+from neuronmodel_worker.sources.remote.refusals import SourceForbidden, SourceRateLimited, SourceUnreachable
 from neuronmodel_worker.sources.remote.remote_file import RemoteFile
 from neuronmodel_worker.sources.remote.retries import Retry
+
+log = logging.getLogger(__name__)
 
 PARALLEL_READS: Final = 16
 """Ranges in flight. The Hub's delivery brings 20 to 90 MB/s a connection."""
@@ -30,14 +34,34 @@ HEAD_BYTES: Final = 256 << 10
 """What is asked for first of a file that is read in order: most headers are shorter."""
 SMALL_BYTES: Final = 16 << 20
 """Files of git's own up to this size are read whole, and compared with git's digest."""
+WEIGHTS: Final = ".safetensors"
+LENGTH_BYTES: Final = 8
+"""Of the header's length, at the beginning of a safetensors file."""
 SHOWN_OF_COMMIT: Final = 12
 
 
-def open_repository(address: HubAddress, server: HubServer) -> "HubRepository":
-    """Finds the commit that the revision is at, and lists its files. Raises what is in `remote.refusals`."""
-    client = HubClient(server, address.repository)
-    commit = address.revision if address.is_commit else client.commit(address.revision)
-    return HubRepository(client, commit)
+def open_repository(address: HubAddress, server: HubServer, kept: Path | None = None) -> "HubRepository":
+    """Finds the commit that the revision is at, and its files. Raises what is in `remote.refusals`.
+
+    In the folder `kept` are snapshots of what was read before: a commit that has one is opened without a request, and
+    where the server cannot be reached, a revision is the commit that it was at when it was last asked for.
+    """
+    client, snapshots = HubClient(server, address.repository), Snapshots.of(kept, address.repository)
+    commit = address.revision if address.is_commit else _resolve_revision(client, address.revision, snapshots)
+    return HubRepository(client, commit, snapshots)
+
+
+def _resolve_revision(client: HubClient, revision: str, snapshots: Snapshots | None) -> str:
+    try:
+        commit = client.commit(revision)
+    except (SourceUnreachable, SourceRateLimited) as failure:
+        if not snapshots or not (noted := snapshots.noted_commit(revision)):
+            raise
+        log.warning("%s Revision %s is taken for the commit that it was at before, %s.", failure, revision, noted)
+        return noted
+    if snapshots:
+        snapshots.note_revision(revision, commit)
+    return commit
 
 
 class HubRepository:
@@ -47,14 +71,18 @@ class HubRepository:
     parallel_reads = PARALLEL_READS
     buffer_bytes = 2 * PARALLEL_READS * PART_BYTES
 
-    def __init__(self, client: HubClient, commit: str) -> None:
-        """Lists the files. Raises what is in `remote.refusals`."""
+    def __init__(self, client: HubClient, commit: str, snapshots: Snapshots | None = None) -> None:
+        """Lists the files, from a snapshot where there is one. Raises what is in `remote.refusals`."""
         self.client = client
         self.commit = commit
-        self.files = {file.name: file for file in client.files(commit)}
+        self._snapshots = snapshots
+        self._snapshot = snapshots.read(commit) if snapshots else None
+        self.files = {file.name: file for file in (self._snapshot.files if self._snapshot else client.files(commit))}
         self._ranges = RangeReader(client.server.ca_certificates)
         self._urls = SignedUrls(self._resolve)
         self._heads: dict[str, Array] = {}
+        self._headers: set[str] = set()
+        """The files of weights whose headers were read."""
         self._lock = threading.Lock()
 
     @cached_property
@@ -89,6 +117,9 @@ class HubRepository:
     def stream(self, name: str) -> Iterator["HubStream"]:
         if name not in self.files:
             raise FileNotFoundError(name)
+        if name.endswith(WEIGHTS):
+            with self._lock:
+                self._headers.add(name)
         yield HubStream(self, self.files[name])
 
     def open(self, file: SourceFile) -> RemoteFile:
@@ -122,23 +153,76 @@ class HubRepository:
             if (head := self._heads.get(name)) is not None:
                 return head
         file = self.files[name]
-        head = self._whole(file) if file.sha256 is None and file.nbytes <= SMALL_BYTES else self._first_range(file)
+        content = self._kept(file)
+        if content is None and file.sha256 is None and file.nbytes <= SMALL_BYTES:
+            content = self._whole(file)
+        head = self._first_range(file) if content is None else np.frombuffer(content, np.uint8)
         with self._lock:
             return self._heads.setdefault(name, head)
+
+    def _kept(self, file: HubFile) -> bytes | None:
+        if self._snapshot is None:
+            return None
+        return self._snapshot.header(file) if file.name.endswith(WEIGHTS) else self._snapshot.content(file)
 
     def _first_range(self, file: HubFile) -> Array:
         return self.read_range(file, 0, min(HEAD_BYTES, file.nbytes))
 
-    def _whole(self, file: HubFile) -> Array:
-        """Reads a small file, and compares it with git's digest."""
+    def _whole(self, file: HubFile) -> bytes:
+        """Reads a small file, and compares it with the digest that is listed."""
 
-        def attempt() -> Array:
-            content = self.client.content(self.commit, file.name, SMALL_BYTES)
-            if file.oid and file.oid != git_digest(content):
+        def attempt() -> bytes:
+            if file.sha256 is None:
+                content = self.client.content(self.commit, file.name, file.nbytes + 1)
+            else:
+                parts = range(0, file.nbytes, PART_BYTES)
+                content = b"".join(
+                    self.read_range(file, at, min(PART_BYTES, file.nbytes - at)).tobytes() for at in parts
+                )
+            if not is_content_of(file, content):
                 raise Retry(f"{self.client.server.host} answers another content for {file.name} than it lists")
-            return np.frombuffer(content, np.uint8)
+            return content
 
         return self.client.budget.run(attempt)
+
+    def folder(self) -> Path:
+        """Returns a folder with the small files, and keeps it, with the headers that were read, for later starts: on
+        the volume of snapshots, or for this process alone where there is none. Raises what is in `remote.refusals`,
+        SourceUnreadable where it cannot be written, and FileNotFoundError never."""
+        with self._lock:
+            snapshot = self._snapshot
+        if snapshot is None or not snapshot.is_whole:
+            snapshot = self._keep()
+            with self._lock:
+                self._snapshot = snapshot
+        return snapshot.directory / FILES
+
+    def _keep(self) -> Snapshot:
+        small = [name for name, file in self.files.items() if is_small(file)]
+        self.read_ahead(small)
+        contents = {name: self._content(self.files[name]) for name in small}
+        headers = {name: self._header(name) for name in sorted(self._headers)}
+        files = self.files.values()
+        if self._snapshots:
+            try:
+                return self._snapshots.write(self.commit, files, contents, headers)
+            except OSError as error:
+                log.warning("Nothing is kept of %s for later starts: %s", self.directory, error)
+        try:
+            elsewhere = Snapshots(Path(tempfile.mkdtemp(prefix="neuronmodel-snapshot-")), self.client.repository)
+            return elsewhere.write(self.commit, files, contents, headers)
+        except OSError as error:
+            raise SourceUnreadable(self.directory, error) from error
+
+    def _content(self, file: HubFile) -> bytes:
+        head = self._head(file.name)
+        return head.tobytes() if head.nbytes == file.nbytes else self._whole(file)
+
+    def _header(self, name: str) -> bytes:
+        """A file's bytes up to its tensors."""
+        stream = HubStream(self, self.files[name])
+        prefix = stream.read(LENGTH_BYTES)
+        return prefix + stream.read(int.from_bytes(prefix, "little"))
 
     def _read_range_or_head(self, file: HubFile, position: int, nbytes: int) -> Array:
         """Reads a range; where the file's first bytes that were read already have it, from them."""
@@ -203,8 +287,3 @@ class HubStream:
 
     def rewind(self) -> None:
         self._position = 0
-
-
-def git_digest(content: bytes) -> str:
-    """The name that git gives to a file's content."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

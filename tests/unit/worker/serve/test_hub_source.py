@@ -1,0 +1,182 @@
+"""A model from a repository: prepared from the Hub, and started again without it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuronmodel_api import exits
+from tests.standins.hub import Hub
+from tests.unit.worker.engines.models import edit_config, write_chat_model
+from tests.unit.worker.test_cli import NOTHING_IS_SEALED, ask
+from tests.unit.worker.workers import Place, returned
+
+REPOSITORY = "team/small"
+TOKEN = "hf_thisIsTheTokenOfTheTest"
+
+
+@pytest.fixture
+def hub(place: Place) -> Iterator[Hub]:
+    with Hub() as hub:
+        hub.add_repository(REPOSITORY, place.source)
+        yield hub
+
+
+@pytest.fixture
+def of_hub(place: Place, hub: Hub, tmp_path: Path) -> Place:
+    """A place whose source is the repository."""
+    source = {"repository": REPOSITORY, "endpoint": hub.endpoint, "token_file": str(tmp_path / "token")}
+    place.settings |= {"sourcePath": None, "hubSource": source}
+    return place
+
+
+def pinned(place: Place, hub: Hub, **more: Any) -> dict[str, Any]:
+    """What the operator gives to a serving worker: the commit in addition to the keys."""
+    result = place.prepare(**more).result
+    assert result is not None
+    commit = hub.repository(REPOSITORY).main
+    return {**returned(result.to_json()), "hubSource": {**place.settings["hubSource"], "commit": commit}, **more}
+
+
+def answer(place: Place, config: dict[str, Any]) -> str:
+    with place.started("serve", **config) as worker:
+        worker.until_ready()
+        return ask(worker)
+
+
+@pytest.mark.parametrize(
+    "way", [{}, {"strategy": "ShardOnLoad"}, {"seal": "Behind"}], ids=["ShardOnCompile", "ShardOnLoad", "Behind"]
+)
+def test_answers_are_those_of_the_folder(place: Place, of_hub: Place, hub: Hub, way: dict[str, Any]) -> None:
+    of_folder = Place(place.root / "of-folder", place.source)
+    expected = answer(of_folder, {**returned(of_folder.prepare().result.to_json())})  # type: ignore[union-attr]
+    assert answer(of_hub, pinned(of_hub, hub, **way)) == expected != ""
+
+
+def test_a_start_with_sealed_shards_asks_for_nothing(of_hub: Place, hub: Hub) -> None:
+    config = pinned(of_hub, hub)
+    hub.requests.clear()
+    first = answer(of_hub, config)
+    assert not list(hub.requests)
+    hub.down()
+    assert answer(of_hub, config) == first
+
+
+def test_a_start_that_shards_reads_the_commit_that_was_prepared(of_hub: Place, hub: Hub, tmp_path: Path) -> None:
+    config = pinned(of_hub, hub, strategy="ShardOnLoad")
+    first = answer(of_hub, config)
+    changed = tmp_path / "changed"
+    changed.mkdir()
+    write_chat_model(changed)
+    edit_config(changed, rms_norm_eps=0.5)
+    hub.add_revision(REPOSITORY, changed, "main")
+    assert answer(of_hub, config) == first
+    ended = of_hub.run("serve", **{**config, "hubSource": of_hub.settings["hubSource"]})
+    assert (ended.code, ended.report.failure and ended.report.failure.reason) == (exits.SOURCE_CHANGED, "SourceChanged")
+
+
+def test_a_copy_on_scratch_is_read_without_the_hub(of_hub: Place, hub: Hub) -> None:
+    config = pinned(of_hub, hub, strategy="ShardOnLoad", scratchTier=True)
+    copies = of_hub.root / "scratch/tier/source"
+    with of_hub.started("serve", **config) as worker:
+        worker.until_ready()
+        first = ask(worker)
+        worker.until(lambda: any(copies.glob("*/copy.json")))
+    hub.down()
+    with of_hub.started("serve", **config) as worker:
+        worker.until_ready()
+        assert (ask(worker), worker.status().tier) == (first, "Scratch")
+
+
+def test_the_same_files_have_one_key_wherever_they_are(of_hub: Place, hub: Hub) -> None:
+    first = of_hub.prepare().result
+    hub.add_repository("other/name", of_hub.source)
+    elsewhere = {**of_hub.settings["hubSource"], "repository": "other/name"}
+    second = of_hub.prepare(hubSource=elsewhere).result
+    assert first
+    assert second
+    assert second.cache == "Hit"
+    assert (first.source_content, first.shards_key) == (second.source_content, second.shards_key)
+
+
+def test_a_claim_whose_tensors_were_compared_has_the_key_of_the_hub(of_hub: Place) -> None:
+    first = of_hub.prepare().result
+    of_claim = of_hub.prepare(hubSource=None, sourcePath=str(of_hub.source)).result
+    assert first
+    assert of_claim
+    assert (of_claim.cache, of_claim.shards_key) == ("Hit", first.shards_key)
+
+
+def test_prepare_without_the_hub_takes_the_commit_of_before(
+    of_hub: Place, hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = of_hub.prepare().result
+    hub.down()
+    ended = of_hub.run("prepare")
+    assert (ended.code, ended.report.result) == (0, first and ended.report.result)
+    assert "is taken for the commit that it was at before" in caplog.text
+    assert ended.report.result
+    assert ended.report.result.cache == "Hit"
+
+
+def test_prepare_that_needs_the_hub_fails_plainly_and_succeeds_later(of_hub: Place, hub: Hub) -> None:
+    hub.down()
+    ended = of_hub.run("prepare")
+    assert ended.code == exits.TRANSIENT
+    assert ended.report.failure
+    assert "cannot be reached" in ended.report.failure.message
+    hub.up()
+    assert of_hub.prepare().result
+
+
+def test_a_gated_repository_is_opened_when_access_was_granted(of_hub: Place, hub: Hub, tmp_path: Path) -> None:
+    hub.repository(REPOSITORY).gated = "manual"
+    hub.add_token(TOKEN, "ada")
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    ended = of_hub.run("prepare")
+    assert ended.report.failure
+    assert f"ask for access at {hub.endpoint}/{REPOSITORY}" in ended.report.failure.message
+    hub.repository(REPOSITORY).grants.add("ada")
+    ended = of_hub.run("prepare")
+    assert ended.code == 0
+    assert not hub.requests.leaks
+
+
+def test_a_token_that_was_rotated_is_taken_up_and_shown_nowhere(of_hub: Place, hub: Hub, tmp_path: Path) -> None:
+    hub.repository(REPOSITORY).private = True
+    hub.add_token(TOKEN, "team")
+    (tmp_path / "token").write_text(TOKEN)
+    config = pinned(of_hub, hub, strategy="ShardOnLoad")
+    hub.revoke(TOKEN)
+    ended = of_hub.run("serve", **config)
+    assert ended.report.failure
+    assert "does not accept the token" in ended.report.failure.message
+    hub.add_token(f"{TOKEN}2", "team")
+    (tmp_path / "token").write_text(f"{TOKEN}2")
+    with of_hub.started("serve", **config) as worker:
+        worker.until_ready()
+        shown = worker.admin("/status").text + worker.admin("/metrics").text
+    kept = "".join(path.read_text(errors="replace") for path in of_hub.artifacts.rglob("*.json"))
+    for secret in (TOKEN, "Signature=", "X-Amz-"):
+        assert secret not in ended.stderr + ended.report.to_json().__repr__() + shown + kept
+    assert not hub.requests.leaks
+
+
+def test_a_damaged_snapshot_is_read_again(of_hub: Place, hub: Hub) -> None:
+    config = pinned(of_hub, hub)
+    first = answer(of_hub, config)
+    tokenizer = next((of_hub.artifacts / "hub").rglob("files/config.json"))
+    tokenizer.write_bytes(tokenizer.read_bytes()[:-20])
+    assert answer(of_hub, config) == first
+
+
+def test_prepare_that_was_killed_leaves_ranks_that_are_not_fetched_again(of_hub: Place, hub: Hub) -> None:
+    with of_hub.started("prepare", before=NOTHING_IS_SEALED) as worker:
+        worker.until(lambda: len(list((of_hub.artifacts / "staging").glob("shards-*/weights/tp*.safetensors"))) == 3)
+    hub.requests.clear()
+    result = of_hub.prepare().result
+    assert result
+    assert " of 3 rank files were there already" in (result.missed or "")
+    fetched = sum(request.bytes_sent for request in hub.requests.matching(origin="cdn"))
+    assert fetched < (of_hub.source / "model.safetensors").stat().st_size * 0.7
