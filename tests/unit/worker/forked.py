@@ -12,15 +12,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import NoReturn
+from unittest.mock import patch
 
 from neuronmodel_api.report import Stage
 from neuronmodel_worker.cli import pod_command
 from neuronmodel_worker.report.clock import FirstLine
 from neuronmodel_worker.run.runner import run_command
 
+ENVIRONMENT = dict(os.environ)
+"""As it is before a test changes it: the process that all workers come from must not be one test's."""
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.unit.worker.preloaded"])
 
@@ -33,6 +37,8 @@ class ForkedProcess:
         self._process: ForkServerProcess = CONTEXT.Process(
             target=_run, args=(command, dict(environment), termination_log, stderr)
         )
+        with patch.dict(os.environ, ENVIRONMENT, clear=True):
+            forkserver.ensure_running()
         self._process.start()
 
     @property

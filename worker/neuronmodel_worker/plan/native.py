@@ -14,7 +14,7 @@ from typing import Final
 
 from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.checkpoint import DTYPE_BITS, INDEX_FILE, Checkpoint, TensorSource, refuse_quantized
-from neuronmodel_worker.failures import BadInput, CheckpointFileMissing, SourceUnreadable
+from neuronmodel_worker.failures import BadInput, CheckpointFileMissing, LayoutRefused, SourceUnreadable
 from neuronmodel_worker.layouts import FAMILIES, model_type_of
 from neuronmodel_worker.layouts.builder import FLOATING
 from neuronmodel_worker.layouts.config_checks import check_config
@@ -210,6 +210,11 @@ def make_native_plan(
     CheckpointQuantized, CheckpointFileMissing and LayoutRefused for what the library would shard or compute wrongly
     without an error.
     """
+    if not checkpoint.source.is_local:
+        raise LayoutRefused(
+            f"NxD Inference's own code reads a folder, and {checkpoint.path} is none. Remove spec.sharding.weights: "
+            "Native, or name a folder that holds the checkpoint."
+        )
     degree, world_size, ranks = read_ranks(neuron_config)
     family = model_type or model_type_of(checkpoint)
     refuse_quantized(checkpoint, neuron_config, has_layout=family in FAMILIES)

@@ -21,7 +21,7 @@ def prepare(job: Run) -> None:
         with job.clock.phase(StartPhase.SOURCE_OPENED):
             plan = open_source(job)
             require_fit(plan, job.config)
-            engine = open_engine(job.config)
+            engine = open_engine(job.folder_config)
             engine.graph_inputs(plan, job.config.neuron_config)  # raises before any weights are read
         with job.clock.phase(StartPhase.TOKENIZER_LOADED):
             text = load_text(job.weights.folder(), job.config.generation_config, plan.vocabulary)

@@ -56,6 +56,12 @@ class Run:
         return open_configured(self.config.hub_source, self.artifacts / SNAPSHOTS)
 
     @property
+    def folder_config(self) -> WorkerConfig:
+        """The configuration for what reads directories: `source_path` is the source's `folder`. Raises what that
+        raises."""
+        return self.config.model_copy(update={"source_path": str(self.weights.folder())})
+
+    @property
     def artifacts(self) -> Path:
         return Path(self.config.artifacts_path)
 

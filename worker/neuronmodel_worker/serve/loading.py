@@ -32,7 +32,7 @@ class ModelLoader:
         prepared = PreparedModel(self.job, self.background, self.tier)
         with self.job.clock.phase(StartPhase.SOURCE_OPENED):
             self._vocabulary = prepared.open().plan.vocabulary
-        engine = open_engine(self.job.config)
+        engine = open_engine(self.job.folder_config)
         find_devices(self.job, engine)
         with self.job.clock.phase(StartPhase.ENGINE_IMPORTED):
             engine.import_framework()

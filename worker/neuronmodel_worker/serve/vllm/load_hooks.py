@@ -103,7 +103,7 @@ class LoadHooks:
         """Opens what the worker found; that takes as long as reading the headers again."""
         prepared = PreparedModel(self.job, self.background, self.tier)
         prepared.open()
-        return prepared, prepared.find(open_engine(self.job.config))
+        return prepared, prepared.find(open_engine(self.job.folder_config))
 
     def _starting_phase(self, phase: StartPhase, method: Method) -> Method:
         @functools.wraps(method)

@@ -104,13 +104,14 @@ class VllmServer:
         if job.config.engine is not Engine.NEURON or job.config.seal is Seal.BEHIND:
             raise FlagsRefused("vLLM serves engine: Neuron, from shards that are sealed before. Remove server: VLLM.")
         program = vllm_program()
-        vllm_arguments(job.config, job.source, self.port)  # what it refuses is refused before anything is opened
+        folder = job.weights.folder()
+        vllm_arguments(job.config, folder, self.port)  # what it refuses is refused before anything is opened
         if not plugin_is_installed():
             raise ServerNotHooked(
                 f"The worker is not installed as a package in this image: its entry point {PLUGIN_GROUP} is missing, "
                 "by which vLLM finds it. Install it with pip."
             )
-        engine = NeuronEngine(job.config)
+        engine = NeuronEngine(job.folder_config)
         prepared = PreparedModel(job, Background())
         with job.clock.phase(StartPhase.SOURCE_OPENED):
             check_type(prepared.open().checkpoint.config, job.config.model_type)
@@ -120,12 +121,12 @@ class VllmServer:
             self._view = make_load_directory(
                 Path(job.config.scratch_path),
                 read_compiled(sets.compiled.directory),
-                job.source,
+                folder,
                 Purpose.READ if sets.shards else Purpose.LOAD,
                 sets.shards_directory,
                 job.config.neuron_config,
             )
-        source = checkpoint_of(self._view, job.source)
+        source = checkpoint_of(self._view, folder)
         self._command = [program, *vllm_arguments(job.config, source, self.port)]
         self._environment = {**engine.runtime_environment(), **os.environ}
 

@@ -18,6 +18,7 @@ from openai import APIError, AuthenticationError, BadRequestError, NotFoundError
 
 from neuronmodel_api import exits
 from neuronmodel_api.report import Report, State
+from tests.standins.hub import Hub
 from tests.unit.worker.engines.models import write_chat_model
 from tests.unit.worker.scratch_cache.test_start import copied
 from tests.unit.worker.serve.vllm.vllm_standin import DEVICES, standin_environment
@@ -133,6 +134,15 @@ def phases(report: Report) -> list[str]:
 def reason(exit_failure: Ended) -> str:
     assert exit_failure.report.failure is not None, exit_failure.stderr
     return exit_failure.report.failure.reason
+
+
+def test_a_repository_of_the_hub_is_served(place: NeuronPlace, expected: dict[str, str]) -> None:
+    with Hub() as hub:
+        hub.add_repository("team/small", place.source)
+        source = {"repository": "team/small", "endpoint": hub.endpoint}
+        with place.serving(strategy="ShardOnLoad", sourcePath=None, hubSource=source) as worker:
+            assert answers(worker) == expected
+        assert not hub.requests.leaks
 
 
 @pytest.mark.parametrize(("strategy", "way"), [("ShardOnCompile", "Read"), ("ShardOnLoad", "Sharded")])
