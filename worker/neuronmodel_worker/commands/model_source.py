@@ -67,9 +67,16 @@ def token(environment: Mapping[str, str]) -> str | None:
 
 def _token_file(environment: Mapping[str, str]) -> Path:
     if given := environment.get("HF_TOKEN_PATH"):
-        return Path(given).expanduser()
+        return _expanded(given)
     cache = environment.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(environment.get("HF_HOME") or f"{cache}/huggingface").expanduser() / "token"
+    return _expanded(environment.get("HF_HOME") or f"{cache}/huggingface") / "token"
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # a user without a home, as in many containers
+        return Path(path)
 
 
 def _read_token(file: Path) -> str | None:

@@ -16,6 +16,7 @@ MAX_DEPTH = 127
 MAX_INTEGER = 2**64 - 1
 MAX_DIGITS = len(str(MAX_INTEGER))
 SHOWN = 160
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class NotAFile(Exception):
@@ -73,6 +74,11 @@ def is_nested_too_deep(value: object, around: int = 0) -> bool:
 def integer(text: str) -> int | float:
     """An integer of 64 bits; longer ones are floating-point numbers to the library, and so is minus zero."""
     return float(text) if text == "-0" or len(text) > MAX_DIGITS else int(text)
+
+
+def natural_number(text: str | None) -> int | None:
+    """The number that a text consists of, as a header has it; None for anything else."""
+    return int(text) if text and _NUMBER.fullmatch(text := text.strip()) else None
 
 
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")

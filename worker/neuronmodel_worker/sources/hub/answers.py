@@ -7,7 +7,7 @@ from email.message import Message
 from typing import Final, NoReturn
 
 from neuronmodel_worker.failures import BadInput
-from neuronmodel_worker.io.untrusted_input import shown
+from neuronmodel_worker.io.untrusted_input import natural_number, shown
 from neuronmodel_worker.sources.remote.redaction import without_secrets
 from neuronmodel_worker.sources.remote.refusals import (
     EndpointInvalid,
@@ -18,7 +18,7 @@ from neuronmodel_worker.sources.remote.refusals import (
     TokenInvalid,
 )
 
-RATE_LIMIT: Final = re.compile(r"\br=(?P<left>\d+)\s*;\s*t=(?P<seconds>\d+)")
+RATE_LIMIT: Final = re.compile(r"\br=(?P<left>[0-9]+)\s*;\s*t=(?P<seconds>[0-9]{1,18})")
 SHOWN_CHARACTERS: Final = 120
 
 
@@ -38,7 +38,7 @@ class Answer:
     @property
     def wait_seconds(self) -> float | None:
         """How long the server asks to wait."""
-        if (after := self.headers.get("Retry-After", "").strip()).isdigit():
+        if (after := natural_number(self.headers.get("Retry-After"))) is not None:
             return float(after)
         limit = RATE_LIMIT.search(self.headers.get("RateLimit", ""))
         return float(limit["seconds"]) if limit and limit["left"] == "0" else None

@@ -18,6 +18,7 @@ from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Re
 
 from pydantic import BaseModel, NonNegativeInt, StringConstraints, TypeAdapter, ValidationError
 
+from neuronmodel_worker.io.untrusted_input import natural_number
 from neuronmodel_worker.sources.hub.answers import Answer, Asked, raise_refusal
 from neuronmodel_worker.sources.hub.signed_urls import lifetime_seconds
 from neuronmodel_worker.sources.remote.redaction import host_of, without_secrets
@@ -150,8 +151,8 @@ class HubClient:
         first = answer
         for _ in range(MAX_REDIRECTS):
             if answer.status not in REDIRECTS:
-                return self._resolved(first, answer, answer.url, self._authorization())
-            location = urljoin(answer.url, answer.headers.get("Location", ""))
+                return self._resolved(first, answer, answer.url, self.authorization())
+            location = self._redirected(answer)
             if not _same_origin(location, self.server.endpoint):
                 return self._resolved(first, answer, location, ())
             answer = self._ask("HEAD", location, commit, name)
@@ -159,8 +160,6 @@ class HubClient:
         raise self._not_a_hub(f"{name} is redirected more than {MAX_REDIRECTS} times")
 
     def _resolved(self, first: Answer, last: Answer, url: str, headers: tuple[tuple[str, str], ...]) -> Resolved:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise self._not_a_hub("a file is redirected to what is no URL")
         digest = (first.headers.get("X-Linked-Etag") or "").removeprefix("W/").strip('"')
         nbytes = first.headers.get("X-Linked-Size") or (None if headers == () else last.headers.get("Content-Length"))
         return Resolved(
@@ -168,7 +167,7 @@ class HubClient:
             headers,
             lifetime_seconds(url, last.headers.get("Date")),
             digest if SHA256.fullmatch(digest) else None,
-            int(nbytes) if nbytes and nbytes.isdigit() else None,
+            natural_number(nbytes),
         )
 
     def content(self, commit: str, name: str, limit: int) -> bytes:
@@ -178,8 +177,16 @@ class HubClient:
             answer = self._ask("GET", url, commit, name, limit=limit)
             if answer.status not in REDIRECTS:
                 return answer.body
-            url = urljoin(answer.url, answer.headers.get("Location", ""))
+            url = self._redirected(answer)
         raise self._not_a_hub(f"{name} is redirected more than {MAX_REDIRECTS} times")
+
+    def _redirected(self, answer: Answer) -> str:
+        """Returns where a redirect of a file leads to. Raises EndpointInvalid for what is not on a network, such as a
+        file of this machine."""
+        url = urljoin(answer.url, answer.headers.get("Location", ""))
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise self._not_a_hub("a file is redirected to what is no URL")
+        return url
 
     def _get(self, url: str, revision: str) -> Answer:
         for _ in range(MAX_REDIRECTS):
@@ -229,7 +236,7 @@ class HubClient:
         """Asks once. Raises Retry and CertificateUntrusted."""
         headers = {"Accept-Encoding": "identity", "User-Agent": USER_AGENT}
         if _same_origin(url, self.server.endpoint):
-            headers |= dict(self._authorization())
+            headers |= dict(self.authorization())
         request, host = Request(url, headers=headers, method=method), host_of(url)  # noqa: S310 - an http(s) URL
         try:
             with self._opened(request) as response:
@@ -238,9 +245,9 @@ class HubClient:
             raise CertificateUntrusted(host, error.verify_message) from error
         except (OSError, HTTPException, ValueError) as error:
             raise Retry(without_secrets(f"{host}: {error or type(error).__name__}")) from error
-        declared = answer.headers.get("Content-Length", "")
-        if method != "HEAD" and declared.isdigit() and len(answer.body) < min(int(declared), limit):
-            raise Retry(f"{host} answered {len(answer.body):,} of {int(declared):,} bytes")
+        declared = natural_number(answer.headers.get("Content-Length"))
+        if method != "HEAD" and declared is not None and len(answer.body) < min(declared, limit):
+            raise Retry(f"{host} answered {len(answer.body):,} of {declared:,} bytes")
         if answer.status in PASSING:
             raise Retry(f"{host} answers {answer.status} ({answer.beginning})", answer.wait_seconds)
         return answer
@@ -256,7 +263,7 @@ class HubClient:
                 raise error.reason from error
             raise
 
-    def _authorization(self) -> tuple[tuple[str, str], ...]:
+    def authorization(self) -> tuple[tuple[str, str], ...]:
         token = self.server.token()
         return (("Authorization", f"Bearer {token}"),) if token else ()
 

@@ -4,7 +4,7 @@ import logging
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from neuronmodel_worker.sources.remote.byte_ranges import PART_BYTES, Location, 
 from neuronmodel_worker.sources.remote.redaction import host_of
 from neuronmodel_worker.sources.remote.refusals import SourceForbidden, SourceRateLimited, SourceUnreachable
 from neuronmodel_worker.sources.remote.remote_file import RemoteFile
-from neuronmodel_worker.sources.remote.retries import Retry
+from neuronmodel_worker.sources.remote.retries import FIRST_ATTEMPTS, Retry
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +110,14 @@ class HubRepository:
     def read_ahead(self, names: Iterable[str]) -> None:
         wanted = [name for name in names if name in self.files]
         with ThreadPoolExecutor(PARALLEL_READS, thread_name_prefix="header") as pool:
-            for _ in pool.map(self._head, wanted):
-                pass
+            reads = [pool.submit(self._head, name) for name in wanted]
+            try:
+                for read in as_completed(reads):
+                    read.result()
+            except BaseException:
+                self.client.budget.interrupt()  # the others may wait for minutes
+                pool.shutdown(cancel_futures=True)
+                raise
 
     @contextmanager
     def stream(self, name: str) -> Iterator["HubStream"]:
@@ -170,20 +176,15 @@ class HubRepository:
 
     def _whole(self, file: HubFile) -> bytes:
         """Reads a small file, and compares it with the digest that is listed."""
-
-        def attempt() -> bytes:
+        for _ in range(FIRST_ATTEMPTS):
             if file.sha256 is None:
                 content = self.client.content(self.commit, file.name, file.nbytes + 1)
             else:
-                parts = range(0, file.nbytes, PART_BYTES)
-                content = b"".join(
-                    self.read_range(file, at, min(PART_BYTES, file.nbytes - at)).tobytes() for at in parts
-                )
-            if not is_content_of(file, content):
-                raise Retry(f"{self.client.server.host} answers another content for {file.name} than it lists")
-            return content
-
-        return self.client.budget.run(attempt)
+                parts = [(at, min(PART_BYTES, file.nbytes - at)) for at in range(0, file.nbytes, PART_BYTES)]
+                content = b"".join(self.read_range(file, *part).tobytes() for part in parts)
+            if is_content_of(file, content):
+                return content
+        raise SourceChanged(self.path(file.name), "the server lists another content than it delivers")
 
     def folder(self) -> Path:
         """Returns a folder with the small files, and keeps it, with the headers that were read, for later starts: on
@@ -241,15 +242,19 @@ class HubRepository:
             try:
                 return self._ranges.read(location, position, nbytes)
             except RangeRefused as refused:
-                if self._urls.is_outdated(file.name, location):
-                    raise Retry(refused.why) from refused
+                if self._urls.is_outdated(file.name, location, self._is_rotated(location)):
+                    raise Retry(refused.why, at=host_of(location.url)) from refused
                 raise SourceForbidden(
                     f"{host_of(location.url)}, where {self.client.server.host} says that {self.path(file.name)} is, "
                     f"refuses to give it: {refused.why}. Check that the egress rules and the proxy let its answers "
                     "through unchanged."
                 ) from refused
 
-        return self.client.budget.run(attempt)
+        return self.client.budget.run(attempt, "ranges")
+
+    def _is_rotated(self, location: Location) -> bool:
+        """Whether the endpoint delivers the file itself, and the token is another one by now."""
+        return location.headers not in ((), self.client.authorization())
 
     def _resolve(self, name: str) -> tuple[Location, float | None]:
         file = self.files[name]

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
+from neuronmodel_worker.io.untrusted_input import natural_number
 from neuronmodel_worker.sources.remote.byte_ranges import Location
 
 UNKNOWN_LIFETIME_SECONDS: Final = 900.0
@@ -24,19 +25,28 @@ YOUNG_SECONDS: Final = 60.0
 def lifetime_seconds(url: str, date: str | None) -> float | None:
     """Returns how long a URL is good for, and None where it does not say. `date` is the header of the answer that it
     came with, by whose clock it expires."""
-    query = parse_qs(urlsplit(url).query)
-    for name in ("X-Amz-Expires", "X-Goog-Expires"):
-        if (value := query.get(name, [""])[0]).isdigit():
-            return float(value)
-    if (expires := query.get("Expires", [""])[0]).isdigit():
-        return max(1.0, float(expires) - _epoch(date))
-    return None
+    query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+    now, ends = _epoch(date), list[float]()
+    for maker in ("Amz", "Goog"):
+        if (lifetime := natural_number(query.get(f"X-{maker}-Expires"))) is not None:
+            ends.append(_signed_at(query.get(f"X-{maker}-Date"), now) + lifetime)
+    if (expires := natural_number(query.get("Expires"))) is not None:
+        ends.append(float(expires))
+    return max(1.0, min(ends) - now) if ends else None
+
+
+def _signed_at(date: str | None, now: float) -> float:
+    """When a URL was signed, which may be long before it was answered."""
+    try:
+        return datetime.strptime(date or "", "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return now
 
 
 def _epoch(date: str | None) -> float:
     try:
         return parsedate_to_datetime(date or "").timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return datetime.now(UTC).timestamp()
 
 
@@ -73,16 +83,16 @@ class SignedUrls:
                 known = self._known[name] = _Known(location, since, lifetime or UNKNOWN_LIFETIME_SECONDS)
             return known.location
 
-    def is_outdated(self, name: str, refused: Location) -> bool:
+    def is_outdated(self, name: str, refused: Location, rotated: bool = False) -> bool:
         """Says that a location was refused, and returns whether another one is worth a try: there is one already, or
-        this one is old enough to have expired."""
+        this one is old enough to have expired, or its token was `rotated`."""
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
             known = self._known.get(name)
             if known is None or known.location != refused:
                 return True
-            if self._age(known) < min(YOUNG_SECONDS, known.lifetime_seconds / 2):
+            if not rotated and self._age(known) < min(YOUNG_SECONDS, known.lifetime_seconds / 2):
                 return False
             del self._known[name]
             return True

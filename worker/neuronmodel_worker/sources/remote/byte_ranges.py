@@ -4,6 +4,7 @@ A range is whole or it is an error: an answer that is shorter, or that has the w
 for again.
 """
 
+import re
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -45,11 +46,14 @@ WITHIN: Final[Any] = {
     "retry_timeout": timedelta(seconds=60),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2},
 }
-CERTIFICATE: Final = ("certificate", "UnknownIssuer", "CertNotValid")
+CERTIFICATE: Final = re.compile(r"\bInvalidCertificate\(\s*(?P<why>\w+)")
+"""Of the inner structure that obstore appends to a message, which alone names the cause."""
+REFUSED: Final = re.compile(r"\bstatus code: 4(?!08|25|29)\d\d\b")
 
 
 class RangeRefused(Exception):
-    """The server refuses the request (401, 403) or has no such object (404); `why` is in its words."""
+    """The server refuses the request (403, or 416 for what is beyond the end) or has no such object (404); `why` is in
+    its words."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
@@ -82,15 +86,21 @@ class RangeReader:
         except (PermissionDeniedError, UnauthenticatedError, PreconditionError) as error:
             raise RangeRefused(without_secrets(str(error))) from error
         except NotSupportedError as error:
-            raise Retry(f"{host_of(location.url)} answers with something else than the range") from error
+            raise self._retry(location, "it answers with something else than the range") from error
         except BaseError as error:
+            if found := CERTIFICATE.search(str(error)):
+                raise CertificateUntrusted(host_of(location.url), found["why"]) from error
             why = without_secrets(str(error))
-            if any(word in why for word in CERTIFICATE):
-                raise CertificateUntrusted(host_of(location.url), why) from error
-            raise Retry(why) from error
+            if REFUSED.search(why):
+                raise RangeRefused(why) from error
+            raise self._retry(location, why) from error
         if data.nbytes != nbytes:
-            raise Retry(f"{host_of(location.url)} answered {data.nbytes:,} of {nbytes:,} bytes")
+            raise self._retry(location, f"it answered {data.nbytes:,} of {nbytes:,} bytes")
         return data  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _retry(location: Location, why: str) -> Retry:
+        return Retry(why, at=host_of(location.url))
 
     def _store(self, location: Location) -> HTTPStore:
         with self._lock:

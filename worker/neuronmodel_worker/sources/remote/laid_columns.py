@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Final
 
 from neuronmodel_worker.io.aligned import Array
@@ -107,6 +107,10 @@ class LaidColumns:
                 punch_hole(self._file.fileno(), inside, rest - inside)
 
     def close(self) -> None:
+        """Waits for reads that are under way: the descriptor's number may be that of another file afterwards."""
+        with self._lock:
+            under_way = [done for _, _, done in self._laid if not done.cancel()]
+        wait(under_way)
         self._file.close()
 
 

@@ -3,9 +3,14 @@
 import re
 from typing import Final
 
-URL: Final = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>[^\s\"'<>()\[\]{}`|\\^]+)", re.IGNORECASE)
+USER: Final = r"(?:[^\s\"'<>()\[\]/?#]*@)?"
+ADDRESS: Final = r"(?:\[[0-9a-f:.%]+\])?"
+"""Of IPv6, in brackets."""
+REST: Final = r"[^\s\"'<>()\[\]{}`|\\^]*"
+URL: Final = re.compile(rf"\b(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>{USER}{ADDRESS}{REST})", re.IGNORECASE)
 TOKEN: Final = re.compile(r"\bhf_[A-Za-z0-9]{8,}|\b(bearer|basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
-QUERY: Final = re.compile(r"[?&][\w.-]*(signature|token|credential|policy|expires|key-pair-id)[\w.-]*=[^\s\"']*", re.I)
+SECRETS: Final = "signature|sig|token|credential|policy|expires|key-pair-id"
+QUERY: Final = re.compile(rf"[?&]([\w.-]+=[^\s&\"']*&)*[\w.-]*({SECRETS})[\w.-]*=[^\s\"']*", re.IGNORECASE)
 DEBUG: Final = re.compile(r"\s*Debug source:.*", re.DOTALL)
 """What obstore appends to a message: the error's inner structure, with the URL once more."""
 MAX_CHARACTERS: Final = 300

@@ -16,8 +16,8 @@ T = TypeVar("T")
 
 FIRST_ATTEMPTS: Final = 3
 SILENT_SECONDS: Final = 600.0
-MOST_ATTEMPTS: Final = 30
-"""Of one request, however much others bring meanwhile."""
+MOST_ATTEMPTS: Final = 80
+"""Of one request, however much others bring meanwhile. With the longest pauses they take more than SILENT_SECONDS."""
 PAUSE_SECONDS: Final = 0.25
 LONGEST_PAUSE_SECONDS: Final = 15.0
 LONGEST_LIMIT_SECONDS: Final = 300.0
@@ -26,11 +26,12 @@ LONGEST_LIMIT_SECONDS: Final = 300.0
 
 class Retry(Exception):
     """An attempt failed and another one may succeed. `after_seconds` is how long the server asks to wait, and None if
-    it does not."""
+    it does not. `at` is the host, where it is another one than the source's."""
 
-    def __init__(self, why: str, after_seconds: float | None = None) -> None:
+    def __init__(self, why: str, after_seconds: float | None = None, at: str | None = None) -> None:
         super().__init__(why)
         self.after_seconds = after_seconds
+        self.at = at
 
 
 class RetryBudget:
@@ -51,12 +52,14 @@ class RetryBudget:
         self._silent_seconds = silent_seconds
         self._pause_seconds = pause_seconds
         self._monotonic = monotonic
-        self._heard_at: float | None = None
+        self._heard_at: dict[str, float] = {}
+        """When something of a kind came last."""
         self._lock = threading.Lock()
         self._interrupted = threading.Event()
 
-    def run(self, attempt: Callable[[], T]) -> T:
-        """Calls `attempt` until it returns. Raises SourceUnreachable or SourceRateLimited, and what it raises apart
+    def run(self, attempt: Callable[[], T], kind: str = "") -> T:
+        """Calls `attempt` until it returns. Where nothing of its kind ever came, that is soon hopeless: what comes
+        from one host says nothing of another. Raises SourceUnreachable or SourceRateLimited, and what it raises apart
         from Retry."""
         began, limited = self._monotonic(), 0.0
         for number in range(1, MOST_ATTEMPTS + 1):
@@ -70,28 +73,28 @@ class RetryBudget:
                 last = retry
             else:
                 with self._lock:
-                    self._heard_at = self._monotonic()
+                    self._heard_at[kind] = self._monotonic()
                 return result
             if last.after_seconds is not None:
                 limited += last.after_seconds
                 if limited > LONGEST_LIMIT_SECONDS:
-                    raise SourceRateLimited(self.what, last.after_seconds) from last
+                    raise SourceRateLimited(last.at or self.what, last.after_seconds) from last
                 self._wait_for_limit(last.after_seconds)
                 continue
-            if self._is_hopeless(number, began):
-                raise SourceUnreachable(self.what, str(last)) from last
+            if self._is_hopeless(number, began, kind):
+                break
             with self._lock:
                 self.retries += 1
             self._interrupted.wait(self._pause(number))
-        raise SourceUnreachable(self.what, str(last)) from last
+        raise SourceUnreachable(last.at or self.what, str(last)) from last
 
     def interrupt(self) -> None:
         """Ends every wait, from another thread."""
         self._interrupted.set()
 
-    def _is_hopeless(self, attempts: int, began: float) -> bool:
+    def _is_hopeless(self, attempts: int, began: float, kind: str) -> bool:
         with self._lock:
-            heard = self._heard_at
+            heard = self._heard_at.get(kind)
         if heard is None:
             return attempts >= FIRST_ATTEMPTS
         return self._monotonic() - max(heard, began) > self._silent_seconds
