@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from neuronmodel_worker.commands.usage_errors import UsageInvalid
 from neuronmodel_worker.sources import Folder, WeightSource
@@ -34,35 +33,21 @@ def open_source(model: str, environment: Mapping[str, str] | None = None) -> Wei
 
 def _open_repository(model: str, environment: Mapping[str, str]) -> WeightSource:
     """Imports what reads a network only here: a folder does without."""
-    from neuronmodel_worker.sources.hub import PUBLIC, HubAddress, HubServer, open_repository
+    from neuronmodel_worker.sources.hub import PUBLIC, HubAddress, HubServer, endpoint_of, open_repository
 
     try:
         address = HubAddress.parse(model)
+        endpoint = endpoint_of(environment.get("HF_ENDPOINT") or PUBLIC)
     except ValueError as error:
-        raise UsageInvalid(f"--model: {error}") from error
-    endpoint = _endpoint(environment.get("HF_ENDPOINT") or PUBLIC)
+        raise UsageInvalid(str(error)) from error
     return open_repository(address, HubServer(endpoint, lambda: token(environment), _ca_certificates(environment)))
 
 
-def _endpoint(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise UsageInvalid(
-            "HF_ENDPOINT has to be a URL such as https://hub.example.com, without a user, a password and a query."
-        )
-    return url.rstrip("/")
-
-
 def token(environment: Mapping[str, str]) -> str | None:
-    """Returns the token of HF_TOKEN, or of the file where the Hub's own client keeps it. Raises UsageInvalid for one
-    that cannot be a token."""
+    """Returns the token of HF_TOKEN, or of the file where the Hub's own client keeps it. Raises UsageInvalid for a file
+    that cannot be read."""
     found = environment.get("HF_TOKEN") or _read_token(_token_file(environment))
-    found = found.strip() if found else ""
-    if not found.isprintable() or not found.isascii() or " " in found:
-        raise UsageInvalid(
-            "The token for the Hub has characters that no token has. Check HF_TOKEN, or the token's file."
-        )
-    return found or None
+    return found.strip() or None if found else None
 
 
 def _token_file(environment: Mapping[str, str]) -> Path:

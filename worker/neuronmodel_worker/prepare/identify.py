@@ -94,7 +94,7 @@ def identify(root: Path, plan: ModelPlan) -> Identity:
     checkpoint, tensors = plan.checkpoint, tuple(plan.reads)
     records = SourceRecords(root)
     identity = Identity(checkpoint, file_stats(checkpoint), tensors, records)
-    if listed := listed_content(identity.stats):
+    if listed := listed_content(checkpoint, identity.stats):
         return replace(identity, content=listed)
     record = records.read(checkpoint.fingerprint)
     if record and record.knows(identity.stats, tensors):

@@ -248,7 +248,7 @@ class Preparation:
 
                 sink = FileSink(staging.directory / WEIGHTS, seal=staging.seal_rank, metadata=rank_metadata(key))
                 # The rest of a source that lists digests itself is not fetched again for digests of ours.
-                observes = len(indices) == len(plan.ranks) or not listed_content(self.identity.stats)
+                observes = len(indices) == len(plan.ranks) or not listed_content(plan.checkpoint, self.identity.stats)
                 streamed = run(plan, sink, progress, rank_indices=indices, observer=digests if observes else None)
                 self._measured(streamed)
             with self.job.clock.phase(StartPhase.SEALED), writing_to(self.store.root):

@@ -4,15 +4,19 @@ To read from another place, add a module here with a WeightSource. Errors of a s
 statement about the checkpoint, and SourceChanged.
 """
 
+import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from neuronmodel_worker.io.aligned import Array
+
+DIGEST: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""Of a file's content: SHA-1, as git has it, or SHA-256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,17 @@ class FileStat(BaseModel):
 
 
 class ContentStat(BaseModel):
-    """The digest that the source itself has of a file's content: files with the same one are the same."""
+    """The digest that the source itself has of a file's content: files with the same one are the same. Where it has
+    none, what names this state of the file."""
 
     model_config = ConfigDict(frozen=True)
 
     nbytes: NonNegativeInt
     digest: str
+
+    @property
+    def is_digest(self) -> bool:
+        return DIGEST.fullmatch(self.digest) is not None
 
 
 class Stream(Protocol):

@@ -64,11 +64,13 @@ def new_content(checkpoint: Checkpoint, stats: Stats, taken: Collection[str]) ->
     return _digest([checkpoint.fingerprint, {name: stat.model_dump() for name, stat in stats.items()}])
 
 
-def listed_content(stats: Stats) -> str | None:
-    """The content of files whose digests the source itself lists, without reading any; None for other files. It is the
-    same wherever these files are read from."""
-    digests = {name: stat.digest for name, stat in stats.items() if isinstance(stat, ContentStat)}
-    return _digest(sorted(digests.items())) if digests and len(digests) == len(stats) else None
+def listed_content(checkpoint: Checkpoint, stats: Stats) -> str | None:
+    """The content of files of which the source itself lists every digest, without reading any; None for others. It is
+    the same wherever these files are read from, and has the headers, which were read, in it."""
+    digests = {name: stat.digest for name, stat in stats.items() if isinstance(stat, ContentStat) and stat.is_digest}
+    if not digests or len(digests) < len(stats):
+        return None
+    return _digest([outline(checkpoint), sorted(digests.items())])
 
 
 class Seen(BaseModel):
@@ -138,7 +140,7 @@ def recorded_content(root: Path, checkpoint: Checkpoint, tensors: Iterable[str])
     Raises SourceChanged or SourceUnreadable.
     """
     stats, record = file_stats(checkpoint), SourceRecords(root).read(checkpoint.fingerprint)
-    return listed_content(stats) or (record.content if record and record.knows(stats, tensors) else None)
+    return listed_content(checkpoint, stats) or (record.content if record and record.knows(stats, tensors) else None)
 
 
 def check_recorded(root: Path, checkpoint: Checkpoint, content: str, stats: Stats) -> None:

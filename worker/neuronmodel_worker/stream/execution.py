@@ -114,6 +114,9 @@ class _StreamThreads:
     buffers: Buffers
     queue: TaskQueue
     stopped: threading.Event = field(default_factory=threading.Event)
+    failure: BaseException | None = None
+    """What failed first."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, threads: int) -> None:
         with ThreadPoolExecutor(threads, thread_name_prefix="stream") as pool:
@@ -121,9 +124,10 @@ class _StreamThreads:
             try:
                 for future in futures:
                     future.result()
-            except BaseException:
+            except BaseException as error:
+                first = self.failure or error  # others fail because they are stopped
                 self._stop()
-                raise
+                raise first
 
     def _stop(self) -> None:
         self.stopped.set()
@@ -135,7 +139,9 @@ class _StreamThreads:
             while task := self.queue.take():
                 self._task(task)
                 self.queue.done(task)
-        except BaseException:
+        except BaseException as error:
+            with self.lock:
+                self.failure = self.failure or error
             self._stop()
             raise
 

@@ -3,15 +3,31 @@
 import re
 from dataclasses import dataclass
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 SCHEME: Final = "hf://"
 DEFAULT_REVISION: Final = "main"
 REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 """As the Hub allows names (huggingface_hub, `validate_repo_id`)."""
 REVISION: Final = re.compile(r"[\w.][\w./+-]{0,249}", re.ASCII)
-COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 HOW: Final = "Write it as hf://ORGANISATION/NAME, or hf://ORGANISATION/NAME@REVISION"
 OTHER_TYPES: Final = ("datasets", "spaces", "buckets", "kernels")
+
+
+def is_commit(revision: str) -> bool:
+    return COMMIT.fullmatch(revision) is not None
+
+
+def endpoint_of(url: str) -> str:
+    """Returns an endpoint as requests begin with it. Raises ValueError with a sentence that has nothing of it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise ValueError(
+            "The Hub's endpoint has to be a URL such as https://hub.example.com, without a user, a password and a "
+            "query."
+        )
+    return url.rstrip("/")
 
 
 @dataclass(frozen=True)
@@ -41,7 +57,7 @@ class HubAddress:
 
     @property
     def is_commit(self) -> bool:
-        return COMMIT.fullmatch(self.revision) is not None
+        return is_commit(self.revision)
 
     def __str__(self) -> str:
         return f"{SCHEME}{self.repository}" + (f"@{self.revision}" if self.revision != DEFAULT_REVISION else "")

@@ -14,7 +14,17 @@ from http.client import HTTPException, HTTPResponse
 from typing import Annotated, Final, TypeVar, cast
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urljoin, urlsplit
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
+from urllib.request import (
+    HTTPDefaultErrorHandler,
+    HTTPErrorProcessor,
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    UnknownHandler,
+)
 
 from pydantic import BaseModel, NonNegativeInt, StringConstraints, TypeAdapter, ValidationError
 
@@ -22,7 +32,7 @@ from neuronmodel_worker.io.untrusted_input import natural_number
 from neuronmodel_worker.sources.hub.answers import Answer, Asked, raise_refusal
 from neuronmodel_worker.sources.hub.signed_urls import lifetime_seconds
 from neuronmodel_worker.sources.remote.redaction import host_of, without_secrets
-from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted, EndpointInvalid
+from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted, EndpointInvalid, TokenInvalid
 from neuronmodel_worker.sources.remote.retries import Retry, RetryBudget
 
 T = TypeVar("T")
@@ -34,9 +44,11 @@ WHOLE_SECONDS: Final = 300.0
 PIECE_BYTES: Final = 1 << 20
 PASSING: Final = (408, 425, 429, 500, 502, 503, 504)
 """Statuses after which another attempt may succeed."""
+MAX_NAME_BYTES: Final = 255
 USER_AGENT: Final = "neuronmodel"
-MAX_ANSWER_BYTES: Final = 64 << 20
-MAX_PAGES: Final = 1000
+MAX_ANSWER_BYTES: Final = 4 << 20
+"""A page of a list has 1,000 entries of some 200 bytes."""
+MAX_PAGES: Final = 50
 MAX_REDIRECTS: Final = 6
 REDIRECTS: Final = (301, 302, 303, 307, 308)
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -72,7 +84,7 @@ class HubFile:
 
 
 class _Revision(BaseModel):
-    sha: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40,64}$")]
+    sha: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
 
 
 class _LargeFile(BaseModel):
@@ -89,7 +101,10 @@ class _TreeEntry(BaseModel):
 
     @property
     def is_at_the_top(self) -> bool:
-        return self.type == "file" and "/" not in self.path
+        """Whether it is a file that a folder could hold as well; others are not listed."""
+        name = self.path
+        is_name = name.isprintable() and "/" not in name and name not in ("", ".", "..")
+        return self.type == "file" and is_name and len(name.encode(errors="replace")) <= MAX_NAME_BYTES
 
     @property
     def file(self) -> HubFile:
@@ -183,9 +198,19 @@ class HubClient:
     def _redirected(self, answer: Answer) -> str:
         """Returns where a redirect of a file leads to. Raises EndpointInvalid for what is not on a network, such as a
         file of this machine."""
-        url = urljoin(answer.url, answer.headers.get("Location", ""))
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise self._not_a_hub("a file is redirected to what is no URL")
+        url = self._joined(answer, answer.headers.get("Location", ""))
+        scheme = urlsplit(url).scheme
+        if scheme not in ("http", "https") or (scheme == "http" and self.server.endpoint.startswith("https:")):
+            raise self._not_a_hub("a file is redirected to what is no URL, or to one without TLS")
+        return url
+
+    def _joined(self, answer: Answer, location: str) -> str:
+        """A URL that an answer has, which may be relative to its own. Raises EndpointInvalid."""
+        try:
+            url: str = urljoin(answer.url, location)
+            origin_of(url)
+        except ValueError as error:
+            raise self._not_a_hub("an answer leads to what is no URL") from error
         return url
 
     def _get(self, url: str, revision: str) -> Answer:
@@ -193,7 +218,7 @@ class HubClient:
             answer = self._ask("GET", url, revision)
             if answer.status not in REDIRECTS:
                 return answer
-            url = urljoin(answer.url, answer.headers.get("Location", ""))
+            url = self._joined(answer, answer.headers.get("Location", ""))
             if not _same_origin(url, self.server.endpoint):
                 raise self._not_a_hub(f"the API redirects to {host_of(url)}")
         raise self._not_a_hub(f"the API redirects more than {MAX_REDIRECTS} times")
@@ -211,7 +236,7 @@ class HubClient:
     def _next_page(self, answer: Answer) -> str | None:
         if not (found := NEXT.search(answer.headers.get("Link", ""))):
             return None
-        url: str = urljoin(answer.url, found[1])
+        url = self._joined(answer, found[1])
         if not _same_origin(url, self.server.endpoint):
             raise self._not_a_hub(f"the next page of files is at {host_of(url)}")
         return url
@@ -264,7 +289,13 @@ class HubClient:
             raise
 
     def authorization(self) -> tuple[tuple[str, str], ...]:
+        """The header that proves who asks. Raises TokenInvalid for a token that no server can have given."""
         token = self.server.token()
+        if token and not (token.isascii() and token.isprintable() and " " not in token):
+            raise TokenInvalid(
+                f"The token for {self.server.host} has characters that no token has, such as a line break in it. Put "
+                "the token alone where it is read from."
+            )
         return (("Authorization", f"Bearer {token}"),) if token else ()
 
     @cached_property
@@ -273,7 +304,18 @@ class HubClient:
         context = ssl.create_default_context()
         if self.server.ca_certificates:
             context.load_verify_locations(cadata=self.server.ca_certificates)
-        return build_opener(HTTPSHandler(context=context), _Redirects())
+        opener = OpenerDirector()  # build_opener's would open files of this machine as well
+        for handler in (
+            ProxyHandler(),
+            HTTPHandler(),
+            HTTPSHandler(context=context),
+            HTTPDefaultErrorHandler(),
+            HTTPErrorProcessor(),
+            UnknownHandler(),
+            _Redirects(),
+        ):
+            opener.add_handler(handler)
+        return opener
 
 
 class _Redirects(HTTPRedirectHandler):
@@ -284,14 +326,19 @@ class _Redirects(HTTPRedirectHandler):
 
 
 def _same_origin(url: str, endpoint: str) -> bool:
-    one, other = urlsplit(url), urlsplit(endpoint)
-    return (one.scheme, one.netloc) == (other.scheme, other.netloc)
+    return origin_of(url) == origin_of(endpoint)
+
+
+def origin_of(url: str) -> tuple[str, str | None, int | None]:
+    """The scheme, host and port of a URL. Raises ValueError."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _read(response: "HTTPResponse | HTTPError", limit: int) -> bytes:
     """Reads at most `limit` bytes. Raises OSError for an answer that takes longer than small files do."""
     began, body = time.monotonic(), bytearray()
-    while len(body) < limit and (data := response.read(min(PIECE_BYTES, limit - len(body)))):
+    while len(body) < limit and (data := response.read1(min(PIECE_BYTES, limit - len(body)))):
         body += data
         if time.monotonic() - began > WHOLE_SECONDS:
             raise TimeoutError(f"only {len(body):,} bytes came within {WHOLE_SECONDS:.0f} s")

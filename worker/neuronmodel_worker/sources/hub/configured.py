@@ -1,24 +1,33 @@
 """The repository that a pod's configuration names."""
 
+import ssl
 from pathlib import Path
 
 from neuronmodel_api.config import HubSource
-from neuronmodel_worker.failures import SourceUnreadable
-from neuronmodel_worker.sources.hub.address import HubAddress
+from neuronmodel_worker.failures import BadInput, SourceUnreadable
+from neuronmodel_worker.sources.hub.address import HubAddress, endpoint_of
 from neuronmodel_worker.sources.hub.client import HubServer
 from neuronmodel_worker.sources.hub.repository import HubRepository, open_repository
 
 
+class RepositoryUnnamed(BadInput):
+    """The configuration's repository, revision or endpoint is none."""
+
+
 def open_configured(source: HubSource, kept: Path) -> HubRepository:
-    """Opens it, with snapshots in `kept`. Raises what `open_repository` raises, and SourceUnreadable where the
-    certificates cannot be read."""
+    """Opens it, with snapshots in `kept`. Raises what `open_repository` raises, RepositoryUnnamed, and SourceUnreadable
+    where the certificates or the token cannot be read."""
 
     def token() -> str | None:
         return _read_token(Path(source.token_file)) if source.token_file else None
 
     certificates = _read_certificates(Path(source.ca_file)) if source.ca_file else None
-    server = HubServer(source.endpoint.rstrip("/"), token, certificates)
-    return open_repository(HubAddress(source.repository, source.commit or source.revision), server, kept)
+    try:
+        address = HubAddress.parse(f"{source.repository}@{source.commit or source.revision}")
+        server = HubServer(endpoint_of(source.endpoint), token, certificates)
+    except ValueError as error:
+        raise RepositoryUnnamed(str(error)) from error
+    return open_repository(address, server, kept)
 
 
 def _read_token(file: Path) -> str | None:
@@ -33,6 +42,10 @@ def _read_token(file: Path) -> str | None:
 
 def _read_certificates(file: Path) -> str:
     try:
-        return file.read_text(encoding="ascii", errors="replace")
+        text = file.read_text(encoding="ascii", errors="replace")
+        ssl.create_default_context().load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError) as error:
+        raise SourceUnreadable(file, OSError(0, f"it has no certificates in PEM: {error}")) from error
     except OSError as error:
         raise SourceUnreadable(file, error) from error
+    return text

@@ -84,6 +84,8 @@ class HubRepository:
         self._headers: set[str] = set()
         """The files of weights whose headers were read."""
         self._lock = threading.Lock()
+        self._slots = threading.BoundedSemaphore(PARALLEL_READS)
+        """Whatever asks for ranges, no more than `buffer_bytes` is for are read at a time."""
 
     @cached_property
     def directory(self) -> Path:
@@ -138,7 +140,11 @@ class HubRepository:
 
     def stat(self, file: SourceFile) -> ContentStat:
         entry = self._entry(file)
-        return ContentStat(nbytes=entry.nbytes, digest=entry.sha256 or entry.oid)
+        return ContentStat(nbytes=entry.nbytes, digest=self.version(entry))
+
+    def version(self, file: HubFile) -> str:
+        """The digest of a file's content; of a server that lists none, the commit by which it is read."""
+        return file.sha256 or file.oid or f"{self.client.server.host} {self.client.repository} {self.commit}"
 
     def _entry(self, file: SourceFile) -> HubFile:
         entry = self.files.get(file.path.name)
@@ -178,7 +184,7 @@ class HubRepository:
         """Reads a small file, and compares it with the digest that is listed."""
         for _ in range(FIRST_ATTEMPTS):
             if file.sha256 is None:
-                content = self.client.content(self.commit, file.name, file.nbytes + 1)
+                content = self._content_of_git(file)
             else:
                 parts = [(at, min(PART_BYTES, file.nbytes - at)) for at in range(0, file.nbytes, PART_BYTES)]
                 content = b"".join(self.read_range(file, *part).tobytes() for part in parts)
@@ -186,13 +192,19 @@ class HubRepository:
                 return content
         raise SourceChanged(self.path(file.name), "the server lists another content than it delivers")
 
+    def _content_of_git(self, file: HubFile) -> bytes:
+        try:
+            return self.client.content(self.commit, file.name, file.nbytes + 1)
+        except FileNotFoundError as error:
+            raise SourceChanged(self.path(file.name), "the server lists it and does not have it") from error
+
     def folder(self) -> Path:
         """Returns a folder with the small files, and keeps it, with the headers that were read, for later starts: on
         the volume of snapshots, or for this process alone where there is none. Raises what is in `remote.refusals`,
-        SourceUnreadable where it cannot be written, and FileNotFoundError never."""
+        SourceChanged, and SourceUnreadable where it cannot be written."""
         with self._lock:
             snapshot = self._snapshot
-        if snapshot is None or not snapshot.is_whole:
+        if snapshot is None or not snapshot.is_whole or not self._headers <= snapshot.headers.keys():
             snapshot = self._keep()
             with self._lock:
                 self._snapshot = snapshot
@@ -240,7 +252,8 @@ class HubRepository:
         def attempt() -> Array:
             location = self._urls.location(file.name)
             try:
-                return self._ranges.read(location, position, nbytes)
+                with self._slots:
+                    return self._ranges.read(location, position, nbytes)
             except RangeRefused as refused:
                 if self._urls.is_outdated(file.name, location, self._is_rotated(location)):
                     raise Retry(refused.why, at=host_of(location.url)) from refused
@@ -277,7 +290,7 @@ class HubStream:
         self._file = file
         self._position = 0
         self.nbytes = file.nbytes
-        self.content_digest = file.sha256 or file.oid
+        self.content_digest = repository.version(file)
 
     def read(self, nbytes: int) -> bytes:
         end = min(self._position + nbytes, self.nbytes)

@@ -1,6 +1,6 @@
 """What is kept of a commit so that a start need not ask for it: the list of files, small files, and weights' headers.
 
-    <folder>/<org--name>/revisions/<revision>.json     the commit that a branch or a tag was at
+    <folder>/<org--name>/revisions/<digest>.json       the commit that a branch or a tag was at
     <folder>/<org--name>/<commit>/snapshot.json        the list of files
     <folder>/<org--name>/<commit>/files/<name>         small files, which tokenizers and others read as a folder
     <folder>/<org--name>/<commit>/headers/<name>       the first bytes of a safetensors file, up to its tensors
@@ -13,17 +13,18 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, Self
-from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuronmodel_worker.io.disk import sync
+from neuronmodel_worker.sources.hub.address import is_commit
 from neuronmodel_worker.sources.hub.client import HubFile
 
 LIST: Final = "snapshot.json"
@@ -33,11 +34,17 @@ REVISIONS: Final = "revisions"
 TEMPORARY: Final = ".snapshot-"
 DAMAGED: Final = ".damaged"
 FORMAT: Final = 1
-SUFFIXES: Final = (".json", ".jinja", ".txt", ".model")
-"""Of small files: configurations, indices, tokenizers, templates."""
+NAMES: Final = (
+    "config.json", "generation_config.json", "*.safetensors.index.json", "tokenizer*.json", "tekken.json", "*.model",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.jinja",
+    "adapter_config.json", "quant*config.json", "params.json",
+)  # fmt: skip
+"""Of small files that something reads: configurations, indices, tokenizers, templates."""
 MAX_FILE_BYTES: Final = 100_000_000
 MAX_SNAPSHOTS: Final = 16
-"""Of one repository; beyond this the oldest is removed."""
+"""Of one repository; beyond this those are removed that were not opened for UNUSED_SECONDS."""
+UNUSED_SECONDS: Final = timedelta(days=30).total_seconds()
+LEFT_SECONDS: Final = timedelta(hours=1).total_seconds()
 
 
 class _Entry(BaseModel):
@@ -65,7 +72,7 @@ class _Revision(BaseModel):
 
 def is_small(file: HubFile) -> bool:
     """Whether a file is kept whole."""
-    return file.name.endswith(SUFFIXES) and file.nbytes <= MAX_FILE_BYTES
+    return file.nbytes <= MAX_FILE_BYTES and any(fnmatchcase(file.name, pattern) for pattern in NAMES)
 
 
 def is_content_of(file: HubFile, content: bytes) -> bool:
@@ -137,6 +144,8 @@ class Snapshots:
             return None
         if (found.format, found.repository, found.commit) != (FORMAT, self.repository, commit):
             return None
+        with suppress(OSError):  # a volume that takes no write
+            os.utime(directory)
         return Snapshot(directory, tuple(HubFile(**each.model_dump()) for each in found.files), found.headers)
 
     def write(
@@ -162,19 +171,19 @@ class Snapshots:
             found = _List(repository=self.repository, commit=commit, files=entries, headers=digests)
             _write(made / LIST, found.model_dump_json().encode())
             sync(made)
-            self._publish(made, commit)
+            self._publish(made, commit, headers.keys())
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
         self._remove_oldest(commit)
         snapshot = self.read(commit)
-        if snapshot is None:
+        if snapshot is None or not snapshot.is_whole:
             raise OSError(0, "what was written there cannot be read", str(self._root / commit))
         return snapshot
 
-    def _publish(self, made: Path, commit: str) -> None:
+    def _publish(self, made: Path, commit: str, headers: Set[str]) -> None:
         place, there = self._root / commit, self.read(commit)
-        if there is None or not there.is_whole:
+        if there is None or not there.is_whole or not headers <= there.headers.keys():
             with suppress(OSError):
                 place.rename(made / DAMAGED)
         try:
@@ -187,13 +196,14 @@ class Snapshots:
         shutil.rmtree(place / DAMAGED, ignore_errors=True)
 
     def _remove_oldest(self, kept: str) -> None:
-        """Removes snapshots beyond the limit, and what killed workers left an hour ago."""
+        """Removes snapshots beyond the limit that were not opened for long, and what killed workers left."""
+        now = datetime.now(UTC).timestamp()
         with suppress(OSError):
-            found = sorted((each.stat().st_mtime, each) for each in self._root.iterdir() if each.name != REVISIONS)
-            now = datetime.now(UTC).timestamp()
-            left = [each for at, each in found if each.name.startswith(TEMPORARY) and now - at > 3600]
-            whole = [each for _, each in found if not each.name.startswith(TEMPORARY) and each.name != kept]
-            for each in (*left, *whole[: max(0, len(whole) + 1 - MAX_SNAPSHOTS)]):
+            found = sorted((now - each.stat().st_mtime, each) for each in self._root.iterdir())
+            left = [each for age, each in found if each.name.startswith(TEMPORARY) and age > LEFT_SECONDS]
+            whole = [(age, each) for age, each in found if is_commit(each.name) and each.name != kept]
+            unused = [each for age, each in whole[MAX_SNAPSHOTS - 1 :] if age > UNUSED_SECONDS]
+            for each in (*left, *unused):
                 shutil.rmtree(each, ignore_errors=True)
 
     def note_revision(self, revision: str, commit: str) -> None:
@@ -201,7 +211,7 @@ class Snapshots:
         with suppress(OSError):
             (self._root / REVISIONS).mkdir(parents=True, exist_ok=True)
             place = self._revision(revision)
-            temporary = place.with_name(f"{TEMPORARY}{os.urandom(4).hex()}")
+            temporary = self._root / f"{TEMPORARY}{os.urandom(4).hex()}"
             _write(temporary, _Revision(commit=commit, resolved_at=datetime.now(UTC)).model_dump_json().encode())
             temporary.rename(place)
 
@@ -214,7 +224,8 @@ class Snapshots:
         return found.commit if self.read(found.commit) else None
 
     def _revision(self, revision: str) -> Path:
-        return self._root / REVISIONS / f"{quote(revision, safe='')}.json"
+        """The file of a revision, whose name may have any characters and any length."""
+        return self._root / REVISIONS / f"{hashlib.sha256(revision.encode()).hexdigest()[:32]}.json"
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -79,7 +79,7 @@ class RetryBudget:
                 limited += last.after_seconds
                 if limited > LONGEST_LIMIT_SECONDS:
                     raise SourceRateLimited(last.at or self.what, last.after_seconds) from last
-                self._wait_for_limit(last.after_seconds)
+                self._wait_for_limit(max(last.after_seconds, self._pause(number)))
                 continue
             if self._is_hopeless(number, began, kind):
                 break
