@@ -48,6 +48,8 @@ WITHIN: Final[Any] = {
 }
 CERTIFICATE: Final = re.compile(r"\bInvalidCertificate\(\s*(?P<why>\w+)")
 """Of the inner structure that obstore appends to a message, which alone names the cause."""
+ANSWER: Final = re.compile(r"\bstatus code: .*", re.DOTALL)
+"""What a server answered, its own words last; before it obstore repeats the request."""
 REFUSED: Final = re.compile(r"\bstatus code: 4(?!08|25|29)\d\d\b")
 
 
@@ -84,13 +86,13 @@ class RangeReader:
         except FileNotFoundError as error:
             raise RangeRefused("it is not there (404)") from error
         except (PermissionDeniedError, UnauthenticatedError, PreconditionError) as error:
-            raise RangeRefused(without_secrets(str(error))) from error
+            raise RangeRefused(_answer(error)) from error
         except NotSupportedError as error:
             raise self._retry(location, "it answers with something else than the range") from error
         except BaseError as error:
             if found := CERTIFICATE.search(str(error)):
                 raise CertificateUntrusted(host_of(location.url), found["why"]) from error
-            why = without_secrets(str(error))
+            why = _answer(error)
             if REFUSED.search(why):
                 raise RangeRefused(why) from error
             raise self._retry(location, why) from error
@@ -115,3 +117,9 @@ class RangeReader:
                 while len(self._stores) > MAX_STORES:
                     self._stores.popitem(last=False)
             return store
+
+
+def _answer(error: BaseError) -> str:
+    text = str(error)
+    found = ANSWER.search(text)
+    return without_secrets(found[0] if found else text)

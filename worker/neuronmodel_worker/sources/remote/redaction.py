@@ -3,22 +3,24 @@
 import re
 from typing import Final
 
-USER: Final = r"(?:[^\s\"'<>()\[\]/?#]*@)?"
+USER: Final = r"(?:[^\s\"'<>()\[\]/?#]{0,300}@)?"
 ADDRESS: Final = r"(?:\[[0-9a-f:.%]+\])?"
 """Of IPv6, in brackets."""
 REST: Final = r"[^\s\"'<>()\[\]{}`|\\^]*"
-URL: Final = re.compile(rf"\b(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>{USER}{ADDRESS}{REST})", re.IGNORECASE)
+URL: Final = re.compile(rf"\b(?P<scheme>[a-z][a-z0-9+.-]{{0,30}})://(?P<rest>{USER}{ADDRESS}{REST})", re.IGNORECASE)
 TOKEN: Final = re.compile(r"\bhf_[A-Za-z0-9]{8,}|\b(bearer|basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
 SECRETS: Final = "signature|sig|token|credential|policy|expires|key-pair-id"
-QUERY: Final = re.compile(rf"[?&]([\w.-]+=[^\s&\"']*&)*[\w.-]*({SECRETS})[\w.-]*=[^\s\"']*", re.IGNORECASE)
+QUERY: Final = re.compile(rf"[?&]([\w.-]+=[^\s&\"']*&){{0,20}}[\w.-]*({SECRETS})[\w.-]*=[^\s\"']*", re.IGNORECASE)
 DEBUG: Final = re.compile(r"\s*Debug source:.*", re.DOTALL)
 """What obstore appends to a message: the error's inner structure, with the URL once more."""
 MAX_CHARACTERS: Final = 300
+MOST_READ: Final = 8000
+"""What is looked at of a message, so that a server's long answer takes no time."""
 
 
 def without_secrets(text: str) -> str:
     """Returns the text on one line, with each URL down to its scheme, host and path, and with no token."""
-    text = URL.sub(_shown_url, DEBUG.sub("", text))
+    text = URL.sub(_shown_url, DEBUG.sub("", text[:MOST_READ]))
     text = TOKEN.sub("…", QUERY.sub("", text))
     text = " ".join(text.split())
     return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 1]}…"
