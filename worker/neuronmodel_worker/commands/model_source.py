@@ -37,7 +37,7 @@ def _open_repository(model: str, environment: Mapping[str, str]) -> WeightSource
 
     try:
         address = HubAddress.parse(model)
-        endpoint = endpoint_of(environment.get("HF_ENDPOINT") or PUBLIC)
+        endpoint = endpoint_of(environment.get("HF_ENDPOINT") or PUBLIC, "HF_ENDPOINT")
     except ValueError as error:
         raise UsageInvalid(str(error)) from error
     return open_repository(address, HubServer(endpoint, lambda: token(environment), _ca_certificates(environment)))

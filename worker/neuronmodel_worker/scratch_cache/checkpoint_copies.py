@@ -23,6 +23,7 @@ from neuronmodel_worker.io.disk import sync
 from neuronmodel_worker.scratch_cache.copying import CopyWriter, ReadOriginal
 from neuronmodel_worker.scratch_cache.errors import (
     OriginalChanged,
+    OriginalUnreadable,
     TierDamaged,
     TierStale,
     TierUnwritable,
@@ -155,6 +156,8 @@ class SourceOriginal:
             yield
         except (SourceChanged, SourceUnreadable) as failure:
             raise OriginalChanged(self.file.path, failure.what) from failure
+        except WorkerFailure as failure:  # of a network
+            raise OriginalUnreadable(str(failure)) from failure
 
 
 class SourceCopy:

@@ -44,6 +44,11 @@ class OriginalChanged(TierError):
         )
 
 
+class OriginalUnreadable(TierError):
+    def __init__(self, why: str) -> None:
+        super().__init__(Reason.SCRATCH_TIER_STALE, f"No copy is kept on the scratch volume this time. {why}")
+
+
 class TierUnwritable(TierError):
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(

@@ -124,10 +124,12 @@ class _StreamThreads:
             try:
                 for future in futures:
                     future.result()
-            except BaseException as error:
-                first = self.failure or error  # others fail because they are stopped
+            except BaseException:
+                first = self.failure  # others fail because they are stopped
                 self._stop()
-                raise first
+                if first is None:
+                    raise
+                raise first from first.__cause__
 
     def _stop(self) -> None:
         self.stopped.set()

@@ -16,13 +16,14 @@ from neuronmodel_worker.commands.model_source import open_source, token
 from neuronmodel_worker.commands.usage_errors import UsageInvalid
 from neuronmodel_worker.sources import Folder
 from neuronmodel_worker.sources.hub import HubServer
+from neuronmodel_worker.sources.remote.refusals import TokenInvalid
 from tests.authority import Authority
 from tests.paths import PROJECT
 from tests.ports import free_port
 from tests.standins.hub import Hub
 from tests.unit.worker.commands.commands import Ended, Place, described, here
 from tests.unit.worker.sharding import small_source
-from tests.unit.worker.sources.hubs import REPOSITORY, TOKEN, wait_little
+from tests.unit.worker.sources.hubs import REPOSITORY, TOKEN, delivered, wait_little
 
 MODEL = f"hf://{REPOSITORY}"
 
@@ -133,11 +134,12 @@ def test_a_user_without_a_home_has_no_token(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("text", ["two words", "line\nbreak", "tökén", "\x00"])
-def test_a_token_that_cannot_be_one_is_refused_and_not_shown(text: str, tmp_path: Path) -> None:
+def test_a_token_that_cannot_be_one_is_refused_and_not_shown(hub: Hub, text: str, tmp_path: Path) -> None:
     for variables in ({"HF_TOKEN": text}, {"HF_TOKEN_PATH": str(write(tmp_path / "token", text))}):
-        with pytest.raises(UsageInvalid, match="characters that no token has") as failure:
-            token(variables)
+        with pytest.raises(TokenInvalid, match="characters that no token has") as failure:
+            open_source(f"hf://{REPOSITORY}", {"HF_ENDPOINT": hub.endpoint, **variables})
         assert text not in str(failure.value)
+    assert not list(hub.requests)
 
 
 def test_a_token_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -183,7 +185,7 @@ def test_a_plan_reads_headers_alone(hub: Hub, tmp_path: Path) -> None:
     hub.add_repository("org/larger", place.model)
     ended = of_hub("plan", place, "--json", model="hf://org/larger")
     assert ended.code == 0, ended.err
-    sent = {record.file: record.bytes_sent for record in hub.requests.matching(origin="cdn")}
+    sent = {record.file: record.bytes_sent for record in delivered(hub)}
     assert len(sent) == 3
     assert hub.requests.count(origin="cdn") == 3
     assert set(sent.values()) <= {256 << 10}

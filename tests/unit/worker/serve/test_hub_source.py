@@ -9,6 +9,7 @@ import pytest
 from neuronmodel_api import exits
 from tests.standins.hub import Hub
 from tests.unit.worker.engines.models import edit_config, write_chat_model
+from tests.unit.worker.sources.hubs import delivered
 from tests.unit.worker.test_cli import NOTHING_IS_SEALED, ask
 from tests.unit.worker.workers import Place, returned
 
@@ -178,7 +179,7 @@ def test_prepare_that_was_killed_leaves_ranks_that_are_not_fetched_again(of_hub:
     result = of_hub.prepare().result
     assert result
     assert " of 3 rank files were there already" in (result.missed or "")
-    fetched = sum(request.bytes_sent for request in hub.requests.matching(origin="cdn"))
+    fetched = sum(request.bytes_sent for request in delivered(hub))
     assert fetched < (of_hub.source / "model.safetensors").stat().st_size * 0.7
 
 
@@ -186,3 +187,14 @@ def test_what_reads_a_folder_of_weights_is_refused_by_name(of_hub: Place) -> Non
     ended = of_hub.run("prepare", weights="Native")
     assert ended.report.failure
     assert ended.report.failure.message.startswith("NxD Inference's own code reads a folder, and team/small@")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [{"repository": ".."}, {"repository": "a/b/c"}, {"endpoint": "https://user:sesame@hub"}, {"revision": "a..b"}],
+    ids=lambda source: next(iter(source)),
+)
+def test_what_names_no_repository_is_refused(of_hub: Place, source: dict[str, str]) -> None:
+    ended = of_hub.run("prepare", hubSource={**of_hub.settings["hubSource"], **source})
+    assert ended.code == exits.BAD_INPUT
+    assert "sesame" not in ended.stderr

@@ -12,6 +12,8 @@ from neuronmodel_worker.sources.hub.client import HubClient
 from neuronmodel_worker.sources.remote import byte_ranges
 from neuronmodel_worker.sources.remote.retries import RetryBudget
 from tests.standins.hub import Hub
+from tests.standins.hub.records import Record
+from tests.waiting import until
 
 REPOSITORY = "org/name"
 TOKEN = "hf_" + "Planted" * 4
@@ -52,6 +54,16 @@ def opened(
     repository: str = REPOSITORY,
 ) -> HubRepository:
     return open_repository(HubAddress(repository, revision), served(hub, token, ca))
+
+
+def delivered(hub: Hub) -> list[Record]:
+    """The requests for ranges, each when it is done: what was sent is counted a moment later than it arrives."""
+
+    def requests() -> list[Record]:
+        return list(hub.requests.matching(origin="cdn"))
+
+    until(lambda: all(record.done for record in requests()), "deliveries to be counted")
+    return requests()
 
 
 def weights_of(repository: HubRepository) -> list[str]:

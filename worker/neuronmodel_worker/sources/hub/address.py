@@ -19,13 +19,13 @@ def is_commit(revision: str) -> bool:
     return COMMIT.fullmatch(revision) is not None
 
 
-def endpoint_of(url: str) -> str:
-    """Returns an endpoint as requests begin with it. Raises ValueError with a sentence that has nothing of it."""
+def endpoint_of(url: str, name: str = "The Hub's endpoint") -> str:
+    """Returns an endpoint as requests begin with it. Raises ValueError with a sentence that has nothing of it but its
+    `name`."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise ValueError(
-            "The Hub's endpoint has to be a URL such as https://hub.example.com, without a user, a password and a "
-            "query."
+            f"{name} has to be a URL such as https://hub.example.com, without a user, a password and a query."
         )
     return url.rstrip("/")
 

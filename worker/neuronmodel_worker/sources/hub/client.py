@@ -269,7 +269,7 @@ class HubClient:
         except ssl.SSLCertVerificationError as error:
             raise CertificateUntrusted(host, error.verify_message) from error
         except (OSError, HTTPException, ValueError) as error:
-            raise Retry(without_secrets(f"{host}: {error or type(error).__name__}")) from error
+            raise Retry(without_secrets(f"{host}: {error or type(error).__name__}")) from None  # it may have the URL
         declared = natural_number(answer.headers.get("Content-Length"))
         if method != "HEAD" and declared is not None and len(answer.body) < min(declared, limit):
             raise Retry(f"{host} answered {len(answer.body):,} of {declared:,} bytes")

@@ -79,23 +79,27 @@ class RangeReader:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, location: Location, start: int, nbytes: int) -> Array:
-        """Reads a range, once; the array is read-only. Raises Retry, RangeRefused and CertificateUntrusted."""
+        """Reads a range, once; the array is read-only.
+
+        Raises Retry, RangeRefused and CertificateUntrusted, without what caused them: obstore's errors have the whole
+        URL, and a traceback would show it.
+        """
         try:
             answer = get(self._store(location), "", options={"range": (start, start + nbytes)})
             data = np.frombuffer(answer.buffer(), np.uint8)  # type: ignore[call-overload]
-        except FileNotFoundError as error:
-            raise RangeRefused("it is not there (404)") from error
+        except FileNotFoundError:
+            raise RangeRefused("it is not there (404)") from None
         except (PermissionDeniedError, UnauthenticatedError, PreconditionError) as error:
-            raise RangeRefused(_answer(error)) from error
-        except NotSupportedError as error:
-            raise self._retry(location, "it answers with something else than the range") from error
+            raise RangeRefused(_answer(error)) from None
+        except NotSupportedError:
+            raise self._retry(location, "it answers with something else than the range") from None
         except BaseError as error:
             if found := CERTIFICATE.search(str(error)):
-                raise CertificateUntrusted(host_of(location.url), found["why"]) from error
+                raise CertificateUntrusted(host_of(location.url), found["why"]) from None
             why = _answer(error)
             if REFUSED.search(why):
-                raise RangeRefused(why) from error
-            raise self._retry(location, why) from error
+                raise RangeRefused(why) from None
+            raise self._retry(location, why) from None
         if data.nbytes != nbytes:
             raise self._retry(location, f"it answered {data.nbytes:,} of {nbytes:,} bytes")
         return data  # type: ignore[no-any-return]

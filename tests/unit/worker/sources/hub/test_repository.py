@@ -3,7 +3,9 @@
 import hashlib
 import json
 import shutil
+import traceback
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,9 @@ from neuronmodel_worker.failures import ConfigInvalid, SourceChanged
 from neuronmodel_worker.plan.streamed import make_plan
 from neuronmodel_worker.sources import ContentStat, SourceFile
 from neuronmodel_worker.sources.hub import repository as module
-from neuronmodel_worker.sources.hub.repository import git_digest
-from neuronmodel_worker.sources.remote.refusals import SourceForbidden, SourceGated
+from neuronmodel_worker.sources.hub.snapshot import git_digest
+from neuronmodel_worker.sources.remote.refusals import SourceForbidden, SourceGated, SourceUnreachable
+from neuronmodel_worker.store.source_records import file_stats, listed_content
 from neuronmodel_worker.stream import Sizes, TensorSink, buffer_bytes, run
 from tests.standins.hub import Hub
 from tests.unit.worker.sharding import small_source
@@ -280,3 +283,46 @@ def test_memory_of_a_run_includes_the_sources(hub: Hub, checkpoint: Path, monkey
     assert added() == 2 * of_hub.source_bytes, "no more than twice what is read"
     monkeypatch.setattr(module.HubRepository, "buffer_bytes", 12_345)
     assert added() == 12_345
+
+
+@pytest.mark.parametrize("listed", ["nothing", "of-one-file"])
+def test_a_server_that_lists_no_digests_names_no_content(hub: Hub, tmp_path: Path, listed: str) -> None:
+    """Other weights of the same headers must not pass for these: their keys would be one."""
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "source", other)
+    for path in other.glob("*.safetensors"):
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    hub.add_revision(REPOSITORY, other, "changed")
+    found = []
+    for revision in ("main", "changed"):
+        repository = opened(hub, revision)
+        bare = weights_of(repository)[: 1 if listed == "of-one-file" else None]
+        for name in bare:
+            repository.files[name] = replace(repository.files[name], sha256=None, oid="")
+        checkpoint = open_checkpoint(repository)
+        assert listed_content(checkpoint, file_stats(checkpoint)) is None
+        found.append(checkpoint.fingerprint)
+    assert found[0] != found[1]
+
+
+def test_no_traceback_has_a_signature(hub: Hub) -> None:
+    repository = opened(hub)
+    hub.faults.add(origin="cdn", status=403)
+    with pytest.raises(SourceForbidden) as refused:
+        repository.read_range(repository.files[weights_of(repository)[0]], 0, 10)
+    shown = "".join(traceback.format_exception(refused.value))
+    assert "Signature" not in shown
+    assert "Policy" not in shown
+
+
+def test_a_run_ends_with_what_failed_first(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other threads end because they are told to, which says nothing."""
+    monkeypatch.setattr(module, "HEAD_BYTES", 8)
+    plan = make_plan(open_checkpoint(opened(hub)), {"tp_degree": 4})
+    hub.faults.add(origin="cdn", status=403, count=1)
+    hub.faults.add(origin="cdn", status=503)
+    with pytest.raises((SourceForbidden, SourceUnreachable)) as failure:
+        run(plan, TensorSink(), sizes=Sizes(chunk_bytes=2000))
+    assert "told to stop" not in str(failure.value)

@@ -1,0 +1,139 @@
+"""What is kept of a commit: whole or not at all, replaced where it is damaged, and nobody's who uses it is removed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from neuronmodel_worker.checkpoint import open_checkpoint
+from neuronmodel_worker.failures import SourceChanged
+from neuronmodel_worker.sources.hub import HubAddress, HubRepository, open_repository
+from neuronmodel_worker.sources.hub.client import HubFile
+from neuronmodel_worker.sources.hub.snapshot import MAX_SNAPSHOTS, UNUSED_SECONDS, Snapshots, git_digest
+from neuronmodel_worker.sources.remote.refusals import SourceUnreachable
+from tests.standins.hub import Hub
+from tests.unit.worker.sources.hubs import REPOSITORY, served
+
+CONFIG = b'{"model_type": "llama"}'
+HEADER = b"\x08\0\0\0\0\0\0\0{}      "
+
+
+def commit(number: int) -> str:
+    return f"{number:040x}"
+
+
+def files() -> list[HubFile]:
+    return [
+        HubFile("config.json", len(CONFIG), git_digest(CONFIG)),
+        HubFile("model.safetensors", 1000, "", "a" * 64),
+    ]
+
+
+def keep(snapshots: Snapshots, number: int = 1) -> Path:
+    contents = {"config.json": CONFIG}
+    return snapshots.write(commit(number), files(), contents, {"model.safetensors": HEADER}).directory
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path) -> Snapshots:
+    return Snapshots(tmp_path / "hub", REPOSITORY)
+
+
+def opened(hub: Hub, kept: Path, revision: str = "main") -> HubRepository:
+    repository = open_repository(HubAddress(REPOSITORY, revision), served(hub), kept)
+    open_checkpoint(repository)
+    return repository
+
+
+def test_a_kept_commit_is_opened_without_a_request(hub: Hub, tmp_path: Path) -> None:
+    first = opened(hub, tmp_path / "hub")
+    folder = first.folder()
+    hub.requests.clear()
+    second = opened(hub, tmp_path / "hub", first.commit)
+    assert second.folder() == folder
+    assert open_checkpoint(second).fingerprint == open_checkpoint(first).fingerprint
+    assert not list(hub.requests)
+
+
+def test_without_the_hub_a_branch_is_the_commit_that_it_was(hub: Hub, tmp_path: Path) -> None:
+    first = opened(hub, tmp_path / "hub")
+    first.folder()
+    hub.down()
+    assert opened(hub, tmp_path / "hub").commit == first.commit
+    with pytest.raises(SourceUnreachable):
+        opened(hub, tmp_path / "hub", "another")
+
+
+@pytest.mark.parametrize("damaged", ["files/config.json", "headers/model.safetensors"])
+def test_a_damaged_file_counts_as_absent_and_is_replaced(snapshots: Snapshots, damaged: str) -> None:
+    directory = keep(snapshots)
+    (directory / damaged).write_bytes(b"{")
+    found = snapshots.read(commit(1))
+    assert found is not None
+    assert not found.is_whole
+    keep(snapshots)
+    found = snapshots.read(commit(1))
+    assert found is not None
+    assert found.is_whole
+    assert [found.content(files()[0]), found.header(files()[1])] == [CONFIG, HEADER]
+
+
+def test_a_damaged_one_that_cannot_be_replaced_is_not_returned(
+    snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (keep(snapshots) / "files/config.json").write_bytes(b"{")
+
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match=""):
+        keep(snapshots)
+
+
+def test_headers_are_added_to_one_that_has_none(snapshots: Snapshots) -> None:
+    snapshots.write(commit(1), files(), {"config.json": CONFIG}, {})
+    keep(snapshots)
+    found = snapshots.read(commit(1))
+    assert found is not None
+    assert found.header(files()[1]) == HEADER
+
+
+def test_only_what_was_not_opened_for_long_is_removed(snapshots: Snapshots) -> None:
+    kept = [keep(snapshots, number) for number in range(MAX_SNAPSHOTS + 3)]
+    assert all(directory.exists() for directory in kept)
+    for directory in kept[:2]:
+        long_ago = directory.stat().st_mtime - UNUSED_SECONDS - 10
+        os.utime(directory, (long_ago, long_ago))
+    snapshots.read(commit(1))
+    keep(snapshots, 99)
+    assert [directory.exists() for directory in kept[:3]] == [False, True, True]
+
+
+def test_what_a_killed_worker_left_is_removed(snapshots: Snapshots) -> None:
+    left = keep(snapshots).with_name(".snapshot-left")
+    left.mkdir()
+    os.utime(left, (1, 1))
+    keep(snapshots, 2)
+    assert not left.exists()
+
+
+def test_a_revision_of_any_name_is_noted(snapshots: Snapshots) -> None:
+    keep(snapshots)
+    for revision in ("main", "refs/pr/12", "b" * 250):
+        snapshots.note_revision(revision, commit(1))
+        assert snapshots.noted_commit(revision) == commit(1)
+    assert snapshots.noted_commit("other") is None
+
+
+def test_a_volume_that_takes_no_write_is_no_obstacle(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "hub").write_text("a file in the place of the folder")
+    repository = opened(hub, tmp_path / "hub")
+    assert (repository.folder() / "config.json").exists()
+
+
+def test_a_small_file_that_is_listed_and_missing_is_no_crash(hub: Hub, tmp_path: Path) -> None:
+    repository = opened(hub, tmp_path / "hub")
+    repository.files["tokenizer.json"] = HubFile("tokenizer.json", 10, "b" * 40)
+    with pytest.raises(SourceChanged, match="the server lists it and does not have it"):
+        repository.folder()
