@@ -57,7 +57,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Asked:
+class HubRequest:
     """What a request was about. `name` is None for a repository's own facts."""
 
     host: str
@@ -67,7 +67,7 @@ class Asked:
     has_token: bool
 
 
-def raise_refusal(answer: Answer, asked: Asked) -> NoReturn:
+def raise_refusal(answer: Answer, asked: HubRequest) -> NoReturn:
     """Raises the failure that the answer, with a status of 400 or more, means; FileNotFoundError for a file that the
     commit does not have."""
     code = answer.headers.get("X-Error-Code", "")
@@ -85,7 +85,7 @@ def raise_refusal(answer: Answer, asked: Asked) -> NoReturn:
     raise _by_status(answer, asked, where)
 
 
-def _by_status(answer: Answer, asked: Asked, where: str) -> BadInput:
+def _by_status(answer: Answer, asked: HubRequest, where: str) -> BadInput:
     words = f" ({answer.message})" if answer.message else ""
     if answer.status == 401 and not asked.has_token:
         return TokenInvalid(f"{asked.host} wants a token for {asked.repository}{words}, and none is given. Give one.")
@@ -111,14 +111,14 @@ def _by_status(answer: Answer, asked: Asked, where: str) -> BadInput:
     )
 
 
-def _gated(asked: Asked) -> str:
+def _gated(asked: HubRequest) -> str:
     ask = f"{asked.repository} is gated: ask for access at {asked.host}/{asked.repository}"
     if asked.has_token:
         return f"{ask}, as the user whose token is given; that user has not been granted it."
     return f"{ask}, and give a token of the user who was granted it."
 
 
-def _not_found(where: str, asked: Asked) -> str:
+def _not_found(where: str, asked: HubRequest) -> str:
     if asked.has_token:
         return (
             f"There is no {where} that the token's user may see. Correct the name, or give a token of a user who may "

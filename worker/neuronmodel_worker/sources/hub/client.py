@@ -29,7 +29,7 @@ from urllib.request import (
 from pydantic import BaseModel, NonNegativeInt, StringConstraints, TypeAdapter, ValidationError
 
 from neuronmodel_worker.io.untrusted_input import natural_number
-from neuronmodel_worker.sources.hub.answers import Answer, Asked, raise_refusal
+from neuronmodel_worker.sources.hub.answers import Answer, HubRequest, raise_refusal
 from neuronmodel_worker.sources.hub.signed_urls import lifetime_seconds
 from neuronmodel_worker.sources.remote.redaction import host_of, without_secrets
 from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted, EndpointInvalid, TokenInvalid
@@ -254,7 +254,7 @@ class HubClient:
         answer = self.budget.run(lambda: self._try(method, url, limit))
         if answer.status >= 400:
             has_token = bool(self.server.token())
-            raise_refusal(answer, Asked(self.server.host, self.repository, revision, name, has_token))
+            raise_refusal(answer, HubRequest(self.server.host, self.repository, revision, name, has_token))
         return answer
 
     def _try(self, method: str, url: str, limit: int) -> Answer:

@@ -17,7 +17,7 @@ from neuronmodel_worker.io.aligned import Array
 from neuronmodel_worker.sources.hub.address import HubAddress
 from neuronmodel_worker.sources.hub.client import HubClient, HubFile, HubServer
 from neuronmodel_worker.sources.hub.signed_urls import SignedUrls
-from neuronmodel_worker.sources.hub.snapshot import FILES, Snapshot, Snapshots, is_content_of, is_small
+from neuronmodel_worker.sources.hub.snapshot import FILES, KeptCommit, Snapshots, is_content_of, is_small
 from neuronmodel_worker.sources.interface import ContentStat, SourceFile
 from neuronmodel_worker.sources.remote.byte_ranges import PART_BYTES, Location, RangeReader, RangeRefused
 from neuronmodel_worker.sources.remote.redaction import host_of
@@ -210,7 +210,7 @@ class HubRepository:
                 self._snapshot = snapshot
         return snapshot.directory / FILES
 
-    def _keep(self) -> Snapshot:
+    def _keep(self) -> KeptCommit:
         small = [name for name, file in self.files.items() if is_small(file)]
         self.read_ahead(small)
         contents = {name: self._content(self.files[name]) for name in small}

@@ -65,7 +65,7 @@ class _List(BaseModel):
     """The sha256 of each header that is kept."""
 
 
-class _Revision(BaseModel):
+class _NotedRevision(BaseModel):
     commit: str
     resolved_at: datetime
 
@@ -90,7 +90,7 @@ def git_digest(content: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class KeptCommit:
     """A snapshot that was read."""
 
     directory: Path
@@ -136,7 +136,7 @@ class Snapshots:
     def of(cls, folder: Path | None, repository: str) -> Self | None:
         return cls(folder, repository) if folder else None
 
-    def read(self, commit: str) -> Snapshot | None:
+    def read(self, commit: str) -> KeptCommit | None:
         directory = self._root / commit
         try:
             found = _List.model_validate_json((directory / LIST).read_bytes())
@@ -146,11 +146,11 @@ class Snapshots:
             return None
         with suppress(OSError):  # a volume that takes no write
             os.utime(directory)
-        return Snapshot(directory, tuple(HubFile(**each.model_dump()) for each in found.files), found.headers)
+        return KeptCommit(directory, tuple(HubFile(**each.model_dump()) for each in found.files), found.headers)
 
     def write(
         self, commit: str, files: Iterable[HubFile], contents: Mapping[str, bytes], headers: Mapping[str, bytes]
-    ) -> Snapshot:
+    ) -> KeptCommit:
         """Keeps a snapshot, in place of a damaged one. Where another worker was faster, its snapshot is returned.
 
         Raises OSError.
@@ -212,13 +212,13 @@ class Snapshots:
             (self._root / REVISIONS).mkdir(parents=True, exist_ok=True)
             place = self._revision(revision)
             temporary = self._root / f"{TEMPORARY}{os.urandom(4).hex()}"
-            _write(temporary, _Revision(commit=commit, resolved_at=datetime.now(UTC)).model_dump_json().encode())
+            _write(temporary, _NotedRevision(commit=commit, resolved_at=datetime.now(UTC)).model_dump_json().encode())
             temporary.rename(place)
 
     def noted_commit(self, revision: str) -> str | None:
         """The commit that a revision was at when it was last asked for, if that commit's snapshot is there."""
         try:
-            found = _Revision.model_validate_json(self._revision(revision).read_bytes())
+            found = _NotedRevision.model_validate_json(self._revision(revision).read_bytes())
         except (OSError, ValidationError):
             return None
         return found.commit if self.read(found.commit) else None
