@@ -48,6 +48,7 @@ class Prefetcher:
         self._wanted: deque[TensorSource] = deque()
         self._passes: Counter[str] = Counter()
         self._fetched_sources: set[str] = set()
+        self._fetching: str | None = None
         self._unfinished = 0
         self._closed = self._idle = False
         self._error: BaseException | None = None
@@ -72,15 +73,17 @@ class Prefetcher:
         return all(source.name in self._fetched_sources for source in sources)
 
     def passed(self, sources: Iterable[TensorSource]) -> None:
-        """A pass over these sources is finished; after the last one the page cache need not keep a source."""
+        """A pass over these sources is finished; after the last one the page cache need not keep a source. One that the
+        thread is at, or that an observer has still to see, is forgotten when it was fetched."""
         for source in sources:
             with self._changed:
                 self._passes[source.name] -= 1
-                last = not self._passes[source.name]
-                if last and source.name in self._fetched_sources:
+                last, fetched = not self._passes[source.name], source.name in self._fetched_sources
+                if last and fetched:
                     self._unfinished -= 1
                     self._changed.notify_all()
-            if last:
+                waits = not fetched and (source.name == self._fetching or self._cache.is_observed)
+            if last and not waits:
                 self._cache.forget(source)
 
     def _run(self) -> None:
@@ -101,6 +104,7 @@ class Prefetcher:
             self._cache.fetch(source, start, min(piece, source.nbytes - start))
         with self._changed:
             self._fetched_sources.add(source.name)
+            self._fetching = None
             too_late = not self._passes[source.name]
             self._unfinished -= too_late
         if too_late:
@@ -114,6 +118,7 @@ class Prefetcher:
                     self._wanted.popleft()  # all passes over it are finished already
                 if self._wanted and self._unfinished < self.AHEAD:
                     self._unfinished += 1
+                    self._fetching = self._wanted[0].name
                     return self._wanted.popleft()
                 self._idle = True
                 self._changed.notify_all()

@@ -33,6 +33,8 @@ class LaidColumns:
         self._file = tempfile.TemporaryFile(prefix="neuronmodel-columns-")  # noqa: SIM115
         self._laid: list[tuple[int, int, Future[None]]] = []
         """Ranges (first, end) that are there or under way, without overlaps and in no order."""
+        self._forgets = 0
+        """How often ranges were given back."""
         self._lock = threading.Lock()
 
     def begin(self, first: int, end: int) -> list["Future[None]"]:
@@ -80,14 +82,24 @@ class LaidColumns:
 
     def read_into(self, position: int, into: Array) -> None:
         """Reads a range, which is laid first where it is not there."""
-        self.lay(position, position + into.nbytes)
-        self._read_laid(position, into)
+        self._read_while_there(position, position + into.nbytes, lambda: self._read_laid(position, into))
 
     def read_columns(self, position: int, pitch: int, width: int, into: Array) -> None:
         rows = into.nbytes // width
-        self.lay(position, position + (rows - 1) * pitch + width)
-        for row in range(rows):
-            self._read_laid(position + row * pitch, into[row * width : (row + 1) * width])
+
+        def read() -> None:
+            for row in range(rows):
+                self._read_laid(position + row * pitch, into[row * width : (row + 1) * width])
+
+        self._read_while_there(position, position + (rows - 1) * pitch + width, read)
+
+    def _read_while_there(self, first: int, end: int, read: Callable[[], None]) -> None:
+        """Reads a range until nothing was given back meanwhile: a hole reads as zeros."""
+        before = -1
+        while before != self._forgets:
+            before = self._forgets
+            self.lay(first, end)
+            read()
 
     def _read_laid(self, position: int, into: Array) -> None:
         view = into.data
@@ -101,9 +113,11 @@ class LaidColumns:
         """Gives the room of a range back."""
         end = position + nbytes
         with self._lock:
+            self._forgets += 1
             self._laid = [each for each in self._laid if not (position <= each[0] and each[1] <= end)]
             inside, rest = -(-position // BLOCK) * BLOCK, end // BLOCK * BLOCK
-            if inside < rest:
+            is_needed = any(start < end and position < stop for start, stop, _ in self._laid)  # by a neighbour
+            if inside < rest and not is_needed:
                 punch_hole(self._file.fileno(), inside, rest - inside)
 
     def close(self) -> None:

@@ -205,3 +205,22 @@ def test_close_waits_for_a_read_that_is_under_way(reads: Reads) -> None:
         closed.result()
         assert running.exception() is None
     assert reads.ranges == [(0, PART)]
+
+
+def test_a_range_that_is_given_back_while_it_is_read_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hole in the file reads as zeros, which must not pass for what lay there."""
+    source = np.arange(1, 3 * 4096 + 1, dtype=np.uint32).view(np.uint8)
+    with ThreadPoolExecutor(1) as pool:
+        laid = LaidColumns(lambda position, nbytes: source[position : position + nbytes], 4096, pool)
+        into, preadv, done = np.empty(source.nbytes, np.uint8), os.preadv, list[int]()
+
+        def after_forgetting(descriptor: int, views: list[memoryview], position: int) -> int:
+            if not done:
+                done.append(position)
+                laid.forget(0, source.nbytes)
+            return preadv(descriptor, views, position)
+
+        monkeypatch.setattr(os, "preadv", after_forgetting)
+        laid.read_into(0, into)
+        laid.close()
+    assert np.array_equal(into, source)
