@@ -9,7 +9,7 @@ import errno
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Final
 
@@ -110,15 +110,16 @@ class LaidColumns:
             view, position = view[count:], position + count
 
     def forget(self, position: int, nbytes: int) -> None:
-        """Gives the room of a range back."""
+        """Gives the room of the parts within a range back."""
         end = position + nbytes
         with self._lock:
             self._forgets += 1
-            self._laid = [each for each in self._laid if not (position <= each[0] and each[1] <= end)]
-            inside, rest = -(-position // BLOCK) * BLOCK, end // BLOCK * BLOCK
-            is_needed = any(start < end and position < stop for start, stop, _ in self._laid)  # by a neighbour
-            if inside < rest and not is_needed:
-                punch_hole(self._file.fileno(), inside, rest - inside)
+            gone = sorted((each for each in self._laid if position <= each[0] and each[1] <= end), key=_first)
+            self._laid = [each for each in self._laid if each not in gone]
+            for first, last in _joined((start, stop) for start, stop, _ in gone):
+                inside, rest = -(-first // BLOCK) * BLOCK, last // BLOCK * BLOCK
+                if inside < rest:
+                    punch_hole(self._file.fileno(), inside, rest - inside)
 
     def close(self) -> None:
         """Waits for reads that are under way: the descriptor's number may be that of another file afterwards."""
@@ -130,3 +131,16 @@ class LaidColumns:
 
 def _first(laid: tuple[int, int, "Future[None]"]) -> int:
     return laid[0]
+
+
+def _joined(parts: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Parts in their order, those that follow each other as one: their blocks have bytes of both."""
+    first = end = -1
+    for start, stop in parts:
+        if start != end:
+            if end >= 0:
+                yield first, end
+            first = start
+        end = stop
+    if end >= 0:
+        yield first, end

@@ -142,7 +142,7 @@ def test_what_is_forgotten_gives_its_room_back_and_is_read_again(columns: LaidCo
     num_whole = len([start for start, nbytes in reads.ranges if first <= start and start + nbytes <= 20 * BLOCK])
     if room(columns) == before:
         pytest.skip("the temporary folder's file system cannot give room back")
-    assert room(columns) == before - 16 * BLOCK
+    assert before - 16 * BLOCK <= room(columns) <= before - 13 * BLOCK  # parts across an end of the range stay
     already = len(reads.ranges)
     columns.lay(first, 20 * BLOCK)
     assert len(reads.ranges) > already
