@@ -3,9 +3,11 @@
 Bytes are forwarded unchanged in both directions; token counts are read from responses on the way, for the metrics.
 """
 
+import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -78,15 +80,19 @@ class Proxy:
         await response.prepare(request)
         usage_counter = UsageCounter(answer.content_type, began)
         try:
-            async for piece in answer.content.iter_any():
-                usage_counter.feed(piece)
-                await response.write(piece)
+            with _last_event_may_be_the_end(usage_counter):
+                async for piece in answer.content.iter_any():
+                    usage_counter.feed(piece)
+                    await response.write(piece)
+                    if usage_counter.is_done:
+                        break
         except ClientError:
             _abort(request)
             return response
         if answer.ok and request.path in GENERATING:
             usage_counter.count(self.middleware.metrics)
-        await response.write_eof()
+        with _last_event_may_be_the_end(usage_counter):
+            await response.write_eof()
         return response
 
 
@@ -112,6 +118,8 @@ class UsageCounter:
     """When the request arrived, in seconds of the monotonic clock."""
     first_token: float | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
+    is_done: bool = False
+    """Whether the last event of a stream came."""
     _buffer: bytearray = field(default_factory=bytearray)
 
     def feed(self, piece: bytes) -> None:
@@ -127,6 +135,7 @@ class UsageCounter:
 
     def _feed_line(self, line: bytes) -> None:
         data = line.removeprefix(b"data:").strip()
+        self.is_done = self.is_done or (line.startswith(b"data:") and data == b"[DONE]")
         if not line.startswith(b"data:") or not data.startswith(b"{"):
             return
         if self.first_token is not None and b'"usage"' not in data:
@@ -149,6 +158,17 @@ class UsageCounter:
         metrics.answer_seconds.observe(time.monotonic() - self.began)
         if self.first_token is not None:
             metrics.first_token_seconds.observe(self.first_token - self.began)
+
+
+@contextmanager
+def _last_event_may_be_the_end(counter: UsageCounter) -> Iterator[None]:
+    """A client that has a stream's last event may close the connection, which cancels the handler, before the response
+    is at its end: it got its answer all the same."""
+    try:
+        yield
+    except (ConnectionError, asyncio.CancelledError):
+        if not counter.is_done:
+            raise
 
 
 def _object(data: bytes) -> Mapping[str, Any]:
