@@ -12,6 +12,7 @@ from tests.authority import Authority
 from tests.standins.hub import Hub
 from tests.unit.standins.hub.asking import ask, connect, send
 from tests.unit.standins.hub.conftest import NUM_BYTES, REPOSITORY, WEIGHTS, Clock, file_url, signed_url, write_files
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
@@ -134,6 +135,7 @@ def test_requests_are_recorded_with_what_was_sent(hub: Hub, signed: str) -> None
     ask(signed, Range="bytes=0-9")
     ask(file_url(hub, "config.json"), "HEAD")
     first, second = hub.requests
+    until(lambda: first.done and second.done, "what was sent to be counted")
     assert (first.origin, first.method, first.file, first.range) == ("cdn", "GET", WEIGHTS, "bytes=0-9")
     assert (first.status, first.bytes_sent) == (206, 10)
     assert (second.path, second.status, second.authorized) == (f"/{REPOSITORY}/resolve/main/config.json", 307, False)

@@ -49,7 +49,9 @@ class NeuronPlace(Place):
 
     def prepare(self, **changes: Any) -> Report:
         """In a process that finds the stand-ins."""
-        if (key := repr((changes.get("strategy"), changes.get("weights")))) not in self.prepared:
+        if (
+            key := repr((changes.get("strategy"), changes.get("weights"), changes.get("hubSource")))
+        ) not in self.prepared:
             with self.started("prepare", **changes) as worker:
                 exit_failure = worker.wait()
             assert exit_failure.code == 0, exit_failure.stderr
