@@ -87,7 +87,7 @@ def test_a_damaged_one_that_cannot_be_replaced_is_not_returned(
         raise PermissionError
 
     monkeypatch.setattr(Path, "rename", refused)
-    with pytest.raises(OSError, match=""):
+    with pytest.raises(OSError, match="cannot be read"):
         keep(snapshots)
 
 
