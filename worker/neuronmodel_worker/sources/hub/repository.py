@@ -110,9 +110,9 @@ class HubRepository:
         """The Hub has no links that lead nowhere."""
 
     def read_ahead(self, names: Iterable[str]) -> None:
-        wanted = [name for name in names if name in self.files]
+        wanted = [self.files[name] for name in names if name in self.files]
         with ThreadPoolExecutor(PARALLEL_READS, thread_name_prefix="header") as pool:
-            reads = [pool.submit(self._head, name) for name in wanted]
+            reads = [pool.submit(self.head, file) for file in wanted]
             try:
                 for read in as_completed(reads):
                     read.result()
@@ -158,27 +158,23 @@ class HubRepository:
 
     def head(self, file: HubFile) -> Array:
         """Returns the first bytes of a file, which are kept; small files are whole."""
-        return self._head(file.name)
-
-    def _head(self, name: str) -> Array:
         with self._lock:
-            if (head := self._heads.get(name)) is not None:
+            if (head := self._heads.get(file.name)) is not None:
                 return head
-        file = self.files[name]
         content = self._kept(file)
         if content is None and file.sha256 is None and file.nbytes <= SMALL_BYTES:
             content = self._whole(file)
-        head = self._first_range(file) if content is None else np.frombuffer(content, np.uint8)
+        if content is None:
+            head = self.read_range(file, 0, min(HEAD_BYTES, file.nbytes))
+        else:
+            head = np.frombuffer(content, np.uint8)
         with self._lock:
-            return self._heads.setdefault(name, head)
+            return self._heads.setdefault(file.name, head)
 
     def _kept(self, file: HubFile) -> bytes | None:
         if self._snapshot is None:
             return None
         return self._snapshot.header(file) if file.name.endswith(WEIGHTS) else self._snapshot.content(file)
-
-    def _first_range(self, file: HubFile) -> Array:
-        return self.read_range(file, 0, min(HEAD_BYTES, file.nbytes))
 
     def _whole(self, file: HubFile) -> bytes:
         """Reads a small file, and compares it with the digest that is listed."""
@@ -228,7 +224,7 @@ class HubRepository:
             raise SourceUnreadable(self.directory, error) from error
 
     def _content(self, file: HubFile) -> bytes:
-        head = self._head(file.name)
+        head = self.head(file)
         return head.tobytes() if head.nbytes == file.nbytes else self._whole(file)
 
     def _header(self, name: str) -> bytes:

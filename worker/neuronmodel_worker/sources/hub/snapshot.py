@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from neuronmodel_worker.io.disk import sync
 from neuronmodel_worker.sources.hub.address import is_commit
@@ -37,30 +37,22 @@ FORMAT: Final = 1
 NAMES: Final = (
     "config.json", "generation_config.json", "*.safetensors.index.json", "tokenizer*.json", "tekken.json", "*.model",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.jinja",
-    "adapter_config.json", "quant*config.json", "params.json",
+    "adapter_config.json", "*quant*config.json", "params.json",
 )  # fmt: skip
 """Of small files that something reads: configurations, indices, tokenizers, templates."""
 MAX_FILE_BYTES: Final = 100_000_000
 MAX_SNAPSHOTS: Final = 16
 """Of one repository; beyond this those are removed that were not opened for UNUSED_SECONDS."""
+DIRECTORY_MODE: Final = 0o770
 UNUSED_SECONDS: Final = timedelta(days=30).total_seconds()
 LEFT_SECONDS: Final = timedelta(hours=1).total_seconds()
-
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    nbytes: int
-    oid: str
-    sha256: str | None = None
 
 
 class _List(BaseModel):
     format: int = FORMAT
     repository: str
     commit: str
-    files: tuple[_Entry, ...]
+    files: tuple[HubFile, ...]
     headers: dict[str, str]
     """The sha256 of each header that is kept."""
 
@@ -146,7 +138,7 @@ class Snapshots:
             return None
         with suppress(OSError):  # a volume that takes no write
             os.utime(directory)
-        return KeptCommit(directory, tuple(HubFile(**each.model_dump()) for each in found.files), found.headers)
+        return KeptCommit(directory, found.files, found.headers)
 
     def write(
         self, commit: str, files: Iterable[HubFile], contents: Mapping[str, bytes], headers: Mapping[str, bytes]
@@ -155,20 +147,17 @@ class Snapshots:
 
         Raises OSError.
         """
-        self._root.mkdir(parents=True, exist_ok=True)
+        _make_for_group(self._root)
         made = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=self._root))
         try:
-            made.chmod(0o755)
+            made.chmod(DIRECTORY_MODE)
             for folder, named in ((FILES, contents), (HEADERS, headers)):
-                (made / folder).mkdir()
+                _make_for_group(made / folder)
                 for name, content in named.items():
                     _write(made / folder / name, content)
                 sync(made / folder)
-            entries = tuple(
-                _Entry(name=each.name, nbytes=each.nbytes, oid=each.oid, sha256=each.sha256) for each in files
-            )
             digests = {name: hashlib.sha256(header).hexdigest() for name, header in headers.items()}
-            found = _List(repository=self.repository, commit=commit, files=entries, headers=digests)
+            found = _List(repository=self.repository, commit=commit, files=tuple(files), headers=digests)
             _write(made / LIST, found.model_dump_json().encode())
             sync(made)
             self._publish(made, commit, headers.keys())
@@ -209,7 +198,7 @@ class Snapshots:
     def note_revision(self, revision: str, commit: str) -> None:
         """Records which commit a branch or a tag is at. A volume that takes no write is no obstacle."""
         with suppress(OSError):
-            (self._root / REVISIONS).mkdir(parents=True, exist_ok=True)
+            _make_for_group(self._root / REVISIONS)
             place = self._revision(revision)
             temporary = self._root / f"{TEMPORARY}{os.urandom(4).hex()}"
             _write(temporary, _NotedRevision(commit=commit, resolved_at=datetime.now(UTC)).model_dump_json().encode())
@@ -226,6 +215,14 @@ class Snapshots:
     def _revision(self, revision: str) -> Path:
         """The file of a revision, whose name may have any characters and any length."""
         return self._root / REVISIONS / f"{hashlib.sha256(revision.encode()).hexdigest()[:32]}.json"
+
+
+def _make_for_group(directory: Path) -> None:
+    """Makes a directory that others of the group may change: the Job and the worker share one, not always a user."""
+    for each in (directory.parent, directory):
+        each.mkdir(parents=True, exist_ok=True)
+        with suppress(PermissionError):  # it belongs to another user, who has set the mode
+            each.chmod(DIRECTORY_MODE)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,16 +1,19 @@
 """What is kept of a commit: whole or not at all, replaced where it is damaged, and nobody's who uses it is removed."""
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from neuronmodel_worker.checkpoint import open_checkpoint
+from neuronmodel_worker.checkpoint import CONFIG_FILE, GENERATION_FILE, INDEX_FILE, open_checkpoint
+from neuronmodel_worker.checkpoint.quantization import QUANTIZER_FILES
 from neuronmodel_worker.failures import SourceChanged
 from neuronmodel_worker.sources.hub import HubAddress, HubRepository, open_repository
 from neuronmodel_worker.sources.hub.client import HubFile
-from neuronmodel_worker.sources.hub.snapshot import MAX_SNAPSHOTS, UNUSED_SECONDS, Snapshots, git_digest
+from neuronmodel_worker.sources.hub.snapshot import MAX_SNAPSHOTS, UNUSED_SECONDS, Snapshots, git_digest, is_small
 from neuronmodel_worker.sources.remote.refusals import SourceUnreachable
+from neuronmodel_worker.text.tokenizer_files import NAMES
 from tests.standins.hub import Hub
 from tests.unit.worker.sources.hubs import REPOSITORY, served
 
@@ -137,3 +140,17 @@ def test_a_small_file_that_is_listed_and_missing_is_no_crash(hub: Hub, tmp_path:
     repository.files["tokenizer.json"] = HubFile("tokenizer.json", 10, "b" * 40)
     with pytest.raises(SourceChanged, match="the server lists it and does not have it"):
         repository.folder()
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES, *QUANTIZER_FILES, CONFIG_FILE, INDEX_FILE, GENERATION_FILE}))
+def test_every_small_file_that_something_reads_is_kept(name: str) -> None:
+    assert is_small(HubFile(name, 1, ""))
+    assert not is_small(HubFile("modeling.py", 1, ""))
+
+
+def test_the_group_may_change_what_is_kept(snapshots: Snapshots) -> None:
+    """The Job and the worker share a group, not always a user."""
+    directory = keep(snapshots)
+    snapshots.note_revision("main", commit(1))
+    folders = [directory, directory / "files", directory.parent, directory.parent / "revisions", snapshots.folder]
+    assert [stat.S_IMODE(folder.stat().st_mode) & 0o770 for folder in folders] == [0o770] * 5
