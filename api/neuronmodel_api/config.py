@@ -1,6 +1,7 @@
 """The configuration that the operator passes to a worker: one JSON document in the environment variable
 `names.ENV_CONFIG`."""
 
+import re
 from enum import StrEnum
 from typing import Any, Final
 
@@ -9,6 +10,9 @@ from pydantic import Field
 from neuronmodel_api import names
 from neuronmodel_api.machines import DEFAULT_MACHINE
 from neuronmodel_api.model import Tolerant
+
+
+PUBLIC_HUB: Final = "https://huggingface.co"
 
 
 class Engine(StrEnum):
@@ -66,18 +70,24 @@ class History(Tolerant):
     """The rate of the latest start that sharded the checkpoint while loading, in bytes of the checkpoint."""
 
 
+COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""A revision that never moves."""
+
+
 class HubSource(Tolerant):
     """A repository of the Hugging Face Hub, or of another server that speaks its API."""
 
     repository: str
     revision: str = "main"
     commit: str | None = None
-    """Serve only: the commit that prepare resolved the revision to."""
-    endpoint: str = "https://huggingface.co"
+    """The commit that prepare resolved the revision to; for prepare, that of an earlier attempt, None at the first."""
+    endpoint: str = PUBLIC_HUB
     token_file: str | None = None
     """Read at each use; a missing file is no token."""
     ca_file: str | None = None
-    """PEM certificates, trusted in addition to the system's."""
+    """PEM certificates, trusted in addition to the system's; a missing file adds none."""
+    check_seconds: int | None = None
+    """Serve only: how often a worker that answers asks whether the revision has moved; None for never."""
 
 
 def _usual_instance_type(given: dict[str, Any]) -> str:

@@ -84,6 +84,10 @@ ARTIFACTS_MOUNT: Final = "/artifacts"
 SCRATCH_MOUNT: Final = "/scratch"
 API_KEY_MOUNT: Final = "/run/secrets/neuronmodel"
 API_KEY_FILE: Final = f"{API_KEY_MOUNT}/api-key"
+SOURCE_ACCESS_MOUNT: Final = "/run/secrets/neuronmodel-source"
+"""What proves to a network source who asks, and what it is trusted by."""
+SOURCE_TOKEN_FILE: Final = f"{SOURCE_ACCESS_MOUNT}/token"
+SOURCE_CA_FILE: Final = f"{SOURCE_ACCESS_MOUNT}/ca.pem"
 SHARED_MEMORY_MOUNT: Final = "/dev/shm"  # noqa: S108
 TERMINATION_LOG: Final = "/dev/termination-log"
 USER_ID: Final = 65532

@@ -137,6 +137,11 @@ class Reason(StrEnum):
         "This version of the operator makes another pod than the one that runs; an upgrade restarts nobody.",
         "Change the annotation `neuronmodel.dev/restart` when a restart suits.",
     )
+    NEW_REVISION = _ReasonEntry(
+        "NewRevision",
+        "The branch or tag of `spec.model.source.huggingFace` is at another commit than the one that is served.",
+        "Change the annotation `neuronmodel.dev/restart` to prepare and serve it.",
+    )
     # Claims, in the condition of what they are for: SourceResolved, ArtifactsReady, Scheduled (scratch, own volumes).
     CLAIM_PENDING = _ReasonEntry(
         "ClaimPending",
@@ -169,6 +174,68 @@ class Reason(StrEnum):
         "The spec names a path of the node, and the operator was installed without `allowHostPath`.",
         "Use a claim, or install the operator with `allowHostPath`.",
         blocks=True,
+    )
+    ENDPOINT_NOT_ALLOWED = _ReasonEntry(
+        "EndpointNotAllowed",
+        "The operator was installed with a list of endpoints that NeuronModels may read from, and this one is not in it.",
+        "Use one of those that the message names, or install the operator with this one in `sources.huggingFace.endpoints`.",
+        blocks=True,
+    )
+    SOURCE_UNREACHABLE = _ReasonEntry(
+        "SourceUnreachable",
+        "Nothing came from the server: no name, no connection, no answer in time, or errors of the server alone. With "
+        "the status Unknown nothing needs it at present: what was prepared is served.",
+        "Check name resolution, proxy and egress rules for the host in the message; it is tried again.",
+        condition=ConditionType.SOURCE_RESOLVED,
+    )
+    SOURCE_RATE_LIMITED = _ReasonEntry(
+        "SourceRateLimited",
+        "The server limits the rate of requests, and asks to wait for longer than a worker waits.",
+        "Give a token, as limits without one hold for an address; or start fewer at a time. It is tried again.",
+        condition=ConditionType.SOURCE_RESOLVED,
+    )
+    CERTIFICATE_UNTRUSTED = _ReasonEntry(
+        "CertificateUntrusted",
+        "The server's certificate is signed by no authority that the worker trusts.",
+        "Name the authority's certificate in `caBundle` of the source; for a proxy that opens TLS, that of the proxy.",
+        condition=ConditionType.SOURCE_RESOLVED,
+    )
+    REPOSITORY_NOT_FOUND = _ReasonEntry(
+        "RepositoryNotFound",
+        "There is no such repository, or the token's user may not see it: servers answer the same to both.",
+        "Correct the name, or give a token of a user who may read it.",
+        condition=ConditionType.SOURCE_RESOLVED,
+    )
+    REVISION_NOT_FOUND = _ReasonEntry(
+        "RevisionNotFound",
+        "The repository has no such branch, tag or commit.",
+        "Name one that it has. Where the pinned commit was removed, change the annotation `neuronmodel.dev/restart`.",
+        condition=ConditionType.SOURCE_RESOLVED,
+    )
+    SOURCE_UNAUTHORIZED = _ReasonEntry(
+        "SourceUnauthorized",
+        "The server wants a token, or does not accept the one that it gets: it is wrong, expired or of another server.",
+        "Put a valid one into the Secret that the source names; a public repository needs none.",
+        condition=ConditionType.SOURCE_RESOLVED,
+    )
+    SOURCE_FORBIDDEN = _ReasonEntry(
+        "SourceForbidden",
+        "The token lacks the scope to read this, or the server refuses for a reason of its own, which the message has.",
+        "Give a token with that scope; if it has it, see what the message says.",
+        condition=ConditionType.SOURCE_RESOLVED,
+    )
+    SOURCE_GATED = _ReasonEntry(
+        "SourceGated",
+        "Everybody may see the repository, but its files only those who asked for access and got it.",
+        "Ask at the address in the message, as the user whose token is given; then it is tried again by itself, or at "
+        "once with the annotation `neuronmodel.dev/retry`.",
+        condition=ConditionType.SOURCE_RESOLVED,
+    )
+    ENDPOINT_INVALID = _ReasonEntry(
+        "EndpointInvalid",
+        "What answers at the endpoint does not speak the API that it should.",
+        "Name an endpoint that does, without the path of a page.",
+        condition=ConditionType.SOURCE_RESOLVED,
     )
     SOURCE_NOT_FOUND = _ReasonEntry(
         "SourceNotFound",

@@ -138,6 +138,32 @@ class Devices(Tolerant):
     """Versions of the SDK's packages, by name."""
 
 
+class ResolvedSource(Tolerant):
+    """The commit of a repository that prepare read, whatever its branch does later."""
+
+    revision: Name
+    """The commit."""
+    files: Amount
+    """How many files of weights the checkpoint has."""
+    bytes: Amount
+    resolved_at: AwareDatetime
+    """When the server last said that the revision is at this commit."""
+
+
+class SourceTraffic(Tolerant):
+    """What a worker has asked a source on a network for."""
+
+    bytes: Amount = 0
+    bytes_per_second: Amount | None = None
+    """Over the time in which reads were under way."""
+    requests: Amount = 0
+    retries: Amount = 0
+    limited_milliseconds: Milliseconds = 0
+    """How long it waited because the server limits the rate of requests."""
+    is_limited: bool = False
+    """Whether it waits for that now."""
+
+
 class Result(Tolerant):
     """What prepare found or built."""
 
@@ -164,6 +190,8 @@ class Result(Tolerant):
     bytes: Amount = 0
     """Size of the artifacts in use."""
     source_bytes: Amount = 0
+    source: ResolvedSource | None = None
+    """Only set where the source is a repository."""
     sizing: Sizing | None = None
     """None if the worker does not report it."""
     quarantined: Annotated[tuple[Sentence, ...], Field(max_length=MAX_NOTES)] = ()
@@ -241,6 +269,10 @@ class Report(Tolerant):
     """Serve only, if it seals behind."""
     devices: Devices | None = None
     """Serve only, with an engine that has devices."""
+    source_traffic: SourceTraffic | None = None
+    """Only set where the source is on a network and was asked for something."""
+    latest_revision: Name | None = None
+    """Serve only: the commit that the repository's revision was at when that was last asked."""
 
     def termination_message(self) -> str:
         """Returns JSON of at most MAX_TERMINATION_BYTES: a long message is shortened, then phases are dropped, oldest
@@ -292,10 +324,12 @@ __all__ = [
     "PhaseReport",
     "Progress",
     "Report",
+    "ResolvedSource",
     "Result",
     "Sealing",
     "SealingState",
     "Sizing",
+    "SourceTraffic",
     "Stage",
     "State",
     "parse_report",

@@ -34,11 +34,38 @@ class HostPath(Tolerant):
     path: str
 
 
+class KeyRef(Tolerant):
+    """A key of a Secret or a ConfigMap in the NeuronModel's namespace."""
+
+    name: str
+    key: str
+
+
+class CABundle(Tolerant):
+    """Exactly one member is set."""
+
+    config_map_key_ref: KeyRef | None = None
+    secret_key_ref: KeyRef | None = None
+
+
+class HuggingFace(Tolerant):
+    """A repository of the Hugging Face Hub, or of another server that speaks its API."""
+
+    repository: str
+    revision: str | None = None
+    """A branch, a tag or a commit; absent: main."""
+    token_secret_ref: KeyRef | None = None
+    endpoint: str | None = None
+    """Absent: the public Hub."""
+    ca_bundle: CABundle | None = None
+
+
 class Source(Tolerant):
     """Exactly one member is set."""
 
     persistent_volume_claim: ClaimPath | None = None
     host_path: HostPath | None = None
+    hugging_face: HuggingFace | None = None
 
 
 class Model(Tolerant):
@@ -176,11 +203,6 @@ class Worker(Tolerant):
     termination_grace_period_seconds: int | None = None
 
 
-class SecretKeyRef(Tolerant):
-    name: str
-    key: str
-
-
 class Serving(Tolerant):
     server: Server | None = None
     """Absent: OpenAI."""
@@ -189,7 +211,7 @@ class Serving(Tolerant):
     update_strategy: UpdateStrategy | None = None
     """Absent: Recreate at one replica, Rolling above."""
     start_timeout_seconds: int = 3600
-    api_key_secret_ref: SecretKeyRef | None = None
+    api_key_secret_ref: KeyRef | None = None
 
 
 class NeuronModelSpec(Tolerant):

@@ -95,6 +95,25 @@ class SizingStatus(Tolerant):
     estimated: bool = False
 
 
+class SourceStatus(Tolerant):
+    """The repository's commit that is served; `neuronmodel_api.report.ResolvedSource` describes the fields."""
+
+    revision: str
+    files: int
+    bytes: int
+    resolved_at: datetime
+
+
+class SourceTransfer(Tolerant):
+    """What was read of a source on a network; `neuronmodel_api.report.SourceTraffic` describes the fields."""
+
+    bytes: int = 0
+    bytes_per_second: int | None = None
+    requests: int = 0
+    retries: int = 0
+    limited_milliseconds: int = 0
+
+
 class WorkerProgress(Tolerant):
     stage: Stage
     phase: str
@@ -102,6 +121,12 @@ class WorkerProgress(Tolerant):
     percent: int | None = None
     updated_at: datetime | None = None
     """When `percent` was last written: it moves by 5 or more, and at most every 30 seconds."""
+    bytes: int | None = None
+    total_bytes: int | None = None
+    source: SourceTransfer | None = None
+    """Only set where the source is on a network."""
+    waits_for_rate_limit: bool | None = None
+    """True or None."""
 
 
 class WorkerState(StrEnum):
@@ -203,6 +228,8 @@ class Start(Tolerant):
     ready_at: datetime | None = None
     total_milliseconds: int | None = None
     disk: Disk | None = None
+    source: SourceTransfer | None = None
+    """What prepare and the worker read of a source on a network, once the start has ended."""
     devices: DevicesStatus | None = None
     phases: tuple[RecordedPhase, ...] = ()
     notes: tuple[str, ...] = ()
@@ -214,6 +241,8 @@ class NeuronModelStatus(Tolerant):
     phase: Phase | None = None
     conditions: tuple[Condition, ...] = ()
     strategy: StrategyStatus | None = None
+    source: SourceStatus | None = None
+    """Only set where the source is a repository, once it was resolved."""
     artifacts: ArtifactsStatus | None = None
     sizing: SizingStatus | None = None
     endpoint: str | None = None

@@ -1,7 +1,4 @@
-"""What can be wrong with a source on a network, each a class of its own, and what to do about it.
-
-Host commands alone read a network, so only the sentences matter: no condition of a NeuronModel shows a reason.
-"""
+"""What can be wrong with a source on a network, each a class with a reason, and what to do about it."""
 
 from neuronmodel_api import exits
 from neuronmodel_api.reasons import Reason
@@ -10,6 +7,8 @@ from neuronmodel_worker.failures import BadInput, WorkerFailure
 
 class SourceUnreachable(WorkerFailure):
     """Nothing came within the time that is waited: no name, no connection, no answer, or errors of the server alone."""
+
+    reason = Reason.SOURCE_UNREACHABLE
 
     def __init__(self, what: str, why: str) -> None:
         super().__init__(
@@ -20,6 +19,8 @@ class SourceUnreachable(WorkerFailure):
 
 class SourceRateLimited(WorkerFailure):
     """The server asked to wait for longer than is waited."""
+
+    reason = Reason.SOURCE_RATE_LIMITED
 
     def __init__(self, what: str, seconds: float) -> None:
         super().__init__(
@@ -32,6 +33,8 @@ class SourceRateLimited(WorkerFailure):
 class CertificateUntrusted(BadInput):
     """No authority that is trusted here has signed the server's certificate."""
 
+    reason = Reason.CERTIFICATE_UNTRUSTED
+
     def __init__(self, host: str, why: str) -> None:
         super().__init__(
             f"The certificate of {host} is not trusted: {why}. Give the certificate of the authority that signed it; "
@@ -42,25 +45,37 @@ class CertificateUntrusted(BadInput):
 class RepositoryNotFound(BadInput):
     """There is no such repository, or it may not be seen: servers answer the same to both."""
 
+    reason = Reason.REPOSITORY_NOT_FOUND
+
 
 class RevisionNotFound(BadInput):
     """The repository has no such branch, tag or commit."""
+
+    reason = Reason.REVISION_NOT_FOUND
 
 
 class TokenInvalid(BadInput):
     """The token is wrong or expired: the server knows nobody by it."""
 
+    reason = Reason.SOURCE_UNAUTHORIZED
+
 
 class SourceGated(BadInput):
     """Everybody may see the repository, and its files only those who asked for access and got it."""
+
+    reason = Reason.SOURCE_GATED
 
 
 class SourceForbidden(BadInput):
     """The token has not the scope, or the server refuses for a reason of its own."""
 
+    reason = Reason.SOURCE_FORBIDDEN
+
 
 class EndpointInvalid(BadInput):
     """What answers there does not speak the API that it should."""
+
+    reason = Reason.ENDPOINT_INVALID
 
 
 class NoRoomForColumns(WorkerFailure):
