@@ -2,9 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
 
 from neuronmodel_api import names
-from neuronmodel_api.config import Engine
+from neuronmodel_api.config import PUBLIC_HUB, Engine
+
+PROXY_VARIABLES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+NO_PROXY: Final = PROXY_VARIABLES[2]
+DEFAULT_CHECK_SECONDS: Final = 3600
+MIN_CHECK_SECONDS: Final = 60
+MAX_CHECK_SECONDS: Final = 30 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -15,6 +23,17 @@ class Settings:
     """NEURONMODEL_WATCH_NAMESPACES, comma separated; empty: all namespaces."""
     allow_host_path: bool = False
     """NEURONMODEL_ALLOW_HOST_PATH: whether a NeuronModel may read and write paths of its node."""
+    allow_http: bool = False
+    """NEURONMODEL_ALLOW_HTTP: whether a NeuronModel may read from an endpoint by http://."""
+    hub_endpoints: tuple[str, ...] = (PUBLIC_HUB,)
+    """NEURONMODEL_HUB_ENDPOINTS, comma separated: the only endpoints of the Hub's API that a NeuronModel may name;
+    empty: the public one."""
+    hub_check_seconds: int | None = DEFAULT_CHECK_SECONDS
+    """NEURONMODEL_HUB_CHECK_SECONDS: how often a worker that answers asks whether its revision has moved; None, from 0:
+    never."""
+    proxy: Mapping[str, str] = field(default_factory=dict)
+    """HTTPS_PROXY, HTTP_PROXY and NO_PROXY of pods that read a source on a network: those that are set, from
+    NEURONMODEL_HTTPS_PROXY, NEURONMODEL_HTTP_PROXY and NEURONMODEL_NO_PROXY."""
     worker_images: Mapping[Engine, str] = field(default_factory=dict)
     """NEURONMODEL_WORKER_IMAGE_CPU, NEURONMODEL_WORKER_IMAGE_NEURON: the image where the spec names none."""
     health_port: int = names.HEALTH_PORT
@@ -26,7 +45,7 @@ class Settings:
 
     @staticmethod
     def from_environment(env: Mapping[str, str]) -> "Settings":
-        """Raises ValueError for a value that can't be read."""
+        """Raises ValueError, with a sentence, for a value that can't be read."""
         images = {
             engine: env[variable]
             for engine in Engine
@@ -35,6 +54,10 @@ class Settings:
         return Settings(
             watch_namespaces=tuple(filter(None, env.get("NEURONMODEL_WATCH_NAMESPACES", "").split(","))),
             allow_host_path=_parse_bool(env, "NEURONMODEL_ALLOW_HOST_PATH"),
+            allow_http=_parse_bool(env, "NEURONMODEL_ALLOW_HTTP"),
+            hub_endpoints=_parse_endpoints(env, "NEURONMODEL_HUB_ENDPOINTS"),
+            hub_check_seconds=_parse_check_seconds(env, "NEURONMODEL_HUB_CHECK_SECONDS"),
+            proxy=_parse_proxy(env),
             worker_images=images,
             health_port=int(env.get(names.ENV_HEALTH_PORT, names.HEALTH_PORT)),
             identity=env.get("NEURONMODEL_IDENTITY", ""),
@@ -47,3 +70,51 @@ def _parse_bool(env: Mapping[str, str], variable: str) -> bool:
     if value not in ("true", "false"):
         raise ValueError(f"{variable} is {value!r}; it takes true or false")
     return value == "true"
+
+
+def _parse_endpoints(env: Mapping[str, str], variable: str) -> tuple[str, ...]:
+    endpoints = tuple(filter(None, (each.strip() for each in env.get(variable, "").split(","))))
+    for number, endpoint in enumerate(endpoints, start=1):
+        if not _is_server(endpoint):
+            raise ValueError(
+                f"{variable} has at place {number} what is no URL of a server; it takes URLs such as "
+                "https://hub.example.com, without a user, a password, a query and a fragment, separated by commas"
+            )
+    return endpoints or (PUBLIC_HUB,)
+
+
+def _parse_check_seconds(env: Mapping[str, str], variable: str) -> int | None:
+    value = env.get(variable) or str(DEFAULT_CHECK_SECONDS)
+    seconds = int(value) if value.isascii() and value.isdecimal() else None
+    if seconds == 0:
+        return None
+    if seconds is None or not MIN_CHECK_SECONDS <= seconds <= MAX_CHECK_SECONDS:
+        raise ValueError(
+            f"{variable} is {value!r}; it takes a number of seconds from {MIN_CHECK_SECONDS} to {MAX_CHECK_SECONDS}, "
+            "or 0 for never"
+        )
+    return seconds
+
+
+def _parse_proxy(env: Mapping[str, str]) -> Mapping[str, str]:
+    proxy = {name: value for name in PROXY_VARIABLES if (value := env.get(f"NEURONMODEL_{name}", "").strip())}
+    for name, value in proxy.items():
+        if name == NO_PROXY and "@" in value:
+            raise ValueError(f"NEURONMODEL_{name} has '@' in it; it takes names of hosts, separated by commas")
+        if name != NO_PROXY and not _is_server(value):
+            raise ValueError(
+                f"NEURONMODEL_{name} is no URL of a proxy; it takes one such as http://proxy.example.com:3128, without "
+                "a user and a password, which spec.worker.env of a NeuronModel can take from a Secret"
+            )
+    return proxy
+
+
+def _is_server(url: str) -> bool:
+    """Whether it is a URL of a server, and holds nothing that is secret or goes with a single request."""
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    is_plain = url.isascii() and url.isprintable() and not set(url) & set(" @?#,")
+    return parts.scheme in ("http", "https") and has_host and is_plain
