@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from hack.bench.contenders.task import Task, Timed
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.plan.streamed import make_plan
-from neuronmodel_worker.sources.hub import HubAddress, HubRepository, HubServer, open_repository
-from neuronmodel_worker.sources.hub.repository import PARALLEL_READS
+from neuronmodel_worker.sources.hub.address import HubAddress
+from neuronmodel_worker.sources.hub.client import HubServer
+from neuronmodel_worker.sources.hub.repository import PARALLEL_READS, HubRepository, open_repository
 from neuronmodel_worker.sources.remote.byte_ranges import PART_BYTES
 from neuronmodel_worker.stream import FileSink, TensorSink, run
 

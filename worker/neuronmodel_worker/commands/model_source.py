@@ -5,7 +5,6 @@ HF_HOME names, or ~/.cache/huggingface/token; HF_ENDPOINT. Nothing of it is prin
 """
 
 import os
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -33,14 +32,17 @@ def open_source(model: str, environment: Mapping[str, str] | None = None) -> Wei
 
 def _open_repository(model: str, environment: Mapping[str, str]) -> WeightSource:
     """Imports what reads a network only here: a folder does without."""
-    from neuronmodel_worker.sources.hub import PUBLIC, HubAddress, HubServer, endpoint_of, open_repository
+    from neuronmodel_worker.sources.hub.address import HubAddress, endpoint_of
+    from neuronmodel_worker.sources.hub.client import PUBLIC, HubServer
+    from neuronmodel_worker.sources.hub.repository import open_repository
 
     try:
         address = HubAddress.parse(model)
         endpoint = endpoint_of(environment.get("HF_ENDPOINT") or PUBLIC, "HF_ENDPOINT")
     except ValueError as error:
         raise UsageInvalid(str(error)) from error
-    return open_repository(address, HubServer(endpoint, lambda: token(environment), _ca_certificates(environment)))
+    server = HubServer(endpoint, lambda: token(environment), lambda: _read_certificates(environment))
+    return open_repository(address, server)
 
 
 def token(environment: Mapping[str, str]) -> str | None:
@@ -74,14 +76,15 @@ def _read_token(file: Path) -> str | None:
         raise UsageInvalid(f"The token in {file} cannot be read: {error.strerror or error}.") from error
 
 
-def _ca_certificates(environment: Mapping[str, str]) -> str | None:
-    """Returns the certificates of SSL_CERT_FILE or REQUESTS_CA_BUNDLE, which HTTP clients in Python take."""
+def _read_certificates(environment: Mapping[str, str]) -> str | None:
+    """Returns the certificates of SSL_CERT_FILE or REQUESTS_CA_BUNDLE, which HTTP clients in Python take. Raises
+    UsageInvalid."""
+    from neuronmodel_worker.sources.hub.certificates import NoCertificates, read_certificates
+
     file = environment.get("SSL_CERT_FILE") or environment.get("REQUESTS_CA_BUNDLE")
     if not file:
         return None
     try:
-        text = Path(file).read_text(encoding="ascii", errors="replace")
-        ssl.create_default_context().load_verify_locations(cadata=text)
-    except (OSError, ssl.SSLError, ValueError) as error:
+        return read_certificates(Path(file))
+    except (OSError, NoCertificates) as error:
         raise UsageInvalid(f"The certificates in {file} cannot be read: {error}.") from error
-    return text

@@ -51,7 +51,7 @@ class Run:
         """
         if not self.config.hub_source:
             return Folder(self.source)
-        from neuronmodel_worker.sources.hub import open_configured  # reads a network, as nothing else does
+        from neuronmodel_worker.sources.hub.configured import open_configured  # reads a network, as nothing else does
 
         return open_configured(self.config.hub_source, self.artifacts / SNAPSHOTS)
 

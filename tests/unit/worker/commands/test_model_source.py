@@ -15,7 +15,7 @@ from neuronmodel_api import exits
 from neuronmodel_worker.commands.model_source import open_source, token
 from neuronmodel_worker.commands.usage_errors import UsageInvalid
 from neuronmodel_worker.sources import Folder
-from neuronmodel_worker.sources.hub import HubServer
+from neuronmodel_worker.sources.hub.client import HubServer
 from neuronmodel_worker.sources.remote.refusals import TokenInvalid
 from tests.authority import Authority
 from tests.paths import PROJECT

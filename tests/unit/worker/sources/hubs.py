@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from neuronmodel_worker.sources.hub import HubAddress, HubRepository, HubServer, open_repository
-from neuronmodel_worker.sources.hub.client import HubClient
+from neuronmodel_worker.sources.hub.address import HubAddress
+from neuronmodel_worker.sources.hub.certificates import no_certificates
+from neuronmodel_worker.sources.hub.client import HubClient, HubServer
+from neuronmodel_worker.sources.hub.repository import HubRepository, open_repository
 from neuronmodel_worker.sources.remote import byte_ranges
 from neuronmodel_worker.sources.remote.retries import RetryBudget
 from tests.standins.hub import Hub
@@ -39,7 +41,7 @@ def set_part_bytes(monkeypatch: pytest.MonkeyPatch, nbytes: int) -> None:
 
 def served(hub: Hub, token: str | Callable[[], str | None] | None = None, ca: Path | None = None) -> HubServer:
     of_request = token if callable(token) else lambda: token
-    return HubServer(hub.endpoint, of_request, ca.read_text() if ca else None)
+    return HubServer(hub.endpoint, of_request, ca.read_text if ca else no_certificates)
 
 
 def asking(hub: Hub, token: str | Callable[[], str | None] | None = None, ca: Path | None = None) -> HubClient:

@@ -30,6 +30,7 @@ from pydantic import BaseModel, NonNegativeInt, StringConstraints, TypeAdapter, 
 
 from neuronmodel_worker.io.untrusted_input import natural_number
 from neuronmodel_worker.sources.hub.answers import Answer, HubRequest, raise_refusal
+from neuronmodel_worker.sources.hub.certificates import no_certificates
 from neuronmodel_worker.sources.hub.signed_urls import lifetime_seconds
 from neuronmodel_worker.sources.remote.redaction import host_of, without_secrets
 from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted, EndpointInvalid, TokenInvalid
@@ -65,8 +66,8 @@ class HubServer:
 
     endpoint: str = PUBLIC
     token: Callable[[], str | None] = no_token
-    ca_certificates: str | None = None
-    """PEM text, trusted in addition to the system's authorities."""
+    certificates: Callable[[], str | None] = no_certificates
+    """Asked at the first request, for PEM text that is trusted in addition to the system's authorities."""
 
     @property
     def host(self) -> str:
@@ -302,8 +303,8 @@ class HubClient:
     def _opener(self) -> OpenerDirector:
         """With the proxies of the environment, and without its redirects, which would take the token along."""
         context = ssl.create_default_context()
-        if self.server.ca_certificates:
-            context.load_verify_locations(cadata=self.server.ca_certificates)
+        if certificates := self.server.certificates():
+            context.load_verify_locations(cadata=certificates)
         opener = OpenerDirector()  # build_opener's would open files of this machine as well
         for handler in (
             ProxyHandler(),

@@ -1,11 +1,11 @@
 """The repository that a pod's configuration names."""
 
-import ssl
 from pathlib import Path
 
 from neuronmodel_api.config import HubSource
 from neuronmodel_worker.failures import BadInput, SourceUnreadable
 from neuronmodel_worker.sources.hub.address import HubAddress, endpoint_of
+from neuronmodel_worker.sources.hub.certificates import NoCertificates, read_certificates
 from neuronmodel_worker.sources.hub.client import HubServer
 from neuronmodel_worker.sources.hub.repository import HubRepository, open_repository
 
@@ -21,7 +21,9 @@ def open_configured(source: HubSource, kept: Path) -> HubRepository:
     def token() -> str | None:
         return _read_token(Path(source.token_file)) if source.token_file else None
 
-    certificates = _read_certificates(Path(source.ca_file)) if source.ca_file else None
+    def certificates() -> str | None:
+        return _read_certificates(Path(source.ca_file)) if source.ca_file else None
+
     try:
         address = HubAddress.parse(f"{source.repository}@{source.commit or source.revision}")
         server = HubServer(endpoint_of(source.endpoint), token, certificates)
@@ -40,12 +42,13 @@ def _read_token(file: Path) -> str | None:
         raise SourceUnreadable(file, error if isinstance(error, OSError) else OSError(0, str(error))) from error
 
 
-def _read_certificates(file: Path) -> str:
+def _read_certificates(file: Path) -> str | None:
+    """As with the token, a file that is missing is none."""
     try:
-        text = file.read_text(encoding="ascii", errors="replace")
-        ssl.create_default_context().load_verify_locations(cadata=text)
-    except (ssl.SSLError, ValueError) as error:
-        raise SourceUnreadable(file, OSError(0, f"it has no certificates in PEM: {error}")) from error
+        return read_certificates(file)
+    except FileNotFoundError:
+        return None
+    except NoCertificates as error:
+        raise SourceUnreadable(file, OSError(0, str(error))) from error
     except OSError as error:
         raise SourceUnreadable(file, error) from error
-    return text

@@ -78,7 +78,6 @@ class HubRepository:
         self._snapshots = snapshots
         self._snapshot = snapshots.read(commit) if snapshots else None
         self.files = {file.name: file for file in (self._snapshot.files if self._snapshot else client.files(commit))}
-        self._ranges = RangeReader(client.server.ca_certificates)
         self._urls = SignedUrls(self._resolve)
         self._heads: dict[str, Array] = {}
         self._headers: set[str] = set()
@@ -151,6 +150,11 @@ class HubRepository:
         if entry is None or entry.nbytes != file.nbytes:
             raise SourceChanged(file.path, "the commit has no such file")
         return entry
+
+    @cached_property
+    def _ranges(self) -> RangeReader:
+        """Made when bytes are asked for: what a snapshot has needs no certificates."""
+        return RangeReader(self.client.server.certificates())
 
     @cached_property
     def _fetch_pool(self) -> ThreadPoolExecutor:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from neuronmodel_worker.sources.hub import HubAddress
+from neuronmodel_worker.sources.hub.address import HubAddress
 
 
 @pytest.mark.parametrize(

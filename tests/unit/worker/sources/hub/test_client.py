@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from neuronmodel_worker.failures import WorkerFailure
-from neuronmodel_worker.sources.hub import HubServer
-from neuronmodel_worker.sources.hub.client import HubClient
+from neuronmodel_worker.sources.hub.client import HubClient, HubServer
 from neuronmodel_worker.sources.remote.refusals import (
     CertificateUntrusted,
     EndpointInvalid,
@@ -259,8 +258,8 @@ def test_a_limit_is_waited_for_as_it_is_asked(hub: Hub) -> None:
     client = asking(hub)
     client.commit("main")
     client.commit("main")
-    assert client.budget.limited_seconds > 0
-    assert client.budget.retries == 0
+    assert client.budget.traffic.limited.seconds > 0
+    assert client.budget.traffic.retries == 0
 
 
 def test_nothing_but_the_endpoint_ever_gets_the_token(hub: Hub) -> None:
@@ -469,7 +468,7 @@ def test_a_refused_delivery_is_named_and_not_waited_for(checkpoint: Path) -> Non
         repository = opened(hub)
         with pytest.raises(SourceUnreachable, match=f"{nobody} cannot be reached"):
             repository.read_ahead(weights_of(repository)[:1])
-        assert repository.client.budget.retries <= 2
+        assert repository.client.budget.traffic.retries <= 2
 
 
 def test_an_interrupt_ends_what_is_waited_for(hub: Hub) -> None:

@@ -9,8 +9,9 @@ import pytest
 from neuronmodel_worker.checkpoint import CONFIG_FILE, GENERATION_FILE, INDEX_FILE, open_checkpoint
 from neuronmodel_worker.checkpoint.quantization import QUANTIZER_FILES
 from neuronmodel_worker.failures import SourceChanged
-from neuronmodel_worker.sources.hub import HubAddress, HubRepository, open_repository
+from neuronmodel_worker.sources.hub.address import HubAddress
 from neuronmodel_worker.sources.hub.client import HubFile
+from neuronmodel_worker.sources.hub.repository import HubRepository, open_repository
 from neuronmodel_worker.sources.hub.snapshot import MAX_SNAPSHOTS, UNUSED_SECONDS, Snapshots, git_digest, is_small
 from neuronmodel_worker.sources.remote.refusals import SourceUnreachable
 from neuronmodel_worker.text.tokenizer_files import NAMES
@@ -124,9 +125,9 @@ def test_what_a_killed_worker_left_is_removed(snapshots: Snapshots) -> None:
 def test_a_revision_of_any_name_is_noted(snapshots: Snapshots) -> None:
     keep(snapshots)
     for revision in ("main", "refs/pr/12", "b" * 250):
-        snapshots.note_revision(revision, commit(1))
-        assert snapshots.noted_commit(revision) == commit(1)
-    assert snapshots.noted_commit("other") is None
+        snapshots.note_revision(revision, commit(1), NOTED_AT)
+        assert snapshots.noted_revision(revision) == (commit(1), NOTED_AT)
+    assert snapshots.noted_revision("other") is None
 
 
 def test_a_volume_that_takes_no_write_is_no_obstacle(hub: Hub, tmp_path: Path) -> None:
@@ -151,6 +152,6 @@ def test_every_small_file_that_something_reads_is_kept(name: str) -> None:
 def test_the_group_may_change_what_is_kept(snapshots: Snapshots) -> None:
     """The Job and the worker share a group, not always a user."""
     directory = keep(snapshots)
-    snapshots.note_revision("main", commit(1))
+    snapshots.note_revision("main", commit(1), NOTED_AT)
     folders = [directory, directory / "files", directory.parent, directory.parent / "revisions", snapshots.folder]
     assert [stat.S_IMODE(folder.stat().st_mode) & 0o770 for folder in folders] == [0o770] * 5

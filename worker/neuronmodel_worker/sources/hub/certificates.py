@@ -1,0 +1,25 @@
+"""Certificates that are trusted in addition to the system's."""
+
+import ssl
+from pathlib import Path
+
+
+class NoCertificates(Exception):
+    """A file holds no certificates in PEM, or broken ones."""
+
+
+def no_certificates() -> str | None:
+    return None
+
+
+def read_certificates(file: Path) -> str:
+    """Returns the certificates of a file in PEM. Raises OSError for a file that cannot be read, and NoCertificates.
+
+    What bundles have between the certificates may be in any encoding, and is read without what is not in ASCII.
+    """
+    text = file.read_text(encoding="ascii", errors="ignore")
+    try:
+        ssl.create_default_context().load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError) as error:
+        raise NoCertificates(f"it has no certificates in PEM: {error}") from error
+    return text
