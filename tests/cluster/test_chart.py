@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,17 +17,25 @@ from neuronmodel_operator.cluster.lease_record import DURATION_SECONDS, Holder, 
 from neuronmodel_operator.cluster.permissions import RIGHTS
 from neuronmodel_operator.settings import Settings
 from tests.cluster.conftest import Kubectl, wait_until
-from tests.crd import CRD_FILE
+from tests.crd import CRD_FILE, schema_of, walk
 from tests.paths import PROJECT
 
 CHART: Final = PROJECT / "charts" / "neuronmodel"
 GOLDEN: Final = PROJECT / "tests" / "golden" / "chart"
+AGAINST_HTTP: Final = "!self.startsWith('http://')"
 IMAGE: Final = "image.repository=registry.example.com/neuronmodel/operator"
 
 SETTINGS: Final[dict[str, tuple[str, ...]]] = {
     "default": (),
     "watch-namespaces": ("watchNamespaces={team-a,team-b}", "aggregateToUserRoles=false"),
     "allow-host-path": ("allowHostPath=true", "workerImages.cpu=registry.example.com/neuronmodel/worker:1"),
+    "sources": (
+        "sources.allowHTTP=true",
+        "sources.huggingFace.endpoints={https://huggingface.co,http://hub.example.com:8080/mirror}",
+        "sources.huggingFace.revisionCheckSeconds=2592000",
+        "sources.proxy.https=http://proxy.example.com:3128",
+        r"sources.proxy.noProxy=.svc\,10.0.0.0/8",
+    ),
     "service-monitor": ("metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.labels.release=prometheus"),
 }
 
@@ -49,6 +58,42 @@ def test_the_chart_brings_the_definition_unless_that_is_switched_off(kubectl: Ku
     rendered = objects(render(kubectl))
     assert [o for o in rendered if o["kind"] == "CustomResourceDefinition"] == [yaml.safe_load(CRD_FILE.read_text())]
     assert "CustomResourceDefinition" not in render(kubectl, "crds.install=false")
+
+
+def rules_of_the_endpoint(definition: dict[str, Any]) -> list[str]:
+    schema = next(node for path, node in walk(schema_of(definition)) if path.endswith(".huggingFace.endpoint"))
+    return [each["rule"] for each in schema["x-kubernetes-validations"]]
+
+
+def test_where_http_is_allowed_the_definition_lets_it_pass_and_is_the_same_otherwise(kubectl: Kubectl) -> None:
+    rendered = render(kubectl, "sources.allowHTTP=true")
+    (definition,) = (o for o in objects(rendered) if o["kind"] == "CustomResourceDefinition")
+    usual = yaml.safe_load(CRD_FILE.read_text())
+    before, after = rules_of_the_endpoint(usual), rules_of_the_endpoint(definition)
+    assert [(b, a) for b, a in zip(before, after, strict=True) if b != a] == [(AGAINST_HTTP, "true")]
+    assert json.dumps(definition).count('"true"') == json.dumps(usual).count('"true"') + 1
+    assert json.loads(json.dumps(definition).replace('"rule": "true"', f'"rule": "{AGAINST_HTTP}"')) == usual
+    kubectl("apply", "--dry-run=server", "--validate=strict", "-f-", stdin=json.dumps(definition))
+
+
+@pytest.mark.parametrize(
+    ("in_the_file", "renders"),
+    [
+        (f'"{AGAINST_HTTP}"', True),
+        (AGAINST_HTTP.removeprefix("!"), False),
+        (f'"{AGAINST_HTTP}"\n  - rule: "{AGAINST_HTTP}"', False),
+    ],
+    ids=["other quotation marks", "another rule", "twice"],
+)
+def test_a_definition_in_which_http_cannot_be_allowed_is_refused(
+    kubectl: Kubectl, tmp_path: Path, in_the_file: str, renders: bool
+) -> None:
+    chart = tmp_path / "chart"
+    shutil.copytree(CHART, chart)
+    (chart / "files" / "neuronmodels.yaml").write_text(f"kind: Any\nrules:\n  - rule: {in_the_file}\n")
+    tried = kubectl.attempt("helm", "template", "n", str(chart), "--set", IMAGE, "--set", "sources.allowHTTP=true")
+    assert (tried.returncode == 0) == renders
+    assert ('- rule: "true"\n' if renders else "no rule against http://") in tried.stdout + tried.stderr
 
 
 def test_the_definition_outlives_the_release(kubectl: Kubectl) -> None:
@@ -79,6 +124,30 @@ def test_the_operator_s_pod_is_let_into_a_namespace_of_the_restricted_standard(
     wait_until(lambda: kubectl.attempt(*create, stdin=json.dumps(manifest)).returncode == 0, "the pod to be accepted")
     pod["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
     assert "PodSecurity" in kubectl.attempt(*create, stdin=json.dumps(manifest)).stderr
+
+
+def settings_of(rendered: str) -> Settings:
+    env = operator_pod(rendered)["containers"][0]["env"]
+    return Settings.from_environment({each["name"]: each["value"] for each in env if "value" in each})
+
+
+def test_by_default_the_chart_sets_what_the_operator_does_without_it(kubectl: Kubectl) -> None:
+    usual, settings = Settings(), settings_of(render(kubectl))
+    for name in ("allow_http", "hub_endpoints", "hub_check_seconds", "proxy"):
+        assert getattr(settings, name) == getattr(usual, name)
+
+
+def test_the_operator_understands_what_the_chart_sets_of_sources(kubectl: Kubectl) -> None:
+    settings = settings_of(render(kubectl, *SETTINGS["sources"]))
+    assert settings.allow_http
+    assert settings.hub_endpoints == ("https://huggingface.co", "http://hub.example.com:8080/mirror")
+    assert settings.hub_check_seconds == 2_592_000
+    assert settings.proxy == {"HTTPS_PROXY": "http://proxy.example.com:3128", "NO_PROXY": ".svc,10.0.0.0/8"}
+    never = render(
+        kubectl, "sources.huggingFace.revisionCheckSeconds=0", "sources.proxy.http=https://proxy.example.com"
+    )
+    assert settings_of(never).hub_check_seconds is None
+    assert settings_of(never).proxy == {"HTTP_PROXY": "https://proxy.example.com"}
 
 
 def test_the_operator_understands_what_the_chart_sets(kubectl: Kubectl) -> None:
@@ -135,6 +204,23 @@ def test_watched_namespaces_get_roles_and_the_cluster_none(kubectl: Kubectl) -> 
         ("watchNamespaces=", "--set 'watchNamespaces={a}'"),
         ("watchNamespaces=true", "--set 'watchNamespaces={a}'"),
         ("watchNamespaces.team=a", "--set 'watchNamespaces={a}'"),
+        ("sources.allowHttp=true", "allowHttp"),
+        ("sources.allowHTTP=perhaps", "/sources/allowHTTP"),
+        ("sources.huggingFace.endpoints=https://hub.example.com", "/sources/huggingFace/endpoints"),
+        ("sources.huggingFace.endpoints={hub.example.com}", "/sources/huggingFace/endpoints/0"),
+        ("sources.huggingFace.endpoints={https://me:secret@hub.example.com}", "/sources/huggingFace/endpoints/0"),
+        ("sources.huggingFace.endpoints={https://hub.example.com?token=x}", "/sources/huggingFace/endpoints/0"),
+        ("sources.huggingFace.endpoints={https://hub.example.com/#x}", "/sources/huggingFace/endpoints/0"),
+        ("sources.huggingFace.endpoints={https://}", "/sources/huggingFace/endpoints/0"),
+        ("sources.huggingFace.endpoints={https://a.example,https://a.example}", "/sources/huggingFace/endpoints"),
+        ("sources.huggingFace.endpoints={http://hub.example.com}", "allow it with --set sources.allowHTTP=true"),
+        ("sources.huggingFace.revisionCheckSeconds=59", "/sources/huggingFace/revisionCheckSeconds"),
+        ("sources.huggingFace.revisionCheckSeconds=-1", "/sources/huggingFace/revisionCheckSeconds"),
+        ("sources.huggingFace.revisionCheckSeconds=2592001", "/sources/huggingFace/revisionCheckSeconds"),
+        ("sources.huggingFace.revisionCheckSeconds=60.5", "/sources/huggingFace/revisionCheckSeconds"),
+        ("sources.proxy.https=http://me:secret@proxy.example.com", "/sources/proxy/https"),
+        ("sources.proxy.http=proxy.example.com:3128", "/sources/proxy/http"),
+        ("sources.proxy.noProxy=me@internal", "/sources/proxy/noProxy"),
         ("logFormat=xml", "/logFormat"),
         ("image.repository=", "image.repository is empty: name where the operator's image was pushed to"),
     ],
