@@ -53,6 +53,13 @@ def test_every_file_that_a_dockerfile_copies_exists(name: str) -> None:
     assert [source for source in copied if not (dockerfile.parents[1] / source).exists()] == []
 
 
+@pytest.mark.parametrize("dockerfile", [images.DOCKERFILES["operator"], images.DOCKERFILES["worker"], images.STAND_INS])
+def test_an_image_made_of_debian_installs_the_certificates_of_authorities(dockerfile: Path) -> None:
+    first_stage = dockerfile.read_text().split("\nFROM ")[1]
+    assert first_stage.startswith("debian:")
+    assert "ca-certificates" in first_stage.partition("apt-get install")[2].partition("\n")[0]
+
+
 def test_pip_lends_how_it_reaches_its_index_and_nothing_else() -> None:
     listed = ":env:.cert='/etc/ssl/ours.crt'\n:env:.find-links='/opt/wheels'\nglobal.index-url='https://mirror.test/simple'\n"
     assert pip_configuration(listed) == "[global]\ncert = /etc/ssl/ours.crt\nindex-url = https://mirror.test/simple\n"
