@@ -5,12 +5,11 @@ import re
 from enum import StrEnum
 from typing import Any, Final
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from neuronmodel_api import names
 from neuronmodel_api.machines import DEFAULT_MACHINE
 from neuronmodel_api.model import Tolerant
-
 
 PUBLIC_HUB: Final = "https://huggingface.co"
 
@@ -70,6 +69,7 @@ class History(Tolerant):
     """The rate of the latest start that sharded the checkpoint while loading, in bytes of the checkpoint."""
 
 
+DEFAULT_REVISION: Final = "main"
 COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """A revision that never moves."""
 
@@ -78,9 +78,11 @@ class HubSource(Tolerant):
     """A repository of the Hugging Face Hub, or of another server that speaks its API."""
 
     repository: str
-    revision: str = "main"
+    revision: str = DEFAULT_REVISION
     commit: str | None = None
     """The commit that prepare resolved the revision to; for prepare, that of an earlier attempt, None at the first."""
+    resolved_at: AwareDatetime | None = None
+    """When it was resolved, where `commit` is of an earlier attempt."""
     endpoint: str = PUBLIC_HUB
     token_file: str | None = None
     """Read at each use; a missing file is no token."""

@@ -177,8 +177,8 @@ class Reason(StrEnum):
     )
     ENDPOINT_NOT_ALLOWED = _ReasonEntry(
         "EndpointNotAllowed",
-        "The operator was installed with a list of endpoints that NeuronModels may read from, and this one is not in it.",
-        "Use one of those that the message names, or install the operator with this one in `sources.huggingFace.endpoints`.",
+        "The operator lets NeuronModels read from endpoints of a list alone, and this one is not in it.",
+        "Use one that the message names, or install the operator with this one in `sources.huggingFace.endpoints`.",
         blocks=True,
     )
     SOURCE_UNREACHABLE = _ReasonEntry(

@@ -107,11 +107,11 @@ class SourceStatus(Tolerant):
 class SourceTransfer(Tolerant):
     """What was read of a source on a network; `neuronmodel_api.report.SourceTraffic` describes the fields."""
 
-    bytes: int = 0
+    bytes: int
     bytes_per_second: int | None = None
-    requests: int = 0
-    retries: int = 0
-    limited_milliseconds: int = 0
+    requests: int
+    retries: int
+    limited_milliseconds: int
 
 
 class WorkerProgress(Tolerant):

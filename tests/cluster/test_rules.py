@@ -100,7 +100,7 @@ def test_no_label_of_the_operator_can_be_set(models: Models, prefix: str) -> Non
     refuses(models, neuron_model("smol").with_worker(podLabels={f"{prefix}name": "x"}), "are the operator's own")
 
 
-OWN_PATHS = (names.SOURCE_MOUNT, names.ARTIFACTS_MOUNT, names.SCRATCH_MOUNT, names.API_KEY_MOUNT, names.TERMINATION_LOG)
+OWN_PATHS = (names.SOURCE_MOUNT, names.ARTIFACTS_MOUNT, names.SCRATCH_MOUNT, names.SECRETS_MOUNT, names.TERMINATION_LOG)
 
 
 @pytest.mark.parametrize("own", OWN_PATHS)

@@ -93,11 +93,13 @@ def _pod(s: Situation) -> WorkerPod | None:
         artifacts_claim=s.asked.artifacts_claim,
         config=prepare_config(s.asked.model, s.asked.strategy, s.asked.inputs_hash, _prepare_context(s)),
         annotations={names.ANNOTATION_INPUTS_HASH: s.asked.inputs_hash},
+        proxy=s.settings.proxy,
     )
 
 
 def _prepare_context(s: Situation) -> PrepareContext:
     return PrepareContext(
+        resolved=s.artifacts.prepared.result.source if s.artifacts.prepared else None,
         history=history(s) if s.asked.strategy is Strategy.AUTO else None,
         keys_in_use=keys_in_use(s),
         looks_closely=s.artifacts.rejection is not None and s.artifacts.rejection.reason == Reason.ARTIFACT_DAMAGED,

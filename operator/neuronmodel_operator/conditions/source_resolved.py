@@ -3,6 +3,7 @@
 from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
+from neuronmodel_api.report import Note, Report
 from neuronmodel_operator.conditions.verdict import (
     MISSING_CLAIM_CHECK,
     ConditionResult,
@@ -35,9 +36,13 @@ def source(s: Situation) -> ConditionResult:
         )
     if s.artifacts.prepared:
         result = s.artifacts.prepared.result
-        return ConditionResult(
-            holds(Reason.RESOLVED, f"{display}: {result.model_type}, {result.source_bytes:,} bytes.")
-        )
+        at = f", at commit {result.source.revision}" if result.source else ""
+        text = f"{display}: {result.model_type}, {result.source_bytes:,} bytes{at}."
+        if note := _note_on_source(s):
+            return ConditionResult(
+                waits(note.reason, f"{text} What is prepared is served all the same. {note.message}")
+            )
+        return ConditionResult(holds(Reason.RESOLVED, text))
     if _is_opened(s):
         return ConditionResult(holds(Reason.RESOLVED, f"{display}: opened."))
     return ConditionResult(
@@ -57,7 +62,23 @@ def source_failure(s: Situation) -> Problem | None:
     return next((problem for problem in found if _is_of_source(problem)), None)
 
 
-def _is_of_source(problem: Problem) -> bool:
+def _note_on_source(s: Situation) -> Note | None:
+    """Returns what a worker noted about the source without having needed it: of those that serve, if one has asked for
+    something, else of the latest `prepare`."""
+    if s.asked.spec.model.source.hugging_face is None:
+        return None
+    job = s.artifacts.latest_job
+    serving = [report for pod in s.children.current_pods if (report := s.children.report(pod))]
+    prepared = [report for pod in s.children.pods_of(job) if (report := s.children.report(pod))] if job else []
+    asked = [report for report in serving if report.latest_revision or _notes_on_source(report)]
+    return next((note for report in asked or prepared for note in _notes_on_source(report)), None)
+
+
+def _notes_on_source(report: Report) -> list[Note]:
+    return [note for note in report.notes if _is_of_source(note)]
+
+
+def _is_of_source(problem: Problem | Note) -> bool:
     known = Reason.known(problem.reason)
     return known is not None and known.condition is ConditionType.SOURCE_RESOLVED
 

@@ -1,10 +1,12 @@
-"""UpdateAvailable: this operator would render the worker differently. It wants nothing, as it restarts nobody."""
+"""UpdateAvailable: this operator would render the worker differently, or the source has moved on. It wants nothing, as
+it restarts nobody."""
 
 from neuronmodel_api.reasons import Reason
-from neuronmodel_operator.conditions.verdict import ConditionResult, holds, refused, waits
+from neuronmodel_operator.conditions.verdict import ConditionResult, Verdict, holds, refused, waits
 from neuronmodel_operator.decide.rollout import pending_update
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.deployment import stored
+from neuronmodel_operator.manifests.hashes import revision_of
 
 _HOW = "It is taken up with the next change of the spec, or with a new value of the annotation neuronmodel.dev/restart."
 
@@ -12,14 +14,36 @@ _HOW = "It is taken up with the next change of the spec, or with a new value of 
 def update(s: Situation) -> ConditionResult:
     if s.children.deployment is None:
         return ConditionResult(waits(Reason.NO_WORKER, "There is no worker yet."))
-    pending, kept = pending_update(s), stored(s.children.deployment.object)
-    if pending is None or kept is None:
+    found = [verdict for verdict in (_rendering(s), _revision(s)) if verdict]
+    if not found:
         return ConditionResult(refused(Reason.UP_TO_DATE, "The worker is as this operator makes it."))
+    return ConditionResult(holds(found[0].reason, " ".join(verdict.message for verdict in found)))
+
+
+def _rendering(s: Situation) -> Verdict | None:
+    kept = stored(s.children.deployment.object) if s.children.deployment else None
+    pending = pending_update(s)
+    if pending is None or kept is None:
+        return None
     if pending.image != kept.image:
-        return ConditionResult(
-            holds(
-                Reason.NEW_IMAGE,
-                f"The worker runs {kept.image}; the operator is configured for {pending.image}. {_HOW}",
-            )
+        return holds(
+            Reason.NEW_IMAGE, f"The worker runs {kept.image}; the operator is configured for {pending.image}. {_HOW}"
         )
-    return ConditionResult(holds(Reason.NEW_RENDERING, f"This version of the operator makes the pod otherwise. {_HOW}"))
+    return holds(Reason.NEW_RENDERING, f"This version of the operator makes the pod otherwise. {_HOW}")
+
+
+def _revision(s: Situation) -> Verdict | None:
+    hub = s.asked.spec.model.source.hugging_face
+    served = s.children.in_force.result.source if s.children.in_force else None
+    if hub is None or served is None or not s.artifacts.is_current:
+        return None
+    reports = (s.children.report(pod) for pod in s.children.current_pods)
+    latest = {report.latest_revision for report in reports if report and report.latest_revision}
+    if not latest - {served.revision}:
+        return None
+    return holds(
+        Reason.NEW_REVISION,
+        f"{hub.repository} is served at commit {served.revision}, and its revision {revision_of(hub)} is at "
+        f"{max(latest - {served.revision})} now. A new value of the annotation neuronmodel.dev/restart has it prepared "
+        "and served.",
+    )

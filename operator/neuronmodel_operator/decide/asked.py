@@ -71,10 +71,17 @@ class Asked:
         """Returns the hash of the inputs. Earlier versions did not include the machine, so their hash is kept for what
         they made for the same instance type: an upgrade of the operator alone rebuilds nothing."""
         wanted = instance_type.instance_type(self.spec)
-        former = hashes.inputs_hash(self.spec, strategy, self.artifacts_claim, "")
+        former = self._hash_for(strategy, "")
         if wanted in self._instance_types(former):
             return former
-        return hashes.inputs_hash(self.spec, strategy, self.artifacts_claim, wanted)
+        return self._hash_for(strategy, wanted)
+
+    def _hash_for(self, strategy: Strategy, wanted: str) -> str:
+        return hashes.inputs_hash(self.spec, strategy, self.artifacts_claim, wanted, self.restart)
+
+    @property
+    def restart(self) -> str:
+        return self.model.annotations.get(names.ANNOTATION_RESTART, "")
 
     def _instance_types(self, inputs_hash: str) -> set[str | None]:
         """Returns the instance types for which objects with these inputs were created."""
@@ -86,8 +93,7 @@ class Asked:
 
     @cached_property
     def target(self) -> str:
-        restart = self.model.annotations.get(names.ANNOTATION_RESTART, "")
-        return hashes.target_hash(self.spec, self.strategy, restart)
+        return hashes.target_hash(self.spec, self.strategy, self.restart)
 
     @property
     def retry(self) -> str:

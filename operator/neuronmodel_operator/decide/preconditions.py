@@ -1,5 +1,8 @@
 """Preconditions that must be met before a pod can be created at all. Each function returns what is not met, or None."""
 
+from urllib.parse import urlsplit
+
+from neuronmodel_api.config import PUBLIC_HUB
 from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.failures import Problem
@@ -16,8 +19,40 @@ def unmet_source_precondition(s: Situation) -> Problem | None:
     source = s.asked.spec.model.source
     if source.host_path and not s.settings.allow_host_path:
         return Problem(Reason.HOST_PATH_NOT_ALLOWED, f"spec.model.source.hostPath {_HOST_PATH_OFF}")
+    if source.hugging_face and (found := _refused_endpoint(s, source.hugging_face.endpoint)):
+        return found
     claim = source.persistent_volume_claim
     return _missing(s, Reason.SOURCE_CLAIM_MISSING, claim.claim_name, "spec.model.source") if claim else None
+
+
+def _refused_endpoint(s: Situation, endpoint: str | None) -> Problem | None:
+    """Returns a problem for an endpoint that pods must not be made to ask: whoever may create a NeuronModel could else
+    reach any host inside."""
+    field, used = "spec.model.source.huggingFace.endpoint", endpoint or PUBLIC_HUB
+    named = f"{field} is {endpoint}" if endpoint else f"{field} is absent, which means {PUBLIC_HUB}"
+    if used.startswith("http://") and not s.settings.allow_http:
+        return Problem(
+            Reason.ENDPOINT_NOT_ALLOWED,
+            f"{named}, and this operator lets nothing be read without TLS. Use an endpoint that begins with https://, "
+            "or have the operator installed with sources.allowHTTP.",
+        )
+    if _normalized(used) in {_normalized(each) for each in s.settings.hub_endpoints}:
+        return None
+    return Problem(
+        Reason.ENDPOINT_NOT_ALLOWED,
+        f"{named}, and this operator lets NeuronModels read from {' and '.join(s.settings.hub_endpoints)} alone. Use "
+        "that, or have the operator installed with the other one in sources.huggingFace.endpoints.",
+    )
+
+
+def _normalized(url: str) -> tuple[str, str, int | None, str]:
+    """Returns what two spellings of one endpoint have in common; the port is None where it is none."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        port = None
+    return parts.scheme, (parts.hostname or "").rstrip("."), port, parts.path.rstrip("/")
 
 
 def unmet_artifacts_precondition(s: Situation) -> Problem | None:

@@ -125,10 +125,13 @@ def _fresh(s: Situation, start_timeout_seconds: int | None = None) -> Rollout | 
         component=names.COMPONENT_SERVE,
         image=s.asked.image,
         artifacts_claim=s.asked.artifacts_claim,
-        config=serve_config(s.asked.model, s.artifacts.strategy, s.artifacts.prepared.result, timeout),
+        config=serve_config(
+            s.asked.model, s.artifacts.strategy, s.artifacts.prepared.result, timeout, s.settings.hub_check_seconds
+        ),
         # A result that was rebuilt under the same keys still has to reach a worker that gave up on the old one.
         annotations={names.ANNOTATION_ATTEMPT: str(s.artifacts.prepared.attempt)} | _restart(s.asked),
         sizing=s.artifacts.prepared.result.sizing,
+        proxy=s.settings.proxy,
     )
     return Rollout(
         template=render(pod),
@@ -184,8 +187,7 @@ def _existing_replicas(children: Children) -> int:
 
 
 def _restart(asked: Asked) -> dict[str, str]:
-    value = asked.model.annotations.get(names.ANNOTATION_RESTART)
-    return {names.ANNOTATION_RESTART: value} if value else {}
+    return {names.ANNOTATION_RESTART: asked.restart} if asked.restart else {}
 
 
 def _nudged(s: Situation) -> str | None:

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from neuronmodel_api import names
-from neuronmodel_api.config import Engine, Seal, Server, Strategy, Weights
-from neuronmodel_api.spec import NeuronModelSpec, Object
+from neuronmodel_api.config import COMMIT, DEFAULT_REVISION, Engine, Seal, Server, Strategy, Weights
+from neuronmodel_api.spec import HuggingFace, NeuronModelSpec, Object
 from neuronmodel_operator.state.annotations import Prepared
 
 _NOT_OF_THE_WORKER: dict[str, Any] = {
@@ -26,18 +26,21 @@ def digest(value: object) -> str:
     return hashlib.sha256(encoded).hexdigest()[:16]
 
 
-def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str, instance_type: str) -> str:
+def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str, instance_type: str, restart: str = "") -> str:
     """Returns the hash of everything that `prepare`'s result depends on: what it reads, what it builds, where it stores
     it, and what it must fit (machine, server, compiler variables).
 
     Resources, other variables, placement other than the instance type, and images are not included and rerun no
     finished Job (an image that no live worker has run is tested by an extra one); nor are the parameters of a single
-    run of `prepare` (history, keys in use, thoroughness of checks). `strategy` is the requested one, which may be Auto.
+    run of `prepare` (history, keys in use, thoroughness of checks), nor by what right a repository is read. `strategy`
+    is the requested one, which may be Auto. `restart`, the annotation's value, has a revision that moves resolved
+    again.
     """
     inputs: dict[str, Any] = spec.model_dump(
         mode="json",
         exclude_defaults=True,
         include={"model": {"source", "type"}, "engine": True, "parallelism": True, "compile": True},
+        exclude={"model": {"source": {"hugging_face": {"token_secret_ref", "ca_bundle"}}}},
     )
     unusual = {
         "seal": seal_asked(spec, strategy) is Seal.BEHIND and Seal.BEHIND,
@@ -45,6 +48,7 @@ def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str, instance_
         "server": spec.serving.server is Server.VLLM and Server.VLLM,
         "instanceType": instance_type != names.DEFAULT_INSTANCE_TYPE and instance_type,
         "compiler": spec.engine is Engine.NEURON and _of_the_compiler(spec),
+        "restart": _moves(spec) and restart,
     }
     inputs |= {name: value for name, value in unusual.items() if value}
     return digest(inputs | {"strategy": strategy, "claim": claim})
@@ -53,6 +57,16 @@ def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str, instance_
 def _of_the_compiler(spec: NeuronModelSpec) -> list[Object]:
     """Returns the variables that compiled models depend on and that the user sets."""
     return [item for item in spec.worker.env if item["name"] in _COMPILER_VARIABLES]
+
+
+def _moves(spec: NeuronModelSpec) -> bool:
+    """Whether the source may be another one tomorrow under the same name."""
+    hub = spec.model.source.hugging_face
+    return hub is not None and not COMMIT.fullmatch(revision_of(hub))
+
+
+def revision_of(hub: HuggingFace) -> str:
+    return hub.revision or DEFAULT_REVISION
 
 
 def seal_asked(spec: NeuronModelSpec, strategy: Strategy) -> Seal:

@@ -3,7 +3,7 @@ precedence."""
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pydantic.alias_generators import to_camel
@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 from neuronmodel_api import names
 from neuronmodel_api.config import ADDED_FIELDS, Engine, Seal, WorkerConfig
 from neuronmodel_api.report import Sizing
-from neuronmodel_api.spec import ClaimTemplate, NeuronModelSpec, Scratch
+from neuronmodel_api.spec import ClaimTemplate, HuggingFace, KeyRef, NeuronModelSpec, Scratch
 from neuronmodel_operator.manifests import instance_type, metadata, resources
 from neuronmodel_operator.state.observed import ObservedModel
 from neuronmodel_operator.state.plan import Manifest
@@ -21,7 +21,8 @@ Object = dict[str, Any]
 SOURCE_VOLUME: Final = "source"
 ARTIFACTS_VOLUME: Final = "artifacts"
 SCRATCH_VOLUME: Final = "scratch"
-API_KEY_VOLUME: Final = "api-key"
+SECRETS_VOLUME: Final = "api-key"
+"""Named after what it had first: users' own volumes may have any name that was not reserved then."""
 SHARED_MEMORY_VOLUME: Final = "shared-memory"
 
 DEFAULT_GRACE_SECONDS: Final = 60
@@ -48,6 +49,8 @@ class WorkerPod:
     annotations: Mapping[str, str]
     sizing: Sizing | None = None
     """What a start needs; None if it is unknown or the pod makes no start."""
+    proxy: Mapping[str, str] = field(default_factory=dict)
+    """Variables that say by which proxy a source on a network is read."""
 
     @property
     def spec(self) -> NeuronModelSpec:
@@ -60,6 +63,15 @@ class WorkerPod:
     @property
     def needs_source(self) -> bool:
         return self.component != names.COMPONENT_CLEANUP
+
+    @property
+    def hub(self) -> HuggingFace | None:
+        """The repository that the pod reads, if the source is one."""
+        return self.spec.model.source.hugging_face if self.needs_source else None
+
+    @property
+    def has_source_volume(self) -> bool:
+        return self.needs_source and self.hub is None
 
     @property
     def is_neuron(self) -> bool:
@@ -152,6 +164,8 @@ def _environment(pod: WorkerPod) -> list[Object]:
     }
     if pod.is_neuron:
         values |= _neuron_environment(pod)
+    if pod.hub:
+        values |= pod.proxy
     fields = {
         names.ENV_POD_UID: "metadata.uid",
         names.ENV_POD_NAME: "metadata.name",
@@ -295,18 +309,35 @@ def _all_volumes(pod: WorkerPod) -> list[Object]:
         {"name": ARTIFACTS_VOLUME, "persistentVolumeClaim": {"claimName": pod.artifacts_claim}},
         {"name": SCRATCH_VOLUME, **_scratch(pod.spec.scratch)},
     ]
-    if pod.needs_source:
+    if pod.has_source_volume:
         volumes.insert(0, {"name": SOURCE_VOLUME, **_source(pod.spec)})
-    key = pod.spec.serving.api_key_secret_ref
-    if pod.serves and key:
-        items = [{"key": key.key, "path": names.API_KEY_FILE.rsplit("/", 1)[-1]}]
-        volumes.append(
-            {"name": API_KEY_VOLUME, "projected": {"sources": [{"secret": {"name": key.name, "items": items}}]}}
-        )
+    if secrets := _secrets(pod):
+        volumes.append({"name": SECRETS_VOLUME, "projected": {"sources": secrets}})
     if pod.shared_memory:
         memory = {"medium": "Memory", "sizeLimit": pod.shared_memory}
         volumes.append({"name": SHARED_MEMORY_VOLUME, "emptyDir": memory})
     return _merged(volumes, pod.spec.worker.volumes, "name")
+
+
+def _secrets(pod: WorkerPod) -> list[Object]:
+    """Returns what is mounted as files below `names.SECRETS_MOUNT`. What the source is read with may be missing: a
+    start that asks for nothing does not need it."""
+    found = []
+    if pod.serves and (key := pod.spec.serving.api_key_secret_ref):
+        found.append(_projected("secret", key, names.API_KEY_FILE))
+    if pod.hub and (token := pod.hub.token_secret_ref):
+        found.append(_projected("secret", token, names.SOURCE_TOKEN_FILE, optional=True))
+    bundle = pod.hub.ca_bundle if pod.hub else None
+    if bundle and bundle.config_map_key_ref:
+        found.append(_projected("configMap", bundle.config_map_key_ref, names.SOURCE_CA_FILE, optional=True))
+    elif bundle and bundle.secret_key_ref:
+        found.append(_projected("secret", bundle.secret_key_ref, names.SOURCE_CA_FILE, optional=True))
+    return found
+
+
+def _projected(kind: str, ref: KeyRef, file: str, *, optional: bool = False) -> Object:
+    named: Object = {"name": ref.name, "items": [{"key": ref.key, "path": file.rsplit("/", 1)[-1]}]}
+    return {kind: named | ({"optional": True} if optional else {})}
 
 
 def _source(spec: NeuronModelSpec) -> Object:
@@ -355,10 +386,10 @@ def _all_mounts(pod: WorkerPod) -> list[Object]:
         artifacts | ({"readOnly": True} if pod.serves and pod.config.seal is Seal.BEFORE else {}),
         {"name": SCRATCH_VOLUME, "mountPath": names.SCRATCH_MOUNT},
     ]
-    if pod.needs_source:
+    if pod.has_source_volume:
         mounts.insert(0, {"name": SOURCE_VOLUME, "mountPath": names.SOURCE_MOUNT, "readOnly": True})
-    if pod.serves and pod.spec.serving.api_key_secret_ref:
-        mounts.append({"name": API_KEY_VOLUME, "mountPath": names.API_KEY_MOUNT, "readOnly": True})
+    if _secrets(pod):
+        mounts.append({"name": SECRETS_VOLUME, "mountPath": names.SECRETS_MOUNT, "readOnly": True})
     if pod.shared_memory:
         mounts.append({"name": SHARED_MEMORY_VOLUME, "mountPath": names.SHARED_MEMORY_MOUNT})
     return _merged(mounts, pod.spec.worker.volume_mounts, "mountPath")

@@ -4,11 +4,21 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from neuronmodel_api import names
-from neuronmodel_api.config import History, Server, Strategy, Verification, Weights, WorkerConfig
-from neuronmodel_api.report import Result
-from neuronmodel_api.spec import Scratch, Source
+from neuronmodel_api.config import (
+    COMMIT,
+    PUBLIC_HUB,
+    History,
+    HubSource,
+    Server,
+    Strategy,
+    Verification,
+    Weights,
+    WorkerConfig,
+)
+from neuronmodel_api.report import ResolvedSource, Result
+from neuronmodel_api.spec import HuggingFace, Scratch, Source
 from neuronmodel_operator.manifests import instance_type, neuron_config
-from neuronmodel_operator.manifests.hashes import seal_asked
+from neuronmodel_operator.manifests.hashes import revision_of, seal_asked
 from neuronmodel_operator.manifests.pod import DEFAULT_GRACE_SECONDS
 from neuronmodel_operator.manifests.quantities import parse_quantity
 from neuronmodel_operator.state.observed import ObservedModel
@@ -24,6 +34,8 @@ class PrepareContext:
 
     history: History | None = None
     keys_in_use: tuple[str, ...] = ()
+    resolved: ResolvedSource | None = None
+    """What an earlier attempt at the same inputs resolved the revision to; the pin holds."""
     looks_closely: bool = False
     """Whether every byte is compared: a worker found damage, which has to be found again."""
 
@@ -45,7 +57,8 @@ def prepare_config(
         server=spec.serving.server or Server.OPENAI,
         instance_type=instance_type.instance_type(spec),
         verification=Verification.FULL if context.looks_closely else spec.artifacts.verification,
-        source_path=_source_path(spec.model.source),
+        source_path=None if spec.model.source.hugging_face else _source_path(spec.model.source),
+        hub_source=_hub_source(spec.model.source.hugging_face, context.resolved),
         source_display=source_display(spec.model.source),
         model_type=spec.model.type,
         served_name=spec.model.served_name or model.name,
@@ -62,14 +75,22 @@ def prepare_config(
     )
 
 
-def serve_config(model: ObservedModel, strategy: Strategy, result: Result, start_timeout_seconds: int) -> WorkerConfig:
+def serve_config(
+    model: ObservedModel,
+    strategy: Strategy,
+    result: Result,
+    start_timeout_seconds: int,
+    hub_check_seconds: int | None = None,
+) -> WorkerConfig:
     """Returns the configuration of a serving worker without its spec_hash, which is a hash over what this is part of.
     `strategy` is never Auto."""
     grace = model.spec.worker.termination_grace_period_seconds
     grace = DEFAULT_GRACE_SECONDS if grace is None else grace
     has_key = model.spec.serving.api_key_secret_ref is not None
-    return prepare_config(model, strategy, "").model_copy(
+    config = prepare_config(model, strategy, "")
+    return config.model_copy(
         update={
+            "hub_source": _pinned(config.hub_source, result, hub_check_seconds),
             "compiled_key": result.compiled_key,
             "shards_key": result.shards_key,
             "source_fingerprint": result.source_fingerprint,
@@ -99,8 +120,34 @@ def _scratch_limit(scratch: Scratch) -> int | None:
     return None if limit is None else int(limit)
 
 
+def _hub_source(hub: HuggingFace | None, resolved: ResolvedSource | None) -> HubSource | None:
+    if hub is None:
+        return None
+    return HubSource(
+        repository=hub.repository,
+        revision=revision_of(hub),
+        commit=resolved.revision if resolved else None,
+        resolved_at=resolved.resolved_at if resolved else None,
+        endpoint=hub.endpoint or PUBLIC_HUB,
+        token_file=names.SOURCE_TOKEN_FILE if hub.token_secret_ref else None,
+        ca_file=names.SOURCE_CA_FILE if hub.ca_bundle else None,
+    )
+
+
+def _pinned(source: HubSource | None, result: Result, check_seconds: int | None) -> HubSource | None:
+    """Returns the source at the commit that `prepare` resolved the revision to."""
+    if source is None:
+        return None
+    commit = result.source.revision if result.source else None
+    moves = not COMMIT.fullmatch(source.revision)
+    return source.model_copy(update={"commit": commit, "check_seconds": check_seconds if moves else None})
+
+
 def source_display(source: Source) -> str:
     """Returns the source as the user named it: a pod's own paths mean nothing to them."""
+    if hub := source.hugging_face:
+        where = f" at {hub.endpoint}" if hub.endpoint else ""
+        return f"repository {hub.repository}, revision {revision_of(hub)}{where}"
     if claim := source.persistent_volume_claim:
         return f"claim {claim.claim_name}, path {claim.path}" if claim.path else f"claim {claim.claim_name}"
     return f"host path {source.host_path.path}" if source.host_path else ""

@@ -31,7 +31,13 @@ from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.annotations import Change
 from neuronmodel_operator.state.observed import Observed
 from neuronmodel_operator.state.plan import Plan
-from neuronmodel_operator.status.artifacts import artifacts_status, is_sealing, sizing_status, strategy_status
+from neuronmodel_operator.status.artifacts import (
+    artifacts_status,
+    is_sealing,
+    sizing_status,
+    source_status,
+    strategy_status,
+)
 from neuronmodel_operator.status.blocked import blocking_reason
 from neuronmodel_operator.status.events import artifact_events, events, refusal_events
 from neuronmodel_operator.status.starts import updated_starts
@@ -136,6 +142,7 @@ def _status(s: Situation, verdicts: dict[ConditionType, Verdict]) -> NeuronModel
         phase=_phase(s.children, verdicts),
         conditions=_conditions(s, verdicts),
         strategy=strategy_status(s),
+        source=source_status(s),
         artifacts=artifacts_status(s),
         sizing=sizing_status(s),
         endpoint=endpoint(s.asked.model),

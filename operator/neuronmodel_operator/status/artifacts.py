@@ -1,12 +1,19 @@
-"""`status.strategy`, `status.artifacts` and `status.sizing`: what is in force and why, what of it is on the volume, and
-what a start of it needs."""
+"""Strategy, source, artifacts and sizing in `status`: what is in force and why, what of it is on the volume, and what a
+start of it needs."""
 
 from typing import Final
 
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Report, Sealing, SealingState
-from neuronmodel_api.status import ArtifactsStatus, CacheResult, ChoiceInputs, SizingStatus, StrategyStatus
+from neuronmodel_api.status import (
+    ArtifactsStatus,
+    CacheResult,
+    ChoiceInputs,
+    SizingStatus,
+    SourceStatus,
+    StrategyStatus,
+)
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.situation import Situation
@@ -55,6 +62,12 @@ def artifacts_status(s: Situation) -> ArtifactsStatus:
         bytes=result.bytes,
         sealing=_sealing(s, result.shards_key),
     )
+
+
+def source_status(s: Situation) -> SourceStatus | None:
+    prepared = s.artifacts.prepared or s.children.in_force
+    source = prepared.result.source if prepared else None
+    return SourceStatus.model_validate(source.model_dump()) if source else None
 
 
 def sizing_status(s: Situation) -> SizingStatus | None:

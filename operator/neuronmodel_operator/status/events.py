@@ -124,7 +124,7 @@ def _sealed_sentence(sealing: Sealing) -> str:
 
 def _update_event(before: NeuronModelStatus, after: NeuronModelStatus) -> EventNote | None:
     then, now = (status.condition(ConditionType.UPDATE_AVAILABLE) for status in (before, after))
-    if now is None or now.status != "True" or (then and then.status == "True"):
+    if now is None or now.status != "True" or (then and (then.status, then.reason) == (now.status, now.reason)):
         return None
     return EventNote("Normal", now.reason, now.message)
 

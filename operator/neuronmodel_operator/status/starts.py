@@ -12,7 +12,17 @@ from typing import Final
 from neuronmodel_api.phases import WITHOUT_POD, StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import MAX_NOTES, Report, Stage
-from neuronmodel_api.status import CacheResult, Cause, DevicesStatus, Disk, Outcome, RecordedPhase, Start, StartNote
+from neuronmodel_api.status import (
+    CacheResult,
+    Cause,
+    DevicesStatus,
+    Disk,
+    Outcome,
+    RecordedPhase,
+    SourceTransfer,
+    Start,
+    StartNote,
+)
 from neuronmodel_operator.decide.artifacts import PreparedArtifacts
 from neuronmodel_operator.decide.changes import CHANGES, TARGET_ID, is_unrecorded, open_start, target_id
 from neuronmodel_operator.decide.children import Children
@@ -30,6 +40,7 @@ from neuronmodel_operator.status.timeline import (
     pull_duration,
     recorded_span,
 )
+from neuronmodel_operator.status.transfers import total_transfer
 
 KUBERNETES_RESOLUTION: Final = timedelta(seconds=1)
 KEPT_STARTS: Final = 5
@@ -157,6 +168,7 @@ class StartUpdate:
                 "phases": _phases(start, spans, ready_at),
                 "cache": self._cache(start) or CacheResult.HIT,
                 **self._load_details(start, pod),
+                "source": self._source(start, pod),
             }
         )
 
@@ -174,6 +186,7 @@ class StartUpdate:
                 "total_milliseconds": offset(start.started_at, end),
                 "phases": _phases(start, spans, end),
                 "disk": self._disk(start, pod),
+                "source": self._source(start, pod),
                 "devices": self._devices(start, pod),
                 "notes": self._notes(start, pod),
             }
@@ -249,6 +262,12 @@ class StartUpdate:
         for rates in (report.disk for report in self._reports(start, pod) if report.disk):
             disk |= {name: rate for name, rate in rates.model_dump().items() if rate}
         return Disk(**disk) if any(disk.values()) else None
+
+    def _source(self, start: Start, pod: PodView | None) -> SourceTransfer | None:
+        """Returns what all pods of the start read of a source on a network. It is written once, as it changes with
+        every look until the start has ended."""
+        found = [report.source_traffic for report in self._reports(start, pod) if report.source_traffic]
+        return total_transfer(found) if found else start.source
 
     def _devices(self, start: Start, pod: PodView | None) -> DevicesStatus | None:
         report = self.s.children.report(pod) if pod else None

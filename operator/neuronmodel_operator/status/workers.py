@@ -10,6 +10,7 @@ from neuronmodel_api.status import WorkerProgress, WorkerState, WorkerStatus
 from neuronmodel_operator.decide.failures import running_problem
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import PodView
+from neuronmodel_operator.status.transfers import total_transfer
 
 STEP_PERCENT: Final = 5
 WRITE_EVERY: Final = timedelta(seconds=30)
@@ -34,7 +35,8 @@ def least_far(s: Situation) -> str | None:
     if not found:
         return None
     _, progress = min(found, key=lambda one: one[0])
-    return progress.phase if progress.percent is None else f"{progress.phase} {progress.percent}%"
+    text = progress.phase if progress.percent is None else f"{progress.phase} {progress.percent}%"
+    return f"{text}, rate-limited" if progress.waits_for_rate_limit else text
 
 
 def _worker(s: Situation, pod: PodView) -> WorkerStatus:
@@ -44,7 +46,7 @@ def _worker(s: Situation, pod: PodView) -> WorkerStatus:
         node=pod.node,
         stage=stage,
         state=_state(s, pod, report),
-        progress=_progress(s, pod, stage, report.progress) if report and report.progress else None,
+        progress=_progress(s, pod, stage, report, report.progress) if report and report.progress else None,
     )
 
 
@@ -63,14 +65,25 @@ def _answers(pod: PodView) -> bool:
     return pod.ready_at is not None and pod.component == names.COMPONENT_SERVE
 
 
-def _progress(s: Situation, pod: PodView, stage: Stage, progress: Progress) -> WorkerProgress:
+def _progress(s: Situation, pod: PodView, stage: Stage, report: Report, progress: Progress) -> WorkerProgress:
     written = next((worker.progress for worker in s.asked.status.workers if worker.pod_name == pod.name), None)
     percent = min(100, progress.done * 100 // progress.total) if progress.total else None
+    traffic = report.source_traffic
+    waits = True if traffic and traffic.is_limited else None
     if written and (written.phase, written.started_at) == (progress.phase, progress.started_at):
         moved = abs((percent or 0) - (written.percent or 0))
         since = s.now - (written.updated_at or written.started_at)
-        if moved < STEP_PERCENT or since < WRITE_EVERY:
+        if (moved < STEP_PERCENT and written.waits_for_rate_limit == waits) or since < WRITE_EVERY:
             return written
+    counts_bytes = progress.unit == "Bytes" and bool(progress.done or progress.total)
     return WorkerProgress(
-        stage=stage, phase=progress.phase, started_at=progress.started_at, percent=percent, updated_at=s.now
+        stage=stage,
+        phase=progress.phase,
+        started_at=progress.started_at,
+        percent=percent,
+        updated_at=s.now,
+        bytes=progress.done if counts_bytes else None,
+        total_bytes=progress.total if counts_bytes else None,
+        source=total_transfer([traffic]) if traffic else None,
+        waits_for_rate_limit=waits,
     )

@@ -60,7 +60,7 @@ def test_the_operator_s_volumes_and_mounts_are_refused() -> None:
         pod.SOURCE_VOLUME,
         pod.ARTIFACTS_VOLUME,
         pod.SCRATCH_VOLUME,
-        pod.API_KEY_VOLUME,
+        pod.SECRETS_VOLUME,
         pod.SHARED_MEMORY_VOLUME,
     }
     assert words(rules("spec.worker.volumes[]")[0]["rule"]) == volumes
@@ -68,7 +68,7 @@ def test_the_operator_s_volumes_and_mounts_are_refused() -> None:
         names.SOURCE_MOUNT,
         names.ARTIFACTS_MOUNT,
         names.SCRATCH_MOUNT,
-        names.API_KEY_MOUNT,
+        names.SECRETS_MOUNT,
         names.TERMINATION_LOG,
     }
     assert words(rules("spec.worker.volumeMounts[]")[0]["rule"]) == {*mounts, "/"}

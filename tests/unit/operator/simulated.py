@@ -23,10 +23,12 @@ from neuronmodel_api.report import (
     PhaseReport,
     Progress,
     Report,
+    ResolvedSource,
     Result,
     Sealing,
     SealingState,
     Sizing,
+    SourceTraffic,
     Stage,
     State,
 )
@@ -63,6 +65,7 @@ class Run:
     notes: tuple[Note, ...] = ()
     sizing: Sizing | None = None
     devices: Devices | None = None
+    traffic: SourceTraffic | None = None
 
 
 def failing(reason: str, exit_code: int = exits.BAD_INPUT, message: str = "It is wrong. Mend it.") -> Run:
@@ -85,14 +88,23 @@ def choice_of(strategy: Strategy) -> Choice:
     )
 
 
+def commit(number: int) -> str:
+    return f"{number:040x}"
+
+
 def result_of(config: WorkerConfig, revision: int, builds: str | None, chosen: Strategy) -> Result:
     """As keyed as the real one: other inputs, other keys; another revision of the source, another fingerprint."""
+    hub, place, source = config.hub_source, config.source_path, None
+    if hub:
+        pinned = hub.commit or commit(revision)
+        place, revision = f"{hub.repository}@{pinned}", int(pinned, 16)
+        source = ResolvedSource(revision=pinned, files=2, bytes=900_000, resolved_at=hub.resolved_at or EPOCH)
     key = hashlib.sha256(json.dumps([config.neuron_config, config.source_path], sort_keys=True).encode()).hexdigest()
     is_auto = config.strategy is Strategy.AUTO
     strategy = chosen if is_auto else config.strategy
     return Result(
-        source_fingerprint=f"fingerprint-{config.source_path}-{revision}",
-        source_content=f"content-{config.source_path}-{revision}",
+        source_fingerprint=f"fingerprint-{place}-{revision}",
+        source_content=f"content-{place}-{revision}",
         model_type="llama",
         compiled_key=f"c-{key[:12]}",
         shards_key=f"s-{key[:12]}-{revision}" if strategy is Strategy.SHARD_ON_COMPILE else None,
@@ -103,6 +115,7 @@ def result_of(config: WorkerConfig, revision: int, builds: str | None, chosen: S
         missed=builds,
         bytes=1_000_000,
         source_bytes=900_000,
+        source=source,
     )
 
 
@@ -560,8 +573,9 @@ class Cluster:
             result = result.model_copy(update={"quarantined": run.quarantined, "sizing": run.sizing})
             if result.shards_key and config.seal is Seal.BEFORE:
                 self.sealed.add(result.shards_key)
-            update = {"state": State.SUCCEEDED, "ended_at": done, "result": result}
-        self.reports[uid] = report.model_copy(update=update | {"phases": phases, "progress": None})
+            update = {"state": State.SUCCEEDED, "ended_at": done, "result": result, "notes": run.notes}
+        update |= {"phases": phases, "progress": None, "source_traffic": run.traffic}
+        self.reports[uid] = report.model_copy(update=update)
         if serves and run.failure is None:
             ready = {"type": "Ready", "status": "True", "lastTransitionTime": stamp(self.now)}
             pod["status"]["conditions"] = [*pod["status"]["conditions"], ready]

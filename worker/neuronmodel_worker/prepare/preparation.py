@@ -11,9 +11,19 @@ from threading import Thread
 
 from neuronmodel_api.config import Seal, Strategy, Verification
 from neuronmodel_api.phases import StartPhase
-from neuronmodel_api.report import MAX_MISSED, MAX_NOTE, MAX_NOTES, Cache, Choice, DiskRates, Result, Sizing
+from neuronmodel_api.report import (
+    MAX_MISSED,
+    MAX_NOTE,
+    MAX_NOTES,
+    Cache,
+    Choice,
+    DiskRates,
+    ResolvedSource,
+    Result,
+    Sizing,
+)
 from neuronmodel_worker.artifact_keys import Wanted, plan_for, rank_metadata, wanted_artifacts
-from neuronmodel_worker.checkpoint import open_checkpoint
+from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
 from neuronmodel_worker.engines import ModelEngine
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull, WorkerFailure
 from neuronmodel_worker.io.disk import raising_volume_full, writing_to
@@ -351,6 +361,7 @@ class Preparation:
             missed=_sentence(done),
             bytes=sum(each.nbytes for each in self.found.values()),
             source_bytes=self.plan.source_bytes,
+            source=_resolved(self.plan.checkpoint),
             sizing=sizing,
             quarantined=quarantined,
             quarantined_in_missed=in_missed,
@@ -365,6 +376,16 @@ class Preparation:
 
     def _cache(self, kind: ArtifactKind) -> Cache:
         return "Miss" if kind in self.built else "Hit"
+
+
+def _resolved(checkpoint: Checkpoint) -> ResolvedSource | None:
+    resolution = checkpoint.source.resolution
+    if resolution is None:
+        return None
+    nbytes = sum(file.nbytes for file in checkpoint.files)
+    return ResolvedSource(
+        revision=resolution.revision, files=len(checkpoint.files), bytes=nbytes, resolved_at=resolution.at
+    )
 
 
 def _adopted(ranks: int, made: int) -> str:

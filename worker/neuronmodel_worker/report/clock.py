@@ -10,7 +10,7 @@ its end: the one that ends first has the wall time so far, the other one the tim
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -28,6 +28,7 @@ from neuronmodel_api.report import (
     Report,
     Result,
     Sealing,
+    SourceTraffic,
     Stage,
     State,
     Tier,
@@ -118,6 +119,7 @@ class StartClock:
         self._lock = threading.RLock()
         self._ended: list[_FinishedPhase] = []
         self._current: list[RunningPhase] = []
+        self._traffic: Callable[[], SourceTraffic | None] = lambda: None
         self._report = Report(
             pod_uid=pod_uid, spec_hash=spec_hash, stage=stage, state=State.RUNNING, started_at=self._started_at
         )
@@ -184,6 +186,19 @@ class StartClock:
             others = [note for note in self._report.notes if note.reason != reason]
             self._update(notes=(*others, Note(reason=reason, message=text))[-MAX_NOTES:])
 
+    def clear_notes(self, reasons: Iterable[str]) -> None:
+        """Removes the notes of these reasons: what they say holds no more."""
+        gone = frozenset(reasons)
+        with self._lock:
+            self._update(notes=tuple(note for note in self._report.notes if note.reason not in gone))
+
+    def reads_from(self, traffic: Callable[[], SourceTraffic | None]) -> None:
+        """Sets what says how much was asked of a source on a network so far."""
+        self._traffic = traffic
+
+    def found_revision(self, commit: str) -> None:
+        self._update(latest_revision=commit)
+
     def sealing(self, sealing: Sealing) -> None:
         self._update(sealing=sealing)
 
@@ -219,7 +234,13 @@ class StartClock:
 
     def snapshot(self) -> Report:
         with self._lock:
-            return self._report.model_copy(update={"phases": tuple(self._phases()), "progress": self._progress()})
+            return self._report.model_copy(
+                update={
+                    "phases": tuple(self._phases()),
+                    "progress": self._progress(),
+                    "source_traffic": self._traffic(),
+                }
+            )
 
     def _phases(self) -> Iterator[PhaseReport]:
         start = 0

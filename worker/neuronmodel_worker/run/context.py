@@ -53,7 +53,12 @@ class Run:
             return Folder(self.source)
         from neuronmodel_worker.sources.hub.configured import open_configured  # reads a network, as nothing else does
 
-        return open_configured(self.config.hub_source, self.artifacts / SNAPSHOTS)
+        repository = open_configured(
+            self.config.hub_source, self.artifacts / SNAPSHOTS, lambda traffic: self.clock.reads_from(traffic.report)
+        )
+        if failure := repository.resolution.failure:
+            self.clock.note(failure.reason, str(failure))
+        return repository
 
     @property
     def folder_config(self) -> WorkerConfig:

@@ -18,6 +18,7 @@ from neuronmodel_worker.serve.generation import Generation
 from neuronmodel_worker.serve.listener import open_listener, stop_event
 from neuronmodel_worker.serve.loading import ModelLoader, open_tier
 from neuronmodel_worker.serve.middleware import Middleware
+from neuronmodel_worker.serve.revision_watch import watching_revision
 from neuronmodel_worker.text import Text
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,8 @@ async def _answer(
         job.clock.ready()
         background.begin(lambda: generation.busy)
         log.info("ready: %s answers on port %d", api.served_name, config.serving_port)
-        await stop.wait()
+        with watching_revision(config.hub_source, job.clock):
+            await stop.wait()
         job.clock.draining()
         background.request_stop()
         await listener.drain(config.shutdown_seconds)

@@ -27,6 +27,7 @@ class Folder:
     directory: Path
 
     is_local = True
+    resolution = None
     parallel_reads = 1
     buffer_bytes = 0
 

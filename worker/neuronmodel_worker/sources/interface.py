@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
+from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.aligned import Array
 
 DIGEST: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -60,6 +62,16 @@ class ContentStat(BaseModel):
     @property
     def is_digest(self) -> bool:
         return DIGEST.fullmatch(self.digest) is not None
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Which state of a source is read, where that may move under its name, and when the server said so."""
+
+    revision: str
+    at: datetime
+    failure: WorkerFailure | None = None
+    """Why the server was not heard now; the revision is the one that it named before."""
 
 
 class Stream(Protocol):
@@ -134,6 +146,11 @@ class WeightSource(Protocol):
     @property
     def buffer_bytes(self) -> int:
         """The most memory that such reads take up, in addition to what they return."""
+        ...
+
+    @property
+    def resolution(self) -> Resolution | None:
+        """Which state is read, if the source may move on under its name."""
         ...
 
     @property

@@ -34,6 +34,17 @@ LLAMA_405B = (
         padTokenID=2,
     )
 )
+HUB_405B = (
+    LLAMA_405B.with_source_repository(
+        "meta-llama/Llama-3.1-405B-Instruct",
+        revision="main",
+        tokenSecretRef={"name": "hugging-face", "key": "token"},
+        endpoint="https://hub.example.com",
+        caBundle={"configMapKeyRef": {"name": "authorities", "key": "ca.crt"}},
+    )
+    .with_strategy("ShardOnLoad")
+    .with_serving(apiKeySecretRef={"name": "keys", "key": "api"})
+)
 VLLM_405B = LLAMA_405B.with_strategy("ShardOnLoad").with_serving(server="VLLM")
 SIZING_405B = Sizing(
     host_memory_bytes=891_014_905_600,
@@ -97,6 +108,7 @@ CPU = neuron_model("smol").on_cpu().with_degree(3).with_source_claim("models", "
     [
         ("cpu", CPU, None),
         ("neuron-405b", LLAMA_405B, None),
+        ("neuron-405b-hub", HUB_405B, None),
         ("neuron-405b-vllm", VLLM_405B, SIZING_405B),
         ("neuron-claims", CLAIMS_DEVICES, None),
         ("overridden", OVERRIDDEN, None),
@@ -118,7 +130,12 @@ def manifests(builder: NeuronModelBuilder, *claims: str, sizing: Sizing | None =
     cluster.prepare = lambda config: Run(sizing=sizing)
     for claim in ("store", *claims):
         cluster.add_claim(claim, "ReadWriteMany")
-    cluster.settings = replace(SETTINGS, allow_host_path=True)
+    cluster.settings = replace(
+        SETTINGS,
+        allow_host_path=True,
+        hub_endpoints=("https://hub.example.com",),
+        proxy={"HTTPS_PROXY": "http://proxy.example.com:3128", "NO_PROXY": ".cluster.local"},
+    )
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for _ in range(20):
         plan = cluster.reconcile()

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from neuronmodel_api.report import DiskRates, Stage, Tier
+from neuronmodel_api.report import DiskRates, SourceTraffic, Stage, Tier
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.report.clock import FirstLine, RunningPhase, StartClock
 
@@ -64,6 +64,7 @@ class RelayClock(StartClock):
         try:
             yield phase
         finally:
+            self._write_traffic()
             self._writer.write("end", done=phase.done, before=phase.before, busy=phase.busy_milliseconds)
 
     def begin(self, name: str, total: int | None = None, unit: str = "Bytes") -> None:
@@ -78,6 +79,10 @@ class RelayClock(StartClock):
 
     def note(self, reason: str, message: str) -> None:
         self._writer.write("note", reason=reason, message=message)
+
+    def _write_traffic(self) -> None:
+        if traffic := self._traffic():
+            self._writer.write("traffic", traffic=traffic.to_json())
 
 
 class RelayedPhase(RunningPhase):
@@ -116,7 +121,8 @@ class RelayReader:
         """The traceback of an exception that is not a WorkerFailure."""
         self._events: Mapping[str, Callable[..., None]] = {
             "begin": self.begin, "progress": self._progress, "end": self._end, "tier": clock.served_from,
-            "disk": self._disk, "note": clock.note, "failure": self._failure, "error": self._error,
+            "disk": self._disk, "note": clock.note, "traffic": self._traffic, "failure": self._failure,
+            "error": self._error,
         }  # fmt: skip
 
     def read(self) -> None:
@@ -159,6 +165,11 @@ class RelayReader:
 
     def _disk(self, disk: dict[str, Any]) -> None:
         self._clock.measured(DiskRates.model_validate(disk))
+
+    def _traffic(self, traffic: dict[str, Any]) -> None:
+        """What the plugin has read of a network: the worker itself, which opened the source before, reads no more."""
+        found = SourceTraffic.model_validate(traffic)
+        self._clock.reads_from(lambda: found)
 
     def _failure(self, reason: str, message: str, exit_code: int) -> None:
         self.failure = RelayedFailure(reason, message, exit_code)

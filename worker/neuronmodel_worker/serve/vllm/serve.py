@@ -40,6 +40,7 @@ from neuronmodel_worker.serve.devices import DeviceBackoff, find_devices
 from neuronmodel_worker.serve.listener import open_listener, stop_event
 from neuronmodel_worker.serve.middleware import Middleware
 from neuronmodel_worker.serve.prepared import PreparedModel
+from neuronmodel_worker.serve.revision_watch import watching_revision
 from neuronmodel_worker.serve.vllm.arguments import HOST, vllm_arguments
 from neuronmodel_worker.serve.vllm.environment import PLUGIN_GROUP, plugin_is_installed, vllm_environment
 from neuronmodel_worker.serve.vllm.instruction import Instruction
@@ -206,7 +207,8 @@ class VllmServer:
             async with open_listener(middleware, application, config) as listener:
                 clock.ready()
                 log.info("ready: vLLM answers on port %d", config.serving_port)
-                await _wait_for_stop_or_exit(stop, child)
+                with watching_revision(config.hub_source, clock):
+                    await _wait_for_stop_or_exit(stop, child)
                 if child.exit_code is not None:
                     raise exit_failure(child)
                 clock.draining()

@@ -1,23 +1,39 @@
 """The repository that a pod's configuration names."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from neuronmodel_api.config import HubSource
 from neuronmodel_worker.failures import BadInput, SourceUnreadable
 from neuronmodel_worker.sources.hub.address import HubAddress, endpoint_of
 from neuronmodel_worker.sources.hub.certificates import NoCertificates, read_certificates
-from neuronmodel_worker.sources.hub.client import HubServer
+from neuronmodel_worker.sources.hub.client import HubClient, HubServer
 from neuronmodel_worker.sources.hub.repository import HubRepository, open_repository
+from neuronmodel_worker.sources.interface import Resolution
+from neuronmodel_worker.sources.remote.traffic import Traffic
 
 
 class RepositoryUnnamed(BadInput):
     """The configuration's repository, revision or endpoint is none."""
 
 
-def open_configured(source: HubSource, kept: Path) -> HubRepository:
+def open_configured(source: HubSource, kept: Path, watch: Callable[[Traffic], None] = lambda _: None) -> HubRepository:
     """Opens it, with snapshots in `kept`. Raises what `open_repository` raises, RepositoryUnnamed, and SourceUnreadable
     where the certificates or the token cannot be read."""
+    address, server = _named(source)
+    repository = open_repository(address, server, kept, watch)
+    if source.commit and source.resolved_at:
+        repository.resolution = Resolution(source.commit, source.resolved_at)
+    return repository
 
+
+def client_of(source: HubSource) -> HubClient:
+    """Returns what asks about the repository. Raises RepositoryUnnamed and SourceUnreadable."""
+    address, server = _named(source)
+    return HubClient(server, address.repository)
+
+
+def _named(source: HubSource) -> tuple[HubAddress, HubServer]:
     def token() -> str | None:
         return _read_token(Path(source.token_file)) if source.token_file else None
 
@@ -29,7 +45,7 @@ def open_configured(source: HubSource, kept: Path) -> HubRepository:
         server = HubServer(endpoint_of(source.endpoint), token, certificates)
     except ValueError as error:
         raise RepositoryUnnamed(str(error)) from error
-    return open_repository(address, server, kept)
+    return address, server
 
 
 def _read_token(file: Path) -> str | None:

@@ -3,9 +3,10 @@
 import logging
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -18,12 +19,13 @@ from neuronmodel_worker.sources.hub.address import HubAddress
 from neuronmodel_worker.sources.hub.client import HubClient, HubFile, HubServer
 from neuronmodel_worker.sources.hub.signed_urls import SignedUrls
 from neuronmodel_worker.sources.hub.snapshot import FILES, KeptCommit, Snapshots, is_content_of, is_small
-from neuronmodel_worker.sources.interface import ContentStat, SourceFile
+from neuronmodel_worker.sources.interface import ContentStat, Resolution, SourceFile
 from neuronmodel_worker.sources.remote.byte_ranges import PART_BYTES, Location, RangeReader, RangeRefused
 from neuronmodel_worker.sources.remote.redaction import host_of
 from neuronmodel_worker.sources.remote.refusals import SourceForbidden, SourceRateLimited, SourceUnreachable
 from neuronmodel_worker.sources.remote.remote_file import RemoteFile
 from neuronmodel_worker.sources.remote.retries import FIRST_ATTEMPTS, Retry
+from neuronmodel_worker.sources.remote.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -40,28 +42,35 @@ LENGTH_BYTES: Final = 8
 SHOWN_OF_COMMIT: Final = 12
 
 
-def open_repository(address: HubAddress, server: HubServer, kept: Path | None = None) -> "HubRepository":
+def open_repository(
+    address: HubAddress, server: HubServer, kept: Path | None = None, watch: Callable[[Traffic], None] = lambda _: None
+) -> "HubRepository":
     """Finds the commit that the revision is at, and its files. Raises what is in `remote.refusals`.
 
     In the folder `kept` are snapshots of what was read before: a commit that has one is opened without a request, and
-    where the server cannot be reached, a revision is the commit that it was at when it was last asked for.
+    where the server cannot be reached, a revision is the commit that it was at when it was last asked for. `watch` is
+    called with the counters before the first request.
     """
     client, snapshots = HubClient(server, address.repository), Snapshots.of(kept, address.repository)
-    commit = address.revision if address.is_commit else _resolve_revision(client, address.revision, snapshots)
-    return HubRepository(client, commit, snapshots)
+    watch(client.budget.traffic)
+    found = Resolution(address.revision, datetime.now(UTC))
+    if not address.is_commit:
+        found = _resolve_revision(client, address.revision, snapshots)
+    return HubRepository(client, found.revision, snapshots, found)
 
 
-def _resolve_revision(client: HubClient, revision: str, snapshots: Snapshots | None) -> str:
+def _resolve_revision(client: HubClient, revision: str, snapshots: Snapshots | None) -> Resolution:
     try:
         commit = client.commit(revision)
     except (SourceUnreachable, SourceRateLimited) as failure:
-        if not snapshots or not (noted := snapshots.noted_commit(revision)):
+        if not snapshots or not (noted := snapshots.noted_revision(revision)):
             raise
-        log.warning("%s Revision %s is taken for the commit that it was at before, %s.", failure, revision, noted)
-        return noted
+        log.warning("%s Revision %s is taken for the commit that it was at before, %s.", failure, revision, noted[0])
+        return Resolution(*noted, failure)
+    now = datetime.now(UTC)
     if snapshots:
-        snapshots.note_revision(revision, commit)
-    return commit
+        snapshots.note_revision(revision, commit, now)
+    return Resolution(commit, now)
 
 
 class HubRepository:
@@ -71,10 +80,17 @@ class HubRepository:
     parallel_reads = PARALLEL_READS
     buffer_bytes = 2 * PARALLEL_READS * PART_BYTES
 
-    def __init__(self, client: HubClient, commit: str, snapshots: Snapshots | None = None) -> None:
+    def __init__(
+        self,
+        client: HubClient,
+        commit: str,
+        snapshots: Snapshots | None = None,
+        resolution: Resolution | None = None,
+    ) -> None:
         """Lists the files, from a snapshot where there is one. Raises what is in `remote.refusals`."""
         self.client = client
         self.commit = commit
+        self.resolution = resolution or Resolution(commit, datetime.now(UTC))
         self._snapshots = snapshots
         self._snapshot = snapshots.read(commit) if snapshots else None
         self.files = {file.name: file for file in (self._snapshot.files if self._snapshot else client.files(commit))}
@@ -249,11 +265,15 @@ class HubRepository:
         if not nbytes:
             return np.empty(0, np.uint8)
 
+        traffic = self.client.budget.traffic
+
         def attempt() -> Array:
             location = self._urls.location(file.name)
             try:
-                with self._slots:
-                    return self._ranges.read(location, position, nbytes)
+                with self._slots, traffic.reading.counted():
+                    found = self._ranges.read(location, position, nbytes)
+                traffic.read(found.nbytes)
+                return found
             except RangeRefused as refused:
                 if self._urls.is_outdated(file.name, location, self._is_rotated(location)):
                     raise Retry(refused.why, at=host_of(location.url)) from refused

@@ -195,22 +195,23 @@ class Snapshots:
             for each in (*left, *unused):
                 shutil.rmtree(each, ignore_errors=True)
 
-    def note_revision(self, revision: str, commit: str) -> None:
+    def note_revision(self, revision: str, commit: str, at: datetime) -> None:
         """Records which commit a branch or a tag is at. A volume that takes no write is no obstacle."""
         with suppress(OSError):
             _make_for_group(self._root / REVISIONS)
             place = self._revision(revision)
             temporary = self._root / f"{TEMPORARY}{os.urandom(4).hex()}"
-            _write(temporary, _NotedRevision(commit=commit, resolved_at=datetime.now(UTC)).model_dump_json().encode())
+            _write(temporary, _NotedRevision(commit=commit, resolved_at=at).model_dump_json().encode())
             temporary.rename(place)
 
-    def noted_commit(self, revision: str) -> str | None:
-        """The commit that a revision was at when it was last asked for, if that commit's snapshot is there."""
+    def noted_revision(self, revision: str) -> tuple[str, datetime] | None:
+        """The commit that a revision was at when it was last asked for, and when, if that commit's snapshot is
+        there."""
         try:
             found = _NotedRevision.model_validate_json(self._revision(revision).read_bytes())
         except (OSError, ValidationError):
             return None
-        return found.commit if self.read(found.commit) else None
+        return (found.commit, found.resolved_at) if self.read(found.commit) else None
 
     def _revision(self, revision: str) -> Path:
         """The file of a revision, whose name may have any characters and any length."""

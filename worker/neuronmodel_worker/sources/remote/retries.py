@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from neuronmodel_worker.sources.remote.refusals import SourceRateLimited, SourceUnreachable
+from neuronmodel_worker.sources.remote.traffic import Traffic
 
 T = TypeVar("T")
 
@@ -46,9 +47,7 @@ class RetryBudget:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.what = what
-        self.requests = self.retries = 0
-        self.limited_seconds = 0.0
-        """How long it was waited for rate limits."""
+        self.traffic = Traffic(monotonic)
         self._silent_seconds = silent_seconds
         self._pause_seconds = pause_seconds
         self._monotonic = monotonic
@@ -65,8 +64,7 @@ class RetryBudget:
         for number in range(1, MOST_ATTEMPTS + 1):
             if self._interrupted.is_set():
                 raise SourceUnreachable(self.what, "it was told to stop waiting")
-            with self._lock:
-                self.requests += 1
+            self.traffic.requested()
             try:
                 result = attempt()
             except Retry as retry:
@@ -83,8 +81,7 @@ class RetryBudget:
                 continue
             if self._is_hopeless(number, began, kind):
                 break
-            with self._lock:
-                self.retries += 1
+            self.traffic.retried()
             self._interrupted.wait(self._pause(number))
         raise SourceUnreachable(last.at or self.what, str(last)) from last
 
@@ -106,7 +103,5 @@ class RetryBudget:
 
     def _wait_for_limit(self, seconds: float) -> None:
         waited = seconds + self._pause_seconds * random.uniform(0.0, 4.0)  # noqa: S311
-        began = self._monotonic()
-        self._interrupted.wait(waited)
-        with self._lock:
-            self.limited_seconds += self._monotonic() - began
+        with self.traffic.limited.counted():
+            self._interrupted.wait(waited)

@@ -93,7 +93,7 @@ def test_one_header_that_is_refused_ends_the_waits_of_the_others(hub: Hub) -> No
     with pytest.raises(SourceForbidden, match=rf"{hub.cdn}, where {hub.endpoint} says that .*{second} is, refuses"):
         repository.read_ahead([first, second])
     assert waiting.num_used <= 1
-    assert repository.client.budget.limited_seconds < 200
+    assert repository.client.budget.traffic.limited.seconds < 200
 
 
 def test_a_gated_repository_is_refused_before_any_weights(hub: Hub) -> None:

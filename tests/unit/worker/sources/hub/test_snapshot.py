@@ -2,6 +2,7 @@
 
 import os
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tests.standins.hub import Hub
 from tests.unit.worker.sources.hubs import REPOSITORY, served
 
 CONFIG = b'{"model_type": "llama"}'
+NOTED_AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 HEADER = b"\x08\0\0\0\0\0\0\0{}      "
 
 

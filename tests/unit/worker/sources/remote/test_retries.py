@@ -56,21 +56,21 @@ def answering(*answers: object) -> Callable[[], object]:
 
 def test_an_answer_is_returned_at_once(budget: RetryBudget, clock: Clock) -> None:
     assert budget.run(answering("answer")) == "answer"
-    assert (clock.waits, budget.requests, budget.retries) == ([], 1, 0)
+    assert (clock.waits, budget.traffic.requests, budget.traffic.retries) == ([], 1, 0)
 
 
 def test_where_nothing_ever_came_three_attempts_are_made(budget: RetryBudget, clock: Clock) -> None:
     with pytest.raises(SourceUnreachable, match=r"https://hub.example cannot be reached: no route"):
         budget.run(answering(Retry("no route")))
-    assert (budget.requests, budget.retries, len(clock.waits)) == (3, 2, 2)
+    assert (budget.traffic.requests, budget.traffic.retries, len(clock.waits)) == (3, 2, 2)
 
 
 def test_what_came_of_one_kind_is_no_reason_to_wait_for_another(budget: RetryBudget) -> None:
     budget.run(answering("answer"))
-    before = budget.requests
+    before = budget.traffic.requests
     with pytest.raises(SourceUnreachable, match=r"https://cdn.example cannot be reached"):
         budget.run(answering(Retry("refused", at="https://cdn.example")), "ranges")
-    assert budget.requests - before == 3
+    assert budget.traffic.requests - before == 3
 
 
 def test_where_something_came_it_is_waited_for_ten_silent_minutes(budget: RetryBudget, clock: Clock) -> None:
@@ -101,10 +101,10 @@ def test_while_others_get_answers_one_request_still_ends(budget: RetryBudget) ->
         budget.run(answering("answer"))
         raise Retry("this one alone fails")
 
-    before = budget.requests
+    before = budget.traffic.requests
     with pytest.raises(SourceUnreachable, match="this one alone fails"):
         budget.run(attempt)
-    assert budget.requests - before == 2 * MOST_ATTEMPTS
+    assert budget.traffic.requests - before == 2 * MOST_ATTEMPTS
 
 
 def test_pauses_grow_and_half_of_them_is_random(budget: RetryBudget, clock: Clock) -> None:
@@ -117,14 +117,14 @@ def test_pauses_grow_and_half_of_them_is_random(budget: RetryBudget, clock: Cloc
 def test_other_errors_are_raised_as_they_are(budget: RetryBudget) -> None:
     with pytest.raises(KeyError):
         budget.run(answering(KeyError("other")))
-    assert budget.requests == 1
+    assert budget.traffic.requests == 1
 
 
 def test_a_rate_limit_is_waited_for_as_the_server_asks(budget: RetryBudget, clock: Clock) -> None:
     assert budget.run(answering(*[Retry("limited", 55)] * 3, "answer")) == "answer"
     assert all(55 <= wait <= 56 for wait in clock.waits)
-    assert budget.limited_seconds == pytest.approx(sum(clock.waits))
-    assert (budget.requests, budget.retries) == (4, 0), "a wait that was asked for is no failure"
+    assert budget.traffic.limited.seconds == pytest.approx(sum(clock.waits))
+    assert (budget.traffic.requests, budget.traffic.retries) == (4, 0), "a wait that was asked for is no failure"
 
 
 def test_a_rate_limit_of_more_than_five_minutes_is_given_up(budget: RetryBudget, clock: Clock) -> None:
@@ -157,7 +157,7 @@ def test_an_interrupt_ends_a_wait_in_another_thread(after_seconds: float | None)
 
     thread = threading.Thread(target=ask)
     thread.start()
-    until(lambda: budget.requests == 1)
+    until(lambda: budget.traffic.requests == 1)
     budget.interrupt()
     thread.join()
     assert next(attempts) == 1, "no attempt after the interrupt"
@@ -168,7 +168,7 @@ def test_after_an_interrupt_nothing_is_asked(budget: RetryBudget) -> None:
     budget.interrupt()
     with pytest.raises(SourceUnreachable, match="stop waiting"):
         budget.run(answering("answer"))
-    assert budget.requests == 0
+    assert budget.traffic.requests == 0
 
 
 def test_counters_are_right_under_many_threads() -> None:
@@ -183,4 +183,4 @@ def test_counters_are_right_under_many_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (budget.requests, budget.retries) == (1600, 800)
+    assert (budget.traffic.requests, budget.traffic.retries) == (1600, 800)

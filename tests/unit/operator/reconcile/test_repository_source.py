@@ -1,0 +1,241 @@
+"""A repository as the source: pinned by prepare, resolved again when that is asked for, served without its server."""
+
+from dataclasses import replace
+
+import pytest
+
+from neuronmodel_api import exits, names
+from neuronmodel_api.conditions import ConditionType
+from neuronmodel_api.config import Strategy
+from neuronmodel_api.report import Note, Report, SourceTraffic
+from neuronmodel_api.status import SourceTransfer
+from neuronmodel_operator.manifests import hashes
+from tests.builders import neuron_model
+from tests.unit.operator.simulated import SETTINGS, Cluster, Run, commit, config_of, failing
+
+REPOSITORY = "org/model"
+BASE = neuron_model("smol").on_cpu().with_source_repository(REPOSITORY).with_artifacts_claim("store")
+UNREACHABLE = Note(reason="SourceUnreachable", message="hub.example cannot be reached: timed out. Check the egress.")
+SOURCE = ConditionType.SOURCE_RESOLVED
+UPDATE = ConditionType.UPDATE_AVAILABLE
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster.of(BASE.build(), ("store",))
+
+
+def noted(cluster: Cluster, **fields: object) -> None:
+    """What the worker that serves reports further."""
+    for pod in cluster.serving:
+        uid = pod["metadata"]["uid"]
+        cluster.reports[uid] = cluster.reports[uid].model_copy(update=fields)
+
+
+def served_commit(cluster: Cluster) -> str | None:
+    source = config_of(cluster.serving[0]).hub_source
+    return source.commit if source else None
+
+
+def test_the_commit_of_prepare_is_in_status_and_in_the_worker(cluster: Cluster) -> None:
+    cluster.run_until_ready()
+    source = cluster.status.source
+    assert source is not None
+    assert (source.revision, source.files, source.bytes) == (commit(1), 2, 900_000)
+    assert served_commit(cluster) == commit(1)
+    assert cluster.reason(SOURCE) == ("True", "Resolved")
+    assert f"repository {REPOSITORY}, revision main: llama" in cluster.condition(SOURCE).message
+    assert commit(1) in cluster.condition(SOURCE).message
+
+
+def test_a_revision_that_moves_is_told_and_taken_up_by_a_restart_alone(cluster: Cluster) -> None:
+    cluster.run_until_ready()
+    pod, jobs = cluster.serving[0]["metadata"]["uid"], set(cluster.jobs)
+    cluster.revision = 2
+    noted(cluster, latest_revision=commit(2))
+    cluster.run(10)
+    assert cluster.reason(UPDATE) == ("True", "NewRevision")
+    assert commit(1) in cluster.condition(UPDATE).message
+    assert commit(2) in cluster.condition(UPDATE).message
+    assert [note.type for note in cluster.recorded_events if note.reason == "NewRevision"] == ["Normal"]
+    assert [p["metadata"]["uid"] for p in cluster.serving] == [pod]
+    assert set(cluster.jobs) == jobs
+    cluster.annotate(names.ANNOTATION_RESTART, "1")
+    cluster.run_until(lambda c: c.status.source is not None and c.status.source.revision == commit(2))
+    cluster.run_until_ready()
+    assert served_commit(cluster) == commit(2)
+    assert cluster.reason(UPDATE) == ("False", "UpToDate")
+
+
+def test_the_pin_holds_while_prepare_runs_again_for_other_reasons(cluster: Cluster) -> None:
+    cluster.run_until_ready()
+    cluster.revision = 2
+    cluster.claims["store"]["metadata"]["uid"] = "uid-new"  # everything is to be built again on a new volume
+    cluster.kill_pod(cluster.serving[0])
+    cluster.serve = lambda config: failing("ArtifactsMissing", exits.ARTIFACT_DAMAGED)
+    cluster.run_until(lambda c: len(c.status.starts) > 0 and c.reason(ConditionType.ARTIFACTS_READY)[0] != "True")
+    cluster.serve = lambda config: Run()
+    cluster.run_until_ready()
+    assert max(job["metadata"]["annotations"][names.ANNOTATION_ATTEMPT] for job in cluster.live_jobs) > "1"
+    assert served_commit(cluster) == commit(1)
+    assert cluster.status.source is not None
+    assert cluster.status.source.revision == commit(1)
+
+
+def test_a_worker_that_serves_a_commit_is_never_asked_to_look(cluster: Cluster) -> None:
+    pinned = Cluster.of(BASE.with_source_repository(REPOSITORY, revision=commit(7)).build(), ("store",))
+    for each, expected in ((cluster, SETTINGS.hub_check_seconds), (pinned, None)):
+        each.run_until_ready()
+        source = config_of(each.serving[0]).hub_source
+        assert source is not None
+        assert source.check_seconds == expected
+    assert SETTINGS.hub_check_seconds is not None
+
+
+def test_a_restart_of_a_pinned_commit_prepares_nothing_again() -> None:
+    cluster = Cluster.of(BASE.with_source_repository(REPOSITORY, revision=commit(7)).build(), ("store",))
+    cluster.run_until_ready()
+    jobs, pod = set(cluster.jobs), cluster.serving[0]["metadata"]["uid"]
+    cluster.annotate(names.ANNOTATION_RESTART, "1")
+    cluster.run(40)
+    cluster.run_until_ready()
+    assert set(cluster.jobs) == jobs
+    assert cluster.serving[0]["metadata"]["uid"] != pod
+
+
+def test_a_server_out_of_reach_that_nothing_needs_is_no_failure(cluster: Cluster) -> None:
+    cluster.prepare = lambda config: Run(notes=(UNREACHABLE,))
+    cluster.run_until_ready()
+    assert cluster.reason(SOURCE) == ("Unknown", "SourceUnreachable")
+    assert "cannot be reached" in cluster.condition(SOURCE).message
+    assert "served all the same" in cluster.condition(SOURCE).message
+    noted(cluster, latest_revision=commit(1))
+    cluster.run(3)
+    assert cluster.reason(SOURCE) == ("True", "Resolved")
+    noted(cluster, notes=(UNREACHABLE,))
+    cluster.run(3)
+    assert cluster.reason(SOURCE) == ("Unknown", "SourceUnreachable")
+    assert cluster.reason() == ("True", "Serving")
+
+
+def test_while_it_starts_ready_says_what_is_under_way(cluster: Cluster) -> None:
+    cluster.prepare = lambda config: Run(notes=(UNREACHABLE,))
+    cluster.run_until(lambda c: c.status.condition(SOURCE) is not None and c.reason(SOURCE)[1] == "SourceUnreachable")
+    assert cluster.reason()[1] != "SourceUnreachable"
+
+
+def test_a_server_out_of_reach_that_prepare_needs_is_a_failure_that_mends_itself(cluster: Cluster) -> None:
+    cluster.prepare = lambda config: failing("SourceUnreachable", exits.TRANSIENT)
+    cluster.run_until(lambda c: c.reason() == ("False", "SourceUnreachable"), steps=20)
+    assert cluster.reason(SOURCE) == ("False", "SourceUnreachable")
+    cluster.prepare = lambda config: Run()
+    cluster.run_until_ready()
+
+
+@pytest.mark.parametrize("reason", ["SourceGated", "SourceUnauthorized", "RepositoryNotFound", "CertificateUntrusted"])
+def test_what_a_server_refuses_is_tried_again_at_once_when_that_is_asked_for(cluster: Cluster, reason: str) -> None:
+    cluster.prepare = lambda config: failing(reason)
+    cluster.run_until(lambda c: c.reason(SOURCE) == ("False", reason), steps=20)
+    cluster.prepare = lambda config: Run()
+    cluster.annotate(names.ANNOTATION_RETRY, "1")
+    cluster.run_until(lambda c: c.reason() == ("True", "Serving"), steps=20)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "allowed", "is_taken"),
+    [
+        (None, ("https://huggingface.co",), True),
+        ("https://huggingface.co/", ("https://huggingface.co",), True),
+        ("https://HuggingFace.co:443", ("https://huggingface.co",), True),
+        ("https://huggingface.co.", ("https://huggingface.co",), True),
+        (None, ("https://hub.example.com",), False),
+        ("https://hub.example.com", ("https://huggingface.co",), False),
+        ("https://hub.example.com:8443", ("https://hub.example.com",), False),
+        ("https://hub.example.com/a", ("https://hub.example.com",), False),
+        ("https://hub.example.com/a/", ("https://hub.example.com/a",), True),
+        ("https://hub.example.com:99999", ("https://hub.example.com",), False),
+        ("http://hub.example.com", ("http://hub.example.com",), False),
+    ],
+)
+def test_an_endpoint_that_is_not_allowed_gets_no_pod(
+    endpoint: str | None, allowed: tuple[str, ...], is_taken: bool
+) -> None:
+    named = {"endpoint": endpoint} if endpoint else {}
+    cluster = Cluster.of(BASE.with_source_repository(REPOSITORY, **named).build(), ("store",))
+    cluster.settings = replace(SETTINGS, hub_endpoints=allowed)
+    if is_taken:
+        cluster.run_until_ready()
+        return
+    cluster.run(10)
+    assert cluster.reason() == cluster.reason(SOURCE) == ("False", "EndpointNotAllowed")
+    assert (endpoint or "https://huggingface.co") in cluster.condition().message
+    assert not cluster.jobs
+    cluster.settings = replace(SETTINGS, hub_endpoints=(endpoint or "https://huggingface.co",), allow_http=True)
+    if "99999" not in (endpoint or ""):
+        cluster.run_until_ready()
+
+
+def test_an_endpoint_that_is_not_allowed_any_more_stops_no_worker(cluster: Cluster) -> None:
+    cluster.run_until_ready()
+    pod = cluster.serving[0]["metadata"]["uid"]
+    cluster.settings = replace(SETTINGS, hub_endpoints=("https://hub.example.com",))
+    cluster.run(10)
+    assert cluster.reason(SOURCE) == ("False", "EndpointNotAllowed")
+    assert [p["metadata"]["uid"] for p in cluster.serving] == [pod]
+
+
+def test_another_token_or_authority_prepares_nothing_again_and_replaces_the_worker(cluster: Cluster) -> None:
+    cluster.run_until_ready()
+    jobs, pod = set(cluster.jobs), cluster.serving[0]["metadata"]["uid"]
+    cluster.edit("model.source.huggingFace.tokenSecretRef", {"name": "other", "key": "token"})
+    cluster.edit("model.source.huggingFace.caBundle", {"secretKeyRef": {"name": "ca", "key": "ca.crt"}})
+    cluster.run_until_ready()
+    assert set(cluster.jobs) == jobs
+    assert cluster.serving[0]["metadata"]["uid"] != pod
+
+
+def test_a_restart_is_in_no_hash_of_a_claim() -> None:
+    spec = Cluster.of(neuron_model("smol").on_cpu().build()).observe().model.spec
+    given = {hashes.inputs_hash(spec, Strategy.AUTO, "store", "", restart) for restart in ("", "1")}
+    assert len(given) == 1
+
+
+def test_what_was_read_of_the_network_is_in_the_start(cluster: Cluster) -> None:
+    cluster.prepare = lambda config: Run(
+        traffic=SourceTraffic(bytes=900, bytes_per_second=300, requests=5, retries=1, limited_milliseconds=70)
+    )
+    cluster.serve = lambda config: Run(traffic=SourceTraffic(bytes=10, bytes_per_second=5, requests=2))
+    cluster.run_until_ready()
+    cluster.run(3)
+    assert cluster.status.starts[0].source == SourceTransfer(
+        bytes=910, bytes_per_second=300, requests=7, retries=1, limited_milliseconds=70
+    )
+
+
+def test_a_wait_for_a_rate_limit_is_in_the_progress(cluster: Cluster) -> None:
+    cluster.prepare = lambda config: Run(milliseconds=10**9)
+    cluster.run(6)
+    (uid,) = (pod["metadata"]["uid"] for pod in cluster.pods.values())
+    cluster.reports[uid] = limited(cluster.reports[uid])
+    cluster.run(3, seconds=31)
+    (worker,) = cluster.status.workers
+    assert worker.progress is not None
+    assert worker.progress.waits_for_rate_limit
+    assert (worker.progress.bytes, worker.progress.total_bytes) == (450, 900)
+    assert worker.progress.source is not None
+    assert worker.progress.source.requests == 9
+    assert cluster.status.progress == "SourceOpened 50%, rate-limited"
+
+
+def limited(report: Report) -> Report:
+    assert report.progress is not None
+    progress = report.progress.model_copy(update={"done": 450, "total": 900})
+    traffic = SourceTraffic(bytes=450, requests=9, is_limited=True)
+    return report.model_copy(update={"progress": progress, "source_traffic": traffic})
+
+
+def test_a_volume_has_no_status_of_a_source() -> None:
+    cluster = Cluster.of(neuron_model("smol").on_cpu().build())
+    cluster.run_until_ready()
+    assert cluster.status.source is None
+    assert "source" not in cluster.model["status"]["starts"][0]
