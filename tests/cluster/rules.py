@@ -11,6 +11,7 @@ from tests.builders import NeuronModelBuilder, neuron_model
 MODEL = neuron_model("smol")
 TEMPLATE = "spec.artifacts.template"
 CLAIM = {"claimName": "fast"}
+HUB = "spec.model.source.huggingFace"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,16 @@ def with_resource_claim(**names: str) -> NeuronModelBuilder:
 def with_mount(path: str) -> NeuronModelBuilder:
     return MODEL.with_worker(
         volumes=[{"name": "cache", "emptyDir": {}}], volumeMounts=[{"name": "cache", "mountPath": path}]
+    )
+
+
+def with_endpoint(url: str) -> NeuronModelBuilder:
+    return MODEL.with_source_repository("org/model", endpoint=url)
+
+
+def with_ca_bundle(*members: str) -> NeuronModelBuilder:
+    return MODEL.with_source_repository(
+        "org/model", caBundle={member: {"name": "authorities", "key": "ca.crt"} for member in members}
     )
 
 
@@ -71,7 +82,43 @@ RULES = (
         "spec.model.source#1",
         good=MODEL.with_source_host_path("/models/llama"),
         bad=MODEL.with_field("spec.model.source.hostPath", {"path": "/models/llama"}),
-        says="name exactly one source: persistentVolumeClaim or hostPath",
+        says="name exactly one source: huggingFace, persistentVolumeClaim or hostPath",
+    ),
+    Rule(
+        f"{HUB}.repository#1",
+        good=MODEL.with_source_repository("meta-llama/Llama-3.1-405B-Instruct"),
+        bad=MODEL.with_source_repository("meta-llama/Llama-3.1.git"),
+        says="is no name that the Hub allows",
+    ),
+    Rule(
+        f"{HUB}.revision#1",
+        good=MODEL.with_source_repository("org/model", revision="refs/pr/1"),
+        bad=MODEL.with_source_repository("org/model", revision="main..other"),
+        says="must not contain '..', which git does not allow",
+    ),
+    Rule(
+        f"{HUB}.endpoint#1",
+        good=with_endpoint("https://hub.example.com:8443/mirror/"),
+        bad=with_endpoint("https://user:secret@hub.example.com"),
+        says="must not contain a user or a password; name the token's Secret in tokenSecretRef",
+    ),
+    Rule(
+        f"{HUB}.endpoint#2",
+        good=with_endpoint("https://[2001:db8::1]"),
+        bad=with_endpoint("https://hub.example.com/?token=secret"),
+        says="is no URL of a server; write it without a query and a fragment",
+    ),
+    Rule(
+        f"{HUB}.endpoint#3",
+        good=with_endpoint("https://hub.example.com"),
+        bad=with_endpoint("http://hub.example.com"),
+        says="has to begin with https://",
+    ),
+    Rule(
+        f"{HUB}.caBundle#1",
+        good=with_ca_bundle("secretKeyRef"),
+        bad=with_ca_bundle("secretKeyRef", "configMapKeyRef"),
+        says="name exactly one: configMapKeyRef or secretKeyRef",
     ),
     Rule(
         "spec.model.source.persistentVolumeClaim.path#1",

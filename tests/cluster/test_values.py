@@ -56,6 +56,9 @@ def with_value(field: str, value: Any) -> NeuronModelBuilder:
 
 
 def _needed(member: str) -> dict[str, str]:
-    return {"persistentVolumeClaim": {"claimName": "x"}, "hostPath": {"path": "/x"}, "template": {"size": "1Gi"}}[
-        member
-    ]
+    return {
+        "persistentVolumeClaim": {"claimName": "x"},
+        "hostPath": {"path": "/x"},
+        "huggingFace": {"repository": "org/model"},
+        "template": {"size": "1Gi"},
+    }[member]

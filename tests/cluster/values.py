@@ -8,12 +8,50 @@ MODES: Final = [["ReadWriteOnce"], ["ReadWriteMany"]], [["ReadOnlyMany"], [], ["
 CLASS: Final = ["gp3"], ["x" * 254]
 ABSOLUTE: Final = ["/", "/a"], ["", "/" + "a" * 1024]
 SIZE: Final = ["1", "1.5Ti", "500G"], ["", "five", "1" * 33]
+KEY: Final = ["token", "ca.crt", "a_b-c"], ["", "a/b", "a" * 254]
+HUB: Final = "spec.model.source.huggingFace"
 NUMBERS_UP_TO: Final = 2**24
 
 VALUES: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "spec.model.source.persistentVolumeClaim.claimName": NAME,
     "spec.model.source.persistentVolumeClaim.path": (["", "a/b"], ["a" * 1025]),
     "spec.model.source.hostPath.path": ABSOLUTE,
+    f"{HUB}.repository": (
+        ["gpt2", "meta-llama/Llama-3.1-405B-Instruct", "a_b/c.d", "a" * 96 + "/" + "b" * 96],
+        ["", "a/b/c", "a b/c", "/a", "a/", "-a/b", "a/.b", "a" * 97, "hf://a/b", "a--b/c", "a/b.", "a/b-", "a/b.git"],
+    ),
+    f"{HUB}.revision": (
+        ["main", "v1.0+cu", "refs/pr/12", "f" * 40, "a" * 250],
+        ["", "-a", "a b", "a..b", "a@b", "a?b", "a#b", "a" * 251],
+    ),
+    f"{HUB}.tokenSecretRef.name": NAME,
+    f"{HUB}.tokenSecretRef.key": KEY,
+    f"{HUB}.endpoint": (
+        ["https://hub.example.com", "https://10.0.0.1:8443", "https://[fd00::1]:8443/a/b/"],
+        [
+            "",
+            "hub.example.com",
+            "ftp://hub.example.com",
+            "https://",
+            "https:///a",
+            "https://a@b",
+            "https://a:b@c",
+            "https://a\\@b",
+            "https://a b",
+            "https://a\nb",
+            "https://a?b=c",
+            "https://a#b",
+            "https://a/%2e%2e",
+            "https://a:port",
+            "http://a",
+            "HTTPS://a@b",
+            "https://" + "a" * 505,
+        ],
+    ),
+    f"{HUB}.caBundle.configMapKeyRef.name": NAME,
+    f"{HUB}.caBundle.configMapKeyRef.key": KEY,
+    f"{HUB}.caBundle.secretKeyRef.name": NAME,
+    f"{HUB}.caBundle.secretKeyRef.key": KEY,
     "spec.model.type": (["llama", "qwen3_moe"], ["", "Llama", "a b"]),
     "spec.model.servedName": (["meta/Llama-3.1"], ["", "two words", "x" * 254]),
     "spec.engine": (["Neuron", "CPU"], ["GPU", "cpu"]),
@@ -93,7 +131,7 @@ VALUES: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "spec.serving.updateStrategy": (["Recreate", "Rolling"], ["RollingUpdate"]),
     "spec.serving.startTimeoutSeconds": ([1, 604800], [0, 604801]),
     "spec.serving.apiKeySecretRef.name": NAME,
-    "spec.serving.apiKeySecretRef.key": (["api-key", "a.b_c"], ["", "a/b"]),
+    "spec.serving.apiKeySecretRef.key": KEY,
 }
 
 # The other fields that a field needs to be judged alone.
@@ -104,6 +142,12 @@ AMONG: Final[dict[str, dict[str, Any]]] = {
     "spec.compile.onDeviceSampling.topK": {"spec.compile.onDeviceSampling.globalTopK": 2**20},
     "spec.scratch.ephemeral.storageClassName": {"spec.scratch.ephemeral.size": "1Gi"},
     "spec.scratch.ephemeral.accessModes": {"spec.scratch.ephemeral.size": "1Gi"},
+    f"{HUB}.tokenSecretRef.name": {f"{HUB}.tokenSecretRef.key": "k"},
+    f"{HUB}.tokenSecretRef.key": {f"{HUB}.tokenSecretRef.name": "n"},
+    f"{HUB}.caBundle.configMapKeyRef.name": {f"{HUB}.caBundle.configMapKeyRef.key": "k"},
+    f"{HUB}.caBundle.configMapKeyRef.key": {f"{HUB}.caBundle.configMapKeyRef.name": "n"},
+    f"{HUB}.caBundle.secretKeyRef.name": {f"{HUB}.caBundle.secretKeyRef.key": "k"},
+    f"{HUB}.caBundle.secretKeyRef.key": {f"{HUB}.caBundle.secretKeyRef.name": "n"},
     "spec.serving.apiKeySecretRef.name": {"spec.serving.apiKeySecretRef.key": "k"},
     "spec.serving.apiKeySecretRef.key": {"spec.serving.apiKeySecretRef.name": "n"},
 }
