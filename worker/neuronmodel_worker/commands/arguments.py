@@ -137,6 +137,9 @@ def _from_command(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--claim", metavar="NAME", help="the claim that holds the model; absent: a folder of the node")
     command.add_argument(
+        "--source", metavar="hf://ORG/NAME[@REVISION]", help="the repository that holds the model, in place of a claim"
+    )
+    command.add_argument(
         "--claim-root",
         metavar="DIR",
         help="the folder of the command's host that holds what the claim holds; absent: the one above the model's",

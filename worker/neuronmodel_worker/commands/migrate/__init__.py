@@ -25,6 +25,7 @@ def from_command(options: argparse.Namespace) -> None:
     converted = convert(
         read_flags(_invocation(options)),
         Choices(
+            source=options.source,
             claim=options.claim,
             claim_root=options.claim_root,
             name=options.name,

@@ -16,7 +16,7 @@ from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.options import Choices, model_name
 from neuronmodel_worker.commands.migrate.parallelism import CommandParallelism, read_parallelism
 from neuronmodel_worker.commands.migrate.shell_script import Correction
-from neuronmodel_worker.commands.migrate.volumes import artifacts, model_folder, scratch, source
+from neuronmodel_worker.commands.migrate.volumes import artifacts, model_place, scratch, source
 from neuronmodel_worker.commands.migrate.yaml_document import Commented
 from neuronmodel_worker.engines.llama_shape import FAMILY as CPU_FAMILY
 from neuronmodel_worker.engines.nxdi.application import TASK
@@ -75,7 +75,7 @@ def convert(command: InferenceDemoCommand, choices: Choices) -> Converted:
     document = {
         "apiVersion": f"{GROUP}/v1alpha1",
         "kind": "NeuronModel",
-        "metadata": {"name": choices.name or model_name(model_folder(command))},
+        "metadata": {"name": choices.name or model_name(model_place(command, choices))},
         "spec": {name: value for name, value in spec.items() if value is not None},
     }
     left_out = [*_left_out(command, fields), *parallelism.left_out, *fields.left_out(), *environment.left_out]

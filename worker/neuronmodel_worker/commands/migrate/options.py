@@ -2,11 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Final
 
 from neuronmodel_api.names import MAX_MODEL_NAME
 from neuronmodel_worker.commands.usage_errors import UsageInvalid
+from neuronmodel_worker.sources.hub.address import SCHEME, HubAddress
 
 MODEL_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
@@ -19,9 +21,11 @@ OF_THE_CACHE: Final = "models--"
 
 @dataclass(frozen=True)
 class Choices:
-    """The options. `claim_root` is the folder on the command's host with the content of the claim's root; by default
-    the parent of the model's folder. The constructor raises UsageInvalid."""
+    """The options. `source` names a repository, as hf://ORGANISATION/NAME[@REVISION]; `claim_root` is the folder on the
+    command's host with the content of the claim's root; by default the parent of the model's folder. The constructor
+    raises UsageInvalid."""
 
+    source: str | None = None
     claim: str | None = None
     claim_root: str | None = None
     name: str | None = None
@@ -45,12 +49,29 @@ class Choices:
                 f"--name is {self.name!r} and has to be at most {MAX_MODEL_NAME} lower-case letters, digits and -, "
                 "beginning with a letter and not ending with -."
             )
+        if self.repository and (self.claim is not None or self.claim_root is not None):
+            raise UsageInvalid("--source and --claim both say where the model is. Leave out one of them.")
         if self.artifacts_claim and (self.artifacts_size or self.storage_class):
             raise UsageInvalid(
                 "--artifacts-claim names a volume that is there. Leave out --artifacts-size and --storage-class."
             )
         if self.claim_root is not None and self.claim is None:
             raise UsageInvalid("--claim-root says what a claim holds. Name the claim with --claim, or leave it out.")
+
+    @cached_property
+    def repository(self) -> HubAddress | None:
+        """Raises UsageInvalid."""
+        if self.source is None:
+            return None
+        if not self.source.startswith(SCHEME):
+            raise UsageInvalid(
+                f"--source is {self.source!r} and has to be a repository, as {SCHEME}ORGANISATION/NAME or "
+                f"{SCHEME}ORGANISATION/NAME@REVISION. A claim is named with --claim."
+            )
+        try:
+            return HubAddress.parse(self.source)
+        except ValueError as error:
+            raise UsageInvalid(f"--source: {error}") from error
 
 
 def is_model_name(text: str) -> bool:
@@ -59,17 +80,17 @@ def is_model_name(text: str) -> bool:
 
 
 def model_label(folder: PurePosixPath) -> str:
-    """What a folder says of the model in it: its name, or the repository's in the cache of the Hugging Face Hub, whose
-    folders are models--owner--name/snapshots/revision."""
+    """What a folder, or a repository's name, says of the model: its last part, or the repository's in the cache of the
+    Hugging Face Hub, whose folders are models--owner--name/snapshots/revision."""
     cached = [part for part in folder.parts if part.startswith(OF_THE_CACHE)]
     return cached[-1].rpartition("--")[2] if cached else folder.name
 
 
 def model_name(folder: PurePosixPath) -> str:
-    """Derives a name from the model's folder. Raises UsageInvalid."""
+    """Derives a name from the model's folder, or its repository's name. Raises UsageInvalid."""
     made = re.sub(r"[^a-z0-9]+", "-", model_label(folder).lower()).strip("-")
     made = made if made[:1].isalpha() or not made else f"m-{made}"
     made = made[:MAX_MODEL_NAME].rstrip("-")
     if not is_model_name(made):
-        raise UsageInvalid(f"No name can be made of the model's folder, {str(folder)!r}. Give one with --name.")
+        raise UsageInvalid(f"No name can be made of where the model is, {str(folder)!r}. Give one with --name.")
     return made

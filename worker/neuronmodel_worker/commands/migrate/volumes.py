@@ -10,11 +10,16 @@ from neuronmodel_worker.commands.migrate.options import Choices, model_label
 from neuronmodel_worker.commands.migrate.volume_sizes import checkpoint_bytes, compiled_size, shards_size
 from neuronmodel_worker.commands.migrate.yaml_document import Commented
 from neuronmodel_worker.commands.usage_errors import UsageInvalid
+from neuronmodel_worker.sources.hub.address import DEFAULT_REVISION, HubAddress
 from neuronmodel_worker.units import in_units
 
 OF_THE_NODE: Final = (
     "A folder of the node: works only where the operator was installed with allowHostPath=true. With --claim NAME the "
-    "model is taken from a claim."
+    "model is taken from a claim, and with --source hf://ORGANISATION/NAME from the Hugging Face Hub."
+)
+OF_THE_HUB: Final = (
+    "In place of --model-path {path}. A private or gated repository needs tokenSecretRef: {{name: …, key: …}}, which "
+    "names a Secret with a token that may read it."
 )
 COMPILED_ALONE: Final = "The compiled model alone, which holds no weights: room for several."
 SIZE_UNKNOWN: Final = (
@@ -24,11 +29,16 @@ SIZE_UNKNOWN: Final = (
 SCRATCH: Final = (
     "The node's NVMe, where its kubelet's folder is on it (nodeadm, localStorage RAID0): the compiler's work"
 )
+ANY_REPOSITORY: Final = "hf://ORGANISATION/NAME"
 COPIES: Final = ", and a copy of what a start reads, for the next start in this pod"
 
 
-def model_folder(command: InferenceDemoCommand) -> PurePosixPath:
-    """Raises NotUnderstood."""
+def model_place(command: InferenceDemoCommand, choices: Choices) -> PurePosixPath:
+    """Returns what the model's name is read from: its folder, or the repository's name. Raises NotUnderstood."""
+    return PurePosixPath(choices.repository.repository) if choices.repository else _model_folder(command)
+
+
+def _model_folder(command: InferenceDemoCommand) -> PurePosixPath:
     given = command.given[MODEL_PATH]
     path = PurePosixPath(given.value)
     if given.unknown and re.search(r"[$`~]", path.name):
@@ -42,7 +52,11 @@ def model_folder(command: InferenceDemoCommand) -> PurePosixPath:
 
 def source(command: InferenceDemoCommand, choices: Choices) -> dict[str, Any]:
     """Returns `spec.model.source`. Raises NotUnderstood and UsageInvalid."""
-    path, unknown = model_folder(command), command.given[MODEL_PATH].unknown
+    if choices.repository:
+        return {
+            "huggingFace": Commented(_in_hub(choices.repository), OF_THE_HUB.format(path=command.value(MODEL_PATH)))
+        }
+    path, unknown = _model_folder(command), command.given[MODEL_PATH].unknown
     if unknown and (choices.claim is None or choices.claim_root is not None):
         raise unknown
     if choices.claim is None:
@@ -50,7 +64,7 @@ def source(command: InferenceDemoCommand, choices: Choices) -> dict[str, Any]:
             raise NotUnderstood(
                 command.line("--model-path"),
                 f"--model-path is {str(path)!r}, which is no absolute path. Write it out, or name the claim that holds "
-                "the model with --claim.",
+                f"the model with --claim, or its repository of the Hugging Face Hub with --source {_as_source(path)}.",
             )
         return {"hostPath": Commented({"path": str(path)}, OF_THE_NODE)}
     inside = _inside_claim(path, choices)
@@ -61,6 +75,19 @@ def source(command: InferenceDemoCommand, choices: Choices) -> dict[str, Any]:
             **({} if inside == "." else {"path": Commented(inside, seen)}),
         }
     }
+
+
+def _in_hub(address: HubAddress) -> dict[str, Any]:
+    is_given = address.revision != DEFAULT_REVISION
+    return {"repository": address.repository, **({"revision": address.revision} if is_given else {})}
+
+
+def _as_source(path: PurePosixPath) -> str:
+    """The path as --source, where it may be a repository's name."""
+    try:
+        return str(HubAddress.parse(str(path))) if len(path.parts) == 2 else ANY_REPOSITORY
+    except ValueError:
+        return ANY_REPOSITORY
 
 
 def _inside_claim(path: PurePosixPath, choices: Choices) -> str:
@@ -80,14 +107,14 @@ def artifacts(command: InferenceDemoCommand, choices: Choices) -> dict[str, Any]
     if choices.artifacts_claim:
         return {"persistentVolumeClaim": {"claimName": choices.artifacts_claim}}
     storage_class = {"storageClassName": choices.storage_class} if choices.storage_class else {}
-    return {"template": {**storage_class, "size": choices.artifacts_size or _artifacts_size(command)}}
+    return {"template": {**storage_class, "size": choices.artifacts_size or _artifacts_size(command, choices)}}
 
 
-def _artifacts_size(command: InferenceDemoCommand) -> Commented:
+def _artifacts_size(command: InferenceDemoCommand, choices: Choices) -> Commented:
     if "--save-sharded-checkpoint" not in command:
         return Commented(compiled_size(), COMPILED_ALONE)
     bytes_a_parameter = 4 if command.value("--torch-dtype") == "float32" else 2
-    checkpoint = checkpoint_bytes(model_label(model_folder(command)), bytes_a_parameter)
+    checkpoint = checkpoint_bytes(model_label(model_place(command, choices)), bytes_a_parameter)
     if checkpoint is None:
         return Commented(shards_size(None), SIZE_UNKNOWN)
     return Commented(

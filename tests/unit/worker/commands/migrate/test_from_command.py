@@ -1,5 +1,7 @@
 """`neuronmodel from-command`: a command line of NxD Inference as the NeuronModel that does the same."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,61 @@ def test_a_path_that_names_no_folder_of_a_node_is_refused(path: str) -> None:
 def test_a_path_outside_of_the_claims_root_is_refused() -> None:
     with pytest.raises(UsageInvalid, match="is not within it"):
         with_flags(claim="models", claim_root="/elsewhere")
+
+
+COMMIT = "1e7e" * 10
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("hf://meta-llama/Llama-3.1-8B", {"repository": "meta-llama/Llama-3.1-8B"}),
+        ("hf://meta-llama/Llama-3.1-8B@main", {"repository": "meta-llama/Llama-3.1-8B"}),
+        ("hf://gpt2@refs/pr/12", {"repository": "gpt2", "revision": "refs/pr/12"}),
+        (f"hf://org/name@{COMMIT}", {"repository": "org/name", "revision": COMMIT}),
+    ],
+)
+def test_a_repository_takes_the_path_s_place(source: str, expected: dict[str, str]) -> None:
+    result = with_flags(source=source)
+    assert result.spec["model"]["source"] == {"huggingFace": expected}
+    assert "In place of --model-path /models/Llama-3.1-8B." in result.unwrapped
+    assert "tokenSecretRef: {name: …, key: …}" in result.unwrapped
+    spec = NeuronModelSpec.model_validate(result.spec)
+    assert spec.model.source.hugging_face
+    assert spec.model.source.hugging_face.repository == expected["repository"]
+
+
+@pytest.mark.parametrize("path", ["~/models/$MODEL", "$(pwd)/model", "../model", "meta-llama/Llama-3.1-8B"])
+def test_with_a_repository_nothing_of_the_path_is_needed(path: str) -> None:
+    command = "inference_demo --model-type llama --task-type causal-lm run --save-sharded-checkpoint"
+    result = converted(f"{command} --model-path {path}", source="hf://meta-llama/Llama-3.1-70B")
+    assert yaml.safe_load(result.text)["metadata"]["name"] == "llama-3-1-70b"
+    assert result.spec["artifacts"]["template"] == {"size": "192Gi"}
+
+
+@pytest.mark.parametrize(
+    ("path", "suggested"),
+    [
+        ("meta-llama/Llama-3.1-8B", "hf://meta-llama/Llama-3.1-8B."),
+        ("Llama-3.1-8B", "hf://ORGANISATION/NAME."),
+        ("models/meta/llama", "hf://ORGANISATION/NAME."),
+    ],
+)
+def test_a_path_that_may_be_a_repository_s_name_is_refused_with_how_to_say_so(path: str, suggested: str) -> None:
+    with pytest.raises(NotUnderstood, match=f"with --source {suggested}$"):
+        converted(f"inference_demo --model-type llama --task-type causal-lm run --model-path {path}")
+
+
+def test_a_repository_is_printed_without_anything_that_reads_a_network() -> None:
+    program = (
+        "import sys; from neuronmodel_worker.cli import main; code = main(sys.argv[1:]); "
+        "print(code, *[name for name in sys.modules if name.split('.')[0] in ('obstore', 'http') "
+        "or 'sources.remote' in name])"
+    )
+    command = [sys.executable, "-c", program, "from-command", "--source", "hf://org/name", "-"]
+    ended = subprocess.run(command, cwd=PROJECT, input=ON_LOAD, capture_output=True, text=True, check=True)
+    assert "repository: org/name" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == "0"
 
 
 @pytest.mark.parametrize(
@@ -375,6 +432,15 @@ def test_another_instance_type_is_selected() -> None:
         {"name": "Llama.3"},
         {"name": "x" * 41},
         {"claim": "Models"},
+        {"source": "meta-llama/Llama-3.1-8B"},
+        {"source": "https://huggingface.co/meta-llama/Llama-3.1-8B"},
+        {"source": "s3://bucket/model"},
+        {"source": "hf://"},
+        {"source": "hf://datasets/org/name"},
+        {"source": "hf://org/name/folder"},
+        {"source": "hf://org/name@a..b"},
+        {"source": "hf://org/name", "claim": "models"},
+        {"source": "hf://org/name", "claim_root": "/models"},
         {"artifacts_size": "1 TB"},
         {"artifacts_size": "1K"},
         {"artifacts_size": "0Gi"},
