@@ -115,10 +115,12 @@ def test_prepare_without_the_hub_takes_the_commit_of_before(
     first = of_hub.prepare().result
     hub.down()
     ended = of_hub.run("prepare")
-    assert (ended.code, ended.report.result) == (0, first and ended.report.result)
     assert "is taken for the commit that it was at before" in caplog.text
     assert ended.report.result
+    assert first
     assert ended.report.result.cache == "Hit"
+    assert ended.report.result.source == first.source, "with the time at which the server said so"
+    assert [note.reason for note in ended.report.notes] == ["SourceUnreachable"]
 
 
 def test_prepare_that_needs_the_hub_fails_plainly_and_succeeds_later(of_hub: Place, hub: Hub) -> None:
@@ -126,6 +128,7 @@ def test_prepare_that_needs_the_hub_fails_plainly_and_succeeds_later(of_hub: Pla
     ended = of_hub.run("prepare")
     assert ended.code == exits.TRANSIENT
     assert ended.report.failure
+    assert ended.report.failure.reason == "SourceUnreachable"
     assert "cannot be reached" in ended.report.failure.message
     hub.up()
     assert of_hub.prepare().result
@@ -162,6 +165,34 @@ def test_a_token_that_was_rotated_is_taken_up_and_shown_nowhere(of_hub: Place, h
     for secret in (TOKEN, "Signature=", "X-Amz-"):
         assert secret not in ended.stderr + ended.report.to_json().__repr__() + shown + kept
     assert not hub.requests.leaks
+
+
+def test_the_result_has_the_commit_and_what_it_is_of(of_hub: Place, hub: Hub) -> None:
+    ended = of_hub.run("prepare")
+    assert ended.report.result
+    source, traffic = ended.report.result.source, ended.report.source_traffic
+    weights = (of_hub.source / "model.safetensors").stat().st_size
+    assert source
+    assert (source.revision, source.files, source.bytes) == (hub.repository(REPOSITORY).main, 1, weights)
+    assert traffic
+    assert traffic.bytes >= weights
+    assert traffic.requests == len(list(hub.requests)), "each is counted, and no other"
+    assert traffic.bytes_per_second
+
+
+def test_an_attempt_reads_the_commit_that_an_earlier_one_resolved(of_hub: Place, hub: Hub, tmp_path: Path) -> None:
+    first = of_hub.prepare().result
+    assert first
+    assert first.source
+    changed = tmp_path / "changed"
+    changed.mkdir()
+    write_chat_model(changed)
+    edit_config(changed, rms_norm_eps=0.5)
+    hub.add_revision(REPOSITORY, changed, "main")
+    pin = {"commit": first.source.revision, "resolvedAt": first.source.resolved_at.isoformat()}
+    second = of_hub.prepare(hubSource={**of_hub.settings["hubSource"], **pin}).result
+    assert second
+    assert (second.source, second.cache) == (first.source, "Hit")
 
 
 def test_a_damaged_snapshot_is_read_again(of_hub: Place, hub: Hub) -> None:
