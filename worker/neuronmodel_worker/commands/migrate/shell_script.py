@@ -226,7 +226,10 @@ class _Script:
             if redirect.type != "file_redirect" or sign is None:
                 raise self._input(redirect)
             # The grammar takes all words behind > for names of files; a shell takes the first.
-            name, *rest = self._tree.words(redirect, skip=len(sign[0]))
+            words = self._tree.words(redirect, skip=len(sign[0]))
+            if not words:
+                raise NotUnderstood(line_of(redirect), f"Behind {sign[0].strip()} stands no name of a file.")
+            name, *rest = words
             more += rest
             written.append(ShellText(f"{sign[0].strip()}{_written(name)}", line_of(redirect)))
         output = (*written, *output)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from neuronmodel_worker.commands.migrate import shell_tree
@@ -218,6 +218,7 @@ def test_quotes_and_variables_mean_what_they_mean_to_a_shell(text: str, value: s
     )
 )
 @settings(max_examples=400, deadline=None)
+@example(text=">\r")
 def test_any_text_is_understood_or_refused_with_a_line(text: str) -> None:
     with suppress(NotUnderstood):
         assert isinstance(texts_of(read_invocation(f"inference_demo {text}")), list)
