@@ -797,6 +797,7 @@ class Reason(StrEnum):
     )
     RATES_UNKNOWN = _ReasonEntry(
         "RatesUnknown",
-        "The former one, else `ShardOnLoad`: too few bytes were read to measure a rate, or a probe failed.",
+        "The former one, else `ShardOnCompile` if its shards are there, else `ShardOnLoad`: too few bytes were read to "
+        "measure a rate, or a probe failed.",
         use=ReasonUse.STRATEGY,
     )

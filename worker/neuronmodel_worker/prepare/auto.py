@@ -100,9 +100,12 @@ def costs_of(figures: Figures) -> Costs:
 
 
 def _unmeasured(figures: Figures) -> Choice:
-    kept = figures.former in (ON_COMPILE, ON_LOAD)
-    strategy = figures.former if kept and figures.former else ON_LOAD
-    why = "which was in force" if kept else "which builds nothing"
+    if figures.former in (ON_COMPILE, ON_LOAD) and figures.former:
+        strategy, why = figures.former, "which was in force"
+    elif figures.sealed:
+        strategy, why = ON_COMPILE, "whose shards are there"
+    else:
+        strategy, why = ON_LOAD, "which builds nothing"
     message = f"The rates of the disks are not known: too few bytes, or a probe failed. It is {strategy}, {why}."
     return _to_choice(figures, strategy, Reason.RATES_UNKNOWN, message, None)
 

@@ -1,15 +1,21 @@
 """The figures for `strategy: Auto`: from earlier starts if there are any, otherwise from probes."""
 
 import logging
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_worker.artifact_keys import shard_bytes
+from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.io.aligned import SLACK, fresh
 from neuronmodel_worker.io.probe import VolumeProbe, reading_rate
 from neuronmodel_worker.plan.native import NativePlan
 from neuronmodel_worker.plan.streamed import ModelPlan
 from neuronmodel_worker.prepare.auto import Figures, starts_per_source
+from neuronmodel_worker.sources import SourceFile, WeightSource
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +24,15 @@ NATIVE_SECONDS: Final = {"load": 187.4, "read": 107.8, "write": 1856.6 - 187.4}
 shards, and how much longer than the first it takes to make them."""
 NATIVE_SOURCE_BYTES: Final = 812 * 10**9
 NATIVE_SHARD_BYTES: Final = 871 * 10**9
+
+
+NETWORK_PIECE_BYTES: Final = 16 << 20
+NETWORK_ROUNDS: Final = 2
+"""How many pieces each read of a probe may follow up with: connections have to be made first."""
+NETWORK_SHARE: Final = 4
+"""At most this part of the file is read for a probe, as it is read again later."""
+NETWORK_SECONDS: Final = 5.0
+"""After which no further piece is begun."""
 
 
 def figures_of(config: WorkerConfig, plan: ModelPlan, key: str, probe: VolumeProbe | None, *, sealed: bool) -> Figures:
@@ -60,8 +75,38 @@ def source_rate(plan: ModelPlan) -> int:
     """Measures the reading rate of the biggest file that is read, in bytes per second; 0 if it cannot be measured."""
     files = tuple(dict.fromkeys(read.source.file for read in plan.reads.values()))
     try:
+        if not plan.checkpoint.source.is_local:
+            return network_rate(plan.checkpoint.source, files)
         rate = reading_rate(files)
     except OSError as error:
         log.warning("the source could not be probed: %s", error.strerror or error)
         return 0
+    except WorkerFailure as failure:
+        log.warning("the source could not be probed: %s", failure)
+        return 0
     return round(rate.bytes_per_second) if rate else 0
+
+
+def network_rate(source: WeightSource, files: Iterable[SourceFile]) -> int:
+    """Measures how fast the first bytes of the biggest file come, with as many reads at a time as the source wants.
+    Raises what reading raises."""
+    biggest = max(files, key=lambda file: file.nbytes, default=None)
+    if biggest is None:
+        return 0
+    limit = min(biggest.nbytes // NETWORK_SHARE, source.parallel_reads * NETWORK_PIECE_BYTES * NETWORK_ROUNDS)
+    pieces = [(at, min(NETWORK_PIECE_BYTES, limit - at)) for at in range(0, limit, NETWORK_PIECE_BYTES)]
+    file = source.open(biggest)
+    began = time.monotonic()
+
+    def read(piece: tuple[int, int]) -> int:
+        position, nbytes = piece
+        if time.monotonic() - began > NETWORK_SECONDS:
+            return 0
+        return file.read(position, nbytes, fresh(nbytes + SLACK)).nbytes
+
+    try:
+        with ThreadPoolExecutor(source.parallel_reads, thread_name_prefix="probe") as pool:
+            nbytes = sum(pool.map(read, pieces))
+    finally:
+        file.close()
+    return round(nbytes / max(time.monotonic() - began, 1e-6))

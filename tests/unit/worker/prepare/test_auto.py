@@ -89,6 +89,12 @@ def test_without_rates_nothing_is_changed_and_nothing_built(
     assert (choice.on_compile_milliseconds, choice.on_load_milliseconds) == (0, 0)
 
 
+def test_without_rates_shards_that_are_there_are_read() -> None:
+    choice = choose(replace(SLOW_SOURCE, load_bytes_per_second=0, sealed=True))
+    assert (choice.strategy, choice.reason) == (ON_COMPILE, "RatesUnknown")
+    assert "whose shards are there" in choice.message
+
+
 @pytest.mark.parametrize(
     ("starts", "sources", "expected"),
     [(0, 0, 4), (1, 1, 5), (5, 1, 9), (2, 2, 3), (5, 5, 1.8), (3, 0, 7)],
