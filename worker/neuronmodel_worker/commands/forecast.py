@@ -72,6 +72,7 @@ class Forecast:
     def document(self) -> dict[str, Any]:
         """Returns everything as JSON values."""
         plan, flags = self.plan, self.plan.layout.flags
+        resolution = plan.checkpoint.source.resolution
         return {
             "model": str(plan.checkpoint.path),
             "model_type": plan.checkpoint.config.get("model_type"),
@@ -82,6 +83,7 @@ class Forecast:
             "flags": asdict(flags),
             "warnings": list(plan.warnings),
             "source": {
+                "revision": resolution.revision if resolution else None,
                 "fingerprint": plan.checkpoint.fingerprint,
                 "files": [{"name": file.path.name, "bytes": file.nbytes} for file in self.files],
                 "tensors": len(plan.checkpoint.tensors),

@@ -76,6 +76,8 @@ def _rows(forecast: Forecast) -> Iterator[Row]:
     plan, ranks = forecast.plan, forecast.plan.ranks
     read, written = forecast.plan.source_bytes, forecast.written_bytes
     yield "model", str(plan.checkpoint.path)
+    if resolution := plan.checkpoint.source.resolution:
+        yield "commit", resolution.revision
     yield "model type", f"{plan.checkpoint.config.get('model_type')}, family {plan.layout.family}"
     yield "dtype", plan.layout.dtype
     yield "tp degree", str(plan.layout.flags.tp_degree)

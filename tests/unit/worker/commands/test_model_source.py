@@ -200,6 +200,11 @@ def test_the_document_is_that_of_the_folder_but_for_the_place(hub: Hub, place: P
     assert document["tensors"] == of_folder["tensors"]
     assert document["source"]["bytes_read"] == of_folder["source"]["bytes_read"]
     assert document["output"] == of_folder["output"]
+    assert (document["source"]["revision"], of_folder["source"]["revision"]) == (hub.repository(REPOSITORY).main, None)
+
+
+def test_a_plan_names_the_whole_commit(hub: Hub, place: Place) -> None:
+    assert f"commit         {hub.repository(REPOSITORY).main}\n" in of_hub("plan", place, "--no-measure").out
 
 
 def test_shards_are_those_of_the_folder_and_verified(hub: Hub, place: Place) -> None:
