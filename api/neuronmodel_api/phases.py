@@ -149,6 +149,15 @@ class StartPhase(StrEnum):
         _PREPARE,
         _SERVE,
     )
+    SOURCE_FETCHED = _worker(
+        "SourceFetched",
+        "With `spec.sharding.weights: Native` and a source on a network: the whole files are fetched to the scratch "
+        "volume, where NxD Inference reads them. A start with sealed shards fetches nothing.",
+        "Look at the rate of the source's server and of the scratch volume; `ShardOnCompile` fetches once, and a "
+        "scratch volume that outlives pods keeps the files.",
+        _PREPARE,
+        _SERVE,
+    )
     # Of prepare.
     SOURCE_IDENTIFIED = _worker(
         "SourceIdentified",

@@ -102,8 +102,8 @@ class ModelEngine(Protocol):
         """Write the compiled model's files into `directory`, which exists and is empty."""
 
     def shard(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
-        """With `Weights.NATIVE`, let the engine's library write its rank files below `directory`. Raises a BadInput
-        where the engine has no sharding of its own."""
+        """With `Weights.NATIVE`, let the engine's library write its rank files below `directory`. The plan's checkpoint
+        is in a folder, and whole. Raises a BadInput where the engine has no sharding of its own."""
 
     def devices(self) -> Devices | None:
         """The devices to compute on, before anything is loaded; None for processors. Raises a WorkerFailure for devices

@@ -137,7 +137,7 @@ class NeuronEngine:
 
     def shard(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
         progress(0, 1)
-        with readable(self._source, self._scratch) as source:
+        with readable(plan.checkpoint.path, self._scratch) as source:
             self._runner.shard(self._task(plan, with_purpose(neuron_config, Purpose.SHARD), directory, source))
         progress(1, 1)
 

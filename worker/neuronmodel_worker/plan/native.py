@@ -14,7 +14,7 @@ from typing import Final
 
 from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.checkpoint import DTYPE_BITS, INDEX_FILE, Checkpoint, TensorSource, refuse_quantized
-from neuronmodel_worker.failures import BadInput, CheckpointFileMissing, LayoutRefused, SourceUnreadable
+from neuronmodel_worker.failures import BadInput, CheckpointFileMissing, SourceUnreadable
 from neuronmodel_worker.layouts import FAMILIES, model_type_of
 from neuronmodel_worker.layouts.builder import FLOATING
 from neuronmodel_worker.layouts.config_checks import check_config
@@ -24,6 +24,7 @@ from neuronmodel_worker.layouts.sharding_flags import read_ranks
 from neuronmodel_worker.neuron_config.families import traits_of
 from neuronmodel_worker.neuron_config.values import DTYPES, names_of
 from neuronmodel_worker.plan.streamed import Read, vocabulary_of
+from neuronmodel_worker.sources import WeightSource
 
 PADDING: Final = 1.05
 """Factor for zeros that pad tensors, tensors of the library's own, and headers. Llama 3.1 405B at degree 64 has 871 GB
@@ -65,7 +66,7 @@ class FlagNamesNothing(BadInput):
 @dataclass(frozen=True)
 class NativePlan:
     """`ranks` are the ranks that are made, of `world_size` in all. `files` are other files than the checkpoint's that
-    the library reads weights from: name → [path below it, bytes, modification time in ns]."""
+    the library reads weights from: name → [path below it, bytes, modification time in ns or digest]."""
 
     checkpoint: Checkpoint
     family: str
@@ -210,11 +211,6 @@ def make_native_plan(
     CheckpointQuantized, CheckpointFileMissing and LayoutRefused for what the library would shard or compute wrongly
     without an error.
     """
-    if not checkpoint.source.is_local:
-        raise LayoutRefused(
-            f"NxD Inference's own code reads a folder, and {checkpoint.path} is none. Remove spec.sharding.weights: "
-            "Native, or name a folder that holds the checkpoint."
-        )
     degree, world_size, ranks = read_ranks(neuron_config)
     family = model_type or model_type_of(checkpoint)
     refuse_quantized(checkpoint, neuron_config, has_layout=family in FAMILIES)
@@ -245,8 +241,17 @@ def _refuse_unindexed(checkpoint: Checkpoint) -> None:
 
 
 def _medusa_files(checkpoint: Checkpoint) -> dict[str, list[list[object]]]:
+    source = checkpoint.source
+    if not source.is_local:
+        return {MEDUSA_HEADS: _listed(source)} if source.is_file(MEDUSA_HEADS) else {}
     path = checkpoint.path / MEDUSA_HEADS
     return {MEDUSA_HEADS: _stats_below(path)} if path.exists() else {}
+
+
+def _listed(source: WeightSource) -> list[list[object]]:
+    """What a source on a network lists of the file: its digest takes the place of its time."""
+    with source.stream(MEDUSA_HEADS) as stream:
+        return [[MEDUSA_HEADS, stream.nbytes, stream.content_digest]]
 
 
 def _files_of_flags(neuron_config: Mapping[str, object]) -> dict[str, list[list[object]]]:

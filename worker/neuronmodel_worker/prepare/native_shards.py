@@ -20,6 +20,7 @@ from neuronmodel_worker.report.clock import RunningPhase
 from neuronmodel_worker.store import Staging
 from neuronmodel_worker.store.atomic_files import READ_BYTES, Digest, header_digest, nbytes_below
 from neuronmodel_worker.store.manifest import names_below
+from neuronmodel_worker.store.source_records import file_stats
 from neuronmodel_worker.stream import WEIGHTS, PieceDigest, Transferred, rank_file_name, take_digests
 
 THREADS = 4
@@ -41,7 +42,8 @@ class ShardsUnexpected(WorkerFailure):
 
 @dataclass(frozen=True)
 class NativeSharding:
-    """Sharding by NxD Inference into a staging folder that nobody else writes."""
+    """Sharding by NxD Inference into a staging folder that nobody else writes. The plan's checkpoint is in a folder,
+    which may have been fetched from the source that `identity` is of."""
 
     plan: NativePlan
     engine: ModelEngine
@@ -66,6 +68,7 @@ class NativeSharding:
         with raising_volume_full(self.staging.directory), reporting_growth(self.staging.directory, phase):
             _, pieces = run_concurrently(self._shard, digest)
         self.identity.check_unchanged()
+        file_stats(self.plan.checkpoint)  # raises for a folder's files, which may be other ones than those identified
         return pieces
 
     def _shard(self, calling_thread: CallingThread) -> None:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from threading import Thread
 
 from neuronmodel_api.config import Seal, Strategy, Verification
@@ -38,6 +39,7 @@ from neuronmodel_worker.prepare.native_shards import NativeSharding, digest_file
 from neuronmodel_worker.prepare.required_space import ESTIMATED, needed_bytes, require, with_estimate_note
 from neuronmodel_worker.report.clock import RunningPhase
 from neuronmodel_worker.run.context import Run
+from neuronmodel_worker.run.fetched_folder import FetchedFolder
 from neuronmodel_worker.sizing import check, size
 from neuronmodel_worker.store import (
     COMPILED,
@@ -119,6 +121,7 @@ class Preparation:
             choice = self._choose() if self.job.config.strategy is Strategy.AUTO else None
             sizing = self._sized(choice.strategy if choice else self.job.config.strategy)
             self._require_space(self._missing())
+            self._require_scratch()
         if self._missing():
             alongside = Thread(target=self.while_building, name="while-building", daemon=True)
             alongside.start()
@@ -171,6 +174,19 @@ class Preparation:
         """Makes space for the missing kinds of sets. Raises ArtifactsVolumeFull."""
         if nbytes := self._needed_bytes(self.store, kinds):
             require(self.store, nbytes, self.job.owner, self._keep)
+
+    def _require_scratch(self) -> None:
+        """Raises ScratchVolumeFull where the whole files of a source on a network will be needed and have no room."""
+        if self._is_native_without_folder and SHARDS in self._missing():
+            self._fetched_folder.require_room()
+
+    @property
+    def _is_native_without_folder(self) -> bool:
+        return isinstance(self.plan, NativePlan) and not self.plan.checkpoint.source.is_local
+
+    @cached_property
+    def _fetched_folder(self) -> FetchedFolder:
+        return FetchedFolder(self.job, self.plan.checkpoint)
 
     def _needed_bytes(self, store: Store, kinds: Iterable[ArtifactKind]) -> int:
         missing = set(kinds)
@@ -271,6 +287,8 @@ class Preparation:
             if work.present:
                 return work.present
             self.built[SHARDS] = f"had NxD Inference shard the checkpoint, for {why}"
+            if self._is_native_without_folder:
+                plan = replace(plan, checkpoint=open_checkpoint(self._fetched_folder.fetch()))
             sharding = NativeSharding(plan, self.engine, self.job.config.neuron_config, self.identity, work.staging)
             with self.job.clock.phase(StartPhase.SHARDED, plan.output_bytes) as phase:
                 pieces = sharding.write(phase)
@@ -279,7 +297,10 @@ class Preparation:
                 phase.reach(nbytes, nbytes)
             with self.job.clock.phase(StartPhase.SEALED) as phase, writing_to(self.store.root):
                 work.staging.record(digest_files(files, phase), under=WEIGHTS)
-                return self._seal_shards(work.staging, pieces)
+                sealed = self._seal_shards(work.staging, pieces)
+            if self._is_native_without_folder:
+                self._fetched_folder.finished()
+            return sealed
 
     def _seal_shards(self, staging: Staging, pieces: dict[str, list[PieceDigest]]) -> SealedSet:
         (staging.directory / SOURCE_FILE).write_bytes(self.identity.document(pieces))
@@ -298,7 +319,7 @@ class Preparation:
         return True
 
     def _measured(self, streamed: StreamResult) -> None:
-        rates = disk_rates(streamed)
+        rates = disk_rates(streamed, is_local=self.plan.checkpoint.source.is_local)
         self.job.clock.measured(self.probe.merged_with(rates) if self.probe else rates)
 
     @contextmanager
@@ -401,13 +422,14 @@ def _short(text: str, characters: int) -> str:
     return textwrap.shorten(text, characters, placeholder=" …")
 
 
-def disk_rates(streamed: StreamResult) -> DiskRates:
-    """Returns the rates over the time in which the disk was busy, not over the whole phase."""
+def disk_rates(streamed: StreamResult, *, is_local: bool = True) -> DiskRates:
+    """Returns the rates over the time in which the disk was busy, not over the whole phase. The rate of a source that
+    is not local is no disk's."""
 
     def rate(nbytes: int, seconds: float) -> int | None:
         return round(nbytes / seconds) if nbytes and seconds > 0 else None
 
     return DiskRates(
-        read_bytes_per_second=rate(streamed.bytes_read, streamed.busy_reading_seconds),
+        read_bytes_per_second=rate(streamed.bytes_read, streamed.busy_reading_seconds) if is_local else None,
         write_bytes_per_second=rate(streamed.bytes_written, streamed.busy_writing_seconds),
     )

@@ -21,6 +21,16 @@ class TierFull(TierError):
         super().__init__(Reason.SCRATCH_TIER_FULL, message)
 
 
+class TierTooSmall(TierFull):
+    def __init__(self, needed_bytes: int, writable_bytes: int) -> None:
+        self.needed_bytes = needed_bytes
+        self.writable_bytes = writable_bytes
+        super().__init__(
+            f"No copy is kept on the scratch volume: it takes {needed_bytes:,} bytes, {writable_bytes:,} may be "
+            "written there, and copies that no worker uses don't make up for it. Enlarge the volume."
+        )
+
+
 class TierDamaged(TierError):
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
@@ -51,10 +61,11 @@ class OriginalUnreadable(TierError):
 
 class TierUnwritable(TierError):
     def __init__(self, path: Path, error: OSError) -> None:
+        self.what = f"{path} cannot be written: {error.strerror or error}"
         super().__init__(
             Reason.SCRATCH_TIER_UNWRITABLE,
-            f"No copy is kept on the scratch volume, for {path} cannot be written: {error.strerror or error}. Check "
-            "the volume, and that the pod's user and group may write to it.",
+            f"No copy is kept on the scratch volume, for {self.what}. Check the volume, and that the pod's user and "
+            "group may write to it.",
         )
 
 

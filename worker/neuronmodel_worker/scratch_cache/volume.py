@@ -10,13 +10,14 @@ from typing import Final, Literal
 
 from neuronmodel_worker.io.disk import sync
 from neuronmodel_worker.scratch_cache.capacity import CachedCopy, VolumeSpace, evictions
-from neuronmodel_worker.scratch_cache.errors import TierFull, writing_copy
+from neuronmodel_worker.scratch_cache.errors import TierTooSmall, writing_copy
 from neuronmodel_worker.scratch_cache.locks import FileLock
 
-CopyKind = Literal["shards", "source"]
+CopyKind = Literal["shards", "source", "folder"]
 SHARDS_COPY: Final = "shards"
 SOURCE_COPY: Final = "source"
-KINDS: Final[tuple[CopyKind, ...]] = (SHARDS_COPY, SOURCE_COPY)
+FOLDER_COPY: Final = "folder"
+KINDS: Final[tuple[CopyKind, ...]] = (SHARDS_COPY, SOURCE_COPY, FOLDER_COPY)
 
 # Pods of one node may share a group, but not always a user.
 FILE_MODE, DIRECTORY_MODE = 0o660, 0o770
@@ -67,8 +68,18 @@ class Tier:
         while self._use_locks:
             self._use_locks.popitem()[1].release()
 
-    def begin(self, kind: CopyKind, key: str, nbytes: int) -> "PendingCopy | None":
-        """Creates the place for a copy of `nbytes`, or returns None if another worker is making it. Raises TierFull."""
+    def finished_with(self, kind: CopyKind, key: str) -> None:
+        """Removes a copy that this worker does not need again, unless another one uses it."""
+        name = f"{kind}-{key}"
+        with writing_copy(self.root):
+            if lock := self._use_locks.pop(name, None):
+                lock.release()
+            if self.path(kind, key).is_dir():
+                self._evict(kind, key)
+
+    def begin(self, kind: CopyKind, key: str, nbytes: int, *, resumes: bool = False) -> "PendingCopy | None":
+        """Creates the place for a copy of which `nbytes` will be written, or returns None if another worker is making
+        it. With `resumes`, the place has what a dead writer left of it. Raises TierTooSmall."""
         name = f"{kind}-{key}"
         with writing_copy(self.root):
             for directory in (self._locks, self._writing, self.root / kind):
@@ -77,27 +88,36 @@ class Tier:
             if lock is None:
                 return None
             try:
-                self._remove_leftovers(of=name)
+                self._remove_leftovers(of=name, resumes=resumes)
                 self.require_space(nbytes, spare=name)
                 directory = self._writing / name
-                directory.mkdir()
+                directory.mkdir(exist_ok=resumes)
             except BaseException:
                 lock.release()
                 raise
         return PendingCopy(self, kind, key, directory, lock)
 
+    def leftover(self, kind: CopyKind, key: str) -> Path:
+        """Where a dead writer of this copy has left what it had; `begin` with `resumes` takes it over."""
+        return self._writing / f"{kind}-{key}"
+
+    def make_room(self, kind: CopyKind, key: str, nbytes: int) -> None:
+        """Makes space for `nbytes` more of a copy that `begin` will resume. Raises TierTooSmall."""
+        name = f"{kind}-{key}"
+        with writing_copy(self.root):
+            for directory in (self._locks, self._writing):
+                directory.mkdir(parents=True, exist_ok=True)
+            self._remove_leftovers(of=name, resumes=True)
+            self.require_space(nbytes, spare=name)
+
     def require_space(self, nbytes: int, spare: str = "") -> None:
-        """Evicts copies until there is space for `nbytes`. Raises TierFull and OSError."""
+        """Evicts copies until there is space for `nbytes`. Raises TierTooSmall and OSError."""
         while (space := self._space()).writable_bytes < nbytes:
             kept = [copy for copy in self.kept() if f"{copy.kind}-{copy.key}" != spare]
             going = evictions(space, nbytes, kept)
             if going is None:
-                writable = max(0, space.writable_bytes)
-                raise TierFull(
-                    f"No copy is kept on the scratch volume: it takes {nbytes:,} bytes, {writable:,} may be written "
-                    "there, and copies that no worker uses don't make up for it. Enlarge the volume."
-                )
-            self._evict(going[0])
+                raise TierTooSmall(nbytes, max(0, space.writable_bytes))
+            self._evict(going[0].kind, going[0].key)
 
     def _space(self) -> VolumeSpace:
         stat = os.statvfs(self.root)
@@ -125,12 +145,11 @@ class Tier:
             lock.release()
         return lock is None
 
-    def _evict(self, copy: CachedCopy) -> None:
+    def _evict(self, kind: str, key: str) -> None:
         """Evicts the copy, unless another worker has begun to use it."""
-        name = f"{copy.kind}-{copy.key}"
-        lock = FileLock.exclusive(self._users(name))
+        lock = FileLock.exclusive(self._users(f"{kind}-{key}"))
         if lock:
-            self._remove(copy.kind, copy.key)
+            self._remove(kind, key)
             lock.release(remove=True)
 
     def _remove(self, kind: str, key: str) -> None:
@@ -141,10 +160,13 @@ class Tier:
             (self.root / kind / key).rename(going)
             shutil.rmtree(going, ignore_errors=True)
 
-    def _remove_leftovers(self, of: str) -> None:
-        """Removes what dead writers left; `of` is the copy that the caller writes."""
+    def _remove_leftovers(self, of: str, *, resumes: bool) -> None:
+        """Removes what dead writers left; `of` is the copy that the caller writes, of which it stays if the caller
+        resumes it."""
         for directory in _directories(self._writing):
             name = directory.name.partition(".")[0]
+            if resumes and directory.name == of:
+                continue
             lock = None if name == of else FileLock.exclusive(self._writer(name))
             if name == of or lock:
                 shutil.rmtree(directory, ignore_errors=True)
@@ -187,6 +209,10 @@ class PendingCopy:
 
     def abandon(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
+        self.leave()
+
+    def leave(self) -> None:
+        """Gives up and leaves what is there to the next writer, who resumes it or removes it."""
         with suppress(OSError):
             self._lock.release(remove=True)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from neuronmodel_api.phases import StartPhase
 from neuronmodel_worker.engines import CompiledModel, DevicesInUse, LoadedModel, open_engine
 from neuronmodel_worker.run.context import Run
+from neuronmodel_worker.run.fetched_folder import FetchedFolder, start_needs_folder
 from neuronmodel_worker.scratch_cache import Tier
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.devices import DeviceBackoff, find_devices
@@ -31,9 +32,13 @@ class ModelLoader:
         """Loads the model onto its devices. Raises a WorkerFailure."""
         prepared = PreparedModel(self.job, self.background, self.tier)
         with self.job.clock.phase(StartPhase.SOURCE_OPENED):
-            self._vocabulary = prepared.open().plan.vocabulary
+            source = prepared.open()
+            self._vocabulary = source.plan.vocabulary
         engine = open_engine(self.job.folder_config)
         find_devices(self.job, engine)
+        if start_needs_folder(self.job):
+            folder = FetchedFolder(self.job, source.checkpoint).fetch()
+            engine = open_engine(self.job.config.model_copy(update={"source_path": str(folder)}))
         with self.job.clock.phase(StartPhase.ENGINE_IMPORTED):
             engine.import_framework()
         with self.job.clock.phase(StartPhase.COMPILED_LOADED) as phase:

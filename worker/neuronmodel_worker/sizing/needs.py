@@ -36,7 +36,7 @@ def size(plan: ModelPlan, config: WorkerConfig, strategy: Strategy) -> Sizing:
     """
     neuron = config.engine is Engine.NEURON
     shared = VLLM_SHARED_BYTES if config.server is Server.VLLM else 0
-    scratch = WORK_BYTES[config.engine]
+    scratch = WORK_BYTES[config.engine] + _fetched_bytes(plan, strategy, WORK_BYTES[config.engine])
     cache = cache_bytes(plan, config.neuron_config, config.engine)
     return Sizing(
         host_memory_bytes=min(_host_bytes(plan, config, strategy, cache) + shared, MOST),
@@ -96,8 +96,21 @@ def _copy_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, other
     smallest volume that holds a copy."""
     if not config.scratch_tier or config.weights is Weights.NATIVE or not isinstance(plan, StreamedPlan):
         return 0
-    if strategy is Strategy.SHARD_ON_LOAD:
-        copy = sum(file.nbytes for file in plan.checkpoint.files)
-    else:
-        copy = shard_bytes(plan, ANY_KEY)
-    return -(-(copy + other_bytes) * 100 // (100 - LEFT_FREE)) - other_bytes
+    copy = _files_bytes(plan) if strategy is Strategy.SHARD_ON_LOAD else shard_bytes(plan, ANY_KEY)
+    return _with_free_space(copy, other_bytes)
+
+
+def _fetched_bytes(plan: ModelPlan, strategy: Strategy, other_bytes: int) -> int:
+    """Returns the bytes of the whole files that a start fetches from a network because NxD Inference reads them itself,
+    and of the free space that is left beside them."""
+    if isinstance(plan, StreamedPlan) or plan.checkpoint.source.is_local or strategy is not Strategy.SHARD_ON_LOAD:
+        return 0
+    return _with_free_space(_files_bytes(plan), other_bytes)
+
+
+def _files_bytes(plan: ModelPlan) -> int:
+    return sum(file.nbytes for file in plan.checkpoint.files)
+
+
+def _with_free_space(nbytes: int, other_bytes: int) -> int:
+    return -(-(nbytes + other_bytes) * 100 // (100 - LEFT_FREE)) - other_bytes

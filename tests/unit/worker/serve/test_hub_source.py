@@ -214,12 +214,6 @@ def test_prepare_that_was_killed_leaves_ranks_that_are_not_fetched_again(of_hub:
     assert fetched < (of_hub.source / "model.safetensors").stat().st_size * 0.7
 
 
-def test_what_reads_a_folder_of_weights_is_refused_by_name(of_hub: Place) -> None:
-    ended = of_hub.run("prepare", weights="Native")
-    assert ended.report.failure
-    assert ended.report.failure.message.startswith("NxD Inference's own code reads a folder, and team/small@")
-
-
 @pytest.mark.parametrize(
     "source",
     [{"repository": ".."}, {"repository": "a/b/c"}, {"endpoint": "https://user:sesame@hub"}, {"revision": "a..b"}],

@@ -34,6 +34,7 @@ from neuronmodel_worker.engines.nxdi.settings import Purpose
 from neuronmodel_worker.failures import BadInput, FlagsRefused, WorkerFailure
 from neuronmodel_worker.report.metrics import WorkerMetrics
 from neuronmodel_worker.run.context import Run
+from neuronmodel_worker.run.fetched_folder import FetchedFolder, start_needs_folder
 from neuronmodel_worker.serve.api_keys import ApiKey
 from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.devices import DeviceBackoff, find_devices
@@ -115,8 +116,11 @@ class VllmServer:
         engine = NeuronEngine(job.folder_config)
         prepared = PreparedModel(job, Background())
         with job.clock.phase(StartPhase.SOURCE_OPENED):
-            check_type(prepared.open().checkpoint.config, job.config.model_type)
+            checkpoint = prepared.open().checkpoint
+            check_type(checkpoint.config, job.config.model_type)
         find_devices(job, engine)
+        if start_needs_folder(job):
+            folder = FetchedFolder(job, checkpoint).fetch()
         with job.clock.phase(StartPhase.COMPILED_LOADED):
             sets = prepared.find(engine)
             self._view = make_load_directory(
