@@ -36,6 +36,7 @@ def test_there_are_examples_of_every_strategy_and_both_engines_and_servers() -> 
     assert {each.sharding.strategy for each in specs} == {"ShardOnCompile", "ShardOnLoad", "Auto"}
     assert {each.engine for each in specs} == {"CPU", "Neuron"}
     assert {each.serving.server for each in specs} == {None, "VLLM"}
+    assert {each.model.source.hugging_face is None for each in specs} == {True, False}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -55,6 +56,7 @@ def test_what_an_example_says_is_stored(models: Models, path: Path) -> None:
     [
         ("neuron-llama-3.1-405b-shard-on-compile", 16),
         ("neuron-llama-3.1-405b-shard-on-load", 16),
+        ("neuron-llama-3.1-405b-from-claim", 16),
         ("neuron-llama-3.1-8b-trn2.3xlarge", 1),
         ("neuron-llama-3.3-70b-vllm-dra", 8),
     ],
@@ -80,24 +82,47 @@ GUIDE = (PROJECT / "docs" / "neuron.md").read_text()
 MANIFESTS = re.findall(r"kubectl apply -f - <<'END'\n(.*?)^END$", GUIDE, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("manifests", MANIFESTS, ids=["volumes", "download"])
+@pytest.mark.parametrize("manifests", MANIFESTS, ids=["storage class", "claim and download"])
 def test_the_manifests_of_the_guide_are_accepted(kubectl: Kubectl, manifests: str) -> None:
     kubectl("apply", "--dry-run=server", "--validate=strict", "--filename=-", stdin=manifests)
+
+
+def test_the_guide_makes_what_the_examples_of_405b_name() -> None:
+    made = [each for manifests in MANIFESTS for each in yaml.safe_load_all(manifests)]
+    assert {each["metadata"]["name"] for each in made if each["kind"] == "StorageClass"} == {"fast"}
+    assert {each["metadata"]["name"] for each in made if each["kind"] == "PersistentVolumeClaim"} == {"models"}
+    named = [spec(path) for path in EXAMPLES if "405b" in path.stem]
+    assert {each.artifacts.template and each.artifacts.template.storage_class_name for each in named} == {"fast"}
+    tokens = [each.model.source.hugging_face.token_secret_ref for each in named if each.model.source.hugging_face]
+    assert len(tokens) == 2
+    for token in tokens:
+        assert token is not None
+        assert f"kubectl create secret generic {token.name} --from-literal={token.key}=" in GUIDE
 
 
 README = re.findall(r"^```yaml\n(.*?)^```$", (PROJECT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_the_first_neuronmodel_of_the_readme_is_accepted_with_its_claim(kubectl: Kubectl) -> None:
-    (manifests,) = README
-    kubectl("apply", "--dry-run=server", "--validate=strict", "--filename=-", stdin=manifests)
+def test_the_first_neuronmodel_of_the_readme_is_accepted(kubectl: Kubectl) -> None:
+    (manifest,) = README
+    kubectl("apply", "--dry-run=server", "--validate=strict", "--filename=-", stdin=manifest)
 
 
-def test_the_first_neuronmodel_of_the_readme_finds_its_checkpoint_on_the_cluster_of_the_demo() -> None:
-    claim, model = yaml.safe_load_all(README[0])
-    assert claim["metadata"]["name"] == demo.models_claim()["metadata"]["name"]
-    assert claim["spec"] == demo.models_claim()["spec"]
-    assert model["spec"]["model"] == demo.neuron_model("smollm2", "ShardOnCompile")["spec"]["model"]
+def test_the_first_neuronmodel_of_the_readme_is_the_first_example() -> None:
+    example = neuronmodel(PROJECT / "examples" / "cpu-smollm2-hugging-face.yaml")
+    del example["spec"]["artifacts"]["retention"]
+    assert yaml.safe_load(README[0]) == example
+
+
+def test_the_readme_s_other_example_finds_its_checkpoint_on_the_cluster_of_the_demo() -> None:
+    example = neuronmodel(PROJECT / "examples" / "cpu-smollm2-shard-on-compile.yaml")
+    source = demo.neuron_model("smollm2", "ShardOnCompile")["spec"]["model"]["source"]
+    assert example["spec"]["model"]["source"] == source
+    assert source["persistentVolumeClaim"]["claimName"] == demo.models_claim()["metadata"]["name"]
+    assert (
+        f"kubectl apply -n {demo.NAMESPACE} -f examples/cpu-smollm2-shard-on-compile.yaml"
+        in (PROJECT / "README.md").read_text()
+    )
 
 
 def contains(whole: object, part: object) -> bool:

@@ -1,5 +1,6 @@
 """`neuronmodel from-command`: a command line of NxD Inference as the NeuronModel that does the same."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,9 +35,26 @@ def neuron_config(result: Result) -> dict[str, object]:
 
 @pytest.mark.parametrize("strategy", ["compile", "load"])
 def test_the_examples_are_what_the_commands_of_the_guide_become(strategy: str) -> None:
-    ended = here("from-command", "--claim", "models", COMMANDS / f"llama-3.1-405b-shard-on-{strategy}.sh")
+    command = COMMANDS / f"llama-3.1-405b-shard-on-{strategy}.sh"
+    source = "hf://meta-llama/Llama-3.1-405B-Instruct"
+    ended = here("from-command", "--storage-class", "fast", "--source", source, command)
     assert ended.code == exits.OK
-    assert ended.out == (PROJECT / "examples" / f"neuron-llama-3.1-405b-shard-on-{strategy}.yaml").read_text()
+    assert ended.out == without_token(f"neuron-llama-3.1-405b-shard-on-{strategy}.yaml")
+
+
+def without_token(example: str) -> str:
+    """The one edit of an example: a line that names the Secret, with its comment."""
+    token = re.compile(r"^( *)# Added by hand: .*\n(?:\1# .*\n)*\1tokenSecretRef: \{.*\}\n", re.MULTILINE)
+    text, edits = token.subn("", (PROJECT / "examples" / example).read_text())
+    assert edits == 1
+    return text
+
+
+def test_the_example_from_a_claim_is_what_a_command_of_the_guide_becomes() -> None:
+    command = COMMANDS / "llama-3.1-405b-shard-on-compile.sh"
+    ended = here("from-command", "--storage-class", "fast", "--claim", "models", command)
+    assert ended.code == exits.OK
+    assert ended.out == (PROJECT / "examples" / "neuron-llama-3.1-405b-from-claim.yaml").read_text()
 
 
 def test_the_commands_differ_in_their_strategy_and_its_volume_alone() -> None:
