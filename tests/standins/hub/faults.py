@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from .messages import Request
+
+_RANGE_FROM = re.compile(r"bytes=(\d+)-")
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Fault:
     """`hub` or `cdn`; None: both."""
     path: str = "*"
     """A glob over the request's path, or over the file's path in its repository (which the CDN's URLs do not have)."""
+    first_byte: int | None = None
+    """Only of requests for a range, those for one that begins here or later."""
     nth: int | None = None
     """Of the requests that match, the n-th only, from 1."""
     probability: float = 1.0
@@ -107,6 +112,7 @@ class Rule:
             fault.origin in (None, request.origin)
             and fault.method in (None, request.method)
             and any(fnmatchcase(path, fault.path) for path in paths)
+            and (fault.first_byte is None or _first_byte(request.range) >= fault.first_byte)
         )
 
 
@@ -141,3 +147,9 @@ class Faults:
 
     def of(self, request: Request, file: str | None) -> list[Rule]:
         return [rule for rule in self if rule.takes(request, file)]
+
+
+def _first_byte(asked: str | None) -> int:
+    """Of a range; -1 for a request for the whole file, or for its end."""
+    found = _RANGE_FROM.match(asked or "")
+    return int(found[1]) if found else -1
