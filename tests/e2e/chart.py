@@ -11,6 +11,7 @@ from hack.cluster.binaries import binary
 from hack.cluster.layout import LAYOUT, PROJECT, REGISTRY
 from tests.waiting import PATIENCE_SECONDS
 
+from . import hub
 from .cluster import Cluster, Object
 from .waiting import eventually
 
@@ -18,6 +19,8 @@ CHART = PROJECT / "charts" / "neuronmodel"
 RELEASE = "neuronmodel"
 NAMESPACE = "neuronmodel-system"
 HEALTH_PORT = 8080
+REVISION_CHECK_SECONDS = 60
+"""The least that the chart takes."""
 HELM_PATIENCE = f"{PATIENCE_SECONDS:.0f}s"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 DOCKER_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
@@ -56,6 +59,7 @@ class Chart:
         return {
             "image": {"repository": repository, "tag": tag},
             "workerImages": {"cpu": self.worker_image, "neuron": self.worker_image},
+            "sources": {"huggingFace": {"endpoints": [hub.ENDPOINT], "revisionCheckSeconds": REVISION_CHECK_SECONDS}},
             **values,
         }
 

@@ -21,13 +21,19 @@ Weights = dict[str, Array]
 
 
 def write_tiny(
-    folder: Path, *, seed: int = 1, num_files: int = 1, vocabulary: int = VOCABULARY, wide: bool = False
+    folder: Path,
+    *,
+    seed: int = 1,
+    num_files: int = 1,
+    vocabulary: int = VOCABULARY,
+    words: int = VOCABULARY,
+    wide: bool = False,
 ) -> Path:
-    """A Llama checkpoint of about 700 kB that answers something else for every seed; a larger vocabulary of which the
-    tokenizer knows the first words makes it bigger, and so do elements of 64 bits."""
+    """A Llama checkpoint of about 700 kB that answers something else for every seed; a larger vocabulary, of which the
+    tokenizer knows the first `words`, makes it bigger, and so do elements of 64 bits."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(_config() | {"vocab_size": vocabulary}, indent=2))
-    _write_tokenizer(folder)
+    _write_tokenizer(folder, words)
     write_weights(folder, seed=seed, num_files=num_files, vocabulary=vocabulary, wide=wide)
     return folder
 
@@ -129,9 +135,9 @@ def _weights(seed: int, vocabulary: int) -> Weights:
     return {**weights, "model.norm.weight": ones, "lm_head.weight": matrix(vocabulary, HIDDEN)}
 
 
-def _write_tokenizer(folder: Path) -> None:
+def _write_tokenizer(folder: Path, num_words: int) -> None:
     """A word a token, so that the text of an answer shows every token of it."""
-    words = ["<end>", "<unknown>", *(f"w{number}" for number in range(VOCABULARY - 2))]
+    words = ["<end>", "<unknown>", *(f"w{number}" for number in range(num_words - 2))]
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unknown>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens(["<end>"])

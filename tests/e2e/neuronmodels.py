@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from neuronmodel_api import names
@@ -126,6 +127,9 @@ class Applied:
         assert len(pods) == 1, [pod["metadata"]["name"] for pod in pods]
         return pods[0]
 
+    def preparing_pods(self) -> list[Object]:
+        return self.children("Pod", names.COMPONENT_PREPARE)
+
     def prepare_jobs(self) -> list[Object]:
         return self.children("Job", names.COMPONENT_PREPARE)
 
@@ -151,6 +155,20 @@ class Applied:
             return ready if ready and ready.status != "True" and ready.reason == reason else None
 
         return eventually(met, what=f"{self.name} to say {reason}", instead=self.story)
+
+    @property
+    def sealing(self) -> str | None:
+        """How far shards are that are sealed behind."""
+        artifacts = self.status.artifacts
+        return artifacts.sealing if artifacts else None
+
+    @property
+    def artifacts_folder(self) -> Path | None:
+        """On this machine, the volume of the claim that was made from its template."""
+        claim = self.cluster.get("PersistentVolumeClaim", names.templated_claim(self.name), self.namespace)
+        bound = claim and claim["spec"].get("volumeName")
+        volume = self.cluster.get("PersistentVolume", bound) if bound else None
+        return Path(volume["spec"]["local"]["path"]) if volume else None
 
     @property
     def last_start(self) -> Start | None:

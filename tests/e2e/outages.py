@@ -45,6 +45,18 @@ def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
+def workers_of(pods: Iterable[Object]) -> list[int]:
+    """The processes of workers in them."""
+    return [pid for pod in pods for pid in processes_of(pod, "neuronmodel")]
+
+
+def kill(pods: Iterable[Object]) -> int:
+    """How many workers in them got SIGKILL."""
+    pids = workers_of(pods)
+    signal_all(pids, signal.SIGKILL)
+    return len(pids)
+
+
 @contextmanager
 def lost_node(name: str) -> Iterator[None]:
     """Its kubelet, containerd and every process of its pods are gone; it comes back at the end."""

@@ -98,33 +98,24 @@ def test_killing_the_worker_while_it_loads_is_one_start_more(room: Room) -> None
     path = room.tiny("worker")
     expected = reference.answer(room.folder / "worker", PROMPT, num_tokens=TOKENS)
     model, _ = room.neuron_model("worker", path, strategy="ShardOnLoad")
-    eventually(lambda: kill_worker(model), what="a worker to kill", instead=model.story)
+    eventually(lambda: outages.kill(model.serving_pods()), what="a worker to kill", instead=model.story)
     start = model.wait_for_start()
     assert start.cause == "ContainerRestarted"
-    eventually(lambda: kill_worker(model), what="a worker to kill", instead=model.story)
+    eventually(lambda: outages.kill(model.serving_pods()), what="a worker to kill", instead=model.story)
     model.wait_for_start(after=start.id)
     assert completion(model, PROMPT, num_tokens=TOKENS) == expected
-
-
-def kill_worker(model: Applied) -> int:
-    return sum(outages.send(pod, "neuronmodel", signal.SIGKILL) for pod in model.serving_pods())
 
 
 @pytest.fixture(scope="module")
 def interrupted(room: Room) -> Applied:
     """Its Job was killed while it wrote shards; the next attempt comes by itself, a minute later."""
     model, _ = room.neuron_model("job", MODEL, strategy="ShardOnCompile", **SPEC)
-    bound = eventually(lambda: artifacts_folder(model), what="its volume", instead=model.story)
-    pids = eventually(lambda: preparing(model), what="its Job's process", instead=model.story)
+    bound = eventually(lambda: model.artifacts_folder, what="its volume", instead=model.story)
+    pids = eventually(lambda: outages.workers_of(model.preparing_pods()), what="its Job's process", instead=model.story)
     eventually(partial(half_written, bound), what="shards being written", instead=model.story, poll=0.01)
     outages.signal_all(pids, signal.SIGKILL)  # found before: the rest is written while the API server is asked
     assert not model.serving_pods(), "the shards were finished"
     return model
-
-
-def preparing(model: Applied) -> list[int]:
-    pods = model.children("Pod", names.COMPONENT_PREPARE)
-    return [pid for pod in pods for pid in outages.processes_of(pod, "neuronmodel")]
 
 
 @pytest.mark.usefixtures("interrupted")
@@ -148,14 +139,6 @@ def half_written(folder: Path) -> bool:
         return any(file.stat().st_size > 1 << 20 for file in folder.rglob("*.safetensors*"))
     except FileNotFoundError:  # it was renamed meanwhile
         return False
-
-
-def artifacts_folder(model: Applied) -> Path | None:
-    """The claim's folder on this machine."""
-    claim = model.cluster.get("PersistentVolumeClaim", names.templated_claim(model.name), model.namespace)
-    bound = claim and claim["spec"].get("volumeName")
-    volume = model.cluster.get("PersistentVolume", bound) if bound else None
-    return Path(volume["spec"]["local"]["path"]) if volume else None
 
 
 def test_losing_the_node_and_getting_it_back_ends_in_a_model_that_answers(room: Room) -> None:

@@ -113,17 +113,12 @@ def test_shards_are_sealed_behind_and_read_by_the_next_start(started: Started) -
     assert [phase.stage for phase in first.phases if phase.name == "Sharded"] == ["Serve"]
     expected = reference.answer(started.room.folder / "behind", "w1 w2 w3", num_tokens=12)
     assert completion(model, "w1 w2 w3", num_tokens=12) == expected
-    eventually(lambda: sealing(model) == "Sealed", what="the shards to be sealed", instead=model.story)
+    eventually(lambda: model.sealing == "Sealed", what="the shards to be sealed", instead=model.story)
     model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
     start = model.wait_for_start(after=first.id)
     assert (start.tier, start.cause) == ("Artifacts", "PodReplaced")
     assert "Sharded" not in phases(start)
     assert completion(model, "w1 w2 w3", num_tokens=12) == expected
-
-
-def sealing(model: Applied) -> str | None:
-    artifacts = model.status.artifacts
-    return artifacts.sealing if artifacts else None
 
 
 def test_a_worker_that_seals_writes_its_artifacts_and_others_do_not(started: Started) -> None:
