@@ -2,6 +2,7 @@
 
 import copy
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,8 @@ OBJECT_META_SCHEMA: Schema = {
         "labels": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Labels of the claim."},
     },
 }
+MAX_DESCRIPTION = 80
+"""Characters of a description of Kubernetes' own; `kubectl explain pod.spec` has all of it."""
 PATCH_HINTS = ("x-kubernetes-patch-merge-key", "x-kubernetes-patch-strategy")
 
 
@@ -104,7 +107,7 @@ def first_sentence(text: str) -> str:
     """Kubernetes' descriptions are long, and an object has to fit kubectl's annotation of 256 KiB."""
     paragraph = re.sub(r"\s+", " ", text.split("\n\n")[0]).strip().removeprefix("Required. ")
     match = re.match(r"(.*?(?<!i\.e)(?<!e\.g)(?<!etc)[.!])(?: [A-Z`\"'(]|$)", paragraph)
-    return (match[1] if match else paragraph).rstrip(":")
+    return textwrap.shorten((match[1] if match else paragraph).rstrip(":"), MAX_DESCRIPTION, placeholder=" …")
 
 
 def expand(node: Any, kubernetes: Kubernetes) -> Any:
