@@ -10,6 +10,7 @@ from neuronmodel_worker.store.source_records import (
     SourceDigests,
     SourceRecords,
     Stats,
+    downloaded_content,
     file_stats,
     listed_content,
     new_content,
@@ -30,7 +31,8 @@ class Candidate:
 @dataclass(frozen=True)
 class Identity:
     """The content of a source, which is None while there are candidates. `compared` are the tensors by which it was
-    recognized; `differs` says what differs from the contents that it was compared with."""
+    recognized; `differs` says what differs from the contents that it was compared with. `downloaded` is the content by
+    the Hub's digests, where the folder has records of them and is new here."""
 
     checkpoint: Checkpoint
     stats: Stats
@@ -40,6 +42,7 @@ class Identity:
     candidates: tuple[Candidate, ...] = ()
     compared: tuple[str, ...] | None = None
     differs: str | None = None
+    downloaded: str | None = None
 
     @property
     def nbytes_to_compare(self) -> int:
@@ -68,6 +71,8 @@ class Identity:
         if record and record.knows(self.stats, self.tensors):
             return record.content  # another run has found it out in the meantime
         taken = {candidate.digests.content for candidate in self.candidates} | ({record.content} if record else set())
+        if self.downloaded:
+            return self.downloaded
         return new_content(self.checkpoint, self.stats, taken)
 
     def note(self) -> None:
@@ -102,6 +107,10 @@ def identify(root: Path, plan: ModelPlan) -> Identity:
     candidates = tuple(_candidates(identity, record.content if record else None))
     if candidates and not candidates[0].names:
         return replace(identity, content=candidates[0].digests.content, compared=tensors)
+    if record is None:  # a folder that is known keeps its name, and one whose files look different is compared
+        identity = replace(identity, downloaded=downloaded_content(checkpoint))
+    if any(candidate.digests.content == identity.downloaded for candidate in candidates):
+        return replace(identity, content=identity.downloaded)
     if candidates:
         return replace(identity, candidates=candidates)
     return identity.resolved()

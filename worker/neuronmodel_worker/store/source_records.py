@@ -3,8 +3,9 @@
     sources/<fingerprint>.json          a record: the content, and the stats of the files that had it
     shards/<key>/source.json            digests of the content, taken while it was sharded, sealed with the set
 
-A content is named after the fingerprint under which it was first seen, which takes no read of the files. A record that
-is lost costs a read of the source and nothing else, so a broken one counts as absent.
+A content is named by the digests that its source lists, or that a download has recorded of a folder which is new here;
+else after the fingerprint under which it was first seen. None of this takes a read of the files. A record that is lost
+costs a read of the source and nothing else, so a broken one counts as absent.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.failures import SourceChanged, WorkerFailure
 from neuronmodel_worker.io.disk import writing_to
 from neuronmodel_worker.sources import ContentStat, FileStat
+from neuronmodel_worker.sources.download_records import recorded_digests
 from neuronmodel_worker.store.atomic_files import make_directory, whole_digest, write_whole
 from neuronmodel_worker.store.keys import SHARDS
 from neuronmodel_worker.store.manifest import MANIFEST, read_manifest
@@ -70,6 +72,18 @@ def listed_content(checkpoint: Checkpoint, stats: Stats) -> str | None:
     digests = {name: stat.digest for name, stat in stats.items() if isinstance(stat, ContentStat) and stat.is_digest}
     if not digests or len(digests) < len(stats):
         return None
+    return _content_of(checkpoint, digests)
+
+
+def downloaded_content(checkpoint: Checkpoint) -> str | None:
+    """The content that `listed_content` is of the repository that a folder was downloaded from, where the folder has
+    records of every digest that hold; None elsewhere."""
+    source = checkpoint.source
+    digests = recorded_digests(source.directory, checkpoint.files) if source.is_local else None
+    return _content_of(checkpoint, digests) if digests else None
+
+
+def _content_of(checkpoint: Checkpoint, digests: Mapping[str, str]) -> str:
     return _digest([outline(checkpoint), sorted(digests.items())])
 
 

@@ -9,6 +9,7 @@ import pytest
 from neuronmodel_api import exits
 from tests.standins.hub import Hub
 from tests.unit.worker.engines.models import edit_config, write_chat_model
+from tests.unit.worker.prepare.test_downloaded_folders import record, sha256
 from tests.unit.worker.sources.hubs import delivered
 from tests.unit.worker.test_cli import NOTHING_IS_SEALED, ask
 from tests.unit.worker.workers import Place, returned
@@ -107,6 +108,15 @@ def test_a_claim_whose_tensors_were_compared_has_the_key_of_the_hub(of_hub: Plac
     assert first
     assert of_claim
     assert (of_claim.cache, of_claim.shards_key) == ("Hit", first.shards_key)
+
+
+def test_a_claim_that_records_the_digests_of_the_hub_has_its_key(of_hub: Place) -> None:
+    record(of_hub.source / "model.safetensors", sha256(of_hub.source / "model.safetensors"))
+    of_claim = of_hub.prepare(hubSource=None, sourcePath=str(of_hub.source)).result
+    second = of_hub.prepare().result
+    assert of_claim
+    assert second
+    assert (second.cache, second.shards_key) == ("Hit", of_claim.shards_key)
 
 
 def test_prepare_without_the_hub_takes_the_commit_of_before(
