@@ -52,7 +52,7 @@ from neuronmodel_worker.store import (
     Staging,
     Store,
 )
-from neuronmodel_worker.store.key_differences import SOURCE_DIFFERS
+from neuronmodel_worker.store.key_differences import SOURCE_DIFFERS, SOURCE_NAMED_OTHERWISE
 from neuronmodel_worker.store.source_records import SOURCE_FILE, listed_content
 from neuronmodel_worker.stream import (
     WEIGHTS,
@@ -351,8 +351,14 @@ class Preparation:
         if self.identity.differs:
             changed = f"source: {self.identity.differs}"
             differences = [changed if each == SOURCE_DIFFERS else each for each in differences]
+        elif differences == [SOURCE_DIFFERS] and self._may_be_named_otherwise:
+            differences = [SOURCE_NAMED_OTHERWISE]
         absent = "the volume is new" if self.store.is_new else "the volume had none of this key"
         return ", ".join(differences) or absent
+
+    @property
+    def _may_be_named_otherwise(self) -> bool:
+        return self.identity.records.may_be_named_otherwise(self.plan.checkpoint, self.identity.stats)
 
     def _collect(self) -> None:
         """Collects sets that nobody has needed for long. Everything is prepared by now, so a failure is only logged."""

@@ -10,6 +10,11 @@ MAX_DIFFERENCES = 4
 MAX_VALUE = 60
 ABSENT = object()
 SOURCE_DIFFERS = "source: the content of the weights differs"
+SOURCE_NAMED_OTHERWISE = (
+    "source: its content is named by the digests that the repository lists, and that of shards that were made of a "
+    "folder by what was seen of its files; whether both are the same only comparing tells, which the next `prepare` of "
+    "the folder does once all its weights' files were touched"
+)
 
 
 def nearest_differences(

@@ -227,6 +227,15 @@ class SourceRecords:
                     found.setdefault(name, set()).add(stat)
         return found
 
+    def may_be_named_otherwise(self, checkpoint: Checkpoint, stats: Stats) -> bool:
+        """Whether a content that is named by listed digests may be one that has another name here: shards were made of
+        a folder whose files have the same names, sizes and headers, and whose digests were not known."""
+        listed = listed_content(checkpoint, stats)
+        return listed is not None and any(
+            digests.content != listed and any(isinstance(stat, FileStat) for stat in digests.files.values())
+            for digests in self.candidates(checkpoint)
+        )
+
     def candidates(self, checkpoint: Checkpoint) -> Iterator[SourceDigests]:
         """The contents of sealed shards that have the checkpoint's outline, the latest first, each once."""
         wanted, seen = outline(checkpoint), set[str]()

@@ -1,5 +1,6 @@
 """A model from a repository: prepared from the Hub, and started again without it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,32 @@ def test_a_claim_that_records_the_digests_of_the_hub_has_its_key(of_hub: Place) 
     assert of_claim
     assert second
     assert (second.cache, second.shards_key) == ("Hit", of_claim.shards_key)
+
+
+def test_a_second_name_of_what_may_be_the_same_is_told_with_what_would_tell(of_hub: Place) -> None:
+    of_claim = {"hubSource": None, "sourcePath": str(of_hub.source), "uid": "uid-2"}
+    first = of_hub.prepare(**of_claim).result
+    second = of_hub.prepare().result
+    assert first
+    assert second
+    assert second.shards_key != first.shards_key
+    assert "its content is named by the digests that the repository lists" in (second.missed or "")
+    assert "the content of the weights differs" not in (second.missed or "")
+    os.utime(of_hub.source / "model.safetensors", (1e9, 1e9))
+    compared = of_hub.prepare(**of_claim).result
+    assert compared
+    assert (compared.cache, compared.shards_key) == ("Hit", second.shards_key)
+
+
+def test_other_weights_of_a_repository_just_differ(of_hub: Place, hub: Hub, tmp_path: Path) -> None:
+    of_hub.prepare()
+    changed = tmp_path / "changed"
+    changed.mkdir()
+    write_chat_model(changed, seed=7)
+    hub.add_revision(REPOSITORY, changed, "main")
+    second = of_hub.prepare().result
+    assert second
+    assert "source: the content of the weights differs" in (second.missed or "")
 
 
 def test_prepare_without_the_hub_takes_the_commit_of_before(
