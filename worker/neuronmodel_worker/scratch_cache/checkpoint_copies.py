@@ -3,7 +3,8 @@ load.
 
 A copy is used only after the source itself has been opened: its headers and times say whether it is unchanged. Another
 checkpoint with the same headers and modification times, as archives unpack them, has other change times. `copy.json`
-has the digests of the copy's tensors, in the pieces in which they were read when the copy was made.
+has the digests of the copy's tensors, in the pieces in which they were read when the copy was made. Where the source
+lists digests of whole files, `verify_copy` compares them, as nobody else does; `verified.json` says that it has.
 """
 
 import os
@@ -26,9 +27,11 @@ from neuronmodel_worker.scratch_cache.errors import (
     OriginalUnreadable,
     TierDamaged,
     TierStale,
+    TierUnlike,
     TierUnwritable,
     writing_copy,
 )
+from neuronmodel_worker.scratch_cache.listed_digests import ListedDigest, is_as_listed
 from neuronmodel_worker.scratch_cache.volume import SOURCE_COPY, PendingCopy, Tier
 from neuronmodel_worker.sources import FileStat, Folder, SourceFile, WeightSource
 from neuronmodel_worker.store.source_records import file_stats
@@ -36,6 +39,7 @@ from neuronmodel_worker.stream import ContentDigests, check_content
 from neuronmodel_worker.stream.content_digests import PieceDigest
 
 RECORD: Final = "copy.json"
+VERIFIED: Final = "verified.json"
 FORMAT: Final = 1
 
 
@@ -90,6 +94,67 @@ def copied_source(tier: Tier, checkpoint: Checkpoint) -> CopiedSource | None:
         tier.drop(SOURCE_COPY, key)
         raise TierStale(directory, "the checkpoint's files were written or replaced since they were copied")
     return CopiedSource(copied, record)
+
+
+class Verified(BaseModel):
+    """The content of verified.json: size, modification time and digest of each file that was compared."""
+
+    model_config = ConfigDict(frozen=True)
+
+    files: dict[str, tuple[int, int, str]]
+
+
+def lists_digests(checkpoint: Checkpoint) -> bool:
+    """Whether the source lists a digest of a file, so that there is something to compare a copy with."""
+    return any(ListedDigest.of(file) for file in checkpoint.files)
+
+
+def verify_copy(tier: Tier, checkpoint: Checkpoint, wait: Callable[[], None]) -> None:
+    """Compares every byte of a checkpoint's copy with the digests that its source lists, unless that was done before.
+    It calls `wait` before each piece.
+
+    Raises TierUnlike for a copy that is not like that, which is removed first; TierError, and what `wait` raises.
+    """
+    key = checkpoint.fingerprint
+    directory = tier.use(SOURCE_COPY, key)
+    if directory is None or not lists_digests(checkpoint):
+        return
+    with writing_copy(directory):
+        now = _states(directory, checkpoint)
+        if now is None or _verified(directory) == now:
+            return
+        for file in checkpoint.files:
+            if not _is_as_listed(directory / file.path.name, file, wait):
+                tier.drop(SOURCE_COPY, key)
+                raise TierUnlike(directory, file.path.name)
+        unfinished = directory / f".{VERIFIED}"
+        unfinished.write_text(now.model_dump_json())
+        unfinished.rename(directory / VERIFIED)
+
+
+def _states(directory: Path, checkpoint: Checkpoint) -> Verified | None:
+    """None where another worker has removed the copy."""
+    try:
+        stats = {file.path.name: (directory / file.path.name).stat() for file in checkpoint.files}
+    except FileNotFoundError:
+        return None
+    digests = {file.path.name: file.content_digest for file in checkpoint.files}
+    return Verified(files={name: (stat.st_size, stat.st_mtime_ns, digests[name]) for name, stat in stats.items()})
+
+
+def _verified(directory: Path) -> Verified | None:
+    try:
+        return Verified.model_validate_json((directory / VERIFIED).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _is_as_listed(path: Path, file: SourceFile, wait: Callable[[], None]) -> bool:
+    """A file that cannot be read is none of use."""
+    try:
+        return is_as_listed(path, file, wait)
+    except OSError:
+        return False
 
 
 def changed(checkpoint: Checkpoint) -> dict[str, int]:

@@ -39,6 +39,17 @@ class TierDamaged(TierError):
         )
 
 
+class TierUnlike(TierError):
+    """A copy that may have been loaded has another content than its source lists."""
+
+    def __init__(self, path: Path, file: str) -> None:
+        super().__init__(
+            Reason.SCRATCH_TIER_DAMAGED,
+            f"The copy {path} on the scratch volume is removed: {file} in it is not what the source lists. What this "
+            "worker has loaded may be wrong as well: delete its pod, and the next start reads the source again.",
+        )
+
+
 class TierStale(TierError):
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(

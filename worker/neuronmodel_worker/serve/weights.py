@@ -23,7 +23,13 @@ from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.report.clock import RunningPhase
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.scratch_cache import Tier, TierError
-from neuronmodel_worker.scratch_cache.checkpoint_copies import CopiedSource, SourceCopy, copied_source
+from neuronmodel_worker.scratch_cache.checkpoint_copies import (
+    CopiedSource,
+    SourceCopy,
+    copied_source,
+    lists_digests,
+    verify_copy,
+)
 from neuronmodel_worker.scratch_cache.errors import TierDamaged, TierUnwritable
 from neuronmodel_worker.scratch_cache.set_copies import SetCopy, copied_set
 from neuronmodel_worker.scratch_cache.volume import SHARDS_COPY, SOURCE_COPY, CopyKind
@@ -113,11 +119,14 @@ class WeightsLoader:
         with self.job.clock.phase(StartPhase.SHARDED, plan.source_bytes) as phase:
             if copied:
                 if ranks := self._shard_copied(plan, copied, phase):
+                    self._verify_copy_later(plan.checkpoint)
                     return ranks
                 plan = plan_of_source()
             digests = ContentDigests()
             with self._copying(self._with_tier(lambda tier: SourceCopy.begin(tier, plan.checkpoint, digests))) as copy:
-                return self._run(plan, phase, FanOut(digests, copy) if copy else None)
+                ranks = self._run(plan, phase, FanOut(digests, copy) if copy else None)
+        self._verify_copy_later(plan.checkpoint)
+        return ranks
 
     def shard_with(self, plan: StreamedPlan, observer: SourceObserver) -> Ranks:
         """Shards from the source itself, for shards that are sealed in the background; `observer` sees what is read."""
@@ -195,6 +204,15 @@ class WeightsLoader:
             copy.finish(throttle.wait)
 
         self._with_tier(finish)
+
+    def _verify_copy_later(self, checkpoint: Checkpoint) -> None:
+        """Compares the copy with the digests that the source lists, when the model answers and the copy is there: bytes
+        that are read by ranges are compared with nothing before."""
+        if self.tier and lists_digests(checkpoint):
+            self.background.submit(lambda throttle: self._verify_copy(checkpoint, throttle))
+
+    def _verify_copy(self, checkpoint: Checkpoint, throttle: Throttle) -> None:
+        self._with_tier(lambda tier: verify_copy(tier, checkpoint, throttle.wait))
 
     # Disk rates.
 

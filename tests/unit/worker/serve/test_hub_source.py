@@ -11,6 +11,7 @@ from neuronmodel_api import exits
 from tests.standins.hub import Hub
 from tests.unit.worker.engines.models import edit_config, write_chat_model
 from tests.unit.worker.prepare.test_downloaded_folders import record, sha256
+from tests.unit.worker.scratch_cache.test_start import flip
 from tests.unit.worker.sources.hubs import delivered
 from tests.unit.worker.test_cli import NOTHING_IS_SEALED, ask
 from tests.unit.worker.workers import Place, returned
@@ -90,6 +91,25 @@ def test_a_copy_on_scratch_is_read_without_the_hub(of_hub: Place, hub: Hub) -> N
     with of_hub.started("serve", **config) as worker:
         worker.until_ready()
         assert (ask(worker), worker.status().tier) == (first, "Scratch")
+
+
+def test_a_copy_on_scratch_is_compared_with_what_the_hub_lists(of_hub: Place, hub: Hub) -> None:
+    config = pinned(of_hub, hub, strategy="ShardOnLoad", scratchTier=True)
+    copies = of_hub.root / "scratch/tier/source"
+    with of_hub.started("serve", **config) as worker:
+        worker.until_ready()
+        worker.until(lambda: any(copies.glob("*/verified.json")))
+        assert not worker.status().notes
+    copied = next(copies.glob("*/model.safetensors"))
+    flip(copied, copied.stat().st_size - 9)
+    with of_hub.started("serve", **config) as worker:
+        worker.until_ready()
+        worker.until(lambda: worker.status().notes)
+        (note,) = worker.status().notes
+        assert worker.status().tier == "Scratch"
+    assert note.reason == "ScratchTierDamaged"
+    assert "model.safetensors in it is not what the source lists. What this worker has loaded may be" in note.message
+    assert not list(copies.iterdir())
 
 
 def test_the_same_files_have_one_key_wherever_they_are(of_hub: Place, hub: Hub) -> None:
