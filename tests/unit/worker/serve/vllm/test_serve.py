@@ -147,6 +147,18 @@ def test_a_repository_of_the_hub_is_served(place: NeuronPlace, expected: dict[st
         assert not hub.requests.leaks
 
 
+def test_the_library_shards_a_repository_from_whole_files(place: NeuronPlace, expected: dict[str, str]) -> None:
+    with Hub() as hub:
+        hub.add_repository("team/small", place.source)
+        source = {"repository": "team/small", "endpoint": hub.endpoint}
+        native = {"strategy": "ShardOnLoad", "weights": "Native", "sourcePath": None, "hubSource": source}
+        with place.serving(**native) as worker:
+            assert answers(worker) == expected
+            assert "SourceFetched" in phases(worker.status())
+    (folder,) = (place.root / "scratch/tier/folder").iterdir()
+    assert [call["arguments"]["model_tag"] for call in place.calls("vllm")] == [str(folder)]
+
+
 @pytest.mark.parametrize(("strategy", "way"), [("ShardOnCompile", "Read"), ("ShardOnLoad", "Sharded")])
 def test_answers_are_those_of_the_cpu_engine(
     place: NeuronPlace, expected: dict[str, str], strategy: str, way: str
