@@ -18,7 +18,7 @@ from tests.unit.worker.sources.hubs import REPOSITORY, delivered, opened, wait_l
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     wait_little(monkeypatch)
     monkeypatch.setattr(auto_figures, "NETWORK_PIECE_BYTES", 4096)
-    monkeypatch.setattr("neuronmodel_worker.sources.hub.repository.HEAD_BYTES", 64)
+    monkeypatch.setattr("neuronmodel_worker.sources.remote.remote_source.HEAD_BYTES", 64)
     write_chat_model(tmp_path)
     with Hub() as hub:
         hub.add_repository(REPOSITORY, tmp_path)

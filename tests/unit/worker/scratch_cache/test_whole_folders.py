@@ -28,7 +28,7 @@ FILES = 3
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     wait_little(monkeypatch)
     monkeypatch.setattr(whole_folders, "PIECE_BYTES", PIECE)
-    monkeypatch.setattr("neuronmodel_worker.sources.hub.repository.HEAD_BYTES", 1024)
+    monkeypatch.setattr("neuronmodel_worker.sources.remote.remote_source.HEAD_BYTES", 1024)
     monkeypatch.setattr(whole_folders, "POLL_SECONDS", 0.01)
 
 

@@ -35,7 +35,7 @@ def wait_little(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def set_part_bytes(monkeypatch: pytest.MonkeyPatch, nbytes: int) -> None:
-    for module in ("remote.byte_ranges", "remote.remote_file", "hub.repository"):
+    for module in ("remote.byte_ranges", "remote.remote_file", "remote.remote_source"):
         monkeypatch.setattr(f"neuronmodel_worker.sources.{module}.PART_BYTES", nbytes)
 
 

@@ -4,13 +4,14 @@ import re
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from neuronmodel_api.config import DEFAULT_REVISION
 from neuronmodel_worker.commands.migrate.given_flags import MODEL_PATH, InferenceDemoCommand
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.options import Choices, model_label
 from neuronmodel_worker.commands.migrate.volume_sizes import checkpoint_bytes, compiled_size, shards_size
 from neuronmodel_worker.commands.migrate.yaml_document import Commented
 from neuronmodel_worker.commands.usage_errors import UsageInvalid
-from neuronmodel_worker.sources.hub.address import DEFAULT_REVISION, HubAddress
+from neuronmodel_worker.sources.hub.address import HubAddress
 from neuronmodel_worker.units import in_units
 
 OF_THE_NODE: Final = (

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+from neuronmodel_api.config import COMMIT, DEFAULT_REVISION
+
 SCHEME: Final = "hf://"
-DEFAULT_REVISION: Final = "main"
 REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 """As the Hub allows names (huggingface_hub, `validate_repo_id`)."""
 REVISION: Final = re.compile(r"[\w.][\w./+-]{0,249}", re.ASCII)
-COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 HOW: Final = "Write it as hf://ORGANISATION/NAME, or hf://ORGANISATION/NAME@REVISION"
 OTHER_TYPES: Final = ("datasets", "spaces", "buckets", "kernels")
 

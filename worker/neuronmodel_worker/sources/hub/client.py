@@ -32,6 +32,7 @@ from neuronmodel_worker.io.untrusted_input import natural_number
 from neuronmodel_worker.sources.hub.answers import Answer, HubRequest, raise_refusal
 from neuronmodel_worker.sources.hub.certificates import no_certificates
 from neuronmodel_worker.sources.hub.signed_urls import lifetime_seconds
+from neuronmodel_worker.sources.remote.listed_file import ListedFile
 from neuronmodel_worker.sources.remote.redaction import host_of, without_secrets
 from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted, EndpointInvalid, TokenInvalid
 from neuronmodel_worker.sources.remote.retries import Retry, RetryBudget
@@ -74,16 +75,6 @@ class HubServer:
         return host_of(self.endpoint)
 
 
-@dataclass(frozen=True)
-class HubFile:
-    """An entry of a commit. `sha256` is None for files that git keeps itself, whose `oid` is git's digest."""
-
-    name: str
-    nbytes: int
-    oid: str
-    sha256: str | None = None
-
-
 class _Revision(BaseModel):
     sha: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
 
@@ -108,10 +99,10 @@ class _TreeEntry(BaseModel):
         return self.type == "file" and is_name and len(name.encode(errors="replace")) <= MAX_NAME_BYTES
 
     @property
-    def file(self) -> HubFile:
+    def file(self) -> ListedFile:
         if self.lfs:
-            return HubFile(self.path, self.lfs.size, self.oid, self.lfs.oid)
-        return HubFile(self.path, self.size, self.oid)
+            return ListedFile(self.path, self.lfs.size, self.oid, self.lfs.oid)
+        return ListedFile(self.path, self.size, self.oid)
 
 
 REVISION: Final = TypeAdapter(_Revision)
@@ -146,9 +137,9 @@ class HubClient:
         url = f"{self.server.endpoint}/api/models/{self.repository}/revision/{quote(revision, safe='')}"
         return self._parsed(REVISION, self._get(url, revision)).sha
 
-    def files(self, commit: str) -> tuple[HubFile, ...]:
+    def files(self, commit: str) -> tuple[ListedFile, ...]:
         """Returns the files at the top of the repository."""
-        found: list[HubFile] = []
+        found: list[ListedFile] = []
         url: str | None = (
             f"{self.server.endpoint}/api/models/{self.repository}/tree/{commit}?recursive=false&expand=false"
         )

@@ -16,8 +16,9 @@ from neuronmodel_worker.failures import ConfigInvalid, SourceChanged
 from neuronmodel_worker.plan.streamed import make_plan
 from neuronmodel_worker.sources import ContentStat, SourceFile
 from neuronmodel_worker.sources.hub import repository as module
-from neuronmodel_worker.sources.hub.snapshot import git_digest
+from neuronmodel_worker.sources.remote import remote_source
 from neuronmodel_worker.sources.remote.refusals import SourceForbidden, SourceGated, SourceUnreachable
+from neuronmodel_worker.sources.remote.snapshot import git_digest
 from neuronmodel_worker.store.source_records import file_stats, listed_content
 from neuronmodel_worker.stream import Sizes, TensorSink, buffer_bytes, run
 from tests.standins.hub import Hub
@@ -106,7 +107,7 @@ def test_a_gated_repository_is_refused_before_any_weights(hub: Hub) -> None:
 def test_a_stream_is_the_file_in_order(
     hub: Hub, checkpoint: Path, nbytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HEAD_BYTES", 1000)
+    monkeypatch.setattr(remote_source, "HEAD_BYTES", 1000)
     set_part_bytes(monkeypatch, 30_000)
     repository = opened(hub)
     for name in ("config.json", weights_of(repository)[0]):
@@ -281,7 +282,7 @@ def test_memory_of_a_run_includes_the_sources(hub: Hub, checkpoint: Path, monkey
         return buffer_bytes(of_hub, threads=4, sizes=sizes) - buffer_bytes(of_folder, threads=4, sizes=sizes)
 
     assert added() == 2 * of_hub.source_bytes, "no more than twice what is read"
-    monkeypatch.setattr(module.HubRepository, "buffer_bytes", 12_345)
+    monkeypatch.setattr(of_hub.checkpoint.source, "buffer_bytes", 12_345)
     assert added() == 12_345
 
 
@@ -319,7 +320,7 @@ def test_no_traceback_has_a_signature(hub: Hub) -> None:
 
 def test_a_run_ends_with_what_failed_first(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other threads end because they are told to, which says nothing."""
-    monkeypatch.setattr(module, "HEAD_BYTES", 8)
+    monkeypatch.setattr(remote_source, "HEAD_BYTES", 8)
     plan = make_plan(open_checkpoint(opened(hub)), {"tp_degree": 4})
     hub.faults.add(origin="cdn", status=403, count=1)
     hub.faults.add(origin="cdn", status=503)

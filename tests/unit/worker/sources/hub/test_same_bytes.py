@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
 from neuronmodel_worker.sources import WeightSource
-from neuronmodel_worker.sources.hub import repository as module
-from neuronmodel_worker.sources.remote import byte_ranges
+from neuronmodel_worker.sources.remote import byte_ranges, remote_source
 from neuronmodel_worker.sources.remote.refusals import SourceForbidden, SourceRateLimited, SourceUnreachable
 from neuronmodel_worker.stream import ContentDigests, FileSink, Sizes, TensorSink, check_content, run, take_digests
 from tests.generated import write_checkpoint
@@ -50,7 +49,7 @@ CONTEXT = ssl.create_default_context()
 def _small_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only headers are read of a file at first, so that weights are read by ranges; a part is of a few rows."""
     monkeypatch.setattr(ssl, "create_default_context", lambda: CONTEXT)
-    monkeypatch.setattr(module, "HEAD_BYTES", 8)
+    monkeypatch.setattr(remote_source, "HEAD_BYTES", 8)
     set_part_bytes(monkeypatch, 5000)
 
 
@@ -169,7 +168,7 @@ def patched(part_bytes: int, rules: list[dict[str, Any]]) -> Iterator[None]:
         if "Content-Length" in str(rules):
             monkeypatch.setitem(byte_ranges.TIMEOUTS, "read_timeout", timedelta(milliseconds=50))
             monkeypatch.setitem(byte_ranges.WITHIN, "max_retries", 0)
-        monkeypatch.setattr(module, "HEAD_BYTES", 64)
+        monkeypatch.setattr(remote_source, "HEAD_BYTES", 64)
         monkeypatch.setattr("neuronmodel_worker.sources.remote.retries.MOST_ATTEMPTS", 8)
         set_part_bytes(monkeypatch, part_bytes)
         yield

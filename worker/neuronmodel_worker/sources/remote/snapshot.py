@@ -23,9 +23,9 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ValidationError
 
+from neuronmodel_api.config import COMMIT
 from neuronmodel_worker.io.disk import sync
-from neuronmodel_worker.sources.hub.address import is_commit
-from neuronmodel_worker.sources.hub.client import HubFile
+from neuronmodel_worker.sources.remote.listed_file import ListedFile
 
 LIST: Final = "snapshot.json"
 FILES: Final = "files"
@@ -52,7 +52,7 @@ class _List(BaseModel):
     format: int = FORMAT
     repository: str
     commit: str
-    files: tuple[HubFile, ...]
+    files: tuple[ListedFile, ...]
     headers: dict[str, str]
     """The sha256 of each header that is kept."""
 
@@ -62,12 +62,12 @@ class _NotedRevision(BaseModel):
     resolved_at: datetime
 
 
-def is_small(file: HubFile) -> bool:
+def is_small(file: ListedFile) -> bool:
     """Whether a file is kept whole."""
     return file.nbytes <= MAX_FILE_BYTES and any(fnmatchcase(file.name, pattern) for pattern in NAMES)
 
 
-def is_content_of(file: HubFile, content: bytes) -> bool:
+def is_content_of(file: ListedFile, content: bytes) -> bool:
     """Whether a file's whole content is the one that is listed."""
     if len(content) != file.nbytes:
         return False
@@ -82,11 +82,11 @@ def git_digest(content: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class KeptCommit:
+class KeptSnapshot:
     """A snapshot that was read."""
 
     directory: Path
-    files: tuple[HubFile, ...]
+    files: tuple[ListedFile, ...]
     headers: Mapping[str, str]
 
     @property
@@ -96,7 +96,7 @@ class KeptCommit:
             self.header(file) is not None for file in self.files if file.name in self.headers
         )
 
-    def content(self, file: HubFile) -> bytes | None:
+    def content(self, file: ListedFile) -> bytes | None:
         """The content of a small file; None where it is not kept, or is damaged."""
         try:
             content = (self.directory / FILES / file.name).read_bytes()
@@ -104,7 +104,7 @@ class KeptCommit:
             return None
         return content if is_content_of(file, content) else None
 
-    def header(self, file: HubFile) -> bytes | None:
+    def header(self, file: ListedFile) -> bytes | None:
         """The first bytes of a file of weights; None where they are not kept."""
         try:
             header = (self.directory / HEADERS / file.name).read_bytes()
@@ -128,7 +128,7 @@ class Snapshots:
     def of(cls, folder: Path | None, repository: str) -> Self | None:
         return cls(folder, repository) if folder else None
 
-    def read(self, commit: str) -> KeptCommit | None:
+    def read(self, commit: str) -> KeptSnapshot | None:
         directory = self._root / commit
         try:
             found = _List.model_validate_json((directory / LIST).read_bytes())
@@ -138,11 +138,11 @@ class Snapshots:
             return None
         with suppress(OSError):  # a volume that takes no write
             os.utime(directory)
-        return KeptCommit(directory, found.files, found.headers)
+        return KeptSnapshot(directory, found.files, found.headers)
 
     def write(
-        self, commit: str, files: Iterable[HubFile], contents: Mapping[str, bytes], headers: Mapping[str, bytes]
-    ) -> KeptCommit:
+        self, commit: str, files: Iterable[ListedFile], contents: Mapping[str, bytes], headers: Mapping[str, bytes]
+    ) -> KeptSnapshot:
         """Keeps a snapshot, in place of a damaged one. Where another worker was faster, its snapshot is returned.
 
         Raises OSError.
@@ -190,7 +190,7 @@ class Snapshots:
         with suppress(OSError):
             found = sorted((now - each.stat().st_mtime, each) for each in self._root.iterdir())
             left = [each for age, each in found if each.name.startswith(TEMPORARY) and age > LEFT_SECONDS]
-            whole = [(age, each) for age, each in found if is_commit(each.name) and each.name != kept]
+            whole = [(age, each) for age, each in found if COMMIT.fullmatch(each.name) and each.name != kept]
             unused = [each for age, each in whole[MAX_SNAPSHOTS - 1 :] if age > UNUSED_SECONDS]
             for each in (*left, *unused):
                 shutil.rmtree(each, ignore_errors=True)

@@ -11,10 +11,10 @@ from neuronmodel_worker.checkpoint import CONFIG_FILE, GENERATION_FILE, INDEX_FI
 from neuronmodel_worker.checkpoint.quantization import QUANTIZER_FILES
 from neuronmodel_worker.failures import SourceChanged
 from neuronmodel_worker.sources.hub.address import HubAddress
-from neuronmodel_worker.sources.hub.client import HubFile
 from neuronmodel_worker.sources.hub.repository import HubRepository, open_repository
-from neuronmodel_worker.sources.hub.snapshot import MAX_SNAPSHOTS, UNUSED_SECONDS, Snapshots, git_digest, is_small
+from neuronmodel_worker.sources.remote.listed_file import ListedFile
 from neuronmodel_worker.sources.remote.refusals import SourceUnreachable
+from neuronmodel_worker.sources.remote.snapshot import MAX_SNAPSHOTS, UNUSED_SECONDS, Snapshots, git_digest, is_small
 from neuronmodel_worker.text.tokenizer_files import NAMES
 from tests.standins.hub import Hub
 from tests.unit.worker.sources.hubs import REPOSITORY, served
@@ -28,10 +28,10 @@ def commit(number: int) -> str:
     return f"{number:040x}"
 
 
-def files() -> list[HubFile]:
+def files() -> list[ListedFile]:
     return [
-        HubFile("config.json", len(CONFIG), git_digest(CONFIG)),
-        HubFile("model.safetensors", 1000, "", "a" * 64),
+        ListedFile("config.json", len(CONFIG), git_digest(CONFIG)),
+        ListedFile("model.safetensors", 1000, "", "a" * 64),
     ]
 
 
@@ -140,15 +140,15 @@ def test_a_volume_that_takes_no_write_is_no_obstacle(hub: Hub, tmp_path: Path) -
 
 def test_a_small_file_that_is_listed_and_missing_is_no_crash(hub: Hub, tmp_path: Path) -> None:
     repository = opened(hub, tmp_path / "hub")
-    repository.files["tokenizer.json"] = HubFile("tokenizer.json", 10, "b" * 40)
+    repository.files["tokenizer.json"] = ListedFile("tokenizer.json", 10, "b" * 40)
     with pytest.raises(SourceChanged, match="the server lists it and does not have it"):
         repository.folder()
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES, *QUANTIZER_FILES, CONFIG_FILE, INDEX_FILE, GENERATION_FILE}))
 def test_every_small_file_that_something_reads_is_kept(name: str) -> None:
-    assert is_small(HubFile(name, 1, ""))
-    assert not is_small(HubFile("modeling.py", 1, ""))
+    assert is_small(ListedFile(name, 1, ""))
+    assert not is_small(ListedFile("modeling.py", 1, ""))
 
 
 def test_the_group_may_change_what_is_kept(snapshots: Snapshots) -> None:
