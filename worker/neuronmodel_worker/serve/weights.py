@@ -151,7 +151,8 @@ class WeightsLoader:
 
         sink = TensorSink()
         streamed = run(plan, sink, progress, observer=observer)
-        rates = DiskRates(read_bytes_per_second=_rate(streamed.bytes_read, streamed.busy_reading_seconds))
+        rate = _rate(streamed.bytes_read, streamed.busy_reading_seconds)
+        rates = DiskRates(read_bytes_per_second=rate if plan.checkpoint.source.is_local else None)
         if self._is_in_tier(plan.checkpoint.path):
             self._served_from_scratch(rates)
         else:

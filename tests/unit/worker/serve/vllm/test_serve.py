@@ -151,8 +151,8 @@ def test_the_library_shards_a_repository_from_whole_files(place: NeuronPlace, ex
     with Hub() as hub:
         hub.add_repository("team/small", place.source)
         source = {"repository": "team/small", "endpoint": hub.endpoint}
-        native = {"strategy": "ShardOnLoad", "weights": "Native", "sourcePath": None, "hubSource": source}
-        with place.serving(**native) as worker:
+        native: dict[str, Any] = {"sourcePath": None, "hubSource": source}
+        with place.serving(strategy="ShardOnLoad", weights="Native", **native) as worker:
             assert answers(worker) == expected
             assert "SourceFetched" in phases(worker.status())
     (folder,) = (place.root / "scratch/tier/folder").iterdir()
