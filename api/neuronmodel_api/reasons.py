@@ -231,6 +231,12 @@ class Reason(StrEnum):
         "once with the annotation `neuronmodel.dev/retry`.",
         condition=ConditionType.SOURCE_RESOLVED,
     )
+    REGION_WRONG = _ReasonEntry(
+        "RegionWrong",
+        "The bucket is in another region than the one that is asked; the message has the right one where S3 says it.",
+        "Set `region` of the source to it.",
+        condition=ConditionType.SOURCE_RESOLVED,
+    )
     ENDPOINT_INVALID = _ReasonEntry(
         "EndpointInvalid",
         "What answers at the endpoint does not speak the API that it should.",

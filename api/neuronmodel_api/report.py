@@ -162,6 +162,8 @@ class SourceTraffic(Tolerant):
     """How long it waited because the server limits the rate of requests."""
     is_limited: bool = False
     """Whether it waits for that now."""
+    is_failing: bool = False
+    """Whether the latest attempts failed, and others follow."""
 
 
 class Result(Tolerant):

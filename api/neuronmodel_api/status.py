@@ -114,6 +114,14 @@ class SourceTransfer(Tolerant):
     limited_milliseconds: int
 
 
+class WaitsFor(StrEnum):
+    """What of a source on a network a worker waits for."""
+
+    RATE_LIMIT = "RateLimit"
+    SOURCE = "Source"
+    """It does not answer, and is tried again."""
+
+
 class WorkerProgress(Tolerant):
     stage: Stage
     phase: str
@@ -125,8 +133,7 @@ class WorkerProgress(Tolerant):
     total_bytes: int | None = None
     source: SourceTransfer | None = None
     """Only set where the source is on a network."""
-    waits_for_rate_limit: bool | None = None
-    """True or None."""
+    waits_for: WaitsFor | None = None
 
 
 class WorkerState(StrEnum):

@@ -197,6 +197,8 @@ def _under_way(s: Situation, job: JobView, attempt: Attempt | None) -> Verdict:
         return verdict_on(replace(failure, message=f"{failure.message} {failed}"))
     if job.state is JobState.SUCCEEDED:
         return waits(Reason.READING_RESULT, f"The Job {job.name} succeeded; its result is being read.")
+    if source_failure(s):
+        return waits(Reason.WAITING_FOR_SOURCE, f"The attempt {job.attempt} failed; SourceResolved says why.")
     pods = tuple(pod for pod in s.children.pods_of(job) if not pod.has_ended)
     if stopped := next((stop_problem(s, pod) for pod in s.children.pods_of(job)[-1:]), None):
         return verdict_on(replace(stopped, message=f"{stopped.message} {again(job.attempt, '')}"))

@@ -15,7 +15,7 @@ from neuronmodel_operator.conditions.verdict import (
 from neuronmodel_operator.decide import prepare_attempts
 from neuronmodel_operator.decide.claims import claim_problem
 from neuronmodel_operator.decide.failed_attempts import attempt_problem
-from neuronmodel_operator.decide.failures import Problem, running_problem
+from neuronmodel_operator.decide.failures import Problem, crash_problem, running_problem
 from neuronmodel_operator.decide.preconditions import unmet_source_precondition
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.worker_config import source_display
@@ -55,6 +55,9 @@ def source_failure(s: Situation) -> Problem | None:
     job = prepare_attempts.unsettled_job(s.artifacts)
     if job and job.state is JobState.FAILED:
         found = [attempt_problem(s, job)]
+    elif job and job.state is JobState.ACTIVE:
+        # The pod has ended before its Job says so.
+        found = [problem for pod in s.children.pods_of(job) if (problem := crash_problem(s, pod))]
     elif job is None and s.artifacts.is_current and not s.artifacts.rejection:
         found = [problem for pod in s.children.current_pods if (problem := running_problem(s, pod))]
     else:

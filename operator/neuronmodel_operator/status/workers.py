@@ -5,8 +5,8 @@ from datetime import timedelta
 from typing import Final
 
 from neuronmodel_api import names
-from neuronmodel_api.report import Progress, Report, Stage, State
-from neuronmodel_api.status import WorkerProgress, WorkerState, WorkerStatus
+from neuronmodel_api.report import Progress, Report, SourceTraffic, Stage, State
+from neuronmodel_api.status import WaitsFor, WorkerProgress, WorkerState, WorkerStatus
 from neuronmodel_operator.decide.failures import running_problem
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.objects import PodView
@@ -14,6 +14,9 @@ from neuronmodel_operator.status.transfers import total_transfer
 
 STEP_PERCENT: Final = 5
 WRITE_EVERY: Final = timedelta(seconds=30)
+WRITE_WAITS_EVERY: Final = timedelta(seconds=10)
+"""When what is waited for has changed."""
+_WAITS: Final = {WaitsFor.RATE_LIMIT: "rate-limited", WaitsFor.SOURCE: "retrying"}
 _STAGES: Final = {names.COMPONENT_PREPARE: Stage.PREPARE, names.COMPONENT_SERVE: Stage.SERVE}
 
 
@@ -36,7 +39,7 @@ def least_far(s: Situation) -> str | None:
         return None
     _, progress = min(found, key=lambda one: one[0])
     text = progress.phase if progress.percent is None else f"{progress.phase} {progress.percent}%"
-    return f"{text}, rate-limited" if progress.waits_for_rate_limit else text
+    return f"{text}, {_WAITS[progress.waits_for]}" if progress.waits_for else text
 
 
 def _worker(s: Situation, pod: PodView) -> WorkerStatus:
@@ -69,11 +72,14 @@ def _progress(s: Situation, pod: PodView, stage: Stage, report: Report, progress
     written = next((worker.progress for worker in s.asked.status.workers if worker.pod_name == pod.name), None)
     percent = min(100, progress.done * 100 // progress.total) if progress.total else None
     traffic = report.source_traffic
-    waits = True if traffic and traffic.is_limited else None
+    waits_for = _waits_for(traffic) if traffic else None
     if written and (written.phase, written.started_at) == (progress.phase, progress.started_at):
-        moved = abs((percent or 0) - (written.percent or 0))
+        moved = abs((percent or 0) - (written.percent or 0)) >= STEP_PERCENT
+        retried = bool(traffic and written.source and traffic.retries != written.source.retries)
         since = s.now - (written.updated_at or written.started_at)
-        if (moved < STEP_PERCENT and written.waits_for_rate_limit == waits) or since < WRITE_EVERY:
+        if since < (WRITE_WAITS_EVERY if written.waits_for != waits_for else WRITE_EVERY):
+            return written
+        if not moved and not retried and written.waits_for == waits_for:
             return written
     counts_bytes = progress.unit == "Bytes" and bool(progress.done or progress.total)
     return WorkerProgress(
@@ -85,5 +91,11 @@ def _progress(s: Situation, pod: PodView, stage: Stage, report: Report, progress
         bytes=progress.done if counts_bytes else None,
         total_bytes=progress.total if counts_bytes else None,
         source=total_transfer([traffic]) if traffic else None,
-        waits_for_rate_limit=waits,
+        waits_for=waits_for,
     )
+
+
+def _waits_for(traffic: SourceTraffic) -> WaitsFor | None:
+    if traffic.is_limited:
+        return WaitsFor.RATE_LIMIT
+    return WaitsFor.SOURCE if traffic.is_failing else None

@@ -1,7 +1,8 @@
-"""Where `--model` says that a checkpoint is: a folder, or a repository of the Hugging Face Hub.
+"""Where `--model` says that a checkpoint is: a folder, a repository of the Hugging Face Hub, or a bucket of S3.
 
 The token and the endpoint come from where people have them for that library: HF_TOKEN, the file that HF_TOKEN_PATH or
-HF_HOME names, or ~/.cache/huggingface/token; HF_ENDPOINT. Nothing of it is printed.
+HF_HOME names, or ~/.cache/huggingface/token; HF_ENDPOINT. For a bucket, keys and region come from AWS_ variables, or
+from what the machine or pod is itself. Nothing of it is printed.
 """
 
 import os
@@ -13,7 +14,8 @@ from neuronmodel_worker.commands.usage_errors import UsageInvalid
 from neuronmodel_worker.sources import Folder, WeightSource
 
 HUB: Final = "hf://"
-BUCKETS: Final = ("s3://", "gs://", "az://", "abfs://")
+S3: Final = "s3://"
+OTHER_BUCKETS: Final = ("gs://", "az://", "abfs://")
 MAX_TOKEN_BYTES: Final = 4096
 
 
@@ -22,10 +24,12 @@ def open_source(model: str, environment: Mapping[str, str] | None = None) -> Wei
     environment = os.environ if environment is None else environment
     if model.startswith(HUB):
         return _open_repository(model, environment)
-    if model.lower().startswith(BUCKETS):
+    if model.startswith(S3):
+        return _open_bucket(model, environment)
+    if model.lower().startswith((*OTHER_BUCKETS, S3, HUB)):
         raise UsageInvalid(
-            f"--model is {model!r}, and buckets are not read yet. Name a folder, or a repository as hf://ORGANISATION/"
-            "NAME@REVISION."
+            f"--model is {model!r}, which is read from nowhere. Name a folder, a repository as hf://ORGANISATION/"
+            "NAME@REVISION, or a bucket of S3 as s3://BUCKET/PREFIX."
         )
     return Folder(Path(model))
 
@@ -43,6 +47,28 @@ def _open_repository(model: str, environment: Mapping[str, str]) -> WeightSource
         raise UsageInvalid(str(error)) from error
     server = HubServer(endpoint, lambda: token(environment), lambda: _read_certificates(environment))
     return open_repository(address, server)
+
+
+def _open_bucket(model: str, environment: Mapping[str, str]) -> WeightSource:
+    """Imports what reads a network only here: a folder does without."""
+    from neuronmodel_worker.sources.hub.address import endpoint_of
+    from neuronmodel_worker.sources.s3.address import S3Address
+    from neuronmodel_worker.sources.s3.bucket import open_bucket
+    from neuronmodel_worker.sources.s3.client import DEFAULT_REGION, S3Client, S3Server
+    from neuronmodel_worker.sources.s3.credentials import credentials_of
+
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    try:
+        address = S3Address.parse(model)
+        server = S3Server(
+            region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or DEFAULT_REGION,
+            endpoint=endpoint_of(endpoint, "AWS_ENDPOINT_URL") if endpoint else "",
+            certificates=lambda: _read_certificates(environment),
+        )
+        credentials = credentials_of(environment)
+    except ValueError as error:
+        raise UsageInvalid(str(error)) from error
+    return open_bucket(S3Client(server, address, credentials))
 
 
 def token(environment: Mapping[str, str]) -> str | None:
@@ -79,7 +105,7 @@ def _read_token(file: Path) -> str | None:
 def _read_certificates(environment: Mapping[str, str]) -> str | None:
     """Returns the certificates of SSL_CERT_FILE or REQUESTS_CA_BUNDLE, which HTTP clients in Python take. Raises
     UsageInvalid."""
-    from neuronmodel_worker.sources.hub.certificates import NoCertificates, read_certificates
+    from neuronmodel_worker.sources.remote.certificates import NoCertificates, read_certificates
 
     file = environment.get("SSL_CERT_FILE") or environment.get("REQUESTS_CA_BUNDLE")
     if not file:

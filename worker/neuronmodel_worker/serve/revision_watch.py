@@ -71,7 +71,8 @@ class RevisionWatch:
         except WorkerFailure as failure:
             if self._stop.is_set():
                 return
-            log.warning("whether the revision has moved is not known: %s", failure)
+            # No warning: the log's last one is taken for what a crash was about.
+            log.info("whether the revision has moved is not known: %s", failure)
             self._clock.note(failure.reason, str(failure))
         except Exception:
             log.exception("whether the revision has moved is not known")

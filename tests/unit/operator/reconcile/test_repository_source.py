@@ -8,7 +8,7 @@ from neuronmodel_api import exits, names
 from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.report import Note, Report, SourceTraffic
-from neuronmodel_api.status import SourceTransfer
+from neuronmodel_api.status import SourceTransfer, WaitsFor
 from neuronmodel_operator.manifests import hashes
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import SETTINGS, Cluster, Run, commit, config_of, failing
@@ -220,11 +220,37 @@ def test_a_wait_for_a_rate_limit_is_in_the_progress(cluster: Cluster) -> None:
     cluster.run(3, seconds=31)
     (worker,) = cluster.status.workers
     assert worker.progress is not None
-    assert worker.progress.waits_for_rate_limit
+    assert worker.progress.waits_for is WaitsFor.RATE_LIMIT
     assert (worker.progress.bytes, worker.progress.total_bytes) == (450, 900)
     assert worker.progress.source is not None
     assert worker.progress.source.requests == 9
     assert cluster.status.progress == "SourceOpened 50%, rate-limited"
+
+
+def test_a_server_that_is_tried_again_and_again_is_in_the_progress(cluster: Cluster) -> None:
+    cluster.prepare = lambda config: Run(milliseconds=10**9)
+    cluster.run(6)
+    (uid,) = (pod["metadata"]["uid"] for pod in cluster.pods.values())
+
+    def retrying(retries: int) -> SourceTraffic:
+        return SourceTraffic(requests=9, retries=retries, is_failing=True)
+
+    cluster.reports[uid] = cluster.reports[uid].model_copy(update={"source_traffic": retrying(1)})
+    cluster.run(3, seconds=11)
+    assert cluster.status.progress == "SourceOpened, retrying"
+    written = cluster.log.count("status")
+    for retries in range(2, 12):  # as often as it is looked
+        cluster.reports[uid] = cluster.reports[uid].model_copy(update={"source_traffic": retrying(retries)})
+        cluster.run(1, seconds=2)
+    assert cluster.log.count("status") - written <= 1
+    cluster.run(2, seconds=31)
+    progress = cluster.status.workers[0].progress
+    assert progress is not None
+    assert progress.source is not None
+    assert progress.source.retries == 11
+    cluster.reports[uid] = cluster.reports[uid].model_copy(update={"source_traffic": SourceTraffic(requests=20)})
+    cluster.run(3, seconds=11)
+    assert cluster.status.progress == "SourceOpened"
 
 
 def limited(report: Report) -> Report:
@@ -239,3 +265,13 @@ def test_a_volume_has_no_status_of_a_source() -> None:
     cluster.run_until_ready()
     assert cluster.status.source is None
     assert "source" not in cluster.model["status"]["starts"][0]
+
+
+@pytest.mark.parametrize("lag", [0, 4])
+def test_a_refusal_is_one_event_however_late_the_job_says_that_it_failed(cluster: Cluster, lag: int) -> None:
+    cluster.job_lag = lag
+    cluster.prepare = lambda config: failing("CertificateUntrusted")
+    cluster.run(12)
+    notes = [note for note in cluster.recorded_events if note.reason == "CertificateUntrusted"]
+    assert [note.type for note in notes] == ["Warning"]
+    assert notes[0].note.startswith(f"repository {REPOSITORY}, revision main: ")

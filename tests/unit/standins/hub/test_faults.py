@@ -190,3 +190,10 @@ def test_nothing_is_left_of_a_hub_that_has_ended(hub: Hub) -> None:
     with pytest.raises(ConnectionRefusedError):
         ask(url)
     until(lambda: {thread.name for thread in threading.enumerate()} <= names)
+
+
+def test_a_fault_can_be_for_ranges_from_a_byte_on(hub: Hub, signed: str) -> None:
+    hub.faults.add(first_byte=100, status=503)
+    assert ask(signed, Range="bytes=99-109").status == 206
+    assert ask(signed, Range=TEN).status == 503
+    assert ask(signed).status == 200

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from neuronmodel_worker.sources.hub.address import HubAddress
-from neuronmodel_worker.sources.hub.certificates import no_certificates
 from neuronmodel_worker.sources.hub.client import HubClient, HubServer
 from neuronmodel_worker.sources.hub.repository import HubRepository, open_repository
 from neuronmodel_worker.sources.remote import byte_ranges
+from neuronmodel_worker.sources.remote.certificates import no_certificates
 from neuronmodel_worker.sources.remote.retries import RetryBudget
 from tests.standins.hub import Hub
 from tests.standins.hub.records import Record

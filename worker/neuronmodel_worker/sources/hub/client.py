@@ -30,8 +30,8 @@ from pydantic import BaseModel, NonNegativeInt, StringConstraints, TypeAdapter, 
 
 from neuronmodel_worker.io.untrusted_input import natural_number
 from neuronmodel_worker.sources.hub.answers import Answer, HubRequest, raise_refusal
-from neuronmodel_worker.sources.hub.certificates import no_certificates
 from neuronmodel_worker.sources.hub.signed_urls import lifetime_seconds
+from neuronmodel_worker.sources.remote.certificates import no_certificates
 from neuronmodel_worker.sources.remote.listed_file import ListedFile
 from neuronmodel_worker.sources.remote.redaction import host_of, without_secrets
 from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted, EndpointInvalid, TokenInvalid

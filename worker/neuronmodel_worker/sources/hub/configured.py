@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from neuronmodel_api import names
 from neuronmodel_api.config import HubSource
 from neuronmodel_worker.failures import BadInput, SourceUnreadable
 from neuronmodel_worker.sources.hub.address import HubAddress, endpoint_of
-from neuronmodel_worker.sources.hub.certificates import NoCertificates, read_certificates
 from neuronmodel_worker.sources.hub.client import HubClient, HubServer
 from neuronmodel_worker.sources.hub.repository import HubRepository, open_repository
 from neuronmodel_worker.sources.interface import Resolution
+from neuronmodel_worker.sources.remote.certificates import NoCertificates, read_certificates
+from neuronmodel_worker.sources.remote.refusals import RevisionNotFound
 from neuronmodel_worker.sources.remote.traffic import Traffic
 
 
@@ -21,7 +23,16 @@ def open_configured(source: HubSource, kept: Path, watch: Callable[[Traffic], No
     """Opens it, with snapshots in `kept`. Raises what `open_repository` raises, RepositoryUnnamed, and SourceUnreadable
     where the certificates or the token cannot be read."""
     address, server = _named(source)
-    repository = open_repository(address, server, kept, watch)
+    try:
+        repository = open_repository(address, server, kept, watch)
+    except RevisionNotFound as error:
+        if source.commit in (None, source.revision):
+            raise
+        raise RevisionNotFound(
+            f"{source.repository} at {server.host} has the commit {source.commit} no more, which its revision "
+            f"{source.revision} was resolved to. A new value of the annotation {names.ANNOTATION_RESTART} has the "
+            "revision resolved again."
+        ) from error
     if source.commit and source.resolved_at:
         repository.resolution = Resolution(source.commit, source.resolved_at)
     return repository

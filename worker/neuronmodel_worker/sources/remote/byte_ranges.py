@@ -50,6 +50,12 @@ CERTIFICATE: Final = re.compile(r"\bInvalidCertificate\(\s*(?P<why>\w+)")
 """Of the inner structure that obstore appends to a message, which alone names the cause."""
 ANSWER: Final = re.compile(r"\bstatus code: .*", re.DOTALL)
 """What a server answered, its own words last; before it obstore repeats the request."""
+CONNECT: Final = re.compile(
+    r'\bConnectError\(\s*"(?P<what>[^"]{1,100})"(?:.{0,300}?\b(?:message|error): "(?P<why>[^"]{1,200})")?', re.DOTALL
+)
+TIMED_OUT: Final = re.compile(r"\bTimedOut\b")
+PERFORMING: Final = re.compile(r"^.{0,80}?\bError performing \w+ \S+ in .{1,200}? - ", re.DOTALL)
+"""What obstore was about, and how often it tried."""
 REFUSED: Final = re.compile(r"\bstatus code: 4(?!08|25|29)\d\d\b")
 
 
@@ -124,6 +130,16 @@ class RangeReader:
 
 
 def _answer(error: BaseError) -> str:
-    text = str(error)
-    found = ANSWER.search(text)
-    return without_secrets(found[0] if found else text)
+    return cause_of(str(error))
+
+
+def cause_of(text: str) -> str:
+    """Returns what a message of obstore's says in the end, without secrets: the server's answer, or why there is
+    none."""
+    if found := ANSWER.search(text):
+        return without_secrets(found[0])
+    if found := CONNECT.search(text):
+        return without_secrets(": ".join(filter(None, (found["what"], found["why"]))))
+    if TIMED_OUT.search(text):
+        return "nothing came in time"
+    return without_secrets(PERFORMING.sub("", text))

@@ -89,3 +89,19 @@ class NoRoomForColumns(WorkerFailure):
             f"There is no room for {nbytes:,} more bytes of temporary files in {directory}: tensors that are read "
             "column by column lie there until they are done. Free some, or set TMPDIR to a folder of a larger volume."
         )
+
+
+class CredentialsInvalid(BadInput):
+    """There are no credentials, or the server does not know or no longer accepts them."""
+
+    reason = Reason.SOURCE_UNAUTHORIZED
+
+
+class RegionWrong(BadInput):
+    """The bucket is in another region than the one that is asked."""
+
+    reason = Reason.REGION_WRONG
+
+    def __init__(self, where: str, asked: str, found: str) -> None:
+        right = f"it is in {found}: set region to {found}" if found else "set region to the one that it is in"
+        super().__init__(f"The {where} is not in region {asked}; {right}.")

@@ -70,6 +70,7 @@ class RetryBudget:
             except Retry as retry:
                 last = retry
             else:
+                self.traffic.answered()
                 with self._lock:
                     self._heard_at[kind] = self._monotonic()
                 return result

@@ -53,6 +53,7 @@ class Traffic:
         """Waiting because the server limits the rate of requests."""
         self._lock = threading.Lock()
         self.requests = self.retries = self.bytes = 0
+        self._is_failing = False
 
     def requested(self) -> None:
         with self._lock:
@@ -61,6 +62,10 @@ class Traffic:
     def retried(self) -> None:
         with self._lock:
             self.retries += 1
+            self._is_failing = True
+
+    def answered(self) -> None:
+        self._is_failing = False
 
     def read(self, nbytes: int) -> None:
         with self._lock:
@@ -78,4 +83,5 @@ class Traffic:
             retries=self.retries,
             limited_milliseconds=round(self.limited.seconds * 1000),
             is_limited=self.limited.is_busy,
+            is_failing=self._is_failing,
         )

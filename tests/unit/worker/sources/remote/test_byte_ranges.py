@@ -188,3 +188,15 @@ def test_the_word_certificate_in_a_url_is_no_reason(hub: Hub) -> None:
     hub.faults.add(status=503)
     with pytest.raises(Retry):
         read(Location(f"{hub.endpoint}/org/certificate-model/resolve/main/UnknownIssuer"))
+
+
+def test_why_nothing_answers_is_named(hub: Hub, location: Location) -> None:
+    hub.down()
+    with pytest.raises(Retry) as refused:
+        read(location)
+    assert str(refused.value) == "tcp connect error: Connection refused"
+
+
+def test_a_name_that_is_none_is_named_as_that() -> None:
+    with pytest.raises(Retry, match=r"^dns error: "):
+        read(Location("https://nowhere.invalid/file?Signature=planted"))

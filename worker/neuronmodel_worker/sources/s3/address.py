@@ -1,0 +1,43 @@
+"""The name of a checkpoint in a bucket."""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+
+SCHEME: Final = "s3://"
+BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+"""As S3 allows names (docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html)."""
+MAX_PREFIX_BYTES: Final = 900
+"""A key has at most 1,024 bytes, and a file's name comes after the prefix."""
+HOW: Final = "Write it as s3://BUCKET/PREFIX"
+
+
+@dataclass(frozen=True)
+class S3Address:
+    """A bucket, and the prefix that all files of the checkpoint begin with, without a slash at its end."""
+
+    bucket: str
+    prefix: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parses `s3://bucket/prefix`. Raises ValueError with a sentence, which has no user and no password."""
+        bucket, _, prefix = text.removeprefix(SCHEME).partition("/")
+        if not text.startswith(SCHEME) or "@" in bucket:
+            raise ValueError(f"A bucket is named by its name alone, without a user and a password. {HOW}.")
+        if not BUCKET.fullmatch(bucket) or ".." in bucket:
+            raise ValueError(f"{bucket!r} is no bucket's name: 3 to 63 small letters, digits, '-' and '.'. {HOW}.")
+        prefix = prefix.rstrip("/")
+        parts = prefix.split("/") if prefix else []
+        if any(part in ("", ".", "..") for part in parts) or not prefix.isprintable():
+            raise ValueError(f"{text!r} has an empty part, '.' or '..' in its prefix. {HOW}.")
+        if len(prefix.encode()) > MAX_PREFIX_BYTES:
+            raise ValueError(f"The prefix has more than {MAX_PREFIX_BYTES} bytes. {HOW}.")
+        return cls(bucket, prefix)
+
+    def key(self, name: str) -> str:
+        """The key of a file."""
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+    def __str__(self) -> str:
+        return f"{SCHEME}{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")

@@ -1,0 +1,105 @@
+"""What S3's errors mean (docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html).
+
+obstore gives the whole answer as text: what went wrong is in its XML.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from neuronmodel_worker.failures import SourceNotFound, WorkerFailure
+from neuronmodel_worker.io.untrusted_input import shown
+from neuronmodel_worker.sources.remote.byte_ranges import cause_of
+from neuronmodel_worker.sources.remote.refusals import (
+    CredentialsInvalid,
+    EndpointInvalid,
+    RegionWrong,
+    SourceForbidden,
+)
+from neuronmodel_worker.sources.remote.retries import Retry
+
+CODE: Final = re.compile(r"<Code>(?P<code>\w{1,64})</Code>")
+MESSAGE: Final = re.compile(r"<Message>(?P<message>[^<]{1,300})</Message>")
+REGION: Final = re.compile(r"<Region>(?P<region>[\w-]{1,40})</Region>|expecting '(?P<expected>[\w-]{1,40})'")
+STATUS: Final = re.compile(r"\bstatus(?: code)?:? (?P<status>[1-5]\d\d)\b")
+WITHOUT_LOCATION: Final = "redirect without LOCATION"
+"""What obstore says of a 301, which S3 answers for another region."""
+OF_CREDENTIALS: Final = frozenset(
+    {
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidToken",
+        "InvalidIdentityToken",
+        "TokenRefreshRequired",
+        "RequestTimeTooSkewed",
+    }
+)
+PASSING: Final = frozenset(
+    {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "TooManyRequests", "Throttling"}
+)
+ELSEWHERE: Final = frozenset(
+    {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
+)
+
+
+@dataclass(frozen=True)
+class S3Error:
+    """An error of obstore's, read."""
+
+    text: str
+
+    @property
+    def code(self) -> str:
+        found = CODE.search(self.text)
+        return found["code"] if found else ""
+
+    @property
+    def status(self) -> int:
+        found = STATUS.search(self.text)
+        return int(found["status"]) if found else 0
+
+    @property
+    def region(self) -> str:
+        """Where the bucket is, as the server says."""
+        found = REGION.search(self.text)
+        return (found["region"] or found["expected"]) if found else ""
+
+    @property
+    def words(self) -> str:
+        """The server's own, to be shown."""
+        found = MESSAGE.search(self.text)
+        text = found["message"] if found else cause_of(self.text)[:200]
+        return shown(text.strip().rstrip("."))
+
+
+def failure_of(error: S3Error, where: str, region: str) -> WorkerFailure | Retry:
+    """Returns what an error means: a failure, or that another attempt may succeed. `where` names the bucket and its
+    server, `region` the one that was asked."""
+    code = error.code
+    if code in ELSEWHERE or WITHOUT_LOCATION in error.text:
+        return RegionWrong(where, region, error.region)
+    if code in OF_CREDENTIALS:
+        return CredentialsInvalid(f"{where} does not accept the credentials: {code}, {error.words}.")
+    if code == "NoSuchBucket":
+        return BucketNotFound(f"There is no bucket at {where}. Correct its name, or the endpoint.")
+    if code in ("AccessDenied", "AllAccessDisabled", "AccountProblem") or error.status in (401, 403):
+        return SourceForbidden(
+            f"{where} refuses it: {error.words or code}. The credentials need s3:ListBucket on the bucket and "
+            "s3:GetObject below the prefix; of a bucket whose requester pays, set requesterPays."
+        )
+    if code in PASSING or error.status == 429 or error.status >= 500 or not error.status:
+        return Retry(error.words if code else cause_of(error.text)[:300])
+    return EndpointInvalid(
+        f"{where} answers {code or error.status}: {error.words}. Name an endpoint that speaks the API of S3."
+    )
+
+
+class BucketNotFound(SourceNotFound):
+    """There is no such bucket, or nothing below the prefix."""
+
+    reason = SourceNotFound.reason
+
+    def __init__(self, what: str) -> None:
+        WorkerFailure.__init__(self, what)

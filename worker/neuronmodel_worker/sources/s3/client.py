@@ -1,0 +1,177 @@
+"""Lists objects, asks for the state of one, and reads ranges, by obstore. Everything that it may use is given to it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+import obstore
+from obstore.exceptions import BaseError, NotSupportedError, PreconditionError
+from obstore.store import S3Store
+
+from neuronmodel_worker.failures import WorkerFailure
+from neuronmodel_worker.io.aligned import Array
+from neuronmodel_worker.sources.remote.byte_ranges import CERTIFICATE, TIMEOUTS, WITHIN
+from neuronmodel_worker.sources.remote.certificates import no_certificates
+from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted
+from neuronmodel_worker.sources.remote.retries import Retry, RetryBudget
+from neuronmodel_worker.sources.s3.address import S3Address
+from neuronmodel_worker.sources.s3.answers import S3Error, failure_of
+from neuronmodel_worker.sources.s3.credentials import Credentials, without_variables
+
+T = TypeVar("T")
+
+DEFAULT_REGION: Final = "us-east-1"
+MAX_OBJECTS: Final = 20_000
+"""Of one prefix; a checkpoint of 405B has some 200."""
+
+
+class ObjectChanged(Exception):
+    """An object is not what it was when it was listed; `what` says how."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """Where buckets are. `endpoint` is empty for AWS; `certificates` gives PEM text, trusted in addition."""
+
+    region: str = DEFAULT_REGION
+    endpoint: str = ""
+    requester_pays: bool = False
+    certificates: Callable[[], str | None] = no_certificates
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.endpoint).netloc or f"s3.{self.region}.amazonaws.com"
+
+
+@dataclass(frozen=True)
+class S3Object:
+    """The state of an object. `etag` and `version` are empty where a server has none."""
+
+    key: str
+    nbytes: int
+    etag: str
+    version: str
+    modified: datetime
+
+
+@dataclass
+class S3Client:
+    """Asks about one bucket. Methods raise what is in `remote.refusals`."""
+
+    server: S3Server
+    address: S3Address
+    credentials: Credentials
+    budget: RetryBudget = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.budget = RetryBudget(self.where)
+
+    @property
+    def where(self) -> str:
+        """How messages name the bucket."""
+        return f"bucket {self.address.bucket} at {self.server.host}"
+
+    @cached_property
+    def _store(self) -> S3Store:
+        """One client for all objects, with connections and credentials of its own."""
+        options: dict[str, Any] = {**TIMEOUTS, "allow_http": self.server.endpoint.startswith("http://")}
+        if certificates := self.server.certificates():
+            options["root_certificate"] = certificates
+        given: dict[str, Any] = {"region": self.server.region, **self.credentials.options()}
+        if self.server.endpoint:
+            given["endpoint"] = self.server.endpoint
+        if self.server.requester_pays:
+            given["request_payer"] = True
+        with without_variables():
+            return S3Store(self.address.bucket, client_options=options, retry_config=WITHIN, **given)  # type: ignore[arg-type]
+
+    def objects(self, *, most: int = MAX_OBJECTS) -> list[S3Object]:
+        """Returns the objects right below the prefix."""
+
+        def attempt() -> list[S3Object]:
+            prefix = self.address.prefix or None
+            found = obstore.list_with_delimiter(self._store, prefix)["objects"]
+            return [_object(each) for each in found[:most]]
+
+        return self._run(attempt)
+
+    def folders(self) -> list[str]:
+        """Returns the names of the prefixes right below the prefix."""
+        return self._run(lambda: self._folders(self.address.prefix))
+
+    def beginning_alike(self) -> list[str]:
+        """Returns the names of the prefixes that begin as the prefix does and go on."""
+        parent, _, name = self.address.prefix.rpartition("/")
+        found: list[str] = self._run(lambda: self._folders(parent))
+        return [each for each in found if name and each.startswith(name) and each != name]
+
+    def _folders(self, prefix: str) -> list[str]:
+        below = obstore.list_with_delimiter(self._store, prefix or None)["common_prefixes"]
+        return [str(each).rstrip("/").rpartition("/")[2] for each in below]
+
+    def head(self, key: str) -> S3Object:
+        """Returns the state of one object. Raises FileNotFoundError."""
+        return self._run(lambda: _object(obstore.head(self._store, key)))
+
+    def read(self, found: S3Object, position: int, nbytes: int) -> Array:
+        """Reads a range once, of the object as it was listed. Raises ObjectChanged, Retry, and refusals."""
+        options: dict[str, Any] = {"range": (position, position + nbytes)}
+        if found.version:
+            options["version"] = found.version
+        if found.etag:
+            options["if_match"] = found.etag
+        else:
+            options["if_unmodified_since"] = found.modified
+        try:
+            data = np.frombuffer(self._asked(lambda: self._bytes(found.key, options)), np.uint8)
+        except FileNotFoundError:
+            raise ObjectChanged("it is gone") from None
+        except PreconditionError:
+            raise ObjectChanged("it was replaced") from None
+        except NotSupportedError:
+            raise Retry("it answers with something else than the range", at=self.server.host) from None
+        if data.nbytes != nbytes:
+            raise Retry(f"it answered {data.nbytes:,} of {nbytes:,} bytes", at=self.server.host)
+        return data
+
+    def _bytes(self, key: str, options: dict[str, Any]) -> Any:
+        return obstore.get(self._store, key, options=options).buffer()  # type: ignore[arg-type]
+
+    def _run(self, attempt: Callable[[], T]) -> T:
+        return self.budget.run(lambda: self._asked(attempt))
+
+    def _asked(self, attempt: Callable[[], T]) -> T:
+        """Asks once. Raises Retry and refusals; what is missing or has changed is raised as it is. obstore's own errors
+        have whole URLs, and a traceback would show them."""
+        try:
+            return attempt()
+        except WorkerFailure:
+            raise
+        except (FileNotFoundError, PreconditionError, NotSupportedError) as error:
+            found = S3Error(str(error))
+            if found.code == "NoSuchBucket":
+                raise failure_of(found, self.where, self.server.region) from None
+            raise type(error)("see the object") from None
+        except BaseError as error:
+            text = str(error)
+            if certificate := CERTIFICATE.search(text):
+                raise CertificateUntrusted(self.server.host, certificate["why"]) from None
+            raise failure_of(S3Error(text), self.where, self.server.region) from None
+
+
+def _object(found: Any) -> S3Object:
+    return S3Object(
+        key=str(found["path"]),
+        nbytes=int(found["size"]),
+        etag=found["e_tag"] or "",
+        version=found["version"] or "",
+        modified=found["last_modified"],
+    )
