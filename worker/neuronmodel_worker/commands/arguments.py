@@ -167,8 +167,8 @@ def _add_source(command: argparse.ArgumentParser) -> None:
         type=_model,
         metavar="DIR",
         required=True,
-        help="a Hugging Face checkpoint: the folder of its config.json and .safetensors files, or a repository of the "
-        "Hub as hf://ORGANISATION/NAME[@REVISION]",
+        help="a Hugging Face checkpoint: the folder of its config.json and .safetensors files, a repository of the "
+        "Hub as hf://ORGANISATION/NAME[@REVISION], or a bucket of S3 as s3://BUCKET/PREFIX",
     )
     command.add_argument(
         "--neuron-config",

@@ -63,6 +63,7 @@ def _open_bucket(model: str, environment: Mapping[str, str]) -> WeightSource:
         server = S3Server(
             region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or DEFAULT_REGION,
             endpoint=endpoint_of(endpoint, "AWS_ENDPOINT_URL") if endpoint else "",
+            requester_pays=environment.get("AWS_REQUEST_PAYER", "").lower() == "requester",
             certificates=lambda: _read_certificates(environment),
         )
         credentials = credentials_of(environment)

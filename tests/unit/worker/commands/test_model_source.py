@@ -59,9 +59,10 @@ REFUSED = {
     "hf://org/name?revision=main": "no repository's name",
     "hf://org/na me": "which the Hub does not allow",
     "hf://org/name@": "none that git allows",
-    "s3://bucket/prefix": "buckets are not read yet",
-    "S3://bucket/prefix": "buckets are not read yet",
-    "gs://bucket": "buckets are not read yet",
+    "s3://Bucket/prefix": "no bucket's name",
+    "s3://key:sesame@bucket/prefix": "without a user and a password",
+    "S3://bucket/prefix": "which is read from nowhere",
+    "gs://bucket": "which is read from nowhere",
 }
 
 

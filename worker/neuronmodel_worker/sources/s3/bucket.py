@@ -19,7 +19,7 @@ from neuronmodel_worker.sources.remote.refusals import SourceForbidden, SourceRa
 from neuronmodel_worker.sources.remote.remote_source import WEIGHTS, RemoteSource
 from neuronmodel_worker.sources.remote.snapshot import Snapshots, is_small
 from neuronmodel_worker.sources.remote.traffic import Traffic
-from neuronmodel_worker.sources.s3.address import S3Address
+from neuronmodel_worker.sources.s3.address import SCHEME, S3Address
 from neuronmodel_worker.sources.s3.answers import BucketNotFound
 from neuronmodel_worker.sources.s3.client import ObjectChanged, S3Client, S3Object
 
@@ -53,7 +53,7 @@ def open_bucket(
     and where the server cannot be reached, the state is the one that was listed last. `watch` is called with the
     counters before the first request.
     """
-    snapshots = Snapshots.of(kept, str(client.address).removeprefix("s3://"))
+    snapshots = Snapshots.of(kept, str(client.address).removeprefix(SCHEME))
     watch(client.budget.traffic)
     if revision and snapshots and snapshots.read(revision):
         return S3Bucket(client, Resolution(revision, datetime.now(UTC)), (), snapshots)
@@ -89,7 +89,7 @@ class S3Bucket(RemoteSource):
         """`files` are those of the resolution; where there are none, a snapshot has them."""
         self.client = client
         self._listed = files
-        super().__init__(str(client.address), resolution, client.budget, PARALLEL_READS, snapshots)
+        super().__init__(str(client.address).removeprefix(SCHEME), resolution, client.budget, PARALLEL_READS, snapshots)
 
     def _list(self) -> Iterable[ListedFile]:
         return self._listed

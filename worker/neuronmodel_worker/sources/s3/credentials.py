@@ -35,6 +35,12 @@ ALSO: Final[Mapping[str, str]] = {
     "AWS_ENDPOINT_URL_STS": "aws_endpoint_url_sts",
 }
 
+OF_A_POD: Final = (
+    "Name a Secret in credentialsSecretRef, give spec.worker.serviceAccountName a role, or set anonymous for a public "
+    "bucket."
+)
+OF_A_SHELL: Final = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket."
+
 _environment_lock = threading.Lock()
 
 
@@ -88,6 +94,8 @@ class PodIdentity:
     """What the pod itself is: a role of its service account, EKS Pod Identity, or the node's role."""
 
     environment: Mapping[str, str]
+    remedy: str = OF_A_POD
+    """What to do where there is no identity."""
     has_metadata: Callable[[], bool] | None = None
 
     def options(self) -> dict[str, Any]:
@@ -99,10 +107,9 @@ class PodIdentity:
                 return {option: self.environment[variable] for variable, option in named.items()}
         if not (self.has_metadata or answers_metadata)():
             raise CredentialsInvalid(
-                "No credentials are given and the pod has none of its own: neither AWS_WEB_IDENTITY_TOKEN_FILE with "
-                "AWS_ROLE_ARN (IRSA) nor AWS_CONTAINER_CREDENTIALS_FULL_URI (EKS Pod Identity) is set, and the "
-                f"instance metadata at {METADATA} does not answer. Name a Secret in credentialsSecretRef, give "
-                "spec.worker.serviceAccountName a role, or set anonymous for a public bucket."
+                "No credentials are given, and there is no identity that has some: neither "
+                "AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN (IRSA) nor AWS_CONTAINER_CREDENTIALS_FULL_URI (EKS Pod "
+                f"Identity) is set, and the instance metadata at {METADATA} does not answer. {self.remedy}"
             )
         return {}
 
@@ -122,7 +129,7 @@ def credentials_of(environment: Mapping[str, str]) -> Credentials:
             "AWS_PROFILE is set, and profiles are not read. Export its keys: "
             "eval $(aws configure export-credentials --format env)."
         )
-    return PodIdentity(environment)
+    return PodIdentity(environment, OF_A_SHELL)
 
 
 def answers_metadata(url: str = METADATA) -> bool:
