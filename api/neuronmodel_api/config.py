@@ -92,6 +92,27 @@ class HubSource(Tolerant):
     """Serve only: how often a worker that answers asks whether the revision has moved; None for never."""
 
 
+class S3Source(Tolerant):
+    """A checkpoint in a bucket of S3, or of another server that speaks its API."""
+
+    uri: str
+    """`s3://bucket/prefix`."""
+    region: str = "us-east-1"
+    endpoint: str = ""
+    """Empty for AWS."""
+    revision: str | None = None
+    """The state of the objects that prepare found; for prepare, that of an earlier attempt."""
+    resolved_at: AwareDatetime | None = None
+    access_key_id_file: str | None = None
+    """Files of keys are read at each use. None: the pod's own identity."""
+    secret_access_key_file: str | None = None
+    session_token_file: str | None = None
+    anonymous: bool = False
+    requester_pays: bool = False
+    ca_file: str | None = None
+    """PEM certificates, trusted in addition to the system's; a missing file adds none."""
+
+
 def _usual_instance_type(given: dict[str, Any]) -> str:
     return DEFAULT_MACHINE.name if given.get("engine") is Engine.NEURON else ""
 
@@ -107,6 +128,7 @@ ADDED_FIELDS: Final = (
     "instance_type",
     "start_timeout_seconds",
     "hub_source",
+    "s3_source",
 )
 """Fields of WorkerConfig that have a default and were added after the first version: the operator leaves them out while
 they have it, so that its upgrade replaces no pod. A new field belongs here."""
@@ -138,6 +160,8 @@ class WorkerConfig(Tolerant):
     """The checkpoint's directory inside the pod; None for cleanup."""
     hub_source: HubSource | None = None
     """The checkpoint, where it is a repository; then there is no `source_path`."""
+    s3_source: S3Source | None = None
+    """The checkpoint, where it is in a bucket; then there is no `source_path`."""
     source_display: str = ""
     """The source as the user named it ("claim models, path SmolLM2"): the pod's own paths mean nothing to them."""
     model_type: str | None = None
@@ -165,8 +189,8 @@ class WorkerConfig(Tolerant):
     source_content: str | None = None
     """Serve only: the source's content ID that prepare found, which is part of the shards' key."""
     keys_in_use: tuple[str, ...] = ()
-    """Prepare and cleanup: keys of sets that pod templates of workers on this artifacts volume refer to; they are not
-    collected."""
+    """Prepare and cleanup: keys of sets, and commits of repositories, that pod templates of workers on this artifacts
+    volume refer to; they are not collected."""
     history: History | None = None
     """Prepare with Auto only."""
     serving_port: int = names.SERVING_PORT

@@ -102,6 +102,8 @@ class SourceStatus(Tolerant):
     files: int
     bytes: int
     resolved_at: datetime
+    latest_revision: str | None = None
+    """The commit that the revision was at when a worker asked last."""
 
 
 class SourceTransfer(Tolerant):

@@ -6,8 +6,9 @@ of these objects can lack: whoever grants a permission has to have it, and whoev
 {{- if not (or (kindIs "slice" .Values.watchNamespaces) (kindIs "invalid" .Values.watchNamespaces)) }}
 {{- fail (printf "watchNamespaces is a list, and %s is none: --set 'watchNamespaces={a,b}' (in quotes, as shells take braces apart), or --set 'watchNamespaces={a}' for one" (toJson .Values.watchNamespaces)) }}
 {{- end }}
-{{- range .Values.sources.huggingFace.endpoints }}
-{{- if and (hasPrefix "http://" .) (not $.Values.sources.allowHTTP) }}
+{{- $sources := include "neuronmodel.sources" . | fromYaml }}
+{{- range $sources.huggingFace.endpoints }}
+{{- if and (hasPrefix "http://" .) (not $sources.allowHTTP) }}
 {{- fail (printf "sources.huggingFace.endpoints has %s, and without TLS weights and tokens go over the network unprotected: name it with https://, or allow it with --set sources.allowHTTP=true" .) }}
 {{- end }}
 {{- end }}

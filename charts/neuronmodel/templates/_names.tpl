@@ -13,3 +13,10 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
+
+{{- /* With defaults: `helm upgrade --reuse-values` brings the values of a former chart, which had none of these. */}}
+{{- define "neuronmodel.sources" -}}
+{{- $hub := dict "endpoints" list "revisionCheckSeconds" 3600 }}
+{{- $defaults := dict "allowHTTP" false "huggingFace" $hub "proxy" (dict "https" "" "http" "" "noProxy" "") }}
+{{- mergeOverwrite $defaults (deepCopy (.Values.sources | default dict)) | toYaml }}
+{{- end }}

@@ -99,7 +99,7 @@ def _pod(s: Situation) -> WorkerPod | None:
 
 def _prepare_context(s: Situation) -> PrepareContext:
     return PrepareContext(
-        resolved=s.artifacts.prepared.result.source if s.artifacts.prepared else None,
+        resolved=s.artifacts.resolved,
         history=history(s) if s.asked.strategy is Strategy.AUTO else None,
         keys_in_use=keys_in_use(s),
         looks_closely=s.artifacts.rejection is not None and s.artifacts.rejection.reason == Reason.ARTIFACT_DAMAGED,

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Final
 
 from neuronmodel_api import names
-from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.conditions.verdict import ConditionResult, Verdict, holds, refused, verdict_on, waits
+from neuronmodel_operator.decide.network_source import is_of_source
 from neuronmodel_operator.decide.refused_writes import write_problem
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.diff import diff
@@ -70,15 +70,9 @@ def _verdict(s: Situation, others: tuple[Verdict, ...]) -> Verdict:
         return holds(Reason.SERVING, f"{len(s.ready_pods)} of {s.asked.replicas} workers answer.{_next_start(failed)}")
     if failed:
         return _while_serving(s, failed)
-    unknown = [verdict for verdict in others if verdict.status == "Unknown" and not _stops_nothing(verdict)]
+    unknown = [verdict for verdict in others if verdict.status == "Unknown" and not is_of_source(verdict.reason)]
     first = next((verdict for verdict in unknown if verdict.reason not in WAITS_FOR_ANOTHER), next(iter(unknown), None))
     return _while_serving(s, first) if first else waits(Reason.STARTING, "The worker is about to answer.")
-
-
-def _stops_nothing(verdict: Verdict) -> bool:
-    """Whether a verdict that is Unknown is on a source that nothing needs at present."""
-    known = Reason.known(verdict.reason)
-    return known is not None and known.condition is ConditionType.SOURCE_RESOLVED
 
 
 def _refusal(s: Situation) -> Refusal | None:

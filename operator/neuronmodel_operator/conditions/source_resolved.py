@@ -1,5 +1,8 @@
 """SourceResolved: the checkpoint exists and can be read. It wants nothing, and waits for `prepare` to open it."""
 
+from datetime import timedelta
+from typing import Final
+
 from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
@@ -16,10 +19,14 @@ from neuronmodel_operator.decide import prepare_attempts
 from neuronmodel_operator.decide.claims import claim_problem
 from neuronmodel_operator.decide.failed_attempts import attempt_problem
 from neuronmodel_operator.decide.failures import Problem, crash_problem, running_problem
+from neuronmodel_operator.decide.network_source import is_of_source, latest_revision
 from neuronmodel_operator.decide.preconditions import unmet_source_precondition
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.worker_config import source_display
 from neuronmodel_operator.state.objects import JobState
+
+REMEMBERED_SECONDS: Final = 3600
+"""Where no worker asks again."""
 
 
 def source(s: Situation) -> ConditionResult:
@@ -39,9 +46,8 @@ def source(s: Situation) -> ConditionResult:
         at = f", at commit {result.source.revision}" if result.source else ""
         text = f"{display}: {result.model_type}, {result.source_bytes:,} bytes{at}."
         if note := _note_on_source(s):
-            return ConditionResult(
-                waits(note.reason, f"{text} What is prepared is served all the same. {note.message}")
-            )
+            message = f"{text} What is prepared is served all the same. {note.message}"
+            return ConditionResult(waits(note.reason, message), wake_after=_forgotten_in(s))
         return ConditionResult(holds(Reason.RESOLVED, text))
     if _is_opened(s):
         return ConditionResult(holds(Reason.RESOLVED, f"{display}: opened."))
@@ -62,28 +68,35 @@ def source_failure(s: Situation) -> Problem | None:
         found = [problem for pod in s.children.current_pods if (problem := running_problem(s, pod))]
     else:
         found = []
-    return next((problem for problem in found if _is_of_source(problem)), None)
+    return next((problem for problem in found if is_of_source(problem.reason)), None)
 
 
 def _note_on_source(s: Situation) -> Note | None:
-    """Returns what a worker noted about the source without having needed it: of those that serve, if one has asked for
-    something, else of the latest `prepare`."""
+    """Returns what a worker noted about the source without having needed it: one that serves, if it has asked for
+    something, else the latest `prepare`, for as long as it takes until somebody asks again."""
     if s.asked.spec.model.source.hugging_face is None:
         return None
-    job = s.artifacts.latest_job
     serving = [report for pod in s.children.current_pods if (report := s.children.report(pod))]
-    prepared = [report for pod in s.children.pods_of(job) if (report := s.children.report(pod))] if job else []
     asked = [report for report in serving if report.latest_revision or _notes_on_source(report)]
-    return next((note for report in asked or prepared for note in _notes_on_source(report)), None)
+    if not asked and latest_revision(s) is None and _forgotten_in(s):
+        job = s.artifacts.latest_job
+        asked = [report for pod in s.children.pods_of(job) if (report := s.children.report(pod))] if job else []
+    return next((note for report in asked for note in _notes_on_source(report)), None)
+
+
+def _forgotten_in(s: Situation) -> timedelta | None:
+    """Returns how long the word of the latest `prepare` still counts; None if it no longer does."""
+    job = s.artifacts.latest_job
+    left = (
+        (job.ended_at or s.now) + timedelta(seconds=s.settings.hub_check_seconds or REMEMBERED_SECONDS) - s.now
+        if job
+        else None
+    )
+    return left if left and left > timedelta(0) else None
 
 
 def _notes_on_source(report: Report) -> list[Note]:
-    return [note for note in report.notes if _is_of_source(note)]
-
-
-def _is_of_source(problem: Problem | Note) -> bool:
-    known = Reason.known(problem.reason)
-    return known is not None and known.condition is ConditionType.SOURCE_RESOLVED
+    return [note for note in report.notes if is_of_source(note.reason)]
 
 
 def _is_opened(s: Situation) -> bool:

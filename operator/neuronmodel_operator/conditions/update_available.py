@@ -3,6 +3,7 @@ it restarts nobody."""
 
 from neuronmodel_api.reasons import Reason
 from neuronmodel_operator.conditions.verdict import ConditionResult, Verdict, holds, refused, waits
+from neuronmodel_operator.decide.network_source import latest_revision
 from neuronmodel_operator.decide.rollout import pending_update
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.deployment import stored
@@ -37,13 +38,11 @@ def _revision(s: Situation) -> Verdict | None:
     served = s.children.in_force.result.source if s.children.in_force else None
     if hub is None or served is None or not s.artifacts.is_current:
         return None
-    reports = (s.children.report(pod) for pod in s.children.current_pods)
-    latest = {report.latest_revision for report in reports if report and report.latest_revision}
-    if not latest - {served.revision}:
+    latest = latest_revision(s)
+    if latest in (None, served.revision):
         return None
     return holds(
         Reason.NEW_REVISION,
-        f"{hub.repository} is served at commit {served.revision}, and its revision {revision_of(hub)} is at "
-        f"{max(latest - {served.revision})} now. A new value of the annotation neuronmodel.dev/restart has it prepared "
-        "and served.",
+        f"{hub.repository} is served at commit {served.revision}, and its revision {revision_of(hub)} is at {latest} "
+        "now. A new value of the annotation neuronmodel.dev/restart has it prepared and served.",
     )

@@ -7,6 +7,7 @@ from functools import cached_property
 from neuronmodel_api import exits
 from neuronmodel_api.config import Seal, Strategy
 from neuronmodel_api.reasons import Reason
+from neuronmodel_api.report import ResolvedSource
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.manifests import hashes
@@ -97,7 +98,20 @@ class PreparedArtifacts:
         done = (pod for pod in reversed(self.children.pods_of(job)) if pod.ended and pod.ended.exit_code == exits.OK)
         reports = (self.children.report(pod) for pod in done)
         result = next((report.result for report in reports if report and report.result), None)
-        return Prepared(inputs_hash=job.inputs_hash, attempt=job.attempt, result=result) if result else None
+        if result is None:
+            return None
+        return Prepared(
+            inputs_hash=job.inputs_hash, attempt=job.attempt, result=result, source_hash=self.asked.source_hash
+        )
+
+    @property
+    def resolved(self) -> ResolvedSource | None:
+        """What the repository's revision was resolved to, by an attempt at the present inputs or at former ones of the
+        same source: the pin holds until another one is asked for."""
+        for known in (self.prepared, self.children.in_force):
+            if known and known.source_hash == self.asked.source_hash:
+                return known.result.source
+        return None
 
     @cached_property
     def rejection(self) -> Rejection | None:

@@ -79,6 +79,10 @@ class Asked:
     def _hash_for(self, strategy: Strategy, wanted: str) -> str:
         return hashes.inputs_hash(self.spec, strategy, self.artifacts_claim, wanted, self.restart)
 
+    @cached_property
+    def source_hash(self) -> str | None:
+        return hashes.source_hash(self.spec, self.restart)
+
     @property
     def restart(self) -> str:
         return self.model.annotations.get(names.ANNOTATION_RESTART, "")

@@ -1,5 +1,5 @@
-"""The artifacts that running workers and Deployments refer to. `prepare` and clean-up must keep them, because a pod
-that restarts reads them, whatever the references in the store say."""
+"""The artifacts, and the commits of repositories, that running workers and Deployments refer to. `prepare` and clean-up
+must keep them, because a pod that restarts reads them, whatever the references in the store say."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -55,5 +55,9 @@ def _named(spec: Mapping[str, Any]) -> Iterable[str]:
             config = json.loads(value or "{}")
         except ValueError:
             continue
-        found = [config.get(name) for name in _KEYS] if isinstance(config, dict) else []
+        if not isinstance(config, dict):
+            continue
+        source = config.get("hubSource")
+        commit = source.get("commit") if isinstance(source, dict) else None
+        found = [commit, *(config.get(name) for name in _KEYS)]
         yield from (key for key in found if isinstance(key, str) and 0 < len(key) <= MAX_KEY)

@@ -46,12 +46,12 @@ def _refused_endpoint(s: Situation, endpoint: str | None) -> Problem | None:
 
 
 def _normalized(url: str) -> tuple[str, str, int | None, str]:
-    """Returns what two spellings of one endpoint have in common; the port is None where it is none."""
-    parts = urlsplit(url)
+    """Returns what two spellings of one endpoint have in common; what is no URL is like itself alone."""
     try:
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        parts = urlsplit(url)
+        port = {"http": 80, "https": 443}.get(parts.scheme) if parts.port is None else parts.port
     except ValueError:
-        port = None
+        return url, "", None, ""
     return parts.scheme, (parts.hostname or "").rstrip("."), port, parts.path.rstrip("/")
 
 

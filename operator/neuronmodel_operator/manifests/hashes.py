@@ -59,6 +59,15 @@ def _of_the_compiler(spec: NeuronModelSpec) -> list[Object]:
     return [item for item in spec.worker.env if item["name"] in _COMPILER_VARIABLES]
 
 
+def source_hash(spec: NeuronModelSpec, restart: str) -> str | None:
+    """Returns the hash of what a repository's revision is resolved for; None for a volume. As long as it is the same,
+    the commit is, whatever else changes."""
+    hub = spec.model.source.hugging_face
+    if hub is None:
+        return None
+    return digest([hub.repository, revision_of(hub), hub.endpoint, _moves(spec) and restart])
+
+
 def _moves(spec: NeuronModelSpec) -> bool:
     """Whether the source may be another one tomorrow under the same name."""
     hub = spec.model.source.hugging_face

@@ -44,6 +44,8 @@ class Prepared(Tolerant):
     inputs_hash: str
     attempt: int
     result: Result
+    source_hash: str | None = None
+    """Of the repository, the revision and the restart that its commit is of; None for a volume."""
 
     @property
     def strategy(self) -> Strategy:

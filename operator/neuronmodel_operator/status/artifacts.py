@@ -16,6 +16,7 @@ from neuronmodel_api.status import (
 )
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.children import Children
+from neuronmodel_operator.decide.network_source import latest_revision
 from neuronmodel_operator.decide.situation import Situation
 
 _KEPT: Final = (
@@ -67,7 +68,9 @@ def artifacts_status(s: Situation) -> ArtifactsStatus:
 def source_status(s: Situation) -> SourceStatus | None:
     prepared = s.artifacts.prepared or s.children.in_force
     source = prepared.result.source if prepared else None
-    return SourceStatus.model_validate(source.model_dump()) if source else None
+    if source is None:
+        return None
+    return SourceStatus.model_validate(source.model_dump() | {"latest_revision": latest_revision(s)})
 
 
 def sizing_status(s: Situation) -> SizingStatus | None:

@@ -28,6 +28,7 @@ from neuronmodel_operator.decide.changes import CHANGES, TARGET_ID, is_unrecorde
 from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.failed_attempts import attempt_notes, is_attempts_note
 from neuronmodel_operator.decide.failures import end_reason
+from neuronmodel_operator.decide.network_source import is_of_source
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.state.annotations import Change
 from neuronmodel_operator.state.objects import Ended, PodView
@@ -399,7 +400,12 @@ def _with_late_notes(children: Children, start: Start) -> Start:
     """Adds late notes: a worker that answers may still find that there is no space for a copy for the next start."""
     if start.outcome is not Outcome.READY:
         return start
-    reports = [report for pod in children.current_pods if pod.run_id == start.id and (report := children.report(pod))]
+    found = [report for pod in children.current_pods if pod.run_id == start.id and (report := children.report(pod))]
+    # What a worker finds out about the source's server later is the condition's: it passes, and is of no start.
+    reports = [
+        report.model_copy(update={"notes": tuple(note for note in report.notes if not is_of_source(note.reason))})
+        for report in found
+    ]
     return start.model_copy(update={"notes": merged_notes(start.notes, reports)})
 
 

@@ -178,12 +178,13 @@ class StartClock:
     def served_from(self, tier: Tier) -> None:
         self._update(tier=tier)
 
-    def note(self, reason: str, message: str) -> None:
+    def note(self, reason: str, message: str, instead_of: Iterable[str] = ()) -> None:
         """Adds a note on something that stops nothing. The latest note of each reason is kept, for the latest few
-        reasons."""
+        reasons; those of `instead_of` go."""
         text = message if len(message) <= MAX_NOTE else message[: MAX_NOTE - 1] + "…"
+        gone = {reason, *instead_of}
         with self._lock:
-            others = [note for note in self._report.notes if note.reason != reason]
+            others = [note for note in self._report.notes if note.reason not in gone]
             self._update(notes=(*others, Note(reason=reason, message=text))[-MAX_NOTES:])
 
     def clear_notes(self, reasons: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from neuronmodel_api import exits, names
 from neuronmodel_api.config import WorkerConfig
@@ -14,6 +14,10 @@ from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.io.temporary import FOLDER, make_folder
 from neuronmodel_worker.report.clock import StartClock
 from neuronmodel_worker.sources import Folder, WeightSource
+
+if TYPE_CHECKING:
+    from neuronmodel_worker.sources.remote.remote_source import RemoteSource
+    from neuronmodel_worker.sources.remote.traffic import Traffic
 
 SNAPSHOTS: Final = "hub"
 """The folder of the artifacts volume with what is kept of repositories."""
@@ -49,16 +53,29 @@ class Run:
 
         Raises ConfigurationInvalid, and for a repository what opening one raises.
         """
-        if not self.config.hub_source:
+        opened = self._network_source()
+        if opened is None:
             return Folder(self.source)
-        from neuronmodel_worker.sources.hub.configured import open_configured  # reads a network, as nothing else does
-
-        repository = open_configured(
-            self.config.hub_source, self.artifacts / SNAPSHOTS, lambda traffic: self.clock.reads_from(traffic.report)
-        )
-        if failure := repository.resolution.failure:
+        opened.in_use = frozenset(self.config.keys_in_use)
+        if failure := opened.resolution.failure:
             self.clock.note(failure.reason, str(failure))
-        return repository
+        return opened
+
+    def _network_source(self) -> "RemoteSource | None":
+        """Imports what reads a network only here, as nothing else does."""
+        config, kept = self.config, self.artifacts / SNAPSHOTS
+        if config.hub_source:
+            from neuronmodel_worker.sources.hub.configured import open_configured
+
+            return open_configured(config.hub_source, kept, self._watch)
+        if config.s3_source:
+            from neuronmodel_worker.sources.s3.configured import open_configured_bucket
+
+            return open_configured_bucket(config.s3_source, kept, self._watch)
+        return None
+
+    def _watch(self, traffic: "Traffic") -> None:
+        self.clock.reads_from(traffic.report)
 
     @property
     def folder_config(self) -> WorkerConfig:

@@ -73,7 +73,7 @@ class RevisionWatch:
                 return
             # No warning: the log's last one is taken for what a crash was about.
             log.info("whether the revision has moved is not known: %s", failure)
-            self._clock.note(failure.reason, str(failure))
+            self._clock.note(failure.reason, str(failure), instead_of=OF_THE_SERVER)
         except Exception:
             log.exception("whether the revision has moved is not known")
         else:

@@ -22,9 +22,9 @@ SNAPSHOTS: Final = "snapshots"
 BLOBS: Final = ("..", "..", "blobs")
 EXACTNESS_SECONDS: Final = 1.0
 """How much later than its record a file's time may be, as huggingface_hub allows it."""
-RECORDED_WITHIN_SECONDS: Final = 60.0
-"""A record is written as soon as its file is whole. Where it is of a file that was there before, or of one that has
-been replaced since with its times kept, these lie further apart."""
+RECORDED_WITHIN_SECONDS: Final = 10.0
+"""A record is written as soon as its file is whole. A later one proves nothing: huggingface_hub renews records of files
+that a new revision has unchanged without reading them, also where another file was put in the place with its times."""
 
 
 def recorded_digests(directory: Path, files: Iterable[SourceFile]) -> dict[str, str] | None:
@@ -44,15 +44,12 @@ def _of_metadata(directory: Path, file: SourceFile) -> str | None:
             lines = record.read(MAX_RECORD_BYTES).decode().splitlines()
         _, digest, time = (line.strip() for line in lines[:3])
         recorded_at = float(time)
-        changed_at = (directory / file.path.name).stat().st_ctime
     except (OSError, ValueError):
         return None
     written_at = file.mtime_ns / 1e9
-    if DIGEST.fullmatch(digest) is None or not isfinite(recorded_at) or written_at > recorded_at + EXACTNESS_SECONDS:
+    if DIGEST.fullmatch(digest) is None or not isfinite(recorded_at):
         return None
-    # A whole folder that was moved with its times has later change times; a single file that was put there has too.
-    is_of_download = changed_at <= recorded_at + EXACTNESS_SECONDS
-    return digest if is_of_download or recorded_at - written_at <= RECORDED_WITHIN_SECONDS else None
+    return digest if -EXACTNESS_SECONDS <= recorded_at - written_at <= RECORDED_WITHIN_SECONDS else None
 
 
 def _of_cache(directory: Path, file: SourceFile) -> str | None:

@@ -275,3 +275,92 @@ def test_a_refusal_is_one_event_however_late_the_job_says_that_it_failed(cluster
     notes = [note for note in cluster.recorded_events if note.reason == "CertificateUntrusted"]
     assert [note.type for note in notes] == ["Warning"]
     assert notes[0].note.startswith(f"repository {REPOSITORY}, revision main: ")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("sharding.strategy", "ShardOnLoad"), ("parallelism.tensorParallelDegree", 2), ("compile.batchSize", 4)],
+)
+def test_the_pin_holds_when_something_else_of_the_spec_changes(cluster: Cluster, field: str, value: object) -> None:
+    cluster.run_until_ready()
+    jobs = set(cluster.jobs)
+    cluster.revision = 2
+    cluster.edit(field, value)
+    cluster.run_until_ready()
+    assert set(cluster.jobs) != jobs
+    assert served_commit(cluster) == commit(1)
+    assert cluster.status.source is not None
+    assert cluster.status.source.revision == commit(1)
+
+
+@pytest.mark.parametrize("edited", [{"revision": "v2"}, {"repository": "org/other"}])
+def test_another_revision_or_repository_is_resolved(cluster: Cluster, edited: dict[str, str]) -> None:
+    cluster.run_until_ready()
+    cluster.revision = 2
+    for field, value in edited.items():
+        cluster.edit(f"model.source.huggingFace.{field}", value)
+    cluster.run_until_ready()
+    assert served_commit(cluster) == commit(2)
+
+
+@pytest.mark.parametrize("endpoint", ["https://[1.2.3.4]", "https://[:.:]", "https://huggingface.co:0"])
+def test_an_endpoint_that_is_no_url_is_not_allowed_and_no_error(endpoint: str) -> None:
+    cluster = Cluster.of(BASE.with_source_repository(REPOSITORY, endpoint=endpoint).build(), ("store",))
+    cluster.run(5)
+    assert cluster.reason(SOURCE) == ("False", "EndpointNotAllowed")
+
+
+@pytest.mark.parametrize("seconds", [None, 600])
+def test_the_word_of_prepare_is_forgotten_when_it_is_old(cluster: Cluster, seconds: int | None) -> None:
+    cluster.settings = replace(SETTINGS, hub_check_seconds=seconds)
+    cluster.prepare = lambda config: Run(notes=(UNREACHABLE,))
+    cluster.run_until_ready()
+    assert cluster.reason(SOURCE) == ("Unknown", "SourceUnreachable")
+    plan = cluster.plan()
+    assert plan.wake_after is not None
+    assert plan.wake_after.total_seconds() <= (seconds or 3600)
+    cluster.step(3601)
+    cluster.reconcile()
+    assert cluster.reason(SOURCE) == ("True", "Resolved")
+
+
+def test_what_is_known_of_the_revision_outlives_the_pod_that_asked(cluster: Cluster) -> None:
+    cluster.prepare = lambda config: Run(notes=(UNREACHABLE,))
+    cluster.run_until_ready()
+    for number in (2, 2, 3):
+        noted(cluster, latest_revision=commit(number))
+        cluster.run(3)
+        cluster.kill_pod(cluster.serving[0])
+        cluster.run(10)
+        cluster.run_until_ready()
+        assert cluster.reason(SOURCE) == ("True", "Resolved"), "the old word of prepare does not come back"
+        assert cluster.reason(UPDATE) == ("True", "NewRevision")
+        assert commit(number) in cluster.condition(UPDATE).message
+        assert cluster.status.source is not None
+        assert cluster.status.source.latest_revision == commit(number)
+    assert [note.reason for note in cluster.recorded_events].count("NewRevision") == 1
+    cluster.revision = 3
+    cluster.annotate(names.ANNOTATION_RESTART, "1")
+    cluster.run_until(lambda c: c.status.source is not None and c.status.source.revision == commit(3))
+    cluster.run_until_ready()
+    assert cluster.reason(UPDATE) == ("False", "UpToDate")
+
+
+def test_what_a_worker_notes_of_the_server_later_is_of_no_start_and_no_event(cluster: Cluster) -> None:
+    cluster.run_until_ready()
+    cluster.run(3)
+    before = len(cluster.recorded_events)
+    for seconds in (304, 280, 150):
+        noted(cluster, notes=(Note(reason="SourceRateLimited", message=f"It asks to wait for {seconds} s more."),))
+        cluster.run(2)
+        assert cluster.reason(SOURCE) == ("Unknown", "SourceRateLimited")
+    assert cluster.status.starts[0].notes == ()
+    assert len(cluster.recorded_events) == before
+
+
+def test_a_commit_that_is_served_is_kept_on_the_volume(cluster: Cluster) -> None:
+    cluster.run_until_ready()
+    cluster.edit("compile.batchSize", 4)
+    cluster.run(3)
+    configs = [config_of({"spec": job["spec"]["template"]["spec"]}) for job in cluster.live_jobs]
+    assert any(commit(1) in config.keys_in_use for config in configs)

@@ -109,3 +109,13 @@ def test_stopping_ends_a_wait_for_the_server(hub: Hub, clock: StartClock, monkey
     watch.stop()
     until(lambda: not watch._thread.is_alive())
     assert not clock.snapshot().notes, "the end of the worker is no fault of the server"
+
+
+def test_the_latest_reason_is_the_one_that_is_noted(hub: Hub, clock: StartClock) -> None:
+    watch = RevisionWatch(source_of(hub), 60, clock)
+    hub.down()
+    watch.ask()
+    hub.up()
+    hub.repository(REPOSITORY).private = True
+    watch.ask()
+    assert reasons(clock.snapshot()) == ["RepositoryNotFound"]

@@ -8,7 +8,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -77,7 +77,7 @@ class RelayClock(StartClock):
     def measured(self, disk: DiskRates) -> None:
         self._writer.write("disk", disk=disk.to_json())
 
-    def note(self, reason: str, message: str) -> None:
+    def note(self, reason: str, message: str, instead_of: Iterable[str] = ()) -> None:
         self._writer.write("note", reason=reason, message=message)
 
     def _write_traffic(self) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import Message
 from typing import Final, NoReturn
 
@@ -28,12 +28,14 @@ class Answer:
     status: int
     headers: Message
     body: bytes
+    token: str | None = field(default=None, repr=False)
+    """The one that was sent, which servers repeat in their errors."""
 
     @property
     def beginning(self) -> str:
         """The first characters of the body, to be shown."""
         text = self.body[: 4 * SHOWN_CHARACTERS].decode(errors="replace")
-        return shown(without_secrets(text)[:SHOWN_CHARACTERS])
+        return shown(without_secrets(text, self.token)[:SHOWN_CHARACTERS])
 
     @property
     def wait_seconds(self) -> float | None:
@@ -46,7 +48,7 @@ class Answer:
     @property
     def message(self) -> str:
         """The server's own words, without a full stop."""
-        return without_secrets(self.headers.get("X-Error-Message") or self._error()).rstrip(". ")
+        return without_secrets(self.headers.get("X-Error-Message") or self._error(), self.token).rstrip(". ")
 
     def _error(self) -> str:
         try:

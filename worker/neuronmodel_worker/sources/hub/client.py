@@ -257,10 +257,14 @@ class HubClient:
         request, host = Request(url, headers=headers, method=method), host_of(url)  # noqa: S310 - an http(s) URL
         try:
             with self._opened(request) as response:
-                answer = Answer(url, response.status or 0, response.headers, _read(response, limit))
+                body = _read(response, limit)
+                answer = Answer(url, response.status or 0, response.headers, body, self.server.token())
         except ssl.SSLCertVerificationError as error:
             raise CertificateUntrusted(host, error.verify_message) from error
-        except (OSError, HTTPException, ValueError) as error:
+        except ValueError:
+            # A proxy's URL is in the message, with its password.
+            raise Retry(f"{host}: the URL, or that of the proxy, is none") from None
+        except (OSError, HTTPException) as error:
             raise Retry(without_secrets(f"{host}: {error or type(error).__name__}")) from None  # it may have the URL
         declared = natural_number(answer.headers.get("Content-Length"))
         if method != "HEAD" and declared is not None and len(answer.body) < min(declared, limit):

@@ -10,7 +10,7 @@ from neuronmodel_worker.sources.hub.address import HubAddress, endpoint_of
 from neuronmodel_worker.sources.hub.client import HubClient, HubServer
 from neuronmodel_worker.sources.hub.repository import HubRepository, open_repository
 from neuronmodel_worker.sources.interface import Resolution
-from neuronmodel_worker.sources.remote.certificates import NoCertificates, read_certificates
+from neuronmodel_worker.sources.remote.certificates import mounted_certificates
 from neuronmodel_worker.sources.remote.refusals import RevisionNotFound
 from neuronmodel_worker.sources.remote.traffic import Traffic
 
@@ -48,12 +48,9 @@ def _named(source: HubSource) -> tuple[HubAddress, HubServer]:
     def token() -> str | None:
         return _read_token(Path(source.token_file)) if source.token_file else None
 
-    def certificates() -> str | None:
-        return _read_certificates(Path(source.ca_file)) if source.ca_file else None
-
     try:
         address = HubAddress.parse(f"{source.repository}@{source.commit or source.revision}")
-        server = HubServer(endpoint_of(source.endpoint), token, certificates)
+        server = HubServer(endpoint_of(source.endpoint), token, lambda: mounted_certificates(source.ca_file))
     except ValueError as error:
         raise RepositoryUnnamed(str(error)) from error
     return address, server
@@ -67,15 +64,3 @@ def _read_token(file: Path) -> str | None:
         return None
     except (OSError, ValueError) as error:
         raise SourceUnreadable(file, error if isinstance(error, OSError) else OSError(0, str(error))) from error
-
-
-def _read_certificates(file: Path) -> str | None:
-    """As with the token, a file that is missing is none."""
-    try:
-        return read_certificates(file)
-    except FileNotFoundError:
-        return None
-    except NoCertificates as error:
-        raise SourceUnreadable(file, OSError(0, str(error))) from error
-    except OSError as error:
-        raise SourceUnreadable(file, error) from error

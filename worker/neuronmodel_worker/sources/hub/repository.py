@@ -49,16 +49,17 @@ def open_repository(
 
 
 def _resolve_revision(client: HubClient, revision: str, snapshots: Snapshots | None) -> Resolution:
+    noted_as = f"{revision} of {client.server.endpoint}"  # a mirror may be behind
     try:
         commit = client.commit(revision)
     except (SourceUnreachable, SourceRateLimited) as failure:
-        if not snapshots or not (noted := snapshots.noted_revision(revision)):
+        if not snapshots or not (noted := snapshots.noted_revision(noted_as)):
             raise
         log.warning("%s Revision %s is taken for the commit that it was at before, %s.", failure, revision, noted[0])
         return Resolution(*noted, failure)
     now = datetime.now(UTC)
     if snapshots:
-        snapshots.note_revision(revision, commit, now)
+        snapshots.note_revision(noted_as, commit, now)
     return Resolution(commit, now)
 
 

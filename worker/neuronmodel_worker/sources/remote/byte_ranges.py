@@ -24,7 +24,7 @@ from obstore.store import HTTPStore
 
 from neuronmodel_worker.io.aligned import Array
 from neuronmodel_worker.sources.remote.redaction import host_of, without_secrets
-from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted
+from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted, EndpointInvalid
 from neuronmodel_worker.sources.remote.retries import Retry
 
 if TYPE_CHECKING:
@@ -96,13 +96,13 @@ class RangeReader:
         except FileNotFoundError:
             raise RangeRefused("it is not there (404)") from None
         except (PermissionDeniedError, UnauthenticatedError, PreconditionError) as error:
-            raise RangeRefused(_answer(error)) from None
+            raise RangeRefused(_answer(error, location)) from None
         except NotSupportedError:
             raise self._retry(location, "it answers with something else than the range") from None
         except BaseError as error:
             if found := CERTIFICATE.search(str(error)):
                 raise CertificateUntrusted(host_of(location.url), found["why"]) from None
-            why = _answer(error)
+            why = _answer(error, location)
             if REFUSED.search(why):
                 raise RangeRefused(why) from None
             raise self._retry(location, why) from None
@@ -123,23 +123,31 @@ class RangeReader:
                 if location.headers:
                     options["default_headers"] = dict(location.headers)
                 retries: RetryConfig = WITHIN
-                store = self._stores[location] = HTTPStore(location.url, client_options=options, retry_config=retries)
+                try:
+                    store = HTTPStore(location.url, client_options=options, retry_config=retries)
+                except ValueError:
+                    raise EndpointInvalid(
+                        "The server says that a file is where no server can be: its URL has no host that is one. Name "
+                        "another endpoint."
+                    ) from None
+                self._stores[location] = store
                 while len(self._stores) > MAX_STORES:
                     self._stores.popitem(last=False)
             return store
 
 
-def _answer(error: BaseError) -> str:
-    return cause_of(str(error))
+def _answer(error: BaseError, location: Location) -> str:
+    sent = [word for _, value in location.headers for word in value.split()]
+    return cause_of(str(error), *sent)
 
 
-def cause_of(text: str) -> str:
+def cause_of(text: str, *secrets: str) -> str:
     """Returns what a message of obstore's says in the end, without secrets: the server's answer, or why there is
     none."""
     if found := ANSWER.search(text):
-        return without_secrets(found[0])
+        return without_secrets(found[0], *secrets)
     if found := CONNECT.search(text):
-        return without_secrets(": ".join(filter(None, (found["what"], found["why"]))))
+        return without_secrets(": ".join(filter(None, (found["what"], found["why"]))), *secrets)
     if TIMED_OUT.search(text):
         return "nothing came in time"
-    return without_secrets(PERFORMING.sub("", text))
+    return without_secrets(PERFORMING.sub("", text), *secrets)

@@ -3,6 +3,8 @@
 import ssl
 from pathlib import Path
 
+from neuronmodel_worker.failures import SourceUnreadable
+
 
 class NoCertificates(Exception):
     """A file holds no certificates in PEM, or broken ones."""
@@ -23,3 +25,18 @@ def read_certificates(file: Path) -> str:
     except (ssl.SSLError, ValueError) as error:
         raise NoCertificates(f"it has no certificates in PEM: {error}") from error
     return text
+
+
+def mounted_certificates(file: str | None) -> str | None:
+    """Returns the certificates of a file that a pod mounts; one that is missing, as a start may not need it, is none.
+    Raises SourceUnreadable."""
+    if file is None:
+        return None
+    try:
+        return read_certificates(Path(file))
+    except FileNotFoundError:
+        return None
+    except NoCertificates as error:
+        raise SourceUnreadable(Path(file), OSError(0, str(error))) from error
+    except OSError as error:
+        raise SourceUnreadable(Path(file), error) from error

@@ -14,13 +14,19 @@ QUERY: Final = re.compile(rf"[?&]([\w.-]+=[^\s&\"']*&){{0,20}}[\w.-]*({SECRETS})
 DEBUG: Final = re.compile(r"\s*Debug source:.*", re.DOTALL)
 """What obstore appends to a message: the error's inner structure, with the URL once more."""
 MAX_CHARACTERS: Final = 300
+SHORTEST_SECRET: Final = 4
 MOST_READ: Final = 8000
 """What is looked at of a message, so that a server's long answer takes no time."""
 
 
-def without_secrets(text: str) -> str:
-    """Returns the text on one line, with each URL down to its scheme, host and path, and with no token."""
-    text = URL.sub(_shown_url, DEBUG.sub("", text[:MOST_READ]))
+def without_secrets(text: str, *secrets: str | None) -> str:
+    """Returns the text on one line, with each URL down to its scheme, host and path, with no token, and with none of
+    these `secrets`, which a server may repeat."""
+    text = text[:MOST_READ]
+    for secret in secrets:
+        if secret and len(secret) >= SHORTEST_SECRET:
+            text = text.replace(secret, "…")
+    text = URL.sub(_shown_url, DEBUG.sub("", text))
     text = TOKEN.sub("…", QUERY.sub("", text))
     text = " ".join(text.split())
     return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 1]}…"

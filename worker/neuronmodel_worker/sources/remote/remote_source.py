@@ -55,6 +55,8 @@ class RemoteSource(ABC):
         self.budget = budget
         self.parallel_reads = parallel_reads
         self.buffer_bytes = 2 * parallel_reads * PART_BYTES
+        self.in_use: frozenset[str] = frozenset()
+        """Revisions whose snapshots are kept however long nobody has opened them."""
         self._snapshots = snapshots
         self._snapshot = snapshots.read(resolution.revision) if snapshots else None
         self.files = {file.name: file for file in (self._snapshot.files if self._snapshot else self._list())}
@@ -223,7 +225,7 @@ class RemoteSource(ABC):
         files, revision = self.files.values(), self.resolution.revision
         if self._snapshots:
             try:
-                return self._snapshots.write(revision, files, contents, headers)
+                return self._snapshots.write(revision, files, contents, headers, self.in_use)
             except OSError as error:
                 log.warning("Nothing is kept of %s for later starts: %s", self.directory, error)
         try:

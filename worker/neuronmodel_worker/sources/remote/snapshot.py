@@ -141,7 +141,12 @@ class Snapshots:
         return KeptSnapshot(directory, found.files, found.headers)
 
     def write(
-        self, commit: str, files: Iterable[ListedFile], contents: Mapping[str, bytes], headers: Mapping[str, bytes]
+        self,
+        commit: str,
+        files: Iterable[ListedFile],
+        contents: Mapping[str, bytes],
+        headers: Mapping[str, bytes],
+        in_use: Set[str] = frozenset(),
     ) -> KeptSnapshot:
         """Keeps a snapshot, in place of a damaged one. Where another worker was faster, its snapshot is returned.
 
@@ -164,7 +169,7 @@ class Snapshots:
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
-        self._remove_oldest(commit)
+        self._remove_oldest({commit, *in_use})
         snapshot = self.read(commit)
         if snapshot is None or not snapshot.is_whole:
             raise OSError(0, "what was written there cannot be read", str(self._root / commit))
@@ -184,13 +189,13 @@ class Snapshots:
         sync(self._root)
         shutil.rmtree(place / DAMAGED, ignore_errors=True)
 
-    def _remove_oldest(self, kept: str) -> None:
+    def _remove_oldest(self, kept: Set[str]) -> None:
         """Removes snapshots beyond the limit that were not opened for long, and what killed workers left."""
         now = datetime.now(UTC).timestamp()
         with suppress(OSError):
             found = sorted((now - each.stat().st_mtime, each) for each in self._root.iterdir())
             left = [each for age, each in found if each.name.startswith(TEMPORARY) and age > LEFT_SECONDS]
-            whole = [(age, each) for age, each in found if COMMIT.fullmatch(each.name) and each.name != kept]
+            whole = [(age, each) for age, each in found if COMMIT.fullmatch(each.name) and each.name not in kept]
             unused = [each for age, each in whole[MAX_SNAPSHOTS - 1 :] if age > UNUSED_SECONDS]
             for each in (*left, *unused):
                 shutil.rmtree(each, ignore_errors=True)

@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 
 PARALLEL_READS: Final = 64
 """Ranges in flight: S3 brings 85 to 90 MB/s a connection."""
-STATE: Final = "state"
-"""The name by which the latest state of a prefix is noted."""
 CONFIG: Final = "config.json"
 INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
@@ -55,18 +53,19 @@ def open_bucket(
     """
     snapshots = Snapshots.of(kept, str(client.address).removeprefix(SCHEME))
     watch(client.budget.traffic)
+    noted_as = f"state at {client.server.host}"
     if revision and snapshots and snapshots.read(revision):
         return S3Bucket(client, Resolution(revision, datetime.now(UTC)), (), snapshots)
     try:
         files = listed_files(client)
     except (SourceUnreachable, SourceRateLimited) as failure:
-        if not snapshots or not (noted := snapshots.noted_revision(STATE)):
+        if not snapshots or not (noted := snapshots.noted_revision(noted_as)):
             raise
         log.warning("%s %s is taken as it was listed before.", failure, client.address)
         return S3Bucket(client, Resolution(*noted, failure), (), snapshots)
     found = Resolution(revision_of(files), datetime.now(UTC))
     if snapshots:
-        snapshots.note_revision(STATE, found.revision, found.at)
+        snapshots.note_revision(noted_as, found.revision, found.at)
     return S3Bucket(client, found, files, snapshots)
 
 

@@ -487,3 +487,23 @@ def test_an_interrupt_ends_what_is_waited_for(hub: Hub) -> None:
     client.budget.interrupt()
     thread.join()
     assert len(failures) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_a_server_repeats_is_not_shown(hub: Hub, status: int) -> None:
+    """Mirrors have tokens of other forms than the Hub's."""
+    token = "cmVmdGtuOjAxOjE3Sup3rS3cret"
+    hub.faults.add(status=status, set_headers={"X-Error-Message": f"Token {token} failed verification"})
+    with pytest.raises(WorkerFailure) as refused:
+        asking(hub, token).commit("main")
+    assert "failed verification" in str(refused.value)
+    assert token not in str(refused.value)
+
+
+def test_a_proxy_s_password_is_not_shown(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http:/user:s3cretpw@127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(SourceUnreachable) as refused:
+        asking(hub).commit("main")
+    assert "s3cretpw" not in str(refused.value)
+    assert "that of the proxy" in str(refused.value)

@@ -9,7 +9,7 @@ import pytest
 
 from neuronmodel_worker.sources.remote import byte_ranges
 from neuronmodel_worker.sources.remote.byte_ranges import Location, RangeReader, RangeRefused
-from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted
+from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted, EndpointInvalid
 from neuronmodel_worker.sources.remote.retries import Retry
 from tests.authority import Authority
 from tests.standins.hub import Hub
@@ -200,3 +200,13 @@ def test_why_nothing_answers_is_named(hub: Hub, location: Location) -> None:
 def test_a_name_that_is_none_is_named_as_that() -> None:
     with pytest.raises(Retry, match=r"^dns error: "):
         read(Location("https://nowhere.invalid/file?Signature=planted"))
+
+
+def test_a_host_that_is_none_is_no_crash() -> None:
+    with pytest.raises(EndpointInvalid, match="no host that is one") as refused:
+        read(
+            Location(
+                "https://xn--0000000000000000000000000000000000000000000000000000000000000000000/f?Signature=planted"
+            )
+        )
+    assert "planted" not in str(refused.value)

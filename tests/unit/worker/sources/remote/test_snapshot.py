@@ -157,3 +157,24 @@ def test_the_group_may_change_what_is_kept(snapshots: Snapshots) -> None:
     snapshots.note_revision("main", commit(1), NOTED_AT)
     folders = [directory, directory / "files", directory.parent, directory.parent / "revisions", snapshots.folder]
     assert [stat.S_IMODE(folder.stat().st_mode) & 0o770 for folder in folders] == [0o770] * 5
+
+
+def test_a_snapshot_that_is_in_use_is_kept_however_old(snapshots: Snapshots) -> None:
+    """Workers that serve only read the volume, so nothing shows that they opened it."""
+    old = keep(snapshots)
+    os.utime(old, (1, 1))
+    contents = {"config.json": CONFIG}
+    for number in range(2, MAX_SNAPSHOTS + 3):
+        snapshots.write(commit(number), files(), contents, {"model.safetensors": HEADER}, {commit(1)})
+        os.utime(old, (1, 1))
+    assert old.exists()
+    snapshots.write(commit(99), files(), contents, {"model.safetensors": HEADER})
+    assert not old.exists()
+
+
+def test_a_revision_of_one_endpoint_says_nothing_of_another_s(hub: Hub, tmp_path: Path) -> None:
+    opened(hub, tmp_path / "hub").folder()
+    with Hub() as other:
+        other.down()
+        with pytest.raises(SourceUnreachable):
+            opened(other, tmp_path / "hub")
