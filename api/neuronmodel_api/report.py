@@ -147,7 +147,7 @@ class ResolvedSource(Tolerant):
     """How many files of weights the checkpoint has."""
     bytes: Amount
     resolved_at: AwareDatetime
-    """When the server last said that the revision is at this commit."""
+    """When prepare found the revision at this commit; if the server could not be reached, when that was before."""
 
 
 class SourceTraffic(Tolerant):

@@ -115,8 +115,12 @@ class ReportCache:
             self._answers |= {run: report for run, report in zip(asked, answers, strict=True) if report is not None}
         present = {_run(pod, status) for pod, status in runs}
         self._answers = {run: report for run, report in self._answers.items() if run in present}
+        # While a container waits to be started again, its latest run is the last one, which said most in the end.
+        waiting = [(pod, status) for pod, status in runs if "waiting" in status.get("state", {})]
         return Reports(
-            current={run[0]: report for run, report in self._answers.items()} | _messages(runs, "state"),
+            current={run[0]: report for run, report in self._answers.items()}
+            | _messages(waiting, "lastState")
+            | _messages(runs, "state"),
             former=_messages(runs, "lastState"),
         )
 

@@ -15,7 +15,7 @@ _HOW = "It is taken up with the next change of the spec, or with a new value of 
 def update(s: Situation) -> ConditionResult:
     if s.children.deployment is None:
         return ConditionResult(waits(Reason.NO_WORKER, "There is no worker yet."))
-    found = [verdict for verdict in (_rendering(s), _revision(s)) if verdict]
+    found = [verdict for verdict in (_revision(s), _rendering(s)) if verdict]
     if not found:
         return ConditionResult(refused(Reason.UP_TO_DATE, "The worker is as this operator makes it."))
     return ConditionResult(holds(found[0].reason, " ".join(verdict.message for verdict in found)))
@@ -30,7 +30,7 @@ def _rendering(s: Situation) -> Verdict | None:
         return holds(
             Reason.NEW_IMAGE, f"The worker runs {kept.image}; the operator is configured for {pending.image}. {_HOW}"
         )
-    return holds(Reason.NEW_RENDERING, f"This version of the operator makes the pod otherwise. {_HOW}")
+    return holds(Reason.NEW_RENDERING, f"This operator, as it is installed now, makes the pod otherwise. {_HOW}")
 
 
 def _revision(s: Situation) -> Verdict | None:

@@ -215,6 +215,20 @@ async def test_the_report_of_a_former_run_is_not_attributed_to_a_restarted_conta
     assert worker_reports.former == {UID: last_words}
 
 
+async def test_a_container_that_waits_to_be_started_again_speaks_by_its_last_message(
+    worker: Worker, reporter: ReportClient
+) -> None:
+    """An answer of the same run, from before it failed, says less."""
+    cache = ReportCache(reporter)
+    worker.says(as_json(report()))
+    await cache.collect([pod()], frozenset({UID}), ask=True)
+    last_words = report(state=State.FAILED)
+    backing_off = pod(
+        state={"waiting": {"reason": "CrashLoopBackOff"}}, last_state=ended(last_words.termination_message())
+    )
+    assert (await cache.collect([backing_off], frozenset({UID}), ask=True)).current == {UID: last_words}
+
+
 async def test_an_ended_container_speaks_by_its_termination_message(reporter: ReportClient) -> None:
     last_words = report(stage=Stage.PREPARE, state=State.SUCCEEDED)
     finished = pod(state=ended(last_words.termination_message()))

@@ -204,6 +204,18 @@ def test_a_gated_repository_is_opened_when_access_was_granted(of_hub: Place, hub
     assert not hub.requests.leaks
 
 
+def test_a_secret_that_is_missing_is_named(of_hub: Place, hub: Hub, tmp_path: Path) -> None:
+    hub.repository(REPOSITORY).private = True
+    ended = of_hub.run("prepare")
+    assert ended.report.failure
+    assert ended.report.failure.reason == "RepositoryNotFound"
+    assert ended.report.failure.message.endswith("the Secret of tokenSecretRef is missing, or has no such key.")
+    (tmp_path / "token").write_text("hf_ofSomebodyElse")
+    ended = of_hub.run("prepare")
+    assert ended.report.failure
+    assert "tokenSecretRef is missing" not in ended.report.failure.message
+
+
 def test_a_token_that_was_rotated_is_taken_up_and_shown_nowhere(of_hub: Place, hub: Hub, tmp_path: Path) -> None:
     hub.repository(REPOSITORY).private = True
     hub.add_token(TOKEN, "team")

@@ -3,7 +3,7 @@
 import ssl
 from pathlib import Path
 
-from neuronmodel_worker.failures import SourceUnreadable
+from neuronmodel_worker.sources.remote.refusals import CertificatesBroken
 
 
 class NoCertificates(Exception):
@@ -23,13 +23,13 @@ def read_certificates(file: Path) -> str:
     try:
         ssl.create_default_context().load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError) as error:
-        raise NoCertificates(f"it has no certificates in PEM: {error}") from error
+        raise NoCertificates(f"what is there is no certificate in PEM, or one of them is none ({error})") from error
     return text
 
 
 def mounted_certificates(file: str | None) -> str | None:
     """Returns the certificates of a file that a pod mounts; one that is missing, as a start may not need it, is none.
-    Raises SourceUnreadable."""
+    Raises CertificatesBroken."""
     if file is None:
         return None
     try:
@@ -37,6 +37,6 @@ def mounted_certificates(file: str | None) -> str | None:
     except FileNotFoundError:
         return None
     except NoCertificates as error:
-        raise SourceUnreadable(Path(file), OSError(0, str(error))) from error
+        raise CertificatesBroken(str(error)) from error
     except OSError as error:
-        raise SourceUnreadable(Path(file), error) from error
+        raise CertificatesBroken(error.strerror or str(error)) from error

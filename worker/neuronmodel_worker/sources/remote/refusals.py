@@ -42,6 +42,18 @@ class CertificateUntrusted(BadInput):
         )
 
 
+class CertificatesBroken(BadInput):
+    """What is given as certificates is none, or one of them is broken."""
+
+    reason = Reason.CERTIFICATE_UNTRUSTED
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"The certificates of caBundle cannot be read: {why}. Put certificates in PEM there, and none that is cut "
+            "off or garbled."
+        )
+
+
 class RepositoryNotFound(BadInput):
     """There is no such repository, or it may not be seen: servers answer the same to both."""
 

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from neuronmodel_api.config import HubSource
-from neuronmodel_worker.failures import SourceUnreadable
 from neuronmodel_worker.sources.hub.configured import open_configured
 from neuronmodel_worker.sources.hub.repository import HubRepository
-from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted
+from neuronmodel_worker.sources.remote.refusals import CertificatesBroken, CertificateUntrusted
 from tests.authority import Authority
 from tests.standins.hub import Hub
 from tests.unit.worker.sharding import small_source
@@ -58,12 +57,12 @@ def test_a_missing_file_adds_no_certificates(hub: Hub, tmp_path: Path) -> None:
 def test_a_file_without_certificates_is_named(hub: Hub, tmp_path: Path, content: str) -> None:
     broken = tmp_path / "broken.pem"
     broken.write_text(content)
-    with pytest.raises(SourceUnreadable, match=rf"{broken} cannot be read: it has no certificates in PEM"):
+    with pytest.raises(CertificatesBroken, match="caBundle cannot be read: what is there is no certificate"):
         opened(hub, broken, tmp_path / "kept")
 
 
 def test_a_folder_in_the_file_s_place_is_named(hub: Hub, tmp_path: Path) -> None:
-    with pytest.raises(SourceUnreadable, match=rf"{tmp_path} cannot be read: Is a directory"):
+    with pytest.raises(CertificatesBroken, match="cannot be read: Is a directory"):
         opened(hub, tmp_path, tmp_path / "kept")
 
 
@@ -75,5 +74,5 @@ def test_a_commit_that_is_kept_is_opened_without_certificates(hub: Hub, authorit
     again = opened(hub, broken, tmp_path / "kept", first.commit)
     assert (again.folder() / "config.json").exists()
     file = again.files[weights_of(again)[0]]
-    with pytest.raises(SourceUnreadable, match="has no certificates in PEM"):
+    with pytest.raises(CertificatesBroken, match="no certificate in PEM"):
         again.read_range(file, 0, 8)
