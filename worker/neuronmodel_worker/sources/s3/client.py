@@ -164,7 +164,13 @@ class S3Client:
             text = str(error)
             if certificate := CERTIFICATE.search(text):
                 raise CertificateUntrusted(self.server.host, certificate["why"]) from None
-            raise failure_of(S3Error(text), self.where, self.server.region) from None
+            found = S3Error(text)
+            # A body that breaks off is continued by obstore, whose error is another one then.
+            if found.code == "PreconditionFailed":
+                raise PreconditionError("see the object") from None
+            if found.code == "NoSuchKey":
+                raise FileNotFoundError("see the object") from None
+            raise failure_of(found, self.where, self.server.region) from None
 
 
 def _object(found: Any) -> S3Object:

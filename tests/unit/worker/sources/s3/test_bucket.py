@@ -130,6 +130,20 @@ def test_an_object_that_was_replaced_or_removed_is_seen(s3: S3, key: Key, folder
             source.read_range(file, 8, 8)
 
 
+@pytest.mark.parametrize("content", [b"other" * 100, None], ids=["replaced", "removed"])
+def test_an_object_that_changes_in_the_middle_of_a_range_is_seen(s3: S3, key: Key, content: bytes | None) -> None:
+    source = open_bucket(asking(s3, keys(key)))
+    file, name = source.files[WEIGHTS], f"llama/{WEIGHTS}"
+    if content is None:
+        s3.faults.add(operation="get", cut_after_bytes=20, count=1)
+        s3.faults.add(operation="get", code="NoSuchKey", nth=2)
+    else:
+        once: dict[str, Any] = {"operation": "get", "path": name, "count": 1}
+        s3.faults.add(**once, replace_after_bytes=20, replace_with=content, cut_after_bytes=20)
+    with pytest.raises(SourceChanged, match="it was replaced" if content else "it is gone"):
+        source.read_range(file, 0, 100)
+
+
 def test_a_version_is_read_on_when_the_object_was_replaced(s3: S3, key: Key, folder: Path) -> None:
     s3.bucket("models").versioned = True
     s3.bucket("models").add_folder(folder, "llama/")
