@@ -27,8 +27,8 @@ from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.auto_history import history
 from neuronmodel_operator.decide.changes import change_in_force
 from neuronmodel_operator.decide.claims import claim_problem, terminating_claims
-from neuronmodel_operator.decide.failed_attempts import again, attempt_problem
-from neuronmodel_operator.decide.failures import running_problem, stop_problem
+from neuronmodel_operator.decide.failed_attempts import again, attempt_problem, stopped_attempt
+from neuronmodel_operator.decide.failures import running_problem
 from neuronmodel_operator.decide.keys_in_use import keys_in_use
 from neuronmodel_operator.decide.placement import placement_problem
 from neuronmodel_operator.decide.preconditions import (
@@ -200,7 +200,7 @@ def _under_way(s: Situation, job: JobView, attempt: Attempt | None) -> Verdict:
     if source_failure(s):
         return waits(Reason.WAITING_FOR_SOURCE, f"The attempt {job.attempt} failed; SourceResolved says why.")
     pods = tuple(pod for pod in s.children.pods_of(job) if not pod.has_ended)
-    if stopped := next((stop_problem(s, pod) for pod in s.children.pods_of(job)[-1:]), None):
+    if stopped := stopped_attempt(s, job):
         return verdict_on(replace(stopped, message=f"{stopped.message} {again(job.attempt, '')}"))
     if placement_problem(s, pods, job):
         return waits(Reason.WAITING_FOR_PLACEMENT, f"The pod of the Job {job.name} has no place yet.")

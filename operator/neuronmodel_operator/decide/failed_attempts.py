@@ -14,7 +14,7 @@ from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import MAX_NOTE
 from neuronmodel_api.status import StartNote
 from neuronmodel_operator.decide.asked import Asked
-from neuronmodel_operator.decide.failures import Problem, crash_problem
+from neuronmodel_operator.decide.failures import Problem, crash_problem, stop_problem
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.worker_config import source_display
 from neuronmodel_operator.state.objects import JobState, JobView
@@ -45,6 +45,17 @@ def attempt_problem(s: Situation, job: JobView) -> Problem:
     failed = job.true_condition("Failed") or {}
     text = failed.get("message", "it left no message").removesuffix(".")
     return Problem(Reason.PREPARE_FAILED, shortened(f"The Job {job.name} failed: {text}."))
+
+
+def stopped_attempt(s: Situation, job: JobView) -> Problem | None:
+    """Returns why the pod of an attempt was stopped whose Job has not failed yet, or None.
+
+    A deleted pod may be gone before its Job has failed. Until then the condition's own sentence counts.
+    """
+    if pods := s.children.pods_of(job):
+        return stop_problem(s, pods[-1])
+    reported = _reported_attempt(s.asked)
+    return reported[1] if reported and reported[0] == job.attempt else None
 
 
 def _reported_attempt(asked: Asked) -> tuple[int, Problem] | None:

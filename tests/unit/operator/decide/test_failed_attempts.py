@@ -240,6 +240,24 @@ def test_nobody_is_warned_when_somebody_deletes_a_prepare_pod(is_seen_to_end: bo
     assert "Attempt 1 failed; prepare runs again at 2026" in cluster.condition().message
 
 
+def test_why_a_deleted_pod_stopped_is_known_while_its_job_has_not_failed_yet() -> None:
+    cluster = made()
+    cluster.job_lag = 3
+    pod = running(cluster)
+    cluster.crash(pod, exits.TERMINATED, "Error")
+    cluster.reconcile()
+    cluster.pods.clear()
+    cluster.reconcile()
+    assert cluster.reason() == ("Unknown", "Terminated")
+    job = cluster.live_jobs[0]
+    job["status"] = {"conditions": [{"type": "Failed", "status": "True", "lastTransitionTime": stamp(cluster.now)}]}
+    cluster.reconcile()
+    assert cluster.reason() == ("Unknown", "Terminated")
+    cluster.prepare = lambda config: Run()
+    cluster.run_until_ready()
+    assert notes(cluster) == ("Terminated: attempt 1: was told to stop before it was done.",)
+
+
 def test_a_spec_that_is_mended_begins_without_notes_of_what_was_wrong_before() -> None:
     cluster = made()
     crash(cluster)
