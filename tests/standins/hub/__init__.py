@@ -6,11 +6,12 @@
         ...  # HF_ENDPOINT=hub.endpoint
         assert not hub.requests.leaks
 
-It needs Python's standard library alone, and its parts import each other relatively, so that it runs wherever the
-folder is copied to; `python -m tests.standins.hub --help` is for other processes, with `control.py` as their API.
+It needs Python's standard library alone, and imports relatively, so that it runs wherever the folder is copied to with
+`faulty_http` beside it, which has all that does not depend on what a path means. `python -m tests.standins.hub --help`
+is for other processes, with `control.py` of both folders as their API.
 """
 
-from .faults import Fault, Rule
+from ..faulty_http import Fault, Rule
 from .rates import Limit
 from .records import Record
 from .repository import Repository

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from .messages import Refused
+from .refusals import Refused
 from .repository import Repository
 
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from .messages import Refused, Request, Response, xml_error
+from ..faulty_http import KnownAs, Request, Response
 from .ranges import part_of_file
+from .refusals import Refused, xml_error
 from .repository import Repositories, RepositoryFile
 from .settings import XET_TOKEN
 from .signing import Signer
@@ -30,9 +31,10 @@ class CdnOrigin:
             return xml_error(404, "NoSuchKey", "The specified key does not exist.")
         return self._content(request, file)
 
-    def file(self, request: Request) -> str | None:
+    def known_as(self, request: Request) -> KnownAs:
+        """By the file's path in its repository, which the CDN's URLs do not have."""
         found = self._file(request)
-        return found.path if found else None
+        return KnownAs(found.path if found else None)
 
     def _content(self, request: Request, file: RepositoryFile) -> Response:
         try:

@@ -1,71 +1,33 @@
 """The stand-in's own API, for tests in other processes: what came, what is to go wrong, who may read what."""
 
-import json
-from collections.abc import Callable
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from typing import TYPE_CHECKING
 
+from ..faulty_http import ControlOrigin, Given
 from .access import Token
-from .messages import Refused, Request, Response, json_response
 from .rates import Limit
 from .repository import Repository
 
 if TYPE_CHECKING:
     from .server import Hub
 
-Given = dict[str, Any]
 
-
-class ControlOrigin:
-    name = "control"
-
+class HubControl(ControlOrigin):
     def __init__(self, hub: "Hub") -> None:
+        super().__init__(hub)
         self._hub = hub
-        self._answers: dict[tuple[str, str], Callable[[Given], object]] = {
-            ("GET", ""): lambda given: hub.described(),
-            ("GET", "requests"): lambda given: hub.requests.described(),
-            ("POST", "reset"): self._reset,
-            ("GET", "faults"): lambda given: [rule.described() for rule in hub.faults],
-            ("POST", "faults"): lambda given: hub.faults.add(**given).described(),
-            ("DELETE", "faults"): self._remove_faults,
+        self.answers |= {
             ("GET", "repositories"): lambda given: [_repository(repository) for repository in hub.repositories],
             ("POST", "tokens"): self._add_token,
             ("DELETE", "tokens"): self._revoke,
             ("POST", "settings"): self._set,
-            ("POST", "down"): self._down,
-            ("POST", "up"): lambda given: hub.up(),
         }
+        self.named[("POST", "repositories")] = self._change_repository
 
-    def file(self, request: Request) -> str | None:
-        return None
-
-    def answer(self, request: Request) -> Response:
-        """400 with a sentence for what is not understood."""
-        try:
-            given = json.loads(request.body) if request.body else {}
-            name, _, id = request.path.strip("/").partition("/")
-            if (request.method, name) == ("POST", "repositories"):
-                return json_response(self._change_repository(unquote(id), given))
-            if (request.method, name) not in self._answers:
-                raise Refused(404, f"there is no {request.method} /{name}")
-            return json_response(self._answers[request.method, name](given))
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise Refused(400, f"{type(error).__name__}: {error}") from error
-
-    def _reset(self, given: Given) -> object:
-        """Requests, faults and used limits are forgotten; repositories, tokens and settings stay."""
-        self._hub.requests.clear()
-        self._hub.faults.clear()
+    def reset(self) -> None:
+        """Used limits are forgotten too; repositories, tokens and settings stay."""
+        super().reset()
         self._hub.rates.forget()
-        return {}
-
-    def _remove_faults(self, given: Given) -> object:
-        if "id" in given:
-            self._hub.faults.remove(given["id"])
-        else:
-            self._hub.faults.clear()
-        return {}
 
     def _change_repository(self, id: str, given: Given) -> object:
         """Made where it is not there and a `folder` is given; `main` is a commit's sha."""
@@ -82,16 +44,14 @@ class ControlOrigin:
             setattr(repository, name, set(value) if name == "grants" else value)
         return _repository(repository)
 
-    def _add_token(self, given: Given) -> object:
+    def _add_token(self, given: Given) -> None:
         known = {field.name for field in fields(Token)}
         self._hub.access.tokens[given["token"]] = Token(**{name: given[name] for name in known & given.keys()})
-        return {}
 
-    def _revoke(self, given: Given) -> object:
+    def _revoke(self, given: Given) -> None:
         del self._hub.access.tokens[given["token"]]
-        return {}
 
-    def _set(self, given: Given) -> object:
+    def _set(self, given: Given) -> None:
         hub = self._hub
         for name, value in given.items():
             if name == "limits":
@@ -101,14 +61,6 @@ class ControlOrigin:
             if owner is None or name.startswith("_"):
                 raise ValueError(f"there is no setting {name!r}")
             setattr(owner, name, value)
-        return {}
-
-    def _down(self, given: Given) -> object:
-        if given.get("down", True):
-            self._hub.down()
-        else:
-            self._hub.up()
-        return {}
 
 
 def _repository(repository: Repository) -> Given:

@@ -2,10 +2,11 @@
 
 import secrets
 
+from ..faulty_http import KnownAs, Request, Response
 from . import rates
 from .access import Access, Token
-from .messages import Refused, Request, Response, json_response
 from .model_api import ModelApi
+from .refusals import Refused, json_response
 from .repository import Repositories
 from .resolving import Resolving
 from .routes import page_not_found
@@ -40,8 +41,8 @@ class HubOrigin:
         response.headers |= {**limits, "X-Powered-By": "huggingface-moon", "X-Request-Id": _request_id()}
         return response
 
-    def file(self, request: Request) -> str | None:
-        return self._files.file(request)
+    def known_as(self, request: Request) -> KnownAs:
+        return KnownAs(self._files.file(request))
 
     def _limits(self, request: Request) -> dict[str, str]:
         """The redirect was counted already when its target is asked for."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from .messages import Refused
+from .refusals import Refused
 from .repository import Commit, Repository, RepositoryFile
 
 DATE = "2026-01-01T00:00:00.000Z"

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs
 
+from ..faulty_http import Request, Response, Text
 from . import listings
 from .access import Token, found, readable
-from .messages import Request, Response, Text, json_response
+from .refusals import json_response
 from .repository import Repositories, Repository
 from .routes import commit_of, page_not_found, split_id, to_new_name
 from .settings import XET_TOKEN, Addresses, Settings

@@ -2,7 +2,8 @@
 
 import re
 
-from .messages import FilePart, Refused, Response
+from ..faulty_http import FilePart, Response
+from .refusals import Refused
 from .repository import RepositoryFile
 
 _ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .messages import Refused
+from .refusals import Refused
 
 API, RESOLVERS, PAGES = "api", "resolvers", "pages"
 

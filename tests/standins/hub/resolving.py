@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
+from ..faulty_http import Request, Response
 from .access import Token, readable
 from .listings import entry_not_found
-from .messages import Refused, Request, Response
 from .ranges import part_of_file
+from .refusals import Refused
 from .repository import Commit, Repositories, Repository, RepositoryFile
 from .routes import commit_of, redirect, split_cached, split_id, to_new_name
 from .settings import Addresses, Settings

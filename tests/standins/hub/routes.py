@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from .messages import Refused, Request, Response, Text
+from ..faulty_http import Request, Response, Text
+from .refusals import Refused
 from .repository import Commit, Repositories, Repository
 
 _SHA: Final = re.compile("[0-9a-f]{40}")

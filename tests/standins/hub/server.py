@@ -1,33 +1,31 @@
 """A Hub and its CDN in one process, for tests to begin, change and ask."""
 
-import ssl
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
+from ..faulty_http import Faults, FaultyServer, reached, tls_of
 from .access import Access, Token
 from .cdn_origin import CdnOrigin
-from .control import ControlOrigin
-from .faults import Faults
+from .control import HubControl
 from .hub_origin import HubOrigin
-from .listener import Listener
 from .rates import Rates
-from .records import Records
+from .records import HubRecords
 from .repository import Gated, Repositories, Repository
 from .settings import Addresses, Settings
 from .signing import Signer
 
 
-class Hub:
+class Hub(FaultyServer):
     """`with Hub() as hub:` serves until the end of the block; `hub.endpoint` is for clients.
 
     Ports of 0 are chosen by the system and kept while it is down. `advertise` is the Hub's base URL as clients reach
     it, where that is not the address it listens at; without a port it has the Hub's own. `advertise_cdn` is the CDN's,
     by default on the same host. With `certificate` and `key` both origins speak https; the control API never does.
     """
+
+    requests: HubRecords
 
     def __init__(
         self,
@@ -43,34 +41,18 @@ class Hub:
         key: Path | str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(HubRecords(), Faults(), HubControl(self), control_listen, control_port)
         self.repositories = Repositories()
         self.access = Access()
         self.settings = Settings()
         self.rates = Rates(clock=clock)
         self.signer = Signer(clock=clock)
-        self.faults = Faults()
-        self.requests = Records()
-        self._scheme = "https" if certificate else "http"
         self._advertised = (advertise, advertise_cdn)
         self._addresses = Addresses()
-        tls = _tls(certificate, key) if certificate else None
+        tls = tls_of(certificate, key)
         shared = (self.repositories, self.access, self.signer, self.rates, self._addresses, self.settings)
-        hub, cdn = HubOrigin(*shared), CdnOrigin(self.repositories, self.signer)
-        self._hub = Listener(hub, listen, port, tls, self.requests, self.faults)
-        self._cdn = Listener(cdn, listen, cdn_port, tls, self.requests, self.faults)
-        self._control = Listener(ControlOrigin(self), control_listen, control_port, None, Records(), Faults())
-
-    def __enter__(self) -> Self:
-        self._control.open()
-        self.up()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.faults.clear()
-        self.down()
-        self._control.close()
+        self._hub = self._serve(HubOrigin(*shared), listen, port, tls)
+        self._cdn = self._serve(CdnOrigin(self.repositories, self.signer), listen, cdn_port, tls)
 
     @property
     def endpoint(self) -> str:
@@ -81,27 +63,12 @@ class Hub:
     def cdn(self) -> str:
         return self._addresses.cdn
 
-    @property
-    def control(self) -> str:
-        return f"http://{_host(self._control.address)}:{self._control.port}"
-
-    @property
-    def is_up(self) -> bool:
-        return self._hub.is_open and self._cdn.is_open
-
     def up(self) -> None:
-        """Listen again, at the same ports."""
-        self._hub.open()
-        self._cdn.open()
+        super().up()
         hub, cdn = self._advertised
-        self._addresses.hub = _base(self._scheme, hub, self._hub)
-        derived = f"{self._scheme}://{_host(urlsplit(hub).hostname or '')}" if hub else None
-        self._addresses.cdn = _base(self._scheme, cdn or derived, self._cdn)
-
-    def down(self) -> None:
-        """Connections are refused, and those that are open end."""
-        self._hub.close()
-        self._cdn.close()
+        derived = f"{self._cdn.scheme}://{reached(urlsplit(hub).hostname or '')}" if hub else None
+        self._addresses.hub = self._hub.url_as(hub)
+        self._addresses.cdn = self._cdn.url_as(cdn or derived)
 
     def add_repository(
         self,
@@ -141,24 +108,4 @@ class Hub:
         self.access.tokens.pop(token, None)
 
     def described(self) -> dict[str, object]:
-        urls = {"endpoint": self.endpoint, "cdn": self.cdn, "control": self.control}
-        return {**urls, "up": self.is_up}
-
-
-def _tls(certificate: Path | str, key: Path | str | None) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context
-
-
-def _base(scheme: str, advertised: str | None, listener: Listener) -> str:
-    if advertised is None:
-        return f"{scheme}://{_host(listener.address)}:{listener.port}"
-    base = advertised.rstrip("/")
-    return base if urlsplit(base).port else f"{base}:{listener.port}"
-
-
-def _host(address: str) -> str:
-    """One that this machine reaches, if it listens on all."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
-    return f"[{reached}]" if ":" in reached else reached
+        return {"endpoint": self.endpoint, "cdn": self.cdn, **super().described()}

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
-from .messages import Response, xml_error
+from ..faulty_http import Response
+from .refusals import xml_error
 
 KEY_PAIR = "K2L8F4GPSG1IFC"
 _AMAZON_TIME = "%Y%m%dT%H%M%SZ"

@@ -7,13 +7,15 @@
         ...  # endpoint=s3.endpoint, access_key_id=key.id, secret_access_key=key.secret
         assert s3.requests.count(origin="s3", status=206)
 
-It needs Python's standard library alone, and its parts import each other relatively, so that it runs wherever the
-folder is copied to; `python -m tests.standins.s3 --help` is for other processes, with `control.py` as their API.
+It needs Python's standard library alone, and imports relatively, so that it runs wherever the folder is copied to with
+`faulty_http` beside it, which has all that does not depend on what a path means. `python -m tests.standins.s3 --help`
+is for other processes, with `control.py` of both folders as their API.
 """
 
+from ..faulty_http import Rule
 from .access import Key
 from .buckets import Bucket, Grant, S3Object
-from .faults import Fault, Rule
+from .faults import S3Fault as Fault
 from .records import Record
 from .server import S3
 

@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
+from ..faulty_http import Body, FilePart, Text
 from .access import Key
-from .messages import Body, FilePart, Text
 
 Etags = Literal["md5", "multipart", "none"]
 Content = Path | str | bytes

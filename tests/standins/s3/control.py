@@ -1,79 +1,33 @@
 """The stand-in's own API, for tests in other processes: what came, what is to go wrong, who may read what."""
 
-import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
+from ..faulty_http import ControlOrigin, Given
 from .access import Key
 from .buckets import Bucket, Grant
-from .messages import Request, Response, json_response
 
 if TYPE_CHECKING:
     from .server import S3
 
-Given = dict[str, Any]
 _SETTINGS = ("region", "versioned", "requester_pays", "redirects", "etags", "part_bytes")
 
 
-class _NotThere(Exception):
-    """There is nothing at this path."""
-
-
-class ControlOrigin:
-    name = "control"
-
+class S3Control(ControlOrigin):
     def __init__(self, s3: "S3") -> None:
+        super().__init__(s3)
         self._s3 = s3
-        self._answers: dict[tuple[str, str], Callable[[Given], object]] = {
-            ("GET", ""): lambda given: s3.described(),
-            ("GET", "requests"): lambda given: s3.requests.described(),
-            ("POST", "reset"): self._reset,
-            ("GET", "faults"): lambda given: [rule.described() for rule in s3.faults],
-            ("POST", "faults"): lambda given: s3.faults.add(**given).described(),
-            ("DELETE", "faults"): self._remove_faults,
+        self.answers |= {
             ("GET", "buckets"): lambda given: [_described(bucket) for bucket in s3.buckets],
             ("POST", "keys"): self._add_key,
             ("DELETE", "keys"): lambda given: s3.revoke(given["id"]),
             ("POST", "expire"): lambda given: s3.access.expire(given["id"]),
             ("POST", "settings"): self._set,
-            ("POST", "down"): lambda given: s3.down(),
-            ("POST", "up"): lambda given: s3.up(),
         }
-        self._named: dict[tuple[str, str], Callable[[str, Given], object]] = {
+        self.named |= {
             ("POST", "buckets"): self._change_bucket,
             ("POST", "objects"): self._put,
             ("DELETE", "objects"): lambda name, given: s3.bucket(name).delete(given["key"]),
         }
-
-    def answer(self, request: Request) -> Response:
-        """400 with a sentence for what is not understood."""
-        try:
-            given = json.loads(request.body) if request.body else {}
-            return json_response(self._answer(request, given))
-        except _NotThere:
-            return json_response({"error": f"there is no {request.method} {request.path}"}, 404)
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            return json_response({"error": f"{type(error).__name__}: {error}"}, 400)
-
-    def _answer(self, request: Request, given: Given) -> object:
-        name, _, rest = request.target.strip("/").partition("/")
-        if rest and (request.method, name) in self._named:
-            return self._named[request.method, name](unquote(rest), given)
-        if rest or (request.method, name) not in self._answers:
-            raise _NotThere
-        return self._answers[request.method, name](given)
-
-    def _reset(self, given: Given) -> None:
-        """Requests and faults are forgotten; buckets, keys and settings stay."""
-        self._s3.requests.clear()
-        self._s3.faults.clear()
-
-    def _remove_faults(self, given: Given) -> None:
-        if "id" in given:
-            self._s3.faults.remove(given["id"])
-        else:
-            self._s3.faults.clear()
 
     def _change_bucket(self, name: str, given: Given) -> object:
         """Made where it is not there; a `folder` is added below the `prefix`, after all else was set."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 from xml.sax.saxutils import escape
 
-from .messages import Response, Text
+from ..faulty_http import Refusal, Response, Text
 
 DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
 KNOWN: Final[Mapping[str, tuple[int, str]]] = {
@@ -46,7 +46,7 @@ KNOWN: Final[Mapping[str, tuple[int, str]]] = {
 }
 
 
-class S3Refused(Exception):
+class S3Refused(Refusal):
     """An answer that is not what was asked for; names of further elements in the XML are given with `_` for `-`."""
 
     def __init__(

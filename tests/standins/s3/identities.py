@@ -5,10 +5,11 @@ import threading
 import time
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import parse_qsl
 
+from ..faulty_http import KnownAs, Request, Response, Text, json_response, text_response
 from .access import Access, Key
 from .errors import DECLARATION, element
-from .messages import Request, Response, Text, json_response, text_response
 
 STS_NAMESPACE: Final = "https://sts.amazonaws.com/doc/2011-06-15/"
 ROLES: Final = "/latest/meta-data/iam/security-credentials/"
@@ -21,6 +22,9 @@ class Issuer:
     """Of keys that are given from now on, whatever a request asks for."""
     num_issued: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def known_as(self, request: Request) -> KnownAs:
+        return KnownAs()
 
     def issue(self, principal: str) -> Key:
         with self._lock:
@@ -52,7 +56,7 @@ class Sts(Issuer):
 
     def answer(self, request: Request) -> Response:
         """It takes its parameters from the query as from a form."""
-        form = request.form
+        form = _form(request)
         token, role = form.get("WebIdentityToken", ""), form.get("RoleArn", "")
         if form.get("Action") != "AssumeRoleWithWebIdentity":
             return _sts_error(400, "InvalidAction", "Could not find operation for this version")
@@ -122,6 +126,11 @@ class Metadata(Issuer):
         token = secrets.token_urlsafe(40)
         self._sessions[token] = self.access.clock() + int(seconds)
         return text_response(token, 200, {"X-Aws-Ec2-Metadata-Token-Ttl-Seconds": seconds})
+
+
+def _form(request: Request) -> dict[str, str]:
+    """The query and a form in the body together."""
+    return request.query | dict(parse_qsl(request.body.decode("latin-1"), keep_blank_values=True))
 
 
 def _in_json(key: Key) -> dict[str, str | None]:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from ..faulty_http import Request, Response, Text
 from .buckets import Bucket, S3Object
 from .errors import DECLARATION, S3Refused, element, request_headers
-from .messages import Request, Response, Text
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
 from typing import Final
 
+from ..faulty_http import Request, Response
+from .addressing import address_of
 from .buckets import UNVERSIONED, Bucket, Grant, S3Object
 from .errors import S3Refused, request_headers
-from .messages import Request, Response
 
 _ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _VERSION = re.compile(r"null|[\w.-]{8,}")
@@ -31,7 +32,7 @@ class Reading:
         return self._part(request, found) if not _is_known(request, found) else Response(304, self._headers(found))
 
     def _found(self, request: Request) -> S3Object:
-        key, version = request.key, request.query.get("versionId")
+        key, version = address_of(request).key, request.query.get("versionId")
         if version is None:
             return self._newest(key)
         if not _VERSION.fullmatch(version):

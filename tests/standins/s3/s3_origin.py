@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+from ..faulty_http import KnownAs, Request, Response
 from . import signatures
 from .access import Access, Key
+from .addressing import Address, address_of
 from .buckets import Bucket, Buckets, Grant
 from .errors import S3Refused, request_headers
 from .listing import listed
-from .messages import Request, Response
 from .objects import Reading
 
 
@@ -26,26 +27,31 @@ class S3Origin:
     settings: Settings
     name: str = "s3"
 
+    def known_as(self, request: Request) -> KnownAs:
+        address = address_of(request)
+        return KnownAs(address.key, address.operation)
+
     def answer(self, request: Request) -> Response:
+        address = address_of(request)
         try:
-            return self._routed(request)
+            return self._routed(request, address)
         except S3Refused as refused:
-            bucket = self.buckets.get(request.bucket)
-            if bucket and request.operation == "head-bucket":
+            bucket = self.buckets.get(address.bucket)
+            if bucket and address.operation == "head-bucket":
                 refused.headers["x-amz-bucket-region"] = bucket.region
             return refused.response()
 
-    def _routed(self, request: Request) -> Response:
+    def _routed(self, request: Request, address: Address) -> Response:
         """Nothing is written here, and the list of all buckets is not told."""
-        if request.method not in ("GET", "HEAD") or not request.bucket:
+        if request.method not in ("GET", "HEAD") or not address.bucket:
             raise S3Refused("NotImplemented")
-        bucket = self.buckets.get(request.bucket)
+        bucket = self.buckets.get(address.bucket)
         key = signatures.key_of(request, self.access, bucket, self.settings.region)
         if bucket is None:
-            raise S3Refused("NoSuchBucket", BucketName=request.bucket)
+            raise S3Refused("NoSuchBucket", BucketName=address.bucket)
         rights = bucket.rights(key)
         _check_payer(request, bucket, key)
-        if request.key:
+        if address.key:
             return Reading(bucket, rights).answer(request)
         if request.method == "HEAD":
             return _head_bucket(bucket, rights)

@@ -1,30 +1,29 @@
 """S3 and what gives keys for it in one process, for tests to begin, change and ask."""
 
-import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Any
 
+from ..faulty_http import FaultyServer, Records, tls_of
 from .access import Access, Key, new_key
 from .buckets import Bucket, Buckets, Content
-from .control import ControlOrigin
-from .faults import Faults
+from .control import S3Control
+from .faults import s3_faults
 from .identities import Metadata, PodIdentity, Sts
-from .listener import Listener
-from .records import Records
+from .records import Record
 from .s3_origin import S3Origin, Settings
 
 
-class S3:
+class S3(FaultyServer):
     """`with S3() as s3:` serves until the end of the block; `s3.endpoint` is for clients.
 
     Ports of 0 are chosen by the system and kept while it is down. `advertise` is the base URL of S3 as clients reach
     it, where that is not the address it listens at; without a port it has that of S3. With `certificate` and `key` S3
     and STS speak https; Pod Identity, the metadata and the control API never do, as on a node.
     """
+
+    requests: Records[Record]
 
     def __init__(
         self,
@@ -38,77 +37,40 @@ class S3:
         key: Path | str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(Records(Record), s3_faults(self._replace), S3Control(self), control_listen, control_port)
         self.clock = clock
         self.buckets = Buckets()
         self.access = Access(clock)
-        self.faults = Faults(self._replace)
-        self.requests = Records()
         self.settings = Settings()
         self.sts = Sts(self.access)
         self.pod_identity = PodIdentity(self.access)
         self.metadata = Metadata(self.access)
         self._advertised = advertise
-        tls = _tls(certificate, key) if certificate else None
-        shared = (self.requests, self.faults)
-        s3 = S3Origin(self.access, self.buckets, self.settings)
-        self._s3 = Listener(s3, listen, port, tls, *shared)
-        self._sts = Listener(self.sts, listen, 0, tls, *shared)
-        self._pod_identity = Listener(self.pod_identity, listen, 0, None, *shared)
-        self._metadata = Listener(self.metadata, listen, 0, None, *shared)
-        self._control = Listener(ControlOrigin(self), control_listen, control_port, None, Records(), Faults())
-
-    def __enter__(self) -> Self:
-        self._control.open()
-        self.up()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.faults.clear()
-        self.down()
-        self._control.close()
+        tls = tls_of(certificate, key)
+        self._s3 = self._serve(S3Origin(self.access, self.buckets, self.settings), listen, port, tls)
+        self._sts = self._serve(self.sts, listen, 0, tls)
+        self._pod_identity = self._serve(self.pod_identity, listen, 0, None)
+        self._metadata = self._serve(self.metadata, listen, 0, None)
 
     @property
     def endpoint(self) -> str:
         """Of S3, with path style."""
-        if self._advertised is None:
-            return _url(self._s3)
-        base = self._advertised.rstrip("/")
-        return base if urlsplit(base).port else f"{base}:{self._s3.port}"
+        return self._s3.url_as(self._advertised)
 
     @property
     def sts_endpoint(self) -> str:
         """For AWS_ENDPOINT_URL_STS."""
-        return _url(self._sts)
+        return self._sts.url
 
     @property
     def pod_identity_uri(self) -> str:
         """For AWS_CONTAINER_CREDENTIALS_FULL_URI."""
-        return f"{_url(self._pod_identity)}/v1/credentials"
+        return f"{self._pod_identity.url}/v1/credentials"
 
     @property
     def metadata_endpoint(self) -> str:
         """For AWS_EC2_METADATA_SERVICE_ENDPOINT."""
-        return _url(self._metadata)
-
-    @property
-    def control(self) -> str:
-        return _url(self._control)
-
-    @property
-    def is_up(self) -> bool:
-        return all(listener.is_open for listener in self._listeners)
-
-    def up(self) -> None:
-        """Listen again, at the same ports."""
-        for listener in self._listeners:
-            listener.open()
-
-    def down(self) -> None:
-        """Connections are refused, and those that are open end."""
-        for listener in self._listeners:
-            listener.close()
+        return self._metadata.url
 
     def add_bucket(self, name: str, folder: Path | str | None = None, prefix: str = "", **settings: Any) -> Bucket:
         """With a folder's files below the prefix, which has a slash at its end; settings are fields of Bucket."""
@@ -143,30 +105,8 @@ class S3:
             "sts": self.sts_endpoint,
             "pod_identity": self.pod_identity_uri,
             "metadata": self.metadata_endpoint,
-            "control": self.control,
-            "up": self.is_up,
+            **super().described(),
         }
-
-    @property
-    def _listeners(self) -> tuple[Listener, ...]:
-        return (self._s3, self._sts, self._pod_identity, self._metadata)
 
     def _replace(self, bucket: str, key: str, content: Content) -> None:
         self.bucket(bucket).put(key, content)
-
-
-def _tls(certificate: Path | str, key: Path | str | None) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context
-
-
-def _url(listener: Listener) -> str:
-    scheme = "https" if listener.tls else "http"
-    return f"{scheme}://{_host(listener.address)}:{listener.port}"
-
-
-def _host(address: str) -> str:
-    """One that this machine reaches, if it listens on all."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
-    return f"[{reached}]" if ":" in reached else reached

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
+from ..faulty_http import Request
 from .access import Access, Key
 from .buckets import Bucket
 from .errors import S3Refused
-from .messages import Request
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 SKEW_SECONDS: Final = 15 * 60

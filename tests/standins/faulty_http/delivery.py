@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from email.utils import formatdate
 from http import HTTPStatus
 
-from .errors import KNOWN, error_response
 from .faults import Rule
 from .messages import Body, FilePart, Request, Response, Text
-from .records import Record
+from .records import RequestRecord
 
 PIECE = 4 << 20
 SLOW_PIECE = 16 << 10
@@ -31,7 +30,7 @@ class Cut(Exception):
 class Delivery:
     connection: socket.socket
     request: Request
-    record: Record
+    record: RequestRecord
     rules: Sequence[Rule]
 
     def deliver(self, answer: Callable[[Request], Response], *, closes: bool) -> None:
@@ -46,12 +45,9 @@ class Delivery:
         self._send(self._changed(self._answered(answer)), closes)
 
     def _answered(self, answer: Callable[[Request], Response]) -> Response:
-        for fault in (rule.fault for rule in self.rules):
-            if fault.code is not None:
-                status, message = KNOWN.get(fault.code, (400, fault.code))
-                return error_response(fault.status or status, fault.code, fault.message or message)
-            if fault.status is not None:
-                return Response(fault.status, {"Content-Type": fault.content_type}, Text(fault.body.encode()))
+        for rule in self.rules:
+            if response := rule.fault.response():
+                return response
         ignores_range = any(rule.fault.ignore_range for rule in self.rules)
         return answer(replace(self.request, ignores_range=ignores_range))
 
@@ -67,11 +63,10 @@ class Delivery:
 
     def _send(self, response: Response, closes: bool) -> None:
         head = self._head(response, closes)
-        self.record.status, self.record.error = response.status, response.error
-        is_small = isinstance(response.body, Text) and not self.rules
+        self.record.answered(response)
         if self.request.method == "HEAD" or response.status == 304:
             self.connection.sendall(head)
-        elif is_small:
+        elif isinstance(response.body, Text) and not self.rules:
             self.connection.sendall(head + response.body.read(0, response.body.length))
             self.record.bytes_sent = response.body.length
         else:

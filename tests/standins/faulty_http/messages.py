@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 
 @dataclass(frozen=True)
 class Request:
     origin: str
-    """`s3`, `sts`, `pod-identity`, `metadata` or `control`."""
+    """The name of the origin that it came to."""
     method: str
     target: str
     """Path and query as they came, still quoted."""
@@ -21,42 +21,29 @@ class Request:
     """By lower-case name."""
     body: bytes = b""
     ignores_range: bool = False
-    """A fault: the header is there, and signed, and not looked at."""
+    """A fault: the header is there, and may be signed, and is not looked at."""
+
+    @property
+    def quoted_path(self) -> str:
+        return urlsplit(self.target).path
 
     @property
     def path(self) -> str:
-        return unquote(self.target.partition("?")[0])
+        return unquote(self.quoted_path)
 
     @property
-    def bucket(self) -> str:
-        return self.path.lstrip("/").partition("/")[0]
-
-    @property
-    def key(self) -> str:
-        """All that follows the bucket's name and a slash."""
-        return self.path[1:].partition("/")[2]
-
-    @property
-    def operation(self) -> str | None:
-        """Of S3: `list`, `get`, `head` or `head-bucket`."""
-        if self.origin != "s3" or not self.bucket:
-            return None
-        names = {("GET", False): "list", ("GET", True): "get", ("HEAD", True): "head", ("HEAD", False): "head-bucket"}
-        return names.get((self.method, bool(self.key)))
+    def segments(self) -> list[str]:
+        """The path's parts; one that contains a quoted slash stays one."""
+        return [unquote(part) for part in self.quoted_path.strip("/").split("/")]
 
     @cached_property
     def parameters(self) -> list[tuple[str, str]]:
         """Of the query, in its order."""
-        return parse_qsl(self.target.partition("?")[2], keep_blank_values=True)
+        return parse_qsl(urlsplit(self.target).query, keep_blank_values=True)
 
     @cached_property
     def query(self) -> dict[str, str]:
         return dict(self.parameters)
-
-    @property
-    def form(self) -> dict[str, str]:
-        """The query and a form in the body together, as STS takes its parameters from either."""
-        return self.query | dict(parse_qsl(self.body.decode("latin-1"), keep_blank_values=True))
 
     @property
     def authorization(self) -> str | None:
@@ -106,7 +93,14 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
     body: Body = Text(b"")
     error: str | None = None
-    """The code in the body, for the record."""
+    """The code of an error that has one, for the record."""
+
+
+class Refusal(Exception):
+    """Raised in place of an answer, which it knows how to word."""
+
+    def response(self) -> Response:
+        raise NotImplementedError
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] = {}) -> Response:

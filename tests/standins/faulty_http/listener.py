@@ -7,31 +7,27 @@ import traceback
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
-from typing import Any, Protocol
+from typing import Any
+from urllib.parse import urlsplit
 
 from .delivery import Cut, Delivery, cut
 from .faults import Faults
-from .messages import Refused, Request, Response, Text
-from .records import Records
-
-
-class Origin(Protocol):
-    name: str
-
-    def answer(self, request: Request) -> Response:
-        """Raises Refused."""
-        ...
-
-    def file(self, request: Request) -> str | None:
-        """The path in its repository of the file that is asked for."""
-        ...
+from .messages import Refusal, Request, Response, text_response
+from .origins import Origin
+from .records import Records, RequestRecord
 
 
 class Listener:
     """Can be closed, so that connections are refused, and opened again at the same port."""
 
     def __init__(
-        self, origin: Origin, address: str, port: int, tls: ssl.SSLContext | None, records: Records, faults: Faults
+        self,
+        origin: Origin,
+        address: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        records: Records[RequestRecord],
+        faults: Faults,
     ) -> None:
         self.origin = origin
         self.address = address
@@ -45,6 +41,22 @@ class Listener:
     @property
     def is_open(self) -> bool:
         return self._server is not None
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.tls else "http"
+
+    @property
+    def url(self) -> str:
+        """As this machine reaches it, without a slash at the end."""
+        return f"{self.scheme}://{reached(self.address)}:{self.port}"
+
+    def url_as(self, advertised: str | None) -> str:
+        """As clients reach it, where that is another base URL; one without a port has the listener's own."""
+        if advertised is None:
+            return self.url
+        base = advertised.rstrip("/")
+        return base if urlsplit(base).port else f"{base}:{self.port}"
 
     def open(self) -> None:
         if self._server is None:
@@ -114,9 +126,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         listener = self.server.listener
         request = self._request()
-        file = listener.origin.file(request)
-        record = listener.records.begin(request, file)
-        rules = [] if request.origin == "control" else listener.faults.of(request, file)
+        known = listener.origin.known_as(request)
+        record = listener.records.begin(request, known)
+        rules = listener.faults.of(request, known)
         try:
             Delivery(self.connection, request, record, rules).deliver(self._answer, closes=self.close_connection)
         except Cut as asked:
@@ -138,11 +150,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, request: Request) -> Response:
         try:
             return self.server.listener.origin.answer(request)
-        except Refused as refusal:
+        except Refusal as refusal:
             return refusal.response()
         except Exception:
             traceback.print_exc()
-            return Response(500, {"Content-Type": "text/plain"}, Text(traceback.format_exc().encode()))
+            return text_response(traceback.format_exc(), 500)
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Requests are recorded, and not printed."""
+
+
+def reached(address: str) -> str:
+    """The host of a URL for an address: one that this machine reaches, if it stands for all."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+    return f"[{host}]" if ":" in host else host
