@@ -92,12 +92,15 @@ class HubSource(Tolerant):
     """Serve only: how often a worker that answers asks whether the revision has moved; None for never."""
 
 
+DEFAULT_S3_REGION: Final = "us-east-1"
+
+
 class S3Source(Tolerant):
     """A checkpoint in a bucket of S3, or of another server that speaks its API."""
 
     uri: str
     """`s3://bucket/prefix`."""
-    region: str = "us-east-1"
+    region: str = DEFAULT_S3_REGION
     endpoint: str = ""
     """Empty for AWS."""
     revision: str | None = None

@@ -245,8 +245,8 @@ class Reason(StrEnum):
     )
     SOURCE_NOT_FOUND = _ReasonEntry(
         "SourceNotFound",
-        "The path is not on the volume, or is no directory.",
-        "Correct `path`, or copy the checkpoint there.",
+        "The path is not on the volume, or is no directory; or there is no such bucket, or no checkpoint in it there.",
+        "Correct `path` or the bucket's name, or copy the checkpoint there.",
         condition=ConditionType.SOURCE_RESOLVED,
     )
     SOURCE_UNREADABLE = _ReasonEntry(

@@ -87,12 +87,11 @@ def _note_on_source(s: Situation) -> Note | None:
 def _forgotten_in(s: Situation) -> timedelta | None:
     """Returns how long the word of the latest `prepare` still counts; None if it no longer does."""
     job = s.artifacts.latest_job
-    left = (
-        (job.ended_at or s.now) + timedelta(seconds=s.settings.hub_check_seconds or REMEMBERED_SECONDS) - s.now
-        if job
-        else None
-    )
-    return left if left and left > timedelta(0) else None
+    if job is None:
+        return None
+    counts = timedelta(seconds=s.settings.hub_check_seconds or REMEMBERED_SECONDS)
+    left = (job.ended_at or s.now) + counts - s.now
+    return left if left > timedelta(0) else None
 
 
 def _notes_on_source(report: Report) -> list[Note]:

@@ -105,6 +105,11 @@ class PreparedArtifacts:
         )
 
     @property
+    def latest(self) -> Prepared | None:
+        """The latest result: for the present inputs, else the one that the Deployment is made from."""
+        return self.prepared or self.children.in_force
+
+    @property
     def resolved(self) -> ResolvedSource | None:
         """What the repository's revision was resolved to, by an attempt at the present inputs or at former ones of the
         same source: the pin holds until another one is asked for."""

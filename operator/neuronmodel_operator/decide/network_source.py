@@ -15,7 +15,7 @@ def latest_revision(s: Situation) -> str | None:
     """Returns the commit that the revision was at when it was last asked: what a worker says that serves the present
     commit, else what `status` remembers of it; None if nobody has asked. Of several workers, one that has seen it move
     counts."""
-    prepared = s.artifacts.prepared or s.children.in_force
+    prepared = s.artifacts.latest
     source = prepared.result.source if prepared else None
     if source is None:
         return None

@@ -48,7 +48,7 @@ def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str, instance_
         "server": spec.serving.server is Server.VLLM and Server.VLLM,
         "instanceType": instance_type != names.DEFAULT_INSTANCE_TYPE and instance_type,
         "compiler": spec.engine is Engine.NEURON and _of_the_compiler(spec),
-        "restart": _moves(spec) and restart,
+        "restart": revision_moves(spec) and restart,
     }
     inputs |= {name: value for name, value in unusual.items() if value}
     return digest(inputs | {"strategy": strategy, "claim": claim})
@@ -65,10 +65,10 @@ def source_hash(spec: NeuronModelSpec, restart: str) -> str | None:
     hub = spec.model.source.hugging_face
     if hub is None:
         return None
-    return digest([hub.repository, revision_of(hub), hub.endpoint, _moves(spec) and restart])
+    return digest([hub.repository, revision_of(hub), hub.endpoint, revision_moves(spec) and restart])
 
 
-def _moves(spec: NeuronModelSpec) -> bool:
+def revision_moves(spec: NeuronModelSpec) -> bool:
     """Whether the source may be another one tomorrow under the same name."""
     hub = spec.model.source.hugging_face
     return hub is not None and not COMMIT.fullmatch(revision_of(hub))

@@ -5,7 +5,6 @@ from pathlib import PurePosixPath
 
 from neuronmodel_api import names
 from neuronmodel_api.config import (
-    COMMIT,
     PUBLIC_HUB,
     History,
     HubSource,
@@ -18,7 +17,7 @@ from neuronmodel_api.config import (
 from neuronmodel_api.report import ResolvedSource, Result
 from neuronmodel_api.spec import HuggingFace, Scratch, Source
 from neuronmodel_operator.manifests import instance_type, neuron_config
-from neuronmodel_operator.manifests.hashes import revision_of, seal_asked
+from neuronmodel_operator.manifests.hashes import revision_moves, revision_of, seal_asked
 from neuronmodel_operator.manifests.pod import DEFAULT_GRACE_SECONDS
 from neuronmodel_operator.manifests.quantities import parse_quantity
 from neuronmodel_operator.state.observed import ObservedModel
@@ -90,7 +89,7 @@ def serve_config(
     config = prepare_config(model, strategy, "")
     return config.model_copy(
         update={
-            "hub_source": _pinned(config.hub_source, result, hub_check_seconds),
+            "hub_source": _pinned(config.hub_source, result, hub_check_seconds if revision_moves(model.spec) else None),
             "compiled_key": result.compiled_key,
             "shards_key": result.shards_key,
             "source_fingerprint": result.source_fingerprint,
@@ -139,8 +138,7 @@ def _pinned(source: HubSource | None, result: Result, check_seconds: int | None)
     if source is None:
         return None
     commit = result.source.revision if result.source else None
-    moves = not COMMIT.fullmatch(source.revision)
-    return source.model_copy(update={"commit": commit, "check_seconds": check_seconds if moves else None})
+    return source.model_copy(update={"commit": commit, "check_seconds": check_seconds})
 
 
 def source_display(source: Source) -> str:

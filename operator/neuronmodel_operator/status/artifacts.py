@@ -48,7 +48,7 @@ def strategy_status(s: Situation) -> StrategyStatus:
 
 
 def artifacts_status(s: Situation) -> ArtifactsStatus:
-    prepared = s.artifacts.prepared or s.children.in_force
+    prepared = s.artifacts.latest
     if prepared is None:
         return ArtifactsStatus(claim_name=s.asked.artifacts_claim)
     result = prepared.result
@@ -66,7 +66,7 @@ def artifacts_status(s: Situation) -> ArtifactsStatus:
 
 
 def source_status(s: Situation) -> SourceStatus | None:
-    prepared = s.artifacts.prepared or s.children.in_force
+    prepared = s.artifacts.latest
     source = prepared.result.source if prepared else None
     if source is None:
         return None
@@ -74,7 +74,7 @@ def source_status(s: Situation) -> SourceStatus | None:
 
 
 def sizing_status(s: Situation) -> SizingStatus | None:
-    prepared = s.artifacts.prepared or s.children.in_force
+    prepared = s.artifacts.latest
     sizing = prepared.result.sizing if prepared else None
     return SizingStatus.model_validate(sizing.model_dump()) if sizing else None
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from neuronmodel_api.config import DEFAULT_S3_REGION, PUBLIC_HUB
 from neuronmodel_worker.commands.usage_errors import UsageInvalid
 from neuronmodel_worker.sources import Folder, WeightSource
 
@@ -36,13 +37,14 @@ def open_source(model: str, environment: Mapping[str, str] | None = None) -> Wei
 
 def _open_repository(model: str, environment: Mapping[str, str]) -> WeightSource:
     """Imports what reads a network only here: a folder does without."""
-    from neuronmodel_worker.sources.hub.address import HubAddress, endpoint_of
-    from neuronmodel_worker.sources.hub.client import PUBLIC, HubServer
+    from neuronmodel_worker.sources.hub.address import HubAddress
+    from neuronmodel_worker.sources.hub.client import HubServer
     from neuronmodel_worker.sources.hub.repository import open_repository
+    from neuronmodel_worker.sources.remote.endpoint import endpoint_of
 
     try:
         address = HubAddress.parse(model)
-        endpoint = endpoint_of(environment.get("HF_ENDPOINT") or PUBLIC, "HF_ENDPOINT")
+        endpoint = endpoint_of(environment.get("HF_ENDPOINT") or PUBLIC_HUB, "HF_ENDPOINT")
     except ValueError as error:
         raise UsageInvalid(str(error)) from error
     server = HubServer(endpoint, lambda: token(environment), lambda: _read_certificates(environment))
@@ -51,17 +53,17 @@ def _open_repository(model: str, environment: Mapping[str, str]) -> WeightSource
 
 def _open_bucket(model: str, environment: Mapping[str, str]) -> WeightSource:
     """Imports what reads a network only here: a folder does without."""
-    from neuronmodel_worker.sources.hub.address import endpoint_of
+    from neuronmodel_worker.sources.remote.endpoint import endpoint_of
     from neuronmodel_worker.sources.s3.address import S3Address
     from neuronmodel_worker.sources.s3.bucket import open_bucket
-    from neuronmodel_worker.sources.s3.client import DEFAULT_REGION, S3Client, S3Server
+    from neuronmodel_worker.sources.s3.client import S3Client, S3Server
     from neuronmodel_worker.sources.s3.credentials import credentials_of
 
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     try:
         address = S3Address.parse(model)
         server = S3Server(
-            region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or DEFAULT_REGION,
+            region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or DEFAULT_S3_REGION,
             endpoint=endpoint_of(endpoint, "AWS_ENDPOINT_URL") if endpoint else "",
             requester_pays=environment.get("AWS_REQUEST_PAYER", "").lower() == "requester",
             certificates=lambda: _read_certificates(environment),

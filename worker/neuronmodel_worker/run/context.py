@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from neuronmodel_worker.sources.remote.remote_source import RemoteSource
     from neuronmodel_worker.sources.remote.traffic import Traffic
 
-SNAPSHOTS: Final = "hub"
+HUB_SNAPSHOTS: Final = "hub"
 """The folder of the artifacts volume with what is kept of repositories."""
+S3_SNAPSHOTS: Final = "s3"
+"""And of buckets."""
 
 
 class ConfigurationInvalid(BadInput):
@@ -51,7 +53,7 @@ class Run:
     def weights(self) -> WeightSource:
         """The source that the configuration names; another kind of source is chosen here.
 
-        Raises ConfigurationInvalid, and for a repository what opening one raises.
+        Raises ConfigurationInvalid, and for a source on a network what opening it raises.
         """
         opened = self._network_source()
         if opened is None:
@@ -63,15 +65,15 @@ class Run:
 
     def _network_source(self) -> "RemoteSource | None":
         """Imports what reads a network only here, as nothing else does."""
-        config, kept = self.config, self.artifacts / SNAPSHOTS
+        config = self.config
         if config.hub_source:
             from neuronmodel_worker.sources.hub.configured import open_configured
 
-            return open_configured(config.hub_source, kept, self._watch)
+            return open_configured(config.hub_source, self.artifacts / HUB_SNAPSHOTS, self._watch)
         if config.s3_source:
             from neuronmodel_worker.sources.s3.configured import open_configured_bucket
 
-            return open_configured_bucket(config.s3_source, kept, self._watch)
+            return open_configured_bucket(config.s3_source, self.artifacts / S3_SNAPSHOTS, self._watch)
         return None
 
     def _watch(self, traffic: "Traffic") -> None:

@@ -31,9 +31,9 @@ from neuronmodel_worker.scratch_cache.errors import (
     TierUnwritable,
     writing_copy,
 )
-from neuronmodel_worker.scratch_cache.listed_digests import ListedDigest, is_as_listed
 from neuronmodel_worker.scratch_cache.volume import SOURCE_COPY, PendingCopy, Tier
 from neuronmodel_worker.sources import FileStat, Folder, SourceFile, WeightSource
+from neuronmodel_worker.sources.listed_digests import ListedDigest, is_as_listed
 from neuronmodel_worker.store.source_records import file_stats
 from neuronmodel_worker.stream import ContentDigests, check_content
 from neuronmodel_worker.stream.content_digests import PieceDigest

@@ -26,9 +26,9 @@ from neuronmodel_worker.io.aligned import SLACK, Array, fresh
 from neuronmodel_worker.io.disk import sync
 from neuronmodel_worker.scratch_cache.copying import PIECE_BYTES, CopiedFile
 from neuronmodel_worker.scratch_cache.errors import TierTooSmall, writing_copy
-from neuronmodel_worker.scratch_cache.listed_digests import ListedDigest, is_as_listed
 from neuronmodel_worker.scratch_cache.volume import FOLDER_COPY, PendingCopy, Tier
 from neuronmodel_worker.sources import OpenFile, SourceFile, WeightSource
+from neuronmodel_worker.sources.listed_digests import ListedDigest, is_as_listed
 from neuronmodel_worker.stream.writeback import Writeback
 
 UNFINISHED: Final = ".part"

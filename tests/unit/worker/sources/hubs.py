@@ -1,5 +1,6 @@
 """A Hub of the tests with a small checkpoint, and clients of it that wait for milliseconds where others wait longer."""
 
+import hashlib
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -70,3 +71,8 @@ def delivered(hub: Hub) -> list[Record]:
 
 def weights_of(repository: HubRepository) -> list[str]:
     return sorted(name for name in repository.files if name.endswith(".safetensors"))
+
+
+def git_digest(content: bytes) -> str:
+    """The name that git gives to a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

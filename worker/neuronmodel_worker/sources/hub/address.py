@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass
 from typing import Final, Self
-from urllib.parse import urlsplit
 
 from neuronmodel_api.config import COMMIT, DEFAULT_REVISION
 
@@ -13,21 +12,6 @@ REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95
 REVISION: Final = re.compile(r"[\w.][\w./+-]{0,249}", re.ASCII)
 HOW: Final = "Write it as hf://ORGANISATION/NAME, or hf://ORGANISATION/NAME@REVISION"
 OTHER_TYPES: Final = ("datasets", "spaces", "buckets", "kernels")
-
-
-def is_commit(revision: str) -> bool:
-    return COMMIT.fullmatch(revision) is not None
-
-
-def endpoint_of(url: str, name: str = "The Hub's endpoint") -> str:
-    """Returns an endpoint as requests begin with it. Raises ValueError with a sentence that has nothing of it but its
-    `name`."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise ValueError(
-            f"{name} has to be a URL such as https://hub.example.com, without a user, a password and a query."
-        )
-    return url.rstrip("/")
 
 
 @dataclass(frozen=True)
@@ -57,7 +41,7 @@ class HubAddress:
 
     @property
     def is_commit(self) -> bool:
-        return is_commit(self.revision)
+        return COMMIT.fullmatch(self.revision) is not None
 
     def __str__(self) -> str:
         return f"{SCHEME}{self.repository}" + (f"@{self.revision}" if self.revision != DEFAULT_REVISION else "")

@@ -28,6 +28,7 @@ from urllib.request import (
 
 from pydantic import BaseModel, NonNegativeInt, StringConstraints, TypeAdapter, ValidationError
 
+from neuronmodel_api.config import PUBLIC_HUB
 from neuronmodel_worker.io.untrusted_input import natural_number
 from neuronmodel_worker.sources.hub.answers import Answer, HubRequest, raise_refusal
 from neuronmodel_worker.sources.hub.signed_urls import lifetime_seconds
@@ -39,7 +40,6 @@ from neuronmodel_worker.sources.remote.retries import Retry, RetryBudget
 
 T = TypeVar("T")
 
-PUBLIC: Final = "https://huggingface.co"
 TIMEOUT_SECONDS: Final = 20.0
 """Without one byte."""
 WHOLE_SECONDS: Final = 300.0
@@ -65,7 +65,7 @@ def no_token() -> str | None:
 class HubServer:
     """An endpoint that speaks the Hub's API. `token` is asked for at each request, so that a rotated one is used."""
 
-    endpoint: str = PUBLIC
+    endpoint: str = PUBLIC_HUB
     token: Callable[[], str | None] = no_token
     certificates: Callable[[], str | None] = no_certificates
     """Asked at the first request, for PEM text that is trusted in addition to the system's authorities."""

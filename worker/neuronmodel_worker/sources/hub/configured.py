@@ -6,11 +6,11 @@ from pathlib import Path
 from neuronmodel_api import names
 from neuronmodel_api.config import HubSource
 from neuronmodel_worker.failures import BadInput, SourceUnreadable
-from neuronmodel_worker.sources.hub.address import HubAddress, endpoint_of
+from neuronmodel_worker.sources.hub.address import HubAddress
 from neuronmodel_worker.sources.hub.client import HubClient, HubServer
 from neuronmodel_worker.sources.hub.repository import HubRepository, open_repository
-from neuronmodel_worker.sources.interface import Resolution
 from neuronmodel_worker.sources.remote.certificates import mounted_certificates
+from neuronmodel_worker.sources.remote.endpoint import endpoint_of
 from neuronmodel_worker.sources.remote.refusals import RevisionNotFound
 from neuronmodel_worker.sources.remote.traffic import Traffic
 
@@ -24,7 +24,7 @@ def open_configured(source: HubSource, kept: Path, watch: Callable[[Traffic], No
     where the certificates or the token cannot be read."""
     address, server = _named(source)
     try:
-        repository = open_repository(address, server, kept, watch)
+        return open_repository(address, server, kept, watch, source.resolved_at)
     except RevisionNotFound as error:
         if source.commit in (None, source.revision):
             raise
@@ -33,9 +33,6 @@ def open_configured(source: HubSource, kept: Path, watch: Callable[[Traffic], No
             f"{source.revision} was resolved to. A new value of the annotation {names.ANNOTATION_RESTART} has the "
             "revision resolved again."
         ) from error
-    if source.commit and source.resolved_at:
-        repository.resolution = Resolution(source.commit, source.resolved_at)
-    return repository
 
 
 def client_of(source: HubSource) -> HubClient:
@@ -50,10 +47,10 @@ def _named(source: HubSource) -> tuple[HubAddress, HubServer]:
 
     try:
         address = HubAddress.parse(f"{source.repository}@{source.commit or source.revision}")
-        server = HubServer(endpoint_of(source.endpoint), token, lambda: mounted_certificates(source.ca_file))
+        endpoint = endpoint_of(source.endpoint, "The Hub's endpoint")
     except ValueError as error:
         raise RepositoryUnnamed(str(error)) from error
-    return address, server
+    return address, HubServer(endpoint, token, lambda: mounted_certificates(source.ca_file))
 
 
 def _read_token(file: Path) -> str | None:

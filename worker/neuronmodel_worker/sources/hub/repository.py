@@ -32,17 +32,22 @@ SHOWN_OF_COMMIT: Final = 12
 
 
 def open_repository(
-    address: HubAddress, server: HubServer, kept: Path | None = None, watch: Callable[[Traffic], None] = lambda _: None
+    address: HubAddress,
+    server: HubServer,
+    kept: Path | None = None,
+    watch: Callable[[Traffic], None] = lambda _: None,
+    resolved_at: datetime | None = None,
 ) -> "HubRepository":
     """Finds the commit that the revision is at, and its files. Raises what is in `remote.refusals`.
 
     In the folder `kept` are snapshots of what was read before: a commit that has one is opened without a request, and
     where the server cannot be reached, a revision is the commit that it was at when it was last asked for. `watch` is
-    called with the counters before the first request.
+    called with the counters before the first request. `resolved_at` is when a revision was found to be at the commit
+    that is the address.
     """
     client, snapshots = HubClient(server, address.repository), Snapshots.of(kept, address.repository)
     watch(client.budget.traffic)
-    found = Resolution(address.revision, datetime.now(UTC))
+    found = Resolution(address.revision, resolved_at or datetime.now(UTC))
     if not address.is_commit:
         found = _resolve_revision(client, address.revision, snapshots)
     return HubRepository(client, found, snapshots)

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ValidationError
 
 from neuronmodel_api.config import COMMIT
 from neuronmodel_worker.io.disk import sync
+from neuronmodel_worker.sources.listed_digests import ListedDigest
 from neuronmodel_worker.sources.remote.listed_file import ListedFile
 
 LIST: Final = "snapshot.json"
@@ -69,16 +70,12 @@ def is_small(file: ListedFile) -> bool:
 
 def is_content_of(file: ListedFile, content: bytes) -> bool:
     """Whether a file's whole content is the one that is listed."""
-    if len(content) != file.nbytes:
-        return False
-    if file.sha256:
-        return hashlib.sha256(content).hexdigest() == file.sha256
-    return not file.oid or git_digest(content) == file.oid
-
-
-def git_digest(content: bytes) -> str:
-    """The name that git gives to a file's content."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    digest = file.sha256 or file.oid
+    if len(content) != file.nbytes or not digest:
+        return len(content) == file.nbytes
+    listed = ListedDigest(digest, file.nbytes)
+    listed.update(content)
+    return listed.matches
 
 
 @dataclass(frozen=True)

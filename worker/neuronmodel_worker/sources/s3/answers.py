@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from neuronmodel_worker.failures import SourceNotFound, WorkerFailure
+from neuronmodel_api.reasons import Reason
+from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.io.untrusted_input import shown
 from neuronmodel_worker.sources.remote.byte_ranges import cause_of
 from neuronmodel_worker.sources.remote.refusals import (
@@ -42,6 +43,12 @@ PASSING: Final = frozenset(
 ELSEWHERE: Final = frozenset(
     {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
 )
+
+
+class BucketNotFound(BadInput):
+    """There is no such bucket, or no checkpoint right below the prefix."""
+
+    reason = Reason.SOURCE_NOT_FOUND
 
 
 @dataclass(frozen=True)
@@ -94,12 +101,3 @@ def failure_of(error: S3Error, where: str, region: str) -> WorkerFailure | Retry
     return EndpointInvalid(
         f"{where} answers {code or error.status}: {error.words}. Name an endpoint that speaks the API of S3."
     )
-
-
-class BucketNotFound(SourceNotFound):
-    """There is no such bucket, or nothing below the prefix."""
-
-    reason = SourceNotFound.reason
-
-    def __init__(self, what: str) -> None:
-        WorkerFailure.__init__(self, what)

@@ -44,18 +44,19 @@ def open_bucket(
     kept: Path | None = None,
     revision: str | None = None,
     watch: Callable[[Traffic], None] = lambda _: None,
+    resolved_at: datetime | None = None,
 ) -> "S3Bucket":
     """Lists the checkpoint's files. Raises what is in `remote.refusals`.
 
     In the folder `kept` are snapshots of what was read before: a `revision` that has one is opened without a request,
     and where the server cannot be reached, the state is the one that was listed last. `watch` is called with the
-    counters before the first request.
+    counters before the first request. `resolved_at` is when `revision` was listed.
     """
     snapshots = Snapshots.of(kept, str(client.address).removeprefix(SCHEME))
     watch(client.budget.traffic)
     noted_as = f"state at {client.server.host}"
     if revision and snapshots and snapshots.read(revision):
-        return S3Bucket(client, Resolution(revision, datetime.now(UTC)), (), snapshots)
+        return S3Bucket(client, Resolution(revision, resolved_at or datetime.now(UTC)), (), snapshots)
     try:
         files = listed_files(client)
     except (SourceUnreachable, SourceRateLimited) as failure:

@@ -12,6 +12,7 @@ import obstore
 from obstore.exceptions import BaseError, NotSupportedError, PreconditionError
 from obstore.store import S3Store
 
+from neuronmodel_api.config import DEFAULT_S3_REGION
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.aligned import Array
 from neuronmodel_worker.sources.remote.byte_ranges import CERTIFICATE, TIMEOUTS, WITHIN
@@ -19,12 +20,11 @@ from neuronmodel_worker.sources.remote.certificates import no_certificates
 from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted
 from neuronmodel_worker.sources.remote.retries import Retry, RetryBudget
 from neuronmodel_worker.sources.s3.address import S3Address
-from neuronmodel_worker.sources.s3.answers import S3Error, failure_of
+from neuronmodel_worker.sources.s3.answers import BucketNotFound, S3Error, failure_of
 from neuronmodel_worker.sources.s3.credentials import Credentials, without_variables
 
 T = TypeVar("T")
 
-DEFAULT_REGION: Final = "us-east-1"
 MAX_OBJECTS: Final = 20_000
 """Of one prefix; a checkpoint of 405B has some 200."""
 
@@ -41,7 +41,7 @@ class ObjectChanged(Exception):
 class S3Server:
     """Where buckets are. `endpoint` is empty for AWS; `certificates` gives PEM text, trusted in addition."""
 
-    region: str = DEFAULT_REGION
+    region: str = DEFAULT_S3_REGION
     endpoint: str = ""
     requester_pays: bool = False
     certificates: Callable[[], str | None] = no_certificates
@@ -93,15 +93,21 @@ class S3Client:
         with without_variables():
             return S3Store(self.address.bucket, client_options=options, retry_config=WITHIN, **given)  # type: ignore[arg-type]
 
-    def objects(self, *, most: int = MAX_OBJECTS) -> list[S3Object]:
-        """Returns the objects right below the prefix."""
+    def objects(self) -> list[S3Object]:
+        """Returns the objects right below the prefix. Raises BucketNotFound for more than a checkpoint can be."""
 
         def attempt() -> list[S3Object]:
             prefix = self.address.prefix or None
             found = obstore.list_with_delimiter(self._store, prefix)["objects"]
-            return [_object(each) for each in found[:most]]
+            return [_object(each) for each in found]
 
-        return self._run(attempt)
+        objects = self._run(attempt)
+        if len(objects) > MAX_OBJECTS:
+            raise BucketNotFound(
+                f"{self.address} has {len(objects):,} objects right below it, and no checkpoint has more than "
+                f"{MAX_OBJECTS:,}. Name the prefix of one."
+            )
+        return objects
 
     def folders(self) -> list[str]:
         """Returns the names of the prefixes right below the prefix."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from neuronmodel_api.config import S3Source
 from neuronmodel_worker.failures import BadInput
-from neuronmodel_worker.sources.interface import Resolution
 from neuronmodel_worker.sources.remote.certificates import mounted_certificates
 from neuronmodel_worker.sources.remote.traffic import Traffic
 from neuronmodel_worker.sources.s3.address import S3Address
@@ -29,10 +28,8 @@ def open_configured_bucket(source: S3Source, kept: Path, watch: Callable[[Traffi
     server = S3Server(
         source.region, source.endpoint, source.requester_pays, lambda: mounted_certificates(source.ca_file)
     )
-    bucket = open_bucket(S3Client(server, address, _credentials(source)), kept, source.revision, watch)
-    if source.revision == bucket.resolution.revision and source.resolved_at:
-        bucket.resolution = Resolution(source.revision, source.resolved_at)
-    return bucket
+    client = S3Client(server, address, _credentials(source))
+    return open_bucket(client, kept, source.revision, watch, source.resolved_at)
 
 
 def _credentials(source: S3Source) -> Credentials:

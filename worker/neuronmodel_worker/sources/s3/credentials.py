@@ -89,6 +89,18 @@ class GivenKeys:
         return {name: value for name, value in found.items() if value}
 
 
+def answers_metadata(url: str = METADATA) -> bool:
+    """Whether the instance metadata answers. Where packets to it vanish, the client itself would wait for minutes."""
+    request = Request(  # noqa: S310 - a URL of ours
+        f"{url}/latest/api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+    )
+    try:
+        with build_opener(ProxyHandler({})).open(request, timeout=METADATA_SECONDS) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError, ValueError):
+        return False
+
+
 @dataclass(frozen=True)
 class PodIdentity:
     """What the pod itself is: a role of its service account, EKS Pod Identity, or the node's role."""
@@ -96,7 +108,7 @@ class PodIdentity:
     environment: Mapping[str, str]
     remedy: str = OF_A_POD
     """What to do where there is no identity."""
-    has_metadata: Callable[[], bool] | None = None
+    has_metadata: Callable[[], bool] = answers_metadata
 
     def options(self) -> dict[str, Any]:
         """Returns what obstore refreshes itself, with token files that it reads again. Raises CredentialsInvalid where
@@ -105,7 +117,7 @@ class PodIdentity:
             if all(self.environment.get(variable) for variable in identity):
                 named = {**identity, **{each: ALSO[each] for each in ALSO if self.environment.get(each)}}
                 return {option: self.environment[variable] for variable, option in named.items()}
-        if not (self.has_metadata or answers_metadata)():
+        if not self.has_metadata():
             raise CredentialsInvalid(
                 "No credentials are given, and there is no identity that has some: neither "
                 "AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN (IRSA) nor AWS_CONTAINER_CREDENTIALS_FULL_URI (EKS Pod "
@@ -130,18 +142,6 @@ def credentials_of(environment: Mapping[str, str]) -> Credentials:
             "eval $(aws configure export-credentials --format env)."
         )
     return PodIdentity(environment, OF_A_SHELL)
-
-
-def answers_metadata(url: str = METADATA) -> bool:
-    """Whether the instance metadata answers. Where packets to it vanish, the client itself would wait for minutes."""
-    request = Request(  # noqa: S310 - a URL of ours
-        f"{url}/latest/api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"}
-    )
-    try:
-        with build_opener(ProxyHandler({})).open(request, timeout=METADATA_SECONDS) as answer:
-            return bool(answer.status == 200)
-    except (URLError, OSError, ValueError):
-        return False
 
 
 @contextmanager

@@ -18,12 +18,11 @@ from neuronmodel_worker.sources import ContentStat, SourceFile
 from neuronmodel_worker.sources.hub import repository as module
 from neuronmodel_worker.sources.remote import remote_source
 from neuronmodel_worker.sources.remote.refusals import SourceForbidden, SourceGated, SourceUnreachable
-from neuronmodel_worker.sources.remote.snapshot import git_digest
 from neuronmodel_worker.store.source_records import file_stats, listed_content
 from neuronmodel_worker.stream import Sizes, TensorSink, buffer_bytes, run
 from tests.standins.hub import Hub
 from tests.unit.worker.sharding import small_source
-from tests.unit.worker.sources.hubs import REPOSITORY, TOKEN, opened, set_part_bytes, weights_of
+from tests.unit.worker.sources.hubs import REPOSITORY, TOKEN, git_digest, opened, set_part_bytes, weights_of
 from tests.waiting import until
 
 

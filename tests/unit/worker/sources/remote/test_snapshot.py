@@ -14,10 +14,10 @@ from neuronmodel_worker.sources.hub.address import HubAddress
 from neuronmodel_worker.sources.hub.repository import HubRepository, open_repository
 from neuronmodel_worker.sources.remote.listed_file import ListedFile
 from neuronmodel_worker.sources.remote.refusals import SourceUnreachable
-from neuronmodel_worker.sources.remote.snapshot import MAX_SNAPSHOTS, UNUSED_SECONDS, Snapshots, git_digest, is_small
+from neuronmodel_worker.sources.remote.snapshot import MAX_SNAPSHOTS, UNUSED_SECONDS, Snapshots, is_small
 from neuronmodel_worker.text.tokenizer_files import NAMES
 from tests.standins.hub import Hub
-from tests.unit.worker.sources.hubs import REPOSITORY, served
+from tests.unit.worker.sources.hubs import REPOSITORY, git_digest, served
 
 CONFIG = b'{"model_type": "llama"}'
 NOTED_AT = datetime(2026, 11, 1, 12, tzinfo=UTC)

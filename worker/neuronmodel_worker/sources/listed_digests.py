@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self
 
-from neuronmodel_worker.sources import SourceFile
-from neuronmodel_worker.sources.interface import DIGEST
+from neuronmodel_worker.sources.interface import DIGEST, SourceFile
 
 READ_BYTES: Final = 4 << 20
 SHA256_DIGITS: Final = 64
@@ -32,8 +31,12 @@ class ListedDigest:
         self._hash.update(data)
 
     @property
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+    @property
     def matches(self) -> bool:
-        return self._hash.hexdigest() == self._listed
+        return self.hexdigest == self._listed
 
 
 def is_as_listed(path: Path, file: SourceFile, wait: Callable[[], None] = lambda: None) -> bool:
