@@ -53,7 +53,7 @@ lint: install ## ruff, mypy strict, the import contracts
 	$(BIN)/lint-imports
 
 .PHONY: unit
-unit: install ## unit and golden tests: no cluster, no root
+unit: install ## unit and golden tests: no cluster; compiles an S3 server the first time
 	$(BIN)/pytest tests/unit tests/store_faults
 
 .PHONY: fuzz

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from . import images, lifecycle, nodes, status, volumes
+from .binaries import ensure_versitygw
 from .failures import ClusterError
 from .layout import NODES, Node, node_named
 from .locks import one_at_a_time
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         "names", nargs="*", metavar="|".join(images.DOCKERFILES), help="operator and worker without a name"
     )
     add("model", "prepare the small language model that demo and tests serve", lambda _: ensure_model(), work="model")
+    add("versitygw", "build the S3 server that tests and the benchmark read from", lambda _: _versitygw(), work="")
     add("recycle", "make volumes whose claim is gone claimable again", lambda _: recycle_volumes())
     return parser
 
@@ -69,6 +71,10 @@ def _images(names: list[str]) -> None:
     if unknown:
         raise ClusterError(f"there is no image {', '.join(unknown)}; there are {', '.join(images.DOCKERFILES)}.")
     images.build(names)
+
+
+def _versitygw() -> None:
+    say(f"versitygw: {ensure_versitygw()}")
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from .commands import run
 from .failures import CannotRunHereError, ClusterError
 from .layout import KUBERNETES_VERSION, LAYOUT, PROJECT
+from .locks import one_at_a_time
 from .progress import say, step
 
 OLDEST_GO = (1, 25)
@@ -40,6 +41,7 @@ class Module:
     packages: dict[str, str]
     linker_flags: str = ""
     rough_seconds: int = 30
+    niceness: int = 0
 
     @property
     def targets(self) -> list[Path]:
@@ -72,18 +74,44 @@ MODULES = (
     ),
 )
 
+# A server that speaks S3, for tests: no part of a cluster. It is built next to other work, and gives way to it.
+VERSITYGW = Module(
+    PROJECT / "hack/versitygw",
+    {"versitygw": "github.com/versity/versitygw/cmd/versitygw"},
+    rough_seconds=150,
+    niceness=19,
+)
+
+
+def ensure_versitygw() -> Path:
+    """The program, built where it is missing or out of date. Raises ClusterError where that cannot be done."""
+    if not _is_current(VERSITYGW):
+        try:
+            with one_at_a_time(VERSITYGW.folder.name):
+                _ensure_built([VERSITYGW])
+        except PermissionError as error:
+            raise CannotRunHereError(
+                f"{error.filename} may not be written, where versitygw is kept: be root, "
+                "or set NEURONMODEL_CLUSTER_DIR to a folder of your own."
+            ) from error
+    return binary("versitygw")
+
 
 def ensure_binaries(modules: Sequence[Module] = MODULES) -> None:
     """Build and unpack what is missing or out of date."""
+    _ensure_built(modules)
+    if not (binary("kubectl").exists() and binary("helm").exists()):
+        with step("fetching kubectl and helm"):
+            _fetch_kubectl_and_helm()
+
+
+def _ensure_built(modules: Sequence[Module]) -> None:
     LAYOUT.binaries.mkdir(parents=True, exist_ok=True)
     stale = [module for module in modules if not _is_current(module)]
     if stale:
         _require_go()
     for module in stale:
         _build(module)
-    if not (binary("kubectl").exists() and binary("helm").exists()):
-        with step("fetching kubectl and helm"):
-            _fetch_kubectl_and_helm()
 
 
 def binary(name: str) -> Path:
@@ -116,6 +144,8 @@ def _compile(module: Module, package: str, target: Path) -> None:
     linker_flags = f"-s -w {module.linker_flags}".strip()
     # Without buildvcs=false a checkout that belongs to another user cannot be built.
     command = ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags", linker_flags, "-o", str(target), package]
+    if module.niceness:
+        command = ["nice", "-n", str(module.niceness), *command]
     run(command, cwd=module.folder, env={"CGO_ENABLED": "0"}, log=LAYOUT.logs / f"build-{target.name}.log")
 
 

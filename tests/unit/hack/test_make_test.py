@@ -57,7 +57,8 @@ def test_everything_is_run_and_the_cluster_is_left_as_it_was(tmp_path: Path) -> 
     pytests = [verify.ON_THE_API_SERVER, verify.END_TO_END, *verify.UNIT]
     wanted = [" ".join(command) for command in (*verify.LINT, *pytests)]
     assert {step for step in done.steps if not step.startswith("cluster ")} == set(wanted)
-    assert {f"cluster images {' '.join(verify.IMAGES)}", "cluster up", "cluster model"} <= set(done.steps)
+    made = {f"cluster {what}" for what in ("up", "model", "versitygw", f"images {' '.join(verify.IMAGES)}")}
+    assert made <= set(done.steps)
     assert "cluster down" not in done.steps
     assert all(step in done.printed for step in done.steps if step != "cluster status --quiet")
 
@@ -91,6 +92,14 @@ def test_without_a_cluster_or_images_what_needs_them_fails(tmp_path: Path, comma
     assert done.code == 1
     assert "exit code 1" in done.printed
     assert sum(step.startswith("pytest") for step in done.steps) == left
+
+
+@pytest.mark.parametrize("ci", ["true", ""])
+def test_the_s3_server_is_left_out_nowhere(tmp_path: Path, ci: str) -> None:
+    done = run(tmp_path, {"versitygw": verify.CANNOT_RUN_HERE}, ci=ci)
+    assert done.code == 1
+    assert "`hack.cluster versitygw` exited with 3" in done.complained
+    assert sum(step.startswith("pytest") for step in done.steps) == 4
 
 
 @pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
