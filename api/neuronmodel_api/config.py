@@ -93,6 +93,8 @@ class HubSource(Tolerant):
 
 
 DEFAULT_S3_REGION: Final = "us-east-1"
+PUBLIC_S3: Final = "https://s3.amazonaws.com"
+"""Stands for AWS's own endpoints, of every region."""
 
 
 class S3Source(Tolerant):
@@ -114,6 +116,9 @@ class S3Source(Tolerant):
     requester_pays: bool = False
     ca_file: str | None = None
     """PEM certificates, trusted in addition to the system's; a missing file adds none."""
+    check_seconds: int | None = None
+    """Serve only: how often a worker that answers lists the bucket, to see whether the state has moved; None for
+    never."""
 
 
 def _usual_instance_type(given: dict[str, Any]) -> str:

@@ -60,12 +60,43 @@ class HuggingFace(Tolerant):
     ca_bundle: CABundle | None = None
 
 
+class S3Credentials(Tolerant):
+    """A Secret in the NeuronModel's namespace, and the names of its keys."""
+
+    name: str
+    access_key_id_key: str = Field("AWS_ACCESS_KEY_ID", alias="accessKeyIDKey")
+    secret_access_key_key: str = "AWS_SECRET_ACCESS_KEY"  # noqa: S105 - the name of a key
+    session_token_key: str | None = None
+    """Absent: the credentials have no session token."""
+
+
+class S3(Tolerant):
+    """A checkpoint in a bucket of S3, or of another server that speaks its API."""
+
+    uri: str
+    """`s3://bucket/prefix`."""
+    region: str | None = None
+    endpoint: str | None = None
+    """Absent: AWS's in the region."""
+    credentials_secret_ref: S3Credentials | None = None
+    """Absent: the pod's own identity."""
+    anonymous: bool = False
+    requester_pays: bool = False
+    ca_bundle: CABundle | None = None
+
+
 class Source(Tolerant):
     """Exactly one member is set."""
 
     persistent_volume_claim: ClaimPath | None = None
     host_path: HostPath | None = None
     hugging_face: HuggingFace | None = None
+    s3: S3 | None = None
+
+    @property
+    def on_network(self) -> HuggingFace | S3 | None:
+        """The member that is read over a network, without a volume."""
+        return self.hugging_face or self.s3
 
 
 class Model(Tolerant):

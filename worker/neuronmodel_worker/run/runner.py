@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from neuronmodel_api import exits, names
-from neuronmodel_api.config import HubSource, WorkerConfig
+from neuronmodel_api.config import HubSource, S3Source, WorkerConfig
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Failure, Stage
 from neuronmodel_worker.failures import WorkerFailure
@@ -115,14 +115,17 @@ def _failure_report(failure: WorkerFailure, config: WorkerConfig | None) -> Fail
     message = str(failure)
     if config and config.source_path and config.source_display:
         message = message.replace(config.source_path, config.source_display)
-    if config and config.hub_source and (absent := _absent(failure.reason, config.hub_source)):
+    source = config and (config.hub_source or config.s3_source)
+    if source and (absent := _absent(failure.reason, source)):
         message = f"{message} {absent}"
     return Failure(reason=failure.reason, message=message, final=failure.exit_code in exits.FINAL)
 
 
-def _absent(reason: str, source: HubSource) -> str:
-    """Returns a sentence on what the source is read with and is not there, if the failure may come of that."""
-    if reason in OF_A_TOKEN and source.token_file and not Path(source.token_file).exists():
+def _absent(reason: str, source: HubSource | S3Source) -> str:
+    """Returns a sentence on what the source is read with and is not there, if the failure may come of that. Keys of a
+    bucket are needed in any case: their absence is a failure of its own."""
+    token_file = source.token_file if isinstance(source, HubSource) else None
+    if reason in OF_A_TOKEN and token_file and not Path(token_file).exists():
         return "No token is mounted: the Secret of tokenSecretRef is missing, or has no such key."
     if reason == Reason.CERTIFICATE_UNTRUSTED and source.ca_file and not Path(source.ca_file).exists():
         return "No certificates are mounted: the ConfigMap or Secret of caBundle is missing, or has no such key."

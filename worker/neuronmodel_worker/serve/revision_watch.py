@@ -1,7 +1,7 @@
-"""Asks now and then, while the model answers, whether the repository's revision has moved.
+"""Asks now and then, while the model answers, whether a repository's revision or a bucket's state has moved.
 
-A worker goes on serving its commit whatever the answer: it is for `UpdateAvailable`. The first question comes after the
-interval, as a start that has what it needs asks for nothing.
+A worker goes on serving what was prepared whatever the answer: it is for `UpdateAvailable`. The first question comes
+after the interval, as a start that has what it needs asks for nothing.
 """
 
 import logging
@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from neuronmodel_api.conditions import ConditionType
-from neuronmodel_api.config import HubSource
+from neuronmodel_api.config import HubSource, S3Source
 from neuronmodel_api.reasons import Reason
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.report.clock import StartClock
 
 if TYPE_CHECKING:
-    from neuronmodel_worker.sources.hub.client import HubClient
+    from neuronmodel_worker.sources.remote.retries import RetryBudget
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +27,9 @@ OF_THE_SERVER: Final = tuple(reason for reason in Reason if reason.condition is 
 
 
 @contextmanager
-def watching_revision(source: HubSource | None, clock: StartClock) -> Iterator[None]:
+def watching_revision(source: HubSource | S3Source | None, clock: StartClock) -> Iterator[None]:
     """Watches the revision in a thread as long as the context lasts, if the source has one that may move."""
-    if source is None or source.commit is None or source.check_seconds is None:
+    if source is None or _prepared(source) is None or source.check_seconds is None:
         yield
         return
     watch = RevisionWatch(source, source.check_seconds, clock)
@@ -40,15 +40,19 @@ def watching_revision(source: HubSource | None, clock: StartClock) -> Iterator[N
         watch.stop()
 
 
-class RevisionWatch:
-    """Puts the commit that the revision is at into the report, or a note on why that is not known."""
+def _prepared(source: HubSource | S3Source) -> str | None:
+    return source.commit if isinstance(source, HubSource) else source.revision
 
-    def __init__(self, source: HubSource, interval_seconds: float, clock: StartClock) -> None:
+
+class RevisionWatch:
+    """Puts the revision that the source is at into the report, or a note on why that is not known."""
+
+    def __init__(self, source: HubSource | S3Source, interval_seconds: float, clock: StartClock) -> None:
         self._source = source
         self._interval_seconds = interval_seconds
         self._clock = clock
         self._stop = threading.Event()
-        self._client: HubClient | None = None
+        self._budget: RetryBudget | None = None
         self._thread = threading.Thread(target=self._run, name="revision-watch", daemon=True)
 
     def start(self) -> None:
@@ -57,8 +61,8 @@ class RevisionWatch:
     def stop(self) -> None:
         """Ends it soon, without waiting for that: answers are still under way."""
         self._stop.set()
-        if client := self._client:
-            client.budget.interrupt()
+        if budget := self._budget:
+            budget.interrupt()
 
     def _run(self) -> None:
         # Pods that started together do not ask together.
@@ -67,7 +71,7 @@ class RevisionWatch:
 
     def ask(self) -> None:
         try:
-            commit = self._commit()
+            revision = self._revision()
         except WorkerFailure as failure:
             if self._stop.is_set():
                 return
@@ -78,12 +82,25 @@ class RevisionWatch:
             log.exception("whether the revision has moved is not known")
         else:
             self._clock.clear_notes(OF_THE_SERVER)
-            self._clock.found_revision(commit)
+            self._clock.found_revision(revision)
 
-    def _commit(self) -> str:
-        from neuronmodel_worker.sources.hub.configured import client_of  # reads a network, as nothing else here does
+    def _revision(self) -> str:
+        """Imports what reads a network only here, as nothing else does."""
+        source = self._source
+        if isinstance(source, HubSource):
+            from neuronmodel_worker.sources.hub.configured import client_of
 
-        self._client = client_of(self._source)
+            client = client_of(source)
+            self._asks_with(client.budget)
+            return client.commit(source.revision)
+        from neuronmodel_worker.sources.s3.bucket import listed_files, revision_of
+        from neuronmodel_worker.sources.s3.configured import bucket_client_of
+
+        bucket = bucket_client_of(source)
+        self._asks_with(bucket.budget)
+        return revision_of(listed_files(bucket))
+
+    def _asks_with(self, budget: "RetryBudget") -> None:
+        self._budget = budget
         if self._stop.is_set():
-            self._client.budget.interrupt()
-        return self._client.commit(self._source.revision)
+            budget.interrupt()

@@ -105,7 +105,7 @@ def test_stopping_ends_a_wait_for_the_server(hub: Hub, clock: StartClock, monkey
     watch = RevisionWatch(source_of(hub), 0.0, clock)
     hub.down()
     watch.start()
-    until(lambda: watch._client is not None and watch._client.budget.traffic.retries > 0)
+    until(lambda: watch._budget is not None and watch._budget.traffic.retries > 0)
     watch.stop()
     until(lambda: not watch._thread.is_alive())
     assert not clock.snapshot().notes, "the end of the worker is no fault of the server"

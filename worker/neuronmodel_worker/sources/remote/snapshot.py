@@ -1,4 +1,5 @@
-"""What is kept of a commit so that a start need not ask for it: the list of files, small files, and weights' headers.
+"""What is kept of a commit, or of a state of a bucket, so that a start need not ask for it: the list of files, small
+files, and weights' headers.
 
     <folder>/<org--name>/revisions/<digest>.json       the commit that a branch or a tag was at
     <folder>/<org--name>/<commit>/snapshot.json        the list of files
@@ -42,6 +43,7 @@ NAMES: Final = (
 )  # fmt: skip
 """Of small files that something reads: configurations, indices, tokenizers, templates."""
 MAX_FILE_BYTES: Final = 100_000_000
+MAX_NAME_BYTES: Final = 200
 MAX_SNAPSHOTS: Final = 16
 """Of one repository; beyond this those are removed that were not opened for UNUSED_SECONDS."""
 DIRECTORY_MODE: Final = 0o770
@@ -119,7 +121,10 @@ class Snapshots:
 
     @property
     def _root(self) -> Path:
-        return self.folder / self.repository.replace("/", "--")
+        name = self.repository.replace("/", "--")
+        if len(name.encode()) > MAX_NAME_BYTES:  # a bucket's prefix may be longer than any file's name
+            name = hashlib.sha256(name.encode()).hexdigest()
+        return self.folder / name
 
     @classmethod
     def of(cls, folder: Path | None, repository: str) -> Self | None:

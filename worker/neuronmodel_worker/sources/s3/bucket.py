@@ -35,6 +35,9 @@ USUAL: Final = (
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
 )  # fmt: skip
 """Names that are asked for where a bucket may not be listed."""
+UNVERSIONED: Final = "null"
+"""The version of an object from before its bucket had versions; another one without versions takes its place."""
+QUOTE: Final = '"'
 MAX_INDEX_BYTES: Final = 64 << 20
 MAX_SHOWN: Final = 5
 
@@ -45,29 +48,54 @@ def open_bucket(
     revision: str | None = None,
     watch: Callable[[Traffic], None] = lambda _: None,
     resolved_at: datetime | None = None,
+    *,
+    is_replaceable: bool = False,
 ) -> "S3Bucket":
     """Lists the checkpoint's files. Raises what is in `remote.refusals`.
 
     In the folder `kept` are snapshots of what was read before: a `revision` that has one is opened without a request,
     and where the server cannot be reached, the state is the one that was listed last. `watch` is called with the
     counters before the first request. `resolved_at` is when `revision` was listed.
+
+    With `is_replaceable` the bucket is listed all the same, as objects without versions are gone when they are
+    replaced: where it has another state, that is the one which is opened.
     """
     snapshots = Snapshots.of(kept, str(client.address).removeprefix(SCHEME))
     watch(client.budget.traffic)
     noted_as = f"state at {client.server.host}"
-    if revision and snapshots and snapshots.read(revision):
-        return S3Bucket(client, Resolution(revision, resolved_at or datetime.now(UTC)), (), snapshots)
+    pinned = snapshots.read(revision) if revision and snapshots else None
+    pin = Resolution(revision or "", resolved_at or datetime.now(UTC))
+    if pinned and (not is_replaceable or _have_versions(pinned.files)):
+        return S3Bucket(client, pin, (), snapshots)
     try:
         files = listed_files(client)
     except (SourceUnreachable, SourceRateLimited) as failure:
-        if not snapshots or not (noted := snapshots.noted_revision(noted_as)):
+        noted = (pin.revision, pin.at) if pinned else snapshots and snapshots.noted_revision(noted_as)
+        if not noted:
             raise
         log.warning("%s %s is taken as it was listed before.", failure, client.address)
         return S3Bucket(client, Resolution(*noted, failure), (), snapshots)
     found = Resolution(revision_of(files), datetime.now(UTC))
+    if pinned and found.revision == pin.revision:
+        return S3Bucket(client, pin, (), snapshots)
+    if pinned:
+        log.warning(
+            "%s has other objects than those that were prepared, which are gone, as the bucket keeps no versions: "
+            "those that are there now are taken.",
+            client.address,
+        )
     if snapshots:
         snapshots.note_revision(noted_as, found.revision, found.at)
     return S3Bucket(client, found, files, snapshots)
+
+
+def _have_versions(files: Iterable[ListedFile]) -> bool:
+    """Whether every object that is read can be had by its version, though it was replaced."""
+    return all(file.version not in ("", UNVERSIONED) for file in files if _is_read(file))
+
+
+def _is_read(file: ListedFile) -> bool:
+    return file.name.endswith(WEIGHTS) or is_small(file)
 
 
 def revision_of(files: Iterable[ListedFile]) -> str:
@@ -75,7 +103,7 @@ def revision_of(files: Iterable[ListedFile]) -> str:
     facts = sorted(
         [file.name, file.nbytes, file.etag, file.version, "" if file.etag else file.modified]
         for file in files
-        if file.name.endswith(WEIGHTS) or is_small(file)
+        if _is_read(file)
     )
     return hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode()).hexdigest()
 
@@ -95,8 +123,9 @@ class S3Bucket(RemoteSource):
         return self._listed
 
     def version(self, file: ListedFile) -> str:
-        """What names this state of an object, and is no digest of its content: ETags depend on how it was uploaded."""
-        state = file.etag.strip('"') or file.modified
+        """What names this state of an object, and is no digest of its content, which an ETag may look like: it depends
+        on how the object was uploaded."""
+        state = f"ETag {file.etag.strip(QUOTE)}" if file.etag else file.modified
         return f"{state} {file.version}" if file.version else state
 
     def _attempt(self, file: ListedFile, position: int, nbytes: int) -> Array:
@@ -121,7 +150,7 @@ def listed_files(client: S3Client) -> list[ListedFile]:
     files = [_listed(client.address, each) for each in found]
     if not any(file.name == CONFIG for file in files):
         _refuse_other_places(client)
-    read = [each for each, file in zip(found, files, strict=True) if file.name.endswith(WEIGHTS) or is_small(file)]
+    read = [each for each, file in zip(found, files, strict=True) if _is_read(file)]
     with ThreadPoolExecutor(PARALLEL_READS, thread_name_prefix="state") as pool:
         states = dict(zip([each.key for each in read], pool.map(partial(_state, client), read), strict=True))
     return [_listed(client.address, states.get(each.key, each)) for each in found]

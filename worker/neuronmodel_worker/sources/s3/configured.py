@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from neuronmodel_api.config import S3Source
-from neuronmodel_worker.failures import BadInput
+from neuronmodel_worker.failures import BadInput, SourceChanged
 from neuronmodel_worker.sources.remote.certificates import mounted_certificates
 from neuronmodel_worker.sources.remote.traffic import Traffic
 from neuronmodel_worker.sources.s3.address import S3Address
@@ -18,9 +18,25 @@ class BucketUnnamed(BadInput):
     """The configuration's URI is none."""
 
 
-def open_configured_bucket(source: S3Source, kept: Path, watch: Callable[[Traffic], None] = lambda _: None) -> S3Bucket:
-    """Opens it, with snapshots in `kept`. Raises what `open_bucket` raises, BucketUnnamed, and SourceUnreadable where
-    the certificates cannot be read."""
+def open_configured_bucket(
+    source: S3Source, kept: Path, watch: Callable[[Traffic], None] = lambda _: None, *, serves: bool = False
+) -> S3Bucket:
+    """Opens it, with snapshots in `kept`. Whoever `serves` takes the configured state and no other.
+
+    Raises what `open_bucket` raises, BucketUnnamed, SourceUnreadable where the certificates cannot be read, and
+    SourceChanged.
+    """
+    client = bucket_client_of(source)
+    bucket = open_bucket(client, kept, source.revision, watch, source.resolved_at, is_replaceable=not serves)
+    if serves and source.revision not in (None, bucket.resolution.revision):
+        if bucket.resolution.failure:
+            raise bucket.resolution.failure
+        raise SourceChanged(bucket.directory, "its objects are not those that were prepared")
+    return bucket
+
+
+def bucket_client_of(source: S3Source) -> S3Client:
+    """Returns what asks about the bucket. Raises BucketUnnamed."""
     try:
         address = S3Address.parse(source.uri)
     except ValueError as error:
@@ -28,8 +44,7 @@ def open_configured_bucket(source: S3Source, kept: Path, watch: Callable[[Traffi
     server = S3Server(
         source.region, source.endpoint, source.requester_pays, lambda: mounted_certificates(source.ca_file)
     )
-    client = S3Client(server, address, _credentials(source))
-    return open_bucket(client, kept, source.revision, watch, source.resolved_at)
+    return S3Client(server, address, _credentials(source))
 
 
 def _credentials(source: S3Source) -> Credentials:
