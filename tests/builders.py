@@ -53,6 +53,9 @@ class NeuronModelBuilder:
     def with_source_repository(self, repository: str, **fields: Any) -> "NeuronModelBuilder":
         return self.with_field("spec.model.source", {"huggingFace": {"repository": repository, **fields}})
 
+    def with_source_bucket(self, uri: str, **fields: Any) -> "NeuronModelBuilder":
+        return self.with_field("spec.model.source", {"s3": {"uri": uri, **fields}})
+
     def with_artifacts_claim(self, claim: str) -> "NeuronModelBuilder":
         return self.without("spec.artifacts.template").with_field(
             "spec.artifacts.persistentVolumeClaim", {"claimName": claim}

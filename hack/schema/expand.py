@@ -39,7 +39,7 @@ OBJECT_META_SCHEMA: Schema = {
         "labels": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Labels of the claim."},
     },
 }
-MAX_DESCRIPTION = 80
+MAX_DESCRIPTION = 62
 """Characters of a description of Kubernetes' own; `kubectl explain pod.spec` has all of it."""
 PATCH_HINTS = ("x-kubernetes-patch-merge-key", "x-kubernetes-patch-strategy")
 
@@ -111,7 +111,8 @@ def first_sentence(text: str) -> str:
 
 
 def expand(node: Any, kubernetes: Kubernetes) -> Any:
-    """Replaces each `$kubernetes` by what it names; what is written next to it wins, level by level."""
+    """Replaces each `$kubernetes` by what it names; what is written next to it wins, level by level. `$described` takes
+    the place of the descriptions in it, where another field has them already."""
     if isinstance(node, list):
         return [expand(each, kubernetes) for each in node]
     if not isinstance(node, dict):
@@ -124,6 +125,8 @@ def expand(node: Any, kubernetes: Kubernetes) -> Any:
         _keep(taken, node["$keep"])
     for path in node.get("$drop", ()):
         _drop(taken, path.split("."))
+    if "$described" in node:
+        _describe(taken, node["$described"])
     return merge(taken, own)
 
 
@@ -145,6 +148,16 @@ def _keep(schema: Schema, names: list[str]) -> None:
         raise KeyError(f"$keep names fields that Kubernetes does not have: {', '.join(sorted(missing))}")
     for name in set(properties) - set(names):
         del properties[name]
+
+
+def _describe(node: Any, text: str) -> None:
+    for name, child in node.items():
+        if name == "properties":
+            for each in child.values():
+                each["description"] = text
+                _describe(each, text)
+        elif name == "items":
+            _describe(child, text)
 
 
 def _drop(schema: Schema, path: list[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from neuronmodel_api import names
-from neuronmodel_api.config import PUBLIC_HUB, Engine
+from neuronmodel_api.config import PUBLIC_HUB, PUBLIC_S3, Engine
 
 PROXY_VARIABLES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 NO_PROXY: Final = PROXY_VARIABLES[2]
@@ -31,6 +31,11 @@ class Settings:
     hub_check_seconds: int | None = DEFAULT_CHECK_SECONDS
     """NEURONMODEL_HUB_CHECK_SECONDS: how often a worker that answers asks whether its revision has moved; None, from 0:
     never."""
+    s3_endpoints: tuple[str, ...] = (PUBLIC_S3,)
+    """NEURONMODEL_S3_ENDPOINTS, comma separated: the only endpoints of S3's API that a NeuronModel may name; empty:
+    AWS's."""
+    s3_check_seconds: int | None = DEFAULT_CHECK_SECONDS
+    """NEURONMODEL_S3_CHECK_SECONDS: how often a worker that answers lists its bucket; None, from 0: never."""
     proxy: Mapping[str, str] = field(default_factory=dict)
     """HTTPS_PROXY, HTTP_PROXY and NO_PROXY of pods that read a source on a network: those that are set, from
     NEURONMODEL_HTTPS_PROXY, NEURONMODEL_HTTP_PROXY and NEURONMODEL_NO_PROXY."""
@@ -55,8 +60,10 @@ class Settings:
             watch_namespaces=tuple(filter(None, env.get("NEURONMODEL_WATCH_NAMESPACES", "").split(","))),
             allow_host_path=_parse_bool(env, "NEURONMODEL_ALLOW_HOST_PATH"),
             allow_http=_parse_bool(env, "NEURONMODEL_ALLOW_HTTP"),
-            hub_endpoints=_parse_endpoints(env, "NEURONMODEL_HUB_ENDPOINTS"),
+            hub_endpoints=_parse_endpoints(env, "NEURONMODEL_HUB_ENDPOINTS", PUBLIC_HUB),
             hub_check_seconds=_parse_check_seconds(env, "NEURONMODEL_HUB_CHECK_SECONDS"),
+            s3_endpoints=_parse_endpoints(env, "NEURONMODEL_S3_ENDPOINTS", PUBLIC_S3),
+            s3_check_seconds=_parse_check_seconds(env, "NEURONMODEL_S3_CHECK_SECONDS"),
             proxy=_parse_proxy(env),
             worker_images=images,
             health_port=int(env.get(names.ENV_HEALTH_PORT, names.HEALTH_PORT)),
@@ -72,7 +79,7 @@ def _parse_bool(env: Mapping[str, str], variable: str) -> bool:
     return value == "true"
 
 
-def _parse_endpoints(env: Mapping[str, str], variable: str) -> tuple[str, ...]:
+def _parse_endpoints(env: Mapping[str, str], variable: str, usual: str) -> tuple[str, ...]:
     endpoints = tuple(filter(None, (each.strip() for each in env.get(variable, "").split(","))))
     for number, endpoint in enumerate(endpoints, start=1):
         if not _is_server(endpoint):
@@ -80,7 +87,7 @@ def _parse_endpoints(env: Mapping[str, str], variable: str) -> tuple[str, ...]:
                 f"{variable} has at place {number} what is no URL of a server; it takes URLs such as "
                 "https://hub.example.com, without a user, a password, a query and a fragment, separated by commas"
             )
-    return endpoints or (PUBLIC_HUB,)
+    return endpoints or (usual,)
 
 
 def _parse_check_seconds(env: Mapping[str, str], variable: str) -> int | None:

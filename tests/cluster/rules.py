@@ -12,6 +12,7 @@ MODEL = neuron_model("smol")
 TEMPLATE = "spec.artifacts.template"
 CLAIM = {"claimName": "fast"}
 HUB = "spec.model.source.huggingFace"
+S3 = "spec.model.source.s3"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ RULES = (
         "spec.model.source#1",
         good=MODEL.with_source_host_path("/models/llama"),
         bad=MODEL.with_field("spec.model.source.hostPath", {"path": "/models/llama"}),
-        says="name exactly one source: huggingFace, persistentVolumeClaim or hostPath",
+        says="name exactly one source: huggingFace, s3, persistentVolumeClaim or hostPath",
     ),
     Rule(
         f"{HUB}.repository#1",
@@ -118,6 +119,48 @@ RULES = (
         f"{HUB}.caBundle#1",
         good=with_ca_bundle("secretKeyRef"),
         bad=with_ca_bundle("secretKeyRef", "configMapKeyRef"),
+        says="name exactly one: configMapKeyRef or secretKeyRef",
+    ),
+    Rule(
+        f"{S3}#1",
+        good=MODEL.with_source_bucket("s3://models/llama", anonymous=True, requesterPays=False),
+        bad=MODEL.with_source_bucket("s3://models/llama", anonymous=True, requesterPays=True),
+        says="anonymous requests have no credentials, and nobody who pays for them",
+    ),
+    Rule(
+        f"{S3}.uri#1",
+        good=MODEL.with_source_bucket("s3://my.models-2/llama/3.1/"),
+        bad=MODEL.with_source_bucket("s3://key:secret@models/llama"),
+        says="names no bucket; write it as s3://BUCKET/PREFIX, without a user, a password and a port",
+    ),
+    Rule(
+        f"{S3}.uri#2",
+        good=MODEL.with_source_bucket("s3://models/..llama/v1..2/.hidden/x."),
+        bad=MODEL.with_source_bucket("s3://models/llama/../secret"),
+        says="must not contain an empty part, '.' or '..'",
+    ),
+    Rule(
+        f"{S3}.endpoint#1",
+        good=MODEL.with_source_bucket("s3://models/llama", endpoint="https://s3.example.com:9000"),
+        bad=MODEL.with_source_bucket("s3://models/llama", endpoint="https://key:secret@s3.example.com"),
+        says="must not contain a user or a password; name the Secret of the keys in credentialsSecretRef",
+    ),
+    Rule(
+        f"{S3}.endpoint#2",
+        good=MODEL.with_source_bucket("s3://models/llama", endpoint="https://[2001:db8::1]"),
+        bad=MODEL.with_source_bucket("s3://models/llama", endpoint="https://s3.example.com/?list-type=2"),
+        says="is no URL of a server; write it without a query and a fragment",
+    ),
+    Rule(
+        f"{S3}.endpoint#3",
+        good=MODEL.with_source_bucket("s3://models/llama", endpoint="https://s3.example.com"),
+        bad=MODEL.with_source_bucket("s3://models/llama", endpoint="http://s3.example.com"),
+        says="has to begin with https://",
+    ),
+    Rule(
+        f"{S3}.caBundle#1",
+        good=MODEL.with_source_bucket("s3://models/llama", caBundle={"secretKeyRef": {"name": "ca", "key": "ca.crt"}}),
+        bad=MODEL.with_source_bucket("s3://models/llama", caBundle={}),
         says="name exactly one: configMapKeyRef or secretKeyRef",
     ),
     Rule(

@@ -33,6 +33,8 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
         "sources.allowHTTP=true",
         "sources.huggingFace.endpoints={https://huggingface.co,http://hub.example.com:8080/mirror}",
         "sources.huggingFace.revisionCheckSeconds=2592000",
+        "sources.s3.endpoints={https://s3.amazonaws.com,https://minio.example.com}",
+        "sources.s3.revisionCheckSeconds=60",
         "sources.proxy.https=http://proxy.example.com:3128",
         r"sources.proxy.noProxy=.svc\,10.0.0.0/8",
     ),
@@ -60,8 +62,8 @@ def test_the_chart_brings_the_definition_unless_that_is_switched_off(kubectl: Ku
     assert "CustomResourceDefinition" not in render(kubectl, "crds.install=false")
 
 
-def rules_of_the_endpoint(definition: dict[str, Any]) -> list[str]:
-    schema = next(node for path, node in walk(schema_of(definition)) if path.endswith(".huggingFace.endpoint"))
+def rules_of_the_endpoint(definition: dict[str, Any], source: str) -> list[str]:
+    schema = next(node for path, node in walk(schema_of(definition)) if path.endswith(f".{source}.endpoint"))
     return [each["rule"] for each in schema["x-kubernetes-validations"]]
 
 
@@ -69,9 +71,10 @@ def test_where_http_is_allowed_the_definition_lets_it_pass_and_is_the_same_other
     rendered = render(kubectl, "sources.allowHTTP=true")
     (definition,) = (o for o in objects(rendered) if o["kind"] == "CustomResourceDefinition")
     usual = yaml.safe_load(CRD_FILE.read_text())
-    before, after = rules_of_the_endpoint(usual), rules_of_the_endpoint(definition)
-    assert [(b, a) for b, a in zip(before, after, strict=True) if b != a] == [(AGAINST_HTTP, "true")]
-    assert json.dumps(definition).count('"true"') == json.dumps(usual).count('"true"') + 1
+    for source in ("huggingFace", "s3"):
+        before, after = rules_of_the_endpoint(usual, source), rules_of_the_endpoint(definition, source)
+        assert [(b, a) for b, a in zip(before, after, strict=True) if b != a] == [(AGAINST_HTTP, "true")]
+    assert json.dumps(definition).count('"true"') == json.dumps(usual).count('"true"') + 2
     assert json.loads(json.dumps(definition).replace('"rule": "true"', f'"rule": "{AGAINST_HTTP}"')) == usual
     kubectl("apply", "--dry-run=server", "--validate=strict", "-f-", stdin=json.dumps(definition))
 
@@ -79,21 +82,22 @@ def test_where_http_is_allowed_the_definition_lets_it_pass_and_is_the_same_other
 @pytest.mark.parametrize(
     ("in_the_file", "renders"),
     [
-        (f'"{AGAINST_HTTP}"', True),
-        (AGAINST_HTTP.removeprefix("!"), False),
-        (f'"{AGAINST_HTTP}"\n  - rule: "{AGAINST_HTTP}"', False),
+        ([f'"{AGAINST_HTTP}"'] * 2, True),
+        ([f'"{AGAINST_HTTP}"', AGAINST_HTTP.removeprefix("!")], False),
+        ([f'"{AGAINST_HTTP}"'] * 3, False),
     ],
-    ids=["other quotation marks", "another rule", "twice"],
+    ids=["other quotation marks", "another rule", "one too many"],
 )
 def test_a_definition_in_which_http_cannot_be_allowed_is_refused(
-    kubectl: Kubectl, tmp_path: Path, in_the_file: str, renders: bool
+    kubectl: Kubectl, tmp_path: Path, in_the_file: list[str], renders: bool
 ) -> None:
     chart = tmp_path / "chart"
     shutil.copytree(CHART, chart)
-    (chart / "files" / "neuronmodels.yaml").write_text(f"kind: Any\nrules:\n  - rule: {in_the_file}\n")
+    rules = "".join(f"  - rule: {rule}\n" for rule in in_the_file)
+    (chart / "files" / "neuronmodels.yaml").write_text(f"kind: Any\nrules:\n{rules}")
     tried = kubectl.attempt("helm", "template", "n", str(chart), "--set", IMAGE, "--set", "sources.allowHTTP=true")
     assert (tried.returncode == 0) == renders
-    assert ('- rule: "true"\n' if renders else "no rule against http://") in tried.stdout + tried.stderr
+    assert ('- rule: "true"\n' if renders else "has not the two rules against http://") in tried.stdout + tried.stderr
 
 
 def test_the_definition_outlives_the_release(kubectl: Kubectl) -> None:
@@ -133,7 +137,7 @@ def settings_of(rendered: str) -> Settings:
 
 def test_by_default_the_chart_sets_what_the_operator_does_without_it(kubectl: Kubectl) -> None:
     usual, settings = Settings(), settings_of(render(kubectl))
-    for name in ("allow_http", "hub_endpoints", "hub_check_seconds", "proxy"):
+    for name in ("allow_http", "hub_endpoints", "hub_check_seconds", "s3_endpoints", "s3_check_seconds", "proxy"):
         assert getattr(settings, name) == getattr(usual, name)
 
 
@@ -142,6 +146,8 @@ def test_the_operator_understands_what_the_chart_sets_of_sources(kubectl: Kubect
     assert settings.allow_http
     assert settings.hub_endpoints == ("https://huggingface.co", "http://hub.example.com:8080/mirror")
     assert settings.hub_check_seconds == 2_592_000
+    assert settings.s3_endpoints == ("https://s3.amazonaws.com", "https://minio.example.com")
+    assert settings.s3_check_seconds == 60
     assert settings.proxy == {"HTTPS_PROXY": "http://proxy.example.com:3128", "NO_PROXY": ".svc,10.0.0.0/8"}
     never = render(
         kubectl, "sources.huggingFace.revisionCheckSeconds=0", "sources.proxy.http=https://proxy.example.com"
@@ -218,6 +224,10 @@ def test_watched_namespaces_get_roles_and_the_cluster_none(kubectl: Kubectl) -> 
         ("sources.huggingFace.revisionCheckSeconds=-1", "/sources/huggingFace/revisionCheckSeconds"),
         ("sources.huggingFace.revisionCheckSeconds=2592001", "/sources/huggingFace/revisionCheckSeconds"),
         ("sources.huggingFace.revisionCheckSeconds=60.5", "/sources/huggingFace/revisionCheckSeconds"),
+        ("sources.s3.endpoints={s3.example.com}", "/sources/s3/endpoints/0"),
+        ("sources.s3.endpoints={https://me:secret@s3.example.com}", "/sources/s3/endpoints/0"),
+        ("sources.s3.endpoints={http://s3.example.com}", "allow it with --set sources.allowHTTP=true"),
+        ("sources.s3.revisionCheckSeconds=59", "/sources/s3/revisionCheckSeconds"),
         ("sources.proxy.https=http://me:secret@proxy.example.com", "/sources/proxy/https"),
         ("sources.proxy.http=proxy.example.com:3128", "/sources/proxy/http"),
         ("sources.proxy.noProxy=me@internal", "/sources/proxy/noProxy"),

@@ -60,5 +60,6 @@ def _needed(member: str) -> dict[str, str]:
         "persistentVolumeClaim": {"claimName": "x"},
         "hostPath": {"path": "/x"},
         "huggingFace": {"repository": "org/model"},
+        "s3": {"uri": "s3://models/llama"},
         "template": {"size": "1Gi"},
     }[member]

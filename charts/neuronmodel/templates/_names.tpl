@@ -17,6 +17,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- /* With defaults: `helm upgrade --reuse-values` brings the values of a former chart, which had none of these. */}}
 {{- define "neuronmodel.sources" -}}
 {{- $hub := dict "endpoints" list "revisionCheckSeconds" 3600 }}
-{{- $defaults := dict "allowHTTP" false "huggingFace" $hub "proxy" (dict "https" "" "http" "" "noProxy" "") }}
+{{- $s3 := dict "endpoints" list "revisionCheckSeconds" 3600 }}
+{{- $defaults := dict "allowHTTP" false "huggingFace" $hub "s3" $s3 "proxy" (dict "https" "" "http" "" "noProxy" "") }}
 {{- mergeOverwrite $defaults (deepCopy (.Values.sources | default dict)) | toYaml }}
 {{- end }}

@@ -99,11 +99,21 @@ def _pod(s: Situation) -> WorkerPod | None:
 
 def _prepare_context(s: Situation) -> PrepareContext:
     return PrepareContext(
-        resolved=s.artifacts.resolved,
+        resolved=None if _has_moved_on(s) else s.artifacts.resolved,
         history=history(s) if s.asked.strategy is Strategy.AUTO else None,
         keys_in_use=keys_in_use(s),
         looks_closely=s.artifacts.rejection is not None and s.artifacts.rejection.reason == Reason.ARTIFACT_DAMAGED,
     )
+
+
+def _has_moved_on(s: Situation) -> bool:
+    """Whether the state that a bucket was pinned at can no longer be read, as a worker or `prepare` found. A commit of
+    a repository cannot be replaced."""
+    if s.asked.spec.model.source.s3 is None:
+        return False
+    job = prepare_attempts.unsettled_job(s.artifacts)
+    failure = attempt_problem(s, job) if job and job.state is JobState.FAILED else s.artifacts.rejection
+    return failure is not None and failure.reason == Reason.SOURCE_CHANGED
 
 
 def _job(s: Situation, pod: WorkerPod, attempt: Attempt) -> Manifest:

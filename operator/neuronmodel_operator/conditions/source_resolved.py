@@ -19,7 +19,7 @@ from neuronmodel_operator.decide import prepare_attempts
 from neuronmodel_operator.decide.claims import claim_problem
 from neuronmodel_operator.decide.failed_attempts import attempt_problem
 from neuronmodel_operator.decide.failures import Problem, crash_problem, running_problem
-from neuronmodel_operator.decide.network_source import is_of_source, latest_revision
+from neuronmodel_operator.decide.network_source import check_seconds, is_of_source, latest_revision
 from neuronmodel_operator.decide.preconditions import unmet_source_precondition
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.worker_config import source_display
@@ -27,6 +27,8 @@ from neuronmodel_operator.state.objects import JobState
 
 REMEMBERED_SECONDS: Final = 3600
 """Where no worker asks again."""
+_REVISION_IS: Final = {False: "commit", True: "state"}
+"""What the revision is called, by whether the source is a bucket."""
 
 
 def source(s: Situation) -> ConditionResult:
@@ -34,7 +36,7 @@ def source(s: Situation) -> ConditionResult:
         return ConditionResult(verdict_on(found), wake_after=MISSING_CLAIM_CHECK)
     if found := claim_problem(s, ConditionType.SOURCE_RESOLVED):
         return ConditionResult(verdict_on(found))
-    display = source_display(s.asked.spec.model.source)
+    display, is_bucket = source_display(s.asked.spec.model.source), s.asked.spec.model.source.s3 is not None
     if failure := source_failure(s):
         return ConditionResult(refused(failure.reason, f"{display}: {failure.message}"))
     if s.artifacts.rejection and s.artifacts.rejection.is_of_source:
@@ -43,7 +45,7 @@ def source(s: Situation) -> ConditionResult:
         )
     if s.artifacts.prepared:
         result = s.artifacts.prepared.result
-        at = f", at commit {result.source.revision}" if result.source else ""
+        at = f", at {_REVISION_IS[is_bucket]} {result.source.revision}" if result.source else ""
         text = f"{display}: {result.model_type}, {result.source_bytes:,} bytes{at}."
         if note := _note_on_source(s):
             message = f"{text} What is prepared is served all the same. {note.message}"
@@ -74,7 +76,7 @@ def source_failure(s: Situation) -> Problem | None:
 def _note_on_source(s: Situation) -> Note | None:
     """Returns what a worker noted about the source without having needed it: one that serves, if it has asked for
     something, else the latest `prepare`, for as long as it takes until somebody asks again."""
-    if s.asked.spec.model.source.hugging_face is None:
+    if s.asked.spec.model.source.on_network is None:
         return None
     serving = [report for pod in s.children.current_pods if (report := s.children.report(pod))]
     asked = [report for report in serving if report.latest_revision or _notes_on_source(report)]
@@ -89,7 +91,7 @@ def _forgotten_in(s: Situation) -> timedelta | None:
     job = s.artifacts.latest_job
     if job is None:
         return None
-    counts = timedelta(seconds=s.settings.hub_check_seconds or REMEMBERED_SECONDS)
+    counts = timedelta(seconds=check_seconds(s) or REMEMBERED_SECONDS)
     left = (job.ended_at or s.now) + counts - s.now
     return left if left > timedelta(0) else None
 

@@ -1,4 +1,4 @@
-"""The artifacts, and the commits of repositories, that running workers and Deployments refer to. `prepare` and clean-up
+"""The artifacts, and the revisions of sources, that running workers and Deployments refer to. `prepare` and clean-up
 must keep them, because a pod that restarts reads them, whatever the references in the store say."""
 
 import json
@@ -15,6 +15,7 @@ MAX_KEYS: Final = 1000
 """An environment variable may have 128 KiB, and a key takes about 40 bytes."""
 MAX_KEY: Final = 256
 _KEYS: Final = ("compiledKey", "shardsKey")
+_REVISIONS: Final = {"hubSource": "commit", "s3Source": "revision"}
 
 
 def keys_in_use(s: Situation) -> tuple[str, ...]:
@@ -57,7 +58,7 @@ def _named(spec: Mapping[str, Any]) -> Iterable[str]:
             continue
         if not isinstance(config, dict):
             continue
-        source = config.get("hubSource")
-        commit = source.get("commit") if isinstance(source, dict) else None
-        found = [commit, *(config.get(name) for name in _KEYS)]
+        sources = ((config.get(name), revision) for name, revision in _REVISIONS.items())
+        revisions = [source.get(revision) for source, revision in sources if isinstance(source, dict)]
+        found = [*revisions, *(config.get(name) for name in _KEYS)]
         yield from (key for key in found if isinstance(key, str) and 0 < len(key) <= MAX_KEY)

@@ -1,4 +1,4 @@
-"""A source on a network: where its branch or tag is by now, and which reasons are of its server."""
+"""A source on a network: where it is by now, how often that is asked, and which reasons are of its server."""
 
 from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.reasons import Reason
@@ -11,9 +11,14 @@ def is_of_source(reason: str) -> bool:
     return known is not None and known.condition is ConditionType.SOURCE_RESOLVED
 
 
+def check_seconds(s: Situation) -> int | None:
+    """Returns how often a worker that answers asks whether the source has moved; None for never."""
+    return s.settings.s3_check_seconds if s.asked.spec.model.source.s3 else s.settings.hub_check_seconds
+
+
 def latest_revision(s: Situation) -> str | None:
-    """Returns the commit that the revision was at when it was last asked: what a worker says that serves the present
-    commit, else what `status` remembers of it; None if nobody has asked. Of several workers, one that has seen it move
+    """Returns the revision that the source was at when it was last asked: what a worker says that serves the present
+    one, else what `status` remembers of it; None if nobody has asked. Of several workers, one that has seen it move
     counts."""
     prepared = s.artifacts.latest
     source = prepared.result.source if prepared else None

@@ -13,6 +13,7 @@ from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.changes import change_in_force
 from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.failures import running_problem
+from neuronmodel_operator.decide.network_source import check_seconds
 from neuronmodel_operator.decide.placement import placement_problem
 from neuronmodel_operator.decide.preconditions import unmet_precondition
 from neuronmodel_operator.decide.situation import Situation
@@ -126,7 +127,7 @@ def _fresh(s: Situation, start_timeout_seconds: int | None = None) -> Rollout | 
         image=s.asked.image,
         artifacts_claim=s.asked.artifacts_claim,
         config=serve_config(
-            s.asked.model, s.artifacts.strategy, s.artifacts.prepared.result, timeout, s.settings.hub_check_seconds
+            s.asked.model, s.artifacts.strategy, s.artifacts.prepared.result, timeout, check_seconds(s)
         ),
         # A result that was rebuilt under the same keys still has to reach a worker that gave up on the old one.
         annotations={names.ANNOTATION_ATTEMPT: str(s.artifacts.prepared.attempt)} | _restart(s.asked),

@@ -17,6 +17,9 @@ _NOT_OF_THE_WORKER: dict[str, Any] = {
     "artifacts": {"retention": True, "template": {"size"}},
 }
 
+_OF_S3_BY_WHAT_RIGHT = {"region", "credentials_secret_ref", "anonymous", "requester_pays", "ca_bundle"}
+"""A bucket's name is the same in whatever region it is asked for."""
+
 _COMPILER_VARIABLES = ("NEURON_CC_FLAGS", "NEURON_PLATFORM_TARGET_OVERRIDE")
 
 
@@ -32,15 +35,15 @@ def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str, instance_
 
     Resources, other variables, placement other than the instance type, and images are not included and rerun no
     finished Job (an image that no live worker has run is tested by an extra one); nor are the parameters of a single
-    run of `prepare` (history, keys in use, thoroughness of checks), nor by what right a repository is read. `strategy`
-    is the requested one, which may be Auto. `restart`, the annotation's value, has a revision that moves resolved
-    again.
+    run of `prepare` (history, keys in use, thoroughness of checks), nor by what right a source on a network is read.
+    `strategy` is the requested one, which may be Auto. `restart`, the annotation's value, has a revision that moves
+    resolved again.
     """
     inputs: dict[str, Any] = spec.model_dump(
         mode="json",
         exclude_defaults=True,
         include={"model": {"source", "type"}, "engine": True, "parallelism": True, "compile": True},
-        exclude={"model": {"source": {"hugging_face": {"token_secret_ref", "ca_bundle"}}}},
+        exclude={"model": {"source": {"hugging_face": {"token_secret_ref", "ca_bundle"}, "s3": _OF_S3_BY_WHAT_RIGHT}}},
     )
     unusual = {
         "seal": seal_asked(spec, strategy) is Seal.BEHIND and Seal.BEHIND,
@@ -60,18 +63,20 @@ def _of_the_compiler(spec: NeuronModelSpec) -> list[Object]:
 
 
 def source_hash(spec: NeuronModelSpec, restart: str) -> str | None:
-    """Returns the hash of what a repository's revision is resolved for; None for a volume. As long as it is the same,
-    the commit is, whatever else changes."""
-    hub = spec.model.source.hugging_face
-    if hub is None:
-        return None
-    return digest([hub.repository, revision_of(hub), hub.endpoint, revision_moves(spec) and restart])
+    """Returns the hash of what the revision of a source on a network is resolved for; None for a volume. As long as it
+    is the same, the revision is, whatever else changes."""
+    source, moves = spec.model.source, revision_moves(spec) and restart
+    if hub := source.hugging_face:
+        return digest([hub.repository, revision_of(hub), hub.endpoint, moves])
+    if s3 := source.s3:
+        return digest([s3.uri, s3.endpoint, moves])
+    return None
 
 
 def revision_moves(spec: NeuronModelSpec) -> bool:
     """Whether the source may be another one tomorrow under the same name."""
     hub = spec.model.source.hugging_face
-    return hub is not None and not COMMIT.fullmatch(revision_of(hub))
+    return spec.model.source.s3 is not None or (hub is not None and not COMMIT.fullmatch(revision_of(hub)))
 
 
 def revision_of(hub: HuggingFace) -> str:

@@ -11,7 +11,15 @@ from pydantic.alias_generators import to_camel
 from neuronmodel_api import names
 from neuronmodel_api.config import ADDED_FIELDS, Engine, Seal, WorkerConfig
 from neuronmodel_api.report import Sizing
-from neuronmodel_api.spec import ClaimTemplate, HuggingFace, KeyRef, NeuronModelSpec, Scratch
+from neuronmodel_api.spec import (
+    S3,
+    ClaimTemplate,
+    HuggingFace,
+    KeyRef,
+    NeuronModelSpec,
+    S3Credentials,
+    Scratch,
+)
 from neuronmodel_operator.manifests import instance_type, metadata, resources
 from neuronmodel_operator.state.observed import ObservedModel
 from neuronmodel_operator.state.plan import Manifest
@@ -35,6 +43,8 @@ _SMALL_CPU: Final = "100m"
 _CLEANUP_CPU: Final = "20m"
 _NEURON_CPU: Final = "250m"
 """The devices determine the node."""
+_IDENTITY: Final = ("169.254.169.254", "169.254.170.23", "fd00:ec2::23", "fd00:ec2::254")
+"""The instance metadata and EKS Pod Identity, by both versions of IP."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +75,13 @@ class WorkerPod:
         return self.component != names.COMPONENT_CLEANUP
 
     @property
-    def hub(self) -> HuggingFace | None:
-        """The repository that the pod reads, if the source is one."""
-        return self.spec.model.source.hugging_face if self.needs_source else None
+    def network_source(self) -> HuggingFace | S3 | None:
+        """The repository or the bucket that the pod reads, if the source is one."""
+        return self.spec.model.source.on_network if self.needs_source else None
 
     @property
     def has_source_volume(self) -> bool:
-        return self.needs_source and self.hub is None
+        return self.needs_source and self.network_source is None
 
     @property
     def is_neuron(self) -> bool:
@@ -164,8 +174,8 @@ def _environment(pod: WorkerPod) -> list[Object]:
     }
     if pod.is_neuron:
         values |= _neuron_environment(pod)
-    if pod.hub:
-        values |= pod.proxy
+    if pod.network_source:
+        values |= _proxy(pod)
     fields = {
         names.ENV_POD_UID: "metadata.uid",
         names.ENV_POD_NAME: "metadata.name",
@@ -174,6 +184,15 @@ def _environment(pod: WorkerPod) -> list[Object]:
     return [{"name": name, "value": value} for name, value in values.items()] + [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
     ]
+
+
+def _proxy(pod: WorkerPod) -> dict[str, str]:
+    """Returns the variables of the proxy. A pod's own credentials come from addresses that no proxy reaches."""
+    values = dict(pod.proxy)
+    if isinstance(pod.network_source, S3) and values:
+        excepted = values.get("NO_PROXY", "").split(",")
+        values["NO_PROXY"] = ",".join([*filter(None, excepted), *(each for each in _IDENTITY if each not in excepted)])
+    return values
 
 
 def _encoded(config: WorkerConfig) -> str:
@@ -325,9 +344,12 @@ def _secrets(pod: WorkerPod) -> list[Object]:
     found = []
     if pod.serves and (key := pod.spec.serving.api_key_secret_ref):
         found.append(_projected("secret", key, names.API_KEY_FILE))
-    if pod.hub and (token := pod.hub.token_secret_ref):
+    source = pod.network_source
+    if isinstance(source, HuggingFace) and (token := source.token_secret_ref):
         found.append(_projected("secret", token, names.SOURCE_TOKEN_FILE, optional=True))
-    bundle = pod.hub.ca_bundle if pod.hub else None
+    if isinstance(source, S3) and (keys := source.credentials_secret_ref):
+        found.append(_projected_files("secret", keys.name, _credential_files(keys), optional=True))
+    bundle = source.ca_bundle if source else None
     if bundle and bundle.config_map_key_ref:
         found.append(_projected("configMap", bundle.config_map_key_ref, names.SOURCE_CA_FILE, optional=True))
     elif bundle and bundle.secret_key_ref:
@@ -335,8 +357,24 @@ def _secrets(pod: WorkerPod) -> list[Object]:
     return found
 
 
+def _credential_files(keys: S3Credentials) -> dict[str, str]:
+    found = {
+        names.SOURCE_ACCESS_KEY_ID_FILE: keys.access_key_id_key,
+        names.SOURCE_SECRET_ACCESS_KEY_FILE: keys.secret_access_key_key,
+    }
+    return found | ({names.SOURCE_SESSION_TOKEN_FILE: keys.session_token_key} if keys.session_token_key else {})
+
+
 def _projected(kind: str, ref: KeyRef, file: str, *, optional: bool = False) -> Object:
-    named: Object = {"name": ref.name, "items": [{"key": ref.key, "path": file.rsplit("/", 1)[-1]}]}
+    return _projected_files(kind, ref.name, {file: ref.key}, optional=optional)
+
+
+def _projected_files(kind: str, name: str, keys: Mapping[str, str], *, optional: bool) -> Object:
+    """Returns files of one Secret or ConfigMap; `keys` has the key of each file."""
+    named: Object = {
+        "name": name,
+        "items": [{"key": key, "path": file.rsplit("/", 1)[-1]} for file, key in keys.items()],
+    }
     return {kind: named | ({"optional": True} if optional else {})}
 
 

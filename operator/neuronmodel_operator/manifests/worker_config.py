@@ -5,9 +5,11 @@ from pathlib import PurePosixPath
 
 from neuronmodel_api import names
 from neuronmodel_api.config import (
+    DEFAULT_S3_REGION,
     PUBLIC_HUB,
     History,
     HubSource,
+    S3Source,
     Server,
     Strategy,
     Verification,
@@ -15,7 +17,7 @@ from neuronmodel_api.config import (
     WorkerConfig,
 )
 from neuronmodel_api.report import ResolvedSource, Result
-from neuronmodel_api.spec import HuggingFace, Scratch, Source
+from neuronmodel_api.spec import S3, HuggingFace, Scratch, Source
 from neuronmodel_operator.manifests import instance_type, neuron_config
 from neuronmodel_operator.manifests.hashes import revision_moves, revision_of, seal_asked
 from neuronmodel_operator.manifests.pod import DEFAULT_GRACE_SECONDS
@@ -56,8 +58,9 @@ def prepare_config(
         server=spec.serving.server or Server.OPENAI,
         instance_type=instance_type.instance_type(spec),
         verification=Verification.FULL if context.looks_closely else spec.artifacts.verification,
-        source_path=None if spec.model.source.hugging_face else _source_path(spec.model.source),
+        source_path=None if spec.model.source.on_network else _source_path(spec.model.source),
         hub_source=_hub_source(spec.model.source.hugging_face, context.resolved),
+        s3_source=_s3_source(spec.model.source.s3, context.resolved),
         source_display=source_display(spec.model.source),
         model_type=spec.model.type,
         served_name=spec.model.served_name or model.name,
@@ -79,17 +82,19 @@ def serve_config(
     strategy: Strategy,
     result: Result,
     start_timeout_seconds: int,
-    hub_check_seconds: int | None = None,
+    check_seconds: int | None = None,
 ) -> WorkerConfig:
     """Returns the configuration of a serving worker without its spec_hash, which is a hash over what this is part of.
-    `strategy` is never Auto."""
+    `strategy` is never Auto. `check_seconds` is how often a worker asks whether the source has moved."""
     grace = model.spec.worker.termination_grace_period_seconds
     grace = DEFAULT_GRACE_SECONDS if grace is None else grace
     has_key = model.spec.serving.api_key_secret_ref is not None
-    config = prepare_config(model, strategy, "")
+    config = prepare_config(model, strategy, "", PrepareContext(resolved=result.source))
+    watched = {"resolved_at": None, "check_seconds": check_seconds if revision_moves(model.spec) else None}
     return config.model_copy(
         update={
-            "hub_source": _pinned(config.hub_source, result, hub_check_seconds if revision_moves(model.spec) else None),
+            "hub_source": config.hub_source and config.hub_source.model_copy(update=watched),
+            "s3_source": config.s3_source and config.s3_source.model_copy(update=watched),
             "compiled_key": result.compiled_key,
             "shards_key": result.shards_key,
             "source_fingerprint": result.source_fingerprint,
@@ -133,12 +138,23 @@ def _hub_source(hub: HuggingFace | None, resolved: ResolvedSource | None) -> Hub
     )
 
 
-def _pinned(source: HubSource | None, result: Result, check_seconds: int | None) -> HubSource | None:
-    """Returns the source at the commit that `prepare` resolved the revision to."""
-    if source is None:
+def _s3_source(s3: S3 | None, resolved: ResolvedSource | None) -> S3Source | None:
+    if s3 is None:
         return None
-    commit = result.source.revision if result.source else None
-    return source.model_copy(update={"commit": commit, "check_seconds": check_seconds})
+    keys = s3.credentials_secret_ref
+    return S3Source(
+        uri=s3.uri,
+        region=s3.region or DEFAULT_S3_REGION,
+        endpoint=s3.endpoint or "",
+        revision=resolved.revision if resolved else None,
+        resolved_at=resolved.resolved_at if resolved else None,
+        access_key_id_file=names.SOURCE_ACCESS_KEY_ID_FILE if keys else None,
+        secret_access_key_file=names.SOURCE_SECRET_ACCESS_KEY_FILE if keys else None,
+        session_token_file=names.SOURCE_SESSION_TOKEN_FILE if keys and keys.session_token_key else None,
+        anonymous=s3.anonymous,
+        requester_pays=s3.requester_pays,
+        ca_file=names.SOURCE_CA_FILE if s3.ca_bundle else None,
+    )
 
 
 def source_display(source: Source) -> str:
@@ -146,6 +162,8 @@ def source_display(source: Source) -> str:
     if hub := source.hugging_face:
         where = f" at {hub.endpoint}" if hub.endpoint else ""
         return f"repository {hub.repository}, revision {revision_of(hub)}{where}"
+    if s3 := source.s3:
+        return f"{s3.uri} at {s3.endpoint}" if s3.endpoint else s3.uri
     if claim := source.persistent_volume_claim:
         return f"claim {claim.claim_name}, path {claim.path}" if claim.path else f"claim {claim.claim_name}"
     return f"host path {source.host_path.path}" if source.host_path else ""

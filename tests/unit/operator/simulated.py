@@ -92,6 +92,11 @@ def commit(number: int) -> str:
     return f"{number:040x}"
 
 
+def state(number: int) -> str:
+    """Of a bucket's objects."""
+    return f"{number:064x}"
+
+
 def result_of(config: WorkerConfig, revision: int, builds: str | None, chosen: Strategy) -> Result:
     """As keyed as the real one: other inputs, other keys; another revision of the source, another fingerprint."""
     hub, place, source = config.hub_source, config.source_path, None
@@ -99,6 +104,10 @@ def result_of(config: WorkerConfig, revision: int, builds: str | None, chosen: S
         pinned = hub.commit or commit(revision)
         place, revision = f"{hub.repository}@{pinned}", int(pinned, 16)
         source = ResolvedSource(revision=pinned, files=2, bytes=900_000, resolved_at=hub.resolved_at or EPOCH)
+    if s3 := config.s3_source:
+        pinned = s3.revision or state(revision)
+        place, revision = f"{s3.uri}@{pinned}", int(pinned, 16)
+        source = ResolvedSource(revision=pinned, files=2, bytes=900_000, resolved_at=s3.resolved_at or EPOCH)
     key = hashlib.sha256(json.dumps([config.neuron_config, config.source_path], sort_keys=True).encode()).hexdigest()
     is_auto = config.strategy is Strategy.AUTO
     strategy = chosen if is_auto else config.strategy

@@ -45,6 +45,14 @@ HUB_405B = (
     .with_strategy("ShardOnLoad")
     .with_serving(apiKeySecretRef={"name": "keys", "key": "api"})
 )
+S3_405B = LLAMA_405B.with_source_bucket(
+    "s3://models/llama-3.1-405b",
+    region="eu-central-1",
+    endpoint="https://s3.example.com",
+    credentialsSecretRef={"name": "s3", "sessionTokenKey": "token"},
+    requesterPays=True,
+    caBundle={"secretKeyRef": {"name": "authorities", "key": "ca.crt"}},
+).with_strategy("ShardOnLoad")
 VLLM_405B = LLAMA_405B.with_strategy("ShardOnLoad").with_serving(server="VLLM")
 SIZING_405B = Sizing(
     host_memory_bytes=891_014_905_600,
@@ -109,6 +117,7 @@ CPU = neuron_model("smol").on_cpu().with_degree(3).with_source_claim("models", "
         ("cpu", CPU, None),
         ("neuron-405b", LLAMA_405B, None),
         ("neuron-405b-hub", HUB_405B, None),
+        ("neuron-405b-s3", S3_405B, None),
         ("neuron-405b-vllm", VLLM_405B, SIZING_405B),
         ("neuron-claims", CLAIMS_DEVICES, None),
         ("overridden", OVERRIDDEN, None),
@@ -134,6 +143,7 @@ def manifests(builder: NeuronModelBuilder, *claims: str, sizing: Sizing | None =
         SETTINGS,
         allow_host_path=True,
         hub_endpoints=("https://hub.example.com",),
+        s3_endpoints=("https://s3.example.com",),
         proxy={"HTTPS_PROXY": "http://proxy.example.com:3128", "NO_PROXY": ".cluster.local"},
     )
     found: dict[tuple[str, str], dict[str, Any]] = {}
