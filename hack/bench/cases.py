@@ -16,9 +16,13 @@ ROUNDS_OF_TODAYS_LOOP = 3
 ROUNDS_OF_FRESH_MEMORY = 5
 # A start with nothing sealed writes all shards, and no limit depends on it.
 ROUNDS_OF_STARTS = 3
-ROUNDS_OF_HUBS = 3
+ROUNDS_OF_NETWORKS = 3
 THROTTLED = 100_000_000
 """Bytes a second, as a Hub's delivery brings them to a machine that is not next to it."""
+DELAY_SECONDS = 0.02
+DELAYED_BYTES = 256 << 10
+"""Of a range that is waited for so long: of whole ones, eight bring more in that time than two processors can serve."""
+IN_FLIGHT = (8, 64)
 QUICK_RAW_READ_THREADS = 4
 
 
@@ -188,13 +192,19 @@ def cases() -> tuple[Case, ...]:
             rounds=1,
         ),
         _artifacts(LLAMA_8B, "Llama 3.1 8B, five layers, tp 8, sealed on an artifacts volume, and started from there"),
-        _hub("hub-throttled", PART_OF_8B, "a layer of Llama 3.1 8B from a Hub that gives 100 MB/s, tp 8", THROTTLED),
-        _hub("hub", PART_OF_8B, "a layer of Llama 3.1 8B from a Hub on this machine, tp 8", None),
+        _network(
+            "hub-throttled", "from_hub", "a layer of Llama 3.1 8B from a Hub that gives 100 MB/s, tp 8", THROTTLED
+        ),
+        _network("hub", "from_hub", "a layer of Llama 3.1 8B from a Hub on this machine, tp 8", None),
+        _network(
+            "s3-throttled", "from_s3", "a layer of Llama 3.1 8B from a bucket that gives 100 MB/s, tp 8", THROTTLED
+        ),
+        _delayed("s3-delay", "a layer of Llama 3.1 8B from a bucket that answers after 20 ms, in ranges of 256 KiB"),
     )
 
 
-def _hub(name: str, model: Model, title: str, bytes_per_second: int | None) -> Case:
-    """The Hub is a process on the same processors. Only where it is throttled it is no part of what is measured."""
+def _network(name: str, module: str, title: str, bytes_per_second: int | None) -> Case:
+    """The server is a process on the same processors. Only where it is throttled it is no part of what is measured."""
     download = "ranged download"
     into = {way: {"into": way, "bytes_per_second": bytes_per_second} for way in ("nothing", "memory", "files")}
     limit = Limit(1.15) if bytes_per_second else None
@@ -202,13 +212,30 @@ def _hub(name: str, model: Model, title: str, bytes_per_second: int | None) -> C
     return Case(
         name,
         title,
-        model,
+        PART_OF_8B,
         (
-            Contender(download, "from_hub", options=into["nothing"]),
-            *(Contender(way, "from_hub", flags, into[way], writes=way == "files") for way, flags in ways.items()),
+            Contender(download, module, options=into["nothing"]),
+            *(Contender(way, module, flags, into[way], writes=way == "files") for way, flags in ways.items()),
         ),
         tuple(Comparison(f"to {way}, against a ranged download", way, (download,), limit) for way in ways),
-        rounds=ROUNDS_OF_HUBS,
+        rounds=ROUNDS_OF_NETWORKS,
+    )
+
+
+def _delayed(name: str, title: str) -> Case:
+    """What waits does not compute: more at a time bring more, up to what the processors serve and read."""
+    few, many = (f"{number} ranges in flight" for number in IN_FLIGHT)
+    options = {"into": "nothing", "part_bytes": DELAYED_BYTES, "delay_seconds": DELAY_SECONDS}
+    return Case(
+        name,
+        title,
+        PART_OF_8B,
+        tuple(
+            Contender(name, "from_s3", options={**options, "in_flight": number})
+            for name, number in zip((few, many), IN_FLIGHT, strict=True)
+        ),
+        (Comparison(f"{many}, times as fast as {IN_FLIGHT[0]}", many, (few,), Limit(1.5, "at least"), speedup=True),),
+        rounds=ROUNDS_OF_NETWORKS,
     )
 
 
@@ -289,6 +316,8 @@ QUICK_MODELS = {
     ),
     "hub-throttled": ("half a layer of Llama 3.1 8B from a Hub that gives 100 MB/s", HALF_OF_8B),
     "hub": ("half a layer of Llama 3.1 8B from a Hub on this machine", HALF_OF_8B),
+    "s3-throttled": ("half a layer of Llama 3.1 8B from a bucket that gives 100 MB/s", HALF_OF_8B),
+    "s3-delay": ("half a layer of Llama 3.1 8B from a bucket that answers after 20 ms", HALF_OF_8B),
 }
 
 
