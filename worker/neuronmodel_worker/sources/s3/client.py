@@ -21,7 +21,7 @@ from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted
 from neuronmodel_worker.sources.remote.retries import Retry, RetryBudget
 from neuronmodel_worker.sources.s3.address import S3Address
 from neuronmodel_worker.sources.s3.answers import BucketNotFound, S3Error, failure_of
-from neuronmodel_worker.sources.s3.credentials import Credentials, without_variables
+from neuronmodel_worker.sources.s3.credentials import Credentials, KeyFiles, without_variables
 
 T = TypeVar("T")
 
@@ -60,6 +60,11 @@ class S3Object:
     etag: str
     version: str
     modified: datetime
+
+    def is_like(self, listed: "S3Object") -> bool:
+        """Whether size and Last-Modified are those of an object without an ETag, to the second that a header has."""
+        seconds = {each.modified.replace(microsecond=0) for each in (self, listed)}
+        return self.nbytes == listed.nbytes and len(seconds) == 1
 
 
 @dataclass
@@ -134,10 +139,9 @@ class S3Client:
             options["version"] = found.version
         if found.etag:
             options["if_match"] = found.etag
-        else:
-            options["if_unmodified_since"] = found.modified
         try:
-            data = np.frombuffer(self._asked(lambda: self._bytes(found.key, options)), np.uint8)
+            answer = self._asked(lambda: self._get(found, options))
+            data = np.frombuffer(answer, np.uint8)
         except FileNotFoundError:
             raise ObjectChanged("it is gone") from None
         except PreconditionError:
@@ -148,8 +152,13 @@ class S3Client:
             raise Retry(f"it answered {data.nbytes:,} of {nbytes:,} bytes", at=self.server.host)
         return data
 
-    def _bytes(self, key: str, options: dict[str, Any]) -> Any:
-        return obstore.get(self._store, key, options=options).buffer()  # type: ignore[arg-type]
+    def _get(self, found: S3Object, options: dict[str, Any]) -> Any:
+        """The bytes of a range. Of an object without an ETag the server is not asked to compare anything: some take it
+        for changed in the second of its own Last-Modified."""
+        answer = obstore.get(self._store, found.key, options=options)  # type: ignore[arg-type]
+        if not found.etag and not _object(answer.meta).is_like(found):
+            raise ObjectChanged("it was replaced")
+        return answer.buffer()
 
     def _run(self, attempt: Callable[[], T]) -> T:
         return self.budget.run(lambda: self._asked(attempt))
@@ -167,6 +176,8 @@ class S3Client:
                 raise failure_of(found, self.where, self.server.region) from None
             raise type(error)("see the object") from None
         except BaseError as error:
+            if isinstance(self.credentials, KeyFiles):
+                self.credentials()  # what is wrong with the files does not come through obstore
             text = str(error)
             if certificate := CERTIFICATE.search(text):
                 raise CertificateUntrusted(self.server.host, certificate["why"]) from None

@@ -191,7 +191,6 @@ def test_the_state_of_files_without_an_etag_is_when_they_were_changed(
     assert opened(gateway, laid, keys(reader)).resolution.revision != source.resolution.revision
 
 
-@pytest.mark.xfail(reason="If-Unmodified-Since with an object's own Last-Modified: versitygw answers 412")
 def test_files_without_an_etag_are_read_as_long_as_they_are_not_changed(
     gateway: Versitygw, laid: str, reader: Key, folder: Path
 ) -> None:
