@@ -255,7 +255,7 @@ def _check_activation(config: Config, family: str, neuron_config: Mapping[str, o
 
 
 def _check_experts(config: Config, family: str, where: str) -> Iterator[str]:
-    if family != "qwen3_moe" or config.get("norm_topk_prob") is True:
+    if not traits_of(family).scales_experts_to_one or config.get("norm_topk_prob") is True:
         return
     normed = "NxD Inference scales the weights of a token's experts to a sum of 1, which is norm_topk_prob true"
     if config.get("norm_topk_prob") is not None:

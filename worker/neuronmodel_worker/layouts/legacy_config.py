@@ -13,6 +13,7 @@ from typing import Final
 
 from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.failures import ConfigInvalid, LayoutRefused
+from neuronmodel_worker.neuron_config.families import traits_of
 from neuronmodel_worker.neuron_config.values import shown
 
 NEW: Final = "rope_parameters"
@@ -27,12 +28,6 @@ TYPES: Final = ("rope_type", "type")
 OF_TRAINED_LENGTH: Final = ("llama3", "yarn", "longrope")
 """The kinds of scaling that need the length the model was trained with; where it is absent, transformers 5 takes
 `max_position_embeddings`."""
-
-SAME: Final[Mapping[str, tuple[str, str]]] = {
-    "mixtral": ("num_local_experts", "num_experts"),
-    "qwen3_moe": ("num_experts", "num_local_experts"),
-}
-"""For each model type a field of transformers 4, and the other name under which transformers 5 reads or writes it."""
 
 PUT_RIGHT: Final = "Put the checkpoint's own config.json there, or correct it."
 
@@ -67,8 +62,10 @@ def scaling_kind(parameters: Mapping[str, object]) -> object:
 
 
 def _translate_names(config: ConfigFields, where: str) -> None:
-    name, other = SAME.get(str(config.get("model_type")), ("", ""))
-    if config.get(other) is not None:
+    """Give the number of experts the name that transformers 4 reads, where it has the other one."""
+    experts = traits_of(str(config.get("model_type"))).experts
+    if experts and config.get(experts.other_name) is not None:
+        name, other = experts.field, experts.other_name
         _require_equal(where, {name: config.get(name), other: config[other]})
         config.setdefault(name, config[other])
         if config[name] is None:

@@ -17,6 +17,8 @@ class ExpertCounts:
     token."""
 
     field: str
+    other_name: str
+    """The name under which the other of transformers 4 and 5 reads or writes the field."""
     experts: int
     of_a_token: int
 
@@ -42,6 +44,8 @@ class FamilyTraits:
     is_dense: bool = False
     """Whether it has no experts: then its NeuronConfig has no fields for them either."""
     experts: ExpertCounts | None = None
+    scales_experts_to_one: bool = False
+    """Whether NxD Inference scales the weights of a token's experts to a sum of 1 whatever `norm_topk_prob` is."""
     experts_in_float32: bool = False
     """Whether NxD Inference declares its experts in float32."""
     reads: Mapping[str, str] = field(default_factory=dict)
@@ -58,7 +62,7 @@ FAMILY_TRAITS: Final[Mapping[str, FamilyTraits]] = {
     "llama": FamilyTraits(is_dense=True, scales_positions=True, window=WindowRule(is_ignored=True)),
     "mistral": FamilyTraits(is_dense=True, window=WindowRule(default=4096, is_computed=True)),
     "mixtral": FamilyTraits(
-        experts=ExpertCounts("num_local_experts", experts=8, of_a_token=2),
+        experts=ExpertCounts("num_local_experts", "num_experts", experts=8, of_a_token=2),
         experts_in_float32=True,
         reads={
             "num_local_experts": SIZES,
@@ -69,7 +73,8 @@ FAMILY_TRAITS: Final[Mapping[str, FamilyTraits]] = {
     "qwen2": FamilyTraits(is_dense=True, window=QWEN_WINDOW),
     "qwen3": FamilyTraits(is_dense=True, normalizes_queries_and_keys=True, window=QWEN_WINDOW),
     "qwen3_moe": FamilyTraits(
-        experts=ExpertCounts("num_experts", experts=128, of_a_token=8),
+        experts=ExpertCounts("num_experts", "num_local_experts", experts=128, of_a_token=8),
+        scales_experts_to_one=True,
         reads={
             "num_experts": SIZES,
             "num_local_experts": "another name of `num_experts`, which transformers 5 writes",
