@@ -1,6 +1,7 @@
 """`python -m hack.bench.contenders MODULE TASK`: practise, prepare, say `ready` and how long practice took, wait for
 `go`, run, print the Timing as JSON, wait for the end of standard input."""
 
+import atexit
 import gc
 import importlib
 import json
@@ -25,6 +26,7 @@ def main(module: str, task: str) -> int:
         return 1
     print(json.dumps(asdict(_measure(timed))), flush=True)
     sys.stdin.readline()  # its memory is looked at once more
+    atexit._run_exitfuncs()  # servers that it started end with it
     # To give gigabytes back page by page is nobody's business here.
     os._exit(0)
 

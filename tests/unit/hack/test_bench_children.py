@@ -1,5 +1,6 @@
 """Contenders in processes of their own, on a model of a few kilobytes."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hack.bench.children import run_contender
 from hack.bench.contenders.task import Task
 from hack.bench.failures import BenchFailed
 from hack.bench.rounds import PRACTICE
+from tests.waiting import until
 
 SMALL = Model(hidden=64, intermediate=96, layers=1, query_heads=8, key_value_heads=2, vocabulary=128, head_size=8)
 
@@ -46,3 +48,23 @@ def test_the_output_of_a_contender_that_failed_is_shown(source: Path, tmp_path: 
     task = Task(source, tmp_path / "missing" / "copies")
     with pytest.raises(BenchFailed, match=r"copy ended with exit code 1 .*\n(.*\n)*.*No such file or directory"):
         run_contender("copy", task, lambda: None)
+
+
+@pytest.mark.parametrize("module", ["from_hub", "from_s3"])
+def test_a_server_that_a_contender_starts_ends_with_it(source: Path, tmp_path: Path, module: str) -> None:
+    running: list[list[str]] = []
+    task = Task(source, tmp_path / "shards", options={"into": "nothing", "bytes_per_second": 1e9})
+    measured = run_contender(module, task, lambda: running.append(serving(source)))
+    assert measured.timing.seconds > 0
+    assert len(running[0]) == 1
+    until(lambda: not serving(source), "the server to end")
+
+
+def serving(source: Path) -> list[str]:
+    """The processes of stand-ins that serve this folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            arguments = path.read_bytes().decode(errors="replace").split("\0")
+            found += [path.parent.name for each in arguments if each.endswith(f"={source}")]
+    return found
