@@ -56,7 +56,7 @@ class Versitygw:
         self.endpoint = f"https://{HOST}:{free_port()}"
 
     def __enter__(self) -> "Versitygw":
-        """It changes its directory: paths have to be absolute."""
+        """Starts it with absolute paths, as it changes its directory."""
         command: tuple[str | Path, ...] = (
             *(self._program, "--port", self._address, "--region", REGION, "--keep-alive", "--health", "/health"),
             *("--cert", self._certificate, "--key", self._key, "--iam-dir", self._folder / "users"),
@@ -79,7 +79,7 @@ class Versitygw:
         self._process.wait()
 
     def add_user(self, name: str) -> Key:
-        """Who may do what the policies of buckets allow, and nothing else."""
+        """Adds a user who may do what the policies of buckets allow, and nothing else."""
         key = Key(name, f"secret-of-{name}")
         self._administer("create-user", "--access", key.id, "--secret", key.secret, "--role", "user")
         return key
@@ -90,7 +90,7 @@ class Versitygw:
             self._configure(name, "versioning", VERSIONED)
 
     def allow(self, key: Key, bucket: str, actions: Collection[str], prefix: str) -> None:
-        """By a policy, which replaces the bucket's."""
+        """Allows it by a policy, which replaces the bucket's."""
         arn = f"arn:aws:s3:::{bucket}"
         statement = {"Effect": "Allow", "Principal": {"AWS": [key.id]}}
         statements: list[dict[str, Any]] = [
@@ -108,7 +108,7 @@ class Versitygw:
             self.put(bucket, prefix + file.name, file.read_bytes(), in_parts=file.name == in_parts)
 
     def lay_folder(self, bucket: str, folder: Path, prefix: str) -> None:
-        """Beside the server, which has no ETag of such files."""
+        """Lays files into the bucket's folder: the server has no ETag of them."""
         shutil.copytree(folder, self.buckets / bucket / prefix)
 
     def delete(self, bucket: str, key: str) -> None:
@@ -129,14 +129,14 @@ class Versitygw:
         )
 
     def _administer(self, *arguments: str) -> None:
-        """As it is not told whom to trust, certificates are not checked: it is this process' own server."""
+        """Asks without a check of the certificate, as the program cannot be told whom to trust."""
         asked = ("admin", "--access", ROOT.id, "--secret", ROOT.secret, "--region", REGION, "--allow-insecure")
         subprocess.run(
             (self._program, *asked, "--endpoint-url", self.endpoint, *arguments), check=True, capture_output=True
         )
 
     def _configure(self, bucket: str, what: str, body: str) -> None:
-        """What obstore has no call for."""
+        """Sets what obstore has no call for."""
         status, answer = self._requested("PUT", f"/{bucket}", what, body.encode())
         assert status in (200, 204), answer
 
@@ -149,7 +149,7 @@ class Versitygw:
             return False
 
     def _requested(self, method: str, path: str, parameter: str, body: bytes) -> tuple[int, bytes]:
-        """Signed as version 4 has it, with a parameter that has no value."""
+        """Asks with a signature of version 4 and a parameter that has no value."""
         moment, digest = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"), hashlib.sha256(body).hexdigest()
         headers = {"host": self._address, "x-amz-content-sha256": digest, "x-amz-date": moment}
         names = ";".join(headers)
