@@ -75,10 +75,11 @@ class RetryBudget:
                     self._heard_at[kind] = self._monotonic()
                 return result
             if last.after_seconds is not None:
-                limited += last.after_seconds
+                pause = max(last.after_seconds, self._pause(number))
+                limited += pause
                 if limited > LONGEST_LIMIT_SECONDS:
                     raise SourceRateLimited(last.at or self.what, last.after_seconds) from last
-                self._wait_for_limit(max(last.after_seconds, self._pause(number)))
+                self._wait_for_limit(pause)
                 continue
             if self._is_hopeless(number, began, kind):
                 break

@@ -1,5 +1,6 @@
 """A checkpoint in a bucket: listed, pinned, read by ranges, and what a server may refuse."""
 
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from neuronmodel_worker.sources.remote.refusals import (
     SourceForbidden,
     SourceUnreachable,
 )
+from neuronmodel_worker.sources.remote.retries import FIRST_ATTEMPTS
+from neuronmodel_worker.sources.s3 import answers
 from neuronmodel_worker.sources.s3.address import S3Address
 from neuronmodel_worker.sources.s3.answers import BucketNotFound
 from neuronmodel_worker.sources.s3.bucket import S3Bucket, open_bucket, revision_of
@@ -232,6 +235,55 @@ def test_a_slow_down_is_waited_for(s3: S3, key: Key, folder: Path) -> None:
     expected = tensors(folder)
     s3.faults.add(status=503, count=3)
     assert tensors(open_bucket(asking(s3, keys(key)))) == expected
+
+
+def test_a_slow_down_of_all_that_is_asked_at_once_is_waited_for(
+    s3: S3, key: Key, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More often than a server that never answered is asked."""
+    monkeypatch.setattr(answers, "LIMIT_SECONDS", 0.001)
+    s3.faults.add(code="SlowDown", operation="head", count=8 * FIRST_ATTEMPTS)
+    source = open_bucket(asking(s3, keys(key)))
+    s3.faults.add(code="SlowDown", count=8 * FIRST_ATTEMPTS)
+    assert tensors(source) == tensors(folder)
+    assert source.budget.traffic.report().limited_milliseconds > 0
+
+
+def nowhere() -> str:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{unused.getsockname()[1]}"
+
+
+def test_it_is_said_when_nobody_gives_the_pod_its_credentials(s3: S3, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("a token that nobody knows")
+    agent = {"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(token)}
+    role = {"AWS_WEB_IDENTITY_TOKEN_FILE": str(token), "AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/reader"}
+    away = nowhere()
+    for environment, kind, words in (
+        (
+            {**agent, "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://{away}/v1/credentials"},
+            SourceUnreachable,
+            "The agent of EKS Pod Identity cannot be reached",
+        ),
+        ({**role, "AWS_ENDPOINT_URL_STS": f"https://{away}"}, SourceUnreachable, "AWS STS, which the role"),
+        (
+            {**agent, "AWS_CONTAINER_CREDENTIALS_FULL_URI": s3.pod_identity_uri},
+            CredentialsInvalid,
+            "The agent of EKS Pod Identity gives no credentials for bucket models at",
+        ),
+        (
+            {**role, "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "missing")},
+            CredentialsInvalid,
+            "has no token",
+        ),
+    ):
+        with pytest.raises(WorkerFailure) as refused:
+            open_bucket(asking(s3, PodIdentity(environment)))
+        assert isinstance(refused.value, kind)
+        assert words in str(refused.value)
+        assert "that nobody knows" not in str(refused.value)
 
 
 def test_a_server_out_of_reach_is_named(s3: S3, key: Key) -> None:
