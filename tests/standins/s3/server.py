@@ -30,6 +30,8 @@ class S3(FaultyServer):
         *,
         listen: str = "127.0.0.1",
         port: int = 0,
+        sts_port: int = 0,
+        pod_identity_port: int = 0,
         control_listen: str = "127.0.0.1",
         control_port: int = 0,
         advertise: str | None = None,
@@ -48,8 +50,8 @@ class S3(FaultyServer):
         self._advertised = advertise
         tls = tls_of(certificate, key)
         self._s3 = self._serve(S3Origin(self.access, self.buckets, self.settings), listen, port, tls)
-        self._sts = self._serve(self.sts, listen, 0, tls)
-        self._pod_identity = self._serve(self.pod_identity, listen, 0, None)
+        self._sts = self._serve(self.sts, listen, sts_port, tls)
+        self._pod_identity = self._serve(self.pod_identity, listen, pod_identity_port, None)
         self._metadata = self._serve(self.metadata, listen, 0, None)
 
     @property

@@ -97,6 +97,14 @@ def test_a_web_identity_token_that_was_rotated_has_expired(s3: S3) -> None:
     assert assume(s3).status == 200
 
 
+def test_tokens_of_a_cluster_are_what_the_cluster_says(s3: S3) -> None:
+    for issuer in (s3.sts, s3.pod_identity):
+        issuer.tokens.accepts = {"of-the-cluster"}.__contains__
+    assert (assume(s3, WebIdentityToken="of-the-cluster").status, pod_keys(s3, "of-the-cluster").status) == (200, 200)
+    assert assume(s3, WebIdentityToken="other").error == (400, "InvalidIdentityToken")
+    assert b"(InvalidTokenException)" in pod_keys(s3, "other").body
+
+
 def test_pod_identity_gives_keys_for_the_content_of_the_token_file(s3: S3, clock: Clock) -> None:
     s3.pod_identity.lifetime_seconds = 5
     answer = pod_keys(s3)
