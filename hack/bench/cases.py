@@ -86,6 +86,8 @@ LAYER_OF_405B = replace(LLAMA_405B, layers=1, vocabulary=64)
 PART_OF_405B = replace(LAYER_OF_405B, layers=2, vocabulary=51200)
 HALF_OF_8B = replace(LLAMA_8B, hidden=2048, intermediate=14336, query_heads=16, layers=1, vocabulary=8016)
 PART_OF_8B = replace(LLAMA_8B, layers=1, vocabulary=16032)
+# More than twice what is in flight of S3: shards can only be written while later ranges come.
+MORE_OF_8B = replace(PART_OF_8B, layers=5)
 MIXTRAL = Model(hidden=4096, intermediate=14336, layers=2, query_heads=32, key_value_heads=8, vocabulary=64, experts=8)
 
 PLAIN: Mapping[str, Any] = {"torch_dtype": "bfloat16", "save_sharded_checkpoint": True}
@@ -192,18 +194,14 @@ def cases() -> tuple[Case, ...]:
             rounds=1,
         ),
         _artifacts(LLAMA_8B, "Llama 3.1 8B, five layers, tp 8, sealed on an artifacts volume, and started from there"),
-        _network(
-            "hub-throttled", "from_hub", "a layer of Llama 3.1 8B from a Hub that gives 100 MB/s, tp 8", THROTTLED
-        ),
-        _network("hub", "from_hub", "a layer of Llama 3.1 8B from a Hub on this machine, tp 8", None),
-        _network(
-            "s3-throttled", "from_s3", "a layer of Llama 3.1 8B from a bucket that gives 100 MB/s, tp 8", THROTTLED
-        ),
+        _network("hub-throttled", "from_hub", PART_OF_8B, "a layer", "a Hub that gives 100 MB/s", THROTTLED),
+        _network("hub", "from_hub", PART_OF_8B, "a layer", "a Hub on this machine", None),
+        _network("s3-throttled", "from_s3", MORE_OF_8B, "five layers", "a bucket that gives 100 MB/s", THROTTLED),
         _delayed("s3-delay", "a layer of Llama 3.1 8B from a bucket that answers after 20 ms, in ranges of 256 KiB"),
     )
 
 
-def _network(name: str, module: str, title: str, bytes_per_second: int | None) -> Case:
+def _network(name: str, module: str, model: Model, part: str, where: str, bytes_per_second: int | None) -> Case:
     """The server is a process on the same processors. Only where it is throttled it is no part of what is measured."""
     download = "ranged download"
     into = {way: {"into": way, "bytes_per_second": bytes_per_second} for way in ("nothing", "memory", "files")}
@@ -211,8 +209,8 @@ def _network(name: str, module: str, title: str, bytes_per_second: int | None) -
     ways = {"memory": COMMAND_OF_8B, "files": COMMAND_OF_8B}
     return Case(
         name,
-        title,
-        PART_OF_8B,
+        f"{part} of Llama 3.1 8B from {where}, tp 8",
+        model,
         (
             Contender(download, module, options=into["nothing"]),
             *(Contender(way, module, flags, into[way], writes=way == "files") for way, flags in ways.items()),
