@@ -246,7 +246,9 @@ def test_a_slow_down_of_all_that_is_asked_at_once_is_waited_for(
     source = open_bucket(asking(s3, keys(key)))
     s3.faults.add(code="SlowDown", count=8 * FIRST_ATTEMPTS)
     assert tensors(source) == tensors(folder)
-    assert source.budget.traffic.report().limited_milliseconds > 0
+    traffic = source.budget.traffic.report()
+    assert traffic is not None
+    assert traffic.limited_milliseconds > 0
 
 
 def nowhere() -> str:
