@@ -14,7 +14,7 @@ from neuronmodel_worker.commands.model_source import open_source
 from neuronmodel_worker.commands.terminal import print_note
 from neuronmodel_worker.commands.usage_errors import NeuronConfigInvalid, UsageInvalid
 from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
-from neuronmodel_worker.stream import THREADS, threads_for
+from neuronmodel_worker.stream import THREADS
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_THREADS = 128
@@ -42,9 +42,9 @@ def show_warnings(plan: StreamedPlan, options: argparse.Namespace) -> None:
         print_note(options.command, warning)
 
 
-def threads_of(options: argparse.Namespace, plan: StreamedPlan | None = None) -> int:
-    """Returns the number of threads; without an option it depends on where the plan reads. Raises UsageInvalid."""
-    return given_threads(options) or (threads_for(plan) if plan else THREADS)
+def threads_of(options: argparse.Namespace) -> int:
+    """Returns the number of threads. Raises UsageInvalid."""
+    return given_threads(options) or THREADS
 
 
 def given_threads(options: argparse.Namespace) -> int | None:

@@ -14,7 +14,7 @@ from neuronmodel_worker.units import duration, in_units, rate
 def load(options: argparse.Namespace) -> None:
     """Raises a WorkerFailure; MemoryTooSmall before any memory is allocated."""
     plan = open_plan(options)
-    threads = threads_of(options, plan)
+    threads = threads_of(options)
     show_warnings(plan, options)
     needed = plan.output_bytes + buffer_bytes(plan, threads=threads, into_memory=True)
     if (available := available_bytes()) < needed:

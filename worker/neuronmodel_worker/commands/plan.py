@@ -30,7 +30,7 @@ def plan(options: argparse.Namespace) -> None:
     if output:
         check_place(output, made.checkpoint.path)
     made = with_tokenizer_warnings(made)
-    resident, threads = anonymous_bytes(), threads_of(options, made)
+    resident, threads = anonymous_bytes(), threads_of(options)
     forecast = Forecast(
         plan=made,
         needs=Needs(made, fields, options.instance_type),

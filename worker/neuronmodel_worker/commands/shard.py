@@ -43,4 +43,4 @@ def _write(plan: StreamedPlan, folder: OutputFolder, options: argparse.Namespace
             show(so_far.bytes_written)
 
         sink = FileSink(folder.weights, before_publish, metadata=rank_metadata(plan))
-        return run(plan, sink, reached, threads=threads_of(options, plan)).files
+        return run(plan, sink, reached, threads=threads_of(options)).files

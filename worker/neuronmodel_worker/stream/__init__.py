@@ -2,7 +2,7 @@
 
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.stream.content_digests import ContentDigests, PieceDigest, check_content, take_digests
-from neuronmodel_worker.stream.execution import THREADS, StreamResult, buffer_bytes, run, threads_for
+from neuronmodel_worker.stream.execution import THREADS, StreamResult, buffer_bytes, run
 from neuronmodel_worker.stream.filesink import FileSink
 from neuronmodel_worker.stream.memory_writer import write_rank_files
 from neuronmodel_worker.stream.meter import StreamProgress, Transferred
@@ -35,6 +35,5 @@ __all__ = [
     "read_rank_files",
     "run",
     "take_digests",
-    "threads_for",
     "write_rank_files",
 ]

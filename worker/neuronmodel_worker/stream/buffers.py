@@ -25,11 +25,25 @@ class Buffers:
             fitting = [i for i, buffer in enumerate(self._free) if size <= buffer.nbytes <= 2 * size]
             if fitting:
                 return self._free.pop(min(fitting, key=lambda i: self._free[i].nbytes))
-            while self._free and self._allocated + size > self._limit:
-                self._allocated -= self._free.pop(0).nbytes
+            self._make_room(size)
             self._allocated += size
         return fresh(size)
 
     def give(self, buffer: Array) -> None:
         with self._lock:
             self._free.append(buffer)
+
+    def count(self, nbytes: int) -> None:
+        """Counts memory that is used in place of a buffer, such as what a library reads into."""
+        with self._lock:
+            self._make_room(nbytes)
+            self._allocated += nbytes
+
+    def discount(self, nbytes: int) -> None:
+        """Says that memory that was counted is used no more."""
+        with self._lock:
+            self._allocated -= nbytes
+
+    def _make_room(self, nbytes: int) -> None:
+        while self._free and self._allocated + nbytes > self._limit:
+            self._allocated -= self._free.pop(0).nbytes

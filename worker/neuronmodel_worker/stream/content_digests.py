@@ -49,7 +49,7 @@ def take_digests(checkpoint: Checkpoint, progress: StreamProgress | None = None)
     jobs = [(each, start) for each in sources for start in range(0, each.nbytes, CHUNK_BYTES)]
     with ExitStack() as stack:
         files = _opened(stack, checkpoint, sources)
-        _take(jobs, files, Meter(progress), digests)
+        _take(jobs, files, Meter(progress), digests, max(THREADS, checkpoint.source.parallel_reads))
         for opened in files.values():
             opened.check_unchanged()
     return digests
@@ -68,6 +68,7 @@ def _take(
     files: Mapping[SourceFile, OpenFile],
     meter: Meter,
     observer: ContentDigests,
+    threads: int,
 ) -> None:
     thread_local = threading.local()
 
@@ -80,7 +81,7 @@ def _take(
             data = files[source.file].read(source.offset + start, length, thread_local.buffer)
         observer.observe(source, start, data)
 
-    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="digest")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="digest")
     try:
         for _ in pool.map(take, jobs):
             pass
@@ -110,7 +111,8 @@ def check_content(
     jobs = [(source, piece) for source in sorted(sources, key=_file_position) for piece in sorted(pieces[source.name])]
     with ExitStack() as stack:
         files = _opened(stack, checkpoint, sources)
-        differing = _first_differing(jobs, files, Meter(progress))
+        threads = max(THREADS, checkpoint.source.parallel_reads)
+        differing = _first_differing(jobs, files, Meter(progress), threads)
         for opened in files.values():
             opened.check_unchanged()
     if differing is None:
@@ -133,7 +135,7 @@ def _file_position(source: TensorSource) -> tuple[str, int]:
 
 
 def _first_differing(
-    jobs: Sequence[tuple[TensorSource, PieceDigest]], files: Mapping[SourceFile, OpenFile], meter: Meter
+    jobs: Sequence[tuple[TensorSource, PieceDigest]], files: Mapping[SourceFile, OpenFile], meter: Meter, threads: int
 ) -> TensorSource | None:
     thread_local = threading.local()
 
@@ -149,7 +151,7 @@ def _first_differing(
             state.update(data.data)
         return state.hexdigest() == digest
 
-    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="compare")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="compare")
     try:
         return next((source for (source, _), same in zip(jobs, pool.map(is_same, jobs), strict=True) if not same), None)
     finally:

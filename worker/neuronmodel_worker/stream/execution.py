@@ -3,8 +3,9 @@
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,19 +17,16 @@ from neuronmodel_worker.stream.casting import fill
 from neuronmodel_worker.stream.dtypes import STORAGE
 from neuronmodel_worker.stream.meter import Meter, StreamProgress
 from neuronmodel_worker.stream.observers import SourceObserver
-from neuronmodel_worker.stream.schedule import ChunkCopy, Move, Task, Workload, most_memory, tasks
+from neuronmodel_worker.stream.read_ahead import ReadAhead
+from neuronmodel_worker.stream.schedule import Chunk, ChunkCopy, Move, Task, Workload, most_memory, tasks
 from neuronmodel_worker.stream.sinks import Sink
 from neuronmodel_worker.stream.source_reader import SourceReader
 from neuronmodel_worker.stream.steps import Sizes, every_rank
 from neuronmodel_worker.stream.task_queue import TaskQueue
 
 THREADS: Final = min(16, max(4, 2 * (os.cpu_count() or 1)))
-"""Enough to read, write and copy at the same time; more threads gain nothing on one drive."""
-
-
-def threads_for(plan: StreamedPlan) -> int:
-    """How many threads a run has by default: over a network more reads have to be under way than a drive needs."""
-    return max(THREADS, plan.checkpoint.source.parallel_reads)
+"""Enough to read, write and copy at the same time; more threads gain nothing on one drive. Over a network ReadAhead has
+more that only read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +60,15 @@ def run(
     """
     ranks = every_rank(plan) if rank_indices is None else sorted(set(rank_indices))
     started, meter, sizes = time.monotonic(), Meter(progress), sizes or Sizes()
-    threads = threads or threads_for(plan)
+    threads = threads or THREADS
     buffers = Buffers(sizes.memory_bytes)
     try:
-        with SourceReader(plan, meter, buffers, observer) as reader:
+        with SourceReader(plan, meter, buffers, observer) as reader, _read_ahead(plan, reader) as ahead:
             sink.open(plan, meter, buffers, ranks, reader.check_unchanged)
             work = Workload(plan, sizes, ranks, sink.buffered, sealing=sink.seals, observed=observer is not None)
-            queue = TaskQueue(tasks(work), sizes.memory_bytes, threads, reader)
+            queue = TaskQueue(tasks(work), sizes.memory_bytes, threads, reader, ahead)
             try:
-                _StreamThreads(sink, reader, buffers, queue).run(threads)
+                _StreamThreads(sink, reader, queue, ahead).run(threads)
                 queue.complete()
             finally:
                 queue.end()
@@ -104,15 +102,32 @@ def buffer_bytes(
     ranks = every_rank(plan) if rank_indices is None else sorted(set(rank_indices))
     work = Workload(plan, sizes or Sizes(), ranks, buffered=not into_memory, sealing=sealing, observed=observed)
     of_source = min(plan.checkpoint.source.buffer_bytes, 2 * plan.source_bytes)
-    return most_memory(work, threads or threads_for(plan)) + of_source
+    return most_memory(work, threads or THREADS) + of_source
+
+
+@contextmanager
+def _read_ahead(plan: StreamedPlan, reader: SourceReader) -> Iterator[ReadAhead | None]:
+    """What reads ahead where a source needs several reads at a time."""
+    if plan.checkpoint.source.parallel_reads == 1:
+        yield None
+        return
+    ahead = ReadAhead(reader.read_ahead, reader.is_read_ahead, plan.checkpoint.source.parallel_reads)
+    try:
+        yield ahead
+    finally:
+        ahead.close()
+
+
+_Held = dict[tuple[str, int, int], tuple[Array, Callable[[], None]]]
+"""The chunks that a task has, each with what gives its memory back."""
 
 
 @dataclass
 class _StreamThreads:
     sink: Sink
     reader: SourceReader
-    buffers: Buffers
     queue: TaskQueue
+    ahead: ReadAhead | None
     stopped: threading.Event = field(default_factory=threading.Event)
     failure: BaseException | None = None
     """What failed first."""
@@ -148,28 +163,33 @@ class _StreamThreads:
             raise
 
     def _task(self, task: Task) -> None:
-        held: dict[tuple[str, int, int], tuple[Array, Array]] = {}
+        held: _Held = {}
         for move in task.moves:
             if self.stopped.is_set():
                 return
-            self._move(move, held)
+            self._move(task, move, held)
 
-    def _move(self, move: Move, held: dict[tuple[str, int, int], tuple[Array, Array]]) -> None:
+    def _move(self, task: Task, move: Move, held: "_Held") -> None:
         frames = [self.sink.frame(step) for step in move.steps]
         for visit in move.visits:
             if self.stopped.is_set():
                 return
             key = visit.chunk.key
             if key not in held:
-                held[key] = self.reader.read(visit.chunk, observe=not self.queue.fetches(visit.chunk.source))
-            rows, buffer = held[key]
+                held[key] = self._read(task, visit.chunk)
+            rows, give_back = held[key]
             for copy in visit.copies:
                 self._copy(rows, visit.chunk.source.dtype, copy, frames[copy.step], move.steps[copy.step].target.dtype)
             if visit.last:
-                del held[key]
-                self.buffers.give(buffer)
+                del held[key], rows
+                give_back()
         for step, frame in zip(move.steps, frames, strict=True):
             self.sink.put(step, frame)
+
+    def _read(self, task: Task, chunk: Chunk) -> tuple[Array, Callable[[], None]]:
+        observe = not self.queue.fetches(chunk.source)
+        data = self.ahead.take(task, chunk) if self.ahead else None
+        return self.reader.read(chunk, observe) if data is None else self.reader.taken(chunk, data, observe)
 
     def _copy(self, rows: Array, source_dtype: str, copy: ChunkCopy, frame: Array, dtype: str) -> None:
         piece = copy.piece

@@ -1,13 +1,15 @@
 """Reads a checkpoint's tensors in chunks, every byte once, and notices when the files have changed."""
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 
 import numpy as np
 
 from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.failures import SourceChanged, SourceUnreadable
-from neuronmodel_worker.io.aligned import SLACK, Array
+from neuronmodel_worker.io.aligned import SLACK, Array, fresh
 from neuronmodel_worker.layouts.geometry import as_matrix, row_bytes
 from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.sources import OpenFile, SourceFile
@@ -51,9 +53,26 @@ class SourceReader:
             if self._observer:
                 self._observer.observe(source, 0, self.factors[name])
 
-    def read(self, chunk: Chunk, observe: bool = True) -> tuple[Array, Array]:
-        """A chunk's matrix, [rows, columns] in storage form, and the buffer that holds it, to be given back. Without
-        `observe` the observer sees these bytes when they are fetched."""
+    def is_read_ahead(self, chunk: Chunk) -> bool:
+        """Whether a chunk may be read before a thread needs it: not what is kept, or is read column by column."""
+        return chunk.whole_rows and chunk.source.name not in self.factors
+
+    def read_ahead(self, chunk: Chunk) -> Array:
+        """The bytes of such a chunk, in memory of their own, for `taken`."""
+        with self._meter.reading(chunk.nbytes):
+            position = chunk.source.offset + chunk.row * row_bytes(chunk.source)
+            return self._files[chunk.source.file].read(position, chunk.nbytes, fresh(chunk.nbytes + SLACK))
+
+    def taken(self, chunk: Chunk, data: Array, observe: bool = True) -> tuple[Array, Callable[[], None]]:
+        """What `read` returns, of bytes that were read ahead."""
+        self._buffers.count(chunk.nbytes)
+        if self._observer and observe:
+            self._observer.observe(chunk.source, chunk.row * row_bytes(chunk.source), data)
+        return _matrix(chunk, data), partial(self._buffers.discount, chunk.nbytes)
+
+    def read(self, chunk: Chunk, observe: bool = True) -> tuple[Array, Callable[[], None]]:
+        """A chunk's matrix, [rows, columns] in storage form, and what gives its memory back. Without `observe` the
+        observer sees these bytes when they are fetched."""
         source, nbytes = chunk.source, chunk.nbytes
         start = chunk.row * row_bytes(source)
         buffer = self._buffers.take(nbytes + SLACK)
@@ -68,7 +87,7 @@ class SourceReader:
                     data = self._read_columns(chunk, buffer[:nbytes])
             if self._observer and observe:
                 self._observer.observe(source, start, data)
-        return data.view(STORAGE[source.dtype]).reshape(chunk.rows, chunk.columns), buffer
+        return _matrix(chunk, data), partial(self._buffers.give, buffer)
 
     def _read_columns(self, chunk: Chunk, data: Array) -> Array:
         """Read some columns of many rows; passes over the other columns read the rest."""
@@ -122,3 +141,7 @@ class SourceReader:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _matrix(chunk: Chunk, data: Array) -> Array:
+    return data.view(STORAGE[chunk.source.dtype]).reshape(chunk.rows, chunk.columns)

@@ -6,6 +6,7 @@ from typing import Final
 
 from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.stream.prefetch import PageCache, Prefetcher
+from neuronmodel_worker.stream.read_ahead import ReadAhead
 from neuronmodel_worker.stream.schedule import Task
 
 
@@ -16,8 +17,17 @@ class TaskQueue:
 
     AHEAD: Final = 16
     """How many units the queue looks ahead."""
+    FAR_AHEAD: Final = 64
+    """And where chunks are read ahead."""
 
-    def __init__(self, units: Iterator[list[Task]], memory_bytes: int, threads: int, cache: PageCache) -> None:
+    def __init__(
+        self,
+        units: Iterator[list[Task]],
+        memory_bytes: int,
+        threads: int,
+        cache: PageCache,
+        read_ahead: ReadAhead | None = None,
+    ) -> None:
         self._units = units
         self._free = self._memory = memory_bytes
         self._waiting: list[Task] = []
@@ -26,6 +36,7 @@ class TaskQueue:
         self._changed = threading.Condition()
         self._passes, self._most_passes = 0, max(1, threads // 2)
         self._prefetcher = Prefetcher(cache, self._fetched)
+        self._read_ahead = read_ahead
 
     def take(self) -> Task | None:
         """The next task, as soon as there is memory for it; None when there is none, or after `close`."""
@@ -38,6 +49,8 @@ class TaskQueue:
                     self._waiting.remove(task)
                     self._free -= task.memory_bytes
                     self._passes += bool(task.passes_over)
+                    if self._read_ahead:
+                        self._read_ahead.begin(task)
                     return task
                 self._changed.wait()
             return None
@@ -55,12 +68,14 @@ class TaskQueue:
     def _look_ahead(self) -> None:
         if len(self._waiting) > self._looked_ahead // 2:
             return
-        for _, unit in zip(range(self.AHEAD), self._units, strict=False):
+        for _, unit in zip(range(self.FAR_AHEAD if self._read_ahead else self.AHEAD), self._units, strict=False):
             self._waiting += unit
             for task in unit:
                 self._prefetcher.want(task.passes_over)
         self._waiting.sort(key=lambda task: (task.order, not task.passes_over, -task.nbytes))
         self._looked_ahead = len(self._waiting)
+        if self._read_ahead:
+            self._read_ahead.expect(self._waiting)
 
     def _fetched(self) -> None:
         with self._changed:
@@ -71,6 +86,8 @@ class TaskQueue:
             self._free += task.memory_bytes
             self._passes -= bool(task.passes_over)
             self._changed.notify_all()
+        if self._read_ahead:
+            self._read_ahead.done(task)
         self._prefetcher.passed(task.passes_over)
 
     def fetches(self, source: TensorSource) -> bool:

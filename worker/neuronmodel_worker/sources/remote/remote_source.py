@@ -27,7 +27,6 @@ from neuronmodel_worker.sources.remote.snapshot import FILES, KeptSnapshot, Snap
 
 log = logging.getLogger(__name__)
 
-FETCH_THREADS: Final = 8
 HEAD_BYTES: Final = 256 << 10
 """What is asked for first of a file that is read in order: most headers are shorter."""
 WEIGHTS: Final = ".safetensors"
@@ -182,7 +181,8 @@ class RemoteSource(ABC):
 
     @cached_property
     def _fetch_pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
+        """For columns: half of the reads are theirs, as the other half reads ahead."""
+        return ThreadPoolExecutor(max(1, self.parallel_reads // 2), thread_name_prefix="fetch")
 
     def _read_range_or_head(self, file: ListedFile, position: int, nbytes: int) -> Array:
         """Reads a range; where the file's first bytes that were read already have it, from them."""
