@@ -22,7 +22,7 @@ MAX_TOKEN_BYTES: Final = 4096
 
 def open_source(model: str, environment: Mapping[str, str] | None = None) -> WeightSource:
     """Returns the source that `--model` names. Raises UsageInvalid, and what opening it raises."""
-    environment = os.environ if environment is None else environment
+    environment = dict(os.environ) if environment is None else environment
     if model.startswith(HUB):
         return _open_repository(model, environment)
     if model.startswith(S3):

@@ -9,7 +9,6 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from http.client import HTTPException, HTTPResponse
 from typing import Annotated, Final, TypeVar, cast
 from urllib.error import HTTPError, URLError
@@ -37,6 +36,7 @@ from neuronmodel_worker.sources.remote.listed_file import ListedFile
 from neuronmodel_worker.sources.remote.redaction import host_of, without_secrets
 from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted, EndpointInvalid, TokenInvalid
 from neuronmodel_worker.sources.remote.retries import Retry, RetryBudget
+from neuronmodel_worker.sources.remote.shared_property import shared_property
 
 T = TypeVar("T")
 
@@ -294,7 +294,7 @@ class HubClient:
             )
         return (("Authorization", f"Bearer {token}"),) if token else ()
 
-    @cached_property
+    @shared_property
     def _opener(self) -> OpenerDirector:
         """With the proxies of the environment, and without its redirects, which would take the token along."""
         context = ssl.create_default_context()

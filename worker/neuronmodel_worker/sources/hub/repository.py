@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ from neuronmodel_worker.sources.remote.redaction import host_of
 from neuronmodel_worker.sources.remote.refusals import SourceForbidden, SourceRateLimited, SourceUnreachable
 from neuronmodel_worker.sources.remote.remote_source import RemoteSource
 from neuronmodel_worker.sources.remote.retries import Retry
+from neuronmodel_worker.sources.remote.shared_property import shared_property
 from neuronmodel_worker.sources.remote.snapshot import Snapshots
 from neuronmodel_worker.sources.remote.traffic import Traffic
 
@@ -79,7 +79,7 @@ class HubRepository(RemoteSource):
         name = f"{client.repository}@{self.commit[:SHOWN_OF_COMMIT]}"
         super().__init__(name, resolution, client.budget, PARALLEL_READS, snapshots)
 
-    @cached_property
+    @shared_property
     def _ranges(self) -> RangeReader:
         """Made for the first range: a start from what is kept needs no certificates."""
         return RangeReader(self.client.server.certificates())

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +22,7 @@ from neuronmodel_worker.sources.remote.byte_ranges import PART_BYTES
 from neuronmodel_worker.sources.remote.listed_file import ListedFile
 from neuronmodel_worker.sources.remote.remote_file import RemoteFile
 from neuronmodel_worker.sources.remote.retries import FIRST_ATTEMPTS, RetryBudget
+from neuronmodel_worker.sources.remote.shared_property import shared_property
 from neuronmodel_worker.sources.remote.snapshot import FILES, KeptSnapshot, Snapshots, is_content_of, is_small
 
 log = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ class RemoteSource(ABC):
             raise SourceChanged(file.path, "the source has no such file at this revision")
         return entry
 
-    @cached_property
+    @shared_property
     def _fetch_pool(self) -> ThreadPoolExecutor:
         """For columns: half of the reads are theirs, as the other half reads ahead."""
         return ThreadPoolExecutor(max(1, self.parallel_reads // 2), thread_name_prefix="fetch")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -19,6 +18,7 @@ from neuronmodel_worker.sources.remote.byte_ranges import CERTIFICATE, TIMEOUTS,
 from neuronmodel_worker.sources.remote.certificates import no_certificates
 from neuronmodel_worker.sources.remote.refusals import CertificateUntrusted
 from neuronmodel_worker.sources.remote.retries import Retry, RetryBudget
+from neuronmodel_worker.sources.remote.shared_property import shared_property
 from neuronmodel_worker.sources.s3.address import S3Address
 from neuronmodel_worker.sources.s3.answers import BucketNotFound, S3Error, failure_of
 from neuronmodel_worker.sources.s3.credentials import Credentials, KeyFiles, without_variables
@@ -84,7 +84,7 @@ class S3Client:
         """How messages name the bucket."""
         return f"bucket {self.address.bucket} at {self.server.host}"
 
-    @cached_property
+    @shared_property
     def _store(self) -> S3Store:
         """One client for all objects, with connections and credentials of its own."""
         options: dict[str, Any] = {**TIMEOUTS, "allow_http": self.server.endpoint.startswith("http://")}

@@ -1,6 +1,5 @@
 """The bucket that a pod's configuration names."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,13 @@ from neuronmodel_worker.sources.remote.traffic import Traffic
 from neuronmodel_worker.sources.s3.address import S3Address
 from neuronmodel_worker.sources.s3.bucket import S3Bucket, open_bucket
 from neuronmodel_worker.sources.s3.client import S3Client, S3Server
-from neuronmodel_worker.sources.s3.credentials import Anonymous, Credentials, KeyFiles, PodIdentity
+from neuronmodel_worker.sources.s3.credentials import (
+    Anonymous,
+    Credentials,
+    KeyFiles,
+    PodIdentity,
+    process_environment,
+)
 
 
 class BucketUnnamed(BadInput):
@@ -53,4 +58,4 @@ def _credentials(source: S3Source) -> Credentials:
     if source.access_key_id_file and source.secret_access_key_file:
         session = Path(source.session_token_file) if source.session_token_file else None
         return KeyFiles(Path(source.access_key_id_file), Path(source.secret_access_key_file), session)
-    return PodIdentity(os.environ)
+    return PodIdentity(process_environment())

@@ -144,6 +144,12 @@ def credentials_of(environment: Mapping[str, str]) -> Credentials:
     return PodIdentity(environment, OF_A_SHELL)
 
 
+def process_environment() -> Mapping[str, str]:
+    """Returns the variables of the process as they are now: those that a client which is being made hides are in it."""
+    with _environment_lock:
+        return dict(os.environ)
+
+
 @contextmanager
 def without_variables() -> Iterator[None]:
     """Hides AWS_ variables from a client that is being made."""

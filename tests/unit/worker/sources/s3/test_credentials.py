@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,6 +19,7 @@ from neuronmodel_worker.sources.s3.credentials import (
     PodIdentity,
     answers_metadata,
     credentials_of,
+    process_environment,
     without_variables,
 )
 
@@ -107,6 +109,19 @@ def test_variables_are_hidden_while_a_client_is_made_and_there_again(monkeypatch
     with pytest.raises(KeyError), without_variables():
         raise KeyError
     assert os.environ["AWS_SESSION_TOKEN"] == "leftover"
+
+
+def test_an_identity_is_found_while_another_client_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of the process are hidden then."""
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/reader")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/token")
+    with ThreadPoolExecutor(1) as pool:
+        with without_variables():
+            found = pool.submit(process_environment)
+            assert not wait([found], timeout=0.05).done
+        environment = found.result()
+        with without_variables():
+            assert PodIdentity(environment).options()["role_arn"].endswith("reader")
 
 
 class Metadata(BaseHTTPRequestHandler):
