@@ -18,4 +18,5 @@ class shared_property(cached_property[T]):  # noqa: N801 - named as the one that
 
     def __get__(self, instance: Any, owner: type[Any] | None = None) -> T:  # type: ignore[override]
         with self._making:
-            return super().__get__(instance, owner)
+            made: T = super().__get__(instance, owner)
+            return made
