@@ -137,7 +137,10 @@ def _from_command(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--claim", metavar="NAME", help="the claim that holds the model; absent: a folder of the node")
     command.add_argument(
-        "--source", metavar="hf://ORG/NAME[@REVISION]", help="the repository that holds the model, in place of a claim"
+        "--source",
+        metavar="URI",
+        help="what holds the model in place of a claim: a repository, hf://ORGANISATION/NAME[@REVISION], or a bucket, "
+        "s3://BUCKET/PREFIX",
     )
     command.add_argument(
         "--claim-root",

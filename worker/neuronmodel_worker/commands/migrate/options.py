@@ -8,7 +8,10 @@ from typing import Final
 
 from neuronmodel_api.names import MAX_MODEL_NAME
 from neuronmodel_worker.commands.usage_errors import UsageInvalid
-from neuronmodel_worker.sources.hub.address import SCHEME, HubAddress
+from neuronmodel_worker.sources.hub.address import SCHEME as OF_HUB
+from neuronmodel_worker.sources.hub.address import HubAddress
+from neuronmodel_worker.sources.s3.address import SCHEME as OF_S3
+from neuronmodel_worker.sources.s3.address import S3Address
 
 MODEL_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
@@ -21,9 +24,9 @@ OF_THE_CACHE: Final = "models--"
 
 @dataclass(frozen=True)
 class Choices:
-    """The options. `source` names a repository, as hf://ORGANISATION/NAME[@REVISION]; `claim_root` is the folder on the
-    command's host with the content of the claim's root; by default the parent of the model's folder. The constructor
-    raises UsageInvalid."""
+    """The options. `source` names a repository, as hf://ORGANISATION/NAME[@REVISION], or a place in a bucket, as
+    s3://BUCKET/PREFIX; `claim_root` is the folder on the command's host with the content of the claim's root; by
+    default the parent of the model's folder. The constructor raises UsageInvalid."""
 
     source: str | None = None
     claim: str | None = None
@@ -49,7 +52,7 @@ class Choices:
                 f"--name is {self.name!r} and has to be at most {MAX_MODEL_NAME} lower-case letters, digits and -, "
                 "beginning with a letter and not ending with -."
             )
-        if self.repository and (self.claim is not None or self.claim_root is not None):
+        if (self.repository or self.bucket) and (self.claim is not None or self.claim_root is not None):
             raise UsageInvalid("--source and --claim both say where the model is. Leave out one of them.")
         if self.artifacts_claim and (self.artifacts_size or self.storage_class):
             raise UsageInvalid(
@@ -61,15 +64,26 @@ class Choices:
     @cached_property
     def repository(self) -> HubAddress | None:
         """Raises UsageInvalid."""
-        if self.source is None:
+        if self.source is None or self.source.startswith(OF_S3):
             return None
-        if not self.source.startswith(SCHEME):
+        if not self.source.startswith(OF_HUB):
             raise UsageInvalid(
-                f"--source is {self.source!r} and has to be a repository, as {SCHEME}ORGANISATION/NAME or "
-                f"{SCHEME}ORGANISATION/NAME@REVISION. A claim is named with --claim."
+                f"--source is {self.source!r} and has to be a repository, as {OF_HUB}ORGANISATION/NAME or "
+                f"{OF_HUB}ORGANISATION/NAME@REVISION, or a place in a bucket, as {OF_S3}BUCKET/PREFIX. A claim is "
+                "named with --claim."
             )
         try:
             return HubAddress.parse(self.source)
+        except ValueError as error:
+            raise UsageInvalid(f"--source: {error}") from error
+
+    @cached_property
+    def bucket(self) -> S3Address | None:
+        """Raises UsageInvalid."""
+        if self.source is None or not self.source.startswith(OF_S3):
+            return None
+        try:
+            return S3Address.parse(self.source)
         except ValueError as error:
             raise UsageInvalid(f"--source: {error}") from error
 

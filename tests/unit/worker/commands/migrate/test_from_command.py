@@ -156,6 +156,28 @@ def test_a_repository_takes_the_path_s_place(source: str, expected: dict[str, st
     assert spec.model.source.hugging_face.repository == expected["repository"]
 
 
+@pytest.mark.parametrize(
+    ("before", "more"),
+    [
+        ("", {}),
+        ("export AWS_REGION=eu-west-1", {"region": "eu-west-1"}),
+        (
+            "export AWS_DEFAULT_REGION=eu-west-1 AWS_ENDPOINT_URL=https://s3.example.org",
+            {"region": "eu-west-1", "endpoint": "https://s3.example.org"},
+        ),
+    ],
+)
+def test_a_bucket_takes_the_path_s_place(before: str, more: dict[str, str]) -> None:
+    result = with_flags(before=before, source="s3://models/meta/Llama-3.1-70B/")
+    assert result.spec["model"]["source"] == {"s3": {"uri": "s3://models/meta/Llama-3.1-70B", **more}}
+    assert yaml.safe_load(result.text)["metadata"]["name"] == "llama-3-1-70b"
+    assert "In place of --model-path /models/Llama-3.1-8B." in result.unwrapped
+    assert "credentialsSecretRef: {name: …}" in result.unwrapped
+    spec = NeuronModelSpec.model_validate(result.spec)
+    assert spec.model.source.s3
+    assert spec.model.source.s3.uri == "s3://models/meta/Llama-3.1-70B"
+
+
 @pytest.mark.parametrize("path", ["~/models/$MODEL", "$(pwd)/model", "../model", "meta-llama/Llama-3.1-8B"])
 def test_with_a_repository_nothing_of_the_path_is_needed(path: str) -> None:
     command = "inference_demo --model-type llama --task-type causal-lm run --save-sharded-checkpoint"
@@ -177,15 +199,18 @@ def test_a_path_that_may_be_a_repository_s_name_is_refused_with_how_to_say_so(pa
         converted(f"inference_demo --model-type llama --task-type causal-lm run --model-path {path}")
 
 
-def test_a_repository_is_printed_without_anything_that_reads_a_network() -> None:
+@pytest.mark.parametrize(
+    ("source", "printed"), [("hf://org/name", "repository: org/name"), ("s3://models/llama", "s3://models/llama")]
+)
+def test_a_network_source_is_printed_without_anything_that_reads_a_network(source: str, printed: str) -> None:
     program = (
         "import sys; from neuronmodel_worker.cli import main; code = main(sys.argv[1:]); "
         "print(code, *[name for name in sys.modules if name.split('.')[0] in ('obstore', 'http') "
         "or 'sources.remote' in name])"
     )
-    command = [sys.executable, "-c", program, "from-command", "--source", "hf://org/name", "-"]
+    command = [sys.executable, "-c", program, "from-command", "--source", source, "-"]
     ended = subprocess.run(command, cwd=PROJECT, input=ON_LOAD, capture_output=True, text=True, check=True)
-    assert "repository: org/name" in ended.stdout
+    assert printed in ended.stdout
     assert ended.stdout.splitlines()[-1] == "0"
 
 
@@ -452,7 +477,10 @@ def test_another_instance_type_is_selected() -> None:
         {"claim": "Models"},
         {"source": "meta-llama/Llama-3.1-8B"},
         {"source": "https://huggingface.co/meta-llama/Llama-3.1-8B"},
-        {"source": "s3://bucket/model"},
+        {"source": "gs://bucket/model"},
+        {"source": "s3://b/model"},
+        {"source": "s3://key:secret@bucket/model"},
+        {"source": "s3://bucket/model", "claim": "models"},
         {"source": "hf://"},
         {"source": "hf://datasets/org/name"},
         {"source": "hf://org/name/folder"},
