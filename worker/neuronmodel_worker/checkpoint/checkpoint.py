@@ -85,7 +85,7 @@ def open_checkpoint(place: WeightSource | Path) -> Checkpoint:
         found.files,
         _read_quantizer_files(source),
         found.unnamed,
-        (*found.warnings, *_adapter_warning(source)),
+        (*source.warnings, *found.warnings, *_adapter_warning(source)),
         found.unusable,
     )
 

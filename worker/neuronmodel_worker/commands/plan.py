@@ -16,7 +16,7 @@ from neuronmodel_worker.io.cgroups import anonymous_bytes
 from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.io.probe import Rate, reading_rate, writing_rate
 from neuronmodel_worker.plan.streamed import StreamedPlan
-from neuronmodel_worker.stream import buffer_bytes
+from neuronmodel_worker.stream import buffer_bytes, source_buffer_bytes
 from neuronmodel_worker.units import duration, in_units
 
 COLUMN = 15
@@ -87,6 +87,9 @@ def _rows(forecast: Forecast) -> Iterator[Row]:
         f"{_count(forecast.files, 'file')}, {len(plan.reads)} of {_count(plan.checkpoint.tensors, 'tensor')}",
     )
     yield "bytes read", f"{in_units(read)} ({read:,})"
+    if (source := plan.checkpoint.source).parallel_reads > 1:
+        buffers = in_units(source_buffer_bytes(plan))
+        yield "network", f"{source.parallel_reads} ranges at a time, with at most {buffers} of memory for them"
     yield (
         "rank files",
         f"{_count(ranks, 'file')} of {_count(plan.tensors, 'tensor')}, {in_units(forecast.file_bytes)} each",

@@ -29,6 +29,7 @@ class Folder:
     is_local = True
     resolution = None
     parallel_reads = 1
+    warnings: tuple[str, ...] = ()
     buffer_bytes = 0
 
     def folder(self) -> Path:

@@ -149,6 +149,11 @@ class WeightSource(Protocol):
         ...
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know of how the source can be read."""
+        ...
+
+    @property
     def resolution(self) -> Resolution | None:
         """Which state is read, if the source may move on under its name."""
         ...

@@ -2,7 +2,7 @@
 
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.stream.content_digests import ContentDigests, PieceDigest, check_content, take_digests
-from neuronmodel_worker.stream.execution import THREADS, StreamResult, buffer_bytes, run
+from neuronmodel_worker.stream.execution import THREADS, StreamResult, buffer_bytes, run, source_buffer_bytes
 from neuronmodel_worker.stream.filesink import FileSink
 from neuronmodel_worker.stream.memory_writer import write_rank_files
 from neuronmodel_worker.stream.meter import StreamProgress, Transferred
@@ -34,6 +34,7 @@ __all__ = [
     "rank_file_name",
     "read_rank_files",
     "run",
+    "source_buffer_bytes",
     "take_digests",
     "write_rank_files",
 ]

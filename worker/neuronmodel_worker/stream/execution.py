@@ -101,8 +101,12 @@ def buffer_bytes(
     `sealing` is for a FileSink that seals, `observed` for a run with an observer."""
     ranks = every_rank(plan) if rank_indices is None else sorted(set(rank_indices))
     work = Workload(plan, sizes or Sizes(), ranks, buffered=not into_memory, sealing=sealing, observed=observed)
-    of_source = min(plan.checkpoint.source.buffer_bytes, 2 * plan.source_bytes)
-    return most_memory(work, threads or THREADS) + of_source
+    return most_memory(work, threads or THREADS) + source_buffer_bytes(plan)
+
+
+def source_buffer_bytes(plan: StreamedPlan) -> int:
+    """The most memory that reads of a network take up, under way and ahead of the threads that take them."""
+    return min(plan.checkpoint.source.buffer_bytes, 2 * plan.source_bytes)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ class Stored:
     is_local = False
     resolution = None
     parallel_reads = 3
+    warnings = ()
     buffer_bytes = 0
 
     def __init__(self, folder: Path) -> None:

@@ -48,6 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     wait_little(monkeypatch)
     set_part_bytes(monkeypatch, SIZES.chunk_bytes)
     monkeypatch.setattr("neuronmodel_worker.sources.remote.remote_source.HEAD_BYTES", 64)
+    monkeypatch.setattr("neuronmodel_worker.sources.s3.bucket.available_bytes", lambda: 1 << 40)
     return small_source(tmp_path / "source", files=2, num_hidden_layers=6)
 
 

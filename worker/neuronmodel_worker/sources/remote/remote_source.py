@@ -68,6 +68,10 @@ class RemoteSource(ABC):
 
     # What kinds of sources differ in.
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return ()
+
     @abstractmethod
     def _list(self) -> Iterable[ListedFile]:
         """Asks for the files. Raises what is in `remote.refusals`."""

@@ -1,4 +1,10 @@
-"""A checkpoint in a bucket, at the state in which its objects were listed."""
+"""A checkpoint in a bucket, at the state in which its objects were listed.
+
+What names that state is no digest of content: an ETag depends on how an object was uploaded, and some servers have
+none. So content is known as that of a folder is: by the state, where the volume has a record of it, else by comparing
+the tensors' pieces with those of sealed shards (`prepare.identify`). An object is told from others by ETag and version;
+one of a server without ETags by size and Last-Modified alone, to the second, and `warnings` says so.
+"""
 
 import hashlib
 import json
@@ -12,8 +18,10 @@ from typing import Final
 
 from neuronmodel_worker.failures import SourceChanged
 from neuronmodel_worker.io.aligned import Array
+from neuronmodel_worker.io.cgroups import available_bytes
 from neuronmodel_worker.io.untrusted_input import shown
 from neuronmodel_worker.sources.interface import Resolution
+from neuronmodel_worker.sources.remote.byte_ranges import PART_BYTES
 from neuronmodel_worker.sources.remote.listed_file import ListedFile
 from neuronmodel_worker.sources.remote.refusals import SourceForbidden, SourceRateLimited, SourceUnreachable
 from neuronmodel_worker.sources.remote.remote_source import WEIGHTS, RemoteSource
@@ -27,6 +35,9 @@ log = logging.getLogger(__name__)
 
 PARALLEL_READS: Final = 64
 """Ranges in flight: S3 brings 85 to 90 MB/s a connection."""
+LEAST_READS: Final = 16
+MEMORY_SHARE: Final = 8
+"""Buffers of ranges take at most this part of the memory that is free, where that is for more than LEAST_READS."""
 CONFIG: Final = "config.json"
 INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
@@ -98,6 +109,11 @@ def _is_read(file: ListedFile) -> bool:
     return file.name.endswith(WEIGHTS) or is_small(file)
 
 
+def reads_within(free_bytes: int) -> int:
+    """How many ranges are read at a time where so much memory is free."""
+    return max(LEAST_READS, min(PARALLEL_READS, free_bytes // MEMORY_SHARE // (2 * PART_BYTES)))
+
+
 def revision_of(files: Iterable[ListedFile]) -> str:
     """Returns a digest of the state of all files that are read: names, sizes, ETags and versions."""
     facts = sorted(
@@ -117,7 +133,19 @@ class S3Bucket(RemoteSource):
         """`files` are those of the resolution; where there are none, a snapshot has them."""
         self.client = client
         self._listed = files
-        super().__init__(str(client.address).removeprefix(SCHEME), resolution, client.budget, PARALLEL_READS, snapshots)
+        name, reads = str(client.address).removeprefix(SCHEME), reads_within(available_bytes())
+        super().__init__(name, resolution, client.budget, reads, snapshots)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        read = [file for file in self.files.values() if _is_read(file)]
+        without = sum(not file.etag for file in read)
+        if not without:
+            return ()
+        return (
+            f"{self.client.server.host} gives no ETag for {without} of the {len(read)} files that are read: whether "
+            "they change is told by size and Last-Modified alone, to the second",
+        )
 
     def _list(self) -> Iterable[ListedFile]:
         return self._listed

@@ -126,7 +126,7 @@ class S3Client:
 
     def _folders(self, prefix: str) -> list[str]:
         below = obstore.list_with_delimiter(self._store, prefix or None)["common_prefixes"]
-        return [str(each).rstrip("/").rpartition("/")[2] for each in below]
+        return sorted(str(each).rstrip("/").rpartition("/")[2] for each in below)
 
     def head(self, key: str) -> S3Object:
         """Returns the state of one object. Raises FileNotFoundError."""
