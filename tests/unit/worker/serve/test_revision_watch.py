@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from neuronmodel_api.config import HubSource
+from neuronmodel_api.config import HubSource, S3Source
 from neuronmodel_api.report import Report, Stage
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.serve.revision_watch import RevisionWatch, watching_revision
 from tests.standins.hub import Hub
+from tests.standins.s3 import S3, Grant
 from tests.unit.worker.sources.hubs import REPOSITORY, TOKEN, wait_little
 from tests.waiting import until
 
@@ -119,3 +120,68 @@ def test_the_latest_reason_is_the_one_that_is_noted(hub: Hub, clock: StartClock)
     hub.repository(REPOSITORY).private = True
     watch.ask()
     assert reasons(clock.snapshot()) == ["RepositoryNotFound"]
+
+
+# Of a bucket, whose state is what its list says.
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    wait_little(monkeypatch)
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama" / "config.json").write_text("{}")
+    with S3() as s3:
+        s3.add_bucket("models", tmp_path / "llama", "llama/", public=Grant())
+        yield s3
+
+
+def bucket_of(s3: S3, **fields: object) -> S3Source:
+    given = {"uri": "s3://models/llama", "endpoint": s3.endpoint, "anonymous": True, "revision": "a" * 64}
+    return S3Source.model_validate({**given, "check_seconds": 60, **fields})
+
+
+def test_the_report_has_the_state_that_a_bucket_is_at(s3: S3, clock: StartClock) -> None:
+    watch = RevisionWatch(bucket_of(s3), 60, clock)
+    watch.ask()
+    first = clock.snapshot().latest_revision
+    assert first
+    watch.ask()
+    assert clock.snapshot().latest_revision == first
+    s3.bucket("models").put("llama/README.md", b"of no matter")
+    watch.ask()
+    assert clock.snapshot().latest_revision == first
+    s3.bucket("models").put("llama/config.json", b'{"a": 1}')
+    watch.ask()
+    assert clock.snapshot().latest_revision not in (None, first)
+
+
+def test_a_bucket_out_of_reach_or_refused_is_a_note_until_it_answers(s3: S3, clock: StartClock) -> None:
+    watch = RevisionWatch(bucket_of(s3), 60, clock)
+    s3.down()
+    watch.ask()
+    assert reasons(clock.snapshot()) == ["SourceUnreachable"]
+    s3.up()
+    s3.bucket("models").public = Grant(may_list=False, may_get=False)
+    watch.ask()
+    assert reasons(clock.snapshot()) == ["SourceForbidden"]
+    s3.bucket("models").public = Grant()
+    watch.ask()
+    assert reasons(clock.snapshot()) == []
+
+
+@pytest.mark.parametrize("fields", [{"revision": None}, {"check_seconds": None}], ids=["prepare", "never"])
+def test_no_bucket_is_asked_where_nothing_can_move(s3: S3, clock: StartClock, fields: dict[str, None]) -> None:
+    with watching_revision(bucket_of(s3, **{"check_seconds": 1, **fields}), clock):
+        pass
+    assert not list(s3.requests)
+
+
+def test_stopping_ends_a_wait_for_a_bucket(s3: S3, clock: StartClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuronmodel_worker.sources.remote.retries.FIRST_ATTEMPTS", 10**6)
+    watch = RevisionWatch(bucket_of(s3), 0.0, clock)
+    s3.down()
+    watch.start()
+    until(lambda: watch._budget is not None and watch._budget.traffic.retries > 0)
+    watch.stop()
+    until(lambda: not watch._thread.is_alive())
+    assert not clock.snapshot().notes
