@@ -53,7 +53,7 @@ from neuronmodel_worker.store import (
     Store,
 )
 from neuronmodel_worker.store.key_differences import SOURCE_DIFFERS, SOURCE_NAMED_OTHERWISE
-from neuronmodel_worker.store.source_records import SOURCE_FILE, listed_content
+from neuronmodel_worker.store.source_records import SOURCE_FILE
 from neuronmodel_worker.stream import (
     WEIGHTS,
     ContentDigests,
@@ -273,8 +273,9 @@ class Preparation:
                     phase.reach(phase.before + so_far.bytes_written)
 
                 sink = FileSink(staging.directory / WEIGHTS, seal=staging.seal_rank, metadata=rank_metadata(key))
-                # The rest of a source that lists digests itself is not fetched again for digests of ours.
-                observes = len(indices) == len(plan.ranks) or not listed_content(plan.checkpoint, self.identity.stats)
+                # What ranks that are there were made from is not fetched over a network again for its digests: a set
+                # without them is found by what its source is recorded to be, not by a comparison of contents.
+                observes = len(indices) == len(plan.ranks) or plan.checkpoint.source.is_local
                 streamed = run(plan, sink, progress, rank_indices=indices, observer=digests if observes else None)
                 self._measured(streamed)
             with self.job.clock.phase(StartPhase.SEALED), writing_to(self.store.root):

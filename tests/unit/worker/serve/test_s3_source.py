@@ -224,12 +224,15 @@ def test_auto_measures_the_rate_of_the_network(of_s3: Place, s3: S3) -> None:
     assert len(ranges_of(s3)) > 1
 
 
-def test_prepare_that_was_killed_leaves_ranks_that_are_not_made_again(of_s3: Place) -> None:
+def test_prepare_that_was_killed_leaves_ranks_that_are_not_fetched_again(of_s3: Place, s3: S3) -> None:
     with of_s3.started("prepare", before=NOTHING_IS_SEALED) as worker:
         worker.until(lambda: len(list((of_s3.artifacts / "staging").glob("shards-*/weights/tp*.safetensors"))) == 3)
+    s3.requests.clear()
     result = of_s3.prepare().result
     assert result
     assert " of 3 rank files were there already" in (result.missed or "")
+    fetched = sum(request.bytes_sent for request in s3.requests.matching(operation="get"))
+    assert fetched < (of_s3.source / "model.safetensors").stat().st_size * 0.7
 
 
 def test_a_damaged_copy_on_scratch_is_seen_where_all_is_verified(of_s3: Place) -> None:
