@@ -11,7 +11,7 @@ from hack.cluster.binaries import binary
 from hack.cluster.layout import LAYOUT, PROJECT, REGISTRY
 from tests.waiting import PATIENCE_SECONDS
 
-from . import hub
+from . import buckets, hub
 from .cluster import Cluster, Object
 from .waiting import eventually
 
@@ -59,7 +59,10 @@ class Chart:
         return {
             "image": {"repository": repository, "tag": tag},
             "workerImages": {"cpu": self.worker_image, "neuron": self.worker_image},
-            "sources": {"huggingFace": {"endpoints": [hub.ENDPOINT], "revisionCheckSeconds": REVISION_CHECK_SECONDS}},
+            "sources": {
+                kind: {"endpoints": [endpoint], "revisionCheckSeconds": REVISION_CHECK_SECONDS}
+                for kind, endpoint in (("huggingFace", hub.ENDPOINT), ("s3", buckets.ENDPOINT))
+            },
             **values,
         }
 

@@ -32,6 +32,8 @@ API_VERSIONS = {
     "ResourceQuota": "v1",
     "Secret": "v1",
     "Service": "v1",
+    "ServiceAccount": "v1",
+    "TokenReview": "authentication.k8s.io/v1",
 }
 
 

@@ -1,9 +1,9 @@
 """Everything that a room's pods, the operator and the API server let people read, and which secrets are in it."""
 
 import base64
-import mmap
+import subprocess
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,8 @@ from .room import Room
 OBJECTS = "nm,jobs,deployments,replicasets,pods,events,pvc,configmaps,services"
 """Pods have the termination messages; Secrets are where tokens belong."""
 PLACES = ("log", "report", "process", "objects")
+FOUND, NOT_FOUND = 0, 1
+"""What grep exits with."""
 # Addresses of this machine's own cluster: never through a proxy.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -69,18 +71,19 @@ class Disclosed:
         return [place for place, text in self.texts.items() if any(form in text for form in forms)]
 
 
-def files_holding(folders: Iterable[Path], secret: str) -> list[Path]:
-    """Files of volumes, weights included."""
-    forms = [form.encode() for form in written(secret)]
-    paths = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [path for path in paths if path.stat().st_size and _has(path, forms)]
+def files_holding(folders: Sequence[Path], *secrets: str) -> list[Path]:
+    """Files of volumes, weights included, which have at least one of them; all are looked for at once."""
+    assert folders
+    assert secrets, "an empty pattern is in every file"
+    patterns = "\n".join(form for secret in secrets for form in written(secret))
+    command = ("grep", "--recursive", "--files-with-matches", "--binary-files=text", "--fixed-strings", "--file=-")
+    done = subprocess.run(
+        (*command, *map(str, folders)), input=patterns, env={"LC_ALL": "C"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (FOUND, NOT_FOUND), done.stderr
+    return [Path(line) for line in done.stdout.splitlines()]
 
 
 def written(secret: str) -> tuple[str, str]:
     """As it is, and as objects hold data."""
     return secret, base64.b64encode(secret.encode()).decode()
-
-
-def _has(path: Path, forms: Iterable[bytes]) -> bool:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return any(content.find(form) >= 0 for form in forms)

@@ -15,32 +15,21 @@ import pytest
 from neuronmodel_api import names
 from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.report import Stage
-from neuronmodel_api.status import Cause, Condition, SourceStatus, Start, WorkerProgress
+from neuronmodel_api.status import Cause, WorkerProgress
 from tests.levels import answers
 from tests.standins.hub import Hub, Record
 
-from . import outages, reference
+from . import outages
 from .accounting import phases
 from .capital import MODEL, PROMPT, SPEC
 from .chat import completion
 from .disclosure import PLACES, Disclosed, files_holding
-from .hub import CDN_HOST, ENDPOINT, from_hub, give_token, hub_for, tensor_range
-from .neuronmodels import Applied, Expected, wait_for_starts
+from .hub import CDN_HOST, ENDPOINT, from_hub, give_token, hub_for
+from .network_source import FEW_POSITIONS, LARGE_SIZE, RANKS, WEIGHTS, Scene
+from .neuronmodels import Applied
 from .room import Room
 from .scenarios import event_reasons
 from .waiting import eventually
-
-WORDS: Final = "w1 w2 w3"
-TOKENS: Final = 12
-WEIGHTS: Final = "model.safetensors"
-LAST_TENSOR: Final = "lm_head.weight"
-"""The last in its file. Each rank has a third of its rows, and asks for them alone where they are many."""
-RANKS: Final = 3
-MANY_WORDS: Final = 99_000
-FEW_POSITIONS: Final = {"compile": {"sequenceLength": 64, "maxContextLength": 32}}
-"""So many words take up memory at each."""
-MOST: Final = 0.9
-"""Of a file, what came before it stalls."""
 
 PLANTED: Final = "hf_" + "Planted" * 5
 """As the Hub's tokens are. The others have no form by which they could be recognized."""
@@ -55,15 +44,8 @@ MOVED: Final = "moved"
 
 
 @dataclass
-class Scene:
-    room: Room
-    hub: Hub
-    disclosed: Disclosed
-    models: dict[str, Applied] = field(default_factory=dict)
-    starts: dict[str, list[Start]] = field(default_factory=dict)
-    """Those that were waited for, by model."""
-    said: dict[tuple[str, str], Condition] = field(default_factory=dict)
-    """By model and reason."""
+class HubScene(Scene):
+    server: Hub
     before_the_kill: list[Record] = field(default_factory=list)
     """Requests for the weights of LARGE."""
     progress_before_the_kill: WorkerProgress | None = None
@@ -75,70 +57,33 @@ class Scene:
     def add(self, repository: str, **options: Any) -> None:
         if repository != PRIVATE:
             self.room.tiny(repository, **options)
-        self.hub.add_repository(repository, self.folder(repository), private=repository == PRIVATE)
+        self.server.add_repository(repository, self.folder(repository), private=repository == PRIVATE)
 
     def apply(self, name: str, repository: str, **options: Any) -> None:
-        self.models[name] = self.room.apply(from_hub(name, repository, **options))[0]
-
-    def wait_for_starts(self, *models: str) -> None:
-        """Each by one more start."""
-        before = [self.starts.setdefault(name, []) for name in models]
-        expected = [
-            Expected(self.models[name], None, starts[-1].id if starts else None)
-            for name, starts in zip(models, before, strict=True)
-        ]
-        for starts, start in zip(before, wait_for_starts(*expected), strict=True):
-            starts.append(start)
-
-    def wait_for_reason(self, name: str, reason: str) -> None:
-        self.said[name, reason] = self.models[name].wait_for_reason(reason)
-
-    def wait_for_condition(self, name: str, kind: ConditionType, status: str, reason: str) -> None:
-        self.said[name, reason] = self.models[name].wait_for_condition(kind, status, reason=reason)
-
-    def delete_pod(self, name: str) -> None:
-        model = self.models[name]
-        model.cluster.delete("Pod", model.serving_pod()["metadata"]["name"], model.namespace)
+        self.apply_manifest(from_hub(name, repository, **options))
 
     def stall(self, repository: str, *, last_rank: bool) -> None:
-        """What is asked for of the last tensor, or of the last rank's rows of it, ends at MOST of the file."""
-        file = self.folder(repository) / WEIGHTS
-        first, end = tensor_range(file, LAST_TENSOR)
-        if last_rank:
-            first += (end - first) * 2 // 3
-        at_most = int(MOST * file.stat().st_size) - first
-        of_file = {"origin": "cdn", "path": self._delivery(repository)}
-        self.hub.faults.add(**of_file, first_byte=first, stall_after_bytes=at_most)
-        # A client that waited in vain asks for the rest.
-        self.hub.faults.add(**of_file, first_byte=first + 1, stall_after_bytes=0)
+        requests = {"origin": "cdn", "path": self._delivery(repository)}
+        self.stall_weights(self.folder(repository) / WEIGHTS, last_rank=last_rank, **requests)
 
     def is_stalled(self, repository: str) -> bool:
-        return any(rule.num_used for rule in self.hub.faults if rule.fault.path == self._delivery(repository))
+        return any(rule.num_used for rule in self.server.faults if rule.fault.path == self._delivery(repository))
 
     def deliveries(self, repository: str) -> list[Record]:
         """Requests for weights."""
-        return self.hub.requests.matching(origin="cdn", path=self._delivery(repository))
+        return self.server.requests.matching(origin="cdn", path=self._delivery(repository))
 
     def _delivery(self, repository: str) -> str:
-        return f"/repos/{self.hub.repository(repository).key}/*"
-
-    def answers_as(self, name: str, folder: Path) -> bool:
-        expected = reference.answer(folder, WORDS, num_tokens=TOKENS)
-        return completion(self.models[name], WORDS, num_tokens=TOKENS) == expected
-
-    def source(self, name: str) -> SourceStatus:
-        source = self.models[name].status.source
-        assert source is not None
-        return source
+        return f"/repos/{self.server.repository(repository).key}/*"
 
 
 @pytest.fixture(scope="module")
-def applied(room: Room, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def applied(room: Room, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubScene]:
     with hub_for(room, tmp_path_factory.mktemp("authority")) as hub:
-        scene = Scene(room, hub, Disclosed(room))
+        scene = HubScene(room, hub, Disclosed(room))
         for seed, repository in enumerate((PRIVATE, BEHIND, SMALL, GATED)):
             scene.add(repository, seed=seed)
-        scene.add(LARGE, seed=5, vocabulary=MANY_WORDS, words=MANY_WORDS)
+        scene.add(LARGE, seed=5, **LARGE_SIZE)
         hub.repository(GATED).gated = "manual"
         for token, user in ((PLANTED, "team"), (FORMER, "team"), (OF_ADA, "ada")):
             hub.add_token(token, user)
@@ -158,69 +103,52 @@ def applied(room: Room, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sc
 
 
 @pytest.fixture(scope="module")
-def served(applied: Scene) -> Scene:
+def served(applied: HubScene) -> HubScene:
     """What was wrong was put right, two pods were killed that had most of their weights, and a branch has moved."""
     scene = applied
-    scene.wait_for_reason("elsewhere", "EndpointNotAllowed")
-    scene.wait_for_reason("sliced", "SourceUnauthorized")
-    scene.wait_for_reason("gated", "SourceGated")
-    scene.wait_for_reason("unseen", "RepositoryNotFound")
-    scene.wait_for_reason("untrusting", "CertificateUntrusted")
+    scene.wait_for_reasons(
+        {
+            "elsewhere": "EndpointNotAllowed",
+            "sliced": "SourceUnauthorized",
+            "gated": "SourceGated",
+            "unseen": "RepositoryNotFound",
+            "untrusting": "CertificateUntrusted",
+        }
+    )
     scene.disclosed.look()
     for name in ("unseen", "untrusting"):
         scene.models[name].delete()
     give_token(scene.room, "rotated", FORMER)
-    scene.hub.repository(GATED).grants.add("ada")
+    scene.server.repository(GATED).grants.add("ada")
     for name in ("sliced", "gated"):
         scene.models[name].retry()
-    kill_preparation_of_the_last_rank(scene)
+    scene.progress_before_the_kill = scene.kill_preparation_of_the_last_rank("killed")
+    scene.before_the_kill = scene.deliveries(LARGE)
     behind = scene.models["behind"]
     eventually(
         lambda: scene.is_stalled(BEHIND) and outages.kill(behind.serving_pods()),
         what="a worker to kill",
         instead=behind.story,
     )
-    scene.hub.faults.clear()
+    scene.server.faults.clear()
     scene.models["killed"].retry()
     scene.wait_for_starts("gated")
     scene.room.tiny(MOVED, seed=6)
-    scene.hub.add_revision(GATED, scene.room.folder / MOVED, "main")
+    scene.server.add_revision(GATED, scene.room.folder / MOVED, "main")
     scene.wait_for_starts("private", "killed", "behind", "sliced")
     eventually(lambda: behind.sealing == "Sealed", what="shards to be sealed", instead=behind.story)
     return scene
 
 
-def kill_preparation_of_the_last_rank(scene: Scene) -> None:
-    model = scene.models["killed"]
-    volume = eventually(lambda: model.artifacts_folder, what="its volume", instead=model.story)
-    what = "the files of all ranks but the last"
-    eventually(lambda: num_rank_files(volume) == RANKS - 1, what=what, instead=model.story)
-    assert scene.is_stalled(LARGE)
-    scene.progress_before_the_kill = eventually(lambda: transferring(model), what="its progress", instead=model.story)
-    assert outages.kill(model.preparing_pods())
-    scene.before_the_kill = scene.deliveries(LARGE)
-
-
-def transferring(model: Applied) -> WorkerProgress | None:
-    """Of a worker that has reported bytes."""
-    found = (worker.progress for worker in model.status.workers)
-    return next((progress for progress in found if progress and progress.bytes and progress.source), None)
-
-
-def num_rank_files(volume: Path) -> int:
-    """That are whole, of a set that is not."""
-    return len(list(volume.glob("staging/shards-*/seals/*.safetensors.json")))
-
-
 @pytest.fixture(scope="module")
-def without_hub(served: Scene) -> Scene:
+def without_hub(served: HubScene) -> HubScene:
     """Pods are replaced and NeuronModels made while nothing answers; one's token is gone, another's is another."""
     scene = served
     scene.disclosed.look()
-    scene.hub.down()
+    scene.server.down()
     scene.room.cluster.delete("Secret", "private", scene.room.namespace)
-    scene.hub.revoke(FORMER)
-    scene.hub.add_token(ROTATED, "team")
+    scene.server.revoke(FORMER)
+    scene.server.add_token(ROTATED, "team")
     give_token(scene.room, "rotated", ROTATED)
     for name in ("private", "behind", "sliced"):
         scene.delete_pod(name)
@@ -236,20 +164,20 @@ def without_hub(served: Scene) -> Scene:
 
 
 @pytest.fixture(scope="module")
-def returned(without_hub: Scene) -> Scene:
+def returned(without_hub: HubScene) -> HubScene:
     scene = without_hub
-    scene.hub.up()
+    scene.server.up()
     for name in ("sliced", "empty"):
         scene.models[name].retry()
     scene.wait_for_starts("sliced", "empty")
     return scene
 
 
-def test_a_private_repository_is_served_and_its_commit_reported(served: Scene) -> None:
+def test_a_private_repository_is_served_and_its_commit_reported(served: HubScene) -> None:
     (file,) = served.folder(PRIVATE).glob("*.safetensors")
     source, first = served.source("private"), served.starts["private"][0]
     nbytes = file.stat().st_size
-    assert (source.revision, source.files, source.bytes) == (served.hub.repository(PRIVATE).main, 1, nbytes)
+    assert (source.revision, source.files, source.bytes) == (served.server.repository(PRIVATE).main, 1, nbytes)
     assert first.started_at <= source.resolved_at
     assert first.source is not None
     assert nbytes <= first.source.bytes < 1.1 * nbytes, "each byte is read once"
@@ -258,16 +186,16 @@ def test_a_private_repository_is_served_and_its_commit_reported(served: Scene) -
     assert_answers_as_golden(served.models["private"])
 
 
-def test_tokens_go_to_the_hub_and_nowhere_else(served: Scene) -> None:
-    asked = served.hub.requests.matching(origin="hub", path=f"*{PRIVATE}*")
+def test_tokens_go_to_the_hub_and_nowhere_else(served: HubScene) -> None:
+    asked = served.server.requests.matching(origin="hub", path=f"*{PRIVATE}*")
     of_unseen = [record for record in asked if not record.authorized]
     assert {record.status for record in of_unseen} == {401}
     assert len(asked) > len(of_unseen)
     assert served.deliveries(PRIVATE)
-    assert not served.hub.requests.leaks
+    assert not served.server.requests.leaks
 
 
-def test_preparation_that_was_killed_goes_on_with_the_ranks_that_were_not_whole(served: Scene) -> None:
+def test_preparation_that_was_killed_goes_on_with_the_ranks_that_were_not_whole(served: HubScene) -> None:
     model, start = served.models["killed"], served.starts["killed"][0]
     assert {phase.attempt for phase in start.phases if phase.stage == Stage.PREPARE} == {1, 2}
     artifacts = model.status.artifacts
@@ -283,13 +211,13 @@ def test_preparation_that_was_killed_goes_on_with_the_ranks_that_were_not_whole(
     assert served.answers_as("killed", served.folder(LARGE))
 
 
-def test_a_worker_that_was_killed_while_it_loaded_seals_behind_all_the_same(served: Scene) -> None:
+def test_a_worker_that_was_killed_while_it_loaded_seals_behind_all_the_same(served: HubScene) -> None:
     start = served.starts["behind"][0]
     assert (start.cause, start.tier) == (Cause.CONTAINER_RESTARTED, "Source")
     assert served.answers_as("behind", served.folder(BEHIND))
 
 
-def test_refusals_say_what_to_do_and_are_over_once_that_is_done(served: Scene) -> None:
+def test_refusals_say_what_to_do_and_are_over_once_that_is_done(served: HubScene) -> None:
     for name, reason, words in (
         ("sliced", "SourceUnauthorized", ENDPOINT),
         ("gated", "SourceGated", f"{ENDPOINT}/{GATED}"),
@@ -301,12 +229,12 @@ def test_refusals_say_what_to_do_and_are_over_once_that_is_done(served: Scene) -
     assert served.starts["sliced"][0].tier == "Source"
 
 
-def test_what_cannot_be_seen_or_trusted_is_told_apart(served: Scene) -> None:
+def test_what_cannot_be_seen_or_trusted_is_told_apart(served: HubScene) -> None:
     assert "give a token" in served.said["unseen", "RepositoryNotFound"].message
     assert ENDPOINT in served.said["untrusting", "CertificateUntrusted"].message
 
 
-def test_no_pod_is_made_for_an_endpoint_that_is_not_allowed(served: Scene) -> None:
+def test_no_pod_is_made_for_an_endpoint_that_is_not_allowed(served: HubScene) -> None:
     condition, model = served.said["elsewhere", "EndpointNotAllowed"], served.models["elsewhere"]
     assert f"https://{CDN_HOST}" in condition.message
     assert ENDPOINT in condition.message
@@ -314,8 +242,8 @@ def test_no_pod_is_made_for_an_endpoint_that_is_not_allowed(served: Scene) -> No
     assert not model.prepare_jobs()
 
 
-def test_a_branch_that_moves_is_reported_and_taken_up_by_a_restart(served: Scene) -> None:
-    model, repository = served.models["gated"], served.hub.repository(GATED)
+def test_a_branch_that_moves_is_reported_and_taken_up_by_a_restart(served: HubScene) -> None:
+    model, repository = served.models["gated"], served.server.repository(GATED)
     (former,) = repository.commits.keys() - {repository.main}
     condition = model.wait_for_condition(ConditionType.UPDATE_AVAILABLE, "True", reason="NewRevision")
     assert former in condition.message
@@ -337,7 +265,7 @@ def test_a_branch_that_moves_is_reported_and_taken_up_by_a_restart(served: Scene
     model.wait_for_condition(ConditionType.UPDATE_AVAILABLE, "False", reason="UpToDate")
 
 
-def test_a_start_with_sealed_shards_needs_neither_the_hub_nor_a_token(without_hub: Scene) -> None:
+def test_a_start_with_sealed_shards_needs_neither_the_hub_nor_a_token(without_hub: HubScene) -> None:
     for name in ("private", "behind"):
         start = without_hub.starts[name][-1]
         assert (start.cause, start.tier, start.source) == (Cause.POD_REPLACED, "Artifacts", None), "it asked nothing"
@@ -346,7 +274,7 @@ def test_a_start_with_sealed_shards_needs_neither_the_hub_nor_a_token(without_hu
     assert_answers_as_golden(without_hub.models["private"])
 
 
-def test_without_the_hub_what_is_prepared_is_served_and_what_is_not_waits_for_it(without_hub: Scene) -> None:
+def test_without_the_hub_what_is_prepared_is_served_and_what_is_not_waits_for_it(without_hub: HubScene) -> None:
     same = without_hub.models["same"]
     assert without_hub.starts["same"][0].cache == "Hit"
     assert without_hub.source("same").revision == without_hub.source("killed").revision
@@ -356,24 +284,24 @@ def test_without_the_hub_what_is_prepared_is_served_and_what_is_not_waits_for_it
         assert ENDPOINT in without_hub.said[name, "SourceUnreachable"].message
 
 
-def test_when_the_hub_is_there_again_they_start_with_the_token_of_now(returned: Scene) -> None:
+def test_when_the_hub_is_there_again_they_start_with_the_token_of_now(returned: HubScene) -> None:
     for name in ("sliced", "empty"):
         assert returned.answers_as(name, returned.folder(SMALL))
         assert returned.models[name].condition(ConditionType.SOURCE_RESOLVED).status == "True"  # type: ignore[union-attr]
     assert returned.starts["sliced"][-1].source is not None
 
 
-def test_no_token_and_no_signed_url_is_shown_or_kept_anywhere(returned: Scene) -> None:
-    disclosed, models = returned.disclosed, returned.models.values()
+def test_no_token_and_no_signed_url_is_shown_or_kept_anywhere(returned: HubScene) -> None:
+    disclosed = returned.disclosed
     disclosed.look()
-    volumes = [folder for model in models if (folder := model.artifacts_folder)]
+    volumes = returned.volumes()
     commit = returned.source("gated").revision
     found = {place.partition(" ")[0] for shown in (commit, GATED) for place in disclosed.holding(shown)}
     assert found == set(PLACES), "it was looked at"
     assert files_holding(volumes, commit)
     for secret in (*SECRETS, *SIGNED):
         assert not disclosed.holding(secret)
-        assert not files_holding(volumes, secret)
+    assert not files_holding(volumes, *SECRETS, *SIGNED)
 
 
 def assert_answers_as_golden(model: Applied) -> None:
