@@ -319,8 +319,8 @@ QUICK_MODELS = {
 
 
 def quick_cases() -> tuple[Case, ...]:
-    """The same with less than a gigabyte each and fewer contenders: a look, no proof. Without a throttled bucket: all of
-    a gigabyte is in flight at once, and nothing is written meanwhile."""
+    """The same with less than a gigabyte each and fewer contenders: a look, no proof. Without a throttled bucket: a
+    gigabyte is in flight at once, and nothing is written meanwhile."""
     by_name = {case.name: narrowed(case, _in_a_quick_look) for case in cases()}
     return tuple(
         replace(by_name[name], title=title, model=model, contenders=tuple(map(_once_if_slow, by_name[name].contenders)))
