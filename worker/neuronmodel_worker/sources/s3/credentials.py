@@ -57,7 +57,7 @@ class KeyFiles:
 
     def __call__(self) -> dict[str, Any]:
         """Returns the keys as obstore takes them. Raises CredentialsInvalid."""
-        token = _read(self.session_token, needed=False) if self.session_token else None
+        token = _read(self.session_token, needed=False) or None if self.session_token else None
         return {
             "access_key_id": _read(self.access_key_id),
             "secret_access_key": _read(self.secret_access_key),

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -47,6 +48,11 @@ def test_keys_in_files_are_read_again(files: KeyFiles) -> None:
     second = files()
     assert (second["secret_access_key"], second["token"]) == ("rotated", "session")
     assert second["expires_at"].tzinfo
+
+
+def test_an_empty_session_token_is_none(files: KeyFiles, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    assert replace(files, session_token=tmp_path / "empty")()["token"] is None
 
 
 def test_a_secret_that_is_missing_is_named(files: KeyFiles) -> None:
