@@ -1,4 +1,4 @@
-"""`sharding.weights: Native` from a repository: the library gets a folder. Processes on stand-ins of the SDK."""
+"""`sharding.weights: Native` from a network: the library gets a folder. Processes on stand-ins of the SDK."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +11,9 @@ import pytest
 from neuronmodel_api import exits
 from neuronmodel_api.report import Report, Result
 from tests.standins.hub import Hub
+from tests.standins.s3 import S3
 from tests.unit.worker.neuron_places import NeuronPlace, neuron_place
+from tests.unit.worker.sources.buckets import BUCKET, PREFIX, source_of, write_keys
 from tests.unit.worker.sources.hubs import delivered
 from tests.unit.worker.test_cli import ask, phases
 from tests.unit.worker.workers import Place, returned
@@ -153,3 +155,28 @@ def test_content_that_is_not_the_listed_one_is_never_sharded(of_hub: NeuronPlace
     assert not folders(of_hub)
     hub.faults.clear()
     assert of_hub.prepared().shards_key
+
+
+def test_the_files_of_a_bucket_are_fetched_as_those_of_a_repository_are(place: NeuronPlace, tmp_path: Path) -> None:
+    with S3() as s3:
+        s3.add_bucket(BUCKET, place.source, PREFIX)
+        source = source_of(s3, write_keys(s3.add_key(), tmp_path / "keys"))
+        of_s3 = replace(place, settings={**place.settings, "sourcePath": None, "s3Source": source})
+        result = of_s3.prepared(**ON_LOAD)
+        assert result.source
+        config = {
+            **returned(result.to_json()),
+            **ON_LOAD,
+            "s3Source": {**source, "revision": result.source.revision},
+        }
+        first, started = answer(of_s3, config)
+        assert first
+        assert fetched(started)[0]
+        assert place.called("load_weights")[-1]["from_files"] is False
+        s3.down()
+        again, restarted = answer(of_s3, config)
+    assert (again, fetched(restarted)) == (first, [None])
+    (folder,) = folders(place)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in place.source.iterdir()
+    }

@@ -19,9 +19,11 @@ from openai import APIError, AuthenticationError, BadRequestError, NotFoundError
 from neuronmodel_api import exits
 from neuronmodel_api.report import Report, State
 from tests.standins.hub import Hub
+from tests.standins.s3 import S3
 from tests.unit.worker.engines.models import write_chat_model
 from tests.unit.worker.scratch_cache.test_start import copied
 from tests.unit.worker.serve.vllm.vllm_standin import DEVICES, standin_environment
+from tests.unit.worker.sources.buckets import BUCKET, PREFIX, source_of, write_keys
 from tests.unit.worker.workers import Ended, Place, Worker, returned
 from tests.waiting import PATIENCE_SECONDS, until
 
@@ -50,7 +52,9 @@ class NeuronPlace(Place):
     def prepare(self, **changes: Any) -> Report:
         """In a process that finds the stand-ins."""
         if (
-            key := repr((changes.get("strategy"), changes.get("weights"), changes.get("hubSource")))
+            key := repr(
+                (changes.get("strategy"), changes.get("weights"), changes.get("hubSource"), changes.get("s3Source"))
+            )
         ) not in self.prepared:
             with self.started("prepare", **changes) as worker:
                 exit_failure = worker.wait()
@@ -145,6 +149,14 @@ def test_a_repository_of_the_hub_is_served(place: NeuronPlace, expected: dict[st
         with place.serving(strategy="ShardOnLoad", sourcePath=None, hubSource=source) as worker:
             assert answers(worker) == expected
         assert not hub.requests.leaks
+
+
+def test_a_bucket_is_served(place: NeuronPlace, expected: dict[str, str], tmp_path: Path) -> None:
+    with S3() as s3:
+        s3.add_bucket(BUCKET, place.source, PREFIX)
+        source = source_of(s3, write_keys(s3.add_key(), tmp_path / "keys"))
+        with place.serving(strategy="ShardOnLoad", sourcePath=None, s3Source=source) as worker:
+            assert answers(worker) == expected
 
 
 def test_the_library_shards_a_repository_from_whole_files(place: NeuronPlace, expected: dict[str, str]) -> None:
