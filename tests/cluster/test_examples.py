@@ -36,7 +36,10 @@ def test_there_are_examples_of_every_strategy_and_both_engines_and_servers() -> 
     assert {each.sharding.strategy for each in specs} == {"ShardOnCompile", "ShardOnLoad", "Auto"}
     assert {each.engine for each in specs} == {"CPU", "Neuron"}
     assert {each.serving.server for each in specs} == {None, "VLLM"}
-    assert {each.model.source.hugging_face is None for each in specs} == {True, False}
+    sources = [each.model.source for each in specs]
+    assert any(each.hugging_face for each in sources)
+    assert any(each.s3 for each in sources)
+    assert any(each.persistent_volume_claim for each in sources)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -57,6 +60,7 @@ def test_what_an_example_says_is_stored(models: Models, path: Path) -> None:
         ("neuron-llama-3.1-405b-shard-on-compile", 16),
         ("neuron-llama-3.1-405b-shard-on-load", 16),
         ("neuron-llama-3.1-405b-from-claim", 16),
+        ("neuron-llama-3.1-8b-s3", 1),
         ("neuron-llama-3.1-8b-trn2.3xlarge", 1),
         ("neuron-llama-3.3-70b-vllm-dra", 8),
     ],
