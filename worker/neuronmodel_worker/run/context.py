@@ -73,8 +73,7 @@ class Run:
         if config.s3_source:
             from neuronmodel_worker.sources.s3.configured import open_configured_bucket
 
-            kept, serves = self.artifacts / S3_SNAPSHOTS, bool(config.compiled_key)
-            return open_configured_bucket(config.s3_source, kept, self._watch, serves=serves)
+            return open_configured_bucket(config.s3_source, self.artifacts / S3_SNAPSHOTS, self._watch)
         return None
 
     def _watch(self, traffic: "Traffic") -> None:

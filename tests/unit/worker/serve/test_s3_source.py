@@ -84,7 +84,10 @@ def test_a_state_that_is_gone_is_prepared_anew(of_s3: Place, s3: S3, tmp_path: P
     replace(s3, tmp_path)
     ended = of_s3.run("serve", **config)
     assert (ended.code, ended.report.failure and ended.report.failure.reason) == (exits.SOURCE_CHANGED, "SourceChanged")
-    again = pinned(of_s3, **ON_LOAD, s3Source=config["s3Source"])
+    of_s3.settings["strategy"] = "ShardOnCompile"
+    ended = of_s3.run("prepare", s3Source=config["s3Source"])
+    assert (ended.code, ended.report.failure and ended.report.failure.reason) == (exits.SOURCE_CHANGED, "SourceChanged")
+    again = pinned(of_s3, **ON_LOAD)  # the operator drops the pin
     assert again["s3Source"]["revision"] != config["s3Source"]["revision"]
     with of_s3.started("serve", **again) as worker:
         worker.until_ready()
@@ -115,7 +118,7 @@ def test_a_worker_takes_no_other_state_than_the_prepared_one(of_s3: Place, s3: S
     ended = of_s3.run("serve", **config)
     assert ended.code == exits.SOURCE_CHANGED
     assert ended.report.failure
-    assert "its objects are not those that were prepared" in ended.report.failure.message
+    assert "its objects are not those that were listed before" in ended.report.failure.message
 
 
 def test_a_copy_on_scratch_is_read_without_the_bucket(of_s3: Place, s3: S3) -> None:

@@ -46,8 +46,6 @@ USUAL: Final = (
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
 )  # fmt: skip
 """Names that are asked for where a bucket may not be listed."""
-UNVERSIONED: Final = "null"
-"""The version of an object from before its bucket had versions; another one without versions takes its place."""
 QUOTE: Final = '"'
 MAX_INDEX_BYTES: Final = 64 << 20
 MAX_SHOWN: Final = 5
@@ -59,50 +57,29 @@ def open_bucket(
     revision: str | None = None,
     watch: Callable[[Traffic], None] = lambda _: None,
     resolved_at: datetime | None = None,
-    *,
-    is_replaceable: bool = False,
 ) -> "S3Bucket":
     """Lists the checkpoint's files. Raises what is in `remote.refusals`.
 
     In the folder `kept` are snapshots of what was read before: a `revision` that has one is opened without a request,
     and where the server cannot be reached, the state is the one that was listed last. `watch` is called with the
     counters before the first request. `resolved_at` is when `revision` was listed.
-
-    With `is_replaceable` the bucket is listed all the same, as objects without versions are gone when they are
-    replaced: where it has another state, that is the one which is opened.
     """
     snapshots = Snapshots.of(kept, str(client.address).removeprefix(SCHEME))
     watch(client.budget.traffic)
     noted_as = f"state at {client.server.host}"
-    pinned = snapshots.read(revision) if revision and snapshots else None
-    pin = Resolution(revision or "", resolved_at or datetime.now(UTC))
-    if pinned and (not is_replaceable or _have_versions(pinned.files)):
-        return S3Bucket(client, pin, (), snapshots)
+    if revision and snapshots and snapshots.read(revision):
+        return S3Bucket(client, Resolution(revision, resolved_at or datetime.now(UTC)), (), snapshots)
     try:
         files = listed_files(client)
     except (SourceUnreachable, SourceRateLimited) as failure:
-        noted = (pin.revision, pin.at) if pinned else snapshots and snapshots.noted_revision(noted_as)
-        if not noted:
+        if not snapshots or not (noted := snapshots.noted_revision(noted_as)):
             raise
         log.warning("%s %s is taken as it was listed before.", failure, client.address)
         return S3Bucket(client, Resolution(*noted, failure), (), snapshots)
     found = Resolution(revision_of(files), datetime.now(UTC))
-    if pinned and found.revision == pin.revision:
-        return S3Bucket(client, pin, (), snapshots)
-    if pinned:
-        log.warning(
-            "%s has other objects than those that were prepared, which are gone, as the bucket keeps no versions: "
-            "those that are there now are taken.",
-            client.address,
-        )
     if snapshots:
         snapshots.note_revision(noted_as, found.revision, found.at)
     return S3Bucket(client, found, files, snapshots)
-
-
-def _have_versions(files: Iterable[ListedFile]) -> bool:
-    """Whether every object that is read can be had by its version, though it was replaced."""
-    return all(file.version not in ("", UNVERSIONED) for file in files if _is_read(file))
 
 
 def _is_read(file: ListedFile) -> bool:

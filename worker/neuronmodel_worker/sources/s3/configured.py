@@ -23,20 +23,18 @@ class BucketUnnamed(BadInput):
     """The configuration's URI is none."""
 
 
-def open_configured_bucket(
-    source: S3Source, kept: Path, watch: Callable[[Traffic], None] = lambda _: None, *, serves: bool = False
-) -> S3Bucket:
-    """Opens it, with snapshots in `kept`. Whoever `serves` takes the configured state and no other.
+def open_configured_bucket(source: S3Source, kept: Path, watch: Callable[[Traffic], None] = lambda _: None) -> S3Bucket:
+    """Opens it, with snapshots in `kept`, at the configured state where there is one, and at no other.
 
     Raises what `open_bucket` raises, BucketUnnamed, SourceUnreadable where the certificates cannot be read, and
     SourceChanged.
     """
     client = bucket_client_of(source)
-    bucket = open_bucket(client, kept, source.revision, watch, source.resolved_at, is_replaceable=not serves)
-    if serves and source.revision not in (None, bucket.resolution.revision):
+    bucket = open_bucket(client, kept, source.revision, watch, source.resolved_at)
+    if source.revision not in (None, bucket.resolution.revision):
         if bucket.resolution.failure:
             raise bucket.resolution.failure
-        raise SourceChanged(bucket.directory, "its objects are not those that were prepared")
+        raise SourceChanged(bucket.directory, "its objects are not those that were listed before")
     return bucket
 
 

@@ -41,7 +41,7 @@ def files(tmp_path: Path) -> KeyFiles:
 
 def test_keys_in_files_are_read_again(files: KeyFiles) -> None:
     first = files()
-    assert (first["access_key_id"], first["secret_access_key"], first["token"]) == ("AKIDEXAMPLE", "sesame", "")
+    assert (first["access_key_id"], first["secret_access_key"], first["token"]) == ("AKIDEXAMPLE", "sesame", None)
     files.secret_access_key.write_text("rotated")
     assert files.session_token is not None
     files.session_token.write_text("session")
