@@ -137,6 +137,7 @@ ADDED_FIELDS: Final = (
     "start_timeout_seconds",
     "hub_source",
     "s3_source",
+    "extra_args",
 )
 """Fields of WorkerConfig that have a default and were added after the first version: the operator leaves them out while
 they have it, so that its upgrade replaces no pod. A new field belongs here."""
@@ -158,6 +159,8 @@ class WorkerConfig(Tolerant):
     """Only used with ShardOnCompile."""
     weights: Weights = Weights.STREAMED
     server: Server = Server.OPENAI
+    extra_args: tuple[str, ...] = ()
+    """Further arguments of `vllm serve`."""
     instance_type: str = Field(default_factory=_usual_instance_type)
     """The instance type of the nodes where the model will serve; "" where it does not matter. If absent, the one that
     the operator selects for the engine by default."""

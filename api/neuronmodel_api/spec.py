@@ -237,6 +237,7 @@ class Worker(Tolerant):
 class Serving(Tolerant):
     server: Server | None = None
     """Absent: OpenAI."""
+    extra_args: tuple[str, ...] = ()
     port: int = names.SERVING_PORT
     replicas: int = 1
     update_strategy: UpdateStrategy | None = None

@@ -111,8 +111,9 @@ def first_sentence(text: str) -> str:
 
 
 def expand(node: Any, kubernetes: Kubernetes) -> Any:
-    """Replaces each `$kubernetes` by what it names; what is written next to it wins, level by level. `$described` takes
-    the place of the descriptions in it, where another field has them already."""
+    """Replaces each `$kubernetes` by what it names; what is written next to it wins, level by level. `$described` has,
+    by the name of a field in it or "" for all of it, what takes the place of the descriptions below, where another
+    field has them already."""
     if isinstance(node, list):
         return [expand(each, kubernetes) for each in node]
     if not isinstance(node, dict):
@@ -125,8 +126,8 @@ def expand(node: Any, kubernetes: Kubernetes) -> Any:
         _keep(taken, node["$keep"])
     for path in node.get("$drop", ()):
         _drop(taken, path.split("."))
-    if "$described" in node:
-        _describe(taken, node["$described"])
+    for name, text in node.get("$described", {}).items():
+        _describe(_properties(taken)[name] if name else taken, text)
     return merge(taken, own)
 
 

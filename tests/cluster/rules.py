@@ -387,6 +387,18 @@ RULES = (
         says="optionally after a DNS prefix and a /, for instance example.com/team; correct the key",
     ),
     Rule(
+        "spec.serving#1",
+        good=MODEL.with_serving(server="VLLM", extraArgs=["--seed", "1"]),
+        bad=MODEL.with_serving(extraArgs=["--seed", "1"]),
+        says="extraArgs are arguments of vLLM; set server: VLLM, or remove them",
+    ),
+    Rule(
+        "spec.serving.extraArgs[]#1",
+        good=MODEL.with_serving(server="VLLM", extraArgs=["--max-logprobs=50", "--tool-call-parser", "port"]),
+        bad=MODEL.with_serving(server="VLLM", extraArgs=["--seed", "1", "--max_model_len=4096"]),
+        says="names what the operator sets from the spec; remove it",
+    ),
+    Rule(
         "spec.serving.port#1",
         good=MODEL.with_serving(port=9807),
         bad=MODEL.with_serving(port=9808),

@@ -164,6 +164,8 @@ VALUES: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "spec.worker.podAnnotations": ([{"a": "any thing"}], [{f"a{i}": "" for i in range(65)}]),
     "spec.worker.terminationGracePeriodSeconds": ([1, 3600], [0, 3601]),
     "spec.serving.server": (["OpenAI", "VLLM"], ["vLLM", ""]),
+    "spec.serving.extraArgs": ([[], ["--seed", "1"], ["--seed"] * 64], [["--seed"] * 65]),
+    "spec.serving.extraArgs[]": (["--seed", "a" * 2048], ["", "a" * 2049, "--port", "--no-enable-prefix-caching"]),
     "spec.serving.port": ([1024, 65535], [80, 65536]),
     "spec.serving.replicas": ([0, 1000], [-1, 1001]),
     "spec.serving.updateStrategy": (["Recreate", "Rolling"], ["RollingUpdate"]),
@@ -193,6 +195,7 @@ AMONG: Final[dict[str, dict[str, Any]]] = {
     f"{S3}.caBundle.configMapKeyRef.key": {f"{S3}.caBundle.configMapKeyRef.name": "n"},
     f"{S3}.caBundle.secretKeyRef.name": {f"{S3}.caBundle.secretKeyRef.key": "k"},
     f"{S3}.caBundle.secretKeyRef.key": {f"{S3}.caBundle.secretKeyRef.name": "n"},
+    "spec.serving.extraArgs": {"spec.serving.server": "VLLM"},
     "spec.serving.apiKeySecretRef.name": {"spec.serving.apiKeySecretRef.key": "k"},
     "spec.serving.apiKeySecretRef.key": {"spec.serving.apiKeySecretRef.name": "n"},
 }

@@ -31,7 +31,7 @@ def digest(value: object) -> str:
 
 def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str, instance_type: str, restart: str = "") -> str:
     """Returns the hash of everything that `prepare`'s result depends on: what it reads, what it builds, where it stores
-    it, and what it must fit (machine, server, compiler variables).
+    it, and what it must fit (machine, server and its arguments, compiler variables).
 
     Resources, other variables, placement other than the instance type, and images are not included and rerun no
     finished Job (an image that no live worker has run is tested by an extra one); nor are the parameters of a single
@@ -49,6 +49,7 @@ def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str, instance_
         "seal": seal_asked(spec, strategy) is Seal.BEHIND and Seal.BEHIND,
         "weights": spec.sharding.weights is Weights.NATIVE and Weights.NATIVE,
         "server": spec.serving.server is Server.VLLM and Server.VLLM,
+        "extraArgs": list(spec.serving.extra_args),
         "instanceType": instance_type != names.DEFAULT_INSTANCE_TYPE and instance_type,
         "compiler": spec.engine is Engine.NEURON and _of_the_compiler(spec),
         "restart": revision_moves(spec) and restart,

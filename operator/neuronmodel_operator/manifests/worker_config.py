@@ -56,6 +56,7 @@ def prepare_config(
         seal=seal_asked(spec, strategy),
         weights=spec.sharding.weights or Weights.STREAMED,
         server=spec.serving.server or Server.OPENAI,
+        extra_args=spec.serving.extra_args,
         instance_type=instance_type.instance_type(spec),
         verification=Verification.FULL if context.looks_closely else spec.artifacts.verification,
         source_path=None if spec.model.source.on_network else _source_path(spec.model.source),

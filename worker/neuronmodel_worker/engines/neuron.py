@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from neuronmodel_api.config import WorkerConfig
+from neuronmodel_api.config import Server, WorkerConfig
 from neuronmodel_api.report import Devices
 from neuronmodel_worker.engines.interface import Limits, Ranks, Steps
 from neuronmodel_worker.engines.nxdi import sdk
@@ -36,6 +36,7 @@ from neuronmodel_worker.engines.nxdi.settings import (
     platform,
     with_purpose,
 )
+from neuronmodel_worker.engines.nxdi.vllm_checks import check_extra_arguments
 from neuronmodel_worker.engines.nxdi.weight_loading import checked_weights, installed
 from neuronmodel_worker.failures import ArtifactDamaged, ConfigInvalid, WorkerFailure
 from neuronmodel_worker.layouts.legacy_config import legacy_config_of
@@ -83,6 +84,8 @@ class NeuronEngine:
         model_type = self._model_type(plan)
         model = legacy_config_of(plan.checkpoint)
         check_settings(neuron_config, model_type, self._config.server, model)
+        if self._config.server is Server.VLLM:
+            check_extra_arguments(self._config.extra_args)
         logical_core_size(logical_cores(neuron_config), machine(self._config), platform(self._config))
         config = {name: value for name, value in model.items() if name not in NOT_ARCHITECTURE}
         return {

@@ -304,3 +304,20 @@ def test_prepare_looks_again_where_another_code_will_load_the_weights(path: str,
     assert getattr(config_of(cluster.serving[0]), field) == value
     replaced = cluster.serving[0]["metadata"]["uid"] != before
     assert replaced == (jobs == 2)
+
+
+def test_prepare_looks_at_further_arguments_of_vllm_before_the_worker_is_replaced() -> None:
+    cluster = started()
+    cluster.edit("serving.server", "VLLM")
+    cluster.run_until_ready()
+    jobs, pod = set(cluster.jobs), cluster.serving[0]["metadata"]["uid"]
+    cluster.edit("serving.extraArgs", ["--port", "80"])
+    cluster.prepare = lambda config: failing("FlagsRefused") if config.extra_args else Run()
+    cluster.run_until(lambda c: c.reason(ConditionType.ARTIFACTS_READY)[1] == "FlagsRefused", steps=20)
+    assert [each["metadata"]["uid"] for each in cluster.serving] == [pod]
+    cluster.prepare = lambda config: Run()
+    cluster.edit("serving.extraArgs", ["--seed", "1"])
+    cluster.run_until(lambda c: [p["metadata"]["uid"] for p in c.serving] not in ([], [pod]))
+    cluster.run_until_ready()
+    assert set(cluster.jobs) != jobs
+    assert config_of(cluster.serving[0]).extra_args == ("--seed", "1")

@@ -11,15 +11,22 @@ from pathlib import Path
 from typing import Any, Final
 
 from neuronmodel_api.config import WorkerConfig
-from neuronmodel_worker.engines.nxdi.vllm_checks import batch_size, check_graph, sequence_length, uses_blocks
+from neuronmodel_worker.engines.nxdi.vllm_checks import (
+    batch_size,
+    check_extra_arguments,
+    check_graph,
+    sequence_length,
+    uses_blocks,
+)
 
 HOST: Final = "127.0.0.1"
 
 
 def vllm_arguments(config: WorkerConfig, source: Path, port: int) -> list[str]:
-    """Returns the arguments that follow `vllm`. Raises FlagsRefused."""
+    """Returns the arguments that follow `vllm`, the user's own last. Raises FlagsRefused."""
     flags = config.neuron_config
     check_graph(flags)
+    check_extra_arguments(config.extra_args)
     return [
         "serve", str(source),
         *_named(config.served_name or config.name),
@@ -32,6 +39,7 @@ def vllm_arguments(config: WorkerConfig, source: Path, port: int) -> list[str]:
         *_cache(flags),
         "--additional-config", json.dumps(_additional(flags), sort_keys=True),
         "--disable-uvicorn-access-log",
+        *config.extra_args,
     ]  # fmt: skip
 
 

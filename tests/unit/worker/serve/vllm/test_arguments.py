@@ -23,9 +23,15 @@ FLAGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def arguments(served_name: str = "llama-405b", /, **flags: Any) -> list[str]:
+def arguments(served_name: str = "llama-405b", /, *extra_args: str, **flags: Any) -> list[str]:
     config = WorkerConfig(
-        namespace="team", name="llama", uid="u", spec_hash="h", served_name=served_name, neuron_config=flags
+        namespace="team",
+        name="llama",
+        uid="u",
+        spec_hash="h",
+        served_name=served_name,
+        neuron_config=flags,
+        extra_args=extra_args,
     )
     return vllm_arguments(config, Path("/source/llama"), 4711)
 
@@ -49,6 +55,51 @@ def test_a_graph_of_the_command_is_served_as_it_was_compiled() -> None:
     assert (value(given, "--max-model-len"), value(given, "--max-num-seqs")) == ("2048", "1")
     assert value(given, "--dtype") == "bfloat16"
     assert additional(**FLAGS) == {"override_neuron_config": FLAGS}
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        ("--enable-auto-tool-choice", "--tool-call-parser", "llama3_json"),
+        ("--max-logprobs=50", "--seed", "-1"),
+        ("--chat-template-content-format=string", '--generation-config={"port": 1}'),
+        ("--no-enable-log-requests", "-O3", "--tokenizer", "model"),
+    ],
+)
+def test_further_arguments_are_the_last_as_they_are(further: tuple[str, ...]) -> None:
+    assert arguments("llama", *further, **FLAGS)[-len(further) :] == list(further)
+
+
+@pytest.mark.parametrize(
+    ("further", "says"),
+    [
+        (
+            ("--port", "80"),
+            "--port is set already. Remove it; what to set instead is nothing: the worker itself answers",
+        ),
+        (("--max-model-len=4096",), "what to set instead is spec.compile.sequenceLength"),
+        (("--max_model_len", "4096"), "spec.compile.sequenceLength"),
+        (("--max-model", "4096"), "--max-model-len is set already"),
+        (("--seed", "1", "-tp", "8"), "has -tp, and --tp is set already"),
+        (("--no-enable-prefix-caching",), "is_prefix_caching in spec.compile.extra"),
+        (("--additional-config.override_neuron_config", "{}"), "spec.compile.extra"),
+        (("--api-key=sesame",), "spec.serving.apiKeySecretRef"),
+        (("--data-parallel-size", "2"), "spec.serving.replicas"),
+        (("llama3_json",), "begins with 'llama3_json', which is no flag"),
+    ],
+)
+def test_an_argument_that_clashes_is_refused_by_name(further: tuple[str, ...], says: str) -> None:
+    with pytest.raises(FlagsRefused) as refused:
+        arguments("llama", *further, **FLAGS)
+    assert says in str(refused.value)
+    assert "sesame" not in str(refused.value)
+
+
+def test_every_argument_of_ours_is_refused_as_a_further_one() -> None:
+    given = [each for each in arguments(**FLAGS) if each.startswith("--")]
+    for name in {each.partition("=")[0] for each in given} - {"--disable-uvicorn-access-log"}:
+        with pytest.raises(FlagsRefused):
+            arguments("llama", name, **FLAGS)
 
 
 @pytest.mark.parametrize("name", ["--help", "-1"])
