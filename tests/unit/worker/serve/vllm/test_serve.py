@@ -274,6 +274,13 @@ def test_the_worker_ends_with_vllm_and_says_why(
     assert place.processes() == []
 
 
+def test_an_argument_that_vllm_does_not_know_ends_the_start_with_its_own_words(place: NeuronPlace) -> None:
+    ended = start_and_wait(place, strategy="ShardOnLoad", extraArgs=["--no-such-thing"])
+    assert reason(ended) == "ServerEnded"
+    assert ended.report.failure is not None
+    assert "unrecognized arguments: --no-such-thing" in ended.report.failure.message
+
+
 def test_devices_that_are_held_are_waited_for(
     place: NeuronPlace, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
