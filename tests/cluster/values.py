@@ -164,8 +164,10 @@ VALUES: Final[dict[str, tuple[list[Any], list[Any]]]] = {
     "spec.worker.podAnnotations": ([{"a": "any thing"}], [{f"a{i}": "" for i in range(65)}]),
     "spec.worker.terminationGracePeriodSeconds": ([1, 3600], [0, 3601]),
     "spec.serving.server": (["OpenAI", "VLLM"], ["vLLM", ""]),
-    "spec.serving.extraArgs": ([[], ["--seed", "1"], ["--seed"] * 64], [["--seed"] * 65]),
-    "spec.serving.extraArgs[]": (["--seed", "a" * 2048], ["", "a" * 2049, "--port", "--no-enable-prefix-caching"]),
+    "spec.serving.extraArgs": (
+        [[], ["--seed", "1"], ["--seed"] * 64, ["--seed", "a" * 2048]],
+        [["--seed"] * 65, [""], ["--seed", "a" * 2049], ["--port"], ["--seed", "1", "--no-enable-prefix-caching"]],
+    ),
     "spec.serving.port": ([1024, 65535], [80, 65536]),
     "spec.serving.replicas": ([0, 1000], [-1, 1001]),
     "spec.serving.updateStrategy": (["Recreate", "Rolling"], ["RollingUpdate"]),
