@@ -200,7 +200,7 @@ class WorkerConfig(Tolerant):
     source_content: str | None = None
     """Serve only: the source's content ID that prepare found, which is part of the shards' key."""
     keys_in_use: tuple[str, ...] = ()
-    """Prepare and cleanup: keys of sets, and commits of repositories, that pod templates of workers on this artifacts
+    """Prepare and cleanup: keys of sets, and revisions of sources, that pod templates of workers on this artifacts
     volume refer to; they are not collected."""
     history: History | None = None
     """Prepare with Auto only."""

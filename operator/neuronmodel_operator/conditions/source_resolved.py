@@ -27,8 +27,6 @@ from neuronmodel_operator.state.objects import JobState
 
 REMEMBERED_SECONDS: Final = 3600
 """Where no worker asks again."""
-_REVISION_IS: Final = {False: "commit", True: "state"}
-"""What the revision is called, by whether the source is a bucket."""
 
 
 def source(s: Situation) -> ConditionResult:
@@ -36,7 +34,7 @@ def source(s: Situation) -> ConditionResult:
         return ConditionResult(verdict_on(found), wake_after=MISSING_CLAIM_CHECK)
     if found := claim_problem(s, ConditionType.SOURCE_RESOLVED):
         return ConditionResult(verdict_on(found))
-    display, is_bucket = source_display(s.asked.spec.model.source), s.asked.spec.model.source.s3 is not None
+    display = source_display(s.asked.spec.model.source)
     if failure := source_failure(s):
         return ConditionResult(refused(failure.reason, f"{display}: {failure.message}"))
     if s.artifacts.rejection and s.artifacts.rejection.is_of_source:
@@ -45,7 +43,8 @@ def source(s: Situation) -> ConditionResult:
         )
     if s.artifacts.prepared:
         result = s.artifacts.prepared.result
-        at = f", at {_REVISION_IS[is_bucket]} {result.source.revision}" if result.source else ""
+        named = "state" if s.asked.spec.model.source.s3 else "commit"
+        at = f", at {named} {result.source.revision}" if result.source else ""
         text = f"{display}: {result.model_type}, {result.source_bytes:,} bytes{at}."
         if note := _note_on_source(s):
             message = f"{text} What is prepared is served all the same. {note.message}"

@@ -111,8 +111,8 @@ class PreparedArtifacts:
 
     @property
     def resolved(self) -> ResolvedSource | None:
-        """What the repository's revision was resolved to, by an attempt at the present inputs or at former ones of the
-        same source: the pin holds until another one is asked for."""
+        """What the revision of a source on a network was resolved to, by an attempt at the present inputs or at former
+        ones of the same source: the pin holds until another one is asked for."""
         for known in (self.prepared, self.children.in_force):
             if known and known.source_hash == self.asked.source_hash:
                 return known.result.source

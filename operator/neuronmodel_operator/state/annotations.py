@@ -45,7 +45,7 @@ class Prepared(Tolerant):
     attempt: int
     result: Result
     source_hash: str | None = None
-    """Of the repository, the revision and the restart that its commit is of; None for a volume."""
+    """Of the repository or the bucket, and of the restart, that its revision was resolved for; None for a volume."""
 
     @property
     def strategy(self) -> Strategy:

@@ -8,7 +8,7 @@ import pytest
 
 from neuronmodel_api import exits, names
 from neuronmodel_api.conditions import ConditionType
-from neuronmodel_api.config import S3Source, Strategy, WorkerConfig
+from neuronmodel_api.config import S3Source, WorkerConfig
 from neuronmodel_operator.manifests import hashes
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import SETTINGS, Cluster, Run, config_of, failing, state
@@ -231,4 +231,3 @@ def test_hashes_of_other_sources_are_as_they_were() -> None:
     spec = Cluster.of(neuron_model("smol").on_cpu().build()).observe().model.spec
     assert hashes.source_hash(spec, "") is None
     assert "s3" not in spec.model_dump(mode="json", exclude_defaults=True)["model"]["source"]
-    assert hashes.inputs_hash(spec, Strategy.AUTO, "store", "") == hashes.inputs_hash(spec, Strategy.AUTO, "store", "")

@@ -97,18 +97,16 @@ def check_extra_arguments(arguments: Sequence[str]) -> None:
             "value, each as an item of its own."
         )
     for argument in arguments:
-        found = ARGUMENT.match(argument)
-        name = found["name"].replace("_", "-") if found else ""
-        own = next((each for each in OWN_ARGUMENTS if each == name or _is_abbreviated(each, name, found)), None)
-        if own:
-            raise FlagsRefused(
-                f"spec.serving.extraArgs has {found[0][:60] if found else ''}, and --{own} is set already. Remove it; "
-                f"what to set instead is {OWN_ARGUMENTS[own]}."
-            )
-
-
-def _is_abbreviated(own: str, name: str, found: re.Match[str] | None) -> bool:
-    return found is not None and found["dashes"] == "--" and len(name) > 1 and own.startswith(name)
+        if (found := ARGUMENT.match(argument)) is None:
+            continue  # a value
+        name = found["name"].replace("_", "-")
+        may_be_short = found["dashes"] == "--" and len(name) > 1
+        for own, instead in OWN_ARGUMENTS.items():
+            if own == name or (may_be_short and own.startswith(name)):
+                raise FlagsRefused(
+                    f"spec.serving.extraArgs has {found[0][:60]}, and --{own} is set already. Remove it; what to set "
+                    f"instead is {instead}."
+                )
 
 
 def _check_blocks(flags: Mapping[str, Any]) -> None:

@@ -50,7 +50,7 @@ IDENTITIES: Final = (
     (re.compile(r"\w+ \S+/latest/(api/token|meta-data/.*)$"), "The instance metadata"),
 )
 """Requests for the pod's own credentials: of a bucket, obstore sends no POST here, and not for such a path."""
-UNREADABLE: Final = "Failed to read token file"
+UNREADABLE_IDENTITY: Final = "Failed to read token file"
 ELSEWHERE: Final = frozenset(
     {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
 )
@@ -110,7 +110,7 @@ def failure_of(error: S3Error, where: str, region: str) -> WorkerFailure | Retry
     """Returns what an error means: a failure, or that another attempt may succeed. `where` names the bucket and its
     server, `region` the one that was asked."""
     code = error.code
-    if error.identity or UNREADABLE in error.text:
+    if error.identity or UNREADABLE_IDENTITY in error.text:
         return _failure_of_identity(error, where)
     if code in ELSEWHERE or WITHOUT_LOCATION in error.text:
         return RegionWrong(where, region, error.region)
@@ -139,7 +139,7 @@ def _passing(error: S3Error, at: str | None = None) -> Retry | None:
 
 
 def _failure_of_identity(error: S3Error, where: str) -> WorkerFailure | Retry:
-    if UNREADABLE in error.text:
+    if UNREADABLE_IDENTITY in error.text:
         return CredentialsInvalid(
             f"The pod's own identity, which is to read {where}, has no token: {cause_of(error.text)[:200]}. Look "
             "whether the webhook that gives pods their tokens runs, and make the pod again."
