@@ -23,7 +23,7 @@ class Rejection:
     message: str
     at: datetime | None
     pod: PodView | None = None
-    """The pod that found it."""
+    """The pod that found it, in the run that did."""
 
     @property
     def is_of_source(self) -> bool:
@@ -127,17 +127,15 @@ class PreparedArtifacts:
         made_from_it = self.children.current_pods if self.prepared == self.children.in_force else ()
         for pod in made_from_it:
             # A restarted container is likely to find the same, so the result of its former run still counts.
-            for end, report in (
-                (pod.ended, self.children.report(pod)),
-                (pod.former_end, self.children.former_report(pod)),
-            ):
+            for run in (pod, pod.former_run) if pod.former_end else (pod,):
+                end, report = run.ended, self.children.report(run)
                 if end and end.exit_code in exits.PREPARE_AGAIN and not pod.ready_at:
                     fallback = (
                         Reason.SOURCE_CHANGED if end.exit_code == exits.SOURCE_CHANGED else Reason.ARTIFACT_DAMAGED
                     )
                     failure = report.failure if report else None
                     reason, message = (failure.reason, failure.message) if failure else (fallback, "")
-                    return Rejection(reason, self.asked.in_terms_of_claims(message), end.finished_at, pod)
+                    return Rejection(reason, self.asked.in_terms_of_claims(message), end.finished_at, run)
         return self._recreated_claim if self.prepared == self.children.in_force else None
 
     @property

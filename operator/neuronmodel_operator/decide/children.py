@@ -6,7 +6,7 @@ from functools import cached_property
 from neuronmodel_api import names
 from neuronmodel_api.report import Report
 from neuronmodel_operator.state.annotations import Prepared
-from neuronmodel_operator.state.objects import Child, EventView, JobView, PodView
+from neuronmodel_operator.state.objects import Child, EventView, FormerRun, JobView, PodView
 from neuronmodel_operator.state.observed import Claim, Observed
 
 
@@ -74,7 +74,8 @@ class Children:
 
     def report(self, pod: PodView) -> Report | None:
         """Returns the report of the container's current run, if there is one."""
-        return self.observed.reports.get(pod.uid)
+        reports = self.observed.last_reports if isinstance(pod, FormerRun) else self.observed.reports
+        return reports.get(pod.uid)
 
     def former_report(self, pod: PodView) -> Report | None:
         return self.observed.last_reports.get(pod.uid)

@@ -126,7 +126,7 @@ def crashing_until(s: Situation, pod: PodView) -> datetime | None:
     if pod.ready_at or end is None or end.exit_code == exits.OK or pod.running_since is None:
         return None
     former = s.children.former_report(pod)
-    loaded = any(start.id == pod.former_run_id and start.ready_at for start in s.asked.status.starts)
+    loaded = any(start.id == pod.former_run.run_id and start.ready_at for start in s.asked.status.starts)
     if loaded or (former and former.ready_at) or not (end.started_at and end.finished_at):
         return None
     return pod.running_since + (end.finished_at - end.started_at) * 1.1 + CRASH_MARGIN

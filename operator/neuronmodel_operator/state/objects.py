@@ -260,10 +260,6 @@ class PodView(Child):
         return f"{self.uid}/{self.run}"
 
     @property
-    def former_run_id(self) -> str:
-        return f"{self.uid}/{self.run - 1}"
-
-    @property
     def image(self) -> str | None:
         containers = self.object.get("spec", {}).get("containers") or ()
         return next((str(c["image"]) for c in containers if c["name"] == names.CONTAINER), None)
@@ -291,6 +287,14 @@ class PodView(Child):
         return _ended(self._container.get("lastState")) if self.running_since else None
 
     @property
+    def former_run(self) -> "FormerRun":
+        """The pod as it was when the run before the current one had ended."""
+        statuses = self.status.get("containerStatuses") or ()
+        former = {**self._container, "restartCount": self.run - 1, "state": self._container.get("lastState") or {}}
+        others = [status for status in statuses if status["name"] != names.CONTAINER]
+        return FormerRun({**self.object, "status": {**self.status, "containerStatuses": [*others, former]}})
+
+    @property
     def started_at(self) -> datetime | None:
         """When the current run of the container started, ended or not."""
         return self.running_since or (self.ended.started_at if self.ended else None)
@@ -298,6 +302,11 @@ class PodView(Child):
     @property
     def ever_started(self) -> bool:
         return self.started_at is not None or self.former_end is not None or self.has_ended
+
+
+@dataclass(frozen=True)
+class FormerRun(PodView):
+    """A pod whose current run is the one before; its report is the former one."""
 
 
 def _ended(state: Mapping[str, Any] | None) -> Ended | None:

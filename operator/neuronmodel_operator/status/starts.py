@@ -198,13 +198,18 @@ class StartUpdate:
 
     def _serve_attempt(self, start: Start, pod: PodView) -> int:
         """Returns the number of the serving attempt: a worker that found its artifacts missing is followed by another
-        in the same start."""
-        recorded = [p.attempt for p in start.phases if p.stage is Stage.SERVE and p.name not in WITHOUT_POD]
-        latest = max(recorded, default=0)
-        return max(latest, 1) if start.id == pod.run_id else latest + 1
+        in the same start, or runs again and finds them."""
+        first: dict[int, datetime] = {}
+        for phase in start.phases:
+            if phase.stage is Stage.SERVE and phase.name not in WITHOUT_POD:
+                first.setdefault(phase.attempt, phase.started_at)
+        begun = pod.started_at if _runs_again(start, pod) else pod.created_at
+        latest = max(first, default=1)
+        return latest + 1 if begun and first.get(latest, begun) < begun else latest
 
     def _spans(self, start: Start, pod: PodView | None, serve_attempt: int, end: datetime | None = None) -> list[Span]:
         restarted = start.cause is Cause.CONTAINER_RESTARTED and serve_attempt == 1
+        restarted = restarted or (pod is not None and serve_attempt > 1 and _runs_again(start, pod))
         blocked = blocked_spans(self.s, start, self.blocked_by, end)
         until = blocked[-1].start if blocked else None
         live = self._prepare_spans(start, until)
@@ -237,7 +242,8 @@ class StartUpdate:
         if start.cause not in CHANGES or not former or not s.artifacts.is_current or s.children.current_pods:
             return []
         since = max([start.started_at, *(span.end for span in spans)])
-        return [Span(Stage.SERVE, 1, StartPhase.PREVIOUS_STOPPED, since, since)]
+        attempt = 1 + max((span.attempt for span in spans if span.stage is Stage.SERVE), default=0)
+        return [Span(Stage.SERVE, attempt, StartPhase.PREVIOUS_STOPPED, since, since)]
 
     def _cache(self, start: Start) -> CacheResult | None:
         prepared = any(phase.stage is Stage.PREPARE and phase.name not in WITHOUT_POD for phase in start.phases)
@@ -412,22 +418,35 @@ def _with_late_notes(children: Children, start: Start) -> Start:
 def _advanced(update: StartUpdate, started: Start) -> list[Start]:
     """Returns the updated start, preceded by the following one if it ended by a crash or a lost pod."""
     s = update.s
-    if s.artifacts.rejection:
-        updated = update.advance(started, s.artifacts.rejection.pod)
-        # Its container may have run several times meanwhile; the first run that rejected the artifacts is recorded.
-        return [updated.model_copy(update={"reason": s.artifacts.rejection.reason})]
+    if rejection := s.artifacts.rejection:
+        # Its container may run several times meanwhile; the first run that rejected the artifacts is recorded.
+        is_known = started.reason and rejection.pod and _is_earlier_run(started, rejection.pod)
+        updated = update.advance(started, None if is_known else rejection.pod)
+        return [updated.model_copy(update={"reason": rejection.reason})]
     if not s.artifacts.is_current:
         return [update.advance(started, None)]
     pod = _subject(s, started)
     if pod is None:
         return [_waiting(update, started)]
-    if pod.run_id != started.id and (started.id.startswith(f"{pod.uid}/") or pod.run > 0):
+    ran_before = _is_earlier_run(started, pod) and not started.reason
+    if ran_before or (pod.run > 0 and not started.id.startswith(f"{pod.uid}/")):
         return [update.fail(started, _crash_reason(s.children, pod), _crashed_at(s, pod))]
     if pod in s.ready_pods:
         return [update.finish(started, pod, s.now)]
     if pod.ended:
         return [update.fail(started, _crash_reason(s.children, pod), _crashed_at(s, pod), pod)]
     return [update.advance(started, pod)]
+
+
+def _is_earlier_run(start: Start, pod: PodView) -> bool:
+    """Whether the start is that of a former run of this pod."""
+    return start.id != pod.run_id and start.id.startswith(f"{pod.uid}/")
+
+
+def _runs_again(start: Start, pod: PodView) -> bool:
+    """Whether an earlier run in this start, of this pod or another, rejected the artifacts, and the container has been
+    restarted."""
+    return start.reason is not None and pod.run > 0
 
 
 def _waiting(update: StartUpdate, started: Start) -> Start:

@@ -126,7 +126,8 @@ def _gap_name(before: Span, after: Span) -> str:
         return StartPhase.PREVIOUS_STOPPED
     if (before.stage, before.attempt) == (after.stage, after.attempt):
         return StartPhase.UNACCOUNTED
-    return StartPhase.HANDED_OVER if after.stage is Stage.SERVE else StartPhase.BACKED_OFF
+    hands_over = before.stage is Stage.PREPARE and after.stage is Stage.SERVE
+    return StartPhase.HANDED_OVER if hands_over else StartPhase.BACKED_OFF
 
 
 def _last_gap_name(before: Span | None) -> str:

@@ -1,13 +1,16 @@
 """Which starts there are, what began them, and where each of their seconds went."""
 
+import random
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from neuronmodel_api import exits, names
-from neuronmodel_api.report import PhaseReport, Progress, Stage
+from neuronmodel_api.config import WorkerConfig
+from neuronmodel_api.report import PhaseReport, Progress, Stage, State
 from neuronmodel_api.status import CacheResult, Cause, Outcome, RecordedPhase, WorkerProgress
+from neuronmodel_operator.state.observed import Observed
 from neuronmodel_operator.status.starts import KEPT_ATTEMPTS
 from tests import crd
 from tests.builders import neuron_model
@@ -295,3 +298,37 @@ def test_workers_that_turn_down_what_was_prepared_again_and_again_do_not_fill_th
     assert max(turned_down) > KEPT_ATTEMPTS
     starts = crd.schema_of(crd.definition())["properties"]["status"]["properties"]["starts"]
     assert len(start.phases) <= starts["items"]["properties"]["phases"]["maxItems"]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_worker_that_restarts_after_it_turned_down_what_was_prepared_leaves_no_gap(seed: int) -> None:
+    """Its container runs again before the operator looks, and its report is there only at times."""
+    chance = random.Random(seed)
+    cluster = made(prepare=lambda config: Run(milliseconds=chance.choice([300, 1500, 4000])))
+    cluster.run_until_ready()
+    before, observe = set(cluster.jobs), cluster.observe
+
+    def serve(config: WorkerConfig) -> Run:
+        jobs = [job for uid, job in cluster.jobs.items() if uid not in before]
+        if any(job.get("status", {}).get("conditions") for job in jobs):
+            return Run(milliseconds=2000)
+        return failing("ArtifactDamaged", exits.ARTIFACT_DAMAGED, "It is damaged.")
+
+    def observe_in_part() -> Observed:
+        observed = observe()
+        answers = {
+            uid: report
+            for uid, report in observed.reports.items()
+            if report.state is not State.RUNNING or chance.random() < 0.5
+        }
+        return replace(observed, reports=answers)
+
+    cluster.serve, cluster.observe = serve, observe_in_part  # type: ignore[method-assign]
+    first, looks = cluster.status.starts[0].id, chance.choice([1.0, 0.5, 0.2, 0.1])
+    cluster.kill_pod(cluster.serving[0])
+    while (start := cluster.status.starts[0]).outcome != "Ready" or start.id == first:
+        cluster.step(chance.choice([0.05, 0.3, 0.7, 1.0]))
+        if chance.random() < looks:
+            cluster.reconcile()
+    assert sum(phase.milliseconds for phase in start.phases) == start.total_milliseconds
+    assert [phase for phase in start.phases if phase.name == "Unaccounted"] == []
