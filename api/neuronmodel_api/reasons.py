@@ -637,6 +637,12 @@ class Reason(StrEnum):
         "Use an image whose vLLM has the Neuron plugin and the worker's own package.",
         condition=ConditionType.LOADED,
     )
+    SERVER_NOT_SUPPORTED = _ReasonEntry(
+        "ServerNotSupported",
+        "The image has a vLLM that the operator does not load weights into, or not with this engine.",
+        "Use an image with the vLLM that the message names.",
+        condition=ConditionType.ARTIFACTS_READY,
+    )
     # The devices.
     NO_NEURON_DEVICE = _ReasonEntry(
         "NoNeuronDevice",

@@ -166,6 +166,41 @@ class SourceTraffic(Tolerant):
     """Whether the latest attempts failed, and others follow."""
 
 
+class ServerKind(StrEnum):
+    """What vLLM loads and runs models with."""
+
+    NXD_INFERENCE = "NxDInference"
+    """The Neuron plugin 0.2 to 0.5."""
+    VLLM_NEURON = "VLLMNeuron"
+    """The Neuron plugin from 0.21 on, without NxD Inference."""
+    VLLM = "VLLM"
+    """vLLM itself."""
+    UNKNOWN = "Unknown"
+    """A Neuron plugin that is neither."""
+
+
+class InstalledServer(Tolerant):
+    """The vLLM that an image has."""
+
+    kind: Word
+    """A member of `ServerKind`, or a word of another worker."""
+    version: Name
+    """The version of the Neuron plugin, or of vLLM if there is none."""
+    vllm_version: Name | None = None
+    """If there is a plugin."""
+
+    @property
+    def description(self) -> str:
+        vllm = self.vllm_version or "of an unknown version"
+        if self.kind == ServerKind.NXD_INFERENCE:
+            return f"vLLM {vllm} with its Neuron plugin {self.version}, which runs NxD Inference"
+        if self.kind == ServerKind.VLLM_NEURON:
+            return f"vLLM Neuron {self.version} with vLLM {vllm}"
+        if self.kind == ServerKind.VLLM:
+            return f"vLLM {self.version} without a plugin for Neuron"
+        return f"vLLM {vllm} with a Neuron plugin {self.version}"
+
+
 class Result(Tolerant):
     """What prepare found or built."""
 
@@ -196,6 +231,8 @@ class Result(Tolerant):
     """Only set where the source is a repository."""
     sizing: Sizing | None = None
     """None if the worker does not report it."""
+    server: InstalledServer | None = None
+    """The vLLM that will serve; None if the worker serves itself, or does not report it."""
     quarantined: Annotated[tuple[Sentence, ...], Field(max_length=MAX_NOTES)] = ()
     """Why sets failed their check and were quarantined, one sentence each."""
     quarantined_in_missed: Amount | None = None
@@ -322,6 +359,7 @@ __all__ = [
     "Devices",
     "DiskRates",
     "Failure",
+    "InstalledServer",
     "Note",
     "PhaseReport",
     "Progress",
@@ -330,6 +368,7 @@ __all__ = [
     "Result",
     "Sealing",
     "SealingState",
+    "ServerKind",
     "Sizing",
     "SourceTraffic",
     "Stage",

@@ -77,6 +77,8 @@ class ArtifactsStatus(Tolerant):
     shards_cache: CacheResult | None = None
     missed: str | None = None
     bytes: int | None = None
+    server: str | None = None
+    """The image's vLLM and its plugin, with versions; None if the worker serves itself."""
     sealing: str | None = None
     """Pending, Writing, Sealed or Failed, where shards are sealed behind."""
 

@@ -69,12 +69,6 @@ RULES = (
     ),
     Rule(
         "spec#3",
-        good=MODEL.on_neuron().with_serving(server="VLLM"),
-        bad=MODEL.on_cpu().with_serving(server="VLLM"),
-        says="vLLM serves on engine Neuron alone: remove serving.server, or choose the engine Neuron",
-    ),
-    Rule(
-        "spec#4",
         good=MODEL.with_serving(server="VLLM").with_seal("Before"),
         bad=MODEL.with_serving(server="VLLM").with_seal("Behind"),
         says="holds no shards that it could write behind: choose sharding.seal Before, or serving.server OpenAI",

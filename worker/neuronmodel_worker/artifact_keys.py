@@ -8,6 +8,7 @@ from neuronmodel_api.config import Engine as EngineName
 from neuronmodel_api.config import Strategy, Weights, WorkerConfig
 from neuronmodel_worker.checkpoint import Checkpoint
 from neuronmodel_worker.engines import ModelEngine
+from neuronmodel_worker.engines.installed_server import key_inputs, required_server
 from neuronmodel_worker.failures import WithoutLayout
 from neuronmodel_worker.plan.native import NativePlan, make_native_plan
 from neuronmodel_worker.plan.streamed import ModelPlan, StreamedPlan, make_plan
@@ -61,12 +62,13 @@ def wanted_artifacts(config: WorkerConfig, plan: ModelPlan, engine: ModelEngine,
     """Returns the keys. `content` is the source's; if it is None, the fingerprint takes its place. Auto has a key of
     shards.
 
-    Raises a BadInput for what the engine cannot do.
+    Raises a BadInput for what the engine or the server cannot do.
     """
     graph = {
         "engine": config.engine,
         "version": engine.version(),
         "graph": engine.graph_inputs(plan, config.neuron_config),
+        **key_inputs(required_server(config)),
     }
     source, layout = content or plan.checkpoint.fingerprint, plan.layout_inputs()
     if config.weights is Weights.NATIVE:  # its code makes the shards, so its version determines them

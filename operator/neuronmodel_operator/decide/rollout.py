@@ -132,6 +132,7 @@ def _fresh(s: Situation, start_timeout_seconds: int | None = None) -> Rollout | 
         # A result that was rebuilt under the same keys still has to reach a worker that gave up on the old one.
         annotations={names.ANNOTATION_ATTEMPT: str(s.artifacts.prepared.attempt)} | _restart(s.asked),
         sizing=s.artifacts.prepared.result.sizing,
+        server=server.kind if (server := s.artifacts.prepared.result.server) else None,
         proxy=s.settings.proxy,
     )
     return Rollout(

@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from neuronmodel_api import names
 from neuronmodel_api.config import ADDED_FIELDS, Engine, Seal, WorkerConfig
-from neuronmodel_api.report import Sizing
+from neuronmodel_api.report import ServerKind, Sizing
 from neuronmodel_api.spec import (
     S3,
     ClaimTemplate,
@@ -59,6 +59,8 @@ class WorkerPod:
     annotations: Mapping[str, str]
     sizing: Sizing | None = None
     """What a start needs; None if it is unknown or the pod makes no start."""
+    server: str | None = None
+    """The kind of the vLLM that serves, a member of `ServerKind`; None if the worker does, or it is unknown."""
     proxy: Mapping[str, str] = field(default_factory=dict)
     """Variables that say by which proxy a source on a network is read."""
 
@@ -217,11 +219,17 @@ def _neuron_environment(pod: WorkerPod) -> dict[str, str]:
         "BASE_COMPILE_WORK_DIR": f"{names.SCRATCH_MOUNT}/neuron-compile",
     }
     if pod.serves:
-        return values | {
-            "NEURON_RT_NUM_CORES": str(pod.spec.parallelism.num_local_ranks),
-            "NEURON_RT_EXEC_TIMEOUT": str(EXECUTION_TIMEOUT_SECONDS),
-        }
+        return values | _cores(pod) | {"NEURON_RT_EXEC_TIMEOUT": str(EXECUTION_TIMEOUT_SECONDS)}
     return values | {"NEURON_PLATFORM_TARGET_OVERRIDE": instance_type.platform(pod.spec)}
+
+
+def _cores(pod: WorkerPod) -> dict[str, str]:
+    """Returns the variable that names the logical cores of the pod's ranks. vLLM Neuron gives each of its processes its
+    own core, and ends if the runtime's variables have chosen before."""
+    count = pod.spec.parallelism.num_local_ranks
+    if pod.server == ServerKind.VLLM_NEURON:
+        return {"NEURON_VISIBLE_DEVICES": f"0-{count - 1}" if count > 1 else "0"}
+    return {"NEURON_RT_NUM_CORES": str(count)}
 
 
 def _ports(pod: WorkerPod) -> list[Object]:

@@ -61,6 +61,7 @@ def artifacts_status(s: Situation) -> ArtifactsStatus:
         shards_cache=CacheResult(result.shards_cache) if result.shards_cache else None,
         missed=result.missed,
         bytes=result.bytes,
+        server=result.server.description if result.server else None,
         sealing=_sealing(s, result.shards_key),
     )
 

@@ -19,6 +19,7 @@ from neuronmodel_api.report import (
     Choice,
     Devices,
     Failure,
+    InstalledServer,
     Note,
     PhaseReport,
     Progress,
@@ -64,6 +65,7 @@ class Run:
     quarantined: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
     sizing: Sizing | None = None
+    server: InstalledServer | None = None
     devices: Devices | None = None
     traffic: SourceTraffic | None = None
 
@@ -579,7 +581,9 @@ class Cluster:
                 update["sealing"] = Sealing(state=SealingState.PENDING, total=2)
         else:
             result = result_of(config, self.revision, run.builds, self.chooses)
-            result = result.model_copy(update={"quarantined": run.quarantined, "sizing": run.sizing})
+            result = result.model_copy(
+                update={"quarantined": run.quarantined, "sizing": run.sizing, "server": run.server}
+            )
             if result.shards_key and config.seal is Seal.BEFORE:
                 self.sealed.add(result.shards_key)
             update = {"state": State.SUCCEEDED, "ended_at": done, "result": result, "notes": run.notes}

@@ -12,6 +12,7 @@ from neuronmodel_worker.commands.machine_needs import Needs
 from neuronmodel_worker.commands.output_folder import check_place, nearest_existing
 from neuronmodel_worker.commands.terminal import print_line
 from neuronmodel_worker.commands.tokenizer_files import with_tokenizer_warnings
+from neuronmodel_worker.engines.installed_server import installed_server
 from neuronmodel_worker.io.cgroups import anonymous_bytes
 from neuronmodel_worker.io.disk import free_bytes
 from neuronmodel_worker.io.probe import Rate, reading_rate, writing_rate
@@ -44,7 +45,9 @@ def plan(options: argparse.Namespace) -> None:
         print_line(json.dumps(forecast.document()))
         return
     warnings = (("warning", each) for each in made.warnings)
-    for name, text in [*_rows(forecast), *_time_rows(forecast), *forecast.needs.rows(), *warnings]:
+    found = installed_server()
+    server = [("server", f"this environment has {found.description}")] if found else []
+    for name, text in [*_rows(forecast), *server, *_time_rows(forecast), *forecast.needs.rows(), *warnings]:
         print_line(f"{name:<{COLUMN}}{text}")
     if options.tensors:
         for line in _table(made):

@@ -26,6 +26,7 @@ from neuronmodel_api.report import (
 from neuronmodel_worker.artifact_keys import Wanted, plan_for, rank_metadata, wanted_artifacts
 from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
 from neuronmodel_worker.engines import ModelEngine
+from neuronmodel_worker.engines.installed_server import required_server
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull, WorkerFailure
 from neuronmodel_worker.io.disk import raising_volume_full, writing_to
 from neuronmodel_worker.io.probe import VolumeProbe, kept_probe
@@ -391,6 +392,7 @@ class Preparation:
             source_bytes=self.plan.source_bytes,
             source=_resolved(self.plan.checkpoint),
             sizing=sizing,
+            server=required_server(self.job.config),
             quarantined=quarantined,
             quarantined_in_missed=in_missed,
         )

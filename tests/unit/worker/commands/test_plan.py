@@ -11,6 +11,7 @@ from hack.bench.checkpoints import write_headers
 from neuronmodel_api import exits
 from neuronmodel_worker.io import probe
 from tests.unit.worker.commands.commands import Place, described, here, neuronmodel
+from tests.unit.worker.conftest import Install
 
 # What Python's buffered reading takes of a file beyond what it is asked for.
 READ_AHEAD_BYTES = 16 << 10
@@ -70,6 +71,17 @@ def test_people_get_lines_and_a_table(place: Place) -> None:
     assert "time to load" not in named
     listed = [line.split()[0] for line in table.splitlines()]
     assert listed == ["TENSOR", *(tensor["name"] for tensor in document["tensors"])]
+
+
+def test_the_vllm_of_the_environment_is_shown(place: Place, install: Install) -> None:
+    assert planned(place, "--no-measure")["server"] is None
+    assert "server" not in here("plan", *place.source, "--no-measure").out
+    install("vllm", "0.16.0", "vllm")
+    install("vllm-neuron", "0.5.0", "vllm_neuron")
+    found = {"kind": "NxDInference", "version": "0.5.0", "vllmVersion": "0.16.0"}
+    assert planned(place, "--no-measure")["server"] == found
+    says = "server         this environment has vLLM 0.16.0 with its Neuron plugin 0.5.0, which runs NxD Inference\n"
+    assert says in here("plan", *place.source, "--no-measure").out
 
 
 def test_the_disks_are_measured_and_nothing_is_left(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

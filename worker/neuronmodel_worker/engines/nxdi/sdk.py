@@ -5,6 +5,8 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
+from neuronmodel_api.report import ServerKind
+from neuronmodel_worker.engines.installed_server import installed_server
 from neuronmodel_worker.engines.interface import NoEngine
 from neuronmodel_worker.engines.nxdi.neuron_failures import SdkPlaceholder
 
@@ -31,7 +33,7 @@ def versions() -> dict[str, str]:
     found = {name: each for name, module in (PACKAGES | OTHERS).items() if (each := _version(name, module))}
     missing = [name for name in PACKAGES if name not in found]
     if len(missing) == len(PACKAGES):
-        raise NoEngine(f"This image has no Neuron engine. {IMAGE}")
+        raise NoEngine(f"This image has no Neuron engine. {_successor()}{IMAGE}")
     for name, module in PACKAGES.items():
         if (installed := _installed(name)) and _is_placeholder(installed, module):
             raise SdkPlaceholder(
@@ -39,8 +41,18 @@ def versions() -> dict[str, str]:
                 f"under that name, and AWS's own index and images have the real one. {IMAGE}"
             )
     if missing:
-        raise NoEngine(f"This image has only a part of the Neuron SDK: {', '.join(missing)} are missing. {IMAGE}")
+        raise NoEngine(
+            f"This image has only a part of the Neuron SDK: {', '.join(missing)} are missing. {_successor()}{IMAGE}"
+        )
     return found
+
+
+def _successor() -> str:
+    """Returns a sentence on the successor of NxD Inference if that is what the image has."""
+    found = installed_server()
+    if found is None or found.kind != ServerKind.VLLM_NEURON:
+        return ""
+    return f"It has {found.description}, which loads without NxD Inference and is not served by this operator yet. "
 
 
 def _version(name: str, module: str) -> str | None:

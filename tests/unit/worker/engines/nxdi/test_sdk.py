@@ -1,7 +1,6 @@
 """What is installed of the Neuron SDK: nothing, a part, the real one, or the placeholders of the public index."""
 
 import sys
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -13,28 +12,7 @@ from neuronmodel_worker.engines import NoEngine, open_engine
 from neuronmodel_worker.engines.nxdi import sdk
 from neuronmodel_worker.engines.nxdi.neuron_failures import SdkPlaceholder
 from tests.unit.standins.conftest import Importer
-
-Install = Callable[..., None]
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Puts a distribution of that name and version on the path, with the modules it brings."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def put(name: str, version: str, *modules: str) -> None:
-        metadata = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
-        metadata.mkdir()
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        record = [f"{metadata.name}/METADATA,,"]
-        for module in modules:
-            monkeypatch.delitem(sys.modules, module, raising=False)
-            (tmp_path / module).mkdir()
-            (tmp_path / module / "__init__.py").touch()
-            record.append(f"{module}/__init__.py,,")
-        (metadata / "RECORD").write_text("\n".join(record))
-
-    return put
+from tests.unit.worker.conftest import Install
 
 
 @pytest.fixture
@@ -105,3 +83,11 @@ def test_a_module_without_metadata_is_of_the_version_that_it_tells(
     (tmp_path / "neuronxcc").mkdir()
     (tmp_path / "neuronxcc" / file).write_text(text)
     assert sdk.versions()["neuronx-cc"] == version
+
+
+def test_an_image_with_the_successor_of_nxd_inference_is_told_of_it(install: Install) -> None:
+    install("neuronx-cc", "2.27.5334.0", "neuronxcc")
+    install("vllm", "0.24.0", "vllm")
+    install("vllm-neuron", "0.24.0.1.1.0", "vllm_neuron")
+    with pytest.raises(NoEngine, match=r"missing\. It has vLLM Neuron 0\.24\.0\.1\.1\.0 with vLLM 0\.24\.0, which"):
+        sdk.versions()
