@@ -110,6 +110,10 @@ def compute_on_the_processors(room: Room, model: Applied) -> None:
     model.change(engine="CPU", worker=ON_TRN2)
 
 
+def no_vllm(room: Room) -> Object:
+    return neuron_model("no-vllm", room.tiny("no-vllm"), serving={"server": "VLLM"})
+
+
 SCENARIOS = (
     Scenario("claim-missing", claim_missing, "SourceClaimMissing", ("later", "claim", "Make it"), make_claim),
     Scenario("path-missing", path_missing, "SourceNotFound", ("path-missing", "config.json"), make_path),
@@ -122,6 +126,13 @@ SCENARIOS = (
     refused_degree(4),
     Scenario("host-path", host_path, "HostPathNotAllowed", ("hostPath", "allowHostPath"), use_the_claim),
     Scenario("no-engine", no_engine, "NoEngine", ("Neuron",), compute_on_the_processors),
+    Scenario(
+        "no-vllm",
+        no_vllm,
+        "NoEngine",
+        ("no vLLM", "spec.worker.image", "spec.serving.server"),
+        repair=lambda room, model: model.change(serving={"server": None}),
+    ),
 )
 
 

@@ -17,7 +17,7 @@ from . import neuron, reference
 from .accounting import phases
 from .chat import completion
 from .cluster import Object
-from .neuronmodels import Applied, Expected, wait_for_starts
+from .neuronmodels import Applied, Expected, neuron_model, wait_for_starts
 from .room import Room, claim
 from .waiting import eventually
 
@@ -52,6 +52,8 @@ class Served:
     starts: dict[str, Start]
     partial: Applied
     never_compiled: Applied
+    on_processors: Applied
+    """By vLLM, whose plugin is for devices."""
 
     def expected(self) -> str:
         return reference.answer(self.room.folder / "tiny", PROMPT, num_tokens=TOKENS)
@@ -67,8 +69,11 @@ def served(room: Room) -> Served:
         neuron.on_neuron("partial", path, suspend=True, parallelism={"startRank": 1, "localRanks": 2})
     )
     never, _ = room.apply(neuron.on_neuron("never", path, fail="compiler-70"))
+    on_processors, _ = room.apply(
+        neuron_model("on-processors", path, serving={"server": "VLLM"}, worker={"image": neuron.image()})
+    )
     starts = wait_for_starts(*map(Expected, applied.values()))
-    return Served(room, applied, dict(zip(applied, starts, strict=True)), partial, never)
+    return Served(room, applied, dict(zip(applied, starts, strict=True)), partial, never, on_processors)
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +234,21 @@ def folder_of(room: Room, model: Applied) -> Path:
     return Path(volume["spec"]["local"]["path"])
 
 
+def test_the_status_names_the_vllm_that_serves(served: Served) -> None:
+    named = {name: artifacts.server for name, model in served.models.items() if (artifacts := model.status.artifacts)}
+    vllm = named.pop("vllm")
+    assert vllm == "vLLM 0.16.0 with its Neuron plugin 0.5.0, which runs NxD Inference"
+    assert set(named.values()) == {None}
+
+
 # Failures.
+
+
+def test_a_vllm_for_other_devices_is_refused_before_anything_is_read(served: Served) -> None:
+    condition = served.on_processors.wait_for_reason("ServerNotSupported")
+    assert "vLLM 0.16.0 with its Neuron plugin 0.5.0" in condition.message
+    assert "does not serve engine: CPU. Set spec.worker.image" in condition.message
+    assert not served.on_processors.children("Deployment")
 
 
 def test_a_compiler_that_fails_twice_is_final_and_quoted(served: Served) -> None:
