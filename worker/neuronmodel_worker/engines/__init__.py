@@ -29,6 +29,10 @@ def open_engine(config: api.WorkerConfig) -> ModelEngine:
     # Threads that spin while they wait starve each other where processors are shared: 0.9 instead of 10 tokens a second
     # of a 135M model on two busy ones. OpenMP reads this when PyTorch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if config.server is api.Server.VLLM:
+        from neuronmodel_worker.engines.cpu_vllm import CpuVllmEngine
+
+        return CpuVllmEngine(config.extra_args)
     from neuronmodel_worker.engines.cpu import CpuEngine
 
     return CpuEngine()

@@ -38,7 +38,7 @@ class CpuEngine:
         return f"cpu torch-{torch_version().partition('+')[0]} graph-{source}"
 
     def graph_inputs(self, plan: ModelPlan, neuron_config: Mapping[str, object]) -> dict[str, object]:
-        return llama_shape(_streamed(plan), neuron_config).inputs()
+        return llama_shape(streamed(plan), neuron_config).inputs()
 
     def import_framework(self) -> None:
         importlib.import_module("neuronmodel_worker.engines.llama")
@@ -46,7 +46,7 @@ class CpuEngine:
     def compile(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
         from neuronmodel_worker.engines.llama import compile_llama
 
-        compile_llama(llama_shape(_streamed(plan), neuron_config), self.version(), directory, progress)
+        compile_llama(llama_shape(streamed(plan), neuron_config), self.version(), directory, progress)
 
     def shard(self, plan: ModelPlan, neuron_config: Mapping[str, object], directory: Path, progress: Steps) -> None:
         raise LayoutRefused(NO_NATIVE_SHARDING)
@@ -60,7 +60,8 @@ class CpuEngine:
         return open_llama(directory)
 
 
-def _streamed(plan: ModelPlan) -> StreamedPlan:
+def streamed(plan: ModelPlan) -> StreamedPlan:
+    """Our own plan. Raises LayoutRefused for NxD Inference's."""
     if not isinstance(plan, StreamedPlan):
         raise LayoutRefused(NO_NATIVE_SHARDING)
     return plan

@@ -36,8 +36,8 @@ from neuronmodel_worker.engines.nxdi.settings import (
     platform,
     with_purpose,
 )
-from neuronmodel_worker.engines.nxdi.vllm_checks import check_extra_arguments
 from neuronmodel_worker.engines.nxdi.weight_loading import checked_weights, installed
+from neuronmodel_worker.engines.vllm_arguments import check_extra_arguments
 from neuronmodel_worker.failures import ArtifactDamaged, ConfigInvalid, WorkerFailure
 from neuronmodel_worker.layouts.legacy_config import legacy_config_of
 from neuronmodel_worker.neuron_config.derived import derived

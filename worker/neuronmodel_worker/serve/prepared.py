@@ -5,6 +5,7 @@ process get the tensors in the same way.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +75,8 @@ class PreparedModel:
     job: Run
     background: Background
     tier: Tier | None = None
+    only: Sequence[int] | None = None
+    """The ranks that are loaded here; None for all."""
     source: OpenedSource = field(init=False)
 
     def open(self) -> OpenedSource:
@@ -95,7 +98,7 @@ class PreparedModel:
 
     @cached_property
     def _weights(self) -> WeightsLoader:
-        return WeightsLoader(self.job, self.background, self.tier)
+        return WeightsLoader(self.job, self.background, self.tier, self.only)
 
     @property
     def _is_native(self) -> bool:
@@ -167,7 +170,8 @@ class PreparedModel:
         return self._find(SHARDS, wanted.shards_key, progress)
 
     def ranks(self, sets: ArtifactSets) -> Ranks | None:
-        """Reads or shards every rank's tensors in a phase of its own. None means that NxD Inference reads them itself.
+        """Reads or shards every rank's tensors in a phase of its own, or those of the ranks in `only`: others are empty
+        then. None means that NxD Inference reads them itself.
 
         Raises ArtifactDamaged, SourceChanged and SourceUnreadable.
         """

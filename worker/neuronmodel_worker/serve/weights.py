@@ -6,7 +6,7 @@ unusable, the report gets a note, and the original volume is read instead.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,8 @@ from neuronmodel_worker.stream import (
     SourceObserver,
     TensorSink,
     Transferred,
+    WrittenFile,
+    rank_file_name,
     read_rank_files,
     run,
 )
@@ -55,11 +57,13 @@ AnyCopy = TypeVar("AnyCopy", SetCopy, SourceCopy)
 
 @dataclass
 class WeightsLoader:
-    """Loads rank tensors. `tier` is None if the scratch volume keeps no copies."""
+    """Loads rank tensors. `tier` is None if the scratch volume keeps no copies, `only` if all ranks are loaded; the
+    tensors of others are empty."""
 
     job: Run
     background: Background
     tier: Tier | None = None
+    only: Sequence[int] | None = None
     _scratch_rates: DiskRates | None = None
 
     @property
@@ -72,7 +76,8 @@ class WeightsLoader:
     def read(self, plan: StreamedPlan, shards: SealedSet) -> Ranks:
         """Reads sealed shards. Raises ArtifactDamaged if the files on the artifacts volume itself differ from what was
         sealed."""
-        with self.job.clock.phase(StartPhase.READ, shards.nbytes) as phase:
+        nbytes = sum(file.nbytes for file in self._sealed(plan, shards).values()) if self.only else shards.nbytes
+        with self.job.clock.phase(StartPhase.READ, nbytes) as phase:
             copied = self._with_tier(lambda tier: copied_set(tier, shards))
             if copied and (ranks := self._read_copied(plan, copied, phase)):
                 return ranks
@@ -92,9 +97,9 @@ class WeightsLoader:
             phase.reach(transferred.bytes_read)
 
         began = time.monotonic()
-        sealed = shards.files(under=WEIGHTS)
-        ranks = read_rank_files(
-            shards.directory / WEIGHTS, plan.ranks, progress, sealed=sealed, full=self.full, observer=copy
+        sealed, numbers = self._sealed(plan, shards), self._numbers(plan)
+        read = read_rank_files(
+            shards.directory / WEIGHTS, numbers, progress, sealed=sealed, full=self.full, observer=copy
         )
         seconds = time.monotonic() - began
         rates = DiskRates(read_bytes_per_second=_rate(sum(file.nbytes for file in sealed.values()), seconds))
@@ -103,7 +108,16 @@ class WeightsLoader:
         else:
             self.job.clock.served_from("Artifacts")
             self._measured(rates, self.job.artifacts)
-        return ranks
+        found = dict(zip(numbers, read, strict=True))
+        return [found.get(rank, {}) for rank in plan.ranks]
+
+    def _numbers(self, plan: StreamedPlan) -> Sequence[int]:
+        return plan.ranks if self.only is None else self.only
+
+    def _sealed(self, plan: StreamedPlan, shards: SealedSet) -> dict[str, WrittenFile]:
+        """Returns the entries of the rank files that are read."""
+        names = {rank_file_name(rank) for rank in self._numbers(plan)}
+        return {name: file for name, file in shards.files(under=WEIGHTS).items() if name in names}
 
     # The checkpoint.
 
@@ -150,7 +164,7 @@ class WeightsLoader:
             phase.reach(transferred.bytes_read)
 
         sink = TensorSink()
-        streamed = run(plan, sink, progress, observer=observer)
+        streamed = run(plan, sink, progress, rank_indices=self.only, observer=observer)
         rate = _rate(streamed.bytes_read, streamed.busy_reading_seconds)
         rates = DiskRates(read_bytes_per_second=rate if plan.checkpoint.source.is_local else None)
         if self._is_in_tier(plan.checkpoint.path):

@@ -1,32 +1,18 @@
-"""vLLM's command line for a graph that is compiled already.
+"""The arguments of `vllm serve` that are the same for every engine."""
 
-vLLM's Neuron plugin (0.2 to 0.5) builds NxD Inference's configuration from these arguments and
-`override_neuron_config`; given compiled artifacts, it then uses the configuration that they were compiled with. The
-arguments therefore agree with the graph, or vLLM would plan batches and cache blocks that the graph does not have.
-"""
-
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from neuronmodel_api.config import WorkerConfig
-from neuronmodel_worker.engines.nxdi.vllm_checks import (
-    batch_size,
-    check_extra_arguments,
-    check_graph,
-    sequence_length,
-    uses_blocks,
-)
+from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
 
 HOST: Final = "127.0.0.1"
 
 
-def vllm_arguments(config: WorkerConfig, source: Path, port: int) -> list[str]:
-    """Returns the arguments that follow `vllm`, the user's own last. Raises FlagsRefused."""
+def first_arguments(config: WorkerConfig, source: Path, port: int) -> list[str]:
+    """Returns the command and what it serves, under which name, where, and for how many tokens and requests."""
     flags = config.neuron_config
-    check_graph(flags)
-    check_extra_arguments(config.extra_args)
     return [
         "serve", str(source),
         *_named(config.served_name or config.name),
@@ -35,12 +21,12 @@ def vllm_arguments(config: WorkerConfig, source: Path, port: int) -> list[str]:
         "--tensor-parallel-size", str(flags.get("tp_degree", 1)),
         "--max-model-len", str(sequence_length(flags)),
         "--max-num-seqs", str(batch_size(flags)),
-        *_data_type(flags),
-        *_cache(flags),
-        "--additional-config", json.dumps(_additional(flags), sort_keys=True),
-        "--disable-uvicorn-access-log",
-        *config.extra_args,
     ]  # fmt: skip
+
+
+def last_arguments(config: WorkerConfig) -> list[str]:
+    """Returns the user's own arguments, after which none follows: vLLM takes the last one of a name."""
+    return ["--disable-uvicorn-access-log", *config.extra_args]
 
 
 def _named(served_name: str) -> list[str]:
@@ -49,29 +35,9 @@ def _named(served_name: str) -> list[str]:
     return [f"{flag}={served_name}"] if served_name.startswith("-") else [flag, served_name]
 
 
-def _data_type(flags: Mapping[str, Any]) -> list[str]:
-    dtype = flags.get("torch_dtype")
-    return ["--dtype", str(dtype).removeprefix("torch.")] if dtype else []
+def batch_size(flags: Mapping[str, Any]) -> int:
+    return int(flags.get("batch_size", 1))
 
 
-def _cache(flags: Mapping[str, Any]) -> list[str]:
-    """Returns the cache's arguments. Only prefix caching uses blocks. A contiguous cache has one block a sequence, as
-    long as the model's sequence: the plugin sets that size itself, beyond what `--block-size` accepts. In both cases it
-    adds an empty block to the override."""
-    if uses_blocks(flags):
-        blocks = ["--block-size", str(flags["pa_block_size"])]
-        return ["--enable-prefix-caching", *blocks, "--num-gpu-blocks-override", str(flags["pa_num_blocks"] - 1)]
-    return ["--no-enable-prefix-caching", "--num-gpu-blocks-override", str(batch_size(flags))]
-
-
-def _additional(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns --additional-config. Without `max_prompt_length`, a prompt longer than the graph accepts ends vLLM's
-    engine instead of being refused; plugins that do not know the field ignore it."""
-    override = {"on_device_sampling_config": None, **flags}
-    if uses_blocks(flags):
-        override["pa_num_blocks"] = flags["pa_num_blocks"] - 1
-    additional: dict[str, Any] = {"override_neuron_config": override}
-    context_length = int(flags.get("max_context_length", sequence_length(flags)))
-    if context_length != sequence_length(flags):
-        additional["max_prompt_length"] = context_length
-    return additional
+def sequence_length(flags: Mapping[str, Any]) -> int:
+    return int(flags.get("seq_len", DEFAULT_SEQUENCE_LENGTH))

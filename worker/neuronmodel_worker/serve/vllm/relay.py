@@ -50,6 +50,30 @@ class RelayWriter:
             self.write("error", text="".join(traceback.format_exception(error))[-LAST_CHARACTERS:])
 
 
+class QuietWriter(RelayWriter):
+    """Relays failures alone: where several processes load, one of them reports the phases."""
+
+    def write(self, event: str, **fields: Any) -> None:
+        if event in ("failure", "error"):
+            super().write(event, **fields)
+
+
+class LoadHookFailed(RuntimeError):
+    """A failure in vLLM's process that has been reported to the worker already."""
+
+
+@contextmanager
+def reporting_failures(writer: RelayWriter) -> Iterator[None]:
+    """Reports any exception to the worker, and raises LoadHookFailed in its place."""
+    try:
+        yield
+    except LoadHookFailed:
+        raise
+    except Exception as error:
+        writer.failed(error)
+        raise LoadHookFailed(f"{type(error).__name__}: {error}") from error
+
+
 class RelayClock(StartClock):
     """A start's clock that relays everything to the worker."""
 

@@ -7,17 +7,16 @@ import asyncio
 import http.client
 import itertools
 import logging
-import os
 import random
 import secrets
 import socket
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
@@ -26,28 +25,26 @@ from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import State
 from neuronmodel_worker.engines import DevicesInUse
-from neuronmodel_worker.engines.neuron import NeuronEngine
-from neuronmodel_worker.engines.nxdi.compiled import read_compiled
-from neuronmodel_worker.engines.nxdi.load_directory import checkpoint_of, make_load_directory
-from neuronmodel_worker.engines.nxdi.neuron_failures import NeuronRuntimeFailed, classify, last_lines
-from neuronmodel_worker.engines.nxdi.settings import Purpose
-from neuronmodel_worker.failures import BadInput, FlagsRefused, WorkerFailure
+from neuronmodel_worker.engines.nxdi.neuron_failures import last_lines
+from neuronmodel_worker.failures import FlagsRefused, WorkerFailure
 from neuronmodel_worker.report.metrics import WorkerMetrics
 from neuronmodel_worker.run.context import Run
-from neuronmodel_worker.run.fetched_folder import FetchedFolder, start_needs_folder
 from neuronmodel_worker.serve.api_keys import ApiKey
 from neuronmodel_worker.serve.background import Background
-from neuronmodel_worker.serve.devices import DeviceBackoff, find_devices
+from neuronmodel_worker.serve.devices import DeviceBackoff
 from neuronmodel_worker.serve.listener import open_listener, stop_event
 from neuronmodel_worker.serve.middleware import Middleware
 from neuronmodel_worker.serve.prepared import PreparedModel
 from neuronmodel_worker.serve.revision_watch import watching_revision
-from neuronmodel_worker.serve.vllm.arguments import HOST, vllm_arguments
+from neuronmodel_worker.serve.vllm.arguments import HOST
+from neuronmodel_worker.serve.vllm.cpu.setup import CpuSetup
 from neuronmodel_worker.serve.vllm.environment import PLUGIN_GROUP, plugin_is_installed, vllm_environment
 from neuronmodel_worker.serve.vllm.instruction import Instruction
+from neuronmodel_worker.serve.vllm.neuron.setup import NeuronSetup
 from neuronmodel_worker.serve.vllm.process import VllmProcess, running, vllm_program
 from neuronmodel_worker.serve.vllm.proxy import Proxy, open_session
 from neuronmodel_worker.serve.vllm.relay import RelayReader
+from neuronmodel_worker.serve.vllm.setup import ServerNotHooked, VllmSetup
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +62,6 @@ class ServerEnded(WorkerFailure):
     reason = Reason.SERVER_ENDED
 
 
-class ServerNotHooked(BadInput):
-    """vLLM does not load the weights that were prepared."""
-
-    reason = Reason.SERVER_NOT_HOOKED
-
-
 def serve_by_vllm(job: Run, metrics: WorkerMetrics, key: ApiKey | None) -> None:
     """Serves the model with vLLM until the worker is terminated. Raises a WorkerFailure."""
     with tempfile.TemporaryDirectory(prefix="vllm-") as directory:
@@ -78,6 +69,10 @@ def serve_by_vllm(job: Run, metrics: WorkerMetrics, key: ApiKey | None) -> None:
         server.prepare()
         metrics.server_metrics = server.metrics
         server.run(Middleware(metrics, key))
+
+
+def setup_of(job: Run) -> VllmSetup:
+    return NeuronSetup(job) if job.config.engine is Engine.NEURON else CpuSetup(job)
 
 
 @dataclass
@@ -92,6 +87,7 @@ class VllmServer:
 
     def __post_init__(self) -> None:
         self.port = self.port or free_port({self.job.config.serving_port, self.job.config.admin_port})
+        self._setup = setup_of(self.job)
 
     @property
     def url(self) -> str:
@@ -102,38 +98,20 @@ class VllmServer:
 
         Raises what `neuronmodel serve` raises for them, and a BadInput for what vLLM cannot serve.
         """
-        job = self.job
-        if job.config.engine is not Engine.NEURON or job.config.seal is Seal.BEHIND:
-            raise FlagsRefused("vLLM serves engine: Neuron, from shards that are sealed before. Remove server: VLLM.")
-        program = vllm_program()
+        job, setup = self.job, self._setup
+        if job.config.seal is Seal.BEHIND:
+            raise FlagsRefused("vLLM serves from shards that are sealed before. Remove seal, or server: VLLM.")
+        program = vllm_program(setup.image)
         folder = job.weights.folder()
-        vllm_arguments(job.config, folder, self.port)  # what it refuses is refused before anything is opened
+        setup.check(folder)
         if not plugin_is_installed():
             raise ServerNotHooked(
                 f"The worker is not installed as a package in this image: its entry point {PLUGIN_GROUP} is missing, "
                 "by which vLLM finds it. Install it with pip."
             )
-        engine = NeuronEngine(job.folder_config)
-        prepared = PreparedModel(job, Background())
-        with job.clock.phase(StartPhase.SOURCE_OPENED):
-            checkpoint = prepared.open().checkpoint
-            check_type(checkpoint.config, job.config.model_type)
-        find_devices(job, engine)
-        if start_needs_folder(job):
-            folder = FetchedFolder(job, checkpoint).fetch()
-        with job.clock.phase(StartPhase.COMPILED_LOADED):
-            sets = prepared.find(engine)
-            self._view = make_load_directory(
-                Path(job.config.scratch_path),
-                read_compiled(sets.compiled.directory),
-                folder,
-                Purpose.READ if sets.shards else Purpose.LOAD,
-                sets.shards_directory,
-                job.config.neuron_config,
-            )
-        source = checkpoint_of(self._view, folder)
-        self._command = [program, *vllm_arguments(job.config, source, self.port)]
-        self._environment = {**engine.runtime_environment(), **os.environ}
+        launch = setup.launch(PreparedModel(job, Background()), folder, self.port)
+        self._command = [program, *launch.arguments]
+        self._environment = launch.environment
 
     # Starting.
 
@@ -158,7 +136,7 @@ class VllmServer:
         Instruction(config=self.job.config, relay=relay).write(instruction)
         environment = vllm_environment(
             self._environment,
-            view=self._view,
+            engine=self.job.config.engine,
             instruction=instruction,
             key=self.key,
             start_timeout_seconds=self.job.config.start_timeout_seconds,
@@ -176,7 +154,7 @@ class VllmServer:
                 relay.read()
                 if child.exit_code is not None:
                     relay.read()
-                    raise exit_failure(child, relay)
+                    raise exit_failure(child, self._setup, relay)
                 if time.monotonic() >= next_question:
                     if self._is_healthy():
                         break
@@ -187,8 +165,8 @@ class VllmServer:
             relay.end()
         if StartPhase.DEVICE_LOADED not in relay.begun:
             raise ServerNotHooked(
-                "vLLM answers, and loaded its weights without the worker: which ones is not known. Check that its "
-                "Neuron plugin is one of 0.2 to 0.5, which load by NxD Inference."
+                "vLLM answers, and loaded its weights without the worker: which ones is not known. "
+                f"{self._setup.not_hooked}"
             )
 
     def _is_healthy(self) -> bool:
@@ -214,7 +192,7 @@ class VllmServer:
                 with watching_revision(config.hub_source or config.s3_source, clock):
                     await _wait_for_stop_or_exit(stop, child)
                 if child.exit_code is not None:
-                    raise exit_failure(child)
+                    raise exit_failure(child, self._setup)
                 clock.draining()
                 await listener.drain(config.shutdown_seconds)
 
@@ -229,25 +207,15 @@ class VllmServer:
         return b""
 
 
-def check_type(config: Mapping[str, Any], model_type: str | None) -> None:
-    """Raises FlagsRefused for a type that is not config.json's: vLLM chooses NxD Inference's class by config.json
-    alone."""
-    if model_type not in (None, config.get("model_type")):
-        raise FlagsRefused(
-            f"spec.model.type is {model_type}, and vLLM takes the checkpoint for what config.json says: "
-            f"{config.get('model_type')}. Remove spec.model.type, or set spec.serving.server: OpenAI."
-        )
-
-
-def exit_failure(child: VllmProcess, relay: RelayReader | None = None) -> WorkerFailure:
+def exit_failure(child: VllmProcess, setup: VllmSetup, relay: RelayReader | None = None) -> WorkerFailure:
     """Returns why vLLM ended: what the plugin relayed, otherwise what its last lines say."""
     if relay and relay.failure:
         return DevicesInUse(str(relay.failure)) if relay.failure.reason == DevicesInUse.reason else relay.failure
-    output = f"{child.tail()}\n{relay.error if relay else ''}"
-    failure = classify(output)
-    if not isinstance(failure, NeuronRuntimeFailed) or (relay and relay.error):
-        return failure
-    return ServerEnded(f"vLLM ended {_describe_exit(child.exit_code)}. Its last lines: {last_lines(output)}")
+    raised = relay.error if relay else ""
+    output = f"{child.tail()}\n{raised}"
+    return setup.failure(output, raised=bool(raised)) or ServerEnded(
+        f"vLLM ended {_describe_exit(child.exit_code)}. Its last lines: {last_lines(output)}"
+    )
 
 
 def _describe_exit(exit_code: int | None) -> str:

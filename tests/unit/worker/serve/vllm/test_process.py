@@ -4,14 +4,22 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from neuronmodel_api.config import WorkerConfig
+from neuronmodel_api.report import Stage
 from neuronmodel_worker.engines import DevicesInUse, NoEngine
+from neuronmodel_worker.report.clock import FirstLine, StartClock
+from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.vllm import process, serve
+from neuronmodel_worker.serve.vllm.cpu.setup import CpuSetup
+from neuronmodel_worker.serve.vllm.neuron.setup import NeuronSetup
 from neuronmodel_worker.serve.vllm.process import VllmProcess, running, vllm_program
 from neuronmodel_worker.serve.vllm.serve import ServerEnded, exit_failure, free_port
+from neuronmodel_worker.serve.vllm.setup import VllmSetup
 from tests.waiting import until
 
 
@@ -114,22 +122,29 @@ def test_its_port_is_none_that_connections_are_given(
     assert port in ports if ports else port > 0
 
 
-def test_its_exit_code_and_last_lines_are_the_reason() -> None:
+@pytest.fixture
+def job() -> Run:
+    config = WorkerConfig(namespace="team", name="small", uid="u", spec_hash="h")
+    return Run(config, StartClock(Stage.SERVE, FirstLine.now()))
+
+
+@pytest.mark.parametrize("setup", [CpuSetup, NeuronSetup])
+def test_its_exit_code_and_last_lines_are_the_reason(setup: Callable[[Run], VllmSetup], job: Run) -> None:
     child = run("import sys; print('vllm: error: unrecognized arguments: --banana'); sys.exit(2)")
-    failure = exit_failure(child)
+    failure = exit_failure(child, setup(job))
     assert isinstance(failure, ServerEnded)
     assert "exit code 2" in str(failure)
     assert "unrecognized arguments: --banana" in str(failure)
 
 
-def test_death_by_a_signal_is_reported_as_one() -> None:
-    assert "by signal 9" in str(exit_failure(run("import os; os.kill(os.getpid(), 9)")))
+def test_death_by_a_signal_is_reported_as_one(job: Run) -> None:
+    assert "by signal 9" in str(exit_failure(run("import os; os.kill(os.getpid(), 9)"), CpuSetup(job)))
 
 
-def test_the_runtimes_message_amid_other_lines_is_the_reason() -> None:
+def test_the_runtimes_message_amid_other_lines_is_the_reason(job: Run) -> None:
     message = "NRT:nrt_allocate_neuron_cores NeuronCore(s) not available - Requested:64 Available:0"
     program = f"import sys; print({message!r}); print('Traceback', *range(20), sep='\\n'); sys.exit(1)"
-    assert isinstance(exit_failure(run(program)), DevicesInUse)
+    assert isinstance(exit_failure(run(program), NeuronSetup(job)), DevicesInUse)
 
 
 def run(program: str) -> VllmProcess:

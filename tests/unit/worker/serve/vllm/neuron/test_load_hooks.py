@@ -16,7 +16,8 @@ from neuronmodel_worker.failures import ArtifactDamaged
 from neuronmodel_worker.serve.vllm.environment import ENV_INSTRUCTION, plugin_is_installed
 from neuronmodel_worker.serve.vllm.imports import when_imported
 from neuronmodel_worker.serve.vllm.instruction import Instruction
-from neuronmodel_worker.serve.vllm.load_hooks import LoadHookFailed, LoadHooks, make_load_hooks
+from neuronmodel_worker.serve.vllm.neuron.load_hooks import LoadHooks, make_load_hooks
+from neuronmodel_worker.serve.vllm.relay import LoadHookFailed
 
 
 def test_vllm_finds_it_by_the_metadata_of_the_package() -> None:

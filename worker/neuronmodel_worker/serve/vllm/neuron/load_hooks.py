@@ -7,8 +7,7 @@ compiled set; a quantized model it would even quantize again first. So these met
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from neuronmodel_worker.serve.background import Background
 from neuronmodel_worker.serve.loading import open_tier
 from neuronmodel_worker.serve.prepared import ArtifactSets, PreparedModel
 from neuronmodel_worker.serve.vllm.instruction import Instruction
-from neuronmodel_worker.serve.vllm.relay import RelayClock, RelayWriter
+from neuronmodel_worker.serve.vllm.relay import RelayClock, RelayWriter, reporting_failures
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ class LoadHooks:
     def _around_load(self, load: Method) -> Method:
         @functools.wraps(load)
         def loaded(*given: Any, **named: Any) -> Any:
-            with self._reporting_failures():
+            with reporting_failures(self.writer):
                 self.clock.begin(StartPhase.GRAPH_LOADED)
                 result = load(*given, **named)
             self.clock.begin(StartPhase.SERVER_STARTED)
@@ -72,7 +71,7 @@ class LoadHooks:
     def _around_load_weights(self, of_library: Method) -> Method:
         @functools.wraps(of_library)
         def load_weights(application: Any, *given: Any, **named: Any) -> None:
-            with self._reporting_failures():
+            with reporting_failures(self.writer):
                 provide = self._weights()
                 if provide is None:
                     with self.clock.phase(StartPhase.DEVICE_LOADED, unit="Steps"):
@@ -116,28 +115,13 @@ class LoadHooks:
     def _refused(self, compiles: Method) -> Method:
         @functools.wraps(compiles)
         def refused(*_: Any, **__: Any) -> Any:
-            with self._reporting_failures():
+            with reporting_failures(self.writer):
                 raise CompileRefused(
                     "vLLM could not open the compiled model and would have compiled it anew, which a start never does. "
                     "Its log says why, in a line with `Exception:`."
                 )
 
         return refused
-
-    @contextmanager
-    def _reporting_failures(self) -> Iterator[None]:
-        """Reports any exception to the worker, and raises LoadHookFailed in its place."""
-        try:
-            yield
-        except LoadHookFailed:
-            raise
-        except Exception as error:
-            self.writer.failed(error)
-            raise LoadHookFailed(f"{type(error).__name__}: {error}") from error
-
-
-class LoadHookFailed(RuntimeError):
-    """A failure that has been reported to the worker already."""
 
 
 class CompileRefused(WorkerFailure):

@@ -11,9 +11,9 @@ from neuronmodel_api.config import Server, WorkerConfig
 from neuronmodel_worker.engines.nxdi.settings import check_settings
 from neuronmodel_worker.engines.nxdi.vllm_checks import check_graph
 from neuronmodel_worker.failures import FlagsRefused
-from neuronmodel_worker.serve.vllm.arguments import vllm_arguments
 from neuronmodel_worker.serve.vllm.environment import vllm_environment
-from neuronmodel_worker.serve.vllm.serve import check_type
+from neuronmodel_worker.serve.vllm.neuron.arguments import vllm_arguments
+from neuronmodel_worker.serve.vllm.neuron.setup import check_type, plugin_environment
 from tests.unit.worker.workers import Place
 
 # That of the command for Llama 3.1 405B.
@@ -178,7 +178,11 @@ def test_prepare_refuses_them_too_and_the_worker_s_own_server_takes_them(monkeyp
 
 def environment(**inherited: str) -> dict[str, str]:
     return vllm_environment(
-        inherited, view=Path("/view"), instruction=Path("/instruction"), key="secret", start_timeout_seconds=900
+        plugin_environment(inherited, Path("/view")),
+        engine="Neuron",
+        instruction=Path("/instruction"),
+        key="secret",
+        start_timeout_seconds=900,
     )
 
 
@@ -215,7 +219,8 @@ def with_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"engine": "CPU"},
+        {"engine": "CPU", "seal": "Behind"},
+        {"engine": "CPU", "extraArgs": ["--port=80"]},
         {"engine": "Neuron", "seal": "Behind"},
         {"engine": "Neuron", "neuronConfig": {"batch_size": 4}},
     ],

@@ -1,0 +1,1 @@
+"""vLLM on processors: it computes itself, and our loader fills its parameters."""
