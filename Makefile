@@ -31,6 +31,7 @@ lock: ## resolve pyproject.toml anew: constraints.txt for developers, hack/locks
 	$(LOCK) --constraint constraints.txt --extra neuron --no-emit-package numpy pyproject.toml --output-file hack/locks/worker-neuron.txt
 	printf 'transformers\nsafetensors\nnumpy\n' | $(LOCK) --constraint constraints.txt - --output-file hack/locks/standins.txt
 	printf 'huggingface_hub\n' | $(LOCK) - --output-file hack/locks/hub-client.txt
+	$(BIN)/python -m hack.vllm lock
 	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | $(LOCK) --constraint constraints.txt - --output-file hack/locks/build.txt
 
 .PHONY: up
@@ -68,6 +69,10 @@ model: install up ## SmolLM2-135M-Instruct as a Hugging Face checkpoint
 .PHONY: test
 test: install ## everything: lint, unit tests, the real API server, end to end on real kubelets
 	@$(BIN)/python -m hack.verify
+
+.PHONY: vllm
+vllm: install ## the worker with real vLLMs for processors, one version after the other; 6 GB for each
+	@$(BIN)/python -m hack.vllm $(VLLM_OPTIONS)
 
 .PHONY: demo
 demo: install ## kubectl apply to an answer, both strategies, every second accounted for

@@ -21,6 +21,9 @@ RUNTIME_BYTES_A_CORE: Final = 128 * MIB
 
 VLLM_BYTES: Final = 4 * GIB
 """Additional host memory of vLLM's processes: allowance."""
+VLLM_BYTES_A_RANK: Final = 1 * GIB
+"""Host memory of each of vLLM's processes that compute on processors, without weights and cache: 0.9 GiB were measured
+with vLLM 0.24."""
 VLLM_SHARED_BYTES: Final = 2 * GIB
 """Shared memory: the sizeLimit in the Kubernetes example of vLLM's documentation. The container runtime's default is 64
 MB. No public source says that the Neuron Runtime needs any within one process."""

@@ -16,6 +16,7 @@ from neuronmodel_worker.sizing.allowances import (
     SCRATCHPAD_PAGE_MIB,
     STREAM_THREADS,
     VLLM_BYTES,
+    VLLM_BYTES_A_RANK,
     VLLM_SHARED_BYTES,
     WORK_BYTES,
 )
@@ -79,7 +80,10 @@ def _host_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, cache
     ranks = len(plan.ranks)
     total = plan.output_bytes + FRAMEWORK_BYTES[config.engine]
     total += RUNTIME_BYTES_A_CORE * ranks if config.engine is Engine.NEURON else cache * ranks
-    total += VLLM_BYTES if config.server is Server.VLLM else 0
+    if config.server is Server.VLLM:
+        total += VLLM_BYTES
+        if config.engine is Engine.CPU:  # vLLM's parameters are filled from the rank tensors, in the same memory
+            total += plan.output_bytes + VLLM_BYTES_A_RANK * ranks
     if config.weights is Weights.NATIVE or not isinstance(plan, StreamedPlan):
         # The library reads the whole checkpoint before it makes every rank's tensors.
         return total + (plan.source_bytes if strategy is Strategy.SHARD_ON_LOAD else 0)

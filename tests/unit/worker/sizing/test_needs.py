@@ -22,7 +22,7 @@ from neuronmodel_worker.plan.native import make_native_plan
 from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
 from neuronmodel_worker.scratch_cache.capacity import VolumeSpace
 from neuronmodel_worker.sizing import DoesNotFit, check, misfits, require_fit, size
-from neuronmodel_worker.sizing.allowances import MIB, STREAM_THREADS, VLLM_BYTES
+from neuronmodel_worker.sizing.allowances import MIB, STREAM_THREADS, VLLM_BYTES, VLLM_BYTES_A_RANK
 from neuronmodel_worker.sizing.keyvalue import cache_bytes, cache_shape
 from neuronmodel_worker.sizing.needs import ANY_KEY, logical_core_config
 from neuronmodel_worker.stream import THREADS
@@ -294,6 +294,15 @@ def test_vllm_takes_shared_memory_that_counts_as_the_pods_memory(cached: Streame
     alone, served = (size(cached, config_of({}, server=server), ON_COMPILE) for server in (Server.OPENAI, Server.VLLM))
     assert (alone.shared_memory_bytes, served.shared_memory_bytes) == (0, 2 * GIB)
     assert served.host_memory_bytes - alone.host_memory_bytes == VLLM_BYTES + served.shared_memory_bytes
+
+
+def test_vllm_on_processors_holds_the_tensors_twice_and_a_process_for_each_rank(cached: StreamedPlan) -> None:
+    alone, served = (
+        size(cached, config_of({"tp_degree": 4}, engine=Engine.CPU, server=server), ON_COMPILE)
+        for server in (Server.OPENAI, Server.VLLM)
+    )
+    processes = VLLM_BYTES + 4 * VLLM_BYTES_A_RANK + served.shared_memory_bytes
+    assert served.host_memory_bytes - alone.host_memory_bytes == cached.output_bytes + processes
 
 
 def test_the_cpu_engine_holds_its_cache_in_host_memory_and_needs_no_core(cached: StreamedPlan) -> None:

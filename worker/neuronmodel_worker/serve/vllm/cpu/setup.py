@@ -2,8 +2,9 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
@@ -12,19 +13,12 @@ from neuronmodel_worker.engines.cpu import streamed
 from neuronmodel_worker.engines.nxdi.neuron_failures import last_lines
 from neuronmodel_worker.engines.vllm_arguments import check_extra_arguments
 from neuronmodel_worker.failures import BadInput, WorkerFailure
+from neuronmodel_worker.io.cgroups import usable_processors
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.prepared import PreparedModel
 from neuronmodel_worker.serve.vllm.cpu.arguments import cpu_arguments
 from neuronmodel_worker.serve.vllm.setup import Launch
 
-DEFAULTS: Final = {
-    # Threads that spin while they wait starve each other where processors are shared.
-    "OMP_WAIT_POLICY": "passive",
-    # A start compiles nothing, which takes minutes and a C++ compiler; `--enforce-eager` alone leaves some to compile.
-    "TORCHDYNAMO_DISABLE": "1",
-    # The source is a folder: nothing is looked up elsewhere.
-    "HF_HUB_OFFLINE": "1",
-}
 TOO_LITTLE_MEMORY: Final = re.compile(
     r"Available memory on node \S+ .*is less than|larger than the available KV cache memory|"
     r"No available memory for the cache blocks|DefaultCPUAllocator: (?:can't|not enough)|\bMemoryError\b"
@@ -56,7 +50,7 @@ class CpuSetup:
         with job.clock.phase(StartPhase.COMPILED_LOADED):
             prepared.find(engine)
         arguments = cpu_arguments(job.config, streamed(plan), folder, port)
-        return Launch(arguments, {**DEFAULTS, **os.environ})
+        return Launch(arguments, {**defaults(job.config.neuron_config), **os.environ})
 
     def failure(self, output: str, *, raised: bool) -> WorkerFailure | None:
         if TOO_LITTLE_MEMORY.search(output):
@@ -65,3 +59,18 @@ class CpuSetup:
                 f"spec.compile.batchSize or sequenceLength. Its last lines: {last_lines(output)}"
             )
         return None
+
+
+def defaults(flags: Mapping[str, Any]) -> dict[str, str]:
+    """Returns variables that the spec's environment may override."""
+    return {
+        # vLLM would bind each rank to a NUMA node of its own, which few pods have, whatever a pod may use.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(max(1, usable_processors() // int(flags.get("tp_degree", 1)))),
+        # Threads that spin while they wait starve each other where processors are shared.
+        "OMP_WAIT_POLICY": "passive",
+        # A start compiles nothing, which takes minutes and a C++ compiler; `--enforce-eager` leaves some to compile.
+        "TORCHDYNAMO_DISABLE": "1",
+        # The source is a folder: nothing is looked up elsewhere.
+        "HF_HUB_OFFLINE": "1",
+    }

@@ -19,16 +19,17 @@ PADDED = 64
 
 def parameters_of_vllm(model: LlamaForCausalLM, degree: int, rank: int) -> Parameters:
     """As vLLM's Llama has them: stacked, sliced, the vocabulary in padded rows."""
-    given, config = model.state_dict(), model.config
+    config = model.config
+    given: Parameters = dict(model.state_dict())
     made: Parameters = {}
 
     def rows(name: str) -> torch.Tensor:
-        return given[name].chunk(degree)[rank]
+        return torch.chunk(given[name], degree)[rank]
 
     def key_value(name: str) -> torch.Tensor:
         """Heads that are fewer than the ranks are repeated."""
-        heads = config.num_key_value_heads
-        return given[name].chunk(min(heads, degree))[rank * min(heads, degree) // degree]
+        heads: int = config.num_key_value_heads
+        return torch.chunk(given[name], min(heads, degree))[rank * min(heads, degree) // degree]
 
     def vocabulary(name: str) -> torch.Tensor:
         padded = -(-config.vocab_size // PADDED) * PADDED
