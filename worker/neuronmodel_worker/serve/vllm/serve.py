@@ -52,6 +52,7 @@ POLL_SECONDS: Final = 0.02
 HEALTH_SECONDS: Final = 0.25
 """The interval between health checks."""
 METRICS_SECONDS: Final = 5.0
+LINE_CHARACTERS: Final = 500
 LOWEST_PORT: Final = 10_000
 EPHEMERAL_PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
@@ -214,8 +215,15 @@ def exit_failure(child: VllmProcess, setup: VllmSetup, relay: RelayReader | None
     raised = relay.error if relay else ""
     output = f"{child.tail()}\n{raised}"
     return setup.failure(output, raised=bool(raised)) or ServerEnded(
-        f"vLLM ended {_describe_exit(child.exit_code)}. Its last lines: {last_lines(output)}"
+        f"vLLM ended {_describe_exit(child.exit_code)}. Its last lines: {last_lines(_shortened(output))}"
     )
+
+
+def _shortened(text: str) -> str:
+    """Cuts long lines in their middle: vLLM's refusal of a model says so, and goes on with all models that it knows."""
+    half = LINE_CHARACTERS // 2
+    lines = text.splitlines()
+    return "\n".join(line if len(line) <= LINE_CHARACTERS else f"{line[:half]} … {line[-half:]}" for line in lines)
 
 
 def _describe_exit(exit_code: int | None) -> str:

@@ -137,6 +137,13 @@ def test_its_exit_code_and_last_lines_are_the_reason(setup: Callable[[Run], Vllm
     assert "unrecognized arguments: --banana" in str(failure)
 
 
+def test_of_a_long_line_the_beginning_is_told_too(job: Run) -> None:
+    """So vLLM refuses a model: with all that it knows behind."""
+    line = "Value error, Model architectures ['NoSuch'] are not supported for now. Supported: " + "'Other', " * 500
+    failure = exit_failure(run(f"import sys; print({line!r}); print('see https://errors'); sys.exit(1)"), CpuSetup(job))
+    assert "Model architectures ['NoSuch'] are not supported" in str(failure)
+
+
 def test_death_by_a_signal_is_reported_as_one(job: Run) -> None:
     assert "by signal 9" in str(exit_failure(run("import os; os.kill(os.getpid(), 9)"), CpuSetup(job)))
 

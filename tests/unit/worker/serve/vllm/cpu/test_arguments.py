@@ -1,19 +1,24 @@
 """vLLM's command line on processors, its environment, and what its words mean."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from neuronmodel_api import exits
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.report import Stage
 from neuronmodel_worker.failures import FlagsRefused
 from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import Run
+from neuronmodel_worker.serve.background import Background
+from neuronmodel_worker.serve.prepared import PreparedModel
 from neuronmodel_worker.serve.vllm.cpu.arguments import cpu_arguments
-from neuronmodel_worker.serve.vllm.cpu.setup import CacheMemoryExhausted, CpuSetup
-from tests.unit.worker.engines.models import shard, write_model
+from neuronmodel_worker.serve.vllm.cpu.setup import CacheMemoryExhausted, CpuSetup, defaults
+from tests.unit.worker.engines.models import shard, write_chat_model, write_model
+from tests.unit.worker.workers import Place, returned
 
 FLAGS = {"tp_degree": 2, "torch_dtype": "bfloat16", "batch_size": 3, "seq_len": 200}
 
@@ -90,3 +95,32 @@ def test_too_little_memory_for_the_cache_is_said_in_our_words_and_in_its(setup: 
 
 def test_other_ends_have_no_name(setup: CpuSetup) -> None:
     assert setup.failure("KeyError: 'x'", raised=True) is None
+
+
+def test_a_start_opens_what_was_prepared_and_gives_vllm_what_a_pod_may_use(place: Place) -> None:
+    write_chat_model(place.source, hidden_size=64, num_attention_heads=2, num_key_value_heads=2)
+    served: dict[str, Any] = {
+        "server": "VLLM", "strategy": "ShardOnCompile", "neuronConfig": {"tp_degree": 2, "torch_dtype": "float32"},
+    }  # fmt: skip
+    result = place.prepare(**served).result
+    assert result is not None
+    config = WorkerConfig.model_validate(place.config(**{**returned(result.to_json()), **served}))
+    job = Run(config, StartClock(Stage.SERVE, FirstLine.now()))
+    launch = CpuSetup(job).launch(PreparedModel(job, Background()), place.source, 4711)
+    assert launch.arguments[:2] == ["serve", str(place.source)]
+    assert value(launch.arguments, "--tensor-parallel-size") == "2"
+    assert launch.environment["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    assert launch.environment["PATH"] == os.environ["PATH"]
+
+
+def test_what_vllm_cannot_split_is_refused_by_prepare(place: Place) -> None:
+    ended = place.run("prepare", server="VLLM", neuronConfig={"tp_degree": 1, "torch_dtype": "float32"})
+    assert ended.report.failure is not None
+    assert (ended.report.failure.reason, ended.code) == ("FlagsRefused", exits.BAD_INPUT)
+    assert "heads have 8 elements" in ended.report.failure.message
+
+
+def test_threads_are_shared_by_the_ranks_as_far_as_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuronmodel_worker.serve.vllm.cpu.setup.usable_processors", lambda: 7)
+    assert defaults({"tp_degree": 2})["OMP_NUM_THREADS"] == "3"
+    assert defaults({"tp_degree": 8})["OMP_NUM_THREADS"] == "1"

@@ -13,7 +13,7 @@ import pytest
 
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_worker.failures import ArtifactDamaged
-from neuronmodel_worker.serve.vllm.environment import ENV_INSTRUCTION, plugin_is_installed
+from neuronmodel_worker.serve.vllm.environment import ENV_ENGINE, ENV_INSTRUCTION, plugin_is_installed
 from neuronmodel_worker.serve.vllm.imports import when_imported
 from neuronmodel_worker.serve.vllm.instruction import Instruction
 from neuronmodel_worker.serve.vllm.neuron.load_hooks import LoadHooks, make_load_hooks
@@ -44,8 +44,10 @@ def test_without_a_worker_it_does_nothing() -> None:
     assert in_a_new_process(CALLED) == [0, []]
 
 
-def test_with_one_it_waits_once_for_nxd_inference_and_imports_nothing(tmp_path: Path) -> None:
-    assert in_a_new_process(CALLED, **{ENV_INSTRUCTION: str(tmp_path / "instruction")}) == [1, []]
+@pytest.mark.parametrize("engine", ["Neuron", "CPU"])
+def test_with_one_it_waits_once_for_what_loads_a_model_and_imports_nothing(tmp_path: Path, engine: str) -> None:
+    given = {ENV_INSTRUCTION: str(tmp_path / "instruction"), ENV_ENGINE: engine}
+    assert in_a_new_process(CALLED, **given) == [1, []]
 
 
 @pytest.fixture
