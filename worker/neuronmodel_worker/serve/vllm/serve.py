@@ -25,6 +25,7 @@ from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import State
 from neuronmodel_worker.engines import DevicesInUse
+from neuronmodel_worker.engines.installed_server import needed_server, required_server
 from neuronmodel_worker.engines.nxdi.neuron_failures import last_lines
 from neuronmodel_worker.failures import FlagsRefused, WorkerFailure
 from neuronmodel_worker.report.metrics import WorkerMetrics
@@ -102,7 +103,8 @@ class VllmServer:
         job, setup = self.job, self._setup
         if job.config.seal is Seal.BEHIND:
             raise FlagsRefused("vLLM serves from shards that are sealed before. Remove seal, or server: VLLM.")
-        program = vllm_program(setup.image)
+        required_server(job.config)
+        program = vllm_program(needed_server(job.config.engine))
         folder = job.weights.folder()
         setup.check(folder)
         if not plugin_is_installed():

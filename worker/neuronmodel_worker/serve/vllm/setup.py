@@ -25,8 +25,6 @@ class Launch:
 
 
 class VllmSetup(Protocol):
-    image: str
-    """What an image needs, in words."""
     not_hooked: str
     """Why vLLM may have loaded without our plugin."""
 

@@ -32,7 +32,6 @@ class CacheMemoryExhausted(BadInput):
 
 
 class CpuSetup:
-    image = "vLLM for processors"
     not_hooked = "Check that spec.serving.extraArgs and spec.worker.env choose no other way to load."
 
     def __init__(self, job: Run) -> None:

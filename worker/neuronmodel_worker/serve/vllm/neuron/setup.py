@@ -23,7 +23,6 @@ ANY_PORT: Final = 0
 
 
 class NeuronSetup:
-    image = "vLLM with its Neuron plugin"
     not_hooked = "Check that its Neuron plugin is one of 0.2 to 0.5, which load by NxD Inference."
 
     def __init__(self, job: Run) -> None:
