@@ -80,7 +80,7 @@ def test_a_stream_is_the_whole_answer_in_pieces(worker: Worker) -> None:
 def test_tools_are_called(worker: Worker) -> None:
     named: Any = {"type": "function", "function": {"name": "get_weather"}}
     answer = client(worker, "first").chat.completions.create(
-        model="small", messages=GREET, tools=[WEATHER], tool_choice=named, max_completion_tokens=40, temperature=0
+        model="small", messages=GREET, tools=[WEATHER], tool_choice=named, max_completion_tokens=120, temperature=0
     )
     calls = answer.choices[0].message.tool_calls
     assert calls, answer
