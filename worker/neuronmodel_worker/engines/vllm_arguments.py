@@ -1,10 +1,11 @@
-"""Further arguments of vLLM's, which a spec may give: those that clash with what is set for it are refused."""
+"""What arguments of vLLM's follow from the flags, and further ones of a spec: those that clash are refused."""
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from neuronmodel_worker.failures import FlagsRefused
+from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
 
 OF_THE_WORKER: Final = "nothing: the worker itself answers on the port and forwards to vLLM"
 OF_THE_SOURCE: Final = "spec.model.source"
@@ -50,3 +51,11 @@ def check_extra_arguments(arguments: Sequence[str]) -> None:
                     f"spec.serving.extraArgs has {found[0][:60]}, and --{own} is set already. Remove it; what to set "
                     f"instead is {instead}."
                 )
+
+
+def batch_size(flags: Mapping[str, Any]) -> int:
+    return int(flags.get("batch_size", 1))
+
+
+def sequence_length(flags: Mapping[str, Any]) -> int:
+    return int(flags.get("seq_len", DEFAULT_SEQUENCE_LENGTH))

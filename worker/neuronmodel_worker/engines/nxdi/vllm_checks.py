@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from neuronmodel_worker.engines.nxdi.flag_checks import max_lengths
+from neuronmodel_worker.engines.vllm_arguments import batch_size, sequence_length
 from neuronmodel_worker.failures import FlagsRefused
 from neuronmodel_worker.neuron_config.derived import derived
-from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
 
 # NxD Inference's own default.
 PADDING_SIDE: Final = "right"
@@ -73,14 +73,6 @@ def _check_blocks(flags: Mapping[str, Any]) -> None:
             f"pa_num_blocks is {flags['pa_num_blocks']}, and vLLM needs {needed}: {a_sequence} for each of "
             f"{batch_size(flags)} sequences, and one that stays empty. Raise it."
         )
-
-
-def batch_size(flags: Mapping[str, Any]) -> int:
-    return int(flags.get("batch_size", 1))
-
-
-def sequence_length(flags: Mapping[str, Any]) -> int:
-    return int(flags.get("seq_len", DEFAULT_SEQUENCE_LENGTH))
 
 
 def uses_blocks(flags: Mapping[str, Any]) -> bool:

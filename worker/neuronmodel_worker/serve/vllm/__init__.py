@@ -1,5 +1,6 @@
 """vLLM as the server: the worker opens what was prepared, runs vLLM on it, and forwards requests.
 
-`serve` runs a start, `arguments` builds vLLM's command line, `process` runs its processes, `load_hooks` is what our
-plugin does in them, `relay` is what the plugin reports, and `proxy` is the port in front.
+`serve` runs a start, `process` runs vLLM's processes, `relay` is what our plugin reports from them, and `proxy` is the
+port in front. `setup` is what a start needs of an engine: its arguments, its environment and its failures, which
+`neuron` and `cpu` have, with what loads the weights in vLLM's process.
 """

@@ -1,11 +1,10 @@
 """The arguments of `vllm serve` that are the same for every engine."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from neuronmodel_api.config import WorkerConfig
-from neuronmodel_worker.neuron_config.values import DEFAULT_SEQUENCE_LENGTH
+from neuronmodel_worker.engines.vllm_arguments import batch_size, sequence_length
 
 HOST: Final = "127.0.0.1"
 
@@ -33,11 +32,3 @@ def _named(served_name: str) -> list[str]:
     """Joins flag and value with = if the value would be taken for a flag."""
     flag = "--served-model-name"
     return [f"{flag}={served_name}"] if served_name.startswith("-") else [flag, served_name]
-
-
-def batch_size(flags: Mapping[str, Any]) -> int:
-    return int(flags.get("batch_size", 1))
-
-
-def sequence_length(flags: Mapping[str, Any]) -> int:
-    return int(flags.get("seq_len", DEFAULT_SEQUENCE_LENGTH))

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from neuronmodel_api.reasons import Reason
-from neuronmodel_worker.failures import BadInput, WorkerFailure
+from neuronmodel_worker.failures import BadInput, FlagsRefused, WorkerFailure
 from neuronmodel_worker.serve.prepared import PreparedModel
 
 
@@ -37,3 +37,12 @@ class VllmSetup(Protocol):
     def failure(self, output: str, *, raised: bool) -> WorkerFailure | None:
         """Returns the failure that vLLM's last lines show, or None if they show none that is known by name. `raised`:
         the plugin relayed an exception, which is their end."""
+
+
+def check_type(config: Mapping[str, Any], model_type: str | None) -> None:
+    """Raises FlagsRefused for a type that is not config.json's: vLLM chooses the model's class by config.json alone."""
+    if model_type not in (None, config.get("model_type")):
+        raise FlagsRefused(
+            f"spec.model.type is {model_type}, and vLLM takes the checkpoint for what config.json says: "
+            f"{config.get('model_type')}. Remove spec.model.type, or set spec.serving.server: OpenAI."
+        )

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from neuronmodel_api.config import WorkerConfig
-from neuronmodel_worker.engines.vllm_arguments import check_extra_arguments
+from neuronmodel_worker.engines.vllm_arguments import batch_size, check_extra_arguments, sequence_length
 from neuronmodel_worker.layouts.heads import CacheShape, round_up
 from neuronmodel_worker.neuron_config.values import DTYPES
 from neuronmodel_worker.plan.streamed import StreamedPlan
-from neuronmodel_worker.serve.vllm.arguments import batch_size, first_arguments, last_arguments, sequence_length
+from neuronmodel_worker.serve.vllm.arguments import first_arguments, last_arguments
 
 LOAD_FORMAT: Final = "neuronmodel"
 """Under which our loader is registered."""

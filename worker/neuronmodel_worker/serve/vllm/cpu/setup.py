@@ -17,7 +17,7 @@ from neuronmodel_worker.io.cgroups import usable_processors
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.prepared import PreparedModel
 from neuronmodel_worker.serve.vllm.cpu.arguments import cpu_arguments
-from neuronmodel_worker.serve.vllm.setup import Launch
+from neuronmodel_worker.serve.vllm.setup import Launch, check_type
 
 TOO_LITTLE_MEMORY: Final = re.compile(
     r"Available memory on node \S+ .*is less than|larger than the available KV cache memory|"
@@ -44,7 +44,9 @@ class CpuSetup:
         job = self._job
         engine = open_engine(job.folder_config)
         with job.clock.phase(StartPhase.SOURCE_OPENED):
-            plan = prepared.open().plan
+            source = prepared.open()
+            check_type(source.checkpoint.config, job.config.model_type)
+            plan = source.plan
             engine.graph_inputs(plan, job.config.neuron_config)
         with job.clock.phase(StartPhase.COMPILED_LOADED):
             prepared.find(engine)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_api.config import WorkerConfig
-from neuronmodel_worker.engines.nxdi.vllm_checks import batch_size, check_graph, sequence_length, uses_blocks
-from neuronmodel_worker.engines.vllm_arguments import check_extra_arguments
+from neuronmodel_worker.engines.nxdi.vllm_checks import check_graph, uses_blocks
+from neuronmodel_worker.engines.vllm_arguments import batch_size, check_extra_arguments, sequence_length
 from neuronmodel_worker.serve.vllm.arguments import first_arguments, last_arguments
 
 

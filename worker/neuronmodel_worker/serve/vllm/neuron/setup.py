@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from neuronmodel_api.phases import StartPhase
 from neuronmodel_worker.engines.neuron import NeuronEngine
@@ -11,13 +11,13 @@ from neuronmodel_worker.engines.nxdi.compiled import read_compiled
 from neuronmodel_worker.engines.nxdi.load_directory import checkpoint_of, make_load_directory
 from neuronmodel_worker.engines.nxdi.neuron_failures import NeuronRuntimeFailed, classify
 from neuronmodel_worker.engines.nxdi.settings import Purpose
-from neuronmodel_worker.failures import FlagsRefused, WorkerFailure
+from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.run.fetched_folder import FetchedFolder, start_needs_folder
 from neuronmodel_worker.serve.devices import find_devices
 from neuronmodel_worker.serve.prepared import PreparedModel
 from neuronmodel_worker.serve.vllm.neuron.arguments import vllm_arguments
-from neuronmodel_worker.serve.vllm.setup import Launch
+from neuronmodel_worker.serve.vllm.setup import Launch, check_type
 
 ANY_PORT: Final = 0
 
@@ -63,13 +63,3 @@ def plugin_environment(inherited: Mapping[str, str], view: Path) -> dict[str, st
     """Adds what the Neuron plugin reads. `view` is the folder with the compiled model."""
     framework = {"VLLM_NEURON_FRAMEWORK": "neuronx-distributed-inference"}  # which the spec's environment may override
     return {**framework, **inherited, "NEURON_COMPILED_ARTIFACTS": str(view)}
-
-
-def check_type(config: Mapping[str, Any], model_type: str | None) -> None:
-    """Raises FlagsRefused for a type that is not config.json's: vLLM chooses NxD Inference's class by config.json
-    alone."""
-    if model_type not in (None, config.get("model_type")):
-        raise FlagsRefused(
-            f"spec.model.type is {model_type}, and vLLM takes the checkpoint for what config.json says: "
-            f"{config.get('model_type')}. Remove spec.model.type, or set spec.serving.server: OpenAI."
-        )

@@ -13,7 +13,8 @@ from neuronmodel_worker.engines.nxdi.vllm_checks import check_graph
 from neuronmodel_worker.failures import FlagsRefused
 from neuronmodel_worker.serve.vllm.environment import vllm_environment
 from neuronmodel_worker.serve.vllm.neuron.arguments import vllm_arguments
-from neuronmodel_worker.serve.vllm.neuron.setup import check_type, plugin_environment
+from neuronmodel_worker.serve.vllm.neuron.setup import plugin_environment
+from neuronmodel_worker.serve.vllm.setup import check_type
 from tests.unit.worker.workers import Place
 
 # That of the command for Llama 3.1 405B.
