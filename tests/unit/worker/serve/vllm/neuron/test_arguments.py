@@ -15,6 +15,7 @@ from neuronmodel_worker.serve.vllm.environment import vllm_environment
 from neuronmodel_worker.serve.vllm.neuron.arguments import vllm_arguments
 from neuronmodel_worker.serve.vllm.neuron.setup import plugin_environment
 from neuronmodel_worker.serve.vllm.setup import check_type
+from tests.unit.worker.conftest import Install
 from tests.unit.worker.workers import Place
 
 # That of the command for Llama 3.1 405B.
@@ -216,6 +217,17 @@ def with_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
 
 
+def test_an_image_whose_vllm_is_another_says_so(place: Place, install: Install) -> None:
+    install("vllm", "0.24.0")
+    install("vllm-neuron", "0.24.0.1.1.0", "vllm_neuron")
+    for command in ("prepare", "serve"):
+        exit_failure = place.run(command, server="VLLM", engine="Neuron")
+        assert exit_failure.report.failure is not None
+        assert (exit_failure.report.failure.reason, exit_failure.code) == ("ServerNotSupported", exits.BAD_INPUT)
+        assert "has vLLM Neuron 0.24.0.1.1.0 with vLLM 0.24.0" in exit_failure.report.failure.message
+    assert not place.artifacts.exists() or not list(place.artifacts.iterdir())
+
+
 @pytest.mark.usefixtures("with_vllm")
 @pytest.mark.parametrize(
     "changes",
@@ -227,8 +239,11 @@ def with_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_vllm_cannot_serve_ends_the_worker_before_anything_is_opened(
-    place: Place, changes: dict[str, Any]
+    place: Place, install: Install, changes: dict[str, Any]
 ) -> None:
+    install("vllm", "0.16.0")
+    if changes["engine"] == "Neuron":
+        install("vllm-neuron", "0.5.0")
     exit_failure = place.run("serve", server="VLLM", **changes)
     assert exit_failure.report.failure is not None
     assert (exit_failure.report.failure.reason, exit_failure.code) == ("FlagsRefused", exits.BAD_INPUT)
@@ -244,7 +259,11 @@ def test_an_image_without_vllm_says_so(place: Place, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("with_vllm")
-def test_a_worker_that_is_no_installed_package_says_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_no_installed_package_says_so(
+    place: Place, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("vllm", "0.16.0")
+    install("vllm-neuron", "0.5.0")
     monkeypatch.setattr("neuronmodel_worker.serve.vllm.serve.plugin_is_installed", lambda: False)
     exit_failure = place.run("serve", server="VLLM", engine="Neuron")
     assert exit_failure.report.failure is not None
