@@ -1,0 +1,79 @@
+"""Requests to a Kubernetes API server, read from their method, path and query."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+WRITES: Final = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+_VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch"}
+
+
+@dataclass(frozen=True)
+class ApiRequest:
+    """What a request asks for, in the words of RBAC."""
+
+    verb: str
+    group: str
+    resource: str
+    namespace: str | None = None
+    name: str | None = None
+    subresource: str | None = None
+
+    @property
+    def is_write(self) -> bool:
+        return self.verb in WRITES
+
+    @property
+    def is_watch(self) -> bool:
+        return self.verb == "watch"
+
+    def __str__(self) -> str:
+        what = f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+        return " ".join(filter(None, (self.verb, what, self.name)))
+
+
+def read_request(method: str, path: str, query: Mapping[str, str]) -> ApiRequest | None:
+    """Returns what is asked for; None for a path that names no resource, such as /version."""
+    parts = [part for part in path.split("/") if part]
+    if parts[:1] == ["api"] and len(parts) > 2:
+        group, rest = "", parts[2:]
+    elif parts[:1] == ["apis"] and len(parts) > 3:
+        group, rest = parts[1], parts[3:]
+    else:
+        return None
+    namespace = None
+    if rest[0] == "namespaces" and len(rest) > 2:
+        namespace, rest = rest[1], rest[2:]
+    resource, name, subresource = (*rest[:3], None, None)[:3]
+    return ApiRequest(_verb(method, name, query), group, resource or "", namespace, name, subresource)
+
+
+def _verb(method: str, name: str | None, query: Mapping[str, str]) -> str:
+    if method == "DELETE":
+        return "delete" if name else "deletecollection"
+    if method in _VERBS:
+        return _VERBS[method]
+    if query.get("watch", "").lower() in ("1", "true"):
+        return "watch"
+    return "get" if name else "list"
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which requests a fault befalls; None is any."""
+
+    verbs: frozenset[str] | None = None
+    resource: str | None = None
+    namespace: str | None = None
+    name: str | None = None
+    subresource: str | None = None
+    """The empty string: the object itself."""
+
+    def holds(self, request: ApiRequest) -> bool:
+        return (
+            (self.verbs is None or request.verb in self.verbs)
+            and self.resource in (None, request.resource)
+            and self.namespace in (None, request.namespace)
+            and self.name in (None, request.name)
+            and self.subresource in (None, request.subresource or "")
+        )
