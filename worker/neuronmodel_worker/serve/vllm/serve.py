@@ -7,6 +7,7 @@ import asyncio
 import http.client
 import itertools
 import logging
+import os
 import random
 import secrets
 import socket
@@ -20,6 +21,7 @@ from typing import Final
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
+from neuronmodel_api import names
 from neuronmodel_api.config import Engine, Seal
 from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
@@ -46,6 +48,7 @@ from neuronmodel_worker.serve.vllm.process import VllmProcess, running, vllm_pro
 from neuronmodel_worker.serve.vllm.proxy import Proxy, open_session
 from neuronmodel_worker.serve.vllm.relay import RelayReader
 from neuronmodel_worker.serve.vllm.setup import ServerNotHooked, VllmSetup
+from neuronmodel_worker.serve.vllm.shared_memory import remove_left_behind
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,8 @@ class ServerEnded(WorkerFailure):
 
 def serve_by_vllm(job: Run, metrics: WorkerMetrics, key: ApiKey | None) -> None:
     """Serves the model with vLLM until the worker is terminated. Raises a WorkerFailure."""
+    if names.ENV_POD_UID in os.environ:
+        remove_left_behind(Path(names.SHARED_MEMORY_MOUNT))
     with tempfile.TemporaryDirectory(prefix="vllm-") as directory:
         server = VllmServer(job, Path(directory))
         server.prepare()
