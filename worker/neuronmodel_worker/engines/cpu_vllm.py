@@ -24,10 +24,10 @@ class CpuVllmEngine(CpuEngine):
         self._extra_arguments = extra_arguments
 
     def graph_inputs(self, plan: ModelPlan, neuron_config: Mapping[str, object]) -> dict[str, object]:
-        shape = llama_shape(streamed(plan), neuron_config)
+        shape, config = llama_shape(streamed(plan), neuron_config), parse_config(plan.checkpoint, LlamaConfig)
         check_flags_of_layout(streamed(plan).layout.flags)
-        check_split(parse_config(plan.checkpoint, LlamaConfig), shape.degree, shape.head_size)
-        check_length(parse_config(plan.checkpoint, LlamaConfig), shape.sequence_length)
+        check_split(config, shape.degree, shape.head_size)
+        check_length(config, shape.sequence_length)
         check_extra_arguments(self._extra_arguments)
         return shape.inputs()
 

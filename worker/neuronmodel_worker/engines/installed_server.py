@@ -56,7 +56,7 @@ def required_server(config: WorkerConfig) -> InstalledServer | None:
     found = installed_server()
     if found is None:
         raise NoEngine(
-            f"This image has no vLLM. Set spec.worker.image to one that has {needed_server(config.engine)}, or remove "
+            f"This image has no vLLM. Set spec.worker.image to one that has {_needed(config.engine)}, or remove "
             "spec.serving.server."
         )
     if found.kind != SERVES[config.engine]:
@@ -77,18 +77,17 @@ def _refusal(found: InstalledServer, engine: Engine) -> str:
     if found.kind == ServerKind.VLLM_NEURON:
         return (
             f"{has}, which this version of the operator cannot load weights into yet. Set spec.worker.image to one "
-            f"with {needed_server(engine)}, or remove spec.serving.server if the image has NxD Inference."
+            f"with {_needed(engine)}, or remove spec.serving.server if the image has NxD Inference."
         )
     if found.kind == ServerKind.UNKNOWN:
         return (
             f"{has}, of which this version of the operator does not know how it loads weights. Set spec.worker.image "
-            f"to one with {needed_server(engine)}."
+            f"to one with {_needed(engine)}."
         )
-    return f"{has}, which does not serve engine: {engine}. Set spec.worker.image to one with {needed_server(engine)}."
+    return f"{has}, which does not serve engine: {engine}. Set spec.worker.image to one with {_needed(engine)}."
 
 
-def needed_server(engine: Engine) -> str:
-    """Returns what an image needs, in words."""
+def _needed(engine: Engine) -> str:
     if engine is Engine.NEURON:
         return "vLLM and its Neuron plugin 0.2 to 0.5"
     return "a vLLM for processors, without a plugin for Neuron"

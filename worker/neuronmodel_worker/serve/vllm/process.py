@@ -25,14 +25,14 @@ STOP_SECONDS: Final = 10.0
 OUTPUT_SECONDS: Final = 2.0
 
 
-def vllm_program(needed: str = "vLLM") -> str:
-    """Returns the path of `vllm`: next to the running Python, otherwise on the PATH. Raises NoEngine, which says that
-    an image with `needed` is."""
+def vllm_program() -> str:
+    """Returns the path of `vllm`: next to the running Python, otherwise on the PATH. Raises NoEngine."""
     sibling = Path(sys.executable).with_name("vllm")
     program = str(sibling) if os.access(sibling, os.X_OK) else shutil.which("vllm")
     if program is None:
         raise NoEngine(
-            f"This image has no vLLM. Set spec.worker.image to one that holds {needed}, or remove spec.serving.server."
+            "This image has no command `vllm`, though the package is there. Install vLLM whole, or remove "
+            "spec.serving.server."
         )
     return program
 

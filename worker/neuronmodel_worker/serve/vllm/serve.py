@@ -27,7 +27,7 @@ from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import State
 from neuronmodel_worker.engines import DevicesInUse
-from neuronmodel_worker.engines.installed_server import needed_server, required_server
+from neuronmodel_worker.engines.installed_server import required_server
 from neuronmodel_worker.engines.nxdi.neuron_failures import last_lines
 from neuronmodel_worker.failures import FlagsRefused, WorkerFailure
 from neuronmodel_worker.report.metrics import WorkerMetrics
@@ -109,7 +109,7 @@ class VllmServer:
         if job.config.seal is Seal.BEHIND:
             raise FlagsRefused("vLLM serves from shards that are sealed before. Remove seal, or server: VLLM.")
         required_server(job.config)
-        program = vllm_program(needed_server(job.config.engine))
+        program = vllm_program()
         folder = job.weights.folder()
         setup.check(folder)
         if not plugin_is_installed():

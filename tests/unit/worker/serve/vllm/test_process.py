@@ -98,9 +98,9 @@ def test_it_ends_when_the_worker_is_killed() -> None:
         until(lambda: not lives(number))
 
 
-def test_an_image_without_vllm_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_image_without_the_command_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(NoEngine, match="no vLLM"):
+    with pytest.raises(NoEngine, match="no command `vllm`, though the package is there"):
         vllm_program()
 
 

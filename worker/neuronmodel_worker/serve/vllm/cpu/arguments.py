@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from neuronmodel_api.config import WorkerConfig
+from neuronmodel_worker.checkpoint import DTYPE_BITS
 from neuronmodel_worker.engines.vllm_arguments import batch_size, check_extra_arguments, sequence_length
 from neuronmodel_worker.layouts.heads import CacheShape, round_up
 from neuronmodel_worker.neuron_config.values import DTYPES
@@ -22,7 +23,6 @@ BLOCK_TOKENS: Final = 128
 """vLLM's own default on processors."""
 EMPTY_BLOCKS: Final = 1
 """vLLM keeps one that no sequence uses."""
-BYTES: Final = {"F32": 4, "BF16": 2, "F16": 2}
 
 
 def cpu_arguments(config: WorkerConfig, plan: StreamedPlan, source: Path, port: int) -> list[str]:
@@ -51,4 +51,4 @@ def cache_bytes(flags: Mapping[str, Any], cache: CacheShape | None, dtype: str) 
     tokens = block_tokens(flags)
     blocks = batch_size(flags) * round_up(sequence_length(flags), tokens) // tokens
     blocks = max(int(flags.get("pa_num_blocks") or 0), blocks + EMPTY_BLOCKS)
-    return blocks * tokens * 2 * cache.layers * cache.heads * cache.head_size * BYTES[dtype]
+    return blocks * tokens * 2 * cache.layers * cache.heads * cache.head_size * DTYPE_BITS[dtype] // 8
