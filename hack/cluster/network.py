@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from .commands import run, succeeds
-from .layout import LAYOUT, NODES, POD_NETWORK, Node
+from .layout import LAYOUT, NODES, PLAYED_NETWORK, POD_NETWORK, Node
 
 # What kube-proxy, kubelet and this file change; `restore_settings` puts back what was there before the first `up`.
 SETTINGS = (
@@ -22,6 +22,7 @@ SETTINGS = (
     "kernel.keys.root_maxkeys",
     "kernel.keys.root_maxbytes",
 )
+ROUTE_OF_PLAYED = ["local", PLAYED_NETWORK, "dev", "lo"]
 FORWARDED = [["FORWARD", direction, POD_NETWORK, "-j", "ACCEPT"] for direction in ("-s", "-d")]
 
 
@@ -35,6 +36,7 @@ def ensure_network() -> None:
         bridged.write_text("1")
     for node in NODES:
         _ensure_bridge(node)
+    run(["ip", "route", "replace", *ROUTE_OF_PLAYED])
     for rule in FORWARDED:
         if not succeeds(["iptables", "-w", "-C", *rule]):
             run(["iptables", "-w", "-I", *rule])
@@ -47,6 +49,8 @@ def remove_network() -> None:
     for node in NODES:
         if Path("/sys/class/net", node.bridge).exists():
             run(["ip", "link", "delete", node.bridge])
+    if shutil.which("ip"):
+        succeeds(["ip", "route", "delete", *ROUTE_OF_PLAYED])
     _restore_settings()
 
 

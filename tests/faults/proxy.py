@@ -7,10 +7,12 @@ import asyncio
 import base64
 import json
 import ssl
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 import aiohttp
@@ -19,11 +21,14 @@ from aiohttp import web
 from yarl import URL
 
 from tests.faults.faults import Around, CutAfter, CutBefore, CutInside, Delay, Fault, Faults, Hang, Lag, Refuse
-from tests.faults.requests import ApiRequest, read_request
+from tests.faults.requests import ApiRequest, NumberedWrites, WriteId, read_request
 from tests.faults.watch_events import EventFaults, Seen, WatchStream
 
 HOST: Final = "127.0.0.1"
 MAX_BODY_BYTES: Final = 64 << 20
+MAX_ANSWERS: Final = 8
+"""Of each read that are remembered."""
+READS: Final = frozenset({"get", "list"})
 NOT_PASSED_ON: Final = frozenset({"host", "connection", "transfer-encoding", "content-length", "accept-encoding"})
 NOT_GIVEN_BACK: Final = frozenset({"connection", "transfer-encoding", "content-length", "content-encoding"})
 
@@ -36,6 +41,8 @@ class Recorded:
     status: int
     body: Any
     """What was written; None for a read."""
+    at: float
+    """Monotonic seconds."""
 
 
 @dataclass
@@ -45,12 +52,20 @@ class FaultProxy:
     upstream: URL
     tls: ssl.SSLContext | None = None
     faults: Faults = field(default_factory=Faults)
+    write_faults: Mapping[WriteId, Fault] = field(default_factory=dict)
+    """Befall single writes, before `faults` are asked."""
     event_faults: EventFaults = field(default_factory=EventFaults)
     recorded: list[Recorded] = field(default_factory=list)
+    numbered: NumberedWrites = field(default_factory=NumberedWrites)
     events: Seen = field(default_factory=Seen)
+    num_befallen: int = 0
+    """Requests that a fault befell."""
     url: str = ""
-    _answers: dict[str, list[bytes]] = field(default_factory=dict)
+    _answers: dict[str, deque[bytes]] = field(default_factory=dict)
     """What reads were answered, the latest last, by path and query."""
+    _stale_reads: int = 0
+    _stale: Counter[str] = field(default_factory=Counter)
+    """By path and query, how often a read was answered with an old answer."""
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -58,11 +73,33 @@ class FaultProxy:
         """The writes that reached the API server, in their order."""
         return [each for each in self.recorded if each.request.is_write]
 
+    def begin(self) -> None:
+        """Writes and events are numbered and recorded from now on."""
+        self.recorded.clear()
+        self.numbered = NumberedWrites()
+        self.events.forget()  # watches that are open hold on to it
+
+    def serve_stale(self, reads: int) -> None:
+        """The next reads of each path are answered as the last one before was: by an API server that is behind."""
+        self._stale_reads = reads
+        self._stale.clear()
+
+    def write_times(self, resource: str) -> list[float]:
+        """When it was written to a resource, or to a subresource as in neuronmodels/status; monotonic seconds."""
+        return [
+            each.at
+            for each in self.writes
+            if resource == "/".join(filter(None, (each.request.resource, each.request.subresource)))
+        ]
+
     # Requests.
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         asked = read_request(request.method, request.path, request.query)
-        fault = self.faults.of(asked) if asked else None
+        fault = await self._fault_of(request, asked)
+        self.num_befallen += fault is not None
+        if asked and asked.verb in READS and (stale := self._stale_answer(request.path_qs)):
+            return web.Response(body=stale, content_type="application/json")
         match fault:
             case Delay(seconds):
                 await asyncio.sleep(seconds)
@@ -84,6 +121,23 @@ class FaultProxy:
             return await self._forward(request, asked, fault)
         except aiohttp.ClientError:
             return self._cut(request)
+
+    async def _fault_of(self, request: web.Request, asked: ApiRequest | None) -> Fault | None:
+        if asked is None:
+            return None
+        if asked.is_write:
+            identity = self.numbered.id_of(asked, _parsed(await request.read()))
+            if (fault := self.write_faults.get(identity)) is not None:
+                return fault
+        return self.faults.of(asked)
+
+    def _stale_answer(self, path: str) -> bytes | None:
+        known = self._answers.get(path)
+        if not known or self._stale[path] >= self._stale_reads:
+            return None
+        self._stale[path] += 1
+        self.num_befallen += 1
+        return known[-1]
 
     async def _forward(self, request: web.Request, asked: ApiRequest | None, fault: Fault | None) -> web.StreamResponse:
         body = await request.read()
@@ -110,10 +164,9 @@ class FaultProxy:
             return web.Response(status=answer.status, body=content, headers=_given_back(answer.headers))
 
     def _record(self, request: web.Request, asked: ApiRequest, status: int, body: bytes, content: bytes) -> None:
-        written = json.loads(body) if asked.is_write and body else None
-        self.recorded.append(Recorded(asked, status, written))
-        if asked.verb in ("get", "list") and status == web.HTTPOk.status_code:
-            self._answers.setdefault(request.path_qs, []).append(content)
+        self.recorded.append(Recorded(asked, status, _parsed(body) if asked.is_write else None, monotonic()))
+        if asked.verb in READS and status == web.HTTPOk.status_code:
+            self._answers.setdefault(request.path_qs, deque(maxlen=MAX_ANSWERS)).append(content)
 
     def _cut(self, request: web.Request) -> web.Response:
         """Closes the connection; what is returned reaches nobody."""
@@ -139,11 +192,12 @@ class FaultProxy:
         passed_on = web.StreamResponse(headers=_given_back(answer.headers))
         with suppress(ConnectionError):
             await passed_on.prepare(request)
-            async for line in _lines(answer):
-                for each in stream.lines(line):
-                    await passed_on.write(each)
-                if stream.ended:
-                    break
+            async with _released(stream, passed_on, self.event_faults.held_seconds):
+                async for line in _lines(answer):
+                    for each in stream.lines(line):
+                        await passed_on.write(each)
+                    if stream.ended:
+                        break
             await passed_on.write_eof()
         return passed_on
 
@@ -190,6 +244,30 @@ def current_cluster(content: Mapping[str, Any]) -> dict[str, Any]:
     context = next(each["context"] for each in content["contexts"] if each["name"] == content["current-context"])
     found: dict[str, Any] = next(each["cluster"] for each in content["clusters"] if each["name"] == context["cluster"])
     return found
+
+
+@asynccontextmanager
+async def _released(stream: WatchStream, passed_on: web.StreamResponse, seconds: float) -> AsyncIterator[None]:
+    """Passes on what is held back, however little else comes."""
+
+    async def release() -> None:
+        while True:
+            await asyncio.sleep(0.25)
+            if stream.is_holding:
+                await asyncio.sleep(seconds)
+                for line in stream.held_back():
+                    await passed_on.write(line)
+
+    releasing = asyncio.create_task(release())
+    try:
+        yield
+    finally:
+        releasing.cancel()
+        await asyncio.gather(releasing, return_exceptions=True)
+
+
+def _parsed(body: bytes) -> Any:
+    return json.loads(body) if body else None
 
 
 async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

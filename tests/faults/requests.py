@@ -1,8 +1,9 @@
 """Requests to a Kubernetes API server, read from their method, path and query."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 WRITES: Final = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 _VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch"}
@@ -77,3 +78,40 @@ class Match:
             and self.name in (None, request.name)
             and self.subresource in (None, request.subresource or "")
         )
+
+
+@dataclass(frozen=True)
+class WriteId:
+    """A write, by its number among those of its kind: the same in each run of the same story."""
+
+    what: str
+    """Verb and resource; of an Event its reason, of a child its component too."""
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.what} #{self.number}"
+
+
+@dataclass
+class NumberedWrites:
+    """The writes that were asked for, whether they reached the API server or not."""
+
+    ids: list[WriteId] = field(default_factory=list)
+    _numbers: Counter[str] = field(default_factory=Counter)
+
+    def id_of(self, request: ApiRequest, body: Any) -> WriteId:
+        what = f"{request.verb} {'/'.join(filter(None, (request.resource, request.subresource)))}"
+        if detail := _detail(request, body or {}):
+            what += f" {detail}"
+        self._numbers[what] += 1
+        self.ids.append(found := WriteId(what, self._numbers[what]))
+        return found
+
+
+def _detail(request: ApiRequest, body: Mapping[str, Any]) -> str:
+    if request.resource == "events":
+        return str(body.get("reason", ""))
+    if request.resource == "jobs":
+        labels = body.get("metadata", {}).get("labels", {})
+        return str(next((value for key, value in labels.items() if key.endswith("/component")), ""))
+    return ""

@@ -2,11 +2,14 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from tests.faults.requests import ApiRequest
 
+MADE_UP: Final = frozenset({"pods", "jobs"})
+"""Resources whose names differ from run to run."""
 Event = dict[str, Any]
 GONE: Event = {
     "type": "ERROR",
@@ -23,6 +26,7 @@ class EventId:
 
     resource: str
     name: str
+    """The object's; of what has a name that is made up, such as a pod, its component and number."""
     number: int
 
     def __str__(self) -> str:
@@ -37,6 +41,13 @@ class Seen:
     ids: list[EventId] = field(default_factory=list)
     _numbers: Counter[tuple[str, str]] = field(default_factory=Counter)
     _known: dict[tuple[str, str, str, str], EventId] = field(default_factory=dict)
+    _parts: dict[tuple[str, str], str] = field(default_factory=dict)
+    """By resource and name, what an object with a made-up name is called."""
+
+    def forget(self) -> None:
+        """Events are numbered from 1 again."""
+        for memory in (self.ids, self._numbers, self._known, self._parts):
+            memory.clear()
 
     def id_of(self, request: ApiRequest, event: Event) -> EventId | None:
         """None for what is no event of an object: bookmarks and errors."""
@@ -46,11 +57,23 @@ class Seen:
         version = (request.resource, meta["name"], event["type"], meta["resourceVersion"])
         if (known := self._known.get(version)) is not None:
             return known
-        self._numbers[version[:2]] += 1
-        found = EventId(request.resource, meta["name"], self._numbers[version[:2]])
+        name = self._part(request.resource, meta)
+        self._numbers[request.resource, name] += 1
+        found = EventId(request.resource, name, self._numbers[request.resource, name])
         self._known[version] = found
         self.ids.append(found)
         return found
+
+    def _part(self, resource: str, meta: Mapping[str, Any]) -> str:
+        name: str = meta["name"]
+        component = next((v for k, v in meta.get("labels", {}).items() if k.endswith("/component")), None)
+        if resource not in MADE_UP or component is None:
+            return name
+        if (part := self._parts.get((resource, name))) is None:
+            others = [each for (kind, _), each in self._parts.items() if kind == resource]
+            number = 1 + sum(each.split()[0] == component for each in others)
+            part = self._parts[resource, name] = f"{component} {number}"
+        return part
 
 
 @dataclass(frozen=True)
@@ -65,12 +88,13 @@ class Passed:
 @dataclass
 class EventFaults:
     """What a proxy does with events. `dropped` never come; `late` come after the next `behind` events of the same
-    watch, or never if there are fewer; `repeated` come twice. After those in `closing` the watch ends, and after those
-    in `expiring` it says 410 Gone before."""
+    watch, or after `held_seconds` if there are fewer; `repeated` come twice. After those in `closing` the watch ends,
+    and after those in `expiring` it says 410 Gone before."""
 
     dropped: frozenset[EventId] = frozenset()
     late: frozenset[EventId] = frozenset()
     behind: int = 3
+    held_seconds: float = 8.0
     repeated: frozenset[EventId] = frozenset()
     closing: frozenset[EventId] = frozenset()
     expiring: frozenset[EventId] = frozenset()
@@ -111,9 +135,22 @@ class WatchStream:
         if passed.held:
             self._held.append((passed.held, self.faults.behind))
         self.ended = passed.ends
-        return [json.dumps(each).encode() + b"\n" for each in now]
+        return [_line(each) for each in now]
+
+    def held_back(self) -> list[bytes]:
+        """The lines of all events that are still held back, which are so no longer."""
+        held, self._held = self._held, []
+        return [_line(event) for event, _ in held]
+
+    @property
+    def is_holding(self) -> bool:
+        return bool(self._held)
 
     def _due(self, count: int) -> list[Event]:
         left = [(event, behind - count) for event, behind in self._held]
         self._held = [(event, behind) for event, behind in left if behind > 0]
         return [event for event, behind in left if behind <= 0]
+
+
+def _line(event: Event) -> bytes:
+    return json.dumps(event).encode() + b"\n"

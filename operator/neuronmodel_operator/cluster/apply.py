@@ -4,6 +4,7 @@ Every write is idempotent and may be lost: the operator may be killed between an
 cluster leads to the same plan again.
 """
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -38,6 +39,8 @@ APPLY_AGAIN_SECONDS: Final = 300.0
 the versions that are compared."""
 STATUS_NOTICE_SECONDS: Final = 5.0
 """If writing a status takes longer than this, an Event says so."""
+CONFIRM_SECONDS: Final = 2.0
+"""How long the question whether a NeuronModel is the latest may delay a pass."""
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +102,8 @@ class Applier:
         self._events = EventWriter(
             api, key.namespace, now=now, check_stopping=self._check_stopping, log_warning=self._log_warning
         )
+        self._is_confirmed = False
+        """Whether a version of the NeuronModel that was acted on was the latest."""
         self._logged_refusals: frozenset[Refusal] = frozenset()
         """Refusals that have been logged."""
         self._waiting_events: list[EventNote] = []
@@ -154,7 +159,8 @@ class Applier:
         return PassOutcome(snapshot, written)
 
     async def _write_children(self, plan: Plan, snapshot: Snapshot) -> tuple[Snapshot, bool]:
-        """Tries every child, even after one has failed, but none before the finalizer is set."""
+        """Tries every child, even after one has failed, but none before the finalizer is set, and none for a
+        NeuronModel that is no longer so."""
         self._writes.forget_all_but(self._planned(plan))
         written = False
         if plan.finalizer is True and names.FINALIZER not in snapshot.observed.model.finalizers:
@@ -162,7 +168,9 @@ class Applier:
             snapshot, held = await self._attempt_finalizers(snapshot, finalizers)
             if not held:
                 return snapshot, False
-            written = True
+            self._is_confirmed = written = True
+        if plan.delete or plan.apply or plan.create:
+            await self._confirm(snapshot)
         for ref in plan.delete:
             written |= await self._delete(ref)
         for manifest in plan.apply:
@@ -170,6 +178,25 @@ class Applier:
         for manifest in plan.create:
             written |= await self._create(manifest)
         return snapshot, written
+
+    async def _confirm(self, snapshot: Snapshot) -> None:
+        """Before the first write of this process: a patch that changes nothing, onto the version that the plan was made
+        from. An API server that is behind may show a process that has just begun a spec that is no longer wanted.
+        Raises StatusError for an outdated one; any other answer says nothing against it."""
+        if self._is_confirmed:
+            return
+        meta = snapshot.raw["metadata"]
+        patch = {"metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}}
+        try:
+            async with asyncio.timeout(CONFIRM_SECONDS):
+                await self._api.merge(client.MODEL, self._key.namespace, self._key.name, patch)
+        except ApiError as error:
+            if error.is_outdated:
+                raise StatusError(error) from error
+        except TimeoutError:
+            pass
+        else:
+            self._is_confirmed = True
 
     def _queue_events(self, plan: Plan) -> None:
         """Queues Events about an object until the object is written. No later plan contains them, so they must survive

@@ -144,12 +144,9 @@ class StartUpdate:
         """Returns the running start with everything that is known now."""
         own = self._serve_attempt(start, pod) if pod else 0
         start = self._named(start, pod) if pod else start
+        found = _phases(start, self._spans(start, pod, own))
         return start.model_copy(
-            update={
-                "phases": _phases(start, self._spans(start, pod, own)),
-                "cache": self._cache(start),
-                **self._load_details(start, pod),
-            }
+            update={"phases": found, "cache": self._cache(start, found), **self._load_details(start, pod)}
         )
 
     def finish(self, start: Start, pod: PodView, ready_at: datetime) -> Start:
@@ -159,15 +156,15 @@ class StartUpdate:
         ready_at = max(ready_at, start.started_at)
         done = report.ready_at if report and report.ready_at else pod.ready_at or ready_at
         announced = Span(Stage.SERVE, own, StartPhase.ANNOUNCED, done, ready_at)
-        spans = [*self._spans(start, pod, own, ready_at), announced]
+        found = _phases(start, [*self._spans(start, pod, own, ready_at), announced], ready_at)
         return start.model_copy(
             update={
                 "outcome": Outcome.READY,
                 "reason": None,
                 "ready_at": ready_at,
                 "total_milliseconds": offset(start.started_at, ready_at),
-                "phases": _phases(start, spans, ready_at),
-                "cache": self._cache(start) or CacheResult.HIT,
+                "phases": found,
+                "cache": self._cache(start, found) or CacheResult.HIT,
                 **self._load_details(start, pod),
                 "source": self._source(start, pod),
             }
@@ -245,8 +242,10 @@ class StartUpdate:
         attempt = 1 + max((span.attempt for span in spans if span.stage is Stage.SERVE), default=0)
         return [Span(Stage.SERVE, attempt, StartPhase.PREVIOUS_STOPPED, since, since)]
 
-    def _cache(self, start: Start) -> CacheResult | None:
-        prepared = any(phase.stage is Stage.PREPARE and phase.name not in WITHOUT_POD for phase in start.phases)
+    def _cache(self, start: Start, found: Sequence[RecordedPhase]) -> CacheResult | None:
+        """`found` are the phases of this pass: those of `prepare` may never have been recorded before, where the
+        operator was away while it ran."""
+        prepared = any(phase.stage is Stage.PREPARE and phase.name not in WITHOUT_POD for phase in found)
         if self.s.artifacts.prepared is None or self.s.artifacts.rejection or not (prepared or start.cause in CHANGES):
             return start.cache
         return CacheResult(self.s.artifacts.prepared.result.cache) if prepared else CacheResult.HIT

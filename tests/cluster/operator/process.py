@@ -14,9 +14,12 @@ from typing import Any, Final, TypeVar
 
 import aiohttp
 import yaml
+from kubernetes.aio.config import kube_config
 
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, Kind
+from neuronmodel_operator.main import main as operate
+from tests.forked import ForkedProcess, preload
 from tests.ports import free_port
 from tests.waiting import PATIENCE_SECONDS
 
@@ -25,6 +28,8 @@ ROLE: Final = Kind("rbac.authorization.k8s.io", "v1", "Role", "roles")
 ROLE_BINDING: Final = Kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings")
 SERVICE_ACCOUNT: Final = Kind("", "v1", "ServiceAccount", "serviceaccounts")
 SECRET: Final = Kind("", "v1", "Secret", "secrets")
+
+preload("neuronmodel_operator.main")
 
 Rules = list[dict[str, Any]]
 T = TypeVar("T")
@@ -74,9 +79,18 @@ def write_kubeconfig(kubeconfig: Path, token: str, path: Path) -> None:
 
 
 class OperatorProcess:
-    """Started and ended by a test, as kubelets do."""
+    """Started and ended by a test, as kubelets do. With `forks` it is there at once, as what it imports is."""
 
-    def __init__(self, namespaces: Sequence[str], kubeconfig: Path, log: Path, release: str = "tests/operator") -> None:
+    def __init__(
+        self,
+        namespaces: Sequence[str],
+        kubeconfig: Path,
+        log: Path,
+        release: str = "tests/operator",
+        *,
+        forks: bool = False,
+    ) -> None:
+        self._forks = forks
         self.port = free_port()
         self.identity = f"tests/{self.port}"
         """Of the pod, as it were: a process that is started again goes on with what it held."""
@@ -89,9 +103,12 @@ class OperatorProcess:
             "NEURONMODEL_IDENTITY": self.identity,
             "NEURONMODEL_RELEASE": release,
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     def start(self) -> None:
+        if self._forks:
+            self._process = ForkedProcess(_operate, (), self._environment, self._log)
+            return
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "neuronmodel_operator"], env=self._environment, stderr=log, stdout=log
@@ -108,6 +125,11 @@ class OperatorProcess:
             self.end(signal.SIGKILL)
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def lines(self) -> list[dict[str, str]]:
         return [json.loads(line) for line in self._log.read_text().splitlines()]
 
@@ -115,6 +137,13 @@ class OperatorProcess:
         """Of the log, with that in it."""
         whole_lines = self._log.read_text().rpartition("\n")[0].split("\n")
         return [json.loads(line)["message"] for line in whole_lines if fragment in line]
+
+
+def _operate() -> int:
+    # What the client read from the environment when it was imported.
+    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = os.environ["KUBECONFIG"]
+    operate()
+    return 0
 
 
 async def until(condition: Callable[[], Awaitable[T | None]], poll: float = 0.05, what: str = "so") -> T:

@@ -23,7 +23,8 @@ from neuronmodel_worker.report.clock import FirstLine
 from neuronmodel_worker.run.runner import run_command
 from neuronmodel_worker.run.signals import SIGNALS
 from tests.ports import free_port
-from tests.unit.worker.forked import ForkedProcess
+from tests.forked import ForkedProcess
+from tests.unit.worker.forked import forked_worker
 from tests.waiting import PATIENCE_SECONDS, until
 
 AS_MODULE = "import runpy; runpy.run_module('neuronmodel_worker', run_name='__main__', alter_sys=True)"
@@ -58,7 +59,7 @@ class Place:
         log = self.root / f"termination-{time.monotonic_ns()}"
         environment = {**os.environ, names.ENV_CONFIG: json.dumps(config), names.ENV_POD_UID: "pod-1"}
         if self.forks and config["engine"] == "CPU" and not before:
-            return Worker(ForkedProcess(command, environment, log, log.with_suffix(".stderr")), config, log)
+            return Worker(forked_worker(command, environment, log, log.with_suffix(".stderr")), config, log)
         program = ["-c", f"{before}\n{AS_MODULE}"] if before else ["-m", "neuronmodel_worker"]
         arguments = [sys.executable, *program, command, "--termination-log", str(log)]
         process = subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)

@@ -22,6 +22,8 @@ from tests.builders import neuron_model
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = ModelKey("demo", "smol", "uid-model")
 WARNING = EventNote("Warning", "ImagePullFailed", "There is no such image.")
+SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": KEY.name}}
+OUTDATED = ApiError(409, "Conflict", "the object has been modified")
 Object = dict[str, Any]
 
 
@@ -38,6 +40,11 @@ class Server:
         """To the next writes of a status."""
         self.keeps: ApiError | None = None
         """To deletions."""
+        self.applied: list[str] = []
+        """Kinds."""
+        self.confirms: list[ApiError | None] = []
+        """What is answered to patches that change nothing, in turn; None, and after them: that it is the latest."""
+        self.num_confirmed = 0
 
     async def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any]) -> Object:
         await self._answer(kind)
@@ -51,12 +58,18 @@ class Server:
             raise self.keeps
 
     async def apply(self, kind: Kind, namespace: str, manifest: Mapping[str, Any]) -> Object:
+        self.applied.append(kind.kind)
         return {"metadata": {"uid": "uid-service", "resourceVersion": "1"}}
 
     async def merge(
         self, kind: Kind, namespace: str, name: str, patch: Mapping[str, Any], subresource: str | None = None
     ) -> Object:
         await self._answer(kind)
+        if "status" not in patch:
+            self.num_confirmed += 1
+            if self.confirms and (error := self.confirms.pop(0)):
+                raise error
+            return model()
         if self.refuses:
             raise self.refuses.pop()
         self.written.append(dict(patch["status"]))
@@ -119,17 +132,53 @@ async def test_a_slow_status_write_is_reported_by_an_event_and_written_all_the_s
 
 async def test_what_tells_of_an_object_outlives_a_status_that_was_outdated() -> None:
     server = Server()
-    server.refuses = [ApiError(409, "Conflict", "the object has been modified")]
-    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": KEY.name}}
+    server.refuses = [OUTDATED]
     made = EventNote("Normal", "ServiceMade", "Made the Service.", ("Service", KEY.name))
     tested = applier(server)
     with pytest.raises(StatusError):
-        await tested.carry_out(Plan(apply=(service,), status=status(), events=(made,)), snapshot(), hold_status=False)
+        await tested.carry_out(Plan(apply=(SERVICE,), status=status(), events=(made,)), snapshot(), hold_status=False)
     assert server.events == []
     await tested.carry_out(Plan(status=status()), snapshot(), hold_status=False)
     assert server.events == ["ServiceMade: Made the Service."]
     await tested.carry_out(Plan(status=status()), snapshot(), hold_status=False)
     assert len(server.events) == 1
+
+
+async def test_a_process_that_begins_with_an_outdated_neuronmodel_writes_nothing_for_it() -> None:
+    server = Server()
+    server.confirms = [OUTDATED, OUTDATED]
+    tested = applier(server)
+    for _ in range(2):
+        with pytest.raises(StatusError):
+            await tested.carry_out(Plan(apply=(SERVICE,), status=status()), snapshot(), hold_status=False)
+    assert (server.applied, server.written) == ([], [])
+    for _ in range(2):
+        await tested.carry_out(Plan(apply=(SERVICE,), status=status()), snapshot(), hold_status=False)
+    assert server.applied == ["Service", "Service"]
+    assert server.num_confirmed == 3, "once it was the latest it is asked for no more"
+
+
+async def test_nothing_is_asked_for_where_nothing_is_to_be_written() -> None:
+    server = Server()
+    await applier(server).carry_out(Plan(status=status()), snapshot(), hold_status=False)
+    assert server.num_confirmed == 0
+
+
+@pytest.mark.parametrize("refusal", [ApiError(403, "Forbidden", "not on a Friday"), ApiError(500, "InternalError", "")])
+async def test_an_answer_that_says_nothing_of_the_version_keeps_nothing_from_being_written(refusal: ApiError) -> None:
+    server = Server()
+    server.confirms = [refusal]
+    tested = applier(server)
+    for _ in range(2):
+        await tested.carry_out(Plan(apply=(SERVICE,), status=status()), snapshot(), hold_status=False)
+    assert (server.applied, server.num_confirmed) == (["Service", "Service"], 2)
+
+
+async def test_no_answer_about_the_version_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply, "CONFIRM_SECONDS", 0.01)
+    server = Server(names.KIND)
+    await applier(server).carry_out(Plan(apply=(SERVICE,)), snapshot(), hold_status=False)
+    assert server.applied == ["Service"]
 
 
 async def test_a_deletion_is_reported_when_it_was_done() -> None:

@@ -1,6 +1,7 @@
 """Which starts there are, what began them, and where each of their seconds went."""
 
 import random
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,7 +15,7 @@ from neuronmodel_operator.state.observed import Observed
 from neuronmodel_operator.status.starts import KEPT_ATTEMPTS
 from tests import crd
 from tests.builders import neuron_model
-from tests.unit.operator.simulated import Cluster, Object, Run, component, failing
+from tests.unit.operator.simulated import Cluster, Object, OperatorKilledError, Run, component, failing
 
 BASE = neuron_model("smol").on_cpu().with_artifacts_claim("store")
 SHARED = ("ReadWriteMany",)
@@ -164,6 +165,24 @@ def test_a_start_for_which_something_was_rebuilt_is_no_hit_whatever_began_it() -
     cluster.step()
     cluster.run_until_ready()
     assert cluster.status.starts[0].cause is Cause.POD_REPLACED
+    assert cluster.status.starts[0].cache is cluster.status.last_cache is CacheResult.MISS
+
+
+def test_a_start_that_was_prepared_while_the_operator_was_away_is_no_hit() -> None:
+    """Killed after the Deployment was applied and before the status that would have had the phases of prepare."""
+    cluster = made(prepare=lambda config: Run(builds="Built."))
+    cluster.run_until(lambda c: bool(c.live_jobs))
+    assert cluster.status.starts[0].phases == ()
+    cluster.step(10)
+    cluster.step(10)
+    while not cluster.serving:
+        with suppress(OperatorKilledError):
+            cluster.reconcile(writes=len(cluster.plan().apply) + len(cluster.plan().create))
+        cluster.step()
+    assert not any(phase.stage is Stage.PREPARE for phase in cluster.status.starts[0].phases)
+    while not any(condition["type"] == "Ready" for condition in cluster.serving[0]["status"]["conditions"]):
+        cluster.step(10)
+    cluster.run_until_ready()
     assert cluster.status.starts[0].cache is cluster.status.last_cache is CacheResult.MISS
 
 

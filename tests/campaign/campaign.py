@@ -1,0 +1,185 @@
+"""Tells each story without a fault, and again with every fault that this recording gives rise to."""
+
+import asyncio
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import aiohttp
+
+from neuronmodel_operator.cluster import client
+from neuronmodel_operator.cluster.client import Api
+from tests.campaign.end_state import EndState, differences, end_state
+from tests.campaign.faults_tried import Tried, tries_of
+from tests.campaign.history import following
+from tests.campaign.invariants import violations
+from tests.campaign.stories import Story
+from tests.campaign.trial import Stage, Trial, beginning
+from tests.campaign.workers import playing
+from tests.cluster.operator.conftest import delete, made_namespace
+from tests.cluster.operator.process import make_account
+from tests.faults.requests import WriteId
+from tests.faults.watch_events import EventId
+from tests.waiting import PATIENCE_SECONDS
+
+QUIET_SECONDS: Final = 6.0
+"""After which a recording is over: longer than the operator waits before it looks again after a write."""
+STORAGE_CLASS: Final = client.Kind("storage.k8s.io", "v1", "StorageClass", "storageclasses")
+LOOK_SECONDS: Final = 0.5
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A story that was told without a fault."""
+
+    story: Story
+    writes: tuple[WriteId, ...]
+    events: tuple[EventId, ...]
+    end: EndState
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Told:
+    """A story that was told with a fault."""
+
+    story: Story
+    tried: Tried
+    seconds: float
+    was_reached: bool
+    """Whether the fault came about: a write or an event of that number was there."""
+    problems: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.story.name}: {self.tried}"
+
+
+@dataclass
+class Campaign:
+    stage: Stage
+    at_once: int
+    say: Say
+    _count: int = 0
+
+    async def record(self, story: Story) -> Recording:
+        async with beginning(self.stage, self._name(story)) as trial:
+            began = monotonic()
+            await _prepare(trial, story)
+            trial.proxy.begin()
+            await story.act(trial)
+            seconds = monotonic() - began
+            await trial.until_quiet(QUIET_SECONDS)
+            end = await end_state(trial.api, trial.namespace)
+            found = violations(trial)
+            assert not found, f"{story.name} without a fault: {found}"
+            return Recording(story, tuple(trial.proxy.numbered.ids), tuple(trial.proxy.events.ids), end, seconds)
+
+    async def tell(self, recording: Recording, tried: Tried) -> Told:
+        story = recording.story
+        began = monotonic()
+        async with beginning(self.stage, self._name(story)) as trial:
+            problems: list[str] = []
+            try:
+                await _prepare(trial, story)
+                trial.proxy.begin()
+                tried.arm(trial)
+                await story.act(trial)
+                problems += await _differences(trial, recording.end)
+            except AssertionError as error:
+                problems.append(str(error))
+            problems += violations(trial)
+            return Told(story, tried, monotonic() - began, trial.num_befallen > 0, tuple(problems))
+
+    async def run(self, recordings: Sequence[Recording], tries: Sequence[tuple[Recording, Tried]]) -> list[Told]:
+        slots = asyncio.Semaphore(self.at_once)
+        told: list[Told] = []
+
+        async def one(recording: Recording, tried: Tried) -> None:
+            async with slots:
+                try:
+                    found = await self.tell(recording, tried)
+                except Exception as error:  # the campaign goes on, and says it
+                    found = Told(recording.story, tried, 0.0, True, (f"the trial failed: {error!r}",))
+            told.append(found)
+            if found.problems:
+                self.say(f"FELL {found}: {'; '.join(found.problems[:6])}")
+            if len(told) % 20 == 0:
+                self.say(f"{len(told)} of {len(tries)} tried, {sum(bool(each.problems) for each in told)} fell")
+
+        await asyncio.gather(*(one(*each) for each in tries))
+        return told
+
+    def _name(self, story: Story) -> str:
+        self._count += 1
+        return f"{story.name}-{self._count}"
+
+
+def chosen(recordings: Sequence[Recording], seed: int, count: int | None = None) -> list[tuple[Recording, Tried]]:
+    """All tries in an order of the seed, or the first `count` of them."""
+    tries = [
+        (recording, tried)
+        for recording in recordings
+        for tried in tries_of(recording.story.name, recording.writes, recording.events, seed)
+    ]
+    random.Random(seed).shuffle(tries)
+    return tries if count is None else tries[:count]
+
+
+async def _prepare(trial: Trial, story: Story) -> None:
+    if story.set_up:
+        await story.set_up(trial)
+        await trial.until_quiet(QUIET_SECONDS)
+
+
+async def _differences(trial: Trial, expected: EndState) -> list[str]:
+    """None as soon as there are none."""
+    end = monotonic() + trial.stage.history.patience
+    while True:
+        found = differences(expected, await end_state(trial.api, trial.namespace))
+        if not found or monotonic() > end:
+            return found
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+@asynccontextmanager
+async def staged(
+    api: Api, kubeconfig: Path, folder: Path, patience: float = PATIENCE_SECONDS
+) -> AsyncIterator[Stage]:
+    """`patience`: for how many seconds what is asked for is waited for, and for an end as it is without a fault."""
+    home = f"campaign-{secrets.token_hex(3)}"
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(made_namespace(api, home))
+        account = folder / "kubeconfig"
+        await make_account(api, home, kubeconfig, account)
+        made = await api.create(STORAGE_CLASS, None, _storage_class(home))
+        stack.push_async_callback(delete, api, STORAGE_CLASS, made)
+        session, server = await _admin_session(stack, api)
+        history = await stack.enter_async_context(following(session, server, home, patience))
+        workers = await stack.enter_async_context(playing(api, history))
+        yield Stage(api, history, workers, home, account, folder, home)
+
+
+async def _admin_session(stack: AsyncExitStack, api: Api) -> tuple[aiohttp.ClientSession, str]:
+    """A session for watches, which Api has none of."""
+    context = api._dynamic.client.rest_client.pool_manager.connector._ssl  # the same certificates
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=context),
+        timeout=aiohttp.ClientTimeout(total=None),
+        read_bufsize=1 << 22,
+    )
+    return await stack.enter_async_context(session), api.server
+
+
+def _storage_class(name: str) -> dict[str, object]:
+    """Whose volumes are waited for without complaint."""
+    return {
+        "metadata": {"name": name}, "provisioner": "kubernetes.io/no-provisioner",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }  # fmt: skip

@@ -1,0 +1,133 @@
+"""What is there when a story is over, object by object, without what differs each time it is told.
+
+What may differ, and is taken out: UIDs, versions, times and durations, the parts of names that are made up, hashes of
+what has a UID in it (the same one is the same everywhere), addresses, what other controllers count, phases of a start
+that Kubernetes' whole seconds make to nothing, and Events, which an operator that is killed between a status and its
+Event does not write.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from neuronmodel_api import names
+from neuronmodel_operator.cluster import client
+from neuronmodel_operator.cluster.client import Api
+from tests.campaign.trial import MODEL
+from tests.unit.operator.simulated import component
+
+KINDS: Final = (client.MODEL, client.DEPLOYMENT, client.SERVICE, client.CLAIM, client.JOB, client.POD)
+TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
+UID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+HASH: Final = re.compile(r"\b[0-9a-f]{16}\b")
+NUMBER: Final = re.compile(r'("[A-Za-z]*(?:BytesPerSecond|Milliseconds)":)\d+')
+SECONDS: Final = re.compile(r"\b\d+(\.\d+)? (ms|s|seconds|min)\b|\b\d+\.\d+s\b")
+OF_A_DEPLOYMENT: Final = re.compile(rf"\b({MODEL})-[bcdfghjklmnpqrstvwxz0-9]{{4,10}}-[bcdfghjklmnpqrstvwxz2456789]{{5}}\b")
+OF_A_JOB: Final = re.compile(r"(prepare-[0-9a-f]{8}-\d+|cleanup-[0-9a-f]+)-[bcdfghjklmnpqrstvwxz2456789]{5}\b")
+NOT_COMPARED: Final = frozenset(
+    {
+        *("uid", "resourceVersion", "creationTimestamp", "managedFields", "selfLink", "generateName"),
+        *("milliseconds", "busyMilliseconds", "totalMilliseconds", "bytesPerSecond"),
+        *("clusterIP", "pod-template-hash", "clusterIPs", "observedGeneration", "startedAt", "deletionTimestamp"),
+    }
+)
+
+OF_WORKERS: Final = ("SourceOpened", "Sharded", "Read")
+"""The phases that played workers report."""
+
+Object = dict[str, Any]
+EndState = dict[str, Any]
+
+
+async def end_state(api: Api, namespace: str) -> EndState:
+    found: EndState = {}
+    for kind in KINDS:
+        for o in await api.list(kind, namespace):
+            if kind is client.CLAIM and names.LABEL_MODEL not in o["metadata"].get("labels", {}):
+                continue  # the user's own
+            found |= _as_entries(kind, o, namespace, found)
+    return _with_numbered_hashes(found)
+
+
+def _with_numbered_hashes(found: EndState) -> EndState:
+    text = json.dumps(found)
+    numbers = {each: f"<hash {number}>" for number, each in enumerate(dict.fromkeys(HASH.findall(text)), start=1)}
+    numbered: EndState = json.loads(HASH.sub(lambda each: numbers[each[0]], text))
+    return numbered
+
+
+def differences(expected: Any, found: Any, path: str = "") -> list[str]:
+    """A sentence for each place."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        lines: list[str] = []
+        for key in sorted({*expected, *found}):
+            place = f"{path}/{key}"
+            if key not in found:
+                lines.append(f"{place} is missing (it is {_short(expected[key])} without a fault)")
+            elif key not in expected:
+                lines.append(f"{place} is {_short(found[key])}, and is not there without a fault")
+            else:
+                lines += differences(expected[key], found[key], place)
+        return lines
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        return [line for n, (a, b) in enumerate(zip(expected, found, strict=True)) for line in differences(a, b, f"{path}[{n}]")]
+    return [] if expected == found else [f"{path} is {_short(found)} in place of {_short(expected)}"]
+
+
+def _as_entries(kind: client.Kind, o: Object, namespace: str, others: Iterable[str]) -> EndState:
+    name = o["metadata"]["name"]
+    if kind is client.POD:
+        o = {"metadata": {"labels": o["metadata"]["labels"], "annotations": o["metadata"].get("annotations")},
+             "spec": o["spec"], "phase": o["status"].get("phase"), "isReady": _is_ready(o)}  # fmt: skip
+        name = f"{component(o)}"
+    elif kind in (client.DEPLOYMENT, client.JOB, client.SERVICE, client.CLAIM):
+        o = {key: value for key, value in o.items() if key != "status"}
+    number = 1
+    while (key := f"{kind.kind} {name}{f' ({number})' if number > 1 else ''}") in others:
+        number += 1
+    if kind is client.MODEL:
+        o = _of_model(o)
+    return {key: _plain(o, namespace)}
+
+
+def _of_model(o: Object) -> Object:
+    status = dict(o.get("status") or {})
+    conditions = {each["type"]: {**each, "of": each.get("observedGeneration")} for each in status.get("conditions", ())}
+    starts = [
+        {**start, "phases": [_phase(each) for each in start.get("phases", ()) if each["name"] in OF_WORKERS]}
+        for start in status.get("starts", ())
+    ]
+    generation = {"of": status.get("observedGeneration")}
+    return o | {"status": status | generation | {"conditions": conditions, "starts": starts}}
+
+
+def _phase(phase: Object) -> str:
+    return f"{phase['stage']} {phase.get('attempt', 1)} {phase['name']}"
+
+
+def _is_ready(pod: Object) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
+
+
+def _plain(value: Any, namespace: str) -> Any:
+    if isinstance(value, dict):
+        return {_text(key, namespace): _plain(each, namespace) for key, each in value.items() if key not in NOT_COMPARED}
+    if isinstance(value, list):
+        return [_plain(each, namespace) for each in value]
+    return _text(value, namespace) if isinstance(value, str) else value
+
+
+def _text(text: str, namespace: str) -> str:
+    text = text.replace(namespace, "<namespace>")
+    for pattern, plain in (
+        (TIME, "<time>"), (UID, "<uid>"), (OF_A_JOB, r"\1-<pod>"), (OF_A_DEPLOYMENT, r"\1-<pod>"),
+        (SECONDS, "<seconds>"), (NUMBER, r"\1<n>"),
+    ):  # fmt: skip
+        text = pattern.sub(plain, text)
+    return text
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 160 else f"{text[:160]}…"

@@ -1,0 +1,144 @@
+"""One NeuronModel in a namespace of its own, with an operator of its own behind a fault proxy of its own."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+from neuronmodel_api import names
+from neuronmodel_operator.cluster import client
+from neuronmodel_operator.cluster.client import Api
+from neuronmodel_operator.state.plan import ObjectRef
+from tests.campaign.history import Chronicle, History, is_serving
+from tests.campaign.workers import IMAGE, SCHEDULER, Behaviour, PlayedWorkers
+from tests.cluster.operator.conftest import made_namespace, model_manifest
+from tests.cluster.operator.process import OperatorProcess, documented_rules, grant
+from tests.faults.proxy import FaultProxy, proxy_of, write_kubeconfig_of_proxy
+
+MODEL: Final = "smol"
+READ_WRITE_MANY: Final = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where trials take place."""
+
+    api: Api
+    history: History
+    workers: PlayedWorkers
+    home: str
+    """The namespace of the operators' account, and the beginning of the names of all others."""
+    account: Path
+    """The kubeconfig of that account."""
+    folder: Path
+    storage_class: str
+
+
+@dataclass
+class Trial:
+    stage: Stage
+    namespace: str
+    proxy: FaultProxy
+    operator: OperatorProcess
+    num_kills: int = 0
+
+    @property
+    def api(self) -> Api:
+        return self.stage.api
+
+    @property
+    def chronicle(self) -> Chronicle:
+        return self.stage.history.of(self.namespace)
+
+    @property
+    def behaviour(self) -> Behaviour:
+        return self.stage.workers.behaviours[self.namespace]
+
+    @property
+    def template(self) -> Object:
+        """Of the claim for artifacts, which several replicas can share."""
+        return {"size": "1Gi", "storageClassName": self.stage.storage_class, "accessModes": ["ReadWriteMany"]}
+
+    async def make(self, **spec: Any) -> None:
+        manifest = model_manifest(MODEL)
+        manifest["spec"] |= {
+            "artifacts": {"template": self.template},
+            "worker": {"image": IMAGE, "schedulerName": SCHEDULER},
+        } | spec
+        await self.api.create(client.MODEL, self.namespace, manifest)
+
+    async def change(self, spec: Object) -> None:
+        """Returns when the change was seen, so that what is waited for then is what follows it."""
+        changed = await self.api.merge(client.MODEL, self.namespace, MODEL, {"spec": spec})
+
+        def is_seen(chronicle: Chronicle) -> bool:
+            model = chronicle.model()
+            return model is not None and model["metadata"]["generation"] >= changed["metadata"]["generation"]
+
+        await self.chronicle.until(is_seen, "the change")
+
+    async def delete(self) -> None:
+        model = await self.api.get(client.MODEL, self.namespace, MODEL)
+        assert model is not None
+        ref = ObjectRef(names.API_VERSION, names.KIND, MODEL, model["metadata"]["uid"])
+        await self.api.delete(client.MODEL, self.namespace, ref)
+
+    async def until_serving(self) -> None:
+        await self.chronicle.until(lambda chronicle: is_serving(chronicle.model()), "serving")
+
+    async def until_ready_is(self, status: str, reason: str) -> None:
+        def holds(chronicle: Chronicle) -> bool:
+            conditions = (chronicle.model() or {}).get("status", {}).get("conditions", ())
+            return any((c["type"], c["status"], c["reason"]) == ("Ready", status, reason) for c in conditions)
+
+        await self.chronicle.until(holds, f"Ready {status} {reason}")
+
+    async def until_gone(self) -> None:
+        await self.chronicle.until(lambda chronicle: chronicle.model() is None, "gone")
+
+    async def until_quiet(self, seconds: float) -> None:
+        """Until nothing was written to any object for as long."""
+        end = monotonic() + self.stage.history.patience
+        while monotonic() < end:
+            versions = self.chronicle.versions
+            pause = seconds - (monotonic() - versions[-1].at) if versions else seconds
+            if pause <= 0:
+                return
+            await asyncio.sleep(pause)
+
+    @property
+    def num_befallen(self) -> int:
+        """How often a fault came about."""
+        reports = self.behaviour.answer.num_used if self.behaviour.answer else 0
+        return self.proxy.num_befallen + self.proxy.event_faults.num_befallen + self.num_kills + reports
+
+    def kill_operator(self) -> None:
+        """It is started again at once, as a kubelet does."""
+        self.num_kills += 1
+        self.operator.end(signal.SIGKILL)
+        self.operator.start()
+
+
+@asynccontextmanager
+async def beginning(stage: Stage, name: str) -> AsyncIterator[Trial]:
+    """A trial in the namespace of that name, with an operator that has begun."""
+    namespace = f"{stage.home}-{name}"
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(made_namespace(stage.api, namespace))
+        stack.callback(stage.history.forget, namespace)
+        await grant(stage.api, namespace, stage.home, documented_rules())
+        spec = READ_WRITE_MANY | {"storageClassName": stage.storage_class}
+        await stage.api.create(client.CLAIM, namespace, {"metadata": {"name": "models"}, "spec": spec})
+        proxy = await stack.enter_async_context(proxy_of(stage.account).running())
+        kubeconfig = stage.folder / f"{name}.kubeconfig"
+        write_kubeconfig_of_proxy(stage.account, proxy, kubeconfig)
+        operator = OperatorProcess([namespace], kubeconfig, stage.folder / f"{name}.log", forks=True)
+        stack.callback(operator.kill_if_alive)
+        operator.start()
+        yield Trial(stage, namespace, proxy, operator)
