@@ -49,10 +49,11 @@ async def _cut(request: web.Request, report: Report) -> web.StreamResponse:
 async def _drip(request: web.Request, report: Report) -> web.StreamResponse:
     """A byte at a time, without an end."""
     answer = web.StreamResponse()
-    await answer.prepare(request)
-    for byte in json.dumps(report.to_json()).encode():
-        await answer.write(bytes([byte]))
-        await asyncio.sleep(DRIP_SECONDS)
+    with suppress(ConnectionError):
+        await answer.prepare(request)
+        for byte in json.dumps(report.to_json()).encode():
+            await answer.write(bytes([byte]))
+            await asyncio.sleep(DRIP_SECONDS)
     return answer
 
 

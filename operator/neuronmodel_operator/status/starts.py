@@ -1,7 +1,7 @@
 """Starts: their causes, what is known of their pods, and how they ended; timeline.py computes their phases.
 
 A running start is stored in `status.starts[0]`: what it records of pods and Jobs that are gone stays as it was written.
-A start that has ended is not changed any more, except that notes of its worker are added.
+A start that has ended is not changed any more, except that what its worker reports late is added.
 """
 
 from collections.abc import Iterable, Sequence
@@ -391,7 +391,7 @@ def updated_starts(s: Situation, change: Change, blocked_by: str | None) -> tupl
         newest = [*_advanced(update, update.begin(change)), *newest]
     elif started:
         newest = _advanced(update, started)
-    current = tuple(_with_late_notes(s.children, start) for start in (*newest, *closed))
+    current = tuple(_with_late_report(update, start) for start in (*newest, *closed))
     return _with_runs(update, current)[:KEPT_STARTS]
 
 
@@ -401,17 +401,23 @@ def _began_nothing(artifacts: PreparedArtifacts, started: Start, change: Change)
     return is_without_pod and artifacts.is_current and change.observed_at < started.started_at
 
 
-def _with_late_notes(children: Children, start: Start) -> Start:
-    """Adds late notes: a worker that answers may still find that there is no space for a copy for the next start."""
-    if start.outcome is not Outcome.READY:
+def _with_late_report(update: StartUpdate, start: Start) -> Start:
+    """Adds what came late: the phases of a worker whose report did not arrive before it was believed without one, and
+    the notes of one that answers and still finds that there is no space for a copy for the next start."""
+    if start.outcome is not Outcome.READY or start.ready_at is None:
         return start
-    found = [report for pod in children.current_pods if pod.run_id == start.id and (report := children.report(pod))]
+    children = update.s.children
+    pod = next((pod for pod in children.current_pods if pod.run_id == start.id), None)
+    report = children.report(pod) if pod else None
+    if pod is None or report is None:
+        return start
+    if start.tier is None and report.tier is not None and report.ready_at is not None:
+        start = update.finish(start, pod, start.ready_at)
     # What a worker finds out about the source's server later is the condition's: it passes, and is of no start.
-    reports = [
-        report.model_copy(update={"notes": tuple(note for note in report.notes if not is_of_source(note.reason))})
-        for report in found
-    ]
-    return start.model_copy(update={"notes": merged_notes(start.notes, reports)})
+    notes = tuple(note for note in report.notes if not is_of_source(note.reason))
+    return start.model_copy(
+        update={"notes": merged_notes(start.notes, [report.model_copy(update={"notes": notes})])}
+    )
 
 
 def _advanced(update: StartUpdate, started: Start) -> list[Start]:

@@ -150,6 +150,8 @@ class Cluster:
     recorded_events: list[EventNote] = field(default_factory=list)
     reports: dict[str, Report] = field(default_factory=dict)
     last_reports: dict[str, Report] = field(default_factory=dict)
+    nobody_is_heard: bool = False
+    """No report of a worker that runs reaches the operator."""
     refusals: tuple[Refusal, ...] = ()
     other_models: tuple[Object, ...] = ()
     serving_workloads: tuple[Object, ...] = ()
@@ -268,7 +270,7 @@ class Cluster:
             ),
             claims={name: Claim(name, copy.deepcopy(claim)) for name, claim in self.claims.items()},
             events=tuple(state[4]),
-            reports=dict(self.reports),
+            reports={} if self.nobody_is_heard else dict(self.reports),
             last_reports=dict(self.last_reports),
             refusals=self.refusals,
             namespace_terminating=self.namespace_terminating,

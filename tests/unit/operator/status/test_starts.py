@@ -186,6 +186,32 @@ def test_a_start_that_was_prepared_while_the_operator_was_away_is_no_hit() -> No
     assert cluster.status.starts[0].cache is cluster.status.last_cache is CacheResult.MISS
 
 
+def test_a_report_that_comes_after_the_start_is_over_completes_its_phases() -> None:
+    """Nobody could ask the worker for longer than one that is ready is waited for."""
+    prompt, late = made(), made()
+    prompt.run_until_ready()
+    late.run_until(lambda c: bool(c.serving))
+    late.nobody_is_heard = True
+    late.run_until_ready()
+    (before,) = late.status.starts
+    assert (before.outcome, before.tier) == (Outcome.READY, None)
+    late.nobody_is_heard = False
+    late.run(2)
+    (after,) = late.status.starts
+    assert [found.name for found in after.phases if found.name in OF_WORKER] == [
+        found.name for found in prompt.status.starts[0].phases if found.name in OF_WORKER
+    ]
+    assert after.tier == prompt.status.starts[0].tier
+    assert (after.ready_at, after.total_milliseconds) == (before.ready_at, before.total_milliseconds)
+    assert sum(found.milliseconds for found in after.phases) == after.total_milliseconds
+    written = len(late.log)
+    late.run(20)
+    assert late.log[written:] == []
+
+
+OF_WORKER = ("SourceOpened", "Read", "Sharded")
+
+
 def test_load_and_cache_outlive_the_start_that_they_are_of() -> None:
     cluster = made()
     cluster.run_until_ready()
