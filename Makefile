@@ -70,6 +70,10 @@ model: install up ## SmolLM2-135M-Instruct as a Hugging Face checkpoint
 test: install ## everything: lint, unit tests, the real API server, end to end on real kubelets
 	@$(BIN)/python -m hack.verify
 
+.PHONY: campaign
+campaign: install up ## every fault between operator and API server, an hour; SEED=1 CAMPAIGN_OPTIONS="--help"
+	@$(BIN)/python -m tests.campaign --seed $(or $(SEED),1) $(if $(WRITE),--write) $(CAMPAIGN_OPTIONS)
+
 .PHONY: vllm
 vllm: install ## the worker with real vLLMs for processors, one version after the other; 6 GB for each
 	@$(BIN)/python -m hack.vllm $(VLLM_OPTIONS)

@@ -71,7 +71,9 @@ class ForkedProcess:
         return None, self._errors.read_text()
 
 
-def _run(target: Callable[..., int], arguments: tuple[Any, ...], environment: Mapping[str, str], errors: Path) -> NoReturn:
+def _run(
+    target: Callable[..., int], arguments: tuple[Any, ...], environment: Mapping[str, str], errors: Path
+) -> NoReturn:
     with errors.open("ab") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
     os.environ.clear()

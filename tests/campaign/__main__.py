@@ -1,4 +1,4 @@
-"""`make campaign`: all faults, from a seed, on the local cluster; ends with the table of docs/reliability.md."""
+"""All faults between operator and API server, from a seed, on the local cluster."""
 
 import argparse
 import asyncio
@@ -6,74 +6,95 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from kubernetes.aio.config import kube_config
 
 from hack.cluster.layout import LAYOUT
 from neuronmodel_operator.cluster import client
-from tests.campaign.campaign import Campaign, Recording, Told, chosen, staged
+from tests.campaign import table
+from tests.campaign.campaign import Campaign, Say, Told, chosen, staged
 from tests.campaign.faults_tried import Pattern
+from tests.campaign.soak import Soak, soaking
 from tests.campaign.stories import STORIES
+from tests.campaign.trial import Stage
 
 AT_ONCE = 24
+PATIENCE_SECONDS = 300.0
+SOAK_MINUTES = 30.0
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="make campaign", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="how many stories are told at the same time")
     parser.add_argument("--count", type=int, help="how many faults are tried; all without it")
-    parser.add_argument("--at-once", type=int, default=AT_ONCE)
-    parser.add_argument("--story", action="append", help="only these")
-    parser.add_argument("--pattern", action="append", help="only faults of these kinds")
-    parser.add_argument("--where", help="only faults whose place has this in it")
-    parser.add_argument("--patience", type=float, default=300.0, help="seconds for what is asked for, and for its end")
-    parser.add_argument("--keep", action="store_true", help="keep the operators' logs")
+    parser.add_argument("--story", action="append", help="only with this story; may be given again")
+    parser.add_argument("--pattern", action="append", type=lambda name: Pattern[name.upper()], help="only such faults")
+    parser.add_argument("--where", default="", help="only where the write, event or read has this in its name")
+    parser.add_argument("--soak", type=float, default=SOAK_MINUTES, help="minutes; 0: none")
+    parser.add_argument("--patience", type=float, default=PATIENCE_SECONDS, help="seconds until something is missing")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/reliability.md")
+    parser.add_argument("--logs", type=Path, help="a folder in which the operators' logs are kept")
     asked = parser.parse_args(arguments)
     kube_config.KUBE_CONFIG_DEFAULT_LOCATION = os.environ.get("KUBECONFIG") or str(LAYOUT.kubeconfig)
-    with tempfile.TemporaryDirectory(prefix="campaign-", delete=not asked.keep) if sys.version_info >= (3, 12) else _folder(asked.keep) as folder:
-        told = asyncio.run(_run(asked, Path(folder)))
-    return 1 if any(each.problems for each in told) else 0
+    if not Path(kube_config.KUBE_CONFIG_DEFAULT_LOCATION).exists():
+        print("there is no cluster: `make up` makes one, or set KUBECONFIG", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
+        logs = asked.logs or Path(folder)
+        logs.mkdir(parents=True, exist_ok=True)
+        return asyncio.run(_run(asked, logs))
 
 
-def _folder(keep):
-    import contextlib
-
-    @contextlib.contextmanager
-    def made():
-        if keep:
-            yield tempfile.mkdtemp(prefix="campaign-")
-        else:
-            with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
-                yield folder
-
-    return made()
-
-
-async def _run(asked: argparse.Namespace, folder: Path) -> list[Told]:
+async def _run(asked: argparse.Namespace, folder: Path) -> int:
     began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{(time.monotonic() - began) / 60:5.1f} min  {text}", flush=True)
+
     kubeconfig = Path(kube_config.KUBE_CONFIG_DEFAULT_LOCATION)
-    print(folder)
-    async with client.connect(lambda verb, kind, status: None) as api, staged(api, kubeconfig, folder, asked.patience) as stage:
-        campaign = Campaign(stage, asked.at_once, lambda text: print(f"{time.monotonic() - began:6.0f} s  {text}", flush=True))
+    async with AsyncExitStack() as stack:
+        api = await stack.enter_async_context(client.connect(lambda verb, kind, status: None))
+        stage = await stack.enter_async_context(staged(api, kubeconfig, folder, asked.patience))
+        campaign = Campaign(stage, asked.at_once, say)
         stories = [story for story in STORIES if not asked.story or story.name in asked.story]
-        recordings: list[Recording] = await asyncio.gather(*(campaign.record(story) for story in stories))
+        recordings = await asyncio.gather(*(campaign.record(story) for story in stories))
         for recording in recordings:
-            campaign.say(f"{recording.story.name}: {len(recording.writes)} writes, {len(recording.events)} events, {recording.seconds:.1f} s")
+            say(f"{recording.story.described}: {len(recording.writes)} writes, {len(recording.events)} events")
         tries = [
             (recording, tried)
             for recording, tried in chosen(recordings, asked.seed)
-            if (not asked.pattern or tried.pattern.name.lower() in asked.pattern)
-            and (not asked.where or asked.where in tried.where)
+            if (not asked.pattern or tried.pattern in asked.pattern) and asked.where in tried.where
         ][: asked.count]
-        campaign.say(f"{len(tries)} faults to be tried")
-        told = await campaign.run(recordings, tries)
-    for pattern in Pattern:
-        of_it = [each for each in told if each.tried.pattern == pattern]
-        print(f"{pattern}: {len(of_it)} tried, {sum(not e.was_reached for e in of_it)} not reached, {sum(bool(e.problems) for e in of_it)} fell")
-    print(f"{time.monotonic() - began:.0f} s")
-    return told
+        say(f"{len(tries)} faults, {asked.at_once} stories at a time")
+        soak = await stack.enter_async_context(_soak(asked, stage, say))
+        told, _ = await asyncio.gather(campaign.run(tries), soak.run() if soak else asyncio.sleep(0))
+    return _report(asked, told, soak, (time.monotonic() - began) / 60)
+
+
+@asynccontextmanager
+async def _soak(asked: argparse.Namespace, stage: Stage, say: Say) -> AsyncIterator[Soak | None]:
+    if asked.soak <= 0:
+        yield None
+        return
+    async with soaking(stage, asked.soak * 60, asked.seed, say) as soak:
+        yield soak
+
+
+def _report(asked: argparse.Namespace, told: Sequence[Told], soak: Soak | None, minutes: float) -> int:
+    fallen = [each for each in told if each.problems]
+    lines = [*table.rows(told), "", *table.sentences(told, soak, asked.seed, minutes)]
+    print("", *lines, sep="\n")
+    for each in fallen:
+        print(f"\nFELL {each}", *each.problems, sep="\n  ")
+    problems = soak.problems if soak else []
+    print(*(f"FELL in the soak: {problem}" for problem in problems), sep="\n")
+    if asked.write:
+        table.write(lines)
+    return 1 if fallen or problems else 0
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ class Campaign:
             problems += violations(trial)
             return Told(story, tried, monotonic() - began, trial.num_befallen > 0, tuple(problems))
 
-    async def run(self, recordings: Sequence[Recording], tries: Sequence[tuple[Recording, Tried]]) -> list[Told]:
+    async def run(self, tries: Sequence[tuple[Recording, Tried]]) -> list[Told]:
         slots = asyncio.Semaphore(self.at_once)
         told: list[Told] = []
 
@@ -121,15 +121,20 @@ class Campaign:
         return f"{story.name}-{self._count}"
 
 
-def chosen(recordings: Sequence[Recording], seed: int, count: int | None = None) -> list[tuple[Recording, Tried]]:
-    """All tries in an order of the seed, or the first `count` of them."""
+def chosen(recordings: Sequence[Recording], seed: int) -> list[tuple[Recording, Tried]]:
+    """All that is to be tried, in an order of the seed."""
     tries = [
         (recording, tried)
         for recording in recordings
         for tried in tries_of(recording.story.name, recording.writes, recording.events, seed)
     ]
     random.Random(seed).shuffle(tries)
-    return tries if count is None else tries[:count]
+    return tries
+
+
+def one_of_each(tries: Sequence[tuple[Recording, Tried]]) -> list[tuple[Recording, Tried]]:
+    """The first of each fault, wherever it befalls."""
+    return list({(tried.pattern, tried.what): (recording, tried) for recording, tried in reversed(tries)}.values())
 
 
 async def _prepare(trial: Trial, story: Story) -> None:
@@ -149,9 +154,7 @@ async def _differences(trial: Trial, expected: EndState) -> list[str]:
 
 
 @asynccontextmanager
-async def staged(
-    api: Api, kubeconfig: Path, folder: Path, patience: float = PATIENCE_SECONDS
-) -> AsyncIterator[Stage]:
+async def staged(api: Api, kubeconfig: Path, folder: Path, patience: float = PATIENCE_SECONDS) -> AsyncIterator[Stage]:
     """`patience`: for how many seconds what is asked for is waited for, and for an end as it is without a fault."""
     home = f"campaign-{secrets.token_hex(3)}"
     async with AsyncExitStack() as stack:

@@ -23,7 +23,9 @@ UID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 HASH: Final = re.compile(r"\b[0-9a-f]{16}\b")
 NUMBER: Final = re.compile(r'("[A-Za-z]*(?:BytesPerSecond|Milliseconds)":)\d+')
 SECONDS: Final = re.compile(r"\b\d+(\.\d+)? (ms|s|seconds|min)\b|\b\d+\.\d+s\b")
-OF_A_DEPLOYMENT: Final = re.compile(rf"\b({MODEL})-[bcdfghjklmnpqrstvwxz0-9]{{4,10}}-[bcdfghjklmnpqrstvwxz2456789]{{5}}\b")
+OF_A_DEPLOYMENT: Final = re.compile(
+    rf"\b({MODEL})-[bcdfghjklmnpqrstvwxz0-9]{{4,10}}-[bcdfghjklmnpqrstvwxz2456789]{{5}}\b"
+)
 OF_A_JOB: Final = re.compile(r"(prepare-[0-9a-f]{8}-\d+|cleanup-[0-9a-f]+)-[bcdfghjklmnpqrstvwxz2456789]{5}\b")
 NOT_COMPARED: Final = frozenset(
     {
@@ -71,7 +73,11 @@ def differences(expected: Any, found: Any, path: str = "") -> list[str]:
                 lines += differences(expected[key], found[key], place)
         return lines
     if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
-        return [line for n, (a, b) in enumerate(zip(expected, found, strict=True)) for line in differences(a, b, f"{path}[{n}]")]
+        return [
+            line
+            for n, (a, b) in enumerate(zip(expected, found, strict=True))
+            for line in differences(a, b, f"{path}[{n}]")
+        ]
     return [] if expected == found else [f"{path} is {_short(found)} in place of {_short(expected)}"]
 
 
@@ -112,7 +118,9 @@ def _is_ready(pod: Object) -> bool:
 
 def _plain(value: Any, namespace: str) -> Any:
     if isinstance(value, dict):
-        return {_text(key, namespace): _plain(each, namespace) for key, each in value.items() if key not in NOT_COMPARED}
+        return {
+            _text(key, namespace): _plain(each, namespace) for key, each in value.items() if key not in NOT_COMPARED
+        }
     if isinstance(value, list):
         return [_plain(each, namespace) for each in value]
     return _text(value, namespace) if isinstance(value, str) else value

@@ -12,9 +12,9 @@ from enum import StrEnum
 from typing import Final
 
 from tests.campaign.trial import Trial
+from tests.campaign.workers import WORKER_ANSWERS, Answer, Befallen
 from tests.faults.faults import Around, CutAfter, CutBefore, CutInside, Delay, Fault, Hang, Lag, Refuse
 from tests.faults.requests import ApiRequest, Match, WriteId
-from tests.campaign.workers import WORKER_ANSWERS, Answer, Befallen
 from tests.faults.watch_events import EventId
 
 

@@ -98,4 +98,3 @@ STORIES: Final = (
     Story("retain", "a deletion with retention Retain", _delete, _start),
     Story("delete", "a deletion with retention Delete", _delete, _start_with_delete),
 )
-

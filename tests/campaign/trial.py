@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,17 +128,25 @@ class Trial:
 @asynccontextmanager
 async def beginning(stage: Stage, name: str) -> AsyncIterator[Trial]:
     """A trial in the namespace of that name, with an operator that has begun."""
-    namespace = f"{stage.home}-{name}"
+    async with behind_one_operator(stage, [name]) as (trial,):
+        yield trial
+
+
+@asynccontextmanager
+async def behind_one_operator(stage: Stage, names_of_trials: Sequence[str]) -> AsyncIterator[Sequence[Trial]]:
+    """Trials in namespaces of those names, which share an operator and its proxy."""
+    namespaces = [f"{stage.home}-{name}" for name in names_of_trials]
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(made_namespace(stage.api, namespace))
-        stack.callback(stage.history.forget, namespace)
-        await grant(stage.api, namespace, stage.home, documented_rules())
-        spec = READ_WRITE_MANY | {"storageClassName": stage.storage_class}
-        await stage.api.create(client.CLAIM, namespace, {"metadata": {"name": "models"}, "spec": spec})
+        for namespace in namespaces:
+            await stack.enter_async_context(made_namespace(stage.api, namespace))
+            stack.callback(stage.history.forget, namespace)
+            await grant(stage.api, namespace, stage.home, documented_rules())
+            spec = READ_WRITE_MANY | {"storageClassName": stage.storage_class}
+            await stage.api.create(client.CLAIM, namespace, {"metadata": {"name": "models"}, "spec": spec})
         proxy = await stack.enter_async_context(proxy_of(stage.account).running())
-        kubeconfig = stage.folder / f"{name}.kubeconfig"
-        write_kubeconfig_of_proxy(stage.account, proxy, kubeconfig)
-        operator = OperatorProcess([namespace], kubeconfig, stage.folder / f"{name}.log", forks=True)
+        files = stage.folder / names_of_trials[0]
+        write_kubeconfig_of_proxy(stage.account, proxy, files.with_suffix(".kubeconfig"))
+        operator = OperatorProcess(namespaces, files.with_suffix(".kubeconfig"), files.with_suffix(".log"), forks=True)
         stack.callback(operator.kill_if_alive)
         operator.start()
-        yield Trial(stage, namespace, proxy, operator)
+        yield [Trial(stage, namespace, proxy, operator) for namespace in namespaces]

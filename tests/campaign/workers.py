@@ -170,9 +170,7 @@ class PlayedPod:
         if stage is Stage.SERVE:
             return self.report.model_copy(update=update | {"state": State.READY, "ready_at": now, "tier": tier})
         if stage is Stage.PREPARE and (failure := self.behaviour.fails(config)):
-            return self.report.model_copy(
-                update=update | {"state": State.FAILED, "ended_at": now, "failure": failure}
-            )
+            return self.report.model_copy(update=update | {"state": State.FAILED, "ended_at": now, "failure": failure})
         update |= {"state": State.SUCCEEDED, "ended_at": now}
         if stage is Stage.PREPARE:
             result = result_of(config, 1, None, Strategy.SHARD_ON_COMPILE)
@@ -229,9 +227,7 @@ class PlayedWorkers:
                 self._by_address.pop(found[0].address, None)
                 self._later(self._close(found[0].address))
         elif uid not in self.pods and pod["spec"].get("schedulerName") == SCHEDULER:
-            played = PlayedPod(
-                self.api, pod, str(next(self._addresses)), self.behaviours[pod["metadata"]["namespace"]]
-            )
+            played = PlayedPod(self.api, pod, str(next(self._addresses)), self.behaviours[pod["metadata"]["namespace"]])
             self._by_address[played.address] = played
             self.pods[uid] = (played, asyncio.create_task(self._begin(played)))
 

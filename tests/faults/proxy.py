@@ -84,12 +84,13 @@ class FaultProxy:
         self._stale_reads = reads
         self._stale.clear()
 
-    def write_times(self, resource: str) -> list[float]:
+    def write_times(self, resource: str, namespace: str) -> list[float]:
         """When it was written to a resource, or to a subresource as in neuronmodels/status; monotonic seconds."""
         return [
             each.at
             for each in self.writes
-            if resource == "/".join(filter(None, (each.request.resource, each.request.subresource)))
+            if each.request.namespace == namespace
+            and resource == "/".join(filter(None, (each.request.resource, each.request.subresource)))
         ]
 
     # Requests.

@@ -415,9 +415,7 @@ def _with_late_report(update: StartUpdate, start: Start) -> Start:
         start = update.finish(start, pod, start.ready_at)
     # What a worker finds out about the source's server later is the condition's: it passes, and is of no start.
     notes = tuple(note for note in report.notes if not is_of_source(note.reason))
-    return start.model_copy(
-        update={"notes": merged_notes(start.notes, [report.model_copy(update={"notes": notes})])}
-    )
+    return start.model_copy(update={"notes": merged_notes(start.notes, [report.model_copy(update={"notes": notes})])})
 
 
 def _advanced(update: StartUpdate, started: Start) -> list[Start]:

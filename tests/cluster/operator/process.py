@@ -30,6 +30,8 @@ SERVICE_ACCOUNT: Final = Kind("", "v1", "ServiceAccount", "serviceaccounts")
 SECRET: Final = Kind("", "v1", "Secret", "secrets")
 
 preload("neuronmodel_operator.main")
+TASK_COUNTS: Final = "TESTS_TASK_COUNTS"
+"""A variable that names a file: an operator that is forked writes there how many tasks it has, at each SIGUSR1."""
 
 Rules = list[dict[str, Any]]
 T = TypeVar("T")
@@ -95,6 +97,7 @@ class OperatorProcess:
         self.identity = f"tests/{self.port}"
         """Of the pod, as it were: a process that is started again goes on with what it held."""
         self._log = log
+        self._task_counts = log.with_suffix(".tasks")
         self._environment = os.environ | {
             "KUBECONFIG": str(kubeconfig),
             "NEURONMODEL_WATCH_NAMESPACES": ",".join(namespaces),
@@ -102,6 +105,7 @@ class OperatorProcess:
             "NEURONMODEL_LOG_FORMAT": "json",
             "NEURONMODEL_IDENTITY": self.identity,
             "NEURONMODEL_RELEASE": release,
+            TASK_COUNTS: str(self._task_counts),
         }
         self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
@@ -129,6 +133,11 @@ class OperatorProcess:
         assert self._process is not None
         return self._process.pid
 
+    def count_tasks(self) -> list[int]:
+        """Asks for another count, and returns those that were written before. Only of one that forks."""
+        os.kill(self.pid, signal.SIGUSR1)
+        return [int(line) for line in self._task_counts.read_text().split()] if self._task_counts.exists() else []
+
     @property
     def lines(self) -> list[dict[str, str]]:
         return [json.loads(line) for line in self._log.read_text().splitlines()]
@@ -140,10 +149,17 @@ class OperatorProcess:
 
 
 def _operate() -> int:
+    if counts := os.environ.get(TASK_COUNTS):
+        signal.signal(signal.SIGUSR1, lambda *_: _append_line(Path(counts), str(len(asyncio.all_tasks()))))
     # What the client read from the environment when it was imported.
     kube_config.KUBE_CONFIG_DEFAULT_LOCATION = os.environ["KUBECONFIG"]
     operate()
     return 0
+
+
+def _append_line(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(f"{line}\n")
 
 
 async def until(condition: Callable[[], Awaitable[T | None]], poll: float = 0.05, what: str = "so") -> T:

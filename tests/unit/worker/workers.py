@@ -22,8 +22,8 @@ from neuronmodel_worker.cli import pod_command
 from neuronmodel_worker.report.clock import FirstLine
 from neuronmodel_worker.run.runner import run_command
 from neuronmodel_worker.run.signals import SIGNALS
-from tests.ports import free_port
 from tests.forked import ForkedProcess
+from tests.ports import free_port
 from tests.unit.worker.forked import forked_worker
 from tests.waiting import PATIENCE_SECONDS, until
 

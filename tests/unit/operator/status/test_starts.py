@@ -179,7 +179,7 @@ def test_a_start_that_was_prepared_while_the_operator_was_away_is_no_hit() -> No
         with suppress(OperatorKilledError):
             cluster.reconcile(writes=len(cluster.plan().apply) + len(cluster.plan().create))
         cluster.step()
-    assert not any(phase.stage is Stage.PREPARE for phase in cluster.status.starts[0].phases)
+    assert Stage.PREPARE not in {recorded.stage for recorded in cluster.status.starts[0].phases}
     while not any(condition["type"] == "Ready" for condition in cluster.serving[0]["status"]["conditions"]):
         cluster.step(10)
     cluster.run_until_ready()

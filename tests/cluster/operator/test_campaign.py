@@ -1,0 +1,21 @@
+"""The quick part of the fault campaign: one of each fault. `make campaign` tries them at every write and event."""
+
+import asyncio
+from pathlib import Path
+
+from neuronmodel_operator.cluster.client import Api
+from tests.campaign.campaign import Campaign, chosen, one_of_each, staged
+from tests.campaign.faults_tried import Pattern
+from tests.campaign.stories import STORIES
+
+SEED = 20
+AT_ONCE = 12
+
+
+async def test_a_story_ends_with_each_fault_as_it_does_without(api: Api, kubeconfig: str, tmp_path: Path) -> None:
+    async with staged(api, Path(kubeconfig), tmp_path) as stage:
+        campaign = Campaign(stage, AT_ONCE, print)
+        recordings = await asyncio.gather(*(campaign.record(story) for story in STORIES))
+        told = await campaign.run(one_of_each(chosen(recordings, SEED)))
+    assert [f"{each}: {each.problems}" for each in told if each.problems] == []
+    assert {each.tried.pattern for each in told if each.was_reached} == set(Pattern)
