@@ -50,8 +50,8 @@ class WatchPulse:
         self._seen: dict[str, float] = {}
         self._failing: dict[str, _Failing] = {}
         self.lost = asyncio.Event()
-        """Set when a watch got an answer after which kopf does not retry, for example because the definition was
-        deleted."""
+        """Set when a list or a watch got an answer after which kopf does not retry, for example because the definition
+        was deleted. After a list, kopf ends all its watches, and hangs."""
 
     def begin(self) -> None:
         """From now on, watches are expected."""
@@ -95,7 +95,8 @@ class WatchPulse:
             self._failing.pop(path, None)
         else:
             self._record_failure(path, status)
-        if is_watched and 400 <= status < 500 and status not in _TRIED_AGAIN:
+        # While kopf finds out what there is, 404 is no failure.
+        if 400 <= status < 500 and status not in _TRIED_AGAIN and (is_watched or status != 404):
             self.lost.set()
         if status == 200 and params.url.query.get("watch") == "true":
             self._seen[path] = self._monotonic()

@@ -96,10 +96,15 @@ async def test_a_watch_that_is_denied_is_not_silent_but_complained_of_at_once(ap
 
 
 @pytest.mark.parametrize(
-    ("status", "is_lost"),
-    [(200, False), (401, False), (403, False), (404, True), (410, True), (429, False), (500, False)],
+    ("query", "status", "is_lost"),
+    [
+        *(("?watch=true", status, status in (404, 410)) for status in (200, 401, 403, 404, 410, 429, 500)),
+        *(("", status, status in (400, 410)) for status in (200, 400, 401, 403, 404, 410, 429, 500)),
+    ],
 )
-async def test_a_watch_is_lost_with_an_answer_after_which_kopf_asks_no_more(status: int, is_lost: bool) -> None:
+async def test_a_list_or_watch_is_lost_with_an_answer_after_which_kopf_asks_no_more(
+    query: str, status: int, is_lost: bool
+) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(status=404 if request.path == "/discovered" else status)
 
@@ -112,7 +117,7 @@ async def test_a_watch_is_lost_with_an_answer_after_which_kopf_asks_no_more(stat
     async with aiohttp.ClientSession(trace_configs=[pulse.trace()]) as session:
         await fetch(session, f"{url}/discovered")
         assert not pulse.lost.is_set()
-        await fetch(session, f"{url}/pods?watch=true")
+        await fetch(session, f"{url}/pods{query}")
     await runner.cleanup()
     assert pulse.lost.is_set() == is_lost
 
