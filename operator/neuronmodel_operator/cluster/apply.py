@@ -63,7 +63,7 @@ class PassOutcome:
     snapshot: Snapshot
     """The snapshot, with the NeuronModel as the last write to it left it."""
     written: bool = False
-    """Whether anything was written."""
+    """Whether anything was written, or turned out to have been written unseen: the snapshot is outdated."""
     refusals_changed: bool = False
     """The status was not written because the plan was made before these refusals: decide again."""
 
@@ -176,7 +176,7 @@ class Applier:
         for manifest in plan.apply:
             written |= await self._apply(manifest, snapshot)
         for manifest in plan.create:
-            written |= await self._create(manifest)
+            written |= await self._create(manifest, snapshot)
         return snapshot, written
 
     async def _confirm(self, snapshot: Snapshot) -> None:
@@ -275,13 +275,17 @@ class Applier:
 
         return await self._writes.attempt(key, "write", digest, request)
 
-    async def _create(self, manifest: Manifest) -> bool:
+    async def _create(self, manifest: Manifest, snapshot: Snapshot) -> bool:
+        """Returns True also for a Job that exists although the look did not find it: the look was outdated, and another
+        one is due as after a write."""
         key, digest = _child_key(manifest), _digest(manifest)
+        overlooked = False
         if not self._writes.may_try(key, "write", digest):
             return False
         self._check_stopping()
 
         async def request() -> bool:
+            nonlocal overlooked
             kind = client.kind_of(manifest["apiVersion"], manifest["kind"])
             try:
                 await self._api.create(kind, self._key.namespace, manifest)
@@ -292,11 +296,13 @@ class Applier:
                 if existing is not None and not is_made_for(existing, self._key):
                     is_former = standing(existing, self._key) == "Former"
                     raise (self._being_removed(key) if is_former else _name_taken(key)) from None
+                overlooked = all(job["metadata"]["name"] != key[1] for job in snapshot.observed.jobs)
                 return False
             self._log_line("made %s %s", *key)
             return True
 
-        return await self._writes.attempt(key, "write", digest, request)
+        written = await self._writes.attempt(key, "write", digest, request)
+        return written or overlooked
 
     async def _write_status(self, status: NeuronModelStatus, snapshot: Snapshot) -> Snapshot:
         """Makes at most one write, containing only what changed, and only onto the version that the plan was made from:

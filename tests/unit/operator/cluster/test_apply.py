@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, cast
@@ -45,12 +46,19 @@ class Server:
         self.confirms: list[ApiError | None] = []
         """What is answered to patches that change nothing, in turn; None, and after them: that it is the latest."""
         self.num_confirmed = 0
+        self.there: Object | None = None
+        """The object of every name."""
 
     async def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any]) -> Object:
         await self._answer(kind)
+        if self.there:
+            raise ApiError(409, "AlreadyExists", "it exists")
         self.events.append(f"{manifest['reason']}: {manifest['message']}")
         self.has_event.set()
         return dict(manifest)
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        return self.there
 
     async def delete(self, kind: Kind, namespace: str | None, ref: ObjectRef) -> None:
         await self._answer(kind)
@@ -194,3 +202,18 @@ async def test_a_deletion_is_reported_when_it_was_done() -> None:
     server.keeps, seconds = None, 60.0
     await tested.carry_out(plan, snapshot(), hold_status=False)
     assert server.events == ["ClaimDeleted: Deleted the claim."]
+
+
+@pytest.mark.parametrize("seen", [True, False])
+async def test_a_job_that_is_there_although_the_look_did_not_find_it_makes_another_look_due(seen: bool) -> None:
+    owner = {"kind": names.KIND, "name": KEY.name, "uid": KEY.uid}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "smol-prepare-1", "ownerReferences": [owner]}}
+    server = Server()
+    server.there = job
+    looked = snapshot()
+    if seen:
+        looked = replace(looked, observed=replace(looked.observed, jobs=(job,)))
+    tested = applier(server)
+    outcome = await tested.carry_out(Plan(create=(job,)), looked, hold_status=False)
+    assert outcome.written is not seen
+    assert tested.refusals == ()
