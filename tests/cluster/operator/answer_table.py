@@ -13,6 +13,7 @@ HEAD: Final = (
     "serving: told after | written after |",
     "| --- | --- | --- | ---: | ---: | ---: | ---: |",
 )
+_TABLE: Final = r"(?:^\|.*\n)+"
 
 
 def table(outcomes: Iterable[tuple[Case, Times]]) -> list[str]:
@@ -42,10 +43,12 @@ def without_times(rows: list[str]) -> list[str]:
 
 
 def rows_of_page() -> list[str]:
-    return [line for line in PAGE.read_text().splitlines() if line.startswith("|")]
+    """Of its first table."""
+    found = re.search(_TABLE, PAGE.read_text(), re.MULTILINE)
+    return found.group().splitlines() if found else []
 
 
 def write_table(rows: list[str]) -> None:
     """In the place of the table that is there."""
     written = "".join(f"{row}\n" for row in rows)
-    PAGE.write_text(re.sub(r"(?:^\|.*\n)+", lambda _: written, PAGE.read_text(), count=1, flags=re.MULTILINE))
+    PAGE.write_text(re.sub(_TABLE, lambda _: written, PAGE.read_text(), count=1, flags=re.MULTILINE))

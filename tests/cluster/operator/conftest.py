@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -85,13 +85,20 @@ async def made_namespace(api: Api, name: str) -> AsyncIterator[str]:
         if made is not None:
             for model in await api.list(client.MODEL, name):
                 await remove_finalizers(api, model)
-            await delete(api, client.NAMESPACE, made)
+            with suppress_gone():
+                await delete(api, client.NAMESPACE, made)
 
 
 async def remove_finalizers(api: Api, o: Any) -> None:
     meta = o["metadata"]
-    try:
+    with suppress_gone():
         await api.merge(client.MODEL, meta["namespace"], meta["name"], {"metadata": {"finalizers": None}})
+
+
+@contextmanager
+def suppress_gone() -> Iterator[None]:
+    try:
+        yield
     except ApiError as error:
         if error.status != 404:
             raise

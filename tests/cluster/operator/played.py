@@ -82,10 +82,10 @@ class Played:
     _error: BaseException | None = None
 
     async def make(self, namespace: str, name: str, spec: Object) -> Object:
-        worker = {"image": IMAGE, "schedulerName": SCHEDULER, "podLabels": {RUN: self.run}}
         manifest = model_manifest(name)
         manifest["metadata"]["labels"] = {RUN: self.run, names.LABEL_MODEL: name}
-        manifest["spec"] |= {"worker": worker} | spec
+        worker = {"image": IMAGE, "schedulerName": SCHEDULER, "podLabels": {RUN: self.run}}
+        manifest["spec"] |= spec | {"worker": worker | spec.get("worker", {})}
         return await self.api.create(client.MODEL, namespace, manifest)
 
     async def until(self, namespace: str, name: str, holds: Callable[[Sight], bool], what: str) -> Sight:
@@ -128,7 +128,13 @@ class Played:
         meta, phase = pod["metadata"], pod["status"].get("phase", "Pending")
         if phase != "Pending" or "deletionTimestamp" in meta or meta["labels"][names.LABEL_MODEL] in self.held:
             return
-        status = _ended_well(pod) if component(pod) == names.COMPONENT_PREPARE else _answering()
+        match component(pod):
+            case names.COMPONENT_PREPARE:
+                status = _prepared(pod)
+            case names.COMPONENT_CLEANUP:
+                status = _ended_well()
+            case _:
+                status = _answering()
         with suppress_passing():
             await self.api.merge(client.POD, meta["namespace"], meta["name"], {"status": status}, "status")
 
@@ -163,7 +169,7 @@ def _answering() -> Object:
     return {"phase": "Running", "conditions": conditions, "containerStatuses": [_container() | container]}
 
 
-def _ended_well(pod: Object) -> Object:
+def _prepared(pod: Object) -> Object:
     """Of `prepare`, with its result."""
     now, config = datetime.now(UTC), config_of(pod)
     report = Report(
@@ -175,9 +181,14 @@ def _ended_well(pod: Object) -> Object:
         ended_at=now,
         result=result_of(config, 1, None, Strategy.SHARD_ON_COMPILE),
     )
-    end = {"exitCode": 0, "reason": "Completed", "startedAt": stamp(now), "finishedAt": stamp(now)}
-    container = {"state": {"terminated": end | {"message": report.termination_message()}}, "ready": False}
-    conditions = [_true("PodScheduled", stamp(now))]
+    return _ended_well(report.termination_message())
+
+
+def _ended_well(message: str = "") -> Object:
+    now = stamp(datetime.now(UTC))
+    end = {"exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now, "message": message}
+    container = {"state": {"terminated": end}, "ready": False}
+    conditions = [_true("PodScheduled", now)]
     return {"phase": "Succeeded", "conditions": conditions, "containerStatuses": [_container() | container]}
 
 

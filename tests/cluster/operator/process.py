@@ -125,7 +125,7 @@ class OperatorProcess:
         return self._process.wait(timeout=PATIENCE_SECONDS)
 
     def kill_if_alive(self) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self.is_alive:
             self.end(signal.SIGKILL)
 
     @property
@@ -137,6 +137,9 @@ class OperatorProcess:
         """Asks for another count, and returns those that were written before. Only of one that forks."""
         os.kill(self.pid, signal.SIGUSR1)
         return [int(line) for line in self._task_counts.read_text().split()] if self._task_counts.exists() else []
+
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     @property
     def lines(self) -> list[dict[str, str]]:
@@ -184,3 +187,19 @@ async def is_healthy(operator: OperatorProcess) -> bool:
         return await fetch(operator, "healthz") == "ok\n"
     except aiohttp.ClientError:
         return False
+
+
+async def readyz(operator: OperatorProcess) -> tuple[int, str]:
+    """0: it does not answer."""
+    url = f"http://127.0.0.1:{operator.port}/readyz"
+    try:
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            return response.status, await response.text()
+    except aiohttp.ClientError:
+        return 0, ""
+
+
+async def complaint(operator: OperatorProcess, of: str) -> str | None:
+    """Why it is not ready, with that in it."""
+    status, text = await readyz(operator)
+    return text if status == 503 and of in text else None

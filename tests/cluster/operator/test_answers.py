@@ -13,12 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from neuronmodel_operator.cluster import client
-from neuronmodel_operator.cluster.client import Api, Kind
-from neuronmodel_operator.state.plan import ObjectRef
+from neuronmodel_operator.cluster.client import Api
 from tests.cluster.operator.answer_table import rows_of_page, table, without_times, write_table
 from tests.cluster.operator.answers import CASES, Case, Times, tried
 from tests.cluster.operator.conftest import made_namespace
-from tests.cluster.operator.played import RUN, playing
+from tests.cluster.operator.played import playing
 from tests.cluster.operator.process import (
     ACCOUNT,
     ROLE,
@@ -29,7 +28,8 @@ from tests.cluster.operator.process import (
     make_account,
     until,
 )
-from tests.cluster.operator.trials import STORAGE_CLASS, VOLUME, Stage, Trial, own_namespace
+from tests.cluster.operator.storage import STORAGE_CLASS, VOLUME, remove, source_claim, storage_class
+from tests.cluster.operator.trials import Stage, Trial, own_namespace
 from tests.cluster.operator.webhook import ANSWERS, listening
 
 AT_ONCE = 14
@@ -66,28 +66,6 @@ async def staged(api: Api, home: str, others: Sequence[str], kubeconfig: str, fo
         operator.start()
         await until(lambda: is_healthy(operator))
         yield Stage(api, played, webhook, operator, home)
-
-
-def source_claim(storage_class: str) -> dict[str, Any]:
-    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-    return {"metadata": {"name": "models"}, "spec": spec | {"storageClassName": storage_class}}
-
-
-def storage_class(name: str) -> dict[str, Any]:
-    """Whose volumes may grow, and are waited for without complaint."""
-    return {
-        "metadata": {"name": name, "labels": {RUN: name}},
-        "provisioner": "kubernetes.io/no-provisioner",
-        "volumeBindingMode": "WaitForFirstConsumer",
-        "allowVolumeExpansion": True,
-    }
-
-
-async def remove(api: Api, run: str, *kinds: Kind) -> None:
-    for kind in kinds:
-        for o in await api.list(kind, None, labels=f"{RUN}={run}"):
-            meta = o["metadata"]
-            await api.delete(kind, None, ObjectRef(kind.api_version, kind.kind, meta["name"], meta["uid"]))
 
 
 async def test_every_answer_to_every_write_is_reported_and_work_continues_afterwards(

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic
 
-import aiohttp
 import pytest
 
 from neuronmodel_operator.cluster import client, lease_record
@@ -16,11 +15,13 @@ from tests.cluster.operator.process import (
     ROLE,
     ROLE_BINDING,
     OperatorProcess,
+    complaint,
     documented_rules,
     fetch,
     grant,
     is_healthy,
     make_account,
+    readyz,
     until,
 )
 
@@ -81,23 +82,8 @@ async def team(api: Api, namespace: str, kubeconfig: str, tmp_path: Path) -> Asy
     made.stop()
 
 
-async def readyz(operator: OperatorProcess) -> tuple[int, str]:
-    """0: it does not answer."""
-    url = f"http://127.0.0.1:{operator.port}/readyz"
-    try:
-        async with aiohttp.ClientSession() as session, session.get(url) as response:
-            return response.status, await response.text()
-    except aiohttp.ClientError:
-        return 0, ""
-
-
 async def is_ready(operator: OperatorProcess) -> bool:
     return (await readyz(operator))[0] == 200
-
-
-async def complaint(operator: OperatorProcess, of: str) -> str | None:
-    status, text = await readyz(operator)
-    return text if status == 503 and of in text else None
 
 
 async def remark(operator: OperatorProcess, of: str) -> str | None:

@@ -11,14 +11,13 @@ from neuronmodel_api import names
 from neuronmodel_operator.cluster import client, lease_record
 from neuronmodel_operator.cluster.client import Api, Kind
 from neuronmodel_operator.state.plan import ObjectRef
-from tests.cluster.operator.played import IMAGE, RUN, Played, Sight
+from tests.cluster.operator.played import IMAGE, Played, Sight
 from tests.cluster.operator.process import ACCOUNT, OperatorProcess, until
+from tests.cluster.operator.storage import make_volume, requested_size
 from tests.cluster.operator.webhook import ANSWERS, SILENT, Answer, Webhook
 
 OTHER_PORT: Final = 9000
 VARIABLE: Final = {"name": "ASKED_FOR", "value": "later"}
-STORAGE_CLASS: Final = Kind("storage.k8s.io", "v1", "StorageClass", "storageclasses")
-VOLUME: Final = Kind("", "v1", "PersistentVolume", "persistentvolumes")
 
 Object = dict[str, Any]
 
@@ -170,23 +169,13 @@ async def _is_service_there(trial: Trial) -> bool:
 
 
 async def _is_claim_written(trial: Trial) -> bool:
-    claim = await trial.get(client.CLAIM, names.templated_claim(trial.name))
-    size = claim.get("spec", {}).get("resources", {}).get("requests", {}).get("storage")
-    return bool(size == ("2Gi" if trial.serves else "1Gi"))
+    size = await requested_size(trial.stage.api, trial.namespace, trial.name)
+    return size == ("2Gi" if trial.serves else "1Gi")
 
 
 async def _make_volume(trial: Trial) -> None:
-    """One that may grow, bound to the claim: else the API server itself would refuse."""
-    spec = {
-        "capacity": {"storage": "1Gi"},
-        "accessModes": ["ReadWriteOnce"],
-        "storageClassName": trial.stage.storage_class,
-        "persistentVolumeReclaimPolicy": "Retain",
-        "hostPath": {"path": "/nowhere"},
-        "claimRef": {"namespace": trial.namespace, "name": names.templated_claim(trial.name)},
-    }
-    meta = {"name": f"{trial.namespace}-{trial.name}", "labels": {RUN: trial.stage.played.run}}
-    await trial.stage.api.create(VOLUME, None, {"metadata": meta, "spec": spec})
+    stage = trial.stage
+    await make_volume(stage.api, stage.played.run, stage.storage_class, trial.namespace, trial.name)
 
 
 async def _is_job_written(trial: Trial) -> bool:
