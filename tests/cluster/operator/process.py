@@ -138,6 +138,7 @@ class OperatorProcess:
         os.kill(self.pid, signal.SIGUSR1)
         return [int(line) for line in self._task_counts.read_text().split()] if self._task_counts.exists() else []
 
+    @property
     def is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
