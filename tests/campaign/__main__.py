@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -51,6 +52,10 @@ def main(arguments: Sequence[str]) -> int:
 
 async def _run(asked: argparse.Namespace, folder: Path) -> int:
     began = time.monotonic()
+    this = asyncio.current_task()
+    assert this is not None
+    # What was begun is ended, whoever ends this.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
 
     def say(text: str) -> None:
         print(f"{(time.monotonic() - began) / 60:5.1f} min  {text}", flush=True)

@@ -99,11 +99,15 @@ class Soak:
         while monotonic() < end:
             name = chance.choice(list(ACTS))
             self.acts[name] += 1
-            with suppress(ApiError):  # what it acts on is just not there
+            try:
                 await ACTS[name](trial, chance)
+            except ApiError:  # what it acts on is just not there
+                pass
+            except AssertionError as error:
+                self.problems.append(f"{trial.namespace}: {name}: {error}")
             await asyncio.sleep(chance.uniform(0.5, 6.0))
             if chance.random() < 0.2:
-                with suppress(AssertionError):
+                with suppress(TimeoutError):
                     await asyncio.wait_for(trial.chronicle.until(lambda c: is_serving(c.model()), "serving"), 20)
 
     async def _look(self) -> None:
