@@ -20,6 +20,7 @@ from tests.campaign.history import Version, is_serving
 from tests.campaign.invariants import Invariants, most_a_minute, rates
 from tests.campaign.trial import MODEL, Stage, Trial, behind_one_operator
 from tests.cluster.operator.conftest import delete
+from tests.cluster.operator.process import is_healthy, until
 from tests.faults.faults import CutAfter, CutBefore, CutInside, Delay, Fault, RandomFaults, Refuse
 from tests.faults.requests import WRITES, Match
 
@@ -63,6 +64,8 @@ class Soak:
 
     async def run(self) -> None:
         proxy = self.trials[0].proxy
+        operator = self.trials[0].operator
+        await until(lambda: is_healthy(operator), what="healthy")  # it is asked for its tasks by a signal
         match = Match(frozenset({"get", "list", *WRITES}))
         proxy.faults = RandomFaults(seed=self.seed, probability=PROBABILITY, choices=FAULTS, match=match)
         looking = asyncio.create_task(self._look())
@@ -117,6 +120,9 @@ class Soak:
                 for problem in invariants[trial.namespace].feed(_in_order(trial)):
                     self.problems.append(f"{trial.namespace}: {problem}")
                     self.say(self.problems[-1])
+            if not self.trials[0].operator.is_alive:
+                self.problems.append("the operator has ended")
+                return
             self.samples.append(_sample(self.trials[0]))
             if len(self.samples) % 12 == 0:
                 last = self.samples[-1]
