@@ -9,6 +9,7 @@ Event does not write.
 import json
 import re
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Any, Final
 
 from neuronmodel_api import names
@@ -72,12 +73,9 @@ def differences(expected: Any, found: Any, path: str = "") -> list[str]:
             else:
                 lines += differences(expected[key], found[key], place)
         return lines
-    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
-        return [
-            line
-            for n, (a, b) in enumerate(zip(expected, found, strict=True))
-            for line in differences(a, b, f"{path}[{n}]")
-        ]
+    if isinstance(expected, list) and isinstance(found, list):
+        pairs = enumerate(zip_longest(expected, found, fillvalue="nothing"))
+        return [line for number, pair in pairs for line in differences(*pair, f"{path}[{number}]")]
     return [] if expected == found else [f"{path} is {_short(found)} in place of {_short(expected)}"]
 
 

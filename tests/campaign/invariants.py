@@ -20,9 +20,9 @@ from tests.unit.operator.simulated import component
 
 STALE_SECONDS: Final = 60.0
 """How long before it was written a status may have been true: its look, its pass and a busy machine lie between."""
-MAX_EVENTS_A_MINUTE: Final = 40
+MAX_EVENTS_A_MINUTE: Final = 100
 MAX_STATUSES_A_MINUTE: Final = 60
-"""Of one NeuronModel that is changed as fast as its workers can follow."""
+"""Of one NeuronModel that is changed, deleted and made again every four seconds: a start has seven Events."""
 
 Object = dict[str, Any]
 
