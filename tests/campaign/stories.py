@@ -4,10 +4,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from neuronmodel_api import names
 from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.report import Failure
+from neuronmodel_operator.cluster import client
 from tests.campaign.history import Chronicle
-from tests.campaign.trial import Trial
+from tests.campaign.trial import Object, Trial
+from tests.unit.operator.simulated import component
 
 Act = Callable[[Trial], Awaitable[None]]
 UNUSABLE_DEGREE: Final = 7
@@ -69,6 +72,8 @@ async def _scale(trial: Trial) -> None:
     await trial.chronicle.until(lambda chronicle: _says(chronicle, "2 of 2 workers answer."), "2 workers")
     await trial.change({"serving": {"replicas": 0}})
     await trial.until_ready_is("False", "ScaledToZero")
+    # A change that follows at once may find workers that are about to go: another story each time.
+    await trial.chronicle.until(lambda chronicle: not _workers(chronicle), "no workers")
     await trial.change({"serving": {"replicas": 1}})
     await trial.until_serving()
 
@@ -76,6 +81,10 @@ async def _scale(trial: Trial) -> None:
 def _says(chronicle: Chronicle, message: str) -> bool:
     conditions = (chronicle.model() or {}).get("status", {}).get("conditions", ())
     return any((c["type"], c["status"], c["message"]) == ("Ready", "True", message) for c in conditions)
+
+
+def _workers(chronicle: Chronicle) -> list[Object]:
+    return [pod for pod in chronicle.of_kind(client.POD) if component(pod) == names.COMPONENT_SERVE]
 
 
 async def _start_with_delete(trial: Trial) -> None:
