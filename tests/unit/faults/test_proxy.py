@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from tests.faults.faults import (
     Refuse,
 )
 from tests.faults.proxy import FaultProxy, write_kubeconfig_of_proxy
-from tests.faults.requests import ApiRequest, Match, read_request
+from tests.faults.requests import ApiRequest, Match, WriteId, read_request
 from tests.faults.watch_events import EventFaults, EventId
 
 JOBS = "/apis/batch/v1/namespaces/team/jobs"
@@ -42,6 +42,11 @@ class Server:
     events: list[dict[str, Any]] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
     """Path with query, and token."""
+    ends: asyncio.Event = field(default_factory=asyncio.Event)
+    """A watch does, after its events, once this is set."""
+
+    def __post_init__(self) -> None:
+        self.ends.set()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.asked.append((request.raw_path, request.headers.get("Authorization", "")))
@@ -50,6 +55,7 @@ class Server:
             await stream.prepare(request)
             for event in self.events:
                 await stream.write(json.dumps(event).encode() + b"\n")
+            await self.ends.wait()
             return stream
         if request.method == "GET":
             self.num_read += 1
@@ -221,8 +227,9 @@ def test_random_faults_are_those_of_their_seed() -> None:
 # Watches.
 
 
-def event(name: str, version: int, kind: str = "MODIFIED") -> dict[str, Any]:
-    return {"type": kind, "object": {"metadata": {"name": name, "resourceVersion": str(version)}}}
+def event(name: str, version: int, kind: str = "MODIFIED", labels: Mapping[str, str] | None = None) -> dict[str, Any]:
+    meta = {"name": name, "resourceVersion": str(version), "labels": labels or {}}
+    return {"type": kind, "object": {"metadata": meta}}
 
 
 STORY = [event("one", 1, "ADDED"), event("two", 2, "ADDED"), *(event("one", version) for version in range(3, 8))]
@@ -296,3 +303,52 @@ def test_a_kubeconfig_leads_to_the_proxy(tmp_path: Path) -> None:
     content = yaml.safe_load(made.read_text())
     assert content["clusters"] == [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}]
     assert content["users"] == [{"name": "u", "user": {"token": "secret"}}]
+
+
+async def test_a_write_is_known_by_its_number_among_those_of_its_kind(proxy: FaultProxy, served: Server) -> None:
+    proxy.write_faults = {WriteId("create jobs prepare", 2): Refuse(500)}
+    labels = {"metadata": {"labels": {"example.com/component": "prepare"}}}
+    assert [(await ask(proxy, "POST", json=labels)).status for _ in range(3)] == [201, 500, 201]
+    events = "/api/v1/namespaces/team/events"
+    await ask(proxy, "POST", events, json={"reason": "Ready"})
+    await ask(proxy, "PATCH", f"{JOBS}/one/status", json={})
+    assert [str(each) for each in proxy.numbered.ids] == [
+        *(f"create jobs prepare #{number}" for number in (1, 2, 3)),
+        *("create events Ready #1", "patch jobs/status #1"),
+    ]
+    assert (served.num_written, proxy.num_befallen) == (4, 1)
+    proxy.begin()
+    assert [(await ask(proxy, "POST", json=labels)).status for _ in range(2)] == [201, 500], "counted from 1 again"
+    assert len(proxy.writes) == 1
+
+
+async def test_an_api_server_that_is_behind_answers_each_read_as_the_last_one_before(
+    proxy: FaultProxy, served: Server
+) -> None:
+    other = JOBS.replace("jobs", "cronjobs")
+    before = [(await ask(proxy, path=path)).body for path in (JOBS, other)]
+    proxy.serve_stale(2)
+    for path, expected in zip((JOBS, other), before, strict=True):
+        assert [(await ask(proxy, path=path)).body for _ in range(2)] == [expected, expected]
+        assert (await ask(proxy, path=path)).body != expected
+    assert (served.num_read, proxy.num_befallen) == (4, 4)
+    assert (await ask(proxy, path=f"{JOBS}/never-read")).status == 200
+
+
+async def test_what_is_held_back_comes_when_nothing_else_does(proxy: FaultProxy, served: Server) -> None:
+    served.events = [event("one", 1), event("two", 2)]
+    proxy.event_faults.late, proxy.event_faults.held_seconds = frozenset({EventId("jobs", "one", 1)}), 0.01
+    served.ends.clear()
+    async with aiohttp.ClientSession() as session, session.get(f"{proxy.url}{JOBS}?watch=true") as answer:
+        lines = [await answer.content.readline() for _ in range(2)]
+        served.ends.set()
+    assert [json.loads(line)["object"]["metadata"]["name"] for line in lines] == ["two", "one"]
+
+
+async def test_what_has_a_made_up_name_is_known_by_its_component(proxy: FaultProxy, served: Server) -> None:
+    labels = {"example.com/component": "prepare"}
+    served.events = [
+        event(name, version, labels=labels) for version, name in enumerate(("x-7fk2", "x-9sd1", "x-7fk2"), 1)
+    ]
+    await ask(proxy, path=f"{JOBS}?watch=true")
+    assert [str(each) for each in proxy.events.ids] == ["jobs prepare 1 #1", "jobs prepare 2 #1", "jobs prepare 1 #2"]
