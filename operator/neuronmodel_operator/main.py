@@ -94,7 +94,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
             if status == health.FORBIDDEN:
                 rights.suspect()
 
-        api = await stack.enter_async_context(client.connect(count_call))
+        api = await stack.enter_async_context(client.connect(count_call, clock.correct))
         rights = Rights(api, settings.watch_namespaces, clock)
         pulse = WatchPulse(denied=rights.suspect)
         leases = Leases(api, identity(settings), clock)

@@ -84,7 +84,7 @@ class Campaign:
     async def tell(self, recording: Recording, tried: Tried) -> Told:
         story = recording.story
         began = monotonic()
-        async with beginning(self.stage, self._name(story)) as trial:
+        async with beginning(self.stage, self._name(story), tried.clock_offset) as trial:
             problems: list[str] = []
             try:
                 await _prepare(trial, story)
@@ -95,7 +95,8 @@ class Campaign:
             except AssertionError as error:
                 problems.append(str(error))
             problems += violations(trial)
-            return Told(story, tried, monotonic() - began, trial.num_befallen > 0, tuple(problems))
+            is_reached = tried.clock_offset != 0 or trial.num_befallen > 0
+            return Told(story, tried, monotonic() - began, is_reached, tuple(problems))
 
     async def run(self, tries: Sequence[tuple[Recording, Tried]]) -> list[Told]:
         slots = asyncio.Semaphore(self.at_once)

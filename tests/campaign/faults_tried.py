@@ -26,6 +26,7 @@ class Pattern(StrEnum):
     READ = "answers to reads"
     WATCH = "watches"
     WORKER = "answers of workers"
+    CLOCK = "the operator's clock"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Tried:
     """In the words of the table's rows."""
     where: str
     """The write, event or read."""
-    arm: Callable[[Trial], None]
+    arm: Callable[[Trial], None] = lambda trial: None
+    clock_offset: float = 0.0
+    """By how many seconds the operator's clock is ahead, all the time."""
 
     def __str__(self) -> str:
         return f"{self.what}: {self.where}"
@@ -91,6 +94,7 @@ def tries_of(story: str, writes: Sequence[WriteId], events: Sequence[EventId], s
         *_reads(story, seed),
         *_watches(story, events, seed),
         *_workers(),
+        *_clocks(),
     ]
 
 
@@ -182,6 +186,11 @@ def _said(name: str) -> str:
 def _workers() -> Iterator[Tried]:
     for name, answer in WORKER_ANSWERS.items():
         yield Tried(Pattern.WORKER, f"a report {_said(name)}", f"the first {NUM_REPORTS_BEFALLEN}", _report(answer))
+
+
+def _clocks() -> Iterator[Tried]:
+    for what, seconds in (("an hour ahead", 3600.0), ("an hour behind", -3600.0)):
+        yield Tried(Pattern.CLOCK, what, "all the time", clock_offset=seconds)
 
 
 def _report(answer: Answer) -> Callable[[Trial], None]:

@@ -126,14 +126,17 @@ class Trial:
 
 
 @asynccontextmanager
-async def beginning(stage: Stage, name: str) -> AsyncIterator[Trial]:
-    """A trial in the namespace of that name, with an operator that has begun."""
-    async with behind_one_operator(stage, [name]) as (trial,):
+async def beginning(stage: Stage, name: str, clock_offset: float = 0.0) -> AsyncIterator[Trial]:
+    """A trial in the namespace of that name, with an operator that has begun. `clock_offset`: by how many seconds its
+    clock is ahead."""
+    async with behind_one_operator(stage, [name], clock_offset) as (trial,):
         yield trial
 
 
 @asynccontextmanager
-async def behind_one_operator(stage: Stage, names_of_trials: Sequence[str]) -> AsyncIterator[Sequence[Trial]]:
+async def behind_one_operator(
+    stage: Stage, names_of_trials: Sequence[str], clock_offset: float = 0.0
+) -> AsyncIterator[Sequence[Trial]]:
     """Trials in namespaces of those names, which share an operator and its proxy."""
     namespaces = [f"{stage.home}-{name}" for name in names_of_trials]
     async with AsyncExitStack() as stack:
@@ -146,7 +149,8 @@ async def behind_one_operator(stage: Stage, names_of_trials: Sequence[str]) -> A
         proxy = await stack.enter_async_context(proxy_of(stage.account).running())
         files = stage.folder / names_of_trials[0]
         write_kubeconfig_of_proxy(stage.account, proxy, files.with_suffix(".kubeconfig"))
-        operator = OperatorProcess(namespaces, files.with_suffix(".kubeconfig"), files.with_suffix(".log"), forks=True)
+        kubeconfig, log = files.with_suffix(".kubeconfig"), files.with_suffix(".log")
+        operator = OperatorProcess(namespaces, kubeconfig, log, forks=True, clock_offset=clock_offset)
         stack.callback(operator.kill_if_alive)
         operator.start()
         yield [Trial(stage, namespace, proxy, operator) for namespace in namespaces]

@@ -27,8 +27,11 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from time import monotonic
 from typing import Any, Final
 
 import aiohttp
@@ -46,6 +49,8 @@ from neuronmodel_operator.state.plan import ObjectRef
 REQUEST_SECONDS: Final = 15.0
 WRITE_SECONDS: Final = 35.0
 """An admission webhook may take 30 s; a write that is abandoned sooner would be retried forever."""
+PROMPT_SECONDS: Final = 1.0
+"""An answer that took longer does not say what time it is."""
 MAX_CONNECTIONS: Final = 64
 MAX_CHILD_WRITES: Final = 32
 """Writes to children at the same time: those that a webhook delays leave connections for everything else."""
@@ -58,6 +63,8 @@ _log = logging.getLogger(__name__)
 Object = dict[str, Any]
 CountCall = Callable[[str, str, int], None]
 """Called with verb, kind and HTTP status (0 if there was no answer)."""
+TellTime = Callable[[datetime], None]
+"""Called with the API server's time, to the second, at the moment of an answer."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +135,15 @@ class ApiError(Exception):
 class Api:
     """Reads and writes of namespaced objects (and namespaces). Every method raises ApiError."""
 
-    def __init__(self, client: ApiClient, count: CountCall = lambda verb, kind, status: None) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        count: CountCall = lambda verb, kind, status: None,
+        tell_time: TellTime = lambda server_time: None,
+    ) -> None:
         self._dynamic = DynamicClient(client)
         self._count = count
+        self._tell_time = tell_time
         self._child_writes = asyncio.Semaphore(MAX_CHILD_WRITES)
         self.server: str = client.configuration.host
 
@@ -233,13 +246,15 @@ class Api:
         seconds: float,
         **params: Any,
     ) -> Object:
-        status = 0
+        status, began = 0, monotonic()
         try:
             path = _resource(kind).path(name=name, namespace=namespace) + (f"/{subresource}" if subresource else "")
             response = await self._dynamic.request(
                 _METHODS[verb], path, serialize=False, _request_timeout=seconds, **params
             )
             status = response.status
+            if monotonic() - began < PROMPT_SECONDS:
+                self._read_time(response.headers)
             answer: Object = await response.json()
             return answer
         except ApiException as error:
@@ -253,9 +268,13 @@ class Api:
         finally:
             self._count(verb, kind.kind, status)
 
+    def _read_time(self, headers: Mapping[str, str]) -> None:
+        with suppress(KeyError, ValueError):
+            self._tell_time(parsedate_to_datetime(headers["Date"]))
+
 
 @asynccontextmanager
-async def connect(count: CountCall) -> AsyncIterator[Api]:
+async def connect(count: CountCall, tell_time: TellTime = lambda server_time: None) -> AsyncIterator[Api]:
     """Connects with the pod's service account, or outside of a pod with KUBECONFIG or ~/.kube/config."""
     configuration = Configuration()
     if "KUBERNETES_SERVICE_HOST" in os.environ:
@@ -264,7 +283,7 @@ async def connect(count: CountCall) -> AsyncIterator[Api]:
         await config.load_kube_config(client_configuration=configuration)
     configuration.connection_pool_maxsize = MAX_CONNECTIONS
     async with ApiClient(configuration=configuration) as client:
-        yield Api(client, count)
+        yield Api(client, count, tell_time)
 
 
 async def wait_for_models(api: Api, namespaces: Sequence[str], report: Callable[[str], None]) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -16,6 +17,7 @@ import aiohttp
 import yaml
 from kubernetes.aio.config import kube_config
 
+from neuronmodel_operator import clock
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, Kind
 from neuronmodel_operator.main import main as operate
@@ -32,6 +34,8 @@ SECRET: Final = Kind("", "v1", "Secret", "secrets")
 preload("neuronmodel_operator.main")
 TASK_COUNTS: Final = "TESTS_TASK_COUNTS"
 """A variable that names a file: an operator that is forked writes there how many tasks it has, at each SIGUSR1."""
+CLOCK_OFFSET: Final = "TESTS_CLOCK_OFFSET"
+"""A variable: by how many seconds the clock of an operator that is forked is ahead."""
 
 Rules = list[dict[str, Any]]
 T = TypeVar("T")
@@ -91,6 +95,7 @@ class OperatorProcess:
         release: str = "tests/operator",
         *,
         forks: bool = False,
+        clock_offset: float = 0.0,
     ) -> None:
         self._forks = forks
         self.port = free_port()
@@ -106,6 +111,7 @@ class OperatorProcess:
             "NEURONMODEL_IDENTITY": self.identity,
             "NEURONMODEL_RELEASE": release,
             TASK_COUNTS: str(self._task_counts),
+            CLOCK_OFFSET: str(clock_offset),
         }
         self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
@@ -152,7 +158,20 @@ class OperatorProcess:
         return [json.loads(line)["message"] for line in whole_lines if fragment in line]
 
 
+def shift_clock(offset: timedelta) -> None:
+    """Of this process alone, as far as the operator reads it."""
+
+    class Shifted(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + offset
+
+    vars(clock)["datetime"] = Shifted
+
+
 def _operate() -> int:
+    if seconds := float(os.environ.get(CLOCK_OFFSET, "0")):
+        shift_clock(timedelta(seconds=seconds))
     if counts := os.environ.get(TASK_COUNTS):
         signal.signal(signal.SIGUSR1, lambda *_: _append_line(Path(counts), str(len(asyncio.all_tasks()))))
     # What the client read from the environment when it was imported.
