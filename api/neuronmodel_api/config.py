@@ -60,7 +60,7 @@ class History(Tolerant):
     former_strategy: Strategy | None = None
     """The strategy in force at that time; None if there was none."""
     starts: int = 0
-    """Starts that became ready, or are still running."""
+    """Starts that became ready, and the one that is prepared for; 0 if none became ready yet."""
     sources: int = 0
     """Distinct contents of the source that they loaded; at least 1 if there was a start."""
     read_bytes_per_second: int | None = None

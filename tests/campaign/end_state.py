@@ -22,7 +22,8 @@ KINDS: Final = (client.MODEL, client.DEPLOYMENT, client.SERVICE, client.CLAIM, c
 TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 UID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 HASH: Final = re.compile(r"\b[0-9a-f]{16}\b")
-NUMBER: Final = re.compile(r'("[A-Za-z]*(?:BytesPerSecond|Milliseconds)":)\d+')
+RATE: Final = re.compile(r'"[A-Za-z]*(?:BytesPerSecond|Milliseconds)":\d+,?')
+"""In a text of JSON. A phase that whole seconds made to nothing has none."""
 SECONDS: Final = re.compile(r"\b\d+(\.\d+)? (ms|s|seconds|min)\b|\b\d+\.\d+s\b")
 OF_A_DEPLOYMENT: Final = re.compile(
     rf"\b({MODEL})-[bcdfghjklmnpqrstvwxz0-9]{{4,10}}-[bcdfghjklmnpqrstvwxz2456789]{{5}}\b"
@@ -39,6 +40,10 @@ NOT_COMPARED: Final = frozenset(
 OF_WORKERS: Final = ("SourceOpened", "Sharded", "Read")
 """The phases that played workers report."""
 
+MAX_SHOWN: Final = 160
+"""Characters of a value in a sentence."""
+CONTEXT: Final = 40
+"""Characters of a long text before the first that differs."""
 Object = dict[str, Any]
 EndState = dict[str, Any]
 
@@ -76,6 +81,10 @@ def differences(expected: Any, found: Any, path: str = "") -> list[str]:
     if isinstance(expected, list) and isinstance(found, list):
         pairs = enumerate(zip_longest(expected, found, fillvalue="nothing"))
         return [line for number, pair in pairs for line in differences(*pair, f"{path}[{number}]")]
+    if isinstance(expected, str) and isinstance(found, str):
+        same = next((n for n, pair in enumerate(zip(expected, found, strict=False)) if len(set(pair)) > 1), 0)
+        begin = max(0, same - CONTEXT)
+        expected, found = (text if len(text) <= MAX_SHOWN else f"…{text[begin:]}" for text in (expected, found))
     return [] if expected == found else [f"{path} is {_short(found)} in place of {_short(expected)}"]
 
 
@@ -128,7 +137,7 @@ def _text(text: str, namespace: str) -> str:
     text = text.replace(namespace, "<namespace>")
     for pattern, plain in (
         (TIME, "<time>"), (UID, "<uid>"), (OF_A_JOB, r"\1-<pod>"), (OF_A_DEPLOYMENT, r"\1-<pod>"),
-        (SECONDS, "<seconds>"), (NUMBER, r"\1<n>"),
+        (SECONDS, "<seconds>"), (RATE, ""),
     ):  # fmt: skip
         text = pattern.sub(plain, text)
     return text
@@ -136,4 +145,4 @@ def _text(text: str, namespace: str) -> str:
 
 def _short(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 160 else f"{text[:160]}…"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"

@@ -83,6 +83,7 @@ ANSWERS_A_WRITE: Final = 2
 
 
 ANSWERS_A_READ: Final = 3
+EVENTS_OF_WATCHES: Final = 1 / 3
 NUM_REPORTS_BEFALLEN: Final = 4
 
 
@@ -130,15 +131,15 @@ def _events(events: Sequence[EventId]) -> Iterator[Tried]:
 
 
 def _watches(story: str, events: Sequence[EventId], seed: int) -> Iterator[Tried]:
-    """Each for one event in three, by chance."""
-    chance = random.Random(f"watches {story} {seed}")
+    """Each for one event in three."""
     for what, field in (
         ("an event that comes twice", "repeated"),
         ("a watch that is closed after an event", "closing"),
         ("410 Gone after an event", "expiring"),
     ):
-        for event in chance.sample(list(events), k=(len(events) + 2) // 3):
-            yield Tried(Pattern.WATCH, what, str(event), _befall(field, event))
+        for event in events:
+            if random.Random(f"{seed} {story} {what} {event}").random() < EVENTS_OF_WATCHES:
+                yield Tried(Pattern.WATCH, what, str(event), _befall(field, event))
 
 
 def _befall(fault: str, event: EventId) -> Callable[[Trial], None]:
@@ -150,10 +151,11 @@ def _befall(fault: str, event: EventId) -> Callable[[Trial], None]:
 
 
 def _answers(story: str, writes: Sequence[WriteId], seed: int) -> Iterator[Tried]:
-    chance = random.Random(f"answers {story} {seed}")
     for write in writes:
         if write.what.split()[1] not in RESOURCES_WRITTEN:
             continue
+        # The same of each write, whatever else is recorded.
+        chance = random.Random(f"{seed} {story} {write}")
         for name in chance.sample(list(ANSWERS), k=ANSWERS_A_WRITE):
             yield Tried(Pattern.ANSWER, f"a write {_said(name)}", str(write), _answer(write, ANSWERS[name]))
 

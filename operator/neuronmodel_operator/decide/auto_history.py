@@ -12,11 +12,13 @@ from neuronmodel_operator.decide.situation import Situation
 
 def history(s: Situation) -> History:
     starts = [start for start in s.asked.status.starts if start.outcome is not Outcome.FAILED]
-    contents = {start.source_content for start in starts if start.source_content}
+    ready = [start for start in starts if start.outcome is Outcome.READY]
+    contents = {start.source_content for start in ready if start.source_content}
     return History(
         former_strategy=s.children.in_force.strategy if s.children.in_force else None,
-        starts=len(starts),
-        sources=max(len(contents), 1) if starts else 0,
+        # The one that is prepared for counts, whether the status has it by now or not.
+        starts=len(ready) + 1 if ready else 0,
+        sources=max(len(contents), 1) if ready else 0,
         read_bytes_per_second=_rate(starts, "Artifacts", StartPhase.READ),
         sharded_bytes_per_second=_rate(starts, "Source", StartPhase.SHARDED),
     )

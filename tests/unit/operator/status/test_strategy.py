@@ -1,6 +1,7 @@
 """Auto: what `prepare` gets, what it chose, and when it is asked again; and shards that are sealed behind."""
 
 import json
+from contextlib import suppress
 from datetime import timedelta
 from itertools import pairwise
 
@@ -13,7 +14,16 @@ from neuronmodel_api.report import Note, Sealing, SealingState
 from neuronmodel_api.status import Outcome
 from neuronmodel_operator.reconcile.reconcile import REPORT_WHEN_READY, REPORT_WHILE_SEALING
 from tests.builders import NeuronModelBuilder, neuron_model
-from tests.unit.operator.simulated import Cluster, Object, Run, choice_of, component, config_of, failing
+from tests.unit.operator.simulated import (
+    Cluster,
+    Object,
+    OperatorKilledError,
+    Run,
+    choice_of,
+    component,
+    config_of,
+    failing,
+)
 
 BASE = neuron_model("smol").on_cpu().with_artifacts_claim("store")
 ON_COMPILE, ON_LOAD = Strategy.SHARD_ON_COMPILE, Strategy.SHARD_ON_LOAD
@@ -110,6 +120,19 @@ def test_what_starts_loaded_and_how_fast_is_passed_to_the_next_prepare() -> None
     assert history(cluster) == History(
         former_strategy=ON_COMPILE, starts=len(ready) + 1, sources=2, read_bytes_per_second=next(filter(None, rates))
     ), "the start that this Job is for is on its way"
+
+
+def test_the_start_that_is_prepared_for_counts_whether_it_was_recorded_before_its_job_was_made_or_not() -> None:
+    """Killed after the former Job was deleted, before the status."""
+    prompt, killed = serving(), serving()
+    for cluster in (prompt, killed):
+        cluster.edit("parallelism.tensorParallelDegree", 2)
+    with suppress(OperatorKilledError):
+        killed.reconcile(writes=1)
+    assert killed.log[-1].startswith("delete Job")
+    for cluster in (prompt, killed):
+        cluster.run(2)
+    assert history(prompt) == history(killed)
 
 
 def test_the_rate_of_a_start_that_sharded_the_checkpoint_is_not_that_of_prepare() -> None:
