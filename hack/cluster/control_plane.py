@@ -90,6 +90,9 @@ def controller_manager_command() -> Sequence[str]:
         f"--root-ca-file={path('ca.crt')}",
         f"--service-account-private-key-file={path('sa.key')}",
         "--use-service-account-credentials",
+        # A namespace takes some sixty requests to remove, and tests make hundreds; the default is 20 a second.
+        "--kube-api-qps=200",
+        "--kube-api-burst=400",
         "--leader-elect=false",
         # For a test to notice a lost node, and not to lose one whose kubelet is slow on a busy machine; the default is
         # 50 s.

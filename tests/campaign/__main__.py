@@ -55,7 +55,8 @@ async def _run(asked: argparse.Namespace, folder: Path) -> int:
     this = asyncio.current_task()
     assert this is not None
     # What was begun is ended, whoever ends this.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
 
     def say(text: str) -> None:
         print(f"{(time.monotonic() - began) / 60:5.1f} min  {text}", flush=True)
@@ -76,8 +77,12 @@ async def _run(asked: argparse.Namespace, folder: Path) -> int:
         ][: asked.count]
         say(f"{len(tries)} faults, {asked.at_once} stories at a time")
         soak = await stack.enter_async_context(_soak(asked, stage, say))
-        told, _ = await asyncio.gather(campaign.run(tries), soak.run() if soak else asyncio.sleep(0))
-    return _report(asked, told, soak, (time.monotonic() - began) / 60)
+        try:
+            await asyncio.gather(campaign.run(tries), soak.run() if soak else asyncio.sleep(0))
+        except asyncio.CancelledError:
+            say("ended early, by a signal")
+            this.uncancel()
+    return _report(asked, campaign.told, soak, (time.monotonic() - began) / 60)
 
 
 @asynccontextmanager

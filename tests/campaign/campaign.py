@@ -5,7 +5,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -66,6 +66,7 @@ class Campaign:
     stage: Stage
     at_once: int
     say: Say
+    told: list[Told] = field(default_factory=list)
     _count: int = 0
 
     async def record(self, story: Story) -> Recording:
@@ -99,8 +100,8 @@ class Campaign:
             return Told(story, tried, monotonic() - began, is_reached, tuple(problems))
 
     async def run(self, tries: Sequence[tuple[Recording, Tried]]) -> list[Told]:
-        slots = asyncio.Semaphore(self.at_once)
-        told: list[Told] = []
+        """Returns `told`, which has what was told by then where this is cancelled."""
+        slots, told = asyncio.Semaphore(self.at_once), self.told
 
         async def one(recording: Recording, tried: Tried) -> None:
             async with slots:
