@@ -21,6 +21,7 @@ from tests.campaign.faults_tried import Pattern
 from tests.campaign.soak import Soak, soaking
 from tests.campaign.stories import STORIES
 from tests.campaign.trial import Stage
+from tests.cluster.conftest import serve_definition
 
 AT_ONCE = 24
 PATIENCE_SECONDS = 300.0
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     if not Path(kube_config.KUBE_CONFIG_DEFAULT_LOCATION).exists():
         print("there is no cluster: `make up` makes one, or set KUBECONFIG", file=sys.stderr)
         return 1
+    serve_definition(Path(kube_config.KUBE_CONFIG_DEFAULT_LOCATION))
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
         logs = asked.logs or Path(folder)
         logs.mkdir(parents=True, exist_ok=True)

@@ -95,6 +95,10 @@ RELEASE: Final = {"meta.helm.sh/release-name": "neuronmodel", "meta.helm.sh/rele
 
 @pytest.fixture(scope="session", autouse=True)
 def served_definition(kubeconfig: Path | str) -> None:
+    serve_definition(Path(kubeconfig))
+
+
+def serve_definition(kubeconfig: Path) -> None:
     """The CRD of crds/ under its own name, for tests that run the operator.
 
     It stays: NeuronModels of others would go with it. So it is made as Helm makes it, by the same field manager.
@@ -102,7 +106,7 @@ def served_definition(kubeconfig: Path | str) -> None:
     document = crd.definition()
     document["metadata"]["annotations"] |= RELEASE
     document["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "Helm"}
-    kubectl = Kubectl(Path(kubeconfig))
+    kubectl = Kubectl(kubeconfig)
     kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f-", stdin=json.dumps(document))
     wait_until(lambda: _is_established(kubectl), "the API server to establish the definition")
 
