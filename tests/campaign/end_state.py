@@ -96,6 +96,8 @@ def _as_entries(kind: client.Kind, o: Object, namespace: str, others: Iterable[s
         name = f"{component(o)}"
     elif kind in (client.DEPLOYMENT, client.JOB, client.SERVICE, client.CLAIM):
         o = {key: value for key, value in o.items() if key != "status"}
+        # Kubernetes counts a change of a Deployment's annotations as one, and one of them has a time.
+        o["metadata"] = {key: value for key, value in o["metadata"].items() if key != "generation"}
     number = 1
     while (key := f"{kind.kind} {name}{f' ({number})' if number > 1 else ''}") in others:
         number += 1

@@ -13,6 +13,7 @@ from tests.campaign.trial import Object, Trial
 from tests.unit.operator.simulated import component
 
 Act = Callable[[Trial], Awaitable[None]]
+OWNED: Final = (client.SERVICE, client.DEPLOYMENT, client.JOB, client.POD)
 UNUSABLE_DEGREE: Final = 7
 """For the source that is played."""
 
@@ -95,6 +96,8 @@ async def _start_with_delete(trial: Trial) -> None:
 async def _delete(trial: Trial) -> None:
     await trial.delete()
     await trial.until_gone()
+    # What it owned goes when the garbage collector comes to it.
+    await trial.chronicle.until(lambda chronicle: not any(map(chronicle.of_kind, OWNED)), "rid of its children")
 
 
 STORIES: Final = (
