@@ -3,6 +3,9 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from hack.cluster.layout import LAYOUT
 from neuronmodel_operator.cluster.client import Api
 from tests.campaign.campaign import Campaign, chosen, one_of_each, staged
 from tests.campaign.faults_tried import Pattern
@@ -13,6 +16,8 @@ AT_ONCE = 12
 
 
 async def test_a_story_ends_with_each_fault_as_it_does_without(api: Api, kubeconfig: str, tmp_path: Path) -> None:
+    if Path(kubeconfig) != LAYOUT.kubeconfig:
+        pytest.skip("left out: workers are played at addresses of this machine, which another cluster does not reach")
     async with staged(api, Path(kubeconfig), tmp_path) as stage:
         campaign = Campaign(stage, AT_ONCE, print)
         recordings = await asyncio.gather(*(campaign.record(story) for story in STORIES))
