@@ -34,6 +34,11 @@ class Process:
     def alive(self) -> bool:
         return self.boot == _boot() and started_at(self.pid) == self.started
 
+    def send(self, number: signal.Signals) -> None:
+        """Nothing where it is gone."""
+        if self.alive:
+            _signal([self.pid], number)
+
 
 def ensure(
     name: str, command: Sequence[str | Path], *, ready: Callable[[], bool], env: Mapping[str, str] | None = None

@@ -18,6 +18,7 @@ from neuronmodel_operator.cluster import client
 from tests.campaign import table
 from tests.campaign.campaign import Campaign, Say, Told, chosen, staged
 from tests.campaign.faults_tried import Pattern
+from tests.campaign.outages import try_outages
 from tests.campaign.soak import Soak, soaking
 from tests.campaign.stories import STORIES
 from tests.campaign.trial import Stage
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--story", action="append", help="only with this story; may be given again")
     parser.add_argument("--pattern", action="append", type=lambda name: Pattern[name.upper()], help="only such faults")
     parser.add_argument("--where", default="", help="only where the write, event or read has this in its name")
+    parser.add_argument("--no-outages", dest="outages", action="store_false", help="the cluster itself is left alone")
     parser.add_argument("--soak", type=float, default=SOAK_MINUTES, help="minutes; 0: none")
     parser.add_argument("--patience", type=float, default=PATIENCE_SECONDS, help="seconds until something is missing")
     parser.add_argument("--write", action="store_true", help="write the table into docs/reliability.md")
@@ -81,6 +83,8 @@ async def _run(asked: argparse.Namespace, folder: Path) -> int:
         soak = await stack.enter_async_context(_soak(asked, stage, say))
         try:
             await asyncio.gather(campaign.run(tries), soak.run() if soak else asyncio.sleep(0))
+            if (asked.outages and not asked.pattern) or Pattern.CLUSTER in (asked.pattern or ()):
+                await try_outages(campaign, recordings, asked.seed)
         except asyncio.CancelledError:
             say("ended early, by a signal")
             this.uncancel()

@@ -1,9 +1,10 @@
 """Tells each story without a fault, and again with every fault that this recording gives rise to."""
 
 import asyncio
+import itertools
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +20,10 @@ from tests.campaign.faults_tried import Tried, tries_of
 from tests.campaign.history import following
 from tests.campaign.invariants import violations
 from tests.campaign.stories import Story
-from tests.campaign.trial import Stage, Trial, beginning
+from tests.campaign.trial import Stage, Trial, beginning, insist
 from tests.campaign.workers import playing
 from tests.cluster.operator.conftest import delete, made_namespace
-from tests.cluster.operator.process import make_account
+from tests.cluster.operator.process import grant_everywhere, make_account_without_rights
 from tests.faults.requests import WriteId
 from tests.faults.watch_events import EventId
 from tests.waiting import PATIENCE_SECONDS
@@ -54,7 +55,7 @@ class Told:
     tried: Tried
     seconds: float
     was_reached: bool
-    """Whether the fault came about: a write or an event of that number was there."""
+    """Whether the fault came about."""
     problems: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -67,7 +68,8 @@ class Campaign:
     at_once: int
     say: Say
     told: list[Told] = field(default_factory=list)
-    _count: int = 0
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Of namespaces."""
 
     async def record(self, story: Story) -> Recording:
         async with beginning(self.stage, self._name(story)) as trial:
@@ -91,13 +93,16 @@ class Campaign:
                 await _prepare(trial, story)
                 trial.proxy.begin()
                 tried.arm(trial)
+                if tried.begin:
+                    await tried.begin()
+                if tried.ends_namespace:
+                    return Told(story, tried, monotonic() - began, await _is_ended(trial, story), ())
                 await story.act(trial)
                 problems += await _differences(trial, recording.end)
             except AssertionError as error:
                 problems.append(str(error))
             problems += violations(trial)
-            is_reached = tried.clock_offset != 0 or trial.num_befallen > 0
-            return Told(story, tried, monotonic() - began, is_reached, tuple(problems))
+            return Told(story, tried, monotonic() - began, tried.is_reached(trial), tuple(problems))
 
     async def run(self, tries: Sequence[tuple[Recording, Tried]]) -> list[Told]:
         """Returns `told`, which has what was told by then where this is cancelled."""
@@ -119,8 +124,7 @@ class Campaign:
         return told
 
     def _name(self, story: Story) -> str:
-        self._count += 1
-        return f"{story.name}-{self._count}"
+        return f"{story.name}-{next(self.numbers)}"
 
 
 def chosen(recordings: Sequence[Recording], seed: int) -> list[tuple[Recording, Tried]]:
@@ -145,11 +149,27 @@ async def _prepare(trial: Trial, story: Story) -> None:
         await trial.until_quiet(QUIET_SECONDS)
 
 
+async def _is_ended(trial: Trial, story: Story) -> bool:
+    """Waits until the namespace is gone, with all that was in it. Returns whether it was deleted amid the story."""
+    acting = asyncio.ensure_future(story.act(trial))
+    gone = asyncio.create_task(trial.until_namespace_is_gone())
+    try:
+        await asyncio.wait({acting, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not trial.num_befallen:
+            return False
+        await gone
+        return True
+    finally:
+        for task in (acting, gone):
+            task.cancel()
+        await asyncio.gather(acting, gone, return_exceptions=True)
+
+
 async def _differences(trial: Trial, expected: EndState) -> list[str]:
     """None as soon as there are none."""
     end = monotonic() + trial.stage.history.patience
     while True:
-        found = differences(expected, await end_state(trial.api, trial.namespace))
+        found = differences(expected, await insist(lambda: end_state(trial.api, trial.namespace)))
         if not found or monotonic() > end:
             return found
         await asyncio.sleep(LOOK_SECONDS)
@@ -162,7 +182,9 @@ async def staged(api: Api, kubeconfig: Path, folder: Path, patience: float = PAT
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(made_namespace(api, home))
         account = folder / "kubeconfig"
-        await make_account(api, home, kubeconfig, account)
+        await make_account_without_rights(api, home, kubeconfig, account)
+        for kind, o in await grant_everywhere(api, home):
+            stack.push_async_callback(delete, api, kind, o)
         made = await api.create(STORAGE_CLASS, None, _storage_class(home))
         stack.push_async_callback(delete, api, STORAGE_CLASS, made)
         session, server = await _admin_session(stack, api)

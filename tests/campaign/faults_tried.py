@@ -6,7 +6,7 @@ after a restart), and that misses a state (events that never come).
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -27,6 +27,7 @@ class Pattern(StrEnum):
     WATCH = "watches"
     WORKER = "answers of workers"
     CLOCK = "the operator's clock"
+    CLUSTER = "the cluster's own"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,14 @@ class Tried:
     arm: Callable[[Trial], None] = lambda trial: None
     clock_offset: float = 0.0
     """By how many seconds the operator's clock is ahead, all the time."""
+    ends_namespace: bool = False
+    """The story ends with its namespace."""
+    begin: Callable[[], Awaitable[None]] | None = None
+    """Awaited before the story is told; what befalls it then is of no single trial."""
+
+    def is_reached(self, trial: Trial) -> bool:
+        """Whether it came about: a write or an event of that number was there."""
+        return self.clock_offset != 0 or self.begin is not None or trial.num_befallen > 0
 
     def __str__(self) -> str:
         return f"{self.what}: {self.where}"
@@ -96,6 +105,7 @@ def tries_of(story: str, writes: Sequence[WriteId], events: Sequence[EventId], s
         *_watches(story, events, seed),
         *_workers(),
         *_clocks(),
+        *_namespaces(writes),
     ]
 
 
@@ -109,6 +119,25 @@ def _killed(writes: Sequence[WriteId]) -> Iterator[Tried]:
             Pattern.STALE, "killed after a write, then reads as before it", str(write),
             _kill(write, is_after=True, is_stale=True),
         )  # fmt: skip
+
+
+def _namespaces(writes: Sequence[WriteId]) -> Iterator[Tried]:
+    for write in writes:
+        if write.what.split()[1] in RESOURCES_WRITTEN:
+            yield Tried(
+                Pattern.CLUSTER, "the namespace is deleted after a write", str(write), _delete_namespace(write),
+                ends_namespace=True,
+            )  # fmt: skip
+
+
+def _delete_namespace(write: WriteId) -> Callable[[Trial], None]:
+    def arm(trial: Trial) -> None:
+        async def end(request: ApiRequest) -> None:
+            await trial.delete_namespace()
+
+        trial.proxy.write_faults = {write: Around(after=end)}
+
+    return arm
 
 
 def _kill(write: WriteId, *, is_after: bool, is_stale: bool = False) -> Callable[[Trial], None]:

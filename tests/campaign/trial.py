@@ -2,27 +2,32 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from neuronmodel_api import names
 from neuronmodel_operator.cluster import client
-from neuronmodel_operator.cluster.client import Api
+from neuronmodel_operator.cluster.client import Api, ApiError
 from neuronmodel_operator.state.plan import ObjectRef
 from tests.campaign.history import Chronicle, History, is_serving
 from tests.campaign.workers import IMAGE, SCHEDULER, Behaviour, PlayedWorkers
-from tests.cluster.operator.conftest import made_namespace, model_manifest
-from tests.cluster.operator.process import OperatorProcess, documented_rules, grant
+from tests.cluster.operator.conftest import delete, made_namespace, model_manifest
+from tests.cluster.operator.process import OperatorProcess
 from tests.faults.proxy import FaultProxy, proxy_of, write_kubeconfig_of_proxy
+from tests.waiting import PATIENCE_SECONDS
 
 MODEL: Final = "smol"
 READ_WRITE_MANY: Final = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
 
+NOT_FOUND: Final = 404
+AGAIN_SECONDS: Final = 0.5
+
 Object = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,18 @@ class Trial:
             "artifacts": {"template": self.template},
             "worker": {"image": IMAGE, "schedulerName": SCHEDULER},
         } | spec
-        await self.api.create(client.MODEL, self.namespace, manifest)
+        await insist(lambda: self._create(manifest))
+
+    async def _create(self, manifest: Object) -> None:
+        try:
+            await self.api.create(client.MODEL, self.namespace, manifest)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":  # by a call whose answer was lost
+                raise
 
     async def change(self, spec: Object) -> None:
         """Returns when the change was seen, so that what is waited for then is what follows it."""
-        changed = await self.api.merge(client.MODEL, self.namespace, MODEL, {"spec": spec})
+        changed = await insist(lambda: self.api.merge(client.MODEL, self.namespace, MODEL, {"spec": spec}))
 
         def is_seen(chronicle: Chronicle) -> bool:
             model = chronicle.model()
@@ -84,10 +96,17 @@ class Trial:
         await self.chronicle.until(is_seen, "the change")
 
     async def delete(self) -> None:
-        model = await self.api.get(client.MODEL, self.namespace, MODEL)
+        model = await insist(lambda: self.api.get(client.MODEL, self.namespace, MODEL))
         assert model is not None
         ref = ObjectRef(names.API_VERSION, names.KIND, MODEL, model["metadata"]["uid"])
-        await self.api.delete(client.MODEL, self.namespace, ref)
+        await insist(lambda: self._delete(ref))
+
+    async def _delete(self, ref: ObjectRef) -> None:
+        try:
+            await self.api.delete(client.MODEL, self.namespace, ref)
+        except ApiError as error:
+            if error.status != NOT_FOUND:  # by a call whose answer was lost
+                raise
 
     async def until_serving(self) -> None:
         await self.chronicle.until(lambda chronicle: is_serving(chronicle.model()), "serving")
@@ -101,6 +120,21 @@ class Trial:
 
     async def until_gone(self) -> None:
         await self.chronicle.until(lambda chronicle: chronicle.model() is None, "gone")
+
+    async def delete_namespace(self) -> None:
+        namespace = await insist(lambda: self.api.get(client.NAMESPACE, None, self.namespace))
+        assert namespace is not None
+        await insist(lambda: delete(self.api, client.NAMESPACE, namespace))
+
+    async def until_namespace_is_gone(self) -> None:
+        end = monotonic() + self.stage.history.patience
+        while await insist(lambda: self.api.get(client.NAMESPACE, None, self.namespace)) is not None:
+            assert monotonic() < end, f"the namespace is still there: {await self._what_holds_the_namespace()}"
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _what_holds_the_namespace(self) -> str:
+        namespace = await self.api.get(client.NAMESPACE, None, self.namespace) or {}
+        return "; ".join(each["message"] for each in namespace.get("status", {}).get("conditions", ()))
 
     async def until_quiet(self, seconds: float) -> None:
         """Until nothing was written to any object for as long."""
@@ -125,6 +159,18 @@ class Trial:
         self.operator.start()
 
 
+async def insist(call: Callable[[], Awaitable[T]]) -> T:
+    """What users do while the API server is away: they ask again."""
+    end = monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return await call()
+        except ApiError as error:
+            if 400 <= error.status < 429 or monotonic() > end:
+                raise
+        await asyncio.sleep(AGAIN_SECONDS)
+
+
 @asynccontextmanager
 async def beginning(stage: Stage, name: str, clock_offset: float = 0.0) -> AsyncIterator[Trial]:
     """A trial in the namespace of that name, with an operator that has begun. `clock_offset`: by how many seconds its
@@ -143,7 +189,6 @@ async def behind_one_operator(
         for namespace in namespaces:
             await stack.enter_async_context(made_namespace(stage.api, namespace))
             stack.callback(stage.history.forget, namespace)
-            await grant(stage.api, namespace, stage.home, documented_rules())
             spec = READ_WRITE_MANY | {"storageClassName": stage.storage_class}
             await stage.api.create(client.CLAIM, namespace, {"metadata": {"name": "models"}, "spec": spec})
         proxy = await stack.enter_async_context(proxy_of(stage.account).running())

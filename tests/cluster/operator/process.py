@@ -28,6 +28,8 @@ from tests.waiting import PATIENCE_SECONDS
 ACCOUNT: Final = "operator"
 ROLE: Final = Kind("rbac.authorization.k8s.io", "v1", "Role", "roles")
 ROLE_BINDING: Final = Kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings")
+CLUSTER_ROLE: Final = Kind(ROLE.group, ROLE.version, "ClusterRole", "clusterroles")
+CLUSTER_ROLE_BINDING: Final = Kind(ROLE.group, ROLE.version, "ClusterRoleBinding", "clusterrolebindings")
 SERVICE_ACCOUNT: Final = Kind("", "v1", "ServiceAccount", "serviceaccounts")
 SECRET: Final = Kind("", "v1", "Secret", "secrets")
 
@@ -53,8 +55,12 @@ def documented_rules() -> Rules:
 
 async def make_account(api: Api, namespace: str, kubeconfig: Path, path: Path) -> None:
     """Writes to `path` a kubeconfig of a new service account, which has those rights in the namespace."""
-    await api.create(SERVICE_ACCOUNT, namespace, {"metadata": {"name": ACCOUNT}})
+    await make_account_without_rights(api, namespace, kubeconfig, path)
     await grant(api, namespace, namespace, documented_rules())
+
+
+async def make_account_without_rights(api: Api, namespace: str, kubeconfig: Path, path: Path) -> None:
+    await api.create(SERVICE_ACCOUNT, namespace, {"metadata": {"name": ACCOUNT}})
     meta = {"name": "token", "annotations": {"kubernetes.io/service-account.name": ACCOUNT}}
     await api.create(SECRET, namespace, {"metadata": meta, "type": "kubernetes.io/service-account-token"})
 
@@ -82,6 +88,17 @@ def write_kubeconfig(kubeconfig: Path, token: str, path: Path) -> None:
     context = next(c["context"] for c in content["contexts"] if c["name"] == content["current-context"])
     content["users"] = [{"name": context["user"], "user": {"token": token}}]
     path.write_text(yaml.safe_dump(content))
+
+
+async def grant_everywhere(api: Api, home: str) -> tuple[tuple[Kind, dict[str, Any]], ...]:
+    """Gives the documented rights in all namespaces to the service account of the namespace `home`. Returns what is to
+    be deleted with it, in no namespace."""
+    about = {"metadata": {"name": f"{home}-{ACCOUNT}"}}
+    role = await api.create(CLUSTER_ROLE, None, about | {"rules": documented_rules()})
+    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": home}
+    of = {"apiGroup": CLUSTER_ROLE.group, "kind": CLUSTER_ROLE.kind, "name": about["metadata"]["name"]}
+    binding = await api.create(CLUSTER_ROLE_BINDING, None, about | {"subjects": [subject], "roleRef": of})
+    return (CLUSTER_ROLE, role), (CLUSTER_ROLE_BINDING, binding)
 
 
 class OperatorProcess:
