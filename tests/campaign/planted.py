@@ -67,7 +67,7 @@ PLANTS: Final = (
         ("--story=start", "--pattern=unobserved"),
     ),
 )
-OPTIONS: Final = ("--soak=0", "--patience=90")
+OPTIONS: Final = ("--part=faults", "--patience=90")
 
 
 def main() -> int:

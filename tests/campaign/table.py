@@ -1,6 +1,8 @@
 """The table of docs/reliability.md: what was tried, how often, and what fell."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,16 +16,33 @@ END: Final = "<!-- The end of what is written. -->"
 HEAD: Final = ("| kind | what was tried | tried | fell |", "| --- | --- | ---: | ---: |")
 
 
-def rows(told: Iterable[Told]) -> list[str]:
+@dataclass(frozen=True)
+class Row:
+    pattern: Pattern
+    what: str
+    num_tried: int
+    num_fell: int
+
+    def __str__(self) -> str:
+        return f"| {self.pattern} | {self.what} | {self.num_tried} | {self.num_fell} |"
+
+
+def rows_of(told: Iterable[Told]) -> list[Row]:
     """A row for each fault of each kind; what did not come about, as it was another run, is not counted."""
-    reached = [each for each in told if each.was_reached]
-    found = list(HEAD)
-    for pattern in Pattern:
-        for what in sorted({each.tried.what for each in reached if each.tried.pattern is pattern}):
-            of_it = [each for each in reached if each.tried.what == what and each.tried.pattern is pattern]
-            found.append(f"| {pattern} | {what} | {len(of_it)} | {sum(bool(each.problems) for each in of_it)} |")
-    num_fell = sum(bool(each.problems) for each in reached)
-    return [*found, f"| all | | {len(reached)} | {num_fell} |"]
+    tried: Counter[tuple[Pattern, str]] = Counter()
+    fell: Counter[tuple[Pattern, str]] = Counter()
+    for each in told:
+        if each.was_reached:
+            tried[each.tried.pattern, each.tried.what] += 1
+            fell[each.tried.pattern, each.tried.what] += bool(each.problems)
+    return [Row(pattern, what, count, fell[pattern, what]) for (pattern, what), count in tried.items()]
+
+
+def table(rows: Iterable[Row]) -> list[str]:
+    order = list(Pattern)
+    found = sorted(rows, key=lambda row: (order.index(row.pattern), row.what))
+    num_tried, num_fell = sum(row.num_tried for row in found), sum(row.num_fell for row in found)
+    return [*HEAD, *map(str, found), f"| all | | {num_tried} | {num_fell} |"]
 
 
 def sentences(told: Sequence[Told], soak: Soak | None, seed: int, minutes: float) -> list[str]:

@@ -27,8 +27,12 @@ ROOMS = "e2e-"
 """How the names of the tests' namespaces begin."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A test's own time is limited; a cluster from nothing, in the first one's fixtures, takes what it takes."""
+    if "campaign" not in config.getoption("-m"):
+        left_out = [item for item in items if item.get_closest_marker("campaign")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
