@@ -1,0 +1,131 @@
+"""What the API server's watches have said of the objects of one kind.
+
+Objects are kept as compressed JSON: ten thousand NeuronModels have some seventy thousand children, which as Python
+objects would take more memory than the operator may use. They are unpacked when a NeuronModel is looked at.
+"""
+
+import json
+import zlib
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from neuronmodel_api import names
+from neuronmodel_operator.state.observed import Object
+
+LEVEL: Final = 1
+"""Of compression: an event floods no processor, and manifests shrink to a quarter all the same."""
+
+Place = tuple[str, str]
+"""(namespace, name)"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    version: str
+    uid: str
+    owner: str
+    """The UID of the NeuronModel; empty for what has no such label."""
+    packed: bytes
+
+
+class Mirror:
+    """The objects of one kind. A version never replaces a newer one: an answer to a write of our own may come before
+    the watch's event of the same or of an earlier version."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Place, _Kept] = {}
+        self._by_owner: defaultdict[str, set[Place]] = defaultdict(set)
+        self._listed: set[Place] | None = None
+        """What a list that is being read has named so far, or was put meanwhile."""
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(len(kept.packed) for kept in self._kept.values())
+
+    def get(self, namespace: str, name: str) -> Object | None:
+        kept = self._kept.get((namespace, name))
+        return _unpacked(kept) if kept else None
+
+    def version(self, namespace: str, name: str) -> str | None:
+        """Without unpacking it."""
+        kept = self._kept.get((namespace, name))
+        return kept.version if kept else None
+
+    def of_owner(self, uid: str) -> tuple[Object, ...]:
+        """Returns the objects that carry the UID of a NeuronModel, by name."""
+        return tuple(_unpacked(self._kept[place]) for place in sorted(self._by_owner.get(uid, ())))
+
+    def put(self, o: Object) -> bool:
+        """Keeps the object unless a newer version of it is kept; returns whether it was."""
+        meta = o["metadata"]
+        place = (meta.get("namespace", ""), meta["name"])
+        if self._listed is not None:
+            self._listed.add(place)
+        former = self._kept.get(place)
+        if former is not None and former.uid == meta["uid"] and not is_newer(meta["resourceVersion"], former.version):
+            return False
+        owner = (meta.get("labels") or {}).get(names.LABEL_UID, "")
+        self._forget(place)
+        self._kept[place] = _Kept(meta["resourceVersion"], meta["uid"], owner, _packed(o))
+        self._by_owner[owner].add(place)
+        return True
+
+    def remove(self, o: Object) -> None:
+        """Called for an object that was deleted; another one of that name stays."""
+        meta = o["metadata"]
+        place = (meta.get("namespace", ""), meta["name"])
+        former = self._kept.get(place)
+        if former is not None and former.uid == meta["uid"]:
+            self._forget(place)
+
+    def begin_list(self) -> None:
+        """A list is about to be read, page by page, with `put` for each of its objects."""
+        self._listed = set()
+
+    def end_list(self, namespaces: Collection[str] = ()) -> list[Object]:
+        """Forgets what the list of these namespaces (none: of all) did not name: it is gone, though no event said so.
+        Returns what was known of it."""
+        listed, self._listed = self._listed or set(), None
+        places = [place for place in self._kept if place not in listed and (not namespaces or place[0] in namespaces)]
+        gone = [_unpacked(self._kept[place]) for place in places]
+        for place in places:
+            self._forget(place)
+        return gone
+
+    def _forget(self, place: Place) -> None:
+        former = self._kept.pop(place, None)
+        if former is not None:
+            places = self._by_owner[former.owner]
+            places.discard(place)
+            if not places:
+                del self._by_owner[former.owner]
+
+
+def is_newer(version: str, than: str) -> bool:
+    """Compares resource versions, which are numbers of one counter in every API server that there is. Others are
+    taken as newer where they differ."""
+    if version.isdecimal() and than.isdecimal():
+        return int(version) > int(than)
+    return version != than
+
+
+def _packed(o: Mapping[str, object]) -> bytes:
+    return zlib.compress(json.dumps(_trimmed(o), separators=(",", ":")).encode(), LEVEL)
+
+
+def _unpacked(kept: _Kept) -> Object:
+    found: Object = json.loads(zlib.decompress(kept.packed))
+    return found
+
+
+def _trimmed(o: Mapping[str, object]) -> Mapping[str, object]:
+    """Nobody here reads who manages which field, which is half of an object."""
+    meta = o["metadata"]
+    if not isinstance(meta, dict) or "managedFields" not in meta:
+        return o
+    return {**o, "metadata": {key: value for key, value in meta.items() if key != "managedFields"}}
