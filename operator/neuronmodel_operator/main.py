@@ -1,4 +1,5 @@
-"""The wiring of the process and kopf's settings; events of the watches go to `runtime.tasks`."""
+"""The wiring of the process and kopf's settings. kopf watches NeuronModels, `cluster.followers` what belongs to them;
+both wake `runtime.tasks`."""
 
 import asyncio
 import logging
@@ -6,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -17,9 +18,11 @@ import kopf
 from neuronmodel_api import names
 from neuronmodel_operator.clock import RealClock
 from neuronmodel_operator.cluster import client, worker_reports
-from neuronmodel_operator.cluster.client import Api
+from neuronmodel_operator.cluster.client import Api, Kind
+from neuronmodel_operator.cluster.followers import Followers
 from neuronmodel_operator.cluster.lease_record import Holder
 from neuronmodel_operator.cluster.leases import Leases
+from neuronmodel_operator.cluster.mirrored_api import MirroredApi
 from neuronmodel_operator.cluster.permissions import Rights
 from neuronmodel_operator.reconcile.reconcile import reconcile
 from neuronmodel_operator.runtime import health, logs
@@ -28,12 +31,10 @@ from neuronmodel_operator.runtime.metrics import Metrics
 from neuronmodel_operator.runtime.readiness import Readiness, Startup
 from neuronmodel_operator.runtime.tasks import Tasks
 from neuronmodel_operator.settings import Settings
+from neuronmodel_operator.state.observed import Object
 
 _log = logging.getLogger(__name__)
 
-CHILDREN: Final = (("apps", "v1", "deployments"), ("batch", "v1", "jobs"), ("", "v1", "services"), ("", "v1", "pods"))
-"""Children, watched by our label: group, version, plural."""
-CLAIMS: Final = ("", "v1", "persistentvolumeclaims")
 MODELS: Final = (names.GROUP, names.VERSION, names.PLURAL)
 
 
@@ -45,6 +46,7 @@ class Operator:
     startup: Startup
     pulse: WatchPulse
     leases: Leases
+    followers: Followers
     tasks: Tasks
     settings: Settings
 
@@ -71,10 +73,14 @@ async def run(settings: Settings) -> None:
                 namespaces=settings.watch_namespaces,
             )
         )
-        await asyncio.wait({lost, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not lost.done():
+        following = asyncio.create_task(operator.followers.run())
+        await asyncio.wait({lost, watching, following}, return_when=asyncio.FIRST_COMPLETED)
+        if not lost.done() and not following.done():
             lost.cancel()
+            following.cancel()
             return await watching
+        if following.done():
+            _log.error("following the children has ended", exc_info=following.exception())
     # Without such a watch kopf stops, but hangs: some of its tasks ignore their cancellation. The next process waits
     # until NeuronModels can be listed again.
     _log.error("the API server does not serve what is watched any more: this process ends, to be started again")
@@ -99,17 +105,28 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
         pulse = WatchPulse(denied=rights.suspect)
         leases = Leases(api, identity(settings), clock)
         stack.push_async_callback(leases.release)
+        # A watch keeps its connection: those of requests must not wait for one.
+        watch_api = await stack.enter_async_context(client.connect(count_call, clock.correct, max_connections=0))
+
+        def notify(kind: Kind, o: Object) -> None:
+            if kind is client.CLAIM:
+                tasks.claim_changed(o["metadata"]["namespace"], o["metadata"]["name"])
+            else:
+                tasks.child_changed(o["metadata"].get("labels") or {})
+
+        followers = Followers(watch_api, settings.watch_namespaces, notify, clock.monotonic)
         session = await stack.enter_async_context(worker_reports.open_session())
         report_client = worker_reports.ReportClient(session, metrics.count_report_error)
-        tasks = Tasks(api, report_client, reconcile, settings, metrics, clock, leases)
+        mirrored_api = MirroredApi(api, followers.mirrors)
+        tasks = Tasks(mirrored_api, report_client, reconcile, settings, metrics, clock, leases)
         stack.push_async_callback(tasks.stop)
-        judge = Health(pulse, tasks.overdue_seconds, metrics.registry)
+        judge = Health(pulse, followers.silent, tasks.overdue_seconds, metrics.registry)
         readiness = Readiness(
             [
                 rights.complaints,
                 leases.complaints,
                 startup.complaints,
-                lambda: [] if rights.complaints() else pulse.complaints(),
+                lambda: [] if rights.complaints() else [*pulse.complaints(), *followers.complaints()],
             ],
             [leases.remarks],
         )
@@ -117,7 +134,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
         await stack.enter_async_context(health.serve(judge, readiness, settings.health_port))
         await stack.enter_async_context(running(rights.run()))
         await stack.enter_async_context(running(readiness.run()))
-        yield Operator(api, startup, pulse, leases, tasks, settings)
+        yield Operator(api, startup, pulse, leases, followers, tasks, settings)
 
 
 @asynccontextmanager
@@ -155,8 +172,6 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.networking.error_backoffs = Backoffs()
     settings.watching.server_timeout = health.WATCH_SECONDS
     settings.watching.inactivity_timeout = health.INACTIVITY_SECONDS
-    for resource in CHILDREN:
-        settings.watching.label_selectors[resource] = names.LABEL_UID
     return settings
 
 
@@ -172,16 +187,6 @@ def wire(operator: Operator) -> kopf.OperatorRegistry:
         else:
             tasks.model_changed(event["object"])
 
-    async def on_child(labels: Mapping[str, str], **_: Any) -> None:
-        tasks.child_changed(labels)
-
-    for resource in CHILDREN:
-        kopf.on.event(*resource, registry=registry, id=f"on_{resource[-1]}")(on_child)
-
-    @kopf.on.event(*CLAIMS, registry=registry)
-    async def on_claim(namespace: str | None, name: str, **_: Any) -> None:
-        tasks.claim_changed(namespace or "", name)
-
     return registry
 
 
@@ -189,6 +194,7 @@ def _wire_process(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     @kopf.on.startup(registry=registry)
     async def wait_for_definition(**_: Any) -> None:
         await client.wait_for_models(operator.api, operator.settings.watch_namespaces, operator.startup.wait_for)
+        await operator.followers.listed()
         operator.startup.end()
         operator.pulse.begin()
 

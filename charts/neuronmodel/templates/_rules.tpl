@@ -17,7 +17,7 @@
 - apiGroups: [apps]
   resources: [replicasets]
   # Which pods belong to what, and their events.
-  verbs: [list]
+  verbs: [list, watch]
 - apiGroups: [batch]
   resources: [jobs]
   # Created once, never changed.

@@ -19,7 +19,7 @@ from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import NeuronModelStatus
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.backoff import await_with_notice
-from neuronmodel_operator.cluster.client import Api, ApiError
+from neuronmodel_operator.cluster.client import ApiError, ReadsAndWrites
 from neuronmodel_operator.cluster.event_writer import EventWriter
 from neuronmodel_operator.cluster.failed_pass import FailedPassStatus, PassFailure, not_written
 from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, is_made_for, standing
@@ -82,7 +82,7 @@ class Applier:
 
     def __init__(
         self,
-        api: Api,
+        api: ReadsAndWrites,
         key: ModelKey,
         *,
         now: Callable[[], datetime],
@@ -292,7 +292,7 @@ class Applier:
             except ApiError as error:
                 if error.reason != "AlreadyExists":
                     raise
-                existing = await self._api.get(kind, self._key.namespace, key[1])
+                existing = await self._api.get_live(kind, self._key.namespace, key[1])
                 if existing is not None and not is_made_for(existing, self._key):
                     is_former = standing(existing, self._key) == "Former"
                     raise (self._being_removed(key) if is_former else _name_taken(key)) from None

@@ -8,7 +8,7 @@ The permissions that the operator needs, in the namespaces that it watches (the 
 | neuronmodel.dev     | neuronmodels/status     | patch                                   |                            |
 | neuronmodel.dev     | neuronmodels/finalizers | update                                  | children block their owner |
 | apps                | deployments             | get, list, watch, create, patch, delete | apply is create and patch  |
-| apps                | replicasets             | list                                    | whose pods; their Events   |
+| apps                | replicasets             | list, watch                             | whose pods; their Events   |
 | batch               | jobs                    | get, list, watch, create, delete        | made once, never patched   |
 | core                | services                | get, list, watch, create, patch, delete | apply                      |
 | core                | persistentvolumeclaims  | get, list, watch, create, patch, delete | users' own are only read   |
@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiohttp
 import kopf
@@ -55,6 +55,8 @@ MAX_CONNECTIONS: Final = 64
 MAX_CHILD_WRITES: Final = 32
 """Writes to children at the same time: those that a webhook delays leave connections for everything else."""
 WAIT_SECONDS: Final = 3.0
+WATCH_GRACE_SECONDS: Final = 15.0
+"""How long after a watch should have ended its connection is given up."""
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 
@@ -132,6 +134,39 @@ class ApiError(Exception):
         return self.status == 409 and "the object has been modified" in self.message
 
 
+class ReadsAndWrites(Protocol):
+    """What passes need of an `Api`. Every method raises ApiError."""
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None: ...
+
+    async def get_live(self, kind: Kind, namespace: str | None, name: str) -> Object | None: ...
+
+    async def list(
+        self, kind: Kind, namespace: str | None, *, labels: str | None = None, fields: str | None = None
+    ) -> tuple[Object, ...]: ...
+
+    async def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any]) -> Object: ...
+
+    async def apply(self, kind: Kind, namespace: str, manifest: Mapping[str, Any]) -> Object: ...
+
+    async def merge(
+        self, kind: Kind, namespace: str, name: str, patch: Mapping[str, Any], subresource: str | None = None
+    ) -> Object: ...
+
+    async def delete(self, kind: Kind, namespace: str | None, ref: ObjectRef) -> None: ...
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a list."""
+
+    items: tuple[Object, ...]
+    version: str
+    """The resource version of the list."""
+    rest: str = ""
+    """A token for the next part; empty for the last one."""
+
+
 class Api:
     """Reads and writes of namespaced objects (and namespaces). Every method raises ApiError."""
 
@@ -156,6 +191,10 @@ class Api:
                 return None
             raise
 
+    async def get_live(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        """As `get`, which others answer from what they remember."""
+        return await self.get(kind, namespace, name)
+
     async def list(
         self,
         kind: Kind,
@@ -168,6 +207,43 @@ class Api:
         answer = await self._call("list", kind, namespace, label_selector=labels, field_selector=fields, limit=limit)
         # The items of a list have neither field.
         return tuple(item | {"apiVersion": kind.api_version, "kind": kind.kind} for item in answer["items"])
+
+    async def list_page(self, kind: Kind, namespace: str | None, labels: str, limit: int, rest: str) -> Page:
+        """Returns a part of a list, which `rest` of the part before continues."""
+        answer = await self._call(
+            "list", kind, namespace, label_selector=labels or None, limit=limit, _continue=rest or None
+        )
+        meta = answer["metadata"]
+        return Page(tuple(answer["items"]), meta["resourceVersion"], meta.get("continue") or "")
+
+    async def watch(
+        self, kind: Kind, namespace: str | None, labels: str, version: str, seconds: int
+    ) -> AsyncIterator[Object]:
+        """Yields the events after a version, bookmarks among them, until the API server ends the watch."""
+        path, status = _resource(kind).path(namespace=namespace), 0
+        try:
+            response = await self._dynamic.request(
+                "get",
+                path,
+                serialize=False,
+                watch=True,
+                label_selector=labels or None,
+                resource_version=version,
+                timeout_seconds=seconds,
+                query_params=[("allowWatchBookmarks", "true")],
+                _request_timeout=seconds + WATCH_GRACE_SECONDS,
+            )
+            status = response.status
+            async for line in _lines(response.content):
+                yield json.loads(line)
+        except ApiException as error:
+            status = error.status or 0
+            raise _translate(error) from None
+        except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
+            what = f"{type(error).__name__} {error}".strip()
+            raise ApiError(0, Reason.NO_ANSWER, f"the watch of {kind.plural} broke off: {what}") from error
+        finally:
+            self._count("watch", kind.kind, status)
 
     async def create(self, kind: Kind, namespace: str | None, manifest: Mapping[str, Any]) -> Object:
         return await self._call("create", kind, namespace, body=dict(manifest), field_manager=names.FIELD_MANAGER)
@@ -274,14 +350,19 @@ class Api:
 
 
 @asynccontextmanager
-async def connect(count: CountCall, tell_time: TellTime = lambda server_time: None) -> AsyncIterator[Api]:
-    """Connects with the pod's service account, or outside of a pod with KUBECONFIG or ~/.kube/config."""
+async def connect(
+    count: CountCall,
+    tell_time: TellTime = lambda server_time: None,
+    max_connections: int = MAX_CONNECTIONS,
+) -> AsyncIterator[Api]:
+    """Connects with the pod's service account, or outside of a pod with KUBECONFIG or ~/.kube/config.
+    `max_connections` 0: as many as are wanted."""
     configuration = Configuration()
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         config.load_incluster_config(client_configuration=configuration)
     else:
         await config.load_kube_config(client_configuration=configuration)
-    configuration.connection_pool_maxsize = MAX_CONNECTIONS
+    configuration.connection_pool_maxsize = max_connections
     async with ApiClient(configuration=configuration) as client:
         yield Api(client, count, tell_time)
 
@@ -318,6 +399,16 @@ def kopf_session(server: str, settings: kopf.OperatorSettings, trace: aiohttp.Tr
         trace_configs=[trace],
     )
     return kopf.AiohttpSession(server=server, default_namespace=info.default_namespace, aiohttp_session=session)
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Whole lines, however long."""
+    rest = b""
+    async for chunk in content.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if line:
+                yield line
 
 
 _READS: Final = frozenset({"get", "list"})

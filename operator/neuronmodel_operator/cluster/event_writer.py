@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from neuronmodel_api import names
 from neuronmodel_operator.cluster import client
-from neuronmodel_operator.cluster.client import Api, ApiError
+from neuronmodel_operator.cluster.client import ApiError, ReadsAndWrites
 from neuronmodel_operator.state.observed import Object, is_of_the_server
 from neuronmodel_operator.state.plan import EventNote, Manifest
 from neuronmodel_operator.wording import moment
@@ -45,7 +45,7 @@ class _Unwritten:
 class EventWriter:
     def __init__(
         self,
-        api: Api,
+        api: ReadsAndWrites,
         namespace: str,
         *,
         now: Callable[[], datetime],

@@ -12,7 +12,7 @@ from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import ConditionStatus
 from neuronmodel_operator.cluster import client
-from neuronmodel_operator.cluster.client import Api, ApiError
+from neuronmodel_operator.cluster.client import ApiError, ReadsAndWrites
 from neuronmodel_operator.cluster.observe import ModelKey
 from neuronmodel_operator.state.observed import Object
 from neuronmodel_operator.state.plan import EventNote
@@ -66,7 +66,7 @@ def not_written(error: ApiError) -> EventNote:
 class FailedPassStatus:
     """Writes the condition Ready of one NeuronModel after a failed pass; it reads and writes nothing else."""
 
-    def __init__(self, api: Api, key: ModelKey, now: Callable[[], datetime]) -> None:
+    def __init__(self, api: ReadsAndWrites, key: ModelKey, now: Callable[[], datetime]) -> None:
         self._api = api
         self._key = key
         self._now = now

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from neuronmodel_operator.cluster.backoff import doubling
-from neuronmodel_operator.cluster.client import ApiError, Kind
+from neuronmodel_operator.cluster.client import ApiError, Kind, Object, Page
 from neuronmodel_operator.cluster.mirror import Mirror
-from neuronmodel_operator.state.observed import Object
 
 PAGE: Final = 500
 """Objects in one answer to a list."""
@@ -29,15 +28,6 @@ Event = dict[str, Any]
 """As a watch sends it: `type` and `object`."""
 Notify = Callable[[Object], None]
 """Called with an object that is new, changed or deleted, after the mirror has it."""
-
-
-@dataclass(frozen=True)
-class Page:
-    items: tuple[Object, ...]
-    version: str
-    """Of the list."""
-    rest: str = ""
-    """A token for the next page; empty for the last one."""
 
 
 class ListsAndWatches(Protocol):
@@ -64,27 +54,41 @@ class Follower:
     labels: str
     mirror: Mirror
     notify: Notify
+    monotonic: Callable[[], float]
     sleep: Callable[[float], Any] = asyncio.sleep
     jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0)  # noqa: S311 (spreads load, hides nothing)
     listed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the mirror has what there was."""
     num_lists: int = 0
+    seen_at: float = 0.0
+    """When the API server last sent something, or let a watch begin, in monotonic seconds."""
+    failing_since: float | None = None
+    """When the first of the failures in a row happened."""
+    problem: str = ""
+    """The last of them, in a sentence."""
     _version: str = ""
     """From which the watch goes on; empty: everything has to be listed."""
+
+    def __str__(self) -> str:
+        return f"{self.kind.plural} in {f'namespace {self.namespace}' if self.namespace else 'all namespaces'}"
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
         failures = 0
+        self.seen_at = self.monotonic()
         while True:
             try:
                 if not self._version:
                     self._version = await self._list()
                 await self._watch()
                 failures = 0
+                self._works()
             except OutdatedWatchError:
                 self._version = ""
             except ApiError as error:
                 failures += 1
+                self.failing_since = self.monotonic() if self.failing_since is None else self.failing_since
+                self.problem = error.message
                 if error.status == GONE:
                     self._version = ""
                 pause = max(doubling(FIRST_PAUSE_SECONDS, failures, LONGEST_PAUSE_SECONDS), error.retry_after or 0.0)
@@ -106,12 +110,17 @@ class Follower:
         for o in self.mirror.end_list([self.namespace] if self.namespace else []):
             self.notify(o)
         self.listed.set()
+        self._works()
         return version
+
+    def _works(self) -> None:
+        self.seen_at, self.failing_since = self.monotonic(), None
 
     async def _watch(self) -> None:
         """Until the watch ends; what was seen by then is not asked for again."""
         async for event in self.api.watch(self.kind, self.namespace, self.labels, self._version, WATCH_SECONDS):
             o = event["object"]
+            self.seen_at = self.monotonic()
             if event["type"] == "ERROR":
                 if o.get("code") == GONE:
                     raise OutdatedWatchError
@@ -122,6 +131,7 @@ class Follower:
             elif event["type"] in ("ADDED", "MODIFIED"):
                 self._put(o)
             self._version = o["metadata"]["resourceVersion"]
+            self.failing_since = None
 
     def _put(self, o: Object) -> None:
         # The items of a list have neither field.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from neuronmodel_api import names
-from neuronmodel_operator.state.observed import Object
+from neuronmodel_operator.cluster.client import Object
 
 LEVEL: Final = 1
 """Of compression: an event floods no processor, and manifests shrink to a quarter all the same."""

@@ -22,7 +22,7 @@ from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import NeuronModelStatus
 from neuronmodel_operator.cluster import client
-from neuronmodel_operator.cluster.client import Api
+from neuronmodel_operator.cluster.client import ReadsAndWrites
 from neuronmodel_operator.state.observed import Claim, Object, Observed, ObservedModel, mounted_claims
 
 SETTLED_FRESH_SECONDS: Final = 300.0
@@ -65,7 +65,7 @@ class Snapshot:
         return replace(self, raw=raw, observed=replace(self.observed, model=parse_model(raw)))
 
 
-async def look(api: Api, key: ModelKey, now: datetime) -> Snapshot | None:
+async def look(api: ReadsAndWrites, key: ModelKey, now: datetime) -> Snapshot | None:
     """Returns None if the NeuronModel is gone. Raises client.ApiError, and pydantic.ValidationError for a spec that
     this version can't read."""
     raw = await api.get(client.MODEL, key.namespace, key.name)
@@ -240,13 +240,13 @@ def _fresh_seconds(unsettled: Iterable[Object], now: datetime) -> float:
     return UNSETTLED_FRESH_SECONDS if min(ages) < STUCK_AFTER_SECONDS else STUCK_FRESH_SECONDS
 
 
-async def _claims(api: Api, model: ObservedModel) -> dict[str, Claim]:
+async def _claims(api: ReadsAndWrites, model: ObservedModel) -> dict[str, Claim]:
     wanted = sorted(claim_names(model))
     found = await asyncio.gather(*(api.get(client.CLAIM, model.namespace, name) for name in wanted))
     return {name: Claim(name=name, object=claim) for name, claim in zip(wanted, found, strict=True)}
 
 
-async def _events(api: Api, namespace: str, children: Iterable[Object]) -> tuple[Object, ...]:
+async def _events(api: ReadsAndWrites, namespace: str, children: Iterable[Object]) -> tuple[Object, ...]:
     """Lists the Events of each child by its UID: the API server has no index for it, but all Events of a namespace are
     too many to transfer."""
     selectors = [f"involvedObject.uid={child['metadata']['uid']}" for child in children]
@@ -261,7 +261,7 @@ def _is_relevant(event: Object) -> bool:
     return is_about_claim or event.get("type") == "Warning" or event.get("reason") == "Pulled"
 
 
-async def _namespace_terminating(api: Api, model: ObservedModel) -> bool:
+async def _namespace_terminating(api: ReadsAndWrites, model: ObservedModel) -> bool:
     """Looked up only for a NeuronModel that is being deleted: nothing else depends on it."""
     if model.deletion_requested_at is None:
         return False
@@ -280,7 +280,9 @@ def may_need_a_job(model: ObservedModel, jobs: Iterable[Object]) -> bool:
     return artifacts is None or (artifacts.status, artifacts.observed_generation) != ("True", model.generation)
 
 
-async def _serving_workloads(api: Api, model: ObservedModel, jobs: Iterable[Object]) -> tuple[Object, ...] | None:
+async def _serving_workloads(
+    api: ReadsAndWrites, model: ObservedModel, jobs: Iterable[Object]
+) -> tuple[Object, ...] | None:
     """Looked up only where a Job may be created, as the Job has to know which artifacts are in use."""
     if not may_need_a_job(model, jobs):
         return None
@@ -293,7 +295,7 @@ async def _serving_workloads(api: Api, model: ObservedModel, jobs: Iterable[Obje
     return (*deployments, *live)
 
 
-async def _other_models(api: Api, model: ObservedModel) -> tuple[Object, ...]:
+async def _other_models(api: ReadsAndWrites, model: ObservedModel) -> tuple[Object, ...]:
     """Looked up only for a NeuronModel that is being deleted: what it alone used is deleted with it."""
     if model.deletion_requested_at is None:
         return ()

@@ -55,7 +55,7 @@ RIGHTS: Final = (
     *_rights("neuronmodel.dev", "neuronmodels/status", "patch"),
     *_rights("neuronmodel.dev", "neuronmodels/finalizers", "update"),
     *_rights("apps", "deployments", "get list watch create patch delete"),
-    *_rights("apps", "replicasets", "list"),
+    *_rights("apps", "replicasets", "list watch"),
     *_rights("batch", "jobs", "get list watch create delete"),
     *_rights("", "services", "get list watch create patch delete"),
     *_rights("", "persistentvolumeclaims", "get list watch create patch delete"),

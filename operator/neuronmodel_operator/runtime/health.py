@@ -3,7 +3,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -128,8 +128,16 @@ def _described(status: int) -> str:
 class Health:
     """Reports problems that a restart may solve; having nothing to do is never one."""
 
-    def __init__(self, pulse: WatchPulse, overdue_seconds: Callable[[], float], registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        pulse: WatchPulse,
+        silent: Callable[[], Mapping[str, float]],
+        overdue_seconds: Callable[[], float],
+        registry: CollectorRegistry,
+    ) -> None:
+        """`silent` returns, by what is watched besides, the seconds of watches that have been silent for too long."""
         self._pulse = pulse
+        self._silent = silent
         self._overdue_seconds = overdue_seconds
         self._registry = registry
 
@@ -137,7 +145,8 @@ class Health:
         """Returns sentences; none if the process is healthy."""
         overdue = self._overdue_seconds()
         late = [f"a pass is overdue by {overdue:.0f} s"] if overdue > OVERDUE_SECONDS else []
-        silent = [f"the watch of {path} is silent for {s:.0f} s" for path, s in sorted(self._pulse.silent().items())]
+        watches = {**self._pulse.silent(), **self._silent()}
+        silent = [f"the watch of {path} is silent for {s:.0f} s" for path, s in sorted(watches.items())]
         return late + silent
 
     async def healthz(self, request: web.Request) -> web.Response:

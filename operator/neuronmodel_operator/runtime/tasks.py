@@ -18,7 +18,7 @@ from neuronmodel_api.status import Condition
 from neuronmodel_operator.clock import Clock
 from neuronmodel_operator.cluster.apply import Applier, PassOutcome, StatusError, StoppingError
 from neuronmodel_operator.cluster.backoff import await_with_notice, doubling
-from neuronmodel_operator.cluster.client import Api, ApiError
+from neuronmodel_operator.cluster.client import ApiError, ReadsAndWrites
 from neuronmodel_operator.cluster.failed_pass import PassFailure, failure_of, unanswered
 from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, claim_names, look
 from neuronmodel_operator.cluster.worker_reports import ReportCache, ReportClient, Reports
@@ -332,7 +332,7 @@ class Tasks:
 
     def __init__(
         self,
-        api: Api,
+        api: ReadsAndWrites,
         report_client: ReportClient,
         decide: Decide,
         settings: Settings,

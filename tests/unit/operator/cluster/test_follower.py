@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from neuronmodel_operator.cluster import client
-from neuronmodel_operator.cluster.client import ApiError, Kind
-from neuronmodel_operator.cluster.follower import Event, Follower, Page
+from neuronmodel_operator.cluster.client import ApiError, Kind, Page
+from neuronmodel_operator.cluster.follower import Event, Follower
 from neuronmodel_operator.cluster.mirror import Mirror
 
 Object = dict[str, Any]
@@ -74,7 +74,15 @@ async def followed(pages: list[Page | ApiError], *watches: list[Event | ApiError
         pauses.append(seconds)
 
     follower = Follower(
-        server, client.JOB, "team", "", mirror, lambda o: told.append(o["metadata"]["name"]), sleep, lambda: 1.0
+        server,
+        client.JOB,
+        "team",
+        "",
+        mirror,
+        lambda o: told.append(o["metadata"]["name"]),
+        lambda: 0.0,
+        sleep,
+        lambda: 1.0,
     )
     running = asyncio.create_task(follower.run())
     done = asyncio.create_task(server.is_done.wait())

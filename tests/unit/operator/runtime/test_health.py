@@ -174,7 +174,7 @@ async def test_a_watch_that_is_answered_again_is_forgiven() -> None:
 
 @pytest.mark.parametrize(("overdue", "healthy"), [(0.0, True), (OVERDUE_SECONDS, True), (OVERDUE_SECONDS + 1, False)])
 def test_a_pass_that_is_two_minutes_overdue_is_unhealthy(overdue: float, healthy: bool) -> None:
-    health = Health(WatchPulse(), lambda: overdue, CollectorRegistry())
+    health = Health(WatchPulse(), dict, lambda: overdue, CollectorRegistry())
     assert (health.complaints() == []) == healthy
 
 
@@ -182,7 +182,7 @@ async def test_a_probe_gets_200_or_503_with_the_reason_and_prometheus_its_figure
     overdue = 0.0
     registry = CollectorRegistry()
     Counter("passes", "Passes.", registry=registry).inc()
-    health = Health(WatchPulse(), lambda: overdue, registry)
+    health = Health(WatchPulse(), dict, lambda: overdue, registry)
     port = free_port()
     async with serve(health, Readiness([], []), port), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
         async with session.get("/healthz") as response:

@@ -33,7 +33,7 @@ def says() -> Says:
 @asynccontextmanager
 async def served(readiness: Readiness) -> AsyncIterator[int]:
     port = free_port()
-    async with serve(Health(WatchPulse(), lambda: 0.0, CollectorRegistry()), readiness, port):
+    async with serve(Health(WatchPulse(), dict, lambda: 0.0, CollectorRegistry()), readiness, port):
         yield port
 
 

@@ -1,0 +1,81 @@
+"""All followers of an operator: one for each mirrored kind, in each namespace that it watches, or in all."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from neuronmodel_api import names
+from neuronmodel_operator.cluster import client
+from neuronmodel_operator.cluster.client import Kind, Object
+from neuronmodel_operator.cluster.follower import WATCH_SECONDS, Follower, ListsAndWatches
+from neuronmodel_operator.cluster.mirror import Mirror
+from neuronmodel_operator.cluster.mirrored_api import MIRRORED
+
+SILENT_SECONDS: Final = WATCH_SECONDS + 60.0
+"""A watch is renewed, or sends a bookmark, more often than this."""
+FAILING_SECONDS: Final = 10.0
+"""A watch that fails for a shorter time is a normal restart of the API server."""
+
+Notify = Callable[[Kind, Object], None]
+"""Called with an object that is new, changed or deleted."""
+
+
+class Followers:
+    def __init__(
+        self,
+        api: ListsAndWatches,
+        namespaces: Sequence[str],
+        notify: Notify,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.mirrors: Mapping[Kind, Mirror] = {kind: Mirror() for kind in MIRRORED}
+        self._monotonic = monotonic
+        self._followers = [
+            Follower(
+                api,
+                kind,
+                namespace,
+                # A user's claim carries no label of ours.
+                "" if kind is client.CLAIM else names.LABEL_UID,
+                self.mirrors[kind],
+                lambda o, kind=kind: notify(kind, o),  # type: ignore[misc]
+                monotonic,
+            )
+            for kind in MIRRORED
+            for namespace in namespaces or (None,)
+        ]
+
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
+        await asyncio.gather(*(follower.run() for follower in self._followers))
+
+    async def listed(self) -> None:
+        """Returns when the mirrors have what there is."""
+        await asyncio.gather(*(follower.listed.wait() for follower in self._followers))
+
+    def silent(self) -> dict[str, float]:
+        """Returns, by what is watched, the seconds of watches that have been silent for too long."""
+        now = self._monotonic()
+        return {
+            str(follower): now - follower.seen_at
+            for follower in self._followers
+            if now - follower.seen_at > SILENT_SECONDS
+        }
+
+    def complaints(self) -> list[str]:
+        """Returns a sentence for each kind that can't be listed or watched."""
+        now = self._monotonic()
+        return [
+            f"The API server does not let the operator watch {follower}: {follower.problem}"
+            for follower in self._failing(now)
+        ]
+
+    def _failing(self, now: float) -> Iterable[Follower]:
+        for follower in self._followers:
+            if follower.failing_since is not None and now - follower.failing_since >= FAILING_SECONDS:
+                yield follower
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all objects that are kept."""
+        return sum(mirror.num_bytes for mirror in self.mirrors.values())
