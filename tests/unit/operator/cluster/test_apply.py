@@ -57,7 +57,7 @@ class Server:
         self.has_event.set()
         return dict(manifest)
 
-    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+    async def get_live(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         return self.there
 
     async def delete(self, kind: Kind, namespace: str | None, ref: ObjectRef) -> None:
