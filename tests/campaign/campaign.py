@@ -13,7 +13,6 @@ from typing import Final
 
 import aiohttp
 
-from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api
 from tests.campaign.end_state import EndState, differences, end_state
 from tests.campaign.faults_tried import Tried, tries_of
@@ -24,13 +23,13 @@ from tests.campaign.trial import Stage, Trial, beginning, insist
 from tests.campaign.workers import playing
 from tests.cluster.operator.conftest import delete, made_namespace
 from tests.cluster.operator.process import grant_everywhere, make_account_without_rights
+from tests.cluster.operator.storage import STORAGE_CLASS, storage_class
 from tests.faults.requests import WriteId
 from tests.faults.watch_events import EventId
 from tests.waiting import PATIENCE_SECONDS
 
 QUIET_SECONDS: Final = 6.0
 """After which a recording is over: longer than the operator waits before it looks again after a write."""
-STORAGE_CLASS: Final = client.Kind("storage.k8s.io", "v1", "StorageClass", "storageclasses")
 LOOK_SECONDS: Final = 0.5
 
 Say = Callable[[str], None]
@@ -185,7 +184,7 @@ async def staged(api: Api, kubeconfig: Path, folder: Path, patience: float = PAT
         await make_account_without_rights(api, home, kubeconfig, account)
         for kind, o in await grant_everywhere(api, home):
             stack.push_async_callback(delete, api, kind, o)
-        made = await api.create(STORAGE_CLASS, None, _storage_class(home))
+        made = await api.create(STORAGE_CLASS, None, storage_class(home))
         stack.push_async_callback(delete, api, STORAGE_CLASS, made)
         session, server = await _admin_session(stack, api)
         history = await stack.enter_async_context(following(session, server, home, patience))
@@ -202,11 +201,3 @@ async def _admin_session(stack: AsyncExitStack, api: Api) -> tuple[aiohttp.Clien
         read_bufsize=1 << 22,
     )
     return await stack.enter_async_context(session), api.server
-
-
-def _storage_class(name: str) -> dict[str, object]:
-    """Whose volumes are waited for without complaint."""
-    return {
-        "metadata": {"name": name}, "provisioner": "kubernetes.io/no-provisioner",
-        "volumeBindingMode": "WaitForFirstConsumer",
-    }  # fmt: skip

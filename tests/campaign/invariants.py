@@ -42,13 +42,11 @@ class Invariants:
     _observed: dict[str, int] = field(default_factory=dict)
     """The latest observedGeneration, by UID."""
     _deployment: Object | None = None
-    num_versions: int = 0
 
     def feed(self, versions: Iterable[Version]) -> list[str]:
         """Returns a sentence for each violation."""
         found: list[str] = []
         for version in versions:
-            self.num_versions += 1
             match version.kind:
                 case client.POD.kind:
                     self._see_pod(version)

@@ -7,7 +7,7 @@ import random
 import signal
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -22,6 +22,7 @@ TELLINGS: Final = 2
 """Of each story, in each outage."""
 SPREAD_SECONDS: Final = 4.0
 """Within which the stories begin; the outage begins in the middle."""
+MEET_SECONDS: Final = 120.0
 STOPPED_SECONDS, RUNNING_SECONDS = 0.8, 0.2
 """Of each second of a slow etcd."""
 
@@ -103,6 +104,22 @@ async def _parted() -> AsyncIterator[None]:
         await asyncio.to_thread(run, ["iptables", "-w", "-D", *rule])
 
 
+class Beginning:
+    """Where those meet who begin together; a story that fails before is not waited for long."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._all = asyncio.Event()
+
+    async def arrive(self) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            self._all.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MEET_SECONDS):
+                await self._all.wait()
+
+
 API_SERVER: Final = "kube-apiserver"
 OUTAGES: Final = (
     Outage("the API server is killed and started again", lambda: _without(API_SERVER), 0.0),
@@ -123,17 +140,17 @@ async def try_outages(campaign: Campaign, recordings: Sequence[Recording], seed:
 
 
 async def _try(campaign: Campaign, recordings: Sequence[Recording], outage: Outage, chance: random.Random) -> None:
-    begun = asyncio.Barrier(len(recordings) + 1)
+    begun = Beginning(len(recordings) + 1)
 
     async def befall() -> None:
-        await begun.wait()
+        await begun.arrive()
         await asyncio.sleep(SPREAD_SECONDS / 2)
         async with outage.during():
             await asyncio.sleep(outage.seconds)
 
     def told_after(delay: float) -> Tried:
         async def begin() -> None:
-            await begun.wait()
+            await begun.arrive()
             await asyncio.sleep(delay)
 
         return Tried(Pattern.CLUSTER, outage.what, "while stories are told", begin=begin)

@@ -64,7 +64,7 @@ PLANTS: Final = (
                 ("INACTIVITY_SECONDS: Final = 75\n", "INACTIVITY_SECONDS: Final = 86400\n"),
             ),
         },
-        ("--story=start", "--pattern=unobserved"),
+        ("--story=change", "--pattern=unobserved", "--where=neuronmodels"),
     ),
 )
 OPTIONS: Final = ("--part=faults", "--patience=90")

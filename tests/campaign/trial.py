@@ -14,8 +14,9 @@ from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, ApiError
 from neuronmodel_operator.state.plan import ObjectRef
 from tests.campaign.history import Chronicle, History, is_serving
-from tests.campaign.workers import IMAGE, SCHEDULER, Behaviour, PlayedWorkers
+from tests.campaign.workers import Behaviour, PlayedWorkers
 from tests.cluster.operator.conftest import delete, made_namespace, model_manifest
+from tests.cluster.operator.played import IMAGE, SCHEDULER
 from tests.cluster.operator.process import OperatorProcess
 from tests.faults.proxy import FaultProxy, proxy_of, write_kubeconfig_of_proxy
 from tests.waiting import PATIENCE_SECONDS

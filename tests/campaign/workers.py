@@ -21,11 +21,9 @@ from neuronmodel_api.report import MAX_REPORT_BYTES, Failure, PhaseReport, Progr
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, ApiError
 from tests.campaign.history import History
+from tests.cluster.operator.played import IMAGE, SCHEDULER
 from tests.unit.operator.simulated import component, config_of, result_of, stamp
 
-IMAGE: Final = "registry.invalid/worker:1"
-SCHEDULER: Final = "played"
-"""Nobody's name: no scheduler says anything of the pods."""
 STEP_SECONDS: Final = 0.15
 """Between two states of a pod."""
 AGAIN_SECONDS: Final = 0.5

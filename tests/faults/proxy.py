@@ -8,7 +8,7 @@ import base64
 import json
 import ssl
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +66,7 @@ class FaultProxy:
     _stale_reads: int = 0
     _stale: Counter[str] = field(default_factory=Counter)
     """By path and query, how often a read was answered with an old answer."""
+    _calls: set[asyncio.Future[None]] = field(default_factory=set)
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -112,7 +113,7 @@ class FaultProxy:
             case CutBefore():
                 return self._cut(request)
             case Around(before=before) if before and asked:
-                await before(asked)
+                await self._seen_through(before(asked))
                 return self._cut(request)
             case Lag(answers):
                 known = self._answers.get(request.path_qs, ())
@@ -160,9 +161,16 @@ class FaultProxy:
                 case CutInside():
                     return await self._cut_inside(request, answer, content)
                 case Around(after=after) if after and asked:
-                    await after(asked)
+                    await self._seen_through(after(asked))
                     return self._cut(request)
             return web.Response(status=answer.status, body=content, headers=_given_back(answer.headers))
+
+    async def _seen_through(self, call: Awaitable[None]) -> None:
+        """To its end, though the client may give up and its request be cancelled meanwhile."""
+        task = asyncio.ensure_future(call)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        await asyncio.shield(task)
 
     def _record(self, request: web.Request, asked: ApiRequest, status: int, body: bytes, content: bytes) -> None:
         self.recorded.append(Recorded(asked, status, _parsed(body) if asked.is_write else None, monotonic()))

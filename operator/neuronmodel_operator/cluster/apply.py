@@ -41,6 +41,8 @@ STATUS_NOTICE_SECONDS: Final = 5.0
 """If writing a status takes longer than this, an Event says so."""
 CONFIRM_SECONDS: Final = 2.0
 """How long the question whether a NeuronModel is the latest may delay a pass."""
+MAX_CONFLICTS: Final = 4
+"""After which it is asked no more: within some ten seconds an API server has caught up."""
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +106,8 @@ class Applier:
         )
         self._is_confirmed = False
         """Whether a version of the NeuronModel that was acted on was the latest."""
+        self._num_conflicts = 0
+        """How often it was not."""
         self._logged_refusals: frozenset[Refusal] = frozenset()
         """Refusals that have been logged."""
         self._waiting_events: list[EventNote] = []
@@ -182,8 +186,9 @@ class Applier:
     async def _confirm(self, snapshot: Snapshot) -> None:
         """Before the first write of this process: a patch that changes nothing, onto the version that the plan was made
         from. An API server that is behind may show a process that has just begun a spec that is no longer wanted.
-        Raises StatusError for an outdated one; any other answer says nothing against it."""
-        if self._is_confirmed:
+        Raises StatusError for an outdated one; any other answer says nothing against it. After a few conflicts it goes
+        on: somebody may write to the NeuronModel all the time."""
+        if self._is_confirmed or self._num_conflicts >= MAX_CONFLICTS:
             return
         meta = snapshot.raw["metadata"]
         patch = {"metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}}
@@ -192,6 +197,7 @@ class Applier:
                 await self._api.merge(client.MODEL, self._key.namespace, self._key.name, patch)
         except ApiError as error:
             if error.is_outdated:
+                self._num_conflicts += 1
                 raise StatusError(error) from error
         except TimeoutError:
             pass

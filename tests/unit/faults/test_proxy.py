@@ -28,6 +28,7 @@ from tests.faults.faults import (
 from tests.faults.proxy import FaultProxy, write_kubeconfig_of_proxy
 from tests.faults.requests import ApiRequest, Match, WriteId, read_request
 from tests.faults.watch_events import EventFaults, EventId
+from tests.waiting import PATIENCE_SECONDS
 
 JOBS = "/apis/batch/v1/namespaces/team/jobs"
 ONLY_READS = frozenset({"get", "list"})
@@ -352,3 +353,18 @@ async def test_what_has_a_made_up_name_is_known_by_its_component(proxy: FaultPro
     ]
     await ask(proxy, path=f"{JOBS}?watch=true")
     assert [str(each) for each in proxy.events.ids] == ["jobs prepare 1 #1", "jobs prepare 2 #1", "jobs prepare 1 #2"]
+
+
+async def test_what_is_called_around_a_write_is_seen_through_though_the_client_gives_up(proxy: FaultProxy) -> None:
+    goes_on, is_done = asyncio.Event(), asyncio.Event()
+
+    async def call(request: ApiRequest) -> None:
+        await goes_on.wait()
+        is_done.set()
+
+    proxy.faults.add(Around(after=call))
+    with pytest.raises(TimeoutError):
+        await ask(proxy, "POST", seconds=0.2, json={})
+    goes_on.set()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await is_done.wait()

@@ -13,7 +13,7 @@ from neuronmodel_api import names
 from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.status import Condition, NeuronModelStatus
 from neuronmodel_operator.cluster import apply, client, event_writer
-from neuronmodel_operator.cluster.apply import Applier, StatusError
+from neuronmodel_operator.cluster.apply import MAX_CONFLICTS, Applier, StatusError
 from neuronmodel_operator.cluster.client import Api, ApiError, Kind
 from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, parse_model
 from neuronmodel_operator.state.observed import Observed
@@ -164,6 +164,17 @@ async def test_a_process_that_begins_with_an_outdated_neuronmodel_writes_nothing
         await tested.carry_out(Plan(apply=(SERVICE,), status=status()), snapshot(), hold_status=False)
     assert server.applied == ["Service", "Service"]
     assert server.num_confirmed == 3, "once it was the latest it is asked for no more"
+
+
+async def test_somebody_who_writes_all_the_time_does_not_keep_an_operator_from_acting() -> None:
+    server = Server()
+    server.confirms = [OUTDATED] * 1000
+    tested = applier(server)
+    for _ in range(MAX_CONFLICTS):
+        with pytest.raises(StatusError):
+            await tested.carry_out(Plan(apply=(SERVICE,)), snapshot(), hold_status=False)
+    await tested.carry_out(Plan(apply=(SERVICE,)), snapshot(), hold_status=False)
+    assert server.applied == ["Service"]
 
 
 async def test_nothing_is_asked_for_where_nothing_is_to_be_written() -> None:
