@@ -100,6 +100,10 @@ class History:
     async def _list(self, kind: Kind, path: str) -> str:
         async with self.session.get(self.server + path, raise_for_status=True) as answer:
             found = await answer.json()
+        there = {item["metadata"]["uid"] for item in found["items"]}
+        for gone in [o for chronicle in self.chronicles.values() for o in chronicle.of_kind(kind)]:
+            if gone["metadata"]["uid"] not in there:
+                await self._see(kind, "DELETED", _deleted(gone))
         for item in found["items"]:
             await self._see(kind, "ADDED", item)
         return str(found["metadata"]["resourceVersion"])
@@ -144,6 +148,11 @@ async def following(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _deleted(o: Object) -> Object:
+    """It went while nobody watched: as early as that can have been."""
+    return o | {"metadata": o["metadata"] | {"resourceVersion": str(int(o["metadata"]["resourceVersion"]) + 1)}}
 
 
 def condition(model: Object, kind: str) -> Object:
