@@ -8,6 +8,7 @@ corrected by the difference.
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from time import monotonic
 from typing import Final, Protocol
 
@@ -59,7 +60,7 @@ class RealClock:
 
     async def wait(self, event: asyncio.Event, seconds: float) -> None:
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds if isfinite(seconds) else None):
                 await event.wait()
         except TimeoutError:
             return

@@ -29,11 +29,16 @@ from neuronmodel_operator.runtime import health, logs
 from neuronmodel_operator.runtime.health import Health, WatchPulse
 from neuronmodel_operator.runtime.metrics import Metrics
 from neuronmodel_operator.runtime.readiness import Readiness, Startup
+from neuronmodel_operator.runtime.resync import keep_in_sync
 from neuronmodel_operator.runtime.tasks import Tasks
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.observed import Object
 
 _log = logging.getLogger(__name__)
+
+PAGE: Final = 500
+"""Objects in one answer to a list."""
+IDLE_SECONDS: Final = 0.5
 
 MODELS: Final = (names.GROUP, names.VERSION, names.PLURAL)
 
@@ -120,7 +125,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
         mirrored_api = MirroredApi(api, followers.mirrors)
         tasks = Tasks(mirrored_api, report_client, reconcile, settings, metrics, clock, leases)
         stack.push_async_callback(tasks.stop)
-        judge = Health(pulse, followers.silent, tasks.overdue_seconds, metrics.registry)
+        judge = Health(pulse, followers.silent, tasks.stuck_seconds, metrics.registry)
         readiness = Readiness(
             [
                 rights.complaints,
@@ -134,6 +139,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
         await stack.enter_async_context(health.serve(judge, readiness, settings.health_port))
         await stack.enter_async_context(running(rights.run()))
         await stack.enter_async_context(running(readiness.run()))
+        await stack.enter_async_context(running(keep_in_sync(watch_api, settings.watch_namespaces, tasks)))
         yield Operator(api, startup, pulse, leases, followers, tasks, settings)
 
 
@@ -171,6 +177,9 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = Backoffs()
     settings.watching.server_timeout = health.WATCH_SECONDS
+    settings.watching.chunk_size = PAGE
+    # Of each object: after it, what kopf keeps of an event goes.
+    settings.queueing.idle_timeout = IDLE_SECONDS
     settings.watching.inactivity_timeout = health.INACTIVITY_SECONDS
     return settings
 
@@ -185,7 +194,7 @@ def wire(operator: Operator) -> kopf.OperatorRegistry:
         if event["type"] == "DELETED":
             tasks.model_gone(event["object"]["metadata"]["uid"])
         else:
-            tasks.model_changed(event["object"])
+            tasks.model_changed(event["object"], is_listed=event["type"] is None)
 
     return registry
 

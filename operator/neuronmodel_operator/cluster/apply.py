@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from neuronmodel_api import names
@@ -41,6 +41,8 @@ STATUS_NOTICE_SECONDS: Final = 5.0
 """If writing a status takes longer than this, an Event says so."""
 CONFIRM_SECONDS: Final = 2.0
 """How long the question whether a NeuronModel is the latest may delay a pass."""
+CLOCKS_APART: Final = timedelta(seconds=5)
+"""By how much a corrected clock and times of the API server may differ."""
 MAX_CONFLICTS: Final = 4
 """After which it is asked no more: within some ten seconds an API server has caught up."""
 
@@ -92,8 +94,11 @@ class Applier:
         stopping: Callable[[], bool] = lambda: False,
         wake: Callable[[], None] = lambda: None,
         longest_pause: Callable[[], float] = lambda: LONGEST_PAUSE_SECONDS,
+        process_began: datetime | None = None,
     ) -> None:
+        """`process_began`: what was created after it, no other process has acted on."""
         self._api = api
+        self._process_began = process_began
         self._key = key
         self._now = now
         self._monotonic = monotonic
@@ -188,7 +193,7 @@ class Applier:
         from. An API server that is behind may show a process that has just begun a spec that is no longer wanted.
         Raises StatusError for an outdated one; any other answer says nothing against it. After a few conflicts it goes
         on: somebody may write to the NeuronModel all the time."""
-        if self._is_confirmed or self._num_conflicts >= MAX_CONFLICTS:
+        if self._is_confirmed or self._num_conflicts >= MAX_CONFLICTS or self._is_new(snapshot):
             return
         meta = snapshot.raw["metadata"]
         patch = {"metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}}
@@ -203,6 +208,11 @@ class Applier:
             pass
         else:
             self._is_confirmed = True
+
+    def _is_new(self, snapshot: Snapshot) -> bool:
+        """Whether there was no process before this one that could have acted on the NeuronModel."""
+        began = self._process_began
+        return began is not None and snapshot.observed.model.created_at > began + CLOCKS_APART
 
     def _queue_events(self, plan: Plan) -> None:
         """Queues Events about an object until the object is written. No later plan contains them, so they must survive

@@ -59,6 +59,8 @@ WATCH_GRACE_SECONDS: Final = 15.0
 """How long after a watch should have ended its connection is given up."""
 
 MERGE_PATCH: Final = "application/merge-patch+json"
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_OF_A_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 _log = logging.getLogger(__name__)
 
@@ -208,10 +210,18 @@ class Api:
         # The items of a list have neither field.
         return tuple(item | {"apiVersion": kind.api_version, "kind": kind.kind} for item in answer["items"])
 
-    async def list_page(self, kind: Kind, namespace: str | None, labels: str, limit: int, rest: str) -> Page:
+    async def list_page(
+        self, kind: Kind, namespace: str | None, labels: str, limit: int, rest: str, *, metadata_only: bool = False
+    ) -> Page:
         """Returns a part of a list, which `rest` of the part before continues."""
         answer = await self._call(
-            "list", kind, namespace, label_selector=labels or None, limit=limit, _continue=rest or None
+            "list",
+            kind,
+            namespace,
+            label_selector=labels or None,
+            limit=limit,
+            _continue=rest or None,
+            header_params={"Accept": METADATA_OF_A_LIST} if metadata_only else {},
         )
         meta = answer["metadata"]
         return Page(tuple(answer["items"]), meta["resourceVersion"], meta.get("continue") or "")
@@ -397,8 +407,17 @@ def kopf_session(server: str, settings: kopf.OperatorSettings, trace: aiohttp.Tr
         connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
         headers=info.as_http_headers(),
         trace_configs=[trace],
+        middlewares=[_metadata_only],
     )
     return kopf.AiohttpSession(server=server, default_namespace=info.default_namespace, aiohttp_session=session)
+
+
+async def _metadata_only(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """kopf says which NeuronModels there are and when they change; a pass reads them. So their metadata is enough."""
+    if request.url.path.endswith(f"/{MODEL.plural}"):
+        is_watch = request.url.query.get("watch") == "true"
+        request.headers["Accept"] = METADATA if is_watch else METADATA_OF_A_LIST
+    return await send(request)
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

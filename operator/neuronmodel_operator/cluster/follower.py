@@ -1,7 +1,7 @@
 """Keeps a mirror up to date: lists the objects of one kind page by page, then watches from there.
 
-Unlike kopf's watching, a list that follows a gap says what is gone as well, and a gap alone leads to no list: the watch
-goes on from the last version that it or a bookmark named, as long as the API server still knows that.
+Unlike kopf's watching, a list says what is gone as well, and a gap alone leads to no list: the watch goes on from the
+last version that it or a bookmark named, as long as the API server still knows that.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from neuronmodel_operator.cluster.mirror import Mirror
 PAGE: Final = 500
 """Objects in one answer to a list."""
 WATCH_SECONDS: Final = 300
+"""After which everything is listed again, and compared: a change that the watch missed is found within this time."""
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 10.0
 GONE: Final = 410
@@ -66,6 +67,7 @@ class Follower:
     """When the first of the failures in a row happened."""
     problem: str = ""
     """The last of them, in a sentence."""
+    _listed_at: float = 0.0
     _version: str = ""
     """From which the watch goes on; empty: everything has to be listed."""
 
@@ -78,7 +80,7 @@ class Follower:
         self.seen_at = self.monotonic()
         while True:
             try:
-                if not self._version:
+                if not self._version or self.monotonic() - self._listed_at >= WATCH_SECONDS:
                     self._version = await self._list()
                 await self._watch()
                 failures = 0
@@ -110,6 +112,7 @@ class Follower:
         for o in self.mirror.end_list([self.namespace] if self.namespace else []):
             self.notify(o)
         self.listed.set()
+        self._listed_at = self.monotonic()
         self._works()
         return version
 

@@ -6,6 +6,8 @@ requested for.
 """
 
 import asyncio
+import hashlib
+import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -60,24 +62,32 @@ class ReportClient:
         self._port = port
         self._questions = asyncio.Semaphore(MAX_QUESTIONS)
 
-    async def ask(self, pod: Object) -> Report | None:
-        """Returns None if there is no valid answer; the metrics have the reason."""
+    async def ask(self, pod: Object) -> bytes | None:
+        """Returns a valid report as it was sent; None if there is none, and the metrics have the reason."""
+        raw = await self.fetch(pod["status"]["podIP"])
+        if raw is None:
+            return None
+        try:
+            read(pod, raw)
+        except AnotherPodError:
+            self._count_error("AnotherPod")
+        except ValueError:
+            self._count_error("NotAReport")
+        else:
+            return raw
+        return None
+
+    async def fetch(self, address: str) -> bytes | None:
+        """Returns an answer that nobody has looked into; None if there is none, and the metrics have the reason."""
         try:
             async with self._questions, asyncio.timeout(ANSWER_SECONDS):
-                raw = await self._fetch(pod["status"]["podIP"])
+                raw = await self._fetch(address)
         except (aiohttp.ClientError, OSError):  # TimeoutError is an OSError
             self._count_error(Reason.NO_ANSWER)
             return None
         if raw is None:
             self._count_error("TooLong")
-            return None
-        try:
-            return read(pod, raw)
-        except AnotherPodError:
-            self._count_error("AnotherPod")
-        except ValueError:
-            self._count_error("NotAReport")
-        return None
+        return raw
 
     async def _fetch(self, address: str) -> bytes | None:
         """Returns None if the answer is longer than a report may be. Raises aiohttp.ClientError and TimeoutError."""
@@ -94,13 +104,29 @@ class ReportClient:
             return bytes(body)
 
 
+Run = tuple[str, str]
+"""Pod UID and container ID: a restarted container does not inherit the report of its former run."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Thousands of them are kept for a long time, so it is as small as it can be."""
+
+    address: str
+    digest: bytes
+    packed: bytes
+
+    @property
+    def report(self) -> Report:
+        return parse_report(zlib.decompress(self.packed))
+
+
 class ReportCache:
     """The latest reports of one NeuronModel's pods: a worker that does not answer for a moment loses nothing."""
 
     def __init__(self, report_client: ReportClient) -> None:
         self._report_client = report_client
-        self._answers: dict[tuple[str, str], Report] = {}
-        """By pod UID and container ID: a restarted container does not inherit the report of its former run."""
+        self._answers: dict[Run, _Answer] = {}
 
     async def collect(self, pods: Iterable[Object], askable: Collection[str], *, ask: bool) -> Reports:
         """Fetches reports from the running pods among `askable` if `ask` is true, and returns all known reports;
@@ -112,17 +138,32 @@ class ReportCache:
                 run: pod for run, pod in running.items() if run[0] in askable and pod.get("status", {}).get("podIP")
             }
             answers = await asyncio.gather(*(self._report_client.ask(pod) for pod in asked.values()))
-            self._answers |= {run: report for run, report in zip(asked, answers, strict=True) if report is not None}
+            self._answers |= {
+                run: _Answer(pod["status"]["podIP"], _digest(raw), zlib.compress(raw))
+                for (run, pod), raw in zip(asked.items(), answers, strict=True)
+                if raw is not None
+            }
         present = {_run(pod, status) for pod, status in runs}
-        self._answers = {run: report for run, report in self._answers.items() if run in present}
+        self._answers = {run: answer for run, answer in self._answers.items() if run in present}
         # While a container waits to be started again, its latest run is the last one, which said most in the end.
         waiting = [(pod, status) for pod, status in runs if "waiting" in status.get("state", {})]
         return Reports(
-            current={run[0]: report for run, report in self._answers.items()}
+            current={run[0]: answer.report for run, answer in self._answers.items()}
             | _messages(waiting, "lastState")
             | _messages(runs, "state"),
             former=_messages(runs, "lastState"),
         )
+
+    async def has_news(self) -> bool:
+        """Asks those that have answered before whether their reports are still the same, without looking into them. One
+        that does not answer has none: that its pod is gone or not ready, an event says."""
+        known = list(self._answers.values())
+        raws = await asyncio.gather(*(self._report_client.fetch(answer.address) for answer in known))
+        return any(raw is not None and _digest(raw) != answer.digest for answer, raw in zip(known, raws, strict=True))
+
+
+def _digest(raw: bytes) -> bytes:
+    return hashlib.blake2b(raw, digest_size=8).digest()
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -152,7 +193,7 @@ def _messages(runs: Iterable[tuple[Object, Mapping[str, Any]]], state: str) -> d
     return found
 
 
-def _run(pod: Object, status: Mapping[str, Any]) -> tuple[str, str]:
+def _run(pod: Object, status: Mapping[str, Any]) -> Run:
     return pod["metadata"]["uid"], status.get("containerID", "")
 
 

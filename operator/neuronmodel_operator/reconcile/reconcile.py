@@ -30,7 +30,7 @@ from neuronmodel_operator.reconcile.deletion import deletion_step, finalizer_wan
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.annotations import Change
 from neuronmodel_operator.state.observed import Observed
-from neuronmodel_operator.state.plan import Plan
+from neuronmodel_operator.state.plan import REPORT_WHEN_READY, Plan
 from neuronmodel_operator.status.artifacts import (
     artifacts_status,
     is_sealing,
@@ -46,7 +46,6 @@ from neuronmodel_operator.status.workers import least_far, workers
 
 REPORT_WHILE_STARTING = timedelta(seconds=2)
 REPORT_WHILE_SEALING = timedelta(seconds=5)
-REPORT_WHEN_READY = timedelta(seconds=60)
 
 
 def reconcile(observed: Observed, now: datetime, settings: Settings) -> Plan:

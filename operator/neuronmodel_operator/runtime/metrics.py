@@ -1,15 +1,15 @@
 """The operator's own metrics; those of the models are at each worker's /metrics."""
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
+from itertools import chain
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from neuronmodel_api.status import Condition
-
-Conditions = Iterable[Condition]
+Verdicts = tuple[tuple[str, str], ...]
+"""Conditions of one NeuronModel and their status."""
 
 
 class Metrics:
@@ -52,21 +52,30 @@ class Metrics:
     def count_report_error(self, reason: str) -> None:
         self.report_errors.labels(reason).inc()
 
-    def follow(self, conditions: Callable[[], Mapping[str, Conditions]], overdue_seconds: Callable[[], float]) -> None:
-        """Adds the models by condition, and how late the latest pass is, to later scrapes."""
-        self.registry.register(_State(conditions, overdue_seconds))
+    def follow(
+        self,
+        verdicts: Callable[[], Collection[Verdicts]],
+        overdue_seconds: Callable[[], float],
+        num_waiting: Callable[[], int],
+    ) -> None:
+        """Adds the models by condition, how late the latest pass is and how many wait for theirs to later scrapes."""
+        self.registry.register(_State(verdicts, overdue_seconds, num_waiting))
 
 
 class _State(Collector):
     def __init__(
-        self, conditions: Callable[[], Mapping[str, Conditions]], overdue_seconds: Callable[[], float]
+        self,
+        verdicts: Callable[[], Collection[Verdicts]],
+        overdue_seconds: Callable[[], float],
+        num_waiting: Callable[[], int],
     ) -> None:
-        self._conditions = conditions
+        self._verdicts = verdicts
         self._overdue_seconds = overdue_seconds
+        self._num_waiting = num_waiting
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        models = self._conditions()
-        tally = Tally((c.type.value, c.status) for conditions in models.values() for c in conditions)
+        models = self._verdicts()
+        tally = Tally(chain.from_iterable(models))
         by_condition = GaugeMetricFamily(
             "neuronmodel_operator_models", "NeuronModels by condition and its status.", labels=["condition", "status"]
         )
@@ -78,4 +87,9 @@ class _State(Collector):
             "neuronmodel_operator_overdue_seconds",
             "How late the latest pass is; 0: none is.",
             value=self._overdue_seconds(),
+        )
+        yield GaugeMetricFamily(
+            "neuronmodel_operator_waiting_models",
+            "NeuronModels whose pass is due and waits for its turn.",
+            value=self._num_waiting(),
         )

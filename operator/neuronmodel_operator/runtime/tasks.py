@@ -8,25 +8,34 @@ a wake during a pass leads to another pass after it.
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import sys
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Protocol
 
 from neuronmodel_api import names
-from neuronmodel_api.status import Condition
 from neuronmodel_operator.clock import Clock
 from neuronmodel_operator.cluster.apply import Applier, PassOutcome, StatusError, StoppingError
 from neuronmodel_operator.cluster.backoff import await_with_notice, doubling
 from neuronmodel_operator.cluster.client import ApiError, ReadsAndWrites
 from neuronmodel_operator.cluster.failed_pass import PassFailure, failure_of, unanswered
-from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, claim_names, look
+from neuronmodel_operator.cluster.observe import (
+    SETTLED_FRESH_SECONDS,
+    ModelKey,
+    Snapshot,
+    claim_names,
+    look,
+)
 from neuronmodel_operator.cluster.worker_reports import ReportCache, ReportClient, Reports
 from neuronmodel_operator.cluster.writes import LONGEST_PAUSE_SECONDS
-from neuronmodel_operator.runtime.metrics import Metrics
+from neuronmodel_operator.runtime.metrics import Metrics, Verdicts
+from neuronmodel_operator.runtime.pace import Pace
+from neuronmodel_operator.runtime.turns import Turns
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.observed import Object, Observed, Refusal
-from neuronmodel_operator.state.plan import Plan
+from neuronmodel_operator.state.plan import REPORT_WHEN_READY, Plan
 
 FIRST_BACKOFF_SECONDS: Final = 1.0
 LAST_BACKOFF_SECONDS: Final = 60.0
@@ -38,6 +47,7 @@ LOOK_NOTICE_SECONDS: Final = 5.0
 """If a look takes longer than this, the NeuronModel's status says so."""
 GATHER_SECONDS: Final = 0.1
 """The delay between a wake and its pass: a pod that starts causes several events within a moment."""
+FOREVER: Final = float("inf")
 LOOK_AGAIN_SECONDS: Final = 5.0
 """When to look again after a write whose event no watch delivered."""
 MAX_PASSES: Final = 16
@@ -79,6 +89,8 @@ class CollectsReports(Protocol):
 
     async def collect(self, pods: Iterable[Object], askable: frozenset[str], *, ask: bool) -> Reports: ...
 
+    async def has_news(self) -> bool: ...
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -89,6 +101,21 @@ class Parts:
     reports: CollectsReports
     decide: Callable[[Observed], Plan]
     applier: CarriesOut
+    pause: Callable[[float | None], float | None] = lambda wished: wished
+    """Returns how long the workers are not asked, given how long the plan wishes for."""
+    follow_claims: Callable[[frozenset[str], frozenset[str]], None] = lambda former, names: None
+    """Called with the names of the claims whose changes mattered, and of those whose changes do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is remembered of a look once the objects themselves are forgotten: a fleet that rests takes memory for what
+    it is, not for what was read of it."""
+
+    version: str
+    """Of the NeuronModel."""
+    claims: frozenset[str]
+    verdicts: Verdicts
 
 
 @dataclass(frozen=True)
@@ -117,8 +144,9 @@ class ModelTask:
         *,
         clock: Clock,
         metrics: Metrics,
-        passes: asyncio.Semaphore,
+        turns: Turns,
         leases: HoldsNamespaces,
+        prompt: bool = True,
         longest_pause: Callable[[], float] = lambda: LONGEST_PAUSE_SECONDS,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 (spreads load, hides nothing)
     ) -> None:
@@ -126,13 +154,20 @@ class ModelTask:
         self._parts = parts
         self._clock = clock
         self._metrics = metrics
-        self._passes = passes
+        self._turns = turns
         self._leases = leases
+        self._is_prompt = prompt
+        """Whether somebody may be waiting for the next pass: an event led to it."""
+        self._is_queueing = False
         self._longest_pause = longest_pause
         self._jitter = jitter
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._snapshot: Snapshot | None = None
+        """None before the first look, and while it rests."""
+        self._seen: _Seen | None = None
+        self._is_at_rest = False
+        """Whether nothing is due but the question for news: an event, or the resync, wakes it."""
         self._outdated = False
         """Whether a write of our own to a child outdated the snapshot: another decision based on it would miss the
         change."""
@@ -142,8 +177,9 @@ class ModelTask:
         self._not_before = clock.monotonic()
         self._agenda = Agenda(look_at=clock.monotonic())
 
-    def wake(self) -> None:
-        """Requests a pass because something may have changed."""
+    def wake(self, *, prompt: bool = True) -> None:
+        """Requests a pass because something may have changed; `prompt` if somebody may be waiting for it."""
+        self._is_prompt |= prompt
         if not self._woken.is_set():
             self._woken.set()
             self._agenda = replace(self._agenda, look_at=min(self._agenda.look_at, self._clock.monotonic()))
@@ -160,16 +196,16 @@ class ModelTask:
     @property
     def seen_version(self) -> str | None:
         """The newest version of the NeuronModel that this task has observed, including its own writes."""
-        return self._snapshot.raw["metadata"]["resourceVersion"] if self._snapshot else None
+        return self._seen.version if self._seen else None
 
     @property
     def claims(self) -> frozenset[str]:
         """Names of the claims whose changes matter."""
-        return claim_names(self._snapshot.observed.model) if self._snapshot else frozenset()
+        return self._seen.claims if self._seen else frozenset()
 
     @property
-    def conditions(self) -> tuple[Condition, ...]:
-        return self._snapshot.observed.model.status.conditions if self._snapshot else ()
+    def verdicts(self) -> Verdicts:
+        return self._seen.verdicts if self._seen else ()
 
     @property
     def overdue_seconds(self) -> float:
@@ -178,6 +214,11 @@ class ModelTask:
         if not self._leases.is_held(self.key.namespace):
             return 0.0
         return max(0.0, self._clock.monotonic() - max(self._agenda.due_at, self._not_before))
+
+    @property
+    def stuck_seconds(self) -> float:
+        """As `overdue_seconds`, but 0 while it waits for its turn, which may take minutes after a restart."""
+        return 0.0 if self._is_queueing else self.overdue_seconds
 
     async def run(self) -> None:
         try:
@@ -192,14 +233,34 @@ class ModelTask:
         await self._wait_for_lease()
         if self.stopping:
             return True
-        async with self._passes:
-            return await self._attempt()
+        if self._is_at_rest and await self._goes_on_resting():
+            return False
+        self._is_queueing = True
+        try:
+            async with self._turns.turn(prompt=self._is_prompt):
+                self._is_queueing = False
+                # From here on it counts: what it waited for is over.
+                self._not_before = max(self._not_before, self._clock.monotonic())
+                return await self._attempt()
+        finally:
+            self._is_queueing = False
+
+    async def _goes_on_resting(self) -> bool:
+        """Asks the workers for news, and returns whether there are none."""
+        if self._woken.is_set() or self._agenda.look_at <= self._clock.monotonic():
+            return False
+        if await self._parts.reports.has_news():
+            self.wake(prompt=False)
+            return False
+        pause = self._parts.pause(REPORT_WHEN_READY.total_seconds())
+        self._agenda = replace(self._agenda, ask_at=None if pause is None else self._clock.monotonic() + pause)
+        return True
 
     async def _wait_for_lease(self) -> None:
         """Waits while another operator holds the namespace, and then drops the snapshot, which is outdated."""
         if self._leases.is_held(self.key.namespace):
             return
-        self._snapshot = None
+        self._forget()
         waits = [
             asyncio.ensure_future(wait)
             for wait in (self._leases.wait_until_held(self.key.namespace), self._stopping.wait())
@@ -255,6 +316,7 @@ class ModelTask:
         started = self._clock.monotonic()
         looking = self._snapshot is None or self._outdated or self._agenda.look_at <= started
         self._woken.clear()
+        self._is_at_rest = self._is_prompt = False
         if looking:
             self._snapshot = await await_with_notice(
                 self._parts.look(), LOOK_NOTICE_SECONDS, lambda: self._report_failure(unanswered(LOOK_NOTICE_SECONDS))
@@ -264,9 +326,36 @@ class ModelTask:
         due = self._agenda.ask_at is not None and self._agenda.ask_at <= started
         reports = await self._parts.reports.collect(snapshot.observed.pods, snapshot.askable, ask=looking or due)
         plan, outcome = await self._decide_and_carry_out(snapshot, reports)
-        self._snapshot, self._outdated = outcome.snapshot, outcome.written
+        self._remember(outcome.snapshot)
+        self._outdated = outcome.written
         fresh_until = started + snapshot.fresh_seconds if looking else self._agenda.look_at
+        if looking and self._may_rest(plan, outcome):
+            self._snapshot, self._is_at_rest, fresh_until = None, True, FOREVER
         return self._next(plan, outcome, fresh_until)
+
+    def _may_rest(self, plan: Plan, outcome: PassOutcome) -> bool:
+        """Whether nothing but an event can make a difference: all that has to do with it is settled, and the plan
+        wishes for nothing at a certain time."""
+        return (
+            outcome.snapshot.fresh_seconds >= SETTLED_FRESH_SECONDS
+            and plan.wake_after is None
+            and not outcome.written
+            and self._parts.applier.retry_in is None
+            and (plan.report_interval is None or plan.report_interval >= REPORT_WHEN_READY)
+        )
+
+    def _remember(self, snapshot: Snapshot) -> None:
+        model = snapshot.observed.model
+        former, claims = self._seen.claims if self._seen else frozenset[str](), claim_names(model)
+        if claims != former:
+            self._parts.follow_claims(former, claims)
+        verdicts = tuple((c.type.value, sys.intern(c.status)) for c in model.status.conditions)
+        self._snapshot = snapshot
+        self._seen = _Seen(snapshot.raw["metadata"]["resourceVersion"], claims, verdicts)
+
+    def _forget(self) -> None:
+        """What was seen is outdated, but for the claims, whose events still wake it."""
+        self._snapshot, self._is_at_rest = None, False
 
     async def _report_failure(self, failure: Exception | PassFailure) -> None:
         """Reports a failure on the NeuronModel itself, if that can be written; it is logged in any case."""
@@ -309,7 +398,8 @@ class ModelTask:
         if outcome.written:
             looks.append(now + LOOK_AGAIN_SECONDS)
         retry_in = self._parts.applier.retry_in
-        ask_at = now + plan.report_interval.total_seconds() if plan.report_interval is not None else None
+        pause = self._parts.pause(plan.report_interval.total_seconds() if plan.report_interval is not None else None)
+        ask_at = None if pause is None else now + pause
         return Agenda(look_at=min(looks), ask_at=ask_at, retry_at=None if retry_in is None else now + retry_in)
 
     def _back_off(self, kind: str, message: str, longest: float, retry_after: float | None = None) -> None:
@@ -347,19 +437,39 @@ class Tasks:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        self._passes = asyncio.Semaphore(MAX_PASSES)
+        self._began: datetime | None = None
+        """When the first NeuronModel was seen; the clock has been corrected by then."""
+        self._turns = Turns(MAX_PASSES, clock.monotonic)
+        self._pace = Pace()
         self._followed: dict[str, tuple[ModelTask, asyncio.Task[None]]] = {}
-        metrics.follow(self._conditions, self.overdue_seconds)
+        self._users: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        """UIDs of NeuronModels, by namespace and name of the claims that they name."""
+        metrics.follow(self._verdicts, self.overdue_seconds, lambda: self._turns.num_waiting)
 
-    def model_changed(self, model: Mapping[str, Any]) -> None:
-        """Called for a NeuronModel that was created, changed, deleted or just listed, including one whose deletion
-        began before this operator."""
+    def model_changed(self, model: Mapping[str, Any], *, is_listed: bool = False) -> None:
+        """Called for a NeuronModel that was created, changed, deleted or just listed (`is_listed`), including one whose
+        deletion began before this operator. Only its metadata is read."""
         meta = model["metadata"]
         task = self._task(meta["uid"])
         if task is None:
-            self._follow(ModelKey(meta["namespace"], meta["name"], meta["uid"]))
+            self._follow(ModelKey(meta["namespace"], meta["name"], meta["uid"]), prompt=not is_listed)
         elif task.seen_version != meta["resourceVersion"]:
-            task.wake()
+            task.wake(prompt=not is_listed)
+
+    def models_listed(self, models: Sequence[Mapping[str, Any]], begun_with: frozenset[str]) -> None:
+        """Called with the metadata of all NeuronModels that there are: what a watch has missed is found. `begun_with`:
+        the UIDs of `followed` before the list was read, as one that is followed since may not be in it."""
+        there = set()
+        for model in models:
+            there.add(model["metadata"]["uid"])
+            self.model_changed(model, is_listed=True)
+        for uid in begun_with - there:
+            if task := self._task(uid):
+                task.wake(prompt=False)
+
+    @property
+    def followed(self) -> frozenset[str]:
+        return frozenset(self._followed)
 
     def model_gone(self, uid: str) -> None:
         if task := self._task(uid):
@@ -371,12 +481,17 @@ class Tasks:
 
     def claim_changed(self, namespace: str, name: str) -> None:
         """Called for any claim: users' claims do not carry our label."""
-        for task, _ in self._followed.values():
-            if task.key.namespace == namespace and name in task.claims:
+        for uid in self._users.get((namespace, name), ()):
+            if task := self._task(uid):
                 task.wake()
 
     def overdue_seconds(self) -> float:
         return max((task.overdue_seconds for task, _ in self._followed.values()), default=0.0)
+
+    def stuck_seconds(self) -> float:
+        """How late a pass is that nothing holds up, or how long nobody was given a turn."""
+        late = max((task.stuck_seconds for task, _ in self._followed.values()), default=0.0)
+        return max(late, self._turns.stalled_seconds)
 
     async def stop(self) -> None:
         """Lets running passes reach their next write, then cancels them."""
@@ -390,13 +505,31 @@ class Tasks:
             runner.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
-    def _follow(self, key: ModelKey) -> None:
-        task = self._new_task(key)
+    def _follow(self, key: ModelKey, *, prompt: bool) -> None:
+        self._began = self._began or self._clock.now()
+        task = self._new_task(key, prompt)
         runner = asyncio.create_task(task.run(), name=f"{key.namespace}/{key.name}")
         self._followed[key.uid] = (task, runner)
-        runner.add_done_callback(lambda _: self._followed.pop(key.uid, None))
+        runner.add_done_callback(lambda _: self._unfollow(key))
 
-    def _new_task(self, key: ModelKey) -> ModelTask:
+    def _unfollow(self, key: ModelKey) -> None:
+        task, _ = self._followed.pop(key.uid)
+        self._pace.forget(key.uid)
+        self._follow_claims(key, task.claims, frozenset())
+
+    def _follow_claims(self, key: ModelKey, former: frozenset[str], names_of_claims: frozenset[str]) -> None:
+        for name in former - names_of_claims:
+            self._drop_user((key.namespace, name), key.uid)
+        for name in names_of_claims - former:
+            self._users[key.namespace, name].add(key.uid)
+
+    def _drop_user(self, place: tuple[str, str], uid: str) -> None:
+        users = self._users[place]
+        users.discard(uid)
+        if not users:
+            del self._users[place]
+
+    def _new_task(self, key: ModelKey, prompt: bool) -> ModelTask:
         applier = Applier(
             self._api,
             key,
@@ -405,20 +538,24 @@ class Tasks:
             stopping=lambda: task.stopping or not self._leases.is_held(key.namespace),
             wake=lambda: task.wake(),
             longest_pause=self._longest_pause,
+            process_began=self._began,
         )
         parts = Parts(
             look=lambda: look(self._api, key, self._clock.now()),
             reports=ReportCache(self._report_client),
             decide=lambda observed: self._decide(observed, self._clock.now(), self._settings),
             applier=applier,
+            pause=lambda wished: self._pace.pause(key.uid, wished),
+            follow_claims=lambda former, names_of_claims: self._follow_claims(key, former, names_of_claims),
         )
         task = ModelTask(
             key,
             parts,
             clock=self._clock,
             metrics=self._metrics,
-            passes=self._passes,
+            turns=self._turns,
             leases=self._leases,
+            prompt=prompt,
             longest_pause=self._longest_pause,
         )
         return task
@@ -432,5 +569,5 @@ class Tasks:
         found = self._followed.get(uid)
         return found[0] if found else None
 
-    def _conditions(self) -> dict[str, tuple[Condition, ...]]:
-        return {uid: task.conditions for uid, (task, _) in self._followed.items()}
+    def _verdicts(self) -> list[Verdicts]:
+        return [task.verdicts for task, _ in self._followed.values()]

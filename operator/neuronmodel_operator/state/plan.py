@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from neuronmodel_api.status import NeuronModelStatus
+
+REPORT_WHEN_READY: Final = timedelta(seconds=60)
+"""`Plan.report_interval` of workers that answer."""
 
 Manifest = dict[str, Any]
 

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from neuronmodel_api import names
-from neuronmodel_api.report import MAX_REPORT_BYTES, Report, Stage, State
+from neuronmodel_api.report import MAX_REPORT_BYTES, Report, Stage, State, parse_report
 from neuronmodel_operator.cluster import worker_reports
 from neuronmodel_operator.cluster.worker_reports import ReportCache, ReportClient, open_session
 from tests.waiting import PATIENCE_SECONDS
@@ -103,14 +103,14 @@ async def reporter(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
 
 async def test_a_running_worker_is_asked_for_its_status(worker: Worker, reporter: ReportClient) -> None:
     worker.says(as_json(report()))
-    assert await reporter.ask(pod()) == report()
+    assert parse_report(await reporter.ask(pod()) or b"") == report()
     assert worker.paths == ["/status"]
     assert not worker.errors
 
 
 async def test_a_job_pod_is_known_by_its_inputs_hash(worker: Worker, reporter: ReportClient) -> None:
     worker.says(as_json(report()))
-    assert await reporter.ask(pod(annotation=names.ANNOTATION_INPUTS_HASH)) == report()
+    assert parse_report(await reporter.ask(pod(annotation=names.ANNOTATION_INPUTS_HASH)) or b"") == report()
 
 
 async def test_a_report_as_long_as_allowed_is_read_and_a_longer_one_is_not(
@@ -118,7 +118,7 @@ async def test_a_report_as_long_as_allowed_is_read_and_a_longer_one_is_not(
 ) -> None:
     text = as_json(report())
     worker.says(text.ljust(MAX_REPORT_BYTES))
-    assert await reporter.ask(pod()) == report()
+    assert parse_report(await reporter.ask(pod()) or b"") == report()
     worker.says(text.ljust(MAX_REPORT_BYTES + 1))
     assert await reporter.ask(pod()) is None
     assert worker.errors == {"TooLong": 1}
@@ -227,6 +227,22 @@ async def test_a_container_that_waits_to_be_started_again_speaks_by_its_last_mes
         state={"waiting": {"reason": "CrashLoopBackOff"}}, last_state=ended(last_words.termination_message())
     )
     assert (await cache.collect([backing_off], frozenset({UID}), ask=True)).current == {UID: last_words}
+
+
+async def test_whoever_answers_as_before_has_no_news_and_nor_has_whoever_does_not_answer(
+    worker: Worker, reporter: ReportClient
+) -> None:
+    cache = ReportCache(reporter)
+    assert not await cache.has_news(), "nobody has answered yet"
+    worker.says(as_json(report()))
+    await cache.collect([pod()], frozenset({UID}), ask=True)
+    assert not await cache.has_news()
+    worker.says("", status=503)
+    assert not await cache.has_news()
+    worker.says(as_json(report(state=State.DRAINING)))
+    assert await cache.has_news()
+    await cache.collect([pod()], frozenset({UID}), ask=True)
+    assert not await cache.has_news()
 
 
 async def test_an_ended_container_speaks_by_its_termination_message(reporter: ReportClient) -> None:

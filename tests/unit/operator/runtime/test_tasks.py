@@ -12,13 +12,14 @@ import pytest
 from neuronmodel_operator.cluster.apply import PassOutcome, StatusError, StoppingError
 from neuronmodel_operator.cluster.client import ApiError
 from neuronmodel_operator.cluster.failed_pass import PassFailure
-from neuronmodel_operator.cluster.observe import ModelKey, Snapshot, parse_model
+from neuronmodel_operator.cluster.observe import SETTLED_FRESH_SECONDS, ModelKey, Snapshot, parse_model
 from neuronmodel_operator.cluster.worker_reports import Reports
 from neuronmodel_operator.runtime import tasks
 from neuronmodel_operator.runtime.metrics import Metrics
 from neuronmodel_operator.runtime.tasks import HoldsNamespaces, ModelTask, Parts
+from neuronmodel_operator.runtime.turns import Turns
 from neuronmodel_operator.state.observed import Object, Observed, Refusal
-from neuronmodel_operator.state.plan import Plan
+from neuronmodel_operator.state.plan import REPORT_WHEN_READY, Plan
 from tests.unit.operator.hand_clock import HandClock, breathe
 
 KEY = ModelKey("demo", "smol", "uid-1")
@@ -42,9 +43,9 @@ def raw_model(version: str = "1") -> dict[str, Any]:
     }
 
 
-def snapshot() -> Snapshot:
+def snapshot(fresh_seconds: float = SETTLED_FRESH_SECONDS) -> Snapshot:
     raw = raw_model()
-    return Snapshot(observed=Observed(model=parse_model(raw)), raw=raw, fresh_seconds=300)
+    return Snapshot(observed=Observed(model=parse_model(raw)), raw=raw, fresh_seconds=fresh_seconds)
 
 
 @dataclass
@@ -53,6 +54,9 @@ class Cluster:
 
     looks: list[float] = field(default_factory=list)
     asked: list[bool] = field(default_factory=list)
+    news_asked: list[float] = field(default_factory=list)
+    news: bool = False
+    fresh_seconds: float = SETTLED_FRESH_SECONDS
     carried_out: list[Plan] = field(default_factory=list)
     plan: Plan = field(default_factory=Plan)
     gone: bool = False
@@ -75,11 +79,15 @@ class Cluster:
             await self.during_look()
         if self.errors:
             raise self.errors.pop(0)
-        return None if self.gone else snapshot()
+        return None if self.gone else snapshot(self.fresh_seconds)
 
     async def collect(self, pods: Iterable[Object], askable: frozenset[str], *, ask: bool) -> Reports:
         self.asked.append(ask)
         return Reports({}, {})
+
+    async def has_news(self) -> bool:
+        self.news_asked.append(self.clock.monotonic())
+        return self.news
 
     def decide(self, observed: Observed) -> Plan:
         self.decided_on.append(observed)
@@ -108,7 +116,7 @@ class Cluster:
             parts,
             clock=self.clock,
             metrics=Metrics(),
-            passes=asyncio.Semaphore(1),
+            turns=Turns(1, self.clock.monotonic),
             leases=leases or Shared(held=True),
             jitter=lambda: jitter,
         )
@@ -321,11 +329,65 @@ async def test_reports_are_asked_for_without_another_look() -> None:
     assert cluster.asked.count(True) >= 4
 
 
-async def test_what_every_watch_missed_is_found_by_the_slow_resync() -> None:
+async def test_what_is_not_settled_is_looked_at_again_though_no_event_came() -> None:
+    cluster = Cluster(fresh_seconds=60)
+    async with Running(cluster.task()):
+        await cluster.clock.advance(130)
+    assert gaps(cluster.looks) == pytest.approx([60, 60], abs=0.5)
+
+
+async def test_what_is_settled_rests_without_a_look_until_something_wakes_it() -> None:
     cluster = Cluster()
+    task = cluster.task()
+    async with Running(task):
+        await cluster.clock.advance(5000)
+        assert (len(cluster.looks), task.overdue_seconds) == (1, 0.0)
+        assert (task.seen_version, task.claims) == ("1", frozenset({"models", "smol-artifacts"}))
+        task.wake()
+        await cluster.clock.advance(1)
+        assert len(cluster.looks) == 2
+
+
+async def test_at_rest_workers_are_asked_for_news_and_only_those_lead_to_a_look() -> None:
+    cluster = Cluster(plan=Plan(report_interval=REPORT_WHEN_READY))
+    async with Running(cluster.task()):
+        await cluster.clock.advance(190)
+        assert gaps(cluster.news_asked) == pytest.approx([60, 60], abs=0.5)
+        assert (len(cluster.looks), len(cluster.decided_on)) == (1, 1)
+        cluster.news = True
+        await cluster.clock.advance(60)
+        assert (len(cluster.looks), len(cluster.decided_on)) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "busy",
+    [
+        {"plan": Plan(wake_after=timedelta(seconds=400))},
+        {"plan": Plan(report_interval=timedelta(seconds=2))},
+        {"outcome": PassOutcome(snapshot(), written=True)},
+        {"retry_in": 400.0},
+    ],
+    ids=lambda busy: next(iter(busy)),
+)
+async def test_what_waits_for_something_does_not_rest(busy: dict[str, Any]) -> None:
+    cluster = Cluster(**busy)
     async with Running(cluster.task()):
         await cluster.clock.advance(310)
-    assert gaps(cluster.looks) == pytest.approx([300], abs=0.5)
+    assert len(cluster.looks) >= 2
+
+
+async def test_a_wake_while_the_workers_are_asked_for_news_is_not_lost() -> None:
+    cluster = Cluster(plan=Plan(report_interval=REPORT_WHEN_READY))
+    task = cluster.task()
+
+    async def has_news() -> bool:
+        task.wake()
+        return False
+
+    cluster.has_news = has_news  # type: ignore[method-assign]
+    async with Running(task):
+        await cluster.clock.advance(62)
+    assert len(cluster.looks) == 2
 
 
 async def test_a_write_is_followed_by_another_look_though_no_event_came() -> None:
