@@ -105,7 +105,7 @@ class Campaign:
 
     async def run(self, tries: Sequence[tuple[Recording, Tried]]) -> list[Told]:
         """Returns `told`, which has what was told by then where this is cancelled."""
-        slots, told = asyncio.Semaphore(self.at_once), self.told
+        slots, told, before = asyncio.Semaphore(self.at_once), self.told, len(self.told)
 
         async def one(recording: Recording, tried: Tried) -> None:
             async with slots:
@@ -116,8 +116,9 @@ class Campaign:
             told.append(found)
             if found.problems:
                 self.say(f"FELL {found}: {'; '.join(found.problems[:6])}")
-            if len(told) % 20 == 0:
-                self.say(f"{len(told)} of {len(tries)} tried, {sum(bool(each.problems) for each in told)} fell")
+            if (tried_now := len(told) - before) % 20 == 0 or tried_now == len(tries):
+                num_fell = sum(bool(each.problems) for each in told[before:])
+                self.say(f"{tried_now} of {len(tries)} tried, {num_fell} fell")
 
         await asyncio.gather(*(one(*each) for each in tries))
         return told

@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -15,7 +16,7 @@ from neuronmodel_operator.cluster.client import Api, ApiError
 from neuronmodel_operator.state.plan import ObjectRef
 from tests.campaign.history import Chronicle, History, is_serving
 from tests.campaign.workers import Behaviour, PlayedWorkers
-from tests.cluster.operator.conftest import delete, made_namespace, model_manifest
+from tests.cluster.operator.conftest import delete, model_manifest, remove_namespace
 from tests.cluster.operator.played import IMAGE, SCHEDULER
 from tests.cluster.operator.process import OperatorProcess
 from tests.faults.proxy import FaultProxy, proxy_of, write_kubeconfig_of_proxy
@@ -188,7 +189,8 @@ async def behind_one_operator(
     namespaces = [f"{stage.home}-{name}" for name in names_of_trials]
     async with AsyncExitStack() as stack:
         for namespace in namespaces:
-            await stack.enter_async_context(made_namespace(stage.api, namespace))
+            await stage.api.create(client.NAMESPACE, None, {"metadata": {"name": namespace}})
+            stack.push_async_callback(insist, partial(remove_namespace, stage.api, namespace))
             stack.callback(stage.history.forget, namespace)
             spec = READ_WRITE_MANY | {"storageClassName": stage.storage_class}
             await stage.api.create(client.CLAIM, namespace, {"metadata": {"name": "models"}, "spec": spec})

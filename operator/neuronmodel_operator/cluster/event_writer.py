@@ -24,6 +24,8 @@ RETRY_SECONDS: Final = 15.0
 """How long after one pass another is made for Events that are waiting, if there is no other cause for one."""
 MAX_ATTEMPTS: Final = 10
 """Passes that try to write an Event. One that the API server does not take for so long is only in the log."""
+MAX_UNANSWERED: Final = 2
+"""How many Events one pass tries that an API server in trouble does not take: the others wait for a later pass."""
 MAX_WAITING: Final = 20
 """Events that wait for a later pass. If there are more, the oldest are only in the log."""
 
@@ -70,32 +72,35 @@ class EventWriter:
         information."""
         fresh = [_Unwritten(event_manifest(note, model, self._now())) for note in notes]
         unwritten, self._waiting = [*fresh, *self._waiting], []
-        loop = asyncio.get_running_loop()
+        loop, num_kept = asyncio.get_running_loop(), 0
         deadline = loop.time() + PASS_SECONDS
         for number, event in enumerate(unwritten):
             self._check_stopping()
-            is_waiting = number >= len(fresh)
-            if is_waiting and loop.time() >= deadline:
+            is_late = number >= len(fresh) and loop.time() >= deadline
+            if is_late or num_kept >= MAX_UNANSWERED:
                 self._waiting.append(event)
                 continue
-            await self._attempt(event, max(LEAST_EVENT_SECONDS, deadline - loop.time()))
+            num_kept += not await self._attempt(event, max(LEAST_EVENT_SECONDS, deadline - loop.time()))
         for event in self._waiting[MAX_WAITING:]:
             self._log_warning("Event %s was not written: too many others are waiting", event.reason)
         del self._waiting[MAX_WAITING:]
 
-    async def _attempt(self, event: _Unwritten, seconds: float) -> None:
+    async def _attempt(self, event: _Unwritten, seconds: float) -> bool:
+        """Returns False if the API server is in trouble, and the Event worth another attempt."""
         try:
             async with asyncio.timeout(seconds):
                 await self._write(event.manifest, is_retry=event.attempts > 0)
         except TimeoutError:
             self._keep(event, "the API server did not answer")
+            return False
         except ApiError as error:
             if "NamespaceTerminating" in error.causes:
-                return
+                return True
             if is_of_the_server(error.status):
                 self._keep(event, error.message)
-            else:
-                self._log_warning("Event %s was not written: %s", event.reason, error.message)
+                return False
+            self._log_warning("Event %s was not written: %s", event.reason, error.message)
+        return True
 
     def _keep(self, event: _Unwritten, why: str) -> None:
         attempts = event.attempts + 1

@@ -81,12 +81,17 @@ async def made_namespace(api: Api, name: str) -> AsyncIterator[str]:
     try:
         yield name
     finally:
-        made = await api.get(client.NAMESPACE, None, name)
-        if made is not None:
-            for model in await api.list(client.MODEL, name):
-                await remove_finalizers(api, model)
-            with suppress_gone():
-                await delete(api, client.NAMESPACE, made)
+        await remove_namespace(api, name)
+
+
+async def remove_namespace(api: Api, name: str) -> None:
+    """Does not wait until it is gone."""
+    made = await api.get(client.NAMESPACE, None, name)
+    if made is not None:
+        for model in await api.list(client.MODEL, name):
+            await remove_finalizers(api, model)
+        with suppress_gone():
+            await delete(api, client.NAMESPACE, made)
 
 
 async def remove_finalizers(api: Api, o: Any) -> None:

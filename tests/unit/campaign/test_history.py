@@ -1,5 +1,3 @@
-import asyncio
-
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
@@ -22,11 +20,13 @@ async def test_what_went_while_nobody_watched_is_seen_to_have_gone() -> None:
 
     app = web.Application()
     app.router.add_get("/api/v1/pods", pods)
-    async with TestServer(app) as server, ClientSession() as session:
-        async with following(session, str(server.make_url("")).rstrip("/"), "here", 10.0) as history:
-            chronicle = history.of("here-1")
-            await chronicle.until(lambda c: len(c.versions) == 4, "both there and gone")
-            await asyncio.sleep(0)
+    async with (
+        TestServer(app) as server,
+        ClientSession() as session,
+        following(session, str(server.make_url("")).rstrip("/"), "here", 10.0) as history,
+    ):
+        chronicle = history.of("here-1")
+        await chronicle.until(lambda c: len(c.versions) == 4, "both there and gone")
     assert [(each.object["metadata"]["uid"], each.number, each.is_deleted) for each in chronicle.versions] == [
         ("first", 5, False),
         ("first", 6, True),

@@ -7,7 +7,7 @@ import pytest
 
 from neuronmodel_operator.cluster import event_writer
 from neuronmodel_operator.cluster.client import Api, ApiError, Kind
-from neuronmodel_operator.cluster.event_writer import MAX_ATTEMPTS, MAX_WAITING, EventWriter
+from neuronmodel_operator.cluster.event_writer import MAX_ATTEMPTS, MAX_UNANSWERED, MAX_WAITING, EventWriter
 from neuronmodel_operator.state.plan import EventNote
 
 MODEL = {"metadata": {"namespace": "demo", "name": "smol", "uid": "uid-model", "resourceVersion": "1"}}
@@ -133,9 +133,21 @@ async def test_attempts_end() -> None:
     assert f"was not written in {MAX_ATTEMPTS} attempts: slow down" in tested.warnings[1]
 
 
+async def test_an_api_server_in_trouble_is_not_asked_for_one_event_after_the_other() -> None:
+    """Each pass of an outage would try all that wait: more than a hundred writes within a minute."""
+    notes = [EventNote("Normal", f"Reason{number}", "A sentence.") for number in range(12)]
+    server = Server(*[BUSY] * 3 * MAX_UNANSWERED)
+    tested = Passes(server)
+    await tested.write(*notes)
+    for left in (2, 1, 0):
+        assert len(server.answers) == left * MAX_UNANSWERED
+        await tested.write()
+    assert {reason for reason, _ in server.written} == {note.reason for note in notes}
+
+
 async def test_not_more_wait_than_may() -> None:
     notes = [EventNote("Normal", f"Reason{number}", "A sentence.") for number in range(MAX_WAITING + 5)]
-    server = Server(*[BUSY] * len(notes))
+    server = Server(*[BUSY] * MAX_UNANSWERED)
     tested = Passes(server)
     await tested.write(*notes)
     assert len([each for each in tested.warnings if "too many others" in each]) == 5
@@ -146,7 +158,7 @@ async def test_not_more_wait_than_may() -> None:
 async def test_events_that_wait_delay_no_pass_beyond_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_writer, "PASS_SECONDS", 0.05)
     monkeypatch.setattr(event_writer, "LEAST_EVENT_SECONDS", 0.01)
-    server = Server(*[BUSY] * 3)
+    server = Server(*[BUSY] * MAX_UNANSWERED)
     tested = Passes(server)
     await tested.write(WARNING, OTHER, EventNote("Normal", "Scaled", "From 1 to 2 workers."))
     asked: list[str] = []
