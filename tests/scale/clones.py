@@ -1,95 +1,136 @@
-"""NeuronModels that rest, by the thousand: everything that belongs to one that was started for real is made again under
-other names, while no controller is there to act on it.
+"""NeuronModels that rest, by the thousand: what belongs to one that was started is written again under other names,
+straight into the API server's database, while no controller is there to act on it.
 
-What an object says of another one (UIDs, names) is replaced in its text, so that the copies belong together as the
-originals do. Hashes stay as they are: the operator compares them with each other, and never makes them anew for a spec
-that has not changed.
+What an object says of another one (UIDs, names, namespaces) is replaced in its text, so that the copies belong together
+as the originals do. Hashes stay as they are: the operator compares them with each other, and keeps a pod template whose
+spec has not changed.
 """
 
+import base64
 import json
-from collections.abc import Mapping, Sequence
+import urllib.request
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hack.cluster.layout import ETCD_URL
+from neuronmodel_api import names
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, Kind
 from tests.unit.operator.simulated import component
 
-OF_THE_SERVER: Final = ("uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "selfLink")
-MADE_UP_IN_A_JOB: Final = ("selector", "manualSelector")
-CONTROLLER_UID: Final = ("controller-uid", "batch.kubernetes.io/controller-uid")
+ORIGINAL: Final = "scaleoriginal"
+"""The name of what is copied; no other text has it in it."""
+HOME: Final = "scalehome"
+"""Its namespace."""
+FOLDERS: Final = {
+    client.MODEL: f"{names.GROUP}/{names.PLURAL}",
+    client.SERVICE: "services/specs",
+    client.DEPLOYMENT: "deployments",
+    client.REPLICA_SET: "replicasets",
+    client.JOB: "jobs",
+    client.POD: "pods",
+}
+"""Where the API server keeps the objects of a kind."""
+OPERATIONS: Final = 100
+"""In one transaction; etcd takes 128, and 1.5 MB."""
 
 Object = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Original:
-    """A NeuronModel that serves, with all that belongs to it: each object after those that it names."""
+    """A NeuronModel that serves, with all that belongs to it."""
 
+    objects: Sequence[tuple[Kind, Object]]
+    report: str
+    """Of its worker."""
+
+    @property
+    def _uids(self) -> list[str]:
+        return [o["metadata"]["uid"] for _, o in self.objects]
+
+    @property
+    def address(self) -> str:
+        return str(self.serving_pod["status"]["podIP"])
+
+    @property
+    def serving_pod(self) -> Object:
+        return next(o for kind, o in self.objects if kind is client.POD and component(o) == names.COMPONENT_SERVE)
+
+
+@dataclass(frozen=True)
+class Clone:
     namespace: str
     name: str
-    objects: Sequence[tuple[Kind, Object]]
+    address: str
+    report: str
+    entries: Sequence[tuple[str, str]]
+    """Keys and values of the database."""
 
 
-async def original(api: Api, namespace: str, name: str) -> Original:
-    model = await api.get(client.MODEL, namespace, name)
-    assert model is not None
-    found: list[tuple[Kind, Object]] = [(client.MODEL, model)]
-    for kind in (client.SERVICE, client.DEPLOYMENT, client.REPLICA_SET, client.JOB, client.POD):
-        found += [(kind, o) for o in await api.list(kind, namespace)]
-    return Original(namespace, name, found)
+async def original(api: Api, report: str) -> Original:
+    """What is there of the NeuronModel that is named ORIGINAL in the namespace HOME."""
+    found: list[tuple[Kind, Object]] = []
+    for kind in FOLDERS:
+        found += [(kind, o) for o in await api.list(kind, HOME)]
+    return Original(found, report)
 
 
-async def clone(api: Api, of: Original, namespace: str, name: str, address: str) -> Object:
-    """Returns the NeuronModel. `address` is that of its serving pod."""
-    replaced = {of.namespace: namespace}
-    model: Object = {}
+def clone(of: Original, number: int, namespace: str, address: str, service_address: str) -> Clone:
+    name = f"model-{number:05}"
+    replaced = {uid: str(uuid.uuid4()) for uid in of._uids} | {ORIGINAL: name, HOME: namespace, of.address: address}
     for kind, o in of.objects:
-        status = o.get("status")
-        if kind is client.POD and status:
-            status = _at(status, address)
-        manifest = _renamed(_as_made(kind, o), of.name, name)
-        made = await api.create(kind, namespace, _with(manifest, replaced))
-        replaced[o["metadata"]["uid"]] = made["metadata"]["uid"]
-        replaced[o["metadata"]["name"]] = made["metadata"]["name"]
-        if status and kind is not client.SERVICE:
-            patch = _renamed({"status": status}, of.name, name)
-            written = await api.merge(kind, namespace, made["metadata"]["name"], _with(patch, replaced), "status")
-            model = written if kind is client.MODEL else model
-    return model
+        if kind is client.SERVICE:
+            replaced[o["spec"]["clusterIP"]] = service_address
+    entries = []
+    for kind, o in of.objects:
+        text = _with(json.dumps(_as_stored(o), separators=(",", ":")), replaced)
+        key = f"/registry/{FOLDERS[kind]}/{namespace}/{_with(o['metadata']['name'], replaced)}"
+        entries.append((key, text))
+    return Clone(namespace, name, address, _with(of.report, replaced), entries)
 
 
-def _as_made(kind: Kind, o: Object) -> Object:
-    """As it was asked for, without what the API server added."""
-    meta = {key: value for key, value in o["metadata"].items() if key not in OF_THE_SERVER}
-    spec = dict(o["spec"])
-    if kind is client.SERVICE:
-        spec = {key: value for key, value in spec.items() if not key.startswith(("clusterIP", "ipFamil"))}
-    if kind is client.JOB:
-        spec = {key: value for key, value in spec.items() if key not in MADE_UP_IN_A_JOB}
-        template = spec["template"]["metadata"]
-        labels = {key: value for key, value in template["labels"].items() if key not in CONTROLLER_UID}
-        spec["template"] = spec["template"] | {"metadata": template | {"labels": labels}}
-    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": meta, "spec": spec}
+def _as_stored(o: Object) -> Object:
+    """The database has the version of each of its keys itself."""
+    return o | {"metadata": {key: value for key, value in o["metadata"].items() if key != "resourceVersion"}}
 
 
-def _renamed(o: Object, former: str, name: str) -> Object:
-    """The NeuronModel's name begins the names of all that belongs to it."""
-    renamed: Object = json.loads(json.dumps(o).replace(f'"{former}', f'"{name}').replace(f"/{former}", f"/{name}"))
-    return renamed
-
-
-def _with(o: Object, replaced: Mapping[str, str]) -> Object:
-    text = json.dumps(o)
-    for former, new in sorted(replaced.items(), key=lambda pair: -len(pair[0])):
+def _with(text: str, replaced: Mapping[str, str]) -> str:
+    for former, new in replaced.items():
         text = text.replace(former, new)
-    found: Object = json.loads(text)
-    return found
+    return text
 
 
-def _at(status: Object, address: str) -> Object:
-    return status | ({"podIP": address, "podIPs": [{"ip": address}]} if "podIP" in status else {})
+def write(clones: Iterator[Clone]) -> None:
+    """Writes them in transactions."""
+    waiting: list[Object] = []
+    size = 0
+    for each in clones:
+        for key, value in each.entries:
+            waiting.append({"requestPut": {"key": _encoded(key), "value": _encoded(value)}})
+            size += len(value)
+            if len(waiting) >= OPERATIONS or size > 700_000:
+                _ask("txn", {"success": waiting})
+                waiting, size = [], 0
+    if waiting:
+        _ask("txn", {"success": waiting})
 
 
-def is_serving_pod(o: Object) -> bool:
-    return component(o) == "serve"
+def remove(namespace: str) -> None:
+    """Everything that was written for the clones of a namespace."""
+    for folder in FOLDERS.values():
+        prefix = f"/registry/{folder}/{namespace}/"
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        _ask("deleterange", {"key": _encoded(prefix), "range_end": _encoded(end)})
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _ask(what: str, body: Object) -> None:
+    request = urllib.request.Request(f"{ETCD_URL}/v3/kv/{what}", json.dumps(body).encode(), method="POST")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        answer.read()
