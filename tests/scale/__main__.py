@@ -333,17 +333,17 @@ class Command:
 
     async def _until_followed(self, operator: OperatorProcess, size: int) -> None:
         """Waits until no more than that are left."""
-        while (await measure(operator)).num_followed > size:
+        while True:
+            if (await measure(operator)).num_followed <= size:
+                return
             await asyncio.sleep(1.0)
 
     def _say_process(self, what: str, before: Measured, after: Measured) -> None:
         calls = difference(before.calls, after.calls)
         shown = ", ".join(f"{verb} {kind} {count:.0f}" for (verb, kind), count in sorted(calls.items()))
-        self.say(
-            f"{what}: {after.megabytes:.0f} MB (peak {after.peak_megabytes:.0f}), "
-            f"{after.cpu_seconds - before.cpu_seconds:.1f} s of a processor, {after.passes - before.passes:.0f} passes; "
-            f"{shown}"
-        )
+        seconds, passes = after.cpu_seconds - before.cpu_seconds, after.passes - before.passes
+        memory = f"{after.megabytes:.0f} MB (peak {after.peak_megabytes:.0f})"
+        self.say(f"{what}: {memory}, {seconds:.1f} s of a processor, {passes:.0f} passes; {shown}")
 
 
 def _writes(measured: Measured) -> str:

@@ -42,13 +42,12 @@ class Measured:
 
 async def measure(operator: OperatorProcess) -> Measured:
     """Raises aiohttp.ClientError and OSError while it is not there yet."""
-    status = dict(
-        line.split(":", 1) for line in Path(f"/proc/{operator.pid}/status").read_text().splitlines() if ":" in line
-    )
-    fields = Path(f"/proc/{operator.pid}/stat").read_text().rpartition(")")[2].split()
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
-        async with session.get(f"http://127.0.0.1:{operator.port}/metrics", raise_for_status=True) as answer:
-            text = await answer.text()
+    status, fields = _of_the_kernel(operator.pid)
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session,
+        session.get(f"http://127.0.0.1:{operator.port}/metrics", raise_for_status=True) as answer,
+    ):
+        text = await answer.text()
     calls: Calls = {}
     single: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
@@ -70,6 +69,14 @@ async def measure(operator: OperatorProcess) -> Measured:
         num_followed=single["neuronmodel_operator_followed_models"],
         num_waiting=single["neuronmodel_operator_waiting_models"],
     )
+
+
+def _of_the_kernel(pid: int) -> tuple[dict[str, str], list[str]]:
+    """Its status by name, and its numbers from its state on."""
+    proc = Path("/proc", str(pid))
+    lines = (proc / "status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines if ":" in line)
+    return status, (proc / "stat").read_text().rpartition(")")[2].split()
 
 
 def _kibibytes(text: str) -> int:
