@@ -251,7 +251,7 @@ class Command:
         original = await self._original()
         for size in self.asked.size or SIZES:
             self._without_controllers()
-            await asyncio.to_thread(self._clone_up_to, original, size)
+            await self._clone_up_to(original, size)
             async with self._operator() as operator:
                 began = monotonic()
                 await self._followed(operator, size)
@@ -306,17 +306,19 @@ class Command:
         found = await clones.original(self.api, "")
         return clones.Original(found.objects, self.fleet.report_at(found.address))
 
-    def _clone_up_to(self, original: clones.Original, size: int) -> None:
+    async def _clone_up_to(self, original: clones.Original, size: int) -> None:
         began, first = monotonic(), sum(len(each) for each in self.cloned.values())
         new = []
         for number in range(first, size - 1):
             namespace = self._namespaces[number % NAMESPACES]
             high, low = divmod(FIRST_SERVICE + number, 256)
-            clone = clones.clone(original, number, namespace, str(next(self.fleet.addresses)), f"10.96.{high}.{low}")
+            clone = await clones.clone(
+                original, number, namespace, str(next(self.fleet.addresses)), f"10.96.{high}.{low}"
+            )
             self.cloned.setdefault(namespace, []).append(clone)
             self.fleet.reports[clone.address] = clone.report
             new.append(clone)
-        clones.write(iter(new))
+        await asyncio.to_thread(clones.write, new)
         self.say(f"{len(new)} were cloned in {monotonic() - began:.1f} s")
 
     async def _followed(self, operator: OperatorProcess, size: int) -> Measured:

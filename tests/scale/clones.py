@@ -2,22 +2,26 @@
 straight into the API server's database, while no controller is there to act on it.
 
 What an object says of another one (UIDs, names, namespaces) is replaced in its text, so that the copies belong together
-as the originals do. Hashes stay as they are: the operator compares them with each other, and keeps a pod template whose
-spec has not changed.
+as the originals do; so is the hash of the pod template, which has the NeuronModel's name and UID in it.
 """
 
 import base64
 import json
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from hack.cluster.layout import ETCD_URL
 from neuronmodel_api import names
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, Kind
+from neuronmodel_operator.cluster.observe import ModelKey, look
+from neuronmodel_operator.decide.rollout import rollout
+from neuronmodel_operator.decide.situation import Situation
+from neuronmodel_operator.settings import Settings
 from tests.unit.operator.simulated import component
 
 ORIGINAL: Final = "scaleoriginal"
@@ -56,6 +60,10 @@ class Original:
         return str(self.serving_pod["status"]["podIP"])
 
     @property
+    def template_hash(self) -> str:
+        return str(self.serving_pod["metadata"]["annotations"][names.ANNOTATION_TEMPLATE_HASH])
+
+    @property
     def serving_pod(self) -> Object:
         return next(o for kind, o in self.objects if kind is client.POD and component(o) == names.COMPONENT_SERVE)
 
@@ -78,18 +86,46 @@ async def original(api: Api, report: str) -> Original:
     return Original(found, report)
 
 
-def clone(of: Original, number: int, namespace: str, address: str, service_address: str) -> Clone:
+async def clone(of: Original, number: int, namespace: str, address: str, service_address: str) -> Clone:
     name = f"model-{number:05}"
     replaced = {uid: str(uuid.uuid4()) for uid in of._uids} | {ORIGINAL: name, HOME: namespace, of.address: address}
     for kind, o in of.objects:
         if kind is client.SERVICE:
             replaced[o["spec"]["clusterIP"]] = service_address
+    texts = [_with(json.dumps(o, separators=(",", ":")), replaced) for _, o in of.objects]
+    replaced |= {of.template_hash: await _template_hash([json.loads(text) for text in texts])}
     entries = []
     for kind, o in of.objects:
         text = _with(json.dumps(_as_stored(o), separators=(",", ":")), replaced)
         key = f"/registry/{FOLDERS[kind]}/{namespace}/{_with(o['metadata']['name'], replaced)}"
         entries.append((key, text))
     return Clone(namespace, name, address, _with(of.report, replaced), entries)
+
+
+@dataclass(frozen=True)
+class _Objects:
+    """Some objects, in place of an API server."""
+
+    objects: Sequence[Object]
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        return next((o for o in self.objects if (o["kind"], o["metadata"]["name"]) == (kind.kind, name)), None)
+
+    async def list(
+        self, kind: Kind, namespace: str | None, *, labels: str | None = None, fields: str | None = None
+    ) -> tuple[Object, ...]:
+        return tuple(o for o in self.objects if o["kind"] == kind.kind)
+
+
+async def _template_hash(objects: Sequence[Object]) -> str:
+    """Of the pod template that an operator renders for them."""
+    meta = next(o["metadata"] for o in objects if o["kind"] == client.MODEL.kind)
+    key = ModelKey(meta["namespace"], meta["name"], meta["uid"])
+    snapshot = await look(_Objects(objects), key, datetime.now(UTC))  # type: ignore[arg-type]  # it only reads
+    assert snapshot is not None
+    wanted = rollout(Situation(replace(snapshot.observed, deployment=None), datetime.now(UTC), Settings()))
+    assert wanted is not None
+    return wanted.template.hash
 
 
 def _as_stored(o: Object) -> Object:
@@ -103,7 +139,7 @@ def _with(text: str, replaced: Mapping[str, str]) -> str:
     return text
 
 
-def write(clones: Iterator[Clone]) -> None:
+def write(clones: Iterable[Clone]) -> None:
     """Writes them in transactions."""
     waiting: list[Object] = []
     size = 0

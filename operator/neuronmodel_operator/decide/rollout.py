@@ -16,7 +16,7 @@ from neuronmodel_operator.decide.failures import running_problem
 from neuronmodel_operator.decide.network_source import check_seconds
 from neuronmodel_operator.decide.placement import placement_problem
 from neuronmodel_operator.decide.preconditions import unmet_precondition
-from neuronmodel_operator.decide.situation import Situation
+from neuronmodel_operator.decide.situation import Situation, once_a_look
 from neuronmodel_operator.manifests import hashes
 from neuronmodel_operator.manifests.deployment import Template, deployment, render, stored
 from neuronmodel_operator.manifests.pod import WorkerPod
@@ -44,6 +44,7 @@ class Rollout:
     """Whether the template is the one in force."""
 
 
+@once_a_look
 def rollout(s: Situation) -> Rollout | None:
     """Returns the desired rollout, or None if nothing was prepared yet and nothing serves."""
     fresh, kept = _fresh(s), _kept(s)
@@ -115,6 +116,7 @@ def _fresh_with_kept_timeout(s: Situation, kept: Rollout) -> Rollout | None:
     return _fresh(s, kept.template.start_timeout_seconds)
 
 
+@once_a_look
 def _fresh(s: Situation, start_timeout_seconds: int | None = None) -> Rollout | None:
     """Returns the rollout that this operator renders for the spec; None if it isn't prepared or a precondition is not
     met."""
@@ -146,6 +148,7 @@ def _fresh(s: Situation, start_timeout_seconds: int | None = None) -> Rollout | 
     )
 
 
+@once_a_look
 def _kept(s: Situation) -> Rollout | None:
     if s.children.deployment is None:
         return None

@@ -1,11 +1,11 @@
 """One look at the cluster, interpreted: the spec, what was prepared, what exists. The conditions are decided from
 it."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cached_property
-from typing import Final, Literal
+from functools import cached_property, wraps
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
 from neuronmodel_operator.decide.artifacts import PreparedArtifacts
 from neuronmodel_operator.decide.asked import Asked
@@ -20,11 +20,17 @@ READY_REPORT_GRACE: Final = timedelta(seconds=5)
 """How long the last report of a ready pod may take; with it the timings of a start are complete."""
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Situation:
     observed: Observed
     now: datetime
     settings: Settings
+    decided: dict[Hashable, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """Answers of functions that are `once_a_look`."""
 
     @cached_property
     def children(self) -> Children:
@@ -59,3 +65,18 @@ class Situation:
     def is_acted_on(self) -> bool:
         """Whether everything that the spec requests has been written."""
         return not any(refusal.verb == "write" for refusal in self.observed.refusals)
+
+
+def once_a_look(decide: Callable[Concatenate[Situation, P], T]) -> Callable[Concatenate[Situation, P], T]:
+    """Remembers what a function decides of a situation: several conditions ask for the same, and rendering a pod takes
+    a millisecond."""
+
+    @wraps(decide)
+    def decided(s: Situation, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = (decide, args, tuple(kwargs.items()))
+        if key not in s.decided:
+            s.decided[key] = decide(s, *args, **kwargs)
+        found: T = s.decided[key]
+        return found
+
+    return decided
