@@ -75,7 +75,6 @@ class Followers:
             if follower.failing_since is not None and now - follower.failing_since >= FAILING_SECONDS:
                 yield follower
 
-    @property
-    def num_bytes(self) -> int:
-        """Of all objects that are kept."""
-        return sum(mirror.num_bytes for mirror in self.mirrors.values())
+    def sizes(self) -> list[tuple[str, int, int]]:
+        """Returns each kind with the number of its objects and of their bytes."""
+        return [(kind.kind, len(mirror), mirror.num_bytes) for kind, mirror in self.mirrors.items()]

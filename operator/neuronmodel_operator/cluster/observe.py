@@ -1,12 +1,9 @@
 """Observes everything that exists for one NeuronModel, as one immutable value.
 
-Watches decide *when* to look; the objects are read live. kopf's indices would be simpler, but kopf never forgets an
-object that was deleted while a watch was being re-established (its re-listing reports what exists, not what is gone),
-and a Job that is believed to exist forever blocks everything. A live look is bounded (two GETs by name, three LISTs by
-label, a GET for each claim, and two LISTs by label where a Job may be created) and consistent with our own last write,
-so that nothing is created twice and no status flips back and forth. A look is taken only when a watch reported a
-change, when the plan asked for it, or when the last look is too old; the frequent passes that only fetch workers'
-reports reuse it (`Snapshot.fresh_seconds`).
+Watches decide *when* to look, and a look reads the NeuronModel itself live, its children from mirrors of what watches
+said (`mirrored_api` has which, and why). A look is taken only when something changed, when the plan asked for it, or when
+objects that are not settled were last looked at too long ago: Events are not watched. The frequent passes that only
+fetch reports of workers reuse the last look (`Snapshot.fresh_seconds`).
 """
 
 import asyncio
@@ -26,7 +23,8 @@ from neuronmodel_operator.cluster.client import ReadsAndWrites
 from neuronmodel_operator.state.observed import Claim, Object, Observed, ObservedModel, mounted_claims
 
 SETTLED_FRESH_SECONDS: Final = 300.0
-"""The slow resync: a change that every watch missed is found within this time."""
+"""Without anything that is not settled. What rests altogether is not looked at: mirrors and NeuronModels are listed
+again as often as that, so that a change that every watch missed is found."""
 UNSETTLED_FRESH_SECONDS: Final = 10.0
 """Refused pods, mount failures and the reasons why a claim has no volume exist only as Events, which are not
 watched."""

@@ -52,6 +52,10 @@ class Metrics:
     def count_report_error(self, reason: str) -> None:
         self.report_errors.labels(reason).inc()
 
+    def show_mirrors(self, sizes: Callable[[], Collection[tuple[str, int, int]]]) -> None:
+        """Adds what is remembered of children to later scrapes: kind, objects and bytes."""
+        self.registry.register(_Mirrors(sizes))
+
     def follow(
         self,
         verdicts: Callable[[], Collection[Verdicts]],
@@ -93,3 +97,18 @@ class _State(Collector):
             "NeuronModels whose pass is due and waits for its turn.",
             value=self._num_waiting(),
         )
+
+
+class _Mirrors(Collector):
+    def __init__(self, sizes: Callable[[], Collection[tuple[str, int, int]]]) -> None:
+        self._sizes = sizes
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        objects = GaugeMetricFamily(
+            "neuronmodel_operator_mirrored_objects", "Children that are remembered.", labels=["kind"]
+        )
+        taken = GaugeMetricFamily("neuronmodel_operator_mirrored_bytes", "What they take, compressed.", labels=["kind"])
+        for kind, num_objects, num_bytes in sorted(self._sizes()):
+            objects.add_metric([kind], num_objects)
+            taken.add_metric([kind], num_bytes)
+        yield from (objects, taken)
