@@ -123,7 +123,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
         metrics.show_mirrors(followers.sizes)
         session = await stack.enter_async_context(worker_reports.open_session())
         report_client = worker_reports.ReportClient(session, metrics.count_report_error)
-        mirrored_api = MirroredApi(api, followers.mirrors)
+        mirrored_api = MirroredApi(api, followers.mirrors, followers.is_current)
         tasks = Tasks(mirrored_api, report_client, reconcile, settings, metrics, clock, leases)
         stack.push_async_callback(tasks.stop)
         judge = Health(pulse, followers.silent, tasks.stuck_seconds, metrics.registry)

@@ -60,6 +60,8 @@ class Follower:
     jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0)  # noqa: S311 (spreads load, hides nothing)
     listed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the mirror has what there was."""
+    tried: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a list has succeeded or failed."""
     num_lists: int = 0
     seen_at: float = 0.0
     """When the API server last sent something, or let a watch begin, in monotonic seconds."""
@@ -89,6 +91,7 @@ class Follower:
                 self._version = ""
             except ApiError as error:
                 failures += 1
+                self.tried.set()
                 self.failing_since = self.monotonic() if self.failing_since is None else self.failing_since
                 self.problem = error.message
                 if error.status == GONE:
@@ -112,6 +115,7 @@ class Follower:
         for o in self.mirror.end_list([self.namespace] if self.namespace else []):
             self.notify(o)
         self.listed.set()
+        self.tried.set()
         self._listed_at = self.monotonic()
         self._works()
         return version

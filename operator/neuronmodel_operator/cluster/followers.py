@@ -50,8 +50,14 @@ class Followers:
         await asyncio.gather(*(follower.run() for follower in self._followers))
 
     async def listed(self) -> None:
-        """Returns when the mirrors have what there is."""
-        await asyncio.gather(*(follower.listed.wait() for follower in self._followers))
+        """Returns when the mirrors have what there is, as far as that can be listed."""
+        await asyncio.gather(*(follower.tried.wait() for follower in self._followers))
+
+    def is_current(self, kind: Kind, namespace: str) -> bool:
+        """Whether the mirror of a kind has what there is in a namespace, or had a moment ago."""
+        now = self._monotonic()
+        of_kind = [each for each in self._followers if each.kind is kind and each.namespace in (None, namespace)]
+        return all(each.listed.is_set() and not _is_failing(each, now) for each in of_kind)
 
     def silent(self) -> dict[str, float]:
         """Returns, by what is watched, the seconds of watches that have been silent for too long."""
@@ -72,9 +78,13 @@ class Followers:
 
     def _failing(self, now: float) -> Iterable[Follower]:
         for follower in self._followers:
-            if follower.failing_since is not None and now - follower.failing_since >= FAILING_SECONDS:
+            if _is_failing(follower, now):
                 yield follower
 
     def sizes(self) -> list[tuple[str, int, int]]:
         """Returns each kind with the number of its objects and of their bytes."""
         return [(kind.kind, len(mirror), mirror.num_bytes) for kind, mirror in self.mirrors.items()]
+
+
+def _is_failing(follower: Follower, now: float) -> bool:
+    return follower.failing_since is not None and now - follower.failing_since >= FAILING_SECONDS

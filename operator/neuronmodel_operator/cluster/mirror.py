@@ -7,7 +7,7 @@ objects would take more memory than the operator may use. They are unpacked when
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,6 +59,20 @@ class Mirror:
     def of_owner(self, uid: str) -> tuple[Object, ...]:
         """Returns the objects that carry the UID of a NeuronModel, by name."""
         return tuple(_unpacked(self._kept[place]) for place in sorted(self._by_owner.get(uid, ())))
+
+    def versions_of(self, uid: str) -> dict[Place, str]:
+        return {place: self._kept[place].version for place in self._by_owner.get(uid, ())}
+
+    def correct(self, before: Mapping[Place, str], found: Iterable[Object]) -> None:
+        """Called with what a read found that began when the mirror had `before`: what was there then, has not changed
+        since and was not found is gone."""
+        there = set()
+        for o in found:
+            self.put(o)
+            there.add((o["metadata"].get("namespace", ""), o["metadata"]["name"]))
+        for place, version in before.items():
+            if place not in there and self.version(*place) == version:
+                self._forget(place)
 
     def put(self, o: Object) -> bool:
         """Keeps the object unless a newer version of it is kept; returns whether it was."""

@@ -1,9 +1,9 @@
 """Observes everything that exists for one NeuronModel, as one immutable value.
 
 Watches decide *when* to look, and a look reads the NeuronModel itself live, its children from mirrors of what watches
-said (`mirrored_api` has which, and why). A look is taken only when something changed, when the plan asked for it, or when
-objects that are not settled were last looked at too long ago: Events are not watched. The frequent passes that only
-fetch reports of workers reuse the last look (`Snapshot.fresh_seconds`).
+said (`mirrored_api` has which, and why). A look is taken only when something changed, when the plan asked for it, or
+when objects that are not settled were last looked at too long ago: Events are not watched. The frequent passes that
+only fetch reports of workers reuse the last look (`Snapshot.fresh_seconds`).
 """
 
 import asyncio
@@ -63,9 +63,11 @@ class Snapshot:
         return replace(self, raw=raw, observed=replace(self.observed, model=parse_model(raw)))
 
 
-async def look(api: ReadsAndWrites, key: ModelKey, now: datetime) -> Snapshot | None:
-    """Returns None if the NeuronModel is gone. Raises client.ApiError, and pydantic.ValidationError for a spec that
-    this version can't read."""
+async def look(
+    api: ReadsAndWrites, key: ModelKey, now: datetime, events: tuple[Object, ...] | None = None
+) -> Snapshot | None:
+    """Returns None if the NeuronModel is gone. `events`: Kubernetes' Events about the children where these were read
+    just before. Raises client.ApiError, and pydantic.ValidationError for a spec that this version can't read."""
     raw = await api.get(client.MODEL, key.namespace, key.name)
     if raw is None or raw["metadata"]["uid"] != key.uid:
         return None
@@ -88,8 +90,8 @@ async def look(api: ReadsAndWrites, key: ModelKey, now: datetime) -> Snapshot | 
     # Claims do not matter as long as nothing mounts them.
     mounted = [claim.object for claim in claims.values() if claim.object and makers]
     unsettled = [child for child in (*makers, *mounted) if not is_settled(child, model, now)]
-    events, terminating, others, serving_workloads = await asyncio.gather(
-        _events(api, key.namespace, unsettled),
+    read, terminating, others, serving_workloads = await asyncio.gather(
+        _events(api, key.namespace, unsettled if events is None else ()),
         _namespace_terminating(api, model),
         _other_models(api, model),
         _serving_workloads(api, model, jobs),
@@ -101,7 +103,7 @@ async def look(api: ReadsAndWrites, key: ModelKey, now: datetime) -> Snapshot | 
         jobs=_oldest_first(jobs),
         pods=_oldest_first(pods),
         claims=claims,
-        events=events,
+        events=read if events is None else events,
         namespace_terminating=terminating,
         serving_workloads=serving_workloads,
         other_models=others,

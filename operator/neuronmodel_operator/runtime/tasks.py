@@ -19,10 +19,12 @@ from neuronmodel_api import names
 from neuronmodel_operator.clock import Clock
 from neuronmodel_operator.cluster.apply import Applier, PassOutcome, StatusError, StoppingError
 from neuronmodel_operator.cluster.backoff import await_with_notice, doubling
-from neuronmodel_operator.cluster.client import ApiError, ReadsAndWrites
+from neuronmodel_operator.cluster.client import ApiError
 from neuronmodel_operator.cluster.failed_pass import PassFailure, failure_of, unanswered
+from neuronmodel_operator.cluster.mirrored_api import MirroredApi
 from neuronmodel_operator.cluster.observe import (
     SETTLED_FRESH_SECONDS,
+    UNSETTLED_FRESH_SECONDS,
     ModelKey,
     Snapshot,
     claim_names,
@@ -41,6 +43,11 @@ FIRST_BACKOFF_SECONDS: Final = 1.0
 LAST_BACKOFF_SECONDS: Final = 60.0
 """The longest pause after an error of the operator itself. While the API server is the cause, it is
 LONGEST_PAUSE_SECONDS."""
+QUESTIONS_A_SECOND: Final = 25.0
+"""To workers, of each interval that plans wish for: those that start do not wait for those that rest. A report that
+brings nothing new takes about a millisecond of a processor, one of a worker that starts a whole pass."""
+LIVE_LOOKS_A_SECOND: Final = 4.0
+"""Each takes some ten requests."""
 MODELS_A_SECOND: Final = 100
 """How many NeuronModels may be retried per second when all of a large fleet have to be."""
 LOOK_NOTICE_SECONDS: Final = 5.0
@@ -93,16 +100,28 @@ class CollectsReports(Protocol):
 
 
 @dataclass(frozen=True)
+class Look:
+    """How to look."""
+
+    is_live: bool
+    """No event asked for it: what watches said may be what is wrong."""
+    events: tuple[Object, ...] | None
+    """Kubernetes' Events about the children that were read a moment ago; None if they are to be read."""
+
+
+@dataclass(frozen=True)
 class Parts:
     """The functions and objects that a task works with."""
 
-    look: Callable[[], Awaitable[Snapshot | None]]
+    look: Callable[[Look], Awaitable[Snapshot | None]]
     """Returns None if the NeuronModel is gone."""
     reports: CollectsReports
     decide: Callable[[Observed], Plan]
     applier: CarriesOut
     pause: Callable[[float | None], float | None] = lambda wished: wished
     """Returns how long the workers are not asked, given how long the plan wishes for."""
+    freshness: Callable[[float], float] = lambda seconds: seconds
+    """Returns how long a look does without an event, given how long it should at most."""
     follow_claims: Callable[[frozenset[str], frozenset[str]], None] = lambda former, names: None
     """Called with the names of the claims whose changes mattered, and of those whose changes do."""
 
@@ -168,6 +187,7 @@ class ModelTask:
         self._seen: _Seen | None = None
         self._is_at_rest = False
         """Whether nothing is due but the question for news: an event, or the resync, wakes it."""
+        self._events_read_at = float("-inf")
         self._outdated = False
         """Whether a write of our own to a child outdated the snapshot: another decision based on it would miss the
         change."""
@@ -315,11 +335,14 @@ class ModelTask:
         """Makes one pass and returns the agenda for the next, or None if the NeuronModel is gone."""
         started = self._clock.monotonic()
         looking = self._snapshot is None or self._outdated or self._agenda.look_at <= started
+        look = self._next_look(started)
         self._woken.clear()
         self._is_at_rest = self._is_prompt = False
         if looking:
             self._snapshot = await await_with_notice(
-                self._parts.look(), LOOK_NOTICE_SECONDS, lambda: self._report_failure(unanswered(LOOK_NOTICE_SECONDS))
+                self._parts.look(look),
+                LOOK_NOTICE_SECONDS,
+                lambda: self._report_failure(unanswered(LOOK_NOTICE_SECONDS)),
             )
         if (snapshot := self._snapshot) is None:
             return None
@@ -328,10 +351,20 @@ class ModelTask:
         plan, outcome = await self._decide_and_carry_out(snapshot, reports)
         self._remember(outcome.snapshot)
         self._outdated = outcome.written
-        fresh_until = started + snapshot.fresh_seconds if looking else self._agenda.look_at
+        if looking and look.events is None:
+            self._events_read_at = started
+        fresh = self._parts.freshness(snapshot.fresh_seconds) if looking else 0.0
+        fresh_until = started + fresh if looking else self._agenda.look_at
         if looking and self._may_rest(plan, outcome):
             self._snapshot, self._is_at_rest, fresh_until = None, True, FOREVER
         return self._next(plan, outcome, fresh_until)
+
+    def _next_look(self, started: float) -> Look:
+        """The first look, and one that an event asked for, read from mirrors; Events are read every ten seconds."""
+        is_live = self._snapshot is not None and not self._woken.is_set()
+        is_fresh = started - self._events_read_at < UNSETTLED_FRESH_SECONDS
+        events = self._snapshot.observed.events if self._snapshot and is_fresh and not is_live else None
+        return Look(is_live, events)
 
     def _may_rest(self, plan: Plan, outcome: PassOutcome) -> bool:
         """Whether nothing but an event can make a difference: all that has to do with it is settled, and the plan
@@ -422,7 +455,7 @@ class Tasks:
 
     def __init__(
         self,
-        api: ReadsAndWrites,
+        api: MirroredApi,
         report_client: ReportClient,
         decide: Decide,
         settings: Settings,
@@ -440,7 +473,8 @@ class Tasks:
         self._began: datetime | None = None
         """When the first NeuronModel was seen; the clock has been corrected by then."""
         self._turns = Turns(MAX_PASSES, clock.monotonic)
-        self._pace = Pace()
+        self._pace = Pace(QUESTIONS_A_SECOND)
+        self._looks = Pace(LIVE_LOOKS_A_SECOND)
         self._followed: dict[str, tuple[ModelTask, asyncio.Task[None]]] = {}
         self._users: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         """UIDs of NeuronModels, by namespace and name of the claims that they name."""
@@ -515,6 +549,7 @@ class Tasks:
     def _unfollow(self, key: ModelKey) -> None:
         task, _ = self._followed.pop(key.uid)
         self._pace.forget(key.uid)
+        self._looks.forget(key.uid)
         self._follow_claims(key, task.claims, frozenset())
 
     def _follow_claims(self, key: ModelKey, former: frozenset[str], names_of_claims: frozenset[str]) -> None:
@@ -541,11 +576,12 @@ class Tasks:
             process_began=self._began,
         )
         parts = Parts(
-            look=lambda: look(self._api, key, self._clock.now()),
+            look=lambda how: self._look(key, how),
             reports=ReportCache(self._report_client),
             decide=lambda observed: self._decide(observed, self._clock.now(), self._settings),
             applier=applier,
             pause=lambda wished: self._pace.pause(key.uid, wished),
+            freshness=lambda seconds: self._freshness(key.uid, seconds),
             follow_claims=lambda former, names_of_claims: self._follow_claims(key, former, names_of_claims),
         )
         task = ModelTask(
@@ -559,6 +595,17 @@ class Tasks:
             longest_pause=self._longest_pause,
         )
         return task
+
+    async def _look(self, key: ModelKey, how: Look) -> Snapshot | None:
+        api = self._api.live if how.is_live else self._api
+        return await look(api, key, self._clock.now(), how.events)
+
+    def _freshness(self, uid: str, seconds: float) -> float:
+        """Looks that no event asks for are live: a few a second, however many NeuronModels have not settled."""
+        if seconds >= SETTLED_FRESH_SECONDS:
+            self._looks.forget(uid)
+            return seconds
+        return min(SETTLED_FRESH_SECONDS, self._looks.pause(uid, seconds) or seconds)
 
     def _longest_pause(self) -> float:
         """Returns the longest pause in seconds; it grows with the number of NeuronModels, so that retrying all of them

@@ -16,7 +16,7 @@ from neuronmodel_operator.cluster.observe import SETTLED_FRESH_SECONDS, ModelKey
 from neuronmodel_operator.cluster.worker_reports import Reports
 from neuronmodel_operator.runtime import tasks
 from neuronmodel_operator.runtime.metrics import Metrics
-from neuronmodel_operator.runtime.tasks import HoldsNamespaces, ModelTask, Parts
+from neuronmodel_operator.runtime.tasks import HoldsNamespaces, Look, ModelTask, Parts
 from neuronmodel_operator.runtime.turns import Turns
 from neuronmodel_operator.state.observed import Object, Observed, Refusal
 from neuronmodel_operator.state.plan import REPORT_WHEN_READY, Plan
@@ -53,6 +53,7 @@ class Cluster:
     """What a task sees, and what it did."""
 
     looks: list[float] = field(default_factory=list)
+    looked: list[Look] = field(default_factory=list)
     asked: list[bool] = field(default_factory=list)
     news_asked: list[float] = field(default_factory=list)
     news: bool = False
@@ -73,8 +74,9 @@ class Cluster:
     closed: int = 0
     clock: HandClock = field(default_factory=HandClock)
 
-    async def look(self) -> Snapshot | None:
+    async def look(self, how: Look) -> Snapshot | None:
         self.looks.append(self.clock.monotonic())
+        self.looked.append(how)
         if self.during_look:
             await self.during_look()
         if self.errors:
@@ -334,6 +336,19 @@ async def test_what_is_not_settled_is_looked_at_again_though_no_event_came() -> 
     async with Running(cluster.task()):
         await cluster.clock.advance(130)
     assert gaps(cluster.looks) == pytest.approx([60, 60], abs=0.5)
+
+
+async def test_a_look_that_no_event_asked_for_is_live_and_events_are_read_every_ten_seconds() -> None:
+    cluster = Cluster(fresh_seconds=60)
+    task = cluster.task()
+    async with Running(task):
+        await cluster.clock.advance(1)
+        for _ in range(2):
+            task.wake()
+            await cluster.clock.advance(7)
+        await cluster.clock.advance(60)
+    read = None
+    assert cluster.looked == [Look(False, read), Look(False, ()), Look(False, ()), Look(True, read)]
 
 
 async def test_what_is_settled_rests_without_a_look_until_something_wakes_it() -> None:
