@@ -63,9 +63,9 @@ class MirroredApi:
 
     async def get_live(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         mirror, place = self._mirrors.get(kind), (namespace or "", name)
-        before = mirror.version(*place) if mirror else None
+        before = mirror.version(*place) if mirror is not None else None
         found = await self._api.get(kind, namespace, name)
-        if mirror:
+        if mirror is not None:
             mirror.correct({place: before} if before else {}, [found] if found else [])
         return found
 

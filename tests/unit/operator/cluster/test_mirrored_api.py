@@ -42,7 +42,7 @@ class Server:
         if self.error:
             raise self.error
         found = tuple(self.jobs)
-        if self.meanwhile:
+        if self.meanwhile is not None:
             self.meanwhile.put(job("late", 9))
         return found
 
@@ -118,6 +118,13 @@ async def test_what_was_made_while_it_read_is_not_taken_for_gone() -> None:
     read.server.meanwhile = read.mirror
     assert await read.jobs(live=True) == []
     assert await read.jobs() == [("late", "9")]
+
+
+async def test_what_is_read_live_is_put_into_a_mirror_that_is_still_empty() -> None:
+    read = Read()
+    read.server.jobs = [job("a", 4)]
+    await read.api.get_live(client.JOB, "team", "a")
+    assert await read.jobs() == [("a", "4")]
 
 
 async def test_an_older_answer_changes_nothing() -> None:
