@@ -29,6 +29,8 @@ class Measured:
     overdue_seconds: float
     num_followed: float
     num_waiting: float
+    mirrored_bytes: float
+    mirrored_objects: float
 
     @property
     def num_calls(self) -> float:
@@ -57,6 +59,8 @@ async def measure(operator: OperatorProcess) -> Measured:
                 calls[key] = calls.get(key, 0.0) + sample.value
             elif sample.name == "neuronmodel_operator_reconciles_total":
                 single["passes"] = single.get("passes", 0.0) + sample.value
+            elif sample.name.startswith("neuronmodel_operator_mirrored_"):
+                single[sample.name] = single.get(sample.name, 0.0) + sample.value
             elif not sample.labels:
                 single[sample.name] = sample.value
     return Measured(
@@ -68,6 +72,8 @@ async def measure(operator: OperatorProcess) -> Measured:
         overdue_seconds=single["neuronmodel_operator_overdue_seconds"],
         num_followed=single["neuronmodel_operator_followed_models"],
         num_waiting=single["neuronmodel_operator_waiting_models"],
+        mirrored_bytes=single.get("neuronmodel_operator_mirrored_bytes", 0.0),
+        mirrored_objects=single.get("neuronmodel_operator_mirrored_objects", 0.0),
     )
 
 

@@ -34,7 +34,7 @@ from neuronmodel_operator.cluster.worker_reports import ReportCache, ReportClien
 from neuronmodel_operator.cluster.writes import LONGEST_PAUSE_SECONDS
 from neuronmodel_operator.runtime.metrics import Metrics, Verdicts
 from neuronmodel_operator.runtime.pace import Pace
-from neuronmodel_operator.runtime.turns import Turns
+from neuronmodel_operator.runtime.turns import Turns, Urgency
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.observed import Object, Observed, Refusal
 from neuronmodel_operator.state.plan import REPORT_WHEN_READY, Plan
@@ -257,13 +257,19 @@ class ModelTask:
             return False
         self._is_queueing = True
         try:
-            async with self._turns.turn(prompt=self._is_prompt):
+            async with self._turns.turn(self._urgency):
                 self._is_queueing = False
                 # From here on it counts: what it waited for is over.
                 self._not_before = max(self._not_before, self._clock.monotonic())
                 return await self._attempt()
         finally:
             self._is_queueing = False
+
+    @property
+    def _urgency(self) -> Urgency:
+        if not self._is_prompt:
+            return Urgency.PATIENT
+        return Urgency.NEW if self._seen is None else Urgency.CHANGED
 
     async def _goes_on_resting(self) -> bool:
         """Asks the workers for news, and returns whether there are none."""

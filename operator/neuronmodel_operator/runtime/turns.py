@@ -8,30 +8,39 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from enum import IntEnum
 from typing import Final
 
-PROMPT_IN_A_ROW: Final = 4
-"""After that many turns for what is prompt, one goes to what is not, if that waits."""
+IN_A_ROW: Final = 4
+"""After that many turns in a row, one goes to what is less urgent, if that waits."""
 
 _Queue = deque[asyncio.Future[None]]
 
 
+class Urgency(IntEnum):
+    NEW = 0
+    """Somebody has just made it, and has seen nothing of it yet."""
+    CHANGED = 1
+    """An event asked for the pass."""
+    PATIENT = 2
+    """A restart, or a list that says what there is."""
+
+
 class Turns:
-    """A semaphore with two queues, each of them first come, first served."""
+    """A semaphore with a queue for each urgency, each of them first come, first served."""
 
     def __init__(self, num_at_once: int, monotonic: Callable[[], float]) -> None:
         self._free = num_at_once
         self._monotonic = monotonic
-        self._prompt: _Queue = deque()
-        self._patient: _Queue = deque()
-        self._in_a_row = 0
+        self._queues: tuple[_Queue, ...] = tuple(deque() for _ in Urgency)
+        self._in_a_row = [0] * len(Urgency)
         self._given_at = monotonic()
         """When a turn was last given."""
 
     @asynccontextmanager
-    async def turn(self, *, prompt: bool) -> AsyncIterator[None]:
+    async def turn(self, urgency: Urgency) -> AsyncIterator[None]:
         """Waits for a turn, and holds it inside the context."""
-        await self._take(prompt)
+        await self._take(self._queues[urgency])
         try:
             yield
         finally:
@@ -39,22 +48,20 @@ class Turns:
 
     @property
     def num_waiting(self) -> int:
-        return sum(not each.done() for each in (*self._prompt, *self._patient))
+        return sum(not each.done() for queue in self._queues for each in queue)
 
     @property
     def stalled_seconds(self) -> float:
         """For how long somebody has waited without anybody getting a turn."""
-        return self._monotonic() - self._given_at if self._prompt or self._patient else 0.0
+        return self._monotonic() - self._given_at if any(self._queues) else 0.0
 
-    async def _take(self, prompt: bool) -> None:
-        if self._free and not self._prompt and not self._patient:
-            self._free -= 1
-            self._given_at = self._monotonic()
-            return
-        if not self._prompt and not self._patient:
-            self._given_at = self._monotonic()  # the wait begins now
+    async def _take(self, queue: _Queue) -> None:
+        if not any(self._queues):
+            self._given_at = self._monotonic()  # a wait begins now, if it does
+            if self._free:
+                self._free -= 1
+                return
         mine = asyncio.get_running_loop().create_future()
-        queue = self._prompt if prompt else self._patient
         queue.append(mine)
         try:
             await mine
@@ -76,8 +83,9 @@ class Turns:
 
     def _next_queue(self) -> _Queue | None:
         """The queue whose first is next; None if nobody waits."""
-        if self._prompt and (not self._patient or self._in_a_row < PROMPT_IN_A_ROW):
-            self._in_a_row += 1
-            return self._prompt
-        self._in_a_row = 0
-        return self._patient or None
+        for urgency, queue in enumerate(self._queues):
+            if queue and (self._in_a_row[urgency] < IN_A_ROW or not any(self._queues[urgency + 1 :])):
+                self._in_a_row[urgency] += 1
+                return queue
+            self._in_a_row[urgency] = 0
+        return None

@@ -1,6 +1,8 @@
 """What a list of all NeuronModels leads to."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from neuronmodel_operator.cluster.client import Kind, Object, Page
 from neuronmodel_operator.runtime.resync import resync
@@ -29,10 +31,10 @@ class Lists:
 @dataclass
 class Followed:
     followed: frozenset[str]
-    listed: list[Object] = field(default_factory=list)
+    listed: Sequence[Mapping[str, Any]] = ()
     begun_with: frozenset[str] = frozenset()
 
-    def models_listed(self, models: list[Object], begun_with: frozenset[str]) -> None:
+    def models_listed(self, models: Sequence[Mapping[str, Any]], begun_with: frozenset[str]) -> None:
         self.listed, self.begun_with = models, begun_with
 
 
