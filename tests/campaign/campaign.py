@@ -14,7 +14,7 @@ from typing import Final
 import aiohttp
 
 from neuronmodel_operator.cluster.client import Api
-from tests.campaign.end_state import EndState, differences, end_state
+from tests.campaign.end_state import EndState, differences, end_state, without_reports_that_are_lost
 from tests.campaign.faults_tried import Tried, tries_of
 from tests.campaign.history import following
 from tests.campaign.invariants import violations
@@ -97,7 +97,7 @@ class Campaign:
                 if tried.ends_namespace:
                     return Told(story, tried, monotonic() - began, await _is_ended(trial, story), ())
                 await story.act(trial)
-                problems += await _differences(trial, recording.end)
+                problems += await _differences(trial, recording.end, loses_reports=tried.loses_reports)
             except AssertionError as error:
                 problems.append(str(error))
             problems += violations(trial)
@@ -165,11 +165,12 @@ async def _is_ended(trial: Trial, story: Story) -> bool:
         await asyncio.gather(acting, gone, return_exceptions=True)
 
 
-async def _differences(trial: Trial, expected: EndState) -> list[str]:
+async def _differences(trial: Trial, expected: EndState, *, loses_reports: bool) -> list[str]:
     """None as soon as there are none."""
     end = monotonic() + trial.stage.history.patience
     while True:
-        found = differences(expected, await insist(lambda: end_state(trial.api, trial.namespace)))
+        state = await insist(lambda: end_state(trial.api, trial.namespace))
+        found = differences(without_reports_that_are_lost(expected, state) if loses_reports else expected, state)
         if not found or monotonic() > end:
             return found
         await asyncio.sleep(LOOK_SECONDS)
