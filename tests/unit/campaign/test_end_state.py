@@ -70,7 +70,7 @@ async def test_hashes_that_are_no_longer_the_same_differ() -> None:
 
 def test_reports_that_are_lost_with_former_workers_are_forgiven_and_nothing_else() -> None:
     def model(*starts: Object) -> Object:
-        return {"NeuronModel smol": {"status": {"starts": list(starts)}}}
+        return {"NeuronModel smol": {"status": {"starts": [dict(start) for start in starts]}}}
 
     whole = {"cause": "Scaled", "tier": "Artifacts", "phases": ["Serve 1 Read"]}
     lost = {"cause": "Scaled", "phases": []}
