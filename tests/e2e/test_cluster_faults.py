@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from hack.cluster import control_plane, mounts, nodes, processes, registry
-from hack.cluster.layout import LAYOUT, NODES, Node, node_named
+from hack.cluster import control_plane, nodes, processes, registry
+from hack.cluster.layout import NODES, node_named
 from neuronmodel_api import names
 from neuronmodel_api.conditions import ConditionType
 
@@ -179,23 +179,6 @@ def test_a_node_whose_kubelet_is_gone_for_a_while_keeps_its_worker(room: Room) -
         nodes.start(node)
     model.wait_for_condition(ConditionType.READY, "True", reason="Serving")
     assert last_id(model) == start.id
-    remove_with_volumes(model, node)
-
-
-def remove_with_volumes(model: Applied, node: Node) -> None:
-    """A kubelet that was killed does not find the mounts of local volumes again on this machine, where they are on the
-    file system that it is on itself: it can't remove the pod before somebody else has unmounted them."""
-    pod = model.serving_pod()
-    model.delete()
-    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-
-    def is_over() -> bool:
-        found = model.cluster.get("Pod", name, namespace)
-        return found is None or found["status"]["phase"] != "Running"
-
-    eventually(is_over, what="the end of its containers", instead=model.story)
-    mounts.unmount_below(LAYOUT.node(node) / "kubelet" / "pods" / pod["metadata"]["uid"])
-    eventually(lambda: model.cluster.get("Pod", name, namespace) is None, what="the pod to go", instead=model.story)
 
 
 def last_id(model: Applied) -> str | None:
