@@ -28,6 +28,8 @@ ORDER_SECONDS: Final = 5.0
 """Versions that are older come in the order in which they were written."""
 SAMPLE_SECONDS: Final = 5.0
 PROBABILITY: Final = 0.02
+PAUSE_SECONDS: Final = (0.5, 20.0)
+"""Between two acts on a NeuronModel."""
 MODELS: Final = 20
 FAULTS: Final[Sequence[Fault]] = (
     *(Refuse(429, "TooManyRequests", retry_after=1), Refuse(500), Refuse(503, "ServiceUnavailable")),
@@ -108,7 +110,7 @@ class Soak:
                 pass
             except AssertionError as error:
                 self.problems.append(f"{trial.namespace}: {name}: {error}")
-            await asyncio.sleep(chance.uniform(0.5, 6.0))
+            await asyncio.sleep(chance.uniform(*PAUSE_SECONDS))
             if chance.random() < 0.2:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(trial.chronicle.until(lambda c: is_serving(c.model()), "serving"), 20)
