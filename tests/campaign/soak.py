@@ -16,9 +16,10 @@ from typing import Final
 from neuronmodel_api import names
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import ApiError, Kind
-from tests.campaign.history import Version, is_serving
+from tests.campaign.history import Version
 from tests.campaign.invariants import Invariants, most_a_minute, rates
 from tests.campaign.trial import MODEL, Stage, Trial, behind_one_operator
+from tests.cluster.operator.conditions import is_serving
 from tests.cluster.operator.conftest import delete
 from tests.cluster.operator.process import is_healthy, until
 from tests.faults.faults import CutAfter, CutBefore, CutInside, Delay, Fault, RandomFaults, Refuse
