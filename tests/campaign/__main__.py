@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kubernetes.aio.config import kube_config
 
@@ -23,6 +24,7 @@ from tests.campaign.soak import Soak, soaking
 from tests.campaign.stories import STORIES
 from tests.campaign.table import Row, rows_of, sentences, table, write
 from tests.cluster.conftest import serve_definition
+from tests.cluster.operator.conftest import installed_operator_at_rest
 
 AT_ONCE = 24
 PATIENCE_SECONDS = 600.0
@@ -61,6 +63,7 @@ class Command:
     asked: argparse.Namespace
     folder: Path
     began: float = field(default_factory=time.monotonic)
+    was_ended: bool = False
 
     async def run(self) -> int:
         this = asyncio.current_task()
@@ -70,7 +73,23 @@ class Command:
             asyncio.get_running_loop().add_signal_handler(number, this.cancel)
         rows: list[Row] = []
         soak: Soak | None = None
+        campaign: Campaign | None = None
+        try:
+            if set(self.asked.part or PARTS) != {"nodes"}:
+                campaign, soak = await self._tell()
+            if self._has("nodes") and not self.was_ended:
+                rows = await try_on_real_nodes(self.say)
+        except asyncio.CancelledError:
+            self._end(this)
+        return self._report(campaign.told if campaign else [], rows, soak)
+
+    async def _tell(self) -> tuple[Campaign, Soak | None]:
+        """All but the tests with real kubelets, which have an installed operator of their own."""
+        this = asyncio.current_task()
+        assert this is not None
+        soak: Soak | None = None
         async with AsyncExitStack() as stack:
+            stack.enter_context(installed_operator_at_rest())
             api = await stack.enter_async_context(client.connect(lambda verb, kind, status: None))
             stage = await stack.enter_async_context(staged(api, LAYOUT.kubeconfig, self.folder, self.asked.patience))
             campaign = Campaign(stage, self.asked.at_once, self.say)
@@ -83,12 +102,14 @@ class Command:
                 await asyncio.gather(campaign.run(tries), soak.run() if soak else asyncio.sleep(0))
                 if self._has("outages"):
                     await try_outages(campaign, recordings, self.asked.seed)
-                if self._has("nodes"):
-                    rows = await try_on_real_nodes(self.say)
             except asyncio.CancelledError:
-                self.say("ended early, by a signal")
-                this.uncancel()
-        return self._report(campaign.told, rows, soak)
+                self._end(this)
+        return campaign, soak
+
+    def _end(self, this: asyncio.Task[Any]) -> None:
+        self.say("ended early, by a signal")
+        self.was_ended = True
+        this.uncancel()
 
     def say(self, text: str) -> None:
         print(f"{self._minutes:5.1f} min  {text}", flush=True)

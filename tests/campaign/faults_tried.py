@@ -42,6 +42,8 @@ class Tried:
     """By how many seconds the operator's clock is ahead, all the time."""
     ends_namespace: bool = False
     """The story ends with its namespace."""
+    loses_reports: bool = False
+    """A worker that goes meanwhile has told nobody what its start was made of."""
     begin: Callable[[], Awaitable[None]] | None = None
     """Awaited before the story is told; what befalls it then is of no single trial."""
 

@@ -15,6 +15,7 @@ import aiohttp
 
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Kind
+from tests.cluster.operator.conditions import summary
 from tests.waiting import PATIENCE_SECONDS
 
 KINDS: Final = (client.MODEL, client.POD, client.JOB, client.DEPLOYMENT, client.SERVICE, client.CLAIM)
@@ -155,22 +156,5 @@ def _deleted(o: Object) -> Object:
     return o | {"metadata": o["metadata"] | {"resourceVersion": str(int(o["metadata"]["resourceVersion"]) + 1)}}
 
 
-def condition(model: Object, kind: str) -> Object:
-    conditions = model.get("status", {}).get("conditions", ())
-    return next((dict(each) for each in conditions if each["type"] == kind), {})
-
-
-def is_serving(model: Object | None) -> bool:
-    """What is asked for now."""
-    if model is None:
-        return False
-    ready = condition(model, "Ready")
-    found = (ready.get("status"), ready.get("reason"), ready.get("observedGeneration"))
-    return found == ("True", "Serving", model["metadata"]["generation"])
-
-
 def _summary(model: Object | None) -> str:
-    if model is None:
-        return "there is no NeuronModel"
-    conditions = model.get("status", {}).get("conditions", ())
-    return "; ".join(f"{c['type']} {c['status']} {c['reason']}: {c.get('message')}" for c in conditions)
+    return "there is no NeuronModel" if model is None else summary(model)

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from neuronmodel_api import names
 from neuronmodel_api.status import NeuronModelStatus
 from neuronmodel_operator.cluster import client
-from tests.campaign.history import Version, condition
+from tests.campaign.history import Version
 from tests.campaign.trial import Trial
+from tests.cluster.operator.conditions import condition
 from tests.e2e.accounting import assert_all_accounted
 from tests.unit.operator.simulated import component
 

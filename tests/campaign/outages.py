@@ -34,6 +34,7 @@ class Outage:
     during: Callable[[], AbstractAsyncContextManager[None]]
     """What is wrong inside of it."""
     seconds: float
+    loses_reports: bool = False
 
 
 @asynccontextmanager
@@ -128,7 +129,7 @@ OUTAGES: Final = (
     Outage("etcd stands still for four fifths of each second, for a minute", _slow_etcd, 60.0),
     Outage("etcd has no space for half a minute", _full_etcd, 30.0),
     Outage("no controllers for a minute", lambda: _without("kube-controller-manager"), 60.0),
-    Outage("operator and workers are parted for a minute", _parted, 60.0),
+    Outage("operator and workers are parted for a minute", _parted, 60.0, loses_reports=True),
 )
 
 
@@ -153,7 +154,13 @@ async def _try(campaign: Campaign, recordings: Sequence[Recording], outage: Outa
             await begun.arrive()
             await asyncio.sleep(delay)
 
-        return Tried(Pattern.CLUSTER, outage.what, "while stories are told", begin=begin)
+        return Tried(
+            Pattern.CLUSTER,
+            outage.what,
+            "while stories are told",
+            loses_reports=outage.loses_reports,
+            begin=begin,
+        )
 
     tries = [(recording, told_after(chance.uniform(0.0, SPREAD_SECONDS))) for recording in recordings]
     # All of them at the same time, whatever else is tried side by side.

@@ -16,9 +16,10 @@ from typing import Final
 from neuronmodel_api import names
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import ApiError, Kind
-from tests.campaign.history import Version, is_serving
+from tests.campaign.history import Version
 from tests.campaign.invariants import Invariants, most_a_minute, rates
 from tests.campaign.trial import MODEL, Stage, Trial, behind_one_operator
+from tests.cluster.operator.conditions import is_serving
 from tests.cluster.operator.conftest import delete
 from tests.cluster.operator.process import is_healthy, until
 from tests.faults.faults import CutAfter, CutBefore, CutInside, Delay, Fault, RandomFaults, Refuse
@@ -28,6 +29,8 @@ ORDER_SECONDS: Final = 5.0
 """Versions that are older come in the order in which they were written."""
 SAMPLE_SECONDS: Final = 5.0
 PROBABILITY: Final = 0.02
+PAUSE_SECONDS: Final = (0.5, 20.0)
+"""Between two acts on a NeuronModel."""
 MODELS: Final = 20
 FAULTS: Final[Sequence[Fault]] = (
     *(Refuse(429, "TooManyRequests", retry_after=1), Refuse(500), Refuse(503, "ServiceUnavailable")),
@@ -108,7 +111,7 @@ class Soak:
                 pass
             except AssertionError as error:
                 self.problems.append(f"{trial.namespace}: {name}: {error}")
-            await asyncio.sleep(chance.uniform(0.5, 6.0))
+            await asyncio.sleep(chance.uniform(*PAUSE_SECONDS))
             if chance.random() < 0.2:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(trial.chronicle.until(lambda c: is_serving(c.model()), "serving"), 20)

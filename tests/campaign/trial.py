@@ -14,8 +14,9 @@ from neuronmodel_api import names
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, ApiError
 from neuronmodel_operator.state.plan import ObjectRef
-from tests.campaign.history import Chronicle, History, is_serving
+from tests.campaign.history import Chronicle, History
 from tests.campaign.workers import Behaviour, PlayedWorkers
+from tests.cluster.operator.conditions import condition, is_serving
 from tests.cluster.operator.conftest import delete, model_manifest, remove_namespace
 from tests.cluster.operator.played import IMAGE, SCHEDULER
 from tests.cluster.operator.process import OperatorProcess
@@ -115,8 +116,8 @@ class Trial:
 
     async def until_ready_is(self, status: str, reason: str) -> None:
         def holds(chronicle: Chronicle) -> bool:
-            conditions = (chronicle.model() or {}).get("status", {}).get("conditions", ())
-            return any((c["type"], c["status"], c["reason"]) == ("Ready", status, reason) for c in conditions)
+            ready = condition(chronicle.model() or {}, "Ready")
+            return (ready.get("status"), ready.get("reason")) == (status, reason)
 
         await self.chronicle.until(holds, f"Ready {status} {reason}")
 

@@ -172,7 +172,8 @@ def test_a_node_whose_kubelet_is_gone_for_a_while_keeps_its_worker(room: Room) -
     model, _ = room.neuron_model("silent", room.tiny("silent"), worker=ON_TRN2)
     start = model.wait_for_start()
     node = node_named("trn2")
-    processes.stop(f"kubelet-{node.name}", how=signal.SIGKILL)
+    # With SIGKILL the next kubelet of this machine cannot unmount what it finds.
+    processes.stop(f"kubelet-{node.name}")
     try:
         assert completion(model, PROMPT).strip()
     finally:

@@ -159,7 +159,11 @@ class Applier:
             snapshot = await self._write_status(plan.status, snapshot)
         due, self._due_events = self._due_events, []
         await self._events.write([*due, *(note for note in plan.events if note.about is None)], snapshot.raw)
-        if plan.finalizer is False and names.FINALIZER in snapshot.observed.model.finalizers:
+        if (
+            plan.finalizer is False
+            and names.FINALIZER in snapshot.observed.model.finalizers
+            and not self._is_owing(plan)
+        ):
             others = [name for name in snapshot.observed.model.finalizers if name != names.FINALIZER]
             with self._writes.of_one_plan():
                 snapshot, let_go = await self._attempt_finalizers(snapshot, others)
@@ -223,6 +227,10 @@ class Applier:
         written = self._writes.take_written()
         self._due_events += [note for note in owed if note.about in written]
         self._waiting_events = [note for note in owed if note.about not in written]
+
+    def _is_owing(self, plan: Plan) -> bool:
+        """Whether a deletion of the plan was refused: once the NeuronModel is gone, nobody tries it again."""
+        return any(self._writes.is_refused((ref.kind, ref.name), "delete") for ref in plan.delete)
 
     def _planned(self, plan: Plan) -> set[tuple[str, str, Verb]]:
         planned: set[tuple[str, str, Verb]] = {

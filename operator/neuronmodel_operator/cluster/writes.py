@@ -123,6 +123,9 @@ class Writes:
         task.add_done_callback(lambda task: self._end(key, verb, digest, task))
         return False
 
+    def is_refused(self, key: ChildKey, verb: Verb) -> bool:
+        return (*key, verb) in self._refused
+
     def forget_all_but(self, planned: Collection[tuple[str, str, Verb]]) -> None:
         """Drops the refusals of writes that are no longer planned."""
         self._refused = {key: refused for key, refused in self._refused.items() if key in planned}

@@ -9,7 +9,6 @@ from neuronmodel_api import names
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.spec import Retention
 from neuronmodel_operator.conditions.verdict import reference
-from neuronmodel_operator.decide.children import Children
 from neuronmodel_operator.decide.keys_in_use import keys_of_others
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.hashes import digest
@@ -44,7 +43,7 @@ def deletion_step(s: Situation) -> DeletionStep:
     if s.asked.spec.artifacts.retention is not Retention.DELETE:
         return DeletionStep(Plan(finalizer=False), "Its artifacts stay.")
     if given_up := _given_up(s):
-        return _abandoned(s.children, given_up)
+        return _abandoned(s, given_up)
     if s.children.cleanup_job and s.children.cleanup_job.state is JobState.SUCCEEDED:
         return _cleaned(s)
     workers = _workers(s)
@@ -81,16 +80,18 @@ def _since(s: Situation) -> datetime:
     return max(requested, s.children.cleanup_job.created_at) if s.children.cleanup_job else requested
 
 
-def _abandoned(children: Children, why: str) -> DeletionStep:
+def _abandoned(s: Situation, why: str) -> DeletionStep:
     note = EventNote("Warning", Reason.CLEANUP_ABANDONED, f"Artifacts may be left behind: {why}.")
-    plan = Plan(finalizer=False, delete=_own_job(children), events=(note,))
+    plan = Plan(finalizer=False, delete=_own_job(s), events=(note,))
     return DeletionStep(plan, "It goes without having been cleaned up after.")
 
 
-def _own_job(children: Children) -> tuple[ObjectRef, ...]:
-    return (
-        (reference(children.cleanup_job),) if children.cleanup_job and not children.cleanup_job.is_terminating else ()
-    )
+def _own_job(s: Situation) -> tuple[ObjectRef, ...]:
+    """Returns the clean-up Job, which nobody else removes: the NeuronModel stays until it is deleted. If that is
+    refused for too long, the Job is left."""
+    job = s.children.cleanup_job
+    is_left = s.refusal(("Job",), "delete") is not None and s.now - _since(s) >= GIVE_UP_AFTER
+    return () if job is None or job.is_terminating or is_left else (reference(job),)
 
 
 def _cleaned(s: Situation) -> DeletionStep:
@@ -99,7 +100,7 @@ def _cleaned(s: Situation) -> DeletionStep:
     )
     if claim is None or "deletionTimestamp" in claim["metadata"] or is_claim_shared(s, claim["metadata"]["name"]):
         note = EventNote("Normal", Reason.CLEANED_UP, "Removed the artifacts that nobody else refers to.")
-        return DeletionStep(Plan(finalizer=False, delete=_own_job(s.children), events=(note,)), "Cleaned up.")
+        return DeletionStep(Plan(finalizer=False, delete=_own_job(s), events=(note,)), "Cleaned up.")
     if _is_used_by_deleted(s, claim["metadata"]["name"]):
         return DeletionStep(Plan(wake_after=RECHECK), "Other NeuronModels that go too let go of the claim first.")
     ref = ObjectRef("v1", "PersistentVolumeClaim", claim["metadata"]["name"], claim["metadata"]["uid"])

@@ -39,8 +39,8 @@ class Plan:
     """A plan is idempotent: carrying it out twice has the same effect as once."""
 
     finalizer: bool | None = None
-    """True if it must be set before anything else is done, False if it must be removed after everything else, None to
-    leave it as it is."""
+    """True if it must be set before anything else is done, False if it must be removed after everything else, and only
+    once everything of `delete` is gone; None to leave it as it is."""
     delete: tuple[ObjectRef, ...] = ()
     apply: tuple[Manifest, ...] = ()
     """Manifests for server-side apply."""

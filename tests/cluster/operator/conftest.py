@@ -37,11 +37,18 @@ def kubeconfig() -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def installed_operator_rests(kubeconfig: str) -> Iterator[None]:
-    """On the local cluster, where end-to-end tests leave one: it would see to the tests' NeuronModels as well, before
-    the one that is tested does, or amid what is looked at."""
+    """On the local cluster, where end-to-end tests leave one."""
     if kubeconfig != str(LAYOUT.kubeconfig):
         yield
         return
+    with installed_operator_at_rest():
+        yield
+
+
+@contextmanager
+def installed_operator_at_rest() -> Iterator[None]:
+    """It would see to the tests' NeuronModels as well, before the one that is tested does, or amid what is looked
+    at."""
     kubectl = Kubectl(LAYOUT.kubeconfig)
     with one_at_a_time(TESTS):
         if not kubectl("get", *DEPLOYMENT, "--ignore-not-found", "--output=name"):

@@ -15,6 +15,7 @@ from neuronmodel_api.report import Report, Stage, State
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, ApiError
 from neuronmodel_operator.decide.situation import READY_REPORT_GRACE
+from tests.cluster.operator.conditions import condition, is_serving, summary
 from tests.cluster.operator.conftest import model_manifest
 from tests.unit.operator.simulated import component, config_of, result_of, stamp
 from tests.waiting import PATIENCE_SECONDS
@@ -49,12 +50,11 @@ class Sight:
         return dict(self.model.get("status") or {})
 
     def condition(self, kind: str) -> Object:
-        return next((dict(c) for c in self.status.get("conditions", ()) if c["type"] == kind), {})
+        return condition(self.model, kind)
 
     @property
     def summary(self) -> str:
-        conditions = self.status.get("conditions", ())
-        return "; ".join(f"{c['type']} {c['status']} {c['reason']}: {c.get('message')}" for c in conditions)
+        return summary(self.model)
 
     @property
     def ready(self) -> Object:
@@ -63,9 +63,7 @@ class Sight:
     @property
     def is_serving(self) -> bool:
         """What is asked for now."""
-        ready = self.ready
-        found = (ready.get("status"), ready.get("reason"), ready.get("observedGeneration"))
-        return found == ("True", "Serving", self.meta["generation"])
+        return is_serving(self.model)
 
 
 @dataclass

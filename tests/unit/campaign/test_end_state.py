@@ -66,3 +66,21 @@ async def test_hashes_that_are_no_longer_the_same_differ() -> None:
     other[client.DEPLOYMENT][0]["metadata"]["annotations"]["b"] = "d" * 16
     found = await end_state.end_state(Listed(other), "campaign-c")  # type: ignore[arg-type]
     assert differences(await of("b"), found) != []
+
+
+def test_reports_that_are_lost_with_former_workers_are_forgiven_and_nothing_else() -> None:
+    def model(*starts: Object) -> Object:
+        return {"NeuronModel smol": {"status": {"starts": [dict(start) for start in starts]}}}
+
+    whole = {"cause": "Scaled", "tier": "Artifacts", "phases": ["Serve 1 Read"]}
+    lost = {"cause": "Scaled", "phases": []}
+    found = model(whole, lost)
+    assert differences(model(whole, whole), found)
+    assert not differences(end_state.without_reports_that_are_lost(model(whole, whole), found), found)
+    for other in (
+        model(lost, whole),
+        model(whole),
+        model(whole, lost | {"cause": "Created"}),
+        model(whole, whole, lost),
+    ):
+        assert differences(end_state.without_reports_that_are_lost(model(whole, whole), other), other), other

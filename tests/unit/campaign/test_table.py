@@ -18,7 +18,7 @@ RESULTS = """<?xml version="1.0"?><testsuites><testsuite>
 
 
 def told(pattern: Pattern, what: str, *problems: str, was_reached: bool = True) -> Told:
-    return Told(STORIES[0], Tried(pattern, what, "patch jobs #1"), 1.0, was_reached, problems)
+    return Told(STORIES[0], Tried(pattern, what, "patch jobs #1"), was_reached, problems)
 
 
 def test_what_was_tried_is_counted_by_fault_and_what_did_not_come_about_is_not() -> None:

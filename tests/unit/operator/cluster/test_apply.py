@@ -41,6 +41,7 @@ class Server:
         """To the next writes of a status."""
         self.keeps: ApiError | None = None
         """To deletions."""
+        self.finalizers: list[list[str]] = []
         self.applied: list[str] = []
         """Kinds."""
         self.confirms: list[ApiError | None] = []
@@ -73,6 +74,9 @@ class Server:
         self, kind: Kind, namespace: str, name: str, patch: Mapping[str, Any], subresource: str | None = None
     ) -> Object:
         await self._answer(kind)
+        if "finalizers" in patch.get("metadata", {}):
+            self.finalizers.append(patch["metadata"]["finalizers"])
+            return model()
         if "status" not in patch:
             self.num_confirmed += 1
             if self.confirms and (error := self.confirms.pop(0)):
@@ -213,6 +217,24 @@ async def test_a_deletion_is_reported_when_it_was_done() -> None:
     server.keeps, seconds = None, 60.0
     await tested.carry_out(plan, snapshot(), hold_status=False)
     assert server.events == ["ClaimDeleted: Deleted the claim."]
+
+
+async def test_the_finalizer_stays_until_what_goes_with_it_is_deleted() -> None:
+    """The clean-up Job has no owner: once the NeuronModel is gone, nobody removes it."""
+    server = Server()
+    server.keeps = ApiError(403, "Forbidden", "not on a Friday")
+    seconds = 0.0
+    tested = Applier(cast(Api, server), KEY, now=lambda: NOW, monotonic=lambda: seconds)
+    looked = snapshot()
+    held = replace(looked.observed.model, finalizers=(names.FINALIZER,))
+    looked = replace(looked, observed=replace(looked.observed, model=held))
+    plan = Plan(finalizer=False, delete=(ObjectRef("batch/v1", "Job", "smol-cleanup", "uid-job"),))
+    for hold_status in (True, False):
+        await tested.carry_out(plan, looked, hold_status=hold_status)
+    assert server.finalizers == []
+    server.keeps, seconds = None, 60.0
+    await tested.carry_out(plan, looked, hold_status=False)
+    assert server.finalizers == [[]]
 
 
 @pytest.mark.parametrize("seen", [True, False])

@@ -1,10 +1,13 @@
 """A NeuronModel goes by `artifacts.retention`, whatever is missing and whenever the operator dies."""
 
+from datetime import timedelta
+
 import pytest
 
 from neuronmodel_api import names
 from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.status import Phase
+from neuronmodel_operator.state.observed import Refusal
 from tests.builders import neuron_model
 from tests.unit.operator.simulated import EPOCH, Cluster, Object, OperatorKilledError, Run, component, failing, stamp
 
@@ -16,6 +19,11 @@ def serving() -> Cluster:
     cluster = Cluster.of(DELETED.build())
     cluster.run_until_ready()
     return cluster
+
+
+def ended(job: Object) -> bool:
+    conditions = job.get("status", {}).get("conditions", ())
+    return names.COMPONENT_CLEANUP in job["metadata"]["name"] and any(c["type"] == "Complete" for c in conditions)
 
 
 def warned(cluster: Cluster) -> list[str]:
@@ -169,6 +177,28 @@ def test_a_clean_up_that_never_gets_a_node_is_given_up_and_removed() -> None:
     assert cluster.is_gone
     assert len(warned(cluster)) == 1
     assert cluster.jobs == {}
+
+
+@pytest.mark.parametrize(("minutes", "is_left"), [(1, False), (11, True)])
+def test_a_clean_up_job_whose_deletion_is_refused_is_tried_again_and_left_after_ten_minutes(
+    minutes: int, is_left: bool
+) -> None:
+    cluster = serving()
+    cluster.delete_model()
+    cluster.run_until(lambda c: any(ended(job) for job in c.jobs.values()))
+    cluster.claims.clear()  # that of the template has gone by then
+    (name,) = cluster.jobs
+    now = cluster.now
+    cluster.now = now + timedelta(minutes=minutes)
+    cluster.refusals = (Refusal("Job", name, "Forbidden", "not on a Friday", 403, "delete", now),)
+    plan = cluster.plan()
+    assert plan.finalizer is False
+    assert [ref.name for ref in plan.delete] == ([] if is_left else [name])
+    if not is_left:
+        assert plan.status is not None
+        ready = plan.status.condition(ConditionType.READY)
+        assert ready is not None
+        assert f"The Job {name} was not deleted: not on a Friday." in ready.message
 
 
 def test_a_claim_of_the_users_is_cleaned_and_never_deleted() -> None:
