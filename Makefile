@@ -70,6 +70,10 @@ model: install up ## SmolLM2-135M-Instruct as a Hugging Face checkpoint
 test: install ## everything: lint, unit tests, the real API server, end to end on real kubelets
 	@$(BIN)/python -m hack.verify
 
+.PHONY: scale
+scale: install up ## one operator with 100, 1,000 and 10,000 NeuronModels, half an hour; WRITE=1, SCALE_OPTIONS="--help"
+	@$(BIN)/python -m tests.scale $(if $(WRITE),--write) $(SCALE_OPTIONS)
+
 .PHONY: campaign
 campaign: install up ## every fault between operator and API server, an hour; SEED=1 CAMPAIGN_OPTIONS="--help"
 	@$(BIN)/python -m tests.campaign --seed $(or $(SEED),1) $(if $(WRITE),--write) $(CAMPAIGN_OPTIONS)

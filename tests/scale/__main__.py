@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -32,7 +33,8 @@ from tests.scale import clones
 from tests.scale.clones import HOME, ORIGINAL, Clone
 from tests.scale.figures import spread
 from tests.scale.fleet import Fleet, Place, assembled
-from tests.scale.measured import Measured, difference, measure
+from tests.scale.measured import WRITES, Measured, difference, measure
+from tests.scale.report import write
 
 SIZES: Final = (100, 1000, 10_000)
 REST_SECONDS: Final = 330.0
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rest-seconds", type=float, default=REST_SECONDS, help="how long it is watched at rest")
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help="how many are applied, and changed, at once")
     parser.add_argument("--part", action="append", choices=("rest", "single", "starts", "burst"), help="else all")
+    parser.add_argument("--write", action="store_true", help="write the section of docs/performance.md; of a whole run")
     parser.add_argument("--out", type=Path, help="a file for the figures, as JSON")
     parser.add_argument("--log", type=Path, help="a file for the operators' log")
     asked = parser.parse_args(arguments)
@@ -99,6 +102,8 @@ class Command:
                 await part()
         if self.asked.out:
             self.asked.out.write_text(json.dumps(self.figures, indent=2) + "\n")
+        if self.asked.write:
+            write(self.figures, date.today().isoformat())
 
     def say(self, text: str) -> None:
         print(f"{(time.monotonic() - self.began) / 60:5.1f} min  {text}", flush=True)
@@ -349,8 +354,6 @@ class Command:
 
 
 def _writes(measured: Measured) -> str:
-    from tests.scale.measured import WRITES
-
     return ", ".join(f"{verb} {kind} {count:.0f}" for (verb, kind), count in measured.calls.items() if verb in WRITES)
 
 
