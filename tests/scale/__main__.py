@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -103,7 +102,7 @@ class Command:
         if self.asked.out:
             self.asked.out.write_text(json.dumps(self.figures, indent=2) + "\n")
         if self.asked.write:
-            write(self.figures, date.today().isoformat())
+            write(self.figures)
 
     def say(self, text: str) -> None:
         print(f"{(time.monotonic() - self.began) / 60:5.1f} min  {text}", flush=True)

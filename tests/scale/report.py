@@ -99,18 +99,16 @@ def growth(figures: Figures) -> list[str]:
         "| ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for size, found in _sizes(figures):
-        lines.append(
-            f"| {size:,} | {found['megabytes']:.0f} MB | {found['peak megabytes']:.0f} MB "
-            f"| {found['requests a minute']:.0f} | {found['processor']:.1%} of a core | {found['restart seconds']:.0f} s |"
-        )
+        memory = f"{found['megabytes']:.0f} MB | {found['peak megabytes']:.0f} MB"
+        load = f"{found['requests a minute']:.0f} | {found['processor']:.1%} of a core"
+        lines.append(f"| {size:,} | {memory} | {load} | {found['restart seconds']:.0f} s |")
     return lines
 
 
-def write(figures: Figures, date: str) -> None:
+def write(figures: Figures) -> None:
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
     machine = describe(DOCS)
-    where = f"{machine['processor']}, {machine['cores']} cores"
-    lines = [f"{date}, {where}.", "", *table(figures), "", *growth(figures)]
+    lines = [f"{machine['date']}, {machine['processor']}.", "", *table(figures), "", *growth(figures)]
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     PAGE.write_text("\n".join([f"{before}{BEGIN}", *lines, f"{END}{after}"]))
