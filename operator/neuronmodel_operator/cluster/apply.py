@@ -94,11 +94,11 @@ class Applier:
         stopping: Callable[[], bool] = lambda: False,
         wake: Callable[[], None] = lambda: None,
         longest_pause: Callable[[], float] = lambda: LONGEST_PAUSE_SECONDS,
-        process_began: datetime | None = None,
+        acting_since: Callable[[], datetime | None] = lambda: None,
     ) -> None:
-        """`process_began`: what was created after it, no other process has acted on."""
+        """`acting_since` returns a time: on what was created after it, nobody else has acted."""
         self._api = api
-        self._process_began = process_began
+        self._acting_since = acting_since
         self._key = key
         self._now = now
         self._monotonic = monotonic
@@ -214,9 +214,9 @@ class Applier:
             self._is_confirmed = True
 
     def _is_new(self, snapshot: Snapshot) -> bool:
-        """Whether there was no process before this one that could have acted on the NeuronModel."""
-        began = self._process_began
-        return began is not None and snapshot.observed.model.created_at > began + CLOCKS_APART
+        """Whether no other process can have acted on the NeuronModel."""
+        since = self._acting_since()
+        return since is not None and snapshot.observed.model.created_at > since + CLOCKS_APART
 
     def _queue_events(self, plan: Plan) -> None:
         """Queues Events about an object until the object is written. No later plan contains them, so they must survive

@@ -13,6 +13,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
 
 from neuronmodel_api.reasons import Reason
@@ -72,6 +73,11 @@ class Leases:
         has read the Lease again."""
         candidacy = self._candidacy(namespace)
         return candidacy is not None and candidacy.may_act
+
+    def acting_since(self, namespace: str) -> datetime | None:
+        """Since when this operator has acted in the namespace without a break; None if it doesn't."""
+        candidacy = self._candidacy(namespace)
+        return candidacy.acting_since if candidacy is not None and candidacy.may_act else None
 
     def complaints(self) -> list[str]:
         """Returns a sentence for each operator of another release because of which nothing is done in some
@@ -176,6 +182,8 @@ class _Candidacy:
         self._failing_since: float | None = None
         self._gone_since: float | None = None
         self._decided = asyncio.Event()
+        self.acting_since: datetime | None = None
+        """Since when it may act, without a break."""
 
     @property
     def may_act(self) -> bool:
@@ -209,6 +217,8 @@ class _Candidacy:
             _log.exception("the Lease %s/%s: a look at it failed", self._namespace, lease_record.NAME)
             state = self.state if self.state.other else _LeaseState(may_act=True, problem=f"{error!r}.")
         self._log_change(self.state, state)
+        if not self.may_act:
+            self.acting_since = self._clock.now()
         self.state, self._looked_at = state, began
         self._failing_since = (self._failing_since or began) if state.problem else None
         self._gone_since = (self._gone_since or began) if state.is_gone else None

@@ -90,6 +90,8 @@ class HoldsNamespaces(Protocol):
 
     def is_held(self, namespace: str) -> bool: ...
 
+    def acting_since(self, namespace: str) -> datetime | None: ...
+
 
 class CollectsReports(Protocol):
     """What a task needs of `worker_reports.ReportCache`."""
@@ -476,8 +478,6 @@ class Tasks:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        self._began: datetime | None = None
-        """When the first NeuronModel was seen; the clock has been corrected by then."""
         self._turns = Turns(MAX_PASSES, clock.monotonic)
         self._pace = Pace(QUESTIONS_A_SECOND)
         self._looks = Pace(LIVE_LOOKS_A_SECOND)
@@ -546,7 +546,6 @@ class Tasks:
         await asyncio.gather(*late, return_exceptions=True)
 
     def _follow(self, key: ModelKey, *, prompt: bool) -> None:
-        self._began = self._began or self._clock.now()
         task = self._new_task(key, prompt)
         runner = asyncio.create_task(task.run(), name=f"{key.namespace}/{key.name}")
         self._followed[key.uid] = (task, runner)
@@ -579,7 +578,7 @@ class Tasks:
             stopping=lambda: task.stopping or not self._leases.is_held(key.namespace),
             wake=lambda: task.wake(),
             longest_pause=self._longest_pause,
-            process_began=self._began,
+            acting_since=lambda: self._leases.acting_since(key.namespace),
         )
         parts = Parts(
             look=lambda how: self._look(key, how),

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, cast
 
@@ -185,6 +185,24 @@ async def test_nothing_is_asked_for_where_nothing_is_to_be_written() -> None:
     server = Server()
     await applier(server).carry_out(Plan(status=status()), snapshot(), hold_status=False)
     assert server.num_confirmed == 0
+
+
+@pytest.mark.parametrize(("seconds", "is_asked"), [(-3600, False), (-1, True), (3600, True)])
+async def test_on_what_was_created_later_than_it_began_to_act_nobody_else_has_acted(
+    seconds: int, is_asked: bool
+) -> None:
+    """A second apart is less than clocks may be."""
+    server = Server()
+    tested = Applier(
+        cast(Api, server),
+        KEY,
+        now=lambda: NOW,
+        monotonic=monotonic,
+        acting_since=lambda: NOW + timedelta(seconds=seconds),
+    )
+    await tested.carry_out(Plan(apply=(SERVICE,)), snapshot(), hold_status=False)
+    assert server.applied == ["Service"]
+    assert server.num_confirmed == is_asked
 
 
 @pytest.mark.parametrize("refusal", [ApiError(403, "Forbidden", "not on a Friday"), ApiError(500, "InternalError", "")])

@@ -143,6 +143,24 @@ async def test_a_renewal_is_one_call(api: ApiServer, clock: HandClock) -> None:
         assert api.calls == ["replace"] * 3
 
 
+async def test_since_when_it_acts_is_told_from_when_it_took_over(api: ApiServer, clock: HandClock) -> None:
+    async with running(api, SIBLING, clock) as second:
+        async with running(api, A, clock) as first:
+            await first.follow()
+            began = clock.now()
+            await clock.advance(100)
+            assert first.leases.acting_since("a") == began
+            await second.follow()
+            assert second.leases.acting_since("a") is None
+            await first.leases.release()
+        await clock.advance(10)
+        taken = second.leases.acting_since("a")
+        assert taken is not None
+        assert taken >= began + timedelta(seconds=100)
+        await clock.advance(100)
+        assert second.leases.acting_since("a") == taken
+
+
 async def test_each_namespace_has_its_own(api: ApiServer, clock: HandClock) -> None:
     async with running(api, A, clock) as one, running(api, STRANGER, clock) as other:
         assert await one.follow("a")

@@ -499,6 +499,9 @@ class Shared:
     def is_held(self, namespace: str) -> bool:
         return self.held.is_set()
 
+    def acting_since(self, namespace: str) -> datetime | None:
+        return None
+
     async def wait_until_held(self, namespace: str) -> None:
         await self.held.wait()
 
