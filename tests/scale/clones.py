@@ -10,7 +10,7 @@ import json
 import urllib.request
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from neuronmodel_operator.cluster.observe import ModelKey, look
 from neuronmodel_operator.decide.rollout import rollout
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.settings import Settings
+from neuronmodel_operator.state.annotations import RENDERED
 from tests.unit.operator.simulated import component
 
 ORIGINAL: Final = "scaleoriginal"
@@ -104,11 +105,14 @@ async def clone(of: Original, number: int, namespace: str, address: str, service
 
 @dataclass(frozen=True)
 class _Objects:
-    """Some objects, in place of an API server."""
+    """Some objects, in place of an API server; and every claim."""
 
     objects: Sequence[Object]
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        if kind is client.CLAIM:
+            meta = {"name": name, "namespace": namespace, "uid": name, "creationTimestamp": "2026-01-01T00:00:00Z"}
+            return {"kind": kind.kind, "metadata": meta, "spec": {"accessModes": ["ReadWriteMany"]}}
         return next((o for o in self.objects if (o["kind"], o["metadata"]["name"]) == (kind.kind, name)), None)
 
     async def list(
@@ -123,7 +127,10 @@ async def _template_hash(objects: Sequence[Object]) -> str:
     key = ModelKey(meta["namespace"], meta["name"], meta["uid"])
     snapshot = await look(_Objects(objects), key, datetime.now(UTC))  # type: ignore[arg-type]  # it only reads
     assert snapshot is not None
-    wanted = rollout(Situation(replace(snapshot.observed, deployment=None), datetime.now(UTC), Settings()))
+    deployment = snapshot.observed.deployment
+    assert deployment is not None
+    del deployment["metadata"]["annotations"][RENDERED]  # as if somebody had removed it
+    wanted = rollout(Situation(snapshot.observed, datetime.now(UTC), Settings()))
     assert wanted is not None
     return wanted.template.hash
 
