@@ -93,6 +93,8 @@ def controller_manager_command() -> Sequence[str]:
         # A namespace takes some sixty requests to remove, and tests make hundreds; the default is 20 a second.
         "--kube-api-qps=200",
         "--kube-api-burst=400",
+        # Each waits for its requests one after the other: ten, the default, fall behind where the API server is slow.
+        "--concurrent-namespace-syncs=40",
         "--leader-elect=false",
         # For a test to notice a lost node, and not to lose one whose kubelet is slow on a busy machine; the default is
         # 50 s.

@@ -94,7 +94,7 @@ ANSWERS_A_WRITE: Final = 2
 
 
 ANSWERS_A_READ: Final = 3
-EVENTS_OF_WATCHES: Final = 1 / 3
+EVENTS_OF_WATCHES: Final = 1 / 5
 NUM_REPORTS_BEFALLEN: Final = 4
 
 
@@ -162,7 +162,7 @@ def _events(events: Sequence[EventId]) -> Iterator[Tried]:
 
 
 def _watches(story: str, events: Sequence[EventId], seed: int) -> Iterator[Tried]:
-    """Each for one event in three."""
+    """Each for one event in five."""
     for what, field in (
         ("an event that comes twice", "repeated"),
         ("a watch that is closed after an event", "closing"),

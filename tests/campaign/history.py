@@ -6,7 +6,7 @@ The versions of objects of all kinds come from one counter, that of etcd, so tha
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
@@ -65,10 +65,10 @@ class Chronicle:
             while not holds(self):
                 left = end - monotonic()
                 assert left > 0, f"still not {what}: {_summary(self.model())}"
-                try:
-                    await asyncio.wait_for(self.changed.wait(), left)
-                except TimeoutError:
-                    continue
+                with suppress(TimeoutError):
+                    # Not wait_for, which may swallow a cancellation.
+                    async with asyncio.timeout(left):
+                        await self.changed.wait()
 
 
 @dataclass

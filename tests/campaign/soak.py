@@ -19,7 +19,6 @@ from neuronmodel_operator.cluster.client import ApiError, Kind
 from tests.campaign.history import Version
 from tests.campaign.invariants import Invariants, most_a_minute, rates
 from tests.campaign.trial import MODEL, Stage, Trial, behind_one_operator
-from tests.cluster.operator.conditions import is_serving
 from tests.cluster.operator.conftest import delete
 from tests.cluster.operator.process import is_healthy, until
 from tests.faults.faults import CutAfter, CutBefore, CutInside, Delay, Fault, RandomFaults, Refuse
@@ -29,8 +28,10 @@ ORDER_SECONDS: Final = 5.0
 """Versions that are older come in the order in which they were written."""
 SAMPLE_SECONDS: Final = 5.0
 PROBABILITY: Final = 0.02
-PAUSE_SECONDS: Final = (0.5, 20.0)
+PAUSE_SECONDS: Final = (1.0, 40.0)
 """Between two acts on a NeuronModel."""
+SERVING_SECONDS: Final = 20.0
+"""How long it is waited for what the last act asked for, now and then."""
 MODELS: Final = 20
 FAULTS: Final[Sequence[Fault]] = (
     *(Refuse(429, "TooManyRequests", retry_after=1), Refuse(500), Refuse(503, "ServiceUnavailable")),
@@ -114,7 +115,8 @@ class Soak:
             await asyncio.sleep(chance.uniform(*PAUSE_SECONDS))
             if chance.random() < 0.2:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(trial.chronicle.until(lambda c: is_serving(c.model()), "serving"), 20)
+                    async with asyncio.timeout(SERVING_SECONDS):
+                        await trial.until_serving()
 
     async def _look(self) -> None:
         invariants = {trial.namespace: Invariants(has_deletions=True) for trial in self.trials}

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import IPv4Network
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from neuronmodel_api.config import Strategy, WorkerConfig
 from neuronmodel_api.report import MAX_REPORT_BYTES, Failure, PhaseReport, Progress, Report, Stage, State
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, ApiError
-from tests.campaign.history import History
+from tests.campaign.history import Chronicle, History
 from tests.cluster.operator.played import IMAGE, SCHEDULER
 from tests.unit.operator.simulated import component, config_of, result_of, stamp
 
@@ -207,6 +208,7 @@ class PlayedPod:
 @dataclass
 class PlayedWorkers:
     api: Api
+    history: History
     behaviours: defaultdict[str, Behaviour] = field(default_factory=lambda: defaultdict(Behaviour))
     """By namespace."""
     pods: dict[str, tuple[PlayedPod, asyncio.Task[None]]] = field(default_factory=dict)
@@ -239,7 +241,16 @@ class PlayedWorkers:
         assert self._runner is not None
         site = self._sites[played.address] = web.TCPSite(self._runner, played.address, names.ADMIN_PORT)
         await site.start()
+        await self._until_it_can_run(played.pod)
         await played.live()
+
+    async def _until_it_can_run(self, pod: Object) -> None:
+        """No kubelet runs a pod before its claims are there."""
+        volumes = pod["spec"].get("volumes", ())
+        claims = {each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each}
+        there = partial(_has_claims, claims)
+        with suppress(AssertionError):
+            await self.history.of(pod["metadata"]["namespace"]).until(there, "claims")
 
     async def _close(self, address: str) -> None:
         if site := self._sites.pop(address, None):
@@ -263,9 +274,13 @@ class PlayedWorkers:
         return web.json_response(played.report.to_json())
 
 
+def _has_claims(names_of_claims: set[str], chronicle: Chronicle) -> bool:
+    return names_of_claims <= {claim["metadata"]["name"] for claim in chronicle.of_kind(client.CLAIM)}
+
+
 @asynccontextmanager
 async def playing(api: Api, history: History) -> AsyncIterator[PlayedWorkers]:
-    workers = PlayedWorkers(api)
+    workers = PlayedWorkers(api, history)
     application = web.Application()
     application.router.add_get("/status", workers._status)
     workers._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import yaml
@@ -31,6 +31,8 @@ MAX_ANSWERS: Final = 8
 READS: Final = frozenset({"get", "list"})
 NOT_PASSED_ON: Final = frozenset({"host", "connection", "transfer-encoding", "content-length", "accept-encoding"})
 NOT_GIVEN_BACK: Final = frozenset({"connection", "transfer-encoding", "content-length", "content-encoding"})
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class FaultProxy:
     _stale_reads: int = 0
     _stale: Counter[str] = field(default_factory=Counter)
     """By path and query, how often a read was answered with an old answer."""
-    _calls: set[asyncio.Future[None]] = field(default_factory=set)
+    _calls: set[asyncio.Future[Any]] = field(default_factory=set)
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -120,6 +122,8 @@ class FaultProxy:
                 if len(known) > answers:
                     return web.Response(body=known[-1 - answers], content_type="application/json")
         try:
+            if isinstance(fault, Around):
+                return await self._seen_through(self._forward(request, asked, fault))
             return await self._forward(request, asked, fault)
         except aiohttp.ClientError:
             return self._cut(request)
@@ -161,16 +165,16 @@ class FaultProxy:
                 case CutInside():
                     return await self._cut_inside(request, answer, content)
                 case Around(after=after) if after and asked:
-                    await self._seen_through(after(asked))
+                    await after(asked)
                     return self._cut(request)
             return web.Response(status=answer.status, body=content, headers=_given_back(answer.headers))
 
-    async def _seen_through(self, call: Awaitable[None]) -> None:
+    async def _seen_through(self, call: Awaitable[T]) -> T:
         """To its end, though the client may give up and its request be cancelled meanwhile."""
         task = asyncio.ensure_future(call)
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
 
     def _record(self, request: web.Request, asked: ApiRequest, status: int, body: bytes, content: bytes) -> None:
         self.recorded.append(Recorded(asked, status, _parsed(body) if asked.is_write else None, monotonic()))

@@ -19,7 +19,7 @@ from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import NeuronModelStatus
 from neuronmodel_operator.cluster import client
-from neuronmodel_operator.cluster.client import ReadsAndWrites
+from neuronmodel_operator.cluster.client import ApiError, ReadsAndWrites
 from neuronmodel_operator.state.observed import Claim, Object, Observed, ObservedModel, mounted_claims
 
 SETTLED_FRESH_SECONDS: Final = 300.0
@@ -33,6 +33,13 @@ STUCK_FRESH_SECONDS: Final = 60.0
 STUCK_AFTER_SECONDS: Final = 600.0
 SETTLING_SECONDS: Final = 60.0
 """For this long after a pod became ready its Events are still read."""
+
+
+class OutdatedLookError(ApiError):
+    """A look showed an older NeuronModel than one before."""
+
+    def __init__(self) -> None:
+        super().__init__(0, "Outdated", "the API server is behind: it shows the NeuronModel as it was before")
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,12 @@ async def look(
         being_removed=frozenset((o["kind"], o["metadata"]["name"]) for o in named if standing(o, key) == "Former"),
         fresh_seconds=_fresh_seconds(unsettled, now),
     )
+
+
+def is_older(version: str, than: str) -> bool:
+    """Compares resource versions, which are numbers of one counter in every API server that there is; of others nothing
+    is known."""
+    return version.isdecimal() and than.isdecimal() and int(version) < int(than)
 
 
 def parse_model(raw: Object) -> ObservedModel:

@@ -26,8 +26,10 @@ from neuronmodel_operator.cluster.observe import (
     SETTLED_FRESH_SECONDS,
     UNSETTLED_FRESH_SECONDS,
     ModelKey,
+    OutdatedLookError,
     Snapshot,
     claim_names,
+    is_older,
     look,
 )
 from neuronmodel_operator.cluster.worker_reports import ReportCache, ReportClient, Reports
@@ -61,6 +63,9 @@ MAX_PASSES: Final = 16
 """Concurrent passes, so that a restart with hundreds of NeuronModels does not flood the API server."""
 STOP_SECONDS: Final = 5.0
 """How long running passes may take to reach their next write when the operator stops."""
+
+MAX_OUTDATED: Final = 4
+"""Within some ten seconds an API server has caught up."""
 
 _log = logging.getLogger(__name__)
 
@@ -193,6 +198,8 @@ class ModelTask:
         self._outdated = False
         """Whether a write of our own to a child outdated the snapshot: another decision based on it would miss the
         change."""
+        self._num_outdated = 0
+        """Looks in a row that showed an older NeuronModel than one before."""
         self._failures = 0
         self._failing_since = clock.now()
         """When the first of the consecutive failures happened."""
@@ -323,7 +330,7 @@ class ModelTask:
         except StoppingError:
             return self.stopping or self._leases.is_held(self.key.namespace)
         except ApiError as error:
-            if not isinstance(error, StatusError):
+            if not isinstance(error, StatusError | OutdatedLookError):
                 await self._report_failure(error)
             self._back_off(error.reason, str(error), self._longest_pause(), error.retry_after)
             return False
@@ -347,10 +354,12 @@ class ModelTask:
         self._woken.clear()
         self._is_at_rest = self._is_prompt = False
         if looking:
-            self._snapshot = await await_with_notice(
-                self._parts.look(look),
-                LOOK_NOTICE_SECONDS,
-                lambda: self._report_failure(unanswered(LOOK_NOTICE_SECONDS)),
+            self._snapshot = self._not_outdated(
+                await await_with_notice(
+                    self._parts.look(look),
+                    LOOK_NOTICE_SECONDS,
+                    lambda: self._report_failure(unanswered(LOOK_NOTICE_SECONDS)),
+                )
             )
         if (snapshot := self._snapshot) is None:
             return None
@@ -397,6 +406,17 @@ class ModelTask:
     def _forget(self) -> None:
         """What was seen is outdated, but for the claims, whose events still wake it."""
         self._snapshot, self._is_at_rest = None, False
+
+    def _not_outdated(self, snapshot: Snapshot | None) -> Snapshot | None:
+        """Raises OutdatedLookError for a NeuronModel that is older than the one that was seen before, as from an API
+        server that is behind: what has been done since would be done again, and otherwise. After a few looks in a row
+        it is believed: a database that was restored has older versions for good."""
+        seen, read = self.seen_version, snapshot and snapshot.raw["metadata"]["resourceVersion"]
+        if seen and read and is_older(read, seen) and self._num_outdated < MAX_OUTDATED:
+            self._num_outdated += 1
+            raise OutdatedLookError
+        self._num_outdated = 0
+        return snapshot
 
     async def _report_failure(self, failure: Exception | PassFailure) -> None:
         """Reports a failure on the NeuronModel itself, if that can be written; it is logged in any case."""

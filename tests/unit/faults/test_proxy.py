@@ -45,9 +45,12 @@ class Server:
     """Path with query, and token."""
     ends: asyncio.Event = field(default_factory=asyncio.Event)
     """A watch does, after its events, once this is set."""
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
+    """Writes, once this is set."""
 
     def __post_init__(self) -> None:
         self.ends.set()
+        self.answers.set()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.asked.append((request.raw_path, request.headers.get("Authorization", "")))
@@ -62,6 +65,7 @@ class Server:
             self.num_read += 1
             return web.json_response({"items": ["a"] * 1000, "read": self.num_read})
         self.num_written += 1
+        await self.answers.wait()
         return web.json_response(await request.json(), status=201)
 
 
@@ -366,5 +370,23 @@ async def test_what_is_called_around_a_write_is_seen_through_though_the_client_g
     with pytest.raises(TimeoutError):
         await ask(proxy, "POST", seconds=0.2, json={})
     goes_on.set()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await is_done.wait()
+
+
+async def test_a_client_that_gives_up_before_the_answer_does_not_keep_what_follows_the_write_from_being_called(
+    proxy: FaultProxy, served: Server
+) -> None:
+    is_done = asyncio.Event()
+
+    async def call(request: ApiRequest) -> None:
+        is_done.set()
+
+    served.answers.clear()
+    proxy.faults.add(Around(after=call))
+    with pytest.raises(TimeoutError):
+        await ask(proxy, "POST", seconds=0.2, json={})
+    assert not is_done.is_set()
+    served.answers.set()
     async with asyncio.timeout(PATIENCE_SECONDS):
         await is_done.wait()

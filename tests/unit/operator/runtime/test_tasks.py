@@ -43,8 +43,8 @@ def raw_model(version: str = "1") -> dict[str, Any]:
     }
 
 
-def snapshot(fresh_seconds: float = SETTLED_FRESH_SECONDS) -> Snapshot:
-    raw = raw_model()
+def snapshot(fresh_seconds: float = SETTLED_FRESH_SECONDS, version: str = "1") -> Snapshot:
+    raw = raw_model(version)
     return Snapshot(observed=Observed(model=parse_model(raw)), raw=raw, fresh_seconds=fresh_seconds)
 
 
@@ -62,6 +62,8 @@ class Cluster:
     plan: Plan = field(default_factory=Plan)
     gone: bool = False
     errors: list[Exception] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
+    """Of the NeuronModel, in the next looks."""
     during_look: Callable[[], Awaitable[None]] | None = None
     outcome: PassOutcome | None = None
     refusals: tuple[Refusal, ...] = ()
@@ -81,7 +83,8 @@ class Cluster:
             await self.during_look()
         if self.errors:
             raise self.errors.pop(0)
-        return None if self.gone else snapshot(self.fresh_seconds)
+        version = self.versions.pop(0) if self.versions else "1"
+        return None if self.gone else snapshot(self.fresh_seconds, version)
 
     async def collect(self, pods: Iterable[Object], askable: frozenset[str], *, ask: bool) -> Reports:
         self.asked.append(ask)
@@ -420,6 +423,42 @@ async def test_what_was_seen_before_a_write_is_never_decided_on_again() -> None:
         await cluster.clock.advance(5)
     assert len(cluster.decided_on) >= 3
     assert len(cluster.looks) == 2
+
+
+async def test_an_older_neuronmodel_than_one_before_is_not_acted_on() -> None:
+    """As an API server that is behind shows it: the operator's own write of a status is missing."""
+    cluster = Cluster(versions=["10", "9", "10"])
+    task = cluster.task()
+    async with Running(task):
+        await cluster.clock.advance(0.2)
+        task.wake()
+        await cluster.clock.advance(0.5)
+        assert (len(cluster.looks), len(cluster.decided_on), task.seen_version) == (2, 1, "10")
+        await cluster.clock.advance(1)
+    assert (len(cluster.looks), len(cluster.decided_on), cluster.failures) == (3, 2, [])
+
+
+async def test_an_older_neuronmodel_is_believed_in_the_end() -> None:
+    """A database that was restored has older versions for good."""
+    cluster = Cluster(versions=["10", *["9"] * 100])
+    task = cluster.task()
+    async with Running(task):
+        await cluster.clock.advance(0.2)
+        task.wake()
+        await cluster.clock.advance(60)
+        assert task.seen_version == "9"
+    assert len(cluster.looks) == 1 + tasks.MAX_OUTDATED + 1
+
+
+@pytest.mark.parametrize("version", ["11", "10", "of another kind"])
+async def test_whatever_is_not_older_is_acted_on(version: str) -> None:
+    cluster = Cluster(versions=["10", version])
+    task = cluster.task()
+    async with Running(task):
+        await cluster.clock.advance(0.2)
+        task.wake()
+        await cluster.clock.advance(0.5)
+    assert len(cluster.decided_on) == 2
 
 
 async def test_a_refusal_is_decided_on_in_the_same_pass() -> None:
