@@ -27,7 +27,7 @@ from tests.cluster.conftest import serve_definition
 from tests.cluster.operator.conftest import installed_operator_at_rest
 
 AT_ONCE = 24
-PATIENCE_SECONDS = 600.0
+PATIENCE_SECONDS = 480.0
 """A change whose event never comes is found by the slow resync, after 300."""
 SOAK_MINUTES = 30.0
 PARTS = ("faults", "soak", "outages", "nodes")

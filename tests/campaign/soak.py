@@ -28,7 +28,7 @@ ORDER_SECONDS: Final = 5.0
 """Versions that are older come in the order in which they were written."""
 SAMPLE_SECONDS: Final = 5.0
 PROBABILITY: Final = 0.02
-PAUSE_SECONDS: Final = (1.0, 40.0)
+PAUSE_SECONDS: Final = (2.0, 80.0)
 """Between two acts on a NeuronModel."""
 SERVING_SECONDS: Final = 20.0
 """How long it is waited for what the last act asked for, now and then."""

@@ -74,10 +74,13 @@ async def ended(place: Place) -> bool:
 
 
 async def test_a_list_that_is_behind_makes_no_second_job(place: Place) -> None:
-    """Its watches have listed before; its first look finds no Job, and the next one finds none either."""
+    """Its watches have listed before; its first look finds no Job, and the next one finds none either. Nor does that
+    find the Job's pod, of which the first look lists those of the NeuronModel, and those that serve."""
     await place.start()
     await until(lambda: has_listed(place, "jobs"))
+    await until(lambda: has_listed(place, "pods"))
     behind = place.proxy.faults.add(Lag(answers=0), Match(frozenset({"list"}), "jobs"), skip=1)
+    place.proxy.faults.add(Lag(answers=0), Match(frozenset({"list"}), "pods"), skip=2)
     model = await place.make()
     await model.serving()
     assert behind.num_used == 1
