@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kubernetes.aio.config import kube_config
 
@@ -80,13 +79,11 @@ class Command:
             if self._has("nodes") and not self.was_ended:
                 rows = await try_on_real_nodes(self.say)
         except asyncio.CancelledError:
-            self._end(this)
+            self._end()
         return self._report(campaign.told if campaign else [], rows, soak)
 
     async def _tell(self) -> tuple[Campaign, Soak | None]:
         """All but the tests with real kubelets, which have an installed operator of their own."""
-        this = asyncio.current_task()
-        assert this is not None
         soak: Soak | None = None
         async with AsyncExitStack() as stack:
             stack.enter_context(installed_operator_at_rest())
@@ -103,10 +100,13 @@ class Command:
                 if self._has("outages"):
                     await try_outages(campaign, recordings, self.asked.seed)
             except asyncio.CancelledError:
-                self._end(this)
+                self._end()
         return campaign, soak
 
-    def _end(self, this: asyncio.Task[Any]) -> None:
+    def _end(self) -> None:
+        """Called where the signal has cancelled this task, which goes on to say what was found."""
+        this = asyncio.current_task()
+        assert this is not None
         self.say("ended early, by a signal")
         self.was_ended = True
         this.uncancel()

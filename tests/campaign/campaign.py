@@ -96,6 +96,8 @@ class Campaign:
             except AssertionError as error:
                 problems.append(str(error))
             problems += violations(trial)
+            if problems:
+                trial.chronicle.keep(self.stage.folder / f"{trial.namespace}.jsonl")
             return Told(story, tried, tried.is_reached(trial), tuple(problems))
 
     async def run(self, tries: Sequence[tuple[Recording, Tried]]) -> list[Told]:

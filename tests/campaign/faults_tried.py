@@ -91,8 +91,6 @@ READS: Final = frozenset({"get", "list"})
 NUM_READS_BEFALLEN: Final = 3
 ANSWERS_A_WRITE: Final = 2
 """Of ANSWERS, by chance: a webhook answers every write in every way in tests/cluster."""
-
-
 ANSWERS_A_READ: Final = 3
 EVENTS_OF_WATCHES: Final = 1 / 5
 NUM_REPORTS_BEFALLEN: Final = 4

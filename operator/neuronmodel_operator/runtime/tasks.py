@@ -123,7 +123,7 @@ class Parts:
     look: Callable[[Look], Awaitable[Snapshot | None]]
     """Returns None if the NeuronModel is gone."""
     reports: CollectsReports
-    decide: Callable[[Observed], Plan]
+    decide: Callable[[Observed, datetime], Plan]
     applier: CarriesOut
     pause: Callable[[float | None], float | None] = lambda wished: wished
     """Returns how long the workers are not asked, given how long the plan wishes for."""
@@ -432,23 +432,26 @@ class ModelTask:
 
     async def _decide_and_carry_out(self, snapshot: Snapshot, reports: Reports) -> tuple[Plan, PassOutcome]:
         """Decides and carries out; twice if the set of refused writes changed, so that the status of this pass shows
-        it."""
-        plan = self._decide(snapshot, reports)
+        it. Both times it is as late: a change that is observed now is written with its time, and the write may still be
+        under way."""
+        now = self._clock.now()
+        plan = self._decide(snapshot, reports, now)
         first = await self._parts.applier.carry_out(plan, snapshot, hold_status=True)
         if not first.refusals_changed:
             return plan, first
-        plan = self._decide(first.snapshot, reports)
+        plan = self._decide(first.snapshot, reports, now)
         second = await self._parts.applier.carry_out(plan, first.snapshot, hold_status=False)
         return plan, replace(second, written=first.written or second.written)
 
-    def _decide(self, snapshot: Snapshot, reports: Reports) -> Plan:
+    def _decide(self, snapshot: Snapshot, reports: Reports, now: datetime) -> Plan:
         return self._parts.decide(
             replace(
                 snapshot.observed,
                 reports=reports.current,
                 last_reports=reports.former,
                 refusals=self._parts.applier.refusals,
-            )
+            ),
+            now,
         )
 
     def _next(self, plan: Plan, outcome: PassOutcome, fresh_until: float) -> Agenda:
@@ -603,7 +606,7 @@ class Tasks:
         parts = Parts(
             look=lambda how: self._look(key, how),
             reports=ReportCache(self._report_client),
-            decide=lambda observed: self._decide(observed, self._clock.now(), self._settings),
+            decide=lambda observed, now: self._decide(observed, now, self._settings),
             applier=applier,
             pause=lambda wished: self._pace.pause(key.uid, wished),
             freshness=lambda seconds: self._freshness(key.uid, seconds),

@@ -380,7 +380,7 @@ def updated_starts(s: Situation, change: Change, blocked_by: str | None) -> tupl
     update = StartUpdate(s, blocked_by)
     started = open_start(starts)
     closed = starts[1:] if started else starts
-    if started and _began_nothing(s.artifacts, started, change):
+    if started and _began_nothing(s.artifacts, started, closed, change):
         started = None
     if s.asked.replicas == 0:
         return (update.fail(started, Reason.STOPPED, s.now), *closed)[:KEPT_STARTS] if started else starts
@@ -395,10 +395,14 @@ def updated_starts(s: Situation, change: Change, blocked_by: str | None) -> tupl
     return _with_runs(update, current)[:KEPT_STARTS]
 
 
-def _began_nothing(artifacts: PreparedArtifacts, started: Start, change: Change) -> bool:
-    """Whether a change began no start: what was prepared for it already serves, by the worker of an earlier change."""
+def _began_nothing(artifacts: PreparedArtifacts, started: Start, closed: Sequence[Start], change: Change) -> bool:
+    """Whether a change began no start: what was prepared for it already serves, by the worker of an earlier change,
+    which has a start of its own. Without one, `started` is that of the same change, observed twice: its Deployment was
+    written, and the answer, or the status after it, was lost."""
     is_without_pod = started.cause is Cause.SPEC_CHANGED and started.id.startswith(TARGET_ID)
-    return is_without_pod and artifacts.is_current and change.observed_at < started.started_at
+    is_of_earlier = change.observed_at < started.started_at
+    is_recorded = any(start.started_at >= change.observed_at for start in closed)
+    return is_without_pod and artifacts.is_current and is_of_earlier and is_recorded
 
 
 def _with_late_report(update: StartUpdate, start: Start) -> Start:

@@ -69,6 +69,7 @@ class Cluster:
     refusals: tuple[Refusal, ...] = ()
     retry_in: float | None = None
     decided_on: list[Observed] = field(default_factory=list)
+    decided_at: list[datetime] = field(default_factory=list)
     refuse_once: Refusal | None = None
     held: list[bool] = field(default_factory=list)
     failures: list[tuple[str, datetime]] = field(default_factory=list)
@@ -94,8 +95,9 @@ class Cluster:
         self.news_asked.append(self.clock.monotonic())
         return self.news
 
-    def decide(self, observed: Observed) -> Plan:
+    def decide(self, observed: Observed, now: datetime) -> Plan:
         self.decided_on.append(observed)
+        self.decided_at.append(now)
         return self.plan
 
     async def carry_out(self, plan: Plan, snapshot: Snapshot, *, hold_status: bool) -> PassOutcome:
@@ -103,6 +105,7 @@ class Cluster:
         self.held.append(hold_status)
         if self.refuse_once is not None:
             self.refusals, self.refuse_once = (self.refuse_once,), None
+            self.clock.seconds += 2
             return PassOutcome(snapshot, refusals_changed=True)
         return replace(self.outcome, snapshot=snapshot) if self.outcome else PassOutcome(snapshot)
 
@@ -467,6 +470,7 @@ async def test_a_refusal_is_decided_on_in_the_same_pass() -> None:
     async with Running(cluster.task()):
         await cluster.clock.advance(0.2)
     assert [observed.refusals for observed in cluster.decided_on] == [(), (refusal,)]
+    assert len(set(cluster.decided_at)) == 1, "what was written has the time that the status has"
     assert cluster.held == [True, False]
     assert len(cluster.looks) == 1
 

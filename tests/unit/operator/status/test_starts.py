@@ -72,6 +72,26 @@ def test_a_change_that_begins_no_start_leaves_the_open_one_as_it_is() -> None:
     assert [start.cause for start in cluster.status.starts] == [Cause.SPEC_CHANGED, Cause.CREATED]
 
 
+def test_a_change_that_was_observed_twice_is_one_start() -> None:
+    """Its Deployment was written, but the answer, or the status after it, was lost."""
+    cluster = made()
+    cluster.run_until_ready()
+    cluster.edit("serving.replicas", 0)
+    cluster.run(10)
+    cluster.edit("serving.replicas", 1)
+    first = cluster.plan()
+    cluster.step(2)
+    second = cluster.plan()
+    assert second.status is not None
+    cluster._write_status(second.status)
+    for manifest in first.apply:
+        cluster._apply(manifest)
+    cluster.step()
+    cluster.run_until_ready()
+    cluster.run(10)
+    assert [start.cause for start in cluster.status.starts] == [Cause.SPEC_CHANGED, Cause.CREATED]
+
+
 def test_every_replica_has_its_start_though_all_were_made_in_one_second() -> None:
     cluster = made(replicas=3)
     cluster.run_until(lambda c: len(ready_starts(c)) == 3)
