@@ -11,8 +11,8 @@ POD_NETWORK = "10.244.0.0/16"
 # Of pods that no kubelet runs: whoever plays them answers at these addresses of this machine. (Kubernetes takes no
 # 127.0.0.0/8 for a pod that a Service leads to; this range is reserved for measurements, RFC 2544.)
 PLAYED_NETWORK = "198.18.0.0/15"
-# Of many models side by side, with those that are still being removed.
-SERVICE_NETWORK = "10.96.0.0/20"
+# Of ten thousand models side by side, with those that are still being removed.
+SERVICE_NETWORK = "10.96.0.0/16"
 KUBERNETES_SERVICE = "10.96.0.1"
 # The API server and DNS listen on the first node's bridge: the host and every pod reach it, nobody else does.
 GATEWAY = "10.244.0.1"

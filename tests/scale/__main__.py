@@ -44,6 +44,7 @@ AT_ONCE: Final = 1000
 SINGLE: Final = 50
 """NeuronModels that are applied one after the other."""
 CALM_SECONDS: Final = 20.0
+NOT_WHILE_CLONING: Final = ("kube-controller-manager", "kube-proxy", "coredns")
 FIRST_SERVICE: Final = 4096
 """Addresses of clones' Services begin there: no controller has seen them."""
 
@@ -132,9 +133,12 @@ class Command:
 
     def _with_controllers(self) -> None:
         control_plane.ensure_controllers()
+        control_plane.ensure_proxy()
 
     def _without_controllers(self) -> None:
-        processes.stop("kube-controller-manager")
+        """Nor the service proxy and DNS, which would take thousands of new Services for work."""
+        for name in NOT_WHILE_CLONING:
+            processes.stop(name)
 
     @asynccontextmanager
     async def _operator(self) -> AsyncIterator[OperatorProcess]:

@@ -136,6 +136,12 @@ class ApiError(Exception):
         return self.status == 409 and "the object has been modified" in self.message
 
 
+def is_older(version: str, than: str) -> bool:
+    """Compares resource versions, which are numbers of one counter in every API server that there is; of others nothing
+    is known."""
+    return version.isdecimal() and than.isdecimal() and int(version) < int(than)
+
+
 class ReadsAndWrites(Protocol):
     """What passes need of an `Api`. Every method raises ApiError."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from neuronmodel_api import names
-from neuronmodel_operator.cluster.client import Object
+from neuronmodel_operator.cluster.client import Object, is_older
 
 LEVEL: Final = 1
 """Of compression: an event floods no processor, and manifests shrink to a quarter all the same."""
@@ -81,7 +81,7 @@ class Mirror:
         if self._listed is not None:
             self._listed.add(place)
         former = self._kept.get(place)
-        if former is not None and former.uid == meta["uid"] and not is_newer(meta["resourceVersion"], former.version):
+        if former is not None and former.uid == meta["uid"] and not _is_newer(meta["resourceVersion"], former.version):
             return False
         owner = (meta.get("labels") or {}).get(names.LABEL_UID, "")
         self._forget(place)
@@ -120,12 +120,8 @@ class Mirror:
                 del self._by_owner[former.owner]
 
 
-def is_newer(version: str, than: str) -> bool:
-    """Compares resource versions, which are numbers of one counter in every API server that there is. Others are
-    taken as newer where they differ."""
-    if version.isdecimal() and than.isdecimal():
-        return int(version) > int(than)
-    return version != than
+def _is_newer(version: str, than: str) -> bool:
+    return version != than and not is_older(version, than)
 
 
 def _packed(o: Mapping[str, object]) -> bytes:

@@ -125,12 +125,6 @@ async def look(
     )
 
 
-def is_older(version: str, than: str) -> bool:
-    """Compares resource versions, which are numbers of one counter in every API server that there is; of others nothing
-    is known."""
-    return version.isdecimal() and than.isdecimal() and int(version) < int(than)
-
-
 def parse_model(raw: Object) -> ObservedModel:
     """Raises pydantic.ValidationError for a spec that this version can't read; unreadable fields of the status are
     dropped and derived again."""

@@ -19,7 +19,7 @@ from neuronmodel_api import names
 from neuronmodel_operator.clock import Clock
 from neuronmodel_operator.cluster.apply import Applier, PassOutcome, StatusError, StoppingError
 from neuronmodel_operator.cluster.backoff import await_with_notice, doubling
-from neuronmodel_operator.cluster.client import ApiError
+from neuronmodel_operator.cluster.client import ApiError, is_older
 from neuronmodel_operator.cluster.failed_pass import PassFailure, failure_of, unanswered
 from neuronmodel_operator.cluster.mirrored_api import MirroredApi
 from neuronmodel_operator.cluster.observe import (
@@ -29,7 +29,6 @@ from neuronmodel_operator.cluster.observe import (
     OutdatedLookError,
     Snapshot,
     claim_names,
-    is_older,
     look,
 )
 from neuronmodel_operator.cluster.worker_reports import ReportCache, ReportClient, Reports

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from neuronmodel_api import names
-from neuronmodel_operator.cluster.mirror import Mirror, is_newer
+from neuronmodel_operator.cluster.mirror import Mirror
 
 Object = dict[str, Any]
 
@@ -79,4 +79,7 @@ def test_a_list_of_one_namespace_says_nothing_of_another() -> None:
     ("version", "than", "newer"), [("10", "9", True), ("9", "10", False), ("9", "9", False), ("a", "b", True)]
 )
 def test_versions_are_numbers(version: str, than: str, *, newer: bool) -> None:
-    assert is_newer(version, than) is newer
+    mirror = Mirror()
+    for each in (than, version):
+        mirror.put(job(version=each))
+    assert mirror.version("team", "one") == (version if newer else than)
