@@ -185,13 +185,13 @@ async def staged(api: Api, kubeconfig: Path, folder: Path, patience: float = PAT
             stack.push_async_callback(delete, api, kind, o)
         made = await api.create(STORAGE_CLASS, None, storage_class(home))
         stack.push_async_callback(delete, api, STORAGE_CLASS, made)
-        session, server = await _admin_session(stack, api)
+        session, server = await admin_session(stack, api)
         history = await stack.enter_async_context(following(session, server, home, patience))
         workers = await stack.enter_async_context(playing(api, history))
         yield Stage(api, history, workers, home, account, folder, home)
 
 
-async def _admin_session(stack: AsyncExitStack, api: Api) -> tuple[aiohttp.ClientSession, str]:
+async def admin_session(stack: AsyncExitStack, api: Api) -> tuple[aiohttp.ClientSession, str]:
     """A session for watches, which Api has none of."""
     context = api._dynamic.client.rest_client.pool_manager.connector._ssl  # the same certificates
     session = aiohttp.ClientSession(

@@ -22,7 +22,7 @@ from hack.cluster.layout import LAYOUT
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api
 from neuronmodel_operator.state.plan import ObjectRef
-from tests.campaign.campaign import _admin_session
+from tests.campaign.campaign import admin_session
 from tests.cluster.conftest import serve_definition
 from tests.cluster.operator.conftest import delete, model_manifest
 from tests.cluster.operator.played import IMAGE, SCHEDULER
@@ -84,7 +84,7 @@ class Command:
         async with AsyncExitStack() as stack:
             # What the campaign has of rights, storage and sessions is the same here.
             self.api: Api = await stack.enter_async_context(client.connect(lambda verb, kind, status: None))
-            session, _ = await _admin_session(stack, self.api)
+            session, _ = await admin_session(stack, self.api)
             stack.push_async_callback(self._remove_namespaces)
             await self._make_namespaces()
             self.account = self.folder / "kubeconfig"

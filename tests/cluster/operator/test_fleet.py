@@ -14,7 +14,7 @@ import pytest
 from hack.cluster.layout import LAYOUT
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api
-from tests.campaign.campaign import _admin_session
+from tests.campaign.campaign import admin_session
 from tests.cluster.operator.conftest import delete, made_namespace, model_manifest
 from tests.cluster.operator.played import IMAGE, SCHEDULER
 from tests.cluster.operator.process import OperatorProcess, make_account, until
@@ -53,7 +53,7 @@ async def scene(api: Api, kubeconfig: str, tmp_path: Path) -> AsyncIterator[Scen
             await api.create(client.CLAIM, namespace, manifest)
         account = tmp_path / "kubeconfig"
         await make_account(api, namespace, Path(kubeconfig), account)
-        session, _ = await _admin_session(stack, api)
+        session, _ = await admin_session(stack, api)
         fleet = await stack.enter_async_context(assembled(api, session))
         operator = OperatorProcess([namespace], account, tmp_path / "operator.log")
         stack.callback(operator.kill_if_alive)
