@@ -2,16 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
-from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.report import Sealing, SealingState, Stage
-from neuronmodel_api.status import Condition
 from neuronmodel_operator.runtime.metrics import Metrics as OperatorMetrics
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.report.metrics import WorkerMetrics
@@ -25,9 +22,9 @@ UNITS = {"_seconds": "seconds", "_bytes": "bytes"}
 
 def of_the_operator() -> CollectorRegistry:
     metrics = OperatorMetrics()
-    ready = Condition(type=ConditionType.READY, status="True", reason="Serving", last_transition_time=datetime.now(UTC))
     metrics.show_readiness(lambda: True)
-    metrics.follow(lambda: {"a": [ready]}, lambda: 0.0)
+    metrics.follow(lambda: [(("Ready", "True"),)], lambda: 0.0, lambda: 0)
+    metrics.show_mirrors(lambda: [("Pod", 1, 1)])
     return metrics.registry
 
 
