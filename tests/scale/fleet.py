@@ -17,8 +17,8 @@ from hack.cluster.layout import PLAYED_NETWORK
 from neuronmodel_api import names
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, Kind
-from tests.campaign.history import is_serving
 from tests.campaign.workers import Behaviour, PlayedPod
+from tests.cluster.operator.conditions import is_serving
 from tests.cluster.operator.played import SCHEDULER
 
 AGAIN_SECONDS: Final = 0.5

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from hack.cluster.layout import LAYOUT
@@ -107,7 +108,7 @@ async def measured(operator: OperatorProcess) -> Measured:
     async def found() -> Measured | None:
         try:
             return await measure(operator)
-        except (OSError, KeyError):
+        except (aiohttp.ClientError, OSError, KeyError):
             return None
 
     return await until(found, what="there")

@@ -12,7 +12,8 @@ from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.config import History, Seal, Strategy
 from neuronmodel_api.report import Note, Sealing, SealingState
 from neuronmodel_api.status import Outcome
-from neuronmodel_operator.reconcile.reconcile import REPORT_WHEN_READY, REPORT_WHILE_SEALING
+from neuronmodel_operator.reconcile.reconcile import REPORT_WHILE_SEALING
+from neuronmodel_operator.state.plan import REPORT_WHEN_READY
 from tests.builders import NeuronModelBuilder, neuron_model
 from tests.unit.operator.simulated import (
     Cluster,
