@@ -179,7 +179,7 @@ def test_a_node_whose_kubelet_is_gone_for_a_while_keeps_its_worker(room: Room) -
         nodes.start(node)
     model.wait_for_condition(ConditionType.READY, "True", reason="Serving")
     assert last_id(model) == start.id
-    # The next kubelet of this machine does not find bind mounts of its own file system again, and never lets the pod go.
+    # The next kubelet of this machine does not find bind mounts of its own file system again: the pod would stay.
     pod = model.serving_pod()["metadata"]["name"]
     model.delete()
     model.wait_for_deletion()
