@@ -13,6 +13,7 @@ from typing import Final
 
 import aiohttp
 
+from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api
 from tests.campaign.end_state import EndState, differences, end_state, without_reports_that_are_lost
 from tests.campaign.faults_tried import Tried, tries_of
@@ -193,6 +194,7 @@ async def staged(api: Api, kubeconfig: Path, folder: Path, patience: float = PAT
 
 async def admin_session(stack: AsyncExitStack, api: Api) -> tuple[aiohttp.ClientSession, str]:
     """A session for watches, which Api has none of."""
+    await api.get(client.NAMESPACE, None, "default")  # its session is made with the first request
     context = api._dynamic.client.rest_client.pool_manager.connector._ssl  # the same certificates
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=context),
