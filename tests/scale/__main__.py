@@ -115,7 +115,10 @@ class Command:
         return [f"scale-{number:02}" for number in range(NAMESPACES)]
 
     async def _make_namespaces(self) -> None:
+        """Those of an earlier run may still be on their way out."""
         for name in (HOME, *self._namespaces):
+            while await self.api.get(client.NAMESPACE, None, name):
+                await asyncio.sleep(1.0)
             await self.api.create(client.NAMESPACE, None, {"metadata": {"name": name}})
             for claim in ("models", "artifacts"):
                 spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
@@ -145,6 +148,7 @@ class Command:
         log = self.asked.log or self.folder / "operator.log"
         operator = OperatorProcess([], self.account, log)
         operator.start()
+        self.operator = operator
         try:
             yield operator
         finally:
@@ -168,6 +172,7 @@ class Command:
         end += seconds
         while not holds():
             assert monotonic() < end, f"still not: {what}"
+            assert self.operator.is_alive, f"the operator has ended, and not: {what}"
             if monotonic() - said > 30:
                 said = monotonic()
                 self.say(f"waiting: {what}")

@@ -230,7 +230,7 @@ class Api:
             header_params={"Accept": METADATA_OF_A_LIST} if metadata_only else {},
         )
         meta = answer["metadata"]
-        return Page(tuple(answer["items"]), meta["resourceVersion"], meta.get("continue") or "")
+        return Page(tuple(answer["items"] or ()), meta["resourceVersion"], meta.get("continue") or "")
 
     async def watch(
         self, kind: Kind, namespace: str | None, labels: str, version: str, seconds: int
@@ -414,8 +414,19 @@ def kopf_session(server: str, settings: kopf.OperatorSettings, trace: aiohttp.Tr
         headers=info.as_http_headers(),
         trace_configs=[trace],
         middlewares=[_metadata_only],
+        response_class=_Answer,
     )
     return kopf.AiohttpSession(server=server, default_namespace=info.default_namespace, aiohttp_session=session)
+
+
+class _Answer(aiohttp.ClientResponse):
+    """kopf goes through the items of a list; a list of metadata has null for none (Kubernetes 1.34)."""
+
+    async def json(self, **options: Any) -> Any:
+        found = await super().json(**options)
+        if isinstance(found, dict) and "items" in found and found["items"] is None:
+            return found | {"items": []}
+        return found
 
 
 async def _metadata_only(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

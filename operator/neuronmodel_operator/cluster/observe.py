@@ -8,7 +8,7 @@ only fetch reports of workers reuse the last look (`Snapshot.fresh_seconds`).
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -20,7 +20,15 @@ from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import NeuronModelStatus
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import ApiError, ReadsAndWrites
-from neuronmodel_operator.state.observed import Claim, Object, Observed, ObservedModel, mounted_claims
+from neuronmodel_operator.decide.keys_in_use import serving_workload
+from neuronmodel_operator.state.observed import (
+    Claim,
+    Object,
+    Observed,
+    ObservedModel,
+    ServingWorkload,
+    mounted_claims,
+)
 
 SETTLED_FRESH_SECONDS: Final = 300.0
 """Without anything that is not settled. What rests altogether is not looked at: mirrors and NeuronModels are listed
@@ -33,6 +41,9 @@ STUCK_FRESH_SECONDS: Final = 60.0
 STUCK_AFTER_SECONDS: Final = 600.0
 SETTLING_SECONDS: Final = 60.0
 """For this long after a pod became ready its Events are still read."""
+EVENTS_AFTER_SECONDS: Final = 3.0
+"""An object that is younger is on its way: nothing is said of it that matters yet, and each question for Events makes
+the API server go through all of a namespace."""
 
 
 class OutdatedLookError(ApiError):
@@ -40,6 +51,16 @@ class OutdatedLookError(ApiError):
 
     def __init__(self) -> None:
         super().__init__(0, "Outdated", "the API server is behind: it shows the NeuronModel as it was before")
+
+
+@dataclass(frozen=True)
+class EventsRead:
+    """Kubernetes' Events about one object, as they were read."""
+
+    at: datetime
+    state: str
+    """How far the object was: when it is further, they are read again."""
+    events: tuple[Object, ...]
 
 
 @dataclass(frozen=True)
@@ -64,6 +85,8 @@ class Snapshot:
     being_removed: frozenset[tuple[str, str]] = frozenset()
     """(kind, name) of children of a former NeuronModel of that name, which the garbage collector is about to remove."""
     fresh_seconds: float = SETTLED_FRESH_SECONDS
+    events_read: Mapping[str, EventsRead] = field(default_factory=dict)
+    """By the UID of the object that they are about."""
 
     def with_model(self, raw: Object) -> "Snapshot":
         """Returns the snapshot after a write to the NeuronModel that was answered with `raw`."""
@@ -71,10 +94,10 @@ class Snapshot:
 
 
 async def look(
-    api: ReadsAndWrites, key: ModelKey, now: datetime, events: tuple[Object, ...] | None = None
+    api: ReadsAndWrites, key: ModelKey, now: datetime, known: Mapping[str, EventsRead] | None = None
 ) -> Snapshot | None:
-    """Returns None if the NeuronModel is gone. `events`: Kubernetes' Events about the children where these were read
-    just before. Raises client.ApiError, and pydantic.ValidationError for a spec that this version can't read."""
+    """Returns None if the NeuronModel is gone. `known`: Events about children that were read before, which are not read
+    again for a while. Raises client.ApiError, and pydantic.ValidationError for a spec that this version can't read."""
     raw = await api.get(client.MODEL, key.namespace, key.name)
     if raw is None or raw["metadata"]["uid"] != key.uid:
         return None
@@ -97,8 +120,8 @@ async def look(
     # Claims do not matter as long as nothing mounts them.
     mounted = [claim.object for claim in claims.values() if claim.object and makers]
     unsettled = [child for child in (*makers, *mounted) if not is_settled(child, model, now)]
-    read, terminating, others, serving_workloads = await asyncio.gather(
-        _events(api, key.namespace, unsettled if events is None else ()),
+    events_read, terminating, others, serving_workloads = await asyncio.gather(
+        _events(api, key.namespace, (each for each in unsettled if _may_have_events(each, now)), known or {}, now),
         _namespace_terminating(api, model),
         _other_models(api, model),
         _serving_workloads(api, model, jobs),
@@ -110,7 +133,7 @@ async def look(
         jobs=_oldest_first(jobs),
         pods=_oldest_first(pods),
         claims=claims,
-        events=read if events is None else events,
+        events=tuple(sorted((event for read in events_read.values() for event in read.events), key=_event_time)),
         namespace_terminating=terminating,
         serving_workloads=serving_workloads,
         other_models=others,
@@ -122,6 +145,7 @@ async def look(
         taken=frozenset((o["kind"], o["metadata"]["name"]) for o in named if standing(o, key) == "Foreign"),
         being_removed=frozenset((o["kind"], o["metadata"]["name"]) for o in named if standing(o, key) == "Former"),
         fresh_seconds=_fresh_seconds(unsettled, now),
+        events_read=events_read,
     )
 
 
@@ -240,11 +264,30 @@ def _ready_for(pod: Object, now: datetime) -> float:
 
 
 def _fresh_seconds(unsettled: Iterable[Object], now: datetime) -> float:
-    created = (datetime.fromisoformat(child["metadata"]["creationTimestamp"]) for child in unsettled)
-    ages = [(now - at).total_seconds() for at in created]
+    ages = [_age(child, now) for child in unsettled]
     if not ages:
         return SETTLED_FRESH_SECONDS
+    if any(not _may_have_events(child, now) for child in unsettled):
+        return EVENTS_AFTER_SECONDS
     return UNSETTLED_FRESH_SECONDS if min(ages) < STUCK_AFTER_SECONDS else STUCK_FRESH_SECONDS
+
+
+def _age(child: Object, now: datetime) -> float:
+    return (now - datetime.fromisoformat(child["metadata"]["creationTimestamp"])).total_seconds()
+
+
+def _may_have_events(child: Object, now: datetime) -> bool:
+    """Whether something that matters may have been said of an object: that an image was pulled, once its container
+    runs, or what is in its way."""
+    return _age(child, now) >= EVENTS_AFTER_SECONDS or bool(_state(child))
+
+
+def _state(child: Object) -> str:
+    """Returns what a pod's container has come to, as far as Events follow from it; empty before it runs."""
+    containers = child.get("status", {}).get("containerStatuses", ()) if child["kind"] == "Pod" else ()
+    return " ".join(
+        f"{each['restartCount']}" for each in containers if {"running", "terminated"} & set(each.get("state") or ())
+    )
 
 
 async def _claims(api: ReadsAndWrites, model: ObservedModel) -> dict[str, Claim]:
@@ -253,12 +296,27 @@ async def _claims(api: ReadsAndWrites, model: ObservedModel) -> dict[str, Claim]
     return {name: Claim(name=name, object=claim) for name, claim in zip(wanted, found, strict=True)}
 
 
-async def _events(api: ReadsAndWrites, namespace: str, children: Iterable[Object]) -> tuple[Object, ...]:
+async def _events(
+    api: ReadsAndWrites,
+    namespace: str,
+    children: Iterable[Object],
+    known: Mapping[str, EventsRead],
+    now: datetime,
+) -> dict[str, EventsRead]:
     """Lists the Events of each child by its UID: the API server has no index for it, but all Events of a namespace are
     too many to transfer."""
-    selectors = [f"involvedObject.uid={child['metadata']['uid']}" for child in children]
-    lists = await asyncio.gather(*(api.list(client.EVENT, namespace, fields=fields) for fields in selectors))
-    return tuple(sorted((e for events in lists for e in events if _is_relevant(e)), key=_event_time))
+
+    async def of(child: Object) -> EventsRead:
+        uid, state = child["metadata"]["uid"], _state(child)
+        former = known.get(uid)
+        if former and former.state == state and (now - former.at).total_seconds() < UNSETTLED_FRESH_SECONDS:
+            return former
+        found = await api.list(client.EVENT, namespace, fields=f"involvedObject.uid={uid}")
+        return EventsRead(now, state, tuple(event for event in found if _is_relevant(event)))
+
+    asked = list(children)
+    read = await asyncio.gather(*map(of, asked))
+    return {child["metadata"]["uid"]: each for child, each in zip(asked, read, strict=True)}
 
 
 def _is_relevant(event: Object) -> bool:
@@ -289,7 +347,7 @@ def may_need_a_job(model: ObservedModel, jobs: Iterable[Object]) -> bool:
 
 async def _serving_workloads(
     api: ReadsAndWrites, model: ObservedModel, jobs: Iterable[Object]
-) -> tuple[Object, ...] | None:
+) -> tuple[ServingWorkload, ...] | None:
     """Looked up only where a Job may be created, as the Job has to know which artifacts are in use."""
     if not may_need_a_job(model, jobs):
         return None
@@ -299,7 +357,7 @@ async def _serving_workloads(
         api.list(client.POD, model.namespace, labels=labels),
     )
     live = (pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"))
-    return (*deployments, *live)
+    return tuple(map(serving_workload, (*deployments, *live)))
 
 
 async def _other_models(api: ReadsAndWrites, model: ObservedModel) -> tuple[Object, ...]:

@@ -2,6 +2,7 @@
 must keep them, because a pod that restarts reads them, whatever the references in the store say."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ from neuronmodel_api import names
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.pod import ARTIFACTS_VOLUME
-from neuronmodel_operator.state.observed import Object
+from neuronmodel_operator.state.observed import Object, ServingWorkload
 
 MAX_KEYS: Final = 1000
 """An environment variable may have 128 KiB, and a key takes about 40 bytes."""
@@ -27,13 +28,19 @@ def keys_in_use(s: Situation) -> tuple[str, ...]:
 def keys_of_others(s: Situation) -> tuple[str, ...]:
     """Returns the keys in use by other NeuronModels: for a clean-up, while the NeuronModel's own Deployment may still
     be terminating."""
-    labelled = ((o, o["metadata"].get("labels") or {}) for o in s.observed.serving_workloads or ())
-    return _keys(s.asked, (o for o, labels in labelled if labels.get(names.LABEL_UID) != s.asked.model.uid))
+    return _keys(s.asked, (each for each in s.observed.serving_workloads or () if each.owner != s.asked.model.uid))
 
 
-def _keys(asked: Asked, objects: Iterable[Object]) -> tuple[str, ...]:
-    specs = [spec for o in objects if _claim(spec := _pod_spec(o)) == asked.artifacts_claim]
-    return tuple(sorted({key for spec in specs for key in _named(spec)})[:MAX_KEYS])
+def _keys(asked: Asked, workloads: Iterable[ServingWorkload]) -> tuple[str, ...]:
+    used = (each for each in workloads if each.claim == asked.artifacts_claim)
+    return tuple(sorted({key for each in used for key in each.keys})[:MAX_KEYS])
+
+
+def serving_workload(o: Object) -> ServingWorkload:
+    """Reads a Deployment or a pod that serves."""
+    spec = _pod_spec(o)
+    owner = (o["metadata"].get("labels") or {}).get(names.LABEL_UID)
+    return ServingWorkload(owner, _claim(spec), tuple(sys.intern(key) for key in _named(spec)))
 
 
 def _pod_spec(o: Object) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ from neuronmodel_operator.cluster.failed_pass import PassFailure, failure_of, un
 from neuronmodel_operator.cluster.mirrored_api import MirroredApi
 from neuronmodel_operator.cluster.observe import (
     SETTLED_FRESH_SECONDS,
-    UNSETTLED_FRESH_SECONDS,
+    EventsRead,
     ModelKey,
     OutdatedLookError,
     Snapshot,
@@ -111,8 +111,8 @@ class Look:
 
     is_live: bool
     """No event asked for it: what watches said may be what is wrong."""
-    events: tuple[Object, ...] | None
-    """Kubernetes' Events about the children that were read a moment ago; None if they are to be read."""
+    events: Mapping[str, EventsRead]
+    """Kubernetes' Events about the children that were read before, by UID."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,6 @@ class ModelTask:
         self._seen: _Seen | None = None
         self._is_at_rest = False
         """Whether nothing is due but the question for news: an event, or the resync, wakes it."""
-        self._events_read_at = float("-inf")
         self._outdated = False
         """Whether a write of our own to a child outdated the snapshot: another decision based on it would miss the
         change."""
@@ -349,7 +348,7 @@ class ModelTask:
         """Makes one pass and returns the agenda for the next, or None if the NeuronModel is gone."""
         started = self._clock.monotonic()
         looking = self._snapshot is None or self._outdated or self._agenda.look_at <= started
-        look = self._next_look(started)
+        look = self._next_look()
         self._woken.clear()
         self._is_at_rest = self._is_prompt = False
         if looking:
@@ -367,20 +366,16 @@ class ModelTask:
         plan, outcome = await self._decide_and_carry_out(snapshot, reports)
         self._remember(outcome.snapshot)
         self._outdated = outcome.written
-        if looking and look.events is None:
-            self._events_read_at = started
         fresh = self._parts.freshness(snapshot.fresh_seconds) if looking else 0.0
         fresh_until = started + fresh if looking else self._agenda.look_at
         if looking and self._may_rest(plan, outcome):
             self._snapshot, self._is_at_rest, fresh_until = None, True, FOREVER
         return self._next(plan, outcome, fresh_until)
 
-    def _next_look(self, started: float) -> Look:
-        """The first look, and one that an event asked for, read from mirrors; Events are read every ten seconds."""
+    def _next_look(self) -> Look:
+        """The first look, and one that an event asked for, read from mirrors."""
         is_live = self._snapshot is not None and not self._woken.is_set()
-        is_fresh = started - self._events_read_at < UNSETTLED_FRESH_SECONDS
-        events = self._snapshot.observed.events if self._snapshot and is_fresh and not is_live else None
-        return Look(is_live, events)
+        return Look(is_live, self._snapshot.events_read if self._snapshot else {})
 
     def _may_rest(self, plan: Plan, outcome: PassOutcome) -> bool:
         """Whether nothing but an event can make a difference: all that has to do with it is settled, and the plan

@@ -83,6 +83,18 @@ def is_of_the_server(status: int) -> bool:
     return status in _OF_THE_SERVER or status >= 500
 
 
+@dataclass(frozen=True, slots=True)
+class ServingWorkload:
+    """A Deployment or a pod that serves, reduced to what matters to others: a namespace may have hundreds of them."""
+
+    owner: str | None
+    """The UID of its NeuronModel."""
+    claim: str | None
+    """The artifacts claim."""
+    keys: tuple[str, ...]
+    """The artifact keys and the source's revision that it names."""
+
+
 @dataclass(frozen=True)
 class Observed:
     """One look at the cluster. Children are those that carry the NeuronModel's UID and are owned by it."""
@@ -106,8 +118,8 @@ class Observed:
     """By pod UID: the termination message of the run before a container's restart."""
     refusals: tuple[Refusal, ...] = ()
     namespace_terminating: bool = False
-    serving_workloads: tuple[Object, ...] | None = None
-    """Deployments and pods that serve in the namespace, for every NeuronModel including this one: their templates name
-    artifact keys that must stay on the volume. None if they were not looked up; then no Job is created in this pass."""
+    serving_workloads: tuple[ServingWorkload, ...] | None = None
+    """What serves in the namespace, for every NeuronModel including this one: its keys must stay on the volume. None if
+    that was not looked up; then no Job is created in this pass."""
     other_models: tuple[Object, ...] = ()
     """The other NeuronModels of the namespace, which may use the same claim."""

@@ -360,11 +360,11 @@ async def test_whatever_serves_in_the_namespace_is_looked_up_where_a_job_may_be_
         await bench.api.create(client.DEPLOYMENT, bench.key.namespace, manifest)
     found = (await bench.look()).observed.serving_workloads
     assert found is not None
-    assert [o["metadata"]["name"] for o in found if o["kind"] == "Deployment"] == ["other"]
+    assert {each.owner for each in found} == {"other"}
 
 
 def deployment(name: str, component: str) -> dict[str, Any]:
-    labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_COMPONENT: component}
+    labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_COMPONENT: component, names.LABEL_UID: name}
     pod = {"nodeSelector": {"no": "such-node"}, "containers": [{"name": names.CONTAINER, "image": "none"}]}
     spec = {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}}
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "labels": labels}, "spec": spec}

@@ -36,10 +36,11 @@ from neuronmodel_api.report import (
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import Condition, NeuronModelStatus
 from neuronmodel_operator.cluster.observe import may_need_a_job
+from neuronmodel_operator.decide.keys_in_use import serving_workload
 from neuronmodel_operator.reconcile.reconcile import reconcile
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.annotations import NUDGED
-from neuronmodel_operator.state.observed import Claim, Observed, ObservedModel, Refusal
+from neuronmodel_operator.state.observed import Claim, Observed, ObservedModel, Refusal, ServingWorkload
 from neuronmodel_operator.state.plan import EventNote, Plan
 
 Object = dict[str, Any]
@@ -278,8 +279,9 @@ class Cluster:
             other_models=self.other_models,
         )
 
-    def _serving_workloads(self, deployment: Object | None) -> tuple[Object, ...]:
-        return (*([deployment] if deployment else []), *copy.deepcopy(self.serving), *self.serving_workloads)
+    def _serving_workloads(self, deployment: Object | None) -> tuple[ServingWorkload, ...]:
+        there = (*([deployment] if deployment else []), *self.serving, *self.serving_workloads)
+        return tuple(map(serving_workload, there))
 
     def plan(self) -> Plan:
         return reconcile(self.observe(), self.now, self.settings)
