@@ -67,7 +67,11 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     serve_definition(LAYOUT.kubeconfig)
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
-        asyncio.run(Command(asked, Path(folder)).run())
+        try:
+            asyncio.run(Command(asked, Path(folder)).run())
+        except asyncio.CancelledError:
+            print("ended early, by a signal", file=sys.stderr)
+            return 1
     return 0
 
 
@@ -81,6 +85,11 @@ class Command:
     """By namespace."""
 
     async def run(self) -> None:
+        this = asyncio.current_task()
+        assert this is not None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Operators and namespaces go, whoever ends this.
+            asyncio.get_running_loop().add_signal_handler(number, this.cancel)
         async with AsyncExitStack() as stack:
             # What the campaign has of rights, storage and sessions is the same here.
             self.api: Api = await stack.enter_async_context(client.connect(lambda verb, kind, status: None))

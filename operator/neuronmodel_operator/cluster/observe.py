@@ -120,8 +120,9 @@ async def look(
     # Claims do not matter as long as nothing mounts them.
     mounted = [claim.object for claim in claims.values() if claim.object and makers]
     unsettled = [child for child in (*makers, *mounted) if not is_settled(child, model, now)]
+    heard = [child for child in unsettled if not _has_made_its_pods(child, pods)]
     events_read, terminating, others, serving_workloads = await asyncio.gather(
-        _events(api, key.namespace, (each for each in unsettled if _may_have_events(each, now)), known or {}, now),
+        _events(api, key.namespace, (each for each in heard if _may_have_events(each, now)), known or {}, now),
         _namespace_terminating(api, model),
         _other_models(api, model),
         _serving_workloads(api, model, jobs),
@@ -144,7 +145,7 @@ async def look(
         askable=frozenset(_uids(owned(pods, _uids(owned(jobs, {key.uid})) | _uids(replica_sets)))),
         taken=frozenset((o["kind"], o["metadata"]["name"]) for o in named if standing(o, key) == "Foreign"),
         being_removed=frozenset((o["kind"], o["metadata"]["name"]) for o in named if standing(o, key) == "Former"),
-        fresh_seconds=_fresh_seconds(unsettled, now),
+        fresh_seconds=_fresh_seconds(unsettled, heard, now),
         events_read=events_read,
     )
 
@@ -263,13 +264,22 @@ def _ready_for(pod: Object, now: datetime) -> float:
     return -1.0
 
 
-def _fresh_seconds(unsettled: Iterable[Object], now: datetime) -> float:
+def _fresh_seconds(unsettled: Iterable[Object], heard: Iterable[Object], now: datetime) -> float:
     ages = [_age(child, now) for child in unsettled]
     if not ages:
         return SETTLED_FRESH_SECONDS
-    if any(not _may_have_events(child, now) for child in unsettled):
+    if any(not _may_have_events(child, now) for child in heard):
         return EVENTS_AFTER_SECONDS
     return UNSETTLED_FRESH_SECONDS if min(ages) < STUCK_AFTER_SECONDS else STUCK_FRESH_SECONDS
+
+
+def _has_made_its_pods(child: Object, pods: Iterable[Object]) -> bool:
+    """Whether a Job or a ReplicaSet has as many pods as it wants: then nothing that is said of it matters."""
+    if child["kind"] not in ("Job", "ReplicaSet"):
+        return False
+    wanted = child.get("spec", {}).get("replicas", 1) if child["kind"] == "ReplicaSet" else 1
+    live = [pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
+    return len(owned(live, [child["metadata"]["uid"]])) >= wanted
 
 
 def _age(child: Object, now: datetime) -> float:

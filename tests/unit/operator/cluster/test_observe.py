@@ -20,6 +20,7 @@ class Cluster:
     """A NeuronModel with a Job and its pod, and what Events were asked for."""
 
     age: float
+    has_pod: bool = True
     pod_state: Object = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
@@ -40,7 +41,7 @@ class Cluster:
         if kind is client.JOB:
             owner = [{"uid": KEY.uid, "kind": names.KIND, "name": KEY.name}]
             return ({"kind": "Job", "metadata": meta("smol-prepare-1", "job", self.age) | {"ownerReferences": owner}},)
-        if kind is client.POD and labels == f"{names.LABEL_UID}={KEY.uid}":
+        if kind is client.POD and labels == f"{names.LABEL_UID}={KEY.uid}" and self.has_pod:
             owner = [{"uid": "job", "kind": "Job", "name": "smol-prepare-1"}]
             pod = {"kind": "Pod", "metadata": meta("smol-prepare-1-x", "pod", self.age) | {"ownerReferences": owner}}
             return (pod | {"status": self.pod_state},)
@@ -72,9 +73,15 @@ async def test_of_what_is_new_none_are_asked_for_and_another_look_is_due_soon() 
 async def test_of_what_has_not_come_far_after_three_seconds_they_are_read() -> None:
     cluster = Cluster(age=3)
     found = await looked(cluster)
-    assert sorted(cluster.asked) == ["job", "pod"]
-    assert len(found.observed.events) == 2
+    assert cluster.asked == ["pod"], "the Job has made it"
+    assert len(found.observed.events) == 1
     assert found.fresh_seconds == 10.0
+
+
+async def test_of_a_job_they_are_read_that_has_made_no_pod() -> None:
+    cluster = Cluster(age=3, has_pod=False)
+    await looked(cluster)
+    assert cluster.asked == ["job"]
 
 
 async def test_of_a_container_that_runs_they_are_read_at_once_as_they_say_that_its_image_was_pulled() -> None:
@@ -96,4 +103,4 @@ async def test_they_are_read_again_after_ten_seconds_or_when_the_container_is_fu
     await looked(cluster, 9, again.events_read)
     assert cluster.asked == ["pod"]
     await looked(cluster, 10, again.events_read)
-    assert sorted(cluster.asked) == ["job", "pod"]
+    assert cluster.asked == ["pod"]
