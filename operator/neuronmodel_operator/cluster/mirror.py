@@ -1,7 +1,8 @@
 """What the API server's watches have said of the objects of one kind.
 
 Objects are kept as compressed JSON: ten thousand NeuronModels have some seventy thousand children, which as Python
-objects would take more memory than the operator may use. They are unpacked when a NeuronModel is looked at.
+objects would take more memory than the operator may use. They are unpacked when a NeuronModel is looked at. Those of a
+kind are alike, as the operator makes them: one of them is what the others are compressed against.
 """
 
 import json
@@ -15,7 +16,9 @@ from neuronmodel_api import names
 from neuronmodel_operator.cluster.client import Object, is_older
 
 LEVEL: Final = 1
-"""Of compression: an event floods no processor, and manifests shrink to a quarter all the same."""
+"""Of compression: an event floods no processor, and manifests shrink to a tenth all the same."""
+MAX_DICTIONARY: Final = 32 << 10
+"""Bytes that deflate looks back."""
 
 Place = tuple[str, str]
 """(namespace, name)"""
@@ -37,6 +40,8 @@ class Mirror:
     def __init__(self) -> None:
         self._kept: dict[Place, _Kept] = {}
         self._by_owner: defaultdict[str, set[Place]] = defaultdict(set)
+        self._dictionary = b""
+        """The JSON of the first object, from which the others differ little."""
         self._listed: set[Place] | None = None
         """What a list that is being read has named so far, or was put meanwhile."""
 
@@ -49,7 +54,7 @@ class Mirror:
 
     def get(self, namespace: str, name: str) -> Object | None:
         kept = self._kept.get((namespace, name))
-        return _unpacked(kept) if kept else None
+        return self._unpacked(kept) if kept else None
 
     def version(self, namespace: str, name: str) -> str | None:
         """Without unpacking it."""
@@ -58,7 +63,7 @@ class Mirror:
 
     def of_owner(self, uid: str) -> tuple[Object, ...]:
         """Returns the objects that carry the UID of a NeuronModel, by name."""
-        return tuple(_unpacked(self._kept[place]) for place in sorted(self._by_owner.get(uid, ())))
+        return tuple(self._unpacked(self._kept[place]) for place in sorted(self._by_owner.get(uid, ())))
 
     def versions_of(self, uid: str) -> dict[Place, str]:
         return {place: self._kept[place].version for place in self._by_owner.get(uid, ())}
@@ -85,7 +90,7 @@ class Mirror:
             return False
         owner = (meta.get("labels") or {}).get(names.LABEL_UID, "")
         self._forget(place)
-        self._kept[place] = _Kept(meta["resourceVersion"], meta["uid"], owner, _packed(o))
+        self._kept[place] = _Kept(meta["resourceVersion"], meta["uid"], owner, self._packed(o))
         self._by_owner[owner].add(place)
         return True
 
@@ -106,10 +111,20 @@ class Mirror:
         Returns what was known of it."""
         listed, self._listed = self._listed or set(), None
         places = [place for place in self._kept if place not in listed and (not namespaces or place[0] in namespaces)]
-        gone = [_unpacked(self._kept[place]) for place in places]
+        gone = [self._unpacked(self._kept[place]) for place in places]
         for place in places:
             self._forget(place)
         return gone
+
+    def _packed(self, o: Mapping[str, object]) -> bytes:
+        text = json.dumps(_trimmed(o), separators=(",", ":")).encode()
+        self._dictionary = self._dictionary or text[-MAX_DICTIONARY:]
+        packer = zlib.compressobj(LEVEL, zdict=self._dictionary)
+        return packer.compress(text) + packer.flush()
+
+    def _unpacked(self, kept: _Kept) -> Object:
+        found: Object = json.loads(zlib.decompressobj(zdict=self._dictionary).decompress(kept.packed))
+        return found
 
     def _forget(self, place: Place) -> None:
         former = self._kept.pop(place, None)
@@ -122,15 +137,6 @@ class Mirror:
 
 def _is_newer(version: str, than: str) -> bool:
     return version != than and not is_older(version, than)
-
-
-def _packed(o: Mapping[str, object]) -> bytes:
-    return zlib.compress(json.dumps(_trimmed(o), separators=(",", ":")).encode(), LEVEL)
-
-
-def _unpacked(kept: _Kept) -> Object:
-    found: Object = json.loads(zlib.decompress(kept.packed))
-    return found
 
 
 def _trimmed(o: Mapping[str, object]) -> Mapping[str, object]:
