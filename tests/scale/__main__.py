@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -26,7 +27,7 @@ from tests.campaign.campaign import admin_session
 from tests.cluster.conftest import serve_definition
 from tests.cluster.operator.conftest import delete, model_manifest
 from tests.cluster.operator.played import IMAGE, SCHEDULER
-from tests.cluster.operator.process import OperatorProcess, grant_everywhere, make_account_without_rights
+from tests.cluster.operator.process import OperatorProcess, grant_everywhere, make_account_without_rights, until
 from tests.cluster.operator.storage import STORAGE_CLASS, storage_class
 from tests.scale import clones
 from tests.scale.clones import HOME, ORIGINAL, Clone
@@ -126,13 +127,15 @@ class Command:
     async def _make_namespaces(self) -> None:
         """Those of an earlier run may still be on their way out."""
         for name in (HOME, *self._namespaces):
-            while await self.api.get(client.NAMESPACE, None, name):
-                await asyncio.sleep(1.0)
+            await until(partial(self._is_absent, name), what=f"rid of the namespace {name}")
             await self.api.create(client.NAMESPACE, None, {"metadata": {"name": name}})
             for claim in ("models", "artifacts"):
                 spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
                 spec |= {"storageClassName": HOME}
                 await self.api.create(client.CLAIM, name, {"metadata": {"name": claim}, "spec": spec})
+
+    async def _is_absent(self, namespace: str) -> bool:
+        return await self.api.get(client.NAMESPACE, None, namespace) is None
 
     async def _remove_namespaces(self) -> None:
         for name in (HOME, *self._namespaces):

@@ -319,7 +319,12 @@ async def _events(
     async def of(child: Object) -> EventsRead:
         uid, state = child["metadata"]["uid"], _state(child)
         former = known.get(uid)
-        if former and former.state == state and (now - former.at).total_seconds() < UNSETTLED_FRESH_SECONDS:
+        is_over = child.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        if (
+            former
+            and former.state == state
+            and (is_over or (now - former.at).total_seconds() < UNSETTLED_FRESH_SECONDS)
+        ):
             return former
         found = await api.list(client.EVENT, namespace, fields=f"involvedObject.uid={uid}")
         return EventsRead(now, state, tuple(event for event in found if _is_relevant(event)))

@@ -78,6 +78,17 @@ async def test_of_what_has_not_come_far_after_three_seconds_they_are_read() -> N
     assert found.fresh_seconds == 10.0
 
 
+async def test_of_a_pod_that_has_ended_they_are_read_once() -> None:
+    cluster = Cluster(
+        age=60,
+        pod_state=running() | {"phase": "Succeeded"},
+    )
+    first = await looked(cluster)
+    assert "pod" in cluster.asked
+    await looked(cluster, 1000, first.events_read)
+    assert "pod" not in cluster.asked
+
+
 async def test_of_a_job_they_are_read_that_has_made_no_pod() -> None:
     cluster = Cluster(age=3, has_pod=False)
     await looked(cluster)
