@@ -278,8 +278,8 @@ def _has_made_its_pods(child: Object, pods: Iterable[Object]) -> bool:
     if child["kind"] not in ("Job", "ReplicaSet"):
         return False
     wanted = child.get("spec", {}).get("replicas", 1) if child["kind"] == "ReplicaSet" else 1
-    live = [pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
-    return len(owned(live, [child["metadata"]["uid"]])) >= wanted
+    live = (pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"))
+    return sum(is_owned(pod, [child["metadata"]["uid"]]) for pod in live) >= wanted
 
 
 def _age(child: Object, now: datetime) -> float:
