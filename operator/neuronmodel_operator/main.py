@@ -140,6 +140,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
         await stack.enter_async_context(health.serve(judge, readiness, settings.health_port))
         await stack.enter_async_context(running(rights.run()))
         await stack.enter_async_context(running(readiness.run()))
+        await stack.enter_async_context(running(tasks.ask_for_news()))
         await stack.enter_async_context(running(keep_in_sync(watch_api, settings.watch_namespaces, tasks)))
         yield Operator(api, startup, pulse, leases, followers, tasks, settings)
 

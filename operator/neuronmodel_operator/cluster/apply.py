@@ -95,6 +95,7 @@ class Applier:
         wake: Callable[[], None] = lambda: None,
         longest_pause: Callable[[], float] = lambda: LONGEST_PAUSE_SECONDS,
         acting_since: Callable[[], datetime | None] = lambda: None,
+        is_confirmed: bool = False,
     ) -> None:
         """`acting_since` returns a time: on what was created after it, nobody else has acted."""
         self._api = api
@@ -109,7 +110,7 @@ class Applier:
         self._events = EventWriter(
             api, key.namespace, now=now, check_stopping=self._check_stopping, log_warning=self._log_warning
         )
-        self._is_confirmed = False
+        self._is_confirmed = is_confirmed
         """Whether a version of the NeuronModel that was acted on was the latest."""
         self._num_conflicts = 0
         """How often it was not."""
@@ -119,6 +120,10 @@ class Applier:
         """Events about objects that have not been written yet."""
         self._due_events: list[EventNote] = []
         """Events about objects that have been written."""
+
+    @property
+    def is_confirmed(self) -> bool:
+        return self._is_confirmed
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:

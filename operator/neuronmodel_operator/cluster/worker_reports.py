@@ -154,6 +154,10 @@ class ReportCache:
             former=_messages(runs, "lastState"),
         )
 
+    @property
+    def has_answers(self) -> bool:
+        return bool(self._answers)
+
     async def has_news(self) -> bool:
         """Asks those that have answered before whether their reports are still the same, without looking into them. One
         that does not answer has none: that its pod is gone or not ready, an event says."""

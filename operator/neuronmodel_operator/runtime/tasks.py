@@ -35,6 +35,7 @@ from neuronmodel_operator.cluster.worker_reports import ReportCache, ReportClien
 from neuronmodel_operator.cluster.writes import LONGEST_PAUSE_SECONDS
 from neuronmodel_operator.runtime.metrics import Metrics, Verdicts
 from neuronmodel_operator.runtime.pace import Pace
+from neuronmodel_operator.runtime.resting import Parked, Rest, Resting, Seen
 from neuronmodel_operator.runtime.turns import Turns, Urgency
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.observed import Object, Observed, Refusal
@@ -44,9 +45,8 @@ FIRST_BACKOFF_SECONDS: Final = 1.0
 LAST_BACKOFF_SECONDS: Final = 60.0
 """The longest pause after an error of the operator itself. While the API server is the cause, it is
 LONGEST_PAUSE_SECONDS."""
-QUESTIONS_A_SECOND: Final = 25.0
-"""To workers, of each interval that plans wish for: those that start do not wait for those that rest. A report that
-brings nothing new takes about a millisecond of a processor, one of a worker that starts a whole pass."""
+REPORTS_A_SECOND: Final = 25.0
+"""Of workers, of each interval that plans wish for. One of a worker that starts takes a whole pass."""
 LIVE_LOOKS_A_SECOND: Final = 4.0
 """Each takes some ten requests."""
 MODELS_A_SECOND: Final = 100
@@ -55,7 +55,6 @@ LOOK_NOTICE_SECONDS: Final = 5.0
 """If a look takes longer than this, the NeuronModel's status says so."""
 GATHER_SECONDS: Final = 0.1
 """The delay between a wake and its pass: a pod that starts causes several events within a moment."""
-FOREVER: Final = float("inf")
 LOOK_AGAIN_SECONDS: Final = 5.0
 """When to look again after a write whose event no watch delivered."""
 MAX_PASSES: Final = 16
@@ -67,6 +66,8 @@ MAX_OUTDATED: Final = 4
 """Within some ten seconds an API server has caught up."""
 
 _log = logging.getLogger(__name__)
+_VERDICTS: Final[dict[Verdicts, Verdicts]] = {}
+"""Those that there are: thousands of NeuronModels have the same few."""
 
 Decide = Callable[[Observed, datetime, Settings], Plan]
 
@@ -83,6 +84,9 @@ class CarriesOut(Protocol):
     async def carry_out(self, plan: Plan, snapshot: Snapshot, *, hold_status: bool) -> PassOutcome: ...
 
     async def report_failure(self, failure: PassFailure, since: datetime) -> None: ...
+
+    @property
+    def is_confirmed(self) -> bool: ...
 
     def close(self) -> None: ...
 
@@ -101,6 +105,9 @@ class CollectsReports(Protocol):
     """What a task needs of `worker_reports.ReportCache`."""
 
     async def collect(self, pods: Iterable[Object], askable: frozenset[str], *, ask: bool) -> Reports: ...
+
+    @property
+    def has_answers(self) -> bool: ...
 
     async def has_news(self) -> bool: ...
 
@@ -128,19 +135,10 @@ class Parts:
     """Returns how long the workers are not asked, given how long the plan wishes for."""
     freshness: Callable[[float], float] = lambda seconds: seconds
     """Returns how long a look does without an event, given how long it should at most."""
-    follow_claims: Callable[[frozenset[str], frozenset[str]], None] = lambda former, names: None
+    follow_claims: Callable[[Iterable[str], Iterable[str]], None] = lambda former, names: None
     """Called with the names of the claims whose changes mattered, and of those whose changes do."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What is remembered of a look once the objects themselves are forgotten: a fleet that rests takes memory for what
-    it is, not for what was read of it."""
-
-    version: str
-    """Of the NeuronModel."""
-    claims: frozenset[str]
-    verdicts: Verdicts
+    looked: Callable[[], None] = lambda: None
+    """Called when a pass has ended, or waits until this operator may act in the namespace."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ class Agenda:
 
 
 class ModelTask:
-    """Follows one NeuronModel until it is gone."""
+    """Follows one NeuronModel until it is gone, or rests."""
 
     def __init__(
         self,
@@ -171,6 +169,7 @@ class ModelTask:
         metrics: Metrics,
         turns: Turns,
         leases: HoldsNamespaces,
+        seen: Seen | None = None,
         prompt: bool = True,
         longest_pause: Callable[[], float] = lambda: LONGEST_PAUSE_SECONDS,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 (spreads load, hides nothing)
@@ -189,10 +188,10 @@ class ModelTask:
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._snapshot: Snapshot | None = None
-        """None before the first look, and while it rests."""
-        self._seen: _Seen | None = None
+        """None before the first look, and when the last one is outdated."""
+        self._seen = seen
         self._is_at_rest = False
-        """Whether nothing is due but the question for news: an event, or the resync, wakes it."""
+        """Whether nothing is due: an event, or news from a worker, begins another task."""
         self._outdated = False
         """Whether a write of our own to a child outdated the snapshot: another decision based on it would miss the
         change."""
@@ -226,9 +225,9 @@ class ModelTask:
         return self._seen.version if self._seen else None
 
     @property
-    def claims(self) -> frozenset[str]:
+    def claims(self) -> tuple[str, ...]:
         """Names of the claims whose changes matter."""
-        return self._seen.claims if self._seen else frozenset()
+        return self._seen.claims if self._seen else ()
 
     @property
     def verdicts(self) -> Verdicts:
@@ -247,10 +246,21 @@ class ModelTask:
         """As `overdue_seconds`, but 0 while it waits for its turn, which may take minutes after a restart."""
         return 0.0 if self._is_queueing else self.overdue_seconds
 
-    async def run(self) -> None:
+    @property
+    def is_woken(self) -> bool:
+        return self._woken.is_set()
+
+    @property
+    def is_prompt(self) -> bool:
+        return self._is_prompt
+
+    async def run(self) -> Rest | None:
+        """Returns what is left of a NeuronModel that rests, or None if it is gone or the operator stops."""
         try:
             while not await self._wait_and_attempt():
-                pass
+                if self._is_at_rest and self._seen is not None:
+                    return Rest(self._seen, self._parts.reports, self._parts.applier.is_confirmed)
+            return None
         finally:
             self._parts.applier.close()
 
@@ -260,8 +270,6 @@ class ModelTask:
         await self._wait_for_lease()
         if self.stopping:
             return True
-        if self._is_at_rest and await self._goes_on_resting():
-            return False
         self._is_queueing = True
         try:
             async with self._turns.turn(self._urgency):
@@ -271,6 +279,7 @@ class ModelTask:
                 return await self._attempt()
         finally:
             self._is_queueing = False
+            self._parts.looked()
 
     @property
     def _urgency(self) -> Urgency:
@@ -278,22 +287,12 @@ class ModelTask:
             return Urgency.PATIENT
         return Urgency.NEW if self._seen is None else Urgency.CHANGED
 
-    async def _goes_on_resting(self) -> bool:
-        """Asks the workers for news, and returns whether there are none."""
-        if self._woken.is_set() or self._agenda.look_at <= self._clock.monotonic():
-            return False
-        if await self._parts.reports.has_news():
-            self.wake(prompt=False)
-            return False
-        pause = self._parts.pause(REPORT_WHEN_READY.total_seconds())
-        self._agenda = replace(self._agenda, ask_at=None if pause is None else self._clock.monotonic() + pause)
-        return True
-
     async def _wait_for_lease(self) -> None:
         """Waits while another operator holds the namespace, and then drops the snapshot, which is outdated."""
         if self._leases.is_held(self.key.namespace):
             return
-        self._forget()
+        self._parts.looked()
+        self._snapshot = None
         waits = [
             asyncio.ensure_future(wait)
             for wait in (self._leases.wait_until_held(self.key.namespace), self._stopping.wait())
@@ -350,7 +349,7 @@ class ModelTask:
         looking = self._snapshot is None or self._outdated or self._agenda.look_at <= started
         look = self._next_look()
         self._woken.clear()
-        self._is_at_rest = self._is_prompt = False
+        self._is_prompt = False
         if looking:
             self._snapshot = self._not_outdated(
                 await await_with_notice(
@@ -368,8 +367,7 @@ class ModelTask:
         self._outdated = outcome.written
         fresh = self._parts.freshness(snapshot.fresh_seconds) if looking else 0.0
         fresh_until = started + fresh if looking else self._agenda.look_at
-        if looking and self._may_rest(plan, outcome):
-            self._snapshot, self._is_at_rest, fresh_until = None, True, FOREVER
+        self._is_at_rest = looking and not self._woken.is_set() and self._may_rest(plan, outcome)
         return self._next(plan, outcome, fresh_until)
 
     def _next_look(self) -> Look:
@@ -390,16 +388,12 @@ class ModelTask:
 
     def _remember(self, snapshot: Snapshot) -> None:
         model = snapshot.observed.model
-        former, claims = self._seen.claims if self._seen else frozenset[str](), claim_names(model)
+        former, claims = self.claims, tuple(map(sys.intern, sorted(claim_names(model))))
         if claims != former:
             self._parts.follow_claims(former, claims)
         verdicts = tuple((c.type.value, sys.intern(c.status)) for c in model.status.conditions)
         self._snapshot = snapshot
-        self._seen = _Seen(snapshot.raw["metadata"]["resourceVersion"], claims, verdicts)
-
-    def _forget(self) -> None:
-        """What was seen is outdated, but for the claims, whose events still wake it."""
-        self._snapshot, self._is_at_rest = None, False
+        self._seen = Seen(snapshot.raw["metadata"]["resourceVersion"], claims, _VERDICTS.setdefault(verdicts, verdicts))
 
     def _not_outdated(self, snapshot: Snapshot | None) -> Snapshot | None:
         """Raises OutdatedLookError for a NeuronModel that is older than the one that was seen before, as from an API
@@ -496,22 +490,29 @@ class Tasks:
         self._metrics = metrics
         self._clock = clock
         self._turns = Turns(MAX_PASSES, clock.monotonic)
-        self._pace = Pace(QUESTIONS_A_SECOND)
+        self._pace = Pace(REPORTS_A_SECOND)
         self._looks = Pace(LIVE_LOOKS_A_SECOND)
-        self._followed: dict[str, tuple[ModelTask, asyncio.Task[None]]] = {}
+        self._followed: dict[str, tuple[ModelTask, asyncio.Task[Rest | None]]] = {}
+        self._resting = Resting(self._begin, leases.is_held, clock)
         self._users: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         """UIDs of NeuronModels, by namespace and name of the claims that they name."""
-        metrics.follow(self._verdicts, self.overdue_seconds, lambda: self._turns.num_waiting)
+        metrics.follow(self._verdicts, self.overdue_seconds, lambda: self._turns.num_waiting + self._resting.num_unseen)
 
     def model_changed(self, model: Mapping[str, Any], *, is_listed: bool = False) -> None:
         """Called for a NeuronModel that was created, changed, deleted or just listed (`is_listed`), including one whose
         deletion began before this operator. Only its metadata is read."""
         meta = model["metadata"]
-        task = self._task(meta["uid"])
-        if task is None:
-            self._follow(ModelKey(meta["namespace"], meta["name"], meta["uid"]), prompt=not is_listed)
-        elif task.seen_version != meta["resourceVersion"]:
-            task.wake(prompt=not is_listed)
+        uid, version = meta["uid"], meta["resourceVersion"]
+        if task := self._task(uid):
+            if task.seen_version != version:
+                task.wake(prompt=not is_listed)
+        elif parked := self._resting.get(uid):
+            if parked.rest.seen.version != version if parked.rest else not is_listed:
+                self._resting.wake(uid, prompt=not is_listed)
+        elif is_listed:
+            self._resting.add_listed(ModelKey(meta["namespace"], meta["name"], uid))
+        else:
+            self._follow(ModelKey(meta["namespace"], meta["name"], uid), prompt=True)
 
     def models_listed(self, models: Sequence[Mapping[str, Any]], begun_with: frozenset[str]) -> None:
         """Called with the metadata of all NeuronModels that there are: what a watch has missed is found. `begun_with`:
@@ -521,29 +522,36 @@ class Tasks:
             there.add(model["metadata"]["uid"])
             self.model_changed(model, is_listed=True)
         for uid in begun_with - there:
-            if task := self._task(uid):
-                task.wake(prompt=False)
+            self._wake(uid, prompt=False)
 
     @property
     def followed(self) -> frozenset[str]:
-        return frozenset(self._followed)
+        return frozenset(self._followed) | self._resting.uids
 
     def model_gone(self, uid: str) -> None:
-        if task := self._task(uid):
-            task.wake()
+        self._wake(uid)
 
     def child_changed(self, labels: Mapping[str, str]) -> None:
-        if task := self._task(labels.get(names.LABEL_UID, "")):
-            task.wake()
+        self._wake(labels.get(names.LABEL_UID, ""))
 
     def claim_changed(self, namespace: str, name: str) -> None:
         """Called for any claim: users' claims do not carry our label."""
-        for uid in self._users.get((namespace, name), ()):
-            if task := self._task(uid):
-                task.wake()
+        for uid in list(self._users.get((namespace, name), ())):
+            self._wake(uid)
+
+    def _wake(self, uid: str, *, prompt: bool = True) -> None:
+        if task := self._task(uid):
+            task.wake(prompt=prompt)
+        else:
+            self._resting.wake(uid, prompt=prompt)
+
+    async def ask_for_news(self) -> None:
+        """Asks workers of NeuronModels that rest; runs until it is cancelled."""
+        await self._resting.ask_for_news()
 
     def overdue_seconds(self) -> float:
-        return max((task.overdue_seconds for task, _ in self._followed.values()), default=0.0)
+        late = max((task.overdue_seconds for task, _ in self._followed.values()), default=0.0)
+        return max(late, self._resting.overdue_seconds)
 
     def stuck_seconds(self) -> float:
         """How late a pass is that nothing holds up, or how long nobody was given a turn."""
@@ -552,6 +560,7 @@ class Tasks:
 
     async def stop(self) -> None:
         """Lets running passes reach their next write, then cancels them."""
+        self._resting.clear()
         for task, _ in self._followed.values():
             task.stop()
         running = [runner for _, runner in self._followed.values()]
@@ -562,22 +571,33 @@ class Tasks:
             runner.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
-    def _follow(self, key: ModelKey, *, prompt: bool) -> None:
-        task = self._new_task(key, prompt)
+    def _begin(self, parked: Parked, prompt: bool) -> None:
+        self._follow(parked.key, prompt=prompt, rest=parked.rest)
+
+    def _follow(self, key: ModelKey, *, prompt: bool, rest: Rest | None = None) -> None:
+        task = self._new_task(key, prompt, rest)
         runner = asyncio.create_task(task.run(), name=f"{key.namespace}/{key.name}")
         self._followed[key.uid] = (task, runner)
-        runner.add_done_callback(lambda _: self._unfollow(key))
+        runner.add_done_callback(lambda ended: self._unfollow(key, task, ended))
 
-    def _unfollow(self, key: ModelKey) -> None:
-        task, _ = self._followed.pop(key.uid)
+    def _unfollow(self, key: ModelKey, task: ModelTask, ended: "asyncio.Task[Rest | None]") -> None:
+        """Parks a NeuronModel that rests; one that was woken meanwhile gets another task."""
+        del self._followed[key.uid]
         self._pace.forget(key.uid)
         self._looks.forget(key.uid)
-        self._follow_claims(key, task.claims, frozenset())
+        rest = None if ended.cancelled() or ended.exception() else ended.result()
+        if rest is None or task.stopping:
+            self._follow_claims(key, task.claims, ())
+        elif task.is_woken:
+            self._follow(key, prompt=task.is_prompt, rest=rest)
+        else:
+            self._resting.park(key, rest)
+        self._resting.forget(key)
 
-    def _follow_claims(self, key: ModelKey, former: frozenset[str], names_of_claims: frozenset[str]) -> None:
-        for name in former - names_of_claims:
+    def _follow_claims(self, key: ModelKey, former: Iterable[str], names_of_claims: Iterable[str]) -> None:
+        for name in {*former} - {*names_of_claims}:
             self._drop_user((key.namespace, name), key.uid)
-        for name in names_of_claims - former:
+        for name in {*names_of_claims} - {*former}:
             self._users[key.namespace, name].add(key.uid)
 
     def _drop_user(self, place: tuple[str, str], uid: str) -> None:
@@ -586,7 +606,7 @@ class Tasks:
         if not users:
             del self._users[place]
 
-    def _new_task(self, key: ModelKey, prompt: bool) -> ModelTask:
+    def _new_task(self, key: ModelKey, prompt: bool, rest: Rest | None) -> ModelTask:
         applier = Applier(
             self._api,
             key,
@@ -596,15 +616,19 @@ class Tasks:
             wake=lambda: task.wake(),
             longest_pause=self._longest_pause,
             acting_since=lambda: self._leases.acting_since(key.namespace),
+            is_confirmed=rest is not None and rest.is_confirmed,
         )
+        reports = rest.reports if rest else ReportCache(self._report_client)
+        assert isinstance(reports, ReportCache)
         parts = Parts(
             look=lambda how: self._look(key, how),
-            reports=ReportCache(self._report_client),
+            reports=reports,
             decide=lambda observed, now: self._decide(observed, now, self._settings),
             applier=applier,
             pause=lambda wished: self._pace.pause(key.uid, wished),
             freshness=lambda seconds: self._freshness(key.uid, seconds),
             follow_claims=lambda former, names_of_claims: self._follow_claims(key, former, names_of_claims),
+            looked=lambda: self._resting.looked_at(key),
         )
         task = ModelTask(
             key,
@@ -613,6 +637,7 @@ class Tasks:
             metrics=self._metrics,
             turns=self._turns,
             leases=self._leases,
+            seen=rest.seen if rest else None,
             prompt=prompt,
             longest_pause=self._longest_pause,
         )
@@ -639,4 +664,5 @@ class Tasks:
         return found[0] if found else None
 
     def _verdicts(self) -> list[Verdicts]:
-        return [task.verdicts for task, _ in self._followed.values()]
+        at_rest = (parked.rest.seen.verdicts if parked.rest else () for parked in self._resting)
+        return [*(task.verdicts for task, _ in self._followed.values()), *at_rest]

@@ -1,7 +1,7 @@
 """The task of a NeuronModel, with time, cluster and decisions made up."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 
+from neuronmodel_api import names
+from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.apply import PassOutcome, StatusError, StoppingError
-from neuronmodel_operator.cluster.client import ApiError
+from neuronmodel_operator.cluster.client import ApiError, Kind
 from neuronmodel_operator.cluster.failed_pass import PassFailure
 from neuronmodel_operator.cluster.observe import SETTLED_FRESH_SECONDS, ModelKey, Snapshot, parse_model
 from neuronmodel_operator.cluster.worker_reports import Reports
 from neuronmodel_operator.runtime import tasks
 from neuronmodel_operator.runtime.metrics import Metrics
-from neuronmodel_operator.runtime.tasks import HoldsNamespaces, Look, ModelTask, Parts
+from neuronmodel_operator.runtime.resting import Rest, Seen
+from neuronmodel_operator.runtime.tasks import HoldsNamespaces, Look, ModelTask, Parts, Tasks
 from neuronmodel_operator.runtime.turns import Turns
+from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.observed import Object, Observed, Refusal
 from neuronmodel_operator.state.plan import REPORT_WHEN_READY, Plan
 from tests.unit.operator.hand_clock import HandClock, breathe
@@ -55,9 +59,8 @@ class Cluster:
     looks: list[float] = field(default_factory=list)
     looked: list[Look] = field(default_factory=list)
     asked: list[bool] = field(default_factory=list)
-    news_asked: list[float] = field(default_factory=list)
-    news: bool = False
-    fresh_seconds: float = SETTLED_FRESH_SECONDS
+    fresh_seconds: float = SETTLED_FRESH_SECONDS - 1
+    """It does not rest, unless a test says so."""
     carried_out: list[Plan] = field(default_factory=list)
     plan: Plan = field(default_factory=Plan)
     gone: bool = False
@@ -91,9 +94,11 @@ class Cluster:
         self.asked.append(ask)
         return Reports({}, {})
 
+    has_answers = True
+    is_confirmed = True
+
     async def has_news(self) -> bool:
-        self.news_asked.append(self.clock.monotonic())
-        return self.news
+        raise AssertionError("a task does not ask for news")
 
     def decide(self, observed: Observed, now: datetime) -> Plan:
         self.decided_on.append(observed)
@@ -117,7 +122,7 @@ class Cluster:
     def close(self) -> None:
         self.closed += 1
 
-    def task(self, jitter: float = 1.0, leases: HoldsNamespaces | None = None) -> ModelTask:
+    def task(self, jitter: float = 1.0, leases: HoldsNamespaces | None = None, seen: Seen | None = None) -> ModelTask:
         parts = Parts(look=self.look, reports=self, decide=self.decide, applier=self)
         return ModelTask(
             KEY,
@@ -127,6 +132,7 @@ class Cluster:
             turns=Turns(1, self.clock.monotonic),
             leases=leases or Shared(held=True),
             jitter=lambda: jitter,
+            seen=seen,
         )
 
 
@@ -136,7 +142,7 @@ class Running:
     def __init__(self, task: ModelTask) -> None:
         self._task = task
 
-    async def __aenter__(self) -> "asyncio.Task[None]":
+    async def __aenter__(self) -> "asyncio.Task[Rest | None]":
         self._runner = asyncio.create_task(self._task.run())
         await breathe()
         return self._runner
@@ -356,27 +362,28 @@ async def test_a_look_that_no_event_asked_for_is_live() -> None:
     assert [look.is_live for look in cluster.looked] == [False, False, False, True]
 
 
-async def test_what_is_settled_rests_without_a_look_until_something_wakes_it() -> None:
-    cluster = Cluster()
-    task = cluster.task()
-    async with Running(task):
-        await cluster.clock.advance(5000)
-        assert (len(cluster.looks), task.overdue_seconds) == (1, 0.0)
-        assert (task.seen_version, task.claims) == ("1", frozenset({"models", "smol-artifacts"}))
-        task.wake()
+@pytest.mark.parametrize("plan", [Plan(), Plan(report_interval=REPORT_WHEN_READY)])
+async def test_the_task_of_what_is_settled_ends_with_what_is_to_be_remembered(plan: Plan) -> None:
+    cluster = Cluster(plan=plan, fresh_seconds=300)
+    async with Running(cluster.task()) as runner:
         await cluster.clock.advance(1)
-        assert len(cluster.looks) == 2
+        rest = runner.result()
+    assert rest is not None
+    assert (rest.seen.version, rest.seen.claims) == ("1", ("models", "smol-artifacts"))
+    assert (len(cluster.looks), cluster.closed) == (1, 1)
 
 
-async def test_at_rest_workers_are_asked_for_news_and_only_those_lead_to_a_look() -> None:
-    cluster = Cluster(plan=Plan(report_interval=REPORT_WHEN_READY))
-    async with Running(cluster.task()):
-        await cluster.clock.advance(190)
-        assert gaps(cluster.news_asked) == pytest.approx([60, 60], abs=0.5)
-        assert (len(cluster.looks), len(cluster.decided_on)) == (1, 1)
-        cluster.news = True
-        await cluster.clock.advance(60)
-        assert (len(cluster.looks), len(cluster.decided_on)) == (2, 2)
+async def test_a_task_that_goes_on_from_rest_knows_what_was_seen_and_looks_at_once() -> None:
+    cluster = Cluster(versions=["10", "9"], fresh_seconds=300)
+    async with Running(cluster.task()) as runner:
+        await cluster.clock.advance(1)
+        rest = runner.result()
+    assert rest is not None
+    task = cluster.task(seen=rest.seen)
+    assert task.claims == ("models", "smol-artifacts")
+    async with Running(task):
+        await cluster.clock.advance(0.5)
+    assert (len(cluster.looks), len(cluster.decided_on)) == (2, 1), "an older one is not acted on"
 
 
 @pytest.mark.parametrize(
@@ -396,17 +403,18 @@ async def test_what_waits_for_something_does_not_rest(busy: dict[str, Any]) -> N
     assert len(cluster.looks) >= 2
 
 
-async def test_a_wake_while_the_workers_are_asked_for_news_is_not_lost() -> None:
-    cluster = Cluster(plan=Plan(report_interval=REPORT_WHEN_READY))
+async def test_a_wake_during_the_last_pass_before_rest_is_another_pass() -> None:
+    cluster = Cluster(fresh_seconds=300)
     task = cluster.task()
 
-    async def has_news() -> bool:
+    async def wake_once() -> None:
+        cluster.during_look = None
         task.wake()
-        return False
 
-    cluster.has_news = has_news  # type: ignore[method-assign]
-    async with Running(task):
-        await cluster.clock.advance(62)
+    cluster.during_look = wake_once
+    async with Running(task) as runner:
+        await cluster.clock.advance(2)
+        assert runner.done()
     assert len(cluster.looks) == 2
 
 
@@ -593,3 +601,100 @@ async def test_who_stands_by_ends_when_it_is_stopped() -> None:
         await breathe()
         assert runner.done()
     assert cluster.looks == []
+
+
+@dataclass
+class Quiet:
+    """An API server with one NeuronModel, of which nothing is wanted."""
+
+    model: dict[str, Any] | None = field(default_factory=raw_model)
+    looks: int = 0
+
+    @property
+    def live(self) -> "Quiet":
+        return self
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        self.looks += kind is client.MODEL
+        return self.model if kind is client.MODEL else None
+
+    async def list(self, kind: Kind, namespace: str | None, **_: Any) -> tuple[Object, ...]:
+        return ()
+
+
+@dataclass
+class Scene:
+    api: Quiet
+    clock: HandClock
+    tasks: Tasks
+    shared: Shared
+
+    async def looked(self) -> int:
+        """How often it was looked at within a second."""
+        before = self.api.looks
+        await self.clock.advance(1)
+        return self.api.looks - before
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    """A NeuronModel that was listed, and rests."""
+    api, clock, shared = Quiet(), HandClock(), Shared(held=True)
+    followed = Tasks(api, Silent(), lambda *_: Plan(), Settings(), Metrics(), clock, shared)  # type: ignore[arg-type]
+    found = Scene(api, clock, followed, shared)
+    followed.model_changed(raw_model(), is_listed=True)
+    assert await found.looked() == 1
+    yield found
+    await followed.stop()
+
+
+class Silent:
+    """Workers that are not there."""
+
+
+async def test_one_that_rests_is_followed_and_the_same_version_wakes_nobody(scene: Scene) -> None:
+    assert scene.tasks.followed == {KEY.uid}
+    scene.tasks.model_changed(raw_model())
+    scene.tasks.models_listed([raw_model()], scene.tasks.followed)
+    assert await scene.looked() == 0
+    assert scene.tasks.overdue_seconds() == 0.0
+
+
+async def test_another_version_or_a_child_or_a_claim_wakes_it(scene: Scene) -> None:
+    scene.api.model = raw_model("2")
+    scene.tasks.model_changed(raw_model("2"))
+    assert await scene.looked() == 1
+    scene.tasks.child_changed({names.LABEL_UID: KEY.uid})
+    assert await scene.looked() == 1
+    scene.tasks.claim_changed(KEY.namespace, "models")
+    assert await scene.looked() == 1
+    scene.tasks.claim_changed(KEY.namespace, "others")
+    assert await scene.looked() == 0
+
+
+async def test_one_that_is_no_longer_listed_is_looked_at_and_forgotten(scene: Scene) -> None:
+    scene.api.model = None
+    scene.tasks.models_listed([], scene.tasks.followed)
+    assert await scene.looked() == 1
+    assert scene.tasks.followed == frozenset()
+    scene.tasks.claim_changed(KEY.namespace, "models")
+    assert await scene.looked() == 0
+
+
+async def test_one_that_is_woken_while_it_comes_to_rest_is_looked_at_again(scene: Scene) -> None:
+    scene.tasks.child_changed({names.LABEL_UID: KEY.uid})
+    (runner,) = [task for task in asyncio.all_tasks() if task.get_name() == f"{KEY.namespace}/{KEY.name}"]
+    runner.add_done_callback(lambda _: scene.tasks.child_changed({names.LABEL_UID: KEY.uid}))
+    assert await scene.looked() == 2
+
+
+async def test_one_that_is_new_is_looked_at_without_being_listed() -> None:
+    api, clock = Quiet(), HandClock()
+    followed = Tasks(api, Silent(), lambda *_: Plan(), Settings(), Metrics(), clock, Shared(held=True))  # type: ignore[arg-type]
+    followed.model_changed(raw_model())
+    await clock.advance(1)
+    assert api.looks == 1
+    await followed.stop()
+    followed.child_changed({names.LABEL_UID: KEY.uid})
+    await clock.advance(1)
+    assert api.looks == 1, "what was stopped is not taken up again"
