@@ -71,7 +71,7 @@ test: install ## everything: lint, unit tests, the real API server, end to end o
 	@$(BIN)/python -m hack.verify
 
 .PHONY: campaign
-campaign: install up ## every fault between operator and API server, an hour; SEED=1 CAMPAIGN_OPTIONS="--help"
+campaign: install up ## every fault between operator and API server, 70 minutes; SEED=1 CAMPAIGN_OPTIONS="--help"
 	@$(BIN)/python -m tests.campaign --seed $(or $(SEED),1) $(if $(WRITE),--write) $(CAMPAIGN_OPTIONS)
 
 .PHONY: vllm
