@@ -75,7 +75,7 @@ scale: install up ## one operator with 100, 1,000 and 10,000 NeuronModels, half 
 	@$(BIN)/python -m tests.scale $(if $(WRITE),--write) $(SCALE_OPTIONS)
 
 .PHONY: campaign
-campaign: install up ## every fault between operator and API server, an hour; SEED=1 CAMPAIGN_OPTIONS="--help"
+campaign: install up ## every fault between operator and API server, 70 minutes; SEED=1 CAMPAIGN_OPTIONS="--help"
 	@$(BIN)/python -m tests.campaign --seed $(or $(SEED),1) $(if $(WRITE),--write) $(CAMPAIGN_OPTIONS)
 
 .PHONY: vllm

@@ -44,7 +44,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--soak-minutes", type=float, default=SOAK_MINUTES)
     parser.add_argument("--patience", type=float, default=PATIENCE_SECONDS, help="seconds until something is missing")
     parser.add_argument("--write", action="store_true", help="write the table into docs/reliability.md")
-    parser.add_argument("--logs", type=Path, help="a folder in which the operators' logs are kept")
+    parser.add_argument(
+        "--logs", type=Path, help="a folder for the operators' logs, and for all versions of objects of what fell"
+    )
     asked = parser.parse_args(arguments)
     kube_config.KUBE_CONFIG_DEFAULT_LOCATION = str(LAYOUT.kubeconfig)
     if not LAYOUT.kubeconfig.exists():

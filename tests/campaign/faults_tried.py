@@ -216,8 +216,7 @@ def _said(name: str) -> str:
 
 def _workers() -> Iterator[Tried]:
     for name, answer in WORKER_ANSWERS.items():
-        where = f"the first {NUM_REPORTS_BEFALLEN}"
-        yield Tried(Pattern.WORKER, f"a report {_said(name)}", where, _report(answer), loses_reports=True)
+        yield Tried(Pattern.WORKER, f"a report {_said(name)}", f"the first {NUM_REPORTS_BEFALLEN}", _report(answer))
 
 
 def _clocks() -> Iterator[Tried]:

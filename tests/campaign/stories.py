@@ -71,6 +71,8 @@ async def _crash(trial: Trial) -> None:
 async def _scale(trial: Trial) -> None:
     await trial.change({"serving": {"replicas": 2}})
     await trial.chronicle.until(lambda chronicle: _says(chronicle, "2 of 2 workers answer."), "2 workers")
+    # A worker that goes before it was heard takes what its start was made of with it.
+    await trial.chronicle.until(_has_heard_of_every_start, "2 reports")
     await trial.change({"serving": {"replicas": 0}})
     await trial.until_ready_is("False", "ScaledToZero")
     # A change that follows at once may find workers that are about to go: another story each time.
@@ -82,6 +84,10 @@ async def _scale(trial: Trial) -> None:
 def _says(chronicle: Chronicle, message: str) -> bool:
     conditions = (chronicle.model() or {}).get("status", {}).get("conditions", ())
     return any((c["type"], c["status"], c["message"]) == ("Ready", "True", message) for c in conditions)
+
+
+def _has_heard_of_every_start(chronicle: Chronicle) -> bool:
+    return all("tier" in start for start in (chronicle.model() or {}).get("status", {}).get("starts", ()))
 
 
 def _workers(chronicle: Chronicle) -> list[Object]:

@@ -420,8 +420,8 @@ class ModelTask:
 
     async def _decide_and_carry_out(self, snapshot: Snapshot, reports: Reports) -> tuple[Plan, PassOutcome]:
         """Decides and carries out; twice if the set of refused writes changed, so that the status of this pass shows
-        it. Both times it is as late: a change that is observed now is written with its time, and the write may still be
-        under way."""
+        it. Both decisions use the same time: a change that is observed now is written with it, and that write may still
+        be under way."""
         now = self._clock.now()
         plan = self._decide(snapshot, reports, now)
         first = await self._parts.applier.carry_out(plan, snapshot, hold_status=True)
