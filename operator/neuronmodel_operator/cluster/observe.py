@@ -87,6 +87,8 @@ class Snapshot:
     fresh_seconds: float = SETTLED_FRESH_SECONDS
     events_read: Mapping[str, EventsRead] = field(default_factory=dict)
     """By the UID of the object that they are about."""
+    is_new: bool = False
+    """It has no status, and was looked at for that alone."""
 
     def with_model(self, raw: Object) -> "Snapshot":
         """Returns the snapshot after a write to the NeuronModel that was answered with `raw`."""
@@ -94,14 +96,21 @@ class Snapshot:
 
 
 async def look(
-    api: ReadsAndWrites, key: ModelKey, now: datetime, known: Mapping[str, EventsRead] | None = None
+    api: ReadsAndWrites,
+    key: ModelKey,
+    now: datetime,
+    known: Mapping[str, EventsRead] | None = None,
+    *,
+    is_first: bool = False,
 ) -> Snapshot | None:
     """Returns None if the NeuronModel is gone. `known`: Events about children that were read before, which are not read
-    again for a while. Raises client.ApiError, and pydantic.ValidationError for a spec that this version can't read."""
+    again for a while. With `is_first`, of a NeuronModel that has no status only what that needs is read. Raises
+    client.ApiError, and pydantic.ValidationError for a spec that this version can't read."""
     raw = await api.get(client.MODEL, key.namespace, key.name)
     if raw is None or raw["metadata"]["uid"] != key.uid:
         return None
     model = parse_model(raw)
+    is_new = is_first and not model.status.conditions and model.deletion_requested_at is None
     by_uid = f"{names.LABEL_UID}={key.uid}"
     deployment, service, jobs, replica_sets, pods, claims = await asyncio.gather(
         api.get(client.DEPLOYMENT, key.namespace, names.deployment(key.name)),
@@ -125,7 +134,7 @@ async def look(
         _events(api, key.namespace, (each for each in heard if _may_have_events(each, now)), known or {}, now),
         _namespace_terminating(api, model),
         _other_models(api, model),
-        _serving_workloads(api, model, jobs),
+        _nobody() if is_new else _serving_workloads(api, model, jobs),
     )
     observed = Observed(
         model=model,
@@ -147,6 +156,7 @@ async def look(
         being_removed=frozenset((o["kind"], o["metadata"]["name"]) for o in named if standing(o, key) == "Former"),
         fresh_seconds=_fresh_seconds(unsettled, heard, now),
         events_read=events_read,
+        is_new=is_new,
     )
 
 
@@ -373,6 +383,10 @@ async def _serving_workloads(
     )
     live = (pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"))
     return tuple(map(serving_workload, (*deployments, *live)))
+
+
+async def _nobody() -> None:
+    """No Job is made, so nobody is asked for."""
 
 
 async def _other_models(api: ReadsAndWrites, model: ObservedModel) -> tuple[Object, ...]:

@@ -120,6 +120,8 @@ class Look:
     """No event asked for it: what watches said may be what is wrong."""
     events: Mapping[str, EventsRead]
     """Kubernetes' Events about the children that were read before, by UID."""
+    is_first: bool
+    """Of a NeuronModel without a status only what that needs is looked at."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,7 @@ class ModelTask:
         self._seen = seen
         self._is_at_rest = False
         """Whether nothing is due: an event, or news from a worker, begins another task."""
+        self._is_first_look = seen is None
         self._outdated = False
         """Whether a write of our own to a child outdated the snapshot: another decision based on it would miss the
         change."""
@@ -348,6 +351,7 @@ class ModelTask:
         started = self._clock.monotonic()
         looking = self._snapshot is None or self._outdated or self._agenda.look_at <= started
         look = self._next_look()
+        self._is_first_look &= not looking
         self._woken.clear()
         self._is_prompt = False
         if looking:
@@ -365,6 +369,8 @@ class ModelTask:
         plan, outcome = await self._decide_and_carry_out(snapshot, reports)
         self._remember(outcome.snapshot)
         self._outdated = outcome.written
+        if snapshot.is_new:
+            self.wake()  # for all else, which takes longer, when others have their status
         fresh = self._parts.freshness(snapshot.fresh_seconds) if looking else 0.0
         fresh_until = started + fresh if looking else self._agenda.look_at
         self._is_at_rest = looking and not self._woken.is_set() and self._may_rest(plan, outcome)
@@ -373,7 +379,7 @@ class ModelTask:
     def _next_look(self) -> Look:
         """The first look, and one that an event asked for, read from mirrors."""
         is_live = self._snapshot is not None and not self._woken.is_set()
-        return Look(is_live, self._snapshot.events_read if self._snapshot else {})
+        return Look(is_live, self._snapshot.events_read if self._snapshot else {}, self._is_first_look)
 
     def _may_rest(self, plan: Plan, outcome: PassOutcome) -> bool:
         """Whether nothing but an event can make a difference: all that has to do with it is settled, and the plan
@@ -419,11 +425,13 @@ class ModelTask:
             _log.info("%s/%s: its status can't tell of it: %r", self.key.namespace, self.key.name, error)
 
     async def _decide_and_carry_out(self, snapshot: Snapshot, reports: Reports) -> tuple[Plan, PassOutcome]:
-        """Decides and carries out; twice if the set of refused writes changed, so that the status of this pass shows
-        it. Both decisions use the same time: a change that is observed now is written with it, and that write may still
-        be under way."""
+        """Decides and carries out; of a NeuronModel that is new the status alone, as many may have been made at once.
+        Twice if the set of refused writes changed, so that the status of this pass shows it. Both decisions use the
+        same time: a change that is observed now is written with it, and that write may still be under way."""
         now = self._clock.now()
         plan = self._decide(snapshot, reports, now)
+        if snapshot.is_new:
+            plan = plan.of_status
         first = await self._parts.applier.carry_out(plan, snapshot, hold_status=True)
         if not first.refusals_changed:
             return plan, first
@@ -645,7 +653,7 @@ class Tasks:
 
     async def _look(self, key: ModelKey, how: Look) -> Snapshot | None:
         api = self._api.live if how.is_live else self._api
-        return await look(api, key, self._clock.now(), how.events)
+        return await look(api, key, self._clock.now(), how.events, is_first=how.is_first)
 
     def _freshness(self, uid: str, seconds: float) -> float:
         """Looks that no event asks for are live: a few a second, however many NeuronModels have not settled."""

@@ -1,6 +1,6 @@
 """The plan that follows from one look at the cluster: data, carried out by `apply` in the order of the fields."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final, Literal
 
@@ -54,3 +54,9 @@ class Plan:
     """When to look again even if nothing happens; None for the slow resync."""
     report_interval: timedelta | None = None
     """How often to fetch reports from this NeuronModel's pods; None for never."""
+
+    @property
+    def of_status(self) -> "Plan":
+        """The plan without what writes other objects."""
+        events = tuple(note for note in self.events if note.about is None)
+        return replace(self, finalizer=None, delete=(), apply=(), create=(), events=events)

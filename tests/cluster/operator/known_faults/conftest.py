@@ -117,8 +117,10 @@ class Model:
 
     def written(self, resource: str, verb: str) -> list[Recorded]:
         """Those that the API server took."""
-        found = [each for each in self.writes if (each.request.resource, each.request.verb) == (resource, verb)]
-        return [each for each in found if each.status < 400]
+        return [each for each in self.attempted(resource, verb) if each.status < 400]
+
+    def attempted(self, resource: str, verb: str) -> list[Recorded]:
+        return [each for each in self.writes if (each.request.resource, each.request.verb) == (resource, verb)]
 
     def refused(self, *statuses: int) -> list[str]:
         """Those that were answered so."""

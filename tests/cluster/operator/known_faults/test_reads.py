@@ -13,7 +13,7 @@ from neuronmodel_api import names
 from neuronmodel_operator.cluster import client
 from tests.cluster.operator.known_faults.conftest import Place
 from tests.cluster.operator.process import until
-from tests.faults.faults import Lag, Refuse
+from tests.faults.faults import CutAfter, Refuse
 from tests.faults.requests import Match
 from tests.faults.watch_events import EventFaults, EventId, Passed
 
@@ -57,11 +57,12 @@ async def has_come(place: Place, event: EventId) -> bool:
     return event in place.proxy.events.ids
 
 
-@pytest.mark.parametrize("verb", ["list", "watch"])
+@pytest.mark.parametrize(("verb", "skip"), [("list", 1), ("watch", 0)])
 async def test_an_operator_whose_watch_is_turned_down_for_good_ends_so_that_its_successor_watches(
-    place: Place, verb: str
+    place: Place, verb: str, skip: int
 ) -> None:
-    turned_down = place.proxy.faults.add(Refuse(410, "Expired"), Match(frozenset({verb}), "jobs"))
+    """The first list asks whether there are NeuronModels at all."""
+    turned_down = place.proxy.faults.add(Refuse(410, "Expired"), Match(frozenset({verb}), names.PLURAL), skip=skip)
     place.operator.start()
     await until(lambda: ended(place))
     assert turned_down.num_used == 1
@@ -69,30 +70,31 @@ async def test_an_operator_whose_watch_is_turned_down_for_good_ends_so_that_its_
     await (await place.make()).serving()
 
 
+@pytest.mark.parametrize("verb", ["list", "watch"])
+async def test_a_watch_of_children_that_is_turned_down_begins_anew(place: Place, verb: str) -> None:
+    turned_down = place.proxy.faults.add(Refuse(410, "Expired"), Match(frozenset({verb}), "jobs"), times=2)
+    await place.start()
+    await (await place.make()).serving()
+    assert turned_down.num_used == 2
+    assert place.operator.is_alive
+
+
 async def ended(place: Place) -> bool:
     return not place.operator.is_alive
 
 
-async def test_a_list_that_is_behind_makes_no_second_job(place: Place) -> None:
-    """Its watches have listed before; its first look finds no Job, and the next one finds none either. Nor does that
-    find the Job's pod, of which the first look lists those of the NeuronModel, and those that serve."""
+async def test_a_mirror_that_is_behind_makes_no_second_job(place: Place) -> None:
+    """The answer to the Job's creation is lost, and no event says that it exists: it is asked for again."""
+    place.proxy.event_faults = unheard = Unheard()
     await place.start()
-    await until(lambda: has_listed(place, "jobs"))
-    await until(lambda: has_listed(place, "pods"))
-    behind = place.proxy.faults.add(Lag(answers=0), Match(frozenset({"list"}), "jobs"), skip=1)
-    place.proxy.faults.add(Lag(answers=0), Match(frozenset({"list"}), "pods"), skip=2)
+    place.proxy.faults.add(CutAfter(), Match(frozenset({"create"}), "jobs"))
     model = await place.make()
     await model.serving()
-    assert behind.num_used == 1
+    assert unheard.num_befallen > 0
     assert "create jobs" in model.refused(409), "it was told that there is none"
-    (made,) = model.written("jobs", "create")
     (job,) = await model.all_of(client.JOB)
-    assert job["metadata"]["name"] == made.body["metadata"]["name"]
     assert job["metadata"]["ownerReferences"][0]["uid"] == model.uid
-
-
-async def has_listed(place: Place, resource: str) -> bool:
-    return any(str(each.request) == f"list {resource}" for each in place.proxy.recorded)
+    assert {write.body["metadata"]["name"] for write in model.attempted("jobs", "create")} == {job["metadata"]["name"]}
 
 
 async def test_a_status_that_meets_a_conflict_leads_to_no_second_job(place: Place) -> None:

@@ -1,9 +1,11 @@
-"""Which Events are read, and when again."""
+"""Which Events are read, and when again; and what the first look at a NeuronModel leaves out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pytest
 
 from neuronmodel_api import names
 from neuronmodel_operator.cluster import client
@@ -12,6 +14,13 @@ from neuronmodel_operator.cluster.observe import EventsRead, ModelKey, Snapshot,
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 KEY = ModelKey("demo", "smol", "uid-1")
+SPEC = {
+    "model": {"source": {"persistentVolumeClaim": {"claimName": "models"}}},
+    "parallelism": {"tensorParallelDegree": 1},
+    "artifacts": {"template": {"size": "1Gi"}},
+}
+CONDITION = {"type": "Ready", "status": "True", "reason": "Ready", "message": "", "observedGeneration": 1}
+STATUS = {"conditions": [CONDITION | {"lastTransitionTime": NOW.isoformat()}]}
 Object = dict[str, Any]
 
 
@@ -25,12 +34,7 @@ class Cluster:
     asked: list[str] = field(default_factory=list)
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
-        spec = {
-            "model": {"source": {"persistentVolumeClaim": {"claimName": "models"}}},
-            "parallelism": {"tensorParallelDegree": 1},
-            "artifacts": {"template": {"size": "1Gi"}},
-        }
-        return {"metadata": meta(KEY.name, KEY.uid, 100), "spec": spec} if kind is client.MODEL else None
+        return {"metadata": meta(KEY.name, KEY.uid, 100), "spec": SPEC} if kind is client.MODEL else None
 
     async def list(
         self, kind: Kind, namespace: str | None, *, labels: str | None = None, fields: str | None = None
@@ -45,6 +49,26 @@ class Cluster:
             owner = [{"uid": "job", "kind": "Job", "name": "smol-prepare-1"}]
             pod = {"kind": "Pod", "metadata": meta("smol-prepare-1-x", "pod", self.age) | {"ownerReferences": owner}}
             return (pod | {"status": self.pod_state},)
+        return ()
+
+
+@dataclass
+class Empty:
+    """A NeuronModel alone, and by which labels others were asked for."""
+
+    status: Object
+    deleted: Object
+    labels: list[str] = field(default_factory=list)
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        if kind is not client.MODEL:
+            return None
+        return {"metadata": meta(KEY.name, KEY.uid, 0) | self.deleted, "spec": SPEC, "status": self.status}
+
+    async def list(
+        self, kind: Kind, namespace: str | None, *, labels: str | None = None, fields: str | None = None
+    ) -> tuple[Object, ...]:
+        self.labels.append(labels or "")
         return ()
 
 
@@ -115,3 +139,23 @@ async def test_they_are_read_again_after_ten_seconds_or_when_the_container_is_fu
     assert cluster.asked == ["pod"]
     await looked(cluster, 10, again.events_read)
     assert cluster.asked == ["pod"]
+
+
+@pytest.mark.parametrize(
+    ("is_first", "status", "deleted", "is_new"),
+    [
+        (True, {}, {}, True),
+        (False, {}, {}, False),
+        (True, STATUS, {}, False),
+        (True, {}, {"deletionTimestamp": NOW.isoformat()}, False),
+    ],
+)
+async def test_the_first_look_at_one_without_a_status_asks_for_what_that_needs(
+    is_first: bool, status: Object, deleted: Object, is_new: bool
+) -> None:
+    cluster = Empty(status, deleted)
+    found = await look(cluster, KEY, NOW, is_first=is_first)  # type: ignore[arg-type]  # it only reads
+    assert found is not None
+    assert found.is_new == is_new
+    asked_who_serves = any("component" in labels for labels in cluster.labels)
+    assert asked_who_serves == (found.observed.serving_workloads is not None) == (not is_new and not deleted)

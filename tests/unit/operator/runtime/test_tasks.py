@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from neuronmodel_api import names
+from neuronmodel_api.status import NeuronModelStatus
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.apply import PassOutcome, StatusError, StoppingError
 from neuronmodel_operator.cluster.client import ApiError, Kind
@@ -23,7 +24,7 @@ from neuronmodel_operator.runtime.tasks import HoldsNamespaces, Look, ModelTask,
 from neuronmodel_operator.runtime.turns import Turns
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.observed import Object, Observed, Refusal
-from neuronmodel_operator.state.plan import REPORT_WHEN_READY, Plan
+from neuronmodel_operator.state.plan import REPORT_WHEN_READY, EventNote, Plan
 from tests.unit.operator.hand_clock import HandClock, breathe
 
 KEY = ModelKey("demo", "smol", "uid-1")
@@ -47,6 +48,11 @@ def raw_model(version: str = "1") -> dict[str, Any]:
     }
 
 
+def with_status(raw: dict[str, Any]) -> dict[str, Any]:
+    condition = {"type": "Ready", "status": "True", "reason": "Ready", "message": "", "observedGeneration": 1}
+    return raw | {"status": {"conditions": [condition | {"lastTransitionTime": "2026-01-01T00:00:00Z"}]}}
+
+
 def snapshot(fresh_seconds: float = SETTLED_FRESH_SECONDS, version: str = "1") -> Snapshot:
     raw = raw_model(version)
     return Snapshot(observed=Observed(model=parse_model(raw)), raw=raw, fresh_seconds=fresh_seconds)
@@ -61,6 +67,8 @@ class Cluster:
     asked: list[bool] = field(default_factory=list)
     fresh_seconds: float = SETTLED_FRESH_SECONDS - 1
     """It does not rest, unless a test says so."""
+    is_new: bool = False
+    """Whether it has no status at the first look."""
     carried_out: list[Plan] = field(default_factory=list)
     plan: Plan = field(default_factory=Plan)
     gone: bool = False
@@ -88,7 +96,8 @@ class Cluster:
         if self.errors:
             raise self.errors.pop(0)
         version = self.versions.pop(0) if self.versions else "1"
-        return None if self.gone else snapshot(self.fresh_seconds, version)
+        found = replace(snapshot(self.fresh_seconds, version), is_new=self.is_new and how.is_first)
+        return None if self.gone else found
 
     async def collect(self, pods: Iterable[Object], askable: frozenset[str], *, ask: bool) -> Reports:
         self.asked.append(ask)
@@ -607,7 +616,7 @@ async def test_who_stands_by_ends_when_it_is_stopped() -> None:
 class Quiet:
     """An API server with one NeuronModel, of which nothing is wanted."""
 
-    model: dict[str, Any] | None = field(default_factory=raw_model)
+    model: dict[str, Any] | None = field(default_factory=lambda: with_status(raw_model()))
     looks: int = 0
 
     @property
@@ -661,7 +670,7 @@ async def test_one_that_rests_is_followed_and_the_same_version_wakes_nobody(scen
 
 
 async def test_another_version_or_a_child_or_a_claim_wakes_it(scene: Scene) -> None:
-    scene.api.model = raw_model("2")
+    scene.api.model = with_status(raw_model("2"))
     scene.tasks.model_changed(raw_model("2"))
     assert await scene.looked() == 1
     scene.tasks.child_changed({names.LABEL_UID: KEY.uid})
@@ -686,6 +695,31 @@ async def test_one_that_is_woken_while_it_comes_to_rest_is_looked_at_again(scene
     (runner,) = [task for task in asyncio.all_tasks() if task.get_name() == f"{KEY.namespace}/{KEY.name}"]
     runner.add_done_callback(lambda _: scene.tasks.child_changed({names.LABEL_UID: KEY.uid}))
     assert await scene.looked() == 2
+
+
+async def test_one_that_is_new_gets_its_status_and_in_another_pass_all_else() -> None:
+    child = {"kind": "Service", "metadata": {"name": "smol"}}
+    made, said = EventNote("Normal", "Made", "", ("Service", "smol")), EventNote("Normal", "Said", "")
+    plan = Plan(finalizer=True, apply=(child,), create=(child,), status=NeuronModelStatus(), events=(made, said))
+    cluster = Cluster(plan=plan, is_new=True)
+    async with Running(cluster.task()):
+        await cluster.clock.advance(1)
+    assert cluster.carried_out == [Plan(status=plan.status, events=(said,)), plan]
+    assert [(how.is_first, how.is_live) for how in cluster.looked] == [(True, False), (False, False)]
+
+
+async def test_one_whose_first_status_can_not_be_written_gets_all_else_all_the_same() -> None:
+    cluster = Cluster(plan=Plan(finalizer=True), is_new=True, errors=[ApiError(500, "InternalError", "no")])
+    async with Running(cluster.task()):
+        await cluster.clock.advance(5)
+    assert cluster.carried_out == [cluster.plan]
+
+
+async def test_one_that_is_taken_up_again_is_not_new() -> None:
+    cluster = Cluster(plan=Plan(finalizer=True), is_new=True)
+    async with Running(cluster.task(seen=Seen("1", (), ()))):
+        await cluster.clock.advance(1)
+    assert cluster.carried_out == [cluster.plan]
 
 
 async def test_one_that_is_new_is_looked_at_without_being_listed() -> None:
