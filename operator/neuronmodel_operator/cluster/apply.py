@@ -135,6 +135,11 @@ class Applier:
         pauses = (self._writes.retry_in, self._events.retry_in)
         return min((pause for pause in pauses if pause is not None), default=None)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether everything that was asked for is written, Events too."""
+        return self._writes.are_done and self._events.retry_in is None and not self._waiting_events
+
     async def report_failure(self, failure: PassFailure, since: datetime) -> None:
         """Reports a pass that produced no status. Raises ApiError."""
         self._check_stopping()

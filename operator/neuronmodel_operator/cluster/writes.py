@@ -93,6 +93,11 @@ class Writes:
         due = [refused.retry_at for key, refused in self._refused.items() if key[:2] not in self._under_way]
         return max(0.0, min(due) - self._monotonic()) if due else None
 
+    @property
+    def are_done(self) -> bool:
+        """Whether none is under way, and none was refused."""
+        return not self._under_way and not self._refused
+
     @contextmanager
     def of_one_plan(self) -> Iterator[None]:
         """Limits how long the writes in the block are waited for."""

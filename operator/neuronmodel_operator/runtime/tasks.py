@@ -88,6 +88,9 @@ class CarriesOut(Protocol):
     @property
     def is_confirmed(self) -> bool: ...
 
+    @property
+    def is_done(self) -> bool: ...
+
     def close(self) -> None: ...
 
 
@@ -388,7 +391,7 @@ class ModelTask:
             outcome.snapshot.fresh_seconds >= SETTLED_FRESH_SECONDS
             and plan.wake_after is None
             and not outcome.written
-            and self._parts.applier.retry_in is None
+            and self._parts.applier.is_done
             and (plan.report_interval is None or plan.report_interval >= REPORT_WHEN_READY)
         )
 

@@ -79,6 +79,7 @@ class Cluster:
     outcome: PassOutcome | None = None
     refusals: tuple[Refusal, ...] = ()
     retry_in: float | None = None
+    is_done: bool = True
     decided_on: list[Observed] = field(default_factory=list)
     decided_at: list[datetime] = field(default_factory=list)
     refuse_once: Refusal | None = None
@@ -401,7 +402,7 @@ async def test_a_task_that_goes_on_from_rest_knows_what_was_seen_and_looks_at_on
         {"plan": Plan(wake_after=timedelta(seconds=400))},
         {"plan": Plan(report_interval=timedelta(seconds=2))},
         {"outcome": PassOutcome(snapshot(), written=True)},
-        {"retry_in": 400.0},
+        {"is_done": False},
     ],
     ids=lambda busy: next(iter(busy)),
 )
