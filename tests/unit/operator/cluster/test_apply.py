@@ -273,14 +273,18 @@ async def test_a_job_that_is_there_although_the_look_did_not_find_it_makes_anoth
 async def test_it_is_done_when_nothing_is_refused_and_no_event_waits() -> None:
     server = Server(client.EVENT.kind)
     tested = applier(server)
+
+    def is_done() -> bool:
+        return tested.is_done
+
     await tested.carry_out(Plan(status=status()), snapshot(), hold_status=False)
-    assert tested.is_done
+    assert is_done()
     await tested.carry_out(Plan(events=(WARNING,)), snapshot(), hold_status=False)
-    assert not tested.is_done, "an Event was not taken"
+    assert not is_done(), "an Event was not taken"
     server.answers.set()
     await tested.carry_out(Plan(), snapshot(), hold_status=False)
-    assert tested.is_done
+    assert is_done()
     server.keeps = ApiError(403, "Forbidden", "no")
     ref = ObjectRef("v1", "Service", KEY.name, "uid-service")
     await tested.carry_out(Plan(delete=(ref,)), snapshot(), hold_status=False)
-    assert not tested.is_done, "a deletion was refused"
+    assert not is_done(), "a deletion was refused"

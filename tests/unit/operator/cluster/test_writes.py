@@ -30,6 +30,9 @@ class Bench:
     def wake(self) -> None:
         self.woken += 1
 
+    def are_done(self) -> bool:
+        return self.writes.are_done
+
     async def attempt(self, request: Callable[[], Awaitable[bool]], digest: str = "a", verb: Verb = "write") -> bool:
         with self.writes.of_one_plan():
             return await self.writes.attempt(KEY, verb, digest, request)
@@ -149,11 +152,11 @@ async def test_an_answer_that_does_not_come_keeps_no_pass_waiting_and_wakes_when
     assert (refusal.reason, refusal.status) == ("NoAnswer", 0)
     assert not bench.writes.may_try(KEY, "write", "another"), "one at a time"
     assert bench.writes.retry_in is None, "nothing is due while it is under way"
-    assert not bench.writes.are_done
+    assert not bench.are_done()
     answer.set()
     await asyncio.sleep(0.01)
     assert bench.woken == 1
-    assert bench.writes.are_done
+    assert bench.are_done()
     assert bench.writes.refusals == ()
     assert bench.writes.take_written() == (KEY,)
 
