@@ -251,7 +251,9 @@ class Api:
             )
             status = response.status
             async for line in _lines(response.content):
-                yield json.loads(line)
+                event: Object = json.loads(line)
+                _drop_managed_fields(event["object"])
+                yield event
         except ApiException as error:
             status = error.status or 0
             raise _translate(error) from None
@@ -348,6 +350,7 @@ class Api:
             if monotonic() - began < PROMPT_SECONDS:
                 self._read_time(response.headers)
             answer: Object = await response.json()
+            _drop_managed_fields(answer)
             return answer
         except ApiException as error:
             status = error.status or 0
@@ -435,6 +438,12 @@ async def _metadata_only(request: aiohttp.ClientRequest, send: aiohttp.ClientHan
         is_watch = request.url.query.get("watch") == "true"
         request.headers["Accept"] = METADATA if is_watch else METADATA_OF_A_LIST
     return await send(request)
+
+
+def _drop_managed_fields(answer: Object) -> None:
+    """Of an object or a list: nobody here reads who manages which field, which is half of an object."""
+    for o in (answer, *(answer.get("items") or ())):
+        (o.get("metadata") or {}).pop("managedFields", None)
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -117,7 +117,7 @@ class Mirror:
         return gone
 
     def _packed(self, o: Mapping[str, object]) -> bytes:
-        text = json.dumps(_trimmed(o), separators=(",", ":")).encode()
+        text = json.dumps(o, separators=(",", ":")).encode()
         self._dictionary = self._dictionary or text[-MAX_DICTIONARY:]
         packer = zlib.compressobj(LEVEL, zdict=self._dictionary)
         return packer.compress(text) + packer.flush()
@@ -137,11 +137,3 @@ class Mirror:
 
 def _is_newer(version: str, than: str) -> bool:
     return version != than and not is_older(version, than)
-
-
-def _trimmed(o: Mapping[str, object]) -> Mapping[str, object]:
-    """Nobody here reads who manages which field, which is half of an object."""
-    meta = o["metadata"]
-    if not isinstance(meta, dict) or "managedFields" not in meta:
-        return o
-    return {**o, "metadata": {key: value for key, value in meta.items() if key != "managedFields"}}
