@@ -198,6 +198,8 @@ class ModelTask:
         self._is_at_rest = False
         """Whether nothing is due: an event, or news from a worker, begins another task."""
         self._is_first_look = seen is None
+        self._has_status_alone = False
+        """Whether the last pass gave it its first status, so that the next one has everything else to do."""
         self._outdated = False
         """Whether a write of our own to a child outdated the snapshot: another decision based on it would miss the
         change."""
@@ -291,7 +293,9 @@ class ModelTask:
     def _urgency(self) -> Urgency:
         if not self._is_prompt:
             return Urgency.PATIENT
-        return Urgency.NEW if self._seen is None else Urgency.CHANGED
+        if self._seen is None:
+            return Urgency.NEW
+        return Urgency.BEGUN if self._has_status_alone else Urgency.CHANGED
 
     async def _wait_for_lease(self) -> None:
         """Waits while another operator holds the namespace, and then drops the snapshot, which is outdated."""
@@ -371,9 +375,9 @@ class ModelTask:
         reports = await self._parts.reports.collect(snapshot.observed.pods, snapshot.askable, ask=looking or due)
         plan, outcome = await self._decide_and_carry_out(snapshot, reports)
         self._remember(outcome.snapshot)
-        self._outdated = outcome.written
-        if snapshot.is_new:
-            self.wake()  # for all else, which takes longer, when others have their status
+        self._outdated, self._has_status_alone = outcome.written, snapshot.is_new
+        if self._has_status_alone:
+            self.wake()
         fresh = self._parts.freshness(snapshot.fresh_seconds) if looking else 0.0
         fresh_until = started + fresh if looking else self._agenda.look_at
         self._is_at_rest = looking and not self._woken.is_set() and self._may_rest(plan, outcome)

@@ -20,9 +20,11 @@ _Queue = deque[asyncio.Future[None]]
 class Urgency(IntEnum):
     NEW = 0
     """Somebody has just made it, and has seen nothing of it yet."""
-    CHANGED = 1
+    BEGUN = 1
+    """It has its first status, and nothing else."""
+    CHANGED = 2
     """An event asked for the pass."""
-    PATIENT = 2
+    PATIENT = 3
     """A restart, or a list that says what there is."""
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -21,7 +22,7 @@ from neuronmodel_operator.runtime import tasks
 from neuronmodel_operator.runtime.metrics import Metrics
 from neuronmodel_operator.runtime.resting import Rest, Seen
 from neuronmodel_operator.runtime.tasks import HoldsNamespaces, Look, ModelTask, Parts, Tasks
-from neuronmodel_operator.runtime.turns import Turns
+from neuronmodel_operator.runtime.turns import Turns, Urgency
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.observed import Object, Observed, Refusal
 from neuronmodel_operator.state.plan import REPORT_WHEN_READY, EventNote, Plan
@@ -132,18 +133,38 @@ class Cluster:
     def close(self) -> None:
         self.closed += 1
 
-    def task(self, jitter: float = 1.0, leases: HoldsNamespaces | None = None, seen: Seen | None = None) -> ModelTask:
+    def task(
+        self,
+        jitter: float = 1.0,
+        leases: HoldsNamespaces | None = None,
+        seen: Seen | None = None,
+        turns: Turns | None = None,
+    ) -> ModelTask:
         parts = Parts(look=self.look, reports=self, decide=self.decide, applier=self)
         return ModelTask(
             KEY,
             parts,
             clock=self.clock,
             metrics=Metrics(),
-            turns=Turns(1, self.clock.monotonic),
+            turns=turns or Turns(1, self.clock.monotonic),
             leases=leases or Shared(held=True),
             jitter=lambda: jitter,
             seen=seen,
         )
+
+
+class RecordedTurns(Turns):
+    """Knows how urgently each turn was asked for."""
+
+    def __init__(self, clock: HandClock) -> None:
+        super().__init__(1, clock.monotonic)
+        self.asked: list[Urgency] = []
+
+    @asynccontextmanager
+    async def turn(self, urgency: Urgency) -> AsyncIterator[None]:
+        self.asked.append(urgency)
+        async with super().turn(urgency):
+            yield
 
 
 class Running:
@@ -703,10 +724,15 @@ async def test_one_that_is_new_gets_its_status_and_in_another_pass_all_else() ->
     made, said = EventNote("Normal", "Made", "", ("Service", "smol")), EventNote("Normal", "Said", "")
     plan = Plan(finalizer=True, apply=(child,), create=(child,), status=NeuronModelStatus(), events=(made, said))
     cluster = Cluster(plan=plan, is_new=True)
-    async with Running(cluster.task()):
+    turns = RecordedTurns(cluster.clock)
+    task = cluster.task(turns=turns)
+    async with Running(task):
         await cluster.clock.advance(1)
-    assert cluster.carried_out == [Plan(status=plan.status, events=(said,)), plan]
-    assert [(how.is_first, how.is_live) for how in cluster.looked] == [(True, False), (False, False)]
+        task.wake()
+        await cluster.clock.advance(1)
+    assert cluster.carried_out == [Plan(status=plan.status, events=(said,)), plan, plan]
+    assert turns.asked == [Urgency.NEW, Urgency.BEGUN, Urgency.CHANGED]
+    assert [(how.is_first, how.is_live) for how in cluster.looked] == [(True, False), (False, False), (False, False)]
 
 
 async def test_one_whose_first_status_can_not_be_written_gets_all_else_all_the_same() -> None:

@@ -13,8 +13,8 @@ class Stopwatch:
 
 
 async def _queue(turns: Turns, order: list[str], *names: str) -> list[asyncio.Task[None]]:
-    """Names begin with what they are: n for new, c for changed, else patient."""
-    urgencies = {"n": Urgency.NEW, "c": Urgency.CHANGED}
+    """Names begin with what they are: n for new, b for begun, c for changed, else patient."""
+    urgencies = {"n": Urgency.NEW, "b": Urgency.BEGUN, "c": Urgency.CHANGED}
 
     async def one(name: str) -> None:
         async with turns.turn(urgencies.get(name[0], Urgency.PATIENT)):
@@ -48,6 +48,14 @@ async def test_what_is_new_comes_before_what_has_changed_and_every_queue_gets_tu
     assert len([name for name in order[:last_new] if name.startswith("c")]) >= 7
 
 
+async def test_those_without_a_status_come_before_those_that_have_one_alone_and_these_before_what_changed() -> None:
+    turns, order = Turns(1, Stopwatch()), list[str]()
+    async with turns.turn(Urgency.PATIENT):
+        tasks = await _queue(turns, order, "c1", "c2", "b1", "b2", "n1", "n2")
+    await asyncio.gather(*tasks)
+    assert order == ["n1", "n2", "b1", "b2", "c1", "c2"]
+
+
 async def test_no_more_run_at_once_than_there_are_turns() -> None:
     turns, at_once, most = Turns(3, Stopwatch()), 0, 0
 
@@ -59,7 +67,7 @@ async def test_no_more_run_at_once_than_there_are_turns() -> None:
             await asyncio.sleep(0)
             at_once -= 1
 
-    await asyncio.gather(*(one(Urgency(number % 3)) for number in range(40)))
+    await asyncio.gather(*(one(Urgency(number % len(Urgency))) for number in range(40)))
     assert (most, turns.num_waiting) == (3, 0)
 
 
