@@ -241,7 +241,9 @@ class Command:
             self._say_process(f"{count} at once", before, after)
             await asyncio.sleep(CALM_SECONDS)
             await self._change_all(places)
-            self._say_process(f"{count} changed at once", after, await measure(operator))
+            changed = await measure(operator)
+            self._say_process(f"{count} changed at once", after, changed)
+            self.figures[f"{count} at once: peak megabytes"] = changed.peak_megabytes
             await self._remove_models(places)
             await self._until_followed(operator, 0)
 

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from hack.bench.machine import describe
+from neuronmodel_operator.manifests.quantities import parse_quantity
 
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
 PAGE: Final = DOCS / "performance.md"
+VALUES: Final = DOCS.parent / "charts" / "neuronmodel" / "values.yaml"
 FIGURES: Final = DOCS / "scale.json"
 PICTURE: Final = DOCS / "scale.svg"
 BEGIN: Final = "<!-- what `make scale` measured; written by it -->"
@@ -38,6 +42,9 @@ def _of(*path: str) -> Callable[[Figures], float]:
 
 
 LARGEST: Final = "10000 at rest"
+LIMIT: Final = yaml.safe_load(VALUES.read_text())["resources"]["limits"]["memory"]
+
+
 MEASURES: Final = (
     Measure(
         "1,000 applied at once: first status, p99", "60 s",
@@ -50,6 +57,11 @@ MEASURES: Final = (
     Measure(
         "one applied into 1,000 that rest, to its Job, p99", "1 s",
         _of("one into 1000", "p99"), lambda seconds: seconds <= 1, "{:.2f} s",
+    ),
+    Measure(
+        "1,000 applied and then changed at once: memory, at most", f"the chart's limit, {LIMIT}",
+        _of("1000 at once: peak megabytes"),
+        lambda found: found * 1e6 <= (parse_quantity(LIMIT) or 0), "{:.0f} MB",
     ),
     Measure("10,000 at rest: memory", "400 MB", _of(LARGEST, "megabytes"), lambda found: found <= 400, "{:.0f} MB"),
     Measure(
