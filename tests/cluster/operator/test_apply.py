@@ -36,7 +36,7 @@ class Bench:
         return Applier(self.api, self.key, now=lambda: NOW, monotonic=lambda: self.seconds)
 
     async def look(self) -> Snapshot:
-        seen = await look(self.api, self.key, NOW)
+        seen = await look(self.api, self.key, datetime.now(UTC))
         assert seen is not None
         return seen
 
