@@ -269,5 +269,10 @@ class NeuronModelStatus(Tolerant):
     """The cache result of the same start; before one is completed, of the running one."""
     starts: tuple[Start, ...] = ()
 
+    @property
+    def is_ready(self) -> bool:
+        ready = self.condition(ConditionType.READY)
+        return ready is not None and ready.status == "True"
+
     def condition(self, kind: ConditionType) -> Condition | None:
         return next((condition for condition in self.conditions if condition.type == kind), None)

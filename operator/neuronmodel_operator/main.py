@@ -69,6 +69,8 @@ async def run(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT, or until a watch is lost."""
     async with assemble(settings) as operator:
         lost = asyncio.create_task(operator.pulse.lost.wait())
+        # Before kopf, which cancels at its end whatever was begun after it.
+        following = asyncio.create_task(operator.followers.run())
         watching = asyncio.create_task(
             kopf.operator(
                 registry=wire(operator),
@@ -78,7 +80,6 @@ async def run(settings: Settings) -> None:
                 namespaces=settings.watch_namespaces,
             )
         )
-        following = asyncio.create_task(operator.followers.run())
         await asyncio.wait({lost, watching, following}, return_when=asyncio.FIRST_COMPLETED)
         if not lost.done() and not following.done():
             lost.cancel()

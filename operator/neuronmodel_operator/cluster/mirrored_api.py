@@ -14,8 +14,8 @@ Where being late is harmless, and where it is not:
 | Events                                       | live    | not watched: there are too many, and only few are asked for |
 
 Answers to writes go into the mirrors at once, so that no pass misses what the one before it wrote; an event that brings
-an older version changes nothing. A look that no event asked for, as something has not settled for ten seconds, reads
-everything live and corrects the mirrors: it finds what a watch has missed.
+an older version changes nothing. A look that no event asked for, as one that does not serve has not settled for ten
+seconds, reads everything live and corrects the mirrors: it finds what a watch has missed.
 """
 
 from collections.abc import Callable, Mapping

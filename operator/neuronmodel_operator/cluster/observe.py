@@ -244,8 +244,7 @@ def owned(children: Iterable[dict[str, Any]], uids: Iterable[str]) -> tuple[dict
 def is_settled(child: Object, model: ObservedModel, now: datetime) -> bool:
     """Whether Events about the object no longer matter."""
     status = child.get("status", {})
-    ready = model.status.condition(ConditionType.READY)
-    is_serving = ready is not None and ready.status == "True"
+    is_serving = model.status.is_ready
     match child["kind"]:
         case "PersistentVolumeClaim":
             return is_serving or status.get("phase") == "Bound"

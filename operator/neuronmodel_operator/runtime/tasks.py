@@ -384,9 +384,11 @@ class ModelTask:
         return self._next(plan, outcome, fresh_until)
 
     def _next_look(self) -> Look:
-        """The first look, and one that an event asked for, read from mirrors."""
-        is_live = self._snapshot is not None and not self._woken.is_set()
-        return Look(is_live, self._snapshot.events_read if self._snapshot else {}, self._is_first_look)
+        """The first look, and one that an event asked for, read from mirrors; so does one at a NeuronModel that serves,
+        where the lists of every five minutes are early enough to find what watches have missed."""
+        former = self._snapshot
+        is_live = former is not None and not self._woken.is_set() and not former.observed.model.status.is_ready
+        return Look(is_live, former.events_read if former else {}, self._is_first_look)
 
     def _may_rest(self, plan: Plan, outcome: PassOutcome) -> bool:
         """Whether nothing but an event can make a difference: all that has to do with it is settled, and the plan

@@ -54,8 +54,8 @@ def with_status(raw: dict[str, Any]) -> dict[str, Any]:
     return raw | {"status": {"conditions": [condition | {"lastTransitionTime": "2026-01-01T00:00:00Z"}]}}
 
 
-def snapshot(fresh_seconds: float = SETTLED_FRESH_SECONDS, version: str = "1") -> Snapshot:
-    raw = raw_model(version)
+def snapshot(fresh_seconds: float = SETTLED_FRESH_SECONDS, version: str = "1", *, is_ready: bool = False) -> Snapshot:
+    raw = with_status(raw_model(version)) if is_ready else raw_model(version)
     return Snapshot(observed=Observed(model=parse_model(raw)), raw=raw, fresh_seconds=fresh_seconds)
 
 
@@ -70,6 +70,7 @@ class Cluster:
     """It does not rest, unless a test says so."""
     is_new: bool = False
     """Whether it has no status at the first look."""
+    is_ready: bool = False
     carried_out: list[Plan] = field(default_factory=list)
     plan: Plan = field(default_factory=Plan)
     gone: bool = False
@@ -98,7 +99,8 @@ class Cluster:
         if self.errors:
             raise self.errors.pop(0)
         version = self.versions.pop(0) if self.versions else "1"
-        found = replace(snapshot(self.fresh_seconds, version), is_new=self.is_new and how.is_first)
+        found = snapshot(self.fresh_seconds, version, is_ready=self.is_ready)
+        found = replace(found, is_new=self.is_new and how.is_first)
         return None if self.gone else found
 
     async def collect(self, pods: Iterable[Object], askable: frozenset[str], *, ask: bool) -> Reports:
@@ -391,6 +393,13 @@ async def test_a_look_that_no_event_asked_for_is_live() -> None:
             await cluster.clock.advance(7)
         await cluster.clock.advance(60)
     assert [look.is_live for look in cluster.looked] == [False, False, False, True]
+
+
+async def test_of_one_that_serves_no_look_is_live() -> None:
+    cluster = Cluster(fresh_seconds=10.0, is_ready=True)
+    async with Running(cluster.task()):
+        await cluster.clock.advance(30)
+    assert [look.is_live for look in cluster.looked] == [False, False, False]
 
 
 @pytest.mark.parametrize("plan", [Plan(), Plan(report_interval=REPORT_WHEN_READY)])
