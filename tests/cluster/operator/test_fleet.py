@@ -24,11 +24,13 @@ from tests.scale.fleet import Fleet, assembled
 from tests.scale.measured import Measured, difference, measure
 
 COUNT = 100
-WRITES_A_START = 15
-READS_A_PASS = 2.0
-"""The NeuronModel itself, and where something has not settled Events or, for a Job, who serves from the volume."""
+WRITES_A_START = 20
+"""15 on a machine with nothing else to do, as `make scale` measures: a busy one shows states between."""
+READS_A_PASS = 4.0
+"""The NeuronModel itself, where something has not settled Events, and for a Job who serves from the volume. A look
+that no event asked for takes eight more."""
 BYTES_A_MODEL = 20_000
-REST_SECONDS = 20.0
+REST_SECONDS = 12.0
 """In which passes that were due end."""
 
 
@@ -73,8 +75,9 @@ async def test_a_hundred_cost_what_a_hundred_should(scene: Scene) -> None:
 
     await until(all_serve, what="serving, all of them")
     started = await at_rest(scene.operator)
-    assert (started.num_writes - before.num_writes) / COUNT <= WRITES_A_START
     calls = difference(before.calls, started.calls)
+    print(f"{started.passes - before.passes:.0f} passes, {started.mirrored_bytes / COUNT:.0f} bytes each, {calls}")
+    assert (started.num_writes - before.num_writes) / COUNT <= WRITES_A_START
     num_reads = sum(count for (verb, kind), count in calls.items() if verb in ("get", "list") and kind != "Lease")
     assert num_reads / (started.passes - before.passes) <= READS_A_PASS, calls
     assert started.mirrored_bytes / COUNT <= BYTES_A_MODEL
