@@ -71,7 +71,7 @@ test: install ## everything: lint, unit tests, the real API server, end to end o
 	@$(BIN)/python -m hack.verify
 
 .PHONY: scale
-scale: install up ## one operator with 100, 1,000 and 10,000 NeuronModels, half an hour; WRITE=1, SCALE_OPTIONS="--help"
+scale: install up ## one operator with 100, 1,000 and 10,000 NeuronModels, 50 minutes; WRITE=1, SCALE_OPTIONS="--help"
 	@$(BIN)/python -m tests.scale $(if $(WRITE),--write) $(SCALE_OPTIONS)
 
 .PHONY: campaign
