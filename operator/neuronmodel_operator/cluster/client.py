@@ -417,12 +417,12 @@ def kopf_session(server: str, settings: kopf.OperatorSettings, trace: aiohttp.Tr
         headers=info.as_http_headers(),
         trace_configs=[trace],
         middlewares=[_metadata_only],
-        response_class=_Answer,
+        response_class=_ListAnswer,
     )
     return kopf.AiohttpSession(server=server, default_namespace=info.default_namespace, aiohttp_session=session)
 
 
-class _Answer(aiohttp.ClientResponse):
+class _ListAnswer(aiohttp.ClientResponse):
     """kopf goes through the items of a list; a list of metadata has null for none (Kubernetes 1.34)."""
 
     async def json(self, **options: Any) -> Any:

@@ -32,7 +32,7 @@ class HasReports(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class LastSeen:
     """What is remembered of a look once the objects themselves are forgotten."""
 
     version: str
@@ -46,7 +46,7 @@ class Seen:
 class Rest:
     """What a task leaves of a NeuronModel that rests, for the next one."""
 
-    seen: Seen
+    seen: LastSeen
     reports: HasReports
     is_confirmed: bool
     """Whether a version of it that was acted on was the latest."""

@@ -35,7 +35,7 @@ from neuronmodel_operator.cluster.worker_reports import ReportCache, ReportClien
 from neuronmodel_operator.cluster.writes import LONGEST_PAUSE_SECONDS
 from neuronmodel_operator.runtime.metrics import Metrics, Verdicts
 from neuronmodel_operator.runtime.pace import Pace
-from neuronmodel_operator.runtime.resting import Parked, Rest, Resting, Seen
+from neuronmodel_operator.runtime.resting import LastSeen, Parked, Rest, Resting
 from neuronmodel_operator.runtime.turns import Turns, Urgency
 from neuronmodel_operator.settings import Settings
 from neuronmodel_operator.state.observed import Object, Observed, Refusal
@@ -174,7 +174,7 @@ class ModelTask:
         metrics: Metrics,
         turns: Turns,
         leases: HoldsNamespaces,
-        seen: Seen | None = None,
+        seen: LastSeen | None = None,
         prompt: bool = True,
         longest_pause: Callable[[], float] = lambda: LONGEST_PAUSE_SECONDS,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 (spreads load, hides nothing)
@@ -408,7 +408,9 @@ class ModelTask:
             self._parts.follow_claims(former, claims)
         verdicts = tuple((c.type.value, sys.intern(c.status)) for c in model.status.conditions)
         self._snapshot = snapshot
-        self._seen = Seen(snapshot.raw["metadata"]["resourceVersion"], claims, _VERDICTS.setdefault(verdicts, verdicts))
+        self._seen = LastSeen(
+            snapshot.raw["metadata"]["resourceVersion"], claims, _VERDICTS.setdefault(verdicts, verdicts)
+        )
 
     def _not_outdated(self, snapshot: Snapshot | None) -> Snapshot | None:
         """Raises OutdatedLookError for a NeuronModel that is older than the one that was seen before, as from an API

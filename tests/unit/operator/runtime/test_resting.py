@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from neuronmodel_operator.cluster.observe import ModelKey
-from neuronmodel_operator.runtime.resting import MAX_BEGUN, Parked, Rest, Resting, Seen
+from neuronmodel_operator.runtime.resting import MAX_BEGUN, LastSeen, Parked, Rest, Resting
 from tests.unit.operator.hand_clock import HandClock, breathe
 
 
@@ -43,7 +43,7 @@ class Fleet:
 
     def park(self, uid: str, reports: Reports | None = None) -> Reports:
         reports = reports or Reports(self.clock)
-        self.resting.park(key(uid), Rest(Seen("1", (), ()), reports, is_confirmed=True))
+        self.resting.park(key(uid), Rest(LastSeen("1", (), ()), reports, is_confirmed=True))
         return reports
 
     @property

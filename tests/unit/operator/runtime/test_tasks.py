@@ -20,7 +20,7 @@ from neuronmodel_operator.cluster.observe import SETTLED_FRESH_SECONDS, ModelKey
 from neuronmodel_operator.cluster.worker_reports import Reports
 from neuronmodel_operator.runtime import tasks
 from neuronmodel_operator.runtime.metrics import Metrics
-from neuronmodel_operator.runtime.resting import Rest, Seen
+from neuronmodel_operator.runtime.resting import LastSeen, Rest
 from neuronmodel_operator.runtime.tasks import HoldsNamespaces, Look, ModelTask, Parts, Tasks
 from neuronmodel_operator.runtime.turns import Turns, Urgency
 from neuronmodel_operator.settings import Settings
@@ -139,7 +139,7 @@ class Cluster:
         self,
         jitter: float = 1.0,
         leases: HoldsNamespaces | None = None,
-        seen: Seen | None = None,
+        seen: LastSeen | None = None,
         turns: Turns | None = None,
     ) -> ModelTask:
         parts = Parts(look=self.look, reports=self, decide=self.decide, applier=self)
@@ -753,7 +753,7 @@ async def test_one_whose_first_status_can_not_be_written_gets_all_else_all_the_s
 
 async def test_one_that_is_taken_up_again_is_not_new() -> None:
     cluster = Cluster(plan=Plan(finalizer=True), is_new=True)
-    async with Running(cluster.task(seen=Seen("1", (), ()))):
+    async with Running(cluster.task(seen=LastSeen("1", (), ()))):
         await cluster.clock.advance(1)
     assert cluster.carried_out == [cluster.plan]
 
