@@ -43,8 +43,6 @@ def _of(*path: str) -> Callable[[Figures], float]:
 
 LARGEST: Final = "10000 at rest"
 LIMIT: Final = yaml.safe_load(VALUES.read_text())["resources"]["limits"]["memory"]
-
-
 MEASURES: Final = (
     Measure(
         "1,000 applied at once: first status, p99", "60 s",

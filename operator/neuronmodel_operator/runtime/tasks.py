@@ -384,8 +384,8 @@ class ModelTask:
         return self._next(plan, outcome, fresh_until)
 
     def _next_look(self) -> Look:
-        """The first look, and one that an event asked for, read from mirrors; so does one at a NeuronModel that serves,
-        where the lists of every five minutes are early enough to find what watches have missed."""
+        """The first look, one that an event asked for, and every look at a NeuronModel that serves are read from
+        mirrors: what serves can wait for the lists of every five minutes, which find what watches have missed."""
         former = self._snapshot
         is_live = former is not None and not self._woken.is_set() and not former.observed.model.status.is_ready
         return Look(is_live, former.events_read if former else {}, self._is_first_look)

@@ -24,9 +24,9 @@ from tests.scale.fleet import Fleet, assembled
 from tests.scale.measured import Measured, difference, measure
 
 COUNT = 100
-WRITES_A_START = 20
+WRITES_A_START = 17
 """15 on a machine with nothing else to do, as `make scale` measures: a busy one shows states between."""
-READS_A_PASS = 4.0
+READS_A_PASS = 3.5
 """The NeuronModel itself, where something has not settled Events, and for a Job who serves from the volume. A look
 that no event asked for takes eight more."""
 BYTES_A_MODEL = 20_000

@@ -75,6 +75,8 @@ class Cluster:
     plan: Plan = field(default_factory=Plan)
     gone: bool = False
     errors: list[Exception] = field(default_factory=list)
+    """Of the next looks."""
+    write_errors: list[Exception] = field(default_factory=list)
     versions: list[str] = field(default_factory=list)
     """Of the NeuronModel, in the next looks."""
     during_look: Callable[[], Awaitable[None]] | None = None
@@ -121,6 +123,8 @@ class Cluster:
     async def carry_out(self, plan: Plan, snapshot: Snapshot, *, hold_status: bool) -> PassOutcome:
         self.carried_out.append(plan)
         self.held.append(hold_status)
+        if self.write_errors:
+            raise self.write_errors.pop(0)
         if self.refuse_once is not None:
             self.refusals, self.refuse_once = (self.refuse_once,), None
             self.clock.seconds += 2
@@ -745,6 +749,14 @@ async def test_one_that_is_new_gets_its_status_and_in_another_pass_all_else() ->
 
 
 async def test_one_whose_first_status_can_not_be_written_gets_all_else_all_the_same() -> None:
+    refused = StatusError(ApiError(500, "InternalError", "no"))
+    cluster = Cluster(plan=Plan(finalizer=True), is_new=True, write_errors=[refused])
+    async with Running(cluster.task()):
+        await cluster.clock.advance(5)
+    assert cluster.carried_out == [cluster.plan.of_status, cluster.plan]
+
+
+async def test_one_whose_first_look_fails_gets_everything_from_the_next() -> None:
     cluster = Cluster(plan=Plan(finalizer=True), is_new=True, errors=[ApiError(500, "InternalError", "no")])
     async with Running(cluster.task()):
         await cluster.clock.advance(5)
