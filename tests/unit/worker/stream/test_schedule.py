@@ -159,6 +159,7 @@ class Watched(Buffers):
     def __init__(self) -> None:
         super().__init__(1 << 40)
         self.lent = self.most = 0
+        self.sizes: dict[int, int] = {}
         self.guard = threading.Lock()
 
     def take(self, nbytes: int) -> Array:
@@ -166,7 +167,8 @@ class Watched(Buffers):
             self.lent += nbytes
             self.most = max(self.most, self.lent)
         buffer = super().take(nbytes)
-        self.sizes = {**getattr(self, "sizes", {}), id(buffer): nbytes}
+        with self.guard:
+            self.sizes[id(buffer)] = nbytes
         return buffer
 
     def give(self, buffer: Array) -> None:
