@@ -19,7 +19,7 @@ class ReasonUse(StrEnum):
     EVENT = "Event"
     """Only in Events."""
     NOTE = "Note"
-    """In a worker's note on something that did not stop a start, and in an Event."""
+    """In a note on something that did not stop a start, and in an Event. It is a worker's but for SLOWER_THAN_USUAL."""
     START = "Start"
     """In `status.starts[].reason`, where no condition has it."""
     STRATEGY = "Strategy"
@@ -765,6 +765,13 @@ class Reason(StrEnum):
         "ScratchTierUnwritable",
         "No copy can be written to the scratch volume.",
         "Check it, and that group 65532 may write to it.",
+        use=ReasonUse.NOTE,
+    )
+    SLOWER_THAN_USUAL = _ReasonEntry(
+        "SlowerThanUsual",
+        "A start took more than 1.5 times the median of at least three starts of its kind: the same cause, strategy, "
+        "cache, tier and instance type. The message names the phase that grew, and what the disk did meanwhile.",
+        "Look at the phase that it names: [phases](phases.md) says what makes each long.",
         use=ReasonUse.NOTE,
     )
     # Of a start that failed, where no condition says why.

@@ -201,6 +201,21 @@ class InstalledServer(Tolerant):
         return f"vLLM {vllm} with a Neuron plugin {self.version}"
 
 
+class MissCause(StrEnum):
+    """Why prepare had to build a set."""
+
+    NEW_VOLUME = "NewVolume"
+    """The artifacts volume has no set at all."""
+    NOT_THERE = "NotThere"
+    """It has none of this key, and none that comes near."""
+    SOURCE_CHANGED = "SourceChanged"
+    """The content of the weights differs from that of the nearest set."""
+    INPUTS_CHANGED = "InputsChanged"
+    """The spec, the image or the machine differ from those of the nearest set."""
+    DAMAGED = "Damaged"
+    """It failed its check, and was quarantined."""
+
+
 class Result(Tolerant):
     """What prepare found or built."""
 
@@ -224,6 +239,8 @@ class Result(Tolerant):
     """None with ShardOnLoad, and while shards that are sealed behind do not exist yet."""
     missed: Annotated[str, StringConstraints(max_length=MAX_MISSED)] | None = None
     """On a miss, what was built and why, in a sentence."""
+    missed_because: Word | None = None
+    """On a miss, why: a member of `MissCause`, or a word of another worker; of the shards, if both sets were built."""
     bytes: Amount = 0
     """Size of the artifacts in use."""
     source_bytes: Amount = 0
@@ -360,6 +377,7 @@ __all__ = [
     "DiskRates",
     "Failure",
     "InstalledServer",
+    "MissCause",
     "Note",
     "PhaseReport",
     "Progress",

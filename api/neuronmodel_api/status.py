@@ -76,6 +76,8 @@ class ArtifactsStatus(Tolerant):
     compiled_cache: CacheResult | None = None
     shards_cache: CacheResult | None = None
     missed: str | None = None
+    missed_because: str | None = None
+    """A member of `neuronmodel_api.report.MissCause`, or a word of another worker."""
     bytes: int | None = None
     server: str | None = None
     """The image's vLLM and its plugin, with versions; None if the worker serves itself."""
@@ -233,6 +235,8 @@ class Start(Tolerant):
     cache: CacheResult | None = None
     tier: Tier | None = None
     """Where the weights were loaded from."""
+    instance_type: str | None = None
+    """The instance type that the spec asked for; None with an engine that runs on any node."""
     source_content: str | None = None
     """The content ID of the source that was loaded: starts of the same weights have the same."""
     started_at: datetime

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 def cleanup(job: Run) -> None:
     """Removes the references of every model that ever had this name, since a later model of the name takes them
     over."""
-    with admin_server(job.clock, WorkerMetrics(job.clock), job.config.admin_port):
+    with admin_server(job.clock, WorkerMetrics(job.clock, job.volumes), job.config.admin_port):
         with job.clock.phase(StartPhase.LIBRARIES_IMPORTED):
             store = Store(job.artifacts)
         with job.clock.phase(StartPhase.ARTIFACTS_REMOVED):

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from neuronmodel_api import names
+from neuronmodel_api.status import NeuronModelStatus
 from neuronmodel_operator.clock import Clock
 from neuronmodel_operator.cluster.apply import Applier, PassOutcome, StatusError, StoppingError
 from neuronmodel_operator.cluster.backoff import await_with_notice, doubling
@@ -34,12 +35,13 @@ from neuronmodel_operator.cluster.observe import (
 from neuronmodel_operator.cluster.worker_reports import ReportCache, ReportClient, Reports
 from neuronmodel_operator.cluster.writes import LONGEST_PAUSE_SECONDS
 from neuronmodel_operator.runtime.metrics import Metrics, Verdicts
+from neuronmodel_operator.runtime.model_metrics import ModelMetrics
 from neuronmodel_operator.runtime.pace import Pace
 from neuronmodel_operator.runtime.resting import LastSeen, Parked, Rest, Resting
 from neuronmodel_operator.runtime.turns import Turns, Urgency
 from neuronmodel_operator.settings import Settings
-from neuronmodel_operator.state.observed import Object, Observed, Refusal
-from neuronmodel_operator.state.plan import REPORT_WHEN_READY, Plan
+from neuronmodel_operator.state.observed import Object, Observed, ObservedModel, Refusal
+from neuronmodel_operator.state.plan import REPORT_WHEN_READY, EventNote, Plan
 
 FIRST_BACKOFF_SECONDS: Final = 1.0
 LAST_BACKOFF_SECONDS: Final = 60.0
@@ -142,6 +144,8 @@ class Parts:
     """Returns how long a look does without an event, given how long it should at most."""
     follow_claims: Callable[[Iterable[str], Iterable[str]], None] = lambda former, names: None
     """Called with the names of the claims whose changes mattered, and of those whose changes do."""
+    saw: Callable[[NeuronModelStatus, ObservedModel, Iterable[EventNote]], None] = lambda before, model, events: None
+    """Called after a pass with the status that it began with, the NeuronModel that it left, and what it told."""
     looked: Callable[[], None] = lambda: None
     """Called when a pass has ended, or waits until this operator may act in the namespace."""
 
@@ -375,6 +379,7 @@ class ModelTask:
         reports = await self._parts.reports.collect(snapshot.observed.pods, snapshot.askable, ask=looking or due)
         plan, outcome = await self._decide_and_carry_out(snapshot, reports)
         self._remember(outcome.snapshot)
+        self._parts.saw(snapshot.observed.model.status, outcome.snapshot.observed.model, plan.events)
         self._outdated, self._has_status_alone = outcome.written, snapshot.is_new
         if self._has_status_alone:
             self.wake()
@@ -515,6 +520,8 @@ class Tasks:
         self._resting = Resting(self._begin, leases.is_held, clock)
         self._users: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         """UIDs of NeuronModels, by namespace and name of the claims that they name."""
+        self._model_metrics = ModelMetrics(clock.now, leases.is_held)
+        metrics.registry.register(self._model_metrics)
         metrics.follow(self._verdicts, self.overdue_seconds, lambda: self._turns.num_waiting + self._resting.num_unseen)
 
     def model_changed(self, model: Mapping[str, Any], *, is_listed: bool = False) -> None:
@@ -607,6 +614,7 @@ class Tasks:
         rest = None if ended.cancelled() or ended.exception() else ended.result()
         if rest is None or task.stopping:
             self._follow_claims(key, task.claims, ())
+            self._model_metrics.gone(key.uid)
         elif task.is_woken:
             self._follow(key, prompt=task.is_prompt, rest=rest)
         else:
@@ -647,6 +655,7 @@ class Tasks:
             pause=lambda wished: self._pace.pause(key.uid, wished),
             freshness=lambda seconds: self._freshness(key.uid, seconds),
             follow_claims=lambda former, names_of_claims: self._follow_claims(key, former, names_of_claims),
+            saw=self._model_metrics.saw,
             looked=lambda: self._resting.looked_at(key),
         )
         task = ModelTask(

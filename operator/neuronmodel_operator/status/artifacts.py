@@ -60,6 +60,7 @@ def artifacts_status(s: Situation) -> ArtifactsStatus:
         compiled_cache=CacheResult(result.compiled_cache) if result.compiled_cache else None,
         shards_cache=CacheResult(result.shards_cache) if result.shards_cache else None,
         missed=result.missed,
+        missed_because=result.missed_because,
         bytes=result.bytes,
         server=result.server.description if result.server else None,
         sealing=_sealing(s, result.shards_key),

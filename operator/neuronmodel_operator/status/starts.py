@@ -30,9 +30,11 @@ from neuronmodel_operator.decide.failed_attempts import attempt_notes, is_attemp
 from neuronmodel_operator.decide.failures import end_reason
 from neuronmodel_operator.decide.network_source import is_of_source
 from neuronmodel_operator.decide.situation import Situation
+from neuronmodel_operator.manifests.instance_type import instance_type
 from neuronmodel_operator.state.annotations import Change
 from neuronmodel_operator.state.objects import Ended, PodView
 from neuronmodel_operator.status.blocked import blocked_spans
+from neuronmodel_operator.status.slower import with_note
 from neuronmodel_operator.status.timeline import (
     MILLISECOND,
     Span,
@@ -124,6 +126,7 @@ class StartUpdate:
             outcome=Outcome.RUNNING,
             started_at=change.observed_at,
             strategy=self.s.artifacts.strategy,
+            instance_type=self._instance_type,
         )
 
     def begin_run(self, pod: PodView) -> Start:
@@ -138,7 +141,12 @@ class StartUpdate:
             started_at=origin,
             strategy=self.s.artifacts.strategy,
             cache=CacheResult.HIT,
+            instance_type=self._instance_type,
         )
+
+    @property
+    def _instance_type(self) -> str | None:
+        return instance_type(self.s.asked.spec) or None
 
     def advance(self, start: Start, pod: PodView | None) -> Start:
         """Returns the running start with everything that is known now."""
@@ -392,7 +400,21 @@ def updated_starts(s: Situation, change: Change, blocked_by: str | None) -> tupl
     elif started:
         newest = _advanced(update, started)
     current = tuple(_with_late_report(update, start) for start in (*newest, *closed))
-    return _with_runs(update, current)[:KEPT_STARTS]
+    return _compared(starts, _with_runs(update, current)[:KEPT_STARTS])
+
+
+def _compared(before: Sequence[Start], starts: tuple[Start, ...]) -> tuple[Start, ...]:
+    """Compares each start that has ended well in this pass with those before it. It is done once, as what is usual
+    changes with every start; again where its worker reports late what it loaded from."""
+    known = {start.id: start for start in before}
+
+    def is_news(start: Start) -> bool:
+        former = known.get(start.id)
+        return former is None or former.outcome is not Outcome.READY or former.tier != start.tier
+
+    return tuple(
+        with_note(start, starts[place + 1 :]) if is_news(start) else start for place, start in enumerate(starts)
+    )
 
 
 def _began_nothing(artifacts: PreparedArtifacts, started: Start, closed: Sequence[Start], change: Change) -> bool:

@@ -63,7 +63,8 @@ def test_what_else_a_worker_says_is_a_note_or_of_the_strategy() -> None:
     given = {reason for tree in modules(WORKER) for reason in used(Reason, tree)}
     others = {reason for reason in given if reason.condition is None}
     assert {reason.use for reason in others} == {ReasonUse.NOTE, ReasonUse.STRATEGY}
-    assert {reason for reason in Reason if reason.use is ReasonUse.NOTE} <= others
+    of_the_operator = {Reason.SLOWER_THAN_USUAL}
+    assert {reason for reason in Reason if reason.use is ReasonUse.NOTE} - others == of_the_operator
 
 
 def test_what_is_wrong_with_the_source_shows_in_its_condition() -> None:

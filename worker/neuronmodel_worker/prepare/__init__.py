@@ -16,7 +16,7 @@ from neuronmodel_worker.text import load_text
 
 def prepare(job: Run) -> None:
     """Prepares the artifacts of one model. Raises a WorkerFailure."""
-    with admin_server(job.clock, WorkerMetrics(job.clock), job.config.admin_port):
+    with admin_server(job.clock, WorkerMetrics(job.clock, job.volumes), job.config.admin_port):
         with job.clock.phase(StartPhase.LIBRARIES_IMPORTED):
             job.use_scratch()
         with job.clock.phase(StartPhase.SOURCE_OPENED):

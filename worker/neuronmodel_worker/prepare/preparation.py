@@ -4,7 +4,7 @@ those that are missing, and collects old ones."""
 import json
 import logging
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,6 +19,7 @@ from neuronmodel_api.report import (
     Cache,
     Choice,
     DiskRates,
+    MissCause,
     ResolvedSource,
     Result,
     Sizing,
@@ -91,6 +92,8 @@ class Preparation:
     """Runs in a thread while something is built, so that nobody has to wait for it."""
     built: dict[ArtifactKind, str] = field(default_factory=dict)
     """What was built and why, by the kind of set."""
+    causes: dict[ArtifactKind, MissCause] = field(default_factory=dict)
+    """The same whys in one word each."""
     damaged: dict[ArtifactKind, Quarantined] = field(default_factory=dict)
     """Of these whys, the sets that were set aside."""
     found: dict[ArtifactKind, SealedSet] = field(default_factory=dict)
@@ -347,6 +350,7 @@ class Preparation:
         for damaged in self.store.quarantined:
             if damaged.kind == kind:
                 self.damaged[kind] = damaged
+                self.causes[kind] = MissCause.DAMAGED
                 return damaged.reason.removesuffix(".")
         inputs = self.wanted.graph_inputs if kind == COMPILED else self.wanted.shards_inputs
         differences = self.store.explain(kind, json.loads(json.dumps(inputs)), self.job.owner)
@@ -356,6 +360,7 @@ class Preparation:
         elif differences == [SOURCE_DIFFERS] and self._may_be_named_otherwise:
             differences = [SOURCE_NAMED_OTHERWISE]
         absent = "the volume is new" if self.store.is_new else "the volume had none of this key"
+        self.causes[kind] = _cause(differences, is_new=self.store.is_new)
         return ", ".join(differences) or absent
 
     @property
@@ -388,6 +393,7 @@ class Preparation:
             compiled_cache=self._cache(COMPILED),
             shards_cache=self._cache(SHARDS) if SHARDS in self.found else None,
             missed=_sentence(done),
+            missed_because=next((self.causes[kind] for kind in (SHARDS, COMPILED) if kind in self.built), None),
             bytes=sum(each.nbytes for each in self.found.values()),
             source_bytes=self.plan.source_bytes,
             source=_resolved(self.plan.checkpoint),
@@ -406,6 +412,13 @@ class Preparation:
 
     def _cache(self, kind: ArtifactKind) -> Cache:
         return "Miss" if kind in self.built else "Hit"
+
+
+def _cause(differences: Sequence[str], *, is_new: bool) -> MissCause:
+    if differences:
+        is_of_source = any(each.startswith("source") for each in differences)
+        return MissCause.SOURCE_CHANGED if is_of_source else MissCause.INPUTS_CHANGED
+    return MissCause.NEW_VOLUME if is_new else MissCause.NOT_THERE
 
 
 def _resolved(checkpoint: Checkpoint) -> ResolvedSource | None:

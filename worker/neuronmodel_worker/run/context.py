@@ -90,6 +90,11 @@ class Run:
         return Path(self.config.artifacts_path)
 
     @property
+    def volumes(self) -> dict[str, Path]:
+        """The volumes that a worker writes to, by the names that its metrics have for them."""
+        return {"Artifacts": self.artifacts, "Scratch": Path(self.config.scratch_path)}
+
+    @property
     def owner(self) -> str:
         """The name under which this model refers to sealed sets."""
         return names.owner(self.config.namespace, self.config.name, self.config.uid)

@@ -70,29 +70,37 @@ class Generation:
             raise QueueFull(
                 f"{self._waiting} requests wait already, and no more than {self._max_waiting} may. Try again later."
             )
+        began = time.monotonic()
         self._waiting += 1
-        self._metrics.waiting.set(self._waiting)
+        self._show_queue()
         try:
             await self._turns.acquire()
         finally:
             self._waiting -= 1
-            self._metrics.waiting.set(self._waiting)
+            self._show_queue()
+        self._metrics.waited(time.monotonic() - began)
         self._answering += 1
+        self._show_queue()
         try:
             yield
         finally:
             self._answering -= 1
+            self._show_queue()
             self._turns.release()
+
+    def _show_queue(self) -> None:
+        self._metrics.queue(waiting=self._waiting, running=self._answering)
 
     async def pieces(self, answer: Completion) -> AsyncGenerator[str, None]:
         """Yields the text of the answer piece by piece. Call it during a `turn`, and close it when the client has
         left."""
         detokenizer, stops = self.text.detokenizer(answer.request.prompt), StopText(answer.request.stops)
-        self._metrics.prompt_tokens.inc(len(answer.request.prompt))
+        counted = self._metrics.answering(len(answer.request.prompt))
         tokens = self._tokens(answer.request)
         try:
             async for token in tokens:
-                self._count(answer)
+                answer.tokens += 1
+                counted.token(answer.arrived)
                 if token in self.text.end_tokens:
                     answer.finish_reason = "stop"
                     break
@@ -104,21 +112,15 @@ class Generation:
                     return
                 if answer.tokens == answer.request.max_tokens:
                     break
+            answer.finish_reason = answer.finish_reason or "length"
         finally:
             await tokens.aclose()
-            self._metrics.answer_seconds.observe(time.monotonic() - answer.arrived)
-        answer.finish_reason = answer.finish_reason or "length"
+            counted.ended(answer.arrived, answer.finish_reason)
         text, stopped = stops.push(detokenizer.rest())
         if stopped:
             answer.finish_reason = "stop"
         if rest := text if stopped else text + stops.rest():
             yield rest
-
-    def _count(self, answer: Completion) -> None:
-        answer.tokens += 1
-        self._metrics.generated_tokens.inc()
-        if answer.tokens == 1:
-            self._metrics.first_token_seconds.observe(time.monotonic() - answer.arrived)
 
     async def _tokens(self, request: GenerationRequest) -> AsyncGenerator[int, None]:
         """Yields tokens, one step of the model at a time, each in a thread. Closing the generator stops the

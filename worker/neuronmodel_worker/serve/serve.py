@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def serve(job: Run) -> None:
     """Serves the model with the configured server. Raises a WorkerFailure."""
-    metrics = WorkerMetrics(job.clock)
+    metrics = WorkerMetrics(job.clock, job.volumes)
     with admin_server(job.clock, metrics, job.config.admin_port):
         with job.clock.phase(StartPhase.LIBRARIES_IMPORTED):
             job.use_scratch()
@@ -73,9 +73,11 @@ async def _answer(
     job: Run, model: LoadedModel, text: Text, metrics: WorkerMetrics, key: ApiKey | None, background: Background
 ) -> None:
     config = job.config
+    served_name = config.served_name or config.name
+    metrics.show_under_vllm_names(served_name)
     generation = Generation(model, text, metrics)
     middleware = Middleware(metrics, key)
-    api = OpenAIApi(generation, config.served_name or config.name, default_sampling(config.neuron_config), middleware)
+    api = OpenAIApi(generation, served_name, default_sampling(config.neuron_config), middleware)
     stop = stop_event()
     async with open_listener(middleware, api.application(), config) as listener:
         job.clock.ready()

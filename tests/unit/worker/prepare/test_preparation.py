@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from neuronmodel_api import exits
 from neuronmodel_api.config import Strategy, WorkerConfig
-from neuronmodel_api.report import Report, Result, Stage
+from neuronmodel_api.report import MissCause, Report, Result, Stage
 from neuronmodel_worker.engines import cpu
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io import probe
@@ -144,6 +144,7 @@ def test_a_changed_weight_rebuilds_only_the_shards_and_is_reported_by_name(place
     assert second.missed == (
         "Sharded the checkpoint, for source: the content of the tensor model.norm.weight of model.safetensors differs."
     )
+    assert second.missed_because == MissCause.SOURCE_CHANGED
 
 
 def test_a_changed_flag_is_reported_by_name(place: Place) -> None:
@@ -152,6 +153,7 @@ def test_a_changed_flag_is_reported_by_name(place: Place) -> None:
     assert result.missed is not None
     assert "layout.tp_degree was 3 and is 1" in result.missed
     assert result.missed.startswith("Compiled the model, for ")
+    assert result.missed_because == MissCause.INPUTS_CHANGED
 
 
 def test_the_first_of_its_kind_is_reported(place: Place) -> None:
@@ -159,12 +161,13 @@ def test_the_first_of_its_kind_is_reported(place: Place) -> None:
     assert result.missed == (
         "Compiled the model, for the volume is new; sharded the checkpoint, for the volume is new."
     )
+    assert result.missed_because == MissCause.NEW_VOLUME
 
 
 def test_a_second_model_with_the_same_keys_hits(place: Place) -> None:
     _, first = prepared(place)
     _, second = prepared(place, name="other", uid="uid-2")
-    assert (second.cache, second.shards_key) == ("Hit", first.shards_key)
+    assert (second.cache, second.shards_key, second.missed_because) == ("Hit", first.shards_key, None)
     owners = {path.name for path in (place.artifacts / "refs").glob("*/*")}
     assert owners == {"team.small.uid-1", "team.other.uid-2"}
 
@@ -186,6 +189,7 @@ def test_full_verification_reads_what_is_found(place: Place, verification: str, 
         assert second.missed is not None
         assert "damaged" in second.missed
         assert second.quarantined_in_missed == 1
+        assert second.missed_because == MissCause.DAMAGED
 
 
 # Resuming
