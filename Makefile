@@ -78,6 +78,10 @@ scale: install up ## one operator with 100, 1,000 and 10,000 NeuronModels, 50 mi
 campaign: install up ## every fault between operator and API server, 70 minutes; SEED=1 CAMPAIGN_OPTIONS="--help"
 	@$(BIN)/python -m tests.campaign --seed $(or $(SEED),1) $(if $(WRITE),--write) $(CAMPAIGN_OPTIONS)
 
+.PHONY: observe
+observe: install up model ## metrics, alerts and dashboard with a real Prometheus, compiled the first time: 10 minutes more
+	@$(BIN)/pytest -m observe tests/e2e/test_observed.py $(OBSERVE_OPTIONS)
+
 .PHONY: vllm
 vllm: install ## the worker with real vLLMs for processors, one version after the other; 6 GB for each
 	@$(BIN)/python -m hack.vllm $(VLLM_OPTIONS)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 BIN = PROJECT / ".venv" / "bin"
-SOURCES = ("api", "operator", "worker", "hack", "tests")
+SOURCES = ("api", "operator", "worker", "kubectl", "hack", "tests")
 CLUSTER = (sys.executable, "-m", "hack.cluster")
 LANE_ON_THE_CLUSTER = "on-the-cluster"
 CANNOT_RUN_HERE = 3
@@ -33,6 +33,8 @@ LINT = (
     ("mypy",),
     ("lint-imports",),
 )
+PROGRAMS = ("versitygw", "promtool")
+"""What unit tests run, compiled here: an S3 server, and what checks Prometheus' rules."""
 FAULTS = "tests/store_faults"
 # Two modules at a time: what a module's tests share is made once. In their order, where the slow ones are not the last.
 SIDE_BY_SIDE = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
@@ -86,7 +88,7 @@ def _lint() -> list[str]:
 
 
 def _test_units(lane: "_Lane") -> list[str]:
-    failures = _make_model() + _make_s3_server()
+    failures = _make_model() + _make_programs()
     for command in UNIT:
         lane.show()
         failures += _step(command, before=GIVING_WAY)
@@ -102,11 +104,14 @@ def _make_model() -> list[str]:
     raise Failed(f"`hack.cluster model` exited with {code}; its output is above")
 
 
-def _make_s3_server() -> list[str]:
+def _make_programs() -> list[str]:
     """Built in this lane and niced: the other one is the longer, and compiles at this time where nothing is cached."""
-    _say("the S3 server of the tests")
-    code = subprocess.run((*CLUSTER, "versitygw"), cwd=PROJECT, check=False).returncode
-    return [f"`hack.cluster versitygw` exited with {code}; its output is above"] if code else []
+    failures = []
+    for program in PROGRAMS:
+        _say(f"{program}, which tests run")
+        if code := subprocess.run((*CLUSTER, program), cwd=PROJECT, check=False).returncode:
+            failures.append(f"`hack.cluster {program}` exited with {code}; its output is above")
+    return failures
 
 
 def _nothing_may_be_left_out() -> bool:

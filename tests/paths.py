@@ -7,6 +7,7 @@ PROJECT: Final = Path(__file__).resolve().parents[1]
 API: Final = PROJECT / "api" / "neuronmodel_api"
 OPERATOR: Final = PROJECT / "operator" / "neuronmodel_operator"
 WORKER: Final = PROJECT / "worker" / "neuronmodel_worker"
+KUBECTL_PLUGIN: Final = PROJECT / "kubectl" / "neuronmodel_kubectl"
 GOLDEN: Final = PROJECT / "tests" / "golden"
 NEURON_STAND_INS: Final = PROJECT / "tests" / "standins" / "neuron"
 VLLM_STAND_INS: Final = PROJECT / "tests" / "standins" / "vllm"

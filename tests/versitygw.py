@@ -19,7 +19,7 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from hack.cluster.binaries import ensure_versitygw
+from hack.cluster.binaries import VERSITYGW, ensure_program
 from hack.cluster.failures import ClusterError
 from tests.authority import Authority
 from tests.ports import free_port
@@ -180,6 +180,6 @@ class Versitygw:
 def _program() -> Path:
     """It is built where it is not there; what prevents that fails a test and skips none."""
     try:
-        return ensure_versitygw()
+        return ensure_program(VERSITYGW)
     except ClusterError as error:
         pytest.fail(f"versitygw, from which S3 is read here, cannot be built: {error}")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from . import images, lifecycle, nodes, status, volumes
-from .binaries import ensure_versitygw
+from .binaries import PROGRAMS, Module, ensure_program
 from .failures import ClusterError
 from .layout import NODES, Node, node_named
 from .locks import one_at_a_time
@@ -61,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         "names", nargs="*", metavar="|".join(images.DOCKERFILES), help="operator and worker without a name"
     )
     add("model", "prepare the small language model that demo and tests serve", lambda _: ensure_model(), work="model")
-    add("versitygw", "build the S3 server that tests and the benchmark read from", lambda _: _versitygw(), work="")
+    for program in PROGRAMS:
+        (name,) = program.packages
+        add(name, f"build {name}, which tests run", _program(program), work="")
     add("recycle", "make volumes whose claim is gone claimable again", lambda _: recycle_volumes())
     return parser
 
@@ -73,8 +75,9 @@ def _images(names: list[str]) -> None:
     images.build(names)
 
 
-def _versitygw() -> None:
-    say(f"versitygw: {ensure_versitygw()}")
+def _program(module: Module) -> Command:
+    (name,) = module.packages
+    return lambda _: say(f"{name}: {ensure_program(module)}")
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -42,6 +42,12 @@ class Module:
     linker_flags: str = ""
     rough_seconds: int = 30
     niceness: int = 0
+    tags: str = ""
+    oldest_go: tuple[int, int] = OLDEST_GO
+
+    @property
+    def name(self) -> str:
+        return "-".join((self.folder.name, *self.packages) if self.niceness else (self.folder.name,))
 
     @property
     def targets(self) -> list[Path]:
@@ -49,7 +55,7 @@ class Module:
 
     def fingerprint(self) -> str:
         """Of everything the binaries are made from; they are built again when it changes."""
-        digest = hashlib.sha256(self.linker_flags.encode())
+        digest = hashlib.sha256(f"{self.linker_flags}{self.tags}".encode())
         for path in sorted(self.folder.rglob("*")):
             if path.is_file():
                 digest.update(path.read_bytes())
@@ -74,27 +80,62 @@ MODULES = (
     ),
 )
 
-# A server that speaks S3, for tests: no part of a cluster. It is built next to other work, and gives way to it.
+# Programs for tests and pictures: no part of a cluster. They are built next to other work, and give way to it.
 VERSITYGW = Module(
     PROJECT / "hack/versitygw",
     {"versitygw": "github.com/versity/versitygw/cmd/versitygw"},
     rough_seconds=150,
     niceness=19,
 )
+"""A server that speaks S3."""
+_PROMETHEUS_GO = (1, 26)
+_ONLY_KUBERNETES = "remove_all_sd,enable_kubernetes_sd"
+"""Without the clouds' discovery of targets, most of Prometheus is not compiled."""
+PROMTOOL = Module(
+    PROJECT / "hack/prometheus",
+    {"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
+    rough_seconds=240,
+    niceness=19,
+    tags=_ONLY_KUBERNETES,
+    oldest_go=_PROMETHEUS_GO,
+)
+"""Checks rules and queries."""
+PROMETHEUS = Module(
+    PROJECT / "hack/prometheus",
+    {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
+    rough_seconds=300,
+    niceness=5,
+    tags=_ONLY_KUBERNETES,
+    oldest_go=_PROMETHEUS_GO,
+)
+_OF_THE_OPERATOR = "github.com/prometheus-operator/prometheus-operator/cmd"
+PROMETHEUS_OPERATOR = Module(
+    PROJECT / "hack/prometheus_operator",
+    {
+        "prometheus-operator": f"{_OF_THE_OPERATOR}/operator",
+        "prometheus-config-reloader": f"{_OF_THE_OPERATOR}/prometheus-config-reloader",
+    },
+    rough_seconds=240,
+    niceness=5,
+)
+PROGRAMS = (VERSITYGW, PROMTOOL)
+"""What tests need, each a command of `hack.cluster` with the program's name."""
 
 
-def ensure_versitygw() -> Path:
-    """The program, built where it is missing or out of date. Raises ClusterError where that cannot be done."""
-    if not _is_current(VERSITYGW):
+def ensure_program(module: Module) -> Path:
+    """The module's first program, built where it is missing or out of date. Raises ClusterError where that cannot be
+    done."""
+    name = next(iter(module.packages))
+    if not _is_current(module):
         try:
-            with one_at_a_time(VERSITYGW.folder.name):
-                _ensure_built([VERSITYGW])
+            with one_at_a_time(module.name):
+                _ensure_built([module])
         except PermissionError as error:
             raise CannotRunHereError(
-                f"{error.filename} may not be written, where versitygw is kept: be root, "
+                f"{error.filename} may not be written, where {name} is kept: be root, "
                 "or set NEURONMODEL_CLUSTER_DIR to a folder of your own."
             ) from error
-    return binary("versitygw")
+    return binary(name)
 
 
 def ensure_binaries(modules: Sequence[Module] = MODULES) -> None:
@@ -109,7 +150,7 @@ def _ensure_built(modules: Sequence[Module]) -> None:
     LAYOUT.binaries.mkdir(parents=True, exist_ok=True)
     stale = [module for module in modules if not _is_current(module)]
     if stale:
-        _require_go()
+        _require_go(max(module.oldest_go for module in stale))
     for module in stale:
         _build(module)
 
@@ -124,7 +165,7 @@ def _is_current(module: Module) -> bool:
 
 
 def _stamp(module: Module) -> Path:
-    return LAYOUT.binaries / f".{module.folder.name}.built-from"
+    return LAYOUT.binaries / f".{module.name}.built-from"
 
 
 def _build(module: Module) -> None:
@@ -144,19 +185,21 @@ def _compile(module: Module, package: str, target: Path) -> None:
     linker_flags = f"-s -w {module.linker_flags}".strip()
     # Without buildvcs=false a checkout that belongs to another user cannot be built.
     command = ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags", linker_flags, "-o", str(target), package]
+    if module.tags:
+        command[2:2] = ["-tags", module.tags]
     if module.niceness:
         command = ["nice", "-n", str(module.niceness), *command]
     run(command, cwd=module.folder, env={"CGO_ENABLED": "0"}, log=LAYOUT.logs / f"build-{target.name}.log")
 
 
-def _require_go() -> None:
-    wanted = ".".join(map(str, OLDEST_GO))
+def _require_go(oldest: tuple[int, int]) -> None:
+    wanted = ".".join(map(str, oldest))
     if shutil.which("go") is None:
         raise CannotRunHereError(
             f"Go is not installed: the cluster's programs are compiled here; install Go {wanted} or newer."
         )
     found = re.search(r"go(\d+)\.(\d+)", run(["go", "version"]))
-    if found is None or (int(found[1]), int(found[2])) < OLDEST_GO:
+    if found is None or (int(found[1]), int(found[2])) < oldest:
         raise CannotRunHereError(
             f"Go {wanted} or newer is needed, here is {found[0] if found else 'an unknown version'}."
         )

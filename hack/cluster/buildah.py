@@ -41,6 +41,18 @@ def build(dockerfile: Path, reference: str, log: Path, arguments: Mapping[str, s
         run([*_command("bud"), *options, *volumes, PROJECT], log=log)
 
 
+def build_of_program(program: Path, reference: str, *, user: int) -> None:
+    """An image of one static program, which is what it runs."""
+    container = run([*_command("from"), "scratch"]).strip()
+    try:
+        target = f"/bin/{program.name}"
+        run([*_command("add"), "--quiet", container, program, target])
+        run([*_command("config"), f'--entrypoint=["{target}"]', f"--user={user}", container])
+        run([*_command("commit"), "--quiet", container, reference])
+    finally:
+        run([*_command("rm"), container])
+
+
 def push(reference: str) -> None:
     """Compressed lightly: it goes to the same disk."""
     options = ["--tls-verify=false", "--quiet", "--compression-format=zstd", "--compression-level=1"]

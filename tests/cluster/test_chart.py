@@ -38,6 +38,16 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
         "sources.proxy.https=http://proxy.example.com:3128",
         r"sources.proxy.noProxy=.svc\,10.0.0.0/8",
     ),
+    "monitoring": (
+        "watchNamespaces={team-a,team-b}",
+        "metrics.serviceMonitor.enabled=true",
+        "metrics.podMonitor.enabled=true",
+        "metrics.podMonitor.interval=15s",
+        "metrics.prometheusRule.enabled=true",
+        "metrics.prometheusRule.labels.release=prometheus",
+        "metrics.prometheusRule.runbookURL=https://wiki.example.com/neuronmodel",
+        "metrics.dashboard.enabled=true",
+    ),
     "service-monitor": ("metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.labels.release=prometheus"),
 }
 

@@ -29,8 +29,8 @@ ROOMS = "e2e-"
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A test's own time is limited; a cluster from nothing, in the first one's fixtures, takes what it takes."""
-    if "campaign" not in config.getoption("-m"):
-        left_out = [item for item in items if item.get_closest_marker("campaign")]
+    for marker in (marker for marker in ("campaign", "observe") if marker not in config.getoption("-m")):
+        left_out = [item for item in items if item.get_closest_marker(marker)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     for item in items:

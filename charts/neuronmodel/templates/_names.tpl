@@ -21,3 +21,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $defaults := dict "allowHTTP" false "huggingFace" $hub "s3" $s3 "proxy" (dict "https" "" "http" "" "noProxy" "") }}
 {{- mergeOverwrite $defaults (deepCopy (.Values.sources | default dict)) | toYaml }}
 {{- end }}
+
+{{- define "neuronmodel.monitoring" -}}
+{{- $rule := dict "enabled" false "labels" dict "runbookURL" "docs/runbooks" }}
+{{- $dashboard := dict "enabled" false "labels" (dict "grafana_dashboard" "1") }}
+{{- $monitor := dict "enabled" false "interval" "30s" "labels" dict }}
+{{- $defaults := dict "podMonitor" $monitor "prometheusRule" $rule "dashboard" $dashboard }}
+{{- mergeOverwrite $defaults (deepCopy (.Values.metrics | default dict)) | toYaml }}
+{{- end }}

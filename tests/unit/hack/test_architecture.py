@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.paths import API, OPERATOR, PROJECT, WORKER
+from tests.paths import API, KUBECTL_PLUGIN, OPERATOR, PROJECT, WORKER
 
 PAGE = (PROJECT / "docs" / "architecture.md").read_text()
-PACKAGES = {"api": API, "operator": OPERATOR, "worker": WORKER}
+PACKAGES = {"api": API, "operator": OPERATOR, "worker": WORKER, "kubectl": KUBECTL_PLUGIN}
 UNIT = PROJECT / "tests" / "unit"
 
 

@@ -57,7 +57,7 @@ def test_everything_is_run_and_the_cluster_is_left_as_it_was(tmp_path: Path) -> 
     pytests = [verify.ON_THE_API_SERVER, verify.END_TO_END, *verify.UNIT]
     wanted = [" ".join(command) for command in (*verify.LINT, *pytests)]
     assert {step for step in done.steps if not step.startswith("cluster ")} == set(wanted)
-    made = {f"cluster {what}" for what in ("up", "model", "versitygw", f"images {' '.join(verify.IMAGES)}")}
+    made = {f"cluster {what}" for what in ("up", "model", *verify.PROGRAMS, f"images {' '.join(verify.IMAGES)}")}
     assert made <= set(done.steps)
     assert "cluster down" not in done.steps
     assert all(step in done.printed for step in done.steps if step != "cluster status --quiet")
@@ -95,10 +95,11 @@ def test_without_a_cluster_or_images_what_needs_them_fails(tmp_path: Path, comma
 
 
 @pytest.mark.parametrize("ci", ["true", ""])
-def test_the_s3_server_is_left_out_nowhere(tmp_path: Path, ci: str) -> None:
-    done = run(tmp_path, {"versitygw": verify.CANNOT_RUN_HERE}, ci=ci)
+@pytest.mark.parametrize("program", verify.PROGRAMS)
+def test_a_program_of_the_tests_is_left_out_nowhere(tmp_path: Path, program: str, ci: str) -> None:
+    done = run(tmp_path, {program: verify.CANNOT_RUN_HERE}, ci=ci)
     assert done.code == 1
-    assert "`hack.cluster versitygw` exited with 3" in done.complained
+    assert f"`hack.cluster {program}` exited with 3" in done.complained
     assert sum(step.startswith("pytest") for step in done.steps) == 4
 
 

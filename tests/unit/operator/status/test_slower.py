@@ -17,7 +17,7 @@ T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BASE = neuron_model("smol").on_cpu().with_artifacts_claim("store")
 
 
-def a_start(name: str, disk: Disk | None = None, *, outcome: Outcome = Outcome.READY, **seconds: float) -> Start:
+def a_start(name: str, disk: Disk | None = None, **seconds: float) -> Start:
     phases = tuple(
         RecordedPhase(stage=Stage.SERVE, name=phase, started_at=T0, milliseconds=int(took * 1000))
         for phase, took in seconds.items()
@@ -25,7 +25,7 @@ def a_start(name: str, disk: Disk | None = None, *, outcome: Outcome = Outcome.R
     return Start(
         id=name,
         cause=Cause.POD_REPLACED,
-        outcome=outcome,
+        outcome=Outcome.READY,
         cache=CacheResult.HIT,
         started_at=T0,
         total_milliseconds=sum(phase.milliseconds for phase in phases),
@@ -35,7 +35,7 @@ def a_start(name: str, disk: Disk | None = None, *, outcome: Outcome = Outcome.R
 
 
 def usual(count: int, **seconds: float) -> list[Start]:
-    return [a_start(f"usual-{number}", **seconds) for number in range(count)]
+    return [a_start(f"usual-{number}", None, **seconds) for number in range(count)]
 
 
 def test_the_phase_that_grew_most_is_named_with_what_the_disk_did() -> None:
@@ -110,7 +110,8 @@ def test_a_start_is_compared_once_with_those_before_it_and_reported() -> None:
     cluster = Cluster.of(BASE.build(), ("models", "store"))
     cluster.run_until_ready()
     for seconds in (4, 4, 4, 40):
-        cluster.serve = lambda config, seconds=seconds: Run(milliseconds=seconds * 1000)
+        run = Run(milliseconds=seconds * 1000)
+        cluster.serve = lambda config, run=run: run  # type: ignore[misc]
         for pod in [pod for pod in cluster.pods.values() if component(pod) == names.COMPONENT_SERVE]:
             cluster.kill_pod(pod)
         cluster.run(5)

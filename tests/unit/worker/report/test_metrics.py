@@ -100,7 +100,7 @@ async def test_a_volume_that_hangs_holds_up_neither_the_page_nor_the_port(
         let.wait()
         return real(path)
 
-    monkeypatch.setattr(volume_room.os, "statvfs", hanging)
+    monkeypatch.setattr(os, "statvfs", hanging)
     monkeypatch.setattr(volume_room, "PATIENCE_SECONDS", 0.01)
     for _ in range(3):
         assert b'neuronmodel_volume_size_bytes{volume="Artifacts"}' in await metrics.exposition()
