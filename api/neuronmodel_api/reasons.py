@@ -5,6 +5,7 @@ operator, the worker and docs/reference/reasons.md take it from here. Where a wo
 any word, as users' images and newer workers may use others.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self
@@ -23,6 +24,14 @@ class ReasonUse(StrEnum):
     START = "Start"
     """In `status.starts[].reason`, where no condition has it."""
     STRATEGY = "Strategy"
+
+
+_LINK: Final = re.compile(r"\[([^]]+)\]\([^)]*\)")
+
+
+def plain(markdown: str) -> str:
+    """Returns a meaning or a remedy without the marks of the reference pages, for a terminal."""
+    return _LINK.sub(r"\1", markdown).replace("`", "")
 
 
 @dataclass(frozen=True)

@@ -272,6 +272,8 @@ class NeuronModelStatus(Tolerant):
     last_cache: CacheResult | None = None
     """The cache result of the same start; before one is completed, of the running one."""
     starts: tuple[Start, ...] = ()
+    summary: str | None = None
+    """What is wrong or what goes on, and what to do, for `kubectl describe`."""
 
     @property
     def is_ready(self) -> bool:

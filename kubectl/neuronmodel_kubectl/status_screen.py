@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from neuronmodel_api.phases import WAITS
-from neuronmodel_api.reasons import Reason
+from neuronmodel_api.reasons import Reason, plain
 from neuronmodel_api.status import Outcome, Start, WorkerStatus
 from neuronmodel_kubectl.cluster import Cluster, Object
 from neuronmodel_kubectl.drawing import age, bar, color_of, console, seconds, size, status_text, table
@@ -126,7 +126,7 @@ def _show_wrong(out: Console, model: ReadModel) -> None:
         out.print(Text(f"{condition.reason}: {condition.message}", style="red"))
         reason = Reason.known(condition.reason)
         if reason and reason.remedy:
-            out.print(Text(f"What to do: {reason.remedy.replace('`', '')}"))
+            out.print(Text(f"What to do: {plain(reason.remedy)}"))
 
 
 def _show_conditions(out: Console, model: ReadModel, moment: datetime) -> None:

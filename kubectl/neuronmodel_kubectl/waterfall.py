@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from neuronmodel_api.phases import WAITS, StartPhase
+from neuronmodel_api.reasons import plain
 from neuronmodel_api.status import Outcome, RecordedPhase, Start
 from neuronmodel_kubectl.cluster import Cluster
 from neuronmodel_kubectl.drawing import age, bar, color_of, console, print_whole, seconds, size, table
@@ -148,4 +149,4 @@ def remarks(start: Start) -> Iterator[str]:
     longest = max(counted, key=lambda phase: phase.milliseconds)
     known = next((phase for phase in StartPhase if phase == longest.name), None)
     if known and longest.milliseconds >= 1000:
-        yield f"The longest, {known}: {known.meaning.replace('`', '')} {known.remedy.replace('`', '')}"
+        yield f"The longest, {known}: {plain(known.meaning)} {plain(known.remedy)}"

@@ -96,6 +96,7 @@ FULL_STATUS = status.NeuronModelStatus(
         ),
     ),
     progress="Read 5%",
+    summary="Under way (Loading): It loads. At work: Read 5%.",
     last_load="12.3s",
     last_cache=status.CacheResult.MISS,
     starts=tuple(

@@ -11,8 +11,11 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 from openai import AuthenticationError, BadRequestError, NotFoundError
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
 
 from neuronmodel_api.report import State
+from neuronmodel_worker.report.vllm_metrics import VllmMetrics
 from tests.unit.worker.serve.vllm.test_process import lives
 from tests.unit.worker.workers import Worker
 from tests.vllm.places import LENGTH, VllmPlace, client, descendants
@@ -112,6 +115,20 @@ def test_metrics_are_passed_on_after_ours(worker: Worker) -> None:
     assert "neuronmodel_generated_tokens_total" in metrics
     counted = [line for line in metrics.splitlines() if line.startswith("vllm:generation_tokens_total{")]
     assert sum(float(line.rpartition(" ")[2]) for line in counted) >= 3
+
+
+def test_our_names_for_vllm_are_its_own(worker: Worker) -> None:
+    """With its types and labels: those under which the worker's own server shows its figures."""
+    client(worker, "first").completions.create(model="small", prompt="Hello", max_tokens=3)
+    theirs = {family.name: family for family in text_string_to_metric_families(worker.admin("/metrics").text)}
+    registry = CollectorRegistry()
+    VllmMetrics(registry, "small").ended("length")
+    for family in registry.collect():
+        assert family.name in theirs
+        assert theirs[family.name].type == family.type
+        (labels, *_) = [sample.labels for sample in theirs[family.name].samples if sample.labels]
+        (ours, *_) = [sample.labels for sample in family.samples]
+        assert ours.keys() - {"le"} == labels.keys() - {"le"}
 
 
 def test_twenty_requests_at_once_are_answered_as_one_is(worker: Worker) -> None:

@@ -16,6 +16,7 @@ from neuronmodel_operator.cluster.client import ApiError, ReadsAndWrites
 from neuronmodel_operator.cluster.observe import ModelKey
 from neuronmodel_operator.state.observed import Object
 from neuronmodel_operator.state.plan import EventNote
+from neuronmodel_operator.status.summary import summary
 from neuronmodel_operator.wording import moment, sentence
 
 BELIEVED_FOR: Final = timedelta(seconds=10)
@@ -107,7 +108,8 @@ def status_patch(raw: Object, failure: PassFailure, since: datetime, now: dateti
     if ready == before:
         return None
     others = [condition for condition in conditions if condition.get("type") != ConditionType.READY]
-    return {"conditions": [ready, *others]}
+    text = summary(failure.status, failure.reason, ready["message"], status.get("progress"), status.get("lastLoad"))
+    return {"conditions": [ready, *others], "summary": text}
 
 
 def _places(error: ValidationError) -> str:

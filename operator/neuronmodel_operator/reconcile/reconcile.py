@@ -41,6 +41,7 @@ from neuronmodel_operator.status.artifacts import (
 from neuronmodel_operator.status.blocked import blocking_reason
 from neuronmodel_operator.status.events import artifact_events, events, refusal_events
 from neuronmodel_operator.status.starts import updated_starts
+from neuronmodel_operator.status.summary import with_summary
 from neuronmodel_operator.status.timeline import load_milliseconds
 from neuronmodel_operator.status.workers import least_far, workers
 
@@ -100,6 +101,7 @@ def _deletion_plan(s: Situation) -> Plan:
             "workers": workers(s),
         }
     )
+    status = with_summary(status, conditions[0])
     notes = (*step.plan.events, *refusal_events(s, status))
     return replace(step.plan, status=status, events=notes)
 
@@ -136,10 +138,11 @@ def _status(s: Situation, verdicts: dict[ConditionType, Verdict]) -> NeuronModel
     summary = verdicts[ConditionType.READY]
     starts = updated_starts(s, _change(s), blocking_reason(summary.status, summary.reason))
     last_load, last_cache = _last(s.asked, starts)
-    return NeuronModelStatus(
+    conditions = _conditions(s, verdicts)
+    status = NeuronModelStatus(
         observed_generation=s.asked.model.generation,
         phase=_phase(s.children, verdicts),
-        conditions=_conditions(s, verdicts),
+        conditions=conditions,
         strategy=strategy_status(s),
         source=source_status(s),
         artifacts=artifacts_status(s),
@@ -154,6 +157,7 @@ def _status(s: Situation, verdicts: dict[ConditionType, Verdict]) -> NeuronModel
         last_cache=last_cache,
         starts=starts,
     )
+    return with_summary(status, conditions[0])
 
 
 def _change(s: Situation) -> Change:
