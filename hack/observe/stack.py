@@ -25,6 +25,8 @@ from hack.cluster.layout import PROJECT, REGISTRY
 from hack.cluster.progress import step
 
 NAMESPACE: Final = "observe"
+PACE: Final = "hastened"
+"""The label by which hastened alerts are told from the chart's own."""
 VERSION: Final = "v3.16.0"
 """Prometheus' own number of the Go module 0.316.0."""
 INTERVAL: Final = "5s"
@@ -72,9 +74,24 @@ def query_range(expression: str, seconds: float, step_seconds: float) -> list[Ob
     return found
 
 
+def metric_names(seconds: float) -> set[str]:
+    """Returns the names of all series that there were in the last seconds."""
+    now = time.time()
+    return set(_ask("label/__name__/values", start=f"{now - seconds:.3f}", end=f"{now:.3f}"))
+
+
+def rule_groups() -> set[str]:
+    """Returns the names of the groups of rules that Prometheus has loaded."""
+    return {group["name"] for group in _ask("rules")["groups"]}
+
+
 def firing() -> set[str]:
-    """Returns the names of the alerts that fire now."""
-    return {alert["labels"]["alertname"] for alert in _ask("alerts")["alerts"] if alert["state"] == "firing"}
+    """Returns the names of the hastened alerts that fire now."""
+    return {
+        alert["labels"]["alertname"]
+        for alert in _ask("alerts")["alerts"]
+        if alert["state"] == "firing" and alert["labels"].get("pace") == PACE
+    }
 
 
 def hastened_alerts() -> Object:
@@ -83,11 +100,13 @@ def hastened_alerts() -> Object:
     text = re.sub(r"\b(\d+)m\b", r"\1s", ALERTS.read_text())
     text = re.sub(r"\b(\d+)h\b", r"\1m", text)
     groups = yaml.safe_load(text)["groups"]
+    for rule in (rule for group in groups for rule in group["rules"]):
+        rule["labels"]["pace"] = PACE
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
-        "metadata": {"name": "hastened", "namespace": NAMESPACE},
-        "spec": {"groups": [group | {"name": f"{group['name']}-hastened", "interval": "2s"} for group in groups]},
+        "metadata": {"name": PACE, "namespace": NAMESPACE},
+        "spec": {"groups": [group | {"name": f"{group['name']}-{PACE}", "interval": "2s"} for group in groups]},
     }
 
 

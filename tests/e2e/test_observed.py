@@ -21,10 +21,11 @@ from neuronmodel_api.conditions import ConditionType
 from tests.paths import PROJECT
 
 from . import outages
+from .capital import MODEL, SPEC
 from .chart import NAMESPACE, RELEASE, Chart
 from .chat import completion
 from .cluster import Cluster
-from .neuronmodels import Applied, Expected, neuron_model, wait_for_starts
+from .neuronmodels import Applied, Expected, merged, neuron_model, wait_for_starts
 from .room import Room
 from .waiting import eventually
 
@@ -38,7 +39,7 @@ MONITORING: Final = {
     "prometheusRule": {"enabled": True},
     "dashboard": {"enabled": True},
 }
-NUM_WAITING: Final = 300
+NUM_WAITING: Final = 600
 PICTURE: Final = os.environ.get("NEURONMODEL_PICTURE")
 """A file that the dashboard's panels are drawn into, at the end."""
 
@@ -210,18 +211,16 @@ def free_bytes(folder: Path) -> int:
 
 def test_every_metric_of_the_page_has_a_value(observed: Observed, served: Applied) -> None:
     """Some once a worker seals behind its answers, notes something, or an error of the operator's has happened."""
-    behind = observed.tiny("behind", sharding={"strategy": "ShardOnCompile", "seal": "Behind"})
+    behind, _ = observed.room.neuron_model("behind", MODEL, **merged(SPEC, {"sharding": {"seal": "Behind"}}))
     behind.wait_for_start()
     completion(served, "w1 w2 w3", num_tokens=8)
-    missing = {sample_of(name, kind) for name, kind in METRICS}
-
-    def found() -> bool:
-        known = {series["metric"]["__name__"] for series in stack.query('{__name__=~"neuronmodel_.+|vllm:.+"}')}
-        missing.difference_update(known)
-        return not (missing - SELDOM)
-
-    eventually(found, what="every metric", instead=lambda: f"without a value: {sorted(missing)}", poll=1)
-    assert missing <= SELDOM
+    wanted = {sample_of(name, kind) for name, kind in METRICS} - SELDOM
+    eventually(
+        lambda: wanted <= stack.metric_names(1800),
+        what="every metric to have a value",
+        instead=lambda: f"without one: {sorted(wanted - stack.metric_names(1800))}",
+        poll=1,
+    )
     behind.delete()
 
 
@@ -253,8 +252,10 @@ def test_an_operator_that_does_not_keep_up(observed: Observed) -> None:
         everything = {"apiVersion": "v1", "kind": "List", "items": waiting}
         observed.cluster.kubectl("create", "--filename=-", stdin=json.dumps(everything), timeout=600)
         observed.fires("NeuronModelOperatorBehind")
-        for each in waiting:
-            observed.cluster.delete("NeuronModel", each["metadata"]["name"], observed.room.namespace)
+        names_of = [f"nm/{each['metadata']['name']}" for each in waiting]
+        observed.cluster.kubectl(
+            "delete", "--wait=false", f"--namespace={observed.room.namespace}", *names_of, timeout=600
+        )
 
 
 def test_no_operator(observed: Observed) -> None:
@@ -263,6 +264,10 @@ def test_no_operator(observed: Observed) -> None:
         observed.cluster.kubectl(*scale, "--replicas=0")
         observed.fires("NeuronModelOperatorDown")
         observed.cluster.kubectl(*scale, "--replicas=1")
+
+
+def test_prometheus_has_the_charts_own_rules(observed: Observed) -> None:
+    assert {"neuronmodel", f"neuronmodel-{stack.PACE}"} <= stack.rule_groups()
 
 
 def test_every_alert_fired_and_resolved(observed: Observed) -> None:
