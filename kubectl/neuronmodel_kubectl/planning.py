@@ -26,7 +26,8 @@ def plan(cluster: Cluster, options: argparse.Namespace) -> int:
     spec = _spec(cluster, options.file)
     if find_spec("neuronmodel_worker") is None or find_spec("safetensors") is None:
         raise PluginError(
-            "`neuronmodel` is not installed beside this command: pip install 'neuronmodel[kubectl,worker]'."
+            "`neuronmodel` is not installed beside this command: `pip install '.[kubectl,worker]'` in a clone of the "
+            "project."
         )
     command = [sys.executable, "-m", "neuronmodel_worker", "plan", f"--model={options.model}", "--neuron-config=-"]
     if machine := instance_type(spec):
