@@ -5,6 +5,7 @@ It is bounded: at most MAX_MODELS are shown, labels hold words that this version
 NeuronModel goes with it. How many are left out is a metric itself.
 """
 
+import re
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -161,17 +162,24 @@ def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
 def _state(model: ObservedModel) -> ShownState:
     status, spec = model.status, model.spec
     began = next((start.started_at for start in status.starts if start.outcome is Outcome.RUNNING), None)
-    loads = (load_milliseconds(start) for start in status.starts if start.outcome is Outcome.READY)
-    load = next((load for load in loads if load is not None), None)
     artifacts = status.artifacts
     return ShownState(
         conditions=tuple((c.type.value, c.status, _known_reason(c.reason)) for c in status.conditions),
         num_wanted=0 if spec.suspend else spec.serving.replicas,
         num_ready=sum(worker.state is WorkerState.READY for worker in status.workers),
-        last_load_seconds=None if load is None else load / 1000,
+        last_load_seconds=_last_load_seconds(status),
         start_began_at=began,
         cache=(artifacts.cache, _known_cause(artifacts.missed_because)) if artifacts and artifacts.cache else None,
     )
+
+
+def _last_load_seconds(status: NeuronModelStatus) -> float | None:
+    """Of the latest complete start, also where later ones that failed have taken its place in status.starts."""
+    loads = (load_milliseconds(start) for start in status.starts if start.outcome is Outcome.READY)
+    if (load := next((load for load in loads if load is not None), None)) is not None:
+        return load / 1000
+    written = re.fullmatch(r"([0-9.]+)s", status.last_load or "")
+    return float(written[1]) if written else None
 
 
 def _ended(before: NeuronModelStatus, after: NeuronModelStatus) -> Iterator[tuple[Start, Sequence[Start]]]:

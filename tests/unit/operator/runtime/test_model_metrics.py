@@ -86,6 +86,15 @@ def test_a_start_is_counted_when_it_ends_and_only_then() -> None:
     assert page.value("neuronmodel_model_start_running_seconds") is None
 
 
+def test_the_last_load_stays_when_starts_that_failed_have_taken_its_place() -> None:
+    """The alert that it answers no more asks whether it ever has."""
+    page = Page()
+    page.models.saw(NEW, a_model(lastLoad="12.3s", starts=[a_start(f"f{n}", "Failed") for n in range(5)]), [])
+    assert page.value("neuronmodel_model_last_load_seconds") == 12.3
+    page.models.saw(NEW, a_model(), [])
+    assert page.value("neuronmodel_model_last_load_seconds") is None
+
+
 def test_starts_from_before_this_operator_are_not_counted() -> None:
     page = Page()
     model = a_model(starts=[a_start("a"), a_start("b", "Failed")])
