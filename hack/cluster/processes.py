@@ -19,6 +19,8 @@ from .waiting import wait_until
 START_SECONDS = 300.0
 STOP_SECONDS = 20.0
 KILLED_SECONDS = 120.0
+# Of /proc/<pid>/stat, behind the command's name: proc_pid_stat(5) counts from 1, and that is its second field.
+_NUM_THREADS, _STARTED = 17, 19
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,15 @@ def end(pids: Sequence[int], *, how: signal.Signals = signal.SIGTERM) -> None:
 
 
 def started_at(pid: int) -> int | None:
-    """The start time of a live process in clock ticks since boot; None for none, or one that is only waited for."""
+    """The start time of a live process in clock ticks since boot; None for none, or one that is only waited for. While
+    threads of a killed one are still ending, its first may be gone, and its ports are taken."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     _reap(pid)
-    return None if fields[0] in "ZX" else int(fields[19])
+    is_over = fields[0] in "ZX" and int(fields[_NUM_THREADS]) <= 1
+    return None if is_over else int(fields[_STARTED])
 
 
 def _reap(pid: int) -> None:

@@ -65,6 +65,9 @@ class Command:
     folder: Path
     began: float = field(default_factory=time.monotonic)
     was_ended: bool = False
+    campaign: Campaign | None = None
+    soak: Soak | None = None
+    """What was begun; it has what was found, also where the rest fails."""
 
     async def run(self) -> int:
         this = asyncio.current_task()
@@ -73,28 +76,33 @@ class Command:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, this.cancel)
         rows: list[Row] = []
-        soak: Soak | None = None
-        campaign: Campaign | None = None
+        failure: Exception | None = None
         try:
             if set(self.asked.part or PARTS) != {"nodes"}:
-                campaign, soak = await self._tell()
+                await self._tell()
             if self._has("nodes") and not self.was_ended:
                 rows = await try_on_real_nodes(self.say)
         except asyncio.CancelledError:
             self._end()
-        return self._report(campaign.told if campaign else [], rows, soak)
+        except Exception as error:  # what an hour has found is not lost for it
+            failure = error
+            self.say(f"ended early: {error}")
+        code = self._report(self.campaign.told if self.campaign else [], rows, self.soak)
+        return 1 if failure else code
 
-    async def _tell(self) -> tuple[Campaign, Soak | None]:
+    async def _tell(self) -> None:
         """All but the tests with real kubelets, which have an installed operator of their own."""
-        soak: Soak | None = None
         async with AsyncExitStack() as stack:
             stack.enter_context(installed_operator_at_rest())
             api = await stack.enter_async_context(client.connect(lambda verb, kind, status: None))
             stage = await stack.enter_async_context(staged(api, LAYOUT.kubeconfig, self.folder, self.asked.patience))
-            campaign = Campaign(stage, self.asked.at_once, self.say)
+            campaign = self.campaign = Campaign(stage, self.asked.at_once, self.say)
+            soak: Soak | None = None
             if self._has("soak"):
                 minutes = self.asked.soak_minutes
-                soak = await stack.enter_async_context(soaking(stage, minutes * 60, self.asked.seed, self.say))
+                soak = self.soak = await stack.enter_async_context(
+                    soaking(stage, minutes * 60, self.asked.seed, self.say)
+                )
             try:
                 recordings = await self._record(campaign)
                 tries = self._chosen(recordings) if self._has("faults") else []
@@ -103,7 +111,6 @@ class Command:
                     await try_outages(campaign, recordings, self.asked.seed)
             except asyncio.CancelledError:
                 self._end()
-        return campaign, soak
 
     def _end(self) -> None:
         """Called where the signal has cancelled this task, which goes on to say what was found."""

@@ -1,6 +1,7 @@
 """Processes of the cluster: found again, replaced, and never mistaken for a stranger's."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from hack.cluster import processes
 from hack.cluster.failures import ClusterError
 from hack.cluster.layout import Layout
+from hack.cluster.waiting import wait_until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -71,3 +73,24 @@ def test_a_process_that_ends_at_once_is_reported_with_its_last_words() -> None:
         processes.ensure("broken", [sys.executable, "-c", "raise SystemExit('no such disk')"], ready=lambda: False)
     assert "no such disk" in str(failure.value)
     assert str(processes.log_of("broken")) in str(failure.value)
+
+
+def test_a_process_whose_first_thread_has_ended_lives_as_long_as_another_does() -> None:
+    """As one that was killed and whose threads are still ending: its ports are taken."""
+    program = (
+        "import ctypes, sys, threading\n"
+        "threading.Thread(target=sys.stdin.read).start()\n"
+        "print('ready', flush=True)\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stdin
+        child.stdout.readline()
+        state = Path(f"/proc/{child.pid}/stat")
+        wait_until(
+            lambda: state.read_text().rpartition(")")[2].split()[0] == "Z", seconds=60, what="its first thread to end"
+        )
+        assert processes.started_at(child.pid) is not None
+        child.stdin.close()
+        wait_until(lambda: processes.started_at(child.pid) is None, seconds=60, what="it to end")
