@@ -31,7 +31,13 @@ class Cluster:
         command = self.command(*arguments)
         try:
             done = subprocess.run(
-                command, input=stdin, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+                command,
+                input=stdin,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",  # a worker's log may have anything in it
+                timeout=PATIENCE_SECONDS,
+                check=False,
             )
         except OSError as error:
             raise PluginError(_cannot_run(command[0], error)) from error

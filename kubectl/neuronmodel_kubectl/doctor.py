@@ -6,6 +6,8 @@ What can't be read is named in the archive, and ends nothing: at three in the mo
 import argparse
 import io
 import json
+import os
+import re
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -33,7 +35,9 @@ def doctor(cluster: Cluster, options: argparse.Namespace) -> None:
     files, problems = Collection(cluster.in_namespace(namespace), raw).files()
     root = f"{options.name}-{moment:%Y%m%d-%H%M%S}"
     try:
-        with tarfile.open(file, "w:gz") as archive:
+        # For its owner alone: what is left may still say more than everybody should read.
+        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(opened, "wb") as sink, tarfile.open(fileobj=sink, mode="w:gz") as archive:
             for name, text in files:
                 data = text.encode()
                 entry = tarfile.TarInfo(f"{root}/{name}")
@@ -147,19 +151,26 @@ class Collection:
         pods: list[Object] = self._tried(
             "the operator's pods", lambda: everywhere.items("pods", f"--selector={OPERATOR}"), []
         )
+        self._redaction.learn(pods)
         for pod in pods:
             namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
             yield f"operator/{namespace}-{name}.json", self._json(pod)
-            text = self._tried(
-                f"log of the operator {namespace}/{name}",
-                lambda namespace=namespace, name=name: Cluster(  # type: ignore[misc]
-                    self._cluster.options, ("--namespace", namespace)
-                ).run("logs", name, f"--tail={LOG_LINES}"),
-                "",
-            )
-            of_this = [line for line in text.splitlines() if f"{self._namespace}/{self._name}" in line]
-            if of_this:
-                yield f"operator/{namespace}-{name}.log", self._redaction.text("\n".join(of_this) + "\n")
+            for former in (False, True) if _restarts(pod, "operator") else (False,):
+                text = self._log_of_operator(namespace, name, former=former)
+                if text:
+                    yield f"operator/{namespace}-{name}{'-previous' if former else ''}.log", text
+
+    def _log_of_operator(self, namespace: str, name: str, *, former: bool) -> str:
+        """The lines about this NeuronModel."""
+        there = Cluster(self._cluster.options, ("--namespace", namespace))
+        extra = ("--previous",) if former else ()
+        text = self._tried(
+            f"log of the operator {namespace}/{name}",
+            lambda: there.run("logs", name, f"--tail={LOG_LINES}", *extra),
+            "",
+        )
+        of_this = re.compile(rf"{re.escape(f'{self._namespace}/{self._name}')}(?![a-z0-9-])")
+        return self._redaction.text("".join(f"{line}\n" for line in text.splitlines() if of_this.search(line)))
 
     def _versions(self) -> dict[str, Any]:
         try:
@@ -181,10 +192,10 @@ def _claim_names(made: Any) -> Iterator[str]:
             yield from _claim_names(each)
 
 
-def _restarts(pod: Object) -> int | None:
-    """Returns None where the worker's container has never run."""
+def _restarts(pod: Object, container: str = names.CONTAINER) -> int | None:
+    """Returns None where the container has never run."""
     for status in pod.get("status", {}).get("containerStatuses") or []:
-        if status["name"] == names.CONTAINER:
+        if status["name"] == container:
             return (
                 None if "waiting" in status.get("state", {}) and not status["restartCount"] else status["restartCount"]
             )

@@ -38,8 +38,7 @@ def plan(cluster: Cluster, options: argparse.Namespace) -> int:
 
 
 def _spec(cluster: Cluster, file: str) -> NeuronModelSpec:
-    """The spec of the NeuronModel in the file. kubectl parses it, as it will when it is applied; nothing is asked of
-    the API server. Raises PluginError."""
+    """The spec of the NeuronModel in the file. kubectl parses it, as it will when it is applied. Raises PluginError."""
     if file == "-":
         text = sys.stdin.read(MAX_FILE_BYTES)
     else:

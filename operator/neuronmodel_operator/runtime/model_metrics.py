@@ -8,17 +8,20 @@ NeuronModel goes with it. How many are left out is a metric itself.
 import re
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.phases import StartPhase
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import MissCause
 from neuronmodel_api.status import NeuronModelStatus, Outcome, Start, StartNote, WorkerState
+from neuronmodel_operator.cluster.failed_pass import PassFailure
+from neuronmodel_operator.cluster.observe import ModelKey
 from neuronmodel_operator.state.observed import ObservedModel
 from neuronmodel_operator.state.plan import EventNote
 from neuronmodel_operator.status.slower import slower
@@ -79,7 +82,7 @@ class ModelMetrics(Collector):
     def saw(self, before: NeuronModelStatus, model: ObservedModel, events: Iterable[EventNote]) -> None:
         """Called after a pass: `before` is the status that it began with, `model` what it left, `events` what it
         told."""
-        if (shown := self._place_of(model)) is None:
+        if (shown := self._place_of(model.uid, model.namespace, model.name)) is None:
             return
         shown.state = _state(model)
         for start, peers in _ended(before, model.status):
@@ -89,18 +92,26 @@ class ModelMetrics(Collector):
         for event in events:
             shown.events[event.type, _known_reason(event.reason)] += 1
 
+    def failed(self, key: ModelKey, failure: PassFailure) -> None:
+        """Called when passes fail one after the other: the condition Ready is as the failure says, and nothing else is
+        known."""
+        if (shown := self._place_of(key.uid, key.namespace, key.name)) is not None:
+            others = tuple(condition for condition in shown.state.conditions if condition[0] != ConditionType.READY)
+            ready = (ConditionType.READY.value, failure.status, _known_reason(failure.reason))
+            shown.state = replace(shown.state, conditions=(ready, *others))
+
     def gone(self, uid: str) -> None:
         self._shown.pop(uid, None)
         self._left_out.discard(uid)
 
-    def _place_of(self, model: ObservedModel) -> ShownModel | None:
-        if (shown := self._shown.get(model.uid)) is not None:
+    def _place_of(self, uid: str, namespace: str, name: str) -> ShownModel | None:
+        if (shown := self._shown.get(uid)) is not None:
             return shown
         if len(self._shown) >= self._max_models:
-            self._left_out.add(model.uid)
+            self._left_out.add(uid)
             return None
-        self._left_out.discard(model.uid)
-        shown = self._shown[model.uid] = ShownModel(model.namespace, model.name)
+        self._left_out.discard(uid)
+        shown = self._shown[uid] = ShownModel(namespace, name)
         return shown
 
     def collect(self) -> Iterator[Metric]:

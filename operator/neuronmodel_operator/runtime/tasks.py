@@ -146,6 +146,8 @@ class Parts:
     """Called with the names of the claims whose changes mattered, and of those whose changes do."""
     saw: Callable[[NeuronModelStatus, ObservedModel, Iterable[EventNote]], None] = lambda before, model, events: None
     """Called after a pass with the status that it began with, the NeuronModel that it left, and what it told."""
+    failed: Callable[[PassFailure], None] = lambda failure: None
+    """Called when passes fail one after the other, with what the NeuronModel says of it."""
     looked: Callable[[], None] = lambda: None
     """Called when a pass has ended, or waits until this operator may act in the namespace."""
 
@@ -434,6 +436,8 @@ class ModelTask:
             self._failing_since = self._clock.now()
         try:
             described = failure if isinstance(failure, PassFailure) else failure_of(failure)
+            if self._failures and described.is_final:
+                self._parts.failed(described)
             await self._parts.applier.report_failure(described, self._failing_since)
         except StoppingError:
             return
@@ -656,6 +660,7 @@ class Tasks:
             freshness=lambda seconds: self._freshness(key.uid, seconds),
             follow_claims=lambda former, names_of_claims: self._follow_claims(key, former, names_of_claims),
             saw=self._model_metrics.saw,
+            failed=lambda failure: self._model_metrics.failed(key, failure),
             looked=lambda: self._resting.looked_at(key),
         )
         task = ModelTask(

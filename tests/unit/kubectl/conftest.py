@@ -25,7 +25,7 @@ with open({answers!r}) as file:
     answers = json.load(file)
 for words, answer in answers:
     if all(word in asked for word in words):
-        sys.stdout.write(answer["prints"])
+        sys.stdout.buffer.write(answer["prints"].encode(errors="surrogateescape"))
         sys.stderr.write(answer["complains"])
         sys.exit(answer["code"])
 sys.stderr.write('Error from server (Forbidden): ' + " ".join(asked) + ' is forbidden\\n')

@@ -56,8 +56,27 @@ def replicas(ready: str, wanted: str = "3x300") -> dict[str, str]:
 def prepares(values: str, status: str = "False") -> dict[str, str]:
     return {
         f'neuronmodel_model_events_total{{{MODEL},type="Normal",reason="PrepareStarted"}}': values,
-        condition("ArtifactsReady", status, "PrepareFailed"): "1x300",
+        condition("ArtifactsReady", status, "PrepareFailed"): "1x1100",
     }
+
+
+def changes(values: str) -> dict[str, str]:
+    return {
+        f'neuronmodel_model_events_total{{{MODEL},type="Normal",reason="PrepareStarted"}}': values,
+        condition("ArtifactsReady", "Unknown", "Preparing"): "1x300",
+    }
+
+
+def by_two_operators(series: dict[str, str]) -> dict[str, str]:
+    """The same of one pod until it goes, and of another one from then on."""
+    of_two = {}
+    for name, values in series.items():
+        times = values.split(" ")
+        of_two[name.replace("}", ',pod="old"}')] = (
+            f"{times[0].partition('x')[0]}x10 {times[-1].partition('x')[0]}x9 _x300"
+        )
+        of_two[name.replace("}", ',pod="new"}')] = f"_x24 {times[-1].partition('x')[0]}x300"
+    return of_two
 
 
 def quarantined(values: str) -> dict[str, str]:
@@ -76,24 +95,35 @@ def slower(values: str) -> dict[str, str]:
     return {f'neuronmodel_model_slower_starts_total{{{MODEL},phase="Read"}}': values}
 
 
+TERMINATING: Final = condition("Ready", "False", "Terminating")
+READY: Final = condition("Ready", "True", "Serving")
+UNDER_WAY: Final = condition("Ready", "Unknown", "Preparing")
+CANNOT_LOOK: Final = condition("Ready", "Unknown", "CannotLook")
 FAILED: Final = condition("Ready", "False", "SourceNotFound")
 SLOW: Final = "NeuronModelStartSlow"
 QUARANTINED: Final = "NeuronModelArtifactQuarantined"
 PREPARE: Final = "NeuronModelPrepareFailing"
+PASSES: Final = 'neuronmodel_operator_reconciles_total{outcome="Done"}'
 DOWN: Final = "NeuronModelOperatorDown"
 BEHIND: Final = "NeuronModelOperatorBehind"
 FULL: Final = "NeuronModelVolumeNearlyFull"
+RELEASE: Final = 'neuronmodel_operator_ready{namespace="one",job="one"}'
 CASES: Final = (
     Case("NeuronModelNotReady", "lost", "20m", lost()),
     Case("NeuronModelNotReady", "lost a moment ago", "10m", lost(), fires=False),
     Case("NeuronModelNotReady", "suspended", "60m", lost(wanted="0x300"), fires=False),
     Case("NeuronModelNotReady", "back again", "40m", lost("1x10 0x40 1x200"), fires=False),
     Case("NeuronModelNotReady", "never was ready", "60m", replicas("0x300"), fires=False),
+    Case("NeuronModelNotReady", "on its way out", "60m", lost() | {TERMINATING: "1x300"}, fires=False),
+    Case("NeuronModelNotReady", "by another pod of the operator meanwhile", "18m", by_two_operators(lost())),
     Case("NeuronModelReplicasMissing", "two of three", "35m", replicas("2x300")),
     Case("NeuronModelReplicasMissing", "all", "60m", replicas("3x300"), fires=False),
     Case("NeuronModelReplicasMissing", "none, which another alert says", "60m", replicas("0x300"), fires=False),
     Case("NeuronModelFailed", "a bad source", "20m", {FAILED: "1x300"}),
-    Case("NeuronModelFailed", "mended in time", "20m", {FAILED: "1x20 _x280"}, fires=False),
+    Case("NeuronModelFailed", "mended in time", "20m", {FAILED: "1x20 _x280", READY: "_x20 1x280"}, fires=False),
+    Case("NeuronModelFailed", "an attempt now and then", "40m", {FAILED: "1x20 _x4 1x10 _x4 1x10 _x4 1x10 _x4 1x300"}),
+    Case("NeuronModelFailed", "an operator that may not look", "20m", {CANNOT_LOOK: "1x300"}),
+    Case("NeuronModelFailed", "under way", "60m", {UNDER_WAY: "1x300"}, fires=False),
     Case("NeuronModelFailed", "suspended", "60m", {condition("Ready", "False", "Suspended"): "1x300"}, fires=False),
     Case("NeuronModelStartStuck", "stuck", "3m", {condition("Loaded", "False", "StartStuck"): "1x300"}),
     Case(
@@ -103,10 +133,14 @@ CASES: Final = (
     Case(SLOW, "one more", "100m", slower("3x180 4x100")),
     Case(SLOW, "more than an hour ago", "100m", slower("_x10 1x300"), fires=False),
     Case(SLOW, "an operator that began anew", "100m", slower("3x180 0x100"), fires=False),
+    Case(SLOW, "one more after that", "100m", slower("3x180 1x100")),
+    Case(SLOW, "a gap an hour ago", "125m", slower("3x100 _x60 3x300"), fires=False),
     Case(PREPARE, "three in an hour", "40m", prepares("1x20 2x20 3x200")),
     Case(PREPARE, "two in an hour", "40m", prepares("1x20 2x220"), fires=False),
     Case(PREPARE, "succeeded", "40m", prepares("1x20 2x20 3x200", "True"), fires=False),
-    Case(PREPARE, "long ago", "120m", prepares("1x20 2x20 3x260"), fires=False),
+    Case(PREPARE, "every half hour", "300m", prepares("1x60 2x60 3x60 4x60 5x60 6x60 7x60 8x60 9x60 10x60 11x60")),
+    Case(PREPARE, "long ago", "500m", prepares("1x20 2x20 3x1000"), fires=False),
+    Case(PREPARE, "changes of the spec without a failure", "40m", changes("1x20 2x20 3x200"), fires=False),
     Case(QUARANTINED, "a set", "10m", quarantined("_x10 1x300")),
     Case(QUARANTINED, "more than an hour ago", "100m", quarantined("_x10 1x300"), fires=False),
     Case(FULL, "artifacts", "10m", room("Artifacts", 90)),
@@ -115,9 +149,12 @@ CASES: Final = (
     Case(FULL, "scratch with its tenth but a little", "60m", room("Scratch", 90), fires=False),
     Case(BEHIND, "many wait", "20m", {"neuronmodel_operator_waiting_models": "40x300"}),
     Case(BEHIND, "a hang", "8m", {"neuronmodel_operator_overdue_seconds": "500x300"}),
+    Case(BEHIND, "restarted again and again", "32m", {PASSES: "1+1x20 0+1x20 0+1x300"}),
+    Case(BEHIND, "restarted once", "32m", {PASSES: "1+1x20 0+1x300"}, fires=False),
     Case(BEHIND, "a burst", "60m", {"neuronmodel_operator_waiting_models": "0x60 40x5 0x235"}, fires=False),
     Case(DOWN, "not ready", "10m", {'neuronmodel_operator_ready{namespace="neuronmodel-system"}': "0x300"}),
     Case(DOWN, "not scraped", "10m", {"up": "1x300"}),
+    Case(DOWN, "one release of two is gone", "30m", {RELEASE: "1x20 _x280", RELEASE.replace("one", "two"): "1x300"}),
     Case(DOWN, "ready", "60m", {'neuronmodel_operator_ready{namespace="neuronmodel-system"}': "1x300"}, fires=False),
     Case(
         DOWN,
@@ -157,7 +194,7 @@ def test_every_alert_has_cases_in_which_it_fires_and_does_not() -> None:
 @pytest.mark.parametrize(
     ("alert", "labels", "summary"),
     [
-        ("NeuronModelFailed", {"reason": "SourceNotFound"}, "demo/smol does not serve: SourceNotFound"),
+        ("NeuronModelFailed", {"reason": "SourceNotFound"}, "demo/smol is not Ready: SourceNotFound"),
         ("NeuronModelVolumeNearlyFull", {"volume": "Artifacts"}, "The volume Artifacts of demo/smol has 9% left"),
         ("NeuronModelStartSlow", {"phase": "Read"}, "A start of demo/smol took much longer"),
     ],
@@ -165,7 +202,7 @@ def test_every_alert_has_cases_in_which_it_fires_and_does_not() -> None:
 def test_an_alert_says_of_what_it_is(alert: str, labels: dict[str, str], summary: str, tmp_path: Path) -> None:
     case = next(case for case in CASES if case.alert == alert and case.fires)
     of_target = {"namespace": "demo", "severity": RULES[alert]["labels"]["severity"]}
-    of_target |= {"model": "smol", "pod": "smol-1"} if "volume" in labels else {"name": "smol"}
+    of_target |= {"model": "smol"} if "volume" in labels else {"name": "smol"}
     expected = RULES[alert]["annotations"]["summary"]
     assert summary.split(" ")[0] in {"demo/smol", "The", "A"}
     for place, value in (of_target | labels).items():

@@ -7,7 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from neuronmodel_api.status import NeuronModelStatus
-from neuronmodel_operator.cluster.observe import parse_model
+from neuronmodel_operator.cluster.failed_pass import PassFailure
+from neuronmodel_operator.cluster.observe import ModelKey, parse_model
 from neuronmodel_operator.runtime.model_metrics import ModelMetrics
 from neuronmodel_operator.state.observed import ObservedModel
 from neuronmodel_operator.state.plan import EventNote
@@ -93,6 +94,17 @@ def test_the_last_load_stays_when_starts_that_failed_have_taken_its_place() -> N
     assert page.value("neuronmodel_model_last_load_seconds") == 12.3
     page.models.saw(NEW, a_model(), [])
     assert page.value("neuronmodel_model_last_load_seconds") is None
+
+
+def test_passes_that_fail_are_shown_as_the_neuronmodel_says_it() -> None:
+    """Of one that never had a pass that did not fail too."""
+    page = Page()
+    page.models.saw(NEW, a_model(conditions=[condition("True", "Serving")]), [])
+    for name in ("smol", "unreadable"):
+        page.models.failed(ModelKey("demo", name, f"uid-{name}"), PassFailure("False", "SpecUnreadable", "It is."))
+        shown = {"condition": "Ready", "status": "False", "reason": "SpecUnreadable", "name": name}
+        assert page.value("neuronmodel_model_condition", **shown) == 1
+    assert page.value("neuronmodel_model_condition", condition="Ready", status="True", reason="Serving") is None
 
 
 def test_starts_from_before_this_operator_are_not_counted() -> None:
