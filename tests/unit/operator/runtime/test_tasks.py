@@ -89,6 +89,8 @@ class Cluster:
     refuse_once: Refusal | None = None
     held: list[bool] = field(default_factory=list)
     failures: list[tuple[str, datetime]] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
+    """What the metrics were told: a reason, or that a pass went well."""
     cannot_tell: ApiError | None = None
     closed: int = 0
     clock: HandClock = field(default_factory=HandClock)
@@ -146,7 +148,14 @@ class Cluster:
         seen: LastSeen | None = None,
         turns: Turns | None = None,
     ) -> ModelTask:
-        parts = Parts(look=self.look, reports=self, decide=self.decide, applier=self)
+        parts = Parts(
+            look=self.look,
+            reports=self,
+            decide=self.decide,
+            applier=self,
+            saw=lambda before, model, events: self.shown.append("Done"),
+            failed=lambda failure: self.shown.append(failure.reason),
+        )
         return ModelTask(
             KEY,
             parts,
@@ -198,6 +207,14 @@ async def test_a_new_task_looks_at_once() -> None:
     async with Running(cluster.task()):
         await cluster.clock.advance(0.2)
     assert len(cluster.looks) == 1
+
+
+async def test_metrics_are_told_of_passes_that_fail_one_after_the_other() -> None:
+    """Not of the first, which may be a moment's."""
+    cluster = Cluster(errors=[ApiError(403, "Forbidden", "no") for _ in range(3)])
+    async with Running(cluster.task()):
+        await cluster.clock.advance(20)
+    assert cluster.shown == ["NotPermitted", "NotPermitted", "Done"]
 
 
 async def test_many_wakes_before_a_pass_are_one_pass() -> None:
