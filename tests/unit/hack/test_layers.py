@@ -6,9 +6,9 @@ from typing import Final
 
 import pytest
 
-from tests.paths import API, OPERATOR, PROJECT, WORKER
+from tests.paths import API, KUBECTL_PLUGIN, OPERATOR, PROJECT, WORKER
 
-ROOTS: Final = (API, OPERATOR, WORKER, PROJECT / "hack")
+ROOTS: Final = (API, OPERATOR, WORKER, KUBECTL_PLUGIN, PROJECT / "hack")
 
 
 def contracts() -> dict[str, set[str]]:
