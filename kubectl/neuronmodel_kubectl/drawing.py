@@ -36,7 +36,10 @@ def table(*columns: str) -> Table:
 def print_whole(out: Console, rows: Table) -> None:
     """Prints a table as wide as it is, as kubectl does: a name that is cut off is no name."""
     natural = out.measure(rows, options=out.options.update(max_width=PLAIN_WIDTH)).maximum
-    out.print(rows, width=natural, crop=False, soft_wrap=True)
+    with out.capture() as drawn:
+        out.print(rows, width=natural, crop=False, soft_wrap=True)
+    for line in drawn.get().splitlines():
+        out.file.write(f"{line.rstrip(' ')}\n")
 
 
 def bar(start: float, length: float, whole: float, width: int) -> str:

@@ -13,7 +13,17 @@ from neuronmodel_api.phases import WAITS
 from neuronmodel_api.reasons import Reason, plain
 from neuronmodel_api.status import Outcome, Start, WorkerStatus
 from neuronmodel_kubectl.cluster import Cluster, Object
-from neuronmodel_kubectl.drawing import age, bar, color_of, console, seconds, size, status_text, table
+from neuronmodel_kubectl.drawing import (
+    age,
+    bar,
+    color_of,
+    console,
+    print_whole,
+    seconds,
+    size,
+    status_text,
+    table,
+)
 from neuronmodel_kubectl.failures import PluginError
 from neuronmodel_kubectl.models import ReadModel, load_seconds, now, read_model, wrong_conditions
 from neuronmodel_kubectl.reports import report_of
@@ -145,7 +155,10 @@ def _show_conditions(out: Console, model: ReadModel, moment: datetime) -> None:
             age(condition.last_transition_time, moment),
             Text("" if condition.status == "False" and not is_good else condition.message, overflow="fold"),
         )
-    out.print(rows)
+    if out.is_terminal:
+        out.print(rows)
+    else:
+        print_whole(out, rows)
 
 
 def _show_workers(out: Console, model: ReadModel, work: Sequence[WorkUnderWay], moment: datetime) -> None:

@@ -41,6 +41,7 @@ def test_what_is_written_into_a_file_is_whole_and_plain(
     assert name in printed
     assert "9" * 90 in printed
     assert "\x1b" not in printed
+    assert not [line for line in printed.splitlines() if line.endswith(" ")]
     assert kubectl.calls[0][-1] == "--all-namespaces"
 
 
