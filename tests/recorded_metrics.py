@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.samples import Sample
 
 from neuronmodel_api.reasons import Reason
-from neuronmodel_api.report import DiskRates, Result, Sealing, SealingState, Stage
+from neuronmodel_api.report import DiskRates, Sealing, SealingState, Stage
 from neuronmodel_api.status import NeuronModelStatus
 from neuronmodel_operator.cluster.observe import parse_model
 from neuronmodel_operator.runtime.metrics import Metrics as OperatorMetrics
@@ -75,7 +75,6 @@ def of_a_worker() -> CollectorRegistry:
     clock.served_from("Source")
     clock.sealing(Sealing(state=SealingState.WRITING))
     clock.note("SealingFailed", "No.")
-    clock.found(Result(source_fingerprint="", model_type="llama", compiled_key="", cache="Hit"))
     clock.measured(DiskRates(read_bytes_per_second=1))
     metrics = WorkerMetrics(clock, {"Artifacts": Path("/")})
     metrics.show_under_vllm_names("smol")

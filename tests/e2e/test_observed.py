@@ -209,6 +209,17 @@ def free_bytes(folder: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
+def test_a_worker_that_prepares_is_scraped_too(observed: Observed) -> None:
+    """One that takes its time: most are over before they are found."""
+    slow = {"resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": "150m"}}}
+    model = observed.tiny("slowly", prepare=slow)
+    expression = (
+        'last_over_time(neuronmodel_start_phase_seconds{stage="Prepare", model="slowly", component="prepare"}[30m])'
+    )
+    eventually(lambda: stack.query(expression), what="phases of a prepare", instead=model.story, poll=1)
+    model.delete()
+
+
 def test_every_metric_of_the_page_has_a_value(observed: Observed, served: Applied) -> None:
     """Some once a worker seals behind its answers, notes something, or an error of the operator's has happened."""
     behind, _ = observed.room.neuron_model("behind", MODEL, **merged(SPEC, {"sharding": {"seal": "Behind"}}))

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from neuronmodel_api.report import DiskRates, Note, Result, Sealing, State
+from neuronmodel_api.report import DiskRates, Note, Sealing, State
 from neuronmodel_worker.report.clock import StartClock
 from neuronmodel_worker.report.vllm_metrics import VllmMetrics
 from neuronmodel_worker.report.volume_room import VolumeRoom
@@ -44,17 +44,7 @@ class StartCollector(Collector):
             tier.add_metric((report.tier,), 1.0)
         ready = GaugeMetricFamily("neuronmodel_ready", "1 when this worker answers requests")
         ready.add_metric((), float(report.state is State.READY))
-        of_prepare = (_cache(report.result), _disk(report.disk))
-        return seconds, moved, tier, *of_prepare, *_sealing(report.sealing), _notes(report.notes), ready
-
-
-def _cache(result: Result | None) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(
-        "neuronmodel_prepare_cache", "1 for what prepare found, and why it had to build", labels=("cache", "because")
-    )
-    if result:
-        family.add_metric((result.cache, result.missed_because or ""), 1.0)
-    return family
+        return seconds, moved, tier, _disk(report.disk), *_sealing(report.sealing), _notes(report.notes), ready
 
 
 def _disk(rates: DiskRates | None) -> GaugeMetricFamily:

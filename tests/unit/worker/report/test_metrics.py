@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from neuronmodel_api.report import DiskRates, MissCause, Result, Stage
+from neuronmodel_api.report import DiskRates, Stage
 from neuronmodel_worker.report import volume_room
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.report.metrics import WorkerMetrics
@@ -64,12 +64,9 @@ def test_a_server_that_is_vllm_has_its_own_names(clock: StartClock) -> None:
     assert not [name for name in names if name.startswith("vllm:")]
 
 
-def test_what_prepare_found_and_what_the_disk_did_are_shown(clock: StartClock) -> None:
+def test_what_the_disk_did_is_shown_beside_its_probe(clock: StartClock) -> None:
     metrics = WorkerMetrics(clock)
-    result = Result(source_fingerprint="", model_type="llama", compiled_key="", cache="Miss")
-    clock.found(result.model_copy(update={"missed_because": MissCause.DAMAGED}))
     clock.measured(DiskRates(read_bytes_per_second=400, probed_read_bytes_per_second=1600))
-    assert value(metrics, "neuronmodel_prepare_cache", cache="Miss", because="Damaged") == 1
     assert value(metrics, "neuronmodel_disk_bytes_per_second", direction="read", measured="start") == 400
     assert value(metrics, "neuronmodel_disk_bytes_per_second", direction="read", measured="probe") == 1600
     assert value(metrics, "neuronmodel_disk_bytes_per_second", direction="write", measured="start") is None
