@@ -28,7 +28,7 @@ from neuronmodel_operator.status.slower import slower
 from neuronmodel_operator.status.timeline import load_milliseconds
 
 MAX_MODELS: Final = 1000
-"""Each takes about forty series."""
+"""Each takes 30 to 40 series."""
 OTHER: Final = "Other"
 """In place of a word that a user's image made up."""
 
