@@ -56,7 +56,7 @@ def photograph(made: Path, file: Path) -> None:
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         raise SystemExit("Chromium is not installed: apt-get install chromium")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1450,2080"]
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1450,2500"]
     command = [browser, *options, f"--screenshot={file.resolve()}", made.as_uri()]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
 
@@ -142,14 +142,27 @@ def _lines(panel: Panel, width: int) -> str:
         f'<text x="2" y="{y(share * most) + 3:.0f}">{_amount(share * most, panel.unit)}</text>' for share in (0, 0.5, 1)
     ]
     for number, (_, line) in enumerate(found):
-        path = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in line if value == value)
         color = COLORS[number % len(COLORS)]
-        drawn.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.5"/>')
+        for part in _without_gaps(line):
+            path = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in part)
+            drawn.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.5"/>')
     legend = " ".join(
         f'<span style="color:{COLORS[number % len(COLORS)]}">■</span> {escape(name or "value")}'
         for number, (name, _) in enumerate(found)
     )
     return f'<svg width="{width - 14}" height="{HEIGHT - 26}">{"".join(drawn)}</svg><div class="legend">{legend}</div>'
+
+
+def _without_gaps(line: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    """Divides a line where nothing was scraped."""
+    parts: list[list[tuple[float, float]]] = []
+    for at, value in line:
+        if value != value:  # NaN
+            continue
+        if not parts or at - parts[-1][-1][0] > 2 * STEP_SECONDS:
+            parts.append([])
+        parts[-1].append((at, value))
+    return parts
 
 
 def _amount(value: Any, unit: str) -> str:
