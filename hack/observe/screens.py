@@ -1,4 +1,5 @@
-"""`python -m hack.observe.screens NAMESPACE NAME`: pictures of what `kubectl nm` shows."""
+"""`python -m hack.observe.screens NAMESPACE NAME START`: pictures of what `kubectl nm` shows of a NeuronModel and of
+one of its starts, by its number."""
 
 import fcntl
 import os
@@ -22,12 +23,12 @@ LINES: Final = 60
 
 
 def main(arguments: Sequence[str]) -> int:
-    namespace, name = arguments
+    namespace, name, start = arguments
     PICTURES.mkdir(parents=True, exist_ok=True)
-    for command in ("status", "starts"):
-        words = ["kubectl", "nm", command, name]
-        shown = on_a_terminal([sys.executable, "-m", "neuronmodel_kubectl", command, name, "--namespace", namespace])
-        file = PICTURES / f"{command}.svg"
+    for command in (("status", name), ("starts", name, start)):
+        words = ["kubectl", "nm", *command]
+        shown = on_a_terminal([sys.executable, "-m", "neuronmodel_kubectl", *command, "--namespace", namespace])
+        file = PICTURES / f"{command[0]}.svg"
         file.write_text(picture(f"$ {' '.join(words)}\n{shown}", " ".join(words)), encoding="utf-8")
         print(f"wrote {file}")
     return 0
