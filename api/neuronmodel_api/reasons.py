@@ -71,6 +71,11 @@ class Reason(StrEnum):
         member.use = entry.use
         return member
 
+    @property
+    def advice(self) -> str:
+        """The remedy in plain text, for where the message stands beside it; empty if it only refers to that."""
+        return "" if self.remedy.startswith("The message") else plain(self.remedy)
+
     @classmethod
     def known(cls, word: str) -> "Reason | None":
         """Returns the member, or None for a word of a user's image or of a newer worker."""

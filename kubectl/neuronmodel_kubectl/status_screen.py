@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from neuronmodel_api.phases import WAITS
-from neuronmodel_api.reasons import Reason, plain
-from neuronmodel_api.status import Outcome, Start, WorkerStatus
+from neuronmodel_api.reasons import Reason
+from neuronmodel_api.status import Outcome, Start, WorkerState, WorkerStatus
 from neuronmodel_kubectl.cluster import Cluster, Object
 from neuronmodel_kubectl.drawing import (
     age,
@@ -60,7 +60,7 @@ def show_status(cluster: Cluster, options: argparse.Namespace) -> None:
     _show_wrong(out, model)
     _show_conditions(out, model, moment)
     _show_workers(out, model, work, moment)
-    _show_starts(out, model.status.starts, moment)
+    _show_starts(out, model, moment)
     _show_events(out, events, moment)
 
 
@@ -97,7 +97,7 @@ def _show_identity(out: Console, model: ReadModel, moment: datetime) -> None:
     ]
     out.print(Text(", ".join(filter(None, facts))))
     if status.endpoint:
-        out.print(Text(f"answers at {status.endpoint}"))
+        out.print(Text(f"endpoint {status.endpoint}"))
     if artifacts := status.artifacts:
         found = f"artifacts on {artifacts.claim_name}"
         if artifacts.bytes:
@@ -135,8 +135,12 @@ def _show_wrong(out: Console, model: ReadModel) -> None:
         out.print()
         out.print(Text(f"{condition.reason}: {condition.message}", style="red"))
         reason = Reason.known(condition.reason)
-        if reason and reason.remedy:
-            out.print(Text(f"What to do: {plain(reason.remedy)}"))
+        if reason and reason.advice:
+            out.print(Text(f"What to do: {reason.advice}"))
+    if wrong_conditions(model):
+        out.print(
+            Text(f"It goes on by itself once that is mended; `kubectl nm retry {model.name}` has it tried at once.")
+        )
 
 
 def _show_conditions(out: Console, model: ReadModel, moment: datetime) -> None:
@@ -172,7 +176,10 @@ def _show_workers(out: Console, model: ReadModel, work: Sequence[WorkUnderWay], 
         line.append_text(status_text(worker.state))
         line.append(f"  {worker.stage}" + (f" on {worker.node}" if worker.node else ""))
         out.print(line)
-        if each := by_pod.get(worker.pod_name):
+        each = by_pod.get(worker.pod_name)
+        if each and worker.state is WorkerState.FAILED:
+            out.print(Text(f"    last seen in {each.phase}"))
+        elif each:
             out.print(Text(f"    {progress_line(each, moment)}", style="cyan"))
 
 
@@ -220,7 +227,14 @@ def under_way(pod: str, phase: str, since: datetime, done: int | None, total: in
     return WorkUnderWay(pod, phase, since, done, total, rate, left)
 
 
-def _show_starts(out: Console, starts: Sequence[Start], moment: datetime) -> None:
+def outcome_of(model: ReadModel, start: Start) -> str:
+    """Returns how a start ended; of one that has not, whether it runs or waits for somebody."""
+    waits = start.outcome is Outcome.RUNNING and model.ready is not None and model.ready.status == "False"
+    return "Waiting" if waits else str(start.outcome)
+
+
+def _show_starts(out: Console, model: ReadModel, moment: datetime) -> None:
+    starts = model.status.starts
     if not starts:
         return
     out.print()
@@ -233,9 +247,8 @@ def _show_starts(out: Console, starts: Sequence[Start], moment: datetime) -> Non
         line.append_text(start_bar(start, longest, width, phases, moment))
         took = seconds(load_seconds(start, moment))
         line.append(f" {took:>7}  ")
-        line.append_text(status_text(start.outcome))
-        line.append(f"  {described(start)}")
-        line.append(f"  {age(start.started_at, moment)} ago")
+        line.append_text(status_text(start.outcome, outcome_of(model, start).ljust(7)))
+        line.append(f"  began {age(start.started_at, moment)} ago  {described(start)}")
         out.print(line, soft_wrap=True)
         for note in start.notes:
             out.print(Text(f"      {note}", style="yellow"))

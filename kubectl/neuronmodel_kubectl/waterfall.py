@@ -18,7 +18,7 @@ from neuronmodel_kubectl.drawing import age, bar, color_of, console, print_whole
 from neuronmodel_kubectl.failures import PluginError, UsageError
 from neuronmodel_kubectl.html_page import page
 from neuronmodel_kubectl.models import ReadModel, load_seconds, now, read_model
-from neuronmodel_kubectl.status_screen import described
+from neuronmodel_kubectl.status_screen import described, outcome_of
 
 BAR_WIDTH = 56
 
@@ -108,7 +108,7 @@ def heading(model: ReadModel, start: Start, moment: datetime) -> Iterator[str]:
     words = {
         Outcome.READY: f"loaded in {took}",
         Outcome.FAILED: f"failed after {took}",
-        Outcome.RUNNING: f"running for {took}",
+        Outcome.RUNNING: f"{'running' if outcome_of(model, start) == Outcome.RUNNING else 'waiting'} for {took}",
     }
     told = f"{words[start.outcome]}, {described(start)}, {age(start.started_at, moment)} ago"
     yield f"{model.namespace}/{model.name}: {told}"
@@ -143,6 +143,8 @@ def rate(phase: RecordedPhase) -> str:
 def remarks(start: Start) -> Iterator[str]:
     """Notes, and what to do about the phase that took longest."""
     yield from start.notes
+    if start.outcome is Outcome.FAILED:
+        return
     counted = [phase for phase in start.phases if phase.name not in WAITS]
     if not counted:
         return

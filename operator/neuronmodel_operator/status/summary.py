@@ -3,7 +3,7 @@ their names, and this one stands behind the starts, next to the workers and the 
 
 from typing import Final
 
-from neuronmodel_api.reasons import Reason, plain
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.status import Condition, NeuronModelStatus
 from neuronmodel_operator.wording import shortened
 
@@ -25,6 +25,6 @@ def summary(status: str, reason: str, message: str, progress: str | None, last_l
     if is_ready and last_load:
         parts.append(f"The latest start took {last_load}.")
     known = Reason.known(reason)
-    if known and known.remedy and (status == "False" or not (is_ready or progress)):
-        parts.append(f"What to do: {plain(known.remedy)}")
+    if known and known.advice and (status == "False" or not (is_ready or progress)):
+        parts.append(f"What to do: {known.advice}")
     return shortened(" ".join(parts), MAX_SUMMARY)

@@ -102,7 +102,34 @@ def test_starts_are_bars_of_one_scale_without_what_they_waited_for_somebody(
     run("status", "smol")
     lines = [line for line in capsys.readouterr().out.splitlines() if "█" in line]
     assert [line.count("█") for line in lines] == [48, 24]
-    assert " 10.0s  Ready  Created" in lines[0]
+    assert " 10.0s  Ready    began 100s ago  Created" in lines[0]
+
+
+def test_a_start_that_waits_for_somebody_and_a_worker_that_is_dead_are_not_at_work(
+    kubectl: FakeKubectl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = WORKER | {"state": "Failed", "progress": progress(bytes=1, totalBytes=2)}
+    running = a_start(a_phase("Queued", 2), outcome="Running")
+    kubectl.has_model(a_model(conditions=[NOT_READY], workers=[worker], starts=[running]))
+    run("status", "smol")
+    printed = capsys.readouterr().out
+    assert "Waiting  began 100s ago" in printed
+    assert "last seen in Sharded" in printed
+    assert "Sharded, for" not in printed
+    assert "It goes on by itself once that is mended" in printed
+    run("starts", "smol")
+    assert "demo/smol: waiting for 100.0s" in capsys.readouterr().out.replace("1m40s", "100.0s")
+
+
+def test_of_a_start_that_failed_the_longest_phase_is_not_what_was_wrong(
+    kubectl: FakeKubectl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = a_start(a_phase("Unaccounted", 9), outcome="Failed", reason="WorkerCrashed")
+    kubectl.has_model(a_model(conditions=[NOT_READY], starts=[failed]))
+    run("starts", "smol")
+    printed = capsys.readouterr().out
+    assert "failed after 9.0s, Created, WorkerCrashed" in printed
+    assert "The longest" not in printed
 
 
 def test_a_waterfall_begins_each_phase_where_the_one_before_it_ends(

@@ -21,6 +21,7 @@ from tests.unit.operator.simulated import Cluster, failing
             "Does not serve (ImagePullFailed): It is so. What to do: Correct the image or its pull secret.",
         ),
         ("False", "OfAnImage", None, None, "Does not serve (OfAnImage): It is so."),
+        ("False", "WorkerCrashed", None, None, "Does not serve (WorkerCrashed): It is so."),
     ],
 )
 def test_it_says_what_is_wrong_or_goes_on(
