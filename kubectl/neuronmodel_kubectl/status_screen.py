@@ -29,6 +29,8 @@ from neuronmodel_kubectl.models import ReadModel, load_seconds, now, read_model,
 from neuronmodel_kubectl.reports import report_of
 
 BAR_WIDTH = 48
+BESIDE_A_BAR = 82
+"""What stands beside it at its longest: how long, how it ended, when it began, and what it was."""
 NUM_EVENTS = 6
 
 
@@ -241,7 +243,7 @@ def _show_starts(out: Console, model: ReadModel, moment: datetime) -> None:
     out.print(Text("last starts, newest first", style="bold"))
     longest = max(load_seconds(start, moment) for start in starts)
     phases = [phase.name for start in starts for phase in start.phases]
-    width = min(BAR_WIDTH, max(10, out.width - 60))
+    width = min(BAR_WIDTH, max(10, out.width - BESIDE_A_BAR))
     for start in starts:
         line = Text("  ")
         line.append_text(start_bar(start, longest, width, phases, moment))
