@@ -31,6 +31,7 @@ def of_the_operator() -> CollectorRegistry:
     metrics.show_readiness(lambda: True)
     metrics.follow(lambda: [(("Ready", "True"),)], lambda: 0.0, lambda: 0)
     metrics.show_mirrors(lambda: [("Pod", 1, 1)])
+    metrics.show_watches(lambda: {"Pod": 1.0})
     metrics.reconciles.labels("Done").inc()
     metrics.seconds.observe(0.02)
     metrics.errors.labels("Conflict").inc()

@@ -292,6 +292,11 @@ ROWS: Final = (
                 "bytes",
                 (Query("sum by (kind) (neuronmodel_operator_mirrored_bytes)", "{{kind}}"),),
             ),
+            Panel(
+                "Silence of its watches",
+                "s",
+                (Query("max by (kind) (neuronmodel_operator_watch_age_seconds)", "{{kind}}"),),
+            ),
         ),
     ),
 )

@@ -122,6 +122,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
 
         followers = Followers(watch_api, settings.watch_namespaces, notify, clock.monotonic)
         metrics.show_mirrors(followers.sizes)
+        metrics.show_watches(lambda: {names.KIND: pulse.age, **followers.ages()})
         session = await stack.enter_async_context(worker_reports.open_session())
         report_client = worker_reports.ReportClient(session, metrics.count_report_error)
         mirrored_api = MirroredApi(api, followers.mirrors, followers.is_current)

@@ -68,6 +68,14 @@ class Followers:
             if now - follower.seen_at > SILENT_SECONDS
         }
 
+    def ages(self) -> dict[str, float]:
+        """Returns, by kind, for how many seconds the watch that was silent longest has been; none before they begin."""
+        now = self._monotonic()
+        ages: dict[str, float] = {}
+        for each in (each for each in self._followers if each.seen_at):
+            ages[each.kind.kind] = max(ages.get(each.kind.kind, 0.0), now - each.seen_at)
+        return ages
+
     def complaints(self) -> list[str]:
         """Returns a sentence for each kind that can't be listed or watched."""
         now = self._monotonic()

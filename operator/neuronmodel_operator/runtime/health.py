@@ -71,6 +71,12 @@ class WatchPulse:
         seen = self._seen or ({} if self._since is None else {"any": self._since})
         return {path: now - at for path, at in seen.items() if now - at > SILENT_SECONDS}
 
+    @property
+    def age(self) -> float:
+        """For how many seconds the watch that was silent longest has been; 0 before the first."""
+        now = self._monotonic()
+        return max((now - at for at in self._seen.values()), default=0.0)
+
     def complaints(self) -> list[str]:
         """Returns a sentence for each path that can't be listed or watched."""
         now = self._monotonic()

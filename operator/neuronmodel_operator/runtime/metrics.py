@@ -1,7 +1,7 @@
 """The operator's own metrics; those of the models are at each worker's /metrics."""
 
 from collections import Counter as Tally
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import chain
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -55,6 +55,10 @@ class Metrics:
     def show_mirrors(self, sizes: Callable[[], Collection[tuple[str, int, int]]]) -> None:
         """Adds what is remembered of children to later scrapes: kind, objects and bytes."""
         self.registry.register(_Mirrors(sizes))
+
+    def show_watches(self, ages: Callable[[], Mapping[str, float]]) -> None:
+        """Adds how long each watch has been silent to later scrapes: seconds by kind."""
+        self.registry.register(_Watches(ages))
 
     def follow(
         self,
@@ -112,3 +116,16 @@ class _Mirrors(Collector):
             objects.add_metric([kind], num_objects)
             taken.add_metric([kind], num_bytes)
         yield from (objects, taken)
+
+
+class _Watches(Collector):
+    def __init__(self, ages: Callable[[], Mapping[str, float]]) -> None:
+        self._ages = ages
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        age = GaugeMetricFamily(
+            "neuronmodel_operator_watch_age_seconds", "For how long a watch has been silent.", labels=["kind"]
+        )
+        for kind, seconds in sorted(self._ages().items()):
+            age.add_metric([kind], seconds)
+        yield age

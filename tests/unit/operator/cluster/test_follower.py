@@ -10,6 +10,7 @@ import pytest
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import ApiError, Kind, Page
 from neuronmodel_operator.cluster.follower import Event, Follower
+from neuronmodel_operator.cluster.followers import Followers
 from neuronmodel_operator.cluster.mirror import Mirror
 
 Object = dict[str, Any]
@@ -153,3 +154,13 @@ async def test_another_error_of_a_watch_is_tried_again() -> None:
     error = {"type": "ERROR", "object": {"code": 500, "reason": "InternalError", "message": "no"}}
     found = await followed([ONE], [error], [event("ADDED", "two", 11)])
     assert (found.pauses, found.names) == ([0.5], ["one", "two"])
+
+
+async def test_the_age_of_a_kinds_watch_is_that_of_the_namespace_that_was_silent_longest() -> None:
+    now = [100.0]
+    followers = Followers(Server([], []), ("one", "two"), lambda kind, o: None, lambda: now[0])
+    for each in followers._followers:
+        each.seen_at = 100.0 if each.namespace == "one" else 70.0
+    now[0] += 5
+    assert set(followers.ages().values()) == {35.0}
+    assert followers.ages().keys() == {kind.kind for kind in followers.mirrors}

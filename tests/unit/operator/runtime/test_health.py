@@ -48,6 +48,18 @@ async def fetch(session: aiohttp.ClientSession, url: str) -> None:
         await response.read()
 
 
+async def test_the_age_of_a_watch_is_that_of_its_last_renewal(api_server: str) -> None:
+    time = Time()
+    pulse = WatchPulse(time)
+    assert pulse.age == 0
+    async with aiohttp.ClientSession(trace_configs=[pulse.trace()]) as session:
+        await fetch(session, f"{api_server}/pods?watch=true")
+        time.seconds += 40
+        assert pulse.age == 40
+        await fetch(session, f"{api_server}/pods?watch=true")
+        assert pulse.age == 0
+
+
 async def test_a_watch_that_is_renewed_is_alive_and_one_that_is_not_falls_silent(api_server: str) -> None:
     time = Time()
     pulse = WatchPulse(time)
