@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from signal import Signals
 from typing import Final
 
-from neuronmodel_api import exits
+from neuronmodel_api import exits, names
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Report
 from neuronmodel_operator.decide.asked import Asked
@@ -166,11 +166,21 @@ def end_reason(end: Ended | None, report: Report | None) -> str:
     return _EXIT_REASONS.get(end.exit_code, Reason.WORKER_CRASHED) if end else Reason.WORKER_CRASHED
 
 
+def _memory_figures(asked: Asked, pod: PodView) -> str:
+    """Returns the limit that the pod has, and for a worker that serves what a start needs, as far as they are known."""
+    limit, sizing = pod.memory_limit, asked.status.sizing
+    known = [f"its limit is {limit}"] if limit else []
+    if sizing and pod.component == names.COMPONENT_SERVE:
+        known.append(f"a start needs about {sizing.host_memory_bytes / 2**20:,.0f}Mi")
+    return f": {', and '.join(known)}" if known else ""
+
+
 def _crash_sentence(asked: Asked, pod: PodView, end: Ended) -> str:
     if end.reason == "OOMKilled":
+        field = "spec.prepare.resources" if pod.component == names.COMPONENT_PREPARE else "spec.worker.resources"
         return (
-            f"The worker in {pod.name} was killed for want of memory (exit code {end.exit_code}). "
-            "Raise the memory limit in spec.worker.resources (for prepare: spec.prepare.resources)."
+            f"The worker in {pod.name} was killed for want of memory (exit code {end.exit_code})"
+            f"{_memory_figures(asked, pod)}. Raise the memory limit in {field}."
         )
     text = gist(end.message).removesuffix(".") or "it left no message"
     code, command = _exit_code_text(end.exit_code), _log_command(asked, pod)

@@ -187,6 +187,14 @@ class PodView(Child):
         return str(name) if name else None
 
     @property
+    def memory_limit(self) -> str | None:
+        """Of the worker's container, as its manifest has it."""
+        containers = self.object.get("spec", {}).get("containers") or ()
+        worker: Mapping[str, Any] = next((each for each in containers if each["name"] == names.CONTAINER), {})
+        limit = ((worker.get("resources") or {}).get("limits") or {}).get("memory")
+        return str(limit) if limit else None
+
+    @property
     def phase(self) -> str:
         return str(self.status.get("phase", "Pending"))
 

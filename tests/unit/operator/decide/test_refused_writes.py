@@ -7,9 +7,10 @@ import pytest
 
 from neuronmodel_api import exits, names
 from neuronmodel_api.conditions import ConditionType
+from neuronmodel_api.report import Sizing
 from neuronmodel_operator.state.observed import Refusal
 from tests.builders import neuron_model
-from tests.unit.operator.simulated import Cluster, Object, component, failing, stamp
+from tests.unit.operator.simulated import Cluster, Object, Run, component, failing, stamp
 
 BASE = neuron_model("smol").on_cpu().with_artifacts_claim("store")
 CLAIMS = ("models", "store")
@@ -273,6 +274,20 @@ def test_a_worker_that_was_killed_for_want_of_memory_says_what_to_raise() -> Non
     assert cluster.reason() == ("False", "WorkerCrashed")
     assert "want of memory" in cluster.condition().message
     assert "spec.worker.resources" in cluster.condition().message
+
+
+def test_of_a_worker_that_was_killed_for_want_of_memory_limit_and_need_are_named() -> None:
+    cluster = made()
+    sizing = Sizing(host_memory_bytes=973 << 20, rank_bytes=1)
+    cluster.prepare = lambda config: Run(sizing=sizing)
+    cluster.edit("worker.resources", {"limits": {"memory": "200Mi"}})
+    cluster.run_until(lambda c: bool(c.serving) and c.serving[0]["status"]["phase"] == "Running")
+    cluster.crash(cluster.serving[0])
+    cluster.reconcile()
+    assert cluster.condition().message.endswith(
+        "was killed for want of memory (exit code 137): its limit is 200Mi, and a start needs about 973Mi. Raise the "
+        "memory limit in spec.worker.resources."
+    )
 
 
 def test_a_start_without_progress_is_stuck_and_is_left_running() -> None:
