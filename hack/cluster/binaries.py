@@ -44,10 +44,12 @@ class Module:
     niceness: int = 0
     tags: str = ""
     oldest_go: tuple[int, int] = OLDEST_GO
+    part: str = ""
+    """Of a folder whose programs are built apart from each other: which one this is."""
 
     @property
     def name(self) -> str:
-        return "-".join((self.folder.name, *self.packages) if self.niceness else (self.folder.name,))
+        return f"{self.folder.name}-{self.part}" if self.part else self.folder.name
 
     @property
     def targets(self) -> list[Path]:
@@ -98,6 +100,7 @@ PROMTOOL = Module(
     niceness=19,
     tags=_ONLY_KUBERNETES,
     oldest_go=_PROMETHEUS_GO,
+    part="promtool",
 )
 """Checks rules and queries."""
 PROMETHEUS = Module(
@@ -107,6 +110,7 @@ PROMETHEUS = Module(
     niceness=5,
     tags=_ONLY_KUBERNETES,
     oldest_go=_PROMETHEUS_GO,
+    part="prometheus",
 )
 _OF_THE_OPERATOR = "github.com/prometheus-operator/prometheus-operator/cmd"
 PROMETHEUS_OPERATOR = Module(

@@ -6,7 +6,7 @@ Grafana replaces.
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -47,13 +47,16 @@ class Row:
     panels: tuple[Panel, ...] = field(default=())
 
 
-def _quantile(metric: str, quantile: float) -> Query:
-    expression = f"histogram_quantile({quantile}, sum by (le) (rate({metric}_bucket{{{WORKER}}}[{RATE}])))"
-    return Query(expression, f"p{round(quantile * 100)}")
-
-
-def _quantiles(metric: str) -> tuple[Query, ...]:
-    return _quantile(metric, 0.5), _quantile(metric, 0.95), _quantile(metric, 0.99)
+def _quantiles(
+    metric: str, selector: str = f"{{{WORKER}}}", quantiles: Sequence[float] = (0.5, 0.95, 0.99)
+) -> tuple[Query, ...]:
+    return tuple(
+        Query(
+            f"histogram_quantile({quantile}, sum by (le) (rate({metric}_bucket{selector}[{RATE}])))",
+            f"p{round(quantile * 100)}",
+        )
+        for quantile in quantiles
+    )
 
 
 ROWS: Final = (
@@ -251,14 +254,7 @@ ROWS: Final = (
             Panel(
                 "A pass",
                 "s",
-                tuple(
-                    Query(
-                        f"histogram_quantile({quantile}, sum by (le) "
-                        f"(rate(neuronmodel_operator_reconcile_duration_seconds_bucket[{RATE}])))",
-                        f"p{round(quantile * 100)}",
-                    )
-                    for quantile in (0.5, 0.99)
-                ),
+                _quantiles("neuronmodel_operator_reconcile_duration_seconds", "", (0.5, 0.99)),
             ),
             Panel(
                 "Being behind",

@@ -19,7 +19,7 @@ from neuronmodel_kubectl.cluster import MODELS, Cluster, Object
 from neuronmodel_kubectl.failures import PluginError
 from neuronmodel_kubectl.logs import component_of
 from neuronmodel_kubectl.models import now
-from neuronmodel_kubectl.redaction import Redaction
+from neuronmodel_kubectl.redaction import Redaction, mappings
 from neuronmodel_kubectl.reports import raw_report
 
 KINDS: Final = ("deployments", "replicasets", "jobs", "pods", "services", "persistentvolumeclaims")
@@ -95,7 +95,8 @@ class Collection:
     def _claims(self, labelled: Sequence[Object]) -> list[Object]:
         """Claims that the spec names have no label of ours."""
         known = {claim["metadata"]["name"] for claim in labelled}
-        wanted = sorted(set(_claim_names(self._model.get("spec"))) - known)
+        named = {each.get("claimName") for each in mappings(self._model.get("spec"))}
+        wanted = sorted(name for name in named - known if isinstance(name, str))
         asked = (
             self._tried(f"claim {name}", lambda name=name: self._cluster.json("get", "pvc", name), None)  # type: ignore[misc]
             for name in wanted
@@ -179,17 +180,6 @@ class Collection:
             own = "unknown"
         kubernetes = self._tried("versions", lambda: self._cluster.json("version"), {})
         return {"kubectl-nm": own, "kubernetes": kubernetes}
-
-
-def _claim_names(made: Any) -> Iterator[str]:
-    if isinstance(made, dict):
-        if isinstance(made.get("claimName"), str):
-            yield made["claimName"]
-        for value in made.values():
-            yield from _claim_names(value)
-    elif isinstance(made, list):
-        for each in made:
-            yield from _claim_names(each)
 
 
 def _restarts(pod: Object, container: str = names.CONTAINER) -> int | None:

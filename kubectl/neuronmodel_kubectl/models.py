@@ -3,16 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from pydantic import ValidationError
 
 from neuronmodel_api import names
 from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.phases import WAITS
+from neuronmodel_api.reasons import Reason
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import Condition, NeuronModelStatus, Start
 from neuronmodel_kubectl.cluster import MODELS, Cluster, Object
 from neuronmodel_kubectl.failures import PluginError
+
+_ASKED_FOR: Final = frozenset({Reason.SUSPENDED, Reason.SCALED_TO_ZERO, Reason.TERMINATING})
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,13 @@ def now() -> datetime:
 
 def wrong_conditions(model: ReadModel) -> Sequence[Condition]:
     """What is in the way, the cause before what follows from it: conditions that are False, but for UpdateAvailable,
-    whose False is as it should be."""
-    wrong = [c for c in model.status.conditions if c.status == "False" and c.type is not ConditionType.UPDATE_AVAILABLE]
+    whose False is as it should be, and for what the user asked for."""
+    wrong = [
+        condition
+        for condition in model.status.conditions
+        if condition.status == "False"
+        and condition.type is not ConditionType.UPDATE_AVAILABLE
+        and condition.reason not in _ASKED_FOR
+    ]
     others = [condition for condition in wrong if condition.type is not ConditionType.READY]
     return others or wrong

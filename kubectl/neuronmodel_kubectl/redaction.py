@@ -114,12 +114,16 @@ def _is_variable(made: Mapping[str, Any]) -> bool:
     )
 
 
-def _variables(made: Any) -> Iterator[str]:
+def mappings(made: Any) -> Iterator[Mapping[str, Any]]:
+    """Yields every mapping in an object, itself among them."""
     if isinstance(made, Mapping):
-        if _is_variable(made):
-            yield made["value"]
+        yield made
         for value in made.values():
-            yield from _variables(value)
+            yield from mappings(value)
     elif isinstance(made, list):
         for each in made:
-            yield from _variables(each)
+            yield from mappings(each)
+
+
+def _variables(made: Any) -> Iterator[str]:
+    return (each["value"] for each in mappings(made) if _is_variable(each))

@@ -151,6 +151,7 @@ def _show_conditions(out: Console, model: ReadModel, moment: datetime) -> None:
     out.print()
     rows = table("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE")
     rows.columns[-1].no_wrap = False
+    shown_above = {condition.reason for condition in wrong_conditions(model)}
     for condition in model.status.conditions:
         is_good = condition.status == ("False" if condition.type == "UpdateAvailable" else "True")
         style = "True" if is_good else condition.status
@@ -159,7 +160,7 @@ def _show_conditions(out: Console, model: ReadModel, moment: datetime) -> None:
             status_text(style, condition.status),
             condition.reason,
             age(condition.last_transition_time, moment),
-            Text("" if condition.status == "False" and not is_good else condition.message, overflow="fold"),
+            Text("(above)" if condition.reason in shown_above else condition.message, overflow="fold"),
         )
     if out.is_terminal:
         out.print(rows)

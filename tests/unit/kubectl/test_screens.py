@@ -68,6 +68,17 @@ def test_a_spec_that_no_operator_has_looked_at_is_said_to_be_one(
     assert ("No operator has looked at this spec" in capsys.readouterr().out) is says
 
 
+@pytest.mark.parametrize("reason", ["Suspended", "ScaledToZero", "Terminating"])
+def test_what_the_user_asked_for_is_nothing_to_mend(
+    kubectl: FakeKubectl, capsys: pytest.CaptureFixture[str], reason: str
+) -> None:
+    kubectl.has_model(a_model(conditions=[condition("Ready", "False", reason, "As asked.")]))
+    run("status", "smol")
+    printed = capsys.readouterr().out
+    assert "once that is mended" not in printed
+    assert "As asked." in printed
+
+
 def progress(**fields: Any) -> dict[str, Any]:
     return {"stage": "Serve", "phase": "Sharded", "startedAt": stamp(40), "updatedAt": stamp(20), **fields}
 
