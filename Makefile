@@ -14,12 +14,14 @@ help: ## this list
 .PHONY: install
 install: .venv/installed ## make .venv with every dependency, locked; then .venv/bin/neuronmodel exists
 
-.venv/installed: pyproject.toml constraints.txt
+NATIVE := worker/build_native.py $(wildcard worker/neuronmodel_worker/stream/native/*.c)
+
+.venv/installed: pyproject.toml constraints.txt $(NATIVE)
 	@echo "making .venv (the first time downloads about 3 GB, most of it PyTorch)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint <(sed 's/ *\\$$//; /^ *--hash/d' constraints.txt) uv==$(UV_VERSION)
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes constraints.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --reinstall-package neuronmodel --editable .
 	@touch $@
 
 .PHONY: lock

@@ -85,5 +85,5 @@ def _files(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
     for child in path.rglob("*") if path.is_dir() else ():
-        if child.is_file() and "__pycache__" not in child.parts:
+        if child.is_file() and "__pycache__" not in child.parts and child.suffix != ".so":
             yield child

@@ -11,7 +11,7 @@ import numpy as np
 
 from neuronmodel_worker.io.aligned import Array
 from neuronmodel_worker.stream.dtypes import VALUES
-from neuronmodel_worker.stream.transpose import Write, spans, transpose
+from neuronmodel_worker.stream.transpose import copy_transposed, spans, transpose
 
 # Elements that are computed at once: at most half a megabyte as float64, which stays in the cache.
 BLOCK_ELEMENTS: Final = 1 << 16
@@ -24,15 +24,15 @@ def fill(into: Array, dtype: str, source: Array, source_dtype: str, factor: tupl
     then the cast rounds to nearest even. `into` may be a transposed view; `source` need not be aligned.
     """
     same = source_dtype == dtype and factor is None
-    write: Write = _copy if same else _conversion(dtype, source_dtype, factor)
-    if into.strides[1] == into.itemsize or into.shape[1] == 1:
-        write(into, source, 0)
+    by_rows = into.strides[1] == into.itemsize or into.shape[1] == 1
+    if same and by_rows:
+        np.copyto(into, source.view(into.dtype))
+    elif same:
+        copy_transposed(into, source)
+    elif by_rows:
+        _conversion(dtype, source_dtype, factor)(into, source, 0)
     else:
-        transpose(into, source, write)
-
-
-def _copy(into: Array, source: Array, _: int) -> None:
-    np.copyto(into, source.view(into.dtype))
+        transpose(into, source, _conversion(dtype, source_dtype, factor))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,10 @@
 """Casts and products against PyTorch's own, over every 16-bit pattern and hard float32 values; copies of any shape."""
 
+import shutil
+import subprocess
 import threading
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from neuronmodel_worker.stream import transpose
+from neuronmodel_worker.stream import native, transpose
 from neuronmodel_worker.stream.casting import fill
 from neuronmodel_worker.stream.dtypes import STORAGE, VALUES
 
@@ -128,9 +131,14 @@ def test_fill_does_what_its_naive_definition_does(data: st.DataObject) -> None:
     assert (whole[:, whole.shape[1] - after :] == 7).all()
 
 
+@pytest.mark.parametrize("by_library", [True, False])
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
 @pytest.mark.parametrize("shape", [(832, 2048), (1100, 331), (33, 5001), (4096, 33), (0, 50), (50, 0)])
-def test_a_transposed_copy_keeps_every_bit(dtype: str, shape: tuple[int, int]) -> None:
+def test_a_transposed_copy_keeps_every_bit(
+    dtype: str, shape: tuple[int, int], by_library: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not by_library:
+        monkeypatch.setattr(native, "transposed_copy", None)
     words = np.random.default_rng(3).integers(0, 256, (shape[0], shape[1] * STORAGE[dtype].itemsize), np.uint8)
     source = words.view(STORAGE[dtype]).reshape(shape)
     stored = np.zeros(shape[::-1], STORAGE[dtype])
@@ -161,3 +169,51 @@ def test_spans_cover_everything_once_and_are_no_longer_than_asked(length: int, m
     spans = list(transpose.spans(length, most, multiple))
     assert [place for span in spans for place in range(span.start, span.stop)] == list(range(length))
     assert all(span.stop - span.start <= most for span in spans)
+
+
+# The native library.
+
+
+def test_it_is_there_where_a_compiler_is() -> None:
+    assert native.LIBRARY.exists() or not any(map(shutil.which, ("cc", "gcc", "clang")))
+    assert (native.transposed_copy is not None) == native.LIBRARY.exists()
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_it_writes_the_transposed_matrix_and_nothing_beside_it(data: st.DataObject) -> None:
+    if native.transposed_copy is None:
+        pytest.skip("no library was compiled")
+    draw, dtype = data.draw, data.draw(st.sampled_from(["BF16", "F32"]))
+    columns = draw(SIDES)
+    rows = min(draw(SIDES), 300_000 // columns)
+    words = np.random.default_rng(draw(st.integers(0, 2**32))).integers(
+        0, 256, (rows, columns * STORAGE[dtype].itemsize), np.uint8
+    )
+    source = from_a_file(
+        words.view(STORAGE[dtype]).reshape(rows, columns), dtype, draw(st.integers(0, 3)), 0, draw(st.integers(0, 9)), 0
+    )
+    before, after = draw(st.integers(0, 40)), draw(st.sampled_from([0, 1, 33, 4096]))
+    whole = np.full((columns, before + rows + after), 7, STORAGE[dtype])
+    stored = whole[:, before : before + rows]
+    native.transposed_copy(stored, source)
+    assert stored.tobytes() == source.T.tobytes()
+    assert (whole[:, :before] == 7).all()
+    assert (whole[:, before + rows :] == 7).all()
+
+
+def test_numpy_does_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert native.load(tmp_path / "missing.so") is None
+    (tmp_path / "broken.so").write_bytes(b"no library")
+    assert native.load(tmp_path / "broken.so") is None
+    monkeypatch.setenv(native.SWITCH, "off")
+    assert native.load(native.LIBRARY) is None
+
+
+def test_a_library_that_does_something_else_is_not_used(tmp_path: Path) -> None:
+    if not shutil.which("cc"):
+        pytest.skip("there is no C compiler")
+    functions = "".join(f"void neuronmodel_transpose_{size}(void) {{}}\n" for size in native.ITEM_SIZES)
+    (tmp_path / "other.c").write_text(functions)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "other.so", tmp_path / "other.c"], check=True)
+    assert native.load(tmp_path / "other.so") is None
