@@ -189,7 +189,9 @@ def _add_run(command: argparse.ArgumentParser) -> None:
 
 
 def _add_threads(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--threads", metavar="N", help="how many threads are at work; absent: what suits most disks")
+    command.add_argument(
+        "--threads", metavar="N", help="how many threads are at work; absent: what suits processors and disks"
+    )
 
 
 def _add_quiet(command: argparse.ArgumentParser) -> None:

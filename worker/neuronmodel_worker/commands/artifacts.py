@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronmodel_api import exits
-from neuronmodel_worker.commands.inputs import threads_of
+from neuronmodel_worker.commands.inputs import reading_threads_of
 from neuronmodel_worker.commands.quantities import age_of, bytes_of, shown_age
 from neuronmodel_worker.commands.terminal import print_line, print_note, progress
 from neuronmodel_worker.commands.usage_errors import FolderRefused, UsageInvalid
@@ -171,7 +171,7 @@ def _ambiguous_key(store: Store, key: str, found: int) -> UsageInvalid:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    threads = threads_of(options)
+    threads = reading_threads_of(options)
     reader = Store(options.store, read_only=True)
     items = [_find_set(reader, options.key)] if options.key else [item for item in reader.items() if item.what == "set"]
     store = Store(options.store) if options.quarantine else reader

@@ -13,11 +13,12 @@ from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.commands.model_source import open_source
 from neuronmodel_worker.commands.terminal import print_note
 from neuronmodel_worker.commands.usage_errors import NeuronConfigInvalid, UsageInvalid
+from neuronmodel_worker.io.readers import reading_threads
 from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
-from neuronmodel_worker.stream import THREADS
+from neuronmodel_worker.stream import streaming_threads
 
 MAX_CONFIG_BYTES = 1 << 20
-MAX_THREADS = 128
+MAX_THREADS = 1024
 STANDARD_INPUT = "-"
 
 
@@ -43,8 +44,13 @@ def show_warnings(plan: StreamedPlan, options: argparse.Namespace) -> None:
 
 
 def threads_of(options: argparse.Namespace) -> int:
-    """Returns the number of threads. Raises UsageInvalid."""
-    return given_threads(options) or THREADS
+    """Returns the number of threads that shard. Raises UsageInvalid."""
+    return given_threads(options) or streaming_threads()
+
+
+def reading_threads_of(options: argparse.Namespace) -> int:
+    """Returns the number of threads that only read. Raises UsageInvalid."""
+    return given_threads(options) or reading_threads()
 
 
 def given_threads(options: argparse.Namespace) -> int | None:

@@ -12,6 +12,7 @@ from neuronmodel_worker.checkpoint import TensorSource, read_header
 from neuronmodel_worker.commands.output_folder import RANK_FILE
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable, BadInput
 from neuronmodel_worker.io.disk import WrittenFile
+from neuronmodel_worker.io.readers import Readers, readers_of_each
 from neuronmodel_worker.plan.streamed import RANK_DTYPE, RANK_NBYTES
 from neuronmodel_worker.store import shards_key
 from neuronmodel_worker.store.manifest import MANIFEST, Manifest
@@ -45,23 +46,28 @@ def examine(
     files: Mapping[int, Path], sealed: Mapping[str, WrittenFile], full: bool, threads: int, reached: Reached
 ) -> list[ExaminedFile]:
     """Examines every file by itself; `sealed` is what the manifest says of them, if there is one."""
+    readers = readers_of_each(threads, len(files))
 
     def one(rank: int, path: Path) -> ExaminedFile:
         try:
-            return _check_contents(path, rank, list(_content_problems(path, sealed.get(path.name), full, reached)))
+            return _check_contents(
+                path, rank, list(_content_problems(path, sealed.get(path.name), full, reached, readers))
+            )
         except ArtifactsUnreadable as error:
             return ExaminedFile(path, unreadable=error)
         except OSError as error:
             return ExaminedFile(path, unreadable=ArtifactsUnreadable(path, error))
 
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="verify")
+    pool = ThreadPoolExecutor(min(threads, max(1, len(files))), thread_name_prefix="verify")
     try:
         return list(pool.map(one, files.keys(), files.values()))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _content_problems(path: Path, sealed: WrittenFile | None, full: bool, reached: Reached) -> Iterator[str]:
+def _content_problems(
+    path: Path, sealed: WrittenFile | None, full: bool, reached: Reached, readers: Readers
+) -> Iterator[str]:
     def progress(so_far: Transferred) -> None:
         reached(path, so_far.bytes_read)
 
@@ -70,7 +76,7 @@ def _content_problems(path: Path, sealed: WrittenFile | None, full: bool, reache
         yield f"it is {nbytes:,} bytes long and was sealed with {sealed.nbytes:,}"
         return
     try:
-        check_rank_file(path, sealed, full, progress)
+        check_rank_file(path, sealed, full, progress, readers)
     except ArtifactDamaged as damage:
         yield damage.what.removeprefix(f"{path} ")
 

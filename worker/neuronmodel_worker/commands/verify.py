@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from neuronmodel_worker.commands.inputs import threads_of
+from neuronmodel_worker.commands.inputs import reading_threads_of
 from neuronmodel_worker.commands.output_folder import lock_folder, rank_files
 from neuronmodel_worker.commands.rank_file_checks import (
     ExaminedFile,
@@ -36,7 +36,7 @@ from neuronmodel_worker.units import duration, in_units, rate
 def verify(options: argparse.Namespace) -> None:
     """Prints every problem. Raises SetDamaged if there is one; ArtifactsUnreadable, ArtifactsTooNew, FolderRefused or
     FolderInUse if the folder cannot be checked."""
-    threads_of(options)
+    reading_threads_of(options)
     with _shared_lock(options.directory):
         began = time.monotonic()
         manifest, problems = _manifest(options.directory)
@@ -113,7 +113,7 @@ def _examine(files: Mapping[int, Path], manifest: Manifest | None, options: argp
                 done[path] = count
                 show(sum(done.values()))
 
-        return examine(files, sealed, options.full, threads_of(options), reached)
+        return examine(files, sealed, options.full, reading_threads_of(options), reached)
 
 
 def _summary(files: Mapping[int, Path], manifest: Manifest | None, seconds: float | None) -> str:

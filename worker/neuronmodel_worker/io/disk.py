@@ -130,6 +130,7 @@ def _libc() -> ctypes.CDLL:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
     libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    libc.statfs.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
     return libc
 
 
@@ -142,8 +143,26 @@ def _supported(returned: int) -> bool:
     raise OSError(number, os.strerror(number))
 
 
+# <linux/magic.h>. Since Linux 6.6 these take O_DIRECT, and copy as without it.
+_IN_MEMORY = (0x01021994, 0x858458F6)
+_STATFS_BYTES = 256
+"""More than a struct statfs has; its first field is the type, as a long."""
+
+
+def is_in_memory(path: Path) -> bool:
+    """Returns whether what is at `path`, which need not exist yet, is kept in memory, by tmpfs or ramfs: the page cache
+    is all that it has."""
+    path = next((each for each in (path, *path.parents) if each.exists()), path)
+    found = ctypes.create_string_buffer(_STATFS_BYTES)
+    if _libc().statfs(os.fsencode(path), found) != 0:
+        return False
+    return ctypes.c_long.from_buffer(found).value in _IN_MEMORY
+
+
 def open_direct(path: Path, flags: int) -> int | None:
     """Opens a second descriptor that bypasses the page cache, or returns None if the file system has no direct I/O."""
+    if is_in_memory(path):
+        return None
     try:
         return os.open(path, flags | os.O_DIRECT | os.O_CLOEXEC)
     except OSError as error:

@@ -13,6 +13,7 @@ from neuronmodel_worker.checkpoint import read_header
 from neuronmodel_worker.engines import ModelEngine
 from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.io.disk import WrittenFile, raising_volume_full
+from neuronmodel_worker.io.readers import reading_threads
 from neuronmodel_worker.plan.native import NativePlan
 from neuronmodel_worker.prepare.concurrency import CallingThread, CancelToken, run_concurrently
 from neuronmodel_worker.prepare.identify import Identity
@@ -23,7 +24,6 @@ from neuronmodel_worker.store.manifest import names_below
 from neuronmodel_worker.store.source_records import file_stats
 from neuronmodel_worker.stream import WEIGHTS, PieceDigest, Transferred, rank_file_name, take_digests
 
-THREADS = 4
 POLL_SECONDS = 1.0
 MAX_NAMED = 4
 
@@ -139,7 +139,7 @@ def digest_files(paths: list[Path], phase: RunningPhase) -> list[WrittenFile]:
                 phase.advance(len(data))
         return WrittenFile(path.name, nbytes, digest.hexdigest(), header=header_digest(path))
 
-    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="digest")
+    pool = ThreadPoolExecutor(reading_threads(), thread_name_prefix="digest")
     try:
         return list(pool.map(take, paths))
     finally:

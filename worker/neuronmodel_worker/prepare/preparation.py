@@ -29,8 +29,9 @@ from neuronmodel_worker.checkpoint import Checkpoint, open_checkpoint
 from neuronmodel_worker.engines import ModelEngine
 from neuronmodel_worker.engines.installed_server import required_server
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull, WorkerFailure
-from neuronmodel_worker.io.disk import raising_volume_full, writing_to
+from neuronmodel_worker.io.disk import WrittenFile, raising_volume_full, writing_to
 from neuronmodel_worker.io.probe import VolumeProbe, kept_probe
+from neuronmodel_worker.io.readers import readers_of_each, reading_threads
 from neuronmodel_worker.plan.native import NativePlan
 from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.prepare.auto import choose
@@ -55,6 +56,7 @@ from neuronmodel_worker.store import (
     Store,
 )
 from neuronmodel_worker.store.key_differences import SOURCE_DIFFERS, SOURCE_NAMED_OTHERWISE
+from neuronmodel_worker.store.source_digest_notes import note_digests, noted_digests
 from neuronmodel_worker.store.source_records import SOURCE_FILE
 from neuronmodel_worker.stream import (
     WEIGHTS,
@@ -66,6 +68,7 @@ from neuronmodel_worker.stream import (
     check_rank_file,
     rank_file_name,
     run,
+    take_missing_digests,
 )
 
 log = logging.getLogger(__name__)
@@ -266,7 +269,7 @@ class Preparation:
         with self._building(SHARDS, key, cancel_token) as work:
             if work.present:
                 return work.present
-            staging, digests = work.staging, ContentDigests()
+            staging, digests = work.staging, ContentDigests(noted_digests(work.staging))
             indices = [index for index, rank in enumerate(plan.ranks) if not self._is_adopted(staging, rank)]
             self.built[SHARDS] = f"sharded the checkpoint, for {why}{_adopted(len(plan.ranks), len(indices))}"
             with self.job.clock.phase(StartPhase.SHARDED, plan.output_bytes) as phase:
@@ -276,11 +279,18 @@ class Preparation:
                     cancel_token.check()
                     phase.reach(phase.before + so_far.bytes_written)
 
-                sink = FileSink(staging.directory / WEIGHTS, seal=staging.seal_rank, metadata=rank_metadata(key))
-                # What ranks that are there were made from is not fetched over a network again for its digests: a set
-                # without them is found by what its source is recorded to be, not by a comparison of contents.
-                observes = len(indices) == len(plan.ranks) or plan.checkpoint.source.is_local
-                streamed = run(plan, sink, progress, rank_indices=indices, observer=digests if observes else None)
+                def seal(rank: int, written: WrittenFile) -> None:
+                    note_digests(staging, digests.taken_since())
+                    staging.seal_rank(rank, written)
+
+                sink = FileSink(staging.directory / WEIGHTS, seal=seal, metadata=rank_metadata(key))
+                is_whole = len(indices) == len(plan.ranks)
+                streamed = run(plan, sink, progress, rank_indices=indices, observer=digests, observes_unneeded=is_whole)
+                # Of what only ranks that are there were made from, whoever made them has noted the digests. What is
+                # missing all the same is not fetched over a network again: a set without it is found by what its
+                # source is recorded to be, not by a comparison of contents.
+                if not is_whole and plan.checkpoint.source.is_local:
+                    take_missing_digests(plan.checkpoint, [read.source for read in plan.reads.values()], digests)
                 self._measured(streamed)
             with self.job.clock.phase(StartPhase.SEALED), writing_to(self.store.root):
                 cancel_token.check()
@@ -317,7 +327,9 @@ class Preparation:
         if file is None or self.job.config.verification is not Verification.FULL:
             return file is not None
         try:
-            check_rank_file(staging.directory / WEIGHTS / file.name, file, full=True)
+            check_rank_file(
+                staging.directory / WEIGHTS / file.name, file, full=True, readers=readers_of_each(reading_threads(), 1)
+            )
         except ArtifactDamaged as damage:
             log.warning("%s", damage)
             return False

@@ -19,6 +19,7 @@ from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.serve.background import ShuttingDown, Throttle
 from neuronmodel_worker.store import SHARDS, Staging, Store
+from neuronmodel_worker.store.source_digest_notes import note_digests
 from neuronmodel_worker.store.source_records import SOURCE_FILE, Stats, check_recorded, file_stats, source_document
 from neuronmodel_worker.stream import (
     WEIGHTS,
@@ -94,6 +95,7 @@ class SealingBehind:
             self._report(done=before + transferred.bytes_written)
 
         self._report(done=before)
+        note_digests(staging, self.digests.pieces())
         write_rank_files(
             staging.directory / WEIGHTS,
             self.plan,

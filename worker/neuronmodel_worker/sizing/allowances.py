@@ -41,6 +41,3 @@ RINGS_AND_COLLECTIVES_BYTES: Final = GIB
 GB of rings, 0.4 GB of collectives, 0.4 GB of code (transformers-neuronx issue 92, Llama 3 70B); 6.5 GB of rings, 0.5 GB
 of collectives, 0.1 GB of code (issue 49, Llama 2). Transfers whose descriptors Trainium 2 generates itself need no
 rings."""
-
-STREAM_THREADS: Final = 16
-"""The most threads that a start reads with, on any machine."""

@@ -14,14 +14,13 @@ from neuronmodel_worker.sizing.allowances import (
     RINGS_AND_COLLECTIVES_BYTES,
     RUNTIME_BYTES_A_CORE,
     SCRATCHPAD_PAGE_MIB,
-    STREAM_THREADS,
     VLLM_BYTES,
     VLLM_BYTES_A_RANK,
     VLLM_SHARED_BYTES,
     WORK_BYTES,
 )
 from neuronmodel_worker.sizing.keyvalue import ConfigFields, cache_bytes
-from neuronmodel_worker.stream import buffer_bytes
+from neuronmodel_worker.stream import buffer_bytes, most_streaming_threads
 
 ANY_KEY = "0" * 32
 """As long as a set's key, which is part of the headers of rank files."""
@@ -91,7 +90,7 @@ def _host_bytes(plan: ModelPlan, config: WorkerConfig, strategy: Strategy, cache
     sealed_behind = strategy is Strategy.SHARD_ON_COMPILE and config.seal is Seal.BEHIND
     if strategy is Strategy.SHARD_ON_LOAD or sealed_behind:
         observed = sealed_behind or config.scratch_tier
-        total += buffer_bytes(plan, threads=STREAM_THREADS, into_memory=True, observed=observed)
+        total += buffer_bytes(plan, threads=most_streaming_threads(), into_memory=True, observed=observed)
     return total + copying
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from neuronmodel_worker.failures import LinkBroken, SourceChanged, SourceNotFound, SourceUnreadable
 from neuronmodel_worker.io.aligned import Array
 from neuronmodel_worker.io.direct_io import EndsEarly, ReadableFile
+from neuronmodel_worker.io.disk import is_in_memory
 from neuronmodel_worker.io.untrusted_input import open_regular, shown
 from neuronmodel_worker.sources.interface import FileStat, SourceFile
 
@@ -31,6 +32,10 @@ class Folder:
     parallel_reads = 1
     warnings: tuple[str, ...] = ()
     buffer_bytes = 0
+
+    @property
+    def is_in_memory(self) -> bool:
+        return is_in_memory(self.directory)
 
     def folder(self) -> Path:
         return self.directory

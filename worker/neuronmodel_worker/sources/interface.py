@@ -139,6 +139,11 @@ class WeightSource(Protocol):
         ...
 
     @property
+    def is_in_memory(self) -> bool:
+        """Whether reading waits for no drive and no network."""
+        ...
+
+    @property
     def parallel_reads(self) -> int:
         """How many reads at a time the source needs to be fast."""
         ...

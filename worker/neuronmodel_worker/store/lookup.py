@@ -5,7 +5,7 @@ from neuronmodel_worker.failures import ArtifactDamaged
 from neuronmodel_worker.store.keys import ArtifactKind
 from neuronmodel_worker.store.manifest import SealedSet, read_checked
 from neuronmodel_worker.store.quarantine import Quarantine
-from neuronmodel_worker.store.verification import THREADS, VerifyProgress, all_problems, full_problems
+from neuronmodel_worker.store.verification import VerifyProgress, all_problems, full_problems
 from neuronmodel_worker.store.volume_layout import OpenSet, Volume
 
 
@@ -42,7 +42,7 @@ class SetLookup:
         key: str,
         full: bool = False,
         progress: VerifyProgress | None = None,
-        threads: int = THREADS,
+        threads: int | None = None,
         quarantine: Quarantine | None = None,
     ) -> list[str]:
         while True:

@@ -20,7 +20,7 @@ from neuronmodel_worker.store.quarantine import Quarantine, Quarantined, read_re
 from neuronmodel_worker.store.references import References
 from neuronmodel_worker.store.removal import remove_unfinished_files, wait_for_removals
 from neuronmodel_worker.store.staging import Staging, remove_leftovers
-from neuronmodel_worker.store.verification import THREADS, VerifyProgress
+from neuronmodel_worker.store.verification import VerifyProgress
 from neuronmodel_worker.store.volume_layout import Volume
 
 
@@ -79,7 +79,7 @@ class Store:
         *,
         full: bool = False,
         progress: VerifyProgress | None = None,
-        threads: int = THREADS,
+        threads: int | None = None,
         quarantine: bool = False,
     ) -> list[str]:
         """Everything that is wrong with a set; empty where there is none. With `quarantine`, a set that has problems is

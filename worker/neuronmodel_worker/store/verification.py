@@ -7,18 +7,17 @@ from pathlib import Path
 
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsUnreadable
 from neuronmodel_worker.io.disk import WHOLE_FILE, WrittenFile
+from neuronmodel_worker.io.readers import Readers, readers_of_each, reading_threads
 from neuronmodel_worker.store.atomic_files import READ_BYTES, SAFETENSORS, Digest
 from neuronmodel_worker.store.keys import ArtifactKind
 from neuronmodel_worker.store.manifest import Manifest, quick_problems, read_manifest
-
-THREADS = 4
 
 VerifyProgress = Callable[[int], None]
 """Is called with the number of bytes read so far, by one thread at a time."""
 
 
 def all_problems(
-    directory: Path, kind: ArtifactKind, key: str, full: bool, progress: VerifyProgress | None, threads: int
+    directory: Path, kind: ArtifactKind, key: str, full: bool, progress: VerifyProgress | None, threads: int | None
 ) -> list[str]:
     """Everything that is wrong with a set; with `full` every byte is compared. Raises ArtifactsTooNew,
     ArtifactsUnreadable."""
@@ -40,15 +39,17 @@ def all_problems(
 
 
 def full_problems(
-    directory: Path, manifest: Manifest, progress: VerifyProgress | None = None, threads: int = THREADS
+    directory: Path, manifest: Manifest, progress: VerifyProgress | None = None, threads: int | None = None
 ) -> Iterator[str]:
-    """A sentence for each file whose content does not have its digest. Raises ArtifactsUnreadable."""
-    counter = _Counter(progress)
+    """A sentence for each file whose content does not have its digest. Absent `threads` are as many as suit the
+    machine. Raises ArtifactsUnreadable."""
+    counter, written, threads = _Counter(progress), manifest.written(), threads or reading_threads()
+    readers = readers_of_each(threads, len(written))
 
     def check(item: tuple[str, WrittenFile]) -> str | None:
         name, file = item
         try:
-            return _problem(directory / name, file, counter)
+            return _problem(directory / name, file, counter, readers)
         except ArtifactDamaged as damage:
             return f"{name}: {damage.what}"
         except FileNotFoundError:
@@ -56,9 +57,9 @@ def full_problems(
         except OSError as error:
             raise ArtifactsUnreadable(directory / name, error) from error
 
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="verify")
+    pool = ThreadPoolExecutor(min(threads, max(1, len(written))), thread_name_prefix="verify")
     try:
-        yield from filter(None, pool.map(check, manifest.written().items()))
+        yield from filter(None, pool.map(check, written.items()))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -76,7 +77,7 @@ class _Counter:
                 self._progress(sum(self._bytes_read.values()))
 
 
-def _problem(path: Path, file: WrittenFile, counter: _Counter) -> str | None:
+def _problem(path: Path, file: WrittenFile, counter: _Counter, readers: Readers) -> str | None:
     if file.algorithm == WHOLE_FILE:
         return _whole_file_problem(path, file, counter)
     if not file.name.endswith(SAFETENSORS):
@@ -84,7 +85,7 @@ def _problem(path: Path, file: WrittenFile, counter: _Counter) -> str | None:
     # Imported here: a check of sizes and headers alone does not need numpy.
     from neuronmodel_worker.stream import check_rank_file
 
-    check_rank_file(path, file, full=True, progress=lambda so_far: counter.reached(path, so_far.bytes_read))
+    check_rank_file(path, file, True, lambda so_far: counter.reached(path, so_far.bytes_read), readers)
     return None
 
 

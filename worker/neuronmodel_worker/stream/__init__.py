@@ -1,8 +1,21 @@
 """Runs a plan at disk speed: one reader of checkpoints, sinks for files and for memory, and reading files back."""
 
 from neuronmodel_worker.io.disk import WrittenFile
-from neuronmodel_worker.stream.content_digests import ContentDigests, PieceDigest, check_content, take_digests
-from neuronmodel_worker.stream.execution import THREADS, StreamResult, buffer_bytes, run, source_buffer_bytes
+from neuronmodel_worker.stream.content_digests import (
+    ContentDigests,
+    PieceDigest,
+    check_content,
+    take_digests,
+    take_missing_digests,
+)
+from neuronmodel_worker.stream.execution import (
+    StreamResult,
+    buffer_bytes,
+    most_streaming_threads,
+    run,
+    source_buffer_bytes,
+    streaming_threads,
+)
 from neuronmodel_worker.stream.filesink import FileSink
 from neuronmodel_worker.stream.memory_writer import write_rank_files
 from neuronmodel_worker.stream.meter import StreamProgress, Transferred
@@ -13,7 +26,6 @@ from neuronmodel_worker.stream.sinks import RankTensor, Sink, TensorSink
 from neuronmodel_worker.stream.steps import Sizes
 
 __all__ = [
-    "THREADS",
     "WEIGHTS",
     "ContentDigests",
     "FileObserver",
@@ -31,10 +43,13 @@ __all__ = [
     "buffer_bytes",
     "check_content",
     "check_rank_file",
+    "most_streaming_threads",
     "rank_file_name",
     "read_rank_files",
     "run",
     "source_buffer_bytes",
+    "streaming_threads",
     "take_digests",
+    "take_missing_digests",
     "write_rank_files",
 ]

@@ -5,33 +5,70 @@ import threading
 from neuronmodel_worker.io.aligned import Array, fresh
 
 # Buffer sizes are multiples of this, so that a buffer can be reused for others of about its size.
-GRAIN = 256 << 10
+GRAIN = 64 << 10
+SPARE = 1 / 32
+"""How much more than what is asked for all buffers may be because one is reused for something smaller."""
+
+
+def total_bytes(limit_bytes: int) -> int:
+    """The most that buffers take up: they are lent in sizes of GRAIN, and some are SPARE larger than they need be."""
+    return limit_bytes + int(2 * SPARE * limit_bytes)
 
 
 class Buffers:
-    """Lends buffers that begin on a disk block. Their total stays within `limit_bytes` as long as the buffers that are
-    lent at a time do."""
+    """Lends buffers that begin on a disk block. Their total stays within `total_bytes` of the limit as long as what is
+    asked for at a time stays within the limit."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
         self._allocated = 0
-        self._free: list[Array] = []
+        self._excess = 0
+        """What lent buffers are larger than what was asked for."""
+        self._free: dict[int, list[Array]] = {}
+        """By their size, of which there are few."""
+        self._asked: dict[int, int] = {}
         self._lock = threading.Lock()
+
+    @property
+    def allocated_bytes(self) -> int:
+        """What they take up now, lent or not."""
+        return self._allocated
 
     def take(self, nbytes: int) -> Array:
         """A buffer of at least `nbytes`, with whatever was in it before."""
         size = max(1, -(-nbytes // GRAIN)) * GRAIN
         with self._lock:
-            fitting = [i for i, buffer in enumerate(self._free) if size <= buffer.nbytes <= 2 * size]
-            if fitting:
-                return self._free.pop(min(fitting, key=lambda i: self._free[i].nbytes))
-            self._make_room(size)
-            self._allocated += size
-        return fresh(size)
+            buffer = self._reused(size, nbytes)
+            if buffer is None:
+                self._make_room(size)
+                self._allocated += size
+                self._excess += size - nbytes
+        if buffer is None:
+            buffer = fresh(size)
+        self._asked[id(buffer)] = nbytes
+        return buffer
+
+    def _reused(self, size: int, nbytes: int) -> Array | None:
+        """The smallest free buffer that is not much larger."""
+        spare = int(self._limit * SPARE) - self._excess
+        fitting = [each for each in self._free if size <= each <= 2 * size and (each == size or each - nbytes <= spare)]
+        if not fitting:
+            return None
+        found = min(fitting)
+        self._excess += found - nbytes
+        return self._pop(found)
+
+    def _pop(self, size: int) -> Array:
+        of_size = self._free[size]
+        buffer = of_size.pop()
+        if not of_size:
+            del self._free[size]
+        return buffer
 
     def give(self, buffer: Array) -> None:
         with self._lock:
-            self._free.append(buffer)
+            self._excess -= buffer.nbytes - self._asked.pop(id(buffer))
+            self._free.setdefault(buffer.nbytes, []).append(buffer)
 
     def count(self, nbytes: int) -> None:
         """Counts memory that is used in place of a buffer, such as what a library reads into."""
@@ -46,4 +83,4 @@ class Buffers:
 
     def _make_room(self, nbytes: int) -> None:
         while self._free and self._allocated + nbytes > self._limit:
-            self._allocated -= self._free.pop(0).nbytes
+            self._allocated -= self._pop(next(iter(self._free))).nbytes

@@ -2,7 +2,7 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -10,33 +10,67 @@ import xxhash
 
 from neuronmodel_worker.checkpoint import Checkpoint, TensorSource
 from neuronmodel_worker.io.aligned import SLACK, Array, fresh
+from neuronmodel_worker.io.readers import bytes_at_a_time, reading_threads
 from neuronmodel_worker.sources import OpenFile, SourceFile
 from neuronmodel_worker.stream.meter import Meter, StreamProgress
-
-CHUNK_BYTES = 16 << 20
-THREADS = 4
 
 PieceDigest = tuple[int, int, str]
 """(start, nbytes, xxh3-128 as hex) of a piece of a tensor."""
 
 
 class ContentDigests:
-    """A SourceObserver that takes the digest of every piece."""
+    """A SourceObserver that takes the digest of every piece, in addition to those that are known."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Mapping[str, Iterable[PieceDigest]] | None = None) -> None:
         self._pieces: dict[str, list[PieceDigest]] = defaultdict(list)
+        for name, pieces in (known or {}).items():
+            self._pieces[name].extend(pieces)
+        self._new: dict[str, list[PieceDigest]] = defaultdict(list)
         self._lock = threading.Lock()
 
     def observe(self, source: TensorSource, start: int, data: Array) -> None:
         digest = xxhash.xxh3_128(data.data).hexdigest()
         with self._lock:
-            self._pieces[source.name].append((start, data.nbytes, digest))
+            piece = start, data.nbytes, digest
+            self._pieces[source.name].append(piece)
+            self._new[source.name].append(piece)
+
+    def taken_since(self) -> dict[str, list[PieceDigest]]:
+        """The digests that were taken since this was last asked for."""
+        with self._lock:
+            new, self._new = self._new, defaultdict(list)
+        return dict(new)
 
     def pieces(self) -> dict[str, list[PieceDigest]]:
         """The digests of each tensor in the order of its bytes; after a run they cover every tensor that the plan
-        reads."""
+        reads. Of pieces that overlap, such as those of two runs, some are left out, so that each byte is in one."""
         with self._lock:
-            return {name: sorted(pieces) for name, pieces in sorted(self._pieces.items())}
+            return {name: _one_after_the_other(pieces) for name, pieces in sorted(self._pieces.items())}
+
+
+def _one_after_the_other(pieces: Iterable[PieceDigest]) -> list[PieceDigest]:
+    """Pieces that do not overlap, in their order: if possible such that each begins where the one before ends, from the
+    first byte to the last."""
+    ordered = sorted(set(pieces))
+    last_of: dict[int, PieceDigest] = {}
+    for piece in ordered:
+        start, nbytes, _ = piece
+        if nbytes and (start == 0 or start in last_of):
+            last_of.setdefault(start + nbytes, piece)
+    chain, end = list[PieceDigest](), max((start + nbytes for start, nbytes, _ in ordered), default=0)
+    while end in last_of:
+        chain.append(last_of[end])
+        end = chain[-1][0]
+    return chain[::-1] if chain and end == 0 else _apart(ordered)
+
+
+def _apart(ordered: Iterable[PieceDigest]) -> list[PieceDigest]:
+    found, end = list[PieceDigest](), 0
+    for piece in ordered:
+        if piece[0] >= end:
+            found.append(piece)
+            end = piece[0] + piece[1]
+    return found
 
 
 def take_digests(checkpoint: Checkpoint, progress: StreamProgress | None = None) -> ContentDigests:
@@ -45,14 +79,39 @@ def take_digests(checkpoint: Checkpoint, progress: StreamProgress | None = None)
     Raises SourceUnreadable, and SourceChanged where a file has changed since the checkpoint was opened.
     """
     digests = ContentDigests()
-    sources = sorted(checkpoint.tensors.values(), key=_file_position)
-    jobs = [(each, start) for each in sources for start in range(0, each.nbytes, CHUNK_BYTES)]
+    take_missing_digests(checkpoint, checkpoint.tensors.values(), digests, progress)
+    return digests
+
+
+def take_missing_digests(
+    checkpoint: Checkpoint,
+    tensors: Iterable[TensorSource],
+    digests: ContentDigests,
+    progress: StreamProgress | None = None,
+) -> None:
+    """Read what no digest was taken of. Raises as `take_digests` does."""
+    pieces, threads = digests.pieces(), max(reading_threads(), checkpoint.source.parallel_reads)
+    most = bytes_at_a_time(threads)
+    jobs = [
+        (source, at, min(most, end - at))
+        for source in sorted(tensors, key=_file_position)
+        for start, end in _gaps(pieces.get(source.name, ()), source.nbytes)
+        for at in range(start, end, most)
+    ]
     with ExitStack() as stack:
-        files = _opened(stack, checkpoint, sources)
-        _take(jobs, files, Meter(progress), digests, max(THREADS, checkpoint.source.parallel_reads))
+        files = _opened(stack, checkpoint, (source for source, _, _ in jobs))
+        _take(jobs, files, Meter(progress), digests, threads)
         for opened in files.values():
             opened.check_unchanged()
-    return digests
+
+
+def _gaps(pieces: Iterable[PieceDigest], nbytes: int) -> Iterator[tuple[int, int]]:
+    """(first byte, end) of what no piece covers."""
+    end = 0
+    for start, length, _ in [*sorted(pieces), (nbytes, 0, "")]:
+        if start > end:
+            yield end, start
+        end = start + length
 
 
 def _opened(stack: ExitStack, checkpoint: Checkpoint, sources: Iterable[TensorSource]) -> dict[SourceFile, OpenFile]:
@@ -64,7 +123,7 @@ def _opened(stack: ExitStack, checkpoint: Checkpoint, sources: Iterable[TensorSo
 
 
 def _take(
-    jobs: Sequence[tuple[TensorSource, int]],
+    jobs: Sequence[tuple[TensorSource, int, int]],
     files: Mapping[SourceFile, OpenFile],
     meter: Meter,
     observer: ContentDigests,
@@ -72,11 +131,10 @@ def _take(
 ) -> None:
     thread_local = threading.local()
 
-    def take(job: tuple[TensorSource, int]) -> None:
-        source, start = job
+    def take(job: tuple[TensorSource, int, int]) -> None:
+        source, start, length = job
         if not hasattr(thread_local, "buffer"):
-            thread_local.buffer = fresh(CHUNK_BYTES + SLACK)
-        length = min(CHUNK_BYTES, source.nbytes - start)
+            thread_local.buffer = fresh(bytes_at_a_time(threads) + SLACK)
         with meter.reading(length):
             data = files[source.file].read(source.offset + start, length, thread_local.buffer)
         observer.observe(source, start, data)
@@ -111,7 +169,7 @@ def check_content(
     jobs = [(source, piece) for source in sorted(sources, key=_file_position) for piece in sorted(pieces[source.name])]
     with ExitStack() as stack:
         files = _opened(stack, checkpoint, sources)
-        threads = max(THREADS, checkpoint.source.parallel_reads)
+        threads = max(reading_threads(), checkpoint.source.parallel_reads)
         differing = _first_differing(jobs, files, Meter(progress), threads)
         for opened in files.values():
             opened.check_unchanged()
@@ -121,13 +179,9 @@ def check_content(
 
 
 def _cover_all(pieces: Iterable[PieceDigest], nbytes: int) -> bool:
-    """Whether the pieces cover all bytes from the first to the last."""
-    end = 0
-    for start, length, _ in sorted(pieces):
-        if start != end:
-            return False
-        end += length
-    return end == nbytes
+    """Whether the pieces cover all bytes from the first to the last, and each byte once."""
+    pieces = list(pieces)
+    return not any(_gaps(pieces, nbytes)) and sum(length for _, length, _ in pieces) == nbytes
 
 
 def _file_position(source: TensorSource) -> tuple[str, int]:
@@ -137,15 +191,15 @@ def _file_position(source: TensorSource) -> tuple[str, int]:
 def _first_differing(
     jobs: Sequence[tuple[TensorSource, PieceDigest]], files: Mapping[SourceFile, OpenFile], meter: Meter, threads: int
 ) -> TensorSource | None:
-    thread_local = threading.local()
+    thread_local, most = threading.local(), bytes_at_a_time(threads)
 
     def is_same(job: tuple[TensorSource, PieceDigest]) -> bool:
         source, (start, nbytes, digest) = job
         if not hasattr(thread_local, "buffer"):
-            thread_local.buffer = fresh(CHUNK_BYTES + SLACK)
+            thread_local.buffer = fresh(most + SLACK)
         state = xxhash.xxh3_128()
-        for position in range(source.offset + start, source.offset + start + nbytes, CHUNK_BYTES):
-            length = min(CHUNK_BYTES, source.offset + start + nbytes - position)
+        for position in range(source.offset + start, source.offset + start + nbytes, most):
+            length = min(most, source.offset + start + nbytes - position)
             with meter.reading(length):
                 data = files[source.file].read(position, length, thread_local.buffer)
             state.update(data.data)

@@ -1,6 +1,5 @@
 """Runs a plan: reads every source byte once, in bounded memory, into a sink."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,23 +9,41 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from neuronmodel_worker.io.aligned import Array
+from neuronmodel_worker.io.cgroups import usable_processors
 from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.plan.streamed import StreamedPlan
-from neuronmodel_worker.stream.buffers import Buffers
+from neuronmodel_worker.stream.buffers import Buffers, total_bytes
 from neuronmodel_worker.stream.casting import fill
 from neuronmodel_worker.stream.dtypes import STORAGE
 from neuronmodel_worker.stream.meter import Meter, StreamProgress
 from neuronmodel_worker.stream.observers import SourceObserver
 from neuronmodel_worker.stream.read_ahead import ReadAhead
-from neuronmodel_worker.stream.schedule import Chunk, ChunkCopy, Move, Task, Workload, most_memory, tasks
+from neuronmodel_worker.stream.schedule import Chunk, ChunkCopy, Move, Task, Visit, Workload, most_memory, tasks
 from neuronmodel_worker.stream.sinks import Sink
 from neuronmodel_worker.stream.source_reader import SourceReader
-from neuronmodel_worker.stream.steps import Sizes, every_rank
+from neuronmodel_worker.stream.steps import Sizes, Step, every_rank
 from neuronmodel_worker.stream.task_queue import TaskQueue
 
-THREADS: Final = min(16, max(4, 2 * (os.cpu_count() or 1)))
-"""Enough to read, write and copy at the same time; more threads gain nothing on one drive. Over a network ReadAhead has
-more that only read."""
+FEWEST_THREADS: Final = 4
+"""Enough to read, write and copy at the same time on one processor."""
+
+
+def streaming_threads(sizes: Sizes | None = None, *, waiting: bool = True) -> int:
+    """How many threads run a plan: two for each usable processor, as about half of them wait for the drives, but no
+    more than can have a chunk each in the memory of a run. Over a network, `ReadAhead` has more that only read.
+
+    Where all is in memory, nobody is `waiting`, and one for each processor is enough.
+    """
+    most = most_streaming_threads(sizes)
+    if not waiting:
+        return min(usable_processors(), most)
+    return max(FEWEST_THREADS, min(2 * usable_processors(), most))
+
+
+def most_streaming_threads(sizes: Sizes | None = None) -> int:
+    """As many threads as ever have something to do at a time, on any machine: more would wait for memory."""
+    sizes = sizes or Sizes()
+    return sizes.memory_bytes // sizes.chunk_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +67,28 @@ def run(
     sizes: Sizes | None = None,
     rank_indices: Sequence[int] | None = None,
     observer: SourceObserver | None = None,
+    observes_unneeded: bool = True,
 ) -> StreamResult:
     """Fill `sink` as the plan says; on failure nothing is left in the sink but the files that it sealed.
 
     The plan's ranks at `rank_indices` are made, all of them by default. `observer` is shown every byte of every tensor
-    that the plan reads, once; bytes that no rank needs are read for it alone.
+    that the plan reads, once; bytes that none of these ranks needs are read for it alone, if it `observes_unneeded`.
 
     Raises SourceChanged or SourceUnreadable, and what the sink and the observer raise.
     """
     ranks = every_rank(plan) if rank_indices is None else sorted(set(rank_indices))
     started, meter, sizes = time.monotonic(), Meter(progress), sizes or Sizes()
-    threads = threads or THREADS
-    buffers = Buffers(sizes.memory_bytes)
+    threads = threads or streaming_threads(sizes, waiting=sink.waits or not plan.checkpoint.source.is_in_memory)
+    work = Workload(
+        plan, sizes, ranks, sink.buffered, sealing=sink.seals, observed=observer is not None and observes_unneeded
+    )
+    buffers = Buffers(most_memory(work, threads))
     try:
         with SourceReader(plan, meter, buffers, observer) as reader, _read_ahead(plan, reader) as ahead:
             sink.open(plan, meter, buffers, ranks, reader.check_unchanged)
-            work = Workload(plan, sizes, ranks, sink.buffered, sealing=sink.seals, observed=observer is not None)
             queue = TaskQueue(tasks(work), sizes.memory_bytes, threads, reader, ahead)
             try:
-                _StreamThreads(sink, reader, queue, ahead).run(threads)
+                StreamThreads(sink, reader, queue, ahead).run(threads)
                 queue.complete()
             finally:
                 queue.end()
@@ -100,8 +120,9 @@ def buffer_bytes(
     """The most memory that the buffers of `run` take up, in addition to the tensors where those stay in memory.
     `sealing` is for a FileSink that seals, `observed` for a run with an observer."""
     ranks = every_rank(plan) if rank_indices is None else sorted(set(rank_indices))
-    work = Workload(plan, sizes or Sizes(), ranks, buffered=not into_memory, sealing=sealing, observed=observed)
-    return most_memory(work, threads or THREADS) + source_buffer_bytes(plan)
+    sizes = sizes or Sizes()
+    work = Workload(plan, sizes, ranks, buffered=not into_memory, sealing=sealing, observed=observed)
+    return total_bytes(most_memory(work, threads or streaming_threads(sizes))) + source_buffer_bytes(plan)
 
 
 def source_buffer_bytes(plan: StreamedPlan) -> int:
@@ -127,7 +148,9 @@ _Held = dict[tuple[str, int, int], tuple[Array, Callable[[], None]]]
 
 
 @dataclass
-class _StreamThreads:
+class StreamThreads:
+    """The threads of a run."""
+
     sink: Sink
     reader: SourceReader
     queue: TaskQueue
@@ -157,9 +180,10 @@ class _StreamThreads:
 
     def _work(self) -> None:
         try:
-            while task := self.queue.take():
+            task = self.queue.take()
+            while task:
                 self._task(task)
-                self.queue.done(task)
+                task = self.queue.take(after=task)
         except BaseException as error:
             with self.lock:
                 self.failure = self.failure or error
@@ -174,36 +198,58 @@ class _StreamThreads:
             self._move(task, move, held)
 
     def _move(self, task: Task, move: Move, held: "_Held") -> None:
+        if move.is_unchanged and self._move_unchanged(task, move, held):
+            return
         frames = [self.sink.frame(step) for step in move.steps]
         for visit in move.visits:
             if self.stopped.is_set():
                 return
-            key = visit.chunk.key
-            if key not in held:
-                held[key] = self._read(task, visit.chunk)
-            rows, give_back = held[key]
+            rows = self._rows(task, visit, held)
             for copy in visit.copies:
-                self._copy(rows, visit.chunk.source.dtype, copy, frames[copy.step], move.steps[copy.step].target.dtype)
-            if visit.last:
-                del held[key], rows
-                give_back()
+                self.copy(rows, visit.chunk.source.dtype, task, copy, move.steps[copy.step], frames[copy.step])
+            del rows  # its memory is to be free when it is given back
+            self._release(visit, held)
         for step, frame in zip(move.steps, frames, strict=True):
             self.sink.put(step, frame)
+
+    def _move_unchanged(self, task: Task, move: Move, held: "_Held") -> bool:
+        """Have the sink take rows of a chunk as they are. Returns false where it wants a copy."""
+        (step,), (visit,) = move.steps, move.visits
+        piece = visit.copies[0].piece
+        rows = self._rows(task, visit, held)
+        taken = self.sink.put_unchanged(step, rows[piece.row : piece.row + piece.rows])
+        del rows
+        if taken:
+            self._release(visit, held)
+        return taken
+
+    def _rows(self, task: Task, visit: Visit, held: "_Held") -> Array:
+        """The matrix of a visit's chunk, which is read when it is first needed."""
+        key = visit.chunk.key
+        if key not in held:
+            held[key] = self._read(task, visit.chunk)
+        return held[key][0]
+
+    def _release(self, visit: Visit, held: "_Held") -> None:
+        """Give a chunk's memory back after its last visit."""
+        if visit.last:
+            give_back = held.pop(visit.chunk.key)[1]
+            give_back()
 
     def _read(self, task: Task, chunk: Chunk) -> tuple[Array, Callable[[], None]]:
         observe = not self.queue.fetches(chunk.source)
         data = self.ahead.take(task, chunk) if self.ahead else None
         return self.reader.read(chunk, observe) if data is None else self.reader.taken(chunk, data, observe)
 
-    def _copy(self, rows: Array, source_dtype: str, copy: ChunkCopy, frame: Array, dtype: str) -> None:
+    def copy(self, rows: Array, source_dtype: str, task: Task, copy: ChunkCopy, step: Step, frame: Array) -> None:
+        """Copy a part of a chunk into a frame, computed on the way."""
         piece = copy.piece
         source = rows[piece.row : piece.row + piece.rows, piece.column : piece.column + piece.columns]
         into = frame[piece.at_row : piece.at_row + piece.rows, piece.at_column : piece.at_column + piece.columns]
-        fill(into, dtype, source, source_dtype, self._factor(copy))
+        fill(into, step.target.dtype, source, source_dtype, self._factor(task, copy))
 
-    def _factor(self, copy: ChunkCopy) -> tuple[Array, str] | None:
-        factor = copy.part.factor
-        if factor is None:
+    def _factor(self, task: Task, copy: ChunkCopy) -> tuple[Array, str] | None:
+        if copy.part.factor is None or (factor := task.part(copy).factor) is None:
             return None
         vector = self.reader.factors[factor.name].view(STORAGE[factor.dtype])
         return vector[copy.first_column : copy.first_column + copy.piece.columns], factor.dtype

@@ -1,6 +1,7 @@
 """Reads rank files back: into the tensors that they were made from, or only to verify them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +14,12 @@ from neuronmodel_worker.failures import ArtifactDamaged, BadInput
 from neuronmodel_worker.io.aligned import SLACK, Array, fresh, placed
 from neuronmodel_worker.io.direct_io import EndsEarly, ReadableFile
 from neuronmodel_worker.io.disk import BLOCK, WrittenFile
+from neuronmodel_worker.io.readers import ALONE, READ_BYTES, Readers, reading_threads
 from neuronmodel_worker.stream.dtypes import STORAGE
 from neuronmodel_worker.stream.meter import Meter, StreamProgress
 from neuronmodel_worker.stream.observers import FileObserver
 from neuronmodel_worker.stream.rankfile import TENSOR_DIGESTS, combine_digests, rank_file_name
 from neuronmodel_worker.stream.sinks import RankTensor
-
-CHUNK_BYTES = 16 << 20
-THREADS = 4
 
 
 def read_rank_files(
@@ -64,7 +63,7 @@ def read_rank_files(
             for file, memory in zip(files, memories, strict=True)
             for start, stop in file.pieces()
         ]
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
+        with ThreadPoolExecutor(reading_threads(), thread_name_prefix="read") as pool:
             try:
                 for _ in pool.map(read, pieces):
                     pass
@@ -77,16 +76,21 @@ def read_rank_files(
             file.close()
 
 
-def check_rank_file(path: Path, sealed: WrittenFile | None, full: bool, progress: StreamProgress | None = None) -> None:
-    """Check that a file is what was sealed: its header and length, and with `full` every byte, with one chunk of
-    memory.
+def check_rank_file(
+    path: Path,
+    sealed: WrittenFile | None,
+    full: bool,
+    progress: StreamProgress | None = None,
+    readers: Readers = ALONE,
+) -> None:
+    """Check that a file is what was sealed: its header and length, and with `full` every byte.
 
     Raises ArtifactDamaged and OSError.
     """
     meter, file = Meter(progress), RankFileReader(path, sealed)
     try:
         if full:
-            file.compare_digest(file.digests(meter))
+            file.compare_digest(file.digests(meter, readers))
     finally:
         file.close()
 
@@ -133,8 +137,8 @@ class RankFileReader:
     def pieces(self) -> Iterator[tuple[int, int]]:
         """(start, stop) of the pieces in which the tensors are read, from block to block."""
         first = self.start - self.start % BLOCK
-        for position in range(first, self.nbytes, CHUNK_BYTES):
-            yield max(position, self.start), min(position + CHUNK_BYTES, self.nbytes)
+        for position in range(first, self.nbytes, READ_BYTES):
+            yield max(position, self.start), min(position + READ_BYTES, self.nbytes)
 
     def read(self, start: int, stop: int, memory: Array) -> Array:
         """Read a piece into its place in memory that holds all pieces, from the block on in which the first one
@@ -143,17 +147,28 @@ class RankFileReader:
         with _ending_early_is_damaged(self.path):
             return self._file.read(start, stop - start, memory[start - start % BLOCK - first :])
 
-    def digests(self, meter: Meter) -> Iterator[bytes]:
+    def digests(self, meter: Meter, readers: Readers) -> Sequence[bytes]:
         """The digest of every tensor, in the order of the file."""
-        buffer = fresh(CHUNK_BYTES + SLACK)
-        for tensor in self.in_order:
+        thread_local, most = threading.local(), readers.nbytes
+
+        def digest(tensor: TensorSource) -> bytes:
+            if not hasattr(thread_local, "buffer"):
+                thread_local.buffer = fresh(most + SLACK)
             state = xxhash.xxh3_128()
             end = tensor.offset + tensor.nbytes
-            for start in range(tensor.offset, end, CHUNK_BYTES):
-                nbytes = min(CHUNK_BYTES, end - start)
+            for start in range(tensor.offset, end, most):
+                nbytes = min(most, end - start)
                 with meter.reading(nbytes), _ending_early_is_damaged(self.path):
-                    state.update(self._file.read(start, nbytes, buffer).data)
-            yield state.digest()
+                    state.update(self._file.read(start, nbytes, thread_local.buffer).data)
+            return state.digest()
+
+        if readers.threads == 1:
+            return list(map(digest, self.in_order))
+        pool = ThreadPoolExecutor(readers.threads, thread_name_prefix="digest")
+        try:
+            return list(pool.map(digest, self.in_order))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def tensors_in(self, data: Array, full: bool) -> dict[str, RankTensor]:
         """The tensors in `data`, which holds the file's bytes from `start` on."""

@@ -8,11 +8,11 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import pairwise
 
 from neuronmodel_worker.checkpoint import DTYPE_BITS, TensorSource
-from neuronmodel_worker.layouts.geometry import Rectangle, SourcePart, Target, as_matrix
+from neuronmodel_worker.layouts.geometry import Block, Rectangle, SourcePart, Target, as_matrix
 from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream.prefetch import observed_at_once
 from neuronmodel_worker.stream.rank_groups import Group, gaps, rank_groups, tied_groups, unneeded_rows
@@ -52,6 +52,7 @@ class ChunkCopy:
 
     step: int
     part: SourcePart
+    """Of the unit that the copy was laid out for; `Task.part` is that of the task's own."""
     piece: Rectangle
     """The rectangle, counted from the chunk's corner."""
     first_column: int
@@ -77,27 +78,40 @@ class Move:
 
     steps: tuple[Step, ...]
     visits: tuple[Visit, ...]
+    is_unchanged: bool
+    """The only step is made of whole rows of the only chunk, just as they are."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """Moves that one thread makes, from the first to the last."""
+def _move(steps: tuple[Step, ...], visits: tuple[Visit, ...]) -> Move:
+    return Move(steps, visits, _is_unchanged(steps, visits))
+
+
+def _is_unchanged(steps: Sequence[Step], visits: Sequence[Visit]) -> bool:
+    copies = [copy for visit in visits for copy in visit.copies]
+    if len(steps) != 1 or len(visits) != 1 or len(copies) != 1:
+        return False
+    step, chunk, copy = steps[0], visits[0].chunk, copies[0]
+    is_whole = copy.piece.rows == step.rows and copy.piece.columns == step.columns == chunk.columns
+    same = copy.part.factor is None and chunk.source.dtype == step.target.dtype and not step.target.transposed
+    return is_whole and same
+
+
+@dataclass(frozen=True, eq=False)
+class TaskLayout:
+    """A task of any unit of one shape, laid out for the first of them: a model has as many such shapes as its layers
+    have kinds of tensors, and to lay out the moves of one takes milliseconds."""
 
     moves: tuple[Move, ...]
     buffered: bool
     passes_over: tuple[TensorSource, ...] = ()
-    """The sources of which the task reads some columns, and other tasks the others."""
     order: int = 0
-    """Tasks with a smaller number come first."""
 
     @cached_property
     def nbytes(self) -> int:
-        """The bytes that the task makes."""
         return sum(step.nbytes for move in self.moves for step in move.steps)
 
     @cached_property
     def memory_bytes(self) -> int:
-        """The most memory that its chunks and frames take up at a time."""
         held: dict[tuple[str, int, int], int] = {}
         peak = now = 0
         for move in self.moves:
@@ -115,7 +129,84 @@ class Task:
         return peak
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Moves that one thread makes, from the first to the last."""
+
+    layout: TaskLayout
+    unit: "Counterparts"
+
+    @cached_property
+    def moves(self) -> tuple[Move, ...]:
+        """The moves of this unit. They are made when they are first asked for."""
+        return tuple(map(self.unit.move, self.layout.moves))
+
+    @cached_property
+    def passes_over(self) -> tuple[TensorSource, ...]:
+        """The sources of which the task reads some columns, and other tasks the others."""
+        return tuple(map(self.unit.source, self.layout.passes_over))
+
+    @property
+    def buffered(self) -> bool:
+        return self.layout.buffered
+
+    @property
+    def order(self) -> int:
+        """Tasks with a smaller number come first."""
+        return self.layout.order
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the task makes."""
+        return self.layout.nbytes
+
+    @property
+    def memory_bytes(self) -> int:
+        """The most memory that its chunks and frames take up at a time."""
+        return self.layout.memory_bytes
+
+    def part(self, copy: ChunkCopy) -> SourcePart:
+        """The part whose bytes a copy of one of the moves is of."""
+        return self.unit.part(copy.part)
+
+
+class Counterparts:
+    """What stands in a unit where something of another unit of the same shape stands in that."""
+
+    def __init__(self, laid_out: Unit, own: Unit) -> None:
+        self._targets: dict[int, Target] = {}
+        self._blocks: dict[int, Block] = {}
+        self._parts: dict[int, SourcePart] = {}
+        self._sources: dict[str, TensorSource] = {}
+        for their_target, target in zip(laid_out, own, strict=True):
+            self._targets[id(their_target)] = target
+            for their_block, block in zip(their_target.blocks, target.blocks, strict=True):
+                self._blocks[id(their_block)] = block
+                for theirs, part in zip(their_block.parts, block.parts, strict=True):
+                    self._parts[id(theirs)] = part
+                    self._sources[theirs.source.name] = part.source
+
+    def source(self, theirs: TensorSource) -> TensorSource:
+        return self._sources[theirs.name]
+
+    def part(self, theirs: SourcePart) -> SourcePart:
+        return self._parts[id(theirs)]
+
+    def move(self, theirs: Move) -> Move:
+        return Move(tuple(map(self._step, theirs.steps)), tuple(map(self._visit, theirs.visits)), theirs.is_unchanged)
+
+    def _step(self, theirs: Step) -> Step:
+        target, block = self._targets[id(theirs.target)], self._blocks[id(theirs.block)]
+        row, column = theirs.row, theirs.column
+        return Step(target, block, theirs.rank_index, row, theirs.rows, column, theirs.columns, theirs.cuts)
+
+    def _visit(self, theirs: Visit) -> Visit:
+        chunk = theirs.chunk
+        own = Chunk(self.source(chunk.source), chunk.row, chunk.rows, chunk.column, chunk.columns)
+        return Visit(own, theirs.copies, theirs.last)
+
+
+@dataclass(frozen=True, eq=False)
 class Workload:
     """What a run has to do: the plan's ranks at the indices in `ranks`. With `buffered` the frames are memory of the
     run, with `sealing` the files of some ranks are completed before those of others, and with `observed` every byte of
@@ -134,53 +225,82 @@ class Workload:
             return rank_groups(self.plan, self.ranks, self.sizes)
         return [self.ranks] if self.ranks else []
 
-    def group_tasks(self, number: int, unit: Unit) -> list[Task]:
-        """The tasks of a unit for one group that shares nothing of it with other groups."""
-        return unit_tasks(unit, self.groups[number], self.sizes, self.buffered, order=number + 1)
+    @cached_property
+    def units(self) -> Sequence["SimilarUnit"]:
+        """The units of the plan, in their order."""
+        return [_similar(unit) for unit in units(self.plan)]
 
-    def shared_tasks(self, unit: Unit, tied: Set[int]) -> list[Task]:
-        """The tasks of a unit for the groups that share parts of it, and for bytes that no group needs."""
+    @cached_property
+    def _laid_out(self) -> dict[tuple["SimilarUnit", int | None], "LaidOut"]:
+        return {}
+
+    @cached_property
+    def _tied(self) -> dict["SimilarUnit", Set[int]]:
+        return {}
+
+    def tied(self, unit: "SimilarUnit") -> Set[int]:
+        """The numbers of the groups that share parts of a unit."""
+        if unit not in self._tied:
+            self._tied[unit] = tied_groups(unit.targets, self.groups, self.sizes)
+        return self._tied[unit]
+
+    def laid_out(self, unit: "SimilarUnit", number: int | None) -> "LaidOut":
+        """The tasks of the first unit of this shape: for the group of that number, which shares nothing of it with
+        other groups, or for all groups that do, and for bytes that no group needs."""
+        if (unit, number) not in self._laid_out:
+            found = (
+                self._shared(unit.targets, self.tied(unit))
+                if number is None
+                else unit_tasks(unit.targets, self.groups[number], self.sizes, self.buffered, order=number + 1)
+            )
+            self._laid_out[unit, number] = unit.targets, found
+        return self._laid_out[unit, number]
+
+    def _shared(self, unit: Unit, tied: Set[int]) -> list[TaskLayout]:
         ranks = [index for number in sorted(tied) for index in self.groups[number]]
         found = unit_tasks(unit, ranks, self.sizes, self.buffered) if ranks else []
         return [*found, *self._observed_alone(unit, found)] if self.observed else found
 
-    def _observed_alone(self, unit: Unit, found: Iterable[Task]) -> Iterator[Task]:
+    def _observed_alone(self, unit: Unit, found: Iterable[TaskLayout]) -> Iterator[TaskLayout]:
         """Tasks for bytes that no rank needs; sources that are read in passes are read as a whole anyway."""
         in_passes = {source.name for task in found for source in task.passes_over}
         for source, first, end in unneeded_rows(unit, self.ranks):
             each, columns = _rows_within(source, self.sizes.chunk_bytes), as_matrix(source.shape)[1]
             for row in range(first, end, each) if source.name not in in_passes else ():
                 chunk = Chunk(source, row, min(each, end - row), 0, columns)
-                yield Task((Move((), (Visit(chunk, (), last=True),)),), self.buffered)
+                yield TaskLayout((_move((), (Visit(chunk, (), last=True),)),), self.buffered)
+
+
+LaidOut = tuple[Unit, list[TaskLayout]]
+"""The unit that tasks were laid out for, and these."""
 
 
 def tasks(work: Workload) -> Iterator[list[Task]]:
     """The tasks of one unit after the other: first those that several groups of ranks share, then group after group."""
-
-    @cache
-    def tied_of(similar: _SimilarUnits) -> Set[int]:
-        return tied_groups(similar.targets, work.groups, work.sizes)
-
-    tied = [(unit, tied_of(_similar(unit))) for unit in units(work.plan)]
-    for unit, together in tied:
-        if found := work.shared_tasks(unit, together):
+    for unit in work.units:
+        if found := _own(unit, work.laid_out(unit, None)):
             yield found
     for number in range(len(work.groups)):
-        for unit, together in tied:
-            if number not in together and (found := work.group_tasks(number, unit)):
+        for unit in work.units:
+            if number not in work.tied(unit) and (found := _own(unit, work.laid_out(unit, number))):
                 yield found
+
+
+def _own(unit: "SimilarUnit", laid_out: LaidOut) -> list[Task]:
+    first, found = laid_out
+    counterparts = Counterparts(first, unit.targets)
+    return [Task(layout, counterparts) for layout in found]
 
 
 def most_memory(work: Workload, threads: int) -> int:
     """The memory of the largest tasks that may run at the same time."""
     largest: list[int] = []
     observed = 0
-    for unit, count in Counter(map(_similar, units(work.plan))).items():
-        together = tied_groups(unit.targets, work.groups, work.sizes)
-        found = work.shared_tasks(unit.targets, together)
+    for unit, count in Counter(work.units).items():
+        found = list(work.laid_out(unit, None)[1])
         for number in range(len(work.groups)):
-            if number not in together:
-                found += work.group_tasks(number, unit.targets)
+            if number not in work.tied(unit):
+                found += work.laid_out(unit, number)[1]
         most = sorted(task.memory_bytes for task in found)[-threads:]
         largest += [nbytes for nbytes in most for _ in range(min(count, threads))]
         if work.observed:
@@ -191,32 +311,34 @@ def most_memory(work: Workload, threads: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _SimilarUnits:
-    """Units of the same shape, mostly those of one layer and the next, whose tasks have the same shape too."""
+class SimilarUnit:
+    """A unit that is equal to those of the same shape, mostly the same one of other layers, whose tasks have the same
+    shape too."""
 
     shape: tuple[Hashable, ...]
     targets: Unit = field(compare=False)
 
 
-def _similar(unit: Unit) -> _SimilarUnits:
+def _similar(unit: Unit) -> SimilarUnit:
     """The shape of a unit. Tensors that are split in the same way share one split, so its identity is enough."""
     names: dict[str, int] = {}
 
     def describe(part: SourcePart) -> Hashable:
         number = names.setdefault(part.source.name, len(names))
-        return id(part.split), number, part.source.shape, part.source.dtype
+        factor = part.factor and (part.factor.shape, part.factor.dtype)
+        return id(part.split), number, part.source.shape, part.source.dtype, factor
 
     shape = tuple(
-        (target.dtype, target.transposed, block.at_row, *map(describe, block.parts))
+        (target.dtype, target.shape, target.transposed, block.at_row, *map(describe, block.parts))
         for target in unit
         for block in target.blocks
     )
-    return _SimilarUnits(shape, unit)
+    return SimilarUnit(shape, unit)
 
 
 def unit_tasks(
     unit: Iterable[Target], ranks: Sequence[int], sizes: Sizes, buffered: bool, order: int = 0
-) -> list[Task]:
+) -> list[TaskLayout]:
     ordered = batches(unit, ranks, sizes, buffered)
     grids = _grids(ordered, sizes.chunk_bytes)
     visits = [list(_visits(batch, grids, sizes.chunk_bytes)) for batch in ordered]
@@ -230,8 +352,8 @@ def unit_tasks(
         ]
     )
     return [
-        Task(
-            tuple(Move(ordered[i].steps, tuple(_with_last_use(visits[i], uses))) for i in group),
+        TaskLayout(
+            tuple(_move(ordered[i].steps, tuple(_with_last_use(visits[i], uses))) for i in group),
             buffered,
             tuple({part.source: None for i in group if ordered[i].in_passes for part in _parts(ordered[i])}),
             order,
@@ -279,6 +401,11 @@ def _rows_within(source: TensorSource, nbytes: int, columns: int | None = None) 
     return rows - rows % EVEN if rows > EVEN else rows
 
 
+def _evenly(rows: int, each: int) -> int:
+    """At least so many rows and at most `each`, in whole multiples of EVEN where those are."""
+    return -(-rows // EVEN) * EVEN if each > EVEN else rows
+
+
 def _grid(spans: Iterable[tuple[int, int]], each: int) -> list[int]:
     edges = sorted({edge for span in spans for edge in span})
     unneeded = dict(gaps(spans, start=edges[0]))
@@ -292,7 +419,8 @@ def _grid(spans: Iterable[tuple[int, int]], each: int) -> list[int]:
         if grid[-1] != start:
             grid.append(start)
         parts = -(-(stop - start) // each)
-        grid += [start + (stop - start) * part // parts for part in range(1, parts)]
+        step = -(-(stop - start) // parts)
+        grid += range(start + _evenly(step, each), stop, _evenly(step, each))
     return [*grid, edges[-1]]
 
 

@@ -28,6 +28,10 @@ class Sink(Protocol):
     """Whether frames are memory of the run until they are put."""
 
     @property
+    def waits(self) -> bool:
+        """Whether what is put is waited for, until a drive has it."""
+
+    @property
     def seals(self) -> bool:
         """Whether ranks are to be completed one after the other."""
 
@@ -48,6 +52,10 @@ class Sink(Protocol):
 
     def put(self, step: Step, frame: Array) -> None:
         """The frame is complete. The steps of one tensor come one after the other, from the first byte on."""
+
+    def put_unchanged(self, step: Step, rows: Array) -> bool:
+        """In place of `frame` and `put`, take rows of the source that are just what the step makes, where that saves a
+        copy; contiguous, and not needed afterwards. Returns whether it did."""
 
     def finish(self) -> tuple[WrittenFile, ...]:
         """Everything has arrived: make it durable. Returns the files that were written, if any."""
@@ -71,6 +79,7 @@ class TensorSink:
     not made."""
 
     buffered = False
+    waits = False
     seals = False
 
     def __init__(self) -> None:
@@ -112,6 +121,9 @@ class TensorSink:
 
     def put(self, step: Step, frame: Array) -> None:
         """The frame is part of the tensor itself."""
+
+    def put_unchanged(self, step: Step, rows: Array) -> bool:
+        return False
 
     def finish(self) -> tuple[WrittenFile, ...]:
         return ()

@@ -5,7 +5,7 @@ every row of their source contains a part of each of them, form a batch.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import gcd
 
 from neuronmodel_worker.io.disk import BLOCK
@@ -42,7 +42,8 @@ class Step:
     column: int
     columns: int
     cuts: tuple[tuple[SourcePart, Rectangle], ...]
-    """The parts that fall into the rectangle; `at_row` and `at_column` count from its corner."""
+    """The parts that fall into the rectangle; `at_row` and `at_column` count from its corner. Those of a task's step
+    are of the unit that it was laid out for: they say which parts of the rectangle are filled, not from where."""
 
     @property
     def padded(self) -> bool:
@@ -199,8 +200,7 @@ def _cuts(
             if first_row < last_row and first_column < last_column:
                 yield (
                     part,
-                    replace(
-                        piece,
+                    Rectangle(
                         row=piece.row + first_row - at_row,
                         rows=last_row - first_row,
                         column=piece.column + first_column - at_column,

@@ -1,13 +1,14 @@
 """Which task comes next: by size, by the free memory, by what is in the page cache."""
 
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.stream.prefetch import PageCache, Prefetcher
 from neuronmodel_worker.stream.read_ahead import ReadAhead
-from neuronmodel_worker.stream.schedule import Task
+from neuronmodel_worker.stream.schedule import Task, TaskLayout
 
 
 class TaskQueue:
@@ -30,65 +31,104 @@ class TaskQueue:
     ) -> None:
         self._units = units
         self._free = self._memory = memory_bytes
-        self._waiting: list[Task] = []
-        self._looked_ahead = 0
+        self._waiting: dict[TaskLayout, deque[Task]] = {}
+        """In their order. Tasks of one layout are alike, so that a look at the first of them says enough of all."""
+        self._count = self._looked_ahead = self._least_bytes = 0
         self._closed = False
         self._changed = threading.Condition()
         self._passes, self._most_passes = 0, max(1, threads // 2)
         self._prefetcher = Prefetcher(cache, self._fetched)
         self._read_ahead = read_ahead
 
-    def take(self) -> Task | None:
-        """The next task, as soon as there is memory for it; None when there is none, or after `close`."""
+    def take(self, after: Task | None = None) -> Task | None:
+        """The next task, as soon as there is memory for it; None when there is none, or after `close`. `after`: the
+        task that the thread is done with.
+
+        Whoever takes a task or is done with one wakes one other thread, if there is another task that may begin: a
+        hundred that all looked would keep each other from the lock.
+        """
+        self._tell_done(after)
         with self._changed:
+            self._give_back(after)
             while not self._closed:
                 self._look_ahead()
-                if not self._waiting:
-                    return None
-                if task := self._choose():
-                    self._waiting.remove(task)
-                    self._free -= task.memory_bytes
-                    self._passes += bool(task.passes_over)
-                    if self._read_ahead:
-                        self._read_ahead.begin(task)
-                    return task
+                task = self._choose()
+                if task or not self._waiting:
+                    return self._begin(task)
                 self._changed.wait()
             return None
 
+    def _begin(self, task: Task | None) -> Task | None:
+        if task is None:
+            self._changed.notify_all()  # there is nothing left for the others either
+            return None
+        alike = self._waiting[task.layout]
+        alike.remove(task)
+        self._count -= 1
+        if not alike:
+            del self._waiting[task.layout]
+        self._free -= task.memory_bytes
+        self._passes += bool(task.passes_over)
+        if self._read_ahead:
+            self._read_ahead.begin(task)
+        if self._choose():
+            self._changed.notify()
+        return task
+
     def _choose(self) -> Task | None:
-        delayed = None
-        for task in self._waiting:
-            if task.memory_bytes > self._free and self._free < self._memory:
+        is_idle, all_in_passes, delayed = self._free == self._memory, True, None
+        if self._free < self._least_bytes and not is_idle:
+            return None
+        for layout, alike in self._waiting.items():
+            all_in_passes = all_in_passes and bool(layout.passes_over)
+            if layout.memory_bytes > self._free and not is_idle:
                 continue
-            if not task.passes_over or (self._passes < self._most_passes and self._prefetcher.has(task.passes_over)):
-                return task
-            delayed = delayed or task
-        return delayed if all(task.passes_over for task in self._waiting) else None
+            if not layout.passes_over:
+                return alike[0]
+            if self._passes < self._most_passes and (fetched := self._with_fetched_sources(alike)):
+                return fetched
+            delayed = delayed or alike[0]
+        return delayed if all_in_passes else None
+
+    def _with_fetched_sources(self, tasks: Iterable[Task]) -> Task | None:
+        return next((task for task in tasks if self._prefetcher.has(task.passes_over)), None)
 
     def _look_ahead(self) -> None:
-        if len(self._waiting) > self._looked_ahead // 2:
+        if self._count > self._looked_ahead // 2:
             return
         for _, unit in zip(range(self.FAR_AHEAD if self._read_ahead else self.AHEAD), self._units, strict=False):
-            self._waiting += unit
+            self._count += len(unit)
             for task in unit:
+                self._waiting.setdefault(task.layout, deque()).append(task)
                 self._prefetcher.want(task.passes_over)
-        self._waiting.sort(key=lambda task: (task.order, not task.passes_over, -task.nbytes))
-        self._looked_ahead = len(self._waiting)
+        self._waiting = dict(sorted(self._waiting.items(), key=lambda each: _place(each[0])))
+        self._looked_ahead = self._count
+        self._least_bytes = min((layout.memory_bytes for layout in self._waiting), default=0)
         if self._read_ahead:
-            self._read_ahead.expect(self._waiting)
+            self._read_ahead.expect(task for alike in self._waiting.values() for task in alike)
 
     def _fetched(self) -> None:
         with self._changed:
             self._changed.notify_all()
 
     def done(self, task: Task) -> None:
+        """A thread is done with a task, and takes none."""
+        self._tell_done(task)
         with self._changed:
+            self._give_back(task)
+            if self._choose():
+                self._changed.notify()
+
+    def _give_back(self, task: Task | None) -> None:
+        if task:
             self._free += task.memory_bytes
             self._passes -= bool(task.passes_over)
-            self._changed.notify_all()
-        if self._read_ahead:
+
+    def _tell_done(self, task: Task | None) -> None:
+        if task and self._read_ahead:
             self._read_ahead.done(task)
-        self._prefetcher.passed(task.passes_over)
+        if task and task.passes_over:
+            self._prefetcher.passed(task.passes_over)
 
     def fetches(self, source: TensorSource) -> bool:
         """Whether the whole source is read into the page cache, for a task that was or will be handed out."""
@@ -108,3 +148,8 @@ class TaskQueue:
         """Stop the prefetching thread, when no thread takes tasks any more."""
         self.close()
         self._prefetcher.close()
+
+
+def _place(layout: TaskLayout) -> tuple[int, bool, int]:
+    """Where tasks come: those in passes first, whose sources are read meanwhile, and the largest first."""
+    return layout.order, not layout.passes_over, -layout.nbytes

@@ -153,12 +153,12 @@ def test_an_output_within_the_model_is_refused(place: Place) -> None:
     assert all(path.is_file() for path in place.model.iterdir())
 
 
-@pytest.mark.parametrize("threads", ["0", "-1", "many", "129", "1.5", ""])
+@pytest.mark.parametrize("threads", ["0", "-1", "many", "1025", "1.5", ""])
 def test_threads_are_bounded(threads: str, place: Place) -> None:
     for command in (place.shard, ("plan", *place.source), ("load", *place.source), ("verify", place.root)):
         ended = here(*command, f"--threads={threads}")
         assert ended.code == exits.USAGE
-        assert f"--threads is {threads!r} and has to be a number from 1 to 128" in ended.sentence
+        assert f"--threads is {threads!r} and has to be a number from 1 to 1024" in ended.sentence
 
 
 def test_what_is_missing_on_the_command_line_is_named(place: Place) -> None:

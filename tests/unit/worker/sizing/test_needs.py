@@ -22,10 +22,10 @@ from neuronmodel_worker.plan.native import make_native_plan
 from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
 from neuronmodel_worker.scratch_cache.capacity import VolumeSpace
 from neuronmodel_worker.sizing import DoesNotFit, check, misfits, require_fit, size
-from neuronmodel_worker.sizing.allowances import MIB, STREAM_THREADS, VLLM_BYTES, VLLM_BYTES_A_RANK
+from neuronmodel_worker.sizing.allowances import MIB, VLLM_BYTES, VLLM_BYTES_A_RANK
 from neuronmodel_worker.sizing.keyvalue import cache_bytes, cache_shape
 from neuronmodel_worker.sizing.needs import ANY_KEY, logical_core_config
-from neuronmodel_worker.stream import THREADS
+from neuronmodel_worker.stream import most_streaming_threads, streaming_threads
 from tests.model_cases import FAMILIES, cases, headers
 from tests.unit.worker.plan.test_streamed import ANYTHING
 from tests.unit.worker.sharding import small_plan, small_source
@@ -313,7 +313,7 @@ def test_the_cpu_engine_holds_its_cache_in_host_memory_and_needs_no_core(cached:
 
 
 def test_no_start_reads_with_more_threads() -> None:
-    assert THREADS <= STREAM_THREADS
+    assert streaming_threads() <= most_streaming_threads()
 
 
 # Machines.

@@ -25,6 +25,7 @@ class Stored:
     """A WeightSource whose files are bytes. Versions count up when one is replaced."""
 
     is_local = False
+    is_in_memory = False
     resolution = None
     parallel_reads = 3
     warnings = ()

@@ -3,8 +3,10 @@
 import errno
 import os
 import threading
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,8 @@ from neuronmodel_worker.failures import (
     SourceUnreadable,
 )
 from neuronmodel_worker.io.aligned import Array
-from neuronmodel_worker.plan.streamed import StreamedPlan
+from neuronmodel_worker.io.disk import WrittenFile
+from neuronmodel_worker.plan.streamed import Read, StreamedPlan
 from neuronmodel_worker.stream import (
     ContentDigests,
     FileSink,
@@ -31,6 +34,7 @@ from neuronmodel_worker.stream import (
     read_rank_files,
     run,
     source_reader,
+    take_missing_digests,
 )
 from neuronmodel_worker.stream.prefetch import PIECE_BYTES, Prefetcher
 from tests.unit.worker.sharding import assert_covered, small_plan, small_source
@@ -59,6 +63,56 @@ def test_every_byte_is_shown_once(plan: StreamedPlan, sizes: Sizes, tmp_path: Pa
         observer = ContentDigests()
         run(plan, sink, sizes=sizes, observer=observer)
         assert_covered(plan, observer.pieces())
+
+
+@pytest.mark.parametrize("flags", [{}, {"fused_qkv": True}, TRANSPOSING])
+def test_who_goes_on_reads_what_the_missing_ranks_need_and_knows_the_rest(
+    flags: dict[str, Any], tmp_path: Path
+) -> None:
+    plan = small_plan(small_source(tmp_path / "source"), **flags)
+    sizes, before = Sizes(3000, 4000, 2000, seal_bytes=1), ContentDigests()
+
+    def seal(rank: int, file: WrittenFile) -> None:
+        noted.update(before.taken_since())
+        if rank == 2:
+            raise RuntimeError("no further")
+
+    noted: Pieces = {}
+    with pytest.raises(RuntimeError, match="no further"):
+        run(plan, FileSink(tmp_path / "weights", seal=seal), sizes=sizes, threads=1, observer=before)
+    again = ContentDigests(before.pieces())
+    sink = FileSink(tmp_path / "others", seal=lambda rank, file: None)
+    resumed = run(plan, sink, sizes=sizes, rank_indices=[2, 3], observer=again, observes_unneeded=False)
+    alone = run(plan, TensorSink(), sizes=sizes, rank_indices=[2, 3])
+    assert resumed.bytes_read <= alone.bytes_read + sum(each.source.nbytes for each in in_passes(plan, flags))
+    if not flags:
+        assert resumed.bytes_read == alone.bytes_read < plan.source_bytes
+    reads = list[Transferred]()
+    take_missing_digests(plan.checkpoint, [read.source for read in plan.reads.values()], again, reads.append)
+    assert_covered(plan, again.pieces())
+    assert sum(read.bytes_read for read in reads[-1:]) < plan.source_bytes // 4
+
+
+def in_passes(plan: StreamedPlan, flags: dict[str, Any]) -> Iterator[Read]:
+    """What is read as a whole, for an observer, where only some columns are needed."""
+    yield from (read for read in plan.reads.values() if flags == TRANSPOSING)
+
+
+@pytest.mark.parametrize(
+    ("known", "kept"),
+    [
+        ([(0, 4), (4, 4)], [(0, 4), (4, 4)]),
+        ([(0, 4), (0, 4), (4, 4)], [(0, 4), (4, 4)]),
+        ([(0, 3), (0, 4), (3, 2), (4, 4)], [(0, 4), (4, 4)]),
+        ([(0, 4), (2, 4), (6, 2)], [(0, 4), (6, 2)]),
+        ([(2, 2), (3, 5)], [(2, 2)]),
+        ([], []),
+    ],
+)
+def test_of_pieces_that_overlap_some_are_left_out(known: list[tuple[int, int]], kept: list[tuple[int, int]]) -> None:
+    digests = ContentDigests({"weight": [(start, nbytes, "") for start, nbytes in known]})
+    found = [(start, nbytes) for start, nbytes, _ in digests.pieces().get("weight", [])]
+    assert found == kept
 
 
 def test_sources_of_passes_are_shown_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +235,7 @@ def test_of_several_the_first_in_the_files_is_named(plan: StreamedPlan) -> None:
 
 def test_pieces_larger_than_what_is_read_at_a_time(plan: StreamedPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = taken(plan)
-    monkeypatch.setattr(content_digests, "CHUNK_BYTES", 700)
+    monkeypatch.setattr(content_digests, "bytes_at_a_time", lambda threads: 700)
     assert check_content(plan.checkpoint, pieces, plan.reads) is None
 
 
@@ -249,7 +303,7 @@ class Copies:
 def test_rank_files_are_copied_while_they_are_read(
     plan: StreamedPlan, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neuronmodel_worker.stream.readback.CHUNK_BYTES", 8192)
+    monkeypatch.setattr("neuronmodel_worker.stream.readback.READ_BYTES", 8192)
     files = run(plan, FileSink(tmp_path)).files
     copies, sealed = Copies(), {file.name: file for file in files}
     read_rank_files(tmp_path, plan.ranks, sealed=sealed, full=full, observer=copies)

@@ -38,6 +38,7 @@ class RemoteSource(ABC):
     """A WeightSource."""
 
     is_local = False
+    is_in_memory = False
 
     def __init__(
         self,
