@@ -8,7 +8,7 @@ from hack.bench.checkpoints import Model
 from hack.bench.statistics import Limit
 
 GIB = 1 << 30
-MEMORY_LIMIT_BYTES = GIB
+MEMORY_LIMIT_BYTES = GIB * 7 // 10
 COPY = "cp + sync"
 RAW_READS = {f"raw read, {threads} thread{'s' * (threads > 1)}": threads for threads in (1, 4, 8)}
 # Slow, and further from us than any noise: fewer rounds do.
@@ -30,7 +30,8 @@ QUICK_RAW_READ_THREADS = 4
 class Contender:
     """`name` is shown; `module` is in `contenders`; it runs in so many rounds at the most. `memory_limit_bytes` is what
     its peak of anonymous memory is held to. With `reads_shards` its source are the rank files of the case's volume;
-    with `fills_memory` it ends with gigabytes of its own, and no other such one runs right after it."""
+    with `fills_memory` it ends with gigabytes of its own, and no other such one runs right after it. It has so many
+    `processors`, all where it is None. `processor_seconds_limit` is for a GB of source."""
 
     name: str
     module: str
@@ -41,6 +42,9 @@ class Contender:
     writes: bool = False
     reads_shards: bool = False
     fills_memory: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    processors: int | None = None
+    processor_seconds_limit: float | None = None
 
     def runs_in(self, number: int, rounds: int) -> bool:
         """Whether it runs in this round (from 0): fewer runs than rounds are spread over them."""
@@ -63,7 +67,8 @@ class Comparison:
 @dataclass(frozen=True)
 class Case:
     """`rounds` replaces the number of rounds that is asked for. `sealed`: the flags with which the checkpoint is
-    prepared on an artifacts volume next to it, before the rounds."""
+    prepared on an artifacts volume next to it, before the rounds. `in_memory`: all is on a tmpfs. `headers_only`: there
+    are no weights, as none are read."""
 
     name: str
     title: str
@@ -72,6 +77,8 @@ class Case:
     comparisons: tuple[Comparison, ...]
     rounds: int | None = None
     sealed: Mapping[str, Any] | None = None
+    in_memory: bool = False
+    headers_only: bool = False
 
 
 def rounds_of(case: Case, asked: int) -> int:
@@ -85,6 +92,7 @@ LAYER_OF_405B = replace(LLAMA_405B, layers=1, vocabulary=64)
 # Two layers, 12.7 GB, and 3.4 GB of embeddings and head, less than the model's own 8.4 GB.
 PART_OF_405B = replace(LAYER_OF_405B, layers=2, vocabulary=51200)
 HALF_OF_8B = replace(LLAMA_8B, hidden=2048, intermediate=14336, query_heads=16, layers=1, vocabulary=8016)
+HALF_LAYER_OF_405B = replace(LAYER_OF_405B, hidden=8192, intermediate=13312, query_heads=64)
 PART_OF_8B = replace(LLAMA_8B, layers=1, vocabulary=16032)
 # More than twice what is in flight of S3: shards can only be written while later ranges come.
 MORE_OF_8B = replace(PART_OF_8B, layers=5)
@@ -110,6 +118,18 @@ COMMAND_OF_405B: Mapping[str, Any] = {
     "save_sharded_checkpoint": True,
 }
 
+
+# An older processor's instructions, as far as numpy can be told; our own library is the same at every level.
+LEVELS: Mapping[str, Mapping[str, str]] = {
+    "": {},
+    ", numpy": {"NEURONMODEL_NATIVE": "off"},
+    ", numpy, no AVX-512": {
+        "NEURONMODEL_NATIVE": "off",
+        "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+    },
+}
+WAYS = {"to files": "files", "into memory": "memory"}
+ROUNDS_OF_STEPS = 3
 
 # With columns to be read: fused, and transposed for the MLP's kernel.
 COMMAND_OF_8B: Mapping[str, Any] = {**PLAIN, "tp_degree": 8, "fused_qkv": True, "mlp_kernel_enabled": True}
@@ -193,11 +213,113 @@ def cases() -> tuple[Case, ...]:
             (),
             rounds=1,
         ),
+        _in_memory("tmpfs-405b", "its command's flags", COMMAND_OF_405B, (1.6, 1.0), (4, 6)),
+        _in_memory("tmpfs-plain", "no transposing kernels", plain(64), (1.1, 0.6), None),
+        _loads_in_memory(),
+        _scheduler(),
         _artifacts(LLAMA_8B, "Llama 3.1 8B, five layers, tp 8, sealed on an artifacts volume, and started from there"),
         _network("hub-throttled", "from_hub", PART_OF_8B, "a layer", "a Hub that gives 100 MB/s", THROTTLED),
         _network("hub", "from_hub", PART_OF_8B, "a layer", "a Hub on this machine", None),
         _network("s3-throttled", "from_s3", MORE_OF_8B, "five layers", "a bucket that gives 100 MB/s", THROTTLED),
         _delayed("s3-delay", "a layer of Llama 3.1 8B from a bucket that answers after 20 ms, in ranges of 256 KiB"),
+    )
+
+
+def _in_memory(
+    name: str,
+    flags_title: str,
+    flags: Mapping[str, Any],
+    processor_seconds: tuple[float, float],
+    speedups: tuple[float, float] | None,
+) -> Case:
+    """Where no disk hides what computing costs, to files and into memory, and step by step."""
+    loop = todays_loop("today's loop", flags)
+    files = replace(to_files("files", flags), processor_seconds_limit=processor_seconds[0])
+    memory = replace(to_memory("memory", flags)[0], processor_seconds_limit=processor_seconds[1])
+    alone = {
+        each.name: replace(each, name=f"{each.name}, one processor", processors=1, processor_seconds_limit=None)
+        for each in (files, memory)
+    }
+    raw = RAW_READING[1]
+    raw_alone = replace(raw, name=f"{raw.name}, one processor", processors=1)
+    levels = LEVELS if speedups else {"": LEVELS[""]}
+    steps = [
+        Contender(
+            f"{into}, steps{title}",
+            "steps",
+            flags,
+            {"into": into},
+            rounds=ROUNDS_OF_STEPS,
+            writes=into == "files",
+            environment=level,
+        )
+        for into in WAYS.values()
+        for title, level in levels.items()
+    ]
+    return Case(
+        name,
+        f"Llama 3.1 405B, three layers at half the width, {flags_title}, tp 64, source and target in memory",
+        replace(HALF_LAYER_OF_405B, layers=3),
+        (COPYING, raw, raw_alone, files, memory, *alone.values(), loop, *steps),
+        (
+            Comparison("to files, against cp + sync", "files", (COPY,)),
+            Comparison("into memory, against a raw read", "memory", (raw.name,)),
+            Comparison("a raw read, times as fast as on one processor", raw.name, (raw_alone.name,), speedup=True),
+            *(
+                Comparison(
+                    f"{title}, times as fast as today's loop",
+                    way,
+                    (loop.name,),
+                    Limit(speedups[place], "at least") if speedups else None,
+                    speedup=True,
+                )
+                for place, (title, way) in enumerate(WAYS.items())
+            ),
+            *(
+                Comparison(
+                    f"{title}, times as fast as on one processor",
+                    way,
+                    (alone[way].name,),
+                    Limit(1.85, "at least"),
+                    speedup=True,
+                )
+                for title, way in WAYS.items()
+            ),
+        ),
+        in_memory=True,
+    )
+
+
+def _loads_in_memory() -> Case:
+    """The loads of `artifacts`, where no disk is between them."""
+    loads = _loads(plain(8))
+    return Case(
+        "tmpfs-loads",
+        "Llama 3.1 8B, one layer, a quarter of the vocabulary, tp 8, source and artifacts in memory",
+        replace(LLAMA_8B, layers=1, vocabulary=32064),
+        loads,
+        (_behind(loads),),
+        sealed=plain(8),
+        in_memory=True,
+    )
+
+
+def _scheduler() -> Case:
+    """What queue and memory cost by themselves, with as many threads as a machine of 192 processors would have if
+    nothing bounded them."""
+    options = {"threads": 192, "bytes_per_second": 10e9}
+    ours, alone = "192 threads, nothing to do", "192 threads, no queue"
+    return Case(
+        "scheduler",
+        "Llama 3.1 405B, twelve layers, its command's flags, tp 64, simulated drives of 10 GB/s, no-op kernels",
+        replace(LAYER_OF_405B, layers=12),
+        (
+            Contender(ours, "simulated", COMMAND_OF_405B, options, processor_seconds_limit=0.002),
+            Contender(alone, "simulated", COMMAND_OF_405B, {**options, "alone": True}),
+        ),
+        (Comparison("a run's queue, against the same reads without it", ours, (alone,), Limit(1.05)),),
+        rounds=ROUNDS_OF_STEPS,
+        headers_only=True,
     )
 
 
@@ -240,7 +362,7 @@ def _delayed(name: str, title: str) -> Case:
 def _artifacts(model: Model, title: str) -> Case:
     config = plain(8)
     full, starts = "artifacts verify --full", {"sealed": "start, all sealed", "bare": "start, nothing sealed"}
-    loads = {"behind": "load, sealing behind", "bare": "load, ShardOnLoad"}
+    loads = _loads(config)
     return Case(
         "artifacts",
         title,
@@ -261,8 +383,7 @@ def _artifacts(model: Model, title: str) -> Case:
                 writes=True,
                 fills_memory=True,
             ),
-            Contender(loads["behind"], "load", config, {"behind": True}, fills_memory=True),
-            Contender(loads["bare"], "load", config, {"behind": False}, fills_memory=True),
+            *loads,
         ),
         (
             Comparison("full verification, against a raw read", full, tuple(RAW_READS), Limit(1.1)),
@@ -273,10 +394,23 @@ def _artifacts(model: Model, title: str) -> Case:
                 (starts["bare"],),
                 speedup=True,
             ),
-            Comparison("load, sealing behind, against ShardOnLoad", loads["behind"], (loads["bare"],), Limit(1.15)),
+            _behind(loads),
         ),
         sealed=config,
     )
+
+
+def _loads(config: Mapping[str, Any]) -> tuple[Contender, Contender]:
+    """One that will seal behind, and one that shards on load."""
+    return (
+        Contender("load, sealing behind", "load", config, {"behind": True}, fills_memory=True),
+        Contender("load, ShardOnLoad", "load", config, {"behind": False}, fills_memory=True),
+    )
+
+
+def _behind(loads: tuple[Contender, Contender]) -> Comparison:
+    behind, bare = loads
+    return Comparison("load, sealing behind, against ShardOnLoad", behind.name, (bare.name,), Limit(1.1))
 
 
 def _experts(model: Model, title: str) -> Case:
@@ -305,7 +439,7 @@ QUICK_MODELS = {
     "8b": ("Llama 3.1 8B, one layer, a quarter of the vocabulary", replace(LLAMA_8B, layers=1, vocabulary=32064)),
     "405b-layer": (
         "Llama 3.1 405B, one layer at half the width, its command's flags, tp 64",
-        replace(LAYER_OF_405B, hidden=8192, intermediate=13312, query_heads=64),
+        HALF_LAYER_OF_405B,
     ),
     "moe": ("Mixtral 8x7B, one layer with two experts, tp 8", replace(MIXTRAL, layers=1, experts=2)),
     "artifacts": (

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +56,17 @@ class DiskUse:
         )
 
 
-def run_contender(module: str, task: Task, make_quiet: Callable[[], object]) -> Measured:
-    """`make_quiet` is called when the contender has prepared itself, just before its clock starts.
+def run_contender(
+    module: str, task: Task, make_quiet: Callable[[], object], environment: Mapping[str, str] | None = None
+) -> Measured:
+    """`make_quiet` is called when the contender has prepared itself, just before its clock starts. `environment` is
+    added to what the process inherits.
 
     Raises BenchFailed with the contender's output.
     """
     command = [sys.executable, "-m", "hack.bench.contenders", module, task.to_json()]
     began = time.monotonic()
-    with _process(command) as process:
+    with _process(command, environment or {}) as process:
         with _ended_after(process, PREPARED_WITHIN_SECONDS):
             practised = _expect_ready(process, module)
         prepared = time.monotonic() - began - practised
@@ -88,10 +91,10 @@ def run_contender(module: str, task: Task, make_quiet: Callable[[], object]) -> 
 
 
 @contextmanager
-def _process(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+def _process(command: list[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        start_new_session=True, env={**os.environ, **environment},
     )  # fmt: skip
     try:
         yield process

@@ -62,8 +62,17 @@ def cached_pages(descriptor: int) -> int | None:
 
 
 def free_memory_bytes() -> int:
+    return _memory("MemFree")
+
+
+def available_memory_bytes() -> int:
+    """What processes could have: page cache of files counts as free."""
+    return _memory("MemAvailable")
+
+
+def _memory(field: str) -> int:
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    return int(fields["MemFree"].split()[0]) * 1024
+    return int(fields[field].split()[0]) * 1024
 
 
 def memory_bytes() -> int:

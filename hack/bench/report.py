@@ -19,7 +19,7 @@ def report(results: Results) -> str:
     figures = [each for result in results.cases for each in figures_of(result)]
     about = [f"- {key}: {value}" for key, value in results.machine.items()]
     table = limits_table(held, figures, results.commands, results.answers)
-    parts = ["\n".join(_titles(results)), table, figures_table(figures), "\n".join(about)]
+    parts = ["\n".join(_titles(results)), table, figures_table(figures), steps_table(figures), "\n".join(about)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -46,6 +46,7 @@ def limits_table(
     rows: list[tuple[str, ...]] = [("case", "what", "median", "95 % interval", "rounds", "limit", "")]
     rows += [_held(each) for each in held]
     rows += [_answers(answers)] if answers else []
+    rows += [_processor_seconds(each) for each in figures if each.processor_seconds_limit]
     rows += [_memory(each) for each in figures if each.memory_limit_bytes]
     rows += [_command(each) for each in commands]
     return markdown(rows, left=(0, 1, 5, 6))
@@ -69,6 +70,19 @@ def _answers(answers: AnswerTimes) -> tuple[str, ...]:
     ratio, what = answers.ratio, "an answer while shards are sealed behind, against one afterwards"
     interval = f"{ratio.low:.2f} – {ratio.high:.2f}"
     return ANSWERS, what, f"{ratio.median:.2f}", interval, str(ratio.rounds), "", ""
+
+
+def _processor_seconds(figures: Figures) -> tuple[str, ...]:
+    assert figures.processor_seconds_limit is not None
+    return (
+        figures.case,
+        f"processor seconds a GB, {', '.join([figures.contender, *(figures.steps or ())])}",
+        f"{figures.limited_processor_seconds:.2g}",
+        "",
+        str(figures.runs),
+        f"at most {figures.processor_seconds_limit:g}",
+        figures.processor_seconds_verdict or "",
+    )
 
 
 def _memory(figures: Figures) -> tuple[str, ...]:
@@ -128,6 +142,21 @@ def figures_table(figures: Sequence[Figures]) -> str:
         )
         for each in figures
     ]
+    return markdown(rows, left=(0, 1))
+
+
+def steps_table(figures: Sequence[Figures]) -> str:
+    """Where the processor seconds went, for a GB of source. Empty where nobody measured it."""
+    stepped = [each for each in figures if each.steps]
+    if not stepped:
+        return ""
+    names = list(dict.fromkeys(name for each in stepped for name in each.steps or ()))
+    names.sort(key=lambda name: -max((each.steps or {}).get(name, 0.0) for each in stepped))
+    rows: list[tuple[str, ...]] = [("case", "processor seconds a GB", *names, "all")]
+    for each in stepped:
+        steps = each.steps or {}
+        cells = (f"{steps[name]:.2f}" if name in steps else "" for name in names)
+        rows.append((each.case, each.contender, *cells, f"{sum(steps.values()):.2f}"))
     return markdown(rows, left=(0, 1))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from hack.bench.answers import AnswerTimes, Round
 from hack.bench.cases import Case, cases
 from hack.bench.commands import CommandTimes
+from hack.bench.contenders.task import Steps
 from hack.bench.rounds import CaseRuns, Run
 from hack.bench.statistics import Limit, Ratio, Verdict, fastest, median, paired, ratio_of
 
@@ -31,7 +32,7 @@ class Held:
 class Figures:
     """Medians of one contender over its runs; the peak is the largest. Processor seconds are for a GB of source;
     `processors_busy` is the share of all processors' time that it took, `disk_busy` the share of time in which the disk
-    had something to do."""
+    had something to do. `steps`: where processor seconds went, where that was measured."""
 
     case: str
     contender: str
@@ -46,6 +47,19 @@ class Figures:
     process_seconds: float
     peak_anonymous_bytes: int
     memory_limit_bytes: int | None
+    processor_seconds_limit: float | None = None
+    steps: Steps | None = None
+
+    @property
+    def processor_seconds_verdict(self) -> Verdict | None:
+        if self.processor_seconds_limit is None:
+            return None
+        return "met" if self.limited_processor_seconds <= self.processor_seconds_limit else "missed"
+
+    @property
+    def limited_processor_seconds(self) -> float:
+        """What the limit is of: all of them, or those of the steps where these were measured."""
+        return sum(self.steps.values()) if self.steps else self.processor_seconds_a_gigabyte
 
     @property
     def memory_verdict(self) -> Verdict | None:
@@ -91,7 +105,16 @@ def figures_of(result: CaseRuns) -> Iterator[Figures]:
             process_seconds=median([run.measured.process_seconds for run in runs]),
             peak_anonymous_bytes=max(run.measured.peak_anonymous_bytes for run in runs),
             memory_limit_bytes=contender.memory_limit_bytes,
+            processor_seconds_limit=contender.processor_seconds_limit,
+            steps=_steps([run.measured.timing.steps for run in runs], gigabytes),
         )
+
+
+def _steps(runs: Sequence[Steps | None], gigabytes: float) -> Steps | None:
+    """The median of each step, for a GB of source; None for contenders without steps."""
+    measured = [steps for steps in runs if steps]
+    names = dict.fromkeys(name for steps in measured for name in steps)
+    return {name: median([steps.get(name, 0.0) for steps in measured]) / gigabytes for name in names} or None
 
 
 def _median_if_any(values: Sequence[float]) -> float | None:
@@ -135,7 +158,14 @@ def to_json(results: Results) -> dict[str, Any]:
                 "source_bytes": result.source_bytes,
                 "machine": dict(result.machine or results.machine),
                 "comparisons": [asdict(held) for held in comparisons_of(result)],
-                "contenders": [{**asdict(f), "memory_verdict": f.memory_verdict} for f in figures_of(result)],
+                "contenders": [
+                    {
+                        **asdict(f),
+                        "memory_verdict": f.memory_verdict,
+                        "processor_seconds_verdict": f.processor_seconds_verdict,
+                    }
+                    for f in figures_of(result)
+                ],
                 "runs": [run.to_json() for run in result.runs],
             }
             for result in results.cases

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hack.bench.cases import Case, Contender, rounds_of
-from hack.bench.checkpoints import Model, ensure_checkpoint, require_space
+from hack.bench.checkpoints import Model, ensure_checkpoint, require_space, write_headers
 from hack.bench.children import DiskUse, Measured, run_contender
 from hack.bench.contenders.task import Task, Timing, volume_next_to
 from hack.bench.failures import BenchFailed
@@ -93,6 +93,10 @@ class Pace:
         self.left += [(case.name, c.name) for _, c in schedule(case, rounds)]
         self._total = len(self.left)
 
+    def forget(self, case: Case) -> None:
+        """It is not run."""
+        self.left = [each for each in self.left if each[0] != case.name]
+
     def done(self, case: str, contender: str, seconds: float) -> None:
         self.left.remove((case, contender))
         self._done.setdefault((case, contender), []).append(seconds)
@@ -145,7 +149,10 @@ class Bench:
         print(f"\n{case.title}: {case.model.nbytes / 1e9:.1f} GB", flush=True)
         source = self.scratch / f"{case.name}-{case.model.nbytes}"
         began = time.monotonic()
-        ensure_checkpoint(source, case.model)
+        if case.headers_only:
+            write_headers(source, case.model)
+        else:
+            ensure_checkpoint(source, case.model)
         print(f"  checkpoint there after {time.monotonic() - began:.0f} s", flush=True)
         written = int(OUTPUT_FACTOR * case.model.nbytes)
         if any(contender.writes for contender in case.contenders):
@@ -171,10 +178,10 @@ class Bench:
     def _run(self, case: Case, contender: Contender, number: int, source: Path) -> Run:
         began = time.monotonic()
         output = self.scratch / "output"
-        practice = self._practice(case)
-        if contender.reads_shards:
+        practice = None if case.headers_only else self._practice(case)
+        if contender.reads_shards and practice:
             source, practice = rank_files(source), rank_files(practice)
-        task = Task(source, output, contender.neuron_config, contender.options, practice)
+        task = Task(source, output, contender.neuron_config, contender.options, practice, contender.processors)
         left: list[int | None] = []
 
         def make_quiet() -> None:
@@ -184,7 +191,7 @@ class Bench:
 
         evict(task.evicted_files)
         try:
-            measured = run_contender(contender.module, task, make_quiet)
+            measured = run_contender(contender.module, task, make_quiet, contender.environment)
         finally:
             shutil.rmtree(output, ignore_errors=True)
         run = Run(contender.name, number, measured, left[0])

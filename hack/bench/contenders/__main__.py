@@ -10,6 +10,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from hack.bench.contenders.task import GO, READY, Prepare, Task, Timed, Timing
@@ -18,6 +19,8 @@ from hack.bench.contenders.task import GO, READY, Prepare, Task, Timed, Timing
 def main(module: str, task: str) -> int:
     prepare: Prepare = importlib.import_module(f"hack.bench.contenders.{module}").prepare
     parsed = Task.from_json(task)
+    if parsed.processors:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: parsed.processors])
     practised = _practise(prepare, parsed)
     timed = prepare(parsed)
     gc.collect()
@@ -45,6 +48,8 @@ def _measure(timed: Timed) -> Timing:
     counted = timed()
     elapsed, after = time.monotonic() - began, _processor_seconds()
     user, system = after[0] - before[0], after[1] - before[1]
+    if isinstance(counted, Mapping):
+        return Timing(elapsed, user, system, steps=counted)
     return Timing(elapsed, user, system) if counted is None else Timing(counted, user, system, elapsed)
 
 

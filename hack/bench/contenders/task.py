@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-Timed = Callable[[], float | None]
-"""May return the seconds that count, where these are a part of what it does."""
+Steps = Mapping[str, float]
+"""Processor seconds by the name of the step."""
+Timed = Callable[[], float | Steps | None]
+"""May return the seconds that count, where these are a part of what it does, or where its processor seconds went."""
 
 READY = "ready"
 GO = "go"
@@ -16,13 +18,15 @@ GO = "go"
 @dataclass(frozen=True)
 class Task:
     """`source` is a checkpoint, `output` a folder that does not exist yet; `options` are the contender's own.
-    `practice` is a small checkpoint, to do the same with first. What is read may also be a folder of rank files."""
+    `practice` is a small checkpoint, to do the same with first. What is read may also be a folder of rank files.
+    `processors`: on so many of those that the process may use, all of them where it is None."""
 
     source: Path
     output: Path
     neuron_config: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     practice: Path | None = None
+    processors: int | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=str)
@@ -58,12 +62,14 @@ Prepare = Callable[[Task], Timed]
 @dataclass(frozen=True)
 class Timing:
     """Of what was timed: the wall seconds that count, and processor seconds in user and system mode of the process and
-    what it started. `whole_seconds`: from its beginning to its end, where only a part of them counts."""
+    what it started. `whole_seconds`: from its beginning to its end, where only a part of them counts. `steps`:
+    where the processor seconds went, where that was measured."""
 
     seconds: float
     user_seconds: float
     system_seconds: float
     whole_seconds: float | None = None
+    steps: Steps | None = None
 
     @property
     def elapsed(self) -> float:
