@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hack.bench.cases import plain
-from hack.bench.checkpoints import Model, ensure_checkpoint
+from hack.bench.checkpoints import Model, ensure_checkpoint, write_headers
 from hack.bench.children import run_contender
 from hack.bench.contenders.task import Task
 from hack.bench.failures import BenchFailed
@@ -42,6 +42,30 @@ def test_memory_that_is_allocated_ahead_is_there_when_the_clock_starts(tmp_path:
     )
     assert allocated.anonymous_bytes_before - fresh.anonymous_bytes_before > 0.9 * PRACTICE.nbytes
     assert fresh.peak_anonymous_bytes - fresh.anonymous_bytes_before > 0.9 * PRACTICE.nbytes
+
+
+@pytest.mark.parametrize(("into", "expected"), [("files", {"write", "digest", "allocate files"}), ("memory", set())])
+def test_processor_seconds_are_told_by_step(source: Path, tmp_path: Path, into: str, expected: set[str]) -> None:
+    flags = {**plain(2), "fused_qkv": True, "mlp_kernel_enabled": True}
+    task = Task(source, tmp_path / "shards", flags, {"into": into}, processors=1)
+    steps = run_contender("steps", task, lambda: None, {"NEURONMODEL_NATIVE": "off"}).timing.steps
+    assert steps
+    assert steps.keys() - {"lend and zero memory"} == {
+        "read", "copy", "transpose", "fused QKV", "planning and the rest", *expected,
+    }  # fmt: skip
+    assert all(seconds >= 0 for seconds in steps.values())
+    if into == "files":
+        assert len(list(task.output.iterdir())) == 2
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_scheduler_runs_without_weights(tmp_path: Path, alone: bool) -> None:
+    write_headers(tmp_path / "model", SMALL)
+    options = {"threads": 8, "bytes_per_second": 1e9, "alone": alone}
+    timing = run_contender("simulated", Task(tmp_path / "model", tmp_path, plain(2), options), lambda: None).timing
+    assert timing.seconds > 0
+    assert (timing.steps is None) == alone
+    assert alone or (timing.steps or {}).keys() == {"queue", "tasks"}
 
 
 def test_the_output_of_a_contender_that_failed_is_shown(source: Path, tmp_path: Path) -> None:

@@ -10,9 +10,13 @@ SPARE = 1 / 32
 """How much more than what is asked for all buffers may be because one is reused for something smaller."""
 
 
+ROUNDING_BYTES = 4 << 20
+"""What the grain adds, of as many buffers as are lent at a time."""
+
+
 def total_bytes(limit_bytes: int) -> int:
-    """The most that buffers take up: they are lent in sizes of GRAIN, and some are SPARE larger than they need be."""
-    return limit_bytes + int(2 * SPARE * limit_bytes)
+    """The most that buffers take up with a limit."""
+    return limit_bytes + int(2 * SPARE * limit_bytes) + ROUNDING_BYTES
 
 
 class Buffers:

@@ -11,6 +11,8 @@ import pytest
 
 from neuronmodel_worker.checkpoint import header_digest
 from neuronmodel_worker.failures import ArtifactDamaged, ArtifactsVolumeFull, SourceChanged
+from neuronmodel_worker.io.aligned import Array
+from neuronmodel_worker.io.disk import is_in_memory
 from neuronmodel_worker.plan.streamed import StreamedPlan
 from neuronmodel_worker.stream import (
     ContentDigests,
@@ -25,6 +27,7 @@ from neuronmodel_worker.stream import (
     run,
     write_rank_files,
 )
+from neuronmodel_worker.stream.steps import Step
 from tests.unit.worker.sharding import small_plan, small_source
 from tests.volumes import volume_in_memory
 
@@ -301,3 +304,35 @@ def test_small_passes_are_sealed_as_large_ones(plan: StreamedPlan, tmp_path: Pat
     result = run(plan, sealing.sink(), sizes=sizes, observer=ContentDigests())
     assert contents(sealing.weights) == expected
     assert result.bytes_read == plan.source_bytes
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Path]:
+    with volume_in_memory(tmp_path / "in-memory", 64 << 20) as directory:
+        yield directory
+
+
+def test_where_there_is_no_drive_rows_are_written_as_they_were_read(
+    plan: StreamedPlan, volume: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    put_unchanged = FileSink.put_unchanged
+
+    def watched(self: FileSink, step: Step, rows: Array) -> bool:
+        was_taken = put_unchanged(self, step, rows)
+        taken.extend([step.target.name] * was_taken)
+        return was_taken
+
+    monkeypatch.setattr(FileSink, "put_unchanged", watched)
+    sink = FileSink(volume / "weights", metadata=METADATA)
+    assert not sink.waits
+    run(plan, sink)
+    assert contents(volume / "weights") == expected
+    of_rows = {target.name for target in plan.targets if not target.transposed and "lm_head" in target.name}
+    assert of_rows
+    assert of_rows <= set(taken)
+
+
+def test_a_folder_that_is_not_there_yet_is_on_its_parents_file_system(volume: Path, tmp_path: Path) -> None:
+    assert is_in_memory(volume / "missing" / "folder")
+    assert is_in_memory(tmp_path / "missing") == is_in_memory(tmp_path)
