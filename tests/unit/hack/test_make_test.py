@@ -45,8 +45,10 @@ def run(project: Path, codes: Mapping[str, int] = MappingProxyType({}), *, fails
     shutil.copy(verify.__file__, project / "hack/verify.py")
     (project / "hack/cluster/__main__.py").write_text(CLUSTER.format(steps=str(steps), codes=dict(codes)))
     command = (sys.executable, "-m", "hack.verify")
+    # By PYTHONPATH, the real one would be found before this folder's, and run everything.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        command, cwd=project, env={**os.environ, "CI": ci}, capture_output=True, text=True, check=False
+        command, cwd=project, env={**environment, "CI": ci}, capture_output=True, text=True, check=False
     )
     return Run(done.returncode, done.stdout, done.stderr, [line.strip() for line in steps.read_text().splitlines()])
 
