@@ -290,7 +290,8 @@ class Preparation:
                 # missing all the same is not fetched over a network again: a set without it is found by what its
                 # source is recorded to be, not by a comparison of contents.
                 if not is_whole and plan.checkpoint.source.is_local:
-                    take_missing_digests(plan.checkpoint, [read.source for read in plan.reads.values()], digests)
+                    sources = [read.source for read in plan.reads.values()]
+                    take_missing_digests(plan.checkpoint, sources, digests, lambda _: cancel_token.check())
                 self._measured(streamed)
             with self.job.clock.phase(StartPhase.SEALED), writing_to(self.store.root):
                 cancel_token.check()

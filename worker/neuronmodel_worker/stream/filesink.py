@@ -41,7 +41,8 @@ from neuronmodel_worker.stream.rankfile import (
 from neuronmodel_worker.stream.steps import Step
 from neuronmodel_worker.stream.writeback import Writeback
 
-SYNCING_THREADS = 8
+FILES_AT_A_TIME = 8
+"""How many are allocated, or synced."""
 
 
 class RankFileWriter:
@@ -193,7 +194,7 @@ class FileSink:
                 self._files[index] = RankFileWriter(self.directory, plan.ranks[index], layout, writeback)
                 self._missing[index] = sum(target.nbytes for target in plan.targets)
             # Where a file is kept in memory, this takes as long as half of all writing.
-            with ThreadPoolExecutor(SYNCING_THREADS, thread_name_prefix="allocate") as pool:
+            with ThreadPoolExecutor(FILES_AT_A_TIME, thread_name_prefix="allocate") as pool:
                 for _ in pool.map(lambda file: file.begin(plan), self._files.values()):
                     pass
 
@@ -260,7 +261,7 @@ class FileSink:
 
     def _publish_together(self) -> tuple[WrittenFile, ...]:
         with writing_to(self.directory, self._needed):
-            with ThreadPoolExecutor(SYNCING_THREADS, thread_name_prefix="sync") as pool:
+            with ThreadPoolExecutor(FILES_AT_A_TIME, thread_name_prefix="sync") as pool:
                 written = tuple(pool.map(RankFileWriter.flush, self._files.values()))
             self._before_publish(written)
             for file in self._files.values():
