@@ -15,8 +15,8 @@ ROUNDING_BYTES = 4 << 20
 
 
 def total_bytes(limit_bytes: int) -> int:
-    """The most that buffers take up with a limit."""
-    return limit_bytes + int(2 * SPARE * limit_bytes) + ROUNDING_BYTES
+    """The most that buffers take up with a limit; nothing where nothing is lent."""
+    return limit_bytes and limit_bytes + int(2 * SPARE * limit_bytes) + ROUNDING_BYTES
 
 
 class Buffers:
