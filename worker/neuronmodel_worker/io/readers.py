@@ -1,5 +1,5 @@
 """How many threads read what is only digested, and how much at a time: as many as there are processors, in memory that
-does not grow with them."""
+does not grow with them up to 256."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -14,7 +14,7 @@ READ_BYTES: Final = 16 << 20
 LEAST_READ_BYTES: Final = 1 << 20
 """What one of a hundred threads does: together they keep more than enough under way."""
 READERS_BYTES: Final = 256 << 20
-"""The memory of all threads that only read and digest."""
+"""The memory of all threads that only read and digest, up to 256 of them."""
 
 
 def reading_threads() -> int:

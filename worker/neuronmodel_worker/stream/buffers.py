@@ -8,15 +8,13 @@ from neuronmodel_worker.io.aligned import Array, fresh
 GRAIN = 64 << 10
 SPARE = 1 / 32
 """How much more than what is asked for all buffers may be because one is reused for something smaller."""
-
-
 ROUNDING_BYTES = 4 << 20
 """What the grain adds, of as many buffers as are lent at a time."""
 
 
 def total_bytes(limit_bytes: int) -> int:
     """The most that buffers take up with a limit; nothing where nothing is lent."""
-    return limit_bytes and limit_bytes + int(2 * SPARE * limit_bytes) + ROUNDING_BYTES
+    return limit_bytes and limit_bytes + int(SPARE * limit_bytes) + ROUNDING_BYTES
 
 
 class Buffers:
