@@ -1,17 +1,15 @@
 """The configuration that the operator passes to a worker: one JSON document in the environment variable
 `names.ENV_CONFIG`."""
 
-import re
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from neuronmodel_api import names
 from neuronmodel_api.machines import DEFAULT_MACHINE
 from neuronmodel_api.model import Tolerant
-
-PUBLIC_HUB: Final = "https://huggingface.co"
+from neuronmodel_api.sources import HubSource, NetworkSourceConfig, S3Source
 
 
 class Engine(StrEnum):
@@ -67,58 +65,6 @@ class History(Tolerant):
     """The rate of the latest start that read sealed shards from the artifacts volume."""
     sharded_bytes_per_second: int | None = None
     """The rate of the latest start that sharded the checkpoint while loading, in bytes of the checkpoint."""
-
-
-DEFAULT_REVISION: Final = "main"
-COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-"""A revision that never moves."""
-
-
-class HubSource(Tolerant):
-    """A repository of the Hugging Face Hub, or of another server that speaks its API."""
-
-    repository: str
-    revision: str = DEFAULT_REVISION
-    commit: str | None = None
-    """The commit that prepare resolved the revision to; for prepare, that of an earlier attempt, None at the first."""
-    resolved_at: AwareDatetime | None = None
-    """When it was resolved, where `commit` is of an earlier attempt."""
-    endpoint: str = PUBLIC_HUB
-    token_file: str | None = None
-    """Read at each use; a missing file is no token."""
-    ca_file: str | None = None
-    """PEM certificates, trusted in addition to the system's; a missing file adds none."""
-    check_seconds: int | None = None
-    """Serve only: how often a worker that answers asks whether the revision has moved; None for never."""
-
-
-DEFAULT_S3_REGION: Final = "us-east-1"
-PUBLIC_S3: Final = "https://s3.amazonaws.com"
-"""Stands for AWS's own endpoints, of every region."""
-
-
-class S3Source(Tolerant):
-    """A checkpoint in a bucket of S3, or of another server that speaks its API."""
-
-    uri: str
-    """`s3://bucket/prefix`."""
-    region: str = DEFAULT_S3_REGION
-    endpoint: str = ""
-    """Empty for AWS."""
-    revision: str | None = None
-    """The state of the objects that prepare found; for prepare, that of an earlier attempt."""
-    resolved_at: AwareDatetime | None = None
-    access_key_id_file: str | None = None
-    """Files of keys are read at each use. None: the pod's own identity."""
-    secret_access_key_file: str | None = None
-    session_token_file: str | None = None
-    anonymous: bool = False
-    requester_pays: bool = False
-    ca_file: str | None = None
-    """PEM certificates, trusted in addition to the system's; a missing file adds none."""
-    check_seconds: int | None = None
-    """Serve only: how often a worker that answers lists the bucket, to see whether the state has moved; None for
-    never."""
 
 
 def _usual_instance_type(given: dict[str, Any]) -> str:
@@ -209,3 +155,13 @@ class WorkerConfig(Tolerant):
     api_key_file: str | None = None
     shutdown_seconds: int = 30
     """How long running requests may take after SIGTERM, in seconds."""
+
+    @property
+    def network_source(self) -> NetworkSourceConfig | None:
+        """The checkpoint, where it is read over a network."""
+        return next((value for _, value in self if isinstance(value, NetworkSourceConfig)), None)
+
+    def with_network_source(self, source: NetworkSourceConfig) -> Self:
+        """Returns the same with the source in its field."""
+        field = next(name for name, value in self if isinstance(value, type(source)))
+        return self.model_copy(update={field: source})

@@ -9,6 +9,8 @@ from pydantic.alias_generators import to_camel
 from neuronmodel_api import names
 from neuronmodel_api.config import Engine, Seal, Server, Strategy, Verification, Weights
 from neuronmodel_api.model import Tolerant
+from neuronmodel_api.references import KeyRef
+from neuronmodel_api.sources import S3, HuggingFace, NetworkSource
 
 Object = dict[str, Any]
 """A part of the Kubernetes API that is passed through unchanged; the API server has validated it."""
@@ -34,57 +36,6 @@ class HostPath(Tolerant):
     path: str
 
 
-class KeyRef(Tolerant):
-    """A key of a Secret or a ConfigMap in the NeuronModel's namespace."""
-
-    name: str
-    key: str
-
-
-class CABundle(Tolerant):
-    """Exactly one member is set."""
-
-    config_map_key_ref: KeyRef | None = None
-    secret_key_ref: KeyRef | None = None
-
-
-class HuggingFace(Tolerant):
-    """A repository of the Hugging Face Hub, or of another server that speaks its API."""
-
-    repository: str
-    revision: str | None = None
-    """A branch, a tag or a commit; absent: main."""
-    token_secret_ref: KeyRef | None = None
-    endpoint: str | None = None
-    """Absent: the public Hub."""
-    ca_bundle: CABundle | None = None
-
-
-class S3Credentials(Tolerant):
-    """A Secret in the NeuronModel's namespace, and the names of its keys."""
-
-    name: str
-    access_key_id_key: str = Field("AWS_ACCESS_KEY_ID", alias="accessKeyIDKey")
-    secret_access_key_key: str = "AWS_SECRET_ACCESS_KEY"  # noqa: S105 - the name of a key
-    session_token_key: str | None = None
-    """Absent: the credentials have no session token."""
-
-
-class S3(Tolerant):
-    """A checkpoint in a bucket of S3, or of another server that speaks its API."""
-
-    uri: str
-    """`s3://bucket/prefix`."""
-    region: str | None = None
-    endpoint: str | None = None
-    """Absent: AWS's in the region."""
-    credentials_secret_ref: S3Credentials | None = None
-    """Absent: the pod's own identity."""
-    anonymous: bool = False
-    requester_pays: bool = False
-    ca_bundle: CABundle | None = None
-
-
 class Source(Tolerant):
     """Exactly one member is set."""
 
@@ -94,9 +45,9 @@ class Source(Tolerant):
     s3: S3 | None = None
 
     @property
-    def on_network(self) -> HuggingFace | S3 | None:
+    def on_network(self) -> NetworkSource | None:
         """The member that is read over a network, without a volume."""
-        return self.hugging_face or self.s3
+        return next((member for _, member in self if isinstance(member, NetworkSource)), None)
 
 
 class Model(Tolerant):

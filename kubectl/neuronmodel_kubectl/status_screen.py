@@ -111,11 +111,8 @@ def _show_identity(out: Console, model: ReadModel, moment: datetime) -> None:
 
 def source_of(model: ReadModel) -> str:
     source = model.spec.model.source
-    if source.hugging_face:
-        revision = f"@{source.hugging_face.revision}" if source.hugging_face.revision else ""
-        return f"hf://{source.hugging_face.repository}{revision}"
-    if source.s3:
-        return source.s3.uri
+    if source.on_network:
+        return source.on_network.address
     if source.persistent_volume_claim:
         place = source.persistent_volume_claim
         return f"the claim {place.claim_name}" + (f", {place.path}" if place.path else "")

@@ -6,13 +6,30 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from neuronmodel_api import names
-from neuronmodel_api.config import PUBLIC_HUB, PUBLIC_S3, Engine
+from neuronmodel_api.config import Engine
+from neuronmodel_api.sources import NETWORK_SOURCES, NetworkSource
 
 PROXY_VARIABLES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 NO_PROXY: Final = PROXY_VARIABLES[2]
 DEFAULT_CHECK_SECONDS: Final = 3600
 MIN_CHECK_SECONDS: Final = 60
 MAX_CHECK_SECONDS: Final = 30 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """What is allowed of one kind of sources on a network; `Kind` stands for its SETTINGS."""
+
+    endpoints: tuple[str, ...]
+    """NEURONMODEL_<Kind>_ENDPOINTS, comma separated: the only endpoints that a NeuronModel may name; empty: the public
+    one."""
+    check_seconds: int | None = DEFAULT_CHECK_SECONDS
+    """NEURONMODEL_<Kind>_CHECK_SECONDS: how often a worker that answers asks whether its source has moved; None, from
+    0: never."""
+
+
+def _public_alone() -> dict[type[NetworkSource], SourceSettings]:
+    return {kind: SourceSettings((kind.PUBLIC_ENDPOINT,)) for kind in NETWORK_SOURCES}
 
 
 @dataclass(frozen=True)
@@ -25,17 +42,8 @@ class Settings:
     """NEURONMODEL_ALLOW_HOST_PATH: whether a NeuronModel may read and write paths of its node."""
     allow_http: bool = False
     """NEURONMODEL_ALLOW_HTTP: whether a NeuronModel may read from an endpoint by http://."""
-    hub_endpoints: tuple[str, ...] = (PUBLIC_HUB,)
-    """NEURONMODEL_HUB_ENDPOINTS, comma separated: the only endpoints of the Hub's API that a NeuronModel may name;
-    empty: the public one."""
-    hub_check_seconds: int | None = DEFAULT_CHECK_SECONDS
-    """NEURONMODEL_HUB_CHECK_SECONDS: how often a worker that answers asks whether its revision has moved; None, from 0:
-    never."""
-    s3_endpoints: tuple[str, ...] = (PUBLIC_S3,)
-    """NEURONMODEL_S3_ENDPOINTS, comma separated: the only endpoints of S3's API that a NeuronModel may name; empty:
-    AWS's."""
-    s3_check_seconds: int | None = DEFAULT_CHECK_SECONDS
-    """NEURONMODEL_S3_CHECK_SECONDS: how often a worker that answers lists its bucket; None, from 0: never."""
+    sources: Mapping[type[NetworkSource], SourceSettings] = field(default_factory=_public_alone)
+    """Of each kind of sources on a network."""
     proxy: Mapping[str, str] = field(default_factory=dict)
     """HTTPS_PROXY, HTTP_PROXY and NO_PROXY of pods that read a source on a network: those that are set, from
     NEURONMODEL_HTTPS_PROXY, NEURONMODEL_HTTP_PROXY and NEURONMODEL_NO_PROXY."""
@@ -60,10 +68,7 @@ class Settings:
             watch_namespaces=tuple(filter(None, env.get("NEURONMODEL_WATCH_NAMESPACES", "").split(","))),
             allow_host_path=_parse_bool(env, "NEURONMODEL_ALLOW_HOST_PATH"),
             allow_http=_parse_bool(env, "NEURONMODEL_ALLOW_HTTP"),
-            hub_endpoints=_parse_endpoints(env, "NEURONMODEL_HUB_ENDPOINTS", PUBLIC_HUB),
-            hub_check_seconds=_parse_check_seconds(env, "NEURONMODEL_HUB_CHECK_SECONDS"),
-            s3_endpoints=_parse_endpoints(env, "NEURONMODEL_S3_ENDPOINTS", PUBLIC_S3),
-            s3_check_seconds=_parse_check_seconds(env, "NEURONMODEL_S3_CHECK_SECONDS"),
+            sources={kind: _parse_source(env, kind) for kind in NETWORK_SOURCES},
             proxy=_parse_proxy(env),
             worker_images=images,
             health_port=int(env.get(names.ENV_HEALTH_PORT, names.HEALTH_PORT)),
@@ -77,6 +82,13 @@ def _parse_bool(env: Mapping[str, str], variable: str) -> bool:
     if value not in ("true", "false"):
         raise ValueError(f"{variable} is {value!r}; it takes true or false")
     return value == "true"
+
+
+def _parse_source(env: Mapping[str, str], kind: type[NetworkSource]) -> SourceSettings:
+    return SourceSettings(
+        endpoints=_parse_endpoints(env, f"NEURONMODEL_{kind.SETTINGS}_ENDPOINTS", kind.PUBLIC_ENDPOINT),
+        check_seconds=_parse_check_seconds(env, f"NEURONMODEL_{kind.SETTINGS}_CHECK_SECONDS"),
+    )
 
 
 def _parse_endpoints(env: Mapping[str, str], variable: str, usual: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from neuronmodel_api.sources import S3, HuggingFace
 from neuronmodel_operator import probe
 from neuronmodel_operator.cluster.lease_record import DURATION_SECONDS, Holder, taken
 from neuronmodel_operator.cluster.permissions import RIGHTS
@@ -147,22 +148,22 @@ def settings_of(rendered: str) -> Settings:
 
 def test_by_default_the_chart_sets_what_the_operator_does_without_it(kubectl: Kubectl) -> None:
     usual, settings = Settings(), settings_of(render(kubectl))
-    for name in ("allow_http", "hub_endpoints", "hub_check_seconds", "s3_endpoints", "s3_check_seconds", "proxy"):
+    for name in ("allow_http", "sources", "proxy"):
         assert getattr(settings, name) == getattr(usual, name)
 
 
 def test_the_operator_understands_what_the_chart_sets_of_sources(kubectl: Kubectl) -> None:
     settings = settings_of(render(kubectl, *SETTINGS["sources"]))
     assert settings.allow_http
-    assert settings.hub_endpoints == ("https://huggingface.co", "http://hub.example.com:8080/mirror")
-    assert settings.hub_check_seconds == 2_592_000
-    assert settings.s3_endpoints == ("https://s3.amazonaws.com", "https://minio.example.com")
-    assert settings.s3_check_seconds == 60
+    assert settings.sources[HuggingFace].endpoints == ("https://huggingface.co", "http://hub.example.com:8080/mirror")
+    assert settings.sources[HuggingFace].check_seconds == 2_592_000
+    assert settings.sources[S3].endpoints == ("https://s3.amazonaws.com", "https://minio.example.com")
+    assert settings.sources[S3].check_seconds == 60
     assert settings.proxy == {"HTTPS_PROXY": "http://proxy.example.com:3128", "NO_PROXY": ".svc,10.0.0.0/8"}
     never = render(
         kubectl, "sources.huggingFace.revisionCheckSeconds=0", "sources.proxy.http=https://proxy.example.com"
     )
-    assert settings_of(never).hub_check_seconds is None
+    assert settings_of(never).sources[HuggingFace].check_seconds is None
     assert settings_of(never).proxy == {"HTTP_PROXY": "https://proxy.example.com"}
 
 

@@ -29,6 +29,12 @@ class BadInput(WorkerFailure):
     exit_code = exits.BAD_INPUT
 
 
+class UsageInvalid(BadInput):
+    """What people type, or an environment variable of theirs, has an invalid value."""
+
+    exit_code = exits.USAGE
+
+
 class SourceNotFound(BadInput):
     reason = Reason.SOURCE_NOT_FOUND
 

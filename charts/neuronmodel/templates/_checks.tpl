@@ -7,7 +7,7 @@ of these objects can lack: whoever grants a permission has to have it, and whoev
 {{- fail (printf "watchNamespaces is a list, and %s is none: --set 'watchNamespaces={a,b}' (in quotes, as shells take braces apart), or --set 'watchNamespaces={a}' for one" (toJson .Values.watchNamespaces)) }}
 {{- end }}
 {{- $sources := include "neuronmodel.sources" . | fromYaml }}
-{{- range $kind := list "huggingFace" "s3" }}
+{{- range $kind, $_ := include "neuronmodel.networkSources" . | fromYaml }}
 {{- range (index $sources $kind).endpoints }}
 {{- if and (hasPrefix "http://" .) (not $sources.allowHTTP) }}
 {{- fail (printf "sources.%s.endpoints has %s, and without TLS weights and secrets go over the network unprotected: name it with https://, or allow it with --set sources.allowHTTP=true" $kind .) }}

@@ -14,11 +14,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
+{{- /* The kinds of sources on a network, by their names in spec.model.source: what the operator's variables call them. */}}
+{{- define "neuronmodel.networkSources" -}}
+huggingFace: HUB
+s3: S3
+{{- end }}
+
 {{- /* With defaults: `helm upgrade --reuse-values` brings the values of a former chart, which had none of these. */}}
 {{- define "neuronmodel.sources" -}}
-{{- $hub := dict "endpoints" list "revisionCheckSeconds" 3600 }}
-{{- $s3 := dict "endpoints" list "revisionCheckSeconds" 3600 }}
-{{- $defaults := dict "allowHTTP" false "huggingFace" $hub "s3" $s3 "proxy" (dict "https" "" "http" "" "noProxy" "") }}
+{{- $defaults := dict "allowHTTP" false "proxy" (dict "https" "" "http" "" "noProxy" "") }}
+{{- range $kind, $_ := include "neuronmodel.networkSources" . | fromYaml }}
+{{- $_ := set $defaults $kind (dict "endpoints" list "revisionCheckSeconds" 3600) }}
+{{- end }}
 {{- mergeOverwrite $defaults (deepCopy (.Values.sources | default dict)) | toYaml }}
 {{- end }}
 

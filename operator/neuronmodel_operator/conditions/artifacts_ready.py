@@ -107,9 +107,9 @@ def _prepare_context(s: Situation) -> PrepareContext:
 
 
 def _has_moved_on(s: Situation) -> bool:
-    """Whether the state that a bucket was pinned at can no longer be read, as a worker or `prepare` found. A commit of
-    a repository cannot be replaced."""
-    if s.asked.spec.model.source.s3 is None:
+    """Whether the revision that a source was pinned at can no longer be read, as a worker or `prepare` found."""
+    source = s.asked.spec.model.source.on_network
+    if source is None or not source.IS_OVERWRITTEN:
         return False
     job = prepare_attempts.unsettled_job(s.artifacts)
     failure = attempt_problem(s, job) if job and job.state is JobState.FAILED else s.artifacts.rejection

@@ -43,8 +43,8 @@ def source(s: Situation) -> ConditionResult:
         )
     if s.artifacts.prepared:
         result = s.artifacts.prepared.result
-        named = "state" if s.asked.spec.model.source.s3 else "commit"
-        at = f", at {named} {result.source.revision}" if result.source else ""
+        network = s.asked.spec.model.source.on_network
+        at = f", at {network.REVISION} {result.source.revision}" if network and result.source else ""
         text = f"{display}: {result.model_type}, {result.source_bytes:,} bytes{at}."
         if note := _note_on_source(s):
             message = f"{text} What is prepared is served all the same. {note.message}"

@@ -7,8 +7,6 @@ from neuronmodel_operator.decide.network_source import latest_revision
 from neuronmodel_operator.decide.rollout import pending_update
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.deployment import stored
-from neuronmodel_operator.manifests.hashes import revision_of
-from neuronmodel_operator.manifests.worker_config import source_display
 
 _HOW = "It is taken up with the next change of the spec, or with a new value of the annotation neuronmodel.dev/restart."
 
@@ -35,19 +33,15 @@ def _rendering(s: Situation) -> Verdict | None:
 
 
 def _revision(s: Situation) -> Verdict | None:
-    source = s.asked.spec.model.source
+    source = s.asked.spec.model.source.on_network
     served = s.children.in_force.result.source if s.children.in_force else None
-    if source.on_network is None or served is None or not s.artifacts.is_current:
+    if source is None or served is None or not s.artifacts.is_current:
         return None
     latest = latest_revision(s)
     if latest in (None, served.revision):
         return None
-    if hub := source.hugging_face:
-        found = f"{hub.repository} is served at commit {served.revision}, and its revision {revision_of(hub)}"
-    else:
-        found = f"{source_display(source)} is served at state {served.revision}, and what is in the bucket"
     return holds(
         Reason.NEW_REVISION,
-        f"{found} is at {latest} now. A new value of the annotation neuronmodel.dev/restart has it prepared and "
-        "served.",
+        f"{source.served_at(served.revision)} is at {latest} now. A new value of the annotation "
+        "neuronmodel.dev/restart has it prepared and served.",
     )

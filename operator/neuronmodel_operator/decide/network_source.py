@@ -13,7 +13,8 @@ def is_of_source(reason: str) -> bool:
 
 def check_seconds(s: Situation) -> int | None:
     """Returns how often a worker that answers asks whether the source has moved; None for never."""
-    return s.settings.s3_check_seconds if s.asked.spec.model.source.s3 else s.settings.hub_check_seconds
+    source = s.asked.spec.model.source.on_network
+    return s.settings.sources[type(source)].check_seconds if source else None
 
 
 def latest_revision(s: Situation) -> str | None:

@@ -2,8 +2,8 @@
 
 from urllib.parse import urlsplit
 
-from neuronmodel_api.config import PUBLIC_HUB, PUBLIC_S3
 from neuronmodel_api.reasons import Reason
+from neuronmodel_api.sources import NetworkSource
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.failures import Problem
 from neuronmodel_operator.decide.situation import Situation
@@ -19,21 +19,18 @@ def unmet_source_precondition(s: Situation) -> Problem | None:
     source = s.asked.spec.model.source
     if source.host_path and not s.settings.allow_host_path:
         return Problem(Reason.HOST_PATH_NOT_ALLOWED, f"spec.model.source.hostPath {_HOST_PATH_OFF}")
-    if hub := source.hugging_face:
-        return _refused_endpoint(s, "huggingFace", hub.endpoint, PUBLIC_HUB, s.settings.hub_endpoints)
-    if s3 := source.s3:
-        return _refused_endpoint(s, "s3", s3.endpoint, PUBLIC_S3, s.settings.s3_endpoints)
+    if source.on_network:
+        return _refused_endpoint(s, source.on_network)
     claim = source.persistent_volume_claim
     return _missing(s, Reason.SOURCE_CLAIM_MISSING, claim.claim_name, "spec.model.source") if claim else None
 
 
-def _refused_endpoint(
-    s: Situation, member: str, endpoint: str | None, usual: str, allowed: tuple[str, ...]
-) -> Problem | None:
+def _refused_endpoint(s: Situation, source: NetworkSource) -> Problem | None:
     """Returns a problem for an endpoint that pods must not be made to ask: whoever may create a NeuronModel could else
-    reach any host inside. `member` is that of spec.model.source and of the chart's sources."""
-    field, used = f"spec.model.source.{member}.endpoint", endpoint or usual
-    named = f"{field} is {endpoint}" if endpoint else f"{field} is absent, which means {usual}"
+    reach any host inside."""
+    allowed, used = s.settings.sources[type(source)].endpoints, source.endpoint or source.PUBLIC_ENDPOINT
+    field = f"spec.model.source.{source.member()}.endpoint"
+    named = f"{field} is {used}" if source.endpoint else f"{field} is absent, which means {used}"
     if used.startswith("http://") and not s.settings.allow_http:
         return Problem(
             Reason.ENDPOINT_NOT_ALLOWED,
@@ -45,7 +42,7 @@ def _refused_endpoint(
     return Problem(
         Reason.ENDPOINT_NOT_ALLOWED,
         f"{named}, and this operator lets NeuronModels read from {' and '.join(allowed)} alone. Use that, or have "
-        f"the operator installed with the other one in sources.{member}.endpoints.",
+        f"the operator installed with the other one in sources.{source.member()}.endpoints.",
     )
 
 

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from neuronmodel_api import names
-from neuronmodel_api.config import COMMIT, DEFAULT_REVISION, Engine, Seal, Server, Strategy, Weights
-from neuronmodel_api.spec import HuggingFace, NeuronModelSpec, Object
+from neuronmodel_api.config import Engine, Seal, Server, Strategy, Weights
+from neuronmodel_api.sources import NETWORK_SOURCES
+from neuronmodel_api.spec import NeuronModelSpec, Object
 from neuronmodel_operator.state.annotations import Prepared
 
 _NOT_OF_THE_WORKER: dict[str, Any] = {
@@ -16,9 +17,6 @@ _NOT_OF_THE_WORKER: dict[str, Any] = {
     "serving": {"replicas", "update_strategy", "start_timeout_seconds"},
     "artifacts": {"retention": True, "template": {"size"}},
 }
-
-_OF_S3_BY_WHAT_RIGHT = {"region", "credentials_secret_ref", "anonymous", "requester_pays", "ca_bundle"}
-"""A bucket's name is the same in whatever region it is asked for."""
 
 _COMPILER_VARIABLES = ("NEURON_CC_FLAGS", "NEURON_PLATFORM_TARGET_OVERRIDE")
 
@@ -43,7 +41,7 @@ def inputs_hash(spec: NeuronModelSpec, strategy: Strategy, claim: str, instance_
         mode="json",
         exclude_defaults=True,
         include={"model": {"source", "type"}, "engine": True, "parallelism": True, "compile": True},
-        exclude={"model": {"source": {"hugging_face": {"token_secret_ref", "ca_bundle"}, "s3": _OF_S3_BY_WHAT_RIGHT}}},
+        exclude={"model": {"source": {kind.FIELD: set(kind.RIGHTS) for kind in NETWORK_SOURCES}}},
     )
     unusual = {
         "seal": seal_asked(spec, strategy) is Seal.BEHIND and Seal.BEHIND,
@@ -66,22 +64,14 @@ def _of_the_compiler(spec: NeuronModelSpec) -> list[Object]:
 def source_hash(spec: NeuronModelSpec, restart: str) -> str | None:
     """Returns the hash of what the revision of a source on a network is resolved for; None for a volume. As long as it
     is the same, the revision is, whatever else changes."""
-    source, moves = spec.model.source, revision_moves(spec) and restart
-    if hub := source.hugging_face:
-        return digest([hub.repository, revision_of(hub), hub.endpoint, moves])
-    if s3 := source.s3:
-        return digest([s3.uri, s3.endpoint, moves])
-    return None
+    source = spec.model.source.on_network
+    return digest([*source.identity, source.moves and restart]) if source else None
 
 
 def revision_moves(spec: NeuronModelSpec) -> bool:
     """Whether the source may be another one tomorrow under the same name."""
-    hub = spec.model.source.hugging_face
-    return spec.model.source.s3 is not None or (hub is not None and not COMMIT.fullmatch(revision_of(hub)))
-
-
-def revision_of(hub: HuggingFace) -> str:
-    return hub.revision or DEFAULT_REVISION
+    source = spec.model.source.on_network
+    return source is not None and source.moves
 
 
 def seal_asked(spec: NeuronModelSpec, strategy: Strategy) -> Seal:

@@ -17,16 +17,11 @@ CLEANUP_KEPT_SECONDS = 3600
 def template_hash(pod: WorkerPod) -> str:
     """Returns the hash of everything that determines the pod, except the parameters of a single run of `prepare`: these
     change with every start and must not recreate a Job."""
-    hub, s3 = pod.config.hub_source, pod.config.s3_source
     asked = pod.config.model_copy(
-        update={
-            "history": None,
-            "keys_in_use": (),
-            "verification": pod.spec.artifacts.verification,
-            "hub_source": hub and hub.model_copy(update={"commit": None, "resolved_at": None}),
-            "s3_source": s3 and s3.model_copy(update={"revision": None, "resolved_at": None}),
-        }
+        update={"history": None, "keys_in_use": (), "verification": pod.spec.artifacts.verification}
     )
+    if asked.network_source:
+        asked = asked.with_network_source(asked.network_source.unpinned)
     return digest(pod_template(replace(pod, config=asked)))
 
 

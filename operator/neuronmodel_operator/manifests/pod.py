@@ -10,16 +10,10 @@ from pydantic.alias_generators import to_camel
 
 from neuronmodel_api import names
 from neuronmodel_api.config import ADDED_FIELDS, Engine, Seal, WorkerConfig
+from neuronmodel_api.references import KeyRef
 from neuronmodel_api.report import ServerKind, Sizing
-from neuronmodel_api.spec import (
-    S3,
-    ClaimTemplate,
-    HuggingFace,
-    KeyRef,
-    NeuronModelSpec,
-    S3Credentials,
-    Scratch,
-)
+from neuronmodel_api.sources import NetworkSource
+from neuronmodel_api.spec import ClaimTemplate, NeuronModelSpec, Scratch
 from neuronmodel_operator.manifests import instance_type, metadata, resources
 from neuronmodel_operator.state.observed import ObservedModel
 from neuronmodel_operator.state.plan import Manifest
@@ -77,8 +71,8 @@ class WorkerPod:
         return self.component != names.COMPONENT_CLEANUP
 
     @property
-    def network_source(self) -> HuggingFace | S3 | None:
-        """The repository or the bucket that the pod reads, if the source is one."""
+    def network_source(self) -> NetworkSource | None:
+        """What the pod reads over a network, if the source is of that kind."""
         return self.spec.model.source.on_network if self.needs_source else None
 
     @property
@@ -176,8 +170,8 @@ def _environment(pod: WorkerPod) -> list[Object]:
     }
     if pod.is_neuron:
         values |= _neuron_environment(pod)
-    if pod.network_source:
-        values |= _proxy(pod)
+    if source := pod.network_source:
+        values |= _proxy(pod.proxy, source)
     fields = {
         names.ENV_POD_UID: "metadata.uid",
         names.ENV_POD_NAME: "metadata.name",
@@ -188,10 +182,10 @@ def _environment(pod: WorkerPod) -> list[Object]:
     ]
 
 
-def _proxy(pod: WorkerPod) -> dict[str, str]:
+def _proxy(proxy: Mapping[str, str], source: NetworkSource) -> dict[str, str]:
     """Returns the variables of the proxy. A pod's own credentials come from addresses that no proxy reaches."""
-    values = dict(pod.proxy)
-    if isinstance(pod.network_source, S3) and values:
+    values = dict(proxy)
+    if source.ASKS_THE_INSTANCE and values:
         excepted = values.get("NO_PROXY", "").split(",")
         values["NO_PROXY"] = ",".join([*filter(None, excepted), *(each for each in _IDENTITY if each not in excepted)])
     return values
@@ -353,24 +347,14 @@ def _secrets(pod: WorkerPod) -> list[Object]:
     if pod.serves and (key := pod.spec.serving.api_key_secret_ref):
         found.append(_projected("secret", key, names.API_KEY_FILE))
     source = pod.network_source
-    if isinstance(source, HuggingFace) and (token := source.token_secret_ref):
-        found.append(_projected("secret", token, names.SOURCE_TOKEN_FILE, optional=True))
-    if isinstance(source, S3) and (keys := source.credentials_secret_ref):
-        found.append(_projected_files("secret", keys.name, _credential_files(keys), optional=True))
+    if source and (files := source.secret_files):
+        found.append(_projected_files("secret", files.secret, files.keys, optional=True))
     bundle = source.ca_bundle if source else None
     if bundle and bundle.config_map_key_ref:
         found.append(_projected("configMap", bundle.config_map_key_ref, names.SOURCE_CA_FILE, optional=True))
     elif bundle and bundle.secret_key_ref:
         found.append(_projected("secret", bundle.secret_key_ref, names.SOURCE_CA_FILE, optional=True))
     return found
-
-
-def _credential_files(keys: S3Credentials) -> dict[str, str]:
-    found = {
-        names.SOURCE_ACCESS_KEY_ID_FILE: keys.access_key_id_key,
-        names.SOURCE_SECRET_ACCESS_KEY_FILE: keys.secret_access_key_key,
-    }
-    return found | ({names.SOURCE_SESSION_TOKEN_FILE: keys.session_token_key} if keys.session_token_key else {})
 
 
 def _projected(kind: str, ref: KeyRef, file: str, *, optional: bool = False) -> Object:

@@ -2,24 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from neuronmodel_api import names
-from neuronmodel_api.config import (
-    DEFAULT_S3_REGION,
-    PUBLIC_HUB,
-    History,
-    HubSource,
-    S3Source,
-    Server,
-    Strategy,
-    Verification,
-    Weights,
-    WorkerConfig,
-)
+from neuronmodel_api.config import History, Server, Strategy, Verification, Weights, WorkerConfig
 from neuronmodel_api.report import ResolvedSource, Result
-from neuronmodel_api.spec import S3, HuggingFace, Scratch, Source
+from neuronmodel_api.sources import NetworkSource
+from neuronmodel_api.spec import Scratch, Source
 from neuronmodel_operator.manifests import instance_type, neuron_config
-from neuronmodel_operator.manifests.hashes import revision_moves, revision_of, seal_asked
+from neuronmodel_operator.manifests.hashes import revision_moves, seal_asked
 from neuronmodel_operator.manifests.pod import DEFAULT_GRACE_SECONDS
 from neuronmodel_operator.manifests.quantities import parse_quantity
 from neuronmodel_operator.state.observed import ObservedModel
@@ -60,8 +51,7 @@ def prepare_config(
         instance_type=instance_type.instance_type(spec),
         verification=Verification.FULL if context.looks_closely else spec.artifacts.verification,
         source_path=None if spec.model.source.on_network else _source_path(spec.model.source),
-        hub_source=_hub_source(spec.model.source.hugging_face, context.resolved),
-        s3_source=_s3_source(spec.model.source.s3, context.resolved),
+        **_network_source(spec.model.source.on_network, context.resolved),
         source_display=source_display(spec.model.source),
         model_type=spec.model.type,
         served_name=spec.model.served_name or model.name,
@@ -91,11 +81,10 @@ def serve_config(
     grace = DEFAULT_GRACE_SECONDS if grace is None else grace
     has_key = model.spec.serving.api_key_secret_ref is not None
     config = prepare_config(model, strategy, "", PrepareContext(resolved=result.source))
-    watched = {"resolved_at": None, "check_seconds": check_seconds if revision_moves(model.spec) else None}
+    if source := config.network_source:
+        config = config.with_network_source(source.watched(check_seconds if revision_moves(model.spec) else None))
     return config.model_copy(
         update={
-            "hub_source": config.hub_source and config.hub_source.model_copy(update=watched),
-            "s3_source": config.s3_source and config.s3_source.model_copy(update=watched),
             "compiled_key": result.compiled_key,
             "shards_key": result.shards_key,
             "source_fingerprint": result.source_fingerprint,
@@ -125,46 +114,17 @@ def _scratch_limit(scratch: Scratch) -> int | None:
     return None if limit is None else int(limit)
 
 
-def _hub_source(hub: HuggingFace | None, resolved: ResolvedSource | None) -> HubSource | None:
-    if hub is None:
-        return None
-    return HubSource(
-        repository=hub.repository,
-        revision=revision_of(hub),
-        commit=resolved.revision if resolved else None,
-        resolved_at=resolved.resolved_at if resolved else None,
-        endpoint=hub.endpoint or PUBLIC_HUB,
-        token_file=names.SOURCE_TOKEN_FILE if hub.token_secret_ref else None,
-        ca_file=names.SOURCE_CA_FILE if hub.ca_bundle else None,
-    )
-
-
-def _s3_source(s3: S3 | None, resolved: ResolvedSource | None) -> S3Source | None:
-    if s3 is None:
-        return None
-    keys = s3.credentials_secret_ref
-    return S3Source(
-        uri=s3.uri,
-        region=s3.region or DEFAULT_S3_REGION,
-        endpoint=s3.endpoint or "",
-        revision=resolved.revision if resolved else None,
-        resolved_at=resolved.resolved_at if resolved else None,
-        access_key_id_file=names.SOURCE_ACCESS_KEY_ID_FILE if keys else None,
-        secret_access_key_file=names.SOURCE_SECRET_ACCESS_KEY_FILE if keys else None,
-        session_token_file=names.SOURCE_SESSION_TOKEN_FILE if keys and keys.session_token_key else None,
-        anonymous=s3.anonymous,
-        requester_pays=s3.requester_pays,
-        ca_file=names.SOURCE_CA_FILE if s3.ca_bundle else None,
-    )
+def _network_source(source: NetworkSource | None, resolved: ResolvedSource | None) -> dict[str, Any]:
+    if source is None:
+        return {}
+    pinned = (resolved.revision, resolved.resolved_at) if resolved else (None, None)
+    return {source.CONFIG_FIELD: source.config(*pinned)}
 
 
 def source_display(source: Source) -> str:
     """Returns the source as the user named it: a pod's own paths mean nothing to them."""
-    if hub := source.hugging_face:
-        where = f" at {hub.endpoint}" if hub.endpoint else ""
-        return f"repository {hub.repository}, revision {revision_of(hub)}{where}"
-    if s3 := source.s3:
-        return f"{s3.uri} at {s3.endpoint}" if s3.endpoint else s3.uri
+    if source.on_network:
+        return source.on_network.display
     if claim := source.persistent_volume_claim:
         return f"claim {claim.claim_name}, path {claim.path}" if claim.path else f"claim {claim.claim_name}"
     return f"host path {source.host_path.path}" if source.host_path else ""

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,6 +33,7 @@ from neuronmodel_api.report import (
     Stage,
     State,
 )
+from neuronmodel_api.sources import NetworkSource
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import Condition, NeuronModelStatus
 from neuronmodel_operator.cluster.observe import may_need_a_job
@@ -46,6 +47,13 @@ from neuronmodel_operator.state.plan import EventNote, Plan
 Object = dict[str, Any]
 EPOCH = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 SETTINGS = Settings(worker_images={"CPU": "worker-cpu:1", "Neuron": "worker-neuron:1"})  # type: ignore[dict-item]
+
+
+def with_source(kind: type[NetworkSource], **changes: Any) -> Settings:
+    """SETTINGS with other ones for a kind of sources."""
+    return replace(SETTINGS, sources={**SETTINGS.sources, kind: replace(SETTINGS.sources[kind], **changes)})
+
+
 NODE = "node-1"
 SERVICE_VARIABLES = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
 """That every pod has."""

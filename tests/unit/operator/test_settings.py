@@ -2,15 +2,16 @@
 
 import pytest
 
-from neuronmodel_api.config import PUBLIC_HUB
+from neuronmodel_api.sources import HuggingFace
+from neuronmodel_api.sources.hugging_face import PUBLIC_HUB
 from neuronmodel_operator.settings import Settings
 
 
 def test_without_variables_only_the_public_hub_is_allowed_and_is_asked_each_hour() -> None:
     settings = Settings.from_environment({})
     assert settings == Settings()
-    assert settings.hub_endpoints == (PUBLIC_HUB,)
-    assert settings.hub_check_seconds == 3600
+    assert settings.sources[HuggingFace].endpoints == (PUBLIC_HUB,)
+    assert settings.sources[HuggingFace].check_seconds == 3600
     assert not settings.allow_http
     assert settings.proxy == {}
 
@@ -23,13 +24,16 @@ def test_variables_that_the_chart_leaves_empty_are_as_if_absent() -> None:
 def test_endpoints_that_are_named_take_the_public_one_s_place() -> None:
     endpoints = "https://hub.example.com, http://[fd00::1]:8080/mirror/"
     settings = Settings.from_environment({"NEURONMODEL_HUB_ENDPOINTS": endpoints, "NEURONMODEL_ALLOW_HTTP": "true"})
-    assert settings.hub_endpoints == ("https://hub.example.com", "http://[fd00::1]:8080/mirror/")
+    assert settings.sources[HuggingFace].endpoints == ("https://hub.example.com", "http://[fd00::1]:8080/mirror/")
     assert settings.allow_http
 
 
 @pytest.mark.parametrize(("given", "understood"), [("0", None), ("60", 60), ("2592000", 2_592_000)])
 def test_a_revision_is_asked_for_as_often_as_it_says_or_never(given: str, understood: int | None) -> None:
-    assert Settings.from_environment({"NEURONMODEL_HUB_CHECK_SECONDS": given}).hub_check_seconds == understood
+    assert (
+        Settings.from_environment({"NEURONMODEL_HUB_CHECK_SECONDS": given}).sources[HuggingFace].check_seconds
+        == understood
+    )
 
 
 def test_the_pods_get_the_variables_of_proxies_that_are_set() -> None:

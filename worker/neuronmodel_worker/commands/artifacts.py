@@ -14,12 +14,13 @@ from neuronmodel_api import exits
 from neuronmodel_worker.commands.inputs import reading_threads_of
 from neuronmodel_worker.commands.quantities import age_of, bytes_of, shown_age
 from neuronmodel_worker.commands.terminal import print_line, print_note, progress
-from neuronmodel_worker.commands.usage_errors import FolderRefused, UsageInvalid
+from neuronmodel_worker.commands.usage_errors import FolderRefused
 from neuronmodel_worker.failures import (
     ArtifactDamaged,
     ArtifactsTooNew,
     ArtifactsUnreadable,
     ArtifactsVolumeFull,
+    UsageInvalid,
     WorkerFailure,
 )
 from neuronmodel_worker.store import Collected, Item, Policy, Store

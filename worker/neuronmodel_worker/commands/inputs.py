@@ -12,7 +12,8 @@ from typing import Any
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.commands.model_source import open_source
 from neuronmodel_worker.commands.terminal import print_note
-from neuronmodel_worker.commands.usage_errors import NeuronConfigInvalid, UsageInvalid
+from neuronmodel_worker.commands.usage_errors import NeuronConfigInvalid
+from neuronmodel_worker.failures import UsageInvalid
 from neuronmodel_worker.io.readers import reading_threads
 from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
 from neuronmodel_worker.stream import streaming_threads

@@ -2,7 +2,7 @@
 
 import re
 
-from neuronmodel_worker.commands.usage_errors import UsageInvalid
+from neuronmodel_worker.failures import UsageInvalid
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}

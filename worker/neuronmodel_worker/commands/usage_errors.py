@@ -9,12 +9,6 @@ from neuronmodel_api import exits
 from neuronmodel_worker.failures import BadInput, WorkerFailure
 
 
-class UsageInvalid(BadInput):
-    """An option of a host command has an invalid value."""
-
-    exit_code = exits.USAGE
-
-
 class NeuronConfigInvalid(BadInput):
     """The file with NxD Inference's fields is invalid."""
 

@@ -5,7 +5,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from neuronmodel_api import exits, names
 from neuronmodel_api.config import WorkerConfig
@@ -14,15 +14,10 @@ from neuronmodel_worker.failures import BadInput, WorkerFailure
 from neuronmodel_worker.io.temporary import FOLDER, make_folder
 from neuronmodel_worker.report.clock import StartClock
 from neuronmodel_worker.sources import Folder, WeightSource
+from neuronmodel_worker.sources.network import open_configured
 
 if TYPE_CHECKING:
-    from neuronmodel_worker.sources.remote.remote_source import RemoteSource
     from neuronmodel_worker.sources.remote.traffic import Traffic
-
-HUB_SNAPSHOTS: Final = "hub"
-"""The folder of the artifacts volume with what is kept of repositories."""
-S3_SNAPSHOTS: Final = "s3"
-"""And of buckets."""
 
 
 class ConfigurationInvalid(BadInput):
@@ -51,30 +46,18 @@ class Run:
 
     @cached_property
     def weights(self) -> WeightSource:
-        """The source that the configuration names; another kind of source is chosen here.
+        """The source that the configuration names.
 
         Raises ConfigurationInvalid, and for a source on a network what opening it raises.
         """
-        opened = self._network_source()
-        if opened is None:
+        network = self.config.network_source
+        if network is None:
             return Folder(self.source)
+        opened = open_configured(network, self.artifacts, self._watch)
         opened.in_use = frozenset(self.config.keys_in_use)
         if failure := opened.resolution.failure:
             self.clock.note(failure.reason, str(failure))
         return opened
-
-    def _network_source(self) -> "RemoteSource | None":
-        """Imports what reads a network only here, as nothing else does."""
-        config = self.config
-        if config.hub_source:
-            from neuronmodel_worker.sources.hub.configured import open_configured
-
-            return open_configured(config.hub_source, self.artifacts / HUB_SNAPSHOTS, self._watch)
-        if config.s3_source:
-            from neuronmodel_worker.sources.s3.configured import open_configured_bucket
-
-            return open_configured_bucket(config.s3_source, self.artifacts / S3_SNAPSHOTS, self._watch)
-        return None
 
     def _watch(self, traffic: "Traffic") -> None:
         self.clock.reads_from(traffic.report)

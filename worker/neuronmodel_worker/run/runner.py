@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 from pydantic import ValidationError
 
 from neuronmodel_api import exits, names
-from neuronmodel_api.config import HubSource, S3Source, WorkerConfig
+from neuronmodel_api.config import WorkerConfig
 from neuronmodel_api.reasons import Reason
 from neuronmodel_api.report import Failure, Stage
+from neuronmodel_api.sources import NetworkSourceConfig
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.disk import open_many_files
 from neuronmodel_worker.report.clock import FirstLine, StartClock
@@ -23,11 +23,6 @@ from neuronmodel_worker.run.signals import TerminatedBySignal, stop_on_signals, 
 log = logging.getLogger(__name__)
 
 Command = Callable[[Run], None]
-
-OF_A_TOKEN: Final = frozenset(
-    {Reason.REPOSITORY_NOT_FOUND, Reason.SOURCE_UNAUTHORIZED, Reason.SOURCE_FORBIDDEN, Reason.SOURCE_GATED}
-)
-"""Reasons that a source gives to those who show no token."""
 
 
 def run_command(
@@ -115,21 +110,17 @@ def _failure_report(failure: WorkerFailure, config: WorkerConfig | None) -> Fail
     message = str(failure)
     if config and config.source_path and config.source_display:
         message = message.replace(config.source_path, config.source_display)
-    source = config and (config.hub_source or config.s3_source)
+    source = config and config.network_source
     if source and (absent := _absent(failure.reason, source)):
         message = f"{message} {absent}"
     return Failure(reason=failure.reason, message=message, final=failure.exit_code in exits.FINAL)
 
 
-def _absent(reason: str, source: HubSource | S3Source) -> str:
+def _absent(reason: str, source: NetworkSourceConfig) -> str:
     """Returns a sentence on what the source is read with and is not there, if the failure may come of that. Keys of a
     bucket are needed in any case: their absence is a failure of its own."""
-    token_file = source.token_file if isinstance(source, HubSource) else None
-    if reason in OF_A_TOKEN and token_file and not Path(token_file).exists():
-        return "No token is mounted: the Secret of tokenSecretRef is missing, or has no such key."
-    if reason == Reason.CERTIFICATE_UNTRUSTED and source.ca_file and not Path(source.ca_file).exists():
-        return "No certificates are mounted: the ConfigMap or Secret of caBundle is missing, or has no such key."
-    return ""
+    missing = (file for file in source.optional_files if reason in file.explains and not Path(file.path).exists())
+    return next((file.absence for file in missing), "")
 
 
 def _finish(clock: StartClock, code: int, log_file: Path | None) -> int:

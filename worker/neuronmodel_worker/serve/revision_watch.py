@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from neuronmodel_api.conditions import ConditionType
-from neuronmodel_api.config import HubSource, S3Source
 from neuronmodel_api.reasons import Reason
+from neuronmodel_api.sources import NetworkSourceConfig
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.report.clock import StartClock
+from neuronmodel_worker.sources.network import current_revision
 
 if TYPE_CHECKING:
     from neuronmodel_worker.sources.remote.retries import RetryBudget
@@ -27,9 +28,9 @@ OF_THE_SERVER: Final = tuple(reason for reason in Reason if reason.condition is 
 
 
 @contextmanager
-def watching_revision(source: HubSource | S3Source | None, clock: StartClock) -> Iterator[None]:
+def watching_revision(source: NetworkSourceConfig | None, clock: StartClock) -> Iterator[None]:
     """Watches the revision in a thread as long as the context lasts, if the source has one that may move."""
-    if source is None or _prepared(source) is None or source.check_seconds is None:
+    if source is None or source.pinned is None or source.check_seconds is None:
         yield
         return
     watch = RevisionWatch(source, source.check_seconds, clock)
@@ -40,14 +41,10 @@ def watching_revision(source: HubSource | S3Source | None, clock: StartClock) ->
         watch.stop()
 
 
-def _prepared(source: HubSource | S3Source) -> str | None:
-    return source.commit if isinstance(source, HubSource) else source.revision
-
-
 class RevisionWatch:
     """Puts the revision that the source is at into the report, or a note on why that is not known."""
 
-    def __init__(self, source: HubSource | S3Source, interval_seconds: float, clock: StartClock) -> None:
+    def __init__(self, source: NetworkSourceConfig, interval_seconds: float, clock: StartClock) -> None:
         self._source = source
         self._interval_seconds = interval_seconds
         self._clock = clock
@@ -71,7 +68,7 @@ class RevisionWatch:
 
     def ask(self) -> None:
         try:
-            revision = self._revision()
+            revision = current_revision(self._source, self._asks_with)
         except WorkerFailure as failure:
             if self._stop.is_set():
                 return
@@ -83,22 +80,6 @@ class RevisionWatch:
         else:
             self._clock.clear_notes(OF_THE_SERVER)
             self._clock.found_revision(revision)
-
-    def _revision(self) -> str:
-        """Imports what reads a network only here, as nothing else does."""
-        source = self._source
-        if isinstance(source, HubSource):
-            from neuronmodel_worker.sources.hub.configured import client_of
-
-            client = client_of(source)
-            self._asks_with(client.budget)
-            return client.commit(source.revision)
-        from neuronmodel_worker.sources.s3.bucket import listed_files, revision_of
-        from neuronmodel_worker.sources.s3.configured import bucket_client_of
-
-        bucket = bucket_client_of(source)
-        self._asks_with(bucket.budget)
-        return revision_of(listed_files(bucket))
 
     def _asks_with(self, budget: "RetryBudget") -> None:
         self._budget = budget

@@ -83,7 +83,7 @@ async def _answer(
         job.clock.ready()
         background.begin(lambda: generation.busy)
         log.info("ready: %s answers on port %d", api.served_name, config.serving_port)
-        with watching_revision(config.hub_source or config.s3_source, job.clock):
+        with watching_revision(config.network_source, job.clock):
             await stop.wait()
         job.clock.draining()
         background.request_stop()

@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from neuronmodel_api.report import Sizing
+from neuronmodel_api.sources import S3, HuggingFace
+from neuronmodel_operator.settings import SourceSettings
 from tests.builders import NeuronModelBuilder, neuron_model
 from tests.paths import MANIFESTS
 from tests.unit.operator.simulated import SETTINGS, Cluster, Run
@@ -142,8 +144,10 @@ def manifests(builder: NeuronModelBuilder, *claims: str, sizing: Sizing | None =
     cluster.settings = replace(
         SETTINGS,
         allow_host_path=True,
-        hub_endpoints=("https://hub.example.com",),
-        s3_endpoints=("https://s3.example.com",),
+        sources={
+            HuggingFace: SourceSettings(("https://hub.example.com",)),
+            S3: SourceSettings(("https://s3.example.com",)),
+        },
         proxy={"HTTPS_PROXY": "http://proxy.example.com:3128", "NO_PROXY": ".cluster.local"},
     )
     found: dict[tuple[str, str], dict[str, Any]] = {}

@@ -8,10 +8,11 @@ import pytest
 
 from neuronmodel_api import exits, names
 from neuronmodel_api.conditions import ConditionType
-from neuronmodel_api.config import S3Source, WorkerConfig
+from neuronmodel_api.config import WorkerConfig
+from neuronmodel_api.sources import S3, S3Source
 from neuronmodel_operator.manifests import hashes
 from tests.builders import neuron_model
-from tests.unit.operator.simulated import SETTINGS, Cluster, Run, config_of, failing, state
+from tests.unit.operator.simulated import SETTINGS, Cluster, Run, config_of, failing, state, with_source
 
 URI = "s3://models/llama"
 BASE = neuron_model("smol").on_cpu().with_source_bucket(URI).with_artifacts_claim("store")
@@ -54,7 +55,7 @@ def test_the_state_that_prepare_found_is_in_status_and_in_the_worker(cluster: Cl
 
 def test_replaced_objects_are_announced_and_taken_up_by_a_restart_alone(cluster: Cluster) -> None:
     cluster.run_until_ready()
-    assert served(cluster).check_seconds == SETTINGS.s3_check_seconds
+    assert served(cluster).check_seconds == SETTINGS.sources[S3].check_seconds
     pod, jobs = cluster.serving[0]["metadata"]["uid"], set(cluster.jobs)
     cluster.revision = 2
     cluster.reports[pod] = cluster.reports[pod].model_copy(update={"latest_revision": state(2)})
@@ -170,7 +171,7 @@ def test_an_endpoint_that_is_not_allowed_gets_no_pod(
     endpoint: str | None, allowed: tuple[str, ...], is_taken: bool
 ) -> None:
     cluster = with_bucket(**({"endpoint": endpoint} if endpoint else {}))
-    cluster.settings = replace(SETTINGS, s3_endpoints=allowed)
+    cluster.settings = with_source(S3, endpoints=allowed)
     if is_taken:
         cluster.run_until_ready()
         return
@@ -201,7 +202,7 @@ def test_by_what_right_it_is_read_prepares_nothing_again_and_replaces_the_worker
 
 
 def test_another_bucket_or_server_is_resolved(cluster: Cluster) -> None:
-    cluster.settings = replace(SETTINGS, s3_endpoints=("https://s3.amazonaws.com", "https://s3.example.com"))
+    cluster.settings = with_source(S3, endpoints=("https://s3.amazonaws.com", "https://s3.example.com"))
     cluster.run_until_ready()
     for number, (field, value) in enumerate({"uri": "s3://models/other", "endpoint": "https://s3.example.com"}.items()):
         cluster.revision = number + 2

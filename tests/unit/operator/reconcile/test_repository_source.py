@@ -8,10 +8,11 @@ from neuronmodel_api import exits, names
 from neuronmodel_api.conditions import ConditionType
 from neuronmodel_api.config import Strategy
 from neuronmodel_api.report import Note, Report, SourceTraffic
+from neuronmodel_api.sources import HuggingFace
 from neuronmodel_api.status import SourceTransfer, WaitsFor
 from neuronmodel_operator.manifests import hashes
 from tests.builders import neuron_model
-from tests.unit.operator.simulated import SETTINGS, Cluster, Run, commit, config_of, failing
+from tests.unit.operator.simulated import SETTINGS, Cluster, Run, commit, config_of, failing, with_source
 
 REPOSITORY = "org/model"
 BASE = neuron_model("smol").on_cpu().with_source_repository(REPOSITORY).with_artifacts_claim("store")
@@ -84,12 +85,12 @@ def test_the_pin_holds_while_prepare_runs_again_for_other_reasons(cluster: Clust
 
 def test_a_worker_that_serves_a_commit_is_never_asked_to_look(cluster: Cluster) -> None:
     pinned = Cluster.of(BASE.with_source_repository(REPOSITORY, revision=commit(7)).build(), ("store",))
-    for each, expected in ((cluster, SETTINGS.hub_check_seconds), (pinned, None)):
+    for each, expected in ((cluster, SETTINGS.sources[HuggingFace].check_seconds), (pinned, None)):
         each.run_until_ready()
         source = config_of(each.serving[0]).hub_source
         assert source is not None
         assert source.check_seconds == expected
-    assert SETTINGS.hub_check_seconds is not None
+    assert SETTINGS.sources[HuggingFace].check_seconds is not None
 
 
 def test_a_restart_of_a_pinned_commit_prepares_nothing_again() -> None:
@@ -162,7 +163,7 @@ def test_an_endpoint_that_is_not_allowed_gets_no_pod(
 ) -> None:
     named = {"endpoint": endpoint} if endpoint else {}
     cluster = Cluster.of(BASE.with_source_repository(REPOSITORY, **named).build(), ("store",))
-    cluster.settings = replace(SETTINGS, hub_endpoints=allowed)
+    cluster.settings = with_source(HuggingFace, endpoints=allowed)
     if is_taken:
         cluster.run_until_ready()
         return
@@ -170,7 +171,8 @@ def test_an_endpoint_that_is_not_allowed_gets_no_pod(
     assert cluster.reason() == cluster.reason(SOURCE) == ("False", "EndpointNotAllowed")
     assert (endpoint or "https://huggingface.co") in cluster.condition().message
     assert not cluster.jobs
-    cluster.settings = replace(SETTINGS, hub_endpoints=(endpoint or "https://huggingface.co",), allow_http=True)
+    listed = with_source(HuggingFace, endpoints=(endpoint or "https://huggingface.co",))
+    cluster.settings = replace(listed, allow_http=True)
     if "99999" not in (endpoint or ""):
         cluster.run_until_ready()
 
@@ -178,7 +180,7 @@ def test_an_endpoint_that_is_not_allowed_gets_no_pod(
 def test_an_endpoint_that_is_not_allowed_any_more_stops_no_worker(cluster: Cluster) -> None:
     cluster.run_until_ready()
     pod = cluster.serving[0]["metadata"]["uid"]
-    cluster.settings = replace(SETTINGS, hub_endpoints=("https://hub.example.com",))
+    cluster.settings = with_source(HuggingFace, endpoints=("https://hub.example.com",))
     cluster.run(10)
     assert cluster.reason(SOURCE) == ("False", "EndpointNotAllowed")
     assert [p["metadata"]["uid"] for p in cluster.serving] == [pod]
@@ -312,7 +314,7 @@ def test_an_endpoint_that_is_no_url_is_not_allowed_and_no_error(endpoint: str) -
 
 @pytest.mark.parametrize("seconds", [None, 600])
 def test_the_word_of_prepare_is_forgotten_when_it_is_old(cluster: Cluster, seconds: int | None) -> None:
-    cluster.settings = replace(SETTINGS, hub_check_seconds=seconds)
+    cluster.settings = with_source(HuggingFace, check_seconds=seconds)
     cluster.prepare = lambda config: Run(notes=(UNREACHABLE,))
     cluster.run_until_ready()
     assert cluster.reason(SOURCE) == ("Unknown", "SourceUnreachable")

@@ -10,7 +10,7 @@ import pytest
 
 from neuronmodel_api import exits
 from neuronmodel_worker.commands.quantities import age_of, bytes_of, shown_age
-from neuronmodel_worker.commands.usage_errors import UsageInvalid
+from neuronmodel_worker.failures import UsageInvalid
 from neuronmodel_worker.store import Store
 from tests.unit.worker.commands.commands import Ended, here, neuronmodel
 from tests.unit.worker.store.test_building import begin_and_stop

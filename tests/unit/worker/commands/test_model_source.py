@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from neuronmodel_api import exits
-from neuronmodel_worker.commands.model_source import open_source, token
-from neuronmodel_worker.commands.usage_errors import UsageInvalid
+from neuronmodel_worker.commands.model_source import open_source
+from neuronmodel_worker.failures import UsageInvalid
 from neuronmodel_worker.sources import Folder
 from neuronmodel_worker.sources.hub.client import HubServer
+from neuronmodel_worker.sources.hub.opening import given_token as token
 from neuronmodel_worker.sources.remote.refusals import TokenInvalid
 from tests.authority import Authority
 from tests.paths import PROJECT
@@ -285,8 +286,8 @@ def test_each_failure_is_a_sentence_and_an_exit_code(
 def test_for_a_folder_nothing_of_a_network_is_imported(place: Place) -> None:
     program = (
         "import sys; from neuronmodel_worker.cli import main; code = main(sys.argv[1:]); "
-        "print(code, *[name for name in sys.modules if name.split('.')[0] == 'obstore' or 'sources.hub' in name"
-        " or 'sources.remote' in name])"
+        "print(code, *[name for name in sys.modules if name.split('.')[0] == 'obstore' or 'sources.remote' in name"
+        " or 'sources.hub.' in name and not name.endswith('address')])"
     )
     command = [sys.executable, "-c", program, *map(str, place.shard)]
     ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from neuronmodel_api.config import HubSource, S3Source
 from neuronmodel_api.report import Report, Stage
+from neuronmodel_api.sources import HubSource, S3Source
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.serve.revision_watch import RevisionWatch, watching_revision
 from tests.standins.hub import Hub

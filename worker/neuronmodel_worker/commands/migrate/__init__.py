@@ -14,7 +14,7 @@ from neuronmodel_worker.commands.migrate.options import Choices
 from neuronmodel_worker.commands.migrate.shell_script import Invocation, invocation_of, read_invocation
 from neuronmodel_worker.commands.migrate.yaml_document import comment_lines, lines_of
 from neuronmodel_worker.commands.terminal import print_line, print_note
-from neuronmodel_worker.commands.usage_errors import UsageInvalid
+from neuronmodel_worker.failures import UsageInvalid
 
 MAX_BYTES: Final = 1 << 20
 STANDARD_INPUT: Final = "-"

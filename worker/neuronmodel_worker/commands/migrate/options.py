@@ -7,11 +7,9 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from neuronmodel_api.names import MAX_MODEL_NAME
-from neuronmodel_worker.commands.usage_errors import UsageInvalid
-from neuronmodel_worker.sources.hub.address import SCHEME as OF_HUB
-from neuronmodel_worker.sources.hub.address import HubAddress
-from neuronmodel_worker.sources.s3.address import SCHEME as OF_S3
-from neuronmodel_worker.sources.s3.address import S3Address
+from neuronmodel_worker.failures import UsageInvalid
+from neuronmodel_worker.sources.network import forms, parse_address
+from neuronmodel_worker.sources.source_address import SourceAddress
 
 MODEL_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
@@ -24,9 +22,8 @@ OF_THE_CACHE: Final = "models--"
 
 @dataclass(frozen=True)
 class Choices:
-    """The options. `source` names a repository, as hf://ORGANISATION/NAME[@REVISION], or a place in a bucket, as
-    s3://BUCKET/PREFIX; `claim_root` is the folder on the command's host with the content of the claim's root; by
-    default the parent of the model's folder. The constructor raises UsageInvalid."""
+    """The options. `source` names a source on a network; `claim_root` is the folder on the command's host with the
+    content of the claim's root; by default the parent of the model's folder. The constructor raises UsageInvalid."""
 
     source: str | None = None
     claim: str | None = None
@@ -52,7 +49,7 @@ class Choices:
                 f"--name is {self.name!r} and has to be at most {MAX_MODEL_NAME} lower-case letters, digits and -, "
                 "beginning with a letter and not ending with -."
             )
-        if (self.repository or self.bucket) and (self.claim is not None or self.claim_root is not None):
+        if self.address and (self.claim is not None or self.claim_root is not None):
             raise UsageInvalid("--source and --claim both say where the model is. Leave out one of them.")
         if self.artifacts_claim and (self.artifacts_size or self.storage_class):
             raise UsageInvalid(
@@ -62,30 +59,17 @@ class Choices:
             raise UsageInvalid("--claim-root says what a claim holds. Name the claim with --claim, or leave it out.")
 
     @cached_property
-    def repository(self) -> HubAddress | None:
-        """Raises UsageInvalid."""
-        if self.source is None or self.source.startswith(OF_S3):
-            return None
-        if not self.source.startswith(OF_HUB):
-            raise UsageInvalid(
-                f"--source is {self.source!r} and has to be a repository, as {OF_HUB}ORGANISATION/NAME or "
-                f"{OF_HUB}ORGANISATION/NAME@REVISION, or a place in a bucket, as {OF_S3}BUCKET/PREFIX. A claim is "
-                "named with --claim."
-            )
-        try:
-            return HubAddress.parse(self.source)
-        except ValueError as error:
-            raise UsageInvalid(f"--source: {error}") from error
-
-    @cached_property
-    def bucket(self) -> S3Address | None:
-        """Raises UsageInvalid."""
-        if self.source is None or not self.source.startswith(OF_S3):
+    def address(self) -> SourceAddress | None:
+        """The source on a network, if one is named. Raises UsageInvalid."""
+        if self.source is None:
             return None
         try:
-            return S3Address.parse(self.source)
+            address = parse_address(self.source)
         except ValueError as error:
             raise UsageInvalid(f"--source: {error}") from error
+        if address is None:
+            raise UsageInvalid(f"--source is {self.source!r} and has to be {forms()}. A claim is named with --claim.")
+        return address
 
 
 def is_model_name(text: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.shell_words import CONTINUES, Word, words_of
-from neuronmodel_worker.commands.usage_errors import UsageInvalid
+from neuronmodel_worker.failures import UsageInvalid
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser

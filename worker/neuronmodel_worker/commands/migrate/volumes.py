@@ -1,35 +1,21 @@
 """Where a converted NeuronModel has its checkpoint, its artifacts and its scratch space."""
 
 import re
-from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from neuronmodel_api.config import DEFAULT_REVISION
 from neuronmodel_worker.commands.migrate.given_flags import MODEL_PATH, InferenceDemoCommand
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.options import Choices, model_label
 from neuronmodel_worker.commands.migrate.volume_sizes import checkpoint_bytes, compiled_size, shards_size
 from neuronmodel_worker.commands.migrate.yaml_document import Commented
-from neuronmodel_worker.commands.usage_errors import UsageInvalid
+from neuronmodel_worker.failures import UsageInvalid
 from neuronmodel_worker.sources.hub.address import HubAddress
-from neuronmodel_worker.sources.s3.address import S3Address
 from neuronmodel_worker.units import in_units
 
 OF_THE_NODE: Final = (
     "A folder of the node: works only where the operator was installed with allowHostPath=true. With --claim NAME the "
     "model is taken from a claim, and with --source hf://ORGANISATION/NAME from the Hugging Face Hub."
-)
-OF_A_BUCKET: Final = (
-    "In place of --model-path {path}. The pods need a right to read it: credentialsSecretRef: {{name: …}}, which names "
-    "a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role of worker.serviceAccountName, or anonymous: "
-    "true."
-)
-REGION_VARIABLES: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
-ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-OF_THE_HUB: Final = (
-    "In place of --model-path {path}. A private or gated repository needs tokenSecretRef: {{name: …, key: …}}, which "
-    "names a Secret with a token that may read it."
 )
 COMPILED_ALONE: Final = "The compiled model alone, which holds no weights: room for several."
 SIZE_UNKNOWN: Final = (
@@ -46,9 +32,7 @@ COPIES: Final = ", and a copy of what a start reads, for the next start in this 
 def model_place(command: InferenceDemoCommand, choices: Choices) -> PurePosixPath:
     """Returns what the model's name is read from: its folder, the repository's name, or the place in the bucket. Raises
     NotUnderstood."""
-    if choices.bucket:
-        return PurePosixPath(choices.bucket.prefix or choices.bucket.bucket)
-    return PurePosixPath(choices.repository.repository) if choices.repository else _model_folder(command)
+    return choices.address.named_after if choices.address else _model_folder(command)
 
 
 def _model_folder(command: InferenceDemoCommand) -> PurePosixPath:
@@ -65,12 +49,10 @@ def _model_folder(command: InferenceDemoCommand) -> PurePosixPath:
 
 def source(command: InferenceDemoCommand, choices: Choices) -> dict[str, Any]:
     """Returns `spec.model.source`. Raises NotUnderstood and UsageInvalid."""
-    if choices.repository:
-        return {
-            "huggingFace": Commented(_in_hub(choices.repository), OF_THE_HUB.format(path=command.value(MODEL_PATH)))
-        }
-    if choices.bucket:
-        return {"s3": Commented(_in_s3(command, choices.bucket), OF_A_BUCKET.format(path=command.value(MODEL_PATH)))}
+    if address := choices.address:
+        environment = {name: given.text for name, given in command.invocation.environment.items()}
+        comment = f"In place of --model-path {command.value(MODEL_PATH)}. {address.RIGHT}"
+        return {member: Commented(value, comment) for member, value in address.member(environment).items()}
     path, unknown = _model_folder(command), command.given[MODEL_PATH].unknown
     if unknown and (choices.claim is None or choices.claim_root is not None):
         raise unknown
@@ -90,22 +72,6 @@ def source(command: InferenceDemoCommand, choices: Choices) -> dict[str, Any]:
             **({} if inside == "." else {"path": Commented(inside, seen)}),
         }
     }
-
-
-def _in_hub(address: HubAddress) -> dict[str, Any]:
-    is_given = address.revision != DEFAULT_REVISION
-    return {"repository": address.repository, **({"revision": address.revision} if is_given else {})}
-
-
-def _in_s3(command: InferenceDemoCommand, address: S3Address) -> dict[str, Any]:
-    """The bucket, with region and endpoint where the command's environment has them."""
-    environment = command.invocation.environment
-
-    def first(variables: Iterable[str]) -> str:
-        return next((environment[name].text for name in variables if name in environment), "")
-
-    found = {"uri": str(address), "region": first(REGION_VARIABLES), "endpoint": first(ENDPOINT_VARIABLES)}
-    return {name: value for name, value in found.items() if value}
 
 
 def _as_source(path: PurePosixPath) -> str:

@@ -197,7 +197,7 @@ class VllmServer:
             async with open_listener(middleware, application, config) as listener:
                 clock.ready()
                 log.info("ready: vLLM answers on port %d", config.serving_port)
-                with watching_revision(config.hub_source or config.s3_source, clock):
+                with watching_revision(config.network_source, clock):
                     await _wait_for_stop_or_exit(stop, child)
                 if child.exit_code is not None:
                     raise exit_failure(child, self._setup)

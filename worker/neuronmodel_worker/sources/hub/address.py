@@ -1,10 +1,13 @@
 """The name of a repository, and of a revision of it."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from pathlib import PurePosixPath
+from typing import Any, Final, Self
 
-from neuronmodel_api.config import COMMIT, DEFAULT_REVISION
+from neuronmodel_api.sources.hugging_face import COMMIT, DEFAULT_REVISION, HuggingFace
+from neuronmodel_worker.sources.source_address import SourceAddress
 
 SCHEME: Final = "hf://"
 REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
@@ -15,8 +18,15 @@ OTHER_TYPES: Final = ("datasets", "spaces", "buckets", "kernels")
 
 
 @dataclass(frozen=True)
-class HubAddress:
+class HubAddress(SourceAddress):
     """A repository of a model, and a branch, a tag or a commit of it."""
+
+    SCHEME = SCHEME
+    FORM = f"a repository of the Hugging Face Hub as {SCHEME}ORGANISATION/NAME[@REVISION]"
+    RIGHT = (
+        "A private or gated repository needs tokenSecretRef: {name: …, key: …}, which names a Secret with a token that "
+        "may read it."
+    )
 
     repository: str
     revision: str = DEFAULT_REVISION
@@ -42,6 +52,15 @@ class HubAddress:
     @property
     def is_commit(self) -> bool:
         return COMMIT.fullmatch(self.revision) is not None
+
+    @property
+    def named_after(self) -> PurePosixPath:
+        return PurePosixPath(self.repository)
+
+    def member(self, environment: Mapping[str, str]) -> dict[str, Any]:
+        """The Hub's endpoint is the operator's to allow: what a command's environment has is of its own host."""
+        revision = {} if self.revision == DEFAULT_REVISION else {"revision": self.revision}
+        return {HuggingFace.member(): {"repository": self.repository, **revision}}
 
     def __str__(self) -> str:
         return f"{SCHEME}{self.repository}" + (f"@{self.revision}" if self.revision != DEFAULT_REVISION else "")

@@ -27,7 +27,7 @@ from urllib.request import (
 
 from pydantic import BaseModel, NonNegativeInt, StringConstraints, TypeAdapter, ValidationError
 
-from neuronmodel_api.config import PUBLIC_HUB
+from neuronmodel_api.sources.hugging_face import PUBLIC_HUB
 from neuronmodel_worker.io.untrusted_input import natural_number
 from neuronmodel_worker.sources.hub.answers import Answer, HubRequest, raise_refusal
 from neuronmodel_worker.sources.hub.signed_urls import lifetime_seconds

@@ -24,8 +24,8 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ValidationError
 
-from neuronmodel_api.config import COMMIT
 from neuronmodel_worker.io.disk import sync
+from neuronmodel_worker.sources.interface import DIGEST
 from neuronmodel_worker.sources.listed_digests import ListedDigest
 from neuronmodel_worker.sources.remote.listed_file import ListedFile
 
@@ -197,7 +197,7 @@ class Snapshots:
         with suppress(OSError):
             found = sorted((now - each.stat().st_mtime, each) for each in self._root.iterdir())
             left = [each for age, each in found if each.name.startswith(TEMPORARY) and age > LEFT_SECONDS]
-            whole = [(age, each) for age, each in found if COMMIT.fullmatch(each.name) and each.name not in kept]
+            whole = [(age, each) for age, each in found if DIGEST.fullmatch(each.name) and each.name not in kept]
             unused = [each for age, each in whole[MAX_SNAPSHOTS - 1 :] if age > UNUSED_SECONDS]
             for each in (*left, *unused):
                 shutil.rmtree(each, ignore_errors=True)

@@ -1,20 +1,34 @@
 """The name of a checkpoint in a bucket."""
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from pathlib import PurePosixPath
+from typing import Any, Final, Self
+
+from neuronmodel_api.sources import S3
+from neuronmodel_worker.sources.source_address import SourceAddress
 
 SCHEME: Final = "s3://"
 BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 """As S3 allows names (docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html)."""
 MAX_PREFIX_BYTES: Final = 900
 """A key has at most 1,024 bytes, and a file's name comes after the prefix."""
+REGION_VARIABLES: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
+ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 HOW: Final = "Write it as s3://BUCKET/PREFIX"
 
 
 @dataclass(frozen=True)
-class S3Address:
+class S3Address(SourceAddress):
     """A bucket, and the prefix that all files of the checkpoint begin with, without a slash at its end."""
+
+    SCHEME = SCHEME
+    FORM = f"a bucket of S3 as {SCHEME}BUCKET/PREFIX"
+    RIGHT = (
+        "The pods need a right to read it: credentialsSecretRef: {name: …}, which names a Secret with "
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role of worker.serviceAccountName, or anonymous: true."
+    )
 
     bucket: str
     prefix: str = ""
@@ -38,6 +52,17 @@ class S3Address:
     def key(self, name: str) -> str:
         """The key of a file."""
         return f"{self.prefix}/{name}" if self.prefix else name
+
+    @property
+    def named_after(self) -> PurePosixPath:
+        return PurePosixPath(self.prefix or self.bucket)
+
+    def member(self, environment: Mapping[str, str]) -> dict[str, Any]:
+        def first(variables: Iterable[str]) -> str:
+            return next((environment[name] for name in variables if name in environment), "")
+
+        found = {"uri": str(self), "region": first(REGION_VARIABLES), "endpoint": first(ENDPOINT_VARIABLES)}
+        return {S3.member(): {name: value for name, value in found.items() if value}}
 
     def __str__(self) -> str:
         return f"{SCHEME}{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")

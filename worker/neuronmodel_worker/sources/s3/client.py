@@ -11,7 +11,7 @@ import obstore
 from obstore.exceptions import BaseError, NotSupportedError, PreconditionError
 from obstore.store import S3Store
 
-from neuronmodel_api.config import DEFAULT_S3_REGION
+from neuronmodel_api.sources.s3 import DEFAULT_S3_REGION
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io.aligned import Array
 from neuronmodel_worker.sources.remote.byte_ranges import CERTIFICATE, TIMEOUTS, WITHIN

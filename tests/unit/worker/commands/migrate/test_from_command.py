@@ -17,7 +17,7 @@ from neuronmodel_worker.commands.migrate.neuronmodel import convert
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.options import Choices
 from neuronmodel_worker.commands.migrate.shell_script import invocation_of, read_invocation
-from neuronmodel_worker.commands.usage_errors import UsageInvalid
+from neuronmodel_worker.failures import UsageInvalid
 from tests.nxdi_flags import COMMAND_OF_405B
 from tests.paths import PROJECT
 from tests.unit.worker.commands.commands import here, neuronmodel

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from neuronmodel_worker.commands.migrate import shell_tree
 from neuronmodel_worker.commands.migrate.not_understood import NotUnderstood
 from neuronmodel_worker.commands.migrate.shell_script import Invocation, read_invocation
-from neuronmodel_worker.commands.usage_errors import UsageInvalid
+from neuronmodel_worker.failures import UsageInvalid
 
 BASH = shutil.which("bash")
 SHOWN = ["MINE", "OTHER"]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from neuronmodel_api.config import HubSource
-from neuronmodel_worker.sources.hub.configured import open_configured
+from neuronmodel_api.sources import HubSource
+from neuronmodel_worker.sources.hub.opening import open_configured
 from neuronmodel_worker.sources.hub.repository import HubRepository
 from neuronmodel_worker.sources.remote.refusals import CertificatesBroken, CertificateUntrusted
 from tests.authority import Authority
