@@ -18,7 +18,8 @@ from neuronmodel_worker.engines import CompiledModel, Steps
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io import probe
 from neuronmodel_worker.plan.streamed import ModelPlan
-from neuronmodel_worker.prepare import Preparation, open_source, preparation, required_space
+from neuronmodel_worker.prepare import preparation, required_space
+from neuronmodel_worker.prepare.preparation import Preparation, open_source
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import Run
 from neuronmodel_worker.store import LeaseTimings, Policy, Store

@@ -31,7 +31,7 @@ class PodCommand(NamedTuple):
 
 
 POD_COMMANDS = {
-    "prepare": PodCommand("build what a model's start needs and the artifacts volume lacks", "prepare"),
+    "prepare": PodCommand("build what a model's start needs and the artifacts volume lacks", "prepare.prepare"),
     "serve": PodCommand("load a model and answer requests", "serve.serve"),
     "cleanup": PodCommand("remove what this model alone needed from the artifacts volume", "cleanup"),
 }

@@ -8,7 +8,7 @@ from neuronmodel_api.config import Engine, WorkerConfig
 from neuronmodel_api.report import Result, Stage
 from neuronmodel_worker.engines import open_engine
 from neuronmodel_worker.io.probe import kept_probe
-from neuronmodel_worker.prepare import Preparation, open_source
+from neuronmodel_worker.prepare.preparation import Preparation, open_source
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import Run
 

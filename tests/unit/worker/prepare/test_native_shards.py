@@ -27,10 +27,11 @@ from neuronmodel_worker.failures import (
     WorkerFailure,
 )
 from neuronmodel_worker.io import probe
-from neuronmodel_worker.prepare import Preparation, native_shards, open_source
+from neuronmodel_worker.prepare import native_shards
 from neuronmodel_worker.prepare.auto import Figures, choose
 from neuronmodel_worker.prepare.auto_figures import capped_at_native_rates
 from neuronmodel_worker.prepare.native_shards import ShardsUnexpected
+from neuronmodel_worker.prepare.preparation import Preparation, open_source
 from neuronmodel_worker.prepare.required_space import COMPILED_ALLOWANCE, SOURCE_BYTES_A_DIGEST_BYTE
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import ConfigurationInvalid, Run

@@ -21,7 +21,7 @@ from neuronmodel_worker.engines import cpu
 from neuronmodel_worker.failures import WorkerFailure
 from neuronmodel_worker.io import probe
 from neuronmodel_worker.io.disk import WrittenFile
-from neuronmodel_worker.prepare import Preparation, open_source
+from neuronmodel_worker.prepare.preparation import Preparation, open_source
 from neuronmodel_worker.prepare.required_space import COMPILED_ALLOWANCE
 from neuronmodel_worker.report.clock import FirstLine, StartClock
 from neuronmodel_worker.run.context import Run
