@@ -44,8 +44,13 @@ UNIT = (
     ("pytest", FAULTS),
 )
 IMAGES = ("operator", "worker", "worker-neuron")
-ON_THE_API_SERVER = ("pytest", "tests/cluster")
-END_TO_END = ("pytest", "tests/e2e")
+# What shares something is a group, which the tests themselves say (tests/at_once.py). They mostly wait.
+IN_GROUPS = ("--dist=loadgroup", "--no-loadscope-reorder")
+ON_THE_API_SERVER = ("pytest", "tests/cluster", "--numprocesses=2", *IN_GROUPS)
+END_TO_END = (
+    ("pytest", "tests/e2e", "-m", "not alone", "--numprocesses=3", *IN_GROUPS),
+    ("pytest", "tests/e2e", "-m", "alone"),
+)
 # The lane of the cluster is the longer one: its pods and builds have the processors first.
 GIVING_WAY = ("nice", "-n", "10")
 
@@ -145,7 +150,7 @@ def _test_on_the_cluster() -> list[str]:
         _say("the images")
         if code := images.followed():
             return [*failures, f"the images were not built (exit code {code}); the output is above"]
-    return failures + _step(END_TO_END)
+    return [*failures, *(sentence for command in END_TO_END for sentence in _step(command))]
 
 
 class _Lane:

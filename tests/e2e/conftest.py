@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from hack.cluster import volumes
 from hack.cluster.layout import LAYOUT, PROJECT
 from hack.cluster.locks import one_at_a_time
+from tests.at_once import IS_ONE_OF_SEVERAL, group
 from tests.cluster.conftest import TESTS
 from tests.waiting import TEST_SECONDS
 
@@ -33,35 +35,70 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker(marker)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
+    own = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in own:
+        item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
+    of_capital = {item.path for item in own if "capital" in getattr(item, "fixturenames", ())}
+    group(own, lambda item: "capital" if item.path in of_capital else item.path.stem)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """In the process that begins the others: it has the cluster for them all, with the operator on it."""
+    if not bring_up():
+        return
+    stack = ExitStack()
+    config.add_cleanup(stack.close)
+    stack.enter_context(one_at_a_time(TESTS))
+    stack.enter_context(installed(built_chart(Cluster(LAYOUT.kubeconfig))))
+
+
+def bring_up() -> bool:
+    """Has the cluster up with the model on it; False where no cluster can run and none has to."""
+    for step in ("up", "model"):
+        exit_code = subprocess.run([sys.executable, "-m", "hack.cluster", step], cwd=PROJECT, check=False).returncode
+        if exit_code == CANNOT_RUN_HERE and os.environ.get("CI") != "true":
+            return False
+        assert exit_code == 0, f"`python3 -m hack.cluster {step}` exited with {exit_code}"
+    return True
+
+
+def built_chart(cluster: Cluster) -> Chart:
+    """The chart with images built from this tree."""
+    subprocess.run([sys.executable, "-m", "hack.cluster", "images"], cwd=PROJECT, check=True)
+    images = json.loads(LAYOUT.images.read_text())
+    return Chart(cluster, images["operator"], images["worker"])
+
+
+@contextmanager
+def installed(chart: Chart) -> Iterator[Chart]:
+    """Stays installed; what the tests made goes."""
+    chart.install()
+    yield chart
+    for namespace in chart.cluster.find("Namespace"):
+        if namespace["metadata"]["name"].startswith(ROOMS):
+            wait_for_deletion(chart.cluster, namespace["metadata"]["name"])
+    volumes.recycle()
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Up, with the model on it, and nobody else's tests: their rooms and volumes have the same names."""
-    for step in ("up", "model"):
-        exit_code = subprocess.run([sys.executable, "-m", "hack.cluster", step], cwd=PROJECT, check=False).returncode
-        if exit_code == CANNOT_RUN_HERE and os.environ.get("CI") != "true":
-            pytest.skip("the end-to-end tests are left out: a cluster cannot run on this machine (see above)")
-        assert exit_code == 0, f"`python3 -m hack.cluster {step}` exited with {exit_code}"
-    with one_at_a_time(TESTS):
+    if not bring_up():
+        pytest.skip("the end-to-end tests are left out: a cluster cannot run on this machine (see above)")
+    with nullcontext() if IS_ONE_OF_SEVERAL else one_at_a_time(TESTS):
         yield Cluster(LAYOUT.kubeconfig)
 
 
 @pytest.fixture(scope="session")
 def chart(cluster: Cluster) -> Iterator[Chart]:
     """The operator, installed from the chart with images built from this tree."""
-    subprocess.run([sys.executable, "-m", "hack.cluster", "images"], cwd=PROJECT, check=True)
-    images = json.loads(LAYOUT.images.read_text())
-    chart = Chart(cluster, images["operator"], images["worker"])
-    chart.install()
-    yield chart
-    for namespace in cluster.find("Namespace"):
-        if namespace["metadata"]["name"].startswith(ROOMS):
-            wait_for_deletion(cluster, namespace["metadata"]["name"])
-    volumes.recycle()
+    chart = built_chart(cluster)
+    if IS_ONE_OF_SEVERAL:
+        yield chart
+        return
+    with installed(chart):
+        yield chart
 
 
 @pytest.fixture(scope="module")

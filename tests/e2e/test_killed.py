@@ -71,6 +71,7 @@ def kill_operator_at(chart: Chart, model: Applied, moments: Sequence[Moment]) ->
         kill_operator(chart, model.namespace)
 
 
+@pytest.mark.alone
 def test_killing_the_operator_ends_in_what_the_spec_asks_for(chart: Chart, room: Room) -> None:
     path = room.tiny("operator")
     expected = reference.answer(room.folder / "operator", PROMPT, num_tokens=TOKENS)
@@ -141,6 +142,7 @@ def half_written(folder: Path) -> bool:
         return False
 
 
+@pytest.mark.alone
 def test_losing_the_node_and_getting_it_back_ends_in_a_model_that_answers(room: Room) -> None:
     path = room.tiny("lost")
     expected = reference.answer(room.folder / "lost", PROMPT, num_tokens=TOKENS)

@@ -13,6 +13,8 @@ from .neuronmodels import Applied
 from .room import Room
 from .waiting import eventually
 
+pytestmark = pytest.mark.alone
+
 PROMPT = "w1 w2 w3"
 NEXT_TAG = "next"
 LACKING = "The operator's account lacks rights in all namespaces: get, list, watch, patch neuronmodels.neuronmodel.dev"
