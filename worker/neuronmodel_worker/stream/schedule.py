@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 from neuronmodel_worker.checkpoint import DTYPE_BITS, TensorSource
 from neuronmodel_worker.layouts.geometry import Block, Rectangle, SourcePart, Target, as_matrix
@@ -22,8 +23,10 @@ from neuronmodel_worker.stream.steps import Batch, Sizes, Step, Unit, batches, u
 EVEN = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+# Tuples, of which a run makes tens of thousands: to make a frozen dataclass takes several times as long.
+
+
+class Chunk(NamedTuple):
     """A rectangle of a source that is read at once: whole rows, except for a batch that is made in passes."""
 
     source: TensorSource
@@ -62,8 +65,7 @@ class ChunkCopy:
 Uses = tuple[Chunk, list[ChunkCopy]]
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(NamedTuple):
     """A chunk and its copies into the frames of one batch."""
 
     chunk: Chunk
@@ -72,8 +74,7 @@ class Visit:
     """The chunk is not needed after this."""
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """A batch with its chunks in the order in which they are used."""
 
     steps: tuple[Step, ...]
@@ -145,6 +146,10 @@ class Task:
     def passes_over(self) -> tuple[TensorSource, ...]:
         """The sources of which the task reads some columns, and other tasks the others."""
         return tuple(map(self.unit.source, self.layout.passes_over))
+
+    @property
+    def is_pass(self) -> bool:
+        return bool(self.layout.passes_over)
 
     @property
     def buffered(self) -> bool:

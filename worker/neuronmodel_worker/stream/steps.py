@@ -7,6 +7,7 @@ every row of their source contains a part of each of them, form a batch.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import gcd
+from typing import NamedTuple
 
 from neuronmodel_worker.io.disk import BLOCK
 from neuronmodel_worker.layouts.geometry import Block, Rectangle, SourcePart, Target, as_matrix, row_bytes
@@ -29,8 +30,7 @@ class Sizes:
     seal_bytes: int = 8 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """The rectangle of a block's frame from `row` and `column` on, for the rank at `rank_index` of the plan's ranks. It
     has all columns, or all rows of a target that is stored transposed."""
 

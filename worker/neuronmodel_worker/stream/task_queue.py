@@ -36,6 +36,8 @@ class TaskQueue:
         self._count = self._looked_ahead = self._least_bytes = 0
         self._closed = False
         self._changed = threading.Condition()
+        self._idle = 0
+        """Threads that wait."""
         self._passes, self._most_passes = 0, max(1, threads // 2)
         self._prefetcher = Prefetcher(cache, self._fetched)
         self._read_ahead = read_ahead
@@ -44,8 +46,8 @@ class TaskQueue:
         """The next task, as soon as there is memory for it; None when there is none, or after `close`. `after`: the
         task that the thread is done with.
 
-        Whoever takes a task or is done with one wakes one other thread, if there is another task that may begin: a
-        hundred that all looked would keep each other from the lock.
+        Whoever takes a task or is done with one wakes one thread that waits, if there is another task that may begin:
+        a hundred that all looked would keep each other from the lock.
         """
         self._tell_done(after)
         with self._changed:
@@ -55,7 +57,9 @@ class TaskQueue:
                 task = self._choose()
                 if task or not self._waiting:
                     return self._begin(task)
+                self._idle += 1
                 self._changed.wait()
+                self._idle -= 1
             return None
 
     def _begin(self, task: Task | None) -> Task | None:
@@ -68,12 +72,15 @@ class TaskQueue:
         if not alike:
             del self._waiting[task.layout]
         self._free -= task.memory_bytes
-        self._passes += bool(task.passes_over)
+        self._passes += task.is_pass
         if self._read_ahead:
             self._read_ahead.begin(task)
-        if self._choose():
-            self._changed.notify()
+        self._wake_one()
         return task
+
+    def _wake_one(self) -> None:
+        if self._idle and self._choose():
+            self._changed.notify()
 
     def _choose(self) -> Task | None:
         is_idle, all_in_passes, delayed = self._free == self._memory, True, None
@@ -100,7 +107,8 @@ class TaskQueue:
             self._count += len(unit)
             for task in unit:
                 self._waiting.setdefault(task.layout, deque()).append(task)
-                self._prefetcher.want(task.passes_over)
+                if task.is_pass:
+                    self._prefetcher.want(task.passes_over)
         self._waiting = dict(sorted(self._waiting.items(), key=lambda each: _place(each[0])))
         self._looked_ahead = self._count
         self._least_bytes = min((layout.memory_bytes for layout in self._waiting), default=0)
@@ -109,25 +117,24 @@ class TaskQueue:
 
     def _fetched(self) -> None:
         with self._changed:
-            self._changed.notify_all()
+            self._wake_one()
 
     def done(self, task: Task) -> None:
         """A thread is done with a task, and takes none."""
         self._tell_done(task)
         with self._changed:
             self._give_back(task)
-            if self._choose():
-                self._changed.notify()
+            self._wake_one()
 
     def _give_back(self, task: Task | None) -> None:
         if task:
             self._free += task.memory_bytes
-            self._passes -= bool(task.passes_over)
+            self._passes -= task.is_pass
 
     def _tell_done(self, task: Task | None) -> None:
         if task and self._read_ahead:
             self._read_ahead.done(task)
-        if task and task.passes_over:
+        if task and task.is_pass:
             self._prefetcher.passed(task.passes_over)
 
     def fetches(self, source: TensorSource) -> bool:
