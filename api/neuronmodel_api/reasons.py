@@ -153,7 +153,7 @@ class Reason(StrEnum):
     )
     NEW_REVISION = _ReasonEntry(
         "NewRevision",
-        "The branch or tag of `spec.model.source.huggingFace` is at another commit than the one that is served.",
+        "The source is at another commit, or its bucket in another state, than the one that is served.",
         "Change the annotation `neuronmodel.dev/restart` to prepare and serve it.",
     )
     # Claims, in the condition of what they are for: SourceResolved, ArtifactsReady, Scheduled (scratch, own volumes).
@@ -192,7 +192,7 @@ class Reason(StrEnum):
     ENDPOINT_NOT_ALLOWED = _ReasonEntry(
         "EndpointNotAllowed",
         "The operator lets NeuronModels read from endpoints of a list alone, and this one is not in it.",
-        "Use one that the message names, or install the operator with this one in `sources.huggingFace.endpoints`.",
+        "Use one that the message names, or install the operator with this one in the list that it names.",
         blocks=True,
     )
     SOURCE_UNREACHABLE = _ReasonEntry(

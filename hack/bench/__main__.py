@@ -121,7 +121,7 @@ def _bench(options: argparse.Namespace) -> None:
                     print(f"\n{case.title}: left out. {lack}", flush=True)
                     bench.pace.forget(case)
                     continue
-                place = in_memory.bench(bench)
+                place = in_memory.bench(bench, case)
             ran = replace(place.run(case, rounds, options.keep), machine=machine.describe(place.scratch))
             results = write(cases=[*results.cases, ran])
         if _is_wanted(options, answers.NAME):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hack.bench.cases import Case
-from hack.bench.quiet import Patience, available_memory_bytes
+from hack.bench.quiet import Patience, TouchedMemory, available_memory_bytes
 from hack.bench.rounds import OUTPUT_FACTOR, Bench
 
 TMPFS = Path("/dev/shm")  # noqa: S108 - what a tmpfs is for
@@ -16,8 +16,7 @@ IN_PROCESSES_FACTOR = 2.5
 
 def lack(case: Case) -> str | None:
     """A sentence where this machine has not the memory for a case."""
-    on_tmpfs = int((1 + OUTPUT_FACTOR * (2 if case.sealed else 1)) * case.model.nbytes)
-    needed = on_tmpfs + int(IN_PROCESSES_FACTOR * case.model.nbytes)
+    on_tmpfs, needed = _on_tmpfs(case), _on_tmpfs(case) + _in_processes(case)
     free = shutil.disk_usage(TMPFS).free if TMPFS.is_dir() else 0
     if free < on_tmpfs:
         return f"{TMPFS} has {free / 1e9:.1f} GB free, and {on_tmpfs / 1e9:.1f} GB are needed."
@@ -26,10 +25,19 @@ def lack(case: Case) -> str | None:
     return None
 
 
-def bench(on_disk: Bench) -> Bench:
-    """There is no disk to wait for, and free memory is needed."""
+def _on_tmpfs(case: Case) -> int:
+    return int((1 + OUTPUT_FACTOR * (2 if case.sealed else 1)) * case.model.nbytes)
+
+
+def _in_processes(case: Case) -> int:
+    return int(IN_PROCESSES_FACTOR * case.model.nbytes)
+
+
+def bench(on_disk: Bench, case: Case) -> Bench:
+    """There is no disk to wait for, and memory is needed: that of what a contender writes, and its own."""
     SCRATCH.mkdir(parents=True, exist_ok=True)
-    return replace(on_disk, scratch=SCRATCH, patience=Patience(fill=0.0, idle=0.0))
+    touched = TouchedMemory(int(OUTPUT_FACTOR * case.model.nbytes) + _in_processes(case))
+    return replace(on_disk, scratch=SCRATCH, patience=Patience(fill=0.0, idle=0.0), filler=touched)
 
 
 def remove(keep: bool) -> None:

@@ -14,7 +14,7 @@ from hack.bench.checkpoints import Model, ensure_checkpoint, require_space, writ
 from hack.bench.children import DiskUse, Measured, run_contender
 from hack.bench.contenders.task import Task, Timing, volume_next_to
 from hack.bench.failures import BenchFailed
-from hack.bench.quiet import Filler, Patience, evict, wait_for_idle_disk
+from hack.bench.quiet import Filler, Patience, TouchedMemory, evict, wait_for_idle_disk
 
 ORDER_SEED = 4
 OUTPUT_FACTOR = 1.3
@@ -140,7 +140,7 @@ class Bench:
     """A folder for everything large, and the filler of memory."""
 
     scratch: Path
-    filler: Filler
+    filler: Filler | TouchedMemory
     patience: Patience
     pace: Pace = field(default_factory=Pace)
 

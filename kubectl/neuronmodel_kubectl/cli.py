@@ -87,7 +87,12 @@ def parser() -> argparse.ArgumentParser:
     _add_output(starts)
     _add_logs(add("logs", "the log of its worker", follow_logs))
     planned = add("plan", "what a manifest would read, write and need, before it is applied", plan, of_one=False)
-    planned.add_argument("--model", required=True, metavar="DIR|hf://ORG/NAME", help="the checkpoint")
+    planned.add_argument(
+        "--model",
+        required=True,
+        metavar="DIR|URI",
+        help="the checkpoint: a folder, hf://ORGANISATION/NAME or s3://BUCKET/PREFIX",
+    )
     planned.add_argument("-f", "--file", required=True, help="the manifest of the NeuronModel; - for standard input")
     _add_output(planned)
     add("retry", "have a `prepare` that failed tried again at once", retry)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from neuronmodel_api.sources import S3, HuggingFace
+from neuronmodel_api.sources import NETWORK_SOURCES, S3, HuggingFace
 from neuronmodel_operator import probe
 from neuronmodel_operator.cluster.lease_record import DURATION_SECONDS, Holder, taken
 from neuronmodel_operator.cluster.permissions import RIGHTS
@@ -82,10 +82,10 @@ def test_where_http_is_allowed_the_definition_lets_it_pass_and_is_the_same_other
     rendered = render(kubectl, "sources.allowHTTP=true")
     (definition,) = (o for o in objects(rendered) if o["kind"] == "CustomResourceDefinition")
     usual = yaml.safe_load(CRD_FILE.read_text())
-    for source in ("huggingFace", "s3"):
+    for source in (kind.member() for kind in NETWORK_SOURCES):
         before, after = rules_of_the_endpoint(usual, source), rules_of_the_endpoint(definition, source)
         assert [(b, a) for b, a in zip(before, after, strict=True) if b != a] == [(AGAINST_HTTP, "true")]
-    assert json.dumps(definition).count('"true"') == json.dumps(usual).count('"true"') + 2
+    assert json.dumps(definition).count('"true"') == json.dumps(usual).count('"true"') + len(NETWORK_SOURCES)
     assert json.loads(json.dumps(definition).replace('"rule": "true"', f'"rule": "{AGAINST_HTTP}"')) == usual
     kubectl("apply", "--dry-run=server", "--validate=strict", "-f-", stdin=json.dumps(definition))
 
@@ -93,9 +93,9 @@ def test_where_http_is_allowed_the_definition_lets_it_pass_and_is_the_same_other
 @pytest.mark.parametrize(
     ("in_the_file", "renders"),
     [
-        ([f'"{AGAINST_HTTP}"'] * 2, True),
-        ([f'"{AGAINST_HTTP}"', AGAINST_HTTP.removeprefix("!")], False),
-        ([f'"{AGAINST_HTTP}"'] * 3, False),
+        ([f'"{AGAINST_HTTP}"'] * len(NETWORK_SOURCES), True),
+        ([f'"{AGAINST_HTTP}"'] * (len(NETWORK_SOURCES) - 1) + [AGAINST_HTTP.removeprefix("!")], False),
+        ([f'"{AGAINST_HTTP}"'] * (len(NETWORK_SOURCES) + 1), False),
     ],
     ids=["other quotation marks", "another rule", "one too many"],
 )
@@ -108,7 +108,8 @@ def test_a_definition_in_which_http_cannot_be_allowed_is_refused(
     (chart / "files" / "neuronmodels.yaml").write_text(f"kind: Any\nrules:\n{rules}")
     tried = kubectl.attempt("helm", "template", "n", str(chart), "--set", IMAGE, "--set", "sources.allowHTTP=true")
     assert (tried.returncode == 0) == renders
-    assert ('- rule: "true"\n' if renders else "has not the two rules against http://") in tried.stdout + tried.stderr
+    damaged = f"has not the {len(NETWORK_SOURCES)} rules against http://"
+    assert ('- rule: "true"\n' if renders else damaged) in tried.stdout + tried.stderr
 
 
 def test_the_definition_outlives_the_release(kubectl: Kubectl) -> None:

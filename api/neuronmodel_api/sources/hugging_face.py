@@ -11,6 +11,7 @@ from neuronmodel_api.sources.network import NetworkSource, NetworkSourceConfig, 
 
 PUBLIC_HUB: Final = "https://huggingface.co"
 DEFAULT_REVISION: Final = "main"
+TOKEN_FILE: Final = f"{names.SECRETS_MOUNT}/source-token"
 COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """A revision that never moves."""
 WITHOUT_TOKEN: Final = frozenset(
@@ -44,6 +45,7 @@ class HuggingFace(NetworkSource):
     """A repository of the Hugging Face Hub, or of another server that speaks its API."""
 
     FIELD = "hugging_face"
+    CONFIG = HubSource
     CONFIG_FIELD = "hub_source"
     SETTINGS = "HUB"
     PUBLIC_ENDPOINT = PUBLIC_HUB
@@ -80,7 +82,7 @@ class HuggingFace(NetworkSource):
     @property
     def secret_files(self) -> SecretFiles | None:
         token = self.token_secret_ref
-        return SecretFiles(token.name, {names.SOURCE_TOKEN_FILE: token.key}) if token else None
+        return SecretFiles(token.name, {TOKEN_FILE: token.key}) if token else None
 
     def served_at(self, revision: str) -> str:
         return f"{self.repository} is served at commit {revision}, and its revision {self.asked_revision}"
@@ -92,6 +94,6 @@ class HuggingFace(NetworkSource):
             commit=revision,
             resolved_at=resolved_at,
             endpoint=self.endpoint or PUBLIC_HUB,
-            token_file=names.SOURCE_TOKEN_FILE if self.token_secret_ref else None,
+            token_file=TOKEN_FILE if self.token_secret_ref else None,
             ca_file=names.SOURCE_CA_FILE if self.ca_bundle else None,
         )

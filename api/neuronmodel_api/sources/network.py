@@ -81,8 +81,10 @@ class NetworkSource(Tolerant, ABC):
 
     FIELD: ClassVar[str]
     """Its name in `Source`."""
+    CONFIG: ClassVar[type[NetworkSourceConfig]]
+    """What a worker is told of it."""
     CONFIG_FIELD: ClassVar[str]
-    """The field of WorkerConfig for it."""
+    """The field of WorkerConfig for that."""
     SETTINGS: ClassVar[str]
     """The operator's settings of it are NEURONMODEL_<SETTINGS>_ENDPOINTS and NEURONMODEL_<SETTINGS>_CHECK_SECONDS."""
     PUBLIC_ENDPOINT: ClassVar[str]

@@ -13,6 +13,10 @@ DEFAULT_S3_REGION: Final = "us-east-1"
 PUBLIC_S3: Final = "https://s3.amazonaws.com"
 """Stands for AWS's own endpoints, of every region."""
 
+ACCESS_KEY_ID_FILE: Final = f"{names.SECRETS_MOUNT}/source-access-key-id"
+SECRET_ACCESS_KEY_FILE: Final = f"{names.SECRETS_MOUNT}/source-secret-access-key"
+SESSION_TOKEN_FILE: Final = f"{names.SECRETS_MOUNT}/source-session-token"
+
 
 class S3Source(NetworkSourceConfig):
     """A checkpoint in a bucket of S3, or of another server that speaks its API."""
@@ -48,6 +52,7 @@ class S3(NetworkSource):
     """A checkpoint in a bucket of S3, or of another server that speaks its API."""
 
     FIELD = "s3"
+    CONFIG = S3Source
     CONFIG_FIELD = "s3_source"
     SETTINGS = "S3"
     PUBLIC_ENDPOINT = PUBLIC_S3
@@ -89,11 +94,11 @@ class S3(NetworkSource):
         if keys is None:
             return None
         files = {
-            names.SOURCE_ACCESS_KEY_ID_FILE: keys.access_key_id_key,
-            names.SOURCE_SECRET_ACCESS_KEY_FILE: keys.secret_access_key_key,
+            ACCESS_KEY_ID_FILE: keys.access_key_id_key,
+            SECRET_ACCESS_KEY_FILE: keys.secret_access_key_key,
         }
         if keys.session_token_key:
-            files[names.SOURCE_SESSION_TOKEN_FILE] = keys.session_token_key
+            files[SESSION_TOKEN_FILE] = keys.session_token_key
         return SecretFiles(keys.name, files)
 
     def served_at(self, revision: str) -> str:
@@ -107,9 +112,9 @@ class S3(NetworkSource):
             endpoint=self.endpoint or "",
             revision=revision,
             resolved_at=resolved_at,
-            access_key_id_file=names.SOURCE_ACCESS_KEY_ID_FILE if keys else None,
-            secret_access_key_file=names.SOURCE_SECRET_ACCESS_KEY_FILE if keys else None,
-            session_token_file=names.SOURCE_SESSION_TOKEN_FILE if keys and keys.session_token_key else None,
+            access_key_id_file=ACCESS_KEY_ID_FILE if keys else None,
+            secret_access_key_file=SECRET_ACCESS_KEY_FILE if keys else None,
+            session_token_file=SESSION_TOKEN_FILE if keys and keys.session_token_key else None,
             anonymous=self.anonymous,
             requester_pays=self.requester_pays,
             ca_file=names.SOURCE_CA_FILE if self.ca_bundle else None,

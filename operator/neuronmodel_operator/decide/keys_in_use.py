@@ -6,7 +6,10 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from pydantic.alias_generators import to_camel
+
 from neuronmodel_api import names
+from neuronmodel_api.sources import NETWORK_SOURCES
 from neuronmodel_operator.decide.asked import Asked
 from neuronmodel_operator.decide.situation import Situation
 from neuronmodel_operator.manifests.pod import ARTIFACTS_VOLUME
@@ -16,7 +19,8 @@ MAX_KEYS: Final = 1000
 """An environment variable may have 128 KiB, and a key takes about 40 bytes."""
 MAX_KEY: Final = 256
 _KEYS: Final = ("compiledKey", "shardsKey")
-_REVISIONS: Final = {"hubSource": "commit", "s3Source": "revision"}
+_REVISIONS: Final = {to_camel(kind.CONFIG_FIELD): to_camel(kind.CONFIG.PINNED_BY) for kind in NETWORK_SOURCES}
+"""The field of a source in a worker's configuration, and the field of its revision in that."""
 
 
 def keys_in_use(s: Situation) -> tuple[str, ...]:

@@ -1,14 +1,18 @@
 """The kinds of sources on a network: each is in every place that has to know it."""
 
+import json
 import re
 from typing import Any
 
 import pytest
 import yaml
+from pydantic.alias_generators import to_camel
 
+from neuronmodel_api import names
 from neuronmodel_api.config import ADDED_FIELDS, WorkerConfig
 from neuronmodel_api.sources import NETWORK_SOURCES, NetworkSource, NetworkSourceConfig
 from neuronmodel_api.spec import Source
+from neuronmodel_operator.decide.keys_in_use import serving_workload
 from neuronmodel_worker.sources.network import KINDS
 from tests.crd import hand_written, walk
 from tests.paths import PROJECT
@@ -55,6 +59,14 @@ def test_a_worker_is_told_of_it_in_a_field_of_its_own(kind: type[NetworkSource])
     assert given.with_network_source(config.unpinned).network_source == config.unpinned
     assert kind.CONFIG_FIELD in ADDED_FIELDS
     assert (config.pinned, config.unpinned.pinned) == ("0" * 40, None)
+    assert type(config) is kind.CONFIG
+
+
+@pytest.mark.parametrize("kind", NETWORK_SOURCES)
+def test_the_revision_that_serves_is_in_use(kind: type[NetworkSource]) -> None:
+    config = {to_camel(kind.CONFIG_FIELD): spec_of(kind).config("0" * 40, None).to_json()}
+    container = {"name": names.CONTAINER, "env": [{"name": names.ENV_CONFIG, "value": json.dumps(config)}]}
+    assert serving_workload({"metadata": {}, "spec": {"containers": [container]}}).keys == ("0" * 40,)
 
 
 @pytest.mark.parametrize("kind", NETWORK_SOURCES)
@@ -99,6 +111,8 @@ def test_the_chart_has_values_and_variables_of_every_kind() -> None:
     listed = re.search(r'define "neuronmodel.networkSources" -}}\n(.*?){{- end }}', template, re.DOTALL)
     assert listed is not None
     assert yaml.safe_load(listed[1]) == {kind.member(): kind.SETTINGS for kind in NETWORK_SOURCES}
+    allowed = json.loads((CHART / "values.schema.json").read_text())["properties"]["sources"]["properties"]
+    assert {kind.member() for kind in NETWORK_SOURCES} <= allowed.keys()
     values = yaml.safe_load((CHART / "values.yaml").read_text())["sources"]
     assert {name for name, value in values.items() if isinstance(value, dict) and "endpoints" in value} == {
         kind.member() for kind in NETWORK_SOURCES

@@ -33,7 +33,7 @@ from neuronmodel_api.report import (
     Stage,
     State,
 )
-from neuronmodel_api.sources import NetworkSource
+from neuronmodel_api.sources import HubSource, NetworkSource
 from neuronmodel_api.spec import NeuronModelSpec
 from neuronmodel_api.status import Condition, NeuronModelStatus
 from neuronmodel_operator.cluster.observe import may_need_a_job
@@ -110,15 +110,12 @@ def state(number: int) -> str:
 
 def result_of(config: WorkerConfig, revision: int, builds: str | None, chosen: Strategy) -> Result:
     """As keyed as the real one: other inputs, other keys; another revision of the source, another fingerprint."""
-    hub, place, source = config.hub_source, config.source_path, None
-    if hub:
-        pinned = hub.commit or commit(revision)
-        place, revision = f"{hub.repository}@{pinned}", int(pinned, 16)
-        source = ResolvedSource(revision=pinned, files=2, bytes=900_000, resolved_at=hub.resolved_at or EPOCH)
-    if s3 := config.s3_source:
-        pinned = s3.revision or state(revision)
-        place, revision = f"{s3.uri}@{pinned}", int(pinned, 16)
-        source = ResolvedSource(revision=pinned, files=2, bytes=900_000, resolved_at=s3.resolved_at or EPOCH)
+    place, source = config.source_path, None
+    if network := config.network_source:
+        pinned = network.pinned or (commit(revision) if isinstance(network, HubSource) else state(revision))
+        named = getattr(network, "repository", None) or getattr(network, "uri", None)
+        place, revision = f"{named}@{pinned}", int(pinned, 16)
+        source = ResolvedSource(revision=pinned, files=2, bytes=900_000, resolved_at=network.resolved_at or EPOCH)
     key = hashlib.sha256(json.dumps([config.neuron_config, config.source_path], sort_keys=True).encode()).hexdigest()
     is_auto = config.strategy is Strategy.AUTO
     strategy = chosen if is_auto else config.strategy

@@ -15,9 +15,11 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 from openai import APIError, AuthenticationError, BadRequestError, NotFoundError, OpenAI
+from pydantic.alias_generators import to_camel
 
 from neuronmodel_api import exits
 from neuronmodel_api.report import Report, State
+from neuronmodel_api.sources import NETWORK_SOURCES
 from tests.standins.hub import Hub
 from tests.standins.s3 import S3
 from tests.unit.worker.engines.models import write_chat_model
@@ -30,6 +32,7 @@ from tests.waiting import PATIENCE_SECONDS, until
 GREET: list[Any] = [{"role": "user", "content": "Hello, how are you?"}]
 PROMPTS = ("Hello", "The capital of France", "naïve façade")
 GRAPH = {"tp_degree": 3, "torch_dtype": "float32", "seq_len": 128, "max_context_length": 100}
+WHAT_IS_PREPARED = ("strategy", "weights", *(to_camel(kind.CONFIG_FIELD) for kind in NETWORK_SOURCES))
 FLAGS = GRAPH | {
     "batch_size": 2, "ctx_batch_size": 1, "is_continuous_batching": True, "logical_nc_config": 2,
     "on_device_sampling_config": {"do_sample": False, "top_k": 1},
@@ -51,11 +54,8 @@ class NeuronPlace(Place):
 
     def prepare(self, **changes: Any) -> Report:
         """In a process that finds the stand-ins."""
-        if (
-            key := repr(
-                (changes.get("strategy"), changes.get("weights"), changes.get("hubSource"), changes.get("s3Source"))
-            )
-        ) not in self.prepared:
+        key = repr([changes.get(name) for name in WHAT_IS_PREPARED])
+        if key not in self.prepared:
             with self.started("prepare", **changes) as worker:
                 exit_failure = worker.wait()
             assert exit_failure.code == 0, exit_failure.stderr
