@@ -44,11 +44,10 @@ UNIT = (
     ("pytest", FAULTS),
 )
 IMAGES = ("operator", "worker", "worker-neuron")
-# What shares something is a group, which the tests themselves say (tests/at_once.py). They mostly wait.
-IN_GROUPS = ("--dist=loadgroup", "--no-loadscope-reorder")
-ON_THE_API_SERVER = ("pytest", "tests/cluster", "--numprocesses=2", *IN_GROUPS)
+ON_THE_API_SERVER = ("pytest", "tests/cluster")
 END_TO_END = (
-    ("pytest", "tests/e2e", "-m", "not alone", "--numprocesses=3", *IN_GROUPS),
+    # They mostly wait for pods. What shares something is a group, which the tests themselves say.
+    ("pytest", "tests/e2e", "-m", "not alone", "--numprocesses=3", "--dist=loadgroup", "--no-loadscope-reorder"),
     ("pytest", "tests/e2e", "-m", "alone"),
 )
 # The lane of the cluster is the longer one: its pods and builds have the processors first.

@@ -23,7 +23,7 @@ from tests.campaign.soak import Soak, soaking
 from tests.campaign.stories import STORIES
 from tests.campaign.table import Row, rows_of, sentences, table, write
 from tests.cluster.conftest import serve_definition
-from tests.cluster.installed_operator import installed_operator_at_rest
+from tests.cluster.operator.conftest import installed_operator_at_rest
 
 AT_ONCE = 24
 PATIENCE_SECONDS = 480.0

@@ -9,7 +9,6 @@ import os
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +20,6 @@ from kubernetes.client.exceptions import ApiException
 from hack.cluster.layout import LAYOUT
 from neuronmodel_api import names
 from tests import crd
-from tests.at_once import group
 from tests.builders import NeuronModelBuilder
 from tests.waiting import PATIENCE_SECONDS, TEST_SECONDS, until
 
@@ -35,22 +33,9 @@ Object = dict[str, Any]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
-    own = [item for item in items if here in item.path.parents]
-    for item in own:
-        item.add_marker(pytest.mark.timeout(TEST_SECONDS))
-    # Those that are not of the operator have the definition under GROUP in common.
-    group(own, lambda item: item.path.stem if item.path.parent != here else GROUP)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_setupnodes(config: pytest.Config) -> None:
-    """In the process that begins the others: it has the cluster for them all."""
-    from tests.cluster.installed_operator import installed_operator_at_rest  # it imports this module
-
-    if LAYOUT.kubeconfig.exists() and os.environ.get("KUBECONFIG", str(LAYOUT.kubeconfig)) == str(LAYOUT.kubeconfig):
-        stack = ExitStack()
-        config.add_cleanup(stack.close)
-        stack.enter_context(installed_operator_at_rest())
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
 
 
 @pytest.fixture(scope="session")

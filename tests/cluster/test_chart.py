@@ -314,7 +314,7 @@ def test_a_release_for_all_namespaces_is_refused_alongside_any_other_one(kubectl
 def test_every_value_is_in_the_schema_and_explained(kubectl: Kubectl) -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     schema = yaml.safe_load((CHART / "values.schema.json").read_text())
-    assert set(leaves(values)) <= set(declared(schema))
+    assert set(leaves(values)) <= set(declared(schema, schema))
 
 
 def render(kubectl: Kubectl, *values: str, namespace: str = "neuronmodel-system") -> str:
@@ -347,10 +347,11 @@ def leaves(values: dict[str, Any], path: str = "") -> Iterator[str]:
             yield from leaves(value, f"{path}{name}.")
 
 
-def declared(schema: dict[str, Any], path: str = "") -> Iterator[str]:
+def declared(schema: dict[str, Any], whole: dict[str, Any], path: str = "") -> Iterator[str]:
     for name, value in schema.get("properties", {}).items():
         yield f"{path}{name}"
-        yield from declared(value, f"{path}{name}.")
+        referred = whole["definitions"][value["$ref"].rpartition("/")[2]] if "$ref" in value else value
+        yield from declared(referred, whole, f"{path}{name}.")
 
 
 def test_the_golden_files_are_those_of_the_settings() -> None:

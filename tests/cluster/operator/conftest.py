@@ -1,5 +1,6 @@
 """A namespace of its own on the real API server for each test."""
 
+import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -10,12 +11,17 @@ import pytest
 from kubernetes.aio.config import kube_config
 
 from hack.cluster.layout import LAYOUT
+from hack.cluster.locks import one_at_a_time
 from neuronmodel_api import names
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, ApiError, Kind
 from neuronmodel_operator.state.plan import ObjectRef
-from tests.at_once import IS_ONE_OF_SEVERAL
-from tests.cluster.installed_operator import installed_operator_at_rest
+from tests.cluster.conftest import TESTS, Kubectl, wait_until
+from tests.waiting import PATIENCE_SECONDS
+
+# The release that end-to-end tests install.
+OF_RELEASE = ("--namespace=neuronmodel-system", "--selector=app.kubernetes.io/instance=neuronmodel")
+DEPLOYMENT = ("deployment/neuronmodel", "--namespace=neuronmodel-system")
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +38,35 @@ def kubeconfig() -> str:
 @pytest.fixture(scope="module", autouse=True)
 def installed_operator_rests(kubeconfig: str) -> Iterator[None]:
     """On the local cluster, where end-to-end tests leave one."""
-    if IS_ONE_OF_SEVERAL or kubeconfig != str(LAYOUT.kubeconfig):
+    if kubeconfig != str(LAYOUT.kubeconfig):
         yield
         return
     with installed_operator_at_rest():
         yield
+
+
+@contextmanager
+def installed_operator_at_rest() -> Iterator[None]:
+    """It would see to the tests' NeuronModels as well, before the one that is tested does, or amid what is looked
+    at."""
+    kubectl = Kubectl(LAYOUT.kubeconfig)
+    with one_at_a_time(TESTS):
+        if not kubectl("get", *DEPLOYMENT, "--ignore-not-found", "--output=name"):
+            yield
+            return
+        scale(kubectl, 0)
+        try:
+            wait_until(lambda: not kubectl("get", "pods", *OF_RELEASE, "--output=name"), "the operator to rest")
+            yield
+        finally:
+            scale(kubectl, 1)
+            kubectl("rollout", "status", *DEPLOYMENT, f"--timeout={PATIENCE_SECONDS:.0f}s")
+
+
+def scale(kubectl: Kubectl, replicas: int) -> None:
+    """As Helm does it, which would refuse to take the field from somebody else."""
+    change = json.dumps({"spec": {"replicas": replicas}})
+    kubectl("patch", *DEPLOYMENT, "--type=merge", "--field-manager=helm", f"--patch={change}")
 
 
 @pytest.fixture
