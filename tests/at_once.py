@@ -14,6 +14,7 @@ IS_ONE_OF_SEVERAL: Final = "PYTEST_XDIST_WORKER" in os.environ
 
 
 def group(items: Iterable[pytest.Item], name_of: Callable[[pytest.Item], str]) -> None:
-    """Has `--dist=loadgroup` run items of one name in one process, in their order."""
+    """Has `--dist=loadgroup` run items of one name in one process, in their order: for a hook that is tried first, as
+    xdist reads the groups in the same one."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(name_of(item)))

@@ -29,6 +29,7 @@ ROOMS = "e2e-"
 """How the names of the tests' namespaces begin."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A test's own time is limited; a cluster from nothing, in the first one's fixtures, takes what it takes."""
     for marker in (marker for marker in ("campaign", "observe") if marker not in config.getoption("-m")):
