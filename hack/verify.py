@@ -46,8 +46,8 @@ UNIT = (
 IMAGES = ("operator", "worker", "worker-neuron")
 ON_THE_API_SERVER = ("pytest", "tests/cluster")
 END_TO_END = (
-    # They mostly wait for pods. What shares something is a group, which the tests themselves say.
-    ("pytest", "tests/e2e", "-m", "not alone", "--numprocesses=3", "--dist=loadgroup", "--no-loadscope-reorder"),
+    # They mostly wait for pods.
+    ("pytest", "tests/e2e", "-m", "not alone", "--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder"),
     ("pytest", "tests/e2e", "-m", "alone"),
 )
 # The lane of the cluster is the longer one: its pods and builds have the processors first.

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from hack.cluster import volumes
 from hack.cluster.layout import LAYOUT, PROJECT
 from hack.cluster.locks import one_at_a_time
-from tests.at_once import IS_ONE_OF_SEVERAL, group
 from tests.cluster.conftest import TESTS
 from tests.waiting import TEST_SECONDS
 
@@ -25,22 +26,38 @@ from .room import Room, wait_for_deletion
 
 CANNOT_RUN_HERE = 3
 """What `hack.cluster` exits with on a machine that cannot run a cluster."""
+IS_ONE_OF_SEVERAL = "PYTEST_XDIST_WORKER" in os.environ
+"""Whether another process has begun this one, and holds the cluster for all of them."""
+OF_CAPITAL = frozenset(
+    {"test_confinement", "test_conversations", "test_first_start", "test_levels", "test_second_start"}
+)
+"""Modules that have the fixture `capital` in common: one process runs them."""
 ROOMS = "e2e-"
 """How the names of the tests' namespaces begin."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A test's own time is limited; a cluster from nothing, in the first one's fixtures, takes what it takes."""
     for marker in (marker for marker in ("campaign", "observe") if marker not in config.getoption("-m")):
         left_out = [item for item in items if item.get_closest_marker(marker)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    own = [item for item in items if Path(__file__).parent in item.path.parents]
-    for item in own:
-        item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
-    of_capital = {item.path for item in own if "capital" in getattr(item, "fixturenames", ())}
-    group(own, lambda item: "capital" if item.path in of_capital else item.path.stem)
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
+
+
+class Scheduling(LoadFileScheduling):
+    """A module is run by one process, as its tests share a room; those that share more are one module to it."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = super()._split_scope(nodeid)
+        return "capital" if Path(module).stem in OF_CAPITAL else module
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -100,6 +117,12 @@ def chart(cluster: Cluster) -> Iterator[Chart]:
         return
     with installed(chart):
         yield chart
+
+
+@pytest.fixture(autouse=True)
+def capital_is_shared_where_it_is_said(request: pytest.FixtureRequest) -> None:
+    if "capital" in request.fixturenames:
+        assert request.path.stem in OF_CAPITAL, "name the module in OF_CAPITAL, or two processes serve the model"
 
 
 @pytest.fixture(scope="module")
