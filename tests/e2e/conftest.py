@@ -47,11 +47,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
 
 
-class Scheduling(LoadFileScheduling):
+class Scheduling(LoadFileScheduling):  # type: ignore[misc]
     """A module is run by one process, as its tests share a room; those that share more are one module to it."""
 
     def _split_scope(self, nodeid: str) -> str:
-        module = super()._split_scope(nodeid)
+        module: str = super()._split_scope(nodeid)
         return "capital" if Path(module).stem in OF_CAPITAL else module
 
 
