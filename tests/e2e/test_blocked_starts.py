@@ -27,6 +27,11 @@ def secret(namespace: str) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": about, "stringData": {KEY["key"]: "sesame"}}
 
 
+def loaded_events(room: Room) -> list[str]:
+    messages = (event["message"] for event in room.cluster.find("Event", room.namespace))
+    return [message for message in messages if message.startswith("Loaded in ")]
+
+
 def test_time_in_which_somebody_fixed_something_is_reported_separately(room: Room) -> None:
     model, _ = room.neuron_model("forgotten", MODEL, claim="late", serving={"apiKeySecretRef": KEY}, **SPEC)
     model.wait_for_reason("SourceClaimMissing")
@@ -51,7 +56,6 @@ def test_time_in_which_somebody_fixed_something_is_reported_separately(room: Roo
     load = (start.total_milliseconds - sum(blocked(start).values())) / 1000
     shown = row(room, model)
     assert (shown["LOAD"], shown["CACHE"], shown["PROGRESS"]) == (f"{load:.1f}s", "Miss", "")
-    events = room.cluster.find("Event", room.namespace)
-    (message,) = (event["message"] for event in events if event["message"].startswith("Loaded in "))
+    (message,) = eventually(lambda: loaded_events(room), what="the Event of the start", instead=model.story)
     assert message.startswith(f"Loaded in {load:.1f} s")
     assert "SourceClaimMissing, VolumeMountFailed" in message
