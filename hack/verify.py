@@ -45,11 +45,7 @@ UNIT = (
 )
 IMAGES = ("operator", "worker", "worker-neuron")
 ON_THE_API_SERVER = ("pytest", "tests/cluster")
-END_TO_END = (
-    # They mostly wait for pods.
-    ("pytest", "tests/e2e", "-m", "not alone", "--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder"),
-    ("pytest", "tests/e2e", "-m", "alone"),
-)
+END_TO_END = ("pytest", "tests/e2e")
 # The lane of the cluster is the longer one: its pods and builds have the processors first.
 GIVING_WAY = ("nice", "-n", "10")
 
@@ -149,7 +145,7 @@ def _test_on_the_cluster() -> list[str]:
         _say("the images")
         if code := images.followed():
             return [*failures, f"the images were not built (exit code {code}); the output is above"]
-    return [*failures, *(sentence for command in END_TO_END for sentence in _step(command))]
+    return failures + _step(END_TO_END)
 
 
 class _Lane:

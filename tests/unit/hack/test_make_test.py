@@ -56,7 +56,7 @@ def run(project: Path, codes: Mapping[str, int] = MappingProxyType({}), *, fails
 def test_everything_is_run_and_the_cluster_is_left_as_it_was(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert (done.code, done.complained) == (0, "")
-    pytests = [verify.ON_THE_API_SERVER, *verify.END_TO_END, *verify.UNIT]
+    pytests = [verify.ON_THE_API_SERVER, verify.END_TO_END, *verify.UNIT]
     wanted = [" ".join(command) for command in (*verify.LINT, *pytests)]
     assert {step for step in done.steps if not step.startswith("cluster ")} == set(wanted)
     made = {f"cluster {what}" for what in ("up", "model", *verify.PROGRAMS, f"images {' '.join(verify.IMAGES)}")}
@@ -71,14 +71,14 @@ def test_a_cluster_that_was_not_there_is_ended(tmp_path: Path) -> None:
     assert done.steps[-1] == "cluster down"
 
 
-@pytest.mark.parametrize("command", [*verify.UNIT, verify.ON_THE_API_SERVER, *verify.END_TO_END], ids=" ".join)
+@pytest.mark.parametrize("command", [*verify.UNIT, verify.ON_THE_API_SERVER, verify.END_TO_END], ids=" ".join)
 def test_a_step_that_fails_is_named_and_the_others_are_run(tmp_path: Path, command: tuple[str, ...]) -> None:
     arguments = " ".join(command[1:])
     done = run(tmp_path, fails=f'"{arguments}"')
     assert done.code == 1
     assert "this is why" in done.printed
     assert f"`{' '.join(command)}` exited with 1" in done.printed + done.complained
-    assert sum(step.startswith("pytest") for step in done.steps) == 5
+    assert sum(step.startswith("pytest") for step in done.steps) == 4
 
 
 def test_nothing_is_tested_where_lint_fails(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_program_of_the_tests_is_left_out_nowhere(tmp_path: Path, program: str
     done = run(tmp_path, {program: verify.CANNOT_RUN_HERE}, ci=ci)
     assert done.code == 1
     assert f"`hack.cluster {program}` exited with 3" in done.complained
-    assert sum(step.startswith("pytest") for step in done.steps) == 5
+    assert sum(step.startswith("pytest") for step in done.steps) == 4
 
 
 @pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
