@@ -9,6 +9,7 @@ from neuronmodel_api.reasons import Reason
 from neuronmodel_api.references import KeyRef
 from neuronmodel_api.sources.network import NetworkSource, NetworkSourceConfig, OptionalFile, SecretFiles
 
+SCHEME: Final = "hf://"
 PUBLIC_HUB: Final = "https://huggingface.co"
 DEFAULT_REVISION: Final = "main"
 TOKEN_FILE: Final = f"{names.SECRETS_MOUNT}/source-token"
@@ -64,7 +65,7 @@ class HuggingFace(NetworkSource):
 
     @property
     def address(self) -> str:
-        return f"hf://{self.repository}" + (f"@{self.revision}" if self.revision else "")
+        return f"{SCHEME}{self.repository}" + (f"@{self.revision}" if self.revision else "")
 
     @property
     def display(self) -> str:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Self
 
 from pydantic import AwareDatetime
 from pydantic.alias_generators import to_camel
@@ -35,9 +35,6 @@ class OptionalFile:
     """Failures that may come of its absence."""
     absence: str
     """A sentence for those failures."""
-
-
-UNTRUSTED: Final = frozenset({Reason.CERTIFICATE_UNTRUSTED})
 
 
 class NetworkSourceConfig(Tolerant, ABC):
@@ -69,7 +66,7 @@ class NetworkSourceConfig(Tolerant, ABC):
         if self.ca_file is None:
             return ()
         absence = "No certificates are mounted: the ConfigMap or Secret of caBundle is missing, or has no such key."
-        return (OptionalFile(self.ca_file, UNTRUSTED, absence),)
+        return (OptionalFile(self.ca_file, frozenset({Reason.CERTIFICATE_UNTRUSTED}), absence),)
 
     def watched(self, check_seconds: int | None) -> Self:
         """The same for a worker that serves, which looks after the source as often as that."""

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final, Self
 
-from neuronmodel_api.sources.hugging_face import COMMIT, DEFAULT_REVISION, HuggingFace
+from neuronmodel_api.sources.hugging_face import COMMIT, DEFAULT_REVISION, SCHEME, HuggingFace
 from neuronmodel_worker.sources.source_address import SourceAddress
 
-SCHEME: Final = "hf://"
 REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 """As the Hub allows names (huggingface_hub, `validate_repo_id`)."""
 REVISION: Final = re.compile(r"[\w.][\w./+-]{0,249}", re.ASCII)

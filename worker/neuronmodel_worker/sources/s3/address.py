@@ -58,11 +58,14 @@ class S3Address(SourceAddress):
         return PurePosixPath(self.prefix or self.bucket)
 
     def member(self, environment: Mapping[str, str]) -> dict[str, Any]:
-        def first(variables: Iterable[str]) -> str:
-            return next((environment[name] for name in variables if name in environment), "")
-
-        found = {"uri": str(self), "region": first(REGION_VARIABLES), "endpoint": first(ENDPOINT_VARIABLES)}
+        region, endpoint = given(environment, REGION_VARIABLES), given(environment, ENDPOINT_VARIABLES)
+        found = {"uri": str(self), "region": region, "endpoint": endpoint}
         return {S3.member(): {name: value for name, value in found.items() if value}}
 
     def __str__(self) -> str:
         return f"{SCHEME}{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
+
+
+def given(environment: Mapping[str, str], variables: Iterable[str]) -> str:
+    """Returns the first of the variables that is set; empty where none is."""
+    return next(filter(None, (environment.get(name) for name in variables)), "")

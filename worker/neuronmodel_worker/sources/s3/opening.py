@@ -15,7 +15,7 @@ from neuronmodel_worker.sources.remote.endpoint import endpoint_of
 from neuronmodel_worker.sources.remote.environment import given_certificates
 from neuronmodel_worker.sources.remote.retries import RetryBudget
 from neuronmodel_worker.sources.remote.traffic import Traffic
-from neuronmodel_worker.sources.s3.address import S3Address
+from neuronmodel_worker.sources.s3.address import ENDPOINT_VARIABLES, REGION_VARIABLES, S3Address, given
 from neuronmodel_worker.sources.s3.bucket import S3Bucket, listed_files, open_bucket, revision_of
 from neuronmodel_worker.sources.s3.client import S3Client, S3Server
 from neuronmodel_worker.sources.s3.credentials import (
@@ -76,9 +76,9 @@ def _credentials(source: S3Source) -> Credentials:
 
 def open_named(address: S3Address, environment: Mapping[str, str]) -> S3Bucket:
     """Opens what somebody has typed. Raises what `open_bucket` raises, and ValueError with a sentence."""
-    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    endpoint = given(environment, ENDPOINT_VARIABLES)
     server = S3Server(
-        region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or DEFAULT_S3_REGION,
+        region=given(environment, REGION_VARIABLES) or DEFAULT_S3_REGION,
         endpoint=endpoint_of(endpoint, "AWS_ENDPOINT_URL") if endpoint else "",
         requester_pays=environment.get("AWS_REQUEST_PAYER", "").lower() == "requester",
         certificates=lambda: given_certificates(environment),
