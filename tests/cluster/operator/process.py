@@ -20,7 +20,9 @@ from kubernetes.aio.config import kube_config
 from neuronmodel_operator import clock
 from neuronmodel_operator.cluster import client
 from neuronmodel_operator.cluster.client import Api, Kind
+from neuronmodel_operator.cluster.permissions import RIGHTS, Right, lacking
 from neuronmodel_operator.main import main as operate
+from tests.cluster.operator.conftest import delete
 from tests.forked import ForkedProcess, preload
 from tests.ports import free_port
 from tests.waiting import PATIENCE_SECONDS
@@ -30,6 +32,7 @@ ROLE: Final = Kind("rbac.authorization.k8s.io", "v1", "Role", "roles")
 ROLE_BINDING: Final = Kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings")
 CLUSTER_ROLE: Final = Kind(ROLE.group, ROLE.version, "ClusterRole", "clusterroles")
 CLUSTER_ROLE_BINDING: Final = Kind(ROLE.group, ROLE.version, "ClusterRoleBinding", "clusterrolebindings")
+ACCESS_REVIEW: Final = Kind("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews")
 SERVICE_ACCOUNT: Final = Kind("", "v1", "ServiceAccount", "serviceaccounts")
 SECRET: Final = Kind("", "v1", "Secret", "secrets")
 
@@ -74,12 +77,43 @@ async def make_account_without_rights(api: Api, namespace: str, kubeconfig: Path
 
 
 async def grant(api: Api, namespace: str, home: str, rules: Rules) -> None:
-    """To the service account of the namespace `home`."""
+    """To the service account of the namespace `home`, which has none there."""
     about = {"metadata": {"name": ACCOUNT}}
     await api.create(ROLE, namespace, about | {"rules": rules})
     subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": home}
     role = {"apiGroup": ROLE.group, "kind": "Role", "name": ACCOUNT}
     await api.create(ROLE_BINDING, namespace, about | {"subjects": [subject], "roleRef": role})
+    await _until_in_force(api, namespace, home, rules)
+
+
+async def grant_instead(api: Api, namespace: str, home: str, rules: Rules) -> None:
+    """Instead of what was granted there."""
+    await api.merge(ROLE, namespace, ACCOUNT, {"rules": rules})
+    await _until_in_force(api, namespace, home, rules)
+
+
+async def revoke(api: Api, namespace: str, home: str) -> None:
+    """All that was granted there."""
+    for kind in (ROLE_BINDING, ROLE):
+        found = await api.get(kind, namespace, ACCOUNT)
+        assert found is not None
+        await delete(api, kind, found)
+    await _until_in_force(api, namespace, home, [])
+
+
+async def _until_in_force(api: Api, namespace: str, home: str, rules: Rules) -> None:
+    """The API server answers a change of rights before it decides by it: it learns of them by a watch of its own."""
+    user, missing = f"system:serviceaccount:{home}:{ACCOUNT}", lacking(rules)
+
+    async def is_allowed(right: Right) -> bool:
+        spec = {"user": user, "resourceAttributes": right.attributes | {"namespace": namespace}}
+        return bool((await api.create(ACCESS_REVIEW, None, {"spec": spec}))["status"]["allowed"])
+
+    async def is_in_force() -> bool:
+        allowed = await asyncio.gather(*map(is_allowed, RIGHTS))
+        return allowed == [right not in missing for right in RIGHTS]
+
+    await until(is_in_force, what=f"what {user} may do in {namespace}")
 
 
 def write_kubeconfig(kubeconfig: Path, token: str, path: Path) -> None:

@@ -10,18 +10,18 @@ import pytest
 from neuronmodel_operator.cluster import client, lease_record
 from neuronmodel_operator.cluster.client import Api
 from neuronmodel_operator.cluster.lease_record import DURATION_SECONDS
-from tests.cluster.operator.conftest import delete, model_manifest
+from tests.cluster.operator.conftest import model_manifest
 from tests.cluster.operator.process import (
-    ROLE,
-    ROLE_BINDING,
     OperatorProcess,
     complaint,
     documented_rules,
     fetch,
     grant,
+    grant_instead,
     is_healthy,
     make_account,
     readyz,
+    revoke,
     until,
 )
 
@@ -64,12 +64,9 @@ class Team:
         return found.identity if found else ""
 
     async def revoke(self) -> None:
-        (binding,) = await self.api.list(ROLE_BINDING, self.namespace)
-        await delete(self.api, ROLE_BINDING, binding)
+        await revoke(self.api, self.namespace, self.namespace)
 
     async def restore(self) -> None:
-        (role,) = await self.api.list(ROLE, self.namespace)
-        await delete(self.api, ROLE, role)
         await grant(self.api, self.namespace, self.namespace, documented_rules())
 
 
@@ -190,10 +187,7 @@ async def test_an_operator_without_its_rights_says_so_lives_and_goes_on_when_it_
 
 async def test_one_right_that_lacks_is_named_and_the_others_are_made_use_of(team: Team) -> None:
     rules = [rule for rule in documented_rules() if rule["resources"] != ["leases"]]
-    (role,) = await team.api.list(ROLE, team.namespace)
-    await delete(team.api, ROLE, role)
-    await team.revoke()
-    await grant(team.api, team.namespace, team.namespace, rules)
+    await grant_instead(team.api, team.namespace, team.namespace, rules)
     await team.make_model()
     operator = team.start()
     await until(team.is_seen_to)
