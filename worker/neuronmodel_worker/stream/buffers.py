@@ -8,24 +8,27 @@ from neuronmodel_worker.io.aligned import Array, fresh
 GRAIN = 64 << 10
 SPARE = 1 / 32
 """How much more than what is asked for all buffers may be because one is reused for something smaller."""
-ROUNDING_BYTES = 4 << 20
-"""What the grain adds, of as many buffers as are lent at a time."""
 
 
 def total_bytes(limit_bytes: int) -> int:
-    """The most that buffers take up with a limit; nothing where nothing is lent."""
-    return limit_bytes and limit_bytes + int(SPARE * limit_bytes) + ROUNDING_BYTES
+    """The most that buffers take up with a limit."""
+    return limit_bytes + int(SPARE * limit_bytes)
+
+
+def buffer_size(nbytes: int) -> int:
+    """The size of the smallest buffer that is lent for so many bytes."""
+    return max(1, -(-nbytes // GRAIN)) * GRAIN
 
 
 class Buffers:
-    """Lends buffers that begin on a disk block. Their total stays within `total_bytes` of the limit as long as what is
-    asked for at a time stays within the limit."""
+    """Lends buffers that begin on a disk block. Their total stays within `total_bytes` of the limit as long as the
+    `buffer_size` of what is asked for at a time stays within the limit."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
         self._allocated = 0
         self._excess = 0
-        """What lent buffers are larger than what was asked for."""
+        """By how much lent buffers are larger than the smallest that would do."""
         self._free: dict[int, list[Array]] = {}
         """By their size, of which there are few."""
         self._asked: dict[int, int] = {}
@@ -38,26 +41,27 @@ class Buffers:
 
     def take(self, nbytes: int) -> Array:
         """A buffer of at least `nbytes`, with whatever was in it before."""
-        size = max(1, -(-nbytes // GRAIN)) * GRAIN
+        size = buffer_size(nbytes)
         with self._lock:
-            buffer = self._reused(size, nbytes)
+            buffer = self._reused(size)
             if buffer is None:
                 self._make_room(size)
                 self._allocated += size
-                self._excess += size - nbytes
         if buffer is None:
             buffer = fresh(size)
-        self._asked[id(buffer)] = nbytes
+        self._asked[id(buffer)] = size
         return buffer
 
-    def _reused(self, size: int, nbytes: int) -> Array | None:
+    def _reused(self, size: int) -> Array | None:
         """The smallest free buffer that is not much larger."""
+        if size in self._free:
+            return self._pop(size)
         spare = int(self._limit * SPARE) - self._excess
-        fitting = [each for each in self._free if size <= each <= 2 * size and (each == size or each - nbytes <= spare)]
+        fitting = [each for each in self._free if size < each <= 2 * size and each - size <= spare]
         if not fitting:
             return None
         found = min(fitting)
-        self._excess += found - nbytes
+        self._excess += found - size
         return self._pop(found)
 
     def _pop(self, size: int) -> Array:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from neuronmodel_worker.checkpoint import TensorSource
@@ -56,8 +56,10 @@ class Prefetcher:
         self._thread = threading.Thread(target=self._run, name="fetch", daemon=True)
         self._thread.start()
 
-    def want(self, sources: Iterable[TensorSource]) -> None:
-        """Announce a pass over these sources; called again for every pass."""
+    def want(self, sources: Sequence[TensorSource]) -> None:
+        """Announce a pass over each of these sources; one that several passes are over is named as often."""
+        if not sources:
+            return
         with self._changed:
             for source in sources:
                 if not self._passes[source.name]:

@@ -13,8 +13,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from neuronmodel_worker.checkpoint import DTYPE_BITS, TensorSource
+from neuronmodel_worker.io.aligned import SLACK
 from neuronmodel_worker.layouts.geometry import Block, Rectangle, SourcePart, Target, as_matrix
 from neuronmodel_worker.plan.streamed import StreamedPlan
+from neuronmodel_worker.stream.buffers import buffer_size
 from neuronmodel_worker.stream.prefetch import observed_at_once
 from neuronmodel_worker.stream.rank_groups import Group, gaps, rank_groups, tied_groups, unneeded_rows
 from neuronmodel_worker.stream.steps import Batch, Sizes, Step, Unit, batches, units
@@ -38,6 +40,11 @@ class Chunk(NamedTuple):
     @property
     def nbytes(self) -> int:
         return self.rows * self.columns * DTYPE_BITS[self.source.dtype] // 8
+
+    @property
+    def buffer_bytes(self) -> int:
+        """What a buffer takes up that it is read into."""
+        return buffer_size(self.nbytes + SLACK)
 
     @property
     def whole_rows(self) -> bool:
@@ -97,6 +104,16 @@ def _is_unchanged(steps: Sequence[Step], visits: Sequence[Visit]) -> bool:
     return is_whole and same
 
 
+class TaskKind(NamedTuple):
+    """What decides when a task comes. Those of a model are of far fewer kinds than layouts."""
+
+    order: int
+    passes_over: tuple[str, ...]
+    """Names in the unit that the task was laid out for."""
+    nbytes: int
+    memory_bytes: int
+
+
 @dataclass(frozen=True, eq=False)
 class TaskLayout:
     """A task of any unit of one shape, laid out for the first of them: a model has as many such shapes as its layers
@@ -108,6 +125,10 @@ class TaskLayout:
     order: int = 0
 
     @cached_property
+    def kind(self) -> TaskKind:
+        return TaskKind(self.order, tuple(source.name for source in self.passes_over), self.nbytes, self.memory_bytes)
+
+    @cached_property
     def nbytes(self) -> int:
         return sum(step.nbytes for move in self.moves for step in move.steps)
 
@@ -116,13 +137,13 @@ class TaskLayout:
         held: dict[tuple[str, int, int], int] = {}
         peak = now = 0
         for move in self.moves:
-            frames = sum(step.nbytes for step in move.steps) if self.buffered else 0
+            frames = sum(step.buffer_bytes for step in move.steps) if self.buffered else 0
             now += frames
             peak = max(peak, now)
             for visit in move.visits:
                 if visit.chunk.key not in held:
-                    held[visit.chunk.key] = visit.chunk.nbytes
-                    now += visit.chunk.nbytes
+                    held[visit.chunk.key] = visit.chunk.buffer_bytes
+                    now += visit.chunk.buffer_bytes
                     peak = max(peak, now)
                 if visit.last:
                     now -= held.pop(visit.chunk.key)
@@ -137,10 +158,11 @@ class Task:
     layout: TaskLayout
     unit: "Counterparts"
 
-    @cached_property
-    def moves(self) -> tuple[Move, ...]:
-        """The moves of this unit. They are made when they are first asked for."""
-        return tuple(map(self.unit.move, self.layout.moves))
+    @property
+    def moves(self) -> Iterator[Move]:
+        """The moves of this unit, each made when its turn comes: there are tens of thousands in a run, and what is
+        dropped soon never comes before the garbage collector."""
+        return map(self.unit.move, self.layout.moves)
 
     @cached_property
     def passes_over(self) -> tuple[TensorSource, ...]:
@@ -198,17 +220,21 @@ class Counterparts:
         return self._parts[id(theirs)]
 
     def move(self, theirs: Move) -> Move:
-        return Move(tuple(map(self._step, theirs.steps)), tuple(map(self._visit, theirs.visits)), theirs.is_unchanged)
-
-    def _step(self, theirs: Step) -> Step:
-        target, block = self._targets[id(theirs.target)], self._blocks[id(theirs.block)]
-        row, column = theirs.row, theirs.column
-        return Step(target, block, theirs.rank_index, row, theirs.rows, column, theirs.columns, theirs.cuts)
-
-    def _visit(self, theirs: Visit) -> Visit:
-        chunk = theirs.chunk
-        own = Chunk(self.source(chunk.source), chunk.row, chunk.rows, chunk.column, chunk.columns)
-        return Visit(own, theirs.copies, theirs.last)
+        targets, blocks, sources = self._targets, self._blocks, self._sources
+        # Tuples are unpacked, which takes half as long as asking for field after field.
+        steps = tuple(
+            [
+                Step(targets[id(target)], blocks[id(block)], rank_index, row, rows, column, columns, cuts)
+                for target, block, rank_index, row, rows, column, columns, cuts in theirs.steps
+            ]
+        )
+        visits = tuple(
+            [
+                Visit(Chunk(sources[source.name], row, rows, column, columns), copies, last)
+                for (source, row, rows, column, columns), copies, last in theirs.visits
+            ]
+        )
+        return Move(steps, visits, theirs.is_unchanged)
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,10 +335,11 @@ def most_memory(work: Workload, threads: int) -> int:
         most = sorted(task.memory_bytes for task in found)[-threads:]
         largest += [nbytes for nbytes in most for _ in range(min(count, threads))]
         if work.observed:
-            observed = max([observed, *(observed_at_once(source) for task in found for source in task.passes_over)])
+            at_once = (buffer_size(observed_at_once(source)) for task in found for source in task.passes_over)
+            observed = max([observed, *at_once])
     largest.sort()
-    at_once = min(sum(largest[-threads:]), max(work.sizes.memory_bytes, largest[-1])) if largest else 0
-    return at_once + observed
+    running = min(sum(largest[-threads:]), max(work.sizes.memory_bytes, largest[-1])) if largest else 0
+    return running + observed
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from neuronmodel_worker.io.disk import BLOCK
 from neuronmodel_worker.layouts.geometry import Block, Rectangle, SourcePart, Target, as_matrix, row_bytes
 from neuronmodel_worker.plan.streamed import StreamedPlan
+from neuronmodel_worker.stream.buffers import buffer_size
 from neuronmodel_worker.stream.dtypes import STORAGE
 
 
@@ -53,6 +54,11 @@ class Step(NamedTuple):
     @property
     def nbytes(self) -> int:
         return self.rows * self.columns * STORAGE[self.target.dtype].itemsize
+
+    @property
+    def buffer_bytes(self) -> int:
+        """What a buffer for its bytes takes up, which begin there as they do in a block of their file."""
+        return buffer_size(self.nbytes + BLOCK)
 
     @property
     def start(self) -> int:

@@ -8,7 +8,7 @@ from typing import Final
 from neuronmodel_worker.checkpoint import TensorSource
 from neuronmodel_worker.stream.prefetch import PageCache, Prefetcher
 from neuronmodel_worker.stream.read_ahead import ReadAhead
-from neuronmodel_worker.stream.schedule import Task, TaskLayout
+from neuronmodel_worker.stream.schedule import Task, TaskKind
 
 
 class TaskQueue:
@@ -31,8 +31,8 @@ class TaskQueue:
     ) -> None:
         self._units = units
         self._free = self._memory = memory_bytes
-        self._waiting: dict[TaskLayout, deque[Task]] = {}
-        """In their order. Tasks of one layout are alike, so that a look at the first of them says enough of all."""
+        self._waiting: dict[TaskKind, deque[Task]] = {}
+        """In their order. A look at the first of a kind says enough of all of them."""
         self._count = self._looked_ahead = self._least_bytes = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -66,11 +66,11 @@ class TaskQueue:
         if task is None:
             self._changed.notify_all()  # there is nothing left for the others either
             return None
-        alike = self._waiting[task.layout]
+        alike = self._waiting[task.layout.kind]
         alike.remove(task)
         self._count -= 1
         if not alike:
-            del self._waiting[task.layout]
+            del self._waiting[task.layout.kind]
         self._free -= task.memory_bytes
         self._passes += task.is_pass
         if self._read_ahead:
@@ -86,19 +86,26 @@ class TaskQueue:
         is_idle, all_in_passes, delayed = self._free == self._memory, True, None
         if self._free < self._least_bytes and not is_idle:
             return None
-        for layout, alike in self._waiting.items():
-            all_in_passes = all_in_passes and bool(layout.passes_over)
-            if layout.memory_bytes > self._free and not is_idle:
+        for kind, alike in self._waiting.items():
+            all_in_passes = all_in_passes and bool(kind.passes_over)
+            if kind.memory_bytes > self._free and not is_idle:
                 continue
-            if not layout.passes_over:
+            if not kind.passes_over:
                 return alike[0]
             if self._passes < self._most_passes and (fetched := self._with_fetched_sources(alike)):
                 return fetched
             delayed = delayed or alike[0]
         return delayed if all_in_passes else None
 
-    def _with_fetched_sources(self, tasks: Iterable[Task]) -> Task | None:
-        return next((task for task in tasks if self._prefetcher.has(task.passes_over)), None)
+    def _with_fetched_sources(self, alike: Iterable[Task]) -> Task | None:
+        """Those of one unit, which come one after the other, have their sources in common."""
+        unfetched = None
+        for task in alike:
+            if task.unit is not unfetched:
+                if self._prefetcher.has(task.passes_over):
+                    return task
+                unfetched = task.unit
+        return None
 
     def _look_ahead(self) -> None:
         if self._count > self._looked_ahead // 2:
@@ -106,12 +113,11 @@ class TaskQueue:
         for _, unit in zip(range(self.FAR_AHEAD if self._read_ahead else self.AHEAD), self._units, strict=False):
             self._count += len(unit)
             for task in unit:
-                self._waiting.setdefault(task.layout, deque()).append(task)
-                if task.is_pass:
-                    self._prefetcher.want(task.passes_over)
+                self._waiting.setdefault(task.layout.kind, deque()).append(task)
+            self._prefetcher.want([source for task in unit if task.is_pass for source in task.passes_over])
         self._waiting = dict(sorted(self._waiting.items(), key=lambda each: _place(each[0])))
         self._looked_ahead = self._count
-        self._least_bytes = min((layout.memory_bytes for layout in self._waiting), default=0)
+        self._least_bytes = min((kind.memory_bytes for kind in self._waiting), default=0)
         if self._read_ahead:
             self._read_ahead.expect(task for alike in self._waiting.values() for task in alike)
 
@@ -157,6 +163,6 @@ class TaskQueue:
         self._prefetcher.close()
 
 
-def _place(layout: TaskLayout) -> tuple[int, bool, int]:
+def _place(kind: TaskKind) -> tuple[int, bool, int]:
     """Where tasks come: those in passes first, whose sources are read meanwhile, and the largest first."""
-    return layout.order, not layout.passes_over, -layout.nbytes
+    return kind.order, not kind.passes_over, -kind.nbytes
