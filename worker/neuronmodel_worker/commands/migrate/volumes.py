@@ -15,7 +15,8 @@ from neuronmodel_worker.units import in_units
 
 OF_THE_NODE: Final = (
     "A folder of the node: works only where the operator was installed with allowHostPath=true. With --claim NAME the "
-    "model is taken from a claim, and with --source hf://ORGANISATION/NAME from the Hugging Face Hub."
+    "model is taken from a claim, and with --source from the Hugging Face Hub, as hf://ORGANISATION/NAME, or from a "
+    "bucket, as s3://BUCKET/PREFIX."
 )
 COMPILED_ALONE: Final = "The compiled model alone, which holds no weights: room for several."
 SIZE_UNKNOWN: Final = (
