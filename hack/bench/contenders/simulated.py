@@ -16,7 +16,7 @@ from hack.bench.contenders.step_times import Replacements, StepTimes, replaced
 from hack.bench.contenders.task import Steps, Task, Timed
 from neuronmodel_worker.checkpoint import open_checkpoint
 from neuronmodel_worker.io.aligned import Array
-from neuronmodel_worker.io.disk import BLOCK, WrittenFile
+from neuronmodel_worker.io.disk import WrittenFile
 from neuronmodel_worker.plan.streamed import StreamedPlan, make_plan
 from neuronmodel_worker.sources import Folder, OpenFile, SourceFile
 from neuronmodel_worker.stream import Sizes, buffer_bytes, run
@@ -107,7 +107,7 @@ class _Nowhere:
         self._buffers, self._lent = buffers, dict[int, Array]()
 
     def frame(self, step: Step) -> Array:
-        buffer = self._lent[id(step)] = self._buffers.take(step.nbytes + BLOCK)
+        buffer = self._lent[id(step)] = self._buffers.take(step.buffer_bytes)
         self.most_bytes = max(self.most_bytes, self._buffers.allocated_bytes)
         stored = buffer[: step.nbytes].view("u2")
         return stored.reshape(step.columns, step.rows).T if step.target.transposed else stored.reshape(step.rows, -1)

@@ -76,6 +76,11 @@ async def make_account_without_rights(api: Api, namespace: str, kubeconfig: Path
     write_kubeconfig(kubeconfig, bearer, path)
 
 
+def user_name(home: str) -> str:
+    """The name by which the API server knows the service account of the namespace `home`."""
+    return f"system:serviceaccount:{home}:{ACCOUNT}"
+
+
 async def grant(api: Api, namespace: str, home: str, rules: Rules) -> None:
     """To the service account of the namespace `home`, which has none there."""
     about = {"metadata": {"name": ACCOUNT}}
@@ -103,7 +108,7 @@ async def revoke(api: Api, namespace: str, home: str) -> None:
 
 async def _until_in_force(api: Api, namespace: str, home: str, rules: Rules) -> None:
     """The API server answers a change of rights before it decides by it: it learns of them by a watch of its own."""
-    user, missing = f"system:serviceaccount:{home}:{ACCOUNT}", lacking(rules)
+    user, missing = user_name(home), lacking(rules)
 
     async def is_allowed(right: Right) -> bool:
         spec = {"user": user, "resourceAttributes": right.attributes | {"namespace": namespace}}

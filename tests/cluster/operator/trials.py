@@ -12,7 +12,7 @@ from neuronmodel_operator.cluster import client, lease_record
 from neuronmodel_operator.cluster.client import Api, Kind
 from neuronmodel_operator.state.plan import ObjectRef
 from tests.cluster.operator.played import IMAGE, Played, Sight
-from tests.cluster.operator.process import ACCOUNT, OperatorProcess, until
+from tests.cluster.operator.process import OperatorProcess, until, user_name
 from tests.cluster.operator.storage import make_volume, requested_size
 from tests.cluster.operator.webhook import ANSWERS, SILENT, Answer, Webhook
 
@@ -41,7 +41,7 @@ class Stage:
 
     @property
     def account(self) -> str:
-        return f"system:serviceaccount:{self.home}:{ACCOUNT}"
+        return user_name(self.home)
 
     @property
     def storage_class(self) -> str:

@@ -200,7 +200,7 @@ class FileSink:
 
     def frame(self, step: Step) -> Array:
         dtype = STORAGE[step.target.dtype]
-        buffer = self._buffers.take(step.nbytes + BLOCK)
+        buffer = self._buffers.take(step.buffer_bytes)
         position = self._files[step.rank_index].layout.offsets[step.target.name] + step.start
         data = placed(buffer, position, step.nbytes)
         self._borrowed[id(step)] = buffer

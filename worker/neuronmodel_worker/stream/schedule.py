@@ -43,7 +43,7 @@ class Chunk(NamedTuple):
 
     @property
     def buffer_bytes(self) -> int:
-        """What a buffer takes up that it is read into."""
+        """The size of a buffer that it is read into."""
         return buffer_size(self.nbytes + SLACK)
 
     @property

@@ -75,7 +75,7 @@ class SourceReader:
         observer sees these bytes when they are fetched."""
         source, nbytes = chunk.source, chunk.nbytes
         start = chunk.row * row_bytes(source)
-        buffer = self._buffers.take(nbytes + SLACK)
+        buffer = self._buffers.take(chunk.buffer_bytes)
         if source.name in self.factors:
             data = buffer[:nbytes]
             data[:] = self.factors[source.name][start : start + nbytes]

@@ -57,7 +57,7 @@ class Step(NamedTuple):
 
     @property
     def buffer_bytes(self) -> int:
-        """What a buffer for its bytes takes up, which begin there as they do in a block of their file."""
+        """The size of a buffer for its frame, which lies there as its bytes lie in the blocks of their file."""
         return buffer_size(self.nbytes + BLOCK)
 
     @property

@@ -13,9 +13,10 @@ from neuronmodel_worker.failures import UsageInvalid
 from neuronmodel_worker.sources.hub.address import HubAddress
 from neuronmodel_worker.units import in_units
 
+ANY_REPOSITORY: Final = "hf://ORGANISATION/NAME"
 OF_THE_NODE: Final = (
     "A folder of the node: works only where the operator was installed with allowHostPath=true. With --claim NAME the "
-    "model is taken from a claim, and with --source from the Hugging Face Hub, as hf://ORGANISATION/NAME, or from a "
+    f"model is taken from a claim, and with --source from the Hugging Face Hub, as {ANY_REPOSITORY}, or from a "
     "bucket, as s3://BUCKET/PREFIX."
 )
 COMPILED_ALONE: Final = "The compiled model alone, which holds no weights: room for several."
@@ -26,7 +27,6 @@ SIZE_UNKNOWN: Final = (
 SCRATCH: Final = (
     "The node's NVMe, where its kubelet's folder is on it (nodeadm, localStorage RAID0): the compiler's work"
 )
-ANY_REPOSITORY: Final = "hf://ORGANISATION/NAME"
 COPIES: Final = ", and a copy of what a start reads, for the next start in this pod"
 
 
